@@ -1,0 +1,26 @@
+//! Says in plain words what is missing when a static link would fail.
+//!
+//! `.cargo/config.toml` asks for a static program on glibc; that needs `libc.a`, which some
+//! distributions ship apart. The linker's own message ("cannot find -lc") names no way out.
+
+use std::path::Path;
+use std::process::Command;
+
+fn main() {
+    println!("cargo:rerun-if-changed=build.rs");
+    let var = |name: &str| std::env::var(name).unwrap_or_default();
+    let is_static = var("CARGO_CFG_TARGET_FEATURE").split(',').any(|f| f == "crt-static");
+    if !is_static || var("CARGO_CFG_TARGET_ENV") != "gnu" || var("HOST") != var("TARGET") {
+        return;
+    }
+    let Ok(answer) = Command::new("cc").arg("-print-file-name=libc.a").output() else {
+        return; // no cc by that name: whatever links will speak for itself
+    };
+    // cc answers with the bare name when it has no such file
+    let path = String::from_utf8_lossy(&answer.stdout).trim().to_owned();
+    if !Path::new(&path).is_absolute() {
+        println!("cargo:warning=forkd is linked statically and libc.a is missing");
+        println!("cargo:warning=  install it (Debian: libc6-dev, Fedora: glibc-static),");
+        println!("cargo:warning=  or build dynamically: RUSTFLAGS=\"\" cargo build --release");
+    }
+}

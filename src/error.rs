@@ -1,0 +1,146 @@
+//! The top-level error: one sentence for a person, one sysexits(3) code for a script.
+//!
+//! The lower layers return `io::Error` or an enum of their own; where the object is known (which
+//! endpoint, which file), the failure becomes an [`Error`] that names it. `Display` prints the
+//! sentence without the cause; [`Error::source`](std::error::Error::source) has the cause, and the
+//! binary prints both.
+
+use std::fmt;
+use std::io;
+
+/// Why forkd could not start, or had to end.
+///
+/// Each variant is one sysexits(3) code; see [`Error::exit_code`].
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum Error {
+    /// The command line makes no sense (64, `EX_USAGE`).
+    Usage(String),
+    /// What another program answered makes no sense (65, `EX_DATAERR`).
+    Data(String),
+    /// Something needed is not there or is taken, such as an address in use (69, `EX_UNAVAILABLE`).
+    Unavailable(Failure),
+    /// forkd, or the code it runs, is at fault (70, `EX_SOFTWARE`).
+    Internal(String),
+    /// The operating system refused something that ought to work (71, `EX_OSERR`).
+    Os(Failure),
+    /// A file or a socket file can't be created (73, `EX_CANTCREAT`).
+    CannotCreate(Failure),
+    /// A right is missing (77, `EX_NOPERM`).
+    Permission(Failure),
+    /// The configuration is wrong (78, `EX_CONFIG`).
+    Config(String),
+}
+
+/// A sentence that names what failed, and the cause.
+#[derive(Debug)]
+pub struct Failure {
+    what: String,
+    cause: Option<io::Error>,
+}
+
+impl Failure {
+    /// Makes a failure from a sentence such as "cannot bind tcp://127.0.0.1:7" and its cause.
+    #[must_use]
+    pub fn new(what: impl Into<String>, cause: io::Error) -> Self {
+        Self { what: what.into(), cause: Some(cause) }
+    }
+}
+
+impl From<String> for Failure {
+    fn from(what: String) -> Self {
+        Self { what, cause: None }
+    }
+}
+
+impl From<&str> for Failure {
+    fn from(what: &str) -> Self {
+        what.to_owned().into()
+    }
+}
+
+impl Error {
+    /// Returns the sysexits(3) code that the process ends with.
+    ///
+    /// ```
+    /// assert_eq!(forkd::Error::Usage("no".into()).exit_code(), 64);
+    /// ```
+    #[must_use]
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Self::Usage(_) => 64,
+            Self::Data(_) => 65,
+            Self::Unavailable(_) => 69,
+            Self::Internal(_) => 70,
+            Self::Os(_) => 71,
+            Self::CannotCreate(_) => 73,
+            Self::Permission(_) => 77,
+            Self::Config(_) => 78,
+        }
+    }
+
+    /// Makes the variant that fits an I/O error: a missing right is [`Error::Permission`], an
+    /// address that is taken or absent is [`Error::Unavailable`], anything else [`Error::Os`].
+    #[must_use]
+    pub fn from_io(what: impl Into<String>, cause: io::Error) -> Self {
+        let kind = cause.kind();
+        let failure = Failure::new(what, cause);
+        match kind {
+            io::ErrorKind::PermissionDenied => Self::Permission(failure),
+            io::ErrorKind::AddrInUse
+            | io::ErrorKind::AddrNotAvailable
+            | io::ErrorKind::ConnectionRefused
+            | io::ErrorKind::NotFound => Self::Unavailable(failure),
+            _ => Self::Os(failure),
+        }
+    }
+
+    /// Makes [`Error::Os`]; for system calls with no better explanation.
+    #[must_use]
+    pub fn os(what: impl Into<String>, cause: impl Into<io::Error>) -> Self {
+        Self::Os(Failure::new(what, cause.into()))
+    }
+
+    fn failure(&self) -> Option<&Failure> {
+        match self {
+            Self::Unavailable(f) | Self::Os(f) | Self::CannotCreate(f) | Self::Permission(f) => Some(f),
+            Self::Usage(_) | Self::Data(_) | Self::Internal(_) | Self::Config(_) => None,
+        }
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Usage(text) | Self::Data(text) | Self::Internal(text) | Self::Config(text) => f.write_str(text),
+            Self::Unavailable(x) | Self::Os(x) | Self::CannotCreate(x) | Self::Permission(x) => f.write_str(&x.what),
+        }
+    }
+}
+
+impl std::error::Error for Error {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        self.failure()?.cause.as_ref().map(|cause| cause as _)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_io_error_finds_its_exit_code() {
+        let code = |errno| Error::from_io("x", io::Error::from_raw_os_error(errno)).exit_code();
+        assert_eq!(code(libc::EADDRINUSE), 69);
+        assert_eq!(code(libc::EACCES), 77);
+        assert_eq!(code(libc::EPERM), 77);
+        assert_eq!(code(libc::ENOMEM), 71);
+    }
+
+    #[test]
+    fn the_cause_is_a_source_and_not_part_of_the_sentence() {
+        let error = Error::os("cannot fork", io::Error::from_raw_os_error(libc::ENOMEM));
+        assert_eq!(error.to_string(), "cannot fork");
+        assert!(std::error::Error::source(&error).is_some());
+    }
+}

@@ -1,0 +1,2 @@
+//! forkd.
+fn main() {}

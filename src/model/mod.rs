@@ -1,0 +1,23 @@
+//! Who runs the handler.
+use serde::{Deserialize, Serialize};
+
+/// A concurrency model: who runs the handler of a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, clap::ValueEnum, Default)]
+#[serde(rename_all = "lowercase")]
+#[non_exhaustive]
+pub enum Model {
+    /// The master accepts and forks a child for each connection (or datagram).
+    #[default]
+    Fork,
+    /// A pool of forked workers; each accepts for itself and serves one connection at a time.
+    Prefork,
+}
+
+impl std::fmt::Display for Model {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Fork => "fork",
+            Self::Prefork => "prefork",
+        })
+    }
+}

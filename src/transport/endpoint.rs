@@ -1,0 +1,3 @@
+//! Endpoints.
+/// x
+pub struct Endpoint;

@@ -1,0 +1,3 @@
+//! Where requests come from.
+pub mod endpoint;
+pub use endpoint::Endpoint;
