@@ -112,8 +112,12 @@ impl Error {
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Usage(text) | Self::Data(text) | Self::Internal(text) | Self::Config(text) => f.write_str(text),
-            Self::Unavailable(x) | Self::Os(x) | Self::CannotCreate(x) | Self::Permission(x) => f.write_str(&x.what),
+            Self::Usage(text) | Self::Data(text) | Self::Internal(text) | Self::Config(text) => {
+                f.write_str(text)
+            }
+            Self::Unavailable(x) | Self::Os(x) | Self::CannotCreate(x) | Self::Permission(x) => {
+                f.write_str(&x.what)
+            }
         }
     }
 }

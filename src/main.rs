@@ -1,2 +1,28 @@
-//! forkd.
-fn main() {}
+//! The `forkd` program: parse, run, turn an error into a sentence and an exit code.
+
+use std::error::Error as _;
+use std::process::ExitCode;
+
+use forkd::cli::{self, args::Cli};
+
+/// `EX_USAGE` of sysexits(3).
+const USAGE: u8 = 64;
+
+fn main() -> ExitCode {
+    let cli = match Cli::from_args(std::env::args_os()) {
+        Ok(cli) => cli,
+        Err(message) => {
+            // help and version are asked for; anything else is a mistake. A closed pipe is neither.
+            let _ = message.print();
+            return ExitCode::from(if message.use_stderr() { USAGE } else { 0 });
+        }
+    };
+    match cli::run(cli) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            let cause = error.source().map(|cause| format!(": {cause}")).unwrap_or_default();
+            eprintln!("forkd: error: {error}{cause}");
+            ExitCode::from(error.exit_code())
+        }
+    }
+}

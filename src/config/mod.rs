@@ -1,1 +1,205 @@
-//! Config.
+//! Command line, file and environment become one validated [`Config`].
+//!
+//! Invariant: whoever has a `Config` from [`Config::resolve`] need not check it again: every value is in
+//! range, nothing contradicts itself, and what a daemon would look for from `/` has an absolute path.
+//! The command line beats the file, and the file beats the defaults.
+
+mod file;
+mod listen;
+pub mod options;
+#[cfg(test)]
+mod tests;
+pub mod values;
+
+use std::env;
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use crate::Error;
+use file::{File, Tables};
+use listen::Conflict;
+pub use listen::Listen;
+use options::{DaemonOptions, ListenOptions};
+use values::{LogFormat, LogLevel, LogSink, Mode, Span};
+
+/// Everything that forkd is told.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Config {
+    /// What holds for the whole process.
+    pub daemon: Daemon,
+    /// What is served; never empty.
+    pub listen: Vec<Listen>,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self { daemon: Daemon::default(), listen: vec![Listen::default()] }
+    }
+}
+
+/// What holds for the whole process.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Daemon {
+    /// How long connections may go on at a stop.
+    pub grace: Duration,
+    /// Where log lines go.
+    pub log: LogSink,
+    /// The least important lines to log.
+    pub log_level: LogLevel,
+    /// How a line is written.
+    pub log_format: LogFormat,
+    /// Whether to run in the background.
+    pub background: bool,
+    /// The file that gets the process id.
+    pub pidfile: Option<PathBuf>,
+    /// The user to become, by name.
+    pub user: Option<String>,
+    /// The group to become, by name.
+    pub group: Option<String>,
+    /// The directory to make the root.
+    pub chroot: Option<PathBuf>,
+    /// The permission bits that new files don't get; `None` keeps the inherited ones.
+    pub umask: Option<u32>,
+    /// The path of the control socket; `None` means there is none.
+    pub control: Option<PathBuf>,
+}
+
+impl Default for Daemon {
+    fn default() -> Self {
+        Self {
+            grace: Duration::from_secs(10),
+            log: LogSink::default(),
+            log_level: LogLevel::default(),
+            log_format: LogFormat::default(),
+            background: false,
+            pidfile: None,
+            user: None,
+            group: None,
+            chroot: None,
+            umask: None,
+            control: None,
+        }
+    }
+}
+
+/// Returns the path of the control socket where none is given: `control.sock` in the first directory of
+/// `RUNTIME_DIRECTORY` (systemd.exec(5)), or `forkd.sock` in `XDG_RUNTIME_DIR`, or none.
+#[must_use]
+pub fn default_control(env: impl Fn(&str) -> Option<OsString>) -> Option<PathBuf> {
+    let directory = |name: &str| env::split_paths(&env(name)?).next().filter(|path| path.is_absolute());
+    let service = directory("RUNTIME_DIRECTORY").map(|path| path.join("control.sock"));
+    service.or_else(|| Some(directory("XDG_RUNTIME_DIR")?.join("forkd.sock")))
+}
+
+impl Daemon {
+    fn new(options: DaemonOptions, env: impl Fn(&str) -> Option<OsString>) -> Result<Self, Error> {
+        let default = Self::default();
+        // in the background the current directory is /
+        let anchor = |name: &str, path: Option<PathBuf>| match path {
+            Some(path) if options.daemon => std::path::absolute(&path).map(Some).map_err(|error| {
+                let path = path.display();
+                Error::os(format!("cannot make the {name} path {path:?} absolute; give it from / on"), error)
+            }),
+            path => Ok(path),
+        };
+        Ok(Self {
+            grace: options.grace.map_or(default.grace, |span| span.0),
+            log: options.log.unwrap_or_default(),
+            log_level: options.log_level.unwrap_or_default(),
+            log_format: options.log_format.unwrap_or_default(),
+            background: options.daemon,
+            pidfile: anchor("pidfile", options.pidfile)?,
+            user: options.user,
+            group: options.group,
+            chroot: anchor("chroot", options.chroot)?,
+            umask: options.umask.map(|mode| mode.0),
+            control: anchor("control", options.control.or_else(|| default_control(env)))?,
+        })
+    }
+}
+
+impl From<&Daemon> for DaemonOptions {
+    fn from(daemon: &Daemon) -> Self {
+        Self {
+            grace: Some(Span(daemon.grace)),
+            log: Some(daemon.log),
+            log_level: Some(daemon.log_level),
+            log_format: Some(daemon.log_format),
+            daemon: daemon.background,
+            pidfile: daemon.pidfile.clone(),
+            user: daemon.user.clone(),
+            group: daemon.group.clone(),
+            chroot: daemon.chroot.clone(),
+            umask: daemon.umask.map(Mode),
+            control: daemon.control.clone(),
+        }
+    }
+}
+
+impl Config {
+    /// Lays the command line over the file over the defaults, and checks the result.
+    ///
+    /// The command line's options for endpoints apply to each `[[listen]]` table; endpoints on the
+    /// command line replace those tables altogether. `env` looks up an environment variable.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Config`] where the file is at fault, naming line and column; [`Error::Usage`] where the
+    /// command line is; [`Error::Os`] if a path can't be made absolute.
+    pub fn resolve(
+        cli_daemon: DaemonOptions,
+        cli_listen: ListenOptions,
+        config_file: Option<&Path>,
+        env: impl Fn(&str) -> Option<OsString>,
+    ) -> Result<Self, Error> {
+        let file = config_file.map(File::read).transpose()?;
+        let tables = file.as_ref().map(|file| file.tables.clone()).unwrap_or_default();
+        let from_file = cli_listen.endpoints.is_empty() && !tables.listen.is_empty();
+        let groups = if from_file { tables.listen } else { vec![ListenOptions::default()] };
+
+        let blame = |group: usize, Conflict { key, why }| match &file {
+            Some(file) if from_file && !cli_listen.has(key) => file.error(group, key, &why),
+            _ if key == "endpoints" => Error::Usage(format!("the command line {why}")),
+            _ => Error::Usage(format!("--{key} {why}")),
+        };
+        let alone = groups.len() == 1;
+        let mut listen = Vec::with_capacity(groups.len());
+        for (index, group) in groups.into_iter().enumerate() {
+            let options = cli_listen.clone().over(group);
+            listen.push(next_group(&listen, options, alone).map_err(|conflict| blame(index, conflict))?);
+        }
+        let daemon = Daemon::new(cli_daemon.over(tables.daemon), env)?;
+        Ok(Self { daemon, listen })
+    }
+
+    /// Writes the configuration as a file that gives the same configuration when it is read, with every
+    /// default that has a meaning under the model.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Config`] if a path is not UTF-8, which TOML can't hold.
+    pub fn to_toml(&self) -> Result<String, Error> {
+        let tables =
+            Tables { daemon: (&self.daemon).into(), listen: self.listen.iter().map(Into::into).collect() };
+        toml::to_string(&tables)
+            .map_err(|error| Error::Config(format!("cannot write the configuration as TOML: {error}")))
+    }
+}
+
+/// Makes a group that goes with the `earlier` ones; only one that is `alone` may leave its endpoints to
+/// the default.
+fn next_group(earlier: &[Listen], options: ListenOptions, alone: bool) -> Result<Listen, Conflict> {
+    let refuse = |why| Err(Conflict { key: "endpoints", why });
+    if options.endpoints.is_empty() && !alone {
+        return refuse("is missing: where there are several [[listen]] tables, each needs its own".into());
+    }
+    let next = Listen::new(options)?;
+    for (index, endpoint) in next.endpoints.iter().enumerate() {
+        let before = earlier.iter().flat_map(|group| &group.endpoints).chain(&next.endpoints[..index]);
+        if before.into_iter().any(|other| endpoint.collides_with(other)) {
+            return refuse(format!("names {endpoint} twice, which can be bound only once; leave one out"));
+        }
+    }
+    Ok(next)
+}

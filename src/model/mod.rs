@@ -1,4 +1,14 @@
 //! Who runs the handler.
+//!
+//! A model is the child's side of the work: what a forked process does from its first instruction
+//! until it leaves. The master's side, when to fork and what to do about a death, is the daemon's;
+//! its rule for pools is [`pool`], which is pure.
+
+pub(crate) mod fork;
+pub(crate) mod pool;
+pub(crate) mod prefork;
+pub(crate) mod serve;
+
 use serde::{Deserialize, Serialize};
 
 /// A concurrency model: who runs the handler of a connection.

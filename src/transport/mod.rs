@@ -1,3 +1,22 @@
-//! Where requests come from.
-pub mod endpoint;
-pub use endpoint::Endpoint;
+//! Where requests come from: TCP, UDP, and Unix sockets of both kinds.
+//!
+//! An [`Endpoint`] is what the user names, a `Listener` a bound socket, a [`Connection`] what a
+//! handler talks to. Nothing here knows who runs the handler.
+
+mod connection;
+pub(crate) mod endpoint;
+pub(crate) mod guard;
+pub(crate) mod listener;
+pub(crate) mod peer;
+mod pump;
+mod refusal;
+pub mod resolve;
+mod traffic;
+
+pub use connection::Connection;
+pub(crate) use connection::empty_buffer;
+pub use endpoint::{Endpoint, ParseEndpointError};
+pub(crate) use listener::Listener;
+pub use peer::Peer;
+pub(crate) use refusal::Refusal;
+pub(crate) use traffic::Traffic;

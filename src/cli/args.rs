@@ -1,0 +1,167 @@
+//! The grammar of the command line.
+//!
+//! Invariant: parsing is a pure function of the arguments. It reads no file and no variable, so `--help`
+//! works in a broken environment; [`ServeArgs::resolve`] is the step that looks around.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::Error;
+use crate::config::Config;
+use crate::config::options::{DaemonOptions, ListenOptions};
+
+const EXAMPLES: &str = "\
+Examples:
+  forkd serve                           echo over TCP and UDP on 127.0.0.1:7007
+  forkd check --config /etc/forkd.toml  is the file right, and what does it mean?
+  forkd status                          how is the running one?";
+
+const SERVE_EXAMPLES: &str = "\
+Examples:
+  forkd serve tcp://0.0.0.0:7 udp://0.0.0.0:7
+  forkd serve --model prefork --workers 4..32 tcp://[::]:7007
+  forkd serve --max-children 100 --overflow reject --idle-timeout 5m unix:///run/echo.sock
+  forkd serve --config /etc/forkd.toml --log-level debug";
+
+const CHECK_EXAMPLES: &str = "\
+Examples:
+  forkd check --config /etc/forkd.toml
+  forkd check -m prefork tcp://[::]:7 > forkd.toml   turn options into a file";
+
+const STATUS_EXAMPLES: &str = "\
+Examples:
+  forkd status
+  forkd status --control /run/forkd/control.sock --json";
+
+/// Echo daemon that forks: a child for each connection, or a pool of workers.
+#[derive(Debug, Parser)]
+#[command(name = "forkd", version, after_help = EXAMPLES)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What forkd is asked to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Serve the endpoints until a signal ends it
+    #[command(after_help = SERVE_EXAMPLES)]
+    Serve(ServeArgs),
+    /// Check the configuration, and print as TOML what it comes to
+    #[command(after_help = CHECK_EXAMPLES)]
+    Check(ServeArgs),
+    /// Ask a running forkd how it is
+    #[command(after_help = STATUS_EXAMPLES)]
+    Status(StatusArgs),
+}
+
+/// The options of `serve` and `check`.
+#[derive(Debug, Clone, Args)]
+pub struct ServeArgs {
+    /// What is served and how.
+    #[command(flatten)]
+    pub listen: ListenOptions,
+
+    /// What holds for the whole process.
+    #[command(flatten)]
+    pub daemon: DaemonOptions,
+
+    /// Read this TOML file too; what is said on the command line wins
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+}
+
+/// The options of `status`.
+#[derive(Debug, Clone, Args)]
+pub struct StatusArgs {
+    /// Socket to ask [default: $RUNTIME_DIRECTORY/control.sock or $XDG_RUNTIME_DIR/forkd.sock]
+    #[arg(long, value_name = "PATH")]
+    pub control: Option<PathBuf>,
+
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+impl Cli {
+    /// Parses the arguments of a program, whose name comes first.
+    ///
+    /// # Errors
+    ///
+    /// The error that clap prints: for `--help` and `--version` too, which `use_stderr()` tells from a
+    /// usage error.
+    pub fn from_args(args: impl IntoIterator<Item = OsString>) -> Result<Self, clap::Error> {
+        Self::try_parse_from(args)
+    }
+}
+
+impl ServeArgs {
+    /// Reads the file and the environment, and makes the configuration.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Config::resolve`].
+    pub fn resolve(&self) -> Result<Config, Error> {
+        let (daemon, listen) = (self.daemon.clone(), self.listen.clone());
+        Config::resolve(daemon, listen, self.config.as_deref(), |name| std::env::var_os(name))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    fn parse(line: &str) -> Result<Cli, clap::Error> {
+        Cli::from_args(line.split_whitespace().map(Into::into))
+    }
+
+    #[test]
+    fn the_grammar_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn reads_every_option_of_serve() {
+        let line = "forkd serve -m prefork -w 4..32 --min-spare 1 --max-spare 2 --max-children 3 \
+            --max-connections-per-child 4 --overflow reject --backlog 5 --idle-timeout 5m --grace 1s \
+            --log syslog --log-level warn --log-format json --daemon --pidfile p --user u --group g \
+            --chroot c --umask 027 --v6only --socket-mode 0660 --control s --config f tcp://a:1 unix:///x";
+        let Command::Serve(args) = parse(line).unwrap().command else { panic!("not serve") };
+        assert_eq!(args.config, Some("f".into()));
+        let written = toml::to_string(&args.listen).unwrap() + &toml::to_string(&args.daemon).unwrap();
+        let long_options = line.matches("--").count();
+        // -m, -w and the endpoints have no long name here, and --config no place in a file
+        assert_eq!(written.lines().count(), long_options + 3 - 1, "{written}");
+    }
+
+    #[test]
+    fn every_help_has_examples_and_every_option_a_heading() {
+        for name in ["", "serve", "check", "status"] {
+            let error = parse(&format!("forkd {name} --help")).unwrap_err();
+            assert!(!error.use_stderr());
+            assert!(error.to_string().contains("\nExamples:\n"), "{error}");
+        }
+        let help = parse("forkd serve --help").unwrap_err().to_string();
+        for heading in ["Listening:", "Pool:", "Limits:", "Logging:", "Daemon:"] {
+            assert_eq!(help.matches(heading).count(), 1, "{help}");
+        }
+    }
+
+    #[test]
+    fn refuses_nonsense_with_a_reason() {
+        for (line, expected) in [
+            ("forkd", "Usage: forkd <COMMAND>"),
+            ("forkd serve tcp://a", "endpoint \"tcp://a\" has no port"),
+            ("forkd serve --grace 10", "10 has no unit; add a unit"),
+            ("forkd serve --model thread", "[possible values: fork, prefork]"),
+            ("forkd status --josn", "a similar argument exists: '--json'"),
+        ] {
+            let error = parse(line).unwrap_err();
+            assert!(error.use_stderr() && error.to_string().contains(expected), "{line}: {error}");
+        }
+    }
+}

@@ -1,0 +1,55 @@
+//! `forkd check`: says what `forkd serve` would do, without doing it.
+//!
+//! Invariant: what is printed is a configuration file that means the same as the given options.
+
+use std::io::{self, Write};
+
+use super::args::ServeArgs;
+use crate::Error;
+
+/// Resolves the configuration and prints it as TOML to standard output.
+///
+/// # Errors
+///
+/// Those of [`Config::resolve`](crate::config::Config::resolve) and
+/// [`Config::to_toml`](crate::config::Config::to_toml), or [`Error::Os`] if the output can't be written.
+pub fn run(args: ServeArgs) -> Result<(), Error> {
+    print(&args.resolve()?.to_toml()?, io::stdout().lock())
+}
+
+fn print(text: &str, mut out: impl Write) -> Result<(), Error> {
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        // a reader such as `head` that has seen enough is no failure
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+            Err(Error::from_io("cannot write the configuration to standard output", error))
+        }
+        _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Refuses every write.
+    struct Broken(io::ErrorKind);
+
+    impl Write for Broken {
+        fn write(&mut self, _: &[u8]) -> io::Result<usize> {
+            Err(self.0.into())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_closed_pipe_is_no_failure_and_a_full_disk_is() {
+        let mut out = Vec::new();
+        print("[daemon]\n", &mut out).unwrap();
+        assert_eq!(out, b"[daemon]\n");
+        print("x", Broken(io::ErrorKind::BrokenPipe)).unwrap();
+        assert_eq!(print("x", Broken(io::ErrorKind::StorageFull)).unwrap_err().exit_code(), 71);
+    }
+}

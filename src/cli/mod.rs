@@ -1,0 +1,24 @@
+//! The command line: its grammar in [`args`], and one module for each subcommand.
+//!
+//! Invariant: parsing touches nothing; only a subcommand's `run` asks the system.
+
+pub mod args;
+pub mod check;
+pub mod serve;
+pub mod status;
+
+use crate::Error;
+use args::{Cli, Command};
+
+/// Does what the command line asks for, to the end.
+///
+/// # Errors
+///
+/// Whatever stops the subcommand; [`Error::exit_code`] is the code to exit with.
+pub fn run(cli: Cli) -> Result<(), Error> {
+    match cli.command {
+        Command::Serve(options) => serve::run(options),
+        Command::Check(options) => check::run(options),
+        Command::Status(options) => status::run(options),
+    }
+}

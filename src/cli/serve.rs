@@ -1,0 +1,146 @@
+//! `forkd serve`: everything that can fail is tried before the daemon says that it is ready.
+//!
+//! The order matters: names are looked up before SIGCHLD is ignored (a helper program is waited
+//! for), sockets and files are opened before the root directory and the user change, and only then
+//! does the process become a master.
+
+use std::os::fd::{AsFd, AsRawFd};
+use std::path::Path;
+
+use crate::config::{Config, Listen};
+use crate::daemon::background::{self, DEFAULT_UMASK, Launch, Notifier};
+use crate::daemon::master::{Bound, Master};
+use crate::daemon::pidfile::Pidfile;
+use crate::daemon::privileges::Privileges;
+use crate::model::Model;
+use crate::server::bind_options;
+use crate::transport::Endpoint;
+use crate::transport::listener::{bind_all, kernel_backlog_limit};
+use crate::{Echo, Error, Service, events, log};
+
+use super::args::ServeArgs;
+
+/// Serves until a signal ends it.
+///
+/// # Errors
+///
+/// Whatever keeps it from serving; [`Error::exit_code`] tells scripts which kind it is.
+pub fn run(args: ServeArgs) -> Result<(), Error> {
+    let config = args.resolve()?;
+    if !config.daemon.background {
+        set_umask(config.daemon.umask);
+        return serve(&config, None);
+    }
+    match background::detach(config.daemon.umask.unwrap_or(DEFAULT_UMASK))? {
+        Launch::Invoker => Ok(()),
+        Launch::Daemon(notifier) => {
+            let mut notifier = Some(notifier);
+            let result = serve(&config, Some(&mut notifier));
+            match (result, notifier) {
+                // the invoking process says it, and ends with its code
+                (Err(error), Some(notifier)) => {
+                    notifier.failed(&error);
+                    std::process::exit(error.exit_code().into())
+                }
+                (result, _) => result,
+            }
+        }
+    }
+}
+
+fn set_umask(umask: Option<u32>) {
+    if let Some(umask) = umask {
+        nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(umask));
+    }
+}
+
+fn serve(config: &Config, notifier: Option<&mut Option<Notifier>>) -> Result<(), Error> {
+    let daemon = &config.daemon;
+    log::init(daemon.log, daemon.log_level, daemon.log_format)?;
+    let privileges =
+        Privileges::look_up(daemon.user.as_deref(), daemon.group.as_deref(), daemon.chroot.as_deref())?;
+    let bound = bind(config)?;
+    let pidfile = daemon.pidfile.as_deref().map(Pidfile::create).transpose()?;
+    let service = Service::from(Echo);
+    for (listener, listen) in &bound {
+        let workers = (listen.model == Model::Prefork).then_some(&listen.workers as &dyn std::fmt::Display);
+        events::listening(listener.endpoint(), service.name(), listen.model, workers);
+    }
+    let hint = bound.first().map(|(listener, _)| hint(listener.endpoint())).unwrap_or_default();
+    let mut master = Master::new(config, bound, service)?;
+    let result = enter(config, &mut master, privileges, pidfile, notifier, &hint);
+    if result.is_err() {
+        master.abandon();
+    }
+    master.clean_up();
+    result
+}
+
+fn enter(
+    config: &Config,
+    master: &mut Master,
+    privileges: Option<Privileges>,
+    mut pidfile: Option<Pidfile>,
+    notifier: Option<&mut Option<Notifier>>,
+    hint: &str,
+) -> Result<(), Error> {
+    if let Some(path) = &config.daemon.control {
+        master.bind_control(path)?;
+    }
+    if let Some(privileges) = privileges {
+        privileges.enter()?;
+    }
+    for fd in pidfile
+        .iter()
+        .map(|file| file.as_fd())
+        .chain(notifier.iter().filter_map(|n| n.as_ref()).map(AsFd::as_fd))
+    {
+        master.keep_from_children(fd.as_raw_fd());
+    }
+    let result = master.run(|| {
+        if let Some(pidfile) = &mut pidfile {
+            pidfile.write(std::process::id())?;
+        }
+        events::ready(hint);
+        notifier.and_then(Option::take).map_or(Ok(()), Notifier::ready)
+    });
+    if let Some(pidfile) = pidfile {
+        pidfile.remove();
+    }
+    result
+}
+
+/// Binds all that the configuration names, and says once if the kernel shortens a queue.
+fn bind(config: &Config) -> Result<Vec<Bound>, Error> {
+    let mut bound = Vec::new();
+    for listen in &config.listen {
+        for endpoint in &listen.endpoints {
+            let listeners = bind_all(endpoint, bind_options(listen))?;
+            bound.extend(listeners.into_iter().map(|listener| (listener, listen.clone())));
+        }
+    }
+    let asked = |listen: &Listen| listen.endpoints.iter().any(|e| !e.is_datagram()).then_some(listen.backlog);
+    let longest = config.listen.iter().filter_map(asked).max();
+    if let (Some(asked), Some(cap)) = (longest, kernel_backlog_limit())
+        && asked > cap
+    {
+        events::backlog_capped(asked, cap);
+    }
+    Ok(bound)
+}
+
+/// How to try the daemon out.
+fn hint(endpoint: &Endpoint) -> String {
+    let reachable = |host: &str| match host {
+        "0.0.0.0" => "127.0.0.1".to_owned(),
+        "::" => "::1".to_owned(),
+        host => host.to_owned(),
+    };
+    let path = |path: &Path| path.display().to_string();
+    match endpoint {
+        Endpoint::Tcp { host, port } => format!("nc -N {} {port}", reachable(host)),
+        Endpoint::Udp { host, port } => format!("nc -u {} {port}", reachable(host)),
+        Endpoint::Unix(file) => format!("nc -NU {}", path(file)),
+        Endpoint::Unixgram(file) => format!("nc -uU {}", path(file)),
+    }
+}

@@ -1,0 +1,192 @@
+//! Every option, defined once: the command line and the configuration file read the same structs, so
+//! the same name means the same thing in both, and the doc comment is the help text.
+//!
+//! Invariant: an option that was not given is absent (`None`, empty or `false`); defaults are filled in
+//! by [`Config::resolve`](super::Config::resolve) alone, so that one source can lie over another.
+
+use std::ops::Not;
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+use super::values::{LogFormat, LogLevel, LogSink, Mode, Overflow, Span, WorkerRange};
+use crate::model::Model;
+use crate::transport::Endpoint;
+
+/// What is served and how: the options of one `[[listen]]` table.
+#[derive(Debug, Clone, Default, PartialEq, clap::Args, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
+pub struct ListenOptions {
+    /// tcp://HOST:PORT, udp://HOST:PORT, unix:///PATH or unixgram:///PATH [default: tcp and udp on
+    /// 127.0.0.1:7007]
+    #[arg(value_name = "ENDPOINT")]
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub endpoints: Vec<Endpoint>,
+
+    /// Length of the queue of connections not yet accepted; the kernel caps it at somaxconn [default: 4096]
+    #[arg(long, value_name = "N", help_heading = "Listening")]
+    pub backlog: Option<u32>,
+
+    /// Serve IPv6 only on an IPv6 address, not IPv4 as well
+    #[arg(long, help_heading = "Listening")]
+    #[serde(skip_serializing_if = "Not::not")]
+    pub v6only: bool,
+
+    /// Permissions of a Unix socket's file [default: as the umask leaves them]
+    #[arg(long, value_name = "OCTAL", help_heading = "Listening")]
+    pub socket_mode: Option<Mode>,
+
+    /// Who runs the handler: a child forked for each connection, or a pool of workers [default: fork]
+    #[arg(short, long, value_name = "fork|prefork", hide_possible_values = true, help_heading = "Pool")]
+    pub model: Option<Model>,
+
+    /// Size of the pool (prefork); a range MIN..MAX makes it elastic [default: 8]
+    #[arg(short, long, value_name = "N|MIN..MAX", help_heading = "Pool")]
+    pub workers: Option<WorkerRange>,
+
+    /// Idle workers kept ready in an elastic pool, at least [default: 2]
+    #[arg(long, value_name = "N", help_heading = "Pool")]
+    pub min_spare: Option<u32>,
+
+    /// Idle workers kept ready in an elastic pool, at most [default: 8]
+    #[arg(long, value_name = "N", help_heading = "Pool")]
+    pub max_spare: Option<u32>,
+
+    /// Replace a worker after N connections; 0: never (prefork) [default: 0]
+    #[arg(long, value_name = "N", help_heading = "Pool")]
+    pub max_connections_per_child: Option<u64>,
+
+    /// Children alive at once (fork) [default: 1024]
+    #[arg(long, value_name = "N", help_heading = "Limits")]
+    pub max_children: Option<u32>,
+
+    /// At the limit, leave a connection to the backlog or close it at once (fork) [default: wait]
+    #[arg(long, value_name = "wait|reject", hide_possible_values = true, help_heading = "Limits")]
+    pub overflow: Option<Overflow>,
+
+    /// Close a connection that is silent for so long, such as 30s or 5m [default: never]
+    #[arg(long, value_name = "DURATION", help_heading = "Limits")]
+    pub idle_timeout: Option<Span>,
+}
+
+/// What holds for the whole process: the options of the `[daemon]` table.
+#[derive(Debug, Clone, Default, PartialEq, clap::Args, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
+pub struct DaemonOptions {
+    /// How long connections may go on at a stop [default: 10s]
+    #[arg(long, value_name = "DURATION", help_heading = "Limits")]
+    pub grace: Option<Span>,
+
+    /// Where log lines go [default: stderr]
+    #[arg(long, value_name = "stderr|syslog", hide_possible_values = true, help_heading = "Logging")]
+    pub log: Option<LogSink>,
+
+    /// The least important lines to log [default: info]
+    #[arg(long, value_name = "error|warn|info|debug", hide_possible_values = true, help_heading = "Logging")]
+    pub log_level: Option<LogLevel>,
+
+    /// How a line is written [default: text]
+    #[arg(long, value_name = "text|json", hide_possible_values = true, help_heading = "Logging")]
+    pub log_format: Option<LogFormat>,
+
+    /// Run in the background
+    #[arg(long, help_heading = "Daemon")]
+    #[serde(skip_serializing_if = "Not::not")]
+    pub daemon: bool,
+
+    /// Write the process id to this file and lock it
+    #[arg(long, value_name = "PATH", help_heading = "Daemon")]
+    pub pidfile: Option<PathBuf>,
+
+    /// Become this user once the endpoints are bound
+    #[arg(long, value_name = "NAME", help_heading = "Daemon")]
+    pub user: Option<String>,
+
+    /// Become this group once the endpoints are bound
+    #[arg(long, value_name = "NAME", help_heading = "Daemon")]
+    pub group: Option<String>,
+
+    /// Make this directory the root once the endpoints are bound
+    #[arg(long, value_name = "DIR", help_heading = "Daemon")]
+    pub chroot: Option<PathBuf>,
+
+    /// Permission bits that new files don't get [default: inherited]
+    #[arg(long, value_name = "OCTAL", help_heading = "Daemon")]
+    pub umask: Option<Mode>,
+
+    /// Socket that answers `forkd status` [default: $RUNTIME_DIRECTORY/control.sock or
+    /// $XDG_RUNTIME_DIR/forkd.sock, if set]
+    #[arg(long, value_name = "PATH", help_heading = "Daemon")]
+    pub control: Option<PathBuf>,
+}
+
+impl ListenOptions {
+    /// Fills what is absent here from `lower`.
+    #[must_use]
+    pub fn over(self, lower: Self) -> Self {
+        Self {
+            endpoints: if self.endpoints.is_empty() { lower.endpoints } else { self.endpoints },
+            backlog: self.backlog.or(lower.backlog),
+            v6only: self.v6only || lower.v6only,
+            socket_mode: self.socket_mode.or(lower.socket_mode),
+            model: self.model.or(lower.model),
+            workers: self.workers.or(lower.workers),
+            min_spare: self.min_spare.or(lower.min_spare),
+            max_spare: self.max_spare.or(lower.max_spare),
+            max_connections_per_child: self.max_connections_per_child.or(lower.max_connections_per_child),
+            max_children: self.max_children.or(lower.max_children),
+            overflow: self.overflow.or(lower.overflow),
+            idle_timeout: self.idle_timeout.or(lower.idle_timeout),
+        }
+    }
+
+    /// Tells whether the option with this name in the file was given.
+    pub(super) fn has(&self, key: &str) -> bool {
+        serde_json::to_value(self).is_ok_and(|options| options.get(key).is_some_and(|value| !value.is_null()))
+    }
+}
+
+impl DaemonOptions {
+    /// Fills what is absent here from `lower`.
+    #[must_use]
+    pub fn over(self, lower: Self) -> Self {
+        Self {
+            grace: self.grace.or(lower.grace),
+            log: self.log.or(lower.log),
+            log_level: self.log_level.or(lower.log_level),
+            log_format: self.log_format.or(lower.log_format),
+            daemon: self.daemon || lower.daemon,
+            pidfile: self.pidfile.or(lower.pidfile),
+            user: self.user.or(lower.user),
+            group: self.group.or(lower.group),
+            chroot: self.chroot.or(lower.chroot),
+            umask: self.umask.or(lower.umask),
+            control: self.control.or(lower.control),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_upper_options_win_one_by_one() {
+        let upper = ListenOptions { backlog: Some(1), v6only: true, ..Default::default() };
+        let lower = ListenOptions { backlog: Some(2), max_children: Some(3), ..Default::default() };
+        let both = upper.over(lower);
+        assert_eq!((both.backlog, both.max_children, both.v6only), (Some(1), Some(3), true));
+
+        let upper = DaemonOptions { user: Some("a".into()), ..Default::default() };
+        let lower = DaemonOptions { user: Some("b".into()), daemon: true, ..Default::default() };
+        let both = upper.over(lower);
+        assert_eq!((both.user.as_deref(), both.daemon), (Some("a"), true));
+    }
+
+    #[test]
+    fn knows_which_options_were_given() {
+        let options = ListenOptions { min_spare: Some(1), ..Default::default() };
+        assert!(options.has("min-spare"));
+        assert!(!options.has("max-spare") && !options.has("v6only") && !options.has("endpoints"));
+    }
+}

@@ -1,0 +1,198 @@
+//! What the sources of a configuration give together.
+
+use super::*;
+use crate::cli::args::{Cli, Command};
+use crate::transport::Endpoint;
+use clap::Parser;
+use proptest::prelude::*;
+
+/// Resolves `forkd serve ARGS`, with a file if `toml` is not empty.
+fn resolve_in(args: &str, toml: &str, env: &[(&str, &str)]) -> Result<Config, Error> {
+    let cli = Cli::try_parse_from(["forkd", "serve"].into_iter().chain(args.split_whitespace())).unwrap();
+    let Command::Serve(options) = cli.command else { panic!("not serve") };
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(&file, toml).unwrap();
+    let path = (!toml.is_empty()).then_some(file.path());
+    let env = |name: &str| env.iter().find(|(key, _)| *key == name).map(|(_, value)| value.into());
+    Config::resolve(options.daemon, options.listen, path, env)
+}
+
+fn resolve(args: &str, toml: &str) -> Result<Config, Error> {
+    resolve_in(args, toml, &[])
+}
+
+/// Returns the exit code and the message from the line number on, if it has one.
+fn refusal(args: &str, toml: &str) -> (u8, String) {
+    let error = resolve(args, toml).unwrap_err();
+    let text = error.to_string();
+    let tail = if text.starts_with('/') { text.split_once(':').unwrap().1 } else { &text };
+    (error.exit_code(), tail.to_owned())
+}
+
+const TWO_GROUPS: &str = "[[listen]]\nendpoints = ['tcp://a:1']\nbacklog = 5\n[[listen]]\n\
+    endpoints = ['udp://a:1']\nmodel = 'prefork'\nworkers = 3\n";
+
+#[test]
+fn nothing_given_is_the_default() {
+    let config = resolve("", "").unwrap();
+    assert_eq!(config, Config::default());
+    let names: Vec<_> = config.listen[0].endpoints.iter().map(ToString::to_string).collect();
+    assert_eq!(names, ["tcp://127.0.0.1:7007", "udp://127.0.0.1:7007"]);
+    assert_eq!(resolve("", "[[listen]]\n").unwrap(), config);
+}
+
+#[test]
+fn the_command_line_beats_the_file_and_the_file_the_default() {
+    let toml = "[daemon]\ngrace = '1s'\nlog = 'syslog'\n[[listen]]\nbacklog = 5\nmax-children = 6\n";
+    let config = resolve("--grace 2s --backlog 7 -m fork", toml).unwrap();
+    assert_eq!(config.daemon.grace, Duration::from_secs(2));
+    assert_eq!(config.daemon.log, LogSink::Syslog);
+    assert_eq!(config.daemon.log_level, LogLevel::Info);
+    assert_eq!((config.listen[0].backlog, config.listen[0].max_children), (7, 6));
+}
+
+#[test]
+fn options_apply_to_each_group_and_endpoints_replace_them() {
+    let config = resolve("--idle-timeout 5s", TWO_GROUPS).unwrap();
+    assert_eq!(config.listen.len(), 2);
+    assert!(config.listen.iter().all(|group| group.idle_timeout == Some(Duration::from_secs(5))));
+    assert_eq!(config.listen[0].backlog, 5);
+
+    let config = resolve("unix:///x", TWO_GROUPS).unwrap();
+    assert_eq!(config.listen.len(), 1);
+    assert_eq!(
+        config.listen[0],
+        Listen { endpoints: vec![Endpoint::Unix("/x".into())], ..Listen::default() }
+    );
+}
+
+#[test]
+fn the_one_at_fault_is_named() {
+    let (code, text) = refusal("--workers 4", "");
+    assert_eq!(code, 64);
+    assert!(
+        text.starts_with("--workers needs a pool (model prefork), and tcp://127.0.0.1:7007 has none"),
+        "{text}"
+    );
+
+    let (code, text) = refusal("", "[[listen]]\nworkers = 4\n");
+    assert_eq!(code, 78);
+    assert!(text.starts_with("2:11: workers needs a pool"), "{text}");
+    assert!(text.ends_with("\n  |\n2 | workers = 4\n  |           ^"), "{text}");
+
+    // the command line's model makes the file's option the odd one, and the other way round
+    let (code, text) = refusal("-m fork", TWO_GROUPS);
+    assert!(code == 78 && text.starts_with("7:11: workers needs"), "{text}");
+    let (code, text) = refusal("-w 2", TWO_GROUPS);
+    assert!(
+        code == 64 && text.starts_with("--workers needs a pool (model prefork), and tcp://a:1 has none"),
+        "{text}"
+    );
+    let (code, text) = refusal("tcp://b:1 --backlog 0", TWO_GROUPS);
+    assert!(code == 64 && text.starts_with("--backlog is 0"), "{text}");
+}
+
+#[test]
+fn spares_out_of_order_are_found_in_the_file() {
+    let table = "[[listen]]\nmodel = 'prefork'\nworkers = '4..32'\nmin-spare = 9\nmax-spare = 3\n";
+    let (code, text) = refusal("", table);
+    assert!(code == 78 && text.starts_with("5:13: max-spare does not fit"), "{text}");
+}
+
+#[test]
+fn an_endpoint_twice_is_refused() {
+    let (code, text) = refusal("tcp://a:1 tcp://a:1", "");
+    assert_eq!(code, 64);
+    assert!(text.starts_with("the command line names tcp://a:1 twice"), "{text}");
+
+    let again = format!("{TWO_GROUPS}[[listen]]\nendpoints = ['tcp://b:1', 'tcp://a:1']\n");
+    let (code, text) = refusal("", &again);
+    assert!(code == 78 && text.starts_with("9:13: endpoints names tcp://a:1 twice"), "{text}");
+    assert!(resolve("tcp://a:0 tcp://a:0", "").is_ok());
+}
+
+#[test]
+fn each_of_several_groups_needs_endpoints() {
+    let (code, text) = refusal("", &format!("{TWO_GROUPS}[[listen]]\nbacklog = 1\n"));
+    assert!(code == 78 && text.starts_with("8:1: endpoints is missing"), "{text}");
+}
+
+#[test]
+fn the_control_socket_follows_the_environment() {
+    let control = |args, env: &[_]| resolve_in(args, "", env).unwrap().daemon.control;
+    let (service, user) = (("RUNTIME_DIRECTORY", "/run/a:/run/b"), ("XDG_RUNTIME_DIR", "/run/user/1"));
+    assert_eq!(control("", &[service, user]), Some("/run/a/control.sock".into()));
+    assert_eq!(control("", &[user]), Some("/run/user/1/forkd.sock".into()));
+    assert_eq!(control("", &[("RUNTIME_DIRECTORY", ""), user]), Some("/run/user/1/forkd.sock".into()));
+    assert_eq!(control("", &[("XDG_RUNTIME_DIR", "relative")]), None);
+    assert_eq!(control("--control /c", &[service, user]), Some("/c".into()));
+}
+
+#[test]
+fn in_the_background_paths_are_absolute() {
+    let paths = "--pidfile p --control ./c --chroot /d/../e";
+    let Daemon { pidfile, control, chroot, .. } = resolve(paths, "").unwrap().daemon;
+    assert_eq!((pidfile, control), (Some("p".into()), Some("./c".into())));
+    assert_eq!(chroot, Some("/d/../e".into()));
+
+    let here = env::current_dir().unwrap();
+    let daemon = resolve(&format!("--daemon {paths}"), "").unwrap().daemon;
+    assert!(daemon.background);
+    assert_eq!((daemon.pidfile, daemon.control), (Some(here.join("p")), Some(here.join("c"))));
+    assert_eq!(daemon.chroot, Some("/d/../e".into()));
+}
+
+#[test]
+fn toml_names_what_matters_to_the_model() {
+    let fork = Config::default().to_toml().unwrap();
+    assert!(fork.contains("max-children = 1024\noverflow = \"wait\""), "{fork}");
+    assert!(!fork.contains("workers") && !fork.contains("spare") && !fork.contains("per-child"), "{fork}");
+    let pool = resolve("-m prefork -w 4..32", "").unwrap().to_toml().unwrap();
+    assert!(pool.contains("workers = \"4..32\"\nmin-spare = 2\nmax-spare = 8\n"), "{pool}");
+    assert!(!pool.contains("max-children") && !pool.contains("overflow"), "{pool}");
+}
+
+#[test]
+fn toml_cannot_hold_every_path() {
+    use std::os::unix::ffi::OsStringExt;
+    let mut config = Config::default();
+    config.daemon.pidfile = Some(OsString::from_vec(b"/\xff".to_vec()).into());
+    let error = config.to_toml().unwrap_err();
+    assert_eq!(error.exit_code(), 78);
+    assert!(error.to_string().contains("UTF-8"), "{error}");
+}
+
+fn any_arguments() -> impl Strategy<Value = String> {
+    let model = prop_oneof![
+        (1..=values::MAX_CHILDREN, any::<bool>()).prop_map(|(n, wait)| format!(
+            "--max-children {n} --overflow {}",
+            if wait { "wait" } else { "reject" }
+        )),
+        (1..9u32, any::<u64>())
+            .prop_map(|(w, n)| format!("-m prefork -w {w} --max-connections-per-child {n}")),
+        (1..9u32, 1..9u32, 1..9u32, 1..9u32).prop_map(|(min, more, spare, most)| format!(
+            "-m prefork -w {min}..{} --min-spare {spare} --max-spare {}",
+            min + more,
+            spare + most
+        )),
+    ];
+    let listen = (1..9999u32, 1..99_999_999u32, any::<bool>(), 0..=0o777u32);
+    let daemon = (0..99_999_999u32, any::<bool>(), "[/a-z\"\\\\é]{1,9}", "[a-z]{1,8}", 0..=0o777u32);
+    (model, listen, daemon).prop_map(|(model, (backlog, idle, v6only, mode), (grace, daemon, path, user, umask))| {
+        format!(
+            "{model} --backlog {backlog} --idle-timeout {idle}ms {} --socket-mode {mode:o} tcp://[::]:0 unix:///{user} \
+             --grace {grace}us {} --pidfile {path} --control {path} --user {user} --umask {umask:o} --log-format json",
+            if v6only { "--v6only" } else { "" },
+            if daemon { "--daemon" } else { "" },
+        )
+    })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+    #[test]
+    fn toml_gives_the_same_config(args in any_arguments()) {
+        let config = resolve(&args, "").unwrap();
+        prop_assert_eq!(&resolve("", &config.to_toml().unwrap()).unwrap(), &config);
+    }
+}

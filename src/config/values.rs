@@ -1,0 +1,290 @@
+//! The values an option can have, each with one syntax for the command line and the file.
+//!
+//! Invariant: what parses is in range, and displays as a text that parses to the same value.
+
+use std::fmt;
+use std::marker::PhantomData;
+use std::str::FromStr;
+use std::time::Duration;
+
+use serde::de::{Error as _, Visitor};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+/// The most children or workers that may be asked for.
+pub const MAX_CHILDREN: u32 = 65_536;
+
+/// The longest span; adding more to a clock could overflow.
+const MAX_SPAN: Duration = Duration::from_secs(365 * 24 * 60 * 60);
+
+/// Why a text is no value of the wanted kind, as a sentence that names the text.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct InvalidValue(String);
+
+impl fmt::Display for InvalidValue {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for InvalidValue {}
+
+/// A length of time with its unit, such as `500ms`, `30s` or `5m`; at most 365 days.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Span(pub Duration);
+
+impl FromStr for Span {
+    type Err = InvalidValue;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        if !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit()) {
+            return Err(InvalidValue(format!(
+                "{text} has no unit; add a unit: {text}s, {text}ms or {text}m"
+            )));
+        }
+        let span = humantime::parse_duration(text).map_err(|error| {
+            InvalidValue(format!("{text:?} is not a duration ({error}); write one like 500ms, 30s or 5m"))
+        })?;
+        if span > MAX_SPAN {
+            return Err(InvalidValue(format!("{text} is too long; the most is 365days")));
+        }
+        Ok(Self(span))
+    }
+}
+
+impl fmt::Display for Span {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        humantime::format_duration(self.0).fmt(f)
+    }
+}
+
+/// The size of a pool: `8`, or `4..32` for a pool that grows and shrinks between the two.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct WorkerRange {
+    /// The fewest workers, at least 1.
+    pub min: u32,
+    /// The most workers, from `min` to [`MAX_CHILDREN`].
+    pub max: u32,
+}
+
+impl WorkerRange {
+    /// Tells whether the pool may grow and shrink.
+    #[must_use]
+    pub fn is_elastic(self) -> bool {
+        self.min < self.max
+    }
+}
+
+impl Default for WorkerRange {
+    fn default() -> Self {
+        Self { min: 8, max: 8 }
+    }
+}
+
+impl FromStr for WorkerRange {
+    type Err = InvalidValue;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let (min, max) = text.split_once("..").unwrap_or((text, text));
+        let (Ok(min), Ok(max)) = (min.parse(), max.parse()) else {
+            return Err(InvalidValue(format!("{text:?} is not a number of workers; write 8, or 4..32")));
+        };
+        let why = match () {
+            () if min == 0 => "at least 1 worker is needed",
+            () if max < min => "the maximum is below the minimum",
+            () if max > MAX_CHILDREN => "the most is 65536 workers",
+            () => return Ok(Self { min, max }),
+        };
+        Err(InvalidValue(format!("{text} is not a possible number of workers: {why}")))
+    }
+}
+
+impl fmt::Display for WorkerRange {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.is_elastic() { write!(f, "{}..{}", self.min, self.max) } else { write!(f, "{}", self.min) }
+    }
+}
+
+/// Permission bits in octal, such as `0600`; at most 0777.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Mode(pub u32);
+
+impl FromStr for Mode {
+    type Err = InvalidValue;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        u32::from_str_radix(text, 8).ok().filter(|bits| *bits <= 0o777).map(Self).ok_or_else(|| {
+            InvalidValue(format!("{text:?} is not an octal mode; write one from 0000 to 0777, like 0600"))
+        })
+    }
+}
+
+impl fmt::Display for Mode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:04o}", self.0)
+    }
+}
+
+/// What happens to a connection when there are already as many children as allowed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum Overflow {
+    /// It waits in the listener's backlog.
+    #[default]
+    Wait,
+    /// It is closed at once.
+    Reject,
+}
+
+/// Where log lines go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum LogSink {
+    /// To standard error.
+    #[default]
+    Stderr,
+    /// To the system's syslog daemon.
+    Syslog,
+}
+
+/// The least important log lines that are still written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum LogLevel {
+    /// The operator must act.
+    Error,
+    /// Service is degraded.
+    Warn,
+    /// Start, stop and other events in the life of the daemon.
+    #[default]
+    Info,
+    /// Every connection.
+    Debug,
+}
+
+/// How a log line is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    /// Words and key=value pairs, for people.
+    #[default]
+    Text,
+    /// One JSON object per line, for programs.
+    Json,
+}
+
+/// Reads a value from a string, or from an integer as if it stood in quotes: then it is the value's own
+/// parser that accepts `8` workers and explains why `30` is no duration.
+struct Text<T> {
+    expecting: &'static str,
+    value: PhantomData<T>,
+}
+
+impl<T: FromStr<Err = InvalidValue>> Visitor<'_> for Text<T> {
+    type Value = T;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.expecting)
+    }
+
+    fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<T, E> {
+        text.parse().map_err(E::custom)
+    }
+
+    fn visit_i64<E: serde::de::Error>(self, number: i64) -> Result<T, E> {
+        self.visit_str(&number.to_string())
+    }
+}
+
+impl<'de> Deserialize<'de> for Span {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(Text { expecting: "a duration such as \"30s\"", value: PhantomData })
+    }
+}
+
+impl Serialize for Span {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for WorkerRange {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer
+            .deserialize_any(Text { expecting: "a number such as 8, or \"4..32\"", value: PhantomData })
+    }
+}
+
+impl Serialize for WorkerRange {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        if self.is_elastic() { serializer.collect_str(self) } else { serializer.serialize_u32(self.min) }
+    }
+}
+
+impl<'de> Deserialize<'de> for Mode {
+    /// Takes a string only: in TOML the integer 600 is decimal, and 0600 is no integer at all.
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer)?.parse().map_err(D::Error::custom)
+    }
+}
+
+impl Serialize for Mode {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn refusal<T: FromStr<Err = InvalidValue> + fmt::Debug>(text: &str) -> String {
+        text.parse::<T>().unwrap_err().to_string()
+    }
+
+    #[test]
+    fn a_span_needs_a_unit() {
+        assert_eq!("1m 500ms".parse(), Ok(Span(Duration::from_millis(60_500))));
+        assert_eq!("0s".parse(), Ok(Span(Duration::ZERO)));
+        assert!(refusal::<Span>("30").contains("add a unit: 30s"));
+        assert!(refusal::<Span>("0").contains("add a unit"));
+        assert!(refusal::<Span>("").contains("is not a duration"));
+        assert!(refusal::<Span>("-5s").contains("is not a duration"));
+        assert!(refusal::<Span>("366days").contains("the most is 365days"));
+    }
+
+    #[test]
+    fn a_range_of_workers() {
+        assert_eq!("4..32".parse(), Ok(WorkerRange { min: 4, max: 32 }));
+        assert_eq!("65536".parse(), Ok(WorkerRange { min: 65_536, max: 65_536 }));
+        assert!(refusal::<WorkerRange>("0").contains("at least 1"));
+        assert!(refusal::<WorkerRange>("5..4").contains("below the minimum"));
+        assert!(refusal::<WorkerRange>("1..65537").contains("the most is 65536"));
+        for text in ["", "..", "4..", "..4", "4..=5", "four", "-1", "99999999999"] {
+            assert!(refusal::<WorkerRange>(text).contains("write 8, or 4..32"), "{text}");
+        }
+        assert_eq!(serde_json::to_string(&WorkerRange { min: 2, max: 2 }).unwrap(), "2");
+        assert_eq!(serde_json::to_string(&WorkerRange { min: 2, max: 3 }).unwrap(), "\"2..3\"");
+    }
+
+    #[test]
+    fn a_mode_is_octal() {
+        assert_eq!("600".parse(), Ok(Mode(0o600)));
+        assert_eq!("0777".parse::<Mode>().unwrap().to_string(), "0777");
+        for text in ["", "1000", "8", "rw", "-1"] {
+            assert!(refusal::<Mode>(text).contains("is not an octal mode"), "{text}");
+        }
+        assert!(serde_json::from_str::<Mode>("600").is_err());
+    }
+
+    proptest! {
+        #[test]
+        fn values_display_what_they_parse(nanos in 0..MAX_SPAN.as_nanos() as u64, min in 1..100u32, more in 0..9u32) {
+            let span = Span(Duration::from_nanos(nanos));
+            prop_assert_eq!(span.to_string().parse(), Ok(span));
+            let range = WorkerRange { min, max: min + more };
+            prop_assert_eq!(range.to_string().parse(), Ok(range));
+            prop_assert_eq!(Mode(min).to_string().parse(), Ok(Mode(min)));
+        }
+    }
+}

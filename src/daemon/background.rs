@@ -1,0 +1,221 @@
+//! Goes into the background the way of SysV, and lets the invoking process tell how that went.
+//!
+//! The `daemonize` crate forks twice and starts a session (daemon(7)). Only its `execute` is used,
+//! and none of its options for pidfiles and users; its `start` would report success before anything
+//! has been tried.
+//!
+//! The invariant: the invoking process ends only after the daemon has said that it serves, has said
+//! why it can't, or has died; and its exit code tells which. Until then the daemon writes to the
+//! standard output and error of its invoker; its standard input is `/dev/null` from the start.
+//!
+//! On the pipe between them, the daemon's one message ends with NUL: `READY`, or a byte with the
+//! sysexits(3) code and a sentence.
+
+use std::error::Error as _;
+use std::fs::{File, OpenOptions};
+use std::io::{self, BufRead, BufReader, PipeReader, PipeWriter, Write};
+use std::os::fd::{AsFd, BorrowedFd};
+
+use daemonize::{Daemonize, Outcome, Stdio};
+use nix::unistd::{dup2_stderr, dup2_stdout};
+
+use crate::Error;
+
+/// The umask of a daemon that was not told another.
+pub const DEFAULT_UMASK: u32 = 0o022;
+
+const READY: &[u8] = b"READY";
+
+/// Which of the two processes returned from [`detach`].
+#[derive(Debug)]
+#[must_use]
+pub enum Launch {
+    /// The one that was invoked, and the daemon serves: end with success.
+    Invoker,
+    /// The daemon. It must call [`Notifier::ready`] or [`Notifier::failed`].
+    Daemon(Notifier),
+}
+
+/// Continues in a new process with its own session, `/` as its working directory, and the given
+/// umask. The invoking process waits until the daemon is ready.
+///
+/// Take inherited sockets, make paths absolute and read the configuration first: the process id and
+/// the working directory change.
+///
+/// # Errors
+///
+/// In the invoking process: what the daemon gave as its reason, with the same exit code;
+/// [`Error::Internal`] if it died without a word; [`Error::Os`] if there is no daemon.
+///
+/// # Fork safety
+///
+/// Forks: the process must have one thread, and SIGCHLD should not be ignored yet. The daemon is
+/// not a child of the invoking process.
+pub fn detach(umask: u32) -> Result<Launch, Error> {
+    let cannot = |cause: io::Error| Error::os("cannot go into the background", cause);
+    let (reader, writer) = io::pipe().map_err(cannot)?;
+    // opened here, because a chroot(2) may hide it before it is needed
+    let null = OpenOptions::new().write(true).open("/dev/null").map_err(cannot)?;
+    // otherwise the process in the middle, which ends by exit(3), would write the same bytes again
+    io::stdout().flush().map_err(cannot)?;
+    let daemonize = Daemonize::new().umask(umask).stdout(Stdio::keep()).stderr(Stdio::keep());
+    match daemonize.execute() {
+        Outcome::Parent(outcome) => {
+            drop(writer);
+            // the pipe knows best: waiting fails, and harms nothing, where SIGCHLD is ignored
+            if is_ready(reader)? { Ok(Launch::Invoker) } else { Err(died(outcome.err())) }
+        }
+        Outcome::Child(Ok(_)) => Ok(Launch::Daemon(Notifier { writer, null })),
+        Outcome::Child(Err(error)) => {
+            // a process between the two, which nobody waits for: the invoker does the talking
+            let error = Error::os("cannot go into the background", io::Error::other(error));
+            Notifier { writer, null }.failed(&error);
+            std::process::exit(error.exit_code().into())
+        }
+    }
+}
+
+/// The daemon's way to tell the invoking process how its start went.
+///
+/// # Fork safety
+///
+/// A child that holds the pipe open hides the daemon's death from the invoking process: close it in
+/// children that are forked before [`Notifier::ready`]; [`AsFd`] shows it.
+#[derive(Debug)]
+pub struct Notifier {
+    writer: PipeWriter,
+    null: File,
+}
+
+impl Notifier {
+    /// Makes standard output and error `/dev/null`, and lets the invoking process end with success.
+    ///
+    /// The streams go first: when the invoking process has ended, nothing more is written to its
+    /// terminal, and whoever waits for the end of its output is not kept waiting by a daemon.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Os`] if the streams can't be replaced. An invoking process that has gone away is no
+    /// error.
+    pub fn ready(mut self) -> Result<(), Error> {
+        dup2_stdout(&self.null)
+            .and_then(|()| dup2_stderr(&self.null))
+            .map_err(|cause| Error::os("cannot leave the standard streams", cause))?;
+        // before the pipe is closed, so that no one takes success for death
+        let _ = self.send(READY);
+        Ok(())
+    }
+
+    /// Lets the invoking process say why there is no daemon, and end with the exit code of that
+    /// error. The daemon itself then ends without a message of its own.
+    pub fn failed(mut self, error: &Error) {
+        let mut message = vec![error.exit_code()];
+        message.extend(sentence(error).bytes().filter(|byte| *byte != 0));
+        // nobody else is left to tell
+        let _ = self.send(&message);
+    }
+
+    fn send(&mut self, message: &[u8]) -> io::Result<()> {
+        self.writer.write_all(&[message, b"\0"].concat())
+    }
+}
+
+impl AsFd for Notifier {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.writer.as_fd()
+    }
+}
+
+fn sentence(error: &Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text.push_str(&format!(": {error}"));
+        cause = error.source();
+    }
+    text
+}
+
+/// Reads the daemon's message; false if it died before the end of one.
+fn is_ready(reader: PipeReader) -> Result<bool, Error> {
+    let mut message = Vec::new();
+    // not to the end of the file: a worker may hold the pipe open
+    let result = BufReader::new(reader).read_until(0, &mut message);
+    result.map_err(|cause| Error::os("cannot hear from the daemon", cause))?;
+    match message.split_last() {
+        Some((0, READY)) => Ok(true),
+        Some((0, [code, text @ ..])) => Err(failure(*code, String::from_utf8_lossy(text).into_owned())),
+        _ => Ok(false),
+    }
+}
+
+fn died(outcome: Option<daemonize::Error>) -> Error {
+    match outcome {
+        Some(error) => Error::os("cannot go into the background", io::Error::other(error)),
+        None => Error::Internal("the daemon died before it was ready".into()),
+    }
+}
+
+/// The inverse of [`Error::exit_code`].
+fn failure(code: u8, text: String) -> Error {
+    match code {
+        64 => Error::Usage(text),
+        65 => Error::Data(text),
+        69 => Error::Unavailable(text.into()),
+        71 => Error::Os(text.into()),
+        73 => Error::CannotCreate(text.into()),
+        77 => Error::Permission(text.into()),
+        78 => Error::Config(text),
+        _ => Error::Internal(text),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Failure;
+
+    fn pair() -> (PipeReader, Notifier) {
+        let (reader, writer) = io::pipe().unwrap();
+        (reader, Notifier { writer, null: File::open("/dev/null").unwrap() })
+    }
+
+    #[test]
+    fn readiness_is_heard_while_a_worker_holds_the_pipe() {
+        let (reader, mut notifier) = pair();
+        notifier.send(READY).unwrap();
+        assert!(is_ready(reader).unwrap());
+    }
+
+    #[test]
+    fn a_failure_keeps_its_code_and_its_causes() {
+        let cause = io::Error::other("line 1\nline 2\0");
+        let errors = [
+            Error::Usage("a".into()),
+            Error::Data("a".into()),
+            Error::Unavailable(Failure::new("a", cause)),
+            Error::Internal("a".into()),
+            Error::Os("a".into()),
+            Error::CannotCreate("a".into()),
+            Error::Permission("a".into()),
+            Error::Config("a".into()),
+        ];
+        for error in errors {
+            let (reader, notifier) = pair();
+            notifier.failed(&error);
+            let heard = is_ready(reader).unwrap_err();
+            assert_eq!(heard.exit_code(), error.exit_code());
+            assert_eq!(heard.to_string(), sentence(&error).replace('\0', ""));
+        }
+    }
+
+    #[test]
+    fn silence_is_death() {
+        for last_words in ["", "REA", "READY", "\x45half a sen"] {
+            let (reader, mut notifier) = pair();
+            notifier.writer.write_all(last_words.as_bytes()).unwrap();
+            drop(notifier);
+            assert!(!is_ready(reader).unwrap(), "{last_words:?}");
+        }
+    }
+}

@@ -1,0 +1,135 @@
+//! What all parts of the master share.
+
+use std::fs::File;
+use std::os::fd::AsRawFd;
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, getpid};
+
+use super::descriptors::Descriptors;
+use super::signals::Signals;
+use crate::scoreboard::{Scoreboard, Slot};
+use crate::service::Service;
+use crate::sys;
+use crate::sys::signal::Blocked;
+use crate::transport::guard::Guard;
+use crate::{Error, events};
+
+/// How long to leave a listener out of the poll after accept(2) found no descriptor or memory.
+pub(super) const ACCEPT_REST: Duration = Duration::from_millis(100);
+
+/// What all parts of the master share.
+#[derive(Debug)]
+pub(super) struct Context {
+    pub(super) board: &'static Scoreboard,
+    pub(super) blocked: Blocked,
+    /// Taken by a worker, which must drop it.
+    pub(super) signals: Option<Signals>,
+    pub(super) service: Service,
+    pub(super) guard: Guard,
+    pub(super) pid: Pid,
+    pub(super) grace: Duration,
+    pub(super) descriptors: Descriptors,
+    /// When this turn of the loop began: the only clock that the master's parts read.
+    pub(super) now: Instant,
+    pub(super) shortage: Option<Shortage>,
+    /// The daemon stops: only what is queued is still served.
+    pub(super) draining: bool,
+    /// Given up for a moment when there is no other descriptor left.
+    reserve: Option<File>,
+}
+
+/// fork(2) fails; connections are held, and it is tried again later and later.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Shortage {
+    since: Instant,
+    pause: Duration,
+    pub(super) retry_at: Instant,
+}
+
+impl Shortage {
+    const FIRST_PAUSE: Duration = Duration::from_millis(10);
+    const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+}
+
+impl Context {
+    /// Blocks signals, ignores SIGCHLD, installs the handlers: from here on this process is a master.
+    pub(super) fn new(
+        board: Scoreboard,
+        service: Service,
+        guard: Guard,
+        grace: Duration,
+    ) -> Result<Self, Error> {
+        let cannot = |what| move |cause| Error::os(what, cause);
+        let blocked = Blocked::all();
+        sys::signal::ignore_sigchld().map_err(cannot("cannot ignore SIGCHLD"))?;
+        let signals = Signals::new()?;
+        // It lives as long as the process: signal handlers look into it.
+        let board: &'static Scoreboard = Box::leak(Box::new(board));
+        let recorder = Box::leak(Box::new(|signal| board.record_crash(std::process::id(), signal)));
+        sys::signal::record_crashes(recorder).map_err(cannot("cannot install the crash handlers"))?;
+        sys::signal::prepare_orphan_deadline(grace)
+            .map_err(cannot("cannot install the handler of SIGALRM"))?;
+        let mut context = Self {
+            board,
+            blocked,
+            signals: None,
+            service,
+            guard,
+            pid: getpid(),
+            grace,
+            descriptors: Descriptors::default(),
+            now: Instant::now(),
+            shortage: None,
+            draining: false,
+            reserve: None,
+        };
+        context.descriptors.add(signals.descriptors());
+        context.signals = Some(signals);
+        context.restore_reserve();
+        Ok(context)
+    }
+
+    /// Takes note of a failed fork, and says so once.
+    pub(super) fn fork_failed(&mut self, error: &std::io::Error) {
+        let (since, pause) = match self.shortage {
+            None => {
+                events::fork_failing(error);
+                (self.now, Shortage::FIRST_PAUSE)
+            }
+            Some(shortage) => (shortage.since, (shortage.pause * 2).min(Shortage::LONGEST_PAUSE)),
+        };
+        self.shortage = Some(Shortage { since, pause, retry_at: self.now + pause });
+    }
+
+    /// Takes note of a fork that worked.
+    pub(super) fn fork_worked(&mut self) {
+        if let Some(shortage) = self.shortage.take() {
+            events::fork_works_again(self.now - shortage.since);
+        }
+    }
+
+    /// Frees one descriptor for a connection that could not be accepted for want of any.
+    pub(super) fn give_up_reserve(&mut self) -> bool {
+        match self.reserve.take() {
+            Some(file) => {
+                self.descriptors.remove(file.as_raw_fd());
+                true
+            }
+            None => false,
+        }
+    }
+
+    /// Takes a descriptor back into reserve.
+    pub(super) fn restore_reserve(&mut self) {
+        if self.reserve.is_none() {
+            self.reserve = File::open("/dev/null").ok();
+            self.descriptors.add(self.reserve.as_ref().map(AsRawFd::as_raw_fd));
+        }
+    }
+
+    /// How long ago a child was forked.
+    pub(super) fn age(&self, slot: &Slot) -> Duration {
+        Duration::from_millis(self.board.millis(self.now).saturating_sub(slot.started_ms()))
+    }
+}

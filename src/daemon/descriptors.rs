@@ -1,0 +1,65 @@
+//! Which descriptors are the master's own, so that children can close them.
+
+use std::collections::BTreeSet;
+use std::os::fd::RawFd;
+
+use crate::sys::fd::CloseSet;
+
+/// The master's own descriptors.
+#[derive(Debug, Default)]
+pub(super) struct Descriptors {
+    open: BTreeSet<RawFd>,
+    /// Grows with each change, so that what was derived from `open` can be seen to be stale.
+    generation: u64,
+}
+
+impl Descriptors {
+    pub(super) fn add(&mut self, fds: impl IntoIterator<Item = RawFd>) {
+        self.open.extend(fds);
+        self.generation += 1;
+    }
+
+    pub(super) fn remove(&mut self, fd: RawFd) {
+        self.open.remove(&fd);
+        self.generation += 1;
+    }
+}
+
+/// What one kind of child closes: all but a few. Computed when the set has changed, not per fork.
+#[derive(Debug)]
+pub(super) struct Closing {
+    keep: Vec<RawFd>,
+    generation: Option<u64>,
+    set: CloseSet,
+}
+
+impl Closing {
+    pub(super) fn all_but(keep: Vec<RawFd>) -> Self {
+        Self { keep, generation: None, set: CloseSet::default() }
+    }
+
+    pub(super) fn of(&mut self, descriptors: &Descriptors) -> &CloseSet {
+        if self.generation != Some(descriptors.generation) {
+            let close = descriptors.open.iter().copied().filter(|fd| !self.keep.contains(fd));
+            self.set = CloseSet::new(close);
+            self.generation = Some(descriptors.generation);
+        }
+        &self.set
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_set_follows_the_changes() {
+        let mut descriptors = Descriptors::default();
+        let mut closing = Closing::all_but(vec![4]);
+        descriptors.add([3, 4, 5]);
+        assert_eq!(*closing.of(&descriptors), CloseSet::new([3, 5]));
+        descriptors.remove(3);
+        descriptors.add([6]);
+        assert_eq!(*closing.of(&descriptors), CloseSet::new([5, 6]));
+    }
+}

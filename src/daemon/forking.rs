@@ -1,0 +1,319 @@
+//! The fork model, the master's side: accept, fork, close, and what to do when that fails.
+//!
+//! Nobody who has connected is dropped for a passing shortage: a connection that no child can be
+//! forked for is held, and the listener rests, until fork(2) works again or the grace time is over.
+
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::time::{Duration, Instant};
+
+use rustix::io::Errno;
+
+use super::birth;
+use super::context::{ACCEPT_REST, Context};
+use super::descriptors::Closing;
+use crate::events;
+use crate::log::RateLimit;
+use crate::model::fork::{Task, run};
+use crate::model::serve::{Work, batch_for, concerns_one_connection, peer_of};
+use crate::scoreboard::Cause;
+use crate::sys::datagram::{Batch, Patience};
+use crate::sys::fork::{Watch, fork};
+use crate::transport::listener::Kind;
+use crate::transport::{Listener, Peer, Refusal};
+
+/// How many clients one listener may bring in one turn of the loop, so that none starves another.
+const PER_TURN: usize = 64;
+
+/// A listening socket whose clients each get a child.
+#[derive(Debug)]
+pub(super) struct Forking {
+    pub(super) listener: Listener,
+    pub(super) number: usize,
+    pub(super) max_children: u32,
+    pub(super) rejects: bool,
+    pub(super) idle_timeout: Option<Duration>,
+    closing: Closing,
+    /// For datagrams: the one in hand.
+    batch: Option<Batch>,
+    held: Option<Held>,
+    rest_until: Option<Instant>,
+    /// accept(2) found no descriptor, and it has been said.
+    starved: bool,
+    /// The daemon stops, and the backlog is empty.
+    closed: bool,
+    refusals: RateLimit,
+    full: RateLimit,
+}
+
+/// Somebody who could not be served yet.
+#[derive(Debug)]
+struct Held {
+    /// `None`: the datagram in the batch.
+    connection: Option<OwnedFd>,
+    peer: Peer,
+    since: Instant,
+}
+
+/// How accepting went on.
+#[derive(PartialEq, Eq)]
+enum Next {
+    /// There may be another client.
+    More,
+    /// There is none, or no room for one.
+    Wait,
+}
+
+impl Forking {
+    pub(super) fn new(listener: Listener, number: usize, listen: &crate::config::Listen) -> Self {
+        let datagrams = listener.kind() == Kind::Datagram;
+        // the child answers a datagram through the listening socket itself
+        let keep = if datagrams { vec![listener.as_raw_fd()] } else { Vec::new() };
+        Self {
+            number,
+            max_children: listen.max_children,
+            rejects: listen.overflow == crate::config::values::Overflow::Reject,
+            idle_timeout: listen.idle_timeout,
+            closing: Closing::all_but(keep),
+            batch: datagrams.then(|| batch_for(&listener, 1)),
+            listener,
+            held: None,
+            rest_until: None,
+            starved: false,
+            closed: false,
+            refusals: RateLimit::default(),
+            full: RateLimit::default(),
+        }
+    }
+
+    /// Whether the loop should wait for clients here.
+    pub(super) fn wants_clients(&self, cx: &Context) -> bool {
+        !self.closed
+            && self.held.is_none()
+            && cx.shortage.is_none()
+            && self.rest_until.is_none_or(|then| then <= cx.now)
+            && (self.rejects || self.has_room(cx))
+    }
+
+    /// Whether another child may be forked.
+    pub(super) fn has_room(&self, cx: &Context) -> bool {
+        cx.board.totals(self.number).has_room()
+    }
+
+    /// When this part wants to be looked at again, at the latest.
+    pub(super) fn deadline(&self, cx: &Context) -> Option<Instant> {
+        let retry = self.held.as_ref().and(cx.shortage.map(|shortage| shortage.retry_at));
+        [self.rest_until.filter(|&then| then > cx.now), retry].into_iter().flatten().min()
+    }
+
+    /// There may be clients, or time has passed.
+    pub(super) fn on_turn(&mut self, cx: &mut Context, readable: bool) {
+        if self.held.is_some() {
+            self.try_held(cx);
+        }
+        if !readable || !self.wants_clients(cx) {
+            return;
+        }
+        self.rest_until = None;
+        for _ in 0..PER_TURN {
+            let next = match self.batch {
+                None => self.take_connection(cx),
+                Some(_) => self.take_datagram(cx),
+            };
+            if next == Next::Wait {
+                return;
+            }
+        }
+    }
+
+    pub(super) fn is_closed(&self) -> bool {
+        self.closed
+    }
+
+    /// Takes no more clients, and lets go of one that is held.
+    pub(super) fn close(&mut self) {
+        self.closed = true;
+        self.held = None;
+    }
+
+    fn take_connection(&mut self, cx: &mut Context) -> Next {
+        let Some(slot) = cx.board.take(self.number, false, cx.now) else { return self.at_limit(cx) };
+        match self.listener.accept(&self.listener) {
+            Ok((connection, peer)) => {
+                if std::mem::take(&mut self.starved) {
+                    events::descriptors_back(self.listener.endpoint());
+                }
+                self.give_child(cx, slot, Some(connection), peer)
+            }
+            Err(error) => {
+                cx.board.put_back(slot);
+                self.accept_failed(cx, error)
+            }
+        }
+    }
+
+    fn accept_failed(&mut self, cx: &mut Context, error: Errno) -> Next {
+        match error {
+            Errno::AGAIN => {
+                // at a stop, what was queued has been served now
+                self.closed |= cx.draining;
+                Next::Wait
+            }
+            Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM => {
+                self.accept_starved(cx, error);
+                Next::Wait
+            }
+            error if concerns_one_connection(error) => Next::More,
+            error => {
+                if let Some(suppressed) = self.refusals.admit(cx.now) {
+                    events::accept_failed(self.listener.endpoint(), &error, suppressed);
+                }
+                self.rest_until = Some(cx.now + ACCEPT_REST);
+                Next::Wait
+            }
+        }
+    }
+
+    /// One client is served with the descriptor in reserve; the others wait in the backlog.
+    fn accept_starved(&mut self, cx: &mut Context, error: Errno) {
+        if !std::mem::replace(&mut self.starved, true) {
+            events::descriptors_exhausted(self.listener.endpoint(), &error);
+        }
+        self.rest_until = Some(cx.now + ACCEPT_REST);
+        if !cx.give_up_reserve() {
+            return;
+        }
+        if let Some(slot) = cx.board.take(self.number, false, cx.now) {
+            match self.listener.accept(&self.listener) {
+                Ok((connection, peer)) => _ = self.give_child(cx, slot, Some(connection), peer),
+                Err(_) => cx.board.put_back(slot),
+            }
+        }
+        cx.restore_reserve();
+    }
+
+    fn take_datagram(&mut self, cx: &mut Context) -> Next {
+        let Some(slot) = cx.board.take(self.number, false, cx.now) else { return self.at_limit(cx) };
+        let Some(batch) = &mut self.batch else { return Next::Wait };
+        if let Err(error) = batch.receive_one(&self.listener, Patience::DontWait) {
+            cx.board.put_back(slot);
+            return self.accept_failed(cx, Errno::from_io_error(&error).unwrap_or(Errno::IO));
+        }
+        let datagram = batch.datagram(0);
+        if let Err(why) = cx.guard.admit(&datagram) {
+            // no child for one that gets no answer
+            cx.board.put_back(slot);
+            cx.board.refuse(self.number, why);
+            return Next::More;
+        }
+        let peer = peer_of(&datagram);
+        self.give_child(cx, slot, None, peer)
+    }
+
+    /// Forks a child for a connection, or for the datagram in the batch; holds it if that fails.
+    fn give_child(&mut self, cx: &mut Context, slot: u32, connection: Option<OwnedFd>, peer: Peer) -> Next {
+        let since = cx.now;
+        match self.fork_child(cx, slot, connection, peer) {
+            Ok(()) => Next::More,
+            Err(connection) => {
+                self.held = Some(Held { connection, peer, since });
+                Next::Wait
+            }
+        }
+    }
+
+    fn try_held(&mut self, cx: &mut Context) {
+        if cx.shortage.is_some_and(|shortage| cx.now < shortage.retry_at) {
+            return;
+        }
+        let Some(Held { connection, peer, since }) = self.held.take() else { return };
+        let Some(slot) = cx.board.take(self.number, false, cx.now) else {
+            self.held = Some(Held { connection, peer, since });
+            return;
+        };
+        if let Err(connection) = self.fork_child(cx, slot, connection, peer) {
+            if cx.now < since + cx.grace {
+                self.held = Some(Held { connection, peer, since });
+                return;
+            }
+            cx.board.refuse(self.number, Refusal::Fork);
+            if let Some(suppressed) = self.refusals.admit(cx.now) {
+                events::held_too_long(peer, self.listener.endpoint(), suppressed);
+            }
+        }
+    }
+
+    /// On failure the connection comes back, and the shortage is noted.
+    fn fork_child(
+        &mut self,
+        cx: &mut Context,
+        index: u32,
+        mut connection: Option<OwnedFd>,
+        peer: Peer,
+    ) -> Result<(), Option<OwnedFd>> {
+        let slot = cx.board.slot(index);
+        slot.set_peer(peer);
+        let close = self.closing.of(&cx.descriptors);
+        let work = Work {
+            service: &cx.service,
+            listener: &self.listener,
+            number: self.number,
+            idle_timeout: self.idle_timeout,
+            guard: &cx.guard,
+            board: cx.board,
+            slot,
+        };
+        let (connection_ref, batch) = (&mut connection, &mut self.batch);
+        let forked = fork(&cx.blocked, &slot.pid, Watch::Nothing, || {
+            birth::child(&cx.blocked, close, cx.pid);
+            let task = match (connection_ref.take(), batch) {
+                (Some(connection), _) => Task::Connection(connection, peer),
+                (None, Some(batch)) => Task::Datagram(batch),
+                (None, None) => return Cause::Done.status(),
+            };
+            let cause = catch_unwind(AssertUnwindSafe(|| run(&work, task))).unwrap_or(Cause::Panicked);
+            work.board.announce(index, cause);
+            cause.status()
+        });
+        match forked {
+            Ok(child) => {
+                cx.board.born(self.number);
+                events::accepted(self.listener.endpoint(), peer, child.pid);
+                cx.fork_worked();
+                Ok(())
+            }
+            Err(error) => {
+                cx.board.put_back(index);
+                cx.fork_failed(&error);
+                Err(connection)
+            }
+        }
+    }
+
+    /// There are as many children as allowed.
+    fn at_limit(&mut self, cx: &mut Context) -> Next {
+        if !self.rejects {
+            if let Some(suppressed) = self.full.admit(cx.now) {
+                events::at_limit(self.listener.endpoint(), self.max_children, suppressed);
+            }
+            return Next::Wait;
+        }
+        let peer = match &mut self.batch {
+            Some(batch) => batch
+                .receive_one(&self.listener, Patience::DontWait)
+                .ok()
+                .map(|()| peer_of(&batch.datagram(0))),
+            None => self.listener.accept(&self.listener).ok().map(|(connection, peer)| {
+                // a reset says "no" at once, where an orderly close looks like an answer of nothing
+                let _ = rustix::net::sockopt::set_socket_linger(&connection, Some(Duration::ZERO));
+                peer
+            }),
+        };
+        let Some(peer) = peer else { return Next::Wait };
+        cx.board.refuse(self.number, Refusal::Limit);
+        if let Some(suppressed) = self.refusals.admit(cx.now) {
+            events::rejected(self.listener.endpoint(), peer, self.max_children, suppressed);
+        }
+        Next::More
+    }
+}

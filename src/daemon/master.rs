@@ -1,0 +1,293 @@
+//! The master: one loop that waits for clients, signals and deaths, and acts on them.
+//!
+//! It is a small process with one thread that forks; it runs no handler and waits for nobody. A
+//! registry turns each ready descriptor into a typed [`Event`], and [`Master::on_event`] is the
+//! one place where they are handled.
+
+use std::collections::BTreeSet;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use nix::poll::{PollFd, PollFlags};
+
+use super::context::Context;
+use super::control::Control;
+use super::forking::Forking;
+use super::phase::Phase;
+use super::pooling::Pooling;
+use super::signals::Signals;
+use super::station::Station;
+use super::status::Status;
+use crate::config::{Config, Listen};
+use crate::model::Model;
+use crate::scoreboard::{Death, Scoreboard, Slot};
+use crate::service::Service;
+use crate::sys;
+use crate::sys::fd::set_nonblocking;
+use crate::transport::Listener;
+use crate::transport::guard::Guard;
+use crate::{Error, events};
+
+/// How often children that died without a word are looked for.
+const SWEEP_EVERY: Duration = Duration::from_secs(1);
+/// The same, while somebody waits for their place.
+const SWEEP_SOON: Duration = Duration::from_millis(100);
+
+/// A bound socket and what its group of the configuration says.
+pub(crate) type Bound = (Listener, Listen);
+
+/// The master process.
+#[derive(Debug)]
+pub(crate) struct Master {
+    pub(super) cx: Context,
+    pub(super) stations: Vec<Station>,
+    control: Option<Control>,
+    pub(super) phase: Phase,
+    swept: Instant,
+    is_ready: bool,
+    /// Children that were ended by a signal of ours.
+    pub(super) cut: u64,
+}
+
+/// What a ready descriptor stands for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Event {
+    Signal,
+    Wake,
+    ControlClient,
+    ControlRequest,
+    /// Clients at a station.
+    Clients(usize),
+    /// A worker of a station has died; its slot.
+    Death(usize, u32),
+}
+
+impl Master {
+    /// Becomes a master: from here on signals are blocked and SIGCHLD is ignored.
+    pub(crate) fn new(config: &Config, bound: Vec<Bound>, service: Service) -> Result<Self, Error> {
+        let capacity = |listen: &Listen| match listen.model {
+            Model::Fork => listen.max_children,
+            // room for those that leave while their successors start, and for SIGTTIN
+            Model::Prefork => listen.workers.max * 2 + 64,
+        };
+        let capacities: Vec<u32> = bound.iter().map(|(_, listen)| capacity(listen)).collect();
+        let board = Scoreboard::new(&capacities).map_err(|e| Error::os("cannot map the scoreboard", e))?;
+        let guard = Guard::new(bound.iter().filter_map(|(listener, _)| listener.udp_port()));
+        let mut cx = Context::new(board, service, guard, config.daemon.grace)?;
+        let mut stations = Vec::new();
+        for (number, (listener, listen)) in bound.into_iter().enumerate() {
+            cx.descriptors.add([listener.as_raw_fd()]);
+            let nonblocking = listen.model == Model::Fork;
+            set_nonblocking(&listener, nonblocking).map_err(|e| Error::os("cannot set O_NONBLOCK", e))?;
+            stations.push(match listen.model {
+                Model::Fork => Station::Forking(Forking::new(listener, number, &listen)),
+                Model::Prefork => Station::Pooling(Pooling::new(listener, number, &listen, &cx)),
+            });
+        }
+        let swept = cx.now;
+        Ok(Self { cx, stations, control: None, phase: Phase::Running, swept, is_ready: false, cut: 0 })
+    }
+
+    /// Answers `forkd status` at this path.
+    pub(crate) fn bind_control(&mut self, path: &std::path::Path) -> Result<(), Error> {
+        let control = Control::bind(path)?;
+        self.cx.descriptors.add([control.listener().as_raw_fd()]);
+        self.control = Some(control);
+        Ok(())
+    }
+
+    /// Has children close this descriptor of the caller's.
+    pub(crate) fn keep_from_children(&mut self, fd: RawFd) {
+        self.cx.descriptors.add([fd]);
+    }
+
+    /// Serves until a signal ends it; calls `on_ready` once, when the first workers are up.
+    pub(crate) fn run(&mut self, on_ready: impl FnOnce() -> Result<(), Error>) -> Result<(), Error> {
+        let mut on_ready = Some(on_ready);
+        let mut ready = BTreeSet::new();
+        loop {
+            self.cx.now = Instant::now();
+            self.turn(&ready)?;
+            if self.is_over() {
+                break;
+            }
+            if !self.is_ready && self.stations.iter().all(|station| station.is_ready(&self.cx)) {
+                self.is_ready = true;
+                on_ready.take().map_or(Ok(()), |on_ready| on_ready())?;
+            }
+            let events = self.wait()?;
+            self.cx.now = Instant::now();
+            ready.clear();
+            for event in events {
+                self.on_event(event, &mut ready);
+            }
+        }
+        let connections = self
+            .stations
+            .iter()
+            .map(|s| self.cx.board.totals(s.number()).connections.load(Ordering::Relaxed));
+        events::stopped(connections.sum(), self.cut);
+        Ok(())
+    }
+
+    /// Removes what was made in the file system.
+    pub(crate) fn clean_up(&self) {
+        for listener in
+            self.stations.iter().map(Station::listener).chain(self.control.as_ref().map(Control::listener))
+        {
+            listener.remove_file();
+        }
+    }
+
+    /// What there is to do between two waits.
+    fn turn(&mut self, readable: &BTreeSet<usize>) -> Result<(), Error> {
+        let step = self.phase.tick(self.cx.now);
+        self.take_step(step);
+        self.look_for_the_dead();
+        self.serve_control();
+        for (number, station) in self.stations.iter_mut().enumerate() {
+            station.on_turn(&mut self.cx, readable.contains(&number))?;
+        }
+        Ok(())
+    }
+
+    fn look_for_the_dead(&mut self) {
+        let cx = &self.cx;
+        let stations = &self.stations;
+        let on = |slot: &Slot, death: Death| {
+            let station = &stations[death.listener as usize];
+            events::child_ended(
+                station.listener().endpoint(),
+                station.model(),
+                slot,
+                death.cause,
+                cx.age(slot),
+            );
+        };
+        let soon = self.someone_waits();
+        cx.board.set_waiting(soon);
+        if cx.now >= self.swept + if soon { SWEEP_SOON } else { SWEEP_EVERY } {
+            self.swept = cx.now;
+            cx.board.sweep(sys::pidfd::is_our_child, on);
+        } else {
+            cx.board.collect(on);
+        }
+    }
+
+    /// A client waits for a place, or we for the children.
+    fn someone_waits(&self) -> bool {
+        let full =
+            |station: &Station| matches!(station, Station::Forking(forking) if !forking.has_room(&self.cx));
+        self.phase != Phase::Running || self.stations.iter().any(full)
+    }
+
+    fn has_unwatched_children(&self) -> bool {
+        let alive =
+            |station: &Station| self.cx.board.totals(station.number()).alive.load(Ordering::Relaxed) > 0;
+        self.stations.iter().any(|station| matches!(station, Station::Forking(_)) && alive(station))
+    }
+
+    fn is_over(&self) -> bool {
+        let alive =
+            |station: &Station| self.cx.board.totals(station.number()).alive.load(Ordering::Relaxed) > 0;
+        self.phase != Phase::Running
+            && self.stations.iter().all(|station| station.is_closed() && !alive(station))
+    }
+
+    /// Waits until a descriptor is ready or the next thing is due.
+    fn wait(&self) -> Result<Vec<Event>, Error> {
+        let (mut fds, mut events) = (Vec::with_capacity(8), Vec::with_capacity(8));
+        self.watch(|fd, flags, event| {
+            fds.push(PollFd::new(fd, flags));
+            events.push(event);
+        });
+        let timeout = self.timeout();
+        self.cx
+            .blocked
+            .wait(&mut fds, timeout)
+            .map_err(|cause| Error::os("cannot wait for events", cause))?;
+        let ready = |fd: &PollFd<'_>| fd.revents().is_some_and(|flags| !flags.is_empty());
+        Ok(fds.iter().zip(events).filter(|(fd, _)| ready(fd)).map(|(_, event)| event).collect())
+    }
+
+    /// The registry: which descriptors matter now, and what each stands for.
+    fn watch<'a>(&'a self, mut add: impl FnMut(BorrowedFd<'a>, PollFlags, Event)) {
+        let (readable, writable) = (PollFlags::POLLIN, PollFlags::POLLOUT);
+        if let Some(signals) = &self.cx.signals {
+            add(signals.as_fd(), readable, Event::Signal);
+        }
+        add(self.cx.board.wake().as_fd(), readable, Event::Wake);
+        if let Some(control) = &self.control {
+            add(control.listener().as_fd(), readable, Event::ControlClient);
+            for (client, writes) in control.clients() {
+                add(client, if writes { writable } else { readable }, Event::ControlRequest);
+            }
+        }
+        for (number, station) in self.stations.iter().enumerate() {
+            match station {
+                Station::Forking(forking) if forking.wants_clients(&self.cx) => {
+                    add(forking.listener.as_fd(), readable, Event::Clients(number));
+                }
+                Station::Forking(_) => {}
+                Station::Pooling(pooling) => {
+                    for (watch, slot) in pooling.watches() {
+                        add(watch.as_fd(), readable, Event::Death(number, slot));
+                    }
+                }
+            }
+        }
+    }
+
+    /// How long to wait; `None`: until something happens.
+    fn timeout(&self) -> Option<Duration> {
+        let waits = self.someone_waits();
+        if waits {
+            // Said before looking: a child that ends after the look wakes us.
+            self.cx.board.set_waiting(true);
+            if self.cx.board.has_dead() {
+                return Some(Duration::ZERO);
+            }
+        }
+        let sweep = self
+            .has_unwatched_children()
+            .then_some(self.swept + if waits { SWEEP_SOON } else { SWEEP_EVERY });
+        let stations = self.stations.iter().filter_map(|station| station.deadline(&self.cx));
+        let control = self.control.as_ref().and_then(Control::deadline);
+        let next = stations.chain(sweep).chain(control).chain(self.phase.deadline()).min();
+        next.map(|then| then.saturating_duration_since(Instant::now()))
+    }
+
+    fn on_event(&mut self, event: Event, readable: &mut BTreeSet<usize>) {
+        match event {
+            Event::Signal => {
+                let orders = self.cx.signals.as_mut().map(Signals::take).unwrap_or_default();
+                orders.into_iter().for_each(|order| self.on_order(order));
+            }
+            Event::Wake => self.cx.board.wake().drain(),
+            Event::ControlClient => {
+                if let Some(control) = &mut self.control {
+                    control.accept(&mut self.cx);
+                }
+            }
+            // served below, all of them
+            Event::ControlRequest => {}
+            Event::Clients(number) => _ = readable.insert(number),
+            Event::Death(number, slot) => {
+                if let Station::Pooling(pooling) = &mut self.stations[number] {
+                    pooling.bury(&mut self.cx, slot);
+                }
+            }
+        }
+    }
+
+    fn serve_control(&mut self) {
+        let Some(control) = &mut self.control else { return };
+        let stations = &self.stations;
+        control.serve(&mut self.cx, |cx, request| match request {
+            "status" => serde_json::to_string(&Status::of(cx, stations)).unwrap_or_default(),
+            other => serde_json::json!({ "error": format!("unknown request {other:?}; known: status") })
+                .to_string(),
+        });
+    }
+}

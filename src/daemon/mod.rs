@@ -1,0 +1,23 @@
+//! The daemon: the master's loop, and its life as a process of the system.
+//!
+//! `master` is the loop; `station` a listening socket with its children, under one of two models
+//! (`forking`, `pooling`); `birth` the first steps of a forked child; `phase` and `stop` the way to
+//! the end; `control` and [`status`] what is told to others. [`background`], [`pidfile`] and
+//! [`privileges`] are what a SysV daemon does around all that.
+
+pub mod background;
+mod birth;
+mod context;
+mod control;
+mod descriptors;
+mod forking;
+pub(crate) mod master;
+pub mod names;
+mod phase;
+pub mod pidfile;
+mod pooling;
+pub mod privileges;
+mod signals;
+mod station;
+pub mod status;
+mod stop;

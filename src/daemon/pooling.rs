@@ -1,0 +1,282 @@
+//! A pool of workers, the master's side: carries out what the pool's policy plans.
+//!
+//! Each worker is followed by a descriptor that tells of its death; none is ever waited for.
+
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::Signal;
+
+use super::birth;
+use super::context::Context;
+use super::descriptors::Closing;
+use crate::model::pool::{Census, EARLY, Event, Pool, Size, with_jitter};
+use crate::model::prefork::run;
+use crate::model::{Model, serve::Work};
+use crate::scoreboard::{Cause, Slot, State};
+use crate::sys::fd::set_nonblocking;
+use crate::sys::fork::{Watch, fork};
+use crate::sys::pidfd::{Ended, how_it_ended, signal_child};
+use crate::transport::Listener;
+use crate::{Error, events};
+
+/// How often the master looks at an elastic pool without being asked to.
+const CENSUS_EVERY: Duration = Duration::from_secs(1);
+
+/// A listening socket that a pool of workers accepts from.
+#[derive(Debug)]
+pub(super) struct Pooling {
+    pub(super) listener: Listener,
+    pub(super) number: usize,
+    idle_timeout: Option<Duration>,
+    max_connections: u64,
+    closing: Closing,
+    pool: Pool,
+    workers: Vec<Worker>,
+    again: Option<Instant>,
+    /// fork(2) fails, and it has been said.
+    fork_failing: bool,
+}
+
+#[derive(Debug)]
+struct Worker {
+    slot: u32,
+    watch: OwnedFd,
+    started: Instant,
+    /// It has been told to leave.
+    leaving: bool,
+    /// It has served, or lived long enough.
+    settled: bool,
+}
+
+impl Pooling {
+    pub(super) fn new(
+        listener: Listener,
+        number: usize,
+        listen: &crate::config::Listen,
+        cx: &Context,
+    ) -> Self {
+        let size = Size {
+            min: listen.workers.min,
+            max: listen.workers.max,
+            min_spare: listen.min_spare.min(listen.workers.max),
+            max_spare: listen.max_spare,
+        };
+        if listen.workers.is_elastic() {
+            cx.board.totals(number).wanted_idle.store(size.min_spare, Ordering::Relaxed);
+        }
+        Self {
+            number,
+            idle_timeout: listen.idle_timeout,
+            max_connections: listen.max_connections_per_child,
+            closing: Closing::all_but([vec![listener.as_raw_fd()], signal_descriptors(cx)].concat()),
+            listener,
+            pool: Pool::new(size),
+            workers: Vec::new(),
+            again: None,
+            fork_failing: false,
+        }
+    }
+
+    /// The descriptors to poll, with the slot that each stands for.
+    pub(super) fn watches(&self) -> impl Iterator<Item = (&OwnedFd, u32)> {
+        self.workers.iter().map(|worker| (&worker.watch, worker.slot))
+    }
+
+    pub(super) fn deadline(&self) -> Option<Instant> {
+        self.again
+    }
+
+    /// Whether all workers that were wanted at first are up.
+    pub(super) fn is_ready(&self, cx: &Context) -> bool {
+        let up = |worker: &&Worker| cx.board.slot(worker.slot).state() != State::Starting;
+        self.workers.iter().filter(up).count() >= self.pool.size().min as usize
+    }
+
+    pub(super) fn is_closed(&self) -> bool {
+        self.workers.is_empty()
+    }
+
+    /// Sees to it that there are as many workers as there should be.
+    pub(super) fn on_turn(&mut self, cx: &mut Context) -> Result<(), Error> {
+        if cx.draining {
+            self.again = None;
+            return Ok(());
+        }
+        self.settle(cx);
+        let census = self.census(cx);
+        let plan = self.pool.plan(census, cx.now);
+        if plan.give_up {
+            return Err(self.hopeless());
+        }
+        self.again = plan.again.or_else(|| self.next_look(cx));
+        for _ in 0..plan.spawn {
+            if !self.spawn(cx) {
+                break;
+            }
+        }
+        self.retire(cx, plan.retire);
+        Ok(())
+    }
+
+    /// An elastic pool is looked at now and then; any pool, until its workers have settled.
+    fn next_look(&self, cx: &Context) -> Option<Instant> {
+        let settling =
+            self.workers.iter().filter(|worker| !worker.settled).map(|worker| worker.started + EARLY);
+        let census = cx.board.totals(self.number).is_elastic().then_some(cx.now + CENSUS_EVERY);
+        settling.chain(census).min()
+    }
+
+    fn hopeless(&self) -> Error {
+        let endpoint = self.listener.endpoint();
+        if self.fork_failing {
+            let cause = std::io::Error::from_raw_os_error(libc::EAGAIN);
+            return Error::os(format!("cannot fork the workers of {endpoint}: giving up"), cause);
+        }
+        Error::Internal(format!(
+            "the workers of {endpoint} die before they have served anybody: giving up after {} tries; \
+             the lines above say how they died",
+            crate::model::pool::MAX_START_FAILURES
+        ))
+    }
+
+    fn settle(&mut self, cx: &Context) {
+        for worker in self.workers.iter_mut().filter(|worker| !worker.settled) {
+            if has_settled(cx.board.slot(worker.slot), worker.started, cx.now) {
+                worker.settled = true;
+                self.fork_failing = false;
+                self.pool.on(Event::Settled, cx.now);
+            }
+        }
+    }
+
+    /// Counts, and corrects the count that the workers keep among themselves.
+    fn census(&self, cx: &Context) -> Census {
+        let (mut alive, mut idle) = (0, 0);
+        for worker in self.workers.iter().filter(|worker| !worker.leaving) {
+            alive += 1;
+            idle += u32::from(matches!(cx.board.slot(worker.slot).state(), State::Starting | State::Idle));
+        }
+        cx.board.totals(self.number).idle.store(idle, Ordering::Relaxed);
+        Census { alive, idle }
+    }
+
+    fn spawn(&mut self, cx: &mut Context) -> bool {
+        let Some(index) = cx.board.take(self.number, true, cx.now) else { return false };
+        match self.fork_worker(cx, index) {
+            Ok(worker) => {
+                cx.board.born(self.number);
+                events::worker_started(self.listener.endpoint(), index, cx.board.slot(index).pid());
+                cx.descriptors.add([worker.watch.as_raw_fd()]);
+                self.workers.push(worker);
+                true
+            }
+            Err(error) => {
+                cx.board.put_back(index);
+                if !std::mem::replace(&mut self.fork_failing, true) {
+                    events::worker_fork_failed(self.listener.endpoint(), &error);
+                }
+                self.pool
+                    .on(if self.workers.is_empty() { Event::StartFailed } else { Event::ForkFailed }, cx.now);
+                false
+            }
+        }
+    }
+
+    fn fork_worker(&mut self, cx: &mut Context, index: u32) -> std::io::Result<Worker> {
+        let slot = cx.board.slot(index);
+        let close = self.closing.of(&cx.descriptors);
+        let births = cx.board.totals(self.number).forked.load(Ordering::Relaxed);
+        let limit = with_jitter(self.max_connections, births);
+        let work = Work {
+            service: &cx.service,
+            listener: &self.listener,
+            number: self.number,
+            idle_timeout: self.idle_timeout,
+            guard: &cx.guard,
+            board: cx.board,
+            slot,
+        };
+        let (blocked, parent, signals) = (&cx.blocked, cx.pid, &mut cx.signals);
+        let child = fork(blocked, &slot.pid, Watch::Descriptor, || {
+            let gate = birth::worker(blocked, close, parent, signals.take(), work.listener);
+            let cause = match gate {
+                Ok(gate) => {
+                    catch_unwind(AssertUnwindSafe(|| run(&work, gate, limit))).unwrap_or(Cause::Panicked)
+                }
+                Err(error) => {
+                    log::error!(error:%; "worker cannot start");
+                    Cause::Failed
+                }
+            };
+            // for where the kernel does not keep the status
+            work.slot.record(cause);
+            cause.status()
+        })?;
+        let watch = child.watch.ok_or_else(|| std::io::Error::from_raw_os_error(libc::EBADF))?;
+        Ok(Worker { slot: index, watch, started: cx.now, leaving: false, settled: false })
+    }
+
+    /// Tells so many workers to leave after their connection, idle ones first.
+    fn retire(&mut self, cx: &Context, mut count: u32) {
+        for wanted in [State::Idle, State::Starting, State::Serving] {
+            for worker in self.workers.iter_mut().filter(|worker| !worker.leaving) {
+                if count == 0 {
+                    return;
+                }
+                if cx.board.slot(worker.slot).state() == wanted {
+                    worker.leaving = true;
+                    signal_child(cx.board.slot(worker.slot).pid(), Signal::SIGTERM);
+                    count -= 1;
+                }
+            }
+        }
+    }
+
+    /// Has all workers serve what is queued, and leave.
+    pub(super) fn drain(&mut self, cx: &Context) {
+        // Shared by all workers: an accept that finds nothing queued returns, from now on.
+        let _ = set_nonblocking(&self.listener, true);
+        for worker in &mut self.workers {
+            worker.leaving = true;
+            signal_child(cx.board.slot(worker.slot).pid(), Signal::SIGTERM);
+        }
+    }
+
+    /// Makes the pool larger or smaller by one (SIGTTIN, SIGTTOU).
+    pub(super) fn resize(&mut self, event: Event, cx: &Context) {
+        self.pool.on(event, cx.now);
+        let Size { min, max, .. } = self.pool.size();
+        events::pool_resized(self.listener.endpoint(), min, max);
+    }
+
+    /// A watch is readable: its worker is dead.
+    pub(super) fn bury(&mut self, cx: &mut Context, index: u32) {
+        let Some(at) = self.workers.iter().position(|worker| worker.slot == index) else { return };
+        let slot = cx.board.slot(index);
+        let worker = self.workers.swap_remove(at);
+        let cause = match how_it_ended(&worker.watch) {
+            Ended::Signal(signal) => Cause::Signal(signal),
+            Ended::Exit(status) => Cause::from_status(status),
+            // Without a record it had no time for one; SIGKILL is the only signal that gives none.
+            Ended::Unknown => slot.recorded().unwrap_or(Cause::Signal(libc::SIGKILL as u8)),
+        };
+        if !worker.settled && !worker.leaving && !has_settled(slot, worker.started, cx.now) {
+            self.pool.on(Event::StartFailed, cx.now);
+        }
+        cx.descriptors.remove(worker.watch.as_raw_fd());
+        events::child_ended(self.listener.endpoint(), Model::Prefork, slot, cause, cx.age(slot));
+        cx.board.bury(index, cause);
+    }
+}
+
+fn has_settled(slot: &Slot, started: Instant, now: Instant) -> bool {
+    slot.traffic.connections.load(Ordering::Relaxed) > 0 || now >= started + EARLY
+}
+
+/// A worker gets rid of the signal pipe by dropping its owner, not by number.
+fn signal_descriptors(cx: &Context) -> Vec<std::os::fd::RawFd> {
+    cx.signals.as_ref().map(|signals| signals.descriptors().to_vec()).unwrap_or_default()
+}

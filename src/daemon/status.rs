@@ -1,0 +1,253 @@
+//! What a running daemon is doing, as it is shown to people and scripts.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use super::context::Context;
+use super::station::Station;
+use crate::scoreboard::Slot;
+
+/// What `forkd status --json` prints; its field names are a contract with scripts.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Status {
+    /// The master's process id.
+    pub pid: u32,
+    /// Seconds since it started.
+    pub uptime_s: f64,
+    /// One for each listening socket.
+    pub listeners: Vec<ListenerStatus>,
+    /// One for each living child.
+    pub children: Vec<ChildStatus>,
+}
+
+/// The counters of one listening socket and its children, living and dead.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ListenerStatus {
+    /// What it is bound to.
+    pub endpoint: String,
+    /// What is served.
+    pub service: String,
+    /// Who runs the handler.
+    pub model: String,
+    /// Children alive now.
+    pub alive: u32,
+    /// The most that were alive at once.
+    pub peak: u32,
+    /// Children forked so far.
+    pub forked: u64,
+    /// Connections, or datagrams, so far.
+    pub connections: u64,
+    /// Bytes received from clients.
+    pub bytes_in: u64,
+    /// Bytes sent to clients.
+    pub bytes_out: u64,
+    /// Clients turned away, by cause.
+    pub refused: BTreeMap<String, u64>,
+    /// Children that have ended, by cause.
+    pub deaths: BTreeMap<String, u64>,
+}
+
+/// One living child.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ChildStatus {
+    /// Its process id.
+    pub pid: u32,
+    /// Its line of the scoreboard.
+    pub slot: u32,
+    /// The endpoint that it serves.
+    pub endpoint: String,
+    /// `starting`, `idle`, `serving` or `ended`.
+    pub state: String,
+    /// Whom it serves, or served last.
+    pub peer: String,
+    /// Seconds since it was forked.
+    pub age_s: f64,
+    /// Connections, or datagrams, that it has taken.
+    pub connections: u64,
+    /// Bytes received by it.
+    pub bytes_in: u64,
+    /// Bytes sent by it.
+    pub bytes_out: u64,
+}
+
+impl Status {
+    /// Reads the scoreboard.
+    pub(super) fn of(cx: &Context, stations: &[Station]) -> Self {
+        let mut listeners: Vec<ListenerStatus> =
+            stations.iter().map(|station| ListenerStatus::of(cx, station)).collect();
+        let mut children = Vec::new();
+        for (index, slot) in cx.board.taken() {
+            let listener = &mut listeners[slot.listener()];
+            let child = ChildStatus::of(cx, index, slot, &listener.endpoint);
+            listener.connections += child.connections;
+            listener.bytes_in += child.bytes_in;
+            listener.bytes_out += child.bytes_out;
+            children.push(child);
+        }
+        let uptime_s = cx.board.millis(cx.now) as f64 / 1000.0;
+        Self { pid: std::process::id(), uptime_s, listeners, children }
+    }
+}
+
+impl ListenerStatus {
+    fn of(cx: &Context, station: &Station) -> Self {
+        let totals = cx.board.totals(station.number());
+        Self {
+            endpoint: station.listener().endpoint().to_string(),
+            service: cx.service.name().to_owned(),
+            model: station.model().to_string(),
+            alive: totals.alive.load(Ordering::Relaxed),
+            peak: totals.peak.load(Ordering::Relaxed),
+            forked: totals.forked.load(Ordering::Relaxed),
+            connections: totals.connections.load(Ordering::Relaxed),
+            bytes_in: totals.bytes_in.load(Ordering::Relaxed),
+            bytes_out: totals.bytes_out.load(Ordering::Relaxed),
+            refused: totals.refused().map(|(why, n)| (why.to_string(), n)).collect(),
+            deaths: totals.deaths().map(|(cause, n)| (cause.to_string(), n)).collect(),
+        }
+    }
+}
+
+impl ChildStatus {
+    fn of(cx: &Context, index: u32, slot: &Slot, endpoint: &str) -> Self {
+        Self {
+            pid: slot.pid(),
+            slot: index,
+            endpoint: endpoint.to_owned(),
+            state: slot.state().name().to_owned(),
+            peer: slot.peer().to_string(),
+            age_s: cx.age(slot).as_millis() as f64 / 1000.0,
+            connections: slot.traffic.connections.load(Ordering::Relaxed),
+            bytes_in: slot.traffic.bytes_in.load(Ordering::Relaxed),
+            bytes_out: slot.traffic.bytes_out.load(Ordering::Relaxed),
+        }
+    }
+}
+
+/// The table of `forkd status`.
+impl fmt::Display for Status {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let uptime = humantime::format_duration(Duration::from_secs(self.uptime_s as u64));
+        writeln!(f, "forkd pid {}, up {uptime}\n", self.pid)?;
+        let mut rows = vec![row([
+            "LISTENER",
+            "SERVICE",
+            "MODEL",
+            "ALIVE",
+            "PEAK",
+            "FORKED",
+            "CONNECTIONS",
+            "IN",
+            "OUT",
+        ])];
+        for l in &self.listeners {
+            let numbers = [l.connections, l.bytes_in, l.bytes_out].map(|n| n.to_string());
+            let processes = [l.alive.to_string(), l.peak.to_string(), l.forked.to_string()];
+            rows.push(
+                [&[l.endpoint.clone(), l.service.clone(), l.model.clone()][..], &processes, &numbers]
+                    .concat(),
+            );
+        }
+        table(f, &rows)?;
+        for l in &self.listeners {
+            for (what, counts) in [("refused", &l.refused), ("deaths", &l.deaths)] {
+                if !counts.is_empty() {
+                    let counts: Vec<String> =
+                        counts.iter().map(|(cause, n)| format!("{cause}={n}")).collect();
+                    writeln!(f, "{} {what}: {}", l.endpoint, counts.join(" "))?;
+                }
+            }
+        }
+        let mut states: BTreeMap<&str, u32> = BTreeMap::new();
+        self.children.iter().for_each(|child| *states.entry(&child.state).or_default() += 1);
+        let states: Vec<String> = states.iter().map(|(state, n)| format!("{state}={n}")).collect();
+        writeln!(
+            f,
+            "\n{} children{}{}",
+            self.children.len(),
+            if states.is_empty() { "" } else { ": " },
+            states.join(" ")
+        )?;
+        if self.children.is_empty() {
+            return Ok(());
+        }
+        let mut rows =
+            vec![row(["PID", "SLOT", "STATE", "AGE", "CONNECTIONS", "IN", "OUT", "PEER", "LISTENER"])];
+        for c in &self.children {
+            let numbers = [c.connections, c.bytes_in, c.bytes_out].map(|n| n.to_string());
+            let head = [c.pid.to_string(), c.slot.to_string(), c.state.clone(), format!("{:.1}s", c.age_s)];
+            rows.push([&head[..], &numbers, &[c.peer.clone(), c.endpoint.clone()]].concat());
+        }
+        table(f, &rows)
+    }
+}
+
+fn row(cells: [&str; 9]) -> Vec<String> {
+    cells.map(str::to_owned).to_vec()
+}
+
+/// Left-aligned columns, two spaces apart.
+fn table(f: &mut fmt::Formatter<'_>, rows: &[Vec<String>]) -> fmt::Result {
+    let columns = rows.first().map_or(0, Vec::len);
+    let width = |column: usize| rows.iter().map(|row| row[column].len()).max().unwrap_or(0);
+    let widths: Vec<usize> = (0..columns).map(width).collect();
+    for row in rows {
+        let line: Vec<String> =
+            row.iter().zip(&widths).map(|(cell, width)| format!("{cell:width$}")).collect();
+        writeln!(f, "{}", line.join("  ").trim_end())?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn status() -> Status {
+        let listener = ListenerStatus {
+            endpoint: "tcp://127.0.0.1:7007".into(),
+            service: "echo".into(),
+            model: "fork".into(),
+            alive: 1,
+            peak: 3,
+            forked: 17,
+            connections: 17,
+            bytes_in: 1024,
+            bytes_out: 1024,
+            refused: [("limit".to_owned(), 2)].into(),
+            deaths: [("done".to_owned(), 15), ("SIGSEGV".to_owned(), 1)].into(),
+        };
+        let child = ChildStatus {
+            pid: 4712,
+            slot: 0,
+            endpoint: listener.endpoint.clone(),
+            state: "serving".into(),
+            peer: "127.0.0.1:50000".into(),
+            age_s: 1.25,
+            connections: 1,
+            bytes_in: 5,
+            bytes_out: 5,
+        };
+        Status { pid: 4711, uptime_s: 61.5, listeners: vec![listener], children: vec![child] }
+    }
+
+    #[test]
+    fn the_table_shows_everything() {
+        let text = status().to_string();
+        for part in
+            ["pid 4711, up 1m 1s", "limit=2", "SIGSEGV=1 done=15", "1 children: serving=1", "127.0.0.1:50000"]
+        {
+            assert!(text.contains(part), "{part:?} in\n{text}");
+        }
+    }
+
+    #[test]
+    fn json_comes_back_as_it_went() {
+        let json = serde_json::to_string(&status()).expect("to JSON");
+        assert_eq!(serde_json::from_str::<Status>(&json).expect("from JSON"), status());
+    }
+}

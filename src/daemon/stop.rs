@@ -1,0 +1,114 @@
+//! What signals ask for, and the way to the end.
+
+use std::sync::atomic::Ordering;
+
+use nix::sys::signal::Signal;
+
+use super::master::Master;
+use super::phase::{Phase, Step};
+use super::signals::Order;
+use super::station::Station;
+use super::status::Status;
+use crate::events;
+use crate::model::{Model, pool};
+use crate::sys::pidfd::signal_child;
+
+impl Master {
+    pub(super) fn on_order(&mut self, order: Order) {
+        let now = self.cx.now;
+        match order {
+            Order::Stop(signal) => {
+                if self.phase == Phase::Running {
+                    events::stopping(signal, self.children(), self.cx.grace);
+                }
+                let step = self.phase.stop(now, self.cx.grace);
+                self.take_step(step);
+            }
+            Order::StopNow => {
+                if self.phase == Phase::Running {
+                    events::stopping("SIGQUIT", self.children(), std::time::Duration::ZERO);
+                }
+                let step = self.phase.stop_now(now);
+                self.take_step(step);
+            }
+            Order::Reload => events::unsupported("SIGHUP", "reading the configuration again"),
+            Order::Upgrade => events::unsupported("SIGUSR2", "replacing the program"),
+            Order::Report => events::report(&Status::of(&self.cx, &self.stations)),
+            Order::Grow => self.resize(pool::Event::Grow),
+            Order::Shrink => self.resize(pool::Event::Shrink),
+        }
+    }
+
+    fn resize(&mut self, event: pool::Event) {
+        if self.phase != Phase::Running {
+            return;
+        }
+        for station in &mut self.stations {
+            if let Station::Pooling(pooling) = station {
+                pooling.resize(event, &self.cx);
+            }
+        }
+    }
+
+    pub(super) fn take_step(&mut self, step: Step) {
+        match step {
+            Step::Nothing => {}
+            Step::Drain => self.drain(),
+            Step::End => {
+                self.close();
+                // to a worker, SIGTERM says to leave after its connection
+                let signal = |model| if model == Model::Fork { Signal::SIGTERM } else { Signal::SIGQUIT };
+                self.cut += u64::from(self.signal_children(signal));
+            }
+            Step::Kill => _ = self.signal_children(|_| Signal::SIGKILL),
+        }
+    }
+
+    fn drain(&mut self) {
+        self.cx.draining = true;
+        // Before the workers are told: they look at it when they leave.
+        self.cx.board.set_draining();
+        for station in &mut self.stations {
+            if let Station::Pooling(pooling) = station {
+                pooling.drain(&self.cx);
+            }
+        }
+    }
+
+    /// Takes no more clients.
+    fn close(&mut self) {
+        self.cx.draining = true;
+        for station in &mut self.stations {
+            if let Station::Forking(forking) = station {
+                forking.close();
+            }
+        }
+    }
+
+    fn children(&self) -> u32 {
+        self.stations
+            .iter()
+            .map(|station| self.cx.board.totals(station.number()).alive.load(Ordering::Relaxed))
+            .sum()
+    }
+
+    /// Sends each child the signal that its model calls for; returns how many there were.
+    fn signal_children(&self, signal: impl Fn(Model) -> Signal) -> u32 {
+        let mut count = 0;
+        for (_, slot) in self.cx.board.taken() {
+            let signal = signal(self.stations[slot.listener()].model());
+            if signal_child(slot.pid(), signal) {
+                count += 1;
+            }
+        }
+        if count > 0 {
+            events::stop_hastened(count, signal(Model::Fork).as_str());
+        }
+        count
+    }
+
+    /// Ends all children at once, after an error that ends the master.
+    pub(crate) fn abandon(&mut self) {
+        self.signal_children(|_| Signal::SIGKILL);
+    }
+}

@@ -1,0 +1,135 @@
+//! Every line about the life of the daemon and its children, in one place.
+//!
+//! Constant words first, then `key=value`. error: the operator must act; warn: something is
+//! degraded; info: the life of the daemon and of workers; debug: each connection.
+
+use std::fmt::Display;
+use std::time::Duration;
+
+use log::{debug, error, info, warn};
+
+use crate::model::Model;
+use crate::scoreboard::{Cause, Slot};
+use crate::transport::{Endpoint, Peer};
+
+pub(crate) fn listening(endpoint: &Endpoint, service: &str, model: Model, workers: Option<&dyn Display>) {
+    match workers {
+        None => info!(service, model:%; "listening on {endpoint}"),
+        Some(workers) => info!(service, model:%, workers:%; "listening on {endpoint}"),
+    }
+}
+
+pub(crate) fn backlog_capped(asked: u32, cap: u32) {
+    warn!(asked, cap; "backlog is capped by the kernel (net.core.somaxconn)");
+}
+
+/// The line that everybody waits for; it says how to try the daemon out.
+pub(crate) fn ready(hint: &str) {
+    info!("ready pid={} (try: {hint})", std::process::id());
+}
+
+pub(crate) fn stopping(signal: &str, children: u32, grace: Duration) {
+    let grace = humantime::format_duration(grace);
+    info!(signal, children, grace:%; "stopping");
+}
+
+pub(crate) fn stop_hastened(children: u32, signal: &str) {
+    warn!(children, signal; "ending connections that are still open");
+}
+
+pub(crate) fn stopped(connections: u64, cut: u64) {
+    info!(connections, cut; "stopped");
+}
+
+pub(crate) fn unsupported(signal: &str, what: &str) {
+    warn!(signal; "{what} is not supported yet; going on as before");
+}
+
+pub(crate) fn worker_started(endpoint: &Endpoint, slot: u32, pid: u32) {
+    debug!(slot, pid, endpoint:%; "worker started");
+}
+
+pub(crate) fn pool_resized(endpoint: &Endpoint, min: u32, max: u32) {
+    info!(min, max, endpoint:%; "pool resized");
+}
+
+/// A child is no more: an ordinary end is for debugging, a violent one for the operator.
+pub(crate) fn child_ended(endpoint: &Endpoint, model: Model, slot: &Slot, cause: Cause, age: Duration) {
+    let (pid, peer, age) = (slot.pid(), slot.peer(), humantime::format_duration(age));
+    let what = if model == Model::Prefork { "worker" } else { "child" };
+    match cause {
+        cause if cause.is_normal() => debug!(pid, cause:%, peer:%, endpoint:%, age:%; "{what} ended"),
+        Cause::Panicked | Cause::Exit => error!(pid, cause:%, peer:%, endpoint:%, age:%; "{what} failed"),
+        Cause::Signal(signal) if is_crash(signal) => {
+            error!(pid, cause:%, peer:%, endpoint:%, age:%; "{what} crashed");
+        }
+        cause => warn!(pid, cause:%, peer:%, endpoint:%, age:%; "{what} was killed"),
+    }
+}
+
+/// Told from a deliberate kill: these are raised by what a program does.
+fn is_crash(signal: u8) -> bool {
+    let signal = i32::from(signal);
+    [libc::SIGSEGV, libc::SIGBUS, libc::SIGILL, libc::SIGFPE, libc::SIGABRT, libc::SIGSYS, libc::SIGTRAP]
+        .contains(&signal)
+}
+
+pub(crate) fn fork_failing(error: &dyn Display) {
+    warn!(error:%; "cannot fork; holding connections and trying again");
+}
+
+pub(crate) fn fork_works_again(after: Duration) {
+    let after = humantime::format_duration(after);
+    info!(after:%; "fork works again");
+}
+
+pub(crate) fn held_too_long(peer: Peer, endpoint: &Endpoint, suppressed: u64) {
+    warn!(peer:%, endpoint:%, suppressed; "gave up a connection that no child could be forked for");
+}
+
+pub(crate) fn worker_fork_failed(endpoint: &Endpoint, error: &dyn Display) {
+    warn!(endpoint:%, error:%; "cannot fork a worker; trying again");
+}
+
+pub(crate) fn descriptors_exhausted(endpoint: &Endpoint, error: &dyn Display) {
+    warn!(endpoint:%, error:%; "cannot accept; connections wait in the backlog");
+}
+
+pub(crate) fn descriptors_back(endpoint: &Endpoint) {
+    info!(endpoint:%; "accepting again");
+}
+
+pub(crate) fn accept_failed(endpoint: &Endpoint, error: &dyn Display, suppressed: u64) {
+    warn!(endpoint:%, error:%, suppressed; "accept failed");
+}
+
+pub(crate) fn rejected(endpoint: &Endpoint, peer: Peer, limit: u32, suppressed: u64) {
+    warn!(limit, peer:%, endpoint:%, suppressed; "rejected a connection at the limit");
+}
+
+pub(crate) fn at_limit(endpoint: &Endpoint, limit: u32, suppressed: u64) {
+    warn!(limit, endpoint:%, suppressed; "as many children as allowed; new ones wait");
+}
+
+pub(crate) fn accepted(endpoint: &Endpoint, peer: Peer, pid: i32) {
+    debug!(pid, peer:%, endpoint:%; "connection accepted");
+}
+
+pub(crate) fn control_failed(error: &dyn Display) {
+    debug!(error:%; "control client lost");
+}
+
+/// SIGUSR1: the status, a line for each listening socket.
+pub(crate) fn report(status: &crate::daemon::status::Status) {
+    for l in &status.listeners {
+        let counts = |map: &std::collections::BTreeMap<String, u64>| -> String {
+            let all: Vec<String> = map.iter().map(|(cause, n)| format!("{cause}:{n}")).collect();
+            if all.is_empty() { "-".to_owned() } else { all.join(",") }
+        };
+        info!(
+            alive = l.alive, peak = l.peak, forked = l.forked, connections = l.connections, bytes_in = l.bytes_in,
+            bytes_out = l.bytes_out, refused:% = counts(&l.refused), deaths:% = counts(&l.deaths),
+            uptime_s = status.uptime_s; "status of {}", l.endpoint
+        );
+    }
+}

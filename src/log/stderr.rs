@@ -1,0 +1,104 @@
+//! Log lines on standard error: for a terminal, a supervisor's pipe, or the journal.
+//!
+//! The invariant: one write(2) per line, straight to the descriptor. Processes that share it never
+//! mix their lines, and a fork has no buffer to copy.
+
+use std::io::{self, Stderr as Handle};
+use std::os::fd::AsFd;
+use std::time::SystemTime;
+
+use ::log::{Log, Metadata, Record};
+use nix::errno::Errno;
+use nix::sys::stat::fstat;
+use nix::unistd::write;
+
+use super::{count_lost, format};
+use crate::config::values::LogFormat;
+
+/// The logger that writes to standard error.
+pub(super) struct Stderr {
+    handle: Handle,
+    format: LogFormat,
+    is_journal: bool,
+}
+
+impl Stderr {
+    /// Makes the logger, and finds out whether the journal reads it.
+    pub(super) fn new(format: LogFormat) -> Self {
+        let handle = io::stderr();
+        let variable = std::env::var("JOURNAL_STREAM").unwrap_or_default();
+        let is_journal = is_same_file(&handle, &variable);
+        Self { handle, format, is_journal }
+    }
+
+    fn line(&self, record: &Record<'_>) -> String {
+        match self.format {
+            LogFormat::Json => format::json(record, SystemTime::now(), std::process::id()) + "\n",
+            // the journal takes the priority from <N> and adds the name itself: sd-daemon(3)
+            LogFormat::Text if self.is_journal => {
+                format!("<{}>{}\n", format::severity(record.level()), format::text(record))
+            }
+            LogFormat::Text => format!("forkd: {}\n", format::text(record)),
+        }
+    }
+}
+
+/// Whether a descriptor is the stream that JOURNAL_STREAM ("device:inode") speaks of. The variable
+/// alone proves nothing: it's inherited by programs whose standard error has been redirected. See
+/// systemd.exec(5).
+fn is_same_file(fd: impl AsFd, journal_stream: &str) -> bool {
+    fstat(fd).is_ok_and(|stat| format!("{}:{}", stat.st_dev, stat.st_ino) == journal_stream)
+}
+
+impl Log for Stderr {
+    fn enabled(&self, metadata: &Metadata<'_>) -> bool {
+        metadata.level() <= ::log::max_level()
+    }
+
+    fn log(&self, record: &Record<'_>) {
+        if !self.enabled(record.metadata()) {
+            return;
+        }
+        let line = self.line(record);
+        // past `std::io::Stderr`, which would split a line that the kernel takes in parts, and lock
+        let result = loop {
+            match write(&self.handle, line.as_bytes()) {
+                Err(Errno::EINTR) => {}
+                result => break result,
+            }
+        };
+        // there is nobody to tell: EPIPE means the reader is gone, EAGAIN that it is behind
+        if result != Ok(line.len()) {
+            count_lost();
+        }
+    }
+
+    fn flush(&self) {}
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::MetadataExt;
+
+    fn line(format: LogFormat, is_journal: bool) -> String {
+        let record = Record::builder().level(::log::Level::Warn).args(format_args!("x")).build();
+        Stderr { handle: io::stderr(), format, is_journal }.line(&record)
+    }
+
+    #[test]
+    fn the_journal_gets_a_priority_and_others_a_name() {
+        assert_eq!(line(LogFormat::Text, false), "forkd: warning: x\n");
+        assert_eq!(line(LogFormat::Text, true), "<4>warning: x\n");
+        assert!(line(LogFormat::Json, true).ends_with("\"msg\":\"x\"}\n"));
+    }
+
+    #[test]
+    fn the_journal_is_known_by_its_inode() {
+        let file = tempfile::tempfile().unwrap();
+        let metadata = file.metadata().unwrap();
+        assert!(is_same_file(&file, &format!("{}:{}", metadata.dev(), metadata.ino())));
+        assert!(!is_same_file(&file, "1:1"));
+        assert!(!is_same_file(&file, ""));
+    }
+}

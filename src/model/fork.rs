@@ -1,0 +1,31 @@
+//! A child for each connection, or for each datagram: the child's side.
+//!
+//! The master has accepted, forked, and closed its copy. The child serves, announces its end on
+//! the scoreboard, and leaves. It holds nothing of the master's but the wake descriptor.
+
+use std::os::fd::OwnedFd;
+
+use super::serve::Work;
+use crate::scoreboard::{Cause, State};
+use crate::sys::datagram::Batch;
+use crate::transport::Peer;
+
+/// What the child was forked for.
+pub(crate) enum Task<'a> {
+    /// One connection.
+    Connection(OwnedFd, Peer),
+    /// The first datagram of a batch.
+    Datagram(&'a mut Batch),
+}
+
+/// Does the task.
+pub(crate) fn run(work: &Work<'_>, task: Task<'_>) -> Cause {
+    work.slot.set_state(State::Serving);
+    match task {
+        Task::Connection(socket, peer) => work.connection(socket, peer),
+        Task::Datagram(batch) => {
+            work.datagrams(batch, 1, work.service.echoes_datagrams());
+            Cause::Done
+        }
+    }
+}

@@ -1,0 +1,324 @@
+//! How many workers a pool should have: policy alone.
+//!
+//! Nothing here forks, kills or reads a clock. The master tells what happened ([`Pool::on`]), asks
+//! for a [`Plan`], and carries it out; so every rule is tested with a clock that is a number.
+
+use std::time::{Duration, Instant};
+
+/// The most workers forked at once while the pool is short (as Apache's prefork does it).
+const MAX_SPAWN_RATE: u32 = 32;
+/// How long to let new workers get ready before more are forked.
+const SETTLE: Duration = Duration::from_millis(100);
+/// How often a surplus worker is told to leave.
+const SHRINK_EVERY: Duration = Duration::from_secs(1);
+/// The first pause after a worker that died early; doubles up to [`MAX_BACK_OFF`].
+const BACK_OFF: Duration = Duration::from_millis(10);
+const MAX_BACK_OFF: Duration = Duration::from_secs(1);
+/// A worker that dies sooner than this, without having served anybody, has failed to start.
+pub(crate) const EARLY: Duration = Duration::from_secs(1);
+/// So many rounds of failed starts in a row end the daemon.
+pub(crate) const MAX_START_FAILURES: u32 = 10;
+
+/// The size of a pool.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Size {
+    pub(crate) min: u32,
+    pub(crate) max: u32,
+    /// Fewer idle workers than this are too few (elastic pools).
+    pub(crate) min_spare: u32,
+    /// More idle workers than this are too many (elastic pools).
+    pub(crate) max_spare: u32,
+}
+
+/// The workers there are, without those that have been told to leave.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Census {
+    pub(crate) alive: u32,
+    /// Those that wait for a connection; one that still starts counts as idle.
+    pub(crate) idle: u32,
+}
+
+/// What happened to the pool.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Event {
+    /// A worker died early (see [`EARLY`]), or the first one could not be forked.
+    StartFailed,
+    /// One more worker could not be forked; the others go on.
+    ForkFailed,
+    /// A worker serves, or has lived for long enough.
+    Settled,
+    /// One worker more, please (SIGTTIN).
+    Grow,
+    /// One worker fewer, please (SIGTTOU).
+    Shrink,
+}
+
+/// What the master should do now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct Plan {
+    pub(crate) spawn: u32,
+    /// Tell so many to leave, idle ones first.
+    pub(crate) retire: u32,
+    /// No worker can be started: end the daemon.
+    pub(crate) give_up: bool,
+    /// Ask again then, at the latest.
+    pub(crate) again: Option<Instant>,
+}
+
+/// The policy's memory.
+#[derive(Debug)]
+pub(crate) struct Pool {
+    size: Size,
+    /// How many to fork at the next shortage of idle workers.
+    rate: u32,
+    spawned_at: Option<Instant>,
+    shrunk_at: Option<Instant>,
+    failures: u32,
+    not_before: Option<Instant>,
+}
+
+impl Pool {
+    pub(crate) fn new(size: Size) -> Self {
+        Self { size, rate: 1, spawned_at: None, shrunk_at: None, failures: 0, not_before: None }
+    }
+
+    pub(crate) fn size(&self) -> Size {
+        self.size
+    }
+
+    fn is_elastic(&self) -> bool {
+        self.size.min < self.size.max
+    }
+
+    /// Takes note of an event.
+    pub(crate) fn on(&mut self, event: Event, now: Instant) {
+        match event {
+            Event::StartFailed => self.start_failed(now),
+            Event::ForkFailed => self.not_before = Some(now + MAX_BACK_OFF),
+            Event::Settled => self.failures = 0,
+            Event::Grow => self.resize(1),
+            Event::Shrink => self.resize(-1),
+        }
+    }
+
+    /// Several deaths within one pause are one failure: a whole pool that is killed at once has
+    /// not failed as often as it has workers.
+    fn start_failed(&mut self, now: Instant) {
+        if self.not_before.is_some_and(|then| now < then) {
+            return;
+        }
+        self.failures += 1;
+        let pause = BACK_OFF.saturating_mul(1 << (self.failures - 1).min(16)).min(MAX_BACK_OFF);
+        self.not_before = Some(now + pause);
+    }
+
+    fn resize(&mut self, by: i32) {
+        let Size { min, max, .. } = &mut self.size;
+        *max = max.saturating_add_signed(by).max(1);
+        *min = min.saturating_add_signed(by).clamp(1, *max);
+    }
+
+    /// Says what to do about the workers there are.
+    pub(crate) fn plan(&mut self, census: Census, now: Instant) -> Plan {
+        if self.failures >= MAX_START_FAILURES {
+            return Plan { give_up: true, ..Plan::default() };
+        }
+        if census.alive > self.size.max {
+            return Plan { retire: census.alive - self.size.max, ..Plan::default() };
+        }
+        let missing = self.missing(census, now);
+        if missing > 0 {
+            return self.spawn(missing, now);
+        }
+        self.shrink(census, now)
+    }
+
+    /// How many workers are wanted that are not there.
+    fn missing(&mut self, census: Census, now: Instant) -> u32 {
+        if census.alive < self.size.min {
+            return self.size.min - census.alive;
+        }
+        if !self.is_elastic() || census.idle >= self.size.min_spare {
+            // A shortage later is a new one.
+            if self.spawned_at.is_none_or(|then| now >= then + SHRINK_EVERY) {
+                self.rate = 1;
+            }
+            return 0;
+        }
+        self.rate.min(self.size.max - census.alive)
+    }
+
+    fn spawn(&mut self, missing: u32, now: Instant) -> Plan {
+        let settled = self.spawned_at.filter(|_| self.failures == 0).map(|then| then + SETTLE);
+        let wait = [self.not_before, settled.filter(|_| self.is_elastic())].into_iter().flatten().max();
+        if let Some(then) = wait.filter(|&then| now < then) {
+            return Plan { again: Some(then), ..Plan::default() };
+        }
+        self.spawned_at = Some(now);
+        if self.is_elastic() {
+            self.rate = (self.rate * 2).min(MAX_SPAWN_RATE);
+        }
+        // While starts fail, one is enough to find out.
+        let spawn = if self.failures > 0 { 1 } else { missing };
+        Plan { spawn, again: Some(now + SETTLE), ..Plan::default() }
+    }
+
+    fn shrink(&mut self, census: Census, now: Instant) -> Plan {
+        if !self.is_elastic() || census.idle <= self.size.max_spare || census.alive <= self.size.min {
+            return Plan::default();
+        }
+        // One at a time: the load may come back.
+        match self.shrunk_at.map(|then| then + SHRINK_EVERY) {
+            Some(then) if now < then => Plan { again: Some(then), ..Plan::default() },
+            _ => {
+                self.shrunk_at = Some(now);
+                Plan { retire: 1, again: Some(now + SHRINK_EVERY), ..Plan::default() }
+            }
+        }
+    }
+}
+
+/// After how many connections worker number `birth` is replaced: `limit`, less up to an eighth of
+/// it, so that workers that were born together don't all go together. 0 means never.
+pub(crate) fn with_jitter(limit: u64, birth: u64) -> u64 {
+    // the golden ratio spreads consecutive numbers evenly
+    let spread = birth.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32;
+    limit - ((limit / 8 * spread) >> 32)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const FIXED: Size = Size { min: 4, max: 4, min_spare: 2, max_spare: 8 };
+    const ELASTIC: Size = Size { min: 2, max: 100, min_spare: 2, max_spare: 4 };
+
+    fn census(alive: u32, idle: u32) -> Census {
+        Census { alive, idle }
+    }
+
+    fn ms(n: u64) -> Duration {
+        Duration::from_millis(n)
+    }
+
+    #[test]
+    fn a_fixed_pool_is_filled_at_once_and_kept_full() {
+        let (mut pool, t) = (Pool::new(FIXED), Instant::now());
+        assert_eq!(pool.plan(census(0, 0), t).spawn, 4);
+        assert_eq!(pool.plan(census(4, 0), t), Plan::default());
+        // all busy or all idle: a fixed pool does not care
+        assert_eq!(pool.plan(census(4, 4), t + ms(5000)), Plan::default());
+        assert_eq!(pool.plan(census(3, 0), t + ms(5000)).spawn, 1);
+    }
+
+    #[test]
+    fn an_elastic_pool_doubles_while_it_is_short() {
+        let (mut pool, mut t) = (Pool::new(ELASTIC), Instant::now());
+        let mut alive = pool.plan(census(0, 0), t).spawn;
+        assert_eq!(alive, 2);
+        let mut spawned = Vec::new();
+        while alive < 100 {
+            t += SETTLE;
+            let plan = pool.plan(census(alive, 0), t);
+            spawned.push(plan.spawn);
+            alive += plan.spawn;
+        }
+        assert_eq!(spawned, [2, 4, 8, 16, 32, 32, 4]);
+        assert_eq!(pool.plan(census(100, 0), t + SETTLE), Plan::default());
+    }
+
+    #[test]
+    fn starting_workers_get_time_before_more_are_forked() {
+        let (mut pool, t) = (Pool::new(ELASTIC), Instant::now());
+        pool.plan(census(0, 0), t);
+        let plan = pool.plan(census(2, 0), t + ms(10));
+        assert_eq!((plan.spawn, plan.again), (0, Some(t + SETTLE)));
+    }
+
+    #[test]
+    fn the_rate_falls_back_after_a_quiet_second() {
+        let (mut pool, t) = (Pool::new(ELASTIC), Instant::now());
+        pool.plan(census(0, 0), t);
+        pool.plan(census(2, 0), t + ms(100));
+        assert_eq!(pool.plan(census(4, 0), t + ms(200)).spawn, 4);
+        assert_eq!(pool.plan(census(8, 3), t + ms(1300)).spawn, 0);
+        assert_eq!(pool.plan(census(8, 1), t + ms(1400)).spawn, 1);
+    }
+
+    #[test]
+    fn a_surplus_leaves_one_a_second_down_to_the_minimum() {
+        let (mut pool, t) = (Pool::new(ELASTIC), Instant::now());
+        assert_eq!(pool.plan(census(20, 20), t).retire, 1);
+        let plan = pool.plan(census(19, 19), t + ms(400));
+        assert_eq!((plan.retire, plan.again), (0, Some(t + SHRINK_EVERY)));
+        assert_eq!(pool.plan(census(19, 19), t + SHRINK_EVERY).retire, 1);
+        assert_eq!(pool.plan(census(18, 4), t + ms(9000)).retire, 0);
+        let mut small = Pool::new(Size { min: 6, max_spare: 3, ..ELASTIC });
+        assert_eq!(small.plan(census(6, 6), t).retire, 0);
+    }
+
+    #[test]
+    fn early_deaths_back_off_and_end_in_giving_up() {
+        let (mut pool, mut t) = (Pool::new(FIXED), Instant::now());
+        pool.plan(census(0, 0), t);
+        let mut pauses = Vec::new();
+        loop {
+            pool.on(Event::StartFailed, t);
+            let plan = pool.plan(census(0, 0), t);
+            if plan.give_up {
+                break;
+            }
+            let again = plan.again.expect("a pause");
+            pauses.push((again - t).as_millis());
+            t = again;
+            assert_eq!(pool.plan(census(0, 0), t).spawn, 1);
+        }
+        assert_eq!(pauses, [10, 20, 40, 80, 160, 320, 640, 1000, 1000]);
+    }
+
+    #[test]
+    fn a_pool_that_is_killed_at_once_has_failed_once() {
+        let (mut pool, t) = (Pool::new(Size { min: 64, max: 64, ..FIXED }), Instant::now());
+        pool.plan(census(0, 0), t);
+        for _ in 0..64 {
+            pool.on(Event::StartFailed, t + ms(1));
+        }
+        assert!(!pool.plan(census(0, 0), t + ms(1)).give_up);
+        assert_eq!(pool.plan(census(0, 0), t + ms(11)).spawn, 1);
+    }
+
+    #[test]
+    fn one_that_lives_forgives_all_failures() {
+        let (mut pool, mut t) = (Pool::new(FIXED), Instant::now());
+        for _ in 0..3 * MAX_START_FAILURES {
+            pool.on(Event::StartFailed, t);
+            t += MAX_BACK_OFF;
+            pool.on(Event::Settled, t);
+            assert_eq!(pool.plan(census(0, 0), t).spawn, 4);
+        }
+    }
+
+    #[test]
+    fn signals_make_the_pool_larger_and_smaller_but_never_empty() {
+        let (mut pool, t) = (Pool::new(FIXED), Instant::now());
+        pool.on(Event::Grow, t);
+        assert_eq!(pool.plan(census(4, 4), t).spawn, 1);
+        for _ in 0..9 {
+            pool.on(Event::Shrink, t);
+        }
+        assert_eq!(pool.plan(census(5, 5), t).retire, 4);
+        assert_eq!(pool.size().max, 1);
+    }
+
+    #[test]
+    fn jitter_stays_near_the_limit_and_differs() {
+        assert_eq!(with_jitter(0, 7), 0);
+        assert_eq!(with_jitter(1, 7), 1);
+        let limits: Vec<u64> = (0..8).map(|birth| with_jitter(8000, birth)).collect();
+        assert!(limits.iter().all(|limit| (7000..=8000).contains(limit)), "{limits:?}");
+        let mut distinct = limits.clone();
+        distinct.sort_unstable();
+        distinct.dedup();
+        assert_eq!(distinct.len(), 8);
+    }
+}

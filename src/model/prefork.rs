@@ -1,0 +1,163 @@
+//! A pool of workers: the worker's side.
+//!
+//! All workers of a pool block in accept(2) on one shared listener: the kernel wakes one for each
+//! connection, in turn; nothing is stranded behind a busy worker, and there is no lock that a dead
+//! one could leave locked. A worker serves one connection at a time and learns through its
+//! [`Gate`] that it should leave.
+
+use std::time::Duration;
+
+use rustix::io::Errno;
+
+use super::serve::{Work, batch_for, concerns_one_connection, wait_readable};
+use crate::scoreboard::{Cause, State};
+use crate::sys::datagram::Patience;
+use crate::sys::fd::Gate;
+use crate::transport::listener::Kind;
+
+/// The pause after accept(2) has found no descriptor or no memory.
+const REST: Duration = Duration::from_millis(100);
+
+/// Datagrams taken at once when they come faster than one at a time.
+const BATCH: usize = 32;
+
+/// Serves until told to leave, or until `limit` connections are done (0: no limit).
+pub(crate) fn run(work: &Work<'_>, gate: &Gate, limit: u64) -> Cause {
+    let mut worker =
+        Worker { work, gate, limit, served: 0, elastic: work.board.totals(work.number).is_elastic() };
+    match work.listener.kind() {
+        Kind::Stream => worker.connections(),
+        Kind::Datagram => worker.datagrams(),
+    }
+}
+
+struct Worker<'a> {
+    work: &'a Work<'a>,
+    gate: &'a Gate,
+    limit: u64,
+    served: u64,
+    elastic: bool,
+}
+
+/// Why there is nothing to serve.
+enum Nothing {
+    /// Look again.
+    Yet,
+    /// The gate is shut: leave.
+    More,
+}
+
+impl Worker<'_> {
+    fn connections(&mut self) -> Cause {
+        self.rest();
+        loop {
+            match self.work.listener.accept(self.gate) {
+                Ok((socket, peer)) => {
+                    self.begin();
+                    self.work.slot.set_peer(peer);
+                    if self.work.connection(socket, peer) == Cause::Failed {
+                        log::debug!("going on after a failed handler");
+                    }
+                    if self.is_spent(1) {
+                        return Cause::Recycled;
+                    }
+                    self.rest();
+                }
+                Err(error) => match self.nothing(error) {
+                    Nothing::Yet => {}
+                    Nothing::More => break,
+                },
+            }
+        }
+        if self.work.board.is_draining() {
+            // The listener does not block any more; what is queued still gets served.
+            while let Ok((socket, peer)) = self.work.listener.accept(self.work.listener) {
+                self.work.slot.set_state(State::Serving);
+                self.work.slot.set_peer(peer);
+                self.work.connection(socket, peer);
+            }
+        }
+        Cause::Retired
+    }
+
+    /// A lone datagram is received by itself, which is quicker; every 16th time a whole batch is
+    /// asked for, and as long as batches come back with more than one, that goes on.
+    fn datagrams(&mut self) -> Cause {
+        let echoes = self.work.service.echoes_datagrams();
+        let mut batch = batch_for(self.work.listener, BATCH);
+        let mut turn = 0_u32;
+        let mut deep = false;
+        self.rest();
+        loop {
+            turn = turn.wrapping_add(1);
+            let received = if deep || turn.is_multiple_of(16) {
+                batch.receive(self.gate, Patience::Wait)
+            } else {
+                batch.receive_one(self.gate, Patience::Wait).map(|()| 1)
+            };
+            match received {
+                Ok(count) => {
+                    deep = count > 1;
+                    self.begin();
+                    self.work.datagrams(&mut batch, count, echoes);
+                    if self.is_spent(count as u64) {
+                        return Cause::Recycled;
+                    }
+                    self.rest();
+                }
+                Err(error) => {
+                    let errno = Errno::from_io_error(&error).unwrap_or(Errno::IO);
+                    match self.nothing(errno) {
+                        Nothing::Yet => {}
+                        Nothing::More => break,
+                    }
+                }
+            }
+        }
+        if self.work.board.is_draining() {
+            while let Ok(count) = batch.receive(self.work.listener, Patience::DontWait) {
+                self.work.datagrams(&mut batch, count, echoes);
+            }
+        }
+        Cause::Retired
+    }
+
+    /// Waits for the next one, as far as the scoreboard is concerned.
+    fn rest(&self) {
+        if self.elastic {
+            self.work.board.totals(self.work.number).one_more_idle();
+        }
+        self.work.slot.set_state(State::Idle);
+    }
+
+    fn begin(&self) {
+        self.work.slot.set_state(State::Serving);
+        if self.elastic && self.work.board.totals(self.work.number).one_fewer_idle() {
+            self.work.board.wake().notify();
+        }
+    }
+
+    fn is_spent(&mut self, served: u64) -> bool {
+        self.served += served;
+        self.limit != 0 && self.served >= self.limit
+    }
+
+    fn nothing(&self, error: Errno) -> Nothing {
+        match error {
+            // a gate that is shut is no socket
+            Errno::NOTSOCK => return Nothing::More,
+            // the daemon has begun to stop, and its signal is on the way
+            Errno::AGAIN => wait_readable(self.work.listener, REST),
+            Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM => {
+                log::debug!(error:% = error; "worker rests");
+                std::thread::sleep(REST);
+            }
+            error if concerns_one_connection(error) => {}
+            error => {
+                log::warn!(error:% = error; "worker rests");
+                std::thread::sleep(REST);
+            }
+        }
+        Nothing::Yet
+    }
+}

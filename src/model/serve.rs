@@ -1,0 +1,143 @@
+//! What a child does with one connection or datagram, whichever model it runs under.
+
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::time::Duration;
+
+use crate::scoreboard::{Cause, Scoreboard, Slot};
+use crate::service::Service;
+use crate::sys::datagram::{Batch, Datagram, Patience, Source};
+use crate::transport::guard::Guard;
+use crate::transport::{Connection, Listener, Peer, Refusal, Traffic};
+
+/// What a child needs for its work.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Work<'a> {
+    pub(crate) service: &'a Service,
+    pub(crate) listener: &'a Listener,
+    /// The listener's number on the scoreboard.
+    pub(crate) number: usize,
+    pub(crate) idle_timeout: Option<Duration>,
+    pub(crate) guard: &'a Guard,
+    pub(crate) board: &'static Scoreboard,
+    pub(crate) slot: &'static Slot,
+}
+
+impl Work<'_> {
+    /// Serves one connection until it ends.
+    pub(crate) fn connection(&self, socket: OwnedFd, peer: Peer) -> Cause {
+        let mut connection = Connection::stream(socket, peer, &self.slot.traffic);
+        let result = match self.idle_timeout {
+            Some(limit) => {
+                connection.set_idle_timeout(limit).and_then(|()| self.service.serve(&mut connection))
+            }
+            None => self.service.serve(&mut connection),
+        };
+        match result {
+            Ok(()) => {
+                log::debug!(peer:% = peer; "connection closed");
+                Cause::Done
+            }
+            Err(error) if is_the_client_s(&error) => {
+                log::debug!(peer:% = peer, error:% = error; "connection ended");
+                Cause::Done
+            }
+            Err(error) => {
+                log::warn!(peer:% = peer, error:% = error; "handler failed");
+                Cause::Failed
+            }
+        }
+    }
+
+    /// Answers the first `count` datagrams of a batch.
+    pub(crate) fn datagrams(&self, batch: &mut Batch, count: usize, echoes: bool) {
+        let mut queued = 0;
+        for i in 0..count {
+            let datagram = batch.datagram(i);
+            let (peer, length) = (peer_of(&datagram), datagram.payload.len() as u64);
+            let verdict = self.guard.admit(&datagram);
+            Traffic::add(&self.slot.traffic.connections, 1);
+            Traffic::add(&self.slot.traffic.bytes_in, length);
+            self.slot.set_peer(peer);
+            match verdict {
+                Err(why) => self.board.refuse(self.number, why),
+                Ok(hops) if echoes => {
+                    batch.queue_back(queued, i, hops);
+                    queued += 1;
+                }
+                Ok(hops) => self.answer(batch, i, peer, hops),
+            }
+        }
+        if queued > 0 {
+            let (sent, bytes) = batch.send_back(queued, self.listener, self.patience());
+            Traffic::add(&self.slot.traffic.bytes_out, bytes);
+            (sent..queued).for_each(|_| self.board.refuse(self.number, Refusal::Unsendable));
+        }
+    }
+
+    fn answer(&self, batch: &Batch, i: usize, peer: Peer, hops: Option<u8>) {
+        let traffic = &self.slot.traffic;
+        let mut send = |payload: &[u8]| {
+            batch.answer(i, self.listener, payload, hops, self.patience())?;
+            Traffic::add(&traffic.bytes_out, payload.len() as u64);
+            Ok(())
+        };
+        if let Err(error) = self.service.answer(batch.datagram(i).payload, peer, traffic, &mut send) {
+            log::debug!(peer:% = peer, error:% = error; "datagram not answered");
+            self.board.refuse(self.number, Refusal::Unsendable);
+        }
+    }
+
+    /// A Unix peer that does not read would hold its server for as long as it likes.
+    fn patience(&self) -> Patience {
+        if self.listener.is_unix() { Patience::DontWait } else { Patience::Wait }
+    }
+}
+
+/// How large a datagram can be: UDP's limit is below 64 KiB, a Unix socket's is its send buffer.
+pub(crate) fn batch_for(listener: &Listener, capacity: usize) -> Batch {
+    Batch::new(capacity, if listener.is_unix() { 256 * 1024 } else { 64 * 1024 })
+}
+
+/// Who sent a datagram, as far as the scoreboard can say.
+pub(crate) fn peer_of(datagram: &Datagram<'_>) -> Peer {
+    match datagram.source {
+        Source::Ip(address) => Peer::Ip(address),
+        Source::Unix | Source::Unnamed => Peer::Unix { pid: 0, uid: 0 },
+    }
+}
+
+/// An end that is the client's doing, or the idle time-out's, and no fault of the handler.
+fn is_the_client_s(error: &io::Error) -> bool {
+    use io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, TimedOut, WouldBlock};
+    matches!(error.kind(), BrokenPipe | ConnectionAborted | ConnectionReset | TimedOut | WouldBlock)
+}
+
+/// Errors of accept(2) that concern one connection only: the next one may be fine.
+///
+/// Linux passes on errors that were already pending on the new socket (accept(2), "Error handling").
+pub(crate) fn concerns_one_connection(error: rustix::io::Errno) -> bool {
+    use rustix::io::Errno;
+    matches!(
+        error,
+        Errno::INTR
+            | Errno::CONNABORTED
+            | Errno::CONNRESET
+            | Errno::PROTO
+            | Errno::NETDOWN
+            | Errno::NOPROTOOPT
+            | Errno::HOSTDOWN
+            | Errno::HOSTUNREACH
+            | Errno::OPNOTSUPP
+            | Errno::NETUNREACH
+            | Errno::TIMEDOUT
+            | Errno::PERM
+    )
+}
+
+/// Waits until there may be something to accept or receive, at most for `limit`.
+pub(crate) fn wait_readable(socket: impl AsFd, limit: Duration) {
+    use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+    let mut fds = [PollFd::new(socket.as_fd(), PollFlags::POLLIN)];
+    let _ = poll(&mut fds, PollTimeout::try_from(limit).unwrap_or(PollTimeout::MAX));
+}

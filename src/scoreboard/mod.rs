@@ -1,0 +1,351 @@
+//! What every process of the daemon knows of every child, in shared memory.
+//!
+//! One [`Slot`] per child and one [`Totals`] per listening socket; atomics only, no pointers.
+//! Each field has one writer at a time (the slot's own child, or the master while the slot has no
+//! child), but for the few counters that say otherwise. The master's own hot counters live here
+//! too: a write to private memory after a fork would cost it a copied page, a write here does not.
+//!
+//! A child that ends by itself records why, and pushes its slot on the stack of the dead: two
+//! atomic operations, no system call, no descriptor. The master takes the whole stack when it
+//! needs to know. A child that is killed in between is found by [`Scoreboard::sweep`].
+
+mod cause;
+mod slot;
+
+use std::collections::HashMap;
+use std::io;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::time::Instant;
+
+pub(crate) use cause::Cause;
+pub(crate) use slot::{Slot, State};
+
+use crate::sys;
+use crate::sys::wake::Wake;
+use crate::transport::Refusal;
+
+/// The end of a list of slots.
+const NIL: u32 = u32::MAX;
+
+/// What concerns all children.
+#[repr(C, align(64))]
+struct Head {
+    /// The stack of the dead: an index plus one, so that zeroed memory is an empty stack.
+    dead: AtomicU32,
+    /// The master wants to be woken by the next child that ends.
+    waiting: AtomicU32,
+    /// The daemon stops: a worker that is told to leave empties the backlog first.
+    draining: AtomicU32,
+}
+
+/// The counters of one listening socket.
+#[repr(C, align(64))]
+pub(crate) struct Totals {
+    pub(crate) alive: AtomicU32,
+    pub(crate) peak: AtomicU32,
+    pub(crate) forked: AtomicU64,
+    /// Sums over children that have ended; the living ones' are in their slots.
+    pub(crate) connections: AtomicU64,
+    pub(crate) bytes_in: AtomicU64,
+    pub(crate) bytes_out: AtomicU64,
+    /// Workers that wait for a connection. Written by many; the master corrects it now and then.
+    pub(crate) idle: AtomicU32,
+    /// A worker that finds fewer idle than this wakes the master.
+    pub(crate) wanted_idle: AtomicU32,
+    /// Top of the list of free slots.
+    free: AtomicU32,
+    /// Written by many: both the master and workers refuse.
+    refused: [AtomicU64; Refusal::ALL.len()],
+    deaths: [AtomicU64; Cause::COUNT],
+}
+
+sys::shared::plain!(Head, Totals, Slot);
+
+/// All that is known of the children of one daemon.
+#[derive(Debug)]
+pub(crate) struct Scoreboard {
+    head: &'static Head,
+    totals: &'static [Totals],
+    slots: &'static [Slot],
+    wake: Wake,
+    epoch: Instant,
+}
+
+/// A child that is no more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Death {
+    pub(crate) slot: u32,
+    pub(crate) listener: u32,
+    pub(crate) cause: Cause,
+}
+
+impl Scoreboard {
+    /// Maps slots for `capacities[i]` children of listener `i`, for each.
+    ///
+    /// # Errors
+    ///
+    /// `ENOMEM` as in mmap(2), or what eventfd(2) says.
+    pub(crate) fn new(capacities: &[u32]) -> io::Result<Self> {
+        let count: u32 = capacities.iter().sum();
+        let board = Self {
+            head: &sys::shared::map::<Head>(1)?[0],
+            totals: sys::shared::map(capacities.len().max(1))?,
+            slots: sys::shared::map(count.max(1) as usize)?,
+            wake: Wake::new()?,
+            epoch: Instant::now(),
+        };
+        let mut next = 0;
+        for (listener, &capacity) in capacities.iter().enumerate() {
+            // chained so that the lowest slots are taken first: few pages are ever touched
+            board.totals[listener].free.store(if capacity > 0 { next } else { NIL }, Ordering::Relaxed);
+            for i in next..next + capacity {
+                let slot = &board.slots[i as usize];
+                slot.listener.store(listener as u32, Ordering::Relaxed);
+                slot.next.store(if i + 1 < next + capacity { i + 1 } else { NIL }, Ordering::Relaxed);
+            }
+            next += capacity;
+        }
+        Ok(board)
+    }
+
+    pub(crate) fn slot(&self, index: u32) -> &'static Slot {
+        &self.slots[index as usize]
+    }
+
+    pub(crate) fn totals(&self, listener: usize) -> &'static Totals {
+        &self.totals[listener]
+    }
+
+    pub(crate) fn wake(&self) -> &Wake {
+        &self.wake
+    }
+
+    /// Milliseconds since the daemon began.
+    pub(crate) fn millis(&self, now: Instant) -> u64 {
+        now.duration_since(self.epoch).as_millis() as u64
+    }
+
+    /// Slots that hold a child, dead or alive, with their indices.
+    pub(crate) fn taken(&self) -> impl Iterator<Item = (u32, &'static Slot)> + use<'_> {
+        (0..).zip(self.slots).filter(|(_, slot)| slot.state() != State::Free)
+    }
+
+    /// The master takes a free slot of `listener`, or `None` at its limit.
+    pub(crate) fn take(&self, listener: usize, watched: bool, now: Instant) -> Option<u32> {
+        let free = &self.totals[listener].free;
+        let index = free.load(Ordering::Relaxed);
+        let slot = self.slots.get(index as usize)?;
+        free.store(slot.next.load(Ordering::Relaxed), Ordering::Relaxed);
+        slot.begin(watched, self.millis(now));
+        Some(index)
+    }
+
+    /// Counts a child as born.
+    pub(crate) fn born(&self, listener: usize) {
+        let totals = &self.totals[listener];
+        let alive = totals.alive.load(Ordering::Relaxed) + 1;
+        totals.alive.store(alive, Ordering::Relaxed);
+        totals.forked.store(totals.forked.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
+        if alive > totals.peak.load(Ordering::Relaxed) {
+            totals.peak.store(alive, Ordering::Relaxed);
+        }
+    }
+
+    /// Gives back a slot whose child was never born.
+    pub(crate) fn put_back(&self, index: u32) {
+        let slot = self.slot(index);
+        let free = &self.totals[slot.listener.load(Ordering::Relaxed) as usize].free;
+        slot.set_state(State::Free);
+        slot.next.store(free.load(Ordering::Relaxed), Ordering::Relaxed);
+        free.store(index, Ordering::Relaxed);
+    }
+
+    /// Adds a dead child's counters to the totals and frees its slot.
+    pub(crate) fn bury(&self, index: u32, cause: Cause) -> Death {
+        let slot = self.slot(index);
+        let listener = slot.listener.load(Ordering::Relaxed);
+        let totals = &self.totals[listener as usize];
+        let add = |sum: &AtomicU64, term: &AtomicU64| {
+            sum.store(sum.load(Ordering::Relaxed) + term.load(Ordering::Relaxed), Ordering::Relaxed);
+        };
+        add(&totals.connections, &slot.traffic.connections);
+        add(&totals.bytes_in, &slot.traffic.bytes_in);
+        add(&totals.bytes_out, &slot.traffic.bytes_out);
+        totals.alive.store(totals.alive.load(Ordering::Relaxed).saturating_sub(1), Ordering::Relaxed);
+        totals.deaths[cause.index()].fetch_add(1, Ordering::Relaxed);
+        self.put_back(index);
+        Death { slot: index, listener, cause }
+    }
+
+    /// A child without a watch says, as its last act, that it ends and why.
+    ///
+    /// Async-signal-safe and without a system call, unless the master waits for it.
+    pub(crate) fn announce(&self, index: u32, cause: Cause) {
+        let slot = self.slot(index);
+        slot.record(cause);
+        slot.set_state(State::Ended);
+        let mut top = self.head.dead.load(Ordering::Relaxed);
+        loop {
+            slot.next.store(top, Ordering::Relaxed);
+            // Release: whoever takes the stack sees the record above.
+            match self.head.dead.compare_exchange_weak(top, index + 1, Ordering::SeqCst, Ordering::Relaxed) {
+                Ok(_) => break,
+                Err(now) => top = now,
+            }
+        }
+        if self.head.waiting.load(Ordering::SeqCst) != 0 {
+            self.wake.notify();
+        }
+    }
+
+    /// Whether to be woken by each child that ends from now on.
+    pub(crate) fn set_waiting(&self, waiting: bool) {
+        self.head.waiting.store(waiting.into(), Ordering::SeqCst);
+    }
+
+    /// Whether children have announced their end that are not buried yet.
+    pub(crate) fn has_dead(&self) -> bool {
+        self.head.dead.load(Ordering::SeqCst) != 0
+    }
+
+    pub(crate) fn set_draining(&self) {
+        self.head.draining.store(1, Ordering::SeqCst);
+    }
+
+    pub(crate) fn is_draining(&self) -> bool {
+        self.head.draining.load(Ordering::SeqCst) != 0
+    }
+
+    /// Buries all children that have announced their end, and calls `on` before each.
+    pub(crate) fn collect(&self, mut on: impl FnMut(&Slot, Death)) {
+        // The whole stack at once: no other process ever pops, so there is no ABA problem.
+        if !self.has_dead() {
+            return;
+        }
+        let mut top = self.head.dead.swap(0, Ordering::SeqCst);
+        while top != 0 {
+            let index = top - 1;
+            let slot = self.slot(index);
+            top = slot.next.load(Ordering::Relaxed);
+            self.bury_unwatched(index, slot, &mut on);
+        }
+    }
+
+    fn bury_unwatched(&self, index: u32, slot: &Slot, on: &mut impl FnMut(&Slot, Death)) {
+        // Without a record it had no time for one; SIGKILL is the only signal that gives none.
+        let cause = slot.recorded().unwrap_or(Cause::Signal(libc::SIGKILL as u8));
+        let listener = slot.listener.load(Ordering::Relaxed);
+        on(slot, Death { slot: index, listener, cause });
+        self.bury(index, cause);
+    }
+
+    /// Finds children without a watch that died without a word, and buries them.
+    ///
+    /// `is_child` tells whether a pid is a living child of ours. A number that stands in two
+    /// slots was recycled: the older child is dead.
+    pub(crate) fn sweep(&self, is_child: impl Fn(u32) -> bool, mut on: impl FnMut(&Slot, Death)) {
+        self.collect(&mut on);
+        let mut newest: HashMap<u32, (u64, u32)> = HashMap::new();
+        let mut suspects = Vec::new();
+        for (index, slot) in self.taken().filter(|(_, slot)| !slot.is_watched()) {
+            let (pid, started) = (slot.pid(), slot.started_ms());
+            match newest.get(&pid).copied() {
+                None if is_child(pid) => _ = newest.insert(pid, (started, index)),
+                None => suspects.push(index),
+                Some((other_started, other)) => {
+                    let older = if other_started <= started { other } else { index };
+                    newest.insert(
+                        pid,
+                        (started.max(other_started), if older == other { index } else { other }),
+                    );
+                    suspects.push(older);
+                }
+            }
+        }
+        // The dead can't announce themselves any more: what is not on the stack now never will be.
+        self.collect(&mut on);
+        for index in suspects {
+            let slot = self.slot(index);
+            if slot.state() != State::Free {
+                self.bury_unwatched(index, slot, &mut on);
+            }
+        }
+    }
+
+    /// In a signal handler of a dying process: notes the signal in its own slot, if it has one.
+    pub(crate) fn record_crash(&self, pid: u32, signal: u8) {
+        let mine = |slot: &&Slot| slot.pid() == pid && !matches!(slot.state(), State::Free | State::Ended);
+        let Some(index) = self.slots.iter().position(|slot| mine(&slot)) else { return };
+        let slot = &self.slots[index];
+        if slot.is_watched() {
+            slot.record(Cause::Signal(signal));
+        } else {
+            self.announce(index as u32, Cause::Signal(signal));
+            self.wake.notify();
+        }
+    }
+
+    /// Counts a client or datagram that was turned away.
+    pub(crate) fn refuse(&self, listener: usize, why: Refusal) {
+        self.totals[listener].refused[why as usize].fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+impl Totals {
+    /// Whether a slot is free.
+    pub(crate) fn has_room(&self) -> bool {
+        self.free.load(Ordering::Relaxed) != NIL
+    }
+
+    /// Whether workers should count themselves.
+    pub(crate) fn is_elastic(&self) -> bool {
+        self.wanted_idle.load(Ordering::Relaxed) > 0
+    }
+
+    pub(crate) fn one_more_idle(&self) {
+        self.idle.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Tells whether there are too few now, so that the master should be woken.
+    pub(crate) fn one_fewer_idle(&self) -> bool {
+        // A worker that was killed may have left the count wrong until the master corrects it.
+        let before =
+            self.idle.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |n| Some(n.saturating_sub(1)));
+        before.unwrap_or(0) <= self.wanted_idle.load(Ordering::Relaxed)
+    }
+
+    /// Refusals by cause, those that happened.
+    pub(crate) fn refused(&self) -> impl Iterator<Item = (Refusal, u64)> {
+        Refusal::ALL
+            .iter()
+            .copied()
+            .zip(self.refused.iter().map(|n| n.load(Ordering::Relaxed)))
+            .filter(|x| x.1 > 0)
+    }
+
+    /// Deaths by cause, those that happened.
+    pub(crate) fn deaths(&self) -> impl Iterator<Item = (Cause, u64)> {
+        (0..)
+            .map(Cause::from_index)
+            .zip(self.deaths.iter().map(|n| n.load(Ordering::Relaxed)))
+            .filter(|x| x.1 > 0)
+    }
+}
+
+impl std::fmt::Debug for Head {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Head")
+    }
+}
+
+impl std::fmt::Debug for Totals {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Totals")
+            .field("alive", &self.alive)
+            .field("forked", &self.forked)
+            .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,117 @@
+//! One child's line of the scoreboard.
+
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+
+use super::cause::Cause;
+use crate::transport::peer::PackedPeer;
+use crate::transport::{Peer, Traffic};
+
+/// What a child is doing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u32)]
+pub(crate) enum State {
+    /// There is no child in the slot.
+    Free,
+    /// Forked, not yet at work.
+    Starting,
+    /// A worker that waits for a connection.
+    Idle,
+    /// It serves a connection or a datagram.
+    Serving,
+    /// It has recorded its end.
+    Ended,
+}
+
+impl State {
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Free => "free",
+            Self::Starting => "starting",
+            Self::Idle => "idle",
+            Self::Serving => "serving",
+            Self::Ended => "ended",
+        }
+    }
+}
+
+/// One child's line of the scoreboard: two cache lines.
+#[repr(C, align(64))]
+#[derive(Debug)]
+pub(crate) struct Slot {
+    /// Written by the kernel during fork.
+    pub(crate) pid: AtomicU32,
+    state: AtomicU32,
+    /// The next slot of the list that this one is on: the free, or the dead.
+    pub(super) next: AtomicU32,
+    /// Which listening socket it serves; never changes.
+    pub(super) listener: AtomicU32,
+    /// Why it ended: [`Cause::index`] plus one; 0 while there is no record.
+    ending: AtomicU32,
+    watched: AtomicU32,
+    started_ms: AtomicU64,
+    pub(crate) traffic: Traffic,
+    peer: PackedPeer,
+}
+
+impl Slot {
+    /// Makes the slot ready for a new child.
+    pub(super) fn begin(&self, watched: bool, now_ms: u64) {
+        self.pid.store(0, Ordering::Relaxed);
+        self.ending.store(0, Ordering::Relaxed);
+        self.watched.store(watched.into(), Ordering::Relaxed);
+        self.started_ms.store(now_ms, Ordering::Relaxed);
+        self.traffic.reset();
+        self.peer.store(Peer::None);
+        self.set_state(State::Starting);
+    }
+
+    pub(crate) fn pid(&self) -> u32 {
+        self.pid.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn state(&self) -> State {
+        match self.state.load(Ordering::Acquire) {
+            1 => State::Starting,
+            2 => State::Idle,
+            3 => State::Serving,
+            4 => State::Ended,
+            _ => State::Free,
+        }
+    }
+
+    pub(crate) fn set_state(&self, state: State) {
+        self.state.store(state as u32, Ordering::Release);
+    }
+
+    /// Whether the master holds a descriptor that tells of this child's death.
+    pub(crate) fn is_watched(&self) -> bool {
+        self.watched.load(Ordering::Relaxed) != 0
+    }
+
+    pub(crate) fn started_ms(&self) -> u64 {
+        self.started_ms.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn listener(&self) -> usize {
+        self.listener.load(Ordering::Relaxed) as usize
+    }
+
+    /// Who is being served, or was last.
+    pub(crate) fn peer(&self) -> Peer {
+        self.peer.load()
+    }
+
+    pub(crate) fn set_peer(&self, peer: Peer) {
+        self.peer.store(peer);
+    }
+
+    /// Notes why this child ends; the first record stays.
+    pub(crate) fn record(&self, cause: Cause) {
+        let _ =
+            self.ending.compare_exchange(0, cause.index() as u32 + 1, Ordering::Relaxed, Ordering::Relaxed);
+    }
+
+    pub(crate) fn recorded(&self) -> Option<Cause> {
+        self.ending.load(Ordering::Relaxed).checked_sub(1).map(|index| Cause::from_index(index as usize))
+    }
+}

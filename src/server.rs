@@ -1,0 +1,137 @@
+//! The face of the library: bind, choose a model, serve.
+
+use std::time::Duration;
+
+use crate::Error;
+use crate::config::values::WorkerRange;
+use crate::config::{Config, Listen};
+use crate::daemon::master::{Bound, Master};
+use crate::model::Model;
+use crate::service::Service;
+use crate::transport::listener::bind_all;
+use crate::transport::{Endpoint, Listener};
+
+/// A server for one endpoint: what Python's socketserver calls a server, with the concurrency
+/// model as a setting.
+///
+/// # Fork safety
+///
+/// [`serve_forever`](Self::serve_forever) makes the calling process a master that forks. It must
+/// have one thread; with more, the first fork is refused with an error. It ignores SIGCHLD, blocks
+/// signals while it works, and takes over SIGTERM, SIGINT, SIGQUIT, SIGHUP, SIGUSR1, SIGUSR2,
+/// SIGTTIN, SIGTTOU, SIGALRM and those of crashes. Handlers run in children: what they change in
+/// memory, nobody else sees.
+///
+/// # Examples
+///
+/// ```no_run
+/// use forkd::{Echo, Server};
+/// use forkd::model::Model;
+///
+/// let server = Server::bind("tcp://127.0.0.1:0")?.model(Model::Prefork).workers(4);
+/// println!("listening on {}", server.endpoints().next().unwrap());
+/// server.serve_forever(Echo)?;
+/// # Ok::<(), forkd::Error>(())
+/// ```
+#[derive(Debug)]
+pub struct Server {
+    listeners: Vec<Listener>,
+    config: Config,
+    listen: Listen,
+}
+
+impl Server {
+    /// Binds an endpoint such as `tcp://127.0.0.1:0`, `udp://[::]:7007` or `unix:///run/echo.sock`.
+    ///
+    /// A host name may stand for several addresses; all are bound.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Usage`] if it is no endpoint; [`Error::Unavailable`] if the address is taken;
+    /// [`Error::Permission`] for a port that needs a privilege.
+    pub fn bind(endpoint: &str) -> Result<Self, Error> {
+        let endpoint: Endpoint = endpoint.parse().map_err(|e| Error::Usage(format!("{e}")))?;
+        let listen = Listen { endpoints: vec![endpoint.clone()], ..Listen::default() };
+        let listeners = bind_all(&endpoint, bind_options(&listen))?;
+        Ok(Self { listeners, config: Config::default(), listen })
+    }
+
+    /// The endpoints that are bound, with the ports that the kernel chose.
+    pub fn endpoints(&self) -> impl Iterator<Item = &Endpoint> {
+        self.listeners.iter().map(Listener::endpoint)
+    }
+
+    /// Chooses who runs the handler; the default is [`Model::Fork`].
+    #[must_use]
+    pub fn model(mut self, model: Model) -> Self {
+        self.listen.model = model;
+        self
+    }
+
+    /// The number of workers of [`Model::Prefork`]; the default is 8, and 0 counts as 1.
+    #[must_use]
+    pub fn workers(mut self, workers: u32) -> Self {
+        let workers = workers.max(1);
+        self.listen.workers = WorkerRange { min: workers, max: workers };
+        self
+    }
+
+    /// The most children of [`Model::Fork`] alive at once; the default is 1024, and 0 counts as 1.
+    #[must_use]
+    pub fn max_children(mut self, max_children: u32) -> Self {
+        self.listen.max_children = max_children.clamp(1, crate::config::values::MAX_CHILDREN);
+        self
+    }
+
+    /// After how many connections a worker is replaced, to be on the safe side of leaks; 0, the
+    /// default, means never.
+    #[must_use]
+    pub fn max_connections_per_child(mut self, connections: u64) -> Self {
+        self.listen.max_connections_per_child = connections;
+        self
+    }
+
+    /// How long a connection may be silent; the default is for ever.
+    #[must_use]
+    pub fn idle_timeout(mut self, limit: Duration) -> Self {
+        self.listen.idle_timeout = Some(limit.max(Duration::from_millis(1)));
+        self
+    }
+
+    /// How long connections may go on at a stop; the default is 10 s.
+    #[must_use]
+    pub fn grace(mut self, grace: Duration) -> Self {
+        self.config.daemon.grace = grace;
+        self
+    }
+
+    /// Serves until SIGTERM or SIGINT, or until too many workers fail to start.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Internal`] if workers die before they have served anybody; [`Error::Os`] if the
+    /// process has several threads or the system refuses what a server can't do without.
+    pub fn serve_forever(self, service: impl Into<Service>) -> Result<(), Error> {
+        let bound = self.listeners.into_iter().map(|listener| (listener, self.listen.clone())).collect();
+        run(&self.config, bound, service.into())
+    }
+}
+
+fn run(config: &Config, bound: Vec<Bound>, service: Service) -> Result<(), Error> {
+    let mut master = Master::new(config, bound, service)?;
+    let result = master.run(|| Ok(()));
+    if result.is_err() {
+        master.abandon();
+    }
+    master.clean_up();
+    result
+}
+
+/// What a group of the configuration says about binding.
+pub(crate) fn bind_options(listen: &Listen) -> crate::transport::listener::BindOptions {
+    crate::transport::listener::BindOptions {
+        backlog: listen.backlog,
+        v6only: listen.v6only,
+        socket_mode: listen.socket_mode,
+    }
+}

@@ -1,0 +1,50 @@
+//! The blocking way to be called.
+
+use std::io;
+
+use crate::transport::Connection;
+
+/// A service that reads and writes its connection itself, as a `BaseRequestHandler` of Python's
+/// socketserver does: `setup`, `handle`, `finish`.
+///
+/// A datagram is a connection that is read to its end; what was written is the answer.
+///
+/// # Errors
+///
+/// An error ends the connection. A client that resets it ([`ConnectionReset`], [`BrokenPipe`]) or
+/// is silent for too long ([`WouldBlock`]) is an ordinary end; anything else counts as `failed`.
+///
+/// [`ConnectionReset`]: io::ErrorKind::ConnectionReset
+/// [`BrokenPipe`]: io::ErrorKind::BrokenPipe
+/// [`WouldBlock`]: io::ErrorKind::WouldBlock
+///
+/// # Examples
+///
+/// See [`Connection`].
+pub trait Handler {
+    /// Is called before [`handle`](Handler::handle).
+    #[allow(clippy::missing_errors_doc)]
+    fn setup(&mut self, connection: &mut Connection<'_>) -> io::Result<()> {
+        let _ = connection;
+        Ok(())
+    }
+
+    /// Serves the connection; it is closed when this returns.
+    #[allow(clippy::missing_errors_doc)]
+    fn handle(&mut self, connection: &mut Connection<'_>) -> io::Result<()>;
+
+    /// Is called after [`handle`](Handler::handle), also when that failed, unless
+    /// [`setup`](Handler::setup) did.
+    #[allow(clippy::missing_errors_doc)]
+    fn finish(&mut self, connection: &mut Connection<'_>) -> io::Result<()> {
+        let _ = connection;
+        Ok(())
+    }
+}
+
+pub(super) fn run(handler: &mut dyn Handler, connection: &mut Connection<'_>) -> io::Result<()> {
+    handler.setup(connection)?;
+    let handled = handler.handle(connection);
+    let finished = handler.finish(connection);
+    handled.and(finished)
+}

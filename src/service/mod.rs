@@ -1,0 +1,123 @@
+//! What is done with the bytes.
+//!
+//! There are two ways to be called: a [`Protocol`] is handed bytes and answers, and never blocks;
+//! a [`Handler`] reads and writes a [`Connection`] itself, as in Python's socketserver. A
+//! [`Service`] is one or the other, with a name, and makes a new one for each connection.
+
+mod driven;
+mod echo;
+mod handler;
+mod protocol;
+
+use std::io;
+use std::rc::Rc;
+
+pub use echo::Echo;
+pub use handler::Handler;
+pub use protocol::{Protocol, Reply};
+
+use crate::transport::{Connection, Peer, Traffic};
+
+/// A named service: what a server does for each connection and each datagram.
+///
+/// Cloning is cheap and shares the maker.
+///
+/// # Fork safety
+///
+/// The maker runs in the child that serves, never in the master. What it captures is the child's
+/// own copy: a change to it is seen by no other process.
+///
+/// # Examples
+///
+/// ```
+/// use forkd::{Protocol, Reply, Service};
+///
+/// /// Answers each message with its length.
+/// struct Length(String);
+/// impl Protocol for Length {
+///     fn received<'a>(&'a mut self, input: &'a [u8]) -> Reply<'a> {
+///         self.0 = format!("{}\n", input.len());
+///         Reply::Send(self.0.as_bytes())
+///     }
+/// }
+/// let service = Service::protocol("length", || Length(String::new()));
+/// assert_eq!(service.name(), "length");
+/// ```
+#[derive(Clone)]
+pub struct Service {
+    name: &'static str,
+    maker: Maker,
+}
+
+#[derive(Clone)]
+enum Maker {
+    Protocol(Rc<dyn Fn() -> Box<dyn Protocol>>),
+    Handler(Rc<dyn Fn() -> Box<dyn Handler>>),
+}
+
+/// Sends one answer to a datagram.
+pub(crate) type SendAnswer<'a> = dyn FnMut(&[u8]) -> io::Result<()> + 'a;
+
+impl Service {
+    /// A service whose connections are each served by a [`Protocol`] of their own.
+    pub fn protocol<P: Protocol + 'static>(name: &'static str, make: impl Fn() -> P + 'static) -> Self {
+        Self { name, maker: Maker::Protocol(Rc::new(move || Box::new(make()))) }
+    }
+
+    /// A service whose connections are each served by a [`Handler`] of their own.
+    pub fn handler<H: Handler + 'static>(name: &'static str, make: impl Fn() -> H + 'static) -> Self {
+        Self { name, maker: Maker::Handler(Rc::new(move || Box::new(make()))) }
+    }
+
+    /// The name, as the `listening` line and `forkd status` show it.
+    #[must_use]
+    pub fn name(&self) -> &'static str {
+        self.name
+    }
+
+    /// Serves a stream until it ends, one way or another.
+    pub(crate) fn serve(&self, connection: &mut Connection<'_>) -> io::Result<()> {
+        match &self.maker {
+            Maker::Protocol(make) => driven::drive(&mut *make(), connection),
+            Maker::Handler(make) => handler::run(&mut *make(), connection),
+        }
+    }
+
+    /// Whether each datagram goes back as it came, so that nobody need be asked.
+    pub(crate) fn echoes_datagrams(&self) -> bool {
+        match &self.maker {
+            Maker::Protocol(make) => make().echoes(),
+            Maker::Handler(_) => false,
+        }
+    }
+
+    /// Calls `send` with the answer to a datagram, if there is one.
+    pub(crate) fn answer(
+        &self,
+        payload: &[u8],
+        peer: Peer,
+        traffic: &Traffic,
+        send: &mut SendAnswer<'_>,
+    ) -> io::Result<()> {
+        match &self.maker {
+            Maker::Protocol(make) => match make().datagram(payload) {
+                Reply::Wait => Ok(()),
+                Reply::Send(answer) | Reply::Finish(answer) => send(answer),
+            },
+            Maker::Handler(make) => {
+                let mut connection = Connection::datagram(payload, peer, traffic);
+                handler::run(&mut *make(), &mut connection)?;
+                match connection.into_answer() {
+                    answer if answer.is_empty() => Ok(()),
+                    answer => send(&answer),
+                }
+            }
+        }
+    }
+}
+
+impl std::fmt::Debug for Service {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Service").field("name", &self.name).finish_non_exhaustive()
+    }
+}

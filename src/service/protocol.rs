@@ -1,0 +1,63 @@
+//! The sans-I/O way to be called.
+
+use crate::transport::Peer;
+
+/// A service that is called back with bytes, as in Twisted or asyncio; it never blocks.
+///
+/// Because it does no I/O of its own it runs under every model, and it can be tested without a
+/// socket.
+///
+/// # Examples
+///
+/// ```
+/// use forkd::{Protocol, Reply};
+///
+/// struct Shout(Vec<u8>);
+/// impl Protocol for Shout {
+///     fn received<'a>(&'a mut self, input: &'a [u8]) -> Reply<'a> {
+///         self.0 = input.to_ascii_uppercase();
+///         Reply::Send(&self.0)
+///     }
+/// }
+/// assert_eq!(Shout(Vec::new()).received(b"hello"), Reply::Send(b"HELLO"));
+/// ```
+pub trait Protocol {
+    /// Is called when a stream begins; the reply is a greeting. The default waits for the client.
+    fn connected(&mut self, peer: Peer) -> Reply<'_> {
+        let _ = peer;
+        Reply::Wait
+    }
+
+    /// Is called with bytes of a stream as they come, in pieces of any size but none.
+    fn received<'a>(&'a mut self, input: &'a [u8]) -> Reply<'a>;
+
+    /// Is called with a whole datagram, which may be empty. The default treats it as bytes of a
+    /// stream.
+    ///
+    /// [`Reply::Wait`] means no answer; `Reply::Send(&[])` answers with an empty datagram.
+    fn datagram<'a>(&'a mut self, input: &'a [u8]) -> Reply<'a> {
+        self.received(input)
+    }
+
+    /// Says that every reply is the input itself, always.
+    ///
+    /// forkd then leaves the bytes in the kernel where it can, and neither [`received`] nor
+    /// [`datagram`] need be called.
+    ///
+    /// [`received`]: Protocol::received
+    /// [`datagram`]: Protocol::datagram
+    fn echoes(&self) -> bool {
+        false
+    }
+}
+
+/// What a [`Protocol`] answers; it may borrow from the protocol or from the input.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reply<'a> {
+    /// Nothing yet.
+    Wait,
+    /// These bytes; then more input.
+    Send(&'a [u8]),
+    /// These bytes, and then the end of the connection.
+    Finish(&'a [u8]),
+}

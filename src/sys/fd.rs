@@ -1,0 +1,156 @@
+//! Descriptors: pipes, flags, and closing many at once.
+
+use std::io;
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
+
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
+
+/// A pipe whose ends close at exec: (read end, write end).
+pub(crate) fn pipe() -> io::Result<(OwnedFd, OwnedFd)> {
+    #[cfg(any(target_os = "linux", target_os = "freebsd", target_os = "netbsd", target_os = "openbsd"))]
+    {
+        Ok(nix::unistd::pipe2(OFlag::O_CLOEXEC)?)
+    }
+    #[cfg(not(any(
+        target_os = "linux",
+        target_os = "freebsd",
+        target_os = "netbsd",
+        target_os = "openbsd"
+    )))]
+    {
+        let ends = nix::unistd::pipe()?;
+        for end in [&ends.0, &ends.1] {
+            fcntl(end, FcntlArg::F_SETFD(nix::fcntl::FdFlag::FD_CLOEXEC))?;
+        }
+        Ok(ends)
+    }
+}
+
+/// Reads into a buffer that need not be initialised; returns the part that now is.
+pub(crate) fn read(fd: impl AsFd, buffer: &mut [MaybeUninit<u8>]) -> io::Result<&[u8]> {
+    let n = rustix::io::retry_on_intr(|| rustix::io::read(&fd, &mut *buffer).map(|(bytes, _)| bytes.len()))?;
+    // SAFETY: read(2) wrote the first `n` bytes.
+    Ok(unsafe { buffer[..n].assume_init_ref() })
+}
+
+/// Sets or clears `O_NONBLOCK`, which all descriptors of the same open file description share.
+pub(crate) fn set_nonblocking(fd: impl AsFd, on: bool) -> io::Result<()> {
+    let mut flags = OFlag::from_bits_retain(fcntl(&fd, FcntlArg::F_GETFL)?);
+    flags.set(OFlag::O_NONBLOCK, on);
+    fcntl(&fd, FcntlArg::F_SETFL(flags))?;
+    Ok(())
+}
+
+/// The master's own descriptors, which a child closes first of all.
+///
+/// Kept as ranges of consecutive numbers: closing a range is one system call, and forkd opens
+/// what it keeps in one go, so there are one or two.
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
+pub(crate) struct CloseSet {
+    ranges: Vec<(RawFd, RawFd)>,
+}
+
+impl CloseSet {
+    pub(crate) fn new(fds: impl IntoIterator<Item = RawFd>) -> Self {
+        let mut fds: Vec<RawFd> = fds.into_iter().collect();
+        fds.sort_unstable();
+        let mut ranges: Vec<(RawFd, RawFd)> = Vec::new();
+        for fd in fds {
+            match ranges.last_mut() {
+                Some((_, last)) if fd <= *last + 1 => *last = fd,
+                _ => ranges.push((fd, fd)),
+            }
+        }
+        Self { ranges }
+    }
+
+    /// Closes them all, in a forked child that will run only code that does not use them.
+    ///
+    /// The values that own these descriptors live on in the child's copy of the parent's memory
+    /// and must not be used or dropped there: `sys::fork` sees to the latter, since the child
+    /// leaves by `_exit`.
+    pub(crate) fn close_in_child(&self) {
+        for &(first, last) in &self.ranges {
+            close_range(first, last);
+        }
+    }
+}
+
+fn close_range(first: RawFd, last: RawFd) {
+    #[cfg(target_os = "linux")]
+    if !super::portable() {
+        // SAFETY: the numbers are of descriptors that this process image never uses again (see
+        // `close_in_child`).
+        let done = unsafe { libc::syscall(libc::SYS_close_range, first, last, 0) };
+        if done == 0 {
+            return;
+        }
+    }
+    for fd in first..=last {
+        // SAFETY: as above.
+        unsafe { libc::close(fd) };
+    }
+}
+
+/// A descriptor number that a signal handler can put out of use.
+///
+/// A worker that blocks in accept(2) or recvmsg(2) has to leave when it is told, and a flag that
+/// a handler sets can be missed between its test and the call. So the handler replaces the
+/// descriptor by one of `/dev/null`: a call that begins later fails with `ENOTSOCK`, and one that
+/// was interrupted is restarted by the kernel (SA_RESTART) on the same number, and fails too.
+#[derive(Debug)]
+pub(crate) struct Gate {
+    gate: OwnedFd,
+    null: OwnedFd,
+}
+
+impl Gate {
+    /// Makes a gate to the socket; `socket` itself stays as it is.
+    pub(crate) fn new(socket: impl AsFd) -> io::Result<Self> {
+        let gate = socket.as_fd().try_clone_to_owned()?;
+        let null = std::fs::File::open("/dev/null")?.into();
+        Ok(Self { gate, null })
+    }
+
+    /// Shuts the gate for good when `signal` arrives.
+    pub(crate) fn shut_on(&'static self, signal: i32) -> io::Result<()> {
+        let (null, gate) = (self.null.as_raw_fd(), self.gate.as_raw_fd());
+        let action = move || {
+            // SAFETY: both descriptors are open for ever, as `self` is 'static; dup2(2) is
+            // async-signal-safe and replaces `gate` atomically.
+            unsafe { libc::dup2(null, gate) };
+        };
+        // SAFETY: the action makes one call, which is async-signal-safe.
+        unsafe { signal_hook::low_level::register(signal, action)? };
+        Ok(())
+    }
+}
+
+impl AsFd for Gate {
+    fn as_fd(&self) -> std::os::fd::BorrowedFd<'_> {
+        self.gate.as_fd()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn consecutive_descriptors_make_one_range() {
+        assert_eq!(CloseSet::new([5, 3, 4, 9, 11, 10, 9]).ranges, [(3, 5), (9, 11)]);
+        assert_eq!(CloseSet::new([]).ranges, []);
+    }
+
+    #[test]
+    fn a_shut_gate_is_no_socket() {
+        let (socket, _peer) = std::os::unix::net::UnixStream::pair().expect("pair");
+        let gate: &'static Gate = Box::leak(Box::new(Gate::new(&socket).expect("gate")));
+        gate.shut_on(libc::SIGWINCH).expect("register");
+        nix::sys::signal::raise(nix::sys::signal::Signal::SIGWINCH).expect("raise");
+        let error = rustix::net::accept(gate).expect_err("shut");
+        assert_eq!(error, rustix::io::Errno::NOTSOCK);
+        assert!(nix::sys::socket::getpeername::<nix::sys::socket::UnixAddr>(socket.as_raw_fd()).is_ok());
+    }
+}

@@ -1,0 +1,25 @@
+//! The room for `unsafe`: fork, shared memory, signal handlers, batches of datagrams.
+//!
+//! Each file is small, safe on the outside, and states at each `unsafe` the fact that makes it
+//! sound. Nothing here knows what forkd does: no policy, no logging, no configuration.
+
+pub(crate) mod datagram;
+pub(crate) mod fd;
+pub(crate) mod fork;
+pub(crate) mod pidfd;
+pub(crate) mod shared;
+pub(crate) mod signal;
+pub(crate) mod wake;
+
+use std::sync::OnceLock;
+
+/// Whether to do without what only Linux has (pidfds, clone3, eventfd, close_range).
+///
+/// True on other systems; on Linux, `FORKD_PORTABLE=1` asks for it, so that the portable way can
+/// be tested where it would not be taken.
+pub(crate) fn portable() -> bool {
+    static PORTABLE: OnceLock<bool> = OnceLock::new();
+    *PORTABLE.get_or_init(|| {
+        cfg!(not(target_os = "linux")) || std::env::var_os("FORKD_PORTABLE").is_some_and(|v| v == "1")
+    })
+}

@@ -1,0 +1,171 @@
+//! Masks, and the two handlers that children inherit.
+//!
+//! The master keeps all signals blocked except while it waits in `ppoll`, so nothing interrupts
+//! it half-way and a fork needs no masking of its own. Both handlers below are installed once in
+//! the master: dispositions are inherited, so they cost a child nothing.
+
+use std::io;
+use std::ptr;
+use std::sync::atomic::{AtomicPtr, AtomicU32, Ordering};
+use std::time::Duration;
+
+use nix::errno::Errno;
+use nix::poll::PollFd;
+#[cfg(not(any(target_os = "linux", target_os = "freebsd")))]
+use nix::poll::PollTimeout;
+use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, SigmaskHow, Signal, sigaction, sigprocmask};
+#[cfg(any(target_os = "linux", target_os = "freebsd"))]
+use nix::sys::time::TimeSpec;
+
+/// Proof that this thread's signals are blocked; the mask is restored when it goes.
+#[derive(Debug)]
+pub(crate) struct Blocked {
+    before: SigSet,
+}
+
+impl Blocked {
+    /// Blocks every signal but those of a crash, which would go unrecorded if blocked.
+    pub(crate) fn all() -> Self {
+        let mut before = SigSet::empty();
+        let mut blocked = SigSet::all();
+        CRASHES.into_iter().for_each(|signal| blocked.remove(signal));
+        // sigprocmask(2) fails only for an unknown `how`.
+        let _ = sigprocmask(SigmaskHow::SIG_SETMASK, Some(&blocked), Some(&mut before));
+        Self { before }
+    }
+
+    /// Waits for the descriptors, and lets signals in meanwhile. A signal ends the wait, too.
+    pub(crate) fn wait(&self, fds: &mut [PollFd<'_>], timeout: Option<Duration>) -> io::Result<()> {
+        #[cfg(any(target_os = "linux", target_os = "freebsd"))]
+        let waited = nix::poll::ppoll(fds, timeout.map(TimeSpec::from_duration), Some(self.before));
+        #[cfg(not(any(target_os = "linux", target_os = "freebsd")))]
+        let waited = {
+            // A signal between the two calls has written to the self-pipe, which is among `fds`.
+            let _ = sigprocmask(SigmaskHow::SIG_SETMASK, Some(&self.before), None);
+            let millis = timeout.map_or(PollTimeout::NONE, |limit| {
+                PollTimeout::try_from(limit.as_millis() + 1).unwrap_or(PollTimeout::MAX)
+            });
+            let waited = nix::poll::poll(fds, millis);
+            std::mem::forget(Self::all());
+            waited
+        };
+        match waited {
+            Ok(_) => Ok(()),
+            // then the kernel has not touched `fds`, which were made with nothing ready
+            Err(Errno::EINTR) => Ok(()),
+            Err(errno) => Err(errno.into()),
+        }
+    }
+
+    /// In a child: unblocks just these, and leaves the rest blocked for good.
+    pub(crate) fn unblock_in_child(&self, signals: &SigSet) {
+        let _ = sigprocmask(SigmaskHow::SIG_UNBLOCK, Some(signals), None);
+    }
+}
+
+impl Drop for Blocked {
+    fn drop(&mut self) {
+        let _ = sigprocmask(SigmaskHow::SIG_SETMASK, Some(&self.before), None);
+    }
+}
+
+/// Ignores SIGCHLD: the kernel reaps each child at its death, and there is never a zombie.
+pub(crate) fn ignore_sigchld() -> io::Result<()> {
+    set(Signal::SIGCHLD, SigHandler::SigIgn, SaFlags::empty())
+}
+
+fn set(signal: Signal, handler: SigHandler, flags: SaFlags) -> io::Result<()> {
+    let action = SigAction::new(handler, flags, SigSet::empty());
+    // SAFETY: the handlers of this module are async-signal-safe (each says why), and replacing a
+    // disposition is what the caller asked for.
+    unsafe { sigaction(signal, &action)? };
+    Ok(())
+}
+
+/// What a crash recorder does with the signal number; it runs in a signal handler.
+pub(crate) type Recorder = dyn Fn(u8) + Sync;
+
+/// A thin pointer to the (fat) pointer to the recorder; null before there is one.
+static RECORDER: AtomicPtr<&'static Recorder> = AtomicPtr::new(ptr::null_mut());
+
+/// The signals of a process that has gone wrong.
+const CRASHES: [Signal; 7] = [
+    Signal::SIGSEGV,
+    Signal::SIGBUS,
+    Signal::SIGILL,
+    Signal::SIGFPE,
+    Signal::SIGABRT,
+    Signal::SIGSYS,
+    Signal::SIGTRAP,
+];
+
+/// Has `recorder` called with the signal's number before a process of ours dies by one of
+/// [`CRASHES`].
+///
+/// `recorder` must be async-signal-safe: atomics and write(2), no allocation, no locks.
+pub(crate) fn record_crashes(recorder: &'static Recorder) -> io::Result<()> {
+    RECORDER.store(Box::into_raw(Box::new(recorder)), Ordering::Release);
+    CRASHES.into_iter().try_for_each(die_by)
+}
+
+/// Has this process die by `signal`, after a word to the recorder.
+pub(crate) fn die_by(signal: Signal) -> io::Result<()> {
+    // RESETHAND: the raise below finds the default action. NODEFER: it is not held back.
+    // ONSTACK: a stack overflow is recorded too, on the stack that std gives the main thread.
+    set(
+        signal,
+        SigHandler::Handler(record_and_die),
+        SaFlags::SA_RESETHAND | SaFlags::SA_NODEFER | SaFlags::SA_ONSTACK,
+    )
+}
+
+extern "C" fn record_and_die(signal: i32) {
+    let recorder = RECORDER.load(Ordering::Acquire);
+    if !recorder.is_null() {
+        // SAFETY: set only by `record_crashes`, to a box that is never freed.
+        let recorder = unsafe { *recorder };
+        recorder(signal as u8);
+    }
+    // SAFETY: raise(3) is async-signal-safe.
+    unsafe { libc::raise(signal) };
+}
+
+/// How many seconds an orphan may go on.
+static ORPHAN_SECONDS: AtomicU32 = AtomicU32::new(0);
+
+/// The signal by which a child hears of its parent's death.
+pub(crate) const ORPHANED: Signal = Signal::SIGALRM;
+
+/// Has SIGALRM give a child `grace` (rounded up to seconds) to finish, and then end it.
+///
+/// Children ask for it at their parent's death ([`die_with_parent`]). The handler serves once
+/// (SA_RESETHAND) and starts alarm(2), whose own SIGALRM then finds the default action.
+pub(crate) fn prepare_orphan_deadline(grace: Duration) -> io::Result<()> {
+    let seconds = grace.as_secs() + u64::from(grace.subsec_nanos() > 0);
+    ORPHAN_SECONDS.store(u32::try_from(seconds).unwrap_or(u32::MAX), Ordering::Relaxed);
+    set(ORPHANED, SigHandler::Handler(on_orphaned), SaFlags::SA_RESETHAND | SaFlags::SA_RESTART)
+}
+
+extern "C" fn on_orphaned(_: i32) {
+    match ORPHAN_SECONDS.load(Ordering::Relaxed) {
+        // SAFETY: _exit(2) is async-signal-safe.
+        0 => unsafe { libc::_exit(0) },
+        // SAFETY: alarm(2) is async-signal-safe.
+        seconds => unsafe { libc::alarm(seconds) },
+    };
+}
+
+/// In a child: asks for [`ORPHANED`] at the death of the parent, whose pid is `parent`.
+///
+/// Only Linux and FreeBSD can; elsewhere a child finishes its connection with no time limit.
+pub(crate) fn die_with_parent(parent: rustix::process::Pid) {
+    #[cfg(any(target_os = "linux", target_os = "freebsd"))]
+    {
+        let signal = rustix::process::Signal::ALARM;
+        let _ = rustix::process::set_parent_process_death_signal(Some(signal));
+        // The parent may have died before the request: then nobody will send it.
+        if rustix::process::getppid() != Some(parent) {
+            on_orphaned(libc::SIGALRM);
+        }
+    }
+}

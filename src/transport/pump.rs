@@ -1,0 +1,77 @@
+//! Bulk echo inside the kernel: socket → pipe → socket by splice(2).
+//!
+//! Invariant: when [`Pump::run`] returns, the pipe is empty, so the caller may read and write again.
+
+use std::io;
+use std::os::fd::OwnedFd;
+
+use super::Traffic;
+
+/// A pipe that is made when it first pays.
+#[derive(Debug, Default)]
+pub(super) struct Pump {
+    #[cfg(target_os = "linux")]
+    pipe: Option<(OwnedFd, OwnedFd)>,
+    /// No pipe is to be had (`EMFILE`), or the socket can't be spliced.
+    useless: bool,
+}
+
+/// The size of the pipe: how much one splice moves at most.
+#[cfg(target_os = "linux")]
+const PIPE: usize = 256 * 1024;
+
+#[cfg(target_os = "linux")]
+impl Pump {
+    /// Sends back what comes from `socket` until a piece is shorter than `worth`; at the end of
+    /// the client's data that is a piece of no length.
+    pub(super) fn run(&mut self, socket: &OwnedFd, worth: usize, traffic: &Traffic) -> io::Result<()> {
+        use rustix::io::{Errno, retry_on_intr};
+        use rustix::pipe::{SpliceFlags, splice};
+        if self.useless {
+            return Ok(());
+        }
+        let Some((read_end, write_end)) = self.pipe() else { return Ok(()) };
+        loop {
+            let came = retry_on_intr(|| splice(socket, None, write_end, None, PIPE, SpliceFlags::MOVE));
+            let came = match came {
+                Err(Errno::INVAL) => {
+                    self.useless = true;
+                    return Ok(());
+                }
+                came => came?,
+            };
+            Traffic::add(&traffic.bytes_in, came as u64);
+            let mut left = came;
+            while left > 0 {
+                let went = retry_on_intr(|| splice(read_end, None, socket, None, left, SpliceFlags::MOVE))?;
+                Traffic::add(&traffic.bytes_out, went as u64);
+                left -= went;
+            }
+            if came < worth {
+                return Ok(());
+            }
+        }
+    }
+
+    fn pipe(&mut self) -> Option<&(OwnedFd, OwnedFd)> {
+        if self.pipe.is_none() {
+            let pipe = crate::sys::fd::pipe().ok();
+            if let Some((_, write_end)) = &pipe {
+                // As large as allowed; a smaller pipe works as well, only in smaller pieces.
+                let _ = rustix::pipe::fcntl_setpipe_size(write_end, PIPE);
+            }
+            self.useless = pipe.is_none();
+            self.pipe = pipe;
+        }
+        self.pipe.as_ref()
+    }
+}
+
+#[cfg(not(target_os = "linux"))]
+impl Pump {
+    /// Elsewhere there is no splice(2); the caller goes on reading and writing.
+    pub(super) fn run(&mut self, _socket: &OwnedFd, _worth: usize, _traffic: &Traffic) -> io::Result<()> {
+        self.useless = true;
+        Ok(())
+    }
+}

@@ -1,0 +1,60 @@
+//! Why a client or a datagram was turned away.
+
+use std::fmt;
+
+/// Why a client or a datagram was turned away.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Refusal {
+    /// As many children as allowed were alive (`--overflow reject`).
+    Limit,
+    /// fork(2) kept failing for as long as `--grace`.
+    Fork,
+    /// A datagram from one of this daemon's own ports.
+    OwnPort,
+    /// A datagram from port 0, to which nothing can be sent.
+    PortZero,
+    /// A datagram from another small service's port, which may answer back for ever.
+    ServicePort,
+    /// A datagram from or to a broadcast or multicast address.
+    Broadcast,
+    /// A datagram that has bounced until its hop limit was used up.
+    HopLimit,
+    /// A datagram from a Unix socket without an address.
+    Unnamed,
+    /// A datagram longer than the buffer.
+    Oversize,
+    /// An answer that the kernel would not send.
+    Unsendable,
+}
+
+impl Refusal {
+    pub(crate) const ALL: [Self; 10] = [
+        Self::Limit,
+        Self::Fork,
+        Self::OwnPort,
+        Self::PortZero,
+        Self::ServicePort,
+        Self::Broadcast,
+        Self::HopLimit,
+        Self::Unnamed,
+        Self::Oversize,
+        Self::Unsendable,
+    ];
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Limit => "limit",
+            Self::Fork => "fork",
+            Self::OwnPort => "own-port",
+            Self::PortZero => "port-zero",
+            Self::ServicePort => "service-port",
+            Self::Broadcast => "broadcast",
+            Self::HopLimit => "hop-limit",
+            Self::Unnamed => "unnamed",
+            Self::Oversize => "oversize",
+            Self::Unsendable => "unsendable",
+        })
+    }
+}
