@@ -61,7 +61,10 @@ impl Context {
         grace: Duration,
     ) -> Result<Self, Error> {
         let cannot = |what| move |cause| Error::os(what, cause);
+        // Later it would look like a shortage that passes, and clients would wait for nothing.
+        sys::fork::require_single_thread().map_err(cannot("cannot serve from this process"))?;
         let blocked = Blocked::all();
+        sys::signal::become_master();
         sys::signal::ignore_sigchld().map_err(cannot("cannot ignore SIGCHLD"))?;
         let signals = Signals::new()?;
         // It lives as long as the process: signal handlers look into it.

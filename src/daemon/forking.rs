@@ -106,15 +106,22 @@ impl Forking {
         [self.rest_until.filter(|&then| then > cx.now), retry].into_iter().flatten().min()
     }
 
-    /// There may be clients, or time has passed.
-    pub(super) fn on_turn(&mut self, cx: &mut Context, readable: bool) {
+    /// Time has passed.
+    pub(super) fn on_turn(&mut self, cx: &mut Context) {
         if self.held.is_some() {
             self.try_held(cx);
         }
-        if !readable || !self.wants_clients(cx) {
+        if cx.draining {
+            // at a stop the backlog is looked into until it is empty
+            self.take_clients(cx);
+        }
+    }
+
+    /// There may be clients.
+    pub(super) fn take_clients(&mut self, cx: &mut Context) {
+        if !self.wants_clients(cx) {
             return;
         }
-        self.rest_until = None;
         for _ in 0..PER_TURN {
             let next = match self.batch {
                 None => self.take_connection(cx),
@@ -140,7 +147,9 @@ impl Forking {
         let Some(slot) = cx.board.take(self.number, false, cx.now) else { return self.at_limit(cx) };
         match self.listener.accept(&self.listener) {
             Ok((connection, peer)) => {
-                if std::mem::take(&mut self.starved) {
+                // no write where there is nothing to change: after a fork it would copy a page
+                if self.starved {
+                    self.starved = false;
                     events::descriptors_back(self.listener.endpoint());
                 }
                 self.give_child(cx, slot, Some(connection), peer)
@@ -155,8 +164,10 @@ impl Forking {
     fn accept_failed(&mut self, cx: &mut Context, error: Errno) -> Next {
         match error {
             Errno::AGAIN => {
-                // at a stop, what was queued has been served now
-                self.closed |= cx.draining;
+                if cx.draining {
+                    // what was queued has been served now
+                    self.closed = true;
+                }
                 Next::Wait
             }
             Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM => {
@@ -265,7 +276,7 @@ impl Forking {
         };
         let (connection_ref, batch) = (&mut connection, &mut self.batch);
         let forked = fork(&cx.blocked, &slot.pid, Watch::Nothing, || {
-            birth::child(&cx.blocked, close, cx.pid);
+            birth::child(close, cx.pid);
             let task = match (connection_ref.take(), batch) {
                 (Some(connection), _) => Task::Connection(connection, peer),
                 (None, Some(batch)) => Task::Datagram(batch),

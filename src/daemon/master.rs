@@ -4,12 +4,12 @@
 //! registry turns each ready descriptor into a typed [`Event`], and [`Master::on_event`] is the
 //! one place where they are handled.
 
-use std::collections::BTreeSet;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use nix::poll::{PollFd, PollFlags};
+use smallvec::SmallVec;
 
 use super::context::Context;
 use super::control::Control;
@@ -36,6 +36,10 @@ const SWEEP_SOON: Duration = Duration::from_millis(100);
 
 /// A bound socket and what its group of the configuration says.
 pub(crate) type Bound = (Listener, Listen);
+
+/// Lists that are short as a rule and lie on the stack: after a fork, a write to the heap would
+/// copy a page of it.
+type Few<T> = SmallVec<[T; 12]>;
 
 /// The master process.
 #[derive(Debug)]
@@ -104,11 +108,11 @@ impl Master {
 
     /// Serves until a signal ends it; calls `on_ready` once, when the first workers are up.
     pub(crate) fn run(&mut self, on_ready: impl FnOnce() -> Result<(), Error>) -> Result<(), Error> {
+        sys::slim::slim_down();
         let mut on_ready = Some(on_ready);
-        let mut ready = BTreeSet::new();
         loop {
             self.cx.now = Instant::now();
-            self.turn(&ready)?;
+            self.turn()?;
             if self.is_over() {
                 break;
             }
@@ -118,9 +122,8 @@ impl Master {
             }
             let events = self.wait()?;
             self.cx.now = Instant::now();
-            ready.clear();
             for event in events {
-                self.on_event(event, &mut ready);
+                self.on_event(event);
             }
         }
         let connections = self
@@ -141,15 +144,12 @@ impl Master {
     }
 
     /// What there is to do between two waits.
-    fn turn(&mut self, readable: &BTreeSet<usize>) -> Result<(), Error> {
+    fn turn(&mut self) -> Result<(), Error> {
         let step = self.phase.tick(self.cx.now);
         self.take_step(step);
         self.look_for_the_dead();
         self.serve_control();
-        for (number, station) in self.stations.iter_mut().enumerate() {
-            station.on_turn(&mut self.cx, readable.contains(&number))?;
-        }
-        Ok(())
+        self.stations.iter_mut().try_for_each(|station| station.on_turn(&mut self.cx))
     }
 
     fn look_for_the_dead(&mut self) {
@@ -196,8 +196,8 @@ impl Master {
     }
 
     /// Waits until a descriptor is ready or the next thing is due.
-    fn wait(&self) -> Result<Vec<Event>, Error> {
-        let (mut fds, mut events) = (Vec::with_capacity(8), Vec::with_capacity(8));
+    fn wait(&self) -> Result<Few<Event>, Error> {
+        let (mut fds, mut events) = (Few::new(), Few::new());
         self.watch(|fd, flags, event| {
             fds.push(PollFd::new(fd, flags));
             events.push(event);
@@ -258,7 +258,7 @@ impl Master {
         next.map(|then| then.saturating_duration_since(Instant::now()))
     }
 
-    fn on_event(&mut self, event: Event, readable: &mut BTreeSet<usize>) {
+    fn on_event(&mut self, event: Event) {
         match event {
             Event::Signal => {
                 let orders = self.cx.signals.as_mut().map(Signals::take).unwrap_or_default();
@@ -272,7 +272,11 @@ impl Master {
             }
             // served below, all of them
             Event::ControlRequest => {}
-            Event::Clients(number) => _ = readable.insert(number),
+            Event::Clients(number) => {
+                if let Station::Forking(forking) = &mut self.stations[number] {
+                    forking.take_clients(&mut self.cx);
+                }
+            }
             Event::Death(number, slot) => {
                 if let Station::Pooling(pooling) = &mut self.stations[number] {
                     pooling.bury(&mut self.cx, slot);

@@ -201,7 +201,7 @@ impl Pooling {
         };
         let (blocked, parent, signals) = (&cx.blocked, cx.pid, &mut cx.signals);
         let child = fork(blocked, &slot.pid, Watch::Descriptor, || {
-            let gate = birth::worker(blocked, close, parent, signals.take(), work.listener);
+            let gate = birth::worker(close, parent, signals.take(), work.listener);
             let cause = match gate {
                 Ok(gate) => {
                     catch_unwind(AssertUnwindSafe(|| run(&work, gate, limit))).unwrap_or(Cause::Panicked)

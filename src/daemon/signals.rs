@@ -6,11 +6,13 @@
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 use std::os::unix::net::UnixStream;
 
+use signal_hook::SigId;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGTTIN, SIGTTOU, SIGUSR1, SIGUSR2};
 use signal_hook::iterator::backend::SignalDelivery;
 use signal_hook::iterator::exfiltrator::SignalOnly;
 
 use crate::Error;
+use crate::sys::signal::{have_children_die, undo};
 
 /// What a signal asks of the master.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -52,6 +54,8 @@ impl Order {
 pub(super) struct Signals {
     delivery: SignalDelivery<UnixStream, SignalOnly>,
     write_end: RawFd,
+    /// The action that ends a child at SIGTERM.
+    child_dies: SigId,
 }
 
 impl Signals {
@@ -60,14 +64,22 @@ impl Signals {
         let cannot = |cause| Error::os("cannot install the signal handlers", cause);
         let (read_end, write_end) = UnixStream::pair().map_err(cannot)?;
         let raw = write_end.as_raw_fd();
+        // first, so that in a child nothing comes before it
+        let child_dies = have_children_die().map_err(cannot)?;
         let signals = [SIGTERM, SIGINT, SIGQUIT, SIGHUP, SIGUSR1, SIGUSR2, SIGTTIN, SIGTTOU];
         let delivery = SignalDelivery::with_pipe(read_end, write_end, SignalOnly, signals).map_err(cannot)?;
-        Ok(Self { delivery, write_end: raw })
+        Ok(Self { delivery, write_end: raw, child_dies })
     }
 
     /// The orders that have come.
     pub(super) fn take(&mut self) -> Vec<Order> {
         self.delivery.pending().filter_map(Order::of).collect()
+    }
+
+    /// In a worker: SIGTERM does not kill it, and no signal to it wakes the master.
+    pub(super) fn leave_to_worker(self) {
+        undo(self.child_dies);
+        // dropping the delivery unregisters its actions and closes both ends of the pipe
     }
 
     /// Both ends, to be closed in children.

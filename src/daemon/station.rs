@@ -50,11 +50,10 @@ impl Station {
     }
 
     /// Does what there is to do, now that the loop has turned.
-    pub(super) fn on_turn(&mut self, cx: &mut Context, readable: bool) -> Result<(), Error> {
+    pub(super) fn on_turn(&mut self, cx: &mut Context) -> Result<(), Error> {
         match self {
             Self::Forking(forking) => {
-                // at a stop the backlog is looked into until it is empty
-                forking.on_turn(cx, readable || cx.draining);
+                forking.on_turn(cx);
                 Ok(())
             }
             Self::Pooling(pooling) => pooling.on_turn(cx),

@@ -24,7 +24,7 @@ pub(crate) fn run(work: &Work<'_>, task: Task<'_>) -> Cause {
     match task {
         Task::Connection(socket, peer) => work.connection(socket, peer),
         Task::Datagram(batch) => {
-            work.datagrams(batch, 1, work.service.echoes_datagrams());
+            work.datagrams(batch, 1, work.service.echoes());
             Cause::Done
         }
     }

@@ -33,6 +33,7 @@ impl Work<'_> {
             }
             None => self.service.serve(&mut connection),
         };
+        connection.close();
         match result {
             Ok(()) => {
                 log::debug!(peer:% = peer; "connection closed");

@@ -21,6 +21,7 @@ pub(crate) use cause::Cause;
 pub(crate) use slot::{Slot, State};
 
 use crate::sys;
+use crate::sys::shared::{Arena, bytes_for};
 use crate::sys::wake::Wake;
 use crate::transport::Refusal;
 
@@ -87,10 +88,14 @@ impl Scoreboard {
     /// `ENOMEM` as in mmap(2), or what eventfd(2) says.
     pub(crate) fn new(capacities: &[u32]) -> io::Result<Self> {
         let count: u32 = capacities.iter().sum();
+        let (slots, listeners) = (count as usize, capacities.len());
+        let bytes = bytes_for::<Head>(1) + bytes_for::<Slot>(slots) + bytes_for::<Totals>(listeners);
+        let mut arena = Arena::new(bytes)?;
+        // A child writes to the head and to its slot: side by side, they are one page mostly.
         let board = Self {
-            head: &sys::shared::map::<Head>(1)?[0],
-            totals: sys::shared::map(capacities.len().max(1))?,
-            slots: sys::shared::map(count.max(1) as usize)?,
+            head: &arena.take::<Head>(1)?[0],
+            slots: arena.take(slots)?,
+            totals: arena.take(listeners)?,
             wake: Wake::new()?,
             epoch: Instant::now(),
         };

@@ -1,2 +1,225 @@
+//! The scoreboard without any child: what the master and a child write is called directly.
+
+use std::os::fd::AsFd;
+use std::time::Duration;
+
+use super::*;
+use crate::transport::Traffic;
+
+mod sweep;
+
+fn board(capacities: &[u32]) -> Scoreboard {
+    Scoreboard::new(capacities).unwrap()
+}
+
+/// A child of `listener` is born, with this pid.
+fn birth(board: &Scoreboard, listener: usize, pid: u32) -> u32 {
+    birth_at(board, listener, pid, board.epoch)
+}
+
+fn birth_at(board: &Scoreboard, listener: usize, pid: u32, now: Instant) -> u32 {
+    let index = board.take(listener, false, now).expect("a free slot");
+    board.slot(index).pid.store(pid, Ordering::Relaxed);
+    board.slot(index).set_state(State::Serving);
+    board.born(listener);
+    index
+}
+
+fn collect(board: &Scoreboard) -> Vec<Death> {
+    let mut deaths = Vec::new();
+    board.collect(|_, death| deaths.push(death));
+    deaths
+}
+
+fn slots(deaths: &[Death]) -> Vec<u32> {
+    deaths.iter().map(|death| death.slot).collect()
+}
+
+fn notified(board: &Scoreboard) -> bool {
+    use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+    poll(&mut [PollFd::new(board.wake().as_fd(), PollFlags::POLLIN)], PollTimeout::ZERO).unwrap() == 1
+}
+
 #[test]
-fn placeholder() {}
+fn the_lowest_slots_are_taken_first_up_to_the_limit_of_each_listener() {
+    let board = board(&[3, 2]);
+    let take = |listener| board.take(listener, false, Instant::now());
+    assert_eq!([take(0), take(1), take(0), take(0)], [Some(0), Some(3), Some(1), Some(2)]);
+    assert_eq!(take(0), None);
+    assert_eq!([take(1), take(1)], [Some(4), None]);
+    assert_eq!([0, 2, 3, 4].map(|index| board.slot(index).listener()), [0, 0, 1, 1]);
+}
+
+#[test]
+fn a_slot_that_is_put_back_is_the_next_to_be_taken() {
+    let board = board(&[2]);
+    let totals = board.totals(0);
+    let take = || board.take(0, false, Instant::now());
+    assert_eq!((take(), take()), (Some(0), Some(1)));
+    assert!(!totals.has_room());
+    board.put_back(0);
+    assert!(totals.has_room());
+    assert_eq!(board.slot(0).state(), State::Free);
+    assert_eq!((take(), take()), (Some(0), None));
+    // neither was a birth or a death
+    assert_eq!(totals.forked.load(Ordering::Relaxed) + totals.deaths().count() as u64, 0);
+}
+
+#[test]
+fn a_listener_without_any_place_has_no_room() {
+    let board = board(&[0, 1]);
+    assert!(!board.totals(0).has_room());
+    assert_eq!(board.take(0, false, Instant::now()), None);
+    assert_eq!(board.take(1, false, Instant::now()), Some(0));
+}
+
+#[test]
+fn a_new_child_finds_nothing_of_the_one_before() {
+    let board = board(&[1]);
+    let index = birth(&board, 0, 41);
+    let slot = board.slot(index);
+    slot.set_peer(crate::transport::Peer::Unix { pid: 1, uid: 2 });
+    Traffic::add(&slot.traffic.bytes_in, 5);
+    board.announce(index, Cause::Panicked);
+    collect(&board);
+    let later = board.epoch + Duration::from_millis(250);
+    assert_eq!(board.take(0, true, later), Some(index));
+    assert_eq!((slot.pid(), slot.recorded(), slot.started_ms()), (0, None, 250));
+    assert_eq!((slot.peer(), slot.state()), (crate::transport::Peer::None, State::Starting));
+    assert_eq!(slot.traffic.bytes_in.load(Ordering::Relaxed), 0);
+    assert!(slot.is_watched());
+}
+
+#[test]
+fn the_last_to_announce_its_end_is_the_first_to_be_buried() {
+    let board = board(&[2, 2]);
+    let children = [(0, 10), (1, 11), (0, 12)].map(|(listener, pid)| birth(&board, listener, pid));
+    assert_eq!(children, [0, 2, 1]);
+    assert!(!board.has_dead());
+    for (index, cause) in children.into_iter().zip([Cause::Done, Cause::Failed, Cause::Panicked]) {
+        board.announce(index, cause);
+    }
+    assert!(board.has_dead());
+    let death = |slot, listener, cause| Death { slot, listener, cause };
+    assert_eq!(
+        collect(&board),
+        [death(1, 0, Cause::Panicked), death(2, 1, Cause::Failed), death(0, 0, Cause::Done)]
+    );
+    assert!(!board.has_dead());
+    assert_eq!(collect(&board), []);
+    assert_eq!(board.taken().count(), 0);
+}
+
+#[test]
+fn a_dead_child_s_counters_live_on_in_the_totals() {
+    let board = board(&[4, 1]);
+    for (pid, bytes) in [(10, 100), (11, 20), (12, 3)] {
+        let slot = board.slot(birth(&board, 0, pid));
+        Traffic::add(&slot.traffic.connections, 1);
+        Traffic::add(&slot.traffic.bytes_in, bytes);
+        Traffic::add(&slot.traffic.bytes_out, bytes * 2);
+    }
+    birth(&board, 1, 13);
+    board.announce(0, Cause::Done);
+    board.announce(2, Cause::Done);
+    collect(&board);
+    board.bury(1, Cause::Signal(libc::SIGSEGV as u8));
+    let totals = board.totals(0);
+    let sum = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+    assert_eq!([&totals.connections, &totals.bytes_in, &totals.bytes_out].map(sum), [3, 123, 246]);
+    assert_eq!((totals.alive.load(Ordering::Relaxed), totals.peak.load(Ordering::Relaxed)), (0, 3));
+    assert_eq!(sum(&totals.forked), 3);
+    let deaths: Vec<_> = totals.deaths().map(|(cause, n)| format!("{cause}={n}")).collect();
+    assert_eq!(deaths, ["done=2", "SIGSEGV=1"]);
+    assert_eq!(board.totals(1).alive.load(Ordering::Relaxed), 1);
+}
+
+#[test]
+fn the_peak_is_of_those_alive_at_once() {
+    let board = board(&[8]);
+    for pid in 0..5 {
+        let index = birth(&board, 0, pid + 10);
+        birth(&board, 0, pid + 20);
+        board.bury(index, Cause::Done);
+        board.bury(index + 1, Cause::Done);
+    }
+    let totals = board.totals(0);
+    assert_eq!((totals.peak.load(Ordering::Relaxed), totals.forked.load(Ordering::Relaxed)), (2, 10));
+}
+
+#[test]
+fn the_first_record_of_an_end_stays() {
+    let board = board(&[1]);
+    let index = birth(&board, 0, 10);
+    board.slot(index).record(Cause::Signal(libc::SIGABRT as u8));
+    board.announce(index, Cause::Done);
+    assert_eq!(collect(&board)[0].cause, Cause::Signal(libc::SIGABRT as u8));
+}
+
+#[test]
+fn only_a_master_that_waits_is_woken() {
+    let board = board(&[2]);
+    board.announce(birth(&board, 0, 10), Cause::Done);
+    assert!(!notified(&board));
+    board.set_waiting(true);
+    board.announce(birth(&board, 0, 11), Cause::Done);
+    assert!(notified(&board));
+    board.wake().drain();
+    assert!(!notified(&board));
+    board.set_waiting(false);
+    assert_eq!(slots(&collect(&board)), [1, 0]);
+    board.announce(birth(&board, 0, 12), Cause::Done);
+    assert!(!notified(&board));
+}
+
+#[test]
+fn a_crash_is_recorded_by_pid_alone() {
+    let board = board(&[4]);
+    let signal = libc::SIGSEGV as u8;
+    let first = birth(&board, 0, 10);
+    let second = birth(&board, 0, 11);
+    let watched = board.take(0, true, board.epoch).unwrap();
+    board.slot(watched).pid.store(12, Ordering::Relaxed);
+    board.record_crash(99, signal);
+    assert!(!board.has_dead() && !notified(&board));
+    board.record_crash(11, signal);
+    assert!(notified(&board), "a crash wakes the master in any case");
+    let death = Death { slot: second, listener: 0, cause: Cause::Signal(signal) };
+    assert_eq!(collect(&board), [death]);
+    // the worker's descriptor will tell the master
+    board.record_crash(12, signal);
+    assert_eq!(board.slot(watched).recorded(), Some(Cause::Signal(signal)));
+    assert!(!board.has_dead());
+    // a second crash while it dies does not put it on the stack twice
+    board.record_crash(10, signal);
+    board.record_crash(10, libc::SIGABRT as u8);
+    assert_eq!(collect(&board), [Death { slot: first, listener: 0, cause: Cause::Signal(signal) }]);
+    // the slot is free now: a process that has its pid is none of ours
+    board.record_crash(10, signal);
+    assert!(!board.has_dead());
+}
+
+#[test]
+fn refusals_are_counted_by_cause_and_listener() {
+    let board = board(&[1, 1]);
+    board.refuse(1, Refusal::HopLimit);
+    board.refuse(1, Refusal::HopLimit);
+    board.refuse(1, Refusal::Limit);
+    let shown =
+        |listener| board.totals(listener).refused().map(|(why, n)| format!("{why}={n}")).collect::<Vec<_>>();
+    assert_eq!(shown(1), ["limit=1", "hop-limit=2"]);
+    assert_eq!(shown(0), [""; 0]);
+}
+
+#[test]
+fn an_elastic_pool_s_worker_tells_when_too_few_are_idle() {
+    let board = board(&[4]);
+    let totals = board.totals(0);
+    assert!(!totals.is_elastic());
+    totals.wanted_idle.store(1, Ordering::Relaxed);
+    assert!(totals.is_elastic());
+    (0..3).for_each(|_| totals.one_more_idle());
+    assert_eq!([(); 4].map(|()| totals.one_fewer_idle()), [false, false, true, true]);
+    // a count that went wrong stays at none
+    assert_eq!(totals.idle.load(Ordering::Relaxed), 0);
+}

@@ -3,20 +3,18 @@
 use std::io::{self, Write};
 
 use super::{Protocol, Reply};
-use crate::transport::{Connection, empty_buffer};
+use crate::sys::buffer::Buffer;
+use crate::transport::Connection;
 
 /// Reads, asks, writes, until one side ends.
 ///
 /// Each reply is written out before more is read: that is all the back-pressure there is.
 pub(super) fn drive(protocol: &mut dyn Protocol, connection: &mut Connection<'_>) -> io::Result<()> {
-    if protocol.echoes() {
-        return connection.echo();
-    }
     let peer = connection.peer();
     if dispose(protocol.connected(peer), connection)? == Next::End {
         return Ok(());
     }
-    let mut buffer = empty_buffer();
+    let mut buffer = Buffer::new();
     loop {
         let chunk = connection.chunk(&mut buffer)?;
         if chunk.is_empty() || dispose(protocol.received(chunk), connection)? == Next::End {

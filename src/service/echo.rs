@@ -16,7 +16,7 @@ impl Protocol for Echo {
         Reply::Send(input)
     }
 
-    fn echoes(&self) -> bool {
+    fn echoes() -> bool {
         true
     }
 }

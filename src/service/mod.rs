@@ -51,6 +51,8 @@ pub struct Service {
 
 #[derive(Clone)]
 enum Maker {
+    /// Known from the type, so that nothing need be made or called for it.
+    Echo,
     Protocol(Rc<dyn Fn() -> Box<dyn Protocol>>),
     Handler(Rc<dyn Fn() -> Box<dyn Handler>>),
 }
@@ -61,7 +63,9 @@ pub(crate) type SendAnswer<'a> = dyn FnMut(&[u8]) -> io::Result<()> + 'a;
 impl Service {
     /// A service whose connections are each served by a [`Protocol`] of their own.
     pub fn protocol<P: Protocol + 'static>(name: &'static str, make: impl Fn() -> P + 'static) -> Self {
-        Self { name, maker: Maker::Protocol(Rc::new(move || Box::new(make()))) }
+        let maker =
+            if P::echoes() { Maker::Echo } else { Maker::Protocol(Rc::new(move || Box::new(make()))) };
+        Self { name, maker }
     }
 
     /// A service whose connections are each served by a [`Handler`] of their own.
@@ -78,17 +82,15 @@ impl Service {
     /// Serves a stream until it ends, one way or another.
     pub(crate) fn serve(&self, connection: &mut Connection<'_>) -> io::Result<()> {
         match &self.maker {
+            Maker::Echo => connection.echo(),
             Maker::Protocol(make) => driven::drive(&mut *make(), connection),
             Maker::Handler(make) => handler::run(&mut *make(), connection),
         }
     }
 
-    /// Whether each datagram goes back as it came, so that nobody need be asked.
-    pub(crate) fn echoes_datagrams(&self) -> bool {
-        match &self.maker {
-            Maker::Protocol(make) => make().echoes(),
-            Maker::Handler(_) => false,
-        }
+    /// Whether all goes back as it came, so that nobody need be asked.
+    pub(crate) fn echoes(&self) -> bool {
+        matches!(self.maker, Maker::Echo)
     }
 
     /// Calls `send` with the answer to a datagram, if there is one.
@@ -100,6 +102,7 @@ impl Service {
         send: &mut SendAnswer<'_>,
     ) -> io::Result<()> {
         match &self.maker {
+            Maker::Echo => send(payload),
             Maker::Protocol(make) => match make().datagram(payload) {
                 Reply::Wait => Ok(()),
                 Reply::Send(answer) | Reply::Finish(answer) => send(answer),

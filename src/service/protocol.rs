@@ -41,12 +41,11 @@ pub trait Protocol {
 
     /// Says that every reply is the input itself, always.
     ///
-    /// forkd then leaves the bytes in the kernel where it can, and neither [`received`] nor
-    /// [`datagram`] need be called.
-    ///
-    /// [`received`]: Protocol::received
-    /// [`datagram`]: Protocol::datagram
-    fn echoes(&self) -> bool {
+    /// forkd then leaves the bytes in the kernel where it can, and no other method is called.
+    fn echoes() -> bool
+    where
+        Self: Sized,
+    {
         false
     }
 }

@@ -2,7 +2,7 @@
 
 use std::io;
 use std::mem::MaybeUninit;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, IntoRawFd, OwnedFd, RawFd};
 
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 
@@ -32,6 +32,13 @@ pub(crate) fn read(fd: impl AsFd, buffer: &mut [MaybeUninit<u8>]) -> io::Result<
     let n = rustix::io::retry_on_intr(|| rustix::io::read(&fd, &mut *buffer).map(|(bytes, _)| bytes.len()))?;
     // SAFETY: read(2) wrote the first `n` bytes.
     Ok(unsafe { buffer[..n].assume_init_ref() })
+}
+
+/// Closes a descriptor. What `OwnedFd` does when dropped, without libc (see `raw`).
+pub(crate) fn close(fd: OwnedFd) {
+    let fd = fd.into_raw_fd();
+    // SAFETY: `into_raw_fd` gave up ownership, so the number is closed once, here.
+    unsafe { rustix::io::close(fd) };
 }
 
 /// Sets or clears `O_NONBLOCK`, which all descriptors of the same open file description share.
@@ -82,8 +89,9 @@ fn close_range(first: RawFd, last: RawFd) {
     if !super::portable() {
         // SAFETY: the numbers are of descriptors that this process image never uses again (see
         // `close_in_child`).
-        let done = unsafe { libc::syscall(libc::SYS_close_range, first, last, 0) };
-        if done == 0 {
+        let done =
+            unsafe { super::raw::syscall4(libc::SYS_close_range, first as usize, last as usize, 0, 0) };
+        if done.is_ok() {
             return;
         }
     }

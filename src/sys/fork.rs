@@ -64,6 +64,9 @@ fn run(child: impl FnOnce() -> u8) -> ! {
 
 /// Ends this process at once, without running what the parent registered with `atexit`.
 pub(crate) fn exit(status: u8) -> ! {
+    #[cfg(target_os = "linux")]
+    // SAFETY: exit_group(2) has no preconditions, and does not return.
+    let _ = unsafe { super::raw::syscall4(libc::SYS_exit_group, status.into(), 0, 0, 0) };
     // SAFETY: _exit(2) has no preconditions.
     unsafe { libc::_exit(i32::from(status)) }
 }
@@ -97,7 +100,11 @@ fn portable(pid_cell: &AtomicU32, watch: Watch, child: impl FnOnce() -> u8) -> i
 }
 
 /// Fails unless this process has exactly one thread.
-fn require_single_thread() -> io::Result<()> {
+///
+/// # Errors
+///
+/// `Unsupported`, with a sentence.
+pub(crate) fn require_single_thread() -> io::Result<()> {
     if thread_count_is_one() {
         return Ok(());
     }
@@ -133,8 +140,10 @@ fn thread_count_is_one() -> bool {
 
 #[cfg(target_os = "linux")]
 mod linux {
-    use super::*;
     use std::os::fd::FromRawFd;
+
+    use super::super::raw;
+    use super::*;
 
     /// fork by clone3(2): no atfork handlers, the pid in a cell of ours, and a pidfd that can't
     /// miss the child (pidfd_open after fork may find it gone already).
@@ -156,10 +165,9 @@ mod linux {
         // and no handler runs; libc's own bookkeeping in fork(3) is for atfork handlers (forkd
         // has none) and for a cached thread id that only a multi-threaded process consults.
         let pid = unsafe {
-            libc::syscall(libc::SYS_clone3, &raw mut args, std::mem::size_of::<libc::clone_args>())
+            raw::syscall4(libc::SYS_clone3, (&raw mut args).addr(), size_of::<libc::clone_args>(), 0, 0)
         };
-        match pid {
-            -1 => Err(io::Error::last_os_error()),
+        match pid? {
             0 => run(child),
             pid => Ok(Child {
                 pid: pid as i32,

@@ -3,12 +3,16 @@
 //! Each file is small, safe on the outside, and states at each `unsafe` the fact that makes it
 //! sound. Nothing here knows what forkd does: no policy, no logging, no configuration.
 
+pub(crate) mod buffer;
 pub(crate) mod datagram;
 pub(crate) mod fd;
 pub(crate) mod fork;
 pub(crate) mod pidfd;
+#[cfg(target_os = "linux")]
+mod raw;
 pub(crate) mod shared;
 pub(crate) mod signal;
+pub(crate) mod slim;
 pub(crate) mod wake;
 
 use std::sync::OnceLock;

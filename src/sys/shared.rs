@@ -5,6 +5,8 @@
 
 use std::io;
 use std::num::NonZeroUsize;
+use std::ptr::NonNull;
+use std::sync::atomic::AtomicUsize;
 
 use nix::sys::mman::{MapFlags, ProtFlags, mmap_anonymous};
 
@@ -16,21 +18,61 @@ use nix::sys::mman::{MapFlags, ProtFlags, mmap_anonymous};
 /// processes at once: atomics of fixed layout, no pointers, no references.
 pub(crate) unsafe trait Plain: Sync {}
 
-/// Maps `count` zeroed values that this process and all it forks later have in common.
-///
-/// # Errors
-///
-/// `ENOMEM` as in mmap(2).
-pub(crate) fn map<T: Plain>(count: usize) -> io::Result<&'static [T]> {
-    let too_large = || io::Error::from_raw_os_error(libc::ENOMEM);
-    let bytes = count.checked_mul(size_of::<T>()).and_then(NonZeroUsize::new).ok_or_else(too_large)?;
-    // SAFETY: a new mapping at an address of the kernel's choice disturbs no existing one.
-    let start = unsafe {
-        mmap_anonymous(None, bytes, ProtFlags::PROT_READ | ProtFlags::PROT_WRITE, MapFlags::MAP_SHARED)?
-    };
-    // SAFETY: the mapping is page-aligned, `bytes` long, zeroed, and never unmapped; T is Plain,
-    // so zeroes are a value of it and shared access from several processes is allowed.
-    Ok(unsafe { std::slice::from_raw_parts(start.cast::<T>().as_ptr(), count) })
+/// A region of shared memory that values are taken from, one after the other.
+#[derive(Debug)]
+pub(crate) struct Arena {
+    next: NonNull<u8>,
+    left: usize,
+}
+
+/// The boundary that each taken slice starts at: a cache line.
+const ALIGN: usize = 64;
+
+/// How many bytes of an arena `count` values take.
+pub(crate) const fn bytes_for<T>(count: usize) -> usize {
+    count.saturating_mul(size_of::<T>()).saturating_add(ALIGN)
+}
+
+impl Arena {
+    /// Maps zeroed memory that this process and all it forks later have in common.
+    ///
+    /// # Errors
+    ///
+    /// `ENOMEM` as in mmap(2).
+    pub(crate) fn new(bytes: usize) -> io::Result<Self> {
+        let length = NonZeroUsize::new(bytes).ok_or_else(|| io::Error::from_raw_os_error(libc::ENOMEM))?;
+        let access = ProtFlags::PROT_READ | ProtFlags::PROT_WRITE;
+        // SAFETY: without MAP_FIXED a new mapping disturbs no existing one; the address is a wish.
+        let start = unsafe { mmap_anonymous(beside_our_data(), length, access, MapFlags::MAP_SHARED)? };
+        Ok(Self { next: start.cast(), left: bytes })
+    }
+
+    /// Takes `count` zeroed values; they are never given back.
+    ///
+    /// # Errors
+    ///
+    /// `ENOMEM` if the arena was made too small.
+    pub(crate) fn take<T: Plain>(&mut self, count: usize) -> io::Result<&'static [T]> {
+        const { assert!(align_of::<T>() <= ALIGN) };
+        let skip = self.next.align_offset(ALIGN);
+        let bytes = count.saturating_mul(size_of::<T>());
+        self.left = self.left.checked_sub(skip.saturating_add(bytes)).ok_or(io::ErrorKind::OutOfMemory)?;
+        // SAFETY: `skip + bytes` were left in the mapping, which is zeroed and never unmapped; T is
+        // Plain, so zeroes are a value of it and shared access from several processes is allowed.
+        unsafe {
+            let start = self.next.add(skip);
+            self.next = start.add(bytes);
+            Ok(std::slice::from_raw_parts(start.cast::<T>().as_ptr(), count))
+        }
+    }
+}
+
+/// An address soon after the program's own data, of which there is less than a step. Near it the mapping shares their page tables,
+/// which the kernel makes anew for each child (2 µs).
+fn beside_our_data() -> Option<NonZeroUsize> {
+    static DATA: AtomicUsize = AtomicUsize::new(0);
+    const STEP: usize = 0x4_0000;
+    NonZeroUsize::new(((&raw const DATA).addr() / STEP + 2) * STEP)
 }
 
 /// Marks types as [`Plain`]; each must be `repr(C)` and consist of atomic integers.

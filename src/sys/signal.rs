@@ -1,8 +1,9 @@
-//! Masks, and the two handlers that children inherit.
+//! Masks, and the handlers that children inherit.
 //!
-//! The master keeps all signals blocked except while it waits in `ppoll`, so nothing interrupts
-//! it half-way and a fork needs no masking of its own. Both handlers below are installed once in
-//! the master: dispositions are inherited, so they cost a child nothing.
+//! The master keeps most signals blocked except while it waits in `ppoll`, and a child keeps them
+//! blocked for good. The others, by which a child dies, have handlers that are right in either
+//! process, from the first instruction on; all are installed once, in the master, and inherited.
+//! So a fork needs no masking, and a child no system call to set up its signals.
 
 use std::io;
 use std::ptr;
@@ -16,6 +17,7 @@ use nix::poll::PollTimeout;
 use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, SigmaskHow, Signal, sigaction, sigprocmask};
 #[cfg(any(target_os = "linux", target_os = "freebsd"))]
 use nix::sys::time::TimeSpec;
+use signal_hook::SigId;
 
 /// Proof that this thread's signals are blocked; the mask is restored when it goes.
 #[derive(Debug)]
@@ -24,11 +26,11 @@ pub(crate) struct Blocked {
 }
 
 impl Blocked {
-    /// Blocks every signal but those of a crash, which would go unrecorded if blocked.
+    /// Blocks every signal but those that are handled right in either process.
     pub(crate) fn all() -> Self {
         let mut before = SigSet::empty();
         let mut blocked = SigSet::all();
-        CRASHES.into_iter().for_each(|signal| blocked.remove(signal));
+        CRASHES.into_iter().chain(DEADLY).chain([ORPHANED]).for_each(|signal| blocked.remove(signal));
         // sigprocmask(2) fails only for an unknown `how`.
         let _ = sigprocmask(SigmaskHow::SIG_SETMASK, Some(&blocked), Some(&mut before));
         Self { before }
@@ -55,11 +57,6 @@ impl Blocked {
             Err(Errno::EINTR) => Ok(()),
             Err(errno) => Err(errno.into()),
         }
-    }
-
-    /// In a child: unblocks just these, and leaves the rest blocked for good.
-    pub(crate) fn unblock_in_child(&self, signals: &SigSet) {
-        let _ = sigprocmask(SigmaskHow::SIG_UNBLOCK, Some(signals), None);
     }
 }
 
@@ -99,6 +96,60 @@ const CRASHES: [Signal; 7] = [
     Signal::SIGTRAP,
 ];
 
+/// The signals that end a child, and ask the master to stop.
+const DEADLY: [Signal; 2] = [Signal::SIGTERM, Signal::SIGQUIT];
+
+/// The process whose children the handlers below tell from itself.
+static MASTER: AtomicU32 = AtomicU32::new(0);
+
+/// Makes the calling process the master, as far as the handlers of this module are concerned.
+pub(crate) fn become_master() {
+    MASTER.store(std::process::id(), Ordering::Relaxed);
+}
+
+fn is_master() -> bool {
+    std::process::id() == MASTER.load(Ordering::Relaxed)
+}
+
+/// Has children die by SIGTERM and SIGQUIT, after a word to the recorder; in the master nothing
+/// happens. Returns what [`undo`] takes to end that for SIGTERM.
+///
+/// Must come before whatever the master itself does at these signals: in a child it is the first
+/// action, and the last.
+pub(crate) fn have_children_die() -> io::Result<SigId> {
+    let [term, quit] = DEADLY.map(|signal| {
+        let action = move || {
+            if !is_master() {
+                record(signal as i32);
+                die(signal as i32);
+            }
+        };
+        // SAFETY: the action reads atomics, calls the recorder, which is async-signal-safe by its
+        // contract, and makes async-signal-safe calls.
+        unsafe { signal_hook::low_level::register(signal as i32, action) }
+    });
+    quit?;
+    term
+}
+
+/// In a worker: SIGTERM shall not kill it.
+pub(crate) fn undo(id: SigId) {
+    signal_hook::low_level::unregister(id);
+}
+
+/// Ends this process by `signal`, from within a handler in which it is blocked.
+fn die(signal: i32) {
+    // SAFETY: signal(3), raise(3) and sigprocmask(2) are async-signal-safe; `set` is a local.
+    unsafe {
+        libc::signal(signal, libc::SIG_DFL);
+        libc::raise(signal);
+        let mut set = std::mem::zeroed();
+        libc::sigemptyset(&raw mut set);
+        libc::sigaddset(&raw mut set, signal);
+        libc::sigprocmask(libc::SIG_UNBLOCK, &raw const set, std::ptr::null_mut());
+    }
+}
+
 /// Has `recorder` called with the signal's number before a process of ours dies by one of
 /// [`CRASHES`].
 ///
@@ -108,8 +159,7 @@ pub(crate) fn record_crashes(recorder: &'static Recorder) -> io::Result<()> {
     CRASHES.into_iter().try_for_each(die_by)
 }
 
-/// Has this process die by `signal`, after a word to the recorder.
-pub(crate) fn die_by(signal: Signal) -> io::Result<()> {
+fn die_by(signal: Signal) -> io::Result<()> {
     // RESETHAND: the raise below finds the default action. NODEFER: it is not held back.
     // ONSTACK: a stack overflow is recorded too, on the stack that std gives the main thread.
     set(
@@ -120,21 +170,25 @@ pub(crate) fn die_by(signal: Signal) -> io::Result<()> {
 }
 
 extern "C" fn record_and_die(signal: i32) {
+    record(signal);
+    // SAFETY: raise(3) is async-signal-safe.
+    unsafe { libc::raise(signal) };
+}
+
+fn record(signal: i32) {
     let recorder = RECORDER.load(Ordering::Acquire);
     if !recorder.is_null() {
         // SAFETY: set only by `record_crashes`, to a box that is never freed.
         let recorder = unsafe { *recorder };
         recorder(signal as u8);
     }
-    // SAFETY: raise(3) is async-signal-safe.
-    unsafe { libc::raise(signal) };
 }
 
 /// How many seconds an orphan may go on.
 static ORPHAN_SECONDS: AtomicU32 = AtomicU32::new(0);
 
 /// The signal by which a child hears of its parent's death.
-pub(crate) const ORPHANED: Signal = Signal::SIGALRM;
+const ORPHANED: Signal = Signal::SIGALRM;
 
 /// Has SIGALRM give a child `grace` (rounded up to seconds) to finish, and then end it.
 ///
@@ -143,10 +197,19 @@ pub(crate) const ORPHANED: Signal = Signal::SIGALRM;
 pub(crate) fn prepare_orphan_deadline(grace: Duration) -> io::Result<()> {
     let seconds = grace.as_secs() + u64::from(grace.subsec_nanos() > 0);
     ORPHAN_SECONDS.store(u32::try_from(seconds).unwrap_or(u32::MAX), Ordering::Relaxed);
+    set_orphaned()
+}
+
+fn set_orphaned() -> io::Result<()> {
     set(ORPHANED, SigHandler::Handler(on_orphaned), SaFlags::SA_RESETHAND | SaFlags::SA_RESTART)
 }
 
 extern "C" fn on_orphaned(_: i32) {
+    if is_master() {
+        // sent by hand: the master has its own ways to end
+        let _ = set_orphaned();
+        return;
+    }
     match ORPHAN_SECONDS.load(Ordering::Relaxed) {
         // SAFETY: _exit(2) is async-signal-safe.
         0 => unsafe { libc::_exit(0) },

@@ -4,17 +4,13 @@
 //! as in socketserver's `DatagramRequestHandler`. All bytes are counted on their way.
 
 use std::io::{self, Read, Write};
-use std::mem::MaybeUninit;
 use std::os::fd::OwnedFd;
 use std::time::Duration;
 
 use super::pump::Pump;
 use super::{Peer, Traffic};
 use crate::sys;
-
-/// What is read at once. Small enough that an idle child touches one page of it, and large enough
-/// that the switch to splice(2) comes early for a bulk sender.
-const CHUNK: usize = 16 * 1024;
+use crate::sys::buffer::{Buffer, CHUNK};
 
 /// A connection, or a datagram, together with who is at the other end.
 ///
@@ -78,6 +74,13 @@ impl<'a> Connection<'a> {
         }
     }
 
+    /// Closes the connection.
+    pub(crate) fn close(self) {
+        if let Medium::Stream(socket) = self.medium {
+            sys::fd::close(socket);
+        }
+    }
+
     /// Has reads and writes fail that wait for longer than `limit`.
     pub(crate) fn set_idle_timeout(&self, limit: Duration) -> io::Result<()> {
         use rustix::net::sockopt::{Timeout, set_socket_timeout};
@@ -99,7 +102,7 @@ impl<'a> Connection<'a> {
         match &mut self.medium {
             Medium::Datagram { unread, .. } => Ok(std::mem::take(unread)),
             Medium::Stream(socket) => {
-                let chunk = sys::fd::read(socket, buffer)?;
+                let chunk = sys::fd::read(socket, &mut **buffer)?;
                 Traffic::add(&self.traffic.bytes_in, chunk.len() as u64);
                 Ok(chunk)
             }
@@ -111,7 +114,7 @@ impl<'a> Connection<'a> {
     /// Bytes are read and written while they come in small pieces. After two full chunks in a row
     /// they go from socket to socket inside the kernel (splice(2)), until a short one comes.
     pub(crate) fn echo(&mut self) -> io::Result<()> {
-        let mut buffer = empty_buffer();
+        let mut buffer = Buffer::new();
         let mut pump = Pump::default();
         let mut full_chunks = 0;
         loop {
@@ -129,13 +132,6 @@ impl<'a> Connection<'a> {
             }
         }
     }
-}
-
-/// What is read at once; see [`CHUNK`].
-pub(crate) type Buffer = [MaybeUninit<u8>; CHUNK];
-
-pub(crate) const fn empty_buffer() -> Buffer {
-    [const { MaybeUninit::uninit() }; CHUNK]
 }
 
 impl Read for Connection<'_> {

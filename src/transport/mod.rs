@@ -14,7 +14,6 @@ pub mod resolve;
 mod traffic;
 
 pub use connection::Connection;
-pub(crate) use connection::empty_buffer;
 pub use endpoint::{Endpoint, ParseEndpointError};
 pub(crate) use listener::Listener;
 pub use peer::Peer;

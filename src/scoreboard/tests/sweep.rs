@@ -1,0 +1,128 @@
+//! Those that die without a word, and many that die at once.
+
+use std::collections::BTreeSet;
+use std::sync::Barrier;
+use std::sync::atomic::AtomicBool;
+use std::thread;
+
+use super::*;
+
+const KILLED: Cause = Cause::Signal(libc::SIGKILL as u8);
+
+fn sweep(board: &Scoreboard, is_child: impl Fn(u32) -> bool) -> Vec<(u32, Cause)> {
+    let mut deaths = Vec::new();
+    board.sweep(is_child, |_, death| deaths.push((death.slot, death.cause)));
+    deaths
+}
+
+#[test]
+fn a_sweep_finds_those_that_died_without_a_word() {
+    let board = board(&[4]);
+    (10..14).for_each(|pid| _ = birth(&board, 0, pid));
+    board.announce(2, Cause::Done);
+    // it was killed between its record and its place on the stack
+    board.slot(3).record(Cause::Failed);
+    board.slot(3).set_state(State::Ended);
+    assert_eq!(sweep(&board, |pid| pid == 10), [(2, Cause::Done), (1, KILLED), (3, Cause::Failed)]);
+    assert_eq!(sweep(&board, |pid| pid == 10), []);
+    assert_eq!(board.taken().map(|(index, _)| index).collect::<Vec<_>>(), [0]);
+    assert_eq!(board.totals(0).alive.load(Ordering::Relaxed), 1);
+    // all of it is there to be taken again
+    assert_eq!((0..4).filter(|_| board.take(0, false, board.epoch).is_some()).count(), 3);
+}
+
+#[test]
+fn of_two_slots_with_one_pid_the_older_is_dead() {
+    let at = |board: &Scoreboard, ms| board.epoch + Duration::from_millis(ms);
+    for (older, newer) in [(0, 1), (1, 0)] {
+        let board = board(&[3]);
+        let mut ages = [0, 0];
+        ages[newer] = 500;
+        ages.into_iter().for_each(|ms| _ = birth_at(&board, 0, 10, at(&board, ms)));
+        let third = birth_at(&board, 0, 11, at(&board, 100));
+        assert_eq!(sweep(&board, |_| true), [(older as u32, KILLED)]);
+        let left: Vec<u32> = board.taken().map(|(index, _)| index).collect();
+        assert_eq!(left, [newer as u32, third]);
+        // a dead newer one goes too
+        let mut gone = sweep(&board, |pid| pid == 11);
+        gone.sort_unstable_by_key(|death| death.0);
+        assert_eq!(gone, [(newer as u32, KILLED)]);
+    }
+    let board = board(&[3]);
+    [300, 100, 200].into_iter().for_each(|ms| _ = birth_at(&board, 0, 10, at(&board, ms)));
+    let gone: BTreeSet<u32> = sweep(&board, |_| true).into_iter().map(|death| death.0).collect();
+    assert_eq!(gone, BTreeSet::from([1, 2]), "of three, two are dead");
+}
+
+#[test]
+fn an_announcement_in_the_middle_of_a_sweep_is_not_lost() {
+    let board = board(&[3]);
+    (10..13).for_each(|pid| _ = birth(&board, 0, pid));
+    let announced = AtomicBool::new(false);
+    let is_child = |pid| {
+        if !announced.swap(true, Ordering::Relaxed) {
+            // as the children do, while the master looks at the first of them
+            board.announce(0, Cause::Panicked);
+            board.announce(1, Cause::Done);
+        }
+        pid == 12
+    };
+    // each has its own cause, and none is buried twice as "killed without a word"
+    assert_eq!(sweep(&board, is_child), [(1, Cause::Done), (0, Cause::Panicked)]);
+    assert_eq!(board.totals(0).alive.load(Ordering::Relaxed), 1);
+    assert!(!board.has_dead());
+}
+
+#[test]
+fn a_sweep_leaves_watched_ones_alone() {
+    let board = board(&[2]);
+    let watched = board.take(0, true, board.epoch).unwrap();
+    board.slot(watched).pid.store(10, Ordering::Relaxed);
+    board.born(0);
+    let unwatched = birth(&board, 0, 10);
+    assert_eq!(sweep(&board, |_| false), [(unwatched, KILLED)]);
+    assert_eq!(board.slot(watched).state(), State::Starting);
+    assert_eq!(board.totals(0).alive.load(Ordering::Relaxed), 1);
+}
+
+#[test]
+fn every_announcement_of_many_at_once_is_buried_exactly_once() {
+    const THREADS: u32 = 4;
+    const EACH: u32 = 500;
+    let board = board(&[THREADS * EACH]);
+    (0..THREADS * EACH).for_each(|i| _ = birth(&board, 0, i + 1));
+    let start = Barrier::new(THREADS as usize + 1);
+    let mut buried = vec![0_u32; (THREADS * EACH) as usize];
+    thread::scope(|scope| {
+        for number in 0..THREADS {
+            let (board, start) = (&board, &start);
+            scope.spawn(move || {
+                start.wait();
+                for index in (number..THREADS * EACH).step_by(THREADS as usize) {
+                    Traffic::add(&board.slot(index).traffic.connections, 1);
+                    board.announce(index, if index.is_multiple_of(2) { Cause::Done } else { Cause::Failed });
+                }
+            });
+        }
+        start.wait();
+        let until = Instant::now() + Duration::from_secs(20);
+        let (mut count, mut turn) = (0, 0_u32);
+        while count < THREADS * EACH && Instant::now() < until {
+            turn += 1;
+            let on = |_: &Slot, death: Death| {
+                buried[death.slot as usize] += 1;
+                count += 1;
+                let expected = if death.slot.is_multiple_of(2) { Cause::Done } else { Cause::Failed };
+                assert_eq!(death.cause, expected, "slot {}", death.slot);
+            };
+            // a sweep that takes all for alive must change nothing either
+            if turn.is_multiple_of(2) { board.sweep(|_| true, on) } else { board.collect(on) }
+        }
+    });
+    assert!(buried.iter().all(|&times| times == 1), "{:?}", buried.iter().position(|&times| times != 1));
+    assert_eq!(board.totals(0).connections.load(Ordering::Relaxed), u64::from(THREADS * EACH));
+    assert_eq!(board.totals(0).alive.load(Ordering::Relaxed), 0);
+    assert!(!board.has_dead());
+    let free = std::iter::from_fn(|| board.take(0, false, board.epoch));
+    assert_eq!(free.collect::<BTreeSet<_>>().len(), (THREADS * EACH) as usize);
+}
