@@ -28,6 +28,10 @@ pub(crate) fn ready(hint: &str) {
     info!("ready pid={} (try: {hint})", std::process::id());
 }
 
+pub(crate) fn log_goes_dark() {
+    warn!("in the background standard error leads nowhere: this is the last line (see --log syslog)");
+}
+
 pub(crate) fn stopping(signal: &str, children: u32, grace: Duration) {
     let grace = humantime::format_duration(grace);
     info!(signal, children, grace:%; "stopping");
@@ -58,7 +62,7 @@ pub(crate) fn child_ended(endpoint: &Endpoint, model: Model, slot: &Slot, cause:
     let (pid, peer, age) = (slot.pid(), slot.peer(), humantime::format_duration(age));
     let what = if model == Model::Prefork { "worker" } else { "child" };
     match cause {
-        cause if cause.is_normal() => debug!(pid, cause:%, peer:%, endpoint:%, age:%; "{what} ended"),
+        cause if cause.is_normal() => debug!(pid, cause:%, peer:%, endpoint:%; "{what} ended"),
         Cause::Panicked | Cause::Exit => error!(pid, cause:%, peer:%, endpoint:%, age:%; "{what} failed"),
         Cause::Signal(signal) if is_crash(signal) => {
             error!(pid, cause:%, peer:%, endpoint:%, age:%; "{what} crashed");
@@ -108,7 +112,7 @@ pub(crate) fn rejected(endpoint: &Endpoint, peer: Peer, limit: u32, suppressed: 
 }
 
 pub(crate) fn at_limit(endpoint: &Endpoint, limit: u32, suppressed: u64) {
-    warn!(limit, endpoint:%, suppressed; "as many children as allowed; new ones wait");
+    warn!(limit, endpoint:%, suppressed; "as many children as allowed; new clients wait");
 }
 
 pub(crate) fn accepted(endpoint: &Endpoint, peer: Peer, pid: i32) {

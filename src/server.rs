@@ -123,7 +123,6 @@ fn run(config: &Config, bound: Vec<Bound>, service: Service) -> Result<(), Error
     if result.is_err() {
         master.abandon();
     }
-    master.clean_up();
     result
 }
 

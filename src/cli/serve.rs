@@ -7,6 +7,7 @@
 use std::os::fd::{AsFd, AsRawFd};
 use std::path::Path;
 
+use crate::config::values::LogSink;
 use crate::config::{Config, Listen};
 use crate::daemon::background::{self, DEFAULT_UMASK, Launch, Notifier};
 use crate::daemon::master::{Bound, Master};
@@ -16,7 +17,7 @@ use crate::model::Model;
 use crate::server::bind_options;
 use crate::transport::Endpoint;
 use crate::transport::listener::{bind_all, kernel_backlog_limit};
-use crate::{Echo, Error, Service, events, log};
+use crate::{Echo, Error, Service, events, log, sys};
 
 use super::args::ServeArgs;
 
@@ -56,56 +57,57 @@ fn set_umask(umask: Option<u32>) {
 
 fn serve(config: &Config, notifier: Option<&mut Option<Notifier>>) -> Result<(), Error> {
     let daemon = &config.daemon;
+    // An invoker may have left it ignored, and helper programs are waited for below.
+    sys::signal::restore_sigchld().map_err(|cause| Error::os("cannot set the action of SIGCHLD", cause))?;
     log::init(daemon.log, daemon.log_level, daemon.log_format)?;
     let privileges =
         Privileges::look_up(daemon.user.as_deref(), daemon.group.as_deref(), daemon.chroot.as_deref())?;
     let bound = bind(config)?;
-    let pidfile = daemon.pidfile.as_deref().map(Pidfile::create).transpose()?;
+    let mut pidfile = daemon.pidfile.as_deref().map(Pidfile::create).transpose()?;
     let service = Service::from(Echo);
     for (listener, listen) in &bound {
         let workers = (listen.model == Model::Prefork).then_some(&listen.workers as &dyn std::fmt::Display);
         events::listening(listener.endpoint(), service.name(), listen.model, workers);
     }
     let hint = bound.first().map(|(listener, _)| hint(listener.endpoint())).unwrap_or_default();
-    let mut master = Master::new(config, bound, service)?;
-    let result = enter(config, &mut master, privileges, pidfile, notifier, &hint);
-    if result.is_err() {
-        master.abandon();
+    let result = run_master(config, bound, service, privileges, pidfile.as_mut(), notifier, &hint);
+    if let Some(pidfile) = pidfile {
+        pidfile.remove();
     }
-    master.clean_up();
     result
 }
 
-fn enter(
+fn run_master(
     config: &Config,
-    master: &mut Master,
+    bound: Vec<Bound>,
+    service: Service,
     privileges: Option<Privileges>,
-    mut pidfile: Option<Pidfile>,
+    mut pidfile: Option<&mut Pidfile>,
     notifier: Option<&mut Option<Notifier>>,
     hint: &str,
 ) -> Result<(), Error> {
+    let mut master = Master::new(config, bound, service)?;
     if let Some(path) = &config.daemon.control {
         master.bind_control(path)?;
     }
     if let Some(privileges) = privileges {
         privileges.enter()?;
     }
-    for fd in pidfile
-        .iter()
-        .map(|file| file.as_fd())
-        .chain(notifier.iter().filter_map(|n| n.as_ref()).map(AsFd::as_fd))
-    {
-        master.keep_from_children(fd.as_raw_fd());
-    }
+    let pidfile_fd = pidfile.as_ref().map(|file| file.as_fd().as_raw_fd());
+    let notifier_fd = notifier.iter().filter_map(|n| n.as_ref()).map(|n| n.as_fd().as_raw_fd());
+    pidfile_fd.into_iter().chain(notifier_fd).for_each(|fd| master.keep_from_children(fd));
     let result = master.run(|| {
         if let Some(pidfile) = &mut pidfile {
             pidfile.write(std::process::id())?;
         }
         events::ready(hint);
+        if config.daemon.background && config.daemon.log == LogSink::Stderr {
+            events::log_goes_dark();
+        }
         notifier.and_then(Option::take).map_or(Ok(()), Notifier::ready)
     });
-    if let Some(pidfile) = pidfile {
-        pidfile.remove();
+    if result.is_err() {
+        master.abandon();
     }
     result
 }

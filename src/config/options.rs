@@ -110,7 +110,7 @@ pub struct DaemonOptions {
     #[arg(long, value_name = "DIR", help_heading = "Daemon")]
     pub chroot: Option<PathBuf>,
 
-    /// Permission bits that new files don't get [default: inherited]
+    /// Permission bits that new files don't get [default: inherited; with --daemon 022]
     #[arg(long, value_name = "OCTAL", help_heading = "Daemon")]
     pub umask: Option<Mode>,
 

@@ -4,19 +4,28 @@
 //! process group, and only the master acts on it. SIGTERM and SIGQUIT end a child from its first
 //! instruction on, by handlers that it inherits (see `sys::signal`).
 
-use std::os::fd::AsFd;
-
 use rustix::process::Pid;
 
 use super::signals::Signals;
+use crate::model::serve::Work;
+use crate::service::Service;
 use crate::sys::fd::{CloseSet, Gate};
-use crate::sys::signal::die_with_parent;
+use crate::sys::signal::{Bereaved, at_death_of, restore_sigchld};
 
 /// Becomes a child that serves one connection or datagram.
-pub(super) fn child(close: &CloseSet, parent: Pid) {
+pub(super) fn child(close: &CloseSet, parent: Pid, service: &Service) {
     // The signal pipe is among them: a signal to a child must not wake the master.
     close.close_in_child();
-    die_with_parent(parent);
+    at_death_of(parent, Bereaved::FinishSoon);
+    expect_children(service);
+}
+
+/// A handler may run programs and wait for them; the built-in services don't.
+fn expect_children(service: &Service) {
+    if !service.echoes() {
+        // it fails only for a signal that can't be caught
+        let _ = restore_sigchld();
+    }
 }
 
 /// Becomes a worker, which SIGTERM tells to leave after its connection, by shutting the gate to
@@ -25,15 +34,17 @@ pub(super) fn worker(
     close: &CloseSet,
     parent: Pid,
     signals: Option<Signals>,
-    listener: impl AsFd,
+    work: &Work<'_>,
 ) -> std::io::Result<&'static Gate> {
-    let gate: &'static Gate = Box::leak(Box::new(Gate::new(listener)?));
+    let gate: &'static Gate = Box::leak(Box::new(Gate::new(work.listener)?));
     gate.shut_on(libc::SIGTERM)?;
     // Takes back what these signals mean to a master and to a child, and closes the master's pipe.
     if let Some(signals) = signals {
         signals.leave_to_worker();
     }
     close.close_in_child();
-    die_with_parent(parent);
+    // An idle worker leaves at once then, and a busy one after its connection.
+    at_death_of(parent, Bereaved::Terminate);
+    expect_children(work.service);
     Ok(gate)
 }

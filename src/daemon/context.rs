@@ -8,7 +8,7 @@ use rustix::process::{Pid, getpid};
 
 use super::descriptors::Descriptors;
 use super::signals::Signals;
-use crate::scoreboard::{Scoreboard, Slot};
+use crate::scoreboard::{Cause, Scoreboard, Slot};
 use crate::service::Service;
 use crate::sys;
 use crate::sys::signal::Blocked;
@@ -69,7 +69,9 @@ impl Context {
         let signals = Signals::new()?;
         // It lives as long as the process: signal handlers look into it.
         let board: &'static Scoreboard = Box::leak(Box::new(board));
-        let recorder = Box::leak(Box::new(|signal| board.record_crash(std::process::id(), signal)));
+        let recorder = Box::leak(Box::new(move |signal: Option<u8>| {
+            board.record_end(std::process::id(), signal.map_or(Cause::Exit, Cause::Signal));
+        }));
         sys::signal::record_crashes(recorder).map_err(cannot("cannot install the crash handlers"))?;
         sys::signal::prepare_orphan_deadline(grace)
             .map_err(cannot("cannot install the handler of SIGALRM"))?;

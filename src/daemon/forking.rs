@@ -90,7 +90,8 @@ impl Forking {
     pub(super) fn wants_clients(&self, cx: &Context) -> bool {
         !self.closed
             && self.held.is_none()
-            && cx.shortage.is_none()
+            // while fork fails, one client now and then finds out whether it still does
+            && cx.shortage.is_none_or(|shortage| shortage.retry_at <= cx.now)
             && self.rest_until.is_none_or(|then| then <= cx.now)
             && (self.rejects || self.has_room(cx))
     }
@@ -102,8 +103,8 @@ impl Forking {
 
     /// When this part wants to be looked at again, at the latest.
     pub(super) fn deadline(&self, cx: &Context) -> Option<Instant> {
-        let retry = self.held.as_ref().and(cx.shortage.map(|shortage| shortage.retry_at));
-        [self.rest_until.filter(|&then| then > cx.now), retry].into_iter().flatten().min()
+        let retry = cx.shortage.map(|shortage| shortage.retry_at);
+        [self.rest_until, retry].into_iter().flatten().filter(|&then| then > cx.now).min()
     }
 
     /// Time has passed.
@@ -141,6 +142,7 @@ impl Forking {
     pub(super) fn close(&mut self) {
         self.closed = true;
         self.held = None;
+        self.listener.refuse();
     }
 
     fn take_connection(&mut self, cx: &mut Context) -> Next {
@@ -166,7 +168,7 @@ impl Forking {
             Errno::AGAIN => {
                 if cx.draining {
                     // what was queued has been served now
-                    self.closed = true;
+                    self.close();
                 }
                 Next::Wait
             }
@@ -276,7 +278,7 @@ impl Forking {
         };
         let (connection_ref, batch) = (&mut connection, &mut self.batch);
         let forked = fork(&cx.blocked, &slot.pid, Watch::Nothing, || {
-            birth::child(close, cx.pid);
+            birth::child(close, cx.pid, work.service);
             let task = match (connection_ref.take(), batch) {
                 (Some(connection), _) => Task::Connection(connection, peer),
                 (None, Some(batch)) => Task::Datagram(batch),
@@ -309,18 +311,21 @@ impl Forking {
             }
             return Next::Wait;
         }
-        let peer = match &mut self.batch {
+        let taken = match &mut self.batch {
             Some(batch) => batch
                 .receive_one(&self.listener, Patience::DontWait)
-                .ok()
-                .map(|()| peer_of(&batch.datagram(0))),
-            None => self.listener.accept(&self.listener).ok().map(|(connection, peer)| {
+                .map(|()| peer_of(&batch.datagram(0)))
+                .map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO)),
+            None => self.listener.accept(&self.listener).map(|(connection, peer)| {
                 // a reset says "no" at once, where an orderly close looks like an answer of nothing
                 let _ = rustix::net::sockopt::set_socket_linger(&connection, Some(Duration::ZERO));
                 peer
             }),
         };
-        let Some(peer) = peer else { return Next::Wait };
+        let peer = match taken {
+            Ok(peer) => peer,
+            Err(error) => return self.accept_failed(cx, error),
+        };
         cx.board.refuse(self.number, Refusal::Limit);
         if let Some(suppressed) = self.refusals.admit(cx.now) {
             events::rejected(self.listener.endpoint(), peer, self.max_children, suppressed);

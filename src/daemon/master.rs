@@ -134,15 +134,6 @@ impl Master {
         Ok(())
     }
 
-    /// Removes what was made in the file system.
-    pub(crate) fn clean_up(&self) {
-        for listener in
-            self.stations.iter().map(Station::listener).chain(self.control.as_ref().map(Control::listener))
-        {
-            listener.remove_file();
-        }
-    }
-
     /// What there is to do between two waits.
     fn turn(&mut self) -> Result<(), Error> {
         let step = self.phase.tick(self.cx.now);

@@ -201,7 +201,7 @@ impl Pooling {
         };
         let (blocked, parent, signals) = (&cx.blocked, cx.pid, &mut cx.signals);
         let child = fork(blocked, &slot.pid, Watch::Descriptor, || {
-            let gate = birth::worker(close, parent, signals.take(), work.listener);
+            let gate = birth::worker(close, parent, signals.take(), &work);
             let cause = match gate {
                 Ok(gate) => {
                     catch_unwind(AssertUnwindSafe(|| run(&work, gate, limit))).unwrap_or(Cause::Panicked)
@@ -257,12 +257,16 @@ impl Pooling {
         let Some(at) = self.workers.iter().position(|worker| worker.slot == index) else { return };
         let slot = cx.board.slot(index);
         let worker = self.workers.swap_remove(at);
-        let cause = match how_it_ended(&worker.watch) {
+        let cause = slot.recorded().unwrap_or_else(|| match how_it_ended(&worker.watch) {
             Ended::Signal(signal) => Cause::Signal(signal),
             Ended::Exit(status) => Cause::from_status(status),
             // Without a record it had no time for one; SIGKILL is the only signal that gives none.
-            Ended::Unknown => slot.recorded().unwrap_or(Cause::Signal(libc::SIGKILL as u8)),
-        };
+            Ended::Unknown => Cause::Signal(libc::SIGKILL as u8),
+        });
+        if cx.draining && cause == Cause::Retired {
+            // it has found the backlog empty: who comes now shall go elsewhere
+            self.listener.refuse();
+        }
         if !worker.settled && !worker.leaving && !has_settled(slot, worker.started, cx.now) {
             self.pool.on(Event::StartFailed, cx.now);
         }

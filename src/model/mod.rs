@@ -2,7 +2,7 @@
 //!
 //! A model is the child's side of the work: what a forked process does from its first instruction
 //! until it leaves. The master's side, when to fork and what to do about a death, is the daemon's;
-//! its rule for pools is [`pool`], which is pure.
+//! its rule for pools is in `pool`, which is pure.
 
 pub(crate) mod fork;
 pub(crate) mod pool;

@@ -56,17 +56,21 @@ impl Work<'_> {
         for i in 0..count {
             let datagram = batch.datagram(i);
             let (peer, length) = (peer_of(&datagram), datagram.payload.len() as u64);
-            let verdict = self.guard.admit(&datagram);
+            let hops = match self.guard.admit(&datagram) {
+                Ok(hops) => hops,
+                Err(why) => {
+                    self.board.refuse(self.number, why);
+                    continue;
+                }
+            };
             Traffic::add(&self.slot.traffic.connections, 1);
             Traffic::add(&self.slot.traffic.bytes_in, length);
             self.slot.set_peer(peer);
-            match verdict {
-                Err(why) => self.board.refuse(self.number, why),
-                Ok(hops) if echoes => {
-                    batch.queue_back(queued, i, hops);
-                    queued += 1;
-                }
-                Ok(hops) => self.answer(batch, i, peer, hops),
+            if echoes {
+                batch.queue_back(queued, i, hops);
+                queued += 1;
+            } else {
+                self.answer(batch, i, peer, hops);
             }
         }
         if queued > 0 {

@@ -25,9 +25,6 @@ use crate::sys::shared::{Arena, bytes_for};
 use crate::sys::wake::Wake;
 use crate::transport::Refusal;
 
-/// The end of a list of slots.
-const NIL: u32 = u32::MAX;
-
 /// What concerns all children.
 #[repr(C, align(64))]
 struct Head {
@@ -53,8 +50,12 @@ pub(crate) struct Totals {
     pub(crate) idle: AtomicU32,
     /// A worker that finds fewer idle than this wakes the master.
     pub(crate) wanted_idle: AtomicU32,
-    /// Top of the list of free slots.
+    /// Top of the list of slots that were used and are free again: an index plus one, or 0.
     free: AtomicU32,
+    /// Its slots: `first` to `end`, of which those from `fresh` on have never been used.
+    first: AtomicU32,
+    fresh: AtomicU32,
+    end: AtomicU32,
     /// Written by many: both the master and workers refuse.
     refused: [AtomicU64; Refusal::ALL.len()],
     deaths: [AtomicU64; Cause::COUNT],
@@ -101,14 +102,11 @@ impl Scoreboard {
         };
         let mut next = 0;
         for (listener, &capacity) in capacities.iter().enumerate() {
-            // chained so that the lowest slots are taken first: few pages are ever touched
-            board.totals[listener].free.store(if capacity > 0 { next } else { NIL }, Ordering::Relaxed);
-            for i in next..next + capacity {
-                let slot = &board.slots[i as usize];
-                slot.listener.store(listener as u32, Ordering::Relaxed);
-                slot.next.store(if i + 1 < next + capacity { i + 1 } else { NIL }, Ordering::Relaxed);
-            }
+            let totals = &board.totals[listener];
+            totals.first.store(next, Ordering::Relaxed);
+            totals.fresh.store(next, Ordering::Relaxed);
             next += capacity;
+            totals.end.store(next, Ordering::Relaxed);
         }
         Ok(board)
     }
@@ -132,16 +130,34 @@ impl Scoreboard {
 
     /// Slots that hold a child, dead or alive, with their indices.
     pub(crate) fn taken(&self) -> impl Iterator<Item = (u32, &'static Slot)> + use<'_> {
-        (0..).zip(self.slots).filter(|(_, slot)| slot.state() != State::Free)
+        let used =
+            |totals: &Totals| totals.first.load(Ordering::Relaxed)..totals.fresh.load(Ordering::Relaxed);
+        self.totals
+            .iter()
+            .flat_map(used)
+            .map(|index| (index, self.slot(index)))
+            .filter(|(_, slot)| slot.state() != State::Free)
     }
 
     /// The master takes a free slot of `listener`, or `None` at its limit.
     pub(crate) fn take(&self, listener: usize, watched: bool, now: Instant) -> Option<u32> {
-        let free = &self.totals[listener].free;
-        let index = free.load(Ordering::Relaxed);
-        let slot = self.slots.get(index as usize)?;
-        free.store(slot.next.load(Ordering::Relaxed), Ordering::Relaxed);
-        slot.begin(watched, self.millis(now));
+        let totals = &self.totals[listener];
+        let index = match totals.free.load(Ordering::Relaxed) {
+            0 => {
+                // Those used before come first: few pages are ever touched.
+                let fresh = totals.fresh.load(Ordering::Relaxed);
+                if fresh == totals.end.load(Ordering::Relaxed) {
+                    return None;
+                }
+                totals.fresh.store(fresh + 1, Ordering::Relaxed);
+                fresh
+            }
+            top => {
+                totals.free.store(self.slot(top - 1).next.load(Ordering::Relaxed), Ordering::Relaxed);
+                top - 1
+            }
+        };
+        self.slot(index).begin(listener, watched, self.millis(now));
         Some(index)
     }
 
@@ -162,7 +178,7 @@ impl Scoreboard {
         let free = &self.totals[slot.listener.load(Ordering::Relaxed) as usize].free;
         slot.set_state(State::Free);
         slot.next.store(free.load(Ordering::Relaxed), Ordering::Relaxed);
-        free.store(index, Ordering::Relaxed);
+        free.store(index + 1, Ordering::Relaxed);
     }
 
     /// Adds a dead child's counters to the totals and frees its slot.
@@ -277,15 +293,16 @@ impl Scoreboard {
         }
     }
 
-    /// In a signal handler of a dying process: notes the signal in its own slot, if it has one.
-    pub(crate) fn record_crash(&self, pid: u32, signal: u8) {
-        let mine = |slot: &&Slot| slot.pid() == pid && !matches!(slot.state(), State::Free | State::Ended);
-        let Some(index) = self.slots.iter().position(|slot| mine(&slot)) else { return };
-        let slot = &self.slots[index];
+    /// In a dying process that can't say so itself: notes the cause in its own slot, if it has one.
+    ///
+    /// Async-signal-safe.
+    pub(crate) fn record_end(&self, pid: u32, cause: Cause) {
+        let mine = |slot: &Slot| slot.pid() == pid && !matches!(slot.state(), State::Free | State::Ended);
+        let Some((index, slot)) = self.taken().find(|(_, slot)| mine(slot)) else { return };
         if slot.is_watched() {
-            slot.record(Cause::Signal(signal));
+            slot.record(cause);
         } else {
-            self.announce(index as u32, Cause::Signal(signal));
+            self.announce(index, cause);
             self.wake.notify();
         }
     }
@@ -299,7 +316,8 @@ impl Scoreboard {
 impl Totals {
     /// Whether a slot is free.
     pub(crate) fn has_room(&self) -> bool {
-        self.free.load(Ordering::Relaxed) != NIL
+        self.free.load(Ordering::Relaxed) != 0
+            || self.fresh.load(Ordering::Relaxed) < self.end.load(Ordering::Relaxed)
     }
 
     /// Whether workers should count themselves.

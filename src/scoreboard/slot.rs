@@ -43,7 +43,7 @@ pub(crate) struct Slot {
     state: AtomicU32,
     /// The next slot of the list that this one is on: the free, or the dead.
     pub(super) next: AtomicU32,
-    /// Which listening socket it serves; never changes.
+    /// Which listening socket it serves.
     pub(super) listener: AtomicU32,
     /// Why it ended: [`Cause::index`] plus one; 0 while there is no record.
     ending: AtomicU32,
@@ -55,7 +55,8 @@ pub(crate) struct Slot {
 
 impl Slot {
     /// Makes the slot ready for a new child.
-    pub(super) fn begin(&self, watched: bool, now_ms: u64) {
+    pub(super) fn begin(&self, listener: usize, watched: bool, now_ms: u64) {
+        self.listener.store(listener as u32, Ordering::Relaxed);
         self.pid.store(0, Ordering::Relaxed);
         self.ending.store(0, Ordering::Relaxed);
         self.watched.store(watched.into(), Ordering::Relaxed);

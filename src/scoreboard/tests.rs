@@ -180,22 +180,22 @@ fn a_crash_is_recorded_by_pid_alone() {
     let second = birth(&board, 0, 11);
     let watched = board.take(0, true, board.epoch).unwrap();
     board.slot(watched).pid.store(12, Ordering::Relaxed);
-    board.record_crash(99, signal);
+    board.record_end(99, Cause::Signal(signal));
     assert!(!board.has_dead() && !notified(&board));
-    board.record_crash(11, signal);
+    board.record_end(11, Cause::Signal(signal));
     assert!(notified(&board), "a crash wakes the master in any case");
     let death = Death { slot: second, listener: 0, cause: Cause::Signal(signal) };
     assert_eq!(collect(&board), [death]);
     // the worker's descriptor will tell the master
-    board.record_crash(12, signal);
+    board.record_end(12, Cause::Signal(signal));
     assert_eq!(board.slot(watched).recorded(), Some(Cause::Signal(signal)));
     assert!(!board.has_dead());
     // a second crash while it dies does not put it on the stack twice
-    board.record_crash(10, signal);
-    board.record_crash(10, libc::SIGABRT as u8);
+    board.record_end(10, Cause::Signal(signal));
+    board.record_end(10, Cause::Signal(libc::SIGABRT as u8));
     assert_eq!(collect(&board), [Death { slot: first, listener: 0, cause: Cause::Signal(signal) }]);
     // the slot is free now: a process that has its pid is none of ours
-    board.record_crash(10, signal);
+    board.record_end(10, Cause::Signal(signal));
     assert!(!board.has_dead());
 }
 

@@ -31,7 +31,7 @@ pub(crate) fn pipe() -> io::Result<(OwnedFd, OwnedFd)> {
 pub(crate) fn read(fd: impl AsFd, buffer: &mut [MaybeUninit<u8>]) -> io::Result<&[u8]> {
     let n = rustix::io::retry_on_intr(|| rustix::io::read(&fd, &mut *buffer).map(|(bytes, _)| bytes.len()))?;
     // SAFETY: read(2) wrote the first `n` bytes.
-    Ok(unsafe { buffer[..n].assume_init_ref() })
+    Ok(unsafe { &*(&raw const buffer[..n] as *const [u8]) })
 }
 
 /// Closes a descriptor. What `OwnedFd` does when dropped, without libc (see `raw`).
@@ -128,8 +128,9 @@ impl Gate {
             // SAFETY: both descriptors are open for ever, as `self` is 'static; dup2(2) is
             // async-signal-safe and replaces `gate` atomically.
             unsafe { libc::dup2(null, gate) };
+            super::signal::limit_orphan();
         };
-        // SAFETY: the action makes one call, which is async-signal-safe.
+        // SAFETY: the action makes async-signal-safe calls only.
         unsafe { signal_hook::low_level::register(signal, action)? };
         Ok(())
     }

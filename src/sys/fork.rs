@@ -49,9 +49,18 @@ pub(crate) fn fork(
     child: impl FnOnce() -> u8,
 ) -> io::Result<Child> {
     require_single_thread()?;
-    #[cfg(target_os = "linux")]
+    #[cfg(all(target_os = "linux", target_env = "gnu"))]
     if !super::portable() {
-        return linux::fork(pid_cell, watch, child);
+        // A seccomp filter may know nothing of clone3(2); then the child has not come to be, and its
+        // closure is still there.
+        let mut child = Some(child);
+        let mut run_once = || child.take().map_or(PANICKED, |child| child());
+        return match linux::fork(pid_cell, watch, &mut run_once) {
+            Err(error) if matches!(error.raw_os_error(), Some(libc::ENOSYS | libc::EPERM)) => {
+                portable(pid_cell, watch, run_once)
+            }
+            forked => forked,
+        };
     }
     portable(pid_cell, watch, child)
 }
@@ -138,7 +147,7 @@ fn thread_count_is_one() -> bool {
     true
 }
 
-#[cfg(target_os = "linux")]
+#[cfg(all(target_os = "linux", target_env = "gnu"))]
 mod linux {
     use std::os::fd::FromRawFd;
 
@@ -147,7 +156,7 @@ mod linux {
 
     /// fork by clone3(2): no atfork handlers, the pid in a cell of ours, and a pidfd that can't
     /// miss the child (pidfd_open after fork may find it gone already).
-    pub(super) fn fork(pid_cell: &AtomicU32, watch: Watch, child: impl FnOnce() -> u8) -> io::Result<Child> {
+    pub(super) fn fork(pid_cell: &AtomicU32, watch: Watch, child: impl FnMut() -> u8) -> io::Result<Child> {
         let mut pidfd: i32 = -1;
         let mut flags = libc::CLONE_PARENT_SETTID as u64;
         if watch == Watch::Descriptor {

@@ -19,11 +19,13 @@ use std::sync::OnceLock;
 
 /// Whether to do without what only Linux has (pidfds, clone3, eventfd, close_range).
 ///
-/// True on other systems; on Linux, `FORKD_PORTABLE=1` asks for it, so that the portable way can
+/// True on other systems, and with musl, whose raise(3) goes by a thread id that only its own fork
+/// brings up to date. On Linux, `FORKD_PORTABLE=1` asks for it, so that the portable way can
 /// be tested where it would not be taken.
 pub(crate) fn portable() -> bool {
     static PORTABLE: OnceLock<bool> = OnceLock::new();
     *PORTABLE.get_or_init(|| {
-        cfg!(not(target_os = "linux")) || std::env::var_os("FORKD_PORTABLE").is_some_and(|v| v == "1")
+        cfg!(not(all(target_os = "linux", target_env = "gnu")))
+            || std::env::var_os("FORKD_PORTABLE").is_some_and(|v| v == "1")
     })
 }

@@ -23,6 +23,7 @@ use signal_hook::SigId;
 #[derive(Debug)]
 pub(crate) struct Blocked {
     before: SigSet,
+    waiting: SigSet,
 }
 
 impl Blocked {
@@ -33,17 +34,20 @@ impl Blocked {
         CRASHES.into_iter().chain(DEADLY).chain([ORPHANED]).for_each(|signal| blocked.remove(signal));
         // sigprocmask(2) fails only for an unknown `how`.
         let _ = sigprocmask(SigmaskHow::SIG_SETMASK, Some(&blocked), Some(&mut before));
-        Self { before }
+        // Whoever started us may have blocked some; those that we act on are let in all the same.
+        let mut waiting = before;
+        HANDLED.into_iter().chain(DEADLY).chain([ORPHANED]).for_each(|signal| waiting.remove(signal));
+        Self { before, waiting }
     }
 
     /// Waits for the descriptors, and lets signals in meanwhile. A signal ends the wait, too.
     pub(crate) fn wait(&self, fds: &mut [PollFd<'_>], timeout: Option<Duration>) -> io::Result<()> {
         #[cfg(any(target_os = "linux", target_os = "freebsd"))]
-        let waited = nix::poll::ppoll(fds, timeout.map(TimeSpec::from_duration), Some(self.before));
+        let waited = nix::poll::ppoll(fds, timeout.map(TimeSpec::from_duration), Some(self.waiting));
         #[cfg(not(any(target_os = "linux", target_os = "freebsd")))]
         let waited = {
             // A signal between the two calls has written to the self-pipe, which is among `fds`.
-            let _ = sigprocmask(SigmaskHow::SIG_SETMASK, Some(&self.before), None);
+            let _ = sigprocmask(SigmaskHow::SIG_SETMASK, Some(&self.waiting), None);
             let millis = timeout.map_or(PollTimeout::NONE, |limit| {
                 PollTimeout::try_from(limit.as_millis() + 1).unwrap_or(PollTimeout::MAX)
             });
@@ -66,6 +70,12 @@ impl Drop for Blocked {
     }
 }
 
+/// SIGCHLD as every program expects it: for helpers that are waited for at the start, and for what
+/// a handler in a child runs.
+pub(crate) fn restore_sigchld() -> io::Result<()> {
+    set(Signal::SIGCHLD, SigHandler::SigDfl, SaFlags::empty())
+}
+
 /// Ignores SIGCHLD: the kernel reaps each child at its death, and there is never a zombie.
 pub(crate) fn ignore_sigchld() -> io::Result<()> {
     set(Signal::SIGCHLD, SigHandler::SigIgn, SaFlags::empty())
@@ -79,8 +89,8 @@ fn set(signal: Signal, handler: SigHandler, flags: SaFlags) -> io::Result<()> {
     Ok(())
 }
 
-/// What a crash recorder does with the signal number; it runs in a signal handler.
-pub(crate) type Recorder = dyn Fn(u8) + Sync;
+/// Notes that this process ends by a signal, or (`None`) by exit(3). It runs in a signal handler.
+pub(crate) type Recorder = dyn Fn(Option<u8>) + Sync;
 
 /// A thin pointer to the (fat) pointer to the recorder; null before there is one.
 static RECORDER: AtomicPtr<&'static Recorder> = AtomicPtr::new(ptr::null_mut());
@@ -95,6 +105,10 @@ const CRASHES: [Signal; 7] = [
     Signal::SIGSYS,
     Signal::SIGTRAP,
 ];
+
+/// The signals that only the master acts on, while it waits.
+const HANDLED: [Signal; 6] =
+    [Signal::SIGINT, Signal::SIGHUP, Signal::SIGUSR1, Signal::SIGUSR2, Signal::SIGTTIN, Signal::SIGTTOU];
 
 /// The signals that end a child, and ask the master to stop.
 const DEADLY: [Signal; 2] = [Signal::SIGTERM, Signal::SIGQUIT];
@@ -120,7 +134,7 @@ pub(crate) fn have_children_die() -> io::Result<SigId> {
     let [term, quit] = DEADLY.map(|signal| {
         let action = move || {
             if !is_master() {
-                record(signal as i32);
+                record(Some(signal as u8));
                 die(signal as i32);
             }
         };
@@ -150,12 +164,19 @@ fn die(signal: i32) {
     }
 }
 
-/// Has `recorder` called with the signal's number before a process of ours dies by one of
-/// [`CRASHES`].
+/// Has `recorder` called before a process of ours dies by one of [`CRASHES`], and before a child
+/// leaves by exit(3), which is not forkd's way.
 ///
 /// `recorder` must be async-signal-safe: atomics and write(2), no allocation, no locks.
 pub(crate) fn record_crashes(recorder: &'static Recorder) -> io::Result<()> {
     RECORDER.store(Box::into_raw(Box::new(recorder)), Ordering::Release);
+    extern "C" fn at_exit() {
+        if !is_master() {
+            record(None);
+        }
+    }
+    // SAFETY: the function reads atomics and calls the recorder.
+    unsafe { libc::atexit(at_exit) };
     CRASHES.into_iter().try_for_each(die_by)
 }
 
@@ -170,17 +191,17 @@ fn die_by(signal: Signal) -> io::Result<()> {
 }
 
 extern "C" fn record_and_die(signal: i32) {
-    record(signal);
+    record(Some(signal as u8));
     // SAFETY: raise(3) is async-signal-safe.
     unsafe { libc::raise(signal) };
 }
 
-fn record(signal: i32) {
+fn record(signal: Option<u8>) {
     let recorder = RECORDER.load(Ordering::Acquire);
     if !recorder.is_null() {
         // SAFETY: set only by `record_crashes`, to a box that is never freed.
         let recorder = unsafe { *recorder };
-        recorder(signal as u8);
+        recorder(signal);
     }
 }
 
@@ -192,7 +213,7 @@ const ORPHANED: Signal = Signal::SIGALRM;
 
 /// Has SIGALRM give a child `grace` (rounded up to seconds) to finish, and then end it.
 ///
-/// Children ask for it at their parent's death ([`die_with_parent`]). The handler serves once
+/// Children ask for it at their parent's death ([`at_death_of`]). The handler serves once
 /// (SA_RESETHAND) and starts alarm(2), whose own SIGALRM then finds the default action.
 pub(crate) fn prepare_orphan_deadline(grace: Duration) -> io::Result<()> {
     let seconds = grace.as_secs() + u64::from(grace.subsec_nanos() > 0);
@@ -218,17 +239,37 @@ extern "C" fn on_orphaned(_: i32) {
     };
 }
 
-/// In a child: asks for [`ORPHANED`] at the death of the parent, whose pid is `parent`.
+/// What a process does when its parent dies.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Bereaved {
+    /// It goes on for the grace time, and ends.
+    FinishSoon,
+    /// It does what SIGTERM asks of it.
+    Terminate,
+}
+
+/// In a child: what shall happen at the death of the parent, whose pid is `parent`.
 ///
 /// Only Linux and FreeBSD can; elsewhere a child finishes its connection with no time limit.
-pub(crate) fn die_with_parent(parent: rustix::process::Pid) {
+pub(crate) fn at_death_of(parent: rustix::process::Pid, then: Bereaved) {
     #[cfg(any(target_os = "linux", target_os = "freebsd"))]
     {
-        let signal = rustix::process::Signal::ALARM;
-        let _ = rustix::process::set_parent_process_death_signal(Some(signal));
+        use rustix::process::{Signal as Number, getppid, set_parent_process_death_signal};
+        let number = if then == Bereaved::FinishSoon { Number::ALARM } else { Number::TERM };
+        let _ = set_parent_process_death_signal(Some(number));
         // The parent may have died before the request: then nobody will send it.
-        if rustix::process::getppid() != Some(parent) {
-            on_orphaned(libc::SIGALRM);
+        if getppid() != Some(parent) {
+            let _ = rustix::process::kill_process(rustix::process::getpid(), number);
         }
+    }
+}
+
+/// In a worker that was told to leave: if nobody is there to end it after the grace time, it has to
+/// see to that itself. Async-signal-safe.
+pub(super) fn limit_orphan() {
+    let parent = rustix::process::getppid().map(rustix::process::Pid::as_raw_pid);
+    if parent.map(i32::cast_unsigned) != Some(MASTER.load(Ordering::Relaxed)) {
+        // SAFETY: raise(3) is async-signal-safe.
+        unsafe { libc::raise(ORPHANED as i32) };
     }
 }

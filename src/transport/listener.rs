@@ -45,8 +45,16 @@ pub(crate) struct Listener {
     socket: OwnedFd,
     kind: Kind,
     endpoint: Endpoint,
-    /// The socket file and its device and inode: what is removed at the end, if it still is ours.
-    file: Option<(PathBuf, u64, u64)>,
+    file: Option<SocketFile>,
+}
+
+/// What is removed at the end, by the process that made it, if it still is the same file.
+#[derive(Debug)]
+struct SocketFile {
+    path: PathBuf,
+    device: u64,
+    inode: u64,
+    owner: u32,
 }
 
 /// Binds every address that an endpoint stands for.
@@ -193,8 +201,13 @@ fn bind_unix(endpoint: &Endpoint, path: &Path, kind: Kind, options: BindOptions)
         fs::symlink_metadata(path)
     };
     let file = bind_and_look().map_err(cannot)?;
-    let file = Some((path.to_owned(), file.dev(), file.ino()));
-    Ok(Listener { socket, kind, endpoint: endpoint.clone(), file })
+    let file = SocketFile {
+        path: path.to_owned(),
+        device: file.dev(),
+        inode: file.ino(),
+        owner: std::process::id(),
+    };
+    Ok(Listener { socket, kind, endpoint: endpoint.clone(), file: Some(file) })
 }
 
 /// Removes a socket file that nobody listens behind.
@@ -265,14 +278,26 @@ impl Listener {
         Ok((connection, peer))
     }
 
-    /// Removes the socket file, if it still is the one that was bound here.
-    pub(crate) fn remove_file(&self) {
-        let Some((path, dev, ino)) = &self.file else { return };
-        if fs::symlink_metadata(path).is_ok_and(|file| (file.dev(), file.ino()) == (*dev, *ino)) {
-            // After a change of user or root it may be out of reach; the next start replaces it.
-            if let Err(error) = fs::remove_file(path) {
-                log::debug!(path:% = path.display(), error:% = error; "cannot remove the socket file");
-            }
+    /// Takes no more connections, in no process: who tries is refused at once.
+    pub(crate) fn refuse(&self) {
+        if self.kind == Kind::Stream {
+            // it fails only where the socket listens no more
+            let _ = rustix::net::shutdown(self, rustix::net::Shutdown::Both);
+        }
+    }
+}
+
+/// Removes the socket file, if it still is the one that was bound here.
+impl Drop for Listener {
+    fn drop(&mut self) {
+        let Some(file) = self.file.take() else { return };
+        let still_ours = |there: fs::Metadata| (there.dev(), there.ino()) == (file.device, file.inode);
+        if std::process::id() != file.owner || !fs::symlink_metadata(&file.path).is_ok_and(still_ours) {
+            return;
+        }
+        // After a change of user or root it may be out of reach; the next start replaces it.
+        if let Err(error) = fs::remove_file(&file.path) {
+            log::debug!(path:% = file.path.display(), error:%; "cannot remove the socket file");
         }
     }
 }
