@@ -35,7 +35,7 @@ pub(super) struct Forking {
     pub(super) idle_timeout: Option<Duration>,
     closing: Closing,
     /// For datagrams: the one in hand.
-    batch: Option<Batch>,
+    batch: Option<Box<Batch>>,
     held: Option<Held>,
     rest_until: Option<Instant>,
     /// accept(2) found no descriptor, and it has been said.
@@ -75,7 +75,7 @@ impl Forking {
             rejects: listen.overflow == crate::config::values::Overflow::Reject,
             idle_timeout: listen.idle_timeout,
             closing: Closing::all_but(keep),
-            batch: datagrams.then(|| batch_for(&listener, 1)),
+            batch: datagrams.then(|| Box::new(batch_for(&listener, 1))),
             listener,
             held: None,
             rest_until: None,

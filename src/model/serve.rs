@@ -67,14 +67,14 @@ impl Work<'_> {
             Traffic::add(&self.slot.traffic.bytes_in, length);
             self.slot.set_peer(peer);
             if echoes {
-                batch.queue_back(queued, i, hops);
+                batch.queue_back(i, hops);
                 queued += 1;
             } else {
                 self.answer(batch, i, peer, hops);
             }
         }
         if queued > 0 {
-            let (sent, bytes) = batch.send_back(queued, self.listener, self.patience());
+            let (sent, bytes) = batch.send_back(self.listener, self.patience());
             Traffic::add(&self.slot.traffic.bytes_out, bytes);
             (sent..queued).for_each(|_| self.board.refuse(self.number, Refusal::Unsendable));
         }

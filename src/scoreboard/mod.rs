@@ -214,7 +214,8 @@ impl Scoreboard {
                 Err(now) => top = now,
             }
         }
-        if self.head.waiting.load(Ordering::SeqCst) != 0 {
+        // What is out of the ordinary is logged at once; the rest, when the master has time.
+        if self.head.waiting.load(Ordering::SeqCst) != 0 || !cause.is_normal() {
             self.wake.notify();
         }
     }
@@ -303,7 +304,6 @@ impl Scoreboard {
             slot.record(cause);
         } else {
             self.announce(index, cause);
-            self.wake.notify();
         }
     }
 

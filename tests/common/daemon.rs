@@ -1,0 +1,257 @@
+//! A running forkd.
+
+use std::io::{BufRead, BufReader};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::{Child, ExitStatus};
+use std::sync::{Arc, Condvar, Mutex};
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::Signal;
+use serde_json::Value;
+
+use super::start::set_limit;
+use super::{Client, Forkd, LIMIT, becomes_true, children_of, signal};
+
+#[derive(Default)]
+struct Log {
+    lines: Mutex<(Vec<String>, bool)>,
+    changed: Condvar,
+}
+
+impl Log {
+    fn push(&self, line: String) {
+        self.lines.lock().unwrap().0.push(line);
+        self.changed.notify_all();
+    }
+
+    fn end(&self) {
+        self.lines.lock().unwrap().1 = true;
+        self.changed.notify_all();
+    }
+}
+
+/// A running forkd; killed with all its children when dropped.
+pub struct Daemon {
+    pid: i32,
+    child: Mutex<Child>,
+    log: Arc<Log>,
+    control: PathBuf,
+    pub dir: tempfile::TempDir,
+}
+
+impl Daemon {
+    pub(super) fn new(mut child: Child, control: PathBuf, dir: tempfile::TempDir) -> Self {
+        let log = Arc::new(Log::default());
+        let (stderr, writer) = (child.stderr.take().unwrap(), Arc::clone(&log));
+        std::thread::spawn(move || {
+            for line in BufReader::new(stderr).split(b'\n').map_while(Result::ok) {
+                writer.push(String::from_utf8_lossy(&line).into_owned());
+            }
+            writer.end();
+        });
+        Self { pid: child.id() as i32, child: Mutex::new(child), log, control, dir }
+    }
+
+    #[track_caller]
+    pub fn start(args: &str) -> Self {
+        Forkd::new(args).start()
+    }
+
+    pub fn pid(&self) -> i32 {
+        self.pid
+    }
+
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    pub fn control(&self) -> &Path {
+        &self.control
+    }
+
+    /// What it listens on, as its log says, such as `tcp://127.0.0.1:40123`; the nth one.
+    pub fn endpoint(&self, n: usize) -> String {
+        self.endpoints().get(n).expect("so many endpoints").clone()
+    }
+
+    pub fn endpoints(&self) -> Vec<String> {
+        let of = |line: &String| Some(line.split_once("listening on ")?.1.split(' ').next()?.to_owned());
+        self.log().iter().filter_map(of).collect()
+    }
+
+    /// The socket address of the first endpoint of this scheme (`tcp` or `udp`).
+    #[track_caller]
+    pub fn address(&self, scheme: &str) -> SocketAddr {
+        let endpoints = self.endpoints();
+        let found = endpoints.iter().find_map(|e| e.strip_prefix(scheme)?.strip_prefix("://"));
+        found.expect("an endpoint of that scheme").parse().unwrap()
+    }
+
+    /// The address of the first TCP endpoint.
+    #[track_caller]
+    pub fn addr(&self) -> SocketAddr {
+        self.address("tcp")
+    }
+
+    /// Connects to the first TCP endpoint; reads and writes have time-outs.
+    #[track_caller]
+    pub fn connect(&self) -> Client {
+        super::net::connect(self.addr()).expect("connect")
+    }
+
+    /// Connects, and echoes once, so that somebody serves it.
+    #[track_caller]
+    pub fn served(&self) -> Client {
+        let mut client = self.connect();
+        super::echoes(&mut client, b"are you there?");
+        client
+    }
+
+    /// The pids of the master's living (or zombie) children.
+    pub fn children(&self) -> Vec<i32> {
+        children_of(self.pid)
+    }
+
+    /// The pid of the process that serves this client.
+    #[track_caller]
+    pub fn server_of(&self, client: &Client) -> i32 {
+        let peer = client.local_addr().unwrap().to_string();
+        let status = self.status();
+        let mut children = status["children"].as_array().expect("children").iter();
+        let child = children.find(|child| child["peer"] == peer.as_str() && child["state"] == "serving");
+        child.unwrap_or_else(|| panic!("nobody serves {peer}: {status}"))["pid"].as_i64().unwrap() as i32
+    }
+
+    /// Waits until the master has exactly `count` children.
+    #[track_caller]
+    pub fn settles_at(&self, count: usize) {
+        let mut children = Vec::new();
+        let reached = becomes_true(LIMIT, || {
+            children = self.children();
+            children.len() == count
+        });
+        assert!(reached, "{} children instead of {count}: {children:?}", children.len());
+    }
+
+    pub fn log(&self) -> Vec<String> {
+        self.log.lines.lock().unwrap().0.clone()
+    }
+
+    pub fn count_lines(&self, pattern: &str) -> usize {
+        self.log().iter().filter(|line| line.contains(pattern)).count()
+    }
+
+    /// Waits for a line that contains `pattern`, and returns the first one.
+    #[track_caller]
+    pub fn wait_for_line(&self, pattern: &str) -> String {
+        self.wait_for_lines(1, pattern).remove(0)
+    }
+
+    /// Waits until `count` lines contain `pattern`.
+    #[track_caller]
+    pub fn wait_for_lines(&self, count: usize, pattern: &str) -> Vec<String> {
+        let until = Instant::now() + LIMIT;
+        let mut guard = self.log.lines.lock().unwrap();
+        loop {
+            let found: Vec<String> = guard.0.iter().filter(|line| line.contains(pattern)).cloned().collect();
+            if found.len() >= count {
+                return found;
+            }
+            let left = until.saturating_duration_since(Instant::now());
+            if guard.1 || left.is_zero() {
+                let (log, how) = (guard.0.join("\n"), if guard.1 { "the log ended" } else { "time is up" });
+                drop(guard); // or the lock is poisoned
+                panic!("{how} before {count} lines with {pattern:?}; the log:\n{log}");
+            }
+            guard = self.log.changed.wait_timeout(guard, left).unwrap().0;
+        }
+    }
+
+    /// What `forkd status --json` says.
+    #[track_caller]
+    pub fn status(&self) -> Value {
+        let control = self.control.to_str().unwrap();
+        let answer = super::run(&["status", "--json", "--control", control]);
+        assert_eq!(answer.code, Some(0), "{}", answer.stderr);
+        serde_json::from_str(&answer.stdout).unwrap()
+    }
+
+    /// The status of the nth listener.
+    #[track_caller]
+    pub fn listener(&self, n: usize) -> Value {
+        self.status()["listeners"][n].clone()
+    }
+
+    /// How many children of the nth listener have died for this cause, or for any (`""`).
+    #[track_caller]
+    pub fn deaths(&self, n: usize, cause: &str) -> u64 {
+        let deaths = &self.listener(n)["deaths"];
+        let all = deaths.as_object().expect("deaths").iter();
+        all.filter(|(name, _)| cause.is_empty() || *name == cause).filter_map(|(_, n)| n.as_u64()).sum()
+    }
+
+    /// Signals the master.
+    pub fn signal(&self, which: Signal) {
+        signal(self.pid, which);
+    }
+
+    /// Signals the whole process group, as a Ctrl-C at a terminal does.
+    pub fn signal_group(&self, which: Signal) {
+        nix::sys::signal::killpg(nix::unistd::Pid::from_raw(self.pid), which).unwrap();
+    }
+
+    /// Sets a soft limit of the running master; `resource` is of libc, such as `RLIMIT_NOFILE`.
+    #[track_caller]
+    pub fn set_limit(&self, resource: libc::__rlimit_resource_t, soft: u64) {
+        set_limit(self.pid, resource, soft).unwrap();
+    }
+
+    /// Whether the master has ended, and how.
+    pub fn ended(&self) -> Option<ExitStatus> {
+        self.child.lock().unwrap().try_wait().unwrap()
+    }
+
+    /// Waits for the master's end.
+    #[track_caller]
+    pub fn wait(&self) -> ExitStatus {
+        self.wait_for(LIMIT)
+    }
+
+    #[track_caller]
+    pub fn wait_for(&self, limit: Duration) -> ExitStatus {
+        let mut status = None;
+        becomes_true(limit, || {
+            status = self.ended();
+            status.is_some()
+        });
+        status.unwrap_or_else(|| panic!("no end within {limit:?}; the log:\n{}", self.log().join("\n")))
+    }
+
+    /// Whether any process of the daemon's process group is left.
+    pub fn is_gone(&self) -> bool {
+        self.ended().is_some() && super::proc::group_of(self.pid).is_empty()
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let log = self.log();
+            eprintln!("--- last lines of the daemon:\n{}", log[log.len().saturating_sub(40)..].join("\n"));
+        }
+        // Before the master is waited for: while it is not, the group's number is not given to another.
+        let group = nix::unistd::Pid::from_raw(self.pid);
+        let _ = nix::sys::signal::killpg(group, Signal::SIGKILL);
+        if let Ok(mut child) = self.child.lock() {
+            let _ = child.wait();
+        }
+        becomes_true(Duration::from_secs(2), || {
+            let left = super::proc::group_of(self.pid);
+            left.iter().for_each(|&pid| {
+                _ = nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), Signal::SIGKILL)
+            });
+            left.is_empty()
+        });
+    }
+}

@@ -1,0 +1,72 @@
+//! Clients, all with time-outs.
+
+use std::io::{self, ErrorKind, Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::os::fd::AsRawFd;
+use std::time::Duration;
+
+use super::LIMIT;
+
+/// A TCP client.
+pub type Client = TcpStream;
+
+/// Connects within [`LIMIT`]; reads and writes time out after it.
+pub fn connect(address: SocketAddr) -> io::Result<Client> {
+    let stream = TcpStream::connect_timeout(&address, LIMIT)?;
+    stream.set_read_timeout(Some(LIMIT))?;
+    stream.set_write_timeout(Some(LIMIT))?;
+    stream.set_nodelay(true)?;
+    Ok(stream)
+}
+
+/// Sends bytes and asserts that they come back. A stream of any kind; give it time-outs.
+#[track_caller]
+pub fn echoes(stream: &mut (impl Read + Write), bytes: &[u8]) {
+    stream.write_all(bytes).expect("send");
+    let mut back = vec![0; bytes.len()];
+    stream.read_exact(&mut back).expect("receive");
+    assert!(back == bytes, "the echo differs");
+}
+
+/// A whole connection: connect, echo, half-close, read the end of file.
+pub fn short_connection(address: SocketAddr, bytes: &[u8]) -> io::Result<()> {
+    let mut stream = connect(address)?;
+    stream.write_all(bytes)?;
+    stream.shutdown(Shutdown::Write)?;
+    let mut back = Vec::new();
+    stream.read_to_end(&mut back)?;
+    if back == bytes { Ok(()) } else { Err(io::Error::other(format!("{back:?} came back"))) }
+}
+
+/// Whether nothing comes from the server for so long, not even an end.
+pub fn is_silent(stream: &Client, span: Duration) -> bool {
+    stream.set_read_timeout(Some(span)).unwrap();
+    let result = stream.peek(&mut [0]);
+    stream.set_read_timeout(Some(LIMIT)).unwrap();
+    matches!(result, Err(e) if matches!(e.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut))
+}
+
+/// Whether the server has ended the connection, in whichever way, within [`LIMIT`]; what it still
+/// had to say is skipped.
+pub fn is_cut(stream: &mut Client) -> bool {
+    let mut rest = [0; 4096];
+    loop {
+        match stream.read(&mut rest) {
+            Ok(0) => return true,
+            Ok(_) => {}
+            Err(e) => return matches!(e.kind(), ErrorKind::ConnectionReset | ErrorKind::BrokenPipe),
+        }
+    }
+}
+
+/// Whether nobody listens there.
+pub fn is_refused(address: SocketAddr) -> bool {
+    matches!(TcpStream::connect_timeout(&address, LIMIT), Err(e) if e.kind() == ErrorKind::ConnectionRefused)
+}
+
+/// Ends a connection by a reset instead of an orderly close.
+pub fn reset(stream: Client) {
+    let linger = libc::linger { l_onoff: 1, l_linger: 0 };
+    nix::sys::socket::setsockopt(&stream, nix::sys::socket::sockopt::Linger, &linger).unwrap();
+    drop(stream);
+}

@@ -1,0 +1,193 @@
+//! How a daemon is started.
+
+use std::os::unix::fs::{PermissionsExt, chown};
+use std::os::unix::process::CommandExt;
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+use std::{fs, io};
+
+use super::{Daemon, Ended, Way, forkd, proc_status, public_binary};
+
+/// How to start a daemon.
+pub struct Forkd {
+    args: Vec<String>,
+    env: Vec<(String, String)>,
+    portable: bool,
+    uid: Option<u32>,
+    limits: Vec<(u32, u64)>,
+    example: Option<PathBuf>,
+    pub dir: tempfile::TempDir,
+}
+
+impl Forkd {
+    /// `args` follow `forkd serve`, split at spaces; `{dir}` is the daemon's own directory. Without
+    /// an endpoint it gets tcp://127.0.0.1:0.
+    pub fn new(args: &str) -> Self {
+        let dir = tempfile::Builder::new().prefix("forkd-").tempdir().unwrap();
+        let path = dir.path().to_str().unwrap();
+        let mut args: Vec<String> = args.split_whitespace().map(|arg| arg.replace("{dir}", path)).collect();
+        if !args.iter().any(|arg| arg.contains("://") || arg == "--config") {
+            args.push("tcp://127.0.0.1:0".into());
+        }
+        Self { args, env: Vec::new(), portable: false, uid: None, limits: Vec::new(), example: None, dir }
+    }
+
+    /// `forkd serve` without any argument but `--control`: it listens at its default ports.
+    pub fn bare() -> Self {
+        Self { args: Vec::new(), ..Self::new("") }
+    }
+
+    /// An example of the library instead of the daemon; `args` follow its name.
+    #[track_caller]
+    pub fn example(name: &str, args: &str) -> Self {
+        // `cargo test` builds the examples beside the binary
+        let path = PathBuf::from(env!("CARGO_BIN_EXE_forkd")).with_file_name("examples").join(name);
+        assert!(
+            path.exists(),
+            "{} is missing: `cargo test` alone, or `cargo build --examples`, makes it",
+            path.display()
+        );
+        Self { example: Some(path), ..Self::new(args) }
+    }
+
+    pub fn arg(mut self, arg: &str) -> Self {
+        self.args.push(arg.into());
+        self
+    }
+
+    pub fn env(mut self, name: &str, value: &str) -> Self {
+        self.env.push((name.into(), value.into()));
+        self
+    }
+
+    pub fn portable(mut self, portable: bool) -> Self {
+        self.portable = portable;
+        self
+    }
+
+    pub fn way(self, way: Way) -> Self {
+        self.portable(way == Way::Portable)
+    }
+
+    /// Runs as this user (and group) without privileges; the test must be root.
+    pub fn uid(mut self, uid: u32) -> Self {
+        fs::set_permissions(self.dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
+        chown(self.dir.path(), Some(uid), Some(uid)).unwrap();
+        self.uid = Some(uid);
+        self
+    }
+
+    /// Starts it with this soft limit; `resource` is of libc, such as `RLIMIT_NPROC`.
+    pub fn limit(mut self, resource: libc::__rlimit_resource_t, soft: u64) -> Self {
+        self.limits.push((resource, soft));
+        self
+    }
+
+    pub fn control(&self) -> PathBuf {
+        self.dir.path().join("control.sock")
+    }
+
+    /// The command, with everything but its streams.
+    pub fn command(&self) -> Command {
+        let ours = PathBuf::from(env!("CARGO_BIN_EXE_forkd"));
+        let program = if self.uid.is_some() { public_binary(self.dir.path()) } else { ours };
+        let mut command = match &self.example {
+            Some(path) => Command::new(path),
+            None => Command::new(program),
+        };
+        if self.example.is_none() {
+            command.arg("serve").arg("--control").arg(self.control());
+        }
+        command.args(&self.args);
+        command.env_remove("JOURNAL_STREAM").env_remove("FORKD_PORTABLE");
+        command.envs(self.env.iter().map(|(name, value)| (name, value)));
+        if self.portable {
+            command.env("FORKD_PORTABLE", "1");
+        }
+        if let Some(uid) = self.uid {
+            command.uid(uid).gid(uid);
+        }
+        command.process_group(0);
+        let limits = self.limits.clone();
+        let prepare = move || {
+            for &(resource, soft) in &limits {
+                set_limit(0, resource, soft)?;
+            }
+            // SAFETY: prctl(2) is a plain system call. The test's own death ends the daemon, too.
+            unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) };
+            // what the test program inherited by accident is not for the daemon
+            // SAFETY: close_range(2) only marks them to be closed at exec.
+            unsafe { libc::syscall(libc::SYS_close_range, 3, u32::MAX, libc::CLOSE_RANGE_CLOEXEC) };
+            Ok(())
+        };
+        // SAFETY: between fork and exec it makes system calls only.
+        unsafe { command.pre_exec(prepare) };
+        command
+    }
+
+    /// Starts it and waits until it is ready.
+    #[track_caller]
+    pub fn start(self) -> Daemon {
+        let sign = if self.example.is_some() { "listening on " } else { "ready pid=" };
+        let daemon = self.launch();
+        daemon.wait_for_line(sign);
+        daemon
+    }
+
+    /// Runs it to its end, where it must not become a daemon that stays.
+    #[track_caller]
+    pub fn run(self) -> Ended {
+        forkd(&mut self.command())
+    }
+
+    /// Starts it, and waits for nothing.
+    pub fn launch(self) -> Daemon {
+        let mut command = self.command();
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+        Daemon::new(command.spawn().unwrap(), self.control(), self.dir)
+    }
+}
+
+/// Sets a soft limit of a process; 0 is the caller. The hard one stays.
+pub fn set_limit(pid: i32, resource: libc::__rlimit_resource_t, soft: u64) -> io::Result<()> {
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: `limit` lives through both calls of prlimit(2), which fills it and reads it.
+    let result = unsafe {
+        let result = libc::prlimit(pid, resource, std::ptr::null(), &raw mut limit);
+        limit.rlim_cur = soft.min(limit.rlim_max);
+        if result == 0 {
+            libc::prlimit(pid, resource, &raw const limit, std::ptr::null_mut())
+        } else {
+            result
+        }
+    };
+    match result {
+        0 => Ok(()),
+        _ if pid != 0 && nix::errno::Errno::last() == nix::errno::Errno::EPERM => {
+            as_its_user(pid, resource, soft)
+        }
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+/// Even root needs CAP_SYS_RESOURCE for the limits of another user's process, and may lack it in a
+/// container; the user does not.
+fn as_its_user(pid: i32, resource: libc::__rlimit_resource_t, soft: u64) -> io::Result<()> {
+    let uid = proc_status(pid, "Uid").split_whitespace().next().and_then(|uid| uid.parse().ok());
+    let uid = uid.ok_or(io::ErrorKind::NotFound)?;
+    let mut command = Command::new("true");
+    command.uid(uid).gid(uid);
+    let change = move || {
+        let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+        // SAFETY: as in `set_limit`.
+        let result = unsafe {
+            libc::prlimit(pid, resource, std::ptr::null(), &raw mut limit);
+            limit.rlim_cur = soft.min(limit.rlim_max);
+            libc::prlimit(pid, resource, &raw const limit, std::ptr::null_mut())
+        };
+        if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+    };
+    // SAFETY: between fork and exec it makes system calls only.
+    unsafe { command.pre_exec(change) };
+    command.status().map(|_| ())
+}

@@ -1,0 +1,183 @@
+//! Each way to fail has its exit code (sysexits(3)) and one sentence that names what is wrong.
+#![allow(missing_docs, clippy::unwrap_used, clippy::expect_used)]
+
+mod common;
+
+use std::io::{Read, Write};
+use std::net::{TcpListener, UdpSocket};
+use std::os::unix::net::UnixListener;
+
+use common::*;
+
+/// A failure: the code, parts of the one sentence, and nothing on the standard output.
+#[track_caller]
+fn assert_fails(ended: &Ended, code: i32, parts: &[&str]) {
+    assert_eq!(ended.code, Some(code), "{ended:?}");
+    assert_eq!(ended.stdout, "", "{ended:?}");
+    for part in parts {
+        assert!(ended.stderr.contains(part), "{part:?} is not in {ended:?}");
+    }
+    if code != 64 {
+        // other lines are of the log; exactly one says why
+        let sentences = ended.stderr.lines().filter(|line| line.starts_with("forkd: error: "));
+        assert_eq!(sentences.count(), 1, "{ended:?}");
+    }
+    assert!(!ended.stderr.contains("panicked"), "{ended:?}");
+}
+
+#[test]
+fn what_was_asked_for_is_no_failure() {
+    for args in [&["--help"][..], &["--version"], &["serve", "--help"], &["check"]] {
+        let ended = run(args);
+        assert_eq!((ended.code, ended.stderr.as_str()), (Some(0), ""), "{args:?}");
+        assert!(!ended.stdout.is_empty());
+    }
+}
+
+#[test]
+fn usage_is_64() {
+    for (args, part) in [
+        (&[][..], "Usage"),
+        (&["serve", "--no-such-flag"], "--no-such-flag"),
+        (&["serve", "tcp://127.0.0.1"], "has no port"),
+        (&["serve", "--model", "thread"], "possible values: fork, prefork"),
+        (&["serve", "--grace", "10"], "unit"),
+        (&["serve", "--workers", "4..2", "-m", "prefork"], "4..2"),
+        (&["serve", "--workers", "4"], "--workers"),
+        (&["serve", "tcp://127.0.0.1:7", "tcp://127.0.0.1:7"], "twice"),
+        (&["frobnicate"], "frobnicate"),
+    ] {
+        assert_fails(&run(args), 64, &[part]);
+    }
+    // no control socket is known, and none given
+    assert_fails(&run(&["status"]), 64, &["--control"]);
+}
+
+#[test]
+fn an_answer_that_is_none_is_65() {
+    for answer in ["", "hello\n", "{}\n", "{\"pid\": \"x\"}"] {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("s");
+        let listener = UnixListener::bind(&path).unwrap();
+        let server = std::thread::spawn(move || {
+            let (mut client, _) = listener.accept().unwrap();
+            client.set_read_timeout(Some(LIMIT)).unwrap();
+            let _ = client.read(&mut [0; 64]);
+            client.write_all(answer.as_bytes()).unwrap();
+        });
+        let ended = run(&["status", "--json", "--control", path.to_str().unwrap()]);
+        assert_fails(&ended, 65, &[path.to_str().unwrap(), "is no forkd"]);
+        server.join().unwrap();
+    }
+}
+
+#[test]
+fn a_taken_address_is_69_and_named() {
+    let daemon = Daemon::start("tcp://127.0.0.1:0 udp://127.0.0.1:0");
+    for endpoint in daemon.endpoints() {
+        assert_fails(&run(&["serve", &endpoint]), 69, &[&endpoint, "in use"]);
+    }
+    let (tcp, udp) = (TcpListener::bind("127.0.0.1:0").unwrap(), UdpSocket::bind("127.0.0.1:0").unwrap());
+    for endpoint in
+        [format!("tcp://{}", tcp.local_addr().unwrap()), format!("udp://{}", udp.local_addr().unwrap())]
+    {
+        assert_fails(&run(&["serve", "-m", "prefork", &endpoint]), 69, &[&endpoint, "in use"]);
+    }
+    // the first one is unharmed
+    short_connection(daemon.addr(), b"x").unwrap();
+    daemon.status();
+}
+
+#[test]
+fn an_absent_address_or_name_is_69() {
+    assert_fails(&run(&["serve", "tcp://192.0.2.1:0"]), 69, &["tcp://192.0.2.1:0", "no such address"]);
+    assert_fails(&run(&["serve", "tcp://no-such-host.invalid:0"]), 69, &["no-such-host.invalid"]);
+}
+
+#[test]
+fn no_daemon_to_ask_is_69() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("s");
+    let asked = || run(&["status", "--control", path.to_str().unwrap()]);
+    assert_fails(&asked(), 69, &["no daemon answers", path.to_str().unwrap()]);
+    drop(UnixListener::bind(&path).unwrap());
+    assert_fails(&asked(), 69, &["no daemon answers", path.to_str().unwrap()]);
+    // by the variable, too
+    let mut command = forkd_command();
+    command.arg("status").env("XDG_RUNTIME_DIR", dir.path());
+    assert_fails(&forkd(&mut command), 69, &[dir.path().join("forkd.sock").to_str().unwrap()]);
+}
+
+#[test]
+fn a_daemon_that_does_not_answer_is_69() {
+    let daemon = Daemon::start("");
+    stopped(daemon.pid());
+    let ended = run(&["status", "--control", daemon.control().to_str().unwrap()]);
+    assert_fails(&ended, 69, &["does not answer", daemon.control().to_str().unwrap()]);
+}
+
+#[test]
+fn no_process_for_the_first_worker_is_71() {
+    if !need_root() {
+        return;
+    }
+    for (way, uid) in [(Way::Native, 61_250), (Way::Portable, 61_251)] {
+        let forkd = Forkd::new("-m prefork -w 2").uid(uid).way(way).limit(libc::RLIMIT_NPROC, 1);
+        assert_fails(&forkd.run(), 71, &["cannot fork the workers of tcp://127.0.0.1:"]);
+    }
+}
+
+#[test]
+fn what_can_t_be_created_is_73() {
+    let nowhere = "/nonexistent-directory/file";
+    assert_fails(&run(&["serve", &format!("unix://{nowhere}")]), 73, &[nowhere]);
+    assert_fails(&run(&["serve", &format!("unixgram://{nowhere}")]), 73, &[nowhere]);
+    for option in ["--pidfile", "--control"] {
+        assert_fails(&run(&["serve", option, nowhere, "tcp://127.0.0.1:0"]), 73, &[nowhere]);
+    }
+    // a path longer than sun_path of unix(7) has: an endpoint is checked with the rest of the line
+    let long = format!("/tmp/{}", "x".repeat(200));
+    assert_fails(&run(&["serve", &format!("unix://{long}")]), 64, &[&long, "107 bytes"]);
+    assert_fails(&run(&["serve", "--control", &long, "tcp://127.0.0.1:0"]), 73, &[&long]);
+}
+
+#[test]
+fn a_missing_right_is_77() {
+    let first_free = std::fs::read_to_string("/proc/sys/net/ipv4/ip_unprivileged_port_start").unwrap();
+    let restricted = first_free.trim().parse::<u16>().unwrap() > 7;
+    if !need_root() || !need(restricted, "here anybody may bind port 7") {
+        return;
+    }
+    let refused = |args: &str, uid| Forkd::new(args).uid(uid).run();
+    assert_fails(&refused("tcp://127.0.0.1:7", 61_252), 77, &["tcp://127.0.0.1:7", "CAP_NET_BIND_SERVICE"]);
+    assert_fails(&refused("udp://127.0.0.1:7", 61_253), 77, &["udp://127.0.0.1:7", "CAP_NET_BIND_SERVICE"]);
+    assert_fails(&refused("--user nobody", 61_254), 77, &["only root may"]);
+    assert_fails(&refused("--chroot {dir}", 61_255), 77, &["only root may"]);
+}
+
+#[test]
+fn a_wrong_configuration_is_78_and_pointed_at() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("forkd.toml");
+    let file = path.to_str().unwrap();
+    for (text, place, part) in [
+        ("[[listen]]\nmodel = \"thread\"\n", "2:9", "expected `fork` or `prefork`"),
+        ("[daemon]\n  pidfle = \"x\"\n", "2:3", "unknown field `pidfle`"),
+        ("[daemon]\ngrace = 10\n", "2:9", "unit"),
+        ("[[listen]]\n\nendpoints = [\"tcp://a\"]\n", "3:", "has no port"),
+        ("[daemon\n", "1:8", "unclosed table"),
+    ] {
+        std::fs::write(&path, text).unwrap();
+        for command in ["serve", "check"] {
+            let ended = run(&[command, "--config", file]);
+            assert_fails(&ended, 78, &[&format!("{file}:{place}"), part]);
+        }
+    }
+    assert_fails(&run(&["serve", "--config", "/nonexistent.toml"]), 78, &["/nonexistent.toml"]);
+    assert_fails(
+        &run(&["serve", "--user", "no-such-user-here", "tcp://127.0.0.1:0"]),
+        78,
+        &["no-such-user-here"],
+    );
+    assert_fails(&run(&["serve", "--group", "no-such-group", "tcp://127.0.0.1:0"]), 78, &["no-such-group"]);
+}

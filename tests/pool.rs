@@ -1,0 +1,129 @@
+//! The pool of prefork: its size, and the coming and going of workers.
+#![allow(missing_docs, clippy::unwrap_used, clippy::expect_used)]
+
+mod common;
+
+use std::time::Duration;
+
+use common::*;
+use nix::sys::signal::Signal;
+
+both_ways! {
+    fn an_elastic_pool_grows_and_shrinks(way: Way) {
+        let daemon = Forkd::new("-m prefork -w 2..16 --min-spare 2 --max-spare 9").way(way).start();
+        assert!((2..=4).contains(&daemon.children().len()));
+        let mut held: Vec<Client> = (0..10).map(|_| daemon.connect()).collect();
+        held.iter_mut().for_each(|client| echoes(client, b"x"));
+        eventually("two are spare", || daemon.children().len() >= 12);
+        // there is always somebody for one more
+        echoes(&mut daemon.served(), b"y");
+        assert!(daemon.children().len() <= 16);
+        held.iter_mut().for_each(|client| echoes(client, b"z"));
+        drop(held);
+        daemon.settles_at(9);
+        holds_for(Duration::from_millis(1500), "nine workers", || daemon.children().len() == 9);
+        let l = daemon.listener(0);
+        assert_eq!(l["deaths"].as_object().unwrap().keys().collect::<Vec<_>>(), ["retired"], "{l}");
+        assert!(l["peak"].as_u64() <= Some(16), "{l}");
+        // retired in the middle of nothing: no client has noticed
+        short_connection(daemon.addr(), b"x").unwrap();
+    }
+
+    fn an_elastic_pool_stops_at_its_maximum(way: Way) {
+        let daemon = Forkd::new("-m prefork -w 1..4").way(way).start();
+        let mut held: Vec<Client> = (0..6).map(|_| daemon.connect()).collect();
+        held[..4].iter_mut().for_each(|client| echoes(client, b"x"));
+        assert!(is_silent(&held[4], Duration::from_millis(300)));
+        assert_eq!(daemon.children().len(), 4);
+        held.drain(..2);
+        held[2..].iter_mut().for_each(|client| echoes(client, b"x"));
+        assert!(daemon.children().len() <= 4);
+    }
+
+    fn signals_resize_the_pool(way: Way) {
+        let daemon = Forkd::new("-m prefork -w 2").way(way).start();
+        let resize = |signal: Signal, lines: usize, count: usize| {
+            daemon.signal(signal);
+            daemon.wait_for_lines(lines, "pool resized");
+            daemon.settles_at(count);
+        };
+        let mut held = [daemon.served(), daemon.served()];
+        resize(Signal::SIGTTIN, 1, 3);
+        resize(Signal::SIGTTIN, 2, 4);
+        // the idle ones leave first
+        resize(Signal::SIGTTOU, 3, 3);
+        resize(Signal::SIGTTOU, 4, 2);
+        held.iter_mut().for_each(|client| echoes(client, b"x"));
+        // a busy one leaves after its connection
+        daemon.signal(Signal::SIGTTOU);
+        daemon.wait_for_lines(5, "pool resized");
+        held.iter_mut().for_each(|client| echoes(client, b"y"));
+        let [first, second] = held;
+        drop(first);
+        drop(second);
+        daemon.settles_at(1);
+        resize(Signal::SIGTTOU, 6, 1);
+        short_connection(daemon.addr(), b"x").unwrap();
+        assert_eq!(daemon.listener(0)["deaths"], serde_json::json!({"retired": 3}));
+    }
+
+    fn recycling_loses_nobody(way: Way) {
+        const CLIENTS: usize = 4;
+        const CONNECTIONS: usize = 400;
+        let daemon = Forkd::new("-m prefork -w 2 --max-connections-per-child 8").way(way).start();
+        let (address, first) = (daemon.addr(), daemon.children());
+        std::thread::scope(|scope| {
+            for _ in 0..CLIENTS {
+                scope.spawn(|| {
+                    (0..CONNECTIONS / CLIENTS).for_each(|_| short_connection(address, b"hello").unwrap());
+                });
+            }
+        });
+        eventually("all are counted", || daemon.listener(0)["connections"] == CONNECTIONS);
+        daemon.settles_at(2);
+        let l = daemon.listener(0);
+        let recycled = l["deaths"]["recycled"].as_u64().unwrap() as usize;
+        // after 7 or 8 each
+        assert!((CONNECTIONS / 8 - 2..=CONNECTIONS / 7).contains(&recycled), "{l}");
+        assert_eq!(l["deaths"].as_object().unwrap().len(), 1, "{l}");
+        assert!(daemon.children().iter().all(|pid| !first.contains(pid)));
+    }
+
+    fn workers_that_die_at_once_end_the_daemon(way: Way) {
+        let daemon = Forkd::new("-m prefork -w 2").way(way).launch();
+        let status = {
+            let mut status = None;
+            within(Duration::from_secs(30), "the daemon gives up", || {
+                // they may be gone before the signal comes
+                daemon.children().into_iter().for_each(|pid| {
+                    let _ = nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), Signal::SIGKILL);
+                });
+                status = daemon.ended();
+                status.is_some()
+            });
+            status.unwrap()
+        };
+        assert_eq!(status.code(), Some(70), "{status}");
+        let line = daemon.wait_for_line("die before they have served anybody");
+        assert!(line.starts_with("forkd: error: ") && line.contains(&daemon.endpoint(0)), "{line}");
+        assert!(daemon.count_lines("worker was killed") >= 10);
+        assert!(daemon.is_gone());
+    }
+}
+
+#[test]
+fn a_dead_worker_is_replaced_soon_and_often() {
+    let daemon = Daemon::start("-m prefork -w 3");
+    for round in 1..=20 {
+        // having served, it is no failed start
+        let client = daemon.served();
+        let pid = daemon.server_of(&client);
+        signal(pid, Signal::SIGKILL);
+        eventually("another takes its place", || {
+            let children = daemon.children();
+            children.len() == 3 && !children.contains(&pid)
+        });
+        eventually("it is counted", || daemon.deaths(0, "SIGKILL") == round);
+    }
+    short_connection(daemon.addr(), b"x").unwrap();
+}

@@ -1,0 +1,189 @@
+//! The way to the end: who may finish, who is cut, and that nothing is left.
+#![allow(missing_docs, clippy::unwrap_used, clippy::expect_used)]
+
+mod common;
+
+use std::io::{Read, Write};
+use std::net::Shutdown;
+use std::time::{Duration, Instant};
+
+use common::*;
+use nix::sys::signal::Signal;
+
+const MODELS: [&str; 2] = ["", "-m prefork -w 3"];
+/// What a stop may take that waits for nobody.
+const SOON: Duration = Duration::from_secs(3);
+
+/// The daemon ends with success, all its processes and its control socket gone.
+#[track_caller]
+fn ends_well(daemon: &Daemon, limit: Duration) {
+    let status = daemon.wait_for(limit);
+    assert_eq!(status.code(), Some(0), "{status}; {:?}", daemon.log());
+    // a child has said its last word a moment before it is gone
+    within(SOON, "no process is left", || daemon.is_gone());
+    assert!(!daemon.control().exists());
+    daemon.wait_for_line("stopped");
+}
+
+both_ways! {
+    fn an_idle_daemon_stops_at_once(way: Way) {
+        for which in [Signal::SIGTERM, Signal::SIGINT, Signal::SIGQUIT] {
+            for args in MODELS {
+                let daemon = Forkd::new(args).way(way).start();
+                short_connection(daemon.addr(), b"x").unwrap();
+                daemon.signal(which);
+                ends_well(&daemon, SOON);
+                assert!(daemon.wait_for_line("stopping").contains(&format!("signal={which}")));
+                assert!(is_refused(daemon.addr()));
+            }
+        }
+    }
+
+    fn connections_may_finish_while_new_ones_are_refused(way: Way) {
+        for args in MODELS {
+            let daemon = Forkd::new(args).way(way).start();
+            let (mut first, mut second) = (daemon.served(), daemon.served());
+            daemon.signal(Signal::SIGTERM);
+            daemon.wait_for_line("stopping");
+            within(SOON, "new connections are refused", || is_refused(daemon.addr()));
+            echoes(&mut first, b"going on");
+            first.shutdown(Shutdown::Write).unwrap();
+            assert_eq!(first.read(&mut [0]).unwrap(), 0);
+            echoes(&mut second, b"and on");
+            assert!(daemon.ended().is_none());
+            drop(second);
+            ends_well(&daemon, SOON);
+            assert!(daemon.wait_for_line("stopped").contains(" cut=0"));
+        }
+    }
+
+    fn connections_are_cut_after_the_grace_time(way: Way) {
+        for args in MODELS {
+            let daemon = Forkd::new(args).arg("--grace").arg("1s").way(way).start();
+            let mut client = daemon.served();
+            daemon.signal(Signal::SIGTERM);
+            let since = Instant::now();
+            daemon.wait_for_line("stopping");
+            echoes(&mut client, b"going on");
+            assert!(is_cut(&mut client));
+            let after = since.elapsed();
+            assert!((900..3000).contains(&after.as_millis()), "cut after {after:?}");
+            ends_well(&daemon, SOON);
+            assert!(daemon.wait_for_line("stopped").contains("cut=1"));
+        }
+    }
+
+    fn a_second_signal_hastens(way: Way) {
+        for (args, which) in MODELS.into_iter().zip([Signal::SIGINT, Signal::SIGTERM]) {
+            let daemon = Forkd::new(args).arg("--grace").arg("60s").way(way).start();
+            let mut client = daemon.served();
+            daemon.signal(which);
+            daemon.wait_for_line("stopping");
+            echoes(&mut client, b"going on");
+            daemon.signal(which);
+            assert!(is_cut(&mut client));
+            ends_well(&daemon, SOON);
+        }
+    }
+
+    fn sigquit_cuts_at_once(way: Way) {
+        for args in MODELS {
+            let daemon = Forkd::new(args).way(way).start();
+            let mut clients = [daemon.served(), daemon.served()];
+            daemon.signal(Signal::SIGQUIT);
+            assert!(clients.iter_mut().all(is_cut));
+            ends_well(&daemon, SOON);
+            assert!(daemon.wait_for_line("stopped").contains("cut="));
+        }
+    }
+
+    fn what_does_not_react_is_killed(way: Way) {
+        for args in MODELS {
+            let daemon = Forkd::new(args).way(way).start();
+            let mut client = daemon.served();
+            stopped(daemon.server_of(&client));
+            daemon.signal(Signal::SIGQUIT);
+            assert!(is_cut(&mut client));
+            ends_well(&daemon, SOON);
+        }
+    }
+
+    fn ctrl_c_lets_connections_finish(way: Way) {
+        for args in MODELS {
+            let daemon = Forkd::new(args).way(way).start();
+            let mut clients = [daemon.served(), daemon.served()];
+            daemon.signal_group(Signal::SIGINT);
+            daemon.wait_for_line("stopping");
+            for _ in 0..10 {
+                clients.iter_mut().for_each(|client| echoes(client, b"going on"));
+            }
+            drop(clients);
+            ends_well(&daemon, SOON);
+            assert!(daemon.wait_for_line("stopped").contains(" cut=0"));
+        }
+    }
+
+    fn the_backlog_is_served_first(way: Way) {
+        for args in [
+            "--max-children 1",
+            "-m prefork --max-connections-per-child 1 -w 1",
+            "-m prefork -w 1",
+            "-m prefork -w 2",
+        ] {
+            let daemon = Forkd::new(args).way(way).start();
+            let mut busy: Vec<Client> = vec![daemon.served()];
+            if args.ends_with('2') {
+                busy.push(daemon.served());
+            }
+            let mut waiting: Vec<Client> = (0..5).map(|_| daemon.connect()).collect();
+            waiting.iter_mut().for_each(|client| client.write_all(b"?").unwrap());
+            daemon.signal(Signal::SIGTERM);
+            daemon.wait_for_line("stopping");
+            assert!(is_silent(&waiting[0], Duration::from_millis(300)));
+            busy.iter_mut().for_each(|client| echoes(client, b"going on"));
+            drop(busy);
+            for (number, mut client) in waiting.into_iter().enumerate() {
+                let mut answer = [0];
+                client.read_exact(&mut answer).unwrap_or_else(|e| panic!("{args}: number {number}: {e}"));
+                echoes(&mut client, b"thanks");
+            }
+            ends_well(&daemon, SOON);
+            let count = if args.ends_with('2') { 7 } else { 6 };
+            let line = daemon.wait_for_line("stopped");
+            assert!(line.contains(&format!("connections={count} cut=0")), "{line}");
+        }
+    }
+}
+
+/// Connections that come in while the signal does are served or refused, and never left hanging.
+#[test]
+fn a_stop_under_load_leaves_nobody_hanging() {
+    for args in MODELS {
+        let daemon = Daemon::start(args);
+        let address = daemon.addr();
+        std::thread::scope(|scope| {
+            let clients: Vec<_> = (0..3)
+                .map(|_| {
+                    scope.spawn(move || {
+                        let mut served = 0;
+                        // ends by an error: refused, or reset; a time-out would take LIMIT
+                        loop {
+                            let since = Instant::now();
+                            match short_connection(address, b"hello") {
+                                Ok(()) => served += 1,
+                                Err(_) => return (served, since.elapsed()),
+                            }
+                        }
+                    })
+                })
+                .collect();
+            eventually("there is load", || daemon.listener(0)["connections"].as_u64() > Some(50));
+            daemon.signal(Signal::SIGTERM);
+            ends_well(&daemon, LIMIT);
+            for client in clients {
+                let (served, last) = client.join().unwrap();
+                assert!(served > 0 && last < Duration::from_secs(5), "{served} served, then {last:?}");
+            }
+        });
+    }
+}
