@@ -9,7 +9,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use common::*;
-use nix::sys::signal::{Signal, kill, killpg};
+use nix::sys::signal::{Signal, killpg};
 use nix::unistd::{Pid, getpgid, getsid};
 
 /// A daemon in the background; it and its children are killed when dropped.
@@ -25,12 +25,15 @@ impl Background {
     #[track_caller]
     fn start(args: &str) -> Self {
         let forkd = Forkd::new(&format!("--daemon --pidfile {{dir}}/pid {args}"));
+        // the command may hang, or say nonsense, while there is a daemon
+        let guard = Stray(forkd.dir.path().join("pid"));
         let ended = common::forkd(&mut forkd.command());
         assert_eq!((ended.code, ended.stdout.as_str()), (Some(0), ""), "{ended:?}");
         let after =
             |mark: &str| ended.stderr.split_once(mark).expect(mark).1.split_whitespace().next().unwrap();
         let (pid, addr) =
             (after("ready pid=").parse().unwrap(), after("listening on tcp://").parse().unwrap());
+        drop(guard);
         Self { pid, addr, dir: forkd.dir }
     }
 
@@ -52,14 +55,29 @@ fn connect(daemon: &Background) -> std::net::TcpStream {
     client
 }
 
+/// Kills the daemon that a pidfile names, if the test fails before there is a [`Background`].
+struct Stray(PathBuf);
+
+impl Drop for Stray {
+    fn drop(&mut self) {
+        let pid = fs::read_to_string(&self.0).ok().and_then(|text| text.trim().parse().ok());
+        if let Some(pid) = pid.filter(|_| std::thread::panicking()) {
+            end_group_of(pid);
+        }
+    }
+}
+
+fn end_group_of(pid: i32) {
+    let pid = Pid::from_raw(pid);
+    if let Ok(group) = getpgid(Some(pid)) {
+        assert_ne!(Ok(group), getpgid(None), "the daemon is in the test's own group");
+        let _ = killpg(group, Signal::SIGKILL);
+    }
+}
+
 impl Drop for Background {
     fn drop(&mut self) {
-        let pid = Pid::from_raw(self.pid);
-        if let Ok(group) = getpgid(Some(pid)) {
-            assert_ne!(Ok(group), getpgid(None), "the daemon is in the test's own group");
-            let _ = killpg(group, Signal::SIGKILL);
-        }
-        let _ = kill(pid, Signal::SIGKILL);
+        end_group_of(self.pid);
     }
 }
 

@@ -19,7 +19,7 @@ use crate::transport::listener::Kind;
 const REST: Duration = Duration::from_millis(100);
 
 /// Datagrams taken at once when they come faster than one at a time.
-const BATCH: usize = 32;
+const BATCH: usize = 8;
 
 /// Serves until told to leave, or until `limit` connections are done (0: no limit).
 pub(crate) fn run(work: &Work<'_>, gate: &Gate, limit: u64) -> Cause {
