@@ -37,8 +37,8 @@ pub(crate) fn stopping(signal: &str, children: u32, grace: Duration) {
     info!(signal, children, grace:%; "stopping");
 }
 
-pub(crate) fn stop_hastened(children: u32, signal: &str) {
-    warn!(children, signal; "ending connections that are still open");
+pub(crate) fn stop_hastened(children: u32) {
+    warn!(children; "ending connections that are still open");
 }
 
 pub(crate) fn stopped(connections: u64, cut: u64) {

@@ -119,7 +119,7 @@ impl Server {
 
 fn run(config: &Config, bound: Vec<Bound>, service: Service) -> Result<(), Error> {
     let mut master = Master::new(config, bound, service)?;
-    let result = master.run(|| Ok(()));
+    let result = master.run(|_| Ok(()));
     if result.is_err() {
         master.abandon();
     }

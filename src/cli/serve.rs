@@ -96,7 +96,10 @@ fn run_master(
     let pidfile_fd = pidfile.as_ref().map(|file| file.as_fd().as_raw_fd());
     let notifier_fd = notifier.iter().filter_map(|n| n.as_ref()).map(|n| n.as_fd().as_raw_fd());
     pidfile_fd.into_iter().chain(notifier_fd).for_each(|fd| master.keep_from_children(fd));
-    let result = master.run(|| {
+    if let Some(notifier) = notifier.iter().find_map(|n| n.as_ref()) {
+        master.leave_streams(notifier.null()?);
+    }
+    let result = master.run(|master| {
         if let Some(pidfile) = &mut pidfile {
             pidfile.write(std::process::id())?;
         }
@@ -104,7 +107,11 @@ fn run_master(
         if config.daemon.background && config.daemon.log == LogSink::Stderr {
             events::log_goes_dark();
         }
-        notifier.and_then(Option::take).map_or(Ok(()), Notifier::ready)
+        let Some(notifier) = notifier.and_then(Option::take) else { return Ok(()) };
+        let fd = notifier.as_fd().as_raw_fd();
+        let result = notifier.ready();
+        master.forget(fd);
+        result
     });
     if result.is_err() {
         master.abandon();

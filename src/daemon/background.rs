@@ -106,6 +106,15 @@ impl Notifier {
         Ok(())
     }
 
+    /// What the standard streams become, also for workers that are forked before [`Notifier::ready`].
+    ///
+    /// # Errors
+    ///
+    /// As dup(2).
+    pub fn null(&self) -> Result<File, Error> {
+        self.null.try_clone().map_err(|cause| Error::os("cannot duplicate a descriptor", cause))
+    }
+
     /// Lets the invoking process say why there is no daemon, and end with the exit code of that
     /// error. The daemon itself then ends without a message of its own.
     pub fn failed(mut self, error: &Error) {

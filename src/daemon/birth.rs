@@ -10,7 +10,7 @@ use super::signals::Signals;
 use crate::model::serve::Work;
 use crate::service::Service;
 use crate::sys::fd::{CloseSet, Gate};
-use crate::sys::signal::{Bereaved, at_death_of, restore_sigchld};
+use crate::sys::signal::{Bereaved, TermHeld, at_death_of, restore_sigchld};
 
 /// Becomes a child that serves one connection or datagram.
 pub(super) fn child(close: &CloseSet, parent: Pid, service: &Service) {
@@ -42,6 +42,7 @@ pub(super) fn worker(
     if let Some(signals) = signals {
         signals.leave_to_worker();
     }
+    TermHeld::release_in_child();
     close.close_in_child();
     // An idle worker leaves at once then, and a busy one after its connection.
     at_death_of(parent, Bereaved::Terminate);

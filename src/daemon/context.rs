@@ -1,7 +1,6 @@
 //! What all parts of the master share.
 
-use std::fs::File;
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, getpid};
@@ -35,8 +34,10 @@ pub(super) struct Context {
     pub(super) shortage: Option<Shortage>,
     /// The daemon stops: only what is queued is still served.
     pub(super) draining: bool,
+    /// What a worker's standard output and error become (`--daemon`).
+    pub(super) null: Option<std::fs::File>,
     /// Given up for a moment when there is no other descriptor left.
-    reserve: Option<File>,
+    reserve: Option<OwnedFd>,
 }
 
 /// fork(2) fails; connections are held, and it is tried again later and later.
@@ -87,6 +88,7 @@ impl Context {
             now: Instant::now(),
             shortage: None,
             draining: false,
+            null: None,
             reserve: None,
         };
         context.descriptors.add(signals.descriptors());
@@ -128,7 +130,8 @@ impl Context {
     /// Takes a descriptor back into reserve.
     pub(super) fn restore_reserve(&mut self) {
         if self.reserve.is_none() {
-            self.reserve = File::open("/dev/null").ok();
+            // a copy of what is open: after a chroot(2) there may be no file to open
+            self.reserve = self.board.wake().as_fd().try_clone_to_owned().ok();
             self.descriptors.add(self.reserve.as_ref().map(AsRawFd::as_raw_fd));
         }
     }

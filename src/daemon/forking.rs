@@ -123,6 +123,8 @@ impl Forking {
         if !self.wants_clients(cx) {
             return;
         }
+        // it could not be filled up while there was no descriptor at all
+        cx.restore_reserve();
         for _ in 0..PER_TURN {
             let next = match self.batch {
                 None => self.take_connection(cx),

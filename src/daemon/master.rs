@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use nix::poll::{PollFd, PollFlags};
 use smallvec::SmallVec;
 
-use super::context::Context;
+use super::context::{ACCEPT_REST, Context};
 use super::control::Control;
 use super::forking::Forking;
 use super::phase::Phase;
@@ -106,8 +106,19 @@ impl Master {
         self.cx.descriptors.add([fd]);
     }
 
+    /// Has workers write to this instead of the standard streams of whoever invoked the daemon, who
+    /// may wait for their end.
+    pub(crate) fn leave_streams(&mut self, null: std::fs::File) {
+        self.cx.null = Some(null);
+    }
+
+    /// The caller has closed a descriptor: its number may soon be that of a client.
+    pub(crate) fn forget(&mut self, fd: RawFd) {
+        self.cx.descriptors.remove(fd);
+    }
+
     /// Serves until a signal ends it; calls `on_ready` once, when the first workers are up.
-    pub(crate) fn run(&mut self, on_ready: impl FnOnce() -> Result<(), Error>) -> Result<(), Error> {
+    pub(crate) fn run(&mut self, on_ready: impl FnOnce(&mut Self) -> Result<(), Error>) -> Result<(), Error> {
         sys::slim::slim_down();
         let mut on_ready = Some(on_ready);
         loop {
@@ -118,7 +129,7 @@ impl Master {
             }
             if !self.is_ready && self.stations.iter().all(|station| station.is_ready(&self.cx)) {
                 self.is_ready = true;
-                on_ready.take().map_or(Ok(()), |on_ready| on_ready())?;
+                on_ready.take().map_or(Ok(()), |on_ready| on_ready(self))?;
             }
             let events = self.wait()?;
             self.cx.now = Instant::now();
@@ -194,12 +205,25 @@ impl Master {
             events.push(event);
         });
         let timeout = self.timeout();
-        self.cx
-            .blocked
-            .wait(&mut fds, timeout)
-            .map_err(|cause| Error::os("cannot wait for events", cause))?;
+        self.poll(&mut fds, timeout).map_err(|cause| Error::os("cannot wait for events", cause))?;
         let ready = |fd: &PollFd<'_>| fd.revents().is_some_and(|flags| !flags.is_empty());
         Ok(fds.iter().zip(events).filter(|(fd, _)| ready(fd)).map(|(_, event)| event).collect())
+    }
+
+    fn poll(&self, fds: &mut [PollFd<'_>], timeout: Option<Duration>) -> std::io::Result<()> {
+        let mut most = fds.len();
+        let mut limit = timeout;
+        loop {
+            match self.cx.blocked.wait(&mut fds[..most], limit) {
+                // poll(2) takes no more descriptors than RLIMIT_NOFILE, which may have been lowered:
+                // then the first ones, signals above all, must do, and the others are looked at soon.
+                Err(error) if error.raw_os_error() == Some(libc::EINVAL) && most > 0 => {
+                    most /= 2;
+                    limit = Some(timeout.unwrap_or(ACCEPT_REST).min(ACCEPT_REST));
+                }
+                other => return other,
+            }
+        }
     }
 
     /// The registry: which descriptors matter now, and what each stands for.

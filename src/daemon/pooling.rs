@@ -19,6 +19,7 @@ use crate::scoreboard::{Cause, Slot, State};
 use crate::sys::fd::set_nonblocking;
 use crate::sys::fork::{Watch, fork};
 use crate::sys::pidfd::{Ended, how_it_ended, signal_child};
+use crate::sys::signal::TermHeld;
 use crate::transport::Listener;
 use crate::{Error, events};
 
@@ -199,11 +200,15 @@ impl Pooling {
             board: cx.board,
             slot,
         };
-        let (blocked, parent, signals) = (&cx.blocked, cx.pid, &mut cx.signals);
+        let (blocked, parent, signals, null) = (&cx.blocked, cx.pid, &mut cx.signals, cx.null.as_ref());
+        let _held = TermHeld::new();
         let child = fork(blocked, &slot.pid, Watch::Descriptor, || {
             let gate = birth::worker(close, parent, signals.take(), &work);
             let cause = match gate {
                 Ok(gate) => {
+                    if let Some(null) = null {
+                        let _ = nix::unistd::dup2_stdout(null).and_then(|()| nix::unistd::dup2_stderr(null));
+                    }
                     catch_unwind(AssertUnwindSafe(|| run(&work, gate, limit))).unwrap_or(Cause::Panicked)
                 }
                 Err(error) => {

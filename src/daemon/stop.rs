@@ -102,7 +102,7 @@ impl Master {
             }
         }
         if count > 0 {
-            events::stop_hastened(count, signal(Model::Fork).as_str());
+            events::stop_hastened(count);
         }
         count
     }

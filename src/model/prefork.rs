@@ -58,7 +58,7 @@ impl Worker<'_> {
                     if self.work.connection(socket, peer) == Cause::Failed {
                         log::debug!("going on after a failed handler");
                     }
-                    if self.is_spent(1) {
+                    if self.is_spent(1) && !self.work.board.is_draining() {
                         return Cause::Recycled;
                     }
                     self.rest();
@@ -70,14 +70,24 @@ impl Worker<'_> {
             }
         }
         if self.work.board.is_draining() {
-            // The listener does not block any more; what is queued still gets served.
-            while let Ok((socket, peer)) = self.work.listener.accept(self.work.listener) {
-                self.work.slot.set_state(State::Serving);
-                self.work.slot.set_peer(peer);
-                self.work.connection(socket, peer);
-            }
+            self.drain();
         }
         Cause::Retired
+    }
+
+    /// Serves what is queued: the listener does not block any more.
+    fn drain(&self) {
+        loop {
+            match self.work.listener.accept(self.work.listener) {
+                Ok((socket, peer)) => {
+                    self.work.slot.set_state(State::Serving);
+                    self.work.slot.set_peer(peer);
+                    self.work.connection(socket, peer);
+                }
+                Err(error) if concerns_one_connection(error) => {}
+                Err(_) => return,
+            }
+        }
     }
 
     /// A lone datagram is received by itself, which is quicker; every 16th time a whole batch is
@@ -101,7 +111,7 @@ impl Worker<'_> {
                     deep = count > 1;
                     self.begin();
                     self.work.datagrams(&mut batch, count, echoes);
-                    if self.is_spent(count as u64) {
+                    if self.is_spent(count as u64) && !self.work.board.is_draining() {
                         return Cause::Recycled;
                     }
                     self.rest();

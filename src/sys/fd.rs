@@ -105,7 +105,7 @@ fn close_range(first: RawFd, last: RawFd) {
 ///
 /// A worker that blocks in accept(2) or recvmsg(2) has to leave when it is told, and a flag that
 /// a handler sets can be missed between its test and the call. So the handler replaces the
-/// descriptor by one of `/dev/null`: a call that begins later fails with `ENOTSOCK`, and one that
+/// descriptor by that of a pipe: a call that begins later fails with `ENOTSOCK`, and one that
 /// was interrupted is restarted by the kernel (SA_RESTART) on the same number, and fails too.
 #[derive(Debug)]
 pub(crate) struct Gate {
@@ -117,7 +117,8 @@ impl Gate {
     /// Makes a gate to the socket; `socket` itself stays as it is.
     pub(crate) fn new(socket: impl AsFd) -> io::Result<Self> {
         let gate = socket.as_fd().try_clone_to_owned()?;
-        let null = std::fs::File::open("/dev/null")?.into();
+        // no file: after a chroot(2) there may be none to open
+        let (null, _) = pipe()?;
         Ok(Self { gate, null })
     }
 

@@ -146,6 +146,33 @@ pub(crate) fn have_children_die() -> io::Result<SigId> {
     term
 }
 
+/// Keeps SIGTERM back while a worker is forked, so that it does not die of one that comes before it
+/// knows what SIGTERM asks of a worker.
+#[derive(Debug)]
+pub(crate) struct TermHeld(());
+
+impl TermHeld {
+    pub(crate) fn new() -> Self {
+        Self::mask(SigmaskHow::SIG_BLOCK);
+        Self(())
+    }
+
+    /// In the worker: now it may come.
+    pub(crate) fn release_in_child() {
+        Self::mask(SigmaskHow::SIG_UNBLOCK);
+    }
+
+    fn mask(how: SigmaskHow) {
+        let _ = sigprocmask(how, Some(&SigSet::from(Signal::SIGTERM)), None);
+    }
+}
+
+impl Drop for TermHeld {
+    fn drop(&mut self) {
+        Self::mask(SigmaskHow::SIG_UNBLOCK);
+    }
+}
+
 /// In a worker: SIGTERM shall not kill it.
 pub(crate) fn undo(id: SigId) {
     signal_hook::low_level::unregister(id);
@@ -267,8 +294,10 @@ pub(crate) fn at_death_of(parent: rustix::process::Pid, then: Bereaved) {
 /// In a worker that was told to leave: if nobody is there to end it after the grace time, it has to
 /// see to that itself. Async-signal-safe.
 pub(super) fn limit_orphan() {
-    let parent = rustix::process::getppid().map(rustix::process::Pid::as_raw_pid);
-    if parent.map(i32::cast_unsigned) != Some(MASTER.load(Ordering::Relaxed)) {
+    let parent = rustix::process::getppid().map(|pid| pid.as_raw_pid().cast_unsigned());
+    let master = MASTER.load(Ordering::Relaxed);
+    // 0: there never was one
+    if master != 0 && parent != Some(master) {
         // SAFETY: raise(3) is async-signal-safe.
         unsafe { libc::raise(ORPHANED as i32) };
     }
