@@ -5,11 +5,13 @@
 //! dropped are counted, and the count is the first thing said when the daemon is back.
 //!
 //! The `syslog` crate formats the lines; its own loggers are not used, because they block on a full
-//! socket, never recover from a restart of the daemon, and keep the parent's pid after a fork.
+//! socket, never recover from a restart of the daemon, and keep the parent's pid after a fork. Its
+//! time stamps are UTC; daemons that matter (rsyslog, journald) go by their own clock.
 
 use std::io;
 use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
@@ -18,6 +20,7 @@ use ::syslog::{Facility, Formatter3164, LogFormat as _};
 
 use super::{count_lost, format};
 use crate::config::values::LogFormat;
+use crate::sys::shared::{Arena, bytes_for};
 use crate::{Error, Failure};
 
 /// Where syslog daemons listen: Linux and OpenBSD, macOS, the other BSDs.
@@ -71,15 +74,26 @@ impl Log for Syslog {
         if !self.enabled(record.metadata()) {
             return;
         }
-        let message = match self.format {
-            LogFormat::Text => format::text(record),
-            LogFormat::Json => format::json(record, SystemTime::now(), std::process::id()),
-        };
+        let message = render(self.format, record);
         let mut link = self.link.lock().unwrap_or_else(PoisonError::into_inner);
-        link.write(record.level(), &message, Instant::now());
+        link.write(self.format, record.level(), &message, Instant::now());
     }
 
     fn flush(&self) {}
+}
+
+fn render(format: LogFormat, record: &Record<'_>) -> String {
+    match format {
+        LogFormat::Text => format::text(record),
+        LogFormat::Json => format::json(record, SystemTime::now(), std::process::id()),
+    }
+}
+
+/// What is said once lines can be sent again.
+fn loss_report(format: LogFormat, count: u64) -> String {
+    let pairs = [("count", count)];
+    let args = format_args!("log lines were lost");
+    render(format, &Record::builder().level(Level::Warn).args(args).key_values(&pairs).build())
 }
 
 /// A datagram socket that finds its way back after the daemon has been restarted.
@@ -87,7 +101,8 @@ struct Link {
     socket: UnixDatagram,
     path: PathBuf,
     formatter: Formatter3164,
-    lost: u64,
+    /// Lines that no process of the daemon could send, and that nobody has reported yet.
+    lost: &'static AtomicU64,
     retry_at: Option<Instant>,
     pause: Duration,
 }
@@ -103,32 +118,38 @@ impl Link {
             process: "forkd".into(),
             pid: std::process::id(),
         };
-        Ok(Self { socket, path: path.into(), formatter, lost: 0, retry_at: None, pause: FIRST_PAUSE })
+        // Shared with children, most of which end before they could report anything.
+        let lost = &Arena::new(bytes_for::<AtomicU64>(1))?.take(1)?[0];
+        Ok(Self { socket, path: path.into(), formatter, lost, retry_at: None, pause: FIRST_PAUSE })
     }
 
-    fn write(&mut self, level: Level, message: &str, now: Instant) {
-        let pid = std::process::id();
-        if self.formatter.pid != pid {
-            // this is a forked child: what was lost before is for its parent to report
-            self.formatter.pid = pid;
-            self.lost = 0;
+    fn write(&mut self, format: LogFormat, level: Level, message: &str, now: Instant) {
+        // another one in a forked child
+        self.formatter.pid = std::process::id();
+        let lost = self.lost.swap(0, Ordering::Relaxed);
+        if lost > 0 && !self.send(Level::Warn, &loss_report(format, lost), now) {
+            self.count_lost(lost);
         }
-        if self.lost > 0 {
-            let report = format!("warning: log lines were lost count={}", self.lost);
-            if self.send(Level::Warn, &report, now) {
-                self.lost = 0;
-            }
-        }
-        if self.lost > 0 || !self.send(level, message, now) {
-            self.lost += 1;
+        // not without the report: lines would seem to be complete
+        if self.lost.load(Ordering::Relaxed) > 0 || !self.send(level, message, now) {
+            self.count_lost(1);
             count_lost();
         }
+    }
+
+    fn count_lost(&self, lines: u64) {
+        self.lost.fetch_add(lines, Ordering::Relaxed);
     }
 
     fn send(&mut self, level: Level, message: &str, now: Instant) -> bool {
         let Ok(line) = self.line(level, message) else { return false };
         match self.socket.send(&line) {
-            Ok(_) => true,
+            Ok(_) => {
+                // perhaps thanks to another process that shares the socket
+                self.retry_at = None;
+                self.pause = FIRST_PAUSE;
+                true
+            }
             // the daemon is there and behind: unix(7), and ENOBUFS on the BSDs
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => false,
             Err(error) if error.raw_os_error() == Some(libc::ENOBUFS) => false,
@@ -187,7 +208,7 @@ mod tests {
         let path = room.path().join("log");
         let daemon = UnixDatagram::bind(&path).unwrap();
         let mut link = Link::open(&path).unwrap();
-        link.write(Level::Error, "error: x", Instant::now());
+        link.write(LogFormat::Text, Level::Error, "error: x", Instant::now());
         let line = received(&daemon);
         assert!(line.starts_with("<27>"), "{line}");
         assert!(line.ends_with(&format!(" forkd[{}]: error: x", std::process::id())), "{line}");
@@ -200,7 +221,12 @@ mod tests {
         let daemon = UnixDatagram::bind(&path).unwrap();
         let mut link = Link::open(&path).unwrap();
         for padding in ["", "x", "xx"] {
-            link.write(Level::Info, &(padding.to_owned() + &"€".repeat(MAX_LINE)), Instant::now());
+            link.write(
+                LogFormat::Text,
+                Level::Info,
+                &(padding.to_owned() + &"€".repeat(MAX_LINE)),
+                Instant::now(),
+            );
             let length = received(&daemon).len();
             assert!((MAX_LINE - 2..=MAX_LINE).contains(&length), "{length}");
         }
@@ -215,13 +241,13 @@ mod tests {
         let mut link = Link::open(&path).unwrap();
         drop(first);
         std::fs::remove_file(&path).unwrap();
-        link.write(Level::Info, "one", now);
+        link.write(LogFormat::Text, Level::Info, "one", now);
         let second = UnixDatagram::bind(&path).unwrap();
-        link.write(Level::Info, "two, within the pause", now);
-        link.write(Level::Info, "three", now + FIRST_PAUSE);
+        link.write(LogFormat::Text, Level::Info, "two, within the pause", now);
+        link.write(LogFormat::Text, Level::Info, "three", now + FIRST_PAUSE);
         assert!(received(&second).ends_with("warning: log lines were lost count=2"));
         assert!(received(&second).ends_with("three"));
-        assert_eq!((link.lost, link.pause), (0, FIRST_PAUSE));
+        assert_eq!((link.lost.load(Ordering::Relaxed), link.pause), (0, FIRST_PAUSE));
     }
 
     #[test]
@@ -232,14 +258,14 @@ mod tests {
         let mut link = Link::open(&path).unwrap();
         let now = Instant::now();
         let mut sent = 0;
-        while link.lost == 0 {
-            link.write(Level::Info, "x", now);
+        while link.lost.load(Ordering::Relaxed) == 0 {
+            link.write(LogFormat::Text, Level::Info, "x", now);
             sent += 1;
         }
         for _ in 1..sent {
             received(&daemon);
         }
-        link.write(Level::Info, "y", now);
+        link.write(LogFormat::Text, Level::Info, "y", now);
         assert!(received(&daemon).ends_with("warning: log lines were lost count=1"));
         assert!(received(&daemon).ends_with(": y"));
     }

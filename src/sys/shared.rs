@@ -6,7 +6,7 @@
 use std::io;
 use std::num::NonZeroUsize;
 use std::ptr::NonNull;
-use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::{AtomicU64, AtomicUsize};
 
 use nix::sys::mman::{MapFlags, ProtFlags, mmap_anonymous};
 
@@ -86,3 +86,5 @@ macro_rules! plain {
     };
 }
 pub(crate) use plain;
+
+plain!(AtomicU64);

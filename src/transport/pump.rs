@@ -18,7 +18,7 @@ pub(super) struct Pump {
 
 /// The size of the pipe: how much one splice moves at most.
 #[cfg(target_os = "linux")]
-const PIPE: usize = 256 * 1024;
+const PIPE: usize = 1024 * 1024;
 
 #[cfg(target_os = "linux")]
 impl Pump {

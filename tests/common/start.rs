@@ -1,5 +1,6 @@
 //! How a daemon is started.
 
+use std::ffi::OsStr;
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
@@ -16,6 +17,7 @@ pub struct Forkd {
     uid: Option<u32>,
     limits: Vec<(u32, u64)>,
     example: Option<PathBuf>,
+    wrapper: Vec<String>,
     pub dir: tempfile::TempDir,
 }
 
@@ -29,7 +31,8 @@ impl Forkd {
         if !args.iter().any(|arg| arg.contains("://") || arg == "--config") {
             args.push("tcp://127.0.0.1:0".into());
         }
-        Self { args, env: Vec::new(), portable: false, uid: None, limits: Vec::new(), example: None, dir }
+        let (env, limits, wrapper) = (Vec::new(), Vec::new(), Vec::new());
+        Self { args, env, portable: false, uid: None, limits, example: None, wrapper, dir }
     }
 
     /// `forkd serve` without any argument but `--control`: it listens at its default ports.
@@ -83,6 +86,13 @@ impl Forkd {
         self
     }
 
+    /// Has it executed by another program: these words (`{dir}` as above) come before the command.
+    pub fn within(mut self, words: &[&str]) -> Self {
+        let path = self.dir.path().to_str().unwrap();
+        self.wrapper = words.iter().map(|word| word.replace("{dir}", path)).collect();
+        self
+    }
+
     pub fn control(&self) -> PathBuf {
         self.dir.path().join("control.sock")
     }
@@ -91,10 +101,10 @@ impl Forkd {
     pub fn command(&self) -> Command {
         let ours = PathBuf::from(env!("CARGO_BIN_EXE_forkd"));
         let program = if self.uid.is_some() { public_binary(self.dir.path()) } else { ours };
-        let mut command = match &self.example {
-            Some(path) => Command::new(path),
-            None => Command::new(program),
-        };
+        let program = self.example.clone().unwrap_or(program);
+        let mut words = self.wrapper.iter().map(OsStr::new).chain([program.as_os_str()]);
+        let mut command = Command::new(words.next().expect("a program"));
+        command.args(words);
         if self.example.is_none() {
             command.arg("serve").arg("--control").arg(self.control());
         }
