@@ -292,7 +292,7 @@ impl Forking {
         });
         match forked {
             Ok(child) => {
-                cx.board.born(self.number);
+                cx.board.born(index);
                 events::accepted(self.listener.endpoint(), peer, child.pid);
                 cx.fork_worked();
                 Ok(())

@@ -34,6 +34,9 @@ const SWEEP_EVERY: Duration = Duration::from_secs(1);
 /// The same, while somebody waits for their place.
 const SWEEP_SOON: Duration = Duration::from_millis(100);
 
+/// How many slots are looked at in one turn of the loop: 0.2 ms, in which no client waits for long.
+const SWEEP_SLICE: usize = 256;
+
 /// A bound socket and what its group of the configuration says.
 pub(crate) type Bound = (Listener, Listen);
 
@@ -48,7 +51,9 @@ pub(crate) struct Master {
     pub(super) stations: Vec<Station>,
     control: Option<Control>,
     pub(super) phase: Phase,
+    /// When and where to look for those that died without a word.
     swept: Instant,
+    sweep_from: usize,
     is_ready: bool,
     /// Children that were ended by a signal of ours.
     pub(super) cut: u64,
@@ -89,8 +94,16 @@ impl Master {
                 Model::Prefork => Station::Pooling(Pooling::new(listener, number, &listen, &cx)),
             });
         }
-        let swept = cx.now;
-        Ok(Self { cx, stations, control: None, phase: Phase::Running, swept, is_ready: false, cut: 0 })
+        Ok(Self {
+            swept: cx.now,
+            sweep_from: 0,
+            cx,
+            stations,
+            control: None,
+            phase: Phase::Running,
+            is_ready: false,
+            cut: 0,
+        })
     }
 
     /// Answers `forkd status` at this path.
@@ -169,12 +182,18 @@ impl Master {
         };
         let soon = self.someone_waits();
         cx.board.set_waiting(soon);
-        if cx.now >= self.swept + if soon { SWEEP_SOON } else { SWEEP_EVERY } {
+        if cx.now >= self.swept + self.sweep_pause(soon) {
+            self.sweep_from = cx.board.sweep(self.sweep_from, SWEEP_SLICE, sys::pidfd::is_our_child, on);
             self.swept = cx.now;
-            cx.board.sweep(sys::pidfd::is_our_child, on);
         } else {
             cx.board.collect(on);
         }
+    }
+
+    /// Until the next slice: all slots get their turn once in a period.
+    fn sweep_pause(&self, soon: bool) -> Duration {
+        let slices = self.children() as usize / SWEEP_SLICE + 1;
+        (if soon { SWEEP_SOON } else { SWEEP_EVERY }) / slices as u32
     }
 
     /// A client waits for a place, or we for the children.
@@ -264,9 +283,7 @@ impl Master {
                 return Some(Duration::ZERO);
             }
         }
-        let sweep = self
-            .has_unwatched_children()
-            .then_some(self.swept + if waits { SWEEP_SOON } else { SWEEP_EVERY });
+        let sweep = self.has_unwatched_children().then(|| self.swept + self.sweep_pause(waits));
         let stations = self.stations.iter().filter_map(|station| station.deadline(&self.cx));
         let control = self.control.as_ref().and_then(Control::deadline);
         let next = stations.chain(sweep).chain(control).chain(self.phase.deadline()).min();

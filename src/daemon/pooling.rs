@@ -168,7 +168,7 @@ impl Pooling {
         let Some(index) = cx.board.take(self.number, true, cx.now) else { return false };
         match self.fork_worker(cx, index) {
             Ok(worker) => {
-                cx.board.born(self.number);
+                cx.board.born(index);
                 events::worker_started(self.listener.endpoint(), index, cx.board.slot(index).pid());
                 cx.descriptors.add([worker.watch.as_raw_fd()]);
                 self.workers.push(worker);

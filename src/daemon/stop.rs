@@ -85,7 +85,7 @@ impl Master {
         }
     }
 
-    fn children(&self) -> u32 {
+    pub(super) fn children(&self) -> u32 {
         self.stations
             .iter()
             .map(|station| self.cx.board.totals(station.number()).alive.load(Ordering::Relaxed))
@@ -97,7 +97,7 @@ impl Master {
         let mut count = 0;
         for (_, slot) in self.cx.board.taken() {
             let signal = signal(self.stations[slot.listener()].model());
-            if signal_child(slot.pid(), signal) {
+            if !slot.is_superseded() && signal_child(slot.pid(), signal) {
                 count += 1;
             }
         }

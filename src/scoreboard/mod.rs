@@ -12,7 +12,6 @@
 mod cause;
 mod slot;
 
-use std::collections::HashMap;
 use std::io;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::Instant;
@@ -24,6 +23,9 @@ use crate::sys;
 use crate::sys::shared::{Arena, bytes_for};
 use crate::sys::wake::Wake;
 use crate::transport::Refusal;
+
+/// How many pids are told apart: no fewer than Linux has by default.
+const PIDS: usize = 32_768;
 
 /// What concerns all children.
 #[repr(C, align(64))]
@@ -69,6 +71,8 @@ pub(crate) struct Scoreboard {
     head: &'static Head,
     totals: &'static [Totals],
     slots: &'static [Slot],
+    /// Which slot last had a pid: an index plus one, at the pid's place modulo the length.
+    by_pid: &'static [AtomicU32],
     wake: Wake,
     epoch: Instant,
 }
@@ -90,13 +94,17 @@ impl Scoreboard {
     pub(crate) fn new(capacities: &[u32]) -> io::Result<Self> {
         let count: u32 = capacities.iter().sum();
         let (slots, listeners) = (count as usize, capacities.len());
-        let bytes = bytes_for::<Head>(1) + bytes_for::<Slot>(slots) + bytes_for::<Totals>(listeners);
+        let bytes = bytes_for::<Head>(1)
+            + bytes_for::<Slot>(slots)
+            + bytes_for::<Totals>(listeners)
+            + bytes_for::<AtomicU32>(PIDS);
         let mut arena = Arena::new(bytes)?;
         // A child writes to the head and to its slot: side by side, they are one page mostly.
         let board = Self {
             head: &arena.take::<Head>(1)?[0],
             slots: arena.take(slots)?,
             totals: arena.take(listeners)?,
+            by_pid: arena.take(PIDS)?,
             wake: Wake::new()?,
             epoch: Instant::now(),
         };
@@ -128,15 +136,16 @@ impl Scoreboard {
         now.duration_since(self.epoch).as_millis() as u64
     }
 
-    /// Slots that hold a child, dead or alive, with their indices.
-    pub(crate) fn taken(&self) -> impl Iterator<Item = (u32, &'static Slot)> + use<'_> {
+    /// Slots that have ever been used; the others' pages are not touched.
+    fn used(&self) -> impl Iterator<Item = u32> + use<'_> {
         let used =
             |totals: &Totals| totals.first.load(Ordering::Relaxed)..totals.fresh.load(Ordering::Relaxed);
-        self.totals
-            .iter()
-            .flat_map(used)
-            .map(|index| (index, self.slot(index)))
-            .filter(|(_, slot)| slot.state() != State::Free)
+        self.totals.iter().flat_map(used)
+    }
+
+    /// Slots that hold a child, dead or alive, with their indices.
+    pub(crate) fn taken(&self) -> impl Iterator<Item = (u32, &'static Slot)> + use<'_> {
+        self.used().map(|index| (index, self.slot(index))).filter(|(_, slot)| slot.state() != State::Free)
     }
 
     /// The master takes a free slot of `listener`, or `None` at its limit.
@@ -161,14 +170,26 @@ impl Scoreboard {
         Some(index)
     }
 
-    /// Counts a child as born.
-    pub(crate) fn born(&self, listener: usize) {
-        let totals = &self.totals[listener];
+    /// Counts the child in a slot as born.
+    pub(crate) fn born(&self, index: u32) {
+        let slot = self.slot(index);
+        let totals = &self.totals[slot.listener()];
         let alive = totals.alive.load(Ordering::Relaxed) + 1;
         totals.alive.store(alive, Ordering::Relaxed);
         totals.forked.store(totals.forked.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
         if alive > totals.peak.load(Ordering::Relaxed) {
             totals.peak.store(alive, Ordering::Relaxed);
+        }
+        self.supersede(index, slot.pid());
+    }
+
+    /// A pid that stands in another slot was recycled: the child there is dead, however alive the
+    /// number looks. The next sweep buries it.
+    fn supersede(&self, index: u32, pid: u32) {
+        let last = self.by_pid[pid as usize % self.by_pid.len()].swap(index + 1, Ordering::Relaxed);
+        let older = last.checked_sub(1).filter(|&older| older != index).map(|older| self.slot(older));
+        if let Some(older) = older.filter(|older| older.pid() == pid && older.state() != State::Free) {
+            older.set_superseded();
         }
     }
 
@@ -261,37 +282,36 @@ impl Scoreboard {
         self.bury(index, cause);
     }
 
-    /// Finds children without a watch that died without a word, and buries them.
+    /// Looks at up to `count` slots, from `from` on, for children without a watch that died without
+    /// a word, and buries them. Returns where to go on; 0 once all have been looked at.
     ///
-    /// `is_child` tells whether a pid is a living child of ours. A number that stands in two
-    /// slots was recycled: the older child is dead.
-    pub(crate) fn sweep(&self, is_child: impl Fn(u32) -> bool, mut on: impl FnMut(&Slot, Death)) {
+    /// `is_child` tells whether a pid is a living child of ours.
+    pub(crate) fn sweep(
+        &self,
+        from: usize,
+        count: usize,
+        is_child: impl Fn(u32) -> bool,
+        mut on: impl FnMut(&Slot, Death),
+    ) -> usize {
         self.collect(&mut on);
-        let mut newest: HashMap<u32, (u64, u32)> = HashMap::new();
-        let mut suspects = Vec::new();
-        for (index, slot) in self.taken().filter(|(_, slot)| !slot.is_watched()) {
-            let (pid, started) = (slot.pid(), slot.started_ms());
-            match newest.get(&pid).copied() {
-                None if is_child(pid) => _ = newest.insert(pid, (started, index)),
-                None => suspects.push(index),
-                Some((other_started, other)) => {
-                    let older = if other_started <= started { other } else { index };
-                    newest.insert(
-                        pid,
-                        (started.max(other_started), if older == other { index } else { other }),
-                    );
-                    suspects.push(older);
-                }
-            }
+        let is_dead = |slot: &Slot| {
+            slot.state() != State::Free
+                && !slot.is_watched()
+                && (slot.is_superseded() || !is_child(slot.pid()))
+        };
+        let here = self.used().skip(from).take(count);
+        let suspects: Vec<u32> = here.filter(|&index| is_dead(self.slot(index))).collect();
+        if !suspects.is_empty() {
+            // The dead can't announce themselves any more: what is not on the stack now never will be.
+            self.collect(&mut on);
         }
-        // The dead can't announce themselves any more: what is not on the stack now never will be.
-        self.collect(&mut on);
         for index in suspects {
             let slot = self.slot(index);
             if slot.state() != State::Free {
                 self.bury_unwatched(index, slot, &mut on);
             }
         }
+        if from.saturating_add(count) < self.used().count() { from + count } else { 0 }
     }
 
     /// In a dying process that can't say so itself: notes the cause in its own slot, if it has one.

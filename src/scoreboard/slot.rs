@@ -34,6 +34,9 @@ impl State {
     }
 }
 
+const WATCHED: u32 = 1;
+const SUPERSEDED: u32 = 2;
+
 /// One child's line of the scoreboard: two cache lines.
 #[repr(C, align(64))]
 #[derive(Debug)]
@@ -47,7 +50,8 @@ pub(crate) struct Slot {
     pub(super) listener: AtomicU32,
     /// Why it ended: [`Cause::index`] plus one; 0 while there is no record.
     ending: AtomicU32,
-    watched: AtomicU32,
+    /// How its death is noticed: 0, or [`WATCHED`] or [`SUPERSEDED`].
+    notice: AtomicU32,
     started_ms: AtomicU64,
     pub(crate) traffic: Traffic,
     peer: PackedPeer,
@@ -59,7 +63,7 @@ impl Slot {
         self.listener.store(listener as u32, Ordering::Relaxed);
         self.pid.store(0, Ordering::Relaxed);
         self.ending.store(0, Ordering::Relaxed);
-        self.watched.store(watched.into(), Ordering::Relaxed);
+        self.notice.store(if watched { WATCHED } else { 0 }, Ordering::Relaxed);
         self.started_ms.store(now_ms, Ordering::Relaxed);
         self.traffic.reset();
         self.peer.store(Peer::None);
@@ -86,7 +90,17 @@ impl Slot {
 
     /// Whether the master holds a descriptor that tells of this child's death.
     pub(crate) fn is_watched(&self) -> bool {
-        self.watched.load(Ordering::Relaxed) != 0
+        self.notice.load(Ordering::Relaxed) == WATCHED
+    }
+
+    /// Whether its pid is another child's by now: this one is dead.
+    pub(crate) fn is_superseded(&self) -> bool {
+        self.notice.load(Ordering::Relaxed) == SUPERSEDED
+    }
+
+    /// Has no effect on a watched child, whose watch tells.
+    pub(super) fn set_superseded(&self) {
+        let _ = self.notice.compare_exchange(0, SUPERSEDED, Ordering::Relaxed, Ordering::Relaxed);
     }
 
     pub(crate) fn started_ms(&self) -> u64 {

@@ -21,7 +21,7 @@ fn birth_at(board: &Scoreboard, listener: usize, pid: u32, now: Instant) -> u32 
     let index = board.take(listener, false, now).expect("a free slot");
     board.slot(index).pid.store(pid, Ordering::Relaxed);
     board.slot(index).set_state(State::Serving);
-    board.born(listener);
+    board.born(index);
     index
 }
 

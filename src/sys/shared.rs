@@ -6,7 +6,7 @@
 use std::io;
 use std::num::NonZeroUsize;
 use std::ptr::NonNull;
-use std::sync::atomic::{AtomicU64, AtomicUsize};
+use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize};
 
 use nix::sys::mman::{MapFlags, ProtFlags, mmap_anonymous};
 
@@ -87,4 +87,4 @@ macro_rules! plain {
 }
 pub(crate) use plain;
 
-plain!(AtomicU64);
+plain!(AtomicU32, AtomicU64);

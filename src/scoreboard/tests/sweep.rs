@@ -11,7 +11,8 @@ const KILLED: Cause = Cause::Signal(libc::SIGKILL as u8);
 
 fn sweep(board: &Scoreboard, is_child: impl Fn(u32) -> bool) -> Vec<(u32, Cause)> {
     let mut deaths = Vec::new();
-    board.sweep(is_child, |_, death| deaths.push((death.slot, death.cause)));
+    let next = board.sweep(0, usize::MAX, is_child, |_, death| deaths.push((death.slot, death.cause)));
+    assert_eq!(next, 0, "all have been looked at");
     deaths
 }
 
@@ -32,26 +33,40 @@ fn a_sweep_finds_those_that_died_without_a_word() {
 }
 
 #[test]
-fn of_two_slots_with_one_pid_the_older_is_dead() {
-    let at = |board: &Scoreboard, ms| board.epoch + Duration::from_millis(ms);
-    for (older, newer) in [(0, 1), (1, 0)] {
-        let board = board(&[3]);
-        let mut ages = [0, 0];
-        ages[newer] = 500;
-        ages.into_iter().for_each(|ms| _ = birth_at(&board, 0, 10, at(&board, ms)));
-        let third = birth_at(&board, 0, 11, at(&board, 100));
-        assert_eq!(sweep(&board, |_| true), [(older as u32, KILLED)]);
-        let left: Vec<u32> = board.taken().map(|(index, _)| index).collect();
-        assert_eq!(left, [newer as u32, third]);
-        // a dead newer one goes too
-        let mut gone = sweep(&board, |pid| pid == 11);
-        gone.sort_unstable_by_key(|death| death.0);
-        assert_eq!(gone, [(newer as u32, KILLED)]);
+fn of_several_slots_with_one_pid_only_the_last_is_alive() {
+    let board = board(&[4]);
+    let slots: Vec<u32> = [10, 10, 11, 10].into_iter().map(|pid| birth(&board, 0, pid)).collect();
+    assert!(board.slot(slots[0]).is_superseded() && !board.slot(slots[3]).is_superseded());
+    assert_eq!(sweep(&board, |_| true), [(slots[0], KILLED), (slots[1], KILLED)]);
+    assert_eq!(board.taken().map(|(index, _)| index).collect::<Vec<_>>(), slots[2..]);
+    // the slot serves again, and nothing of its past clings to it
+    let again = birth(&board, 0, 12);
+    assert_eq!((again, sweep(&board, |_| true)), (slots[1], vec![]));
+}
+
+#[test]
+fn a_pid_that_comes_again_after_an_ordinary_end_is_nothing_special() {
+    let board = board(&[2]);
+    board.announce(birth(&board, 0, 10), Cause::Done);
+    let other = birth(&board, 0, 10);
+    assert_eq!(sweep(&board, |_| true), [(0, Cause::Done)]);
+    assert_eq!(board.taken().map(|(index, _)| index).collect::<Vec<_>>(), [other]);
+}
+
+#[test]
+fn a_sweep_in_slices_comes_round() {
+    let board = board(&[3, 4]);
+    for (listener, pid) in [(0, 10), (0, 11), (1, 12), (1, 13), (1, 14)] {
+        birth(&board, listener, pid);
     }
-    let board = board(&[3]);
-    [300, 100, 200].into_iter().for_each(|ms| _ = birth_at(&board, 0, 10, at(&board, ms)));
-    let gone: BTreeSet<u32> = sweep(&board, |_| true).into_iter().map(|death| death.0).collect();
-    assert_eq!(gone, BTreeSet::from([1, 2]), "of three, two are dead");
+    let mut gone = Vec::new();
+    let mut at = 0;
+    let mut turns = Vec::new();
+    for _ in 0..3 {
+        at = board.sweep(at, 2, |pid| pid.is_multiple_of(2), |_, death| gone.push(death.slot));
+        turns.push(at);
+    }
+    assert_eq!((turns, gone), (vec![2, 4, 0], vec![1, 4]));
 }
 
 #[test]
@@ -78,7 +93,7 @@ fn a_sweep_leaves_watched_ones_alone() {
     let board = board(&[2]);
     let watched = board.take(0, true, board.epoch).unwrap();
     board.slot(watched).pid.store(10, Ordering::Relaxed);
-    board.born(0);
+    board.born(watched);
     let unwatched = birth(&board, 0, 10);
     assert_eq!(sweep(&board, |_| false), [(unwatched, KILLED)]);
     assert_eq!(board.slot(watched).state(), State::Starting);
@@ -116,7 +131,11 @@ fn every_announcement_of_many_at_once_is_buried_exactly_once() {
                 assert_eq!(death.cause, expected, "slot {}", death.slot);
             };
             // a sweep that takes all for alive must change nothing either
-            if turn.is_multiple_of(2) { board.sweep(|_| true, on) } else { board.collect(on) }
+            if turn.is_multiple_of(2) {
+                _ = board.sweep(0, usize::MAX, |_| true, on)
+            } else {
+                board.collect(on)
+            }
         }
     });
     assert!(buried.iter().all(|&times| times == 1), "{:?}", buried.iter().position(|&times| times != 1));
