@@ -9,6 +9,7 @@ pub(crate) fn slim_down() {
     trim_heap();
     #[cfg(target_os = "linux")]
     {
+        trim_stack();
         move_signal_stack();
         #[cfg(all(target_env = "gnu", target_arch = "x86_64"))]
         rseq::unregister();
@@ -21,6 +22,22 @@ fn trim_heap() {
     // SAFETY: malloc_trim(3) has no preconditions.
     unsafe {
         libc::malloc_trim(0);
+    }
+}
+
+/// Gives back the pages of the stack that starting up has used and left.
+#[cfg(target_os = "linux")]
+fn trim_stack() {
+    const DEPTH: usize = 128 * 1024;
+    const PAGE: usize = 4096;
+    let here = 0_u8;
+    // a page's distance, for what this frame and the call below still use
+    let end = ((&raw const here).addr() & !(PAGE - 1)) - PAGE;
+    // SAFETY: what lies below the stack pointer of the main thread is no live value: calls will
+    // write there before they read. Where the stack does not reach that deep, there is the gap that
+    // the kernel keeps below it (mmap(2), MAP_GROWSDOWN), and the call does nothing about it.
+    unsafe {
+        libc::madvise(std::ptr::without_provenance_mut(end - DEPTH), DEPTH, libc::MADV_DONTNEED);
     }
 }
 
