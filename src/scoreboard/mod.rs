@@ -10,6 +10,7 @@
 //! needs to know. A child that is killed in between is found by [`Scoreboard::sweep`].
 
 mod cause;
+mod dead;
 mod slot;
 
 use std::io;
@@ -17,6 +18,7 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::Instant;
 
 pub(crate) use cause::Cause;
+pub(crate) use dead::Death;
 pub(crate) use slot::{Slot, State};
 
 use crate::sys;
@@ -75,14 +77,6 @@ pub(crate) struct Scoreboard {
     by_pid: &'static [AtomicU32],
     wake: Wake,
     epoch: Instant,
-}
-
-/// A child that is no more.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Death {
-    pub(crate) slot: u32,
-    pub(crate) listener: u32,
-    pub(crate) cause: Cause,
 }
 
 impl Scoreboard {
@@ -202,45 +196,6 @@ impl Scoreboard {
         free.store(index + 1, Ordering::Relaxed);
     }
 
-    /// Adds a dead child's counters to the totals and frees its slot.
-    pub(crate) fn bury(&self, index: u32, cause: Cause) -> Death {
-        let slot = self.slot(index);
-        let listener = slot.listener.load(Ordering::Relaxed);
-        let totals = &self.totals[listener as usize];
-        let add = |sum: &AtomicU64, term: &AtomicU64| {
-            sum.store(sum.load(Ordering::Relaxed) + term.load(Ordering::Relaxed), Ordering::Relaxed);
-        };
-        add(&totals.connections, &slot.traffic.connections);
-        add(&totals.bytes_in, &slot.traffic.bytes_in);
-        add(&totals.bytes_out, &slot.traffic.bytes_out);
-        totals.alive.store(totals.alive.load(Ordering::Relaxed).saturating_sub(1), Ordering::Relaxed);
-        totals.deaths[cause.index()].fetch_add(1, Ordering::Relaxed);
-        self.put_back(index);
-        Death { slot: index, listener, cause }
-    }
-
-    /// A child without a watch says, as its last act, that it ends and why.
-    ///
-    /// Async-signal-safe and without a system call, unless the master waits for it.
-    pub(crate) fn announce(&self, index: u32, cause: Cause) {
-        let slot = self.slot(index);
-        slot.record(cause);
-        slot.set_state(State::Ended);
-        let mut top = self.head.dead.load(Ordering::Relaxed);
-        loop {
-            slot.next.store(top, Ordering::Relaxed);
-            // Release: whoever takes the stack sees the record above.
-            match self.head.dead.compare_exchange_weak(top, index + 1, Ordering::SeqCst, Ordering::Relaxed) {
-                Ok(_) => break,
-                Err(now) => top = now,
-            }
-        }
-        // What is out of the ordinary is logged at once; the rest, when the master has time.
-        if self.head.waiting.load(Ordering::SeqCst) != 0 || !cause.is_normal() {
-            self.wake.notify();
-        }
-    }
-
     /// Whether to be woken by each child that ends from now on.
     pub(crate) fn set_waiting(&self, waiting: bool) {
         self.head.waiting.store(waiting.into(), Ordering::SeqCst);
@@ -257,74 +212,6 @@ impl Scoreboard {
 
     pub(crate) fn is_draining(&self) -> bool {
         self.head.draining.load(Ordering::SeqCst) != 0
-    }
-
-    /// Buries all children that have announced their end, and calls `on` before each.
-    pub(crate) fn collect(&self, mut on: impl FnMut(&Slot, Death)) {
-        // The whole stack at once: no other process ever pops, so there is no ABA problem.
-        if !self.has_dead() {
-            return;
-        }
-        let mut top = self.head.dead.swap(0, Ordering::SeqCst);
-        while top != 0 {
-            let index = top - 1;
-            let slot = self.slot(index);
-            top = slot.next.load(Ordering::Relaxed);
-            self.bury_unwatched(index, slot, &mut on);
-        }
-    }
-
-    fn bury_unwatched(&self, index: u32, slot: &Slot, on: &mut impl FnMut(&Slot, Death)) {
-        // Without a record it had no time for one; SIGKILL is the only signal that gives none.
-        let cause = slot.recorded().unwrap_or(Cause::Signal(libc::SIGKILL as u8));
-        let listener = slot.listener.load(Ordering::Relaxed);
-        on(slot, Death { slot: index, listener, cause });
-        self.bury(index, cause);
-    }
-
-    /// Looks at up to `count` slots, from `from` on, for children without a watch that died without
-    /// a word, and buries them. Returns where to go on; 0 once all have been looked at.
-    ///
-    /// `is_child` tells whether a pid is a living child of ours.
-    pub(crate) fn sweep(
-        &self,
-        from: usize,
-        count: usize,
-        is_child: impl Fn(u32) -> bool,
-        mut on: impl FnMut(&Slot, Death),
-    ) -> usize {
-        self.collect(&mut on);
-        let is_dead = |slot: &Slot| {
-            slot.state() != State::Free
-                && !slot.is_watched()
-                && (slot.is_superseded() || !is_child(slot.pid()))
-        };
-        let here = self.used().skip(from).take(count);
-        let suspects: Vec<u32> = here.filter(|&index| is_dead(self.slot(index))).collect();
-        if !suspects.is_empty() {
-            // The dead can't announce themselves any more: what is not on the stack now never will be.
-            self.collect(&mut on);
-        }
-        for index in suspects {
-            let slot = self.slot(index);
-            if slot.state() != State::Free {
-                self.bury_unwatched(index, slot, &mut on);
-            }
-        }
-        if from.saturating_add(count) < self.used().count() { from + count } else { 0 }
-    }
-
-    /// In a dying process that can't say so itself: notes the cause in its own slot, if it has one.
-    ///
-    /// Async-signal-safe.
-    pub(crate) fn record_end(&self, pid: u32, cause: Cause) {
-        let mine = |slot: &Slot| slot.pid() == pid && !matches!(slot.state(), State::Free | State::Ended);
-        let Some((index, slot)) = self.taken().find(|(_, slot)| mine(slot)) else { return };
-        if slot.is_watched() {
-            slot.record(cause);
-        } else {
-            self.announce(index, cause);
-        }
     }
 
     /// Counts a client or datagram that was turned away.
