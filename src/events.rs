@@ -58,10 +58,20 @@ pub(crate) fn pool_resized(endpoint: &Endpoint, min: u32, max: u32) {
 }
 
 /// A child is no more: an ordinary end is for debugging, a violent one for the operator.
-pub(crate) fn child_ended(endpoint: &Endpoint, model: Model, slot: &Slot, cause: Cause, age: Duration) {
+pub(crate) fn child_ended(
+    endpoint: &Endpoint,
+    model: Model,
+    slot: &Slot,
+    cause: Cause,
+    age: Duration,
+    is_stopping: bool,
+) {
     let (pid, peer, age) = (slot.pid(), slot.peer(), humantime::format_duration(age));
     let what = if model == Model::Prefork { "worker" } else { "child" };
     match cause {
+        Cause::Signal(signal) if is_stopping && is_of_a_stop(signal) => {
+            debug!(pid, cause:%, peer:%, endpoint:%; "{what} ended");
+        }
         cause if cause.is_normal() => debug!(pid, cause:%, peer:%, endpoint:%; "{what} ended"),
         Cause::Panicked | Cause::Exit => error!(pid, cause:%, peer:%, endpoint:%, age:%; "{what} failed"),
         Cause::Signal(signal) if is_crash(signal) => {
@@ -69,6 +79,11 @@ pub(crate) fn child_ended(endpoint: &Endpoint, model: Model, slot: &Slot, cause:
         }
         cause => warn!(pid, cause:%, peer:%, endpoint:%, age:%; "{what} was killed"),
     }
+}
+
+/// What the master itself sends at a stop, and says so.
+fn is_of_a_stop(signal: u8) -> bool {
+    [libc::SIGTERM, libc::SIGQUIT, libc::SIGKILL].contains(&i32::from(signal))
 }
 
 /// Told from a deliberate kill: these are raised by what a program does.
@@ -117,6 +132,10 @@ pub(crate) fn at_limit(endpoint: &Endpoint, limit: u32, suppressed: u64) {
 
 pub(crate) fn accepted(endpoint: &Endpoint, peer: Peer, pid: i32) {
     debug!(pid, peer:%, endpoint:%; "connection accepted");
+}
+
+pub(crate) fn no_control(error: &dyn Display) {
+    warn!(error:%; "no control socket, so no `forkd status`; give --control PATH");
 }
 
 pub(crate) fn control_failed(error: &dyn Display) {

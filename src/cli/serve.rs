@@ -8,7 +8,7 @@ use std::os::fd::{AsFd, AsRawFd};
 use std::path::Path;
 
 use crate::config::values::LogSink;
-use crate::config::{Config, Listen};
+use crate::config::{Config, Listen, default_control};
 use crate::daemon::background::{self, DEFAULT_UMASK, Launch, Notifier};
 use crate::daemon::master::{Bound, Master};
 use crate::daemon::pidfile::Pidfile;
@@ -88,7 +88,13 @@ fn run_master(
 ) -> Result<(), Error> {
     let mut master = Master::new(config, bound, service)?;
     if let Some(path) = &config.daemon.control {
-        master.bind_control(path)?;
+        match master.bind_control(path) {
+            // nobody asked for this one, and somebody else may have it
+            Err(error) if default_control(|name| std::env::var_os(name)).as_ref() == Some(path) => {
+                events::no_control(&error);
+            }
+            bound => bound?,
+        }
     }
     if let Some(privileges) = privileges {
         privileges.enter()?;
@@ -99,6 +105,8 @@ fn run_master(
     if let Some(notifier) = notifier.iter().find_map(|n| n.as_ref()) {
         master.leave_streams(notifier.null()?);
     }
+    // here and not in the library, whose caller may have a stack and a heap of another kind
+    sys::slim::slim_down();
     let result = master.run(|master| {
         if let Some(pidfile) = &mut pidfile {
             pidfile.write(std::process::id())?;

@@ -10,7 +10,7 @@ use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use super::context::Context;
+use super::context::{ACCEPT_REST, Context};
 use crate::transport::Endpoint;
 use crate::transport::listener::{BindOptions, Listener, bind_all};
 use crate::{Error, Failure, events};
@@ -24,6 +24,7 @@ const LONGEST_REQUEST: usize = 256;
 pub(super) struct Control {
     listener: Listener,
     clients: Vec<Client>,
+    rest_until: Option<Instant>,
 }
 
 #[derive(Debug)]
@@ -45,7 +46,7 @@ impl Control {
         let listener =
             bind_all(&Endpoint::Unix(path), options)?.pop().ok_or_else(|| cannot("nothing was bound"))?;
         crate::sys::fd::set_nonblocking(&listener, true).map_err(|e| cannot(&e.to_string()))?;
-        Ok(Self { listener, clients: Vec::new() })
+        Ok(Self { listener, clients: Vec::new(), rest_until: None })
     }
 
     pub(super) fn listener(&self) -> &Listener {
@@ -57,14 +58,28 @@ impl Control {
         self.clients.iter().map(|client| (client.stream.as_fd(), client.answer.is_some()))
     }
 
-    pub(super) fn deadline(&self) -> Option<Instant> {
-        self.clients.iter().map(|client| client.until).min()
+    /// Whether there is room for another client.
+    pub(super) fn wants_clients(&self, now: Instant) -> bool {
+        self.clients.len() < MAX_CLIENTS && self.rest_until.is_none_or(|then| then <= now)
+    }
+
+    pub(super) fn deadline(&self, now: Instant) -> Option<Instant> {
+        let rest = self.rest_until.filter(|&then| then > now);
+        self.clients.iter().map(|client| client.until).chain(rest).min()
     }
 
     /// Takes new clients.
     pub(super) fn accept(&mut self, cx: &mut Context) {
         while self.clients.len() < MAX_CLIENTS {
-            let Ok((socket, _)) = self.listener.accept(&self.listener) else { return };
+            let socket = match self.listener.accept(&self.listener) {
+                Ok((socket, _)) => socket,
+                Err(rustix::io::Errno::AGAIN) => return,
+                Err(error) => {
+                    events::control_failed(&error);
+                    self.rest_until = Some(cx.now + ACCEPT_REST);
+                    return;
+                }
+            };
             let stream = UnixStream::from(socket);
             if stream.set_nonblocking(true).is_ok() {
                 cx.descriptors.add([stream.as_raw_fd()]);

@@ -141,9 +141,11 @@ impl Forking {
     }
 
     /// Takes no more clients, and lets go of one that is held.
-    pub(super) fn close(&mut self) {
+    pub(super) fn close(&mut self, cx: &Context) {
         self.closed = true;
-        self.held = None;
+        if let Some(held) = self.held.take() {
+            self.give_up(cx, held.peer);
+        }
         self.listener.refuse();
     }
 
@@ -170,7 +172,7 @@ impl Forking {
             Errno::AGAIN => {
                 if cx.draining {
                     // what was queued has been served now
-                    self.close();
+                    self.close(cx);
                 }
                 Next::Wait
             }
@@ -231,10 +233,16 @@ impl Forking {
         match self.fork_child(cx, slot, connection, peer) {
             Ok(()) => Next::More,
             Err(connection) => {
-                self.held = Some(Held { connection, peer, since });
+                self.hold(cx, Held { connection, peer, since });
                 Next::Wait
             }
         }
+    }
+
+    /// Children that others get meanwhile must not have it: the client would wait for its end.
+    fn hold(&mut self, cx: &mut Context, held: Held) {
+        cx.descriptors.add(held.connection.as_ref().map(AsRawFd::as_raw_fd));
+        self.held = Some(held);
     }
 
     fn try_held(&mut self, cx: &mut Context) {
@@ -242,19 +250,25 @@ impl Forking {
             return;
         }
         let Some(Held { connection, peer, since }) = self.held.take() else { return };
+        let number = connection.as_ref().map(AsRawFd::as_raw_fd);
+        number.into_iter().for_each(|fd| cx.descriptors.remove(fd));
         let Some(slot) = cx.board.take(self.number, false, cx.now) else {
-            self.held = Some(Held { connection, peer, since });
+            self.hold(cx, Held { connection, peer, since });
             return;
         };
         if let Err(connection) = self.fork_child(cx, slot, connection, peer) {
             if cx.now < since + cx.grace {
-                self.held = Some(Held { connection, peer, since });
+                self.hold(cx, Held { connection, peer, since });
                 return;
             }
-            cx.board.refuse(self.number, Refusal::Fork);
-            if let Some(suppressed) = self.refusals.admit(cx.now) {
-                events::held_too_long(peer, self.listener.endpoint(), suppressed);
-            }
+            self.give_up(cx, peer);
+        }
+    }
+
+    fn give_up(&mut self, cx: &Context, peer: Peer) {
+        cx.board.refuse(self.number, Refusal::Fork);
+        if let Some(suppressed) = self.refusals.admit(cx.now) {
+            events::held_too_long(peer, self.listener.endpoint(), suppressed);
         }
     }
 
@@ -286,8 +300,12 @@ impl Forking {
                 (None, Some(batch)) => Task::Datagram(batch),
                 (None, None) => return Cause::Done.status(),
             };
-            let cause = catch_unwind(AssertUnwindSafe(|| run(&work, task))).unwrap_or(Cause::Panicked);
-            work.board.announce(index, cause);
+            let announce = |cause| work.board.announce(index, cause);
+            let served = catch_unwind(AssertUnwindSafe(|| run(&work, task, announce)));
+            let cause = served.unwrap_or_else(|_| {
+                announce(Cause::Panicked);
+                Cause::Panicked
+            });
             cause.status()
         });
         match forked {
@@ -311,6 +329,10 @@ impl Forking {
             if let Some(suppressed) = self.full.admit(cx.now) {
                 events::at_limit(self.listener.endpoint(), self.max_children, suppressed);
             }
+            return Next::Wait;
+        }
+        if cx.board.has_dead() {
+            // there may be room after all, as soon as they are buried
             return Next::Wait;
         }
         let taken = match &mut self.batch {

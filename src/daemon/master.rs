@@ -21,6 +21,7 @@ use super::station::Station;
 use super::status::Status;
 use crate::config::{Config, Listen};
 use crate::model::Model;
+use crate::model::pool::MAX_GROWTH;
 use crate::scoreboard::{Death, Scoreboard, Slot};
 use crate::service::Service;
 use crate::sys;
@@ -78,7 +79,7 @@ impl Master {
         let capacity = |listen: &Listen| match listen.model {
             Model::Fork => listen.max_children,
             // room for those that leave while their successors start, and for SIGTTIN
-            Model::Prefork => listen.workers.max * 2 + 64,
+            Model::Prefork => (listen.workers.max + MAX_GROWTH) * 2,
         };
         let capacities: Vec<u32> = bound.iter().map(|(_, listen)| capacity(listen)).collect();
         let board = Scoreboard::new(&capacities).map_err(|e| Error::os("cannot map the scoreboard", e))?;
@@ -122,6 +123,7 @@ impl Master {
     /// Has workers write to this instead of the standard streams of whoever invoked the daemon, who
     /// may wait for their end.
     pub(crate) fn leave_streams(&mut self, null: std::fs::File) {
+        self.cx.descriptors.add([null.as_raw_fd()]);
         self.cx.null = Some(null);
     }
 
@@ -132,7 +134,6 @@ impl Master {
 
     /// Serves until a signal ends it; calls `on_ready` once, when the first workers are up.
     pub(crate) fn run(&mut self, on_ready: impl FnOnce(&mut Self) -> Result<(), Error>) -> Result<(), Error> {
-        sys::slim::slim_down();
         let mut on_ready = Some(on_ready);
         loop {
             self.cx.now = Instant::now();
@@ -178,6 +179,7 @@ impl Master {
                 slot,
                 death.cause,
                 cx.age(slot),
+                cx.draining,
             );
         };
         let soon = self.someone_waits();
@@ -253,7 +255,9 @@ impl Master {
         }
         add(self.cx.board.wake().as_fd(), readable, Event::Wake);
         if let Some(control) = &self.control {
-            add(control.listener().as_fd(), readable, Event::ControlClient);
+            if control.wants_clients(self.cx.now) {
+                add(control.listener().as_fd(), readable, Event::ControlClient);
+            }
             for (client, writes) in control.clients() {
                 add(client, if writes { writable } else { readable }, Event::ControlRequest);
             }
@@ -285,7 +289,7 @@ impl Master {
         }
         let sweep = self.has_unwatched_children().then(|| self.swept + self.sweep_pause(waits));
         let stations = self.stations.iter().filter_map(|station| station.deadline(&self.cx));
-        let control = self.control.as_ref().and_then(Control::deadline);
+        let control = self.control.as_ref().and_then(|control| control.deadline(self.cx.now));
         let next = stations.chain(sweep).chain(control).chain(self.phase.deadline()).min();
         next.map(|then| then.saturating_duration_since(Instant::now()))
     }

@@ -37,8 +37,8 @@ pub(super) struct Pooling {
     pool: Pool,
     workers: Vec<Worker>,
     again: Option<Instant>,
-    /// fork(2) fails, and it has been said.
-    fork_failing: bool,
+    /// fork(2) fails, by this error, and it has been said.
+    fork_failing: Option<i32>,
 }
 
 #[derive(Debug)]
@@ -48,6 +48,8 @@ struct Worker {
     started: Instant,
     /// It has been told to leave.
     leaving: bool,
+    /// It has been told to serve what is queued first.
+    drains: bool,
     /// It has served, or lived long enough.
     settled: bool,
 }
@@ -77,7 +79,7 @@ impl Pooling {
             pool: Pool::new(size),
             workers: Vec::new(),
             again: None,
-            fork_failing: false,
+            fork_failing: None,
         }
     }
 
@@ -132,8 +134,8 @@ impl Pooling {
 
     fn hopeless(&self) -> Error {
         let endpoint = self.listener.endpoint();
-        if self.fork_failing {
-            let cause = std::io::Error::from_raw_os_error(libc::EAGAIN);
+        if let Some(errno) = self.fork_failing {
+            let cause = std::io::Error::from_raw_os_error(errno);
             return Error::os(format!("cannot fork the workers of {endpoint}: giving up"), cause);
         }
         Error::Internal(format!(
@@ -147,7 +149,7 @@ impl Pooling {
         for worker in self.workers.iter_mut().filter(|worker| !worker.settled) {
             if has_settled(cx.board.slot(worker.slot), worker.started, cx.now) {
                 worker.settled = true;
-                self.fork_failing = false;
+                self.fork_failing = None;
                 self.pool.on(Event::Settled, cx.now);
             }
         }
@@ -161,7 +163,8 @@ impl Pooling {
             idle += u32::from(matches!(cx.board.slot(worker.slot).state(), State::Starting | State::Idle));
         }
         cx.board.totals(self.number).idle.store(idle, Ordering::Relaxed);
-        Census { alive, idle }
+        let settled = self.workers.iter().any(|worker| worker.settled);
+        Census { alive, idle, settled }
     }
 
     fn spawn(&mut self, cx: &mut Context) -> bool {
@@ -176,7 +179,7 @@ impl Pooling {
             }
             Err(error) => {
                 cx.board.put_back(index);
-                if !std::mem::replace(&mut self.fork_failing, true) {
+                if self.fork_failing.replace(error.raw_os_error().unwrap_or(libc::EAGAIN)).is_none() {
                     events::worker_fork_failed(self.listener.endpoint(), &error);
                 }
                 self.pool
@@ -203,12 +206,12 @@ impl Pooling {
         let (blocked, parent, signals, null) = (&cx.blocked, cx.pid, &mut cx.signals, cx.null.as_ref());
         let _held = TermHeld::new();
         let child = fork(blocked, &slot.pid, Watch::Descriptor, || {
+            if let Some(null) = null {
+                let _ = nix::unistd::dup2_stdout(null).and_then(|()| nix::unistd::dup2_stderr(null));
+            }
             let gate = birth::worker(close, parent, signals.take(), &work);
             let cause = match gate {
                 Ok(gate) => {
-                    if let Some(null) = null {
-                        let _ = nix::unistd::dup2_stdout(null).and_then(|()| nix::unistd::dup2_stderr(null));
-                    }
                     catch_unwind(AssertUnwindSafe(|| run(&work, gate, limit))).unwrap_or(Cause::Panicked)
                 }
                 Err(error) => {
@@ -221,7 +224,7 @@ impl Pooling {
             cause.status()
         })?;
         let watch = child.watch.ok_or_else(|| std::io::Error::from_raw_os_error(libc::EBADF))?;
-        Ok(Worker { slot: index, watch, started: cx.now, leaving: false, settled: false })
+        Ok(Worker { slot: index, watch, started: cx.now, leaving: false, drains: false, settled: false })
     }
 
     /// Tells so many workers to leave after their connection, idle ones first.
@@ -245,6 +248,7 @@ impl Pooling {
         // Shared by all workers: an accept that finds nothing queued returns, from now on.
         let _ = set_nonblocking(&self.listener, true);
         for worker in &mut self.workers {
+            worker.drains = !worker.leaving;
             worker.leaving = true;
             signal_child(cx.board.slot(worker.slot).pid(), Signal::SIGTERM);
         }
@@ -262,13 +266,15 @@ impl Pooling {
         let Some(at) = self.workers.iter().position(|worker| worker.slot == index) else { return };
         let slot = cx.board.slot(index);
         let worker = self.workers.swap_remove(at);
-        let cause = slot.recorded().unwrap_or_else(|| match how_it_ended(&worker.watch) {
-            Ended::Signal(signal) => Cause::Signal(signal),
-            Ended::Exit(status) => Cause::from_status(status),
+        let cause = match (how_it_ended(&worker.watch), slot.recorded()) {
+            (Ended::Signal(signal), _) => Cause::Signal(signal),
+            // it says more than a status does
+            (_, Some(cause)) => cause,
+            (Ended::Exit(status), None) => Cause::from_status(status),
             // Without a record it had no time for one; SIGKILL is the only signal that gives none.
-            Ended::Unknown => Cause::Signal(libc::SIGKILL as u8),
-        });
-        if cx.draining && cause == Cause::Retired {
+            (Ended::Unknown, None) => Cause::Signal(libc::SIGKILL as u8),
+        };
+        if worker.drains && cause == Cause::Retired {
             // it has found the backlog empty: who comes now shall go elsewhere
             self.listener.refuse();
         }
@@ -276,7 +282,7 @@ impl Pooling {
             self.pool.on(Event::StartFailed, cx.now);
         }
         cx.descriptors.remove(worker.watch.as_raw_fd());
-        events::child_ended(self.listener.endpoint(), Model::Prefork, slot, cause, cx.age(slot));
+        events::child_ended(self.listener.endpoint(), Model::Prefork, slot, cause, cx.age(slot), cx.draining);
         cx.board.bury(index, cause);
     }
 }

@@ -11,6 +11,7 @@ use super::station::Station;
 use super::status::Status;
 use crate::events;
 use crate::model::{Model, pool};
+use crate::scoreboard::State;
 use crate::sys::pidfd::signal_child;
 
 impl Master {
@@ -80,7 +81,7 @@ impl Master {
         self.cx.draining = true;
         for station in &mut self.stations {
             if let Station::Forking(forking) = station {
-                forking.close();
+                forking.close(&self.cx);
             }
         }
     }
@@ -92,12 +93,13 @@ impl Master {
             .sum()
     }
 
-    /// Sends each child the signal that its model calls for; returns how many there were.
+    /// Sends each child the signal that its model calls for; returns how many were serving somebody.
     fn signal_children(&self, signal: impl Fn(Model) -> Signal) -> u32 {
         let mut count = 0;
         for (_, slot) in self.cx.board.taken() {
             let signal = signal(self.stations[slot.listener()].model());
-            if !slot.is_superseded() && signal_child(slot.pid(), signal) {
+            let serves = slot.state() == State::Serving;
+            if !slot.is_superseded() && signal_child(slot.pid(), signal) && serves {
                 count += 1;
             }
         }

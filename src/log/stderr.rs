@@ -9,6 +9,7 @@ use std::time::SystemTime;
 
 use ::log::{Log, Metadata, Record};
 use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::stat::fstat;
 use nix::unistd::write;
 
@@ -60,6 +61,13 @@ impl Log for Stderr {
             return;
         }
         let line = self.line(record);
+        // A reader that is behind must not hold the daemon: a pipe that polls writable takes a line of
+        // up to PIPE_BUF (pipe(7)) at once. O_NONBLOCK would be the invoker's, too.
+        let mut fds = [PollFd::new(self.handle.as_fd(), PollFlags::POLLOUT)];
+        if poll(&mut fds, PollTimeout::ZERO) == Ok(0) {
+            count_lost();
+            return;
+        }
         // past `std::io::Stderr`, which would split a line that the kernel takes in parts, and lock
         let result = loop {
             match write(&self.handle, line.as_bytes()) {

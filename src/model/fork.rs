@@ -18,13 +18,20 @@ pub(crate) enum Task<'a> {
     Datagram(&'a mut Batch),
 }
 
-/// Does the task.
-pub(crate) fn run(work: &Work<'_>, task: Task<'_>) -> Cause {
+/// Does the task, and says how it ended before the client can see the end: one that comes again at
+/// once finds this child's place free.
+pub(crate) fn run(work: &Work<'_>, task: Task<'_>, ended: impl FnOnce(Cause)) -> Cause {
     work.slot.set_state(State::Serving);
     match task {
-        Task::Connection(socket, peer) => work.connection(socket, peer),
+        Task::Connection(socket, peer) => {
+            let (cause, connection) = work.connection(socket, peer);
+            ended(cause);
+            connection.close();
+            cause
+        }
         Task::Datagram(batch) => {
             work.datagrams(batch, 1, work.service.echoes());
+            ended(Cause::Done);
             Cause::Done
         }
     }

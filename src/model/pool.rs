@@ -36,7 +36,12 @@ pub(crate) struct Census {
     pub(crate) alive: u32,
     /// Those that wait for a connection; one that still starts counts as idle.
     pub(crate) idle: u32,
+    /// Whether one of them has served, or lived for long enough: starting is possible at all.
+    pub(crate) settled: bool,
 }
+
+/// How many workers [`Event::Grow`] adds at most.
+pub(crate) const MAX_GROWTH: u32 = 64;
 
 /// What happened to the pool.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -75,11 +80,21 @@ pub(crate) struct Pool {
     shrunk_at: Option<Instant>,
     failures: u32,
     not_before: Option<Instant>,
+    /// How far [`Event::Grow`] goes.
+    ceiling: u32,
 }
 
 impl Pool {
     pub(crate) fn new(size: Size) -> Self {
-        Self { size, rate: 1, spawned_at: None, shrunk_at: None, failures: 0, not_before: None }
+        Self {
+            size,
+            rate: 1,
+            spawned_at: None,
+            shrunk_at: None,
+            failures: 0,
+            not_before: None,
+            ceiling: size.max.saturating_add(MAX_GROWTH),
+        }
     }
 
     pub(crate) fn size(&self) -> Size {
@@ -114,13 +129,13 @@ impl Pool {
 
     fn resize(&mut self, by: i32) {
         let Size { min, max, .. } = &mut self.size;
-        *max = max.saturating_add_signed(by).max(1);
+        *max = max.saturating_add_signed(by).clamp(1, self.ceiling);
         *min = min.saturating_add_signed(by).clamp(1, *max);
     }
 
     /// Says what to do about the workers there are.
     pub(crate) fn plan(&mut self, census: Census, now: Instant) -> Plan {
-        if self.failures >= MAX_START_FAILURES {
+        if self.failures >= MAX_START_FAILURES && !census.settled {
             return Plan { give_up: true, ..Plan::default() };
         }
         if census.alive > self.size.max {
@@ -194,7 +209,7 @@ mod tests {
     const ELASTIC: Size = Size { min: 2, max: 100, min_spare: 2, max_spare: 4 };
 
     fn census(alive: u32, idle: u32) -> Census {
-        Census { alive, idle }
+        Census { alive, idle, settled: false }
     }
 
     fn ms(n: u64) -> Duration {
@@ -285,6 +300,25 @@ mod tests {
         }
         assert!(!pool.plan(census(0, 0), t + ms(1)).give_up);
         assert_eq!(pool.plan(census(0, 0), t + ms(11)).spawn, 1);
+    }
+
+    #[test]
+    fn a_pool_with_one_that_works_is_not_given_up() {
+        let (mut pool, mut t) = (Pool::new(FIXED), Instant::now());
+        for _ in 0..3 * MAX_START_FAILURES {
+            pool.on(Event::StartFailed, t);
+            t += MAX_BACK_OFF;
+        }
+        let settled = Census { settled: true, ..census(3, 3) };
+        assert_eq!(pool.plan(settled, t).spawn, 1);
+        assert!(pool.plan(census(3, 3), t).give_up);
+    }
+
+    #[test]
+    fn growth_has_an_end() {
+        let (mut pool, t) = (Pool::new(FIXED), Instant::now());
+        (0..1000).for_each(|_| pool.on(Event::Grow, t));
+        assert_eq!(pool.size().max, FIXED.max + MAX_GROWTH);
     }
 
     #[test]

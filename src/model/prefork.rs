@@ -25,6 +25,9 @@ const BATCH: usize = 8;
 pub(crate) fn run(work: &Work<'_>, gate: &Gate, limit: u64) -> Cause {
     let mut worker =
         Worker { work, gate, limit, served: 0, elastic: work.board.totals(work.number).is_elastic() };
+    // the master waits for the first workers to be up
+    work.slot.set_state(State::Idle);
+    work.board.wake().notify();
     match work.listener.kind() {
         Kind::Stream => worker.connections(),
         Kind::Datagram => worker.datagrams(),
@@ -55,9 +58,7 @@ impl Worker<'_> {
                 Ok((socket, peer)) => {
                     self.begin();
                     self.work.slot.set_peer(peer);
-                    if self.work.connection(socket, peer) == Cause::Failed {
-                        log::debug!("going on after a failed handler");
-                    }
+                    self.work.connection(socket, peer).1.close();
                     if self.is_spent(1) && !self.work.board.is_draining() {
                         return Cause::Recycled;
                     }
@@ -82,7 +83,7 @@ impl Worker<'_> {
                 Ok((socket, peer)) => {
                     self.work.slot.set_state(State::Serving);
                     self.work.slot.set_peer(peer);
-                    self.work.connection(socket, peer);
+                    self.work.connection(socket, peer).1.close();
                 }
                 Err(error) if concerns_one_connection(error) => {}
                 Err(_) => return,

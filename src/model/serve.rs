@@ -24,8 +24,8 @@ pub(crate) struct Work<'a> {
 }
 
 impl Work<'_> {
-    /// Serves one connection until it ends.
-    pub(crate) fn connection(&self, socket: OwnedFd, peer: Peer) -> Cause {
+    /// Serves one connection until it ends; it is still to be closed.
+    pub(crate) fn connection(&self, socket: OwnedFd, peer: Peer) -> (Cause, Connection<'_>) {
         let mut connection = Connection::stream(socket, peer, &self.slot.traffic);
         let result = match self.idle_timeout {
             Some(limit) => {
@@ -33,8 +33,7 @@ impl Work<'_> {
             }
             None => self.service.serve(&mut connection),
         };
-        connection.close();
-        match result {
+        let cause = match result {
             Ok(()) => {
                 log::debug!(peer:% = peer; "connection closed");
                 Cause::Done
@@ -47,7 +46,8 @@ impl Work<'_> {
                 log::warn!(peer:% = peer, error:% = error; "handler failed");
                 Cause::Failed
             }
-        }
+        };
+        (cause, connection)
     }
 
     /// Answers the first `count` datagrams of a batch.

@@ -59,9 +59,10 @@ impl Scoreboard {
             return;
         }
         let mut top = self.head.dead.swap(0, Ordering::SeqCst);
-        while top != 0 {
-            let index = top - 1;
-            let slot = self.slot(index);
+        // A child that went wild may have written anything here; what is lost, the sweep finds.
+        for _ in 0..self.slots.len() {
+            let Some(index) = top.checked_sub(1) else { return };
+            let Some(slot) = self.slots.get(index as usize) else { return };
             top = slot.next.load(Ordering::Relaxed);
             self.bury_unwatched(index, slot, &mut on);
         }

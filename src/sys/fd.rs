@@ -109,6 +109,7 @@ fn close_range(first: RawFd, last: RawFd) {
 /// was interrupted is restarted by the kernel (SA_RESTART) on the same number, and fails too.
 #[derive(Debug)]
 pub(crate) struct Gate {
+    socket: OwnedFd,
     gate: OwnedFd,
     null: OwnedFd,
 }
@@ -119,17 +120,22 @@ impl Gate {
         let gate = socket.as_fd().try_clone_to_owned()?;
         // no file: after a chroot(2) there may be none to open
         let (null, _) = pipe()?;
-        Ok(Self { gate, null })
+        Ok(Self { socket: socket.as_fd().try_clone_to_owned()?, gate, null })
     }
 
     /// Shuts the gate for good when `signal` arrives.
     pub(crate) fn shut_on(&'static self, signal: i32) -> io::Result<()> {
-        let (null, gate) = (self.null.as_raw_fd(), self.gate.as_raw_fd());
+        let (null, gate, socket) = (self.null.as_raw_fd(), self.gate.as_raw_fd(), self.socket.as_raw_fd());
         let action = move || {
             // SAFETY: both descriptors are open for ever, as `self` is 'static; dup2(2) is
             // async-signal-safe and replaces `gate` atomically.
             unsafe { libc::dup2(null, gate) };
-            super::signal::limit_orphan();
+            if super::signal::is_orphan() {
+                // nobody will serve who connects now: a refusal is the better answer
+                // SAFETY: shutdown(2) is async-signal-safe; the socket is as open as the gate.
+                unsafe { libc::shutdown(socket, libc::SHUT_RDWR) };
+                super::signal::limit_orphan();
+            }
         };
         // SAFETY: the action makes async-signal-safe calls only.
         unsafe { signal_hook::low_level::register(signal, action)? };

@@ -180,8 +180,12 @@ pub(crate) fn undo(id: SigId) {
 
 /// Ends this process by `signal`, from within a handler in which it is blocked.
 fn die(signal: i32) {
-    // SAFETY: signal(3), raise(3) and sigprocmask(2) are async-signal-safe; `set` is a local.
+    // SAFETY: signal(3), raise(3) and sigprocmask(2) are async-signal-safe, and setrlimit(2) is a mere
+    // system call; `set` and `none` are locals.
     unsafe {
+        // a stop is no reason for a core file, which SIGQUIT would leave
+        let none = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+        libc::setrlimit(libc::RLIMIT_CORE, &raw const none);
         libc::signal(signal, libc::SIG_DFL);
         libc::raise(signal);
         let mut set = std::mem::zeroed();
@@ -291,14 +295,17 @@ pub(crate) fn at_death_of(parent: rustix::process::Pid, then: Bereaved) {
     }
 }
 
-/// In a worker that was told to leave: if nobody is there to end it after the grace time, it has to
-/// see to that itself. Async-signal-safe.
-pub(super) fn limit_orphan() {
+/// Whether the master is no more. Async-signal-safe.
+pub(super) fn is_orphan() -> bool {
     let parent = rustix::process::getppid().map(|pid| pid.as_raw_pid().cast_unsigned());
     let master = MASTER.load(Ordering::Relaxed);
     // 0: there never was one
-    if master != 0 && parent != Some(master) {
-        // SAFETY: raise(3) is async-signal-safe.
-        unsafe { libc::raise(ORPHANED as i32) };
-    }
+    master != 0 && parent != Some(master)
+}
+
+/// In an orphan: nobody is there to end it after the grace time, so it sees to that itself.
+/// Async-signal-safe.
+pub(super) fn limit_orphan() {
+    // SAFETY: raise(3) is async-signal-safe.
+    unsafe { libc::raise(ORPHANED as i32) };
 }
