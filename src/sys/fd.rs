@@ -109,7 +109,8 @@ fn close_range(first: RawFd, last: RawFd) {
 /// was interrupted is restarted by the kernel (SA_RESTART) on the same number, and fails too.
 #[derive(Debug)]
 pub(crate) struct Gate {
-    socket: OwnedFd,
+    /// The number of the socket, which whoever made the gate keeps open.
+    socket: RawFd,
     gate: OwnedFd,
     null: OwnedFd,
 }
@@ -120,19 +121,19 @@ impl Gate {
         let gate = socket.as_fd().try_clone_to_owned()?;
         // no file: after a chroot(2) there may be none to open
         let (null, _) = pipe()?;
-        Ok(Self { socket: socket.as_fd().try_clone_to_owned()?, gate, null })
+        Ok(Self { socket: socket.as_fd().as_raw_fd(), gate, null })
     }
 
     /// Shuts the gate for good when `signal` arrives.
     pub(crate) fn shut_on(&'static self, signal: i32) -> io::Result<()> {
-        let (null, gate, socket) = (self.null.as_raw_fd(), self.gate.as_raw_fd(), self.socket.as_raw_fd());
+        let (null, gate, socket) = (self.null.as_raw_fd(), self.gate.as_raw_fd(), self.socket);
         let action = move || {
             // SAFETY: both descriptors are open for ever, as `self` is 'static; dup2(2) is
             // async-signal-safe and replaces `gate` atomically.
             unsafe { libc::dup2(null, gate) };
             if super::signal::is_orphan() {
                 // nobody will serve who connects now: a refusal is the better answer
-                // SAFETY: shutdown(2) is async-signal-safe; the socket is as open as the gate.
+                // SAFETY: shutdown(2) is async-signal-safe, and a number of no socket is only an error.
                 unsafe { libc::shutdown(socket, libc::SHUT_RDWR) };
                 super::signal::limit_orphan();
             }
