@@ -150,6 +150,10 @@ impl Forking {
     }
 
     fn take_connection(&mut self, cx: &mut Context) -> Next {
+        if cx.draining && self.has_room(cx) && !cx.board.totals(self.number).take_queued() {
+            self.close(cx);
+            return Next::Wait;
+        }
         let Some(slot) = cx.board.take(self.number, false, cx.now) else { return self.at_limit(cx) };
         match self.listener.accept(&self.listener) {
             Ok((connection, peer)) => {

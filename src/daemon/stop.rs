@@ -12,6 +12,7 @@ use super::status::Status;
 use crate::events;
 use crate::model::{Model, pool};
 use crate::scoreboard::State;
+use crate::sys::fd::queue_length;
 use crate::sys::pidfd::signal_child;
 
 impl Master {
@@ -68,6 +69,10 @@ impl Master {
     fn drain(&mut self) {
         self.cx.draining = true;
         // Before the workers are told: they look at it when they leave.
+        for station in &self.stations {
+            let queued = queue_length(station.listener());
+            self.cx.board.totals(station.number()).set_queued(queued);
+        }
         self.cx.board.set_draining();
         for station in &mut self.stations {
             if let Station::Pooling(pooling) = station {

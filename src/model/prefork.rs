@@ -78,7 +78,8 @@ impl Worker<'_> {
 
     /// Serves what is queued: the listener does not block any more.
     fn drain(&self) {
-        loop {
+        // who comes after the stop has begun is not among them, or a busy service would never stop
+        while self.work.board.totals(self.work.number).take_queued() {
             match self.work.listener.accept(self.work.listener) {
                 Ok((socket, peer)) => {
                     self.work.slot.set_state(State::Serving);

@@ -54,6 +54,8 @@ pub(crate) struct Totals {
     pub(crate) idle: AtomicU32,
     /// A worker that finds fewer idle than this wakes the master.
     pub(crate) wanted_idle: AtomicU32,
+    /// At a stop: how many more clients are served, those that were queued when it began.
+    queued: AtomicU32,
     /// Top of the list of slots that were used and are free again: an index plus one, or 0.
     free: AtomicU32,
     /// Its slots: `first` to `end`, of which those from `fresh` on have never been used.
@@ -221,6 +223,17 @@ impl Scoreboard {
 }
 
 impl Totals {
+    /// At a stop: so many clients are still served; `None` means as many as there are.
+    pub(crate) fn set_queued(&self, queued: Option<u32>) {
+        self.queued.store(queued.unwrap_or(u32::MAX), Ordering::SeqCst);
+    }
+
+    /// Whether one more of those is served.
+    pub(crate) fn take_queued(&self) -> bool {
+        let take = |n: u32| if n == u32::MAX { Some(n) } else { n.checked_sub(1) };
+        self.queued.fetch_update(Ordering::SeqCst, Ordering::SeqCst, take).is_ok()
+    }
+
     /// Whether a slot is free.
     pub(crate) fn has_room(&self) -> bool {
         self.free.load(Ordering::Relaxed) != 0

@@ -49,6 +49,28 @@ pub(crate) fn set_nonblocking(fd: impl AsFd, on: bool) -> io::Result<()> {
     Ok(())
 }
 
+/// How many connections wait to be accepted, where the system says so: on Linux, for TCP (tcp(7),
+/// TCP_INFO, whose `tcpi_unacked` is the length of a listener's queue).
+pub(crate) fn queue_length(listener: impl AsFd) -> Option<u32> {
+    #[cfg(target_os = "linux")]
+    {
+        // SAFETY: tcp_info consists of integers, for which zero is a value.
+        let mut info: libc::tcp_info = unsafe { std::mem::zeroed() };
+        let mut length = size_of::<libc::tcp_info>() as libc::socklen_t;
+        let fd = listener.as_fd().as_raw_fd();
+        // SAFETY: the kernel writes at most `length` bytes to `info`.
+        let answer = unsafe {
+            libc::getsockopt(fd, libc::IPPROTO_TCP, libc::TCP_INFO, (&raw mut info).cast(), &raw mut length)
+        };
+        (answer == 0).then_some(info.tcpi_unacked)
+    }
+    #[cfg(not(target_os = "linux"))]
+    {
+        let _ = listener;
+        None
+    }
+}
+
 /// The master's own descriptors, which a child closes first of all.
 ///
 /// Kept as ranges of consecutive numbers: closing a range is one system call, and forkd opens
