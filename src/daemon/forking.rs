@@ -141,9 +141,9 @@ impl Forking {
     }
 
     /// Takes no more clients, and lets go of one that is held.
-    pub(super) fn close(&mut self, cx: &Context) {
+    pub(super) fn close(&mut self, cx: &mut Context) {
         self.closed = true;
-        if let Some(held) = self.held.take() {
+        if let Some(held) = self.take_held(cx) {
             self.give_up(cx, held.peer);
         }
         self.listener.refuse();
@@ -249,13 +249,20 @@ impl Forking {
         self.held = Some(held);
     }
 
+    /// The number is free again soon, and then another client's: children must not close that.
+    fn take_held(&mut self, cx: &mut Context) -> Option<Held> {
+        let held = self.held.take()?;
+        if let Some(connection) = &held.connection {
+            cx.descriptors.remove(connection.as_raw_fd());
+        }
+        Some(held)
+    }
+
     fn try_held(&mut self, cx: &mut Context) {
         if cx.shortage.is_some_and(|shortage| cx.now < shortage.retry_at) {
             return;
         }
-        let Some(Held { connection, peer, since }) = self.held.take() else { return };
-        let number = connection.as_ref().map(AsRawFd::as_raw_fd);
-        number.into_iter().for_each(|fd| cx.descriptors.remove(fd));
+        let Some(Held { connection, peer, since }) = self.take_held(cx) else { return };
         let Some(slot) = cx.board.take(self.number, false, cx.now) else {
             self.hold(cx, Held { connection, peer, since });
             return;

@@ -206,16 +206,14 @@ impl Master {
     }
 
     fn has_unwatched_children(&self) -> bool {
-        let alive =
-            |station: &Station| self.cx.board.totals(station.number()).alive.load(Ordering::Relaxed) > 0;
-        self.stations.iter().any(|station| matches!(station, Station::Forking(_)) && alive(station))
+        self.stations
+            .iter()
+            .any(|station| matches!(station, Station::Forking(_)) && station.alive(&self.cx) > 0)
     }
 
     fn is_over(&self) -> bool {
-        let alive =
-            |station: &Station| self.cx.board.totals(station.number()).alive.load(Ordering::Relaxed) > 0;
         self.phase != Phase::Running
-            && self.stations.iter().all(|station| station.is_closed() && !alive(station))
+            && self.stations.iter().all(|station| station.is_closed() && station.alive(&self.cx) == 0)
     }
 
     /// Waits until a descriptor is ready or the next thing is due.

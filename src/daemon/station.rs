@@ -1,5 +1,6 @@
 //! One listening socket together with its children, whichever model they follow.
 
+use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use super::context::Context;
@@ -39,6 +40,11 @@ impl Station {
             Self::Forking(_) => Model::Fork,
             Self::Pooling(_) => Model::Prefork,
         }
+    }
+
+    /// How many children it has.
+    pub(super) fn alive(&self, cx: &Context) -> u32 {
+        cx.board.totals(self.number()).alive.load(Ordering::Relaxed)
     }
 
     /// When it wants a turn, at the latest.

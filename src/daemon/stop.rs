@@ -1,7 +1,5 @@
 //! What signals ask for, and the way to the end.
 
-use std::sync::atomic::Ordering;
-
 use nix::sys::signal::Signal;
 
 use super::master::Master;
@@ -86,16 +84,13 @@ impl Master {
         self.cx.draining = true;
         for station in &mut self.stations {
             if let Station::Forking(forking) = station {
-                forking.close(&self.cx);
+                forking.close(&mut self.cx);
             }
         }
     }
 
     pub(super) fn children(&self) -> u32 {
-        self.stations
-            .iter()
-            .map(|station| self.cx.board.totals(station.number()).alive.load(Ordering::Relaxed))
-            .sum()
+        self.stations.iter().map(|station| station.alive(&self.cx)).sum()
     }
 
     /// Sends each child the signal that its model calls for; returns how many were serving somebody.

@@ -5,6 +5,7 @@
 //! one could leave locked. A worker serves one connection at a time and learns through its
 //! [`Gate`] that it should leave.
 
+use std::os::fd::OwnedFd;
 use std::time::Duration;
 
 use rustix::io::Errno;
@@ -13,6 +14,7 @@ use super::serve::{Work, batch_for, concerns_one_connection, wait_readable};
 use crate::scoreboard::{Cause, State};
 use crate::sys::datagram::Patience;
 use crate::sys::fd::Gate;
+use crate::transport::Peer;
 use crate::transport::listener::Kind;
 
 /// The pause after accept(2) has found no descriptor or no memory.
@@ -57,8 +59,7 @@ impl Worker<'_> {
             match self.work.listener.accept(self.gate) {
                 Ok((socket, peer)) => {
                     self.begin();
-                    self.work.slot.set_peer(peer);
-                    self.work.connection(socket, peer).1.close();
+                    self.serve(socket, peer);
                     if self.is_spent(1) && !self.work.board.is_draining() {
                         return Cause::Recycled;
                     }
@@ -76,6 +77,11 @@ impl Worker<'_> {
         Cause::Retired
     }
 
+    fn serve(&self, socket: OwnedFd, peer: Peer) {
+        self.work.slot.set_peer(peer);
+        self.work.connection(socket, peer).1.close();
+    }
+
     /// Serves what is queued: the listener does not block any more.
     fn drain(&self) {
         // who comes after the stop has begun is not among them, or a busy service would never stop
@@ -83,8 +89,7 @@ impl Worker<'_> {
             match self.work.listener.accept(self.work.listener) {
                 Ok((socket, peer)) => {
                     self.work.slot.set_state(State::Serving);
-                    self.work.slot.set_peer(peer);
-                    self.work.connection(socket, peer).1.close();
+                    self.serve(socket, peer);
                 }
                 Err(error) if concerns_one_connection(error) => {}
                 Err(_) => return,
