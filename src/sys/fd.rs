@@ -71,6 +71,17 @@ pub(crate) fn queue_length(listener: impl AsFd) -> Option<u32> {
     }
 }
 
+/// Has writes to a TCP socket wait while more than `bytes` are unsent (tcp(7), TCP_NOTSENT_LOWAT);
+/// other sockets have no such limit.
+#[cfg(target_os = "linux")]
+pub(crate) fn limit_unsent(socket: impl AsFd, bytes: u32) {
+    let (fd, length) = (socket.as_fd().as_raw_fd(), size_of::<u32>() as libc::socklen_t);
+    // SAFETY: the kernel reads `length` bytes from `bytes`.
+    unsafe {
+        libc::setsockopt(fd, libc::IPPROTO_TCP, libc::TCP_NOTSENT_LOWAT, (&raw const bytes).cast(), length);
+    }
+}
+
 /// The master's own descriptors, which a child closes first of all.
 ///
 /// Kept as ranges of consecutive numbers: closing a range is one system call, and forkd opens
