@@ -21,7 +21,6 @@ use super::station::Station;
 use super::status::Status;
 use crate::config::{Config, Listen};
 use crate::model::Model;
-use crate::model::pool::MAX_GROWTH;
 use crate::scoreboard::{Death, Scoreboard, Slot};
 use crate::service::Service;
 use crate::sys;
@@ -76,18 +75,18 @@ enum Event {
 impl Master {
     /// Becomes a master: from here on signals are blocked and SIGCHLD is ignored.
     pub(crate) fn new(config: &Config, bound: Vec<Bound>, service: Service) -> Result<Self, Error> {
-        let capacity = |listen: &Listen| match listen.model {
-            Model::Fork => listen.max_children,
-            // room for those that leave while their successors start, and for SIGTTIN
-            Model::Prefork => (listen.workers.max + MAX_GROWTH) * 2,
-        };
-        let capacities: Vec<u32> = bound.iter().map(|(_, listen)| capacity(listen)).collect();
-        let board = Scoreboard::new(&capacities).map_err(|e| Error::os("cannot map the scoreboard", e))?;
+        let board = Scoreboard::new().map_err(|e| Error::os("cannot map the scoreboard", e))?;
         let guard = Guard::new(bound.iter().filter_map(|(listener, _)| listener.udp_port()));
         let mut cx = Context::new(board, service, guard, config.daemon.grace)?;
-        let mut stations = Vec::new();
-        for (number, (listener, listen)) in bound.into_iter().enumerate() {
+        let mut stations: Vec<Station> = Vec::new();
+        for (listener, listen) in bound {
+            let number = free_number(&stations)?;
             cx.descriptors.add([listener.as_raw_fd()]);
+            cx.board.totals(number).set_limit(match listen.model {
+                Model::Fork => listen.max_children,
+                // the pool's policy says how many
+                Model::Prefork => u32::MAX,
+            });
             let nonblocking = listen.model == Model::Fork;
             set_nonblocking(&listener, nonblocking).map_err(|e| Error::os("cannot set O_NONBLOCK", e))?;
             stations.push(match listen.model {
@@ -328,4 +327,12 @@ impl Master {
                 .to_string(),
         });
     }
+}
+
+/// The first number on the scoreboard that none of these has.
+fn free_number(stations: &[Station]) -> Result<usize, Error> {
+    let in_use = |number| stations.iter().any(|station| station.number() == number);
+    Scoreboard::free_number(in_use).ok_or_else(|| {
+        Error::Config("there are more listening sockets than forkd can count; leave some out".into())
+    })
 }

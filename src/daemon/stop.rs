@@ -69,9 +69,8 @@ impl Master {
         // Before the workers are told: they look at it when they leave.
         for station in &self.stations {
             let queued = queue_length(station.listener());
-            self.cx.board.totals(station.number()).set_queued(queued);
+            self.cx.board.totals(station.number()).drain(queued);
         }
-        self.cx.board.set_draining();
         for station in &mut self.stations {
             if let Station::Pooling(pooling) = station {
                 pooling.drain(&self.cx);

@@ -60,7 +60,7 @@ impl Worker<'_> {
                 Ok((socket, peer)) => {
                     self.begin();
                     self.serve(socket, peer);
-                    if self.is_spent(1) && !self.work.board.is_draining() {
+                    if self.is_spent(1) && !self.work.board.totals(self.work.number).is_draining() {
                         return Cause::Recycled;
                     }
                     self.rest();
@@ -71,7 +71,7 @@ impl Worker<'_> {
                 },
             }
         }
-        if self.work.board.is_draining() {
+        if self.work.board.totals(self.work.number).is_draining() {
             self.drain();
         }
         Cause::Retired
@@ -118,7 +118,8 @@ impl Worker<'_> {
                     deep = count > 1;
                     self.begin();
                     self.work.datagrams(&mut batch, count, echoes);
-                    if self.is_spent(count as u64) && !self.work.board.is_draining() {
+                    if self.is_spent(count as u64) && !self.work.board.totals(self.work.number).is_draining()
+                    {
                         return Cause::Recycled;
                     }
                     self.rest();
@@ -132,7 +133,7 @@ impl Worker<'_> {
                 }
             }
         }
-        if self.work.board.is_draining() {
+        if self.work.board.totals(self.work.number).is_draining() {
             while let Ok(count) = batch.receive(self.work.listener, Patience::DontWait) {
                 self.work.datagrams(&mut batch, count, echoes);
             }

@@ -1,6 +1,7 @@
 //! The scoreboard without any child: what the master and a child write is called directly.
 
 use std::os::fd::AsFd;
+use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use super::*;
@@ -8,8 +9,13 @@ use crate::transport::Traffic;
 
 mod sweep;
 
-fn board(capacities: &[u32]) -> Scoreboard {
-    Scoreboard::new(capacities).unwrap()
+/// A scoreboard whose listeners may have so many children.
+fn board(limits: &[u32]) -> Scoreboard {
+    let board = Scoreboard::new().unwrap();
+    for (listener, &limit) in limits.iter().enumerate() {
+        board.totals(listener).set_limit(limit);
+    }
+    board
 }
 
 /// A child of `listener` is born, with this pid.
@@ -44,10 +50,17 @@ fn notified(board: &Scoreboard) -> bool {
 fn the_lowest_slots_are_taken_first_up_to_the_limit_of_each_listener() {
     let board = board(&[3, 2]);
     let take = |listener| board.take(listener, false, Instant::now());
-    assert_eq!([take(0), take(1), take(0), take(0)], [Some(0), Some(3), Some(1), Some(2)]);
+    assert_eq!([take(0), take(1), take(0), take(0)], [Some(0), Some(1), Some(2), Some(3)]);
     assert_eq!(take(0), None);
     assert_eq!([take(1), take(1)], [Some(4), None]);
-    assert_eq!([0, 2, 3, 4].map(|index| board.slot(index).listener()), [0, 0, 1, 1]);
+    assert_eq!([0, 1, 3, 4].map(|index| board.slot(index).listener()), [0, 1, 0, 1]);
+    // a lower limit ends nobody, and lets nobody in
+    board.totals(0).set_limit(1);
+    board.put_back(0);
+    assert_eq!(take(0), None);
+    board.put_back(2);
+    board.put_back(3);
+    assert_eq!([take(0), take(0)], [Some(3), None]);
 }
 
 #[test]
@@ -94,7 +107,7 @@ fn a_new_child_finds_nothing_of_the_one_before() {
 fn the_last_to_announce_its_end_is_the_first_to_be_buried() {
     let board = board(&[2, 2]);
     let children = [(0, 10), (1, 11), (0, 12)].map(|(listener, pid)| birth(&board, listener, pid));
-    assert_eq!(children, [0, 2, 1]);
+    assert_eq!(children, [0, 1, 2]);
     assert!(!board.has_dead());
     for (index, cause) in children.into_iter().zip([Cause::Done, Cause::Failed, Cause::Panicked]) {
         board.announce(index, cause);
@@ -103,7 +116,7 @@ fn the_last_to_announce_its_end_is_the_first_to_be_buried() {
     let death = |slot, listener, cause| Death { slot, listener, cause };
     assert_eq!(
         collect(&board),
-        [death(1, 0, Cause::Panicked), death(2, 1, Cause::Failed), death(0, 0, Cause::Done)]
+        [death(2, 0, Cause::Panicked), death(1, 1, Cause::Failed), death(0, 0, Cause::Done)]
     );
     assert!(!board.has_dead());
     assert_eq!(collect(&board), []);

@@ -1,0 +1,103 @@
+//! The counters of one listening socket.
+
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+
+use super::Cause;
+use crate::transport::Refusal;
+
+/// The counters of one listening socket.
+#[repr(C, align(64))]
+pub(crate) struct Totals {
+    pub(crate) alive: AtomicU32,
+    pub(crate) peak: AtomicU32,
+    pub(crate) forked: AtomicU64,
+    /// Sums over children that have ended; the living ones' are in their slots.
+    pub(crate) connections: AtomicU64,
+    pub(crate) bytes_in: AtomicU64,
+    pub(crate) bytes_out: AtomicU64,
+    /// Workers that wait for a connection. Written by many; the master corrects it now and then.
+    pub(crate) idle: AtomicU32,
+    /// A worker that finds fewer idle than this wakes the master.
+    pub(crate) wanted_idle: AtomicU32,
+    /// How many more clients are served while it drains: those that were queued when that began.
+    queued: AtomicU32,
+    /// How many slots it may have at once, and how many it has.
+    pub(super) limit: AtomicU32,
+    pub(super) taken: AtomicU32,
+    /// It takes no more clients, but serves those that are queued.
+    draining: AtomicU32,
+    /// Written by many: both the master and workers refuse.
+    pub(super) refused: [AtomicU64; Refusal::ALL.len()],
+    pub(super) deaths: [AtomicU64; Cause::COUNT],
+}
+
+impl Totals {
+    /// Takes no more clients, but serves so many that are queued; `None` means as many as there are.
+    pub(crate) fn drain(&self, queued: Option<u32>) {
+        self.queued.store(queued.unwrap_or(u32::MAX), Ordering::SeqCst);
+        self.draining.store(1, Ordering::SeqCst);
+    }
+
+    /// Whether a worker that is told to leave serves those that are queued first.
+    pub(crate) fn is_draining(&self) -> bool {
+        self.draining.load(Ordering::SeqCst) != 0
+    }
+
+    /// Whether one more of those that are queued is served.
+    pub(crate) fn take_queued(&self) -> bool {
+        let take = |n: u32| if n == u32::MAX { Some(n) } else { n.checked_sub(1) };
+        self.queued.fetch_update(Ordering::SeqCst, Ordering::SeqCst, take).is_ok()
+    }
+
+    pub(crate) fn set_limit(&self, limit: u32) {
+        self.limit.store(limit, Ordering::Relaxed);
+    }
+
+    /// Whether it may have another child.
+    pub(crate) fn has_room(&self) -> bool {
+        self.taken.load(Ordering::Relaxed) < self.limit.load(Ordering::Relaxed)
+    }
+
+    /// Whether workers should count themselves.
+    pub(crate) fn is_elastic(&self) -> bool {
+        self.wanted_idle.load(Ordering::Relaxed) > 0
+    }
+
+    pub(crate) fn one_more_idle(&self) {
+        self.idle.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Tells whether there are too few now, so that the master should be woken.
+    pub(crate) fn one_fewer_idle(&self) -> bool {
+        // A worker that was killed may have left the count wrong until the master corrects it.
+        let before =
+            self.idle.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |n| Some(n.saturating_sub(1)));
+        before.unwrap_or(0) <= self.wanted_idle.load(Ordering::Relaxed)
+    }
+
+    /// Refusals by cause, those that happened.
+    pub(crate) fn refused(&self) -> impl Iterator<Item = (Refusal, u64)> {
+        Refusal::ALL
+            .iter()
+            .copied()
+            .zip(self.refused.iter().map(|n| n.load(Ordering::Relaxed)))
+            .filter(|x| x.1 > 0)
+    }
+
+    /// Deaths by cause, those that happened.
+    pub(crate) fn deaths(&self) -> impl Iterator<Item = (Cause, u64)> {
+        (0..)
+            .map(Cause::from_index)
+            .zip(self.deaths.iter().map(|n| n.load(Ordering::Relaxed)))
+            .filter(|x| x.1 > 0)
+    }
+}
+
+impl std::fmt::Debug for Totals {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Totals")
+            .field("alive", &self.alive)
+            .field("forked", &self.forked)
+            .finish_non_exhaustive()
+    }
+}
