@@ -1,10 +1,11 @@
 //! The top-level error: one sentence for a person, one sysexits(3) code for a script.
 //!
 //! The lower layers return `io::Error` or an enum of their own; where the object is known (which
-//! endpoint, which file), the failure becomes an [`Error`] that names it. `Display` prints the
-//! sentence without the cause; [`Error::source`](std::error::Error::source) has the cause, and the
-//! binary prints both.
+//! endpoint, which file), the failure becomes an [`Error`] that names it. `Display` prints
+//! what failed without the cause; [`Error::source`](std::error::Error::source) has the cause, and
+//! [`Error::sentence`] is both, as the binary prints them.
 
+use std::error::Error as _;
 use std::fmt;
 use std::io;
 
@@ -79,6 +80,23 @@ impl Error {
         }
     }
 
+    /// Returns what `Display` shows, followed by all causes.
+    ///
+    /// ```
+    /// let cause = std::io::Error::other("no wind");
+    /// assert_eq!(forkd::Error::os("cannot sail", cause).sentence(), "cannot sail: no wind");
+    /// ```
+    #[must_use]
+    pub fn sentence(&self) -> String {
+        let mut text = self.to_string();
+        let mut cause = self.source();
+        while let Some(error) = cause {
+            text.push_str(&format!(": {error}"));
+            cause = error.source();
+        }
+        text
+    }
+
     /// Makes the variant that fits an I/O error: a missing right is [`Error::Permission`], an
     /// address that is taken or absent is [`Error::Unavailable`], anything else [`Error::Os`].
     #[must_use]
@@ -142,7 +160,7 @@ mod tests {
     }
 
     #[test]
-    fn the_cause_is_a_source_and_not_part_of_the_sentence() {
+    fn display_leaves_the_cause_to_source() {
         let error = Error::os("cannot fork", io::Error::from_raw_os_error(libc::ENOMEM));
         assert_eq!(error.to_string(), "cannot fork");
         assert!(std::error::Error::source(&error).is_some());

@@ -1,6 +1,5 @@
 //! The `forkd` program: parse, run, turn an error into a sentence and an exit code.
 
-use std::error::Error as _;
 use std::process::ExitCode;
 
 use forkd::cli::{self, args::Cli};
@@ -20,8 +19,7 @@ fn main() -> ExitCode {
     match cli::run(cli) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            let cause = error.source().map(|cause| format!(": {cause}")).unwrap_or_default();
-            eprintln!("forkd: error: {error}{cause}");
+            eprintln!("forkd: error: {}", error.sentence());
             ExitCode::from(error.exit_code())
         }
     }

@@ -91,7 +91,7 @@ fn run_master(
         match master.bind_control(path) {
             // nobody asked for this one, and somebody else may have it
             Err(error) if default_control(|name| std::env::var_os(name)).as_ref() == Some(path) => {
-                events::no_control(&error);
+                events::no_control(&error.sentence());
             }
             bound => bound?,
         }

@@ -11,7 +11,6 @@
 //! On the pipe between them, the daemon's one message ends with NUL: `READY`, or a byte with the
 //! sysexits(3) code and a sentence.
 
-use std::error::Error as _;
 use std::fs::{File, OpenOptions};
 use std::io::{self, BufRead, BufReader, PipeReader, PipeWriter, Write};
 use std::os::fd::{AsFd, BorrowedFd};
@@ -119,7 +118,7 @@ impl Notifier {
     /// error. The daemon itself then ends without a message of its own.
     pub fn failed(mut self, error: &Error) {
         let mut message = vec![error.exit_code()];
-        message.extend(sentence(error).bytes().filter(|byte| *byte != 0));
+        message.extend(error.sentence().bytes().filter(|byte| *byte != 0));
         // nobody else is left to tell
         let _ = self.send(&message);
     }
@@ -133,16 +132,6 @@ impl AsFd for Notifier {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.writer.as_fd()
     }
-}
-
-fn sentence(error: &Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text.push_str(&format!(": {error}"));
-        cause = error.source();
-    }
-    text
 }
 
 /// Reads the daemon's message; false if it died before the end of one.
@@ -214,7 +203,7 @@ mod tests {
             notifier.failed(&error);
             let heard = is_ready(reader).unwrap_err();
             assert_eq!(heard.exit_code(), error.exit_code());
-            assert_eq!(heard.to_string(), sentence(&error).replace('\0', ""));
+            assert_eq!(heard.to_string(), error.sentence().replace('\0', ""));
         }
     }
 
