@@ -163,7 +163,7 @@ fn a_failure_is_told_by_the_invoking_command() {
         (&[taken.as_str()][..], 69, taken.as_str()),
         (&["unix:///nonexistent-directory/s"], 73, "/nonexistent-directory/s"),
         (&["--user", "no-such-user-here", "tcp://127.0.0.1:0"], 78, "no-such-user-here"),
-        (&["--chroot", "/nonexistent", "tcp://127.0.0.1:0"], 69, "/nonexistent"),
+        (&["--chroot", "/nonexistent", "tcp://127.0.0.1:0"], 78, "/nonexistent"),
     ] {
         let args = [&["serve", "--daemon", "--pidfile", pidfile.to_str().unwrap()], args].concat();
         let ended = run(&args);

@@ -180,4 +180,7 @@ fn a_wrong_configuration_is_78_and_pointed_at() {
         &["no-such-user-here"],
     );
     assert_fails(&run(&["serve", "--group", "no-such-group", "tcp://127.0.0.1:0"]), 78, &["no-such-group"]);
+    for root in ["/nonexistent-directory", file] {
+        assert_fails(&run(&["serve", "--chroot", root, "tcp://127.0.0.1:0"]), 78, &[root, "that directory"]);
+    }
 }

@@ -86,8 +86,8 @@ impl Privileges {
     ///
     /// # Errors
     ///
-    /// [`Error::Permission`] if the process lacks the right, [`Error::Unavailable`] if the new root
-    /// doesn't exist, [`Error::Internal`] if root could be regained. After an error the process may
+    /// [`Error::Permission`] if the process lacks the right, [`Error::Config`] if the new root is no
+    /// directory, [`Error::Internal`] if root could be regained. After an error the process may
     /// be halfway: it must end.
     ///
     /// # Fork safety
@@ -129,10 +129,14 @@ fn number(key: &str) -> Option<u32> {
 }
 
 fn enter_root(root: &Path) -> Result<(), Error> {
+    let what = format!("change the root to {}", root.display());
     let result = chroot(root).and_then(|()| chdir("/")).map_err(io::Error::from);
     result.map_err(|error| match error.kind() {
-        io::ErrorKind::PermissionDenied => refused(&format!("change the root to {}", root.display()), error),
-        _ => Error::from_io(format!("cannot change the root to {}", root.display()), error),
+        // like a user or group that nobody knows
+        io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => {
+            Error::Config(format!("cannot {what}: {error}; make that directory, or name another"))
+        }
+        _ => refused(&what, error),
     })
 }
 
