@@ -127,6 +127,8 @@ fn its_children_hold_nothing_of_the_masters() {
         // fork: the connection; prefork: the listener twice (it can be shut) and the connection
         let sockets = files.iter().filter(|file| file.starts_with("socket:")).count();
         assert_eq!(sockets, if args.is_empty() { 1 } else { 3 }, "{files:?}");
+        // the standard streams
+        assert_eq!(files.iter().filter(|file| *file == "/dev/null").count(), 3, "{files:?}");
     }
 }
 

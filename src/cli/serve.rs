@@ -100,8 +100,8 @@ fn run_master(
         privileges.enter()?;
     }
     let pidfile_fd = pidfile.as_ref().map(|file| file.as_fd().as_raw_fd());
-    let notifier_fd = notifier.iter().filter_map(|n| n.as_ref()).map(|n| n.as_fd().as_raw_fd());
-    pidfile_fd.into_iter().chain(notifier_fd).for_each(|fd| master.keep_from_children(fd));
+    let notifier_fds = notifier.iter().filter_map(|n| n.as_ref()).flat_map(Notifier::descriptors);
+    pidfile_fd.into_iter().chain(notifier_fds).for_each(|fd| master.keep_from_children(fd));
     if let Some(notifier) = notifier.iter().find_map(|n| n.as_ref()) {
         master.leave_streams(notifier.null()?);
     }
@@ -116,9 +116,9 @@ fn run_master(
             events::log_goes_dark();
         }
         let Some(notifier) = notifier.and_then(Option::take) else { return Ok(()) };
-        let fd = notifier.as_fd().as_raw_fd();
+        let fds = notifier.descriptors();
         let result = notifier.ready();
-        master.forget(fd);
+        fds.into_iter().for_each(|fd| master.forget(fd));
         result
     });
     if result.is_err() {

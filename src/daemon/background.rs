@@ -13,7 +13,7 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, BufRead, BufReader, PipeReader, PipeWriter, Write};
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsRawFd, RawFd};
 
 use daemonize::{Daemonize, Outcome, Stdio};
 use nix::unistd::{dup2_stderr, dup2_stdout};
@@ -79,7 +79,7 @@ pub fn detach(umask: u32) -> Result<Launch, Error> {
 /// # Fork safety
 ///
 /// A child that holds the pipe open hides the daemon's death from the invoking process: close it in
-/// children that are forked before [`Notifier::ready`]; [`AsFd`] shows it.
+/// children that are forked before [`Notifier::ready`]; [`Notifier::descriptors`] has it.
 #[derive(Debug)]
 pub struct Notifier {
     writer: PipeWriter,
@@ -105,6 +105,12 @@ impl Notifier {
         Ok(())
     }
 
+    /// What is open until [`Notifier::ready`], and of no use to a child.
+    #[must_use]
+    pub fn descriptors(&self) -> [RawFd; 2] {
+        [self.writer.as_raw_fd(), self.null.as_raw_fd()]
+    }
+
     /// What the standard streams become, also for workers that are forked before [`Notifier::ready`].
     ///
     /// # Errors
@@ -125,12 +131,6 @@ impl Notifier {
 
     fn send(&mut self, message: &[u8]) -> io::Result<()> {
         self.writer.write_all(&[message, b"\0"].concat())
-    }
-}
-
-impl AsFd for Notifier {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.writer.as_fd()
     }
 }
 
