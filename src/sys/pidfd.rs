@@ -93,12 +93,38 @@ mod linux {
 /// Exact even if the number was given to another process since: a process that is not our child
 /// is `ECHILD`. Nothing is reaped, as SIGCHLD is ignored and no child ever waits for it.
 pub(crate) fn is_our_child(pid: u32) -> bool {
-    let pid = Pid::from_raw(pid.cast_signed());
+    child_pid(pid).is_some_and(is_alive)
+}
+
+/// To waitpid(2) and kill(2), 0 and what is negative mean groups, or everybody; and 1 is init. What a
+/// slot says is what a child may have written there.
+fn child_pid(pid: u32) -> Option<Pid> {
+    i32::try_from(pid).ok().filter(|&pid| pid > 1).map(Pid::from_raw)
+}
+
+fn is_alive(pid: Pid) -> bool {
     matches!(waitpid(pid, Some(WaitPidFlag::WNOHANG)), Ok(WaitStatus::StillAlive))
 }
 
 /// Sends a signal to `pid` if that is a living child of ours; tells whether it was.
 pub(crate) fn signal_child(pid: u32, signal: Signal) -> bool {
-    // A pid of 0 or 1 would mean a group, or init; a slot never holds one, and this is the last check.
-    pid > 1 && is_our_child(pid) && kill(Pid::from_raw(pid.cast_signed()), signal).is_ok()
+    child_pid(pid).is_some_and(|pid| is_alive(pid) && kill(pid, signal).is_ok())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_number_that_means_many_is_no_child() {
+        // a child that everybody would include
+        let mut child = std::process::Command::new("sleep").arg("60").spawn().expect("spawn");
+        assert!(is_our_child(child.id()));
+        for pid in [0, 1, u32::MAX, -2_i32 as u32, i32::MIN as u32] {
+            assert!(!is_our_child(pid), "{pid}");
+            assert!(!signal_child(pid, Signal::SIGURG), "{pid}");
+        }
+        child.kill().expect("kill");
+        child.wait().expect("wait");
+    }
 }
