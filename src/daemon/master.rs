@@ -154,7 +154,7 @@ impl Master {
             .stations
             .iter()
             .map(|s| self.cx.board.totals(s.number()).connections.load(Ordering::Relaxed));
-        events::stopped(connections.sum(), self.cut);
+        events::stopped(connections.fold(0, u64::wrapping_add), self.cut);
         Ok(())
     }
 
@@ -171,7 +171,7 @@ impl Master {
         let cx = &self.cx;
         let stations = &self.stations;
         let on = |slot: &Slot, death: Death| {
-            let station = &stations[death.listener as usize];
+            let station = &stations[death.listener];
             events::child_ended(
                 station.listener().endpoint(),
                 station.model(),

@@ -81,11 +81,12 @@ impl Status {
             stations.iter().map(|station| ListenerStatus::of(cx, station)).collect();
         let mut children = Vec::new();
         for (index, slot) in cx.board.taken() {
-            let listener = &mut listeners[slot.listener()];
+            let listener = &mut listeners[cx.board.listener_of(index)];
             let child = ChildStatus::of(cx, index, slot, &listener.endpoint);
-            listener.connections += child.connections;
-            listener.bytes_in += child.bytes_in;
-            listener.bytes_out += child.bytes_out;
+            // a child that went wild may have written anything
+            listener.connections = listener.connections.wrapping_add(child.connections);
+            listener.bytes_in = listener.bytes_in.wrapping_add(child.bytes_in);
+            listener.bytes_out = listener.bytes_out.wrapping_add(child.bytes_out);
             children.push(child);
         }
         let uptime_s = cx.board.millis(cx.now) as f64 / 1000.0;

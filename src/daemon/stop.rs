@@ -95,8 +95,8 @@ impl Master {
     /// Sends each child the signal that its model calls for; returns how many were serving somebody.
     fn signal_children(&self, signal: impl Fn(Model) -> Signal) -> u32 {
         let mut count = 0;
-        for (_, slot) in self.cx.board.taken() {
-            let signal = signal(self.stations[slot.listener()].model());
+        for (index, slot) in self.cx.board.taken() {
+            let signal = signal(self.stations[self.cx.board.listener_of(index)].model());
             let serves = slot.state() == State::Serving;
             if !slot.is_superseded() && signal_child(slot.pid(), signal) && serves {
                 count += 1;

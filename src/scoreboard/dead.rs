@@ -8,7 +8,7 @@ use super::{Cause, Scoreboard, Slot, State};
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Death {
     pub(crate) slot: u32,
-    pub(crate) listener: u32,
+    pub(crate) listener: usize,
     pub(crate) cause: Cause,
 }
 
@@ -16,10 +16,12 @@ impl Scoreboard {
     /// Adds a dead child's counters to the totals and frees its slot.
     pub(crate) fn bury(&self, index: u32, cause: Cause) -> Death {
         let slot = self.slot(index);
-        let listener = slot.listener.load(Ordering::Relaxed);
-        let totals = &self.totals[listener as usize];
+        let listener = self.listener_of(index);
+        let totals = &self.totals[listener];
         let add = |sum: &AtomicU64, term: &AtomicU64| {
-            sum.store(sum.load(Ordering::Relaxed) + term.load(Ordering::Relaxed), Ordering::Relaxed);
+            // a child that went wild may have written anything
+            let sum_now = sum.load(Ordering::Relaxed).wrapping_add(term.load(Ordering::Relaxed));
+            sum.store(sum_now, Ordering::Relaxed);
         };
         add(&totals.connections, &slot.traffic.connections);
         add(&totals.bytes_in, &slot.traffic.bytes_in);
@@ -71,8 +73,7 @@ impl Scoreboard {
     fn bury_unwatched(&self, index: u32, slot: &Slot, on: &mut impl FnMut(&Slot, Death)) {
         // Without a record it had no time for one; SIGKILL is the only signal that gives none.
         let cause = slot.recorded().unwrap_or(Cause::Signal(libc::SIGKILL as u8));
-        let listener = slot.listener.load(Ordering::Relaxed);
-        on(slot, Death { slot: index, listener, cause });
+        on(slot, Death { slot: index, listener: self.listener_of(index), cause });
         self.bury(index, cause);
     }
 

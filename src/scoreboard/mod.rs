@@ -64,6 +64,8 @@ pub(crate) struct Scoreboard {
     stock: &'static Stock,
     totals: &'static [Totals],
     slots: &'static [Slot],
+    /// The listener of each slot.
+    owners: &'static [AtomicU32],
     /// Which slot last had a pid: an index plus one, at the pid's place modulo the length.
     by_pid: &'static [AtomicU32],
     wake: Wake,
@@ -78,6 +80,7 @@ impl Scoreboard {
     /// `ENOMEM` as in mmap(2), or what eventfd(2) says.
     pub(crate) fn new() -> io::Result<Self> {
         let bytes = bytes_for::<AtomicU32>(PIDS)
+            + bytes_for::<AtomicU32>(SLOTS)
             + bytes_for::<Totals>(LISTENERS)
             + bytes_for::<Stock>(1)
             + bytes_for::<Head>(1)
@@ -85,6 +88,7 @@ impl Scoreboard {
         let mut arena = Arena::new(bytes)?;
         Ok(Self {
             by_pid: arena.take(PIDS)?,
+            owners: arena.take(SLOTS)?,
             totals: arena.take(LISTENERS)?,
             stock: &arena.take(1)?[0],
             // A child writes to the head and to its slot: side by side, they are one page mostly.
@@ -102,6 +106,12 @@ impl Scoreboard {
 
     pub(crate) fn slot(&self, index: u32) -> &'static Slot {
         &self.slots[index as usize]
+    }
+
+    /// Which listening socket the child in a slot serves. It does not stand in the slot, so that a child
+    /// that went wild there can't lead the master astray.
+    pub(crate) fn listener_of(&self, index: u32) -> usize {
+        self.owners[index as usize].load(Ordering::Relaxed) as usize
     }
 
     pub(crate) fn totals(&self, listener: usize) -> &'static Totals {
@@ -148,15 +158,16 @@ impl Scoreboard {
                 top - 1
             }
         };
-        totals.taken.store(totals.taken.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
-        self.slot(index).begin(listener, watched, self.millis(now));
+        totals.taken.store(totals.taken.load(Ordering::Relaxed).wrapping_add(1), Ordering::Relaxed);
+        self.owners[index as usize].store(listener as u32, Ordering::Relaxed);
+        self.slot(index).begin(watched, self.millis(now));
         Some(index)
     }
 
     /// Counts the child in a slot as born.
     pub(crate) fn born(&self, index: u32) {
         let slot = self.slot(index);
-        let totals = &self.totals[slot.listener()];
+        let totals = &self.totals[self.listener_of(index)];
         let alive = totals.alive.load(Ordering::Relaxed) + 1;
         totals.alive.store(alive, Ordering::Relaxed);
         totals.forked.store(totals.forked.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
@@ -179,7 +190,7 @@ impl Scoreboard {
     /// Gives back a slot whose child was never born.
     pub(crate) fn put_back(&self, index: u32) {
         let (slot, free) = (self.slot(index), &self.stock.free);
-        let taken = &self.totals[slot.listener()].taken;
+        let taken = &self.totals[self.listener_of(index)].taken;
         taken.store(taken.load(Ordering::Relaxed).saturating_sub(1), Ordering::Relaxed);
         slot.set_state(State::Free);
         slot.next.store(free.load(Ordering::Relaxed), Ordering::Relaxed);

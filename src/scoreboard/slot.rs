@@ -46,8 +46,6 @@ pub(crate) struct Slot {
     state: AtomicU32,
     /// The next slot of the list that this one is on: the free, or the dead.
     pub(super) next: AtomicU32,
-    /// Which listening socket it serves.
-    pub(super) listener: AtomicU32,
     /// Why it ended: [`Cause::index`] plus one; 0 while there is no record.
     ending: AtomicU32,
     /// How its death is noticed: 0, or [`WATCHED`] or [`SUPERSEDED`].
@@ -59,8 +57,7 @@ pub(crate) struct Slot {
 
 impl Slot {
     /// Makes the slot ready for a new child.
-    pub(super) fn begin(&self, listener: usize, watched: bool, now_ms: u64) {
-        self.listener.store(listener as u32, Ordering::Relaxed);
+    pub(super) fn begin(&self, watched: bool, now_ms: u64) {
         self.pid.store(0, Ordering::Relaxed);
         self.ending.store(0, Ordering::Relaxed);
         self.notice.store(if watched { WATCHED } else { 0 }, Ordering::Relaxed);
@@ -105,10 +102,6 @@ impl Slot {
 
     pub(crate) fn started_ms(&self) -> u64 {
         self.started_ms.load(Ordering::Relaxed)
-    }
-
-    pub(crate) fn listener(&self) -> usize {
-        self.listener.load(Ordering::Relaxed) as usize
     }
 
     /// Who is being served, or was last.

@@ -53,7 +53,7 @@ fn the_lowest_slots_are_taken_first_up_to_the_limit_of_each_listener() {
     assert_eq!([take(0), take(1), take(0), take(0)], [Some(0), Some(1), Some(2), Some(3)]);
     assert_eq!(take(0), None);
     assert_eq!([take(1), take(1)], [Some(4), None]);
-    assert_eq!([0, 1, 3, 4].map(|index| board.slot(index).listener()), [0, 1, 0, 1]);
+    assert_eq!([0, 1, 3, 4].map(|index| board.listener_of(index)), [0, 1, 0, 1]);
     // a lower limit ends nobody, and lets nobody in
     board.totals(0).set_limit(1);
     board.put_back(0);
@@ -235,4 +235,23 @@ fn an_elastic_pool_s_worker_tells_when_too_few_are_idle() {
     assert_eq!([(); 4].map(|()| totals.one_fewer_idle()), [false, false, true, true]);
     // a count that went wrong stays at none
     assert_eq!(totals.idle.load(Ordering::Relaxed), 0);
+}
+
+#[test]
+fn a_child_that_went_wild_in_its_slot_is_buried_like_any_other() {
+    let board = board(&[1, 2]);
+    let before = birth(&board, 1, 10);
+    Traffic::add(&board.slot(before).traffic.bytes_in, 5);
+    board.announce(before, Cause::Done);
+    collect(&board);
+    let wild = birth(&board, 1, 11);
+    let slot = board.slot(wild);
+    [&slot.pid, &slot.next].iter().for_each(|cell| cell.store(u32::MAX, Ordering::Relaxed));
+    let Traffic { connections, bytes_in, bytes_out } = &slot.traffic;
+    [connections, bytes_in, bytes_out].iter().for_each(|cell| cell.store(u64::MAX, Ordering::Relaxed));
+    let mut deaths = Vec::new();
+    board.sweep(0, usize::MAX, |_| false, |_, death| deaths.push(death));
+    let death = Death { slot: wild, listener: 1, cause: Cause::Signal(libc::SIGKILL as u8) };
+    assert_eq!(deaths, [death]);
+    assert_eq!(birth(&board, 1, 12), wild);
 }
