@@ -19,7 +19,7 @@ pub struct Listen {
     pub model: Model,
     /// The size of the pool (prefork).
     pub workers: WorkerRange,
-    /// The fewest idle workers of an elastic pool, at least 1.
+    /// The fewest idle workers of an elastic pool, from 1 to the most workers.
     pub min_spare: u32,
     /// The most idle workers of an elastic pool, above `min_spare`.
     pub max_spare: u32,
@@ -126,7 +126,7 @@ impl Listen {
     }
 
     fn refuse_out_of_range(&self, given: &ListenOptions) -> Result<(), Conflict> {
-        let Self { min_spare, max_spare, max_children, backlog, .. } = *self;
+        let Self { max_children, backlog, .. } = *self;
         let refuse = |key, why: String| Err(Conflict { key, why });
         if !(1..=MAX_CHILDREN).contains(&max_children) {
             return refuse("max-children", format!("is {max_children}; choose 1 to {MAX_CHILDREN}"));
@@ -139,17 +139,27 @@ impl Listen {
         if self.idle_timeout.is_some_and(|timeout| timeout < Duration::from_millis(1)) {
             return refuse("idle-timeout", "is below 1ms; choose more, or leave it out for never".into());
         }
-        if min_spare == 0 {
-            return refuse("min-spare", "is 0; choose at least 1".into());
-        }
-        if max_spare <= min_spare {
-            let key = if given.max_spare.is_some() { "max-spare" } else { "min-spare" };
-            return refuse(
-                key,
-                format!("does not fit: max-spare {max_spare} must be above min-spare {min_spare}"),
-            );
-        }
-        Ok(())
+        self.refuse_spares_out_of_order(given.max_spare.is_some())
+    }
+
+    fn refuse_spares_out_of_order(&self, max_is_given: bool) -> Result<(), Conflict> {
+        let (min, max, most) = (self.min_spare, self.max_spare, self.workers.max);
+        let (key, why) = match () {
+            () if min == 0 => ("min-spare", "is 0; choose at least 1".into()),
+            () if self.is_elastic() && min > most => (
+                "min-spare",
+                format!("is {min}, but the pool has at most {most} workers; choose 1 to {most}"),
+            ),
+            () if max > min => return Ok(()),
+            () if max_is_given => {
+                ("max-spare", format!("is {max}; choose more than min-spare, which is {min}"))
+            }
+            () => (
+                "min-spare",
+                format!("is {min}, but the default of max-spare is {max}; give a larger max-spare too"),
+            ),
+        };
+        Err(Conflict { key, why })
     }
 }
 
@@ -219,13 +229,18 @@ mod tests {
             (listen("idle-timeout = '0s'"), "idle-timeout is below 1ms"),
             (listen("idle-timeout = '999us'"), "idle-timeout is below 1ms"),
             (elastic("min-spare = 0"), "min-spare is 0"),
-            (elastic("min-spare = 8"), "min-spare does not fit: max-spare 8 must be above min-spare 8"),
-            (elastic("max-spare = 2"), "max-spare does not fit"),
-            (elastic("min-spare = 9\nmax-spare = 3"), "max-spare does not fit"),
+            (
+                elastic("min-spare = 33\nmax-spare = 40"),
+                "min-spare is 33, but the pool has at most 32 workers",
+            ),
+            (elastic("min-spare = 8"), "min-spare is 8, but the default of max-spare is 8; give a larger"),
+            (elastic("max-spare = 2"), "max-spare is 2; choose more than min-spare, which is 2"),
+            (elastic("min-spare = 9\nmax-spare = 3"), "max-spare is 3; choose more than min-spare"),
         ] {
             let refusal = outcome.unwrap_err();
             assert!(refusal.starts_with(expected), "{refusal}");
         }
         assert!(elastic("min-spare = 1\nmax-spare = 2").is_ok());
+        assert!(elastic("min-spare = 32\nmax-spare = 33").is_ok());
     }
 }

@@ -96,7 +96,7 @@ fn the_one_at_fault_is_named() {
 fn spares_out_of_order_are_found_in_the_file() {
     let table = "[[listen]]\nmodel = 'prefork'\nworkers = '4..32'\nmin-spare = 9\nmax-spare = 3\n";
     let (code, text) = refusal("", table);
-    assert!(code == 78 && text.starts_with("5:13: max-spare does not fit"), "{text}");
+    assert!(code == 78 && text.starts_with("5:13: max-spare is 3; choose more than min-spare"), "{text}");
 }
 
 #[test]
@@ -171,8 +171,9 @@ fn any_arguments() -> impl Strategy<Value = String> {
         (1..9u32, any::<u64>())
             .prop_map(|(w, n)| format!("-m prefork -w {w} --max-connections-per-child {n}")),
         (1..9u32, 1..9u32, 1..9u32, 1..9u32).prop_map(|(min, more, spare, most)| format!(
-            "-m prefork -w {min}..{} --min-spare {spare} --max-spare {}",
+            "-m prefork -w {min}..{} --min-spare {} --max-spare {}",
             min + more,
+            spare.min(min + more),
             spare + most
         )),
     ];

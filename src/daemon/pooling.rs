@@ -64,7 +64,7 @@ impl Pooling {
         let size = Size {
             min: listen.workers.min,
             max: listen.workers.max,
-            min_spare: listen.min_spare.min(listen.workers.max),
+            min_spare: listen.min_spare,
             max_spare: listen.max_spare,
         };
         if listen.workers.is_elastic() {
