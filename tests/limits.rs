@@ -104,6 +104,22 @@ both_ways! {
         eventually("as many descriptors as before", || fds_of(daemon.pid()).len() == descriptors);
     }
 
+    fn a_worker_without_descriptors_says_so_and_accepts_again(way: Way) {
+        let daemon = Forkd::new("-m prefork -w 1").way(way).start();
+        let [worker] = daemon.children()[..] else { panic!("not one worker") };
+        // the accept(2) that it is in has its descriptor already
+        set_limit(worker, libc::RLIMIT_NOFILE, lowest_free(worker)).unwrap();
+        short_connection(daemon.addr(), b"x").unwrap();
+        daemon.wait_for_line("cannot accept");
+        let mut client = asks(&daemon);
+        assert!(is_silent(&client, A_WHILE));
+        set_limit(worker, libc::RLIMIT_NOFILE, 256).unwrap();
+        is_answered(&mut client);
+        daemon.wait_for_line("accepting again");
+        assert_eq!(daemon.count_lines("cannot accept"), 1);
+        assert_eq!(daemon.count_lines("accepting again"), 1);
+    }
+
     fn clients_wait_while_fork_fails_and_are_served_after(way: Way) {
         if !need_root() {
             return;
@@ -156,9 +172,13 @@ both_ways! {
 
 /// Sets the limit of open files so that the master can open no more than it has.
 fn allow_no_more_descriptors(daemon: &Daemon) {
-    let open: Vec<i32> = fds_of(daemon.pid()).into_iter().map(|fd| fd.0).collect();
-    let lowest_free = (0..).find(|fd| !open.contains(fd)).unwrap();
-    daemon.set_limit(libc::RLIMIT_NOFILE, lowest_free as u64);
+    daemon.set_limit(libc::RLIMIT_NOFILE, lowest_free(daemon.pid()));
+}
+
+/// The number that the next descriptor of a process would have.
+fn lowest_free(pid: i32) -> u64 {
+    let open: Vec<i32> = fds_of(pid).into_iter().map(|fd| fd.0).collect();
+    (0..).find(|fd| !open.contains(fd)).unwrap() as u64
 }
 
 /// A daemon whose user may have three processes, and its two served clients.

@@ -7,7 +7,7 @@ use rustix::process::{Pid, getpid};
 
 use super::descriptors::Descriptors;
 use super::signals::Signals;
-use crate::log::RateLimit;
+use crate::log::Spell;
 use crate::scoreboard::{Cause, Scoreboard, Slot};
 use crate::service::Service;
 use crate::sys;
@@ -33,9 +33,8 @@ pub(super) struct Context {
     /// When this turn of the loop began: the only clock that the master's parts read.
     pub(super) now: Instant,
     pub(super) shortage: Option<Shortage>,
-    /// How often a shortage is spoken of: clients bring it about.
-    shortages: RateLimit,
-    shortage_said: bool,
+    /// The lines about it.
+    shortages: Spell,
     /// The daemon stops: only what is queued is still served.
     pub(super) draining: bool,
     /// What a worker's standard output and error become (`--daemon`).
@@ -91,8 +90,7 @@ impl Context {
             descriptors: Descriptors::default(),
             now: Instant::now(),
             shortage: None,
-            shortages: RateLimit::default(),
-            shortage_said: false,
+            shortages: Spell::default(),
             draining: false,
             null: None,
             reserve: None,
@@ -105,14 +103,11 @@ impl Context {
 
     /// Takes note of a failed fork, and says so once.
     pub(super) fn fork_failed(&mut self, error: &std::io::Error) {
+        if self.shortages.begin(self.now) {
+            events::fork_failing(error);
+        }
         let (since, pause) = match self.shortage {
-            None => {
-                self.shortage_said = self.shortages.admit(self.now).is_some();
-                if self.shortage_said {
-                    events::fork_failing(error);
-                }
-                (self.now, Shortage::FIRST_PAUSE)
-            }
+            None => (self.now, Shortage::FIRST_PAUSE),
             Some(shortage) => (shortage.since, (shortage.pause * 2).min(Shortage::LONGEST_PAUSE)),
         };
         self.shortage = Some(Shortage { since, pause, retry_at: self.now + pause });
@@ -120,7 +115,9 @@ impl Context {
 
     /// Takes note of a fork that worked.
     pub(super) fn fork_worked(&mut self) {
-        if let Some(shortage) = self.shortage.take().filter(|_| self.shortage_said) {
+        if let Some(shortage) = self.shortage.take()
+            && self.shortages.end()
+        {
             events::fork_works_again(self.now - shortage.since);
         }
     }

@@ -13,7 +13,7 @@ use super::birth;
 use super::context::{ACCEPT_REST, Context};
 use super::descriptors::Closing;
 use crate::events;
-use crate::log::RateLimit;
+use crate::log::{RateLimit, Spell};
 use crate::model::fork::{Task, run};
 use crate::model::serve::{Work, batch_for, concerns_one_connection, peer_of};
 use crate::scoreboard::Cause;
@@ -38,8 +38,8 @@ pub(super) struct Forking {
     batch: Option<Box<Batch>>,
     held: Option<Held>,
     rest_until: Option<Instant>,
-    /// accept(2) found no descriptor, and it has been said.
-    starved: bool,
+    /// accept(2) finds no descriptor.
+    starved: Spell,
     /// The daemon stops, and the backlog is empty.
     closed: bool,
     refusals: RateLimit,
@@ -79,7 +79,7 @@ impl Forking {
             listener,
             held: None,
             rest_until: None,
-            starved: false,
+            starved: Spell::default(),
             closed: false,
             refusals: RateLimit::default(),
             full: RateLimit::default(),
@@ -157,9 +157,7 @@ impl Forking {
         let Some(slot) = cx.board.take(self.number, false, cx.now) else { return self.at_limit(cx) };
         match self.listener.accept(&self.listener) {
             Ok((connection, peer)) => {
-                // no write where there is nothing to change: after a fork it would copy a page
-                if self.starved {
-                    self.starved = false;
+                if self.starved.end() {
                     events::descriptors_back(self.listener.endpoint());
                 }
                 self.give_child(cx, slot, Some(connection), peer)
@@ -197,7 +195,7 @@ impl Forking {
 
     /// One client is served with the descriptor in reserve; the others wait in the backlog.
     fn accept_starved(&mut self, cx: &mut Context, error: Errno) {
-        if !std::mem::replace(&mut self.starved, true) {
+        if self.starved.begin(cx.now) {
             events::descriptors_exhausted(self.listener.endpoint(), &error);
         }
         self.rest_until = Some(cx.now + ACCEPT_REST);

@@ -60,6 +60,39 @@ impl Default for RateLimit {
     }
 }
 
+/// Something that lasts, such as a shortage: worth one line when it begins and one when it is over.
+///
+/// One that comes and goes all the time is limited like any other line; of one whose beginning was
+/// held back, the end is, too.
+#[derive(Debug, Default)]
+pub(crate) struct Spell {
+    limit: RateLimit,
+    lasts: bool,
+    said: bool,
+}
+
+impl Spell {
+    /// It is there; tells whether to say so.
+    pub(crate) fn begin(&mut self, now: Instant) -> bool {
+        if self.lasts {
+            return false;
+        }
+        self.lasts = true;
+        self.said = self.limit.admit(now).is_some();
+        self.said
+    }
+
+    /// It is over, if it was there; tells whether to say so. Writes nothing where there is nothing to
+    /// change: after a fork it would copy a page.
+    pub(crate) fn end(&mut self) -> bool {
+        if !self.lasts {
+            return false;
+        }
+        self.lasts = false;
+        self.said
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -94,6 +127,17 @@ mod tests {
         let mut limit = RateLimit::default();
         let admitted = (0..100_000).filter(|ms| limit.admit(start + Duration::from_millis(*ms)).is_some());
         assert_eq!(admitted.count(), 5 + 9);
+    }
+
+    #[test]
+    fn a_spell_has_a_beginning_and_an_end() {
+        let (mut spell, now) = (Spell::default(), Instant::now());
+        assert!(!spell.end(), "it was not there");
+        let mut lines = || (spell.begin(now), spell.begin(now), spell.end(), spell.end());
+        for _ in 0..5 {
+            assert_eq!(lines(), (true, false, true, false));
+        }
+        assert_eq!(lines(), (false, false, false, false));
     }
 
     #[test]

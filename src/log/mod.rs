@@ -21,6 +21,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use ::log::{LevelFilter, Log};
 
 pub use limit::RateLimit;
+pub(crate) use limit::Spell;
 
 use crate::Error;
 use crate::config::values::{LogFormat, LogLevel, LogSink};

@@ -6,11 +6,13 @@
 //! [`Gate`] that it should leave.
 
 use std::os::fd::OwnedFd;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
 
 use super::serve::{Work, batch_for, concerns_one_connection, wait_readable};
+use crate::events;
+use crate::log::{RateLimit, Spell};
 use crate::scoreboard::{Cause, State};
 use crate::sys::datagram::Patience;
 use crate::sys::fd::Gate;
@@ -25,8 +27,15 @@ const BATCH: usize = 8;
 
 /// Serves until told to leave, or until `limit` connections are done (0: no limit).
 pub(crate) fn run(work: &Work<'_>, gate: &Gate, limit: u64) -> Cause {
-    let mut worker =
-        Worker { work, gate, limit, served: 0, elastic: work.board.totals(work.number).is_elastic() };
+    let mut worker = Worker {
+        work,
+        gate,
+        limit,
+        served: 0,
+        elastic: work.board.totals(work.number).is_elastic(),
+        starved: Spell::default(),
+        failures: RateLimit::default(),
+    };
     // the master waits for the first workers to be up
     work.slot.set_state(State::Idle);
     work.board.wake().notify();
@@ -42,6 +51,9 @@ struct Worker<'a> {
     limit: u64,
     served: u64,
     elastic: bool,
+    /// accept(2) finds no descriptor or no memory.
+    starved: Spell,
+    failures: RateLimit,
 }
 
 /// Why there is nothing to serve.
@@ -149,8 +161,11 @@ impl Worker<'_> {
         self.work.slot.set_state(State::Idle);
     }
 
-    fn begin(&self) {
+    fn begin(&mut self) {
         self.work.slot.set_state(State::Serving);
+        if self.starved.end() {
+            events::descriptors_back(self.work.listener.endpoint());
+        }
         if self.elastic && self.work.board.totals(self.work.number).one_fewer_idle() {
             self.work.board.wake().notify();
         }
@@ -161,19 +176,24 @@ impl Worker<'_> {
         self.limit != 0 && self.served >= self.limit
     }
 
-    fn nothing(&self, error: Errno) -> Nothing {
+    fn nothing(&mut self, error: Errno) -> Nothing {
+        let endpoint = self.work.listener.endpoint();
         match error {
             // a gate that is shut is no socket
             Errno::NOTSOCK => return Nothing::More,
             // the daemon has begun to stop, and its signal is on the way
             Errno::AGAIN => wait_readable(self.work.listener, REST),
             Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM => {
-                log::debug!(error:% = error; "worker rests");
+                if self.starved.begin(Instant::now()) {
+                    events::descriptors_exhausted(endpoint, &error);
+                }
                 std::thread::sleep(REST);
             }
             error if concerns_one_connection(error) => {}
             error => {
-                log::warn!(error:% = error; "worker rests");
+                if let Some(suppressed) = self.failures.admit(Instant::now()) {
+                    events::accept_failed(endpoint, &error, suppressed);
+                }
                 std::thread::sleep(REST);
             }
         }
