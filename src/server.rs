@@ -8,7 +8,7 @@ use crate::config::{Config, Listen};
 use crate::daemon::master::{Bound, Master};
 use crate::model::Model;
 use crate::service::Service;
-use crate::transport::listener::bind_all;
+use crate::transport::bind::{BindOptions, bind_all};
 use crate::transport::{Endpoint, Listener};
 
 /// A server for one endpoint: what Python's socketserver calls a server, with the concurrency
@@ -127,10 +127,6 @@ fn run(config: &Config, bound: Vec<Bound>, service: Service) -> Result<(), Error
 }
 
 /// What a group of the configuration says about binding.
-pub(crate) fn bind_options(listen: &Listen) -> crate::transport::listener::BindOptions {
-    crate::transport::listener::BindOptions {
-        backlog: listen.backlog,
-        v6only: listen.v6only,
-        socket_mode: listen.socket_mode,
-    }
+pub(crate) fn bind_options(listen: &Listen) -> BindOptions {
+    BindOptions { backlog: listen.backlog, v6only: listen.v6only, socket_mode: listen.socket_mode }
 }

@@ -16,7 +16,7 @@ use crate::daemon::privileges::Privileges;
 use crate::model::Model;
 use crate::server::bind_options;
 use crate::transport::Endpoint;
-use crate::transport::listener::{bind_all, kernel_backlog_limit};
+use crate::transport::bind::{bind_all, kernel_backlog_limit};
 use crate::{Echo, Error, Service, events, log, sys};
 
 use super::args::ServeArgs;

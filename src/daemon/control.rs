@@ -12,7 +12,8 @@ use std::time::{Duration, Instant};
 
 use super::context::{ACCEPT_REST, Context};
 use crate::transport::Endpoint;
-use crate::transport::listener::{BindOptions, Listener, bind_all};
+use crate::transport::Listener;
+use crate::transport::bind::{BindOptions, bind_all};
 use crate::{Error, Failure, events};
 
 const MAX_CLIENTS: usize = 16;

@@ -1,34 +1,15 @@
 //! Bound sockets.
 //!
-//! Invariant: a [`Listener`] is ready to be polled, accepted from or received from; all that its
-//! connections need (TCP_NODELAY, packet information) is set here once and inherited by them.
+//! Invariant: a [`Listener`] is ready to be polled, accepted from or received from; `bind` has set
+//! all that its connections need (TCP_NODELAY, packet information), which they inherit.
 
 use std::fs;
-use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
-use std::os::unix::fs::{FileTypeExt, MetadataExt};
-use std::path::{Path, PathBuf};
+use std::os::unix::fs::MetadataExt;
+use std::path::PathBuf;
 
-use nix::sys::socket::{
-    AddressFamily, Backlog, SockFlag, SockType, SockaddrLike, SockaddrStorage, UnixAddr, bind, connect,
-    getsockname, listen, setsockopt, socket, sockopt,
-};
-use nix::sys::stat::{Mode, umask};
-
-use super::{Endpoint, Peer, resolve};
-use crate::{Error, Failure};
-
-/// How to bind.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct BindOptions {
-    /// Connections that the kernel queues, at most `somaxconn`.
-    pub(crate) backlog: u32,
-    /// Whether `[::]` leaves IPv4 alone.
-    pub(crate) v6only: bool,
-    /// Permission bits of a socket file; `None` leaves it to the umask.
-    pub(crate) socket_mode: Option<u32>,
-}
+use super::{Endpoint, Peer};
 
 /// What comes out of a listening socket.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -42,197 +23,19 @@ pub(crate) enum Kind {
 /// A bound socket, and how to name it.
 #[derive(Debug)]
 pub(crate) struct Listener {
-    socket: OwnedFd,
-    kind: Kind,
-    endpoint: Endpoint,
-    file: Option<SocketFile>,
+    pub(super) socket: OwnedFd,
+    pub(super) kind: Kind,
+    pub(super) endpoint: Endpoint,
+    pub(super) file: Option<SocketFile>,
 }
 
 /// What is removed at the end, by the process that made it, if it still is the same file.
 #[derive(Debug)]
-struct SocketFile {
-    path: PathBuf,
-    device: u64,
-    inode: u64,
-    owner: u32,
-}
-
-/// Binds every address that an endpoint stands for.
-///
-/// # Errors
-///
-/// A sentence that names the endpoint. Of several addresses, those of a family that this machine
-/// lacks are left out as long as one can be bound.
-pub(crate) fn bind_all(endpoint: &Endpoint, options: BindOptions) -> Result<Vec<Listener>, Error> {
-    let (host, port, kind) = match endpoint {
-        Endpoint::Unix(path) => return Ok(vec![bind_unix(endpoint, path, Kind::Stream, options)?]),
-        Endpoint::Unixgram(path) => return Ok(vec![bind_unix(endpoint, path, Kind::Datagram, options)?]),
-        Endpoint::Tcp { host, port } => (host, *port, Kind::Stream),
-        Endpoint::Udp { host, port } => (host, *port, Kind::Datagram),
-    };
-    let addresses = resolve::resolve(host, port)
-        .map_err(|e| Error::Unavailable(Failure::new(format!("cannot bind {endpoint}"), e)))?;
-    let mut bound = Vec::new();
-    let mut absent = None;
-    for address in addresses {
-        match bind_ip(address, kind, options) {
-            Ok(listener) => bound.push(listener),
-            Err(error) if is_absent(&error) => absent = Some((address, error)),
-            Err(error) => return Err(explain(&ip_endpoint(address, kind), error)),
-        }
-    }
-    match absent {
-        Some((address, error)) if bound.is_empty() => Err(explain(&ip_endpoint(address, kind), error)),
-        _ => Ok(bound),
-    }
-}
-
-/// The machine has no such address, or no such family.
-fn is_absent(error: &io::Error) -> bool {
-    error.kind() == io::ErrorKind::AddrNotAvailable || error.raw_os_error() == Some(libc::EAFNOSUPPORT)
-}
-
-fn explain(endpoint: &Endpoint, error: io::Error) -> Error {
-    let advice = match error.kind() {
-        io::ErrorKind::AddrInUse => " (is another program, or another forkd, listening there?)",
-        io::ErrorKind::PermissionDenied => " (ports below 1024 need root or CAP_NET_BIND_SERVICE)",
-        io::ErrorKind::AddrNotAvailable => " (this machine has no such address)",
-        _ => "",
-    };
-    Error::from_io(format!("cannot bind {endpoint}{advice}"), error)
-}
-
-fn ip_endpoint(address: SocketAddr, kind: Kind) -> Endpoint {
-    let (host, port) = match address {
-        SocketAddr::V6(v6) if v6.scope_id() != 0 => (format!("{}%{}", v6.ip(), v6.scope_id()), v6.port()),
-        other => (other.ip().to_string(), other.port()),
-    };
-    match kind {
-        Kind::Stream => Endpoint::Tcp { host, port },
-        Kind::Datagram => Endpoint::Udp { host, port },
-    }
-}
-
-fn bind_ip(address: SocketAddr, kind: Kind, options: BindOptions) -> io::Result<Listener> {
-    let sockaddr = SockaddrStorage::from(address);
-    let family = sockaddr.family().unwrap_or(AddressFamily::Inet);
-    let socket_type = if kind == Kind::Stream { SockType::Stream } else { SockType::Datagram };
-    let socket = socket(family, socket_type, SockFlag::SOCK_CLOEXEC, None)?;
-    if address.is_ipv6() {
-        setsockopt(&socket, sockopt::Ipv6V6Only, &options.v6only)?;
-    }
-    match kind {
-        Kind::Stream => {
-            setsockopt(&socket, sockopt::ReuseAddr, &true)?;
-            // accepted sockets inherit it
-            setsockopt(&socket, sockopt::TcpNoDelay, &true)?;
-        }
-        // No SO_REUSEADDR: with UDP it would let a second daemon share the port unnoticed.
-        Kind::Datagram => ask_for_packet_information(&socket, address)?,
-    }
-    bind(socket.as_raw_fd(), &sockaddr)?;
-    if kind == Kind::Stream {
-        start_listening(&socket, options.backlog)?;
-    }
-    let local: SockaddrStorage = getsockname(socket.as_raw_fd())?;
-    let port = local.as_sockaddr_in().map(|a| a.port()).or(local.as_sockaddr_in6().map(|a| a.port()));
-    let mut bound = address;
-    bound.set_port(port.unwrap_or(address.port()));
-    Ok(Listener { socket, kind, endpoint: ip_endpoint(bound, kind), file: None })
-}
-
-fn start_listening(socket: &OwnedFd, backlog: u32) -> io::Result<()> {
-    let backlog = i32::try_from(backlog).unwrap_or(i32::MAX);
-    listen(socket, Backlog::new(backlog).unwrap_or(Backlog::MAXCONN))?;
-    Ok(())
-}
-
-/// With each datagram: its hop limit (see `guard`), and on a wildcard address the local address
-/// that it was sent to, from which the answer must leave (ip(7), ipv6(7)).
-fn ask_for_packet_information(socket: &OwnedFd, address: SocketAddr) -> io::Result<()> {
-    if address.is_ipv6() {
-        if address.ip().is_unspecified() {
-            setsockopt(socket, sockopt::Ipv6RecvPacketInfo, &true)?;
-        }
-        setsockopt(socket, sockopt::Ipv6RecvHopLimit, &true)?;
-        // for v4-mapped datagrams; a socket for IPv6 alone may refuse it
-        #[cfg(target_os = "linux")]
-        let _ = setsockopt(socket, sockopt::Ipv4RecvTtl, &true);
-        return Ok(());
-    }
-    #[cfg(target_os = "linux")]
-    {
-        if address.ip().is_unspecified() {
-            setsockopt(socket, sockopt::Ipv4PacketInfo, &true)?;
-        }
-        setsockopt(socket, sockopt::Ipv4RecvTtl, &true)?;
-    }
-    Ok(())
-}
-
-fn bind_unix(endpoint: &Endpoint, path: &Path, kind: Kind, options: BindOptions) -> Result<Listener, Error> {
-    let socket_type = if kind == Kind::Stream { SockType::Stream } else { SockType::Datagram };
-    let cannot = |error: io::Error| {
-        let what = format!("cannot bind {endpoint}");
-        match error.kind() {
-            io::ErrorKind::PermissionDenied => Error::Permission(Failure::new(what, error)),
-            io::ErrorKind::AddrInUse => Error::Unavailable(Failure::new(
-                format!("{what} (another program, or another forkd, listens there)"),
-                error,
-            )),
-            _ => Error::CannotCreate(Failure::new(what, error)),
-        }
-    };
-    remove_stale(path, socket_type).map_err(cannot)?;
-    let socket = socket(AddressFamily::Unix, socket_type, SockFlag::SOCK_CLOEXEC, None)
-        .map_err(|errno| cannot(errno.into()))?;
-    let bind_and_look = || -> io::Result<fs::Metadata> {
-        let address = UnixAddr::new(path)?;
-        // The mode is right from the first moment on; forkd has one thread, so nobody else is affected.
-        let before = options.socket_mode.map(|mode| umask(Mode::from_bits_truncate(!mode & 0o777)));
-        let bound = bind(socket.as_raw_fd(), &address);
-        if let Some(before) = before {
-            umask(before);
-        }
-        bound?;
-        if kind == Kind::Stream {
-            start_listening(&socket, options.backlog)?;
-        }
-        fs::symlink_metadata(path)
-    };
-    let file = bind_and_look().map_err(cannot)?;
-    let file = SocketFile {
-        path: path.to_owned(),
-        device: file.dev(),
-        inode: file.ino(),
-        owner: std::process::id(),
-    };
-    Ok(Listener { socket, kind, endpoint: endpoint.clone(), file: Some(file) })
-}
-
-/// Removes a socket file that nobody listens behind.
-fn remove_stale(path: &Path, socket_type: SockType) -> io::Result<()> {
-    match fs::symlink_metadata(path) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-        Err(error) => return Err(error),
-        Ok(file) if !file.file_type().is_socket() => {
-            return Err(io::Error::new(
-                io::ErrorKind::AlreadyExists,
-                "there is a file that is no socket; remove it",
-            ));
-        }
-        Ok(_) => {}
-    }
-    let probe =
-        socket(AddressFamily::Unix, socket_type, SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK, None)?;
-    match connect(probe.as_raw_fd(), &UnixAddr::new(path)?) {
-        Err(nix::errno::Errno::ECONNREFUSED) => fs::remove_file(path),
-        // It answered, its queue is full (EAGAIN), or it is of the other kind (EPROTOTYPE): alive.
-        Ok(()) | Err(nix::errno::Errno::EAGAIN | nix::errno::Errno::EPROTOTYPE) => {
-            Err(io::ErrorKind::AddrInUse.into())
-        }
-        Err(errno) => Err(errno.into()),
-    }
+pub(super) struct SocketFile {
+    pub(super) path: PathBuf,
+    pub(super) device: u64,
+    pub(super) inode: u64,
+    pub(super) owner: u32,
 }
 
 impl Listener {
@@ -312,9 +115,4 @@ impl AsRawFd for Listener {
     fn as_raw_fd(&self) -> std::os::fd::RawFd {
         self.socket.as_raw_fd()
     }
-}
-
-/// The most that listen(2) queues on this system, where it says so.
-pub(crate) fn kernel_backlog_limit() -> Option<u32> {
-    fs::read_to_string("/proc/sys/net/core/somaxconn").ok()?.trim().parse().ok()
 }

@@ -3,6 +3,7 @@
 //! An [`Endpoint`] is what the user names, a `Listener` a bound socket, a [`Connection`] what a
 //! handler talks to. Nothing here knows who runs the handler.
 
+pub(crate) mod bind;
 mod connection;
 pub(crate) mod endpoint;
 pub(crate) mod guard;
