@@ -52,7 +52,7 @@ impl Server {
     pub fn bind(endpoint: &str) -> Result<Self, Error> {
         let endpoint: Endpoint = endpoint.parse().map_err(|e| Error::Usage(format!("{e}")))?;
         let listen = Listen { endpoints: vec![endpoint.clone()], ..Listen::default() };
-        let listeners = bind_all(&endpoint, bind_options(&listen))?;
+        let listeners = bind_all(&endpoint, bind_options(&listen), &[])?;
         Ok(Self { listeners, config: Config::default(), listen })
     }
 

@@ -89,6 +89,38 @@ fn a_taken_address_is_69_and_named() {
 }
 
 #[test]
+fn an_address_that_was_bound_a_moment_ago_is_named_with_a_way_out() {
+    for scheme in ["tcp", "udp"] {
+        for (hosts, way_out) in [
+            (["0.0.0.0", "[::]"], "give --v6only"),
+            (["[::]", "0.0.0.0"], "give --v6only"),
+            (["[::]", "127.0.0.1"], "give --v6only"),
+            (["[::]", "[::1]"], "leave one out"),
+            (["127.0.0.1", "0.0.0.0"], "leave one out"),
+            (["127.0.0.1", "localhost"], "leave one out"),
+        ] {
+            let port = free_port();
+            let [first, second] = hosts.map(|host| format!("{scheme}://{host}:{port}"));
+            let ended = run(&["serve", &first, &second]);
+            assert_fails(&ended, 69, &["in use", &format!("this forkd has bound {first} already"), way_out]);
+        }
+    }
+    let port = free_port();
+    let both = Daemon::start(&format!("--v6only tcp://0.0.0.0:{port} tcp://[::]:{port}"));
+    assert_eq!(both.endpoints().len(), 2);
+    // the other one is not this forkd
+    let ended = run(&["serve", "tcp://127.0.0.1:0", &both.endpoint(0)]);
+    assert_fails(&ended, 69, &["in use", "another forkd"]);
+}
+
+/// One that nobody has a moment ago, over TCP or UDP.
+fn free_port() -> u16 {
+    let tcp = TcpListener::bind("[::]:0").unwrap();
+    let port = tcp.local_addr().unwrap().port();
+    if UdpSocket::bind(("::", port)).is_ok() { port } else { free_port() }
+}
+
+#[test]
 fn an_absent_address_or_name_is_69() {
     assert_fails(&run(&["serve", "tcp://192.0.2.1:0"]), 69, &["tcp://192.0.2.1:0", "no such address"]);
     assert_fails(&run(&["serve", "tcp://no-such-host.invalid:0"]), 69, &["no-such-host.invalid"]);

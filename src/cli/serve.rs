@@ -129,10 +129,11 @@ fn run_master(
 
 /// Binds all that the configuration names, and says once if the kernel shortens a queue.
 fn bind(config: &Config) -> Result<Vec<Bound>, Error> {
-    let mut bound = Vec::new();
+    let mut bound: Vec<Bound> = Vec::new();
     for listen in &config.listen {
         for endpoint in &listen.endpoints {
-            let listeners = bind_all(endpoint, bind_options(listen))?;
+            let earlier: Vec<&Endpoint> = bound.iter().map(|(listener, _)| listener.endpoint()).collect();
+            let listeners = bind_all(endpoint, bind_options(listen), &earlier)?;
             bound.extend(listeners.into_iter().map(|listener| (listener, listen.clone())));
         }
     }

@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::Path;
@@ -32,9 +32,14 @@ pub(crate) struct BindOptions {
 ///
 /// # Errors
 ///
-/// A sentence that names the endpoint. Of several addresses, those of a family that this machine
-/// lacks are left out as long as one can be bound.
-pub(crate) fn bind_all(endpoint: &Endpoint, options: BindOptions) -> Result<Vec<Listener>, Error> {
+/// A sentence that names the endpoint, and if the address is taken by one of those that were bound
+/// `earlier`, which. Of several addresses, those of a family that this machine lacks are left out as
+/// long as one can be bound.
+pub(crate) fn bind_all(
+    endpoint: &Endpoint,
+    options: BindOptions,
+    earlier: &[&Endpoint],
+) -> Result<Vec<Listener>, Error> {
     let (host, port, kind) = match endpoint {
         Endpoint::Unix(path) => return Ok(vec![bind_unix(endpoint, path, Kind::Stream, options)?]),
         Endpoint::Unixgram(path) => return Ok(vec![bind_unix(endpoint, path, Kind::Datagram, options)?]),
@@ -45,15 +50,19 @@ pub(crate) fn bind_all(endpoint: &Endpoint, options: BindOptions) -> Result<Vec<
         .map_err(|e| Error::Unavailable(Failure::new(format!("cannot bind {endpoint}"), e)))?;
     let mut bound = Vec::new();
     let mut absent = None;
+    let explain = |address: SocketAddr, error: io::Error| {
+        let advice = advice(&error, rival(address, kind, earlier));
+        Error::from_io(format!("cannot bind {}{advice}", ip_endpoint(address, kind)), error)
+    };
     for address in addresses {
         match bind_ip(address, kind, options) {
             Ok(listener) => bound.push(listener),
             Err(error) if is_absent(&error) => absent = Some((address, error)),
-            Err(error) => return Err(explain(&ip_endpoint(address, kind), error)),
+            Err(error) => return Err(explain(address, error)),
         }
     }
     match absent {
-        Some((address, error)) if bound.is_empty() => Err(explain(&ip_endpoint(address, kind), error)),
+        Some((address, error)) if bound.is_empty() => Err(explain(address, error)),
         _ => Ok(bound),
     }
 }
@@ -63,14 +72,39 @@ fn is_absent(error: &io::Error) -> bool {
     error.kind() == io::ErrorKind::AddrNotAvailable || error.raw_os_error() == Some(libc::EAFNOSUPPORT)
 }
 
-fn explain(endpoint: &Endpoint, error: io::Error) -> Error {
-    let advice = match error.kind() {
-        io::ErrorKind::AddrInUse => " (is another program, or another forkd, listening there?)",
-        io::ErrorKind::PermissionDenied => " (ports below 1024 need root or CAP_NET_BIND_SERVICE)",
-        io::ErrorKind::AddrNotAvailable => " (this machine has no such address)",
-        _ => "",
-    };
-    Error::from_io(format!("cannot bind {endpoint}{advice}"), error)
+fn advice(error: &io::Error, rival: Option<String>) -> String {
+    match (error.kind(), rival) {
+        (io::ErrorKind::AddrInUse, Some(rival)) => format!(" ({rival})"),
+        (io::ErrorKind::AddrInUse, None) => {
+            " (is another program, or another forkd, listening there?)".into()
+        }
+        (io::ErrorKind::PermissionDenied, _) => {
+            " (ports below 1024 need root or CAP_NET_BIND_SERVICE)".into()
+        }
+        (io::ErrorKind::AddrNotAvailable, _) => " (this machine has no such address)".into(),
+        _ => String::new(),
+    }
+}
+
+/// Says which of the `earlier` endpoints has the address already, if one of them does.
+fn rival(address: SocketAddr, kind: Kind, earlier: &[&Endpoint]) -> Option<String> {
+    let mine = address.ip();
+    earlier.iter().find_map(|endpoint| {
+        let (host, port) = match (endpoint, kind) {
+            (Endpoint::Tcp { host, port }, Kind::Stream) | (Endpoint::Udp { host, port }, Kind::Datagram) => {
+                (host.parse::<IpAddr>().ok()?, *port)
+            }
+            _ => return None,
+        };
+        let same_family = mine.is_ipv4() == host.is_ipv4();
+        let all = |ip: IpAddr| ip.is_unspecified() && (same_family || ip.is_ipv6());
+        let way_out = match same_family {
+            true => "leave one out",
+            false => "[::] serves IPv4 as well: give --v6only, or leave one out",
+        };
+        let overlaps = port == address.port() && (host == mine || all(host) || all(mine));
+        overlaps.then(|| format!("this forkd has bound {endpoint} already; {way_out}"))
+    })
 }
 
 fn ip_endpoint(address: SocketAddr, kind: Kind) -> Endpoint {
