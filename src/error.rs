@@ -31,6 +31,13 @@ pub enum Error {
     Permission(Failure),
     /// The configuration is wrong (78, `EX_CONFIG`).
     Config(String),
+    /// A running daemon refuses what it is asked for.
+    Refused {
+        /// The sysexits(3) code of its reason.
+        exit_code: u8,
+        /// The reason.
+        why: String,
+    },
 }
 
 /// A sentence that names what failed, and the cause.
@@ -77,6 +84,7 @@ impl Error {
             Self::CannotCreate(_) => 73,
             Self::Permission(_) => 77,
             Self::Config(_) => 78,
+            Self::Refused { exit_code, .. } => *exit_code,
         }
     }
 
@@ -122,7 +130,9 @@ impl Error {
     fn failure(&self) -> Option<&Failure> {
         match self {
             Self::Unavailable(f) | Self::Os(f) | Self::CannotCreate(f) | Self::Permission(f) => Some(f),
-            Self::Usage(_) | Self::Data(_) | Self::Internal(_) | Self::Config(_) => None,
+            Self::Usage(_) | Self::Data(_) | Self::Internal(_) | Self::Config(_) | Self::Refused { .. } => {
+                None
+            }
         }
     }
 }
@@ -130,9 +140,11 @@ impl Error {
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Usage(text) | Self::Data(text) | Self::Internal(text) | Self::Config(text) => {
-                f.write_str(text)
-            }
+            Self::Usage(text)
+            | Self::Data(text)
+            | Self::Internal(text)
+            | Self::Config(text)
+            | Self::Refused { why: text, .. } => f.write_str(text),
             Self::Unavailable(x) | Self::Os(x) | Self::CannotCreate(x) | Self::Permission(x) => {
                 f.write_str(&x.what)
             }

@@ -49,6 +49,26 @@ pub(crate) fn unsupported(signal: &str, what: &str) {
     warn!(signal; "{what} is not supported yet; going on as before");
 }
 
+pub(crate) fn reloading() {
+    info!("reading the configuration again");
+}
+
+pub(crate) fn reloaded() {
+    info!("the new configuration is in force");
+}
+
+pub(crate) fn reload_refused(why: &str) {
+    error!("the old configuration goes on: {why}");
+}
+
+pub(crate) fn no_longer_listening(endpoint: &Endpoint) {
+    info!("no longer listening on {endpoint}");
+}
+
+pub(crate) fn not_adapted(endpoint: &Endpoint, error: &dyn Display) {
+    warn!(error:%, endpoint:%; "cannot change the backlog or the socket's mode");
+}
+
 pub(crate) fn worker_started(endpoint: &Endpoint, slot: u32, pid: u32) {
     debug!(slot, pid, endpoint:%; "worker started");
 }

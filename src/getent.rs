@@ -6,8 +6,8 @@
 //!
 //! The invariant: nothing in forkd calls the name service from within a static glibc program.
 
-use std::io;
-use std::process::Command;
+use std::io::{self, Read};
+use std::process::{Command, Stdio};
 
 /// What the name service knows about a name.
 #[derive(Debug, PartialEq, Eq)]
@@ -28,23 +28,36 @@ pub(crate) enum Answer {
 ///
 /// # Fork safety
 ///
-/// Waits for a child of its own: not once SIGCHLD is ignored, because then the kernel reaps the
-/// child and its exit code is lost (`ECHILD`; wait(2)).
+/// Starts a child and waits for it. In a master, which ignores SIGCHLD, the kernel keeps no exit code
+/// (`ECHILD`; wait(2)): there an answer of nothing means that the name is unknown.
 pub(crate) fn ask(database: &str, name: &str) -> io::Result<Answer> {
     // a name like this is in no database, and could pass for an option or a line of its own
     if name.is_empty() || name.starts_with('-') || name.contains(|c: char| c.is_control() || c == ':') {
         return Ok(Answer::Unknown);
     }
-    let output = match Command::new("getent").args([database, name]).output() {
+    let mut command = Command::new("getent");
+    command.args([database, name]).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
+    let mut getent = match command.spawn() {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Answer::NoService),
         result => result?,
     };
+    let mut lines = Vec::new();
+    if let Some(mut output) = getent.stdout.take() {
+        output.read_to_end(&mut lines)?;
+    }
+    let known = || Answer::Known(String::from_utf8_lossy(&lines).into_owned());
+    let status = match getent.wait() {
+        Err(error) if error.raw_os_error() == Some(libc::ECHILD) => {
+            return Ok(if lines.is_empty() { Answer::Unknown } else { known() });
+        }
+        status => status?,
+    };
     // getent(1): 1 is an unknown database, 2 an unknown name
-    match output.status.code() {
-        Some(0) => Ok(Answer::Known(String::from_utf8_lossy(&output.stdout).into_owned())),
+    match status.code() {
+        Some(0) => Ok(known()),
         Some(2) => Ok(Answer::Unknown),
         Some(1) => Ok(Answer::NoService),
-        _ => Err(io::Error::other(format!("getent {database} {name}: {}", output.status))),
+        _ => Err(io::Error::other(format!("getent {database} {name}: {status}"))),
     }
 }
 

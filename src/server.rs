@@ -5,10 +5,11 @@ use std::time::Duration;
 use crate::Error;
 use crate::config::values::WorkerRange;
 use crate::config::{Config, Listen};
-use crate::daemon::master::{Bound, Master};
+use crate::daemon::master::Master;
+use crate::daemon::sockets::{Bound, bind_options};
 use crate::model::Model;
 use crate::service::Service;
-use crate::transport::bind::{BindOptions, bind_all};
+use crate::transport::bind::bind_all;
 use crate::transport::{Endpoint, Listener};
 
 /// A server for one endpoint: what Python's socketserver calls a server, with the concurrency
@@ -112,7 +113,9 @@ impl Server {
     /// [`Error::Internal`] if workers die before they have served anybody; [`Error::Os`] if the
     /// process has several threads or the system refuses what a server can't do without.
     pub fn serve_forever(self, service: impl Into<Service>) -> Result<(), Error> {
-        let bound = self.listeners.into_iter().map(|listener| (listener, self.listen.clone())).collect();
+        let bound =
+            |listener: Listener| Bound::new(listener.endpoint().clone(), self.listen.clone(), listener);
+        let bound = self.listeners.into_iter().map(bound).collect();
         run(&self.config, bound, service.into())
     }
 }
@@ -124,9 +127,4 @@ fn run(config: &Config, bound: Vec<Bound>, service: Service) -> Result<(), Error
         master.abandon();
     }
     result
-}
-
-/// What a group of the configuration says about binding.
-pub(crate) fn bind_options(listen: &Listen) -> BindOptions {
-    BindOptions { backlog: listen.backlog, v6only: listen.v6only, socket_mode: listen.socket_mode }
 }

@@ -4,7 +4,7 @@
 //! works in a broken environment; [`ServeArgs::resolve`] is the step that looks around.
 
 use std::ffi::OsString;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::{Args, Parser, Subcommand};
 
@@ -35,6 +35,11 @@ Examples:
   forkd status
   forkd status --control /run/forkd/control.sock --json";
 
+const RELOAD_EXAMPLES: &str = "\
+Examples:
+  forkd reload
+  forkd check --config /etc/forkd.toml && forkd reload --control /run/forkd/control.sock";
+
 /// Echo daemon that forks: a child for each connection, or a pool of workers.
 #[derive(Debug, Parser)]
 #[command(name = "forkd", version, after_help = EXAMPLES)]
@@ -53,6 +58,9 @@ pub enum Command {
     /// Check the configuration, and print as TOML what it comes to
     #[command(after_help = CHECK_EXAMPLES)]
     Check(ServeArgs),
+    /// Have a running forkd read its configuration again, and wait until that is in force
+    #[command(after_help = RELOAD_EXAMPLES)]
+    Reload(ReloadArgs),
     /// Ask a running forkd how it is
     #[command(after_help = STATUS_EXAMPLES)]
     Status(StatusArgs),
@@ -86,6 +94,14 @@ pub struct StatusArgs {
     pub json: bool,
 }
 
+/// The options of `reload`.
+#[derive(Debug, Clone, Args)]
+pub struct ReloadArgs {
+    /// Socket to ask [default: $RUNTIME_DIRECTORY/control.sock or $XDG_RUNTIME_DIR/forkd.sock]
+    #[arg(long, value_name = "PATH")]
+    pub control: Option<PathBuf>,
+}
+
 impl Cli {
     /// Parses the arguments of a program, whose name comes first.
     ///
@@ -99,14 +115,21 @@ impl Cli {
 }
 
 impl ServeArgs {
-    /// Reads the file and the environment, and makes the configuration.
+    /// Reads the file and the environment, and makes the configuration. `here` is the current directory.
     ///
     /// # Errors
     ///
     /// Those of [`Config::resolve`].
-    pub fn resolve(&self) -> Result<Config, Error> {
+    pub fn resolve(&self, here: &Path) -> Result<Config, Error> {
         let (daemon, listen) = (self.daemon.clone(), self.listen.clone());
-        Config::resolve(daemon, listen, self.config.as_deref(), |name| std::env::var_os(name))
+        Config::resolve(daemon, listen, self.config.as_deref(), here, |name| std::env::var_os(name))
+    }
+
+    /// The same options, whose file is found from any directory.
+    #[must_use]
+    pub fn anchored(mut self, here: &Path) -> Self {
+        self.config = self.config.map(|path| here.join(path));
+        self
     }
 }
 
@@ -140,7 +163,7 @@ mod tests {
 
     #[test]
     fn every_help_has_examples_and_every_option_a_heading() {
-        for name in ["", "serve", "check", "status"] {
+        for name in ["", "serve", "check", "reload", "status"] {
             let error = parse(&format!("forkd {name} --help")).unwrap_err();
             assert!(!error.use_stderr());
             assert!(error.to_string().contains("\nExamples:\n"), "{error}");

@@ -5,6 +5,7 @@
 use std::io::{self, Write};
 
 use super::args::ServeArgs;
+use super::here;
 use crate::Error;
 
 /// Resolves the configuration and prints it as TOML to standard output.
@@ -14,7 +15,7 @@ use crate::Error;
 /// Those of [`Config::resolve`](crate::config::Config::resolve) and
 /// [`Config::to_toml`](crate::config::Config::to_toml), or [`Error::Os`] if the output can't be written.
 pub fn run(args: ServeArgs) -> Result<(), Error> {
-    print(&args.resolve()?.to_toml()?, io::stdout().lock())
+    print(&args.resolve(&here())?.to_toml()?, io::stdout().lock())
 }
 
 fn print(text: &str, mut out: impl Write) -> Result<(), Error> {

@@ -3,7 +3,9 @@
 //! Invariant: parsing touches nothing; only a subcommand's `run` asks the system.
 
 pub mod args;
+mod ask;
 pub mod check;
+pub mod reload;
 pub mod serve;
 pub mod status;
 
@@ -19,6 +21,12 @@ pub fn run(cli: Cli) -> Result<(), Error> {
     match cli.command {
         Command::Serve(options) => serve::run(options),
         Command::Check(options) => check::run(options),
+        Command::Reload(options) => reload::run(options),
         Command::Status(options) => status::run(options),
     }
+}
+
+/// The current directory; where there is none, relative paths start at the root.
+fn here() -> std::path::PathBuf {
+    std::env::current_dir().unwrap_or_else(|_| "/".into())
 }

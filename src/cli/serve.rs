@@ -8,18 +8,18 @@ use std::os::fd::{AsFd, AsRawFd};
 use std::path::Path;
 
 use crate::config::values::LogSink;
-use crate::config::{Config, Listen, default_control};
+use crate::config::{Config, default_control};
 use crate::daemon::background::{self, DEFAULT_UMASK, Launch, Notifier};
-use crate::daemon::master::{Bound, Master};
+use crate::daemon::master::Master;
 use crate::daemon::pidfile::Pidfile;
 use crate::daemon::privileges::Privileges;
-use crate::model::Model;
-use crate::server::bind_options;
+use crate::daemon::reload::Source;
+use crate::daemon::sockets::bind;
 use crate::transport::Endpoint;
-use crate::transport::bind::{bind_all, kernel_backlog_limit};
 use crate::{Echo, Error, Service, events, log, sys};
 
 use super::args::ServeArgs;
+use super::here;
 
 /// Serves until a signal ends it.
 ///
@@ -27,16 +27,19 @@ use super::args::ServeArgs;
 ///
 /// Whatever keeps it from serving; [`Error::exit_code`] tells scripts which kind it is.
 pub fn run(args: ServeArgs) -> Result<(), Error> {
-    let config = args.resolve()?;
+    let here = here();
+    let config = args.resolve(&here)?;
+    let args = args.anchored(&here);
+    let source: Source = Box::new(move || args.resolve(&here));
     if !config.daemon.background {
         set_umask(config.daemon.umask);
-        return serve(&config, None);
+        return serve(&config, source, None);
     }
     match background::detach(config.daemon.umask.unwrap_or(DEFAULT_UMASK))? {
         Launch::Invoker => Ok(()),
         Launch::Daemon(notifier) => {
             let mut notifier = Some(notifier);
-            let result = serve(&config, Some(&mut notifier));
+            let result = serve(&config, source, Some(&mut notifier));
             match (result, notifier) {
                 // the invoking process says it, and ends with its code
                 (Err(error), Some(notifier)) => {
@@ -55,22 +58,23 @@ fn set_umask(umask: Option<u32>) {
     }
 }
 
-fn serve(config: &Config, notifier: Option<&mut Option<Notifier>>) -> Result<(), Error> {
+fn serve(config: &Config, source: Source, notifier: Option<&mut Option<Notifier>>) -> Result<(), Error> {
     let daemon = &config.daemon;
     // An invoker may have left it ignored, and helper programs are waited for below.
     sys::signal::restore_sigchld().map_err(|cause| Error::os("cannot set the action of SIGCHLD", cause))?;
     log::init(daemon.log, daemon.log_level, daemon.log_format)?;
     let privileges =
         Privileges::look_up(daemon.user.as_deref(), daemon.group.as_deref(), daemon.chroot.as_deref())?;
-    let bound = bind(config)?;
+    let bound = bind(config, &[])?;
     let mut pidfile = daemon.pidfile.as_deref().map(Pidfile::create).transpose()?;
     let service = Service::from(Echo);
-    for (listener, listen) in &bound {
-        let workers = (listen.model == Model::Prefork).then_some(&listen.workers as &dyn std::fmt::Display);
-        events::listening(listener.endpoint(), service.name(), listen.model, workers);
+    for bound in &bound {
+        bound.announce(&service);
     }
-    let hint = bound.first().map(|(listener, _)| hint(listener.endpoint())).unwrap_or_default();
-    let result = run_master(config, bound, service, privileges, pidfile.as_mut(), notifier, &hint);
+    let hint = bound.first().map(|bound| hint(bound.listener().endpoint())).unwrap_or_default();
+    let mut master = Master::new(config, bound, service)?;
+    master.reload_from(source);
+    let result = run_master(&mut master, config, privileges, pidfile.as_mut(), notifier, &hint);
     if let Some(pidfile) = pidfile {
         pidfile.remove();
     }
@@ -78,15 +82,13 @@ fn serve(config: &Config, notifier: Option<&mut Option<Notifier>>) -> Result<(),
 }
 
 fn run_master(
+    master: &mut Master,
     config: &Config,
-    bound: Vec<Bound>,
-    service: Service,
     privileges: Option<Privileges>,
     mut pidfile: Option<&mut Pidfile>,
     notifier: Option<&mut Option<Notifier>>,
     hint: &str,
 ) -> Result<(), Error> {
-    let mut master = Master::new(config, bound, service)?;
     if let Some(path) = &config.daemon.control {
         match master.bind_control(path) {
             // nobody asked for this one, and somebody else may have it
@@ -125,26 +127,6 @@ fn run_master(
         master.abandon();
     }
     result
-}
-
-/// Binds all that the configuration names, and says once if the kernel shortens a queue.
-fn bind(config: &Config) -> Result<Vec<Bound>, Error> {
-    let mut bound: Vec<Bound> = Vec::new();
-    for listen in &config.listen {
-        for endpoint in &listen.endpoints {
-            let earlier: Vec<&Endpoint> = bound.iter().map(|(listener, _)| listener.endpoint()).collect();
-            let listeners = bind_all(endpoint, bind_options(listen), &earlier)?;
-            bound.extend(listeners.into_iter().map(|listener| (listener, listen.clone())));
-        }
-    }
-    let asked = |listen: &Listen| listen.endpoints.iter().any(|e| !e.is_datagram()).then_some(listen.backlog);
-    let longest = config.listen.iter().filter_map(asked).max();
-    if let (Some(asked), Some(cap)) = (longest, kernel_backlog_limit())
-        && asked > cap
-    {
-        events::backlog_capped(asked, cap);
-    }
-    Ok(bound)
 }
 
 /// How to try the daemon out.

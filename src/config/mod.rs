@@ -93,29 +93,24 @@ pub fn default_control(env: impl Fn(&str) -> Option<OsString>) -> Option<PathBuf
 }
 
 impl Daemon {
-    fn new(options: DaemonOptions, env: impl Fn(&str) -> Option<OsString>) -> Result<Self, Error> {
+    fn new(options: DaemonOptions, here: &Path, env: impl Fn(&str) -> Option<OsString>) -> Self {
         let default = Self::default();
         // in the background the current directory is /
-        let anchor = |name: &str, path: Option<PathBuf>| match path {
-            Some(path) if options.daemon => std::path::absolute(&path).map(Some).map_err(|error| {
-                let path = path.display();
-                Error::os(format!("cannot make the {name} path {path:?} absolute; give it from / on"), error)
-            }),
-            path => Ok(path),
-        };
-        Ok(Self {
+        let anchor =
+            |path: Option<PathBuf>| path.map(|path| if options.daemon { here.join(path) } else { path });
+        Self {
             grace: options.grace.map_or(default.grace, |span| span.0),
             log: options.log.unwrap_or_default(),
             log_level: options.log_level.unwrap_or_default(),
             log_format: options.log_format.unwrap_or_default(),
             background: options.daemon,
-            pidfile: anchor("pidfile", options.pidfile)?,
+            pidfile: anchor(options.pidfile),
             user: options.user,
             group: options.group,
-            chroot: anchor("chroot", options.chroot)?,
+            chroot: anchor(options.chroot),
             umask: options.umask.map(|mode| mode.0),
-            control: anchor("control", options.control.or_else(|| default_control(env)))?,
-        })
+            control: anchor(options.control.or_else(|| default_control(env))),
+        }
     }
 }
 
@@ -141,16 +136,18 @@ impl Config {
     /// Lays the command line over the file over the defaults, and checks the result.
     ///
     /// The command line's options for endpoints apply to each `[[listen]]` table; endpoints on the
-    /// command line replace those tables altogether. `env` looks up an environment variable.
+    /// command line replace those tables altogether. `here` is the directory that relative paths of a
+    /// daemon start from; `env` looks up an environment variable.
     ///
     /// # Errors
     ///
     /// [`Error::Config`] where the file is at fault, naming line and column; [`Error::Usage`] where the
-    /// command line is; [`Error::Os`] if a path can't be made absolute.
+    /// command line is.
     pub fn resolve(
         cli_daemon: DaemonOptions,
         cli_listen: ListenOptions,
         config_file: Option<&Path>,
+        here: &Path,
         env: impl Fn(&str) -> Option<OsString>,
     ) -> Result<Self, Error> {
         let file = config_file.map(File::read).transpose()?;
@@ -169,7 +166,7 @@ impl Config {
             let options = cli_listen.clone().over(group);
             listen.push(next_group(&listen, options, alone).map_err(|conflict| blame(index, conflict))?);
         }
-        let daemon = Daemon::new(cli_daemon.over(tables.daemon), env)?;
+        let daemon = Daemon::new(cli_daemon.over(tables.daemon), here, env);
         Ok(Self { daemon, listen })
     }
 

@@ -14,7 +14,7 @@ fn resolve_in(args: &str, toml: &str, env: &[(&str, &str)]) -> Result<Config, Er
     std::fs::write(&file, toml).unwrap();
     let path = (!toml.is_empty()).then_some(file.path());
     let env = |name: &str| env.iter().find(|(key, _)| *key == name).map(|(_, value)| value.into());
-    Config::resolve(options.daemon, options.listen, path, env)
+    Config::resolve(options.daemon, options.listen, path, Path::new("/here"), env)
 }
 
 fn resolve(args: &str, toml: &str) -> Result<Config, Error> {
@@ -135,7 +135,7 @@ fn in_the_background_paths_are_absolute() {
     assert_eq!((pidfile, control), (Some("p".into()), Some("./c".into())));
     assert_eq!(chroot, Some("/d/../e".into()));
 
-    let here = env::current_dir().unwrap();
+    let here = Path::new("/here");
     let daemon = resolve(&format!("--daemon {paths}"), "").unwrap().daemon;
     assert!(daemon.background);
     assert_eq!((daemon.pidfile, daemon.control), (Some(here.join("p")), Some(here.join("c"))));

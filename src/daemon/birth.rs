@@ -36,7 +36,7 @@ pub(super) fn worker(
     signals: Option<Signals>,
     work: &Work<'_>,
 ) -> std::io::Result<&'static Gate> {
-    let gate: &'static Gate = Box::leak(Box::new(Gate::new(work.listener)?));
+    let gate: &'static Gate = Box::leak(Box::new(Gate::new(work.listener())?));
     gate.shut_on(libc::SIGTERM)?;
     // Takes back what these signals mean to a master and to a child, and closes the master's pipe.
     if let Some(signals) = signals {

@@ -35,8 +35,8 @@ pub(super) struct Context {
     pub(super) shortage: Option<Shortage>,
     /// The lines about it.
     shortages: Spell,
-    /// The daemon stops: only what is queued is still served.
-    pub(super) draining: bool,
+    /// The daemon stops, and children that end by a signal are nothing special.
+    pub(super) stopping: bool,
     /// What a worker's standard output and error become (`--daemon`).
     pub(super) null: Option<std::fs::File>,
     /// Given up for a moment when there is no other descriptor left.
@@ -91,7 +91,7 @@ impl Context {
             now: Instant::now(),
             shortage: None,
             shortages: Spell::default(),
-            draining: false,
+            stopping: false,
             null: None,
             reserve: None,
         };

@@ -1,8 +1,9 @@
-//! The control socket: `forkd status` asks, the master answers.
+//! The control socket: `forkd status` and `forkd reload` ask, the master answers.
 //!
 //! A request is one line, the answer one JSON text and the end of file. Clients are served inside
 //! the master's loop and never waited for: what can't be written at once is kept, and a client
-//! that dawdles is dropped. Only the owner can connect (mode 0600).
+//! that dawdles is dropped. A reload takes a while, and who asked for one gets the answer when it
+//! is over. Only the owner can connect (mode 0600).
 
 use std::io::{ErrorKind, Read, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
@@ -11,6 +12,8 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use super::context::{ACCEPT_REST, Context};
+use serde_json::json;
+
 use crate::transport::Endpoint;
 use crate::transport::Listener;
 use crate::transport::bind::{BindOptions, bind_all};
@@ -32,9 +35,21 @@ pub(super) struct Control {
 struct Client {
     stream: UnixStream,
     request: Vec<u8>,
-    /// What is still to be written; `None` while the request is not complete.
-    answer: Option<Vec<u8>>,
+    state: Talk,
     until: Instant,
+}
+
+/// How far the talk with a client has come.
+#[derive(Debug, PartialEq, Eq)]
+enum Talk {
+    /// Its request is not complete.
+    Asking,
+    /// It has asked for a reload, which has not begun.
+    WantsReload,
+    /// The reload that it has asked for goes on.
+    AwaitsReload,
+    /// What is still to be written.
+    Answering(Vec<u8>),
 }
 
 impl Control {
@@ -55,9 +70,14 @@ impl Control {
         &self.listener
     }
 
-    /// The clients, each with whether it is written to.
+    /// The clients that have something to say (`false`) or to be told (`true`).
     pub(super) fn clients(&self) -> impl Iterator<Item = (BorrowedFd<'_>, bool)> {
-        self.clients.iter().map(|client| (client.stream.as_fd(), client.answer.is_some()))
+        let wants = |client: &'_ Client| match client.state {
+            Talk::Asking => Some(false),
+            Talk::Answering(_) => Some(true),
+            Talk::WantsReload | Talk::AwaitsReload => None,
+        };
+        self.clients.iter().filter_map(move |client| Some((client.stream.as_fd(), wants(client)?)))
     }
 
     /// Whether there is room for another client.
@@ -67,7 +87,8 @@ impl Control {
 
     pub(super) fn deadline(&self, now: Instant) -> Option<Instant> {
         let rest = self.rest_until.filter(|&then| then > now);
-        self.clients.iter().map(|client| client.until).chain(rest).min()
+        let dawdlers = self.clients.iter().filter(|client| !client.waits());
+        dawdlers.map(|client| client.until).chain(rest).min()
     }
 
     /// Takes new clients.
@@ -88,32 +109,64 @@ impl Control {
                 self.clients.push(Client {
                     stream,
                     request: Vec::new(),
-                    answer: None,
+                    state: Talk::Asking,
                     until: cx.now + TIME_LIMIT,
                 });
             }
         }
     }
 
-    /// Reads and writes as far as that goes; `answer` makes the answer to a complete request.
-    pub(super) fn serve(&mut self, cx: &mut Context, answer: impl Fn(&Context, &str) -> String) {
+    /// Reads and writes as far as that goes; `status` makes the answer to who asks for it.
+    pub(super) fn serve(&mut self, cx: &mut Context, status: impl Fn(&Context) -> String) {
         for client in &mut self.clients {
-            if client.answer.is_none() && client.read_request() {
-                let request = String::from_utf8_lossy(&client.request);
-                client.answer = Some(answer(cx, request.trim()).into_bytes());
+            if client.state == Talk::Asking && client.read_request() {
+                client.state = match String::from_utf8_lossy(&client.request).trim() {
+                    "status" => Talk::Answering(status(cx).into_bytes()),
+                    "reload" => Talk::WantsReload,
+                    other => Talk::Answering(
+                        json!({ "error": format!("unknown request {other:?}; known: status, reload") })
+                            .to_string()
+                            .into_bytes(),
+                    ),
+                };
             }
             client.write_answer();
         }
         let now = cx.now;
-        let gone =
-            |client: &mut Client| client.answer.as_ref().is_some_and(Vec::is_empty) || now >= client.until;
+        let gone = |client: &mut Client| {
+            client.state == Talk::Answering(Vec::new()) || !client.waits() && now >= client.until
+        };
         for client in self.clients.extract_if(.., gone) {
             cx.descriptors.remove(client.stream.as_raw_fd());
+        }
+    }
+
+    /// Whether somebody wants a reload; from here on they await its end.
+    pub(super) fn take_reload_requests(&mut self) -> bool {
+        let mut wanted = false;
+        for client in self.clients.iter_mut().filter(|client| client.state == Talk::WantsReload) {
+            client.state = Talk::AwaitsReload;
+            wanted = true;
+        }
+        wanted
+    }
+
+    /// Tells those who await the reload how it went.
+    pub(super) fn reload_ended(&mut self, answer: &str, now: Instant) {
+        for client in self.clients.iter_mut().filter(|client| client.state == Talk::AwaitsReload) {
+            client.state = Talk::Answering(answer.as_bytes().to_vec());
+            client.until = now + TIME_LIMIT;
+            client.write_answer();
         }
     }
 }
 
 impl Client {
+    /// Whether it is us that it waits for.
+    fn waits(&self) -> bool {
+        matches!(self.state, Talk::WantsReload | Talk::AwaitsReload)
+    }
+
     /// Tells whether the request is complete.
     fn read_request(&mut self) -> bool {
         let mut chunk = [0; LONGEST_REQUEST];
@@ -131,7 +184,7 @@ impl Client {
     }
 
     fn write_answer(&mut self) {
-        let Some(answer) = &mut self.answer else { return };
+        let Talk::Answering(answer) = &mut self.state else { return };
         match self.stream.write(answer) {
             Ok(n) => _ = answer.drain(..n),
             Err(error) if error.kind() == ErrorKind::WouldBlock => {}

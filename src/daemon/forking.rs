@@ -15,12 +15,13 @@ use super::descriptors::Closing;
 use crate::events;
 use crate::log::{RateLimit, Spell};
 use crate::model::fork::{Task, run};
-use crate::model::serve::{Work, batch_for, concerns_one_connection, peer_of};
+use crate::model::serve::{Post, Work, batch_for, concerns_one_connection, peer_of};
 use crate::scoreboard::Cause;
 use crate::sys::datagram::{Batch, Patience};
+use crate::sys::fd::set_nonblocking;
 use crate::sys::fork::{Watch, fork};
 use crate::transport::listener::Kind;
-use crate::transport::{Listener, Peer, Refusal};
+use crate::transport::{Peer, Refusal};
 
 /// How many clients one listener may bring in one turn of the loop, so that none starves another.
 const PER_TURN: usize = 64;
@@ -28,11 +29,9 @@ const PER_TURN: usize = 64;
 /// A listening socket whose clients each get a child.
 #[derive(Debug)]
 pub(super) struct Forking {
-    pub(super) listener: Listener,
-    pub(super) number: usize,
-    pub(super) max_children: u32,
-    pub(super) rejects: bool,
-    pub(super) idle_timeout: Option<Duration>,
+    pub(super) post: Post,
+    max_children: u32,
+    rejects: bool,
     closing: Closing,
     /// For datagrams: the one in hand.
     batch: Option<Box<Batch>>,
@@ -40,7 +39,9 @@ pub(super) struct Forking {
     rest_until: Option<Instant>,
     /// accept(2) finds no descriptor.
     starved: Spell,
-    /// The daemon stops, and the backlog is empty.
+    /// It takes no more clients but those that are queued.
+    draining: bool,
+    /// It takes no more clients.
     closed: bool,
     refusals: RateLimit,
     full: RateLimit,
@@ -65,21 +66,21 @@ enum Next {
 }
 
 impl Forking {
-    pub(super) fn new(listener: Listener, number: usize, listen: &crate::config::Listen) -> Self {
+    pub(super) fn new(post: Post, listen: &crate::config::Listen) -> Self {
+        let listener = &post.listener;
         let datagrams = listener.kind() == Kind::Datagram;
         // the child answers a datagram through the listening socket itself
         let keep = if datagrams { vec![listener.as_raw_fd()] } else { Vec::new() };
         Self {
-            number,
             max_children: listen.max_children,
             rejects: listen.overflow == crate::config::values::Overflow::Reject,
-            idle_timeout: listen.idle_timeout,
             closing: Closing::all_but(keep),
-            batch: datagrams.then(|| Box::new(batch_for(&listener, 1))),
-            listener,
+            batch: datagrams.then(|| Box::new(batch_for(listener, 1))),
+            post,
             held: None,
             rest_until: None,
             starved: Spell::default(),
+            draining: false,
             closed: false,
             refusals: RateLimit::default(),
             full: RateLimit::default(),
@@ -98,7 +99,7 @@ impl Forking {
 
     /// Whether another child may be forked.
     pub(super) fn has_room(&self, cx: &Context) -> bool {
-        cx.board.totals(self.number).has_room()
+        cx.board.totals(self.post.number).has_room()
     }
 
     /// When this part wants to be looked at again, at the latest.
@@ -112,10 +113,29 @@ impl Forking {
         if self.held.is_some() {
             self.try_held(cx);
         }
-        if cx.draining {
-            // at a stop the backlog is looked into until it is empty
+        if self.draining {
+            // the backlog is looked into until it is empty
             self.take_clients(cx);
         }
+    }
+
+    /// From here on clients are served.
+    pub(super) fn go_live(&mut self, cx: &Context) {
+        let totals = cx.board.totals(self.post.number);
+        totals.set_limit(self.max_children);
+        totals.set_wanted_idle(0);
+        // it fails only for what is no open file
+        let _ = set_nonblocking(&self.post.listener, true);
+    }
+
+    /// Leaves the listener to a successor, and the client that is held to a child to come.
+    pub(super) fn hand_over(&mut self) {
+        self.closed = true;
+    }
+
+    /// Serves those that are queued, and nobody else.
+    pub(super) fn drain(&mut self) {
+        self.draining = true;
     }
 
     /// There may be clients.
@@ -137,7 +157,7 @@ impl Forking {
     }
 
     pub(super) fn is_closed(&self) -> bool {
-        self.closed
+        self.closed && self.held.is_none()
     }
 
     /// Takes no more clients, and lets go of one that is held.
@@ -146,19 +166,19 @@ impl Forking {
         if let Some(held) = self.take_held(cx) {
             self.give_up(cx, held.peer);
         }
-        self.listener.refuse();
+        self.post.listener.refuse();
     }
 
     fn take_connection(&mut self, cx: &mut Context) -> Next {
-        if cx.draining && self.has_room(cx) && !cx.board.totals(self.number).take_queued() {
+        if self.draining && self.has_room(cx) && !cx.board.totals(self.post.number).take_queued() {
             self.close(cx);
             return Next::Wait;
         }
-        let Some(slot) = cx.board.take(self.number, false, cx.now) else { return self.at_limit(cx) };
-        match self.listener.accept(&self.listener) {
+        let Some(slot) = cx.board.take(self.post.number, false, cx.now) else { return self.at_limit(cx) };
+        match self.post.listener.accept(&*self.post.listener) {
             Ok((connection, peer)) => {
                 if self.starved.end() {
-                    events::descriptors_back(self.listener.endpoint());
+                    events::descriptors_back(self.post.listener.endpoint());
                 }
                 self.give_child(cx, slot, Some(connection), peer)
             }
@@ -172,7 +192,7 @@ impl Forking {
     fn accept_failed(&mut self, cx: &mut Context, error: Errno) -> Next {
         match error {
             Errno::AGAIN => {
-                if cx.draining {
+                if self.draining {
                     // what was queued has been served now
                     self.close(cx);
                 }
@@ -185,7 +205,7 @@ impl Forking {
             error if concerns_one_connection(error) => Next::More,
             error => {
                 if let Some(suppressed) = self.refusals.admit(cx.now) {
-                    events::accept_failed(self.listener.endpoint(), &error, suppressed);
+                    events::accept_failed(self.post.listener.endpoint(), &error, suppressed);
                 }
                 self.rest_until = Some(cx.now + ACCEPT_REST);
                 Next::Wait
@@ -196,14 +216,14 @@ impl Forking {
     /// One client is served with the descriptor in reserve; the others wait in the backlog.
     fn accept_starved(&mut self, cx: &mut Context, error: Errno) {
         if self.starved.begin(cx.now) {
-            events::descriptors_exhausted(self.listener.endpoint(), &error);
+            events::descriptors_exhausted(self.post.listener.endpoint(), &error);
         }
         self.rest_until = Some(cx.now + ACCEPT_REST);
         if !cx.give_up_reserve() {
             return;
         }
-        if let Some(slot) = cx.board.take(self.number, false, cx.now) {
-            match self.listener.accept(&self.listener) {
+        if let Some(slot) = cx.board.take(self.post.number, false, cx.now) {
+            match self.post.listener.accept(&*self.post.listener) {
                 Ok((connection, peer)) => _ = self.give_child(cx, slot, Some(connection), peer),
                 Err(_) => cx.board.put_back(slot),
             }
@@ -212,9 +232,9 @@ impl Forking {
     }
 
     fn take_datagram(&mut self, cx: &mut Context) -> Next {
-        let Some(slot) = cx.board.take(self.number, false, cx.now) else { return self.at_limit(cx) };
+        let Some(slot) = cx.board.take(self.post.number, false, cx.now) else { return self.at_limit(cx) };
         let Some(batch) = &mut self.batch else { return Next::Wait };
-        if let Err(error) = batch.receive_one(&self.listener, Patience::DontWait) {
+        if let Err(error) = batch.receive_one(&*self.post.listener, Patience::DontWait) {
             cx.board.put_back(slot);
             return self.accept_failed(cx, Errno::from_io_error(&error).unwrap_or(Errno::IO));
         }
@@ -222,7 +242,7 @@ impl Forking {
         if let Err(why) = cx.guard.admit(&datagram) {
             // no child for one that gets no answer
             cx.board.put_back(slot);
-            cx.board.refuse(self.number, why);
+            cx.board.refuse(self.post.number, why);
             return Next::More;
         }
         let peer = peer_of(&datagram);
@@ -261,7 +281,7 @@ impl Forking {
             return;
         }
         let Some(Held { connection, peer, since }) = self.take_held(cx) else { return };
-        let Some(slot) = cx.board.take(self.number, false, cx.now) else {
+        let Some(slot) = cx.board.take(self.post.number, false, cx.now) else {
             self.hold(cx, Held { connection, peer, since });
             return;
         };
@@ -275,9 +295,9 @@ impl Forking {
     }
 
     fn give_up(&mut self, cx: &Context, peer: Peer) {
-        cx.board.refuse(self.number, Refusal::Fork);
+        cx.board.refuse(self.post.number, Refusal::Fork);
         if let Some(suppressed) = self.refusals.admit(cx.now) {
-            events::held_too_long(peer, self.listener.endpoint(), suppressed);
+            events::held_too_long(peer, self.post.listener.endpoint(), suppressed);
         }
     }
 
@@ -292,15 +312,7 @@ impl Forking {
         let slot = cx.board.slot(index);
         slot.set_peer(peer);
         let close = self.closing.of(&cx.descriptors);
-        let work = Work {
-            service: &cx.service,
-            listener: &self.listener,
-            number: self.number,
-            idle_timeout: self.idle_timeout,
-            guard: &cx.guard,
-            board: cx.board,
-            slot,
-        };
+        let work = Work { service: &cx.service, post: &self.post, guard: &cx.guard, board: cx.board, slot };
         let (connection_ref, batch) = (&mut connection, &mut self.batch);
         let forked = fork(&cx.blocked, &slot.pid, Watch::Nothing, || {
             birth::child(close, cx.pid, work.service);
@@ -320,7 +332,7 @@ impl Forking {
         match forked {
             Ok(child) => {
                 cx.board.born(index);
-                events::accepted(self.listener.endpoint(), peer, child.pid);
+                events::accepted(self.post.listener.endpoint(), peer, child.pid);
                 cx.fork_worked();
                 Ok(())
             }
@@ -336,7 +348,7 @@ impl Forking {
     fn at_limit(&mut self, cx: &mut Context) -> Next {
         if !self.rejects {
             if let Some(suppressed) = self.full.admit(cx.now) {
-                events::at_limit(self.listener.endpoint(), self.max_children, suppressed);
+                events::at_limit(self.post.listener.endpoint(), self.max_children, suppressed);
             }
             return Next::Wait;
         }
@@ -346,10 +358,10 @@ impl Forking {
         }
         let taken = match &mut self.batch {
             Some(batch) => batch
-                .receive_one(&self.listener, Patience::DontWait)
+                .receive_one(&*self.post.listener, Patience::DontWait)
                 .map(|()| peer_of(&batch.datagram(0)))
                 .map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO)),
-            None => self.listener.accept(&self.listener).map(|(connection, peer)| {
+            None => self.post.listener.accept(&*self.post.listener).map(|(connection, peer)| {
                 // a reset says "no" at once, where an orderly close looks like an answer of nothing
                 let _ = rustix::net::sockopt::set_socket_linger(&connection, Some(Duration::ZERO));
                 peer
@@ -359,9 +371,9 @@ impl Forking {
             Ok(peer) => peer,
             Err(error) => return self.accept_failed(cx, error),
         };
-        cx.board.refuse(self.number, Refusal::Limit);
+        cx.board.refuse(self.post.number, Refusal::Limit);
         if let Some(suppressed) = self.refusals.admit(cx.now) {
-            events::rejected(self.listener.endpoint(), peer, self.max_children, suppressed);
+            events::rejected(self.post.listener.endpoint(), peer, self.max_children, suppressed);
         }
         Next::More
     }

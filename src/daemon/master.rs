@@ -13,20 +13,17 @@ use smallvec::SmallVec;
 
 use super::context::{ACCEPT_REST, Context};
 use super::control::Control;
-use super::forking::Forking;
 use super::phase::Phase;
-use super::pooling::Pooling;
+use super::reload::{Reload, Source, guard};
 use super::signals::Signals;
-use super::station::Station;
+use super::sockets::Bound;
+use super::station::{Kind, Life, Station, faces, model_of};
 use super::status::Status;
-use crate::config::{Config, Listen};
-use crate::model::Model;
+use crate::config::{Config, Daemon};
+use crate::model::serve::Post;
 use crate::scoreboard::{Death, Scoreboard, Slot};
 use crate::service::Service;
 use crate::sys;
-use crate::sys::fd::set_nonblocking;
-use crate::transport::Listener;
-use crate::transport::guard::Guard;
 use crate::{Error, events};
 
 /// How often children that died without a word are looked for.
@@ -37,9 +34,6 @@ const SWEEP_SOON: Duration = Duration::from_millis(100);
 /// How many slots are looked at in one turn of the loop: 0.2 ms, in which no client waits for long.
 const SWEEP_SLICE: usize = 256;
 
-/// A bound socket and what its group of the configuration says.
-pub(crate) type Bound = (Listener, Listen);
-
 /// Lists that are short as a rule and lie on the stack: after a fork, a write to the heap would
 /// copy a page of it.
 type Few<T> = SmallVec<[T; 12]>;
@@ -49,12 +43,17 @@ type Few<T> = SmallVec<[T; 12]>;
 pub(crate) struct Master {
     pub(super) cx: Context,
     pub(super) stations: Vec<Station>,
-    control: Option<Control>,
+    pub(super) control: Option<Control>,
     pub(super) phase: Phase,
+    /// What holds for the process, of the configuration in force.
+    pub(super) daemon: Daemon,
+    pub(super) reload: Reload,
+    /// Connections to sockets that are closed.
+    pub(super) past_connections: u64,
     /// When and where to look for those that died without a word.
     swept: Instant,
     sweep_from: usize,
-    is_ready: bool,
+    pub(super) is_ready: bool,
     /// Children that were ended by a signal of ours.
     pub(super) cut: u64,
 }
@@ -76,34 +75,48 @@ impl Master {
     /// Becomes a master: from here on signals are blocked and SIGCHLD is ignored.
     pub(crate) fn new(config: &Config, bound: Vec<Bound>, service: Service) -> Result<Self, Error> {
         let board = Scoreboard::new().map_err(|e| Error::os("cannot map the scoreboard", e))?;
-        let guard = Guard::new(bound.iter().filter_map(|(listener, _)| listener.udp_port()));
-        let mut cx = Context::new(board, service, guard, config.daemon.grace)?;
-        let mut stations: Vec<Station> = Vec::new();
-        for (listener, listen) in bound {
-            let number = free_number(&stations)?;
-            cx.descriptors.add([listener.as_raw_fd()]);
-            cx.board.totals(number).set_limit(match listen.model {
-                Model::Fork => listen.max_children,
-                // the pool's policy says how many
-                Model::Prefork => u32::MAX,
-            });
-            let nonblocking = listen.model == Model::Fork;
-            set_nonblocking(&listener, nonblocking).map_err(|e| Error::os("cannot set O_NONBLOCK", e))?;
-            stations.push(match listen.model {
-                Model::Fork => Station::Forking(Forking::new(listener, number, &listen)),
-                Model::Prefork => Station::Pooling(Pooling::new(listener, number, &listen, &cx)),
-            });
-        }
-        Ok(Self {
+        let cx = Context::new(board, service, guard(&bound), config.daemon.grace)?;
+        let mut master = Self {
             swept: cx.now,
             sweep_from: 0,
             cx,
-            stations,
+            stations: Vec::new(),
             control: None,
             phase: Phase::Running,
+            daemon: config.daemon.clone(),
+            reload: Reload::default(),
+            past_connections: 0,
             is_ready: false,
             cut: 0,
-        })
+        };
+        for bound in bound {
+            master.add_station(bound)?;
+        }
+        for station in &mut master.stations {
+            station.go_live(&master.cx);
+        }
+        Ok(master)
+    }
+
+    /// Makes a station that will serve this socket.
+    pub(super) fn add_station(&mut self, bound: Bound) -> Result<(), Error> {
+        let Bound { asked, listen, listener, number } = bound;
+        let in_use = |number| self.stations.iter().any(|station| station.number() == number);
+        let number = match number {
+            Some(number) => number,
+            None => self.cx.board.open(in_use).ok_or_else(|| {
+                Error::Config("there are more listening sockets than forkd can count; leave some out".into())
+            })?,
+        };
+        self.cx.descriptors.add([listener.as_raw_fd()]);
+        let post = Post { listener, number, idle_timeout: listen.idle_timeout };
+        self.stations.push(Station::new(asked, post, listen, &self.cx));
+        Ok(())
+    }
+
+    /// Reads the configuration from there when a reload is asked for.
+    pub(crate) fn reload_from(&mut self, source: Source) {
+        self.reload.source = Some(source);
     }
 
     /// Answers `forkd status` at this path.
@@ -150,11 +163,9 @@ impl Master {
                 self.on_event(event);
             }
         }
-        let connections = self
-            .stations
-            .iter()
+        let connections = faces(&self.stations)
             .map(|s| self.cx.board.totals(s.number()).connections.load(Ordering::Relaxed));
-        events::stopped(connections.fold(0, u64::wrapping_add), self.cut);
+        events::stopped(connections.fold(self.past_connections, u64::wrapping_add), self.cut);
         Ok(())
     }
 
@@ -164,21 +175,34 @@ impl Master {
         self.take_step(step);
         self.look_for_the_dead();
         self.serve_control();
-        self.stations.iter_mut().try_for_each(|station| station.on_turn(&mut self.cx))
+        self.see_to_reload();
+        for at in 0..self.stations.len() {
+            match self.stations[at].on_turn(&mut self.cx) {
+                // its workers don't come up: the old ones are still there
+                Err(error) if self.stations[at].life == Life::Starting => self.refuse_reload(&error),
+                result => result?,
+            }
+        }
+        if self.phase == Phase::Running {
+            self.dismiss_stations();
+        }
+        Ok(())
     }
 
     fn look_for_the_dead(&mut self) {
         let cx = &self.cx;
         let stations = &self.stations;
         let on = |slot: &Slot, death: Death| {
-            let station = &stations[death.listener];
+            let Some(station) = stations.iter().find(|station| station.number() == death.listener) else {
+                return;
+            };
             events::child_ended(
-                station.listener().endpoint(),
-                station.model(),
+                station.endpoint(),
+                model_of(slot),
                 slot,
                 death.cause,
                 cx.age(slot),
-                cx.draining,
+                cx.stopping,
             );
         };
         let soon = self.someone_waits();
@@ -199,15 +223,7 @@ impl Master {
 
     /// A client waits for a place, or we for the children.
     fn someone_waits(&self) -> bool {
-        let full =
-            |station: &Station| matches!(station, Station::Forking(forking) if !forking.has_room(&self.cx));
-        self.phase != Phase::Running || self.stations.iter().any(full)
-    }
-
-    fn has_unwatched_children(&self) -> bool {
-        self.stations
-            .iter()
-            .any(|station| matches!(station, Station::Forking(_)) && station.alive(&self.cx) > 0)
+        self.phase != Phase::Running || self.stations.iter().any(|station| station.is_full(&self.cx))
     }
 
     fn is_over(&self) -> bool {
@@ -260,12 +276,14 @@ impl Master {
             }
         }
         for (number, station) in self.stations.iter().enumerate() {
-            match station {
-                Station::Forking(forking) if forking.wants_clients(&self.cx) => {
-                    add(forking.listener.as_fd(), readable, Event::Clients(number));
+            match &station.kind {
+                Kind::Forking(forking)
+                    if station.life != Life::Starting && forking.wants_clients(&self.cx) =>
+                {
+                    add(forking.post.listener.as_fd(), readable, Event::Clients(number));
                 }
-                Station::Forking(_) => {}
-                Station::Pooling(pooling) => {
+                Kind::Forking(_) | Kind::Gone { .. } => {}
+                Kind::Pooling(pooling) => {
                     for (watch, slot) in pooling.watches() {
                         add(watch.as_fd(), readable, Event::Death(number, slot));
                     }
@@ -284,7 +302,7 @@ impl Master {
                 return Some(Duration::ZERO);
             }
         }
-        let sweep = self.has_unwatched_children().then(|| self.swept + self.sweep_pause(waits));
+        let sweep = self.cx.board.has_unwatched().then(|| self.swept + self.sweep_pause(waits));
         let stations = self.stations.iter().filter_map(|station| station.deadline(&self.cx));
         let control = self.control.as_ref().and_then(|control| control.deadline(self.cx.now));
         let next = stations.chain(sweep).chain(control).chain(self.phase.deadline()).min();
@@ -306,12 +324,12 @@ impl Master {
             // served below, all of them
             Event::ControlRequest => {}
             Event::Clients(number) => {
-                if let Station::Forking(forking) = &mut self.stations[number] {
+                if let Kind::Forking(forking) = &mut self.stations[number].kind {
                     forking.take_clients(&mut self.cx);
                 }
             }
             Event::Death(number, slot) => {
-                if let Station::Pooling(pooling) = &mut self.stations[number] {
+                if let Kind::Pooling(pooling) = &mut self.stations[number].kind {
                     pooling.bury(&mut self.cx, slot);
                 }
             }
@@ -321,18 +339,8 @@ impl Master {
     fn serve_control(&mut self) {
         let Some(control) = &mut self.control else { return };
         let stations = &self.stations;
-        control.serve(&mut self.cx, |cx, request| match request {
-            "status" => serde_json::to_string(&Status::of(cx, stations)).unwrap_or_default(),
-            other => serde_json::json!({ "error": format!("unknown request {other:?}; known: status") })
-                .to_string(),
+        control.serve(&mut self.cx, |cx| {
+            serde_json::to_string(&Status::of(cx, faces(stations))).unwrap_or_default()
         });
     }
-}
-
-/// The first number on the scoreboard that none of these has.
-fn free_number(stations: &[Station]) -> Result<usize, Error> {
-    let in_use = |number| stations.iter().any(|station| station.number() == number);
-    Scoreboard::free_number(in_use).ok_or_else(|| {
-        Error::Config("there are more listening sockets than forkd can count; leave some out".into())
-    })
 }

@@ -1,8 +1,8 @@
 //! The daemon: the master's loop, and its life as a process of the system.
 //!
 //! `master` is the loop; `station` a listening socket with its children, under one of two models
-//! (`forking`, `pooling`); `birth` the first steps of a forked child; `phase` and `stop` the way to
-//! the end; `control` and [`status`] what is told to others. [`background`], [`pidfile`] and
+//! (`forking`, `pooling`); `birth` the first steps of a forked child; `reload` the way from one
+//! configuration to the next, `phase` and `stop` the way to the end; `control` and [`status`] what is told to others. [`background`], [`pidfile`] and
 //! [`privileges`] are what a SysV daemon does around all that.
 
 pub mod background;
@@ -17,7 +17,9 @@ mod phase;
 pub mod pidfile;
 mod pooling;
 pub mod privileges;
+pub(crate) mod reload;
 mod signals;
+pub(crate) mod sockets;
 mod station;
 pub mod status;
 mod stop;

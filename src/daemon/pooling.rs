@@ -12,15 +12,15 @@ use nix::sys::signal::Signal;
 use super::birth;
 use super::context::Context;
 use super::descriptors::Closing;
+use crate::model::Model;
 use crate::model::pool::{Census, EARLY, Event, Pool, Size, with_jitter};
 use crate::model::prefork::run;
-use crate::model::{Model, serve::Work};
+use crate::model::serve::{Post, Work};
 use crate::scoreboard::{Cause, Slot, State};
 use crate::sys::fd::set_nonblocking;
 use crate::sys::fork::{Watch, fork};
 use crate::sys::pidfd::{Ended, how_it_ended, signal_child};
 use crate::sys::signal::TermHeld;
-use crate::transport::Listener;
 use crate::{Error, events};
 
 /// How often the master looks at an elastic pool without being asked to.
@@ -29,9 +29,7 @@ const CENSUS_EVERY: Duration = Duration::from_secs(1);
 /// A listening socket that a pool of workers accepts from.
 #[derive(Debug)]
 pub(super) struct Pooling {
-    pub(super) listener: Listener,
-    pub(super) number: usize,
-    idle_timeout: Option<Duration>,
+    pub(super) post: Post,
     max_connections: u64,
     closing: Closing,
     pool: Pool,
@@ -39,6 +37,8 @@ pub(super) struct Pooling {
     again: Option<Instant>,
     /// fork(2) fails, by this error, and it has been said.
     fork_failing: Option<i32>,
+    /// No worker is replaced any more.
+    leaving: bool,
 }
 
 #[derive(Debug)]
@@ -55,32 +55,40 @@ struct Worker {
 }
 
 impl Pooling {
-    pub(super) fn new(
-        listener: Listener,
-        number: usize,
-        listen: &crate::config::Listen,
-        cx: &Context,
-    ) -> Self {
+    pub(super) fn new(post: Post, listen: &crate::config::Listen, cx: &Context) -> Self {
         let size = Size {
             min: listen.workers.min,
             max: listen.workers.max,
             min_spare: listen.min_spare,
             max_spare: listen.max_spare,
         };
-        if listen.workers.is_elastic() {
-            cx.board.totals(number).wanted_idle.store(size.min_spare, Ordering::Relaxed);
-        }
+        // the pool's policy says how many, and it may start before it goes live
+        cx.board.totals(post.number).set_limit(u32::MAX);
         Self {
-            number,
-            idle_timeout: listen.idle_timeout,
             max_connections: listen.max_connections_per_child,
-            closing: Closing::all_but([vec![listener.as_raw_fd()], signal_descriptors(cx)].concat()),
-            listener,
+            closing: Closing::all_but([vec![post.listener.as_raw_fd()], signal_descriptors(cx)].concat()),
+            post,
             pool: Pool::new(size),
             workers: Vec::new(),
             again: None,
             fork_failing: None,
+            leaving: false,
         }
+    }
+
+    /// From here on the listener is this pool's alone.
+    pub(super) fn go_live(&mut self, cx: &Context) {
+        let size = self.pool.size();
+        let wanted = if self.pool.is_elastic() { size.min_spare } else { 0 };
+        cx.board.totals(self.post.number).set_wanted_idle(wanted);
+        // it fails only for what is no open file
+        let _ = set_nonblocking(&*self.post.listener, false);
+    }
+
+    /// Leaves the listener to a successor: workers go after their connection.
+    pub(super) fn hand_over(&mut self, cx: &Context) {
+        self.leaving = true;
+        self.retire(cx, u32::MAX);
     }
 
     /// The descriptors to poll, with the slot that each stands for.
@@ -104,7 +112,7 @@ impl Pooling {
 
     /// Sees to it that there are as many workers as there should be.
     pub(super) fn on_turn(&mut self, cx: &mut Context) -> Result<(), Error> {
-        if cx.draining {
+        if self.leaving {
             self.again = None;
             return Ok(());
         }
@@ -128,12 +136,12 @@ impl Pooling {
     fn next_look(&self, cx: &Context) -> Option<Instant> {
         let settling =
             self.workers.iter().filter(|worker| !worker.settled).map(|worker| worker.started + EARLY);
-        let census = cx.board.totals(self.number).is_elastic().then_some(cx.now + CENSUS_EVERY);
+        let census = self.pool.is_elastic().then_some(cx.now + CENSUS_EVERY);
         settling.chain(census).min()
     }
 
     fn hopeless(&self) -> Error {
-        let endpoint = self.listener.endpoint();
+        let endpoint = self.post.listener.endpoint();
         if let Some(errno) = self.fork_failing {
             let cause = std::io::Error::from_raw_os_error(errno);
             return Error::os(format!("cannot fork the workers of {endpoint}: giving up"), cause);
@@ -162,17 +170,17 @@ impl Pooling {
             alive += 1;
             idle += u32::from(matches!(cx.board.slot(worker.slot).state(), State::Starting | State::Idle));
         }
-        cx.board.totals(self.number).idle.store(idle, Ordering::Relaxed);
+        cx.board.totals(self.post.number).idle.store(idle, Ordering::Relaxed);
         let settled = self.workers.iter().any(|worker| worker.settled);
         Census { alive, idle, settled }
     }
 
     fn spawn(&mut self, cx: &mut Context) -> bool {
-        let Some(index) = cx.board.take(self.number, true, cx.now) else { return false };
+        let Some(index) = cx.board.take(self.post.number, true, cx.now) else { return false };
         match self.fork_worker(cx, index) {
             Ok(worker) => {
                 cx.board.born(index);
-                events::worker_started(self.listener.endpoint(), index, cx.board.slot(index).pid());
+                events::worker_started(self.post.listener.endpoint(), index, cx.board.slot(index).pid());
                 cx.descriptors.add([worker.watch.as_raw_fd()]);
                 self.workers.push(worker);
                 true
@@ -180,7 +188,7 @@ impl Pooling {
             Err(error) => {
                 cx.board.put_back(index);
                 if self.fork_failing.replace(error.raw_os_error().unwrap_or(libc::EAGAIN)).is_none() {
-                    events::worker_fork_failed(self.listener.endpoint(), &error);
+                    events::worker_fork_failed(self.post.listener.endpoint(), &error);
                 }
                 self.pool
                     .on(if self.workers.is_empty() { Event::StartFailed } else { Event::ForkFailed }, cx.now);
@@ -192,17 +200,10 @@ impl Pooling {
     fn fork_worker(&mut self, cx: &mut Context, index: u32) -> std::io::Result<Worker> {
         let slot = cx.board.slot(index);
         let close = self.closing.of(&cx.descriptors);
-        let births = cx.board.totals(self.number).forked.load(Ordering::Relaxed);
+        let births = cx.board.totals(self.post.number).forked.load(Ordering::Relaxed);
         let limit = with_jitter(self.max_connections, births);
-        let work = Work {
-            service: &cx.service,
-            listener: &self.listener,
-            number: self.number,
-            idle_timeout: self.idle_timeout,
-            guard: &cx.guard,
-            board: cx.board,
-            slot,
-        };
+        let elastic = self.pool.is_elastic();
+        let work = Work { service: &cx.service, post: &self.post, guard: &cx.guard, board: cx.board, slot };
         let (blocked, parent, signals, null) = (&cx.blocked, cx.pid, &mut cx.signals, cx.null.as_ref());
         let _held = TermHeld::new();
         let child = fork(blocked, &slot.pid, Watch::Descriptor, || {
@@ -211,9 +212,8 @@ impl Pooling {
             }
             let gate = birth::worker(close, parent, signals.take(), &work);
             let cause = match gate {
-                Ok(gate) => {
-                    catch_unwind(AssertUnwindSafe(|| run(&work, gate, limit))).unwrap_or(Cause::Panicked)
-                }
+                Ok(gate) => catch_unwind(AssertUnwindSafe(|| run(&work, gate, limit, elastic)))
+                    .unwrap_or(Cause::Panicked),
                 Err(error) => {
                     log::error!(error:%; "worker cannot start");
                     Cause::Failed
@@ -245,8 +245,9 @@ impl Pooling {
 
     /// Has all workers serve what is queued, and leave.
     pub(super) fn drain(&mut self, cx: &Context) {
+        self.leaving = true;
         // Shared by all workers: an accept that finds nothing queued returns, from now on.
-        let _ = set_nonblocking(&self.listener, true);
+        let _ = set_nonblocking(&*self.post.listener, true);
         for worker in &mut self.workers {
             worker.drains = !worker.leaving;
             worker.leaving = true;
@@ -258,7 +259,7 @@ impl Pooling {
     pub(super) fn resize(&mut self, event: Event, cx: &Context) {
         self.pool.on(event, cx.now);
         let Size { min, max, .. } = self.pool.size();
-        events::pool_resized(self.listener.endpoint(), min, max);
+        events::pool_resized(self.post.listener.endpoint(), min, max);
     }
 
     /// A watch is readable: its worker is dead.
@@ -276,13 +277,20 @@ impl Pooling {
         };
         if worker.drains && cause == Cause::Retired {
             // it has found the backlog empty: who comes now shall go elsewhere
-            self.listener.refuse();
+            self.post.listener.refuse();
         }
         if !worker.settled && !worker.leaving && !has_settled(slot, worker.started, cx.now) {
             self.pool.on(Event::StartFailed, cx.now);
         }
         cx.descriptors.remove(worker.watch.as_raw_fd());
-        events::child_ended(self.listener.endpoint(), Model::Prefork, slot, cause, cx.age(slot), cx.draining);
+        events::child_ended(
+            self.post.listener.endpoint(),
+            Model::Prefork,
+            slot,
+            cause,
+            cx.age(slot),
+            cx.stopping,
+        );
         cx.board.bury(index, cause);
     }
 }

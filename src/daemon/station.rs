@@ -1,84 +1,214 @@
 //! One listening socket together with its children, whichever model they follow.
 
+use std::rc::Rc;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use super::context::Context;
 use super::forking::Forking;
 use super::pooling::Pooling;
+use super::sockets::Bound;
 use crate::Error;
+use crate::config::Listen;
 use crate::model::Model;
-use crate::transport::Listener;
+use crate::model::serve::Post;
+use crate::scoreboard::Slot;
+use crate::sys::fd::queue_length;
+use crate::transport::{Endpoint, Listener};
 
 /// A listening socket and those who serve its clients.
 #[derive(Debug)]
-pub(super) enum Station {
-    /// The master accepts, and forks a child for each client.
+pub(super) struct Station {
+    /// The endpoint as the configuration has it, which may stand for several addresses.
+    pub(super) asked: Endpoint,
+    pub(super) listen: Listen,
+    pub(super) life: Life,
+    pub(super) kind: Kind,
+}
+
+/// Where a station is on its way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Life {
+    /// Part of a configuration that is not in force yet: its first workers are started.
+    Starting,
+    /// It serves.
+    Live,
+    /// It takes no more clients, and is there until its children have gone.
+    Leaving,
+}
+
+/// Who accepts.
+#[derive(Debug)]
+pub(super) enum Kind {
+    /// The master, and forks a child for each client.
     Forking(Forking),
-    /// Workers accept.
+    /// Workers.
     Pooling(Pooling),
+    /// Nobody: the socket is closed, and its last children finish.
+    Gone { number: usize, endpoint: Endpoint },
 }
 
 impl Station {
-    pub(super) fn listener(&self) -> &Listener {
-        match self {
-            Self::Forking(forking) => &forking.listener,
-            Self::Pooling(pooling) => &pooling.listener,
+    pub(super) fn new(asked: Endpoint, post: Post, listen: Listen, cx: &Context) -> Self {
+        let kind = match listen.model {
+            Model::Fork => Kind::Forking(Forking::new(post, &listen)),
+            Model::Prefork => Kind::Pooling(Pooling::new(post, &listen, cx)),
+        };
+        Self { asked, listen, life: Life::Starting, kind }
+    }
+
+    /// Its socket, while it has one.
+    pub(super) fn post(&self) -> Option<&Post> {
+        match &self.kind {
+            Kind::Forking(forking) => Some(&forking.post),
+            Kind::Pooling(pooling) => Some(&pooling.post),
+            Kind::Gone { .. } => None,
+        }
+    }
+
+    /// The socket that it serves, for a station of the next configuration.
+    pub(super) fn bound(&self) -> Option<Bound> {
+        let post = self.post().filter(|_| self.life != Life::Leaving)?;
+        Some(Bound {
+            asked: self.asked.clone(),
+            listen: self.listen.clone(),
+            listener: Rc::clone(&post.listener),
+            number: Some(post.number),
+        })
+    }
+
+    pub(super) fn listener(&self) -> Option<&Listener> {
+        self.post().map(|post| &*post.listener)
+    }
+
+    /// What it is, or was, bound to.
+    pub(super) fn endpoint(&self) -> &Endpoint {
+        match &self.kind {
+            Kind::Forking(forking) => forking.post.listener.endpoint(),
+            Kind::Pooling(pooling) => pooling.post.listener.endpoint(),
+            Kind::Gone { endpoint, .. } => endpoint,
         }
     }
 
     /// Its number on the scoreboard.
     pub(super) fn number(&self) -> usize {
-        match self {
-            Self::Forking(forking) => forking.number,
-            Self::Pooling(pooling) => pooling.number,
+        match &self.kind {
+            Kind::Forking(forking) => forking.post.number,
+            Kind::Pooling(pooling) => pooling.post.number,
+            Kind::Gone { number, .. } => *number,
         }
     }
 
+    /// Who accepts, in the words of the configuration.
     pub(super) fn model(&self) -> Model {
-        match self {
-            Self::Forking(_) => Model::Fork,
-            Self::Pooling(_) => Model::Prefork,
-        }
+        self.listen.model
     }
 
-    /// How many children it has.
+    /// How many children its listener has.
     pub(super) fn alive(&self, cx: &Context) -> u32 {
         cx.board.totals(self.number()).alive.load(Ordering::Relaxed)
     }
 
     /// When it wants a turn, at the latest.
     pub(super) fn deadline(&self, cx: &Context) -> Option<Instant> {
-        match self {
-            Self::Forking(forking) => forking.deadline(cx),
-            Self::Pooling(pooling) => pooling.deadline(),
+        match &self.kind {
+            Kind::Forking(forking) => forking.deadline(cx),
+            Kind::Pooling(pooling) => pooling.deadline(),
+            Kind::Gone { .. } => None,
         }
     }
 
     /// Does what there is to do, now that the loop has turned.
     pub(super) fn on_turn(&mut self, cx: &mut Context) -> Result<(), Error> {
-        match self {
-            Self::Forking(forking) => {
-                forking.on_turn(cx);
-                Ok(())
-            }
-            Self::Pooling(pooling) => pooling.on_turn(cx),
+        match &mut self.kind {
+            Kind::Forking(forking) => forking.on_turn(cx),
+            Kind::Pooling(pooling) => pooling.on_turn(cx)?,
+            Kind::Gone { .. } => {}
         }
+        Ok(())
     }
 
     /// Whether its first workers are up.
     pub(super) fn is_ready(&self, cx: &Context) -> bool {
-        match self {
-            Self::Forking(_) => true,
-            Self::Pooling(pooling) => pooling.is_ready(cx),
+        match &self.kind {
+            Kind::Pooling(pooling) => pooling.is_ready(cx),
+            Kind::Forking(_) | Kind::Gone { .. } => true,
         }
+    }
+
+    /// Whether clients wait for one of its children to end.
+    pub(super) fn is_full(&self, cx: &Context) -> bool {
+        matches!(&self.kind, Kind::Forking(forking) if !forking.has_room(cx))
+    }
+
+    /// From here on it serves clients.
+    pub(super) fn go_live(&mut self, cx: &Context) {
+        self.life = Life::Live;
+        match &mut self.kind {
+            Kind::Forking(forking) => forking.go_live(cx),
+            Kind::Pooling(pooling) => pooling.go_live(cx),
+            Kind::Gone { .. } => {}
+        }
+    }
+
+    /// Leaves its listener to a successor.
+    pub(super) fn hand_over(&mut self, cx: &Context) {
+        self.life = Life::Leaving;
+        match &mut self.kind {
+            Kind::Forking(forking) => forking.hand_over(),
+            Kind::Pooling(pooling) => pooling.hand_over(cx),
+            Kind::Gone { .. } => {}
+        }
+    }
+
+    /// Serves those that are queued, and nobody else.
+    pub(super) fn drain(&mut self, cx: &Context) {
+        self.life = Life::Leaving;
+        if let Some(listener) = self.listener() {
+            // before the workers are told: they look at it when they leave
+            cx.board.totals(self.number()).drain(queue_length(listener));
+        }
+        match &mut self.kind {
+            Kind::Forking(forking) => forking.drain(),
+            Kind::Pooling(pooling) => pooling.drain(cx),
+            Kind::Gone { .. } => {}
+        }
+    }
+
+    /// Takes no more clients, queued or not.
+    pub(super) fn close(&mut self, cx: &mut Context) {
+        self.life = Life::Leaving;
+        if let Kind::Forking(forking) = &mut self.kind {
+            forking.close(cx);
+        }
+    }
+
+    /// Closes its socket, unless another station has it, and remembers its name.
+    pub(super) fn become_gone(&mut self) {
+        self.kind = Kind::Gone { number: self.number(), endpoint: self.endpoint().clone() };
     }
 
     /// Whether no more clients will come from it.
     pub(super) fn is_closed(&self) -> bool {
-        match self {
-            Self::Forking(forking) => forking.is_closed(),
-            Self::Pooling(pooling) => pooling.is_closed(),
+        match &self.kind {
+            Kind::Forking(forking) => forking.is_closed(),
+            Kind::Pooling(pooling) => pooling.is_closed(),
+            Kind::Gone { .. } => true,
         }
     }
+}
+
+/// The model that a child follows; that of its station may have changed since.
+pub(super) fn model_of(slot: &Slot) -> Model {
+    if slot.is_watched() { Model::Prefork } else { Model::Fork }
+}
+
+/// One station for each socket: that which serves it, if there is one.
+pub(super) fn faces(stations: &[Station]) -> impl Iterator<Item = &Station> {
+    let rank = |station: &Station, at: usize| (station.life != Life::Live, at);
+    stations.iter().enumerate().filter_map(move |(at, station)| {
+        let same = stations.iter().enumerate().filter(|(_, other)| other.number() == station.number());
+        let best = same.map(|(i, other)| rank(other, i)).min();
+        (best == Some(rank(station, at))).then_some(station)
+    })
 }

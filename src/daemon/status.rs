@@ -76,12 +76,14 @@ pub struct ChildStatus {
 
 impl Status {
     /// Reads the scoreboard.
-    pub(super) fn of(cx: &Context, stations: &[Station]) -> Self {
-        let mut listeners: Vec<ListenerStatus> =
-            stations.iter().map(|station| ListenerStatus::of(cx, station)).collect();
+    pub(super) fn of<'a>(cx: &Context, stations: impl Iterator<Item = &'a Station>) -> Self {
+        let (numbers, mut listeners): (Vec<usize>, Vec<ListenerStatus>) =
+            stations.map(|station| (station.number(), ListenerStatus::of(cx, station))).unzip();
         let mut children = Vec::new();
         for (index, slot) in cx.board.taken() {
-            let listener = &mut listeners[cx.board.listener_of(index)];
+            let number = cx.board.listener_of(index);
+            let Some(at) = numbers.iter().position(|&other| other == number) else { continue };
+            let listener = &mut listeners[at];
             let child = ChildStatus::of(cx, index, slot, &listener.endpoint);
             // a child that went wild may have written anything
             listener.connections = listener.connections.wrapping_add(child.connections);
@@ -98,7 +100,7 @@ impl ListenerStatus {
     fn of(cx: &Context, station: &Station) -> Self {
         let totals = cx.board.totals(station.number());
         Self {
-            endpoint: station.listener().endpoint().to_string(),
+            endpoint: station.endpoint().to_string(),
             service: cx.service.name().to_owned(),
             model: station.model().to_string(),
             alive: totals.alive.load(Ordering::Relaxed),

@@ -5,12 +5,11 @@ use nix::sys::signal::Signal;
 use super::master::Master;
 use super::phase::{Phase, Step};
 use super::signals::Order;
-use super::station::Station;
+use super::station::{Kind, Life, faces, model_of};
 use super::status::Status;
 use crate::events;
 use crate::model::{Model, pool};
 use crate::scoreboard::State;
-use crate::sys::fd::queue_length;
 use crate::sys::pidfd::signal_child;
 
 impl Master {
@@ -31,9 +30,9 @@ impl Master {
                 let step = self.phase.stop_now(now);
                 self.take_step(step);
             }
-            Order::Reload => events::unsupported("SIGHUP", "reading the configuration again"),
+            Order::Reload => self.reload.wanted = true,
             Order::Upgrade => events::unsupported("SIGUSR2", "replacing the program"),
-            Order::Report => events::report(&Status::of(&self.cx, &self.stations)),
+            Order::Report => events::report(&Status::of(&self.cx, faces(&self.stations))),
             Order::Grow => self.resize(pool::Event::Grow),
             Order::Shrink => self.resize(pool::Event::Shrink),
         }
@@ -44,7 +43,7 @@ impl Master {
             return;
         }
         for station in &mut self.stations {
-            if let Station::Pooling(pooling) = station {
+            if let (Kind::Pooling(pooling), Life::Live) = (&mut station.kind, station.life) {
                 pooling.resize(event, &self.cx);
             }
         }
@@ -65,38 +64,25 @@ impl Master {
     }
 
     fn drain(&mut self) {
-        self.cx.draining = true;
-        // Before the workers are told: they look at it when they leave.
-        for station in &self.stations {
-            let queued = queue_length(station.listener());
-            self.cx.board.totals(station.number()).drain(queued);
-        }
-        for station in &mut self.stations {
-            if let Station::Pooling(pooling) = station {
-                pooling.drain(&self.cx);
-            }
-        }
+        self.cx.stopping = true;
+        self.stations.iter_mut().for_each(|station| station.drain(&self.cx));
     }
 
     /// Takes no more clients.
     fn close(&mut self) {
-        self.cx.draining = true;
-        for station in &mut self.stations {
-            if let Station::Forking(forking) = station {
-                forking.close(&mut self.cx);
-            }
-        }
+        self.cx.stopping = true;
+        self.stations.iter_mut().for_each(|station| station.close(&mut self.cx));
     }
 
     pub(super) fn children(&self) -> u32 {
-        self.stations.iter().map(|station| station.alive(&self.cx)).sum()
+        faces(&self.stations).map(|station| station.alive(&self.cx)).sum()
     }
 
     /// Sends each child the signal that its model calls for; returns how many were serving somebody.
     fn signal_children(&self, signal: impl Fn(Model) -> Signal) -> u32 {
         let mut count = 0;
-        for (index, slot) in self.cx.board.taken() {
-            let signal = signal(self.stations[self.cx.board.listener_of(index)].model());
+        for (_, slot) in self.cx.board.taken() {
+            let signal = signal(model_of(slot));
             let serves = slot.state() == State::Serving;
             if !slot.is_superseded() && signal_child(slot.pid(), signal) && serves {
                 count += 1;

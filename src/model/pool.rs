@@ -101,7 +101,7 @@ impl Pool {
         self.size
     }
 
-    fn is_elastic(&self) -> bool {
+    pub(crate) fn is_elastic(&self) -> bool {
         self.size.min < self.size.max
     }
 

@@ -26,20 +26,22 @@ const REST: Duration = Duration::from_millis(100);
 const BATCH: usize = 8;
 
 /// Serves until told to leave, or until `limit` connections are done (0: no limit).
-pub(crate) fn run(work: &Work<'_>, gate: &Gate, limit: u64) -> Cause {
+///
+/// A worker of an `elastic` pool counts itself while it is idle.
+pub(crate) fn run(work: &Work<'_>, gate: &Gate, limit: u64, elastic: bool) -> Cause {
     let mut worker = Worker {
         work,
         gate,
         limit,
         served: 0,
-        elastic: work.board.totals(work.number).is_elastic(),
+        elastic,
         starved: Spell::default(),
         failures: RateLimit::default(),
     };
     // the master waits for the first workers to be up
     work.slot.set_state(State::Idle);
     work.board.wake().notify();
-    match work.listener.kind() {
+    match work.listener().kind() {
         Kind::Stream => worker.connections(),
         Kind::Datagram => worker.datagrams(),
     }
@@ -68,11 +70,11 @@ impl Worker<'_> {
     fn connections(&mut self) -> Cause {
         self.rest();
         loop {
-            match self.work.listener.accept(self.gate) {
+            match self.work.listener().accept(self.gate) {
                 Ok((socket, peer)) => {
                     self.begin();
                     self.serve(socket, peer);
-                    if self.is_spent(1) && !self.work.board.totals(self.work.number).is_draining() {
+                    if self.is_spent(1) && !self.work.totals().is_draining() {
                         return Cause::Recycled;
                     }
                     self.rest();
@@ -83,7 +85,7 @@ impl Worker<'_> {
                 },
             }
         }
-        if self.work.board.totals(self.work.number).is_draining() {
+        if self.work.totals().is_draining() {
             self.drain();
         }
         Cause::Retired
@@ -97,8 +99,8 @@ impl Worker<'_> {
     /// Serves what is queued: the listener does not block any more.
     fn drain(&self) {
         // who comes after the stop has begun is not among them, or a busy service would never stop
-        while self.work.board.totals(self.work.number).take_queued() {
-            match self.work.listener.accept(self.work.listener) {
+        while self.work.totals().take_queued() {
+            match self.work.listener().accept(self.work.listener()) {
                 Ok((socket, peer)) => {
                     self.work.slot.set_state(State::Serving);
                     self.serve(socket, peer);
@@ -114,7 +116,7 @@ impl Worker<'_> {
     fn datagrams(&mut self) -> Cause {
         let echoes = self.work.service.echoes();
         // One at a time for a handler: it may be slow while others are idle, or die of one of them.
-        let mut batch = batch_for(self.work.listener, if echoes { BATCH } else { 1 });
+        let mut batch = batch_for(self.work.listener(), if echoes { BATCH } else { 1 });
         let mut turn = 0_u32;
         let mut deep = false;
         self.rest();
@@ -130,8 +132,7 @@ impl Worker<'_> {
                     deep = count > 1;
                     self.begin();
                     self.work.datagrams(&mut batch, count, echoes);
-                    if self.is_spent(count as u64) && !self.work.board.totals(self.work.number).is_draining()
-                    {
+                    if self.is_spent(count as u64) && !self.work.totals().is_draining() {
                         return Cause::Recycled;
                     }
                     self.rest();
@@ -145,8 +146,8 @@ impl Worker<'_> {
                 }
             }
         }
-        if self.work.board.totals(self.work.number).is_draining() {
-            while let Ok(count) = batch.receive(self.work.listener, Patience::DontWait) {
+        if self.work.totals().is_draining() {
+            while let Ok(count) = batch.receive(self.work.listener(), Patience::DontWait) {
                 self.work.datagrams(&mut batch, count, echoes);
             }
         }
@@ -156,7 +157,7 @@ impl Worker<'_> {
     /// Waits for the next one, as far as the scoreboard is concerned.
     fn rest(&self) {
         if self.elastic {
-            self.work.board.totals(self.work.number).one_more_idle();
+            self.work.totals().one_more_idle();
         }
         self.work.slot.set_state(State::Idle);
     }
@@ -164,9 +165,9 @@ impl Worker<'_> {
     fn begin(&mut self) {
         self.work.slot.set_state(State::Serving);
         if self.starved.end() {
-            events::descriptors_back(self.work.listener.endpoint());
+            events::descriptors_back(self.work.listener().endpoint());
         }
-        if self.elastic && self.work.board.totals(self.work.number).one_fewer_idle() {
+        if self.elastic && self.work.totals().one_fewer_idle() {
             self.work.board.wake().notify();
         }
     }
@@ -177,12 +178,12 @@ impl Worker<'_> {
     }
 
     fn nothing(&mut self, error: Errno) -> Nothing {
-        let endpoint = self.work.listener.endpoint();
+        let endpoint = self.work.listener().endpoint();
         match error {
             // a gate that is shut is no socket
             Errno::NOTSOCK => return Nothing::More,
             // the daemon has begun to stop, and its signal is on the way
-            Errno::AGAIN => wait_readable(self.work.listener, REST),
+            Errno::AGAIN => wait_readable(self.work.listener(), REST),
             Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM => {
                 if self.starved.begin(Instant::now()) {
                     events::descriptors_exhausted(endpoint, &error);

@@ -2,32 +2,49 @@
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
+use std::rc::Rc;
 use std::time::Duration;
 
-use crate::scoreboard::{Cause, Scoreboard, Slot};
+use crate::scoreboard::{Cause, Scoreboard, Slot, Totals};
 use crate::service::Service;
 use crate::sys::datagram::{Batch, Datagram, Patience, Source};
 use crate::transport::guard::Guard;
 use crate::transport::{Connection, Listener, Peer, Refusal, Traffic};
 
+/// A listening socket, with what its children must know of it.
+#[derive(Debug)]
+pub(crate) struct Post {
+    /// Shared by the stations before and after a reload.
+    pub(crate) listener: Rc<Listener>,
+    /// Its number on the scoreboard.
+    pub(crate) number: usize,
+    pub(crate) idle_timeout: Option<Duration>,
+}
+
 /// What a child needs for its work.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Work<'a> {
     pub(crate) service: &'a Service,
-    pub(crate) listener: &'a Listener,
-    /// The listener's number on the scoreboard.
-    pub(crate) number: usize,
-    pub(crate) idle_timeout: Option<Duration>,
+    pub(crate) post: &'a Post,
     pub(crate) guard: &'a Guard,
     pub(crate) board: &'static Scoreboard,
     pub(crate) slot: &'static Slot,
 }
 
 impl Work<'_> {
+    pub(crate) fn listener(&self) -> &Listener {
+        &self.post.listener
+    }
+
+    /// The listener's counters.
+    pub(crate) fn totals(&self) -> &'static Totals {
+        self.board.totals(self.post.number)
+    }
+
     /// Serves one connection until it ends; it is still to be closed.
     pub(crate) fn connection(&self, socket: OwnedFd, peer: Peer) -> (Cause, Connection<'_>) {
         let mut connection = Connection::stream(socket, peer, &self.slot.traffic);
-        let result = match self.idle_timeout {
+        let result = match self.post.idle_timeout {
             Some(limit) => {
                 connection.set_idle_timeout(limit).and_then(|()| self.service.serve(&mut connection))
             }
@@ -59,7 +76,7 @@ impl Work<'_> {
             let hops = match self.guard.admit(&datagram) {
                 Ok(hops) => hops,
                 Err(why) => {
-                    self.board.refuse(self.number, why);
+                    self.board.refuse(self.post.number, why);
                     continue;
                 }
             };
@@ -74,28 +91,28 @@ impl Work<'_> {
             }
         }
         if queued > 0 {
-            let (sent, bytes) = batch.send_back(self.listener, self.patience());
+            let (sent, bytes) = batch.send_back(self.listener(), self.patience());
             Traffic::add(&self.slot.traffic.bytes_out, bytes);
-            (sent..queued).for_each(|_| self.board.refuse(self.number, Refusal::Unsendable));
+            (sent..queued).for_each(|_| self.board.refuse(self.post.number, Refusal::Unsendable));
         }
     }
 
     fn answer(&self, batch: &Batch, i: usize, peer: Peer, hops: Option<u8>) {
         let traffic = &self.slot.traffic;
         let mut send = |payload: &[u8]| {
-            batch.answer(i, self.listener, payload, hops, self.patience())?;
+            batch.answer(i, self.listener(), payload, hops, self.patience())?;
             Traffic::add(&traffic.bytes_out, payload.len() as u64);
             Ok(())
         };
         if let Err(error) = self.service.answer(batch.datagram(i).payload, peer, traffic, &mut send) {
             log::debug!(peer:% = peer, error:% = error; "datagram not answered");
-            self.board.refuse(self.number, Refusal::Unsendable);
+            self.board.refuse(self.post.number, Refusal::Unsendable);
         }
     }
 
     /// A Unix peer that does not read would hold its server for as long as it likes.
     fn patience(&self) -> Patience {
-        if self.listener.is_unix() { Patience::DontWait } else { Patience::Wait }
+        if self.listener().is_unix() { Patience::DontWait } else { Patience::Wait }
     }
 }
 

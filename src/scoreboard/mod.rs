@@ -53,6 +53,8 @@ struct Stock {
     free: AtomicU32,
     /// Slots from here on have never been used.
     fresh: AtomicU32,
+    /// How many of those taken have no watch.
+    unwatched: AtomicU32,
 }
 
 sys::shared::plain!(Head, Stock, Totals, Slot);
@@ -64,7 +66,7 @@ pub(crate) struct Scoreboard {
     stock: &'static Stock,
     totals: &'static [Totals],
     slots: &'static [Slot],
-    /// The listener of each slot.
+    /// Of each slot: the listener, and whether the child has no watch (the lowest bit).
     owners: &'static [AtomicU32],
     /// Which slot last had a pid: an index plus one, at the pid's place modulo the length.
     by_pid: &'static [AtomicU32],
@@ -99,9 +101,17 @@ impl Scoreboard {
         })
     }
 
-    /// The first of these numbers of listeners that is free, or `None` if there are too many.
-    pub(crate) fn free_number(in_use: impl Fn(usize) -> bool) -> Option<usize> {
-        (0..LISTENERS).find(|&number| !in_use(number))
+    /// The first number of a listener that is not `in_use`, with all counters at 0; `None` if there are
+    /// too many.
+    pub(crate) fn open(&self, in_use: impl Fn(usize) -> bool) -> Option<usize> {
+        let number = (0..LISTENERS).find(|&number| !in_use(number))?;
+        self.totals[number].reset();
+        Some(number)
+    }
+
+    /// Whether there are children whose death no descriptor tells of.
+    pub(crate) fn has_unwatched(&self) -> bool {
+        self.stock.unwatched.load(Ordering::Relaxed) > 0
     }
 
     pub(crate) fn slot(&self, index: u32) -> &'static Slot {
@@ -111,7 +121,7 @@ impl Scoreboard {
     /// Which listening socket the child in a slot serves. It does not stand in the slot, so that a child
     /// that went wild there can't lead the master astray.
     pub(crate) fn listener_of(&self, index: u32) -> usize {
-        self.owners[index as usize].load(Ordering::Relaxed) as usize
+        (self.owners[index as usize].load(Ordering::Relaxed) / 2) as usize
     }
 
     pub(crate) fn totals(&self, listener: usize) -> &'static Totals {
@@ -159,7 +169,10 @@ impl Scoreboard {
             }
         };
         totals.taken.store(totals.taken.load(Ordering::Relaxed).wrapping_add(1), Ordering::Relaxed);
-        self.owners[index as usize].store(listener as u32, Ordering::Relaxed);
+        let unwatched = stock.unwatched.load(Ordering::Relaxed) + u32::from(!watched);
+        stock.unwatched.store(unwatched, Ordering::Relaxed);
+        let owner = listener as u32 * 2 + u32::from(!watched);
+        self.owners[index as usize].store(owner, Ordering::Relaxed);
         self.slot(index).begin(watched, self.millis(now));
         Some(index)
     }
@@ -192,6 +205,11 @@ impl Scoreboard {
         let (slot, free) = (self.slot(index), &self.stock.free);
         let taken = &self.totals[self.listener_of(index)].taken;
         taken.store(taken.load(Ordering::Relaxed).saturating_sub(1), Ordering::Relaxed);
+        let unwatched = &self.stock.unwatched;
+        let rest = unwatched
+            .load(Ordering::Relaxed)
+            .saturating_sub(self.owners[index as usize].load(Ordering::Relaxed) % 2);
+        unwatched.store(rest, Ordering::Relaxed);
         slot.set_state(State::Free);
         slot.next.store(free.load(Ordering::Relaxed), Ordering::Relaxed);
         free.store(index + 1, Ordering::Relaxed);

@@ -228,9 +228,7 @@ fn refusals_are_counted_by_cause_and_listener() {
 fn an_elastic_pool_s_worker_tells_when_too_few_are_idle() {
     let board = board(&[4]);
     let totals = board.totals(0);
-    assert!(!totals.is_elastic());
-    totals.wanted_idle.store(1, Ordering::Relaxed);
-    assert!(totals.is_elastic());
+    totals.set_wanted_idle(1);
     (0..3).for_each(|_| totals.one_more_idle());
     assert_eq!([(); 4].map(|()| totals.one_fewer_idle()), [false, false, true, true]);
     // a count that went wrong stays at none

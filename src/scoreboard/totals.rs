@@ -18,7 +18,7 @@ pub(crate) struct Totals {
     /// Workers that wait for a connection. Written by many; the master corrects it now and then.
     pub(crate) idle: AtomicU32,
     /// A worker that finds fewer idle than this wakes the master.
-    pub(crate) wanted_idle: AtomicU32,
+    wanted_idle: AtomicU32,
     /// How many more clients are served while it drains: those that were queued when that began.
     queued: AtomicU32,
     /// How many slots it may have at once, and how many it has.
@@ -49,6 +49,20 @@ impl Totals {
         self.queued.fetch_update(Ordering::SeqCst, Ordering::SeqCst, take).is_ok()
     }
 
+    /// Begins to count for another socket.
+    pub(super) fn reset(&self) {
+        let Self { alive, peak, forked, connections, bytes_in, bytes_out, .. } = self;
+        let Self { idle, wanted_idle, queued, limit, taken, draining, refused, deaths, .. } = self;
+        let small = [alive, peak, idle, wanted_idle, queued, limit, taken, draining];
+        small.iter().for_each(|counter| counter.store(0, Ordering::Relaxed));
+        let large = [forked, connections, bytes_in, bytes_out];
+        large
+            .into_iter()
+            .chain(refused)
+            .chain(deaths)
+            .for_each(|counter| counter.store(0, Ordering::Relaxed));
+    }
+
     pub(crate) fn set_limit(&self, limit: u32) {
         self.limit.store(limit, Ordering::Relaxed);
     }
@@ -58,9 +72,9 @@ impl Totals {
         self.taken.load(Ordering::Relaxed) < self.limit.load(Ordering::Relaxed)
     }
 
-    /// Whether workers should count themselves.
-    pub(crate) fn is_elastic(&self) -> bool {
-        self.wanted_idle.load(Ordering::Relaxed) > 0
+    /// A worker that finds fewer idle than this wakes the master.
+    pub(crate) fn set_wanted_idle(&self, count: u32) {
+        self.wanted_idle.store(count, Ordering::Relaxed);
     }
 
     pub(crate) fn one_more_idle(&self) {

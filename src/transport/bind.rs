@@ -4,7 +4,7 @@ use std::fs;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsRawFd, OwnedFd};
-use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::path::Path;
 
 use nix::sys::socket::{
@@ -18,7 +18,7 @@ use super::{Endpoint, Listener, resolve};
 use crate::{Error, Failure};
 
 /// How to bind.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct BindOptions {
     /// Connections that the kernel queues, at most `somaxconn`.
     pub(crate) backlog: u32,
@@ -26,6 +26,21 @@ pub(crate) struct BindOptions {
     pub(crate) v6only: bool,
     /// Permission bits of a socket file; `None` leaves it to the umask.
     pub(crate) socket_mode: Option<u32>,
+}
+
+/// Changes what can be changed of a socket that is bound: its queue, and the mode of its file.
+///
+/// # Errors
+///
+/// As listen(2) and chmod(2).
+pub(crate) fn adapt(listener: &Listener, options: BindOptions) -> io::Result<()> {
+    if listener.kind() == Kind::Stream {
+        start_listening(&listener.socket, options.backlog)?;
+    }
+    if let (Some(file), Some(mode)) = (&*listener.file.borrow(), options.socket_mode) {
+        fs::set_permissions(&file.path, fs::Permissions::from_mode(mode))?;
+    }
+    Ok(())
 }
 
 /// Binds every address that an endpoint stands for.
@@ -143,7 +158,7 @@ fn bind_ip(address: SocketAddr, kind: Kind, options: BindOptions) -> io::Result<
     let port = local.as_sockaddr_in().map(|a| a.port()).or(local.as_sockaddr_in6().map(|a| a.port()));
     let mut bound = address;
     bound.set_port(port.unwrap_or(address.port()));
-    Ok(Listener { socket, kind, endpoint: ip_endpoint(bound, kind), file: None })
+    Ok(Listener { socket, kind, endpoint: ip_endpoint(bound, kind), file: None.into() })
 }
 
 fn start_listening(socket: &OwnedFd, backlog: u32) -> io::Result<()> {
@@ -212,7 +227,7 @@ fn bind_unix(endpoint: &Endpoint, path: &Path, kind: Kind, options: BindOptions)
         inode: file.ino(),
         owner: std::process::id(),
     };
-    Ok(Listener { socket, kind, endpoint: endpoint.clone(), file: Some(file) })
+    Ok(Listener { socket, kind, endpoint: endpoint.clone(), file: Some(file).into() })
 }
 
 /// Removes a socket file that nobody listens behind.

@@ -3,6 +3,7 @@
 //! Invariant: a [`Listener`] is ready to be polled, accepted from or received from; `bind` has set
 //! all that its connections need (TCP_NODELAY, packet information), which they inherit.
 
+use std::cell::RefCell;
 use std::fs;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
@@ -26,7 +27,7 @@ pub(crate) struct Listener {
     pub(super) socket: OwnedFd,
     pub(super) kind: Kind,
     pub(super) endpoint: Endpoint,
-    pub(super) file: Option<SocketFile>,
+    pub(super) file: RefCell<Option<SocketFile>>,
 }
 
 /// What is removed at the end, by the process that made it, if it still is the same file.
@@ -81,18 +82,17 @@ impl Listener {
         Ok((connection, peer))
     }
 
-    /// Takes no more connections, in no process: who tries is refused at once.
+    /// Takes no more clients, in no process: who tries is refused at once.
     pub(crate) fn refuse(&self) {
         if self.kind == Kind::Stream {
             // it fails only where the socket listens no more
             let _ = rustix::net::shutdown(self, rustix::net::Shutdown::Both);
         }
+        self.remove_file();
     }
-}
 
-/// Removes the socket file, if it still is the one that was bound here.
-impl Drop for Listener {
-    fn drop(&mut self) {
+    /// Removes the socket file, if it still is the one that was bound here.
+    fn remove_file(&self) {
         let Some(file) = self.file.take() else { return };
         let still_ours = |there: fs::Metadata| (there.dev(), there.ino()) == (file.device, file.inode);
         if std::process::id() != file.owner || !fs::symlink_metadata(&file.path).is_ok_and(still_ours) {
@@ -102,6 +102,12 @@ impl Drop for Listener {
         if let Err(error) = fs::remove_file(&file.path) {
             log::debug!(path:% = file.path.display(), error:%; "cannot remove the socket file");
         }
+    }
+}
+
+impl Drop for Listener {
+    fn drop(&mut self) {
+        self.remove_file();
     }
 }
 

@@ -1,0 +1,28 @@
+//! `forkd reload`: has a running daemon read its configuration again, and waits until it is in force.
+
+use std::time::Duration;
+
+use super::args::ReloadArgs;
+use super::ask::Daemon;
+use crate::Error;
+use crate::daemon::reload::Answer;
+
+/// How long to wait: new workers are started meanwhile, and given up after several tries.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Asks for a reload and waits for its end.
+///
+/// # Errors
+///
+/// Why the daemon keeps its old configuration, with the exit code that a start would have ended with;
+/// [`Error::Unavailable`] if no daemon answers at the control socket.
+pub fn run(args: ReloadArgs) -> Result<(), Error> {
+    let daemon = Daemon::at(args.control)?;
+    let text = daemon.ask("reload", PATIENCE)?;
+    match serde_json::from_str(&text).map_err(|error| daemon.no_forkd(&error))? {
+        Answer::Reloaded => Ok(()),
+        Answer::Refused { exit_code, why } => {
+            Err(Error::Refused { exit_code, why: format!("the old configuration goes on: {why}") })
+        }
+    }
+}

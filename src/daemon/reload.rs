@@ -1,0 +1,240 @@
+//! A reload: the configuration is read again, and put in force as a whole or not at all.
+//!
+//! ```text
+//!                                          all first workers are up
+//! prepare ──▶ the new stations are Starting ──────────────────────▶ they are Live, the old ones Leave
+//!    │                         └── a pool gives up ──▶ they Leave, the old ones stay Live
+//!    └── a mistake, or a socket that can't be bound ──▶ nothing has changed
+//! ```
+//!
+//! A socket that both configurations name stays open, and both stations have it: nobody is refused.
+
+use std::fmt;
+use std::os::fd::AsRawFd;
+use std::sync::atomic::Ordering;
+
+use serde::{Deserialize, Serialize};
+
+use super::control::Control;
+use super::master::Master;
+use super::phase::Phase;
+use super::sockets::{Bound, bind};
+use super::station::{Life, Station};
+use crate::config::{Config, Daemon};
+use crate::sys::signal::prepare_orphan_deadline;
+use crate::transport::guard::Guard;
+use crate::{Error, events, log};
+
+/// Reads the configuration.
+pub(crate) type Source = Box<dyn Fn() -> Result<Config, Error>>;
+
+/// What the daemon answers to who asked for a reload.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Answer {
+    /// The new configuration is in force.
+    Reloaded,
+    /// The old one goes on.
+    Refused { exit_code: u8, why: String },
+}
+
+/// How far a reload has come.
+#[derive(Default)]
+pub(super) struct Reload {
+    pub(super) source: Option<Source>,
+    /// SIGHUP has come.
+    pub(super) wanted: bool,
+    /// What will be in force once its stations are ready.
+    next: Option<Config>,
+}
+
+impl Master {
+    /// Goes on with reloads as far as possible: one after the other, since who asks while one goes on may
+    /// have changed the file meanwhile.
+    pub(super) fn see_to_reload(&mut self) {
+        loop {
+            let next = match self.reload.next.take() {
+                Some(next) => next,
+                None if self.is_reload_wanted() => match self.prepare() {
+                    Ok(next) => next,
+                    Err(error) => {
+                        self.refuse_reload(&error);
+                        continue;
+                    }
+                },
+                None => return,
+            };
+            let mut starting = self.stations.iter().filter(|station| station.life == Life::Starting);
+            if !starting.all(|station| station.is_ready(&self.cx)) {
+                self.reload.next = Some(next);
+                return;
+            }
+            self.put_in_force(next.daemon);
+        }
+    }
+
+    fn is_reload_wanted(&mut self) -> bool {
+        let by_request = self.control.as_mut().is_some_and(Control::take_reload_requests);
+        std::mem::take(&mut self.reload.wanted) || by_request
+    }
+
+    /// Reads the configuration, binds what is new in it, and starts its stations.
+    fn prepare(&mut self) -> Result<Config, Error> {
+        let cannot = |why: &str| Err(Error::Config(format!("cannot reload: {why}")));
+        events::reloading();
+        if self.phase != Phase::Running || !self.is_ready {
+            return cannot("the daemon is about to start or to stop");
+        }
+        let Some(source) = &self.reload.source else {
+            return cannot("this program has no configuration that could be read again");
+        };
+        let next = source()?;
+        refuse_what_needs_a_restart(&self.daemon, &next.daemon)?;
+        let open: Vec<Bound> = self.stations.iter().filter_map(Station::bound).collect();
+        let bound = bind(&next, &open)?;
+        // what the new workers are born with
+        self.adopt(&next.daemon);
+        // workers of either configuration must know the sockets of both
+        self.cx.guard = guard(open.iter().chain(&bound));
+        for bound in bound {
+            if let Err(error) = self.add_station(bound) {
+                self.roll_back();
+                return Err(error);
+            }
+        }
+        Ok(next)
+    }
+
+    /// The new stations take over.
+    fn put_in_force(&mut self, daemon: Daemon) {
+        let starting = |station: &&Station| station.life == Life::Starting;
+        let new: Vec<Bound> = self.stations.iter().filter(starting).filter_map(Station::bound).collect();
+        self.cx.guard = guard(&new);
+        let is_kept = |new: &&Bound| {
+            self.stations.iter().any(|s| s.life == Life::Live && Some(s.number()) == new.number)
+        };
+        new.iter().filter(|new| !is_kept(new)).for_each(|new| new.announce(&self.cx.service));
+        for station in self.stations.iter_mut().filter(|station| station.life == Life::Live) {
+            let successor = new.iter().find(|new| new.number == Some(station.number()));
+            match (successor, station.listener()) {
+                (Some(successor), Some(listener)) => {
+                    Bound::adapt(listener, &station.listen, successor.listen());
+                    station.hand_over(&self.cx);
+                }
+                _ => {
+                    events::no_longer_listening(station.endpoint());
+                    station.drain(&self.cx);
+                }
+            }
+        }
+        for station in self.stations.iter_mut().filter(|station| station.life == Life::Starting) {
+            station.go_live(&self.cx);
+        }
+        self.daemon = daemon;
+        events::reloaded();
+        self.answer_reload(&Answer::Reloaded);
+    }
+
+    /// Goes by what can change of these.
+    fn adopt(&mut self, daemon: &Daemon) {
+        self.cx.grace = daemon.grace;
+        // it could be installed at the start
+        let _ = prepare_orphan_deadline(daemon.grace);
+        log::set_level(daemon.log_level);
+    }
+
+    /// The old configuration goes on.
+    pub(super) fn refuse_reload(&mut self, error: &Error) {
+        self.roll_back();
+        let why = error.sentence();
+        events::reload_refused(&why);
+        self.answer_reload(&Answer::Refused { exit_code: error.exit_code(), why });
+    }
+
+    /// Ends what a reload has begun.
+    fn roll_back(&mut self) {
+        self.reload.next = None;
+        self.adopt(&self.daemon.clone());
+        let live: Vec<usize> =
+            self.stations.iter().filter(|s| s.life == Life::Live).map(Station::number).collect();
+        for station in &mut self.stations {
+            match station.life {
+                Life::Starting if live.contains(&station.number()) => station.hand_over(&self.cx),
+                Life::Starting => station.drain(&self.cx),
+                Life::Live | Life::Leaving => {}
+            }
+        }
+        for station in self.stations.iter_mut().filter(|station| station.life == Life::Live) {
+            station.go_live(&self.cx);
+        }
+    }
+
+    fn answer_reload(&mut self, answer: &Answer) {
+        if let Some(control) = &mut self.control {
+            control.reload_ended(&serde_json::to_string(answer).unwrap_or_default(), self.cx.now);
+        }
+    }
+
+    /// Lets go of stations that are no more needed: their successors are at work, or their last child
+    /// has gone.
+    pub(super) fn dismiss_stations(&mut self) {
+        let mut at = 0;
+        while at < self.stations.len() {
+            let station = &self.stations[at];
+            if station.life != Life::Leaving || !station.is_closed() {
+                at += 1;
+                continue;
+            }
+            let number = station.number();
+            let is_shared = self.stations.iter().filter(|other| other.number() == number).count() > 1;
+            if !is_shared && let Some(post) = station.post() {
+                self.cx.descriptors.remove(post.listener.as_raw_fd());
+            }
+            if is_shared {
+                self.stations.remove(at);
+            } else if station.alive(&self.cx) == 0 {
+                self.past_connections += self.cx.board.totals(number).connections.load(Ordering::Relaxed);
+                self.stations.remove(at);
+            } else {
+                self.stations[at].become_gone();
+                at += 1;
+            }
+        }
+    }
+}
+
+/// The guard of these sockets.
+pub(super) fn guard<'a>(bound: impl IntoIterator<Item = &'a Bound>) -> Guard {
+    Guard::new(bound.into_iter().filter_map(|bound| bound.listener().udp_port()))
+}
+
+/// What is done once, before the daemon is ready, can't be done again.
+fn refuse_what_needs_a_restart(now: &Daemon, next: &Daemon) -> Result<(), Error> {
+    let changed = [
+        ("log", now.log != next.log),
+        ("log-format", now.log_format != next.log_format),
+        ("daemon", now.background != next.background),
+        ("pidfile", now.pidfile != next.pidfile),
+        ("user", now.user != next.user),
+        ("group", now.group != next.group),
+        ("chroot", now.chroot != next.chroot),
+        ("umask", now.umask != next.umask),
+        ("control", now.control != next.control),
+    ];
+    match changed.into_iter().find(|&(_, changed)| changed) {
+        None => Ok(()),
+        Some((key, _)) => Err(Error::Config(format!(
+            "{key} is another one in the new configuration, which needs a restart; a reload can change \
+             grace, log-level and what is in [[listen]]"
+        ))),
+    }
+}
+
+impl fmt::Debug for Reload {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Reload")
+            .field("wanted", &self.wanted)
+            .field("next", &self.next)
+            .finish_non_exhaustive()
+    }
+}

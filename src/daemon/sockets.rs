@@ -1,0 +1,96 @@
+//! The sockets that a configuration names: bound anew, or kept from the one before.
+
+use std::rc::Rc;
+
+use crate::config::{Config, Listen};
+use crate::model::Model;
+use crate::service::Service;
+use crate::transport::bind::{BindOptions, adapt, bind_all, kernel_backlog_limit};
+use crate::transport::{Endpoint, Listener};
+use crate::{Error, events};
+
+/// A bound socket and what its group of the configuration says.
+#[derive(Debug, Clone)]
+pub(crate) struct Bound {
+    /// The endpoint as the configuration has it.
+    pub(super) asked: Endpoint,
+    pub(super) listen: Listen,
+    pub(super) listener: Rc<Listener>,
+    /// Its number on the scoreboard, if it has served before.
+    pub(super) number: Option<usize>,
+}
+
+impl Bound {
+    pub(crate) fn new(asked: Endpoint, listen: Listen, listener: Listener) -> Self {
+        Self { asked, listen, listener: Rc::new(listener), number: None }
+    }
+
+    pub(crate) fn listener(&self) -> &Listener {
+        &self.listener
+    }
+
+    /// Says in the log what is served here.
+    pub(crate) fn announce(&self, service: &Service) {
+        let Listen { model, workers, .. } = &self.listen;
+        let workers = (*model == Model::Prefork).then_some(workers as &dyn std::fmt::Display);
+        events::listening(self.listener.endpoint(), service.name(), *model, workers);
+    }
+
+    pub(super) fn listen(&self) -> &Listen {
+        &self.listen
+    }
+
+    /// Whether it will do for this endpoint of a new configuration.
+    fn serves(&self, asked: &Endpoint, listen: &Listen) -> bool {
+        self.asked == *asked && self.listen.v6only == listen.v6only
+    }
+
+    /// The same socket under a new configuration.
+    fn kept(&self, listen: &Listen) -> Self {
+        Self { listen: listen.clone(), ..self.clone() }
+    }
+
+    /// What can be changed while the socket is open.
+    pub(super) fn adapt(listener: &Listener, before: &Listen, now: &Listen) {
+        if bind_options(before) != bind_options(now)
+            && let Err(error) = adapt(listener, bind_options(now))
+        {
+            events::not_adapted(listener.endpoint(), &error);
+        }
+    }
+}
+
+/// What a group of the configuration says about binding.
+pub(crate) fn bind_options(listen: &Listen) -> BindOptions {
+    BindOptions { backlog: listen.backlog, v6only: listen.v6only, socket_mode: listen.socket_mode }
+}
+
+/// Binds all that the configuration names and that is not `open` already, and says once if the kernel
+/// shortens a queue.
+pub(crate) fn bind(config: &Config, open: &[Bound]) -> Result<Vec<Bound>, Error> {
+    let mut bound: Vec<Bound> = Vec::new();
+    for listen in &config.listen {
+        for asked in &listen.endpoints {
+            let kept: Vec<Bound> =
+                open.iter().filter(|old| old.serves(asked, listen)).map(|old| old.kept(listen)).collect();
+            if !kept.is_empty() {
+                bound.extend(kept);
+                continue;
+            }
+            let earlier: Vec<&Endpoint> =
+                open.iter().chain(&bound).map(|bound| bound.listener.endpoint()).collect();
+            let listeners = bind_all(asked, bind_options(listen), &earlier)?;
+            bound.extend(
+                listeners.into_iter().map(|listener| Bound::new(asked.clone(), listen.clone(), listener)),
+            );
+        }
+    }
+    let asked = |listen: &Listen| listen.endpoints.iter().any(|e| !e.is_datagram()).then_some(listen.backlog);
+    let longest = config.listen.iter().filter_map(asked).max();
+    if let (Some(asked), Some(cap)) = (longest, kernel_backlog_limit())
+        && asked > cap
+    {
+        events::backlog_capped(asked, cap);
+    }
+    Ok(bound)
+}

@@ -1,0 +1,258 @@
+//! A reload: what stays, what changes, and what is refused.
+#![allow(missing_docs, clippy::unwrap_used, clippy::expect_used)]
+
+mod common;
+
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use common::*;
+use nix::sys::signal::Signal;
+
+const FORK: &str = "model = 'fork'";
+const POOL: &str = "model = 'prefork'\nworkers = 3";
+
+/// A daemon with a configuration file that can be written anew.
+struct Reloadable {
+    daemon: Daemon,
+}
+
+impl Reloadable {
+    fn start(way: Way, toml: &str) -> Self {
+        Self::launch(Forkd::new("--config {dir}/forkd.toml").way(way), toml)
+    }
+
+    fn launch(forkd: Forkd, toml: &str) -> Self {
+        write(forkd.dir.path(), toml);
+        Self { daemon: forkd.start() }
+    }
+
+    fn reload(&self) -> Ended {
+        forkd(forkd_command().arg("reload").arg("--control").arg(self.daemon.control()))
+    }
+
+    /// Puts a configuration in force.
+    #[track_caller]
+    fn becomes(&self, toml: &str) {
+        write(&self.daemon.path(""), toml);
+        let ended = self.reload();
+        assert_eq!((ended.code, ended.stderr.as_str()), (Some(0), ""), "{:?}", self.daemon.log());
+    }
+
+    /// Tries to, in vain; returns why.
+    #[track_caller]
+    fn refuses(&self, toml: &str, code: i32) -> String {
+        write(&self.daemon.path(""), toml);
+        let ended = self.reload();
+        assert_eq!(ended.code, Some(code), "{}", ended.stderr);
+        assert!(
+            ended.stderr.starts_with("forkd: error: the old configuration goes on: "),
+            "{}",
+            ended.stderr
+        );
+        self.daemon.wait_for_line("the old configuration goes on: ");
+        ended.stderr
+    }
+
+    /// The socket that it listens on: its inode.
+    fn socket(&self) -> String {
+        let port = self.daemon.addr().port();
+        let table = std::fs::read_to_string("/proc/net/tcp").unwrap();
+        let listens = |line: &&str| line.contains(&format!(":{port:04X} 00000000:0000 0A"));
+        table.lines().find(listens).unwrap().split_whitespace().nth(9).unwrap().to_owned()
+    }
+}
+
+fn write(dir: &Path, toml: &str) {
+    std::fs::write(dir.join("forkd.toml"), toml).unwrap();
+}
+
+/// One group on a port that the kernel chooses.
+fn tcp(options: &str) -> String {
+    format!("[[listen]]\nendpoints = ['tcp://127.0.0.1:0']\n{options}\n")
+}
+
+both_ways! {
+    fn the_socket_and_its_connections_stay_and_workers_are_renewed(way: Way) {
+        for options in [FORK, POOL] {
+            let forkd = Reloadable::start(way, &tcp(options));
+            let mut client = forkd.daemon.served();
+            let (socket, before) = (forkd.socket(), forkd.daemon.children());
+            forkd.becomes(&tcp(options));
+            assert_eq!(forkd.socket(), socket);
+            echoes(&mut client, b"still here");
+            let server = forkd.daemon.server_of(&client);
+            assert!(before.contains(&server));
+            short_connection(forkd.daemon.addr(), b"x").unwrap();
+            let expected = if options == FORK { 1 } else { 1 + 3 };
+            forkd.daemon.settles_at(expected);
+            drop(client);
+            forkd.daemon.settles_at(expected - 1);
+            assert!(forkd.daemon.children().iter().all(|child| !before.contains(child)));
+            let l = forkd.daemon.listener(0);
+            assert_eq!((&l["alive"], &l["connections"]), (&(expected - 1).into(), &2.into()), "{l}");
+        }
+    }
+
+    fn the_new_limits_are_in_force_when_it_returns(way: Way) {
+        let forkd = Reloadable::start(way, &tcp("max-children = 1"));
+        let mut first = forkd.daemon.served();
+        let mut second = forkd.daemon.connect();
+        echoes(&mut first, b"x");
+        assert!(is_silent(&second, std::time::Duration::from_millis(200)));
+        forkd.becomes(&tcp("max-children = 2"));
+        echoes(&mut second, b"y");
+        // and less again: nobody is sent away for it
+        forkd.becomes(&tcp("max-children = 1\noverflow = 'reject'"));
+        echoes(&mut first, b"x");
+        echoes(&mut second, b"y");
+        assert!(short_connection(forkd.daemon.addr(), b"z").is_err());
+    }
+
+    fn a_pool_takes_its_new_size(way: Way) {
+        let forkd = Reloadable::start(way, &tcp(POOL));
+        for workers in [5, 2] {
+            forkd.becomes(&tcp(&format!("model = 'prefork'\nworkers = {workers}")));
+            forkd.daemon.settles_at(workers);
+            short_connection(forkd.daemon.addr(), b"x").unwrap();
+        }
+        forkd.becomes(&tcp("model = 'prefork'\nworkers = '1..8'\nmin-spare = 2"));
+        let mut held: Vec<Client> = (0..5).map(|_| forkd.daemon.connect()).collect();
+        held.iter_mut().for_each(|client| echoes(client, b"x"));
+        eventually("the pool has grown", || forkd.daemon.children().len() >= 7);
+    }
+
+    fn the_model_changes_under_the_same_socket(way: Way) {
+        let forkd = Reloadable::start(way, &tcp(FORK));
+        let mut held = Vec::new();
+        for (options, model) in [(POOL, "prefork"), (FORK, "fork"), (POOL, "prefork")] {
+            held.push(forkd.daemon.served());
+            forkd.becomes(&tcp(options));
+            assert_eq!(forkd.daemon.listener(0)["model"], model);
+            held.iter_mut().for_each(|client| echoes(client, b"x"));
+            short_connection(forkd.daemon.addr(), b"y").unwrap();
+        }
+        drop(held);
+        forkd.daemon.settles_at(3);
+        // the last of the fork model's children have been noticed too
+        eventually("all are buried", || forkd.daemon.listener(0)["alive"] == 3);
+    }
+
+    fn endpoints_come_and_go(way: Way) {
+        for options in [FORK, POOL] {
+            let dir = tempfile::tempdir().unwrap();
+            let unix = |name: &str| dir.path().join(name);
+            let group = |name: &str| {
+                format!("[[listen]]\nendpoints = ['unix://{}']\n{options}\n", unix(name).display())
+            };
+            let forkd = Reloadable::start(way, &(tcp(options) + &group("a")));
+            let mut held = UnixStream::connect(unix("a")).unwrap();
+            echoes(&mut held, b"x");
+            forkd.becomes(&(tcp(options) + &group("b")));
+            echoes(&mut UnixStream::connect(unix("b")).unwrap(), b"y");
+            eventually("the old socket is gone", || !unix("a").exists());
+            // the counters of a child that is left have their place still
+            echoes(&mut held, b"x");
+            let endpoints = |forkd: &Reloadable| forkd.daemon.status()["listeners"].as_array().unwrap().len();
+            assert_eq!(endpoints(&forkd), 3);
+            drop(held);
+            eventually("it is forgotten", || endpoints(&forkd) == 2);
+            // and may come again
+            forkd.becomes(&(tcp(options) + &group("a")));
+            echoes(&mut UnixStream::connect(unix("a")).unwrap(), b"z");
+            forkd.becomes(&tcp(options));
+            short_connection(forkd.daemon.addr(), b"x").unwrap();
+        }
+    }
+
+    fn what_is_wrong_changes_nothing(way: Way) {
+        for options in [FORK, POOL] {
+            let forkd = Reloadable::start(way, &tcp(options));
+            let mut client = forkd.daemon.served();
+            let before = forkd.daemon.children();
+            let why = forkd.refuses("[[listen]]\nmodel = 'green'\n", 78);
+            assert!(why.contains("forkd.toml:2:9: unknown variant `green`"), "{why}");
+            let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+            let endpoint = format!("tcp://{}", taken.local_addr().unwrap());
+            let why = forkd.refuses(&format!("{}[[listen]]\nendpoints = ['{endpoint}']\n", tcp(options)), 69);
+            assert!(why.contains(&format!("cannot bind {endpoint}")), "{why}");
+            let why = forkd.refuses(&format!("[daemon]\nuser = 'nobody'\n{}", tcp(options)), 78);
+            assert!(why.contains("user is another one") && why.contains("needs a restart"), "{why}");
+            std::fs::remove_file(forkd.daemon.path("forkd.toml")).unwrap();
+            assert!(forkd.reload().stderr.contains("No such file"));
+            assert_eq!(forkd.daemon.children(), before);
+            echoes(&mut client, b"all well");
+            short_connection(forkd.daemon.addr(), b"x").unwrap();
+            forkd.becomes(&tcp(options));
+        }
+    }
+
+    fn sighup_asks_for_it_too(way: Way) {
+        let forkd = Reloadable::start(way, &tcp(POOL));
+        let mut client = forkd.daemon.served();
+        write(&forkd.daemon.path(""), &format!("[daemon]\nlog-level = 'debug'\n{}", tcp("model = 'prefork'\nworkers = 1")));
+        forkd.daemon.signal(Signal::SIGHUP);
+        forkd.daemon.wait_for_line("the new configuration is in force");
+        echoes(&mut client, b"x");
+        drop(client);
+        forkd.daemon.settles_at(1);
+        // the level of the log is a new one, too
+        short_connection(forkd.daemon.addr(), b"x").unwrap();
+        forkd.daemon.wait_for_line("connection closed");
+    }
+
+    fn not_one_connection_is_lost_in_fifty_reloads(way: Way) {
+        for models in [[FORK, FORK], [POOL, POOL], [FORK, POOL]] {
+            let forkd = Reloadable::start(way, &tcp(models[0]));
+            let (address, over, served) = (forkd.daemon.addr(), AtomicBool::new(false), AtomicU64::new(0));
+            std::thread::scope(|scope| {
+                for _ in 0..4 {
+                    scope.spawn(|| {
+                        while !over.load(Ordering::Relaxed) {
+                            short_connection(address, b"hello").expect("a connection in the middle of a reload");
+                            served.fetch_add(1, Ordering::Relaxed);
+                        }
+                    });
+                }
+                for turn in 0..50 {
+                    let before = served.load(Ordering::Relaxed);
+                    forkd.becomes(&tcp(models[turn % 2]));
+                    eventually("somebody is served", || served.load(Ordering::Relaxed) > before);
+                }
+                over.store(true, Ordering::Relaxed);
+            });
+            eventually("all is counted", || {
+                forkd.daemon.listener(0)["connections"] == served.load(Ordering::Relaxed)
+            });
+            assert_eq!(forkd.daemon.count_lines("the new configuration is in force"), 50);
+        }
+    }
+
+    fn a_stop_in_the_middle_of_reloads_is_a_stop(way: Way) {
+        let forkd = Reloadable::start(way, &tcp(POOL));
+        let _held = forkd.daemon.served();
+        for _ in 0..5 {
+            forkd.daemon.signal(Signal::SIGHUP);
+        }
+        forkd.daemon.signal(Signal::SIGQUIT);
+        assert!(forkd.daemon.wait().success());
+        assert!(forkd.daemon.is_gone());
+    }
+
+    fn workers_that_can_t_be_started_leave_the_old_ones_at_work(way: Way) {
+        if !need_root() {
+            return;
+        }
+        let toml = |workers| tcp(&format!("model = 'prefork'\nworkers = {workers}"));
+        // nobody else has this user, whose processes are counted
+        let uid = 0x6000_0000 + std::process::id() * 2 + u32::from(way == Way::Portable);
+        let base = Forkd::new("--config {dir}/forkd.toml").way(way).uid(uid);
+        let forkd = Reloadable::launch(base, &toml(2));
+        forkd.daemon.set_limit(libc::RLIMIT_NPROC, 3);
+        let why = forkd.refuses(&toml(4), 71);
+        assert!(why.contains("cannot fork the workers"), "{why}");
+        short_connection(forkd.daemon.addr(), b"x").unwrap();
+        forkd.daemon.settles_at(2);
+    }
+}
