@@ -4,7 +4,8 @@
 mod common;
 
 use std::io::{Read, Write};
-use std::net::Shutdown;
+use std::net::{Shutdown, UdpSocket};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use common::*;
@@ -52,6 +53,31 @@ both_ways! {
             echoes(&mut second, b"and on");
             assert!(daemon.ended().is_none());
             drop(second);
+            ends_well(&daemon, SOON);
+            assert!(daemon.wait_for_line("stopped").contains(" cut=0"));
+        }
+    }
+
+    fn a_flood_of_datagrams_does_not_hold_up_a_stop(way: Way) {
+        for args in MODELS {
+            let daemon = Forkd::new(&format!("{args} udp://127.0.0.1:0")).way(way).start();
+            let (address, over) = (daemon.address("udp"), AtomicBool::new(false));
+            std::thread::scope(|scope| {
+                for _ in 0..3 {
+                    scope.spawn(|| {
+                        let flood = UdpSocket::bind("127.0.0.1:0").unwrap();
+                        let since = Instant::now();
+                        while !over.load(Ordering::Relaxed) && since.elapsed() < LIMIT {
+                            let _ = flood.send_to(b"x", address);
+                        }
+                    });
+                }
+                eventually("it is flooded", || daemon.listener(0)["connections"].as_u64() > Some(1000));
+                daemon.signal(Signal::SIGTERM);
+                let ended = becomes_true(SOON, || daemon.ended().is_some());
+                over.store(true, Ordering::Relaxed);
+                assert!(ended, "{:?}", daemon.log());
+            });
             ends_well(&daemon, SOON);
             assert!(daemon.wait_for_line("stopped").contains(" cut=0"));
         }

@@ -146,6 +146,10 @@ impl Forking {
         // it could not be filled up while there was no descriptor at all
         cx.restore_reserve();
         for _ in 0..PER_TURN {
+            if self.draining && self.has_room(cx) && !cx.board.totals(self.post.number).take_queued() {
+                self.close(cx);
+                return;
+            }
             let next = match self.batch {
                 None => self.take_connection(cx),
                 Some(_) => self.take_datagram(cx),
@@ -170,10 +174,6 @@ impl Forking {
     }
 
     fn take_connection(&mut self, cx: &mut Context) -> Next {
-        if self.draining && self.has_room(cx) && !cx.board.totals(self.post.number).take_queued() {
-            self.close(cx);
-            return Next::Wait;
-        }
         let Some(slot) = cx.board.take(self.post.number, false, cx.now) else { return self.at_limit(cx) };
         match self.post.listener.accept(&*self.post.listener) {
             Ok((connection, peer)) => {

@@ -16,6 +16,11 @@ use crate::scoreboard::Slot;
 use crate::sys::fd::queue_length;
 use crate::transport::{Endpoint, Listener};
 
+/// How many clients are served at a stop where the system doesn't say how many are queued: as many as
+/// fit in a queue that nobody has lengthened, of connections (somaxconn) or of datagrams (a receive
+/// buffer). Without an end, one client that floods could hold up the stop for as long as it likes.
+const MOST_QUEUED: u32 = 4096;
+
 /// A listening socket and those who serve its clients.
 #[derive(Debug)]
 pub(super) struct Station {
@@ -166,7 +171,7 @@ impl Station {
         self.life = Life::Leaving;
         if let Some(listener) = self.listener() {
             // before the workers are told: they look at it when they leave
-            cx.board.totals(self.number()).drain(queue_length(listener));
+            cx.board.totals(self.number()).drain(queue_length(listener).unwrap_or(MOST_QUEUED));
         }
         match &mut self.kind {
             Kind::Forking(forking) => forking.drain(),

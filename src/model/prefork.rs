@@ -98,8 +98,7 @@ impl Worker<'_> {
 
     /// Serves what is queued: the listener does not block any more.
     fn drain(&self) {
-        // who comes after the stop has begun is not among them, or a busy service would never stop
-        while self.work.totals().take_queued() {
+        while self.takes_queued() {
             match self.work.listener().accept(self.work.listener()) {
                 Ok((socket, peer)) => {
                     self.work.slot.set_state(State::Serving);
@@ -109,6 +108,11 @@ impl Worker<'_> {
                 Err(_) => return,
             }
         }
+    }
+
+    /// Who comes after the stop has begun is not among them, or a busy service would never stop.
+    fn takes_queued(&self) -> bool {
+        self.work.totals().take_queued()
     }
 
     /// A lone datagram is received by itself, which is quicker; every 16th time a whole batch is
@@ -147,8 +151,8 @@ impl Worker<'_> {
             }
         }
         if self.work.totals().is_draining() {
-            while let Ok(count) = batch.receive(self.work.listener(), Patience::DontWait) {
-                self.work.datagrams(&mut batch, count, echoes);
+            while self.takes_queued() && batch.receive_one(self.work.listener(), Patience::DontWait).is_ok() {
+                self.work.datagrams(&mut batch, 1, echoes);
             }
         }
         Cause::Retired

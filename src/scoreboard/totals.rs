@@ -32,9 +32,9 @@ pub(crate) struct Totals {
 }
 
 impl Totals {
-    /// Takes no more clients, but serves so many that are queued; `None` means as many as there are.
-    pub(crate) fn drain(&self, queued: Option<u32>) {
-        self.queued.store(queued.unwrap_or(u32::MAX), Ordering::SeqCst);
+    /// Takes no more clients, but serves so many that are queued.
+    pub(crate) fn drain(&self, queued: u32) {
+        self.queued.store(queued, Ordering::SeqCst);
         self.draining.store(1, Ordering::SeqCst);
     }
 
@@ -45,8 +45,7 @@ impl Totals {
 
     /// Whether one more of those that are queued is served.
     pub(crate) fn take_queued(&self) -> bool {
-        let take = |n: u32| if n == u32::MAX { Some(n) } else { n.checked_sub(1) };
-        self.queued.fetch_update(Ordering::SeqCst, Ordering::SeqCst, take).is_ok()
+        self.queued.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |n| n.checked_sub(1)).is_ok()
     }
 
     /// Begins to count for another socket.
