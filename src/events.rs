@@ -19,6 +19,10 @@ pub(crate) fn listening(endpoint: &Endpoint, service: &str, model: Model, worker
     }
 }
 
+pub(crate) fn handed_over_in_vain(name: &str) {
+    warn!(name:%; "sockets of this name were handed over, and no endpoint asks for them");
+}
+
 pub(crate) fn backlog_capped(asked: u32, cap: u32) {
     warn!(asked, cap; "backlog is capped by the kernel (net.core.somaxconn)");
 }

@@ -9,7 +9,7 @@ use crate::daemon::master::{Bound, Master};
 use crate::model::Model;
 use crate::service::Service;
 use crate::transport::listener::bind_all;
-use crate::transport::{Endpoint, Listener};
+use crate::transport::{Endpoint, Inherited, Listener};
 
 /// A server for one endpoint: what Python's socketserver calls a server, with the concurrency
 /// model as a setting.
@@ -43,16 +43,17 @@ pub struct Server {
 impl Server {
     /// Binds an endpoint such as `tcp://127.0.0.1:0`, `udp://[::]:7007` or `unix:///run/echo.sock`.
     ///
-    /// A host name may stand for several addresses; all are bound.
+    /// A host name may stand for several addresses; all are bound. `systemd:NAME` is for the program
+    /// `forkd` alone: a library leaves the environment of its process as it is.
     ///
     /// # Errors
     ///
-    /// [`Error::Usage`] if it is no endpoint; [`Error::Unavailable`] if the address is taken;
+    /// [`Error::Usage`] if it is no endpoint; [`Error::Unavailable`] if the address is taken, or for `systemd:NAME`;
     /// [`Error::Permission`] for a port that needs a privilege.
     pub fn bind(endpoint: &str) -> Result<Self, Error> {
         let endpoint: Endpoint = endpoint.parse().map_err(|e| Error::Usage(format!("{e}")))?;
         let listen = Listen { endpoints: vec![endpoint.clone()], ..Listen::default() };
-        let listeners = bind_all(&endpoint, bind_options(&listen))?;
+        let listeners = bind_all(&endpoint, bind_options(&listen), &Inherited::default())?;
         Ok(Self { listeners, config: Config::default(), listen })
     }
 

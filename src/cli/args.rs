@@ -11,6 +11,7 @@ use clap::{Args, Parser, Subcommand};
 use crate::Error;
 use crate::config::Config;
 use crate::config::options::{DaemonOptions, ListenOptions};
+use crate::transport::Endpoint;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -99,14 +100,16 @@ impl Cli {
 }
 
 impl ServeArgs {
-    /// Reads the file and the environment, and makes the configuration.
+    /// Reads the file and the environment, and makes the configuration; `default_endpoints` are those of
+    /// [`Config::resolve`].
     ///
     /// # Errors
     ///
     /// Those of [`Config::resolve`].
-    pub fn resolve(&self) -> Result<Config, Error> {
+    pub fn resolve(&self, default_endpoints: &[Endpoint]) -> Result<Config, Error> {
         let (daemon, listen) = (self.daemon.clone(), self.listen.clone());
-        Config::resolve(daemon, listen, self.config.as_deref(), |name| std::env::var_os(name))
+        let env = |name: &str| std::env::var_os(name);
+        Config::resolve(daemon, listen, self.config.as_deref(), env, default_endpoints)
     }
 }
 

@@ -8,15 +8,15 @@ use std::os::fd::{AsFd, AsRawFd};
 use std::path::Path;
 
 use crate::config::values::LogSink;
-use crate::config::{Config, Listen, default_control};
+use crate::config::{Config, default_control};
 use crate::daemon::background::{self, DEFAULT_UMASK, Launch, Notifier};
 use crate::daemon::master::{Bound, Master};
 use crate::daemon::pidfile::Pidfile;
 use crate::daemon::privileges::Privileges;
 use crate::model::Model;
 use crate::server::bind_options;
-use crate::transport::Endpoint;
-use crate::transport::listener::{bind_all, kernel_backlog_limit};
+use crate::transport::listener::{Kind, bind_all, kernel_backlog_limit};
+use crate::transport::{Endpoint, Inherited};
 use crate::{Echo, Error, Service, events, log, sys};
 
 use super::args::ServeArgs;
@@ -27,16 +27,18 @@ use super::args::ServeArgs;
 ///
 /// Whatever keeps it from serving; [`Error::exit_code`] tells scripts which kind it is.
 pub fn run(args: ServeArgs) -> Result<(), Error> {
-    let config = args.resolve()?;
+    // before anything is opened, and while this is the process that LISTEN_PID names
+    let inherited = Inherited::take()?;
+    let config = args.resolve(&inherited.default_endpoints())?;
     if !config.daemon.background {
         set_umask(config.daemon.umask);
-        return serve(&config, None);
+        return serve(&config, &inherited, None);
     }
     match background::detach(config.daemon.umask.unwrap_or(DEFAULT_UMASK))? {
         Launch::Invoker => Ok(()),
         Launch::Daemon(notifier) => {
             let mut notifier = Some(notifier);
-            let result = serve(&config, Some(&mut notifier));
+            let result = serve(&config, &inherited, Some(&mut notifier));
             match (result, notifier) {
                 // the invoking process says it, and ends with its code
                 (Err(error), Some(notifier)) => {
@@ -55,22 +57,25 @@ fn set_umask(umask: Option<u32>) {
     }
 }
 
-fn serve(config: &Config, notifier: Option<&mut Option<Notifier>>) -> Result<(), Error> {
+fn serve(
+    config: &Config,
+    inherited: &Inherited,
+    notifier: Option<&mut Option<Notifier>>,
+) -> Result<(), Error> {
     let daemon = &config.daemon;
     // An invoker may have left it ignored, and helper programs are waited for below.
     sys::signal::restore_sigchld().map_err(|cause| Error::os("cannot set the action of SIGCHLD", cause))?;
     log::init(daemon.log, daemon.log_level, daemon.log_format)?;
     let privileges =
         Privileges::look_up(daemon.user.as_deref(), daemon.group.as_deref(), daemon.chroot.as_deref())?;
-    let bound = bind(config)?;
+    let bound = bind(config, inherited)?;
     let mut pidfile = daemon.pidfile.as_deref().map(Pidfile::create).transpose()?;
     let service = Service::from(Echo);
     for (listener, listen) in &bound {
         let workers = (listen.model == Model::Prefork).then_some(&listen.workers as &dyn std::fmt::Display);
         events::listening(listener.endpoint(), service.name(), listen.model, workers);
     }
-    let hint = bound.first().map(|(listener, _)| hint(listener.endpoint())).unwrap_or_default();
-    let result = run_master(config, bound, service, privileges, pidfile.as_mut(), notifier, &hint);
+    let result = run_master(config, inherited, bound, service, privileges, pidfile.as_mut(), notifier);
     if let Some(pidfile) = pidfile {
         pidfile.remove();
     }
@@ -79,13 +84,14 @@ fn serve(config: &Config, notifier: Option<&mut Option<Notifier>>) -> Result<(),
 
 fn run_master(
     config: &Config,
+    inherited: &Inherited,
     bound: Vec<Bound>,
     service: Service,
     privileges: Option<Privileges>,
     mut pidfile: Option<&mut Pidfile>,
     notifier: Option<&mut Option<Notifier>>,
-    hint: &str,
 ) -> Result<(), Error> {
+    let hint = bound.first().map(|(listener, _)| hint(listener.endpoint())).unwrap_or_default();
     let mut master = Master::new(config, bound, service)?;
     if let Some(path) = &config.daemon.control {
         match master.bind_control(path) {
@@ -101,7 +107,8 @@ fn run_master(
     }
     let pidfile_fd = pidfile.as_ref().map(|file| file.as_fd().as_raw_fd());
     let notifier_fd = notifier.iter().filter_map(|n| n.as_ref()).map(|n| n.as_fd().as_raw_fd());
-    pidfile_fd.into_iter().chain(notifier_fd).for_each(|fd| master.keep_from_children(fd));
+    let ours = pidfile_fd.into_iter().chain(notifier_fd).chain(inherited.descriptors());
+    ours.for_each(|fd| master.keep_from_children(fd));
     if let Some(notifier) = notifier.iter().find_map(|n| n.as_ref()) {
         master.leave_streams(notifier.null()?);
     }
@@ -111,7 +118,7 @@ fn run_master(
         if let Some(pidfile) = &mut pidfile {
             pidfile.write(std::process::id())?;
         }
-        events::ready(hint);
+        events::ready(&hint);
         if config.daemon.background && config.daemon.log == LogSink::Stderr {
             events::log_goes_dark();
         }
@@ -127,17 +134,19 @@ fn run_master(
     result
 }
 
-/// Binds all that the configuration names, and says once if the kernel shortens a queue.
-fn bind(config: &Config) -> Result<Vec<Bound>, Error> {
+/// Binds or adopts all that the configuration names, and says what of it can't be as was asked.
+fn bind(config: &Config, inherited: &Inherited) -> Result<Vec<Bound>, Error> {
     let mut bound = Vec::new();
     for listen in &config.listen {
         for endpoint in &listen.endpoints {
-            let listeners = bind_all(endpoint, bind_options(listen))?;
+            let listeners = bind_all(endpoint, bind_options(listen), inherited)?;
             bound.extend(listeners.into_iter().map(|listener| (listener, listen.clone())));
         }
     }
-    let asked = |listen: &Listen| listen.endpoints.iter().any(|e| !e.is_datagram()).then_some(listen.backlog);
-    let longest = config.listen.iter().filter_map(asked).max();
+    let endpoints: Vec<_> = config.listen.iter().flat_map(|listen| &listen.endpoints).collect();
+    inherited.unused(&endpoints).into_iter().for_each(events::handed_over_in_vain);
+    let queues = bound.iter().filter(|(socket, _)| socket.kind() == Kind::Stream && !socket.is_inherited());
+    let longest = queues.map(|(_, listen)| listen.backlog).max();
     if let (Some(asked), Some(cap)) = (longest, kernel_backlog_limit())
         && asked > cap
     {
@@ -159,5 +168,6 @@ fn hint(endpoint: &Endpoint) -> String {
         Endpoint::Udp { host, port } => format!("nc -u {} {port}", reachable(host)),
         Endpoint::Unix(file) => format!("nc -NU {}", path(file)),
         Endpoint::Unixgram(file) => format!("nc -uU {}", path(file)),
+        Endpoint::Systemd(_) => endpoint.to_string(),
     }
 }

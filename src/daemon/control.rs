@@ -11,8 +11,8 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use super::context::{ACCEPT_REST, Context};
-use crate::transport::Endpoint;
 use crate::transport::listener::{BindOptions, Listener, bind_all};
+use crate::transport::{Endpoint, Inherited};
 use crate::{Error, Failure, events};
 
 const MAX_CLIENTS: usize = 16;
@@ -43,8 +43,9 @@ impl Control {
         let cannot =
             |why: &str| Error::CannotCreate(Failure::from(format!("cannot make the control socket: {why}")));
         let path = std::path::absolute(path).map_err(|e| cannot(&e.to_string()))?;
-        let listener =
-            bind_all(&Endpoint::Unix(path), options)?.pop().ok_or_else(|| cannot("nothing was bound"))?;
+        let listener = bind_all(&Endpoint::Unix(path), options, &Inherited::default())?
+            .pop()
+            .ok_or_else(|| cannot("nothing was bound"))?;
         crate::sys::fd::set_nonblocking(&listener, true).map_err(|e| cannot(&e.to_string()))?;
         Ok(Self { listener, clients: Vec::new(), rest_until: None })
     }

@@ -1,4 +1,4 @@
-//! Bound sockets.
+//! Bound sockets, our own and inherited ones.
 //!
 //! Invariant: a [`Listener`] is ready to be polled, accepted from or received from; all that its
 //! connections need (TCP_NODELAY, packet information) is set here once and inherited by them.
@@ -16,7 +16,7 @@ use nix::sys::socket::{
 };
 use nix::sys::stat::{Mode, umask};
 
-use super::{Endpoint, Peer, resolve};
+use super::{Endpoint, Inherited, Peer, resolve};
 use crate::{Error, Failure};
 
 /// How to bind.
@@ -46,6 +46,8 @@ pub(crate) struct Listener {
     kind: Kind,
     endpoint: Endpoint,
     file: Option<SocketFile>,
+    /// Others have this socket, too, or will.
+    is_inherited: bool,
 }
 
 /// What is removed at the end, by the process that made it, if it still is the same file.
@@ -57,16 +59,21 @@ struct SocketFile {
     owner: u32,
 }
 
-/// Binds every address that an endpoint stands for.
+/// Binds every address that an endpoint stands for, or takes what was `inherited` for it.
 ///
 /// # Errors
 ///
 /// A sentence that names the endpoint. Of several addresses, those of a family that this machine
 /// lacks are left out as long as one can be bound.
-pub(crate) fn bind_all(endpoint: &Endpoint, options: BindOptions) -> Result<Vec<Listener>, Error> {
+pub(crate) fn bind_all(
+    endpoint: &Endpoint,
+    options: BindOptions,
+    inherited: &Inherited,
+) -> Result<Vec<Listener>, Error> {
     let (host, port, kind) = match endpoint {
         Endpoint::Unix(path) => return Ok(vec![bind_unix(endpoint, path, Kind::Stream, options)?]),
         Endpoint::Unixgram(path) => return Ok(vec![bind_unix(endpoint, path, Kind::Datagram, options)?]),
+        Endpoint::Systemd(name) => return inherited.adopt(name.as_deref()),
         Endpoint::Tcp { host, port } => (host, *port, Kind::Stream),
         Endpoint::Udp { host, port } => (host, *port, Kind::Datagram),
     };
@@ -102,7 +109,7 @@ fn explain(endpoint: &Endpoint, error: io::Error) -> Error {
     Error::from_io(format!("cannot bind {endpoint}{advice}"), error)
 }
 
-fn ip_endpoint(address: SocketAddr, kind: Kind) -> Endpoint {
+pub(super) fn ip_endpoint(address: SocketAddr, kind: Kind) -> Endpoint {
     let (host, port) = match address {
         SocketAddr::V6(v6) if v6.scope_id() != 0 => (format!("{}%{}", v6.ip(), v6.scope_id()), v6.port()),
         other => (other.ip().to_string(), other.port()),
@@ -121,15 +128,11 @@ fn bind_ip(address: SocketAddr, kind: Kind, options: BindOptions) -> io::Result<
     if address.is_ipv6() {
         setsockopt(&socket, sockopt::Ipv6V6Only, &options.v6only)?;
     }
-    match kind {
-        Kind::Stream => {
-            setsockopt(&socket, sockopt::ReuseAddr, &true)?;
-            // accepted sockets inherit it
-            setsockopt(&socket, sockopt::TcpNoDelay, &true)?;
-        }
-        // No SO_REUSEADDR: with UDP it would let a second daemon share the port unnoticed.
-        Kind::Datagram => ask_for_packet_information(&socket, address)?,
+    if kind == Kind::Stream {
+        // not with UDP, where it would let a second daemon share the port unnoticed
+        setsockopt(&socket, sockopt::ReuseAddr, &true)?;
     }
+    prepare(&socket, address, kind)?;
     bind(socket.as_raw_fd(), &sockaddr)?;
     if kind == Kind::Stream {
         start_listening(&socket, options.backlog)?;
@@ -138,7 +141,16 @@ fn bind_ip(address: SocketAddr, kind: Kind, options: BindOptions) -> io::Result<
     let port = local.as_sockaddr_in().map(|a| a.port()).or(local.as_sockaddr_in6().map(|a| a.port()));
     let mut bound = address;
     bound.set_port(port.unwrap_or(address.port()));
-    Ok(Listener { socket, kind, endpoint: ip_endpoint(bound, kind), file: None })
+    Ok(Listener { socket, kind, endpoint: ip_endpoint(bound, kind), file: None, is_inherited: false })
+}
+
+/// Sets what the connections and datagrams of an Internet socket need.
+pub(super) fn prepare(socket: &OwnedFd, address: SocketAddr, kind: Kind) -> io::Result<()> {
+    match kind {
+        // accepted sockets inherit it
+        Kind::Stream => Ok(setsockopt(socket, sockopt::TcpNoDelay, &true)?),
+        Kind::Datagram => ask_for_packet_information(socket, address),
+    }
 }
 
 fn start_listening(socket: &OwnedFd, backlog: u32) -> io::Result<()> {
@@ -207,7 +219,7 @@ fn bind_unix(endpoint: &Endpoint, path: &Path, kind: Kind, options: BindOptions)
         inode: file.ino(),
         owner: std::process::id(),
     };
-    Ok(Listener { socket, kind, endpoint: endpoint.clone(), file: Some(file) })
+    Ok(Listener { socket, kind, endpoint: endpoint.clone(), file: Some(file), is_inherited: false })
 }
 
 /// Removes a socket file that nobody listens behind.
@@ -236,6 +248,17 @@ fn remove_stale(path: &Path, socket_type: SockType) -> io::Result<()> {
 }
 
 impl Listener {
+    /// A socket that somebody else has bound, and that stays theirs.
+    pub(super) fn inherited(socket: OwnedFd, kind: Kind, endpoint: Endpoint) -> Self {
+        Self { socket, kind, endpoint, file: None, is_inherited: true }
+    }
+
+    /// Whether the socket goes on without this process: who is queued there at a stop is left to
+    /// whoever serves it next.
+    pub(crate) fn is_inherited(&self) -> bool {
+        self.is_inherited
+    }
+
     pub(crate) fn kind(&self) -> Kind {
         self.kind
     }
@@ -278,9 +301,10 @@ impl Listener {
         Ok((connection, peer))
     }
 
-    /// Takes no more connections, in no process: who tries is refused at once.
+    /// Takes no more connections, in no process: who tries is refused at once. An inherited socket is
+    /// not ours to shut.
     pub(crate) fn refuse(&self) {
-        if self.kind == Kind::Stream {
+        if self.kind == Kind::Stream && !self.is_inherited {
             // it fails only where the socket listens no more
             let _ = rustix::net::shutdown(self, rustix::net::Shutdown::Both);
         }

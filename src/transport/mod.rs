@@ -1,11 +1,12 @@
 //! Where requests come from: TCP, UDP, and Unix sockets of both kinds.
 //!
-//! An [`Endpoint`] is what the user names, a `Listener` a bound socket, a [`Connection`] what a
+//! An [`Endpoint`] is what the user names, a `Listener` a bound or inherited socket, a [`Connection`] what a
 //! handler talks to. Nothing here knows who runs the handler.
 
 mod connection;
 pub(crate) mod endpoint;
 pub(crate) mod guard;
+pub(crate) mod inherited;
 pub(crate) mod listener;
 pub(crate) mod peer;
 mod pump;
@@ -15,6 +16,7 @@ mod traffic;
 
 pub use connection::Connection;
 pub use endpoint::{Endpoint, ParseEndpointError};
+pub(crate) use inherited::Inherited;
 pub(crate) use listener::Listener;
 pub use peer::Peer;
 pub(crate) use refusal::Refusal;
