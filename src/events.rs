@@ -142,6 +142,14 @@ pub(crate) fn no_control(error: &dyn Display) {
     warn!(error:%; "no control socket, so no `forkd status`; give --control PATH");
 }
 
+pub(crate) fn manager_unreachable(address: &dyn Display, error: &dyn Display) {
+    warn!(address:%, error:%; "cannot reach the service manager that NOTIFY_SOCKET names; it will not hear of us");
+}
+
+pub(crate) fn manager_lost(error: &dyn Display) {
+    warn!(error:%; "cannot tell the service manager how things are (this is said once)");
+}
+
 pub(crate) fn control_failed(error: &dyn Display) {
     debug!(error:%; "control client lost");
 }
