@@ -19,6 +19,14 @@ pub(crate) fn listening(endpoint: &Endpoint, service: &str, model: Model, worker
     }
 }
 
+/// Where standard error, which would say it, is the connection.
+pub(crate) fn cannot_serve_stdin(error: &dyn Display, cause: Option<&dyn std::error::Error>) {
+    match cause {
+        Some(cause) => error!("{error}: {cause}"),
+        None => error!("{error}"),
+    }
+}
+
 pub(crate) fn handed_over_in_vain(name: &str) {
     warn!(name:%; "sockets of this name were handed over, and no endpoint asks for them");
 }

@@ -26,6 +26,30 @@ Examples:
   forkd serve --max-children 100 --overflow reject --idle-timeout 5m unix:///run/echo.sock
   forkd serve --config /etc/forkd.toml --log-level debug";
 
+/// What one connection, which somebody else has accepted, has no use for.
+const NOT_WITH_INETD: [&str; 20] = [
+    "endpoints",
+    "backlog",
+    "v6only",
+    "socket_mode",
+    "model",
+    "workers",
+    "min_spare",
+    "max_spare",
+    "max_connections_per_child",
+    "max_children",
+    "overflow",
+    "grace",
+    "daemon",
+    "pidfile",
+    "user",
+    "group",
+    "chroot",
+    "umask",
+    "control",
+    "config",
+];
+
 const CHECK_EXAMPLES: &str = "\
 Examples:
   forkd check --config /etc/forkd.toml
@@ -50,7 +74,15 @@ pub struct Cli {
 pub enum Command {
     /// Serve the endpoints until a signal ends it
     #[command(after_help = SERVE_EXAMPLES)]
-    Serve(ServeArgs),
+    Serve {
+        /// What is served and how.
+        #[command(flatten)]
+        args: ServeArgs,
+
+        /// Serve standard input, a connection (or a socket with datagrams) that inetd or systemd hands over
+        #[arg(long, help_heading = "Daemon", conflicts_with_all = NOT_WITH_INETD)]
+        inetd: bool,
+    },
     /// Check the configuration, and print as TOML what it comes to
     #[command(after_help = CHECK_EXAMPLES)]
     Check(ServeArgs),
@@ -133,7 +165,7 @@ mod tests {
             --max-connections-per-child 4 --overflow reject --backlog 5 --idle-timeout 5m --grace 1s \
             --log syslog --log-level warn --log-format json --daemon --pidfile p --user u --group g \
             --chroot c --umask 027 --v6only --socket-mode 0660 --control s --config f tcp://a:1 unix:///x";
-        let Command::Serve(args) = parse(line).unwrap().command else { panic!("not serve") };
+        let Command::Serve { args, .. } = parse(line).unwrap().command else { panic!("not serve") };
         assert_eq!(args.config, Some("f".into()));
         let written = toml::to_string(&args.listen).unwrap() + &toml::to_string(&args.daemon).unwrap();
         let long_options = line.matches("--").count();
@@ -161,6 +193,9 @@ mod tests {
             ("forkd serve tcp://a", "endpoint \"tcp://a\" has no port"),
             ("forkd serve --grace 10", "10 has no unit; add a unit"),
             ("forkd serve --model thread", "[possible values: fork, prefork]"),
+            ("forkd serve --inetd tcp://a:1", "'--inetd' cannot be used with '[ENDPOINT]...'"),
+            ("forkd serve --inetd -m fork", "'--inetd' cannot be used with '--model <fork|prefork>'"),
+            ("forkd check --inetd", "unexpected argument '--inetd'"),
             ("forkd status --josn", "a similar argument exists: '--json'"),
         ] {
             let error = parse(line).unwrap_err();

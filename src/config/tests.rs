@@ -14,7 +14,7 @@ fn resolve_in(
     handed_over: &[Endpoint],
 ) -> Result<Config, Error> {
     let cli = Cli::try_parse_from(["forkd", "serve"].into_iter().chain(args.split_whitespace())).unwrap();
-    let Command::Serve(options) = cli.command else { panic!("not serve") };
+    let Command::Serve { args: options, .. } = cli.command else { panic!("not serve") };
     let file = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(&file, toml).unwrap();
     let path = (!toml.is_empty()).then_some(file.path());

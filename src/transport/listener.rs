@@ -284,20 +284,12 @@ impl Listener {
     ///
     /// As accept(2).
     pub(crate) fn accept(&self, gate: impl AsFd) -> rustix::io::Result<(OwnedFd, Peer)> {
-        use rustix::net::{SocketFlags, acceptfrom_with, sockopt::socket_peercred};
+        use rustix::net::{SocketFlags, acceptfrom_with};
         let (connection, address) = acceptfrom_with(gate, SocketFlags::CLOEXEC)?;
         // the BSDs hand O_NONBLOCK down from the listener
         #[cfg(not(target_os = "linux"))]
         let _ = crate::sys::fd::set_nonblocking(&connection, false);
-        let peer = match address.and_then(|address| SocketAddr::try_from(address).ok()) {
-            Some(address) => Peer::Ip(SocketAddr::new(address.ip().to_canonical(), address.port())),
-            None if self.is_unix() => {
-                let credentials = socket_peercred(&connection).ok();
-                let pid = credentials.map_or(0, |c| c.pid.as_raw_nonzero().get().cast_unsigned());
-                Peer::Unix { pid, uid: credentials.map_or(0, |c| c.uid.as_raw()) }
-            }
-            None => Peer::None,
-        };
+        let peer = Peer::of(&connection, address, self.is_unix());
         Ok((connection, peer))
     }
 
@@ -309,6 +301,23 @@ impl Listener {
             let _ = rustix::net::shutdown(self, rustix::net::Shutdown::Both);
         }
     }
+}
+
+/// Makes a connection that somebody else has accepted like one of a listener's, and says who is at its
+/// other end.
+///
+/// # Errors
+///
+/// As fcntl(2).
+pub(crate) fn own_connection(socket: &OwnedFd) -> io::Result<Peer> {
+    use rustix::net::{AddressFamily, getpeername, sockopt::socket_domain};
+    crate::sys::fd::set_nonblocking(socket, false)?;
+    let is_unix = socket_domain(socket) == Ok(AddressFamily::UNIX);
+    if !is_unix {
+        // it may have ended already, which the first read tells better
+        let _ = setsockopt(socket, sockopt::TcpNoDelay, &true);
+    }
+    Ok(Peer::of(socket, getpeername(socket).ok().flatten(), is_unix))
 }
 
 /// Removes the socket file, if it still is the one that was bound here.
