@@ -110,6 +110,27 @@ both_ways! {
         }
     }
 
+    fn a_master_that_is_killed_leaves_its_sockets_to_the_next(way: Way) {
+        for model in ["-m fork", "-m prefork -w 2"] {
+            let (listener, udp) = (tcp(), UdpSocket::bind("127.0.0.1:0").unwrap());
+            let start = || {
+                let forkd = Forkd::new(&format!("{model} --grace 500ms systemd:*")).way(way);
+                forkd.handed("a", &listener).handed("b", &udp).start()
+            };
+            let first = start();
+            let _busy = first.served();
+            first.signal(Signal::SIGKILL);
+            eventually("its children end", || first.is_gone());
+            let _second = start();
+            echoes(&mut connect(&listener), b"second");
+            let client = UdpSocket::bind("127.0.0.1:0").unwrap();
+            client.connect(udp.local_addr().unwrap()).unwrap();
+            client.set_read_timeout(Some(LIMIT)).unwrap();
+            client.send(b"second").unwrap();
+            assert_eq!(client.recv(&mut [0; 16]).expect("an answer"), 6);
+        }
+    }
+
     fn children_do_not_hold_what_was_handed_over(way: Way) {
         for (model, own) in [("-m fork", 0), ("-m prefork -w 1", 1)] {
             let (served, other) = (tcp(), tcp());

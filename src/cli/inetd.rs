@@ -20,8 +20,8 @@ use crate::model::serve::{Work, batch_for, serve_connection, wait_readable};
 use crate::scoreboard::Scoreboard;
 use crate::sys::datagram::{Batch, Patience};
 use crate::transport::guard::Guard;
-use crate::transport::inherited::listener_of;
-use crate::transport::listener::{Kind, own_connection};
+use crate::transport::inherited::{listener_of, own_connection};
+use crate::transport::listener::Kind;
 use crate::transport::{Listener, Traffic};
 use crate::{Echo, Error, Service, events, log};
 

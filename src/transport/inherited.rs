@@ -7,15 +7,16 @@
 
 use std::collections::BTreeSet;
 use std::ffi::OsString;
+use std::io;
 use std::net::{SocketAddr, SocketAddrV4, SocketAddrV6};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStringExt;
 
 use nix::sys::socket::{SockaddrStorage, UnixAddr, getpeername, getsockname};
-use rustix::net::{SocketType, sockopt as ask};
+use rustix::net::{AddressFamily, SocketType, sockopt as ask};
 
-use super::Endpoint;
 use super::listener::{Kind, Listener, ip_endpoint, prepare};
+use super::{Endpoint, Peer};
 use crate::{Error, Failure, sys};
 
 /// The sockets that this process was handed.
@@ -118,6 +119,22 @@ pub(crate) fn listener_of(descriptor: impl AsFd) -> Result<Listener, String> {
     Ok(Listener::inherited(socket, kind, endpoint))
 }
 
+/// Makes a connection that somebody else has accepted like one of a listener's, and says who is at its
+/// other end.
+///
+/// # Errors
+///
+/// As fcntl(2).
+pub(crate) fn own_connection(socket: &OwnedFd) -> io::Result<Peer> {
+    sys::fd::set_nonblocking(socket, false)?;
+    let is_unix = ask::socket_domain(socket) == Ok(AddressFamily::UNIX);
+    if !is_unix {
+        // it may have ended already, which the first read tells better
+        let _ = ask::set_tcp_nodelay(socket, true);
+    }
+    Ok(Peer::of(socket, rustix::net::getpeername(socket).ok().flatten(), is_unix))
+}
+
 fn kind_of(socket: &OwnedFd) -> Result<Kind, String> {
     let is_connected = || getpeername::<SockaddrStorage>(socket.as_raw_fd()).is_ok();
     let why = match ask::socket_type(socket) {
@@ -152,7 +169,7 @@ fn unix_endpoint(address: &UnixAddr, kind: Kind) -> Option<Endpoint> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use nix::sys::socket::{AddressFamily, SockFlag, SockType, getsockopt, socket, sockopt};
+    use nix::sys::socket::{AddressFamily as Family, SockFlag, SockType, getsockopt, socket, sockopt};
     use std::net::{TcpListener, TcpStream, UdpSocket};
     use std::os::unix::net::{UnixDatagram, UnixListener, UnixStream};
 
@@ -224,15 +241,12 @@ mod tests {
         assert!(refusal(datagrams).ends_with("it is connected, to one peer only"));
         assert!(refusal(UnixDatagram::unbound().unwrap()).ends_with("it is bound to no path"));
         let packets = |family, kind| socket(family, kind, SockFlag::SOCK_CLOEXEC, None).unwrap();
-        let kinds = packets(AddressFamily::Unix, SockType::SeqPacket);
+        let kinds = packets(Family::Unix, SockType::SeqPacket);
         assert!(refusal(kinds).ends_with("it is neither a stream socket nor one for datagrams"));
         assert!(
-            refusal(packets(AddressFamily::Inet, SockType::Stream))
-                .ends_with("it is a socket that doesn't listen")
+            refusal(packets(Family::Inet, SockType::Stream)).ends_with("it is a socket that doesn't listen")
         );
-        assert!(
-            refusal(packets(AddressFamily::Inet, SockType::Datagram)).ends_with("it is bound to no port")
-        );
+        assert!(refusal(packets(Family::Inet, SockType::Datagram)).ends_with("it is bound to no port"));
     }
 
     #[test]

@@ -303,23 +303,6 @@ impl Listener {
     }
 }
 
-/// Makes a connection that somebody else has accepted like one of a listener's, and says who is at its
-/// other end.
-///
-/// # Errors
-///
-/// As fcntl(2).
-pub(crate) fn own_connection(socket: &OwnedFd) -> io::Result<Peer> {
-    use rustix::net::{AddressFamily, getpeername, sockopt::socket_domain};
-    crate::sys::fd::set_nonblocking(socket, false)?;
-    let is_unix = socket_domain(socket) == Ok(AddressFamily::UNIX);
-    if !is_unix {
-        // it may have ended already, which the first read tells better
-        let _ = setsockopt(socket, sockopt::TcpNoDelay, &true);
-    }
-    Ok(Peer::of(socket, getpeername(socket).ok().flatten(), is_unix))
-}
-
 /// Removes the socket file, if it still is the one that was bound here.
 impl Drop for Listener {
     fn drop(&mut self) {
