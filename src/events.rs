@@ -19,6 +19,15 @@ pub(crate) fn listening(endpoint: &Endpoint, service: &str, model: Model, worker
     }
 }
 
+/// Where standard error, which would say it, is the connection.
+pub(crate) fn cannot_serve_stdin(why: &str) {
+    error!("{why}");
+}
+
+pub(crate) fn handed_over_in_vain(name: &str) {
+    warn!(name:%; "sockets of this name were handed over, and no endpoint asks for them");
+}
+
 pub(crate) fn backlog_capped(asked: u32, cap: u32) {
     warn!(asked, cap; "backlog is capped by the kernel (net.core.somaxconn)");
 }
@@ -156,6 +165,14 @@ pub(crate) fn accepted(endpoint: &Endpoint, peer: Peer, pid: i32) {
 
 pub(crate) fn no_control(error: &dyn Display) {
     warn!(error:%; "no control socket, so no `forkd status`; give --control PATH");
+}
+
+pub(crate) fn manager_unreachable(address: &dyn Display, error: &dyn Display) {
+    warn!(address:%, error:%; "cannot reach the service manager that NOTIFY_SOCKET names; it will not hear of us");
+}
+
+pub(crate) fn manager_lost(error: &dyn Display) {
+    warn!(error:%; "cannot tell the service manager how things are (this is said once)");
 }
 
 pub(crate) fn control_failed(error: &dyn Display) {

@@ -10,7 +10,7 @@ use crate::daemon::sockets::{Bound, bind_options};
 use crate::model::Model;
 use crate::service::Service;
 use crate::transport::bind::bind_all;
-use crate::transport::{Endpoint, Listener};
+use crate::transport::{Endpoint, Inherited, Listener};
 
 /// A server for one endpoint: what Python's socketserver calls a server, with the concurrency
 /// model as a setting.
@@ -53,7 +53,7 @@ impl Server {
     pub fn bind(endpoint: &str) -> Result<Self, Error> {
         let endpoint: Endpoint = endpoint.parse().map_err(|e| Error::Usage(format!("{e}")))?;
         let listen = Listen { endpoints: vec![endpoint.clone()], ..Listen::default() };
-        let listeners = bind_all(&endpoint, bind_options(&listen), &[])?;
+        let listeners = bind_all(&endpoint, bind_options(&listen), &[], &Inherited::default())?;
         Ok(Self { listeners, config: Config::default(), listen })
     }
 

@@ -24,7 +24,11 @@ impl Background {
     /// shell's `$(forkd serve --daemon)` does not hang.
     #[track_caller]
     fn start(args: &str) -> Self {
-        let forkd = Forkd::new(&format!("--daemon --pidfile {{dir}}/pid {args}"));
+        Self::start_as(Forkd::new(&format!("--daemon --pidfile {{dir}}/pid {args}")))
+    }
+
+    #[track_caller]
+    fn start_as(forkd: Forkd) -> Self {
         // the command may hang, or say nonsense, while there is a daemon
         let guard = Stray(forkd.dir.path().join("pid"));
         let ended = common::forkd(&mut forkd.command());
@@ -108,9 +112,18 @@ fn it_is_a_process_of_its_own() {
         assert_eq!(file.as_deref(), Some("/dev/null"), "descriptor {fd}");
     }
     // nothing of the invoking command is left: no pipe to it, no file of it
-    let others: Vec<_> =
-        fds_of(daemon.pid).into_iter().filter(|(_, file)| file.starts_with("pipe:")).collect();
-    assert!(others.is_empty(), "{others:?}");
+    let pipes = || fds_of(daemon.pid).into_iter().filter(|(_, file)| file.starts_with("pipe:")).count();
+    // the message goes before its pipe
+    eventually("the daemon has closed the pipe to its invoker", || pipes() == 0);
+}
+
+#[test]
+fn it_serves_what_was_handed_to_the_invoking_command() {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let forkd = Forkd::new("--daemon --pidfile {dir}/pid systemd:a").handed("a", &listener);
+    let daemon = Background::start_as(forkd);
+    assert_eq!(daemon.addr, listener.local_addr().unwrap());
+    short_connection(daemon.addr, b"hello").unwrap();
 }
 
 #[test]

@@ -11,6 +11,7 @@ use clap::{Args, Parser, Subcommand};
 use crate::Error;
 use crate::config::Config;
 use crate::config::options::{DaemonOptions, ListenOptions};
+use crate::transport::Endpoint;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -24,6 +25,30 @@ Examples:
   forkd serve --model prefork --workers 4..32 tcp://[::]:7007
   forkd serve --max-children 100 --overflow reject --idle-timeout 5m unix:///run/echo.sock
   forkd serve --config /etc/forkd.toml --log-level debug";
+
+/// What one connection, which somebody else has accepted, has no use for.
+const NOT_WITH_INETD: [&str; 20] = [
+    "endpoints",
+    "backlog",
+    "v6only",
+    "socket_mode",
+    "model",
+    "workers",
+    "min_spare",
+    "max_spare",
+    "max_connections_per_child",
+    "max_children",
+    "overflow",
+    "grace",
+    "daemon",
+    "pidfile",
+    "user",
+    "group",
+    "chroot",
+    "umask",
+    "control",
+    "config",
+];
 
 const CHECK_EXAMPLES: &str = "\
 Examples:
@@ -54,7 +79,15 @@ pub struct Cli {
 pub enum Command {
     /// Serve the endpoints until a signal ends it
     #[command(after_help = SERVE_EXAMPLES)]
-    Serve(ServeArgs),
+    Serve {
+        /// What is served and how.
+        #[command(flatten)]
+        args: ServeArgs,
+
+        /// Serve standard input, a connection (or a socket with datagrams) that inetd or systemd hands over
+        #[arg(long, help_heading = "Daemon", conflicts_with_all = NOT_WITH_INETD)]
+        inetd: bool,
+    },
     /// Check the configuration, and print as TOML what it comes to
     #[command(after_help = CHECK_EXAMPLES)]
     Check(ServeArgs),
@@ -115,14 +148,16 @@ impl Cli {
 }
 
 impl ServeArgs {
-    /// Reads the file and the environment, and makes the configuration. `here` is the current directory.
+    /// Reads the file and the environment, and makes the configuration. `here` is the current directory,
+    /// and `default_endpoints` are those of [`Config::resolve`].
     ///
     /// # Errors
     ///
     /// Those of [`Config::resolve`].
-    pub fn resolve(&self, here: &Path) -> Result<Config, Error> {
+    pub fn resolve(&self, here: &Path, default_endpoints: &[Endpoint]) -> Result<Config, Error> {
         let (daemon, listen) = (self.daemon.clone(), self.listen.clone());
-        Config::resolve(daemon, listen, self.config.as_deref(), here, |name| std::env::var_os(name))
+        let env = |name: &str| std::env::var_os(name);
+        Config::resolve(daemon, listen, self.config.as_deref(), here, env, default_endpoints)
     }
 
     /// The same options, whose file is found from any directory.
@@ -153,7 +188,7 @@ mod tests {
             --max-connections-per-child 4 --overflow reject --backlog 5 --idle-timeout 5m --grace 1s \
             --log syslog --log-level warn --log-format json --daemon --pidfile p --user u --group g \
             --chroot c --umask 027 --v6only --socket-mode 0660 --control s --config f tcp://a:1 unix:///x";
-        let Command::Serve(args) = parse(line).unwrap().command else { panic!("not serve") };
+        let Command::Serve { args, .. } = parse(line).unwrap().command else { panic!("not serve") };
         assert_eq!(args.config, Some("f".into()));
         let written = toml::to_string(&args.listen).unwrap() + &toml::to_string(&args.daemon).unwrap();
         let long_options = line.matches("--").count();
@@ -181,6 +216,9 @@ mod tests {
             ("forkd serve tcp://a", "endpoint \"tcp://a\" has no port"),
             ("forkd serve --grace 10", "10 has no unit; add a unit"),
             ("forkd serve --model thread", "[possible values: fork, prefork]"),
+            ("forkd serve --inetd tcp://a:1", "'--inetd' cannot be used with '[ENDPOINT]...'"),
+            ("forkd serve --inetd -m fork", "'--inetd' cannot be used with '--model <fork|prefork>'"),
+            ("forkd check --inetd", "unexpected argument '--inetd'"),
             ("forkd status --josn", "a similar argument exists: '--json'"),
         ] {
             let error = parse(line).unwrap_err();

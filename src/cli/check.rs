@@ -15,7 +15,7 @@ use crate::Error;
 /// Those of [`Config::resolve`](crate::config::Config::resolve) and
 /// [`Config::to_toml`](crate::config::Config::to_toml), or [`Error::Os`] if the output can't be written.
 pub fn run(args: ServeArgs) -> Result<(), Error> {
-    print(&args.resolve(&here())?.to_toml()?, io::stdout().lock())
+    print(&args.resolve(&here(), &[])?.to_toml()?, io::stdout().lock())
 }
 
 fn print(text: &str, mut out: impl Write) -> Result<(), Error> {

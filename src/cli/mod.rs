@@ -5,6 +5,7 @@
 pub mod args;
 mod ask;
 pub mod check;
+pub mod inetd;
 pub mod reload;
 pub mod serve;
 pub mod status;
@@ -19,7 +20,8 @@ use args::{Cli, Command};
 /// Whatever stops the subcommand; [`Error::exit_code`] is the code to exit with.
 pub fn run(cli: Cli) -> Result<(), Error> {
     match cli.command {
-        Command::Serve(options) => serve::run(options),
+        Command::Serve { args, inetd: true } => inetd::run(&args),
+        Command::Serve { args, inetd: false } => serve::run(args),
         Command::Check(options) => check::run(options),
         Command::Reload(options) => reload::run(options),
         Command::Status(options) => status::run(options),

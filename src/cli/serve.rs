@@ -11,11 +11,12 @@ use crate::config::values::LogSink;
 use crate::config::{Config, default_control};
 use crate::daemon::background::{self, DEFAULT_UMASK, Launch, Notifier};
 use crate::daemon::master::Master;
+use crate::daemon::notify::ServiceManager;
 use crate::daemon::pidfile::Pidfile;
 use crate::daemon::privileges::Privileges;
 use crate::daemon::reload::Source;
 use crate::daemon::sockets::bind;
-use crate::transport::Endpoint;
+use crate::transport::{Endpoint, Inherited};
 use crate::{Echo, Error, Service, events, log, sys};
 
 use super::args::ServeArgs;
@@ -27,19 +28,21 @@ use super::here;
 ///
 /// Whatever keeps it from serving; [`Error::exit_code`] tells scripts which kind it is.
 pub fn run(args: ServeArgs) -> Result<(), Error> {
-    let here = here();
-    let config = args.resolve(&here)?;
+    // before anything is opened, and while this is the process that LISTEN_PID names
+    let inherited = Inherited::take()?;
+    let (here, default_endpoints) = (here(), inherited.default_endpoints());
+    let config = args.resolve(&here, &default_endpoints)?;
     let args = args.anchored(&here);
-    let source: Source = Box::new(move || args.resolve(&here));
+    let source: Source = Box::new(move || args.resolve(&here, &default_endpoints));
     if !config.daemon.background {
         set_umask(config.daemon.umask);
-        return serve(&config, source, None);
+        return serve(&config, source, inherited, None);
     }
     match background::detach(config.daemon.umask.unwrap_or(DEFAULT_UMASK))? {
         Launch::Invoker => Ok(()),
         Launch::Daemon(notifier) => {
             let mut notifier = Some(notifier);
-            let result = serve(&config, source, Some(&mut notifier));
+            let result = serve(&config, source, inherited, Some(&mut notifier));
             match (result, notifier) {
                 // the invoking process says it, and ends with its code
                 (Err(error), Some(notifier)) => {
@@ -58,14 +61,19 @@ fn set_umask(umask: Option<u32>) {
     }
 }
 
-fn serve(config: &Config, source: Source, notifier: Option<&mut Option<Notifier>>) -> Result<(), Error> {
+fn serve(
+    config: &Config,
+    source: Source,
+    inherited: Inherited,
+    notifier: Option<&mut Option<Notifier>>,
+) -> Result<(), Error> {
     let daemon = &config.daemon;
     // An invoker may have left it ignored, and helper programs are waited for below.
     sys::signal::restore_sigchld().map_err(|cause| Error::os("cannot set the action of SIGCHLD", cause))?;
     log::init(daemon.log, daemon.log_level, daemon.log_format)?;
     let privileges =
         Privileges::look_up(daemon.user.as_deref(), daemon.group.as_deref(), daemon.chroot.as_deref())?;
-    let bound = bind(config, &[])?;
+    let bound = bind(config, &[], &inherited)?;
     let mut pidfile = daemon.pidfile.as_deref().map(Pidfile::create).transpose()?;
     let service = Service::from(Echo);
     for bound in &bound {
@@ -73,7 +81,8 @@ fn serve(config: &Config, source: Source, notifier: Option<&mut Option<Notifier>
     }
     let hint = bound.first().map(|bound| hint(bound.listener().endpoint())).unwrap_or_default();
     let mut master = Master::new(config, bound, service)?;
-    master.reload_from(source);
+    master.reload_from(source, inherited);
+    master.report_to(ServiceManager::from_env());
     let result = run_master(&mut master, config, privileges, pidfile.as_mut(), notifier, &hint);
     if let Some(pidfile) = pidfile {
         pidfile.remove();
@@ -142,5 +151,6 @@ fn hint(endpoint: &Endpoint) -> String {
         Endpoint::Udp { host, port } => format!("nc -u {} {port}", reachable(host)),
         Endpoint::Unix(file) => format!("nc -NU {}", path(file)),
         Endpoint::Unixgram(file) => format!("nc -uU {}", path(file)),
+        Endpoint::Systemd(_) => endpoint.to_string(),
     }
 }

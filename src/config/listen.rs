@@ -89,6 +89,7 @@ impl Listen {
             v6only: options.v6only,
             socket_mode: options.socket_mode.map(|mode| mode.0),
         };
+        listen.refuse_where_inherited(&options)?;
         listen.refuse_misplaced(&options)?;
         listen.refuse_out_of_range(&options)?;
         Ok(listen)
@@ -96,6 +97,24 @@ impl Listen {
 
     fn is_elastic(&self) -> bool {
         self.model == Model::Prefork && self.workers.is_elastic()
+    }
+
+    /// Whether all sockets come ready made.
+    fn is_inherited(&self) -> bool {
+        self.endpoints.iter().all(Endpoint::is_inherited)
+    }
+
+    /// Refuses what whoever makes the sockets has decided.
+    fn refuse_where_inherited(&self, given: &ListenOptions) -> Result<(), Conflict> {
+        let of_the_unit =
+            [("backlog", "Backlog="), ("v6only", "BindIPv6Only="), ("socket-mode", "SocketMode=")];
+        let misplaced = of_the_unit.into_iter().find(|(key, _)| self.is_inherited() && given.has(key));
+        let (Some((key, directive)), Some(endpoint)) = (misplaced, self.endpoints.first()) else {
+            return Ok(());
+        };
+        let why =
+            format!("has no effect on {endpoint}, which is ready made; set {directive} in its socket unit");
+        Err(Conflict { key, why })
     }
 
     /// Refuses what would have no effect: whoever gave it expects one.
@@ -164,13 +183,13 @@ impl Listen {
 }
 
 impl From<&Listen> for ListenOptions {
-    /// Names every option that has a meaning under the model, defaults too.
+    /// Names every option that has a meaning for the endpoints and the model, defaults too.
     fn from(listen: &Listen) -> Self {
         let pooled = listen.model == Model::Prefork;
         let forks = listen.model == Model::Fork;
         Self {
             endpoints: listen.endpoints.clone(),
-            backlog: Some(listen.backlog),
+            backlog: (!listen.is_inherited()).then_some(listen.backlog),
             v6only: listen.v6only,
             socket_mode: listen.socket_mode.map(Mode),
             model: Some(listen.model),
@@ -211,11 +230,18 @@ mod tests {
             ("model = 'prefork'\nmax-children = 9", "max-children needs a child for each connection"),
             ("model = 'prefork'\noverflow = 'wait'", "overflow needs a child for each connection"),
             ("endpoints = ['tcp://a:1']\nsocket-mode = '600'", "socket-mode needs a socket file"),
+            ("endpoints = ['systemd:a']\nsocket-mode = '600'", "socket-mode has no effect on systemd:a"),
+            (
+                "endpoints = ['systemd:a']\nbacklog = 1",
+                "backlog has no effect on systemd:a, which is ready made",
+            ),
+            ("endpoints = ['systemd:a', 'systemd:b']\nv6only = true", "v6only has no effect on systemd:a"),
         ] {
             let refusal = listen(table).unwrap_err();
             assert!(refusal.starts_with(expected), "{table:?}: {refusal}");
         }
         assert!(listen("endpoints = ['tcp://a:1', 'unix:///x']\nsocket-mode = '600'").is_ok());
+        assert!(listen("endpoints = ['tcp://a:1', 'systemd:a']\nbacklog = 1").is_ok());
     }
 
     #[test]

@@ -17,6 +17,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::Error;
+use crate::transport::Endpoint;
 use file::{File, Tables};
 use listen::Conflict;
 pub use listen::Listen;
@@ -137,7 +138,8 @@ impl Config {
     ///
     /// The command line's options for endpoints apply to each `[[listen]]` table; endpoints on the
     /// command line replace those tables altogether. `here` is the directory that relative paths of a
-    /// daemon start from; `env` looks up an environment variable.
+    /// daemon start from; `env` looks up an environment variable. Where no endpoint is named at all, those
+    /// of `default_endpoints` are served, or [`Listen`]'s own default if there are none.
     ///
     /// # Errors
     ///
@@ -149,6 +151,7 @@ impl Config {
         config_file: Option<&Path>,
         here: &Path,
         env: impl Fn(&str) -> Option<OsString>,
+        default_endpoints: &[Endpoint],
     ) -> Result<Self, Error> {
         let file = config_file.map(File::read).transpose()?;
         let tables = file.as_ref().map(|file| file.tables.clone()).unwrap_or_default();
@@ -163,7 +166,10 @@ impl Config {
         let alone = groups.len() == 1;
         let mut listen = Vec::with_capacity(groups.len());
         for (index, group) in groups.into_iter().enumerate() {
-            let options = cli_listen.clone().over(group);
+            let mut options = cli_listen.clone().over(group);
+            if options.endpoints.is_empty() && alone {
+                options.endpoints = default_endpoints.to_vec();
+            }
             listen.push(next_group(&listen, options, alone).map_err(|conflict| blame(index, conflict))?);
         }
         let daemon = Daemon::new(cli_daemon.over(tables.daemon), here, env);

@@ -17,8 +17,8 @@ use crate::transport::Endpoint;
 #[derive(Debug, Clone, Default, PartialEq, clap::Args, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
 pub struct ListenOptions {
-    /// tcp://HOST:PORT, udp://HOST:PORT, unix:///PATH or unixgram:///PATH [default: tcp and udp on
-    /// 127.0.0.1:7007]
+    /// tcp://HOST:PORT, udp://HOST:PORT, unix:///PATH, unixgram:///PATH, or systemd:NAME for sockets that
+    /// systemd hands over [default: all that it hands over, or else tcp and udp on 127.0.0.1:7007]
     #[arg(value_name = "ENDPOINT")]
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub endpoints: Vec<Endpoint>,

@@ -7,18 +7,23 @@ use clap::Parser;
 use proptest::prelude::*;
 
 /// Resolves `forkd serve ARGS`, with a file if `toml` is not empty.
-fn resolve_in(args: &str, toml: &str, env: &[(&str, &str)]) -> Result<Config, Error> {
+fn resolve_in(
+    args: &str,
+    toml: &str,
+    env: &[(&str, &str)],
+    handed_over: &[Endpoint],
+) -> Result<Config, Error> {
     let cli = Cli::try_parse_from(["forkd", "serve"].into_iter().chain(args.split_whitespace())).unwrap();
-    let Command::Serve(options) = cli.command else { panic!("not serve") };
+    let Command::Serve { args: options, .. } = cli.command else { panic!("not serve") };
     let file = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(&file, toml).unwrap();
     let path = (!toml.is_empty()).then_some(file.path());
     let env = |name: &str| env.iter().find(|(key, _)| *key == name).map(|(_, value)| value.into());
-    Config::resolve(options.daemon, options.listen, path, Path::new("/here"), env)
+    Config::resolve(options.daemon, options.listen, path, Path::new("/here"), env, handed_over)
 }
 
 fn resolve(args: &str, toml: &str) -> Result<Config, Error> {
-    resolve_in(args, toml, &[])
+    resolve_in(args, toml, &[], &[])
 }
 
 /// Returns the exit code and the message from the line number on, if it has one.
@@ -64,6 +69,23 @@ fn options_apply_to_each_group_and_endpoints_replace_them() {
         config.listen[0],
         Listen { endpoints: vec![Endpoint::Unix("/x".into())], ..Listen::default() }
     );
+}
+
+#[test]
+fn what_was_handed_over_is_served_where_nothing_is_named() {
+    let endpoints = |args, toml| {
+        let config = resolve_in(args, toml, &[], &[Endpoint::Systemd(None)]).unwrap();
+        config.listen[0].endpoints.iter().map(ToString::to_string).collect::<Vec<_>>()
+    };
+    assert_eq!(endpoints("", ""), ["systemd:*"]);
+    assert_eq!(endpoints("-m prefork", "[[listen]]\nworkers = 3"), ["systemd:*"]);
+    assert_eq!(endpoints("tcp://a:1", ""), ["tcp://a:1"]);
+    assert_eq!(endpoints("", TWO_GROUPS), ["tcp://a:1"]);
+
+    let text = resolve("-m prefork systemd:a systemd:b", "").unwrap().to_toml().unwrap();
+    assert!(!text.contains("backlog"), "{text}");
+    assert_eq!(resolve("", &text).unwrap().to_toml().unwrap(), text);
+    assert_eq!(refusal("--backlog 5 systemd:a", "").0, 64);
 }
 
 #[test]
@@ -119,7 +141,7 @@ fn each_of_several_groups_needs_endpoints() {
 
 #[test]
 fn the_control_socket_follows_the_environment() {
-    let control = |args, env: &[_]| resolve_in(args, "", env).unwrap().daemon.control;
+    let control = |args, env: &[_]| resolve_in(args, "", env, &[]).unwrap().daemon.control;
     let (service, user) = (("RUNTIME_DIRECTORY", "/run/a:/run/b"), ("XDG_RUNTIME_DIR", "/run/user/1"));
     assert_eq!(control("", &[service, user]), Some("/run/a/control.sock".into()));
     assert_eq!(control("", &[user]), Some("/run/user/1/forkd.sock".into()));

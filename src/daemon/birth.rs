@@ -36,7 +36,8 @@ pub(super) fn worker(
     signals: Option<Signals>,
     work: &Work<'_>,
 ) -> std::io::Result<&'static Gate> {
-    let gate: &'static Gate = Box::leak(Box::new(Gate::new(work.listener())?));
+    let is_ours = !work.listener().is_inherited();
+    let gate: &'static Gate = Box::leak(Box::new(Gate::new(work.listener(), is_ours)?));
     gate.shut_on(libc::SIGTERM)?;
     // Takes back what these signals mean to a master and to a child, and closes the master's pipe.
     if let Some(signals) = signals {

@@ -14,9 +14,8 @@ use std::time::{Duration, Instant};
 use super::context::{ACCEPT_REST, Context};
 use serde_json::json;
 
-use crate::transport::Endpoint;
-use crate::transport::Listener;
 use crate::transport::bind::{BindOptions, bind_all};
+use crate::transport::{Endpoint, Inherited, Listener};
 use crate::{Error, Failure, events};
 
 const MAX_CLIENTS: usize = 16;
@@ -59,7 +58,7 @@ impl Control {
         let cannot =
             |why: &str| Error::CannotCreate(Failure::from(format!("cannot make the control socket: {why}")));
         let path = std::path::absolute(path).map_err(|e| cannot(&e.to_string()))?;
-        let listener = bind_all(&Endpoint::Unix(path), options, &[])?
+        let listener = bind_all(&Endpoint::Unix(path), options, &[], &Inherited::default())?
             .pop()
             .ok_or_else(|| cannot("nothing was bound"))?;
         crate::sys::fd::set_nonblocking(&listener, true).map_err(|e| cannot(&e.to_string()))?;

@@ -13,6 +13,7 @@ use smallvec::SmallVec;
 
 use super::context::{ACCEPT_REST, Context};
 use super::control::Control;
+use super::notify::ServiceManager;
 use super::phase::Phase;
 use super::reload::{Reload, Source, guard};
 use super::signals::Signals;
@@ -24,6 +25,7 @@ use crate::model::serve::Post;
 use crate::scoreboard::{Death, Scoreboard, Slot};
 use crate::service::Service;
 use crate::sys;
+use crate::transport::Inherited;
 use crate::{Error, events};
 
 /// How often children that died without a word are looked for.
@@ -48,6 +50,7 @@ pub(crate) struct Master {
     /// What holds for the process, of the configuration in force.
     pub(super) daemon: Daemon,
     pub(super) reload: Reload,
+    pub(super) manager: ServiceManager,
     /// Connections to sockets that are closed.
     pub(super) past_connections: u64,
     /// When and where to look for those that died without a word.
@@ -85,6 +88,7 @@ impl Master {
             phase: Phase::Running,
             daemon: config.daemon.clone(),
             reload: Reload::default(),
+            manager: ServiceManager::default(),
             past_connections: 0,
             is_ready: false,
             cut: 0,
@@ -114,9 +118,11 @@ impl Master {
         Ok(())
     }
 
-    /// Reads the configuration from there when a reload is asked for.
-    pub(crate) fn reload_from(&mut self, source: Source) {
+    /// Reads the configuration from there when a reload is asked for; it may name what was `inherited`.
+    pub(crate) fn reload_from(&mut self, source: Source, inherited: Inherited) {
+        self.cx.descriptors.add(inherited.descriptors());
         self.reload.source = Some(source);
+        self.reload.inherited = inherited;
     }
 
     /// Answers `forkd status` at this path.
@@ -125,6 +131,12 @@ impl Master {
         self.cx.descriptors.add([control.listener().as_raw_fd()]);
         self.control = Some(control);
         Ok(())
+    }
+
+    /// Tells this service manager how the daemon is.
+    pub(crate) fn report_to(&mut self, manager: ServiceManager) {
+        self.cx.descriptors.add(manager.descriptors());
+        self.manager = manager;
     }
 
     /// Has children close this descriptor of the caller's.
@@ -156,6 +168,7 @@ impl Master {
             if !self.is_ready && self.stations.iter().all(|station| station.is_ready(&self.cx)) {
                 self.is_ready = true;
                 on_ready.take().map_or(Ok(()), |on_ready| on_ready(self))?;
+                self.say_ready();
             }
             let events = self.wait()?;
             self.cx.now = Instant::now();
@@ -186,6 +199,7 @@ impl Master {
         if self.phase == Phase::Running {
             self.dismiss_stations();
         }
+        self.report();
         Ok(())
     }
 
@@ -305,7 +319,8 @@ impl Master {
         let sweep = self.cx.board.has_unwatched().then(|| self.swept + self.sweep_pause(waits));
         let stations = self.stations.iter().filter_map(|station| station.deadline(&self.cx));
         let control = self.control.as_ref().and_then(|control| control.deadline(self.cx.now));
-        let next = stations.chain(sweep).chain(control).chain(self.phase.deadline()).min();
+        let report = self.next_report();
+        let next = stations.chain(sweep).chain(control).chain(self.phase.deadline()).chain(report).min();
         next.map(|then| then.saturating_duration_since(Instant::now()))
     }
 

@@ -2,7 +2,8 @@
 //!
 //! `master` is the loop; `station` a listening socket with its children, under one of two models
 //! (`forking`, `pooling`); `birth` the first steps of a forked child; `reload` the way from one
-//! configuration to the next, `phase` and `stop` the way to the end; `control` and [`status`] what is told to others. [`background`], [`pidfile`] and
+//! configuration to the next, `phase` and `stop` the way to the end; `control`, [`status`] and
+//! [`notify`] what is told to others. [`background`], [`pidfile`] and
 //! [`privileges`] are what a SysV daemon does around all that.
 
 pub mod background;
@@ -13,11 +14,13 @@ mod descriptors;
 mod forking;
 pub(crate) mod master;
 pub mod names;
+pub mod notify;
 mod phase;
 pub mod pidfile;
 mod pooling;
 pub mod privileges;
 pub(crate) mod reload;
+mod report;
 mod signals;
 pub(crate) mod sockets;
 mod station;

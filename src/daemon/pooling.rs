@@ -110,6 +110,10 @@ impl Pooling {
         self.workers.is_empty()
     }
 
+    pub(super) fn has_workers(&self) -> bool {
+        !self.workers.is_empty()
+    }
+
     /// Sees to it that there are as many workers as there should be.
     pub(super) fn on_turn(&mut self, cx: &mut Context) -> Result<(), Error> {
         if self.leaving {

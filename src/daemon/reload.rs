@@ -22,6 +22,7 @@ use super::sockets::{Bound, bind};
 use super::station::{Life, Station};
 use crate::config::{Config, Daemon};
 use crate::sys::signal::prepare_orphan_deadline;
+use crate::transport::Inherited;
 use crate::transport::guard::Guard;
 use crate::{Error, events, log};
 
@@ -42,6 +43,8 @@ pub(crate) enum Answer {
 #[derive(Default)]
 pub(super) struct Reload {
     pub(super) source: Option<Source>,
+    /// What new endpoints may be made of.
+    pub(super) inherited: Inherited,
     /// SIGHUP has come.
     pub(super) wanted: bool,
     /// What will be in force once its stations are ready.
@@ -82,6 +85,7 @@ impl Master {
     fn prepare(&mut self) -> Result<Config, Error> {
         let cannot = |why: &str| Err(Error::Config(format!("cannot reload: {why}")));
         events::reloading();
+        self.manager.reloading(self.cx.now);
         if self.phase != Phase::Running || !self.is_ready {
             return cannot("the daemon is about to start or to stop");
         }
@@ -91,7 +95,7 @@ impl Master {
         let next = source()?;
         refuse_what_needs_a_restart(&self.daemon, &next.daemon)?;
         let open: Vec<Bound> = self.stations.iter().filter_map(Station::bound).collect();
-        let bound = bind(&next, &open)?;
+        let bound = bind(&next, &open, &self.reload.inherited)?;
         // what the new workers are born with
         self.adopt(&next.daemon);
         // workers of either configuration must know the sockets of both
@@ -170,6 +174,8 @@ impl Master {
     }
 
     fn answer_reload(&mut self, answer: &Answer) {
+        // before whoever has asked goes on: systemd counts the reload as done at either
+        self.say_ready();
         if let Some(control) = &mut self.control {
             control.reload_ended(&serde_json::to_string(answer).unwrap_or_default(), self.cx.now);
         }

@@ -6,7 +6,8 @@ use crate::config::{Config, Listen};
 use crate::model::Model;
 use crate::service::Service;
 use crate::transport::bind::{BindOptions, adapt, bind_all, kernel_backlog_limit};
-use crate::transport::{Endpoint, Listener};
+use crate::transport::listener::Kind;
+use crate::transport::{Endpoint, Inherited, Listener};
 use crate::{Error, events};
 
 /// A bound socket and what its group of the configuration says.
@@ -65,9 +66,9 @@ pub(crate) fn bind_options(listen: &Listen) -> BindOptions {
     BindOptions { backlog: listen.backlog, v6only: listen.v6only, socket_mode: listen.socket_mode }
 }
 
-/// Binds all that the configuration names and that is not `open` already, and says once if the kernel
-/// shortens a queue.
-pub(crate) fn bind(config: &Config, open: &[Bound]) -> Result<Vec<Bound>, Error> {
+/// Binds or adopts all that the configuration names and that is not `open` already, and says what of it
+/// can't be as was asked.
+pub(crate) fn bind(config: &Config, open: &[Bound], inherited: &Inherited) -> Result<Vec<Bound>, Error> {
     let mut bound: Vec<Bound> = Vec::new();
     for listen in &config.listen {
         for asked in &listen.endpoints {
@@ -79,14 +80,16 @@ pub(crate) fn bind(config: &Config, open: &[Bound]) -> Result<Vec<Bound>, Error>
             }
             let earlier: Vec<&Endpoint> =
                 open.iter().chain(&bound).map(|bound| bound.listener.endpoint()).collect();
-            let listeners = bind_all(asked, bind_options(listen), &earlier)?;
+            let listeners = bind_all(asked, bind_options(listen), &earlier, inherited)?;
             bound.extend(
                 listeners.into_iter().map(|listener| Bound::new(asked.clone(), listen.clone(), listener)),
             );
         }
     }
-    let asked = |listen: &Listen| listen.endpoints.iter().any(|e| !e.is_datagram()).then_some(listen.backlog);
-    let longest = config.listen.iter().filter_map(asked).max();
+    let endpoints: Vec<&Endpoint> = config.listen.iter().flat_map(|listen| &listen.endpoints).collect();
+    inherited.unused(&endpoints).into_iter().for_each(events::handed_over_in_vain);
+    let is_queue = |bound: &&Bound| bound.listener.kind() == Kind::Stream && !bound.listener.is_inherited();
+    let longest = bound.iter().filter(is_queue).map(|bound| bound.listen.backlog).max();
     if let (Some(asked), Some(cap)) = (longest, kernel_backlog_limit())
         && asked > cap
     {

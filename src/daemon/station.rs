@@ -171,7 +171,12 @@ impl Station {
         self.life = Life::Leaving;
         if let Some(listener) = self.listener() {
             // before the workers are told: they look at it when they leave
-            cx.board.totals(self.number()).drain(queue_length(listener).unwrap_or(MOST_QUEUED));
+            let queued = match listener.is_inherited() {
+                // they are left to whoever serves the socket next
+                true => 0,
+                false => queue_length(listener).unwrap_or(MOST_QUEUED),
+            };
+            cx.board.totals(self.number()).drain(queued);
         }
         match &mut self.kind {
             Kind::Forking(forking) => forking.drain(),

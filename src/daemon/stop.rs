@@ -1,5 +1,7 @@
 //! What signals ask for, and the way to the end.
 
+use std::time::Duration;
+
 use nix::sys::signal::Signal;
 
 use super::master::Master;
@@ -19,13 +21,15 @@ impl Master {
             Order::Stop(signal) => {
                 if self.phase == Phase::Running {
                     events::stopping(signal, self.children(), self.cx.grace);
+                    self.say_stopping(self.cx.grace);
                 }
                 let step = self.phase.stop(now, self.cx.grace);
                 self.take_step(step);
             }
             Order::StopNow => {
                 if self.phase == Phase::Running {
-                    events::stopping("SIGQUIT", self.children(), std::time::Duration::ZERO);
+                    events::stopping("SIGQUIT", self.children(), Duration::ZERO);
+                    self.say_stopping(Duration::ZERO);
                 }
                 let step = self.phase.stop_now(now);
                 self.take_step(step);

@@ -43,28 +43,7 @@ impl Work<'_> {
 
     /// Serves one connection until it ends; it is still to be closed.
     pub(crate) fn connection(&self, socket: OwnedFd, peer: Peer) -> (Cause, Connection<'_>) {
-        let mut connection = Connection::stream(socket, peer, &self.slot.traffic);
-        let result = match self.post.idle_timeout {
-            Some(limit) => {
-                connection.set_idle_timeout(limit).and_then(|()| self.service.serve(&mut connection))
-            }
-            None => self.service.serve(&mut connection),
-        };
-        let cause = match result {
-            Ok(()) => {
-                log::debug!(peer:% = peer; "connection closed");
-                Cause::Done
-            }
-            Err(error) if is_the_client_s(&error) => {
-                log::debug!(peer:% = peer, error:% = error; "connection ended");
-                Cause::Done
-            }
-            Err(error) => {
-                log::warn!(peer:% = peer, error:% = error; "handler failed");
-                Cause::Failed
-            }
-        };
-        (cause, connection)
+        serve_connection(self.service, socket, peer, self.post.idle_timeout, &self.slot.traffic)
     }
 
     /// Answers the first `count` datagrams of a batch.
@@ -114,6 +93,36 @@ impl Work<'_> {
     fn patience(&self) -> Patience {
         if self.listener().is_unix() { Patience::DontWait } else { Patience::Wait }
     }
+}
+
+/// Serves one connection until it ends; it is still to be closed.
+pub(crate) fn serve_connection<'a>(
+    service: &Service,
+    socket: OwnedFd,
+    peer: Peer,
+    idle_timeout: Option<Duration>,
+    traffic: &'a Traffic,
+) -> (Cause, Connection<'a>) {
+    let mut connection = Connection::stream(socket, peer, traffic);
+    let result = match idle_timeout {
+        Some(limit) => connection.set_idle_timeout(limit).and_then(|()| service.serve(&mut connection)),
+        None => service.serve(&mut connection),
+    };
+    let cause = match result {
+        Ok(()) => {
+            log::debug!(peer:% = peer; "connection closed");
+            Cause::Done
+        }
+        Err(error) if is_the_client_s(&error) => {
+            log::debug!(peer:% = peer, error:% = error; "connection ended");
+            Cause::Done
+        }
+        Err(error) => {
+            log::warn!(peer:% = peer, error:% = error; "handler failed");
+            Cause::Failed
+        }
+    };
+    (cause, connection)
 }
 
 /// How large a datagram can be: UDP's limit is below 64 KiB, a Unix socket's is its send buffer.

@@ -142,32 +142,35 @@ fn close_range(first: RawFd, last: RawFd) {
 /// was interrupted is restarted by the kernel (SA_RESTART) on the same number, and fails too.
 #[derive(Debug)]
 pub(crate) struct Gate {
-    /// The number of the socket, which whoever made the gate keeps open.
-    socket: RawFd,
+    /// The number of the socket, which whoever made the gate keeps open, if it ends with this program.
+    ours: Option<RawFd>,
     gate: OwnedFd,
     null: OwnedFd,
 }
 
 impl Gate {
-    /// Makes a gate to the socket; `socket` itself stays as it is.
-    pub(crate) fn new(socket: impl AsFd) -> io::Result<Self> {
+    /// Makes a gate to the socket; `socket` itself stays as it is. It `is_ours` if nobody serves it when
+    /// this program's processes are gone.
+    pub(crate) fn new(socket: impl AsFd, is_ours: bool) -> io::Result<Self> {
         let gate = socket.as_fd().try_clone_to_owned()?;
         // no file: after a chroot(2) there may be none to open
         let (null, _) = pipe()?;
-        Ok(Self { socket: socket.as_fd().as_raw_fd(), gate, null })
+        Ok(Self { ours: is_ours.then(|| socket.as_fd().as_raw_fd()), gate, null })
     }
 
     /// Shuts the gate for good when `signal` arrives.
     pub(crate) fn shut_on(&'static self, signal: i32) -> io::Result<()> {
-        let (null, gate, socket) = (self.null.as_raw_fd(), self.gate.as_raw_fd(), self.socket);
+        let (null, gate, ours) = (self.null.as_raw_fd(), self.gate.as_raw_fd(), self.ours);
         let action = move || {
             // SAFETY: both descriptors are open for ever, as `self` is 'static; dup2(2) is
             // async-signal-safe and replaces `gate` atomically.
             unsafe { libc::dup2(null, gate) };
             if super::signal::is_orphan() {
-                // nobody will serve who connects now: a refusal is the better answer
-                // SAFETY: shutdown(2) is async-signal-safe, and a number of no socket is only an error.
-                unsafe { libc::shutdown(socket, libc::SHUT_RDWR) };
+                if let Some(socket) = ours {
+                    // nobody will serve who connects now: a refusal is the better answer
+                    // SAFETY: shutdown(2) is async-signal-safe, and a number of no socket is only an error.
+                    unsafe { libc::shutdown(socket, libc::SHUT_RDWR) };
+                }
                 super::signal::limit_orphan();
             }
         };
@@ -196,7 +199,7 @@ mod tests {
     #[test]
     fn a_shut_gate_is_no_socket() {
         let (socket, _peer) = std::os::unix::net::UnixStream::pair().expect("pair");
-        let gate: &'static Gate = Box::leak(Box::new(Gate::new(&socket).expect("gate")));
+        let gate: &'static Gate = Box::leak(Box::new(Gate::new(&socket, true).expect("gate")));
         gate.shut_on(libc::SIGWINCH).expect("register");
         nix::sys::signal::raise(nix::sys::signal::Signal::SIGWINCH).expect("raise");
         let error = rustix::net::accept(gate).expect_err("shut");

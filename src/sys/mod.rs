@@ -7,6 +7,7 @@ pub(crate) mod buffer;
 pub(crate) mod datagram;
 pub(crate) mod fd;
 pub(crate) mod fork;
+pub(crate) mod handover;
 pub(crate) mod pidfd;
 #[cfg(target_os = "linux")]
 mod raw;

@@ -14,7 +14,7 @@ use nix::sys::socket::{
 use nix::sys::stat::{Mode, umask};
 
 use super::listener::{Kind, SocketFile};
-use super::{Endpoint, Listener, resolve};
+use super::{Endpoint, Inherited, Listener, resolve};
 use crate::{Error, Failure};
 
 /// How to bind.
@@ -43,7 +43,7 @@ pub(crate) fn adapt(listener: &Listener, options: BindOptions) -> io::Result<()>
     Ok(())
 }
 
-/// Binds every address that an endpoint stands for.
+/// Binds every address that an endpoint stands for, or takes what was `inherited` for it.
 ///
 /// # Errors
 ///
@@ -54,10 +54,12 @@ pub(crate) fn bind_all(
     endpoint: &Endpoint,
     options: BindOptions,
     earlier: &[&Endpoint],
+    inherited: &Inherited,
 ) -> Result<Vec<Listener>, Error> {
     let (host, port, kind) = match endpoint {
         Endpoint::Unix(path) => return Ok(vec![bind_unix(endpoint, path, Kind::Stream, options)?]),
         Endpoint::Unixgram(path) => return Ok(vec![bind_unix(endpoint, path, Kind::Datagram, options)?]),
+        Endpoint::Systemd(name) => return inherited.adopt(name.as_deref()),
         Endpoint::Tcp { host, port } => (host, *port, Kind::Stream),
         Endpoint::Udp { host, port } => (host, *port, Kind::Datagram),
     };
@@ -122,7 +124,7 @@ fn rival(address: SocketAddr, kind: Kind, earlier: &[&Endpoint]) -> Option<Strin
     })
 }
 
-fn ip_endpoint(address: SocketAddr, kind: Kind) -> Endpoint {
+pub(super) fn ip_endpoint(address: SocketAddr, kind: Kind) -> Endpoint {
     let (host, port) = match address {
         SocketAddr::V6(v6) if v6.scope_id() != 0 => (format!("{}%{}", v6.ip(), v6.scope_id()), v6.port()),
         other => (other.ip().to_string(), other.port()),
@@ -141,15 +143,11 @@ fn bind_ip(address: SocketAddr, kind: Kind, options: BindOptions) -> io::Result<
     if address.is_ipv6() {
         setsockopt(&socket, sockopt::Ipv6V6Only, &options.v6only)?;
     }
-    match kind {
-        Kind::Stream => {
-            setsockopt(&socket, sockopt::ReuseAddr, &true)?;
-            // accepted sockets inherit it
-            setsockopt(&socket, sockopt::TcpNoDelay, &true)?;
-        }
-        // No SO_REUSEADDR: with UDP it would let a second daemon share the port unnoticed.
-        Kind::Datagram => ask_for_packet_information(&socket, address)?,
+    if kind == Kind::Stream {
+        // not with UDP, where it would let a second daemon share the port unnoticed
+        setsockopt(&socket, sockopt::ReuseAddr, &true)?;
     }
+    prepare(&socket, address, kind)?;
     bind(socket.as_raw_fd(), &sockaddr)?;
     if kind == Kind::Stream {
         start_listening(&socket, options.backlog)?;
@@ -158,7 +156,16 @@ fn bind_ip(address: SocketAddr, kind: Kind, options: BindOptions) -> io::Result<
     let port = local.as_sockaddr_in().map(|a| a.port()).or(local.as_sockaddr_in6().map(|a| a.port()));
     let mut bound = address;
     bound.set_port(port.unwrap_or(address.port()));
-    Ok(Listener { socket, kind, endpoint: ip_endpoint(bound, kind), file: None.into() })
+    Ok(Listener { socket, kind, endpoint: ip_endpoint(bound, kind), file: None.into(), is_inherited: false })
+}
+
+/// Sets what the connections and datagrams of an Internet socket need.
+pub(super) fn prepare(socket: &OwnedFd, address: SocketAddr, kind: Kind) -> io::Result<()> {
+    match kind {
+        // accepted sockets inherit it
+        Kind::Stream => Ok(setsockopt(socket, sockopt::TcpNoDelay, &true)?),
+        Kind::Datagram => ask_for_packet_information(socket, address),
+    }
 }
 
 fn start_listening(socket: &OwnedFd, backlog: u32) -> io::Result<()> {
@@ -227,7 +234,7 @@ fn bind_unix(endpoint: &Endpoint, path: &Path, kind: Kind, options: BindOptions)
         inode: file.ino(),
         owner: std::process::id(),
     };
-    Ok(Listener { socket, kind, endpoint: endpoint.clone(), file: Some(file).into() })
+    Ok(Listener { socket, kind, endpoint: endpoint.clone(), file: Some(file).into(), is_inherited: false })
 }
 
 /// Removes a socket file that nobody listens behind.

@@ -1,4 +1,5 @@
-//! Where requests come from, as a person writes it: `tcp://127.0.0.1:7`, `unix:///run/echo.sock`.
+//! Where requests come from, as a person writes it: `tcp://127.0.0.1:7`, `unix:///run/echo.sock`,
+//! `systemd:echo`.
 //!
 //! Invariant: parsing looks at the text alone. A host may be a name and a path may be absent; whoever
 //! binds the endpoint finds out. What parses is displayed such that it parses to the same endpoint.
@@ -43,10 +44,14 @@ pub enum Endpoint {
     Unix(PathBuf),
     /// A Unix datagram socket at an absolute path of at most 107 bytes.
     Unixgram(PathBuf),
+    /// The sockets that a service manager handed over under this name (`FileDescriptorName=` in
+    /// systemd.socket(5)), or `None`: all of them, written `systemd:*`. Which kind they are, the
+    /// sockets themselves tell.
+    Systemd(Option<String>),
 }
 
 impl Endpoint {
-    /// Tells whether each request is a datagram of its own, without a connection.
+    /// Tells whether each request is known to be a datagram of its own, without a connection.
     #[must_use]
     pub fn is_datagram(&self) -> bool {
         matches!(self, Self::Udp { .. } | Self::Unixgram(_))
@@ -57,8 +62,14 @@ impl Endpoint {
     pub fn path(&self) -> Option<&Path> {
         match self {
             Self::Unix(path) | Self::Unixgram(path) => Some(path),
-            Self::Tcp { .. } | Self::Udp { .. } => None,
+            Self::Tcp { .. } | Self::Udp { .. } | Self::Systemd(_) => None,
         }
+    }
+
+    /// Tells whether the socket comes from a service manager, ready made.
+    #[must_use]
+    pub fn is_inherited(&self) -> bool {
+        matches!(self, Self::Systemd(_))
     }
 
     /// Tells whether only one of the two can be bound. Two ports 0 are two different ports, and a
@@ -67,6 +78,7 @@ impl Endpoint {
     pub fn collides_with(&self, other: &Self) -> bool {
         match (self, other) {
             (Self::Tcp { port: 0, .. }, _) | (Self::Udp { port: 0, .. }, _) => false,
+            (Self::Systemd(one), Self::Systemd(other)) => one == other || one.is_none() || other.is_none(),
             _ => self == other || self.path().is_some_and(|path| other.path() == Some(path)),
         }
     }
@@ -83,7 +95,7 @@ impl fmt::Display for ParseEndpointError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { input, why } = self;
         write!(f, "endpoint {input:?} {why}; ")?;
-        f.write_str("write tcp://HOST:PORT, udp://HOST:PORT, unix:///PATH or unixgram:///PATH")
+        f.write_str("write tcp://HOST:PORT, udp://HOST:PORT, unix:///PATH, unixgram:///PATH or systemd:NAME")
     }
 }
 
@@ -98,6 +110,9 @@ impl FromStr for Endpoint {
 }
 
 fn parse(input: &str) -> Result<Endpoint, &'static str> {
+    if let Some(name) = input.strip_prefix("systemd:") {
+        return descriptor_name(name).map(Endpoint::Systemd);
+    }
     match input.split_once("://") {
         Some(("tcp", rest)) => host_and_port(rest).map(|(host, port)| Endpoint::Tcp { host, port }),
         Some(("udp", rest)) => host_and_port(rest).map(|(host, port)| Endpoint::Udp { host, port }),
@@ -139,6 +154,17 @@ fn check_host(host: &str) -> Result<(), &'static str> {
     }
 }
 
+/// The rule of sd_listen_fds(3), and nothing that looks like one of the other endpoints.
+fn descriptor_name(name: &str) -> Result<Option<String>, &'static str> {
+    match name {
+        "*" => Ok(None),
+        "" => Err("has no name (systemd:* stands for all sockets that were handed over)"),
+        _ if name.starts_with("//") => Err("has slashes before its name"),
+        _ if name.bytes().all(|b| (b' '..0x7f).contains(&b) && b != b':') => Ok(Some(name.to_owned())),
+        _ => Err("has a name that no socket can have"),
+    }
+}
+
 fn socket_path(rest: &str) -> Result<PathBuf, &'static str> {
     match rest {
         _ if !rest.starts_with('/') => Err("has a path that does not start at / (with three slashes in all)"),
@@ -155,6 +181,7 @@ impl fmt::Display for Endpoint {
             Self::Udp { host, port } => ("udp", host, port),
             Self::Unix(path) => return write!(f, "unix://{}", path.display()),
             Self::Unixgram(path) => return write!(f, "unixgram://{}", path.display()),
+            Self::Systemd(name) => return write!(f, "systemd:{}", name.as_deref().unwrap_or("*")),
         };
         if host.contains(':') {
             write!(f, "{scheme}://[{host}]:{port}")
@@ -206,6 +233,8 @@ mod tests {
         assert_eq!(endpoint("udp://[::1]:7"), Endpoint::Udp { host: "::1".into(), port: 7 });
         assert_eq!(endpoint("unix:///run/a b.sock"), Endpoint::Unix("/run/a b.sock".into()));
         assert_eq!(endpoint("unixgram:///x"), Endpoint::Unixgram("/x".into()));
+        assert_eq!(endpoint("systemd:forkd.socket"), Endpoint::Systemd(Some("forkd.socket".into())));
+        assert_eq!(endpoint("systemd:*"), Endpoint::Systemd(None));
         assert!(endpoint("udp://a:1").is_datagram() && endpoint("unixgram:///x").is_datagram());
         assert!(!endpoint("tcp://a:1").is_datagram() && !endpoint("unix:///x").is_datagram());
     }
@@ -232,6 +261,10 @@ mod tests {
             ("tcp://a b:7", "has a host that is neither"),
             ("unix://run/x", "has a path that does not start at /"),
             ("unix:///\0", "has a NUL in its path"),
+            ("systemd:", "has no name"),
+            ("systemd://echo", "has slashes before its name"),
+            ("systemd:a:b", "has a name that no socket can have"),
+            ("systemd:\u{e9}", "has a name that no socket can have"),
         ] {
             let error = text.parse::<Endpoint>().unwrap_err().to_string();
             assert!(error.contains(&format!("endpoint {text:?} {why}")), "{error}");
@@ -255,6 +288,8 @@ mod tests {
         assert!(!collide("tcp://a:0", "tcp://a:0"));
         assert!(!collide("udp://a:0", "udp://a:0"));
         assert!(!collide("unix:///x", "unix:///y"));
+        assert!(collide("systemd:a", "systemd:a") && collide("systemd:a", "systemd:*"));
+        assert!(!collide("systemd:a", "systemd:b") && !collide("systemd:*", "tcp://a:1"));
     }
 
     fn any_endpoint() -> impl Strategy<Value = Endpoint> {
@@ -265,6 +300,8 @@ mod tests {
             (host(), any::<u16>()).prop_map(|(host, port)| Endpoint::Udp { host, port }),
             path().prop_map(Endpoint::Unix),
             path().prop_map(Endpoint::Unixgram),
+            "[ -)+-.0-9;-~][ -9;-~]{0,30}".prop_map(|name| Endpoint::Systemd(Some(name))),
+            Just(Endpoint::Systemd(None)),
         ]
     }
 
@@ -277,7 +314,7 @@ mod tests {
         }
 
         #[test]
-        fn never_panics(text in "((tcp|udp|unix|unixgram)://)?\\PC*") {
+        fn never_panics(text in "((tcp|udp|unix|unixgram)://|systemd:)?\\PC*") {
             if let Ok(endpoint) = text.parse::<Endpoint>() {
                 prop_assert_eq!(endpoint.to_string(), text.clone());
             }

@@ -1,11 +1,10 @@
-//! Bound sockets.
+//! Bound sockets, our own and inherited ones.
 //!
 //! Invariant: a [`Listener`] is ready to be polled, accepted from or received from; `bind` has set
 //! all that its connections need (TCP_NODELAY, packet information), which they inherit.
 
 use std::cell::RefCell;
 use std::fs;
-use std::net::SocketAddr;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
@@ -28,6 +27,8 @@ pub(crate) struct Listener {
     pub(super) kind: Kind,
     pub(super) endpoint: Endpoint,
     pub(super) file: RefCell<Option<SocketFile>>,
+    /// Others have this socket, too, or will.
+    pub(super) is_inherited: bool,
 }
 
 /// What is removed at the end, by the process that made it, if it still is the same file.
@@ -40,6 +41,17 @@ pub(super) struct SocketFile {
 }
 
 impl Listener {
+    /// A socket that somebody else has bound, and that stays theirs.
+    pub(super) fn inherited(socket: OwnedFd, kind: Kind, endpoint: Endpoint) -> Self {
+        Self { socket, kind, endpoint, file: RefCell::default(), is_inherited: true }
+    }
+
+    /// Whether the socket goes on without this process: who is queued there at a stop is left to
+    /// whoever serves it next.
+    pub(crate) fn is_inherited(&self) -> bool {
+        self.is_inherited
+    }
+
     pub(crate) fn kind(&self) -> Kind {
         self.kind
     }
@@ -65,26 +77,19 @@ impl Listener {
     ///
     /// As accept(2).
     pub(crate) fn accept(&self, gate: impl AsFd) -> rustix::io::Result<(OwnedFd, Peer)> {
-        use rustix::net::{SocketFlags, acceptfrom_with, sockopt::socket_peercred};
+        use rustix::net::{SocketFlags, acceptfrom_with};
         let (connection, address) = acceptfrom_with(gate, SocketFlags::CLOEXEC)?;
         // the BSDs hand O_NONBLOCK down from the listener
         #[cfg(not(target_os = "linux"))]
         let _ = crate::sys::fd::set_nonblocking(&connection, false);
-        let peer = match address.and_then(|address| SocketAddr::try_from(address).ok()) {
-            Some(address) => Peer::Ip(SocketAddr::new(address.ip().to_canonical(), address.port())),
-            None if self.is_unix() => {
-                let credentials = socket_peercred(&connection).ok();
-                let pid = credentials.map_or(0, |c| c.pid.as_raw_nonzero().get().cast_unsigned());
-                Peer::Unix { pid, uid: credentials.map_or(0, |c| c.uid.as_raw()) }
-            }
-            None => Peer::None,
-        };
+        let peer = Peer::of(&connection, address, self.is_unix());
         Ok((connection, peer))
     }
 
-    /// Takes no more clients, in no process: who tries is refused at once.
+    /// Takes no more clients, in no process: who tries is refused at once. An inherited socket is not
+    /// ours to shut.
     pub(crate) fn refuse(&self) {
-        if self.kind == Kind::Stream {
+        if self.kind == Kind::Stream && !self.is_inherited {
             // it fails only where the socket listens no more
             let _ = rustix::net::shutdown(self, rustix::net::Shutdown::Both);
         }

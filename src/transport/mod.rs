@@ -1,12 +1,13 @@
 //! Where requests come from: TCP, UDP, and Unix sockets of both kinds.
 //!
-//! An [`Endpoint`] is what the user names, a `Listener` a bound socket, a [`Connection`] what a
+//! An [`Endpoint`] is what the user names, a `Listener` a bound or inherited socket, a [`Connection`] what a
 //! handler talks to. Nothing here knows who runs the handler.
 
 pub(crate) mod bind;
 mod connection;
 pub(crate) mod endpoint;
 pub(crate) mod guard;
+pub(crate) mod inherited;
 pub(crate) mod listener;
 pub(crate) mod peer;
 mod pump;
@@ -16,6 +17,7 @@ mod traffic;
 
 pub use connection::Connection;
 pub use endpoint::{Endpoint, ParseEndpointError};
+pub(crate) use inherited::Inherited;
 pub(crate) use listener::Listener;
 pub use peer::Peer;
 pub(crate) use refusal::Refusal;

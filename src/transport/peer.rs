@@ -2,7 +2,10 @@
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
+use std::os::fd::AsFd;
 use std::sync::atomic::{AtomicU64, Ordering};
+
+use rustix::net::{SocketAddrAny, sockopt::socket_peercred};
 
 /// The other end of a connection or datagram.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -20,6 +23,21 @@ pub enum Peer {
     },
     /// Nobody, as of an idle worker.
     None,
+}
+
+impl Peer {
+    /// The other end of a connection, whose address accept(2) or getpeername(2) has told.
+    pub(crate) fn of(connection: impl AsFd, address: Option<SocketAddrAny>, is_unix: bool) -> Self {
+        match address.and_then(|address| SocketAddr::try_from(address).ok()) {
+            Some(address) => Self::Ip(SocketAddr::new(address.ip().to_canonical(), address.port())),
+            None if is_unix => {
+                let credentials = socket_peercred(connection).ok();
+                let pid = credentials.map_or(0, |c| c.pid.as_raw_nonzero().get().cast_unsigned());
+                Self::Unix { pid, uid: credentials.map_or(0, |c| c.uid.as_raw()) }
+            }
+            None => Self::None,
+        }
+    }
 }
 
 impl fmt::Display for Peer {

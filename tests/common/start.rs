@@ -1,11 +1,14 @@
 //! How a daemon is started.
 
 use std::ffi::OsStr;
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::{fs, io};
+
+use nix::fcntl::{FcntlArg, fcntl};
 
 use super::{Daemon, Ended, Way, forkd, proc_status, public_binary};
 
@@ -18,6 +21,7 @@ pub struct Forkd {
     limits: Vec<(u32, u64)>,
     example: Option<PathBuf>,
     wrapper: Vec<String>,
+    sockets: Vec<(String, OwnedFd)>,
     pub dir: tempfile::TempDir,
 }
 
@@ -28,11 +32,13 @@ impl Forkd {
         let dir = tempfile::Builder::new().prefix("forkd-").tempdir().unwrap();
         let path = dir.path().to_str().unwrap();
         let mut args: Vec<String> = args.split_whitespace().map(|arg| arg.replace("{dir}", path)).collect();
-        if !args.iter().any(|arg| arg.contains("://") || arg == "--config") {
+        let names_one =
+            |arg: &String| arg.contains("://") || arg.starts_with("systemd:") || arg == "--config";
+        if !args.iter().any(names_one) {
             args.push("tcp://127.0.0.1:0".into());
         }
-        let (env, limits, wrapper) = (Vec::new(), Vec::new(), Vec::new());
-        Self { args, env, portable: false, uid: None, limits, example: None, wrapper, dir }
+        let (env, limits, wrapper, sockets) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+        Self { args, env, portable: false, uid: None, limits, example: None, wrapper, sockets, dir }
     }
 
     /// `forkd serve` without any argument but `--control`: it listens at its default ports.
@@ -93,6 +99,15 @@ impl Forkd {
         self
     }
 
+    /// Hands it a duplicate of this descriptor under this name, as systemd does for a .socket unit.
+    pub fn handed(mut self, name: &str, socket: impl AsFd) -> Self {
+        // above those that it will have in the daemon
+        let copy = fcntl(socket, FcntlArg::F_DUPFD_CLOEXEC(100)).unwrap();
+        // SAFETY: the number is new, and nobody else's.
+        self.sockets.push((name.into(), unsafe { OwnedFd::from_raw_fd(copy) }));
+        self
+    }
+
     pub fn control(&self) -> PathBuf {
         self.dir.path().join("control.sock")
     }
@@ -102,7 +117,11 @@ impl Forkd {
         let ours = PathBuf::from(env!("CARGO_BIN_EXE_forkd"));
         let program = if self.uid.is_some() { public_binary(self.dir.path()) } else { ours };
         let program = self.example.clone().unwrap_or(program);
-        let mut words = self.wrapper.iter().map(OsStr::new).chain([program.as_os_str()]);
+        // the pid is known only when the process is there
+        let activation = ["sh", "-c", "LISTEN_PID=$$ exec \"$0\" \"$@\""].map(OsStr::new);
+        let activation = activation.into_iter().filter(|_| !self.sockets.is_empty());
+        let wrapper = self.wrapper.iter().map(OsStr::new);
+        let mut words = wrapper.chain(activation).chain([program.as_os_str()]);
         let mut command = Command::new(words.next().expect("a program"));
         command.args(words);
         if self.example.is_none() {
@@ -110,6 +129,13 @@ impl Forkd {
         }
         command.args(&self.args);
         command.env_remove("JOURNAL_STREAM").env_remove("FORKD_PORTABLE");
+        for name in ["LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES"] {
+            command.env_remove(name);
+        }
+        if !self.sockets.is_empty() {
+            let names: Vec<&str> = self.sockets.iter().map(|(name, _)| name.as_str()).collect();
+            command.env("LISTEN_FDS", names.len().to_string()).env("LISTEN_FDNAMES", names.join(":"));
+        }
         command.envs(self.env.iter().map(|(name, value)| (name, value)));
         if self.portable {
             command.env("FORKD_PORTABLE", "1");
@@ -119,6 +145,7 @@ impl Forkd {
         }
         command.process_group(0);
         let limits = self.limits.clone();
+        let sockets: Vec<i32> = self.sockets.iter().map(|(_, socket)| socket.as_raw_fd()).collect();
         let prepare = move || {
             for &(resource, soft) in &limits {
                 set_limit(0, resource, soft)?;
@@ -128,6 +155,10 @@ impl Forkd {
             // what the test program inherited by accident is not for the daemon
             // SAFETY: close_range(2) only marks them to be closed at exec.
             unsafe { libc::syscall(libc::SYS_close_range, 3, u32::MAX, libc::CLOSE_RANGE_CLOEXEC) };
+            for (number, &socket) in (3..).zip(&sockets) {
+                // SAFETY: dup2(2) is a plain system call; whatever had the number is to be closed anyway.
+                unsafe { libc::dup2(socket, number) };
+            }
             Ok(())
         };
         // SAFETY: between fork and exec it makes system calls only.

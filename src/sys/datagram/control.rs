@@ -128,8 +128,11 @@ fn read_control(header: &libc::msghdr) -> (Option<Destination>, Option<u8>) {
                 (libc::IPPROTO_IP, libc::IP_PKTINFO) => {
                     let info: libc::in_pktinfo = ptr::read_unaligned(data.cast());
                     let ip = |a: libc::in_addr| IpAddr::V4(Ipv4Addr::from(u32::from_be(a.s_addr)));
-                    destination =
-                        Some(Destination { header: ip(info.ipi_addr), local: ip(info.ipi_spec_dst) });
+                    let (header, local) = (ip(info.ipi_addr), ip(info.ipi_spec_dst));
+                    // Linux does not know it for what came before the socket asked. As the source of
+                    // an answer, the kernel takes the other only if it is an address of ours.
+                    let local = if local.is_unspecified() { header } else { local };
+                    destination = Some(Destination { header, local });
                 }
                 (libc::IPPROTO_IPV6, libc::IPV6_PKTINFO) => {
                     let info: libc::in6_pktinfo = ptr::read_unaligned(data.cast());

@@ -1,0 +1,267 @@
+//! Tells a service manager how the daemon is (sd_notify(3)): ready, reloading, stopping, alive.
+//!
+//! The socket is opened once, at the start, so that a change of root or user does not matter. Nothing
+//! here waits or fails: what the manager is too busy to take is kept for the next turn if it must
+//! arrive, and left out if a newer one will say it better. When something is due is decided by a clock
+//! that is passed in.
+
+use std::collections::VecDeque;
+use std::ffi::OsStr;
+use std::io;
+use std::os::fd::{AsRawFd, RawFd};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::net::UnixDatagram;
+use std::time::{Duration, Instant};
+
+use sd_notify::NotifyState;
+
+use crate::{events, sys};
+
+/// The shortest time between two status texts.
+const STATUS_EVERY: Duration = Duration::from_secs(1);
+
+/// When a message is tried again that the manager was too busy to take.
+const RETRY_AFTER: Duration = Duration::from_millis(100);
+
+/// The service manager that started us; does nothing if there is none.
+#[derive(Debug, Default)]
+pub struct ServiceManager {
+    socket: Option<UnixDatagram>,
+    /// What must arrive, in order, and has not been taken yet.
+    queue: VecDeque<String>,
+    retry_at: Option<Instant>,
+    status: Pace,
+    watchdog: Option<Watchdog>,
+    /// A message got lost, and it has been said.
+    complained: bool,
+}
+
+impl ServiceManager {
+    /// Connects to the manager that `NOTIFY_SOCKET` names, and takes the variables out of the
+    /// environment, so that programs started later don't speak for the daemon.
+    ///
+    /// A manager that can't be reached is warned of, and there is none then: the log must be open.
+    #[must_use]
+    pub fn from_env() -> Self {
+        let watchdog = sd_notify::watchdog_enabled();
+        let [address, ..] = ["NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID"]
+            .map(|name| sys::handover::take_variable(name).unwrap_or_default());
+        let Some(address) = address else { return Self::default() };
+        match connect(&address) {
+            Ok(socket) => Self::new(socket, watchdog),
+            Err(error) => {
+                events::manager_unreachable(&address.display(), &error);
+                Self::default()
+            }
+        }
+    }
+
+    fn new(socket: UnixDatagram, watchdog: Option<Duration>) -> Self {
+        let watchdog = watchdog.map(|interval| Watchdog { interval, due: None });
+        Self { socket: Some(socket), watchdog, ..Self::default() }
+    }
+
+    /// Whether there is one.
+    #[must_use]
+    pub fn is_there(&self) -> bool {
+        self.socket.is_some()
+    }
+
+    /// The descriptor, which children have no use for.
+    pub fn descriptors(&self) -> impl Iterator<Item = RawFd> {
+        self.socket.iter().map(AsRawFd::as_raw_fd)
+    }
+
+    /// The daemon serves, at first or again after [`reloading`](Self::reloading).
+    pub fn ready(&mut self, now: Instant, status: &str) {
+        self.status.sent(now, status);
+        self.tell(now, &[NotifyState::Ready, NotifyState::Status(status)]);
+    }
+
+    /// The configuration is being read again; [`ready`](Self::ready) must follow, whatever comes of it.
+    pub fn reloading(&mut self, now: Instant) {
+        match NotifyState::monotonic_usec_now() {
+            // in one datagram: systemd 253 and newer tell by it which reload this is
+            Ok(time) => self.tell(now, &[NotifyState::Reloading, time]),
+            Err(error) => self.complain(&error),
+        }
+    }
+
+    /// The daemon ends, which may take this long.
+    pub fn stopping(&mut self, now: Instant, remaining: Duration) {
+        self.tell(now, &[NotifyState::Stopping, NotifyState::Custom(&extension(remaining))]);
+    }
+
+    /// What the daemon is about, starting or stopping, may take this long from now on.
+    pub fn extend(&mut self, now: Instant, remaining: Duration) {
+        self.tell(now, &[NotifyState::Custom(&extension(remaining))]);
+    }
+
+    /// To be called in each turn of the loop. Says how the daemon is, if that has changed and was not
+    /// said within the last second; and that it is alive, if that is due and it `is_healthy`.
+    pub fn turn(&mut self, now: Instant, status: impl FnOnce() -> String, is_healthy: impl FnOnce() -> bool) {
+        if self.socket.is_none() || !self.flush(now) {
+            return;
+        }
+        // first, since a full socket may take only one
+        if let Some(watchdog) = &self.watchdog
+            && watchdog.is_due(now)
+        {
+            let fed = is_healthy() && self.offer(&[NotifyState::Watchdog]);
+            self.watchdog.iter_mut().for_each(|watchdog| watchdog.looked_at(now, fed));
+        }
+        if self.status.is_due(now) {
+            let text = status();
+            if !self.status.is_news(&text) || self.offer(&[NotifyState::Status(&text)]) {
+                self.status.sent(now, &text);
+            } else {
+                self.status.postpone(now);
+            }
+        }
+    }
+
+    /// When [`turn`](Self::turn) has something to do, at the latest.
+    #[must_use]
+    pub fn deadline(&self) -> Option<Instant> {
+        let watchdog = self.watchdog.as_ref().and_then(|watchdog| watchdog.due);
+        [watchdog, self.status.deadline(), self.retry_at].into_iter().flatten().min()
+    }
+
+    /// Says what must arrive.
+    fn tell(&mut self, now: Instant, states: &[NotifyState<'_>]) {
+        if self.socket.is_some() {
+            self.queue.push_back(message(states));
+            self.flush(now);
+        }
+    }
+
+    /// Sends what is queued; tells whether nothing is left.
+    fn flush(&mut self, now: Instant) -> bool {
+        if self.queue.is_empty() {
+            // in nearly every turn; a write would copy a page after a fork
+            return true;
+        }
+        while let Some(message) = self.queue.pop_front() {
+            if !self.send(&message) {
+                self.queue.push_front(message);
+                self.retry_at = Some(now + RETRY_AFTER);
+                return false;
+            }
+        }
+        self.retry_at = None;
+        true
+    }
+
+    /// Says what may be left out; tells whether the manager took it.
+    fn offer(&mut self, states: &[NotifyState<'_>]) -> bool {
+        self.send(&message(states))
+    }
+
+    /// Tells whether the message is done with: false, if the manager is too busy for it.
+    fn send(&mut self, message: &str) -> bool {
+        match self.socket.as_ref().map(|socket| socket.send(message.as_bytes())) {
+            Some(Err(error)) if error.kind() == io::ErrorKind::WouldBlock => false,
+            Some(Err(error)) => {
+                self.complain(&error);
+                true
+            }
+            _ => true,
+        }
+    }
+
+    fn complain(&mut self, error: &io::Error) {
+        if !std::mem::replace(&mut self.complained, true) {
+            events::manager_lost(error);
+        }
+    }
+}
+
+/// `NotifyState` has 32 bits for it, which is about an hour.
+fn extension(remaining: Duration) -> String {
+    format!("EXTEND_TIMEOUT_USEC={}", remaining.as_micros())
+}
+
+/// One datagram: a line for each.
+fn message(states: &[NotifyState<'_>]) -> String {
+    states.iter().map(|state| format!("{state}\n")).collect()
+}
+
+/// A socket file, or after an `@` a name of Linux's own (unix(7), "abstract").
+fn connect(address: &OsStr) -> io::Result<UnixDatagram> {
+    let socket = UnixDatagram::unbound()?;
+    socket.set_nonblocking(true)?;
+    match address.as_bytes() {
+        #[cfg(target_os = "linux")]
+        [b'@', name @ ..] => {
+            use std::os::linux::net::SocketAddrExt;
+            socket.connect_addr(&std::os::unix::net::SocketAddr::from_abstract_name(name)?)?;
+        }
+        _ => socket.connect(address)?,
+    }
+    Ok(socket)
+}
+
+/// When the next status text may be sent.
+#[derive(Debug, Default)]
+struct Pace {
+    next: Option<Instant>,
+    /// Something may have changed since the last text.
+    stale: bool,
+    last: String,
+}
+
+impl Pace {
+    /// Whether a text should be made; if not, it will be at [`deadline`](Self::deadline).
+    fn is_due(&mut self, now: Instant) -> bool {
+        let due = self.next.is_none_or(|next| now >= next);
+        // no write where there is nothing to change: after a fork it would copy a page
+        if !due && !self.stale {
+            self.stale = true;
+        }
+        due
+    }
+
+    fn is_news(&self, text: &str) -> bool {
+        self.last != text
+    }
+
+    fn sent(&mut self, now: Instant, text: &str) {
+        if self.is_news(text) {
+            text.clone_into(&mut self.last);
+        }
+        self.next = Some(now + STATUS_EVERY);
+        self.stale = false;
+    }
+
+    fn postpone(&mut self, now: Instant) {
+        self.next = Some(now + STATUS_EVERY);
+        self.stale = true;
+    }
+
+    fn deadline(&self) -> Option<Instant> {
+        self.next.filter(|_| self.stale)
+    }
+}
+
+/// When the manager wants a sign of life.
+#[derive(Debug)]
+struct Watchdog {
+    /// How long it waits for one before it ends us.
+    interval: Duration,
+    due: Option<Instant>,
+}
+
+impl Watchdog {
+    fn is_due(&self, now: Instant) -> bool {
+        self.due.is_none_or(|due| now >= due)
+    }
+
+    /// Half the interval is what sd_watchdog_enabled(3) recommends; a daemon that was not well may be
+    /// so again before the other half is over.
+    fn looked_at(&mut self, now: Instant, fed: bool) {
+        self.due = Some(now + self.interval / if fed { 2 } else { 8 });
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,160 @@
+//! What a service manager hears, through a real socket, by a clock that is a number.
+
+use super::*;
+
+/// A service manager's end of the socket.
+struct Manager {
+    socket: UnixDatagram,
+    room: tempfile::TempDir,
+}
+
+impl Manager {
+    fn new() -> Self {
+        let room = tempfile::tempdir().unwrap();
+        let socket = UnixDatagram::bind(room.path().join("notify")).unwrap();
+        socket.set_nonblocking(true).unwrap();
+        Self { socket, room }
+    }
+
+    fn service(&self, watchdog: Option<Duration>) -> ServiceManager {
+        ServiceManager::new(connect(self.room.path().join("notify").as_os_str()).unwrap(), watchdog)
+    }
+
+    /// The datagrams that have come.
+    fn heard(&self) -> Vec<String> {
+        let mut buffer = [0; 4096];
+        let receive = || {
+            let n = self.socket.recv(&mut buffer).ok()?;
+            Some(String::from_utf8_lossy(&buffer[..n]).into_owned())
+        };
+        std::iter::from_fn(receive).collect()
+    }
+}
+
+fn ms(millis: u64) -> Duration {
+    Duration::from_millis(millis)
+}
+
+/// A turn in which there is this to say.
+fn turn(service: &mut ServiceManager, now: Instant, status: &str) {
+    service.turn(now, || status.to_owned(), || true);
+}
+
+#[test]
+fn each_event_is_one_datagram() {
+    let manager = Manager::new();
+    let mut service = manager.service(None);
+    let now = Instant::now();
+    service.ready(now, "2 workers");
+    service.reloading(now);
+    service.extend(now, Duration::from_secs(5));
+    // longer than 32 bits of microseconds
+    service.stopping(now, Duration::from_secs(7200));
+    let heard = manager.heard();
+    assert_eq!(heard.len(), 4);
+    assert_eq!(heard[0], "READY=1\nSTATUS=2 workers\n");
+    let time = heard[1].strip_prefix("RELOADING=1\nMONOTONIC_USEC=").unwrap();
+    assert!(time.trim_end().parse::<u64>().unwrap() > 0);
+    assert_eq!(heard[2], "EXTEND_TIMEOUT_USEC=5000000\n");
+    assert_eq!(heard[3], "STOPPING=1\nEXTEND_TIMEOUT_USEC=7200000000\n");
+}
+
+#[test]
+fn a_status_is_said_once_a_second_and_if_it_is_news() {
+    let manager = Manager::new();
+    let mut service = manager.service(None);
+    let start = Instant::now();
+    service.ready(start, "0");
+    assert_eq!((manager.heard().len(), service.deadline()), (1, None));
+    for (at, text, heard) in [
+        (1, "1", ""),
+        (999, "2", ""),
+        (1000, "3", "STATUS=3\n"),
+        (1500, "4", ""),
+        (1600, "3", ""),
+        (2000, "3", ""),
+        (2999, "5", ""),
+        (3000, "5", "STATUS=5\n"),
+        (9000, "6", "STATUS=6\n"),
+    ] {
+        turn(&mut service, start + ms(at), text);
+        assert_eq!(manager.heard().concat(), heard, "{at}");
+    }
+    assert_eq!(service.deadline(), None);
+    // what was held back is said later, and then there is nothing to wait for
+    turn(&mut service, start + ms(9001), "7");
+    assert_eq!(service.deadline(), Some(start + ms(10_000)));
+    turn(&mut service, start + ms(10_000), "7");
+    assert_eq!((manager.heard().concat().as_str(), service.deadline()), ("STATUS=7\n", None));
+}
+
+#[test]
+fn the_watchdog_is_fed_at_half_its_interval_while_all_is_well() {
+    let manager = Manager::new();
+    let mut service = manager.service(Some(ms(800)));
+    let start = Instant::now();
+    service.ready(start, "x");
+    manager.heard();
+    for (at, well, heard) in [
+        (0, true, "WATCHDOG=1\n"),
+        (399, true, ""),
+        (400, true, "WATCHDOG=1\n"),
+        (800, false, ""),
+        (899, true, ""),
+        (900, true, "WATCHDOG=1\n"),
+    ] {
+        service.turn(start + ms(at), || "x".to_owned(), || well);
+        assert_eq!(manager.heard().concat(), heard, "{at}");
+        assert!(service.deadline().unwrap() > start + ms(at));
+    }
+}
+
+#[test]
+fn a_busy_manager_hears_what_matters_later_and_in_order() {
+    let manager = Manager::new();
+    let mut service = manager.service(Some(ms(800)));
+    let start = Instant::now();
+    let filler = manager.service(None).socket.unwrap();
+    while filler.send(b"x").is_ok() {}
+    service.ready(start, "1");
+    service.stopping(start, ms(1));
+    turn(&mut service, start + ms(1), "2");
+    assert_eq!(service.deadline(), Some(start + ms(1) + RETRY_AFTER));
+    assert!(manager.heard().iter().all(|datagram| datagram == "x"));
+    turn(&mut service, start + ms(1000), "3");
+    let heard =
+        ["READY=1\nSTATUS=1\n", "STOPPING=1\nEXTEND_TIMEOUT_USEC=1000\n", "WATCHDOG=1\n", "STATUS=3\n"];
+    assert_eq!(manager.heard(), heard);
+    assert_eq!(service.deadline(), Some(start + ms(1400)));
+}
+
+#[test]
+fn a_manager_that_is_gone_or_never_was_is_no_trouble() {
+    let manager = Manager::new();
+    let (mut orphan, mut alone) = (manager.service(None), ServiceManager::default());
+    drop(manager);
+    let now = Instant::now();
+    for service in [&mut orphan, &mut alone] {
+        service.ready(now, "x");
+        service.reloading(now);
+        turn(service, now + ms(5000), "y");
+        assert!(service.queue.is_empty());
+    }
+    assert!(orphan.complained && orphan.descriptors().count() == 1);
+    assert_eq!((alone.deadline(), alone.descriptors().count()), (None, 0));
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn an_abstract_socket_is_reached() {
+    use std::os::linux::net::SocketAddrExt;
+    let name = format!("forkd-test-{}", std::process::id());
+    let address = std::os::unix::net::SocketAddr::from_abstract_name(&name).unwrap();
+    let manager = UnixDatagram::bind_addr(&address).unwrap();
+    let socket = connect(OsStr::new(&format!("@{name}"))).unwrap();
+    ServiceManager::new(socket, None).ready(Instant::now(), "x");
+    let mut buffer = [0; 64];
+    let n = manager.recv(&mut buffer).unwrap();
+    assert_eq!(&buffer[..n], b"READY=1\nSTATUS=x\n");
+    assert!(connect(OsStr::new("vsock:2:1234")).is_err());
+}

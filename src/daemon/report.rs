@@ -1,0 +1,62 @@
+//! What the service manager hears of this daemon, and when.
+
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use super::master::Master;
+use super::phase::Phase;
+use super::station::{Kind, Life, faces};
+
+/// How often the work of pools is looked at: their connections don't wake the master.
+const LOOK_EVERY: Duration = Duration::from_secs(2);
+
+/// How much longer than its grace time a stop may take.
+const MARGIN: Duration = Duration::from_secs(5);
+
+impl Master {
+    /// The daemon serves, at first or after a reload.
+    pub(super) fn say_ready(&mut self) {
+        let status = self.in_a_few_words();
+        self.manager.ready(self.cx.now, &status);
+    }
+
+    /// The daemon is about to stop.
+    pub(super) fn say_stopping(&mut self, grace: Duration) {
+        self.manager.stopping(self.cx.now, grace + MARGIN);
+    }
+
+    /// In each turn: how it is, and that it lives.
+    pub(super) fn report(&mut self) {
+        if !self.is_ready || !self.manager.is_there() {
+            return;
+        }
+        let mut manager = std::mem::take(&mut self.manager);
+        manager.turn(self.cx.now, || self.in_a_few_words(), || self.is_healthy());
+        self.manager = manager;
+    }
+
+    pub(super) fn next_report(&self) -> Option<Instant> {
+        let has_pool = self.stations.iter().any(|station| matches!(station.kind, Kind::Pooling(_)));
+        let look = (has_pool && self.manager.is_there()).then(|| self.cx.now + LOOK_EVERY);
+        self.manager.deadline().into_iter().chain(look).min()
+    }
+
+    fn in_a_few_words(&self) -> String {
+        let doing = if self.phase == Phase::Running { "serving" } else { "stopping" };
+        let ended = faces(&self.stations)
+            .map(|station| self.cx.board.totals(station.number()).connections.load(Ordering::Relaxed));
+        let going_on =
+            self.cx.board.taken().map(|(_, slot)| slot.traffic.connections.load(Ordering::Relaxed));
+        let connections = ended.chain(going_on).fold(self.past_connections, u64::wrapping_add);
+        format!("{doing}: {} children, {connections} connections", self.children())
+    }
+
+    /// Whether somebody who connects now will be served: the master can fork, or has workers.
+    fn is_healthy(&self) -> bool {
+        self.stations.iter().filter(|station| station.life == Life::Live).any(|station| match &station.kind {
+            Kind::Forking(_) => self.cx.shortage.is_none(),
+            Kind::Pooling(pooling) => pooling.has_workers(),
+            Kind::Gone { .. } => false,
+        }) || self.phase != Phase::Running
+    }
+}

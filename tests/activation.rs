@@ -1,0 +1,240 @@
+//! Sockets that a service manager hands over (sd_listen_fds(3)), on the real binary.
+#![allow(missing_docs, clippy::unwrap_used, clippy::expect_used)]
+
+mod common;
+
+use std::fs;
+use std::io::{Read, Write};
+use std::net::{TcpListener, UdpSocket};
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::{UnixDatagram, UnixListener, UnixStream};
+use std::time::Duration;
+
+use common::*;
+use nix::sys::signal::Signal;
+
+fn tcp() -> TcpListener {
+    TcpListener::bind("127.0.0.1:0").unwrap()
+}
+
+/// A failed start: the code, and parts of what it says.
+#[track_caller]
+fn fails(forkd: Forkd, code: i32, parts: &[&str]) {
+    let ended = forkd.run();
+    assert_eq!(ended.code, Some(code), "{ended:?}");
+    for part in parts {
+        assert!(ended.stderr.contains(part), "{part:?} is not in {ended:?}");
+    }
+}
+
+#[track_caller]
+fn connect(listener: &TcpListener) -> Client {
+    let client = Client::connect(listener.local_addr().unwrap()).unwrap();
+    client.set_read_timeout(Some(LIMIT)).unwrap();
+    client
+}
+
+both_ways! {
+    fn each_kind_of_socket_is_served_under_each_model(way: Way) {
+        for model in ["-m fork", "-m prefork -w 2"] {
+            let (listener, udp) = (tcp(), UdpSocket::bind("0.0.0.0:0").unwrap());
+            let forkd = Forkd::new(&format!("{model} systemd:echo")).way(way);
+            let path = |name: &str| forkd.dir.path().join(name);
+            let (stream, datagram) = (path("stream"), path("datagram"));
+            let unix = (UnixListener::bind(&stream).unwrap(), UnixDatagram::bind(&datagram).unwrap());
+            let client = UnixDatagram::bind(path("client")).unwrap();
+            let forkd = forkd.handed("echo", &udp).handed("echo", &unix.0).handed("echo", &listener);
+            let daemon = forkd.handed("echo", &unix.1).start();
+
+            let addresses = (listener.local_addr().unwrap(), udp.local_addr().unwrap());
+            let expected = [
+                format!("udp://{}", addresses.1),
+                format!("unix://{}", stream.display()),
+                format!("tcp://{}", addresses.0),
+                format!("unixgram://{}", datagram.display()),
+            ];
+            assert_eq!(daemon.endpoints(), expected);
+            echoes(&mut daemon.connect(), b"over tcp");
+            let mut unix = UnixStream::connect(&stream).unwrap();
+            unix.set_read_timeout(Some(LIMIT)).unwrap();
+            echoes(&mut unix, b"over unix");
+            client.set_read_timeout(Some(LIMIT)).unwrap();
+            client.connect(&datagram).unwrap();
+            wire::bounces(&client, b"over unixgram");
+            // connected, it takes no answer from another address than the one that it asked
+            let client = UdpSocket::bind("127.0.0.1:0").unwrap();
+            client.connect(("127.0.0.2", addresses.1.port())).unwrap();
+            client.set_read_timeout(Some(LIMIT)).unwrap();
+            client.send(b"over udp").unwrap();
+            assert_eq!(client.recv(&mut [0; 16]).expect("an answer"), 8);
+        }
+    }
+
+    fn the_datagram_that_starts_the_daemon_is_answered(way: Way) {
+        for (model, any) in [("-m fork", "0.0.0.0:0"), ("-m prefork -w 1", "0.0.0.0:0"), ("-m fork", "[::]:0")] {
+            let socket = UdpSocket::bind(any).unwrap();
+            let client = UdpSocket::bind("127.0.0.1:0").unwrap();
+            client.connect(("127.0.0.2", socket.local_addr().unwrap().port())).unwrap();
+            client.set_read_timeout(Some(LIMIT)).unwrap();
+            client.send(b"first").unwrap();
+            let forkd = Forkd::new(&format!("{model} systemd:a")).way(way);
+            let _daemon = forkd.handed("a", &socket).start();
+            assert_eq!(client.recv(&mut [0; 16]).expect("an answer"), 5, "{model} {any}");
+        }
+    }
+
+    fn who_comes_between_two_instances_is_served_by_the_second(way: Way) {
+        for model in ["-m fork", "-m prefork -w 2"] {
+            let room = tempfile::tempdir().unwrap();
+            let path = room.path().join("s");
+            let (listener, unix) = (tcp(), UnixListener::bind(&path).unwrap());
+            let start = || {
+                let forkd = Forkd::new(&format!("{model} systemd:*")).way(way);
+                forkd.handed("a", &listener).handed("b", &unix).start()
+            };
+            let first = start();
+            echoes(&mut connect(&listener), b"first");
+            first.signal(Signal::SIGTERM);
+            assert_eq!(first.wait().code(), Some(0));
+            let (mut client, mut other) = (connect(&listener), UnixStream::connect(&path).unwrap());
+            client.write_all(b"second").unwrap();
+            other.write_all(b"second").unwrap();
+            assert!(is_silent(&client, Duration::from_millis(100)));
+            let second = start();
+            let mut answer = [0; 6];
+            client.read_exact(&mut answer).unwrap();
+            other.read_exact(&mut answer).unwrap();
+            drop(second);
+            assert!(path.exists(), "the socket file is not the daemon's");
+        }
+    }
+
+    fn a_master_that_is_killed_leaves_its_sockets_to_the_next(way: Way) {
+        for model in ["-m fork", "-m prefork -w 2"] {
+            let (listener, udp) = (tcp(), UdpSocket::bind("127.0.0.1:0").unwrap());
+            let start = || {
+                let forkd = Forkd::new(&format!("{model} --grace 500ms systemd:*")).way(way);
+                forkd.handed("a", &listener).handed("b", &udp).start()
+            };
+            let first = start();
+            let _busy = first.served();
+            first.signal(Signal::SIGKILL);
+            eventually("its children end", || first.is_gone());
+            let _second = start();
+            echoes(&mut connect(&listener), b"second");
+            let client = UdpSocket::bind("127.0.0.1:0").unwrap();
+            client.connect(udp.local_addr().unwrap()).unwrap();
+            client.set_read_timeout(Some(LIMIT)).unwrap();
+            client.send(b"second").unwrap();
+            assert_eq!(client.recv(&mut [0; 16]).expect("an answer"), 6);
+        }
+    }
+
+    fn children_do_not_hold_what_was_handed_over(way: Way) {
+        for (model, own) in [("-m fork", 0), ("-m prefork -w 1", 1)] {
+            let (served, other) = (tcp(), tcp());
+            let forkd = Forkd::new(&format!("{model} systemd:a")).way(way);
+            let daemon = forkd.handed("a", &served).handed("b", &other).start();
+            let client = daemon.served();
+            let inodes = [&served, &other].map(|socket| {
+                let target = fds_of(std::process::id() as i32);
+                let number = std::os::fd::AsRawFd::as_raw_fd(socket);
+                target.into_iter().find(|(fd, _)| *fd == number).unwrap().1
+            });
+            let fds = fds_of(daemon.server_of(&client));
+            let held = |inode: &String| fds.iter().filter(|(_, target)| target == inode).count();
+            // a worker has its listener and its gate
+            assert_eq!(inodes.each_ref().map(held), [own * 2, 0], "{model}: {fds:?}");
+        }
+    }
+}
+
+#[test]
+fn without_endpoints_all_are_served() {
+    let (listener, udp) = (tcp(), UdpSocket::bind("127.0.0.1:0").unwrap());
+    let daemon = Forkd::bare().handed("one", &listener).handed("two", &udp).start();
+    let expected =
+        [format!("tcp://{}", listener.local_addr().unwrap()), format!("udp://{}", udp.local_addr().unwrap())];
+    assert_eq!(daemon.endpoints(), expected);
+    assert_eq!(daemon.count_lines("no endpoint asks for them"), 0);
+}
+
+#[test]
+fn names_tell_which_is_which_and_what_is_left_over_is_said() {
+    let (one, two) = (tcp(), tcp());
+    let forkd = Forkd::new("systemd:two.socket tcp://127.0.0.1:0");
+    let daemon = forkd.handed("one.socket", &one).handed("two.socket", &two).start();
+    assert_eq!(daemon.endpoint(0), format!("tcp://{}", two.local_addr().unwrap()));
+    assert_eq!(daemon.endpoints().len(), 2);
+    daemon.wait_for_line(
+        "warning: sockets of this name were handed over, and no endpoint asks for them name=one.socket",
+    );
+    echoes(&mut connect(&two), b"x");
+    let mut stranger = connect(&one);
+    stranger.write_all(b"x").unwrap();
+    assert!(is_silent(&stranger, Duration::from_millis(100)));
+}
+
+#[test]
+fn a_missing_name_is_69_and_lists_those_there_are() {
+    let both = || Forkd::new("systemd:echo").handed("echo4", tcp()).handed("echo6", tcp());
+    fails(
+        both(),
+        69,
+        &["cannot serve systemd:echo: the sockets that were handed over are named echo4, echo6"],
+    );
+    fails(Forkd::new("systemd:*"), 69, &["cannot serve systemd:*: no sockets were handed over"]);
+    // for somebody else: our parent's, or nobody's
+    for other in ["1", ""] {
+        let forkd = Forkd::new("systemd:*").env("LISTEN_FDS", "1").env("LISTEN_PID", other);
+        let forkd = if other.is_empty() { forkd.within(&["env", "-u", "LISTEN_PID"]) } else { forkd };
+        fails(forkd, 69, &["no sockets were handed over to this process"]);
+    }
+}
+
+#[test]
+fn what_can_t_be_served_is_78_and_named() {
+    let listener = tcp();
+    let connection: OwnedFd = connect(&listener).into();
+    let pipe: OwnedFd = std::io::pipe().unwrap().0.into();
+    for (what, why) in [(connection, "it is a connection"), (pipe, "it is no socket")] {
+        let forkd = Forkd::new("systemd:b").handed("a", &listener).handed("b", what);
+        fails(forkd, 78, &["cannot serve descriptor 4, handed over as \"b\": ", why]);
+    }
+    let contradiction = Forkd::bare().handed("a", &listener).env("LISTEN_FDNAMES", "a:b");
+    fails(contradiction, 78, &["LISTEN_FDNAMES"]);
+    fails(Forkd::bare().handed("a", &listener).env("LISTEN_FDS", "2000").env("LISTEN_FDNAMES", "a"), 78, &[]);
+}
+
+#[test]
+fn what_the_socket_unit_decides_is_refused() {
+    for (option, directive) in [("--backlog 5", "Backlog="), ("--v6only", "BindIPv6Only=")] {
+        let forkd = Forkd::new(&format!("{option} systemd:a")).handed("a", tcp());
+        fails(forkd, 64, &["has no effect on systemd:a", directive]);
+    }
+    let ended = run(&["check", "systemd:a"]);
+    assert_eq!(ended.code, Some(0), "{ended:?}");
+    assert!(ended.stdout.contains("endpoints = [\"systemd:a\"]") && !ended.stdout.contains("backlog"));
+}
+
+/// getent(1) is a program that a static forkd runs; here it is one that writes down what it is given.
+#[cfg(all(target_env = "gnu", target_feature = "crt-static"))]
+#[test]
+fn programs_that_are_run_later_get_neither_variables_nor_sockets() {
+    let room = tempfile::tempdir().unwrap();
+    let (script, report) = (room.path().join("getent"), room.path().join("report"));
+    let text = format!(
+        "#!/bin/sh\n{{ env; ls -l /proc/$$/fd; }} >{0}.new; mv {0}.new {0}\necho 127.0.0.1 STREAM\n",
+        report.display()
+    );
+    fs::write(&script, text).unwrap();
+    fs::set_permissions(&script, fs::Permissions::from_mode(0o755)).unwrap();
+    let path = format!("{}:{}", room.path().display(), std::env::var("PATH").unwrap());
+    let forkd = Forkd::new("systemd:a tcp://somehost:0").handed("a", tcp()).env("PATH", &path);
+    let daemon = forkd.start();
+    assert_eq!(daemon.endpoints().len(), 2);
+    let report = fs::read_to_string(report).unwrap();
+    assert!(report.contains("PATH="), "{report}");
+    assert!(!report.contains("LISTEN_") && !report.contains("socket:"), "{report}");
+}
