@@ -6,12 +6,14 @@
 //! [`notify`] what is told to others. [`background`], [`pidfile`] and
 //! [`privileges`] are what a SysV daemon does around all that.
 
+mod accepting;
 pub mod background;
 mod birth;
 mod context;
 mod control;
 mod descriptors;
 mod forking;
+mod held;
 pub(crate) mod master;
 pub mod names;
 pub mod notify;

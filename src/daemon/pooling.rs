@@ -13,9 +13,10 @@ use super::birth;
 use super::context::Context;
 use super::descriptors::Closing;
 use crate::model::Model;
-use crate::model::pool::{Census, EARLY, Event, Pool, Size, with_jitter};
+use crate::model::pool::{Census, Event, Pool, Size, with_jitter};
 use crate::model::prefork::run;
 use crate::model::serve::{Post, Work};
+use crate::model::starts::{EARLY, MAX_START_FAILURES};
 use crate::scoreboard::{Cause, Slot, State};
 use crate::sys::fd::set_nonblocking;
 use crate::sys::fork::{Watch, fork};
@@ -153,7 +154,7 @@ impl Pooling {
         Error::Internal(format!(
             "the workers of {endpoint} die before they have served anybody: giving up after {} tries; \
              the lines above say how they died",
-            crate::model::pool::MAX_START_FAILURES
+            MAX_START_FAILURES
         ))
     }
 

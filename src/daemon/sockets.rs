@@ -43,12 +43,21 @@ impl Bound {
 
     /// Whether it will do for this endpoint of a new configuration.
     fn serves(&self, asked: &Endpoint, listen: &Listen) -> bool {
-        self.asked == *asked && self.listen.v6only == listen.v6only
+        !self.listener.is_inherited() && self.asked == *asked && self.listen.v6only == listen.v6only
     }
 
     /// The same socket under a new configuration.
-    fn kept(&self, listen: &Listen) -> Self {
-        Self { listen: listen.clone(), ..self.clone() }
+    fn kept(&self, asked: &Endpoint, listen: &Listen) -> Self {
+        Self { asked: asked.clone(), listen: listen.clone(), ..self.clone() }
+    }
+
+    /// What is handed over is taken anew in each configuration, under one name or another: a socket that
+    /// is open already goes on.
+    fn is_same_inherited(&self, listener: &Listener) -> bool {
+        listener.is_inherited()
+            && self.listener.is_inherited()
+            && self.listener.kind() == listener.kind()
+            && self.listener.endpoint() == listener.endpoint()
     }
 
     /// What can be changed while the socket is open.
@@ -72,8 +81,8 @@ pub(crate) fn bind(config: &Config, open: &[Bound], inherited: &Inherited) -> Re
     let mut bound: Vec<Bound> = Vec::new();
     for listen in &config.listen {
         for asked in &listen.endpoints {
-            let kept: Vec<Bound> =
-                open.iter().filter(|old| old.serves(asked, listen)).map(|old| old.kept(listen)).collect();
+            let serves = |old: &&Bound| old.serves(asked, listen);
+            let kept: Vec<Bound> = open.iter().filter(serves).map(|old| old.kept(asked, listen)).collect();
             if !kept.is_empty() {
                 bound.extend(kept);
                 continue;
@@ -81,9 +90,14 @@ pub(crate) fn bind(config: &Config, open: &[Bound], inherited: &Inherited) -> Re
             let earlier: Vec<&Endpoint> =
                 open.iter().chain(&bound).map(|bound| bound.listener.endpoint()).collect();
             let listeners = bind_all(asked, bind_options(listen), &earlier, inherited)?;
-            bound.extend(
-                listeners.into_iter().map(|listener| Bound::new(asked.clone(), listen.clone(), listener)),
-            );
+            for listener in listeners {
+                let is_left = |old: &&Bound| !bound.iter().any(|taken| taken.number == old.number);
+                let same = open.iter().filter(is_left).find(|old| old.is_same_inherited(&listener));
+                bound.push(match same {
+                    Some(old) => old.kept(asked, listen),
+                    None => Bound::new(asked.clone(), listen.clone(), listener),
+                });
+            }
         }
     }
     let endpoints: Vec<&Endpoint> = config.listen.iter().flat_map(|listen| &listen.endpoints).collect();

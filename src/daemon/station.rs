@@ -14,12 +14,19 @@ use crate::model::Model;
 use crate::model::serve::Post;
 use crate::scoreboard::Slot;
 use crate::sys::fd::queue_length;
+use crate::transport::listener::Kind as Medium;
 use crate::transport::{Endpoint, Listener};
 
 /// How many clients are served at a stop where the system doesn't say how many are queued: as many as
 /// fit in a queue that nobody has lengthened, of connections (somaxconn) or of datagrams (a receive
-/// buffer). Without an end, one client that floods could hold up the stop for as long as it likes.
-const MOST_QUEUED: u32 = 4096;
+/// buffer, or max_dgram_qlen). Without an end, one client that floods could hold up the stop for as
+/// long as it likes.
+fn most_queued(kind: Medium) -> u32 {
+    match kind {
+        Medium::Stream => 4096,
+        Medium::Datagram => 512,
+    }
+}
 
 /// A listening socket and those who serve its clients.
 #[derive(Debug)]
@@ -174,7 +181,7 @@ impl Station {
             let queued = match listener.is_inherited() {
                 // they are left to whoever serves the socket next
                 true => 0,
-                false => queue_length(listener).unwrap_or(MOST_QUEUED),
+                false => queue_length(listener).unwrap_or_else(|| most_queued(listener.kind())),
             };
             cx.board.totals(self.number()).drain(queued);
         }

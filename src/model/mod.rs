@@ -8,6 +8,7 @@ pub(crate) mod fork;
 pub(crate) mod pool;
 pub(crate) mod prefork;
 pub(crate) mod serve;
+pub(crate) mod starts;
 
 use serde::{Deserialize, Serialize};
 

@@ -5,20 +5,14 @@
 
 use std::time::{Duration, Instant};
 
+use super::starts::Starts;
+
 /// The most workers forked at once while the pool is short (as Apache's prefork does it).
 const MAX_SPAWN_RATE: u32 = 32;
 /// How long to let new workers get ready before more are forked.
 const SETTLE: Duration = Duration::from_millis(100);
 /// How often a surplus worker is told to leave.
 const SHRINK_EVERY: Duration = Duration::from_secs(1);
-/// The first pause after a worker that died early; doubles up to [`MAX_BACK_OFF`].
-const BACK_OFF: Duration = Duration::from_millis(10);
-const MAX_BACK_OFF: Duration = Duration::from_secs(1);
-/// A worker that dies sooner than this, without having served anybody, has failed to start.
-pub(crate) const EARLY: Duration = Duration::from_secs(1);
-/// So many rounds of failed starts in a row end the daemon.
-pub(crate) const MAX_START_FAILURES: u32 = 10;
-
 /// The size of a pool.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Size {
@@ -46,7 +40,7 @@ pub(crate) const MAX_GROWTH: u32 = 64;
 /// What happened to the pool.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Event {
-    /// A worker died early (see [`EARLY`]), or the first one could not be forked.
+    /// A worker died early (see [`EARLY`](super::starts::EARLY)), or the first one could not be forked.
     StartFailed,
     /// One more worker could not be forked; the others go on.
     ForkFailed,
@@ -78,8 +72,7 @@ pub(crate) struct Pool {
     rate: u32,
     spawned_at: Option<Instant>,
     shrunk_at: Option<Instant>,
-    failures: u32,
-    not_before: Option<Instant>,
+    starts: Starts,
     /// How far [`Event::Grow`] goes.
     ceiling: u32,
 }
@@ -91,8 +84,7 @@ impl Pool {
             rate: 1,
             spawned_at: None,
             shrunk_at: None,
-            failures: 0,
-            not_before: None,
+            starts: Starts::default(),
             ceiling: size.max.saturating_add(MAX_GROWTH),
         }
     }
@@ -108,23 +100,12 @@ impl Pool {
     /// Takes note of an event.
     pub(crate) fn on(&mut self, event: Event, now: Instant) {
         match event {
-            Event::StartFailed => self.start_failed(now),
-            Event::ForkFailed => self.not_before = Some(now + MAX_BACK_OFF),
-            Event::Settled => self.failures = 0,
+            Event::StartFailed => self.starts.failed(now),
+            Event::ForkFailed => self.starts.rest(now),
+            Event::Settled => self.starts.worked(),
             Event::Grow => self.resize(1),
             Event::Shrink => self.resize(-1),
         }
-    }
-
-    /// Several deaths within one pause are one failure: a whole pool that is killed at once has
-    /// not failed as often as it has workers.
-    fn start_failed(&mut self, now: Instant) {
-        if self.not_before.is_some_and(|then| now < then) {
-            return;
-        }
-        self.failures += 1;
-        let pause = BACK_OFF.saturating_mul(1 << (self.failures - 1).min(16)).min(MAX_BACK_OFF);
-        self.not_before = Some(now + pause);
     }
 
     fn resize(&mut self, by: i32) {
@@ -135,7 +116,7 @@ impl Pool {
 
     /// Says what to do about the workers there are.
     pub(crate) fn plan(&mut self, census: Census, now: Instant) -> Plan {
-        if self.failures >= MAX_START_FAILURES && !census.settled {
+        if self.starts.are_hopeless() && !census.settled {
             return Plan { give_up: true, ..Plan::default() };
         }
         if census.alive > self.size.max {
@@ -164,8 +145,9 @@ impl Pool {
     }
 
     fn spawn(&mut self, missing: u32, now: Instant) -> Plan {
-        let settled = self.spawned_at.filter(|_| self.failures == 0).map(|then| then + SETTLE);
-        let wait = [self.not_before, settled.filter(|_| self.is_elastic())].into_iter().flatten().max();
+        let settled = self.spawned_at.filter(|_| !self.starts.fail()).map(|then| then + SETTLE);
+        let wait =
+            [self.starts.not_before(), settled.filter(|_| self.is_elastic())].into_iter().flatten().max();
         if let Some(then) = wait.filter(|&then| now < then) {
             return Plan { again: Some(then), ..Plan::default() };
         }
@@ -174,7 +156,7 @@ impl Pool {
             self.rate = (self.rate * 2).min(MAX_SPAWN_RATE);
         }
         // While starts fail, one is enough to find out.
-        let spawn = if self.failures > 0 { 1 } else { missing };
+        let spawn = if self.starts.fail() { 1 } else { missing };
         Plan { spawn, again: Some(now + SETTLE), ..Plan::default() }
     }
 
@@ -203,6 +185,7 @@ pub(crate) fn with_jitter(limit: u64, birth: u64) -> u64 {
 
 #[cfg(test)]
 mod tests {
+    use super::super::starts::{MAX_BACK_OFF, MAX_START_FAILURES};
     use super::*;
 
     const FIXED: Size = Size { min: 4, max: 4, min_spare: 2, max_spare: 8 };
@@ -270,36 +253,6 @@ mod tests {
         assert_eq!(pool.plan(census(18, 4), t + ms(9000)).retire, 0);
         let mut small = Pool::new(Size { min: 6, max_spare: 3, ..ELASTIC });
         assert_eq!(small.plan(census(6, 6), t).retire, 0);
-    }
-
-    #[test]
-    fn early_deaths_back_off_and_end_in_giving_up() {
-        let (mut pool, mut t) = (Pool::new(FIXED), Instant::now());
-        pool.plan(census(0, 0), t);
-        let mut pauses = Vec::new();
-        loop {
-            pool.on(Event::StartFailed, t);
-            let plan = pool.plan(census(0, 0), t);
-            if plan.give_up {
-                break;
-            }
-            let again = plan.again.expect("a pause");
-            pauses.push((again - t).as_millis());
-            t = again;
-            assert_eq!(pool.plan(census(0, 0), t).spawn, 1);
-        }
-        assert_eq!(pauses, [10, 20, 40, 80, 160, 320, 640, 1000, 1000]);
-    }
-
-    #[test]
-    fn a_pool_that_is_killed_at_once_has_failed_once() {
-        let (mut pool, t) = (Pool::new(Size { min: 64, max: 64, ..FIXED }), Instant::now());
-        pool.plan(census(0, 0), t);
-        for _ in 0..64 {
-            pool.on(Event::StartFailed, t + ms(1));
-        }
-        assert!(!pool.plan(census(0, 0), t + ms(1)).give_up);
-        assert_eq!(pool.plan(census(0, 0), t + ms(11)).spawn, 1);
     }
 
     #[test]

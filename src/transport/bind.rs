@@ -28,12 +28,16 @@ pub(crate) struct BindOptions {
     pub(crate) socket_mode: Option<u32>,
 }
 
-/// Changes what can be changed of a socket that is bound: its queue, and the mode of its file.
+/// Changes what can be changed of a socket that is bound: its queue, and the mode of its file. One that
+/// was inherited is not ours to change.
 ///
 /// # Errors
 ///
 /// As listen(2) and chmod(2).
 pub(crate) fn adapt(listener: &Listener, options: BindOptions) -> io::Result<()> {
+    if listener.is_inherited() {
+        return Ok(());
+    }
     if listener.kind() == Kind::Stream {
         start_listening(&listener.socket, options.backlog)?;
     }

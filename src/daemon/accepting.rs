@@ -1,0 +1,161 @@
+//! The fork model, the master's side: who comes in, and who does not.
+//!
+//! A listener brings in so many clients in one turn of the loop that none starves another. What is
+//! short here, places or descriptors, leaves clients in the backlog.
+
+use std::time::Duration;
+
+use rustix::io::Errno;
+
+use super::context::{ACCEPT_REST, Context};
+use super::forking::Forking;
+use crate::events;
+use crate::model::serve::{concerns_one_connection, peer_of};
+use crate::sys::datagram::Patience;
+use crate::transport::Refusal;
+
+/// How many clients one listener may bring in one turn of the loop, so that none starves another.
+const PER_TURN: usize = 64;
+
+/// How accepting went on.
+#[derive(PartialEq, Eq)]
+pub(super) enum Next {
+    /// There may be another client.
+    More,
+    /// There is none, or no room for one.
+    Wait,
+}
+
+impl Forking {
+    /// There may be clients.
+    pub(super) fn take_clients(&mut self, cx: &mut Context) {
+        if !self.wants_clients(cx) {
+            return;
+        }
+        // it could not be filled up while there was no descriptor at all
+        cx.restore_reserve();
+        for _ in 0..PER_TURN {
+            if self.draining && self.has_room(cx) && !cx.board.totals(self.post.number).take_queued() {
+                self.close(cx);
+                return;
+            }
+            let next = match self.batch {
+                None => self.take_connection(cx),
+                Some(_) => self.take_datagram(cx),
+            };
+            if next == Next::Wait {
+                return;
+            }
+        }
+    }
+
+    fn take_connection(&mut self, cx: &mut Context) -> Next {
+        let Some(slot) = cx.board.take(self.post.number, false, cx.now) else { return self.at_limit(cx) };
+        match self.post.listener.accept(&*self.post.listener) {
+            Ok((connection, peer)) => {
+                if self.starved.end() {
+                    events::descriptors_back(self.post.listener.endpoint());
+                }
+                self.give_child(cx, slot, Some(connection), peer)
+            }
+            Err(error) => {
+                cx.board.put_back(slot);
+                self.accept_failed(cx, error)
+            }
+        }
+    }
+
+    fn accept_failed(&mut self, cx: &mut Context, error: Errno) -> Next {
+        match error {
+            Errno::AGAIN => {
+                if self.draining {
+                    // what was queued has been served now
+                    self.close(cx);
+                }
+                Next::Wait
+            }
+            Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM => {
+                self.accept_starved(cx, error);
+                Next::Wait
+            }
+            error if concerns_one_connection(error) => Next::More,
+            error => {
+                if let Some(suppressed) = self.refusals.admit(cx.now) {
+                    events::accept_failed(self.post.listener.endpoint(), &error, suppressed);
+                }
+                self.rest_until = Some(cx.now + ACCEPT_REST);
+                Next::Wait
+            }
+        }
+    }
+
+    /// One client is served with the descriptor in reserve; the others wait in the backlog.
+    fn accept_starved(&mut self, cx: &mut Context, error: Errno) {
+        if self.starved.begin(cx.now) {
+            events::descriptors_exhausted(self.post.listener.endpoint(), &error);
+        }
+        self.rest_until = Some(cx.now + ACCEPT_REST);
+        if !cx.give_up_reserve() {
+            return;
+        }
+        if let Some(slot) = cx.board.take(self.post.number, false, cx.now) {
+            match self.post.listener.accept(&*self.post.listener) {
+                Ok((connection, peer)) => _ = self.give_child(cx, slot, Some(connection), peer),
+                Err(_) => cx.board.put_back(slot),
+            }
+        }
+        cx.restore_reserve();
+    }
+
+    fn take_datagram(&mut self, cx: &mut Context) -> Next {
+        let Some(slot) = cx.board.take(self.post.number, false, cx.now) else { return self.at_limit(cx) };
+        let Some(batch) = &mut self.batch else { return Next::Wait };
+        if let Err(error) = batch.receive_one(&*self.post.listener, Patience::DontWait) {
+            cx.board.put_back(slot);
+            return self.accept_failed(cx, Errno::from_io_error(&error).unwrap_or(Errno::IO));
+        }
+        let datagram = batch.datagram(0);
+        if let Err(why) = cx.guard.admit(&datagram) {
+            // no child for one that gets no answer
+            cx.board.put_back(slot);
+            cx.board.refuse(self.post.number, why);
+            return Next::More;
+        }
+        let peer = peer_of(&datagram);
+        self.give_child(cx, slot, None, peer)
+    }
+
+    /// There are as many children as allowed.
+    fn at_limit(&mut self, cx: &mut Context) -> Next {
+        if !self.rejects {
+            if let Some(suppressed) = self.full.admit(cx.now) {
+                events::at_limit(self.post.listener.endpoint(), self.max_children, suppressed);
+            }
+            return Next::Wait;
+        }
+        if cx.board.has_dead() {
+            // there may be room after all, as soon as they are buried
+            return Next::Wait;
+        }
+        let taken = match &mut self.batch {
+            Some(batch) => batch
+                .receive_one(&*self.post.listener, Patience::DontWait)
+                .map(|()| peer_of(&batch.datagram(0)))
+                .map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO)),
+            None => self.post.listener.accept(&*self.post.listener).map(|(connection, peer)| {
+                // a reset says "no" at once, where an orderly close looks like an answer of nothing
+                let _ = rustix::net::sockopt::set_socket_linger(&connection, Some(Duration::ZERO));
+                peer
+            }),
+        };
+        let peer = match taken {
+            Ok(peer) => peer,
+            Err(error) => return self.accept_failed(cx, error),
+        };
+        cx.board.refuse(self.post.number, Refusal::Limit);
+        if let Some(suppressed) = self.refusals.admit(cx.now) {
+            events::rejected(self.post.listener.endpoint(), peer, self.max_children, suppressed);
+        }
+        Next::More
+    }
+}
