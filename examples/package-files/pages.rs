@@ -27,13 +27,13 @@ pub(crate) fn program() -> String {
     for (index, command) in commands.iter().enumerate() {
         page.subsection(&format!("forkd {}", command.get_name()));
         page.paragraph(&format!("{}.", command.get_about().map(ToString::to_string).unwrap_or_default()));
-        let earlier = &commands[..index];
-        let twin = earlier
-            .iter()
-            .find(|other| command.get_arguments().filter(|arg| is_own(arg)).all(|arg| has(other, arg)));
-        match twin {
-            Some(twin) => page.paragraph(&format!("Takes what forkd {} takes.", twin.get_name())),
-            None => command.get_arguments().filter(|arg| is_own(arg)).for_each(|arg| option(&mut page, arg)),
+        match commands[..index].iter().find(|other| own(command).all(|arg| has(other, arg))) {
+            Some(other) => {
+                let more = own(other).filter(|arg| !has(command, arg)).filter_map(Arg::get_long);
+                let more: String = more.map(|long| format!(", but not --{long}")).collect();
+                page.paragraph(&format!("Takes what forkd {} takes{more}.", other.get_name()));
+            }
+            None => own(command).for_each(|arg| option(&mut page, arg)),
         }
     }
     page.section("OPTIONS");
@@ -51,7 +51,8 @@ pub(crate) fn program() -> String {
     page.section("EXAMPLES");
     for command in std::iter::once(&forkd).chain(&commands) {
         let examples = command.get_after_help().map(ToString::to_string).unwrap_or_default();
-        page.lines(examples.trim_start_matches("Examples:\n"));
+        let lines: Vec<_> = examples.lines().skip(1).map(str::trim_start).collect();
+        page.lines(&lines.join("\n"));
     }
     page.section("SEE ALSO");
     page.paragraph("forkd.toml(5), nc(1), systemctl(1), systemd.socket(5), signal(7), RFC 862");
@@ -83,11 +84,12 @@ fn usage(command: &mut Command) -> String {
     command.render_usage().to_string().trim_start_matches("Usage: ").trim_end().to_owned()
 }
 
-/// Tells whether an argument is not one that clap adds to every command.
-fn is_own(arg: &Arg) -> bool {
-    arg.get_id() != "help"
+/// The arguments of a command but `--help`, which every command has.
+fn own(command: &Command) -> impl Iterator<Item = &Arg> {
+    command.get_arguments().filter(|arg| arg.get_id() != "help")
 }
 
+/// Tells whether the command has this argument, with the same meaning.
 fn has(command: &Command, arg: &Arg) -> bool {
     command.get_arguments().any(|other| other.get_id() == arg.get_id() && help(other) == help(arg))
 }

@@ -62,11 +62,7 @@ impl Page {
         self.roff.control("nf", []);
         self.roff.control("RS", ["4"]);
         for line in lines.lines() {
-            if line.trim().is_empty() {
-                self.roff.control("sp", [])
-            } else {
-                self.roff.text([roman(line)])
-            };
+            if line.is_empty() { _ = self.roff.control("sp", []) } else { self.text([roman(line)]) }
         }
         self.roff.control("RE", []);
         self.roff.control("fi", []);
