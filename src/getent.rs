@@ -6,7 +6,7 @@
 //!
 //! The invariant: nothing in forkd calls the name service from within a static glibc program.
 
-use std::io::{self, Read};
+use std::io::{self, ErrorKind, Read};
 use std::process::{Command, Stdio};
 
 /// What the name service knows about a name.
@@ -38,7 +38,10 @@ pub(crate) fn ask(database: &str, name: &str) -> io::Result<Answer> {
     let mut command = Command::new("getent");
     command.args([database, name]).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
     let mut getent = match command.spawn() {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Answer::NoService),
+        // a hardened service may start no other program
+        Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::PermissionDenied) => {
+            return Ok(Answer::NoService);
+        }
         result => result?,
     };
     let mut lines = Vec::new();

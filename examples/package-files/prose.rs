@@ -1,0 +1,85 @@
+//! What the manual pages say and no definition in the source does.
+
+pub(crate) const DESCRIPTION: &[&str] = &[
+    "forkd sends back what it is sent (RFC 862), over TCP, UDP and Unix sockets. A parent process holds the \
+     sockets and ignores SIGCHLD, so that there is never a zombie. It either forks a child for each connection \
+     (--model fork), or keeps a pool of workers that accept for themselves (--model prefork).",
+    "An option is looked for on the command line, then in the file that --config names, and then has its \
+     default. Endpoints on the command line replace those of the file. Limits are per listening socket, not \
+     per daemon. A duration has a unit: 500ms, 30s, 5m.",
+];
+
+pub(crate) const EXIT_STATUS: &[(&str, &str)] = &[
+    ("0", "Ended by SIGTERM, SIGINT or SIGQUIT; with --daemon: it serves."),
+    ("64", "The command line makes no sense."),
+    ("65", "What answers on the control socket is no forkd."),
+    (
+        "69",
+        "The address is in use or unknown here, another forkd holds the pidfile, no syslog daemon listens, or \
+         no daemon answers on the control socket.",
+    ),
+    ("70", "The workers of a pool die before they have served anybody."),
+    ("71", "The system refuses something that ought to work."),
+    ("73", "A pidfile or socket file can't be made."),
+    ("77", "A right is missing, such as for a port below 1024."),
+    ("78", "The configuration file is wrong, or names a user or group that doesn't exist."),
+];
+
+pub(crate) const SIGNALS: &[(&str, &str)] = &[
+    (
+        "SIGTERM, SIGINT",
+        "Stop: what is queued is still served, and connections may finish within --grace. A second signal ends \
+         them at once, a third kills.",
+    ),
+    ("SIGQUIT", "End all connections at once."),
+    ("SIGHUP", "Read the configuration again."),
+    ("SIGUSR1", "Write the status to the log, a line for each listening socket."),
+    ("SIGUSR2", "Not supported yet: a line in the log, nothing else."),
+    ("SIGTTIN, SIGTTOU", "One worker more, one fewer, in each pool."),
+];
+
+pub(crate) const ENVIRONMENT: &[(&str, &str)] = &[
+    ("RUNTIME_DIRECTORY", "Where the control socket is, as control.sock; systemd sets it."),
+    ("XDG_RUNTIME_DIR", "Where the control socket is, as forkd.sock, if RUNTIME_DIRECTORY isn't set."),
+    (
+        "JOURNAL_STREAM",
+        "If standard error is the journal, lines of the log start with their priority, as sd-daemon(3) has it.",
+    ),
+    ("LISTEN_FDS, LISTEN_PID, LISTEN_FDNAMES", "Sockets handed over by systemd; see sd_listen_fds(3)."),
+    ("NOTIFY_SOCKET, WATCHDOG_USEC", "Where systemd is told of the state, and how often; see sd_notify(3)."),
+    ("FORKD_PORTABLE", "If 1, what only Linux has is replaced by portable means."),
+];
+
+pub(crate) const FILES: &[(&str, &str)] = &[
+    ("/etc/forkd/forkd.toml", "The configuration of forkd.service; see forkd.toml(5)."),
+    ("/etc/forkd/NAME.toml", "The configuration of forkd@NAME.service."),
+    ("/run/forkd/control.sock", "The control socket of forkd.service."),
+    ("/run/forkd-NAME/control.sock", "The control socket of forkd@NAME.service."),
+];
+
+pub(crate) const CONFIGURATION: &[&str] = &[
+    "The file is TOML: a [daemon] table, and one [[listen]] table for each group of endpoints with its own \
+     model and limits. Without [[listen]] tables there is one with the defaults. Keys are named as the \
+     options of forkd(1), which win over the file. An unknown key is an error.",
+    "A limit is per listening socket, not per daemon nor per table: a table with two endpoints and \
+     max-children = 100 allows 100 children for each. A duration is a string with a unit: \"500ms\", \"30s\", \
+     \"5m\". Permissions are a string of octal digits: \"0660\".",
+    "\"forkd check --config FILE\" shows what a file comes to, or where it is wrong.",
+];
+
+pub(crate) const CONFIGURATION_EXAMPLE: &str = r#"[daemon]
+grace = "30s"
+
+# a child for each connection, at most 200 for each of the two sockets
+[[listen]]
+endpoints = ["tcp://0.0.0.0:7", "tcp://[::1]:7"]
+max-children = 200
+overflow = "reject"
+idle-timeout = "5m"
+
+# two workers for datagrams
+[[listen]]
+endpoints = ["udp://0.0.0.0:7"]
+model = "prefork"
+workers = 2
+"#;

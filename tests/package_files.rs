@@ -1,0 +1,178 @@
+//! What is packaged agrees with the program: manual pages, completions, the default configuration, units.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::PathBuf;
+use std::process::Command;
+
+use clap::{Args, CommandFactory};
+use forkd::cli::args::Cli;
+use forkd::config::options::{DaemonOptions, ListenOptions};
+
+/// A file of the repository.
+fn file(path: &str) -> String {
+    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join(path);
+    fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+}
+
+/// Writes the generated files to a directory of their own.
+fn generated() -> tempfile::TempDir {
+    let directory = tempfile::tempdir().unwrap();
+    // `cargo test` builds the examples beside the binary
+    let program = PathBuf::from(env!("CARGO_BIN_EXE_forkd")).with_file_name("examples").join("package-files");
+    let status = Command::new(program).arg(directory.path()).status().unwrap();
+    assert!(status.success());
+    directory
+}
+
+/// Reads a manual page without the marks of roff(7).
+fn page(directory: &tempfile::TempDir, name: &str) -> String {
+    let source = fs::read_to_string(directory.path().join(name)).unwrap();
+    ["\\fB", "\\fR", "\\&"].iter().fold(source, |text, mark| text.replace(mark, "")).replace("\\-", "-")
+}
+
+/// All long options of all commands, with two dashes.
+fn options() -> BTreeSet<String> {
+    let mut cli = Cli::command();
+    cli.build();
+    let commands = cli.get_subcommands().flat_map(clap::Command::get_arguments);
+    let options: BTreeSet<_> = commands.filter_map(|arg| Some(format!("--{}", arg.get_long()?))).collect();
+    assert!(options.contains("--max-children") && options.contains("--json"));
+    options
+}
+
+/// The keys that a table of the configuration file can have, as its reader enumerates them.
+fn keys<Table: serde::de::DeserializeOwned>() -> Vec<String> {
+    let error = toml::from_str::<Table>("no-such-key = 1").err().unwrap().message().to_owned();
+    let (_, expected) = error.split_once("expected one of ").unwrap();
+    expected.split(", ").map(|key| key.trim_matches('`').to_owned()).collect()
+}
+
+#[test]
+fn the_manual_and_the_completions_have_every_option() {
+    let directory = generated();
+    let page = page(&directory, "forkd.1");
+    for option in options() {
+        let is_its_term = |line: &str| line.split([' ', ',']).any(|word| word == option);
+        assert!(page.lines().any(|line| line.starts_with('-') && is_its_term(line)), "{option} in\n{page}");
+        for (shell, name) in [("forkd.bash", &*option), ("_forkd", &*option), ("forkd.fish", &option[2..])] {
+            let script = fs::read_to_string(directory.path().join(shell)).unwrap();
+            assert!(script.contains(name), "{option} in {shell}");
+        }
+    }
+    for command in Cli::command().get_subcommands() {
+        assert!(page.contains(&format!(".SS \"forkd {}\"", command.get_name())), "{page}");
+    }
+}
+
+#[test]
+fn the_manual_has_the_exit_codes_and_signals_of_the_readme() {
+    let (page, readme) = (page(&generated(), "forkd.1"), file("README.md"));
+    let rows = |heading: &str| {
+        let (_, section) = readme.split_once(heading).unwrap();
+        let section = section.split("\n## ").next().unwrap();
+        let cells = section.lines().filter_map(|line| line.strip_prefix("| ")?.split(" |").next());
+        cells.skip(1).map(str::to_owned).collect::<Vec<_>>()
+    };
+    let (codes, signals) = (rows("## Exit codes"), rows("## Signals"));
+    assert!(codes.len() > 5 && signals.len() > 3, "{codes:?} {signals:?}");
+    let terms = codes.iter().map(String::as_str).chain(signals.iter().flat_map(|row| row.split(", ")));
+    for term in terms {
+        let is_term = |line: &str| line.split(", ").any(|word| word == term);
+        assert!(page.lines().any(is_term), "{term} in\n{page}");
+    }
+}
+
+#[test]
+fn the_manual_and_the_default_configuration_have_every_key() {
+    let page = page(&generated(), "forkd.toml.5");
+    let default = file("packaging/forkd.toml");
+    for key in keys::<DaemonOptions>().into_iter().chain(keys::<ListenOptions>()) {
+        let start = format!("{key} = ");
+        assert!(page.lines().any(|line| line.starts_with(&start)), "{key} in\n{page}");
+        assert!(
+            default.lines().any(|line| line.trim_start_matches('#').starts_with(&start)),
+            "{key} in\n{default}"
+        );
+    }
+}
+
+#[test]
+fn the_default_configuration_shows_the_defaults() {
+    let default = file("packaging/forkd.toml");
+    let daemon = DaemonOptions::augment_args(clap::Command::new("daemon"));
+    let listen = ListenOptions::augment_args(clap::Command::new("listen"));
+    let mut compared = 0;
+    for arg in daemon.get_arguments().chain(listen.get_arguments()) {
+        let help = arg.get_help().unwrap().to_string();
+        // the path of the control socket is what its default comes to in the unit
+        let Some(name) = arg.get_long().filter(|name| *name != "control") else { continue };
+        let Some((_, in_help)) = help.split_once(" [default: ") else { continue };
+        let line = default.lines().find_map(|line| line.strip_prefix(&format!("#{name} = "))).unwrap();
+        let value = line.split_once("# default: ").map_or_else(|| line.trim_matches('"'), |(_, said)| said);
+        assert_eq!(value, in_help.trim_end_matches(']'), "{name}");
+        compared += 1;
+    }
+    assert!(compared > 10, "{compared}");
+}
+
+#[test]
+fn the_default_configuration_is_valid_also_with_its_options_uncommented() {
+    let default = file("packaging/forkd.toml");
+    check(&default);
+    // what a socket unit decides can be said only of sockets that forkd binds
+    let default = default.replace("\"systemd:echo\"", "\"tcp://[::1]:7\", \"unix:///run/echo.sock\"");
+    let pool = ["workers", "min-spare", "max-spare", "max-connections-per-child"];
+    check(&uncomment(&default, &pool));
+    let elastic = default.replace("\"fork\"", "\"prefork\"").replace("workers = 8", "workers = \"1..9\"");
+    check(&uncomment(&elastic, &["max-children", "overflow"]));
+}
+
+/// Uncomments each option but these.
+fn uncomment(text: &str, but: &[&str]) -> String {
+    let uncomment = |line| match str::strip_prefix(line, '#') {
+        Some(option) if option.starts_with(|first: char| first.is_ascii_lowercase()) => {
+            let is_out = option.split_once(" = ").is_none_or(|(key, _)| but.contains(&key));
+            if is_out { line } else { option }
+        }
+        _ => line,
+    };
+    text.lines().map(uncomment).collect::<Vec<_>>().join("\n")
+}
+
+#[track_caller]
+fn check(text: &str) {
+    let path = tempfile::NamedTempFile::new().unwrap().into_temp_path();
+    fs::write(&path, text).unwrap();
+    let forkd =
+        Command::new(env!("CARGO_BIN_EXE_forkd")).args(["check", "--config"]).arg(&path).output().unwrap();
+    assert!(forkd.status.success(), "{}\n{text}", String::from_utf8_lossy(&forkd.stderr));
+}
+
+/// The assignments of a unit's section.
+fn section(unit: &str, name: &str) -> Vec<String> {
+    let text = file(&format!("systemd/{unit}"));
+    let (_, rest) = text.split_once(&format!("[{name}]\n")).unwrap();
+    let section = rest.split("\n[").next().unwrap();
+    section.lines().filter(|line| !line.is_empty() && !line.starts_with('#')).map(str::to_owned).collect()
+}
+
+#[test]
+fn an_instance_is_run_like_the_service() {
+    let instance = section("forkd@.service", "Service").join("\n");
+    let instance = instance.replace("forkd/%i.toml", "forkd/forkd.toml").replace("forkd-%i", "forkd");
+    assert_eq!(instance, section("forkd.service", "Service").join("\n"));
+}
+
+#[test]
+fn every_line_of_the_service_has_its_reason_in_the_documentation() {
+    let documentation = file("docs/SYSTEMD.md");
+    let own = section("bind.conf", "Service");
+    for line in section("forkd.service", "Service").iter().chain(&own) {
+        let (setting, _) = line.split_once('=').unwrap();
+        let reason =
+            documentation.lines().any(|row| row.starts_with('|') && row.contains(&format!("`{setting}=")));
+        assert!(reason, "{setting}=");
+    }
+}
