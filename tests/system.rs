@@ -12,26 +12,13 @@ use std::process::{Command, Stdio};
 use common::{need, need_root, need_tool};
 
 /// What the scripts and `boot.sh` call.
-const TOOLS: [&str; 10] =
-    ["systemd-nspawn", "systemd-analyze", "unshare", "setpriv", "nc", "ncat", "socat", "rsyslogd", "ss", "jq"];
+const TOOLS: [&str; 9] =
+    ["systemd-nspawn", "unshare", "setpriv", "nc", "ncat", "socat", "rsyslogd", "ss", "jq"];
 
-fn boot() -> Command {
-    // a system must not outlive the test
-    let mut command = Command::new("setpriv");
-    command.args(["--pdeathsig", "KILL", concat!(env!("CARGO_MANIFEST_DIR"), "/tests/system/boot.sh")]);
-    command.stdin(Stdio::null());
-    command
-}
+/// The status of `boot.sh` when the system can't be booted.
+const NOT_BOOTED: i32 = 125;
 
-fn can_boot() -> bool {
-    let boots = || {
-        let output = boot().args(["--", "true"]).output().unwrap();
-        need(output.status.success(), String::from_utf8_lossy(&output.stderr).trim())
-    };
-    need_root() && TOOLS.iter().all(|tool| need_tool(tool)) && boots()
-}
-
-/// The files of this machine that a system gets, and where it has them.
+/// The files of this machine that each system gets, and where it has them.
 fn files() -> [(PathBuf, &'static str); 4] {
     let binary = Path::new(env!("CARGO_BIN_EXE_forkd"));
     let project = Path::new(env!("CARGO_MANIFEST_DIR"));
@@ -44,15 +31,32 @@ fn files() -> [(PathBuf, &'static str); 4] {
     ]
 }
 
-fn passes(script: &str) {
-    if !can_boot() {
+/// Runs a script in a system of its own, which also gets `more` files.
+fn passes(script: &str, more: &[(PathBuf, &str)]) {
+    if !need_root() || !TOOLS.iter().all(|tool| need_tool(tool)) {
         return;
     }
-    let files = files().map(|(from, to)| format!("{}:{to}", from.display()));
-    let output = boot().args(files).args(["--", &format!("/test/{script}.sh")]).output().unwrap();
-    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-    print!("{}{}", text(&output.stdout), text(&output.stderr));
-    assert!(output.status.success(), "{script}.sh: {}", output.status);
+    // a system must not outlive the test
+    let mut boot = Command::new("setpriv");
+    boot.args(["--pdeathsig", "KILL", concat!(env!("CARGO_MANIFEST_DIR"), "/tests/system/boot.sh")]);
+    boot.args(files().iter().chain(more).map(|(from, to)| format!("{}:{to}", from.display())));
+    boot.arg("--").arg(format!("/test/{script}.sh"));
+    let output = boot.stdin(Stdio::null()).output().unwrap();
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).trim().to_owned();
+    let (stdout, stderr) = (text(&output.stdout), text(&output.stderr));
+    if need(output.status.code() != Some(NOT_BOOTED), &stderr) {
+        println!("{stdout}\n{stderr}");
+        assert!(output.status.success(), "{script}.sh: {}", output.status);
+    }
+}
+
+/// As `.ci/run` does, name the package that was built.
+#[test]
+fn package() {
+    let deb = std::env::var_os("FORKD_DEB").unwrap_or_default();
+    if need(!deb.is_empty(), "FORKD_DEB names no Debian package") {
+        passes("package", &[(deb.into(), "/test/forkd.deb")]);
+    }
 }
 
 macro_rules! scripts {
@@ -60,14 +64,14 @@ macro_rules! scripts {
         $(
             #[test]
             fn $name() {
-                passes(stringify!($name));
+                passes(stringify!($name), &[]);
             }
         )*
 
         /// A script that nobody runs proves nothing.
         #[test]
         fn each_script_is_a_test() {
-            let mut known = vec!["boot", "lib", $(stringify!($name)),*];
+            let mut known = vec!["boot", "lib", "package", $(stringify!($name)),*];
             known.sort_unstable();
             let dir = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/system");
             let names = std::fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
@@ -78,4 +82,4 @@ macro_rules! scripts {
     };
 }
 
-scripts! { sysv }
+scripts! { activation hardening inetd instances journal notify processes reload restart standalone syslog sysv watchdog }

@@ -5,7 +5,7 @@
 #   boot.sh [SOURCE:TARGET]... -- COMMAND [ARGUMENT...]
 #
 # Each SOURCE, a file or directory of this system, is copied to TARGET first. The command and all it
-# starts ends after BOOT_LIMIT seconds (300).
+# starts ends after BOOT_LIMIT seconds (120).
 #
 # Nothing is left behind, whatever ends this script: what is mounted lives in a mount namespace, what
 # runs in a pid namespace, both of this run; control groups are removed by a guard, which sees the end
@@ -107,7 +107,7 @@ prepare() {
     systemd-id128 new >"$root/etc/machine-id" # an empty one means a first boot, which enables everything
     echo "$name" >"$root/etc/hostname"
     mkdir -p "$root/run-test"
-    printf '#!/bin/bash\nexec timeout -k 5 %s %s\n' "${BOOT_LIMIT:-300}" "${*@Q}" >"$root/run-test/command"
+    printf '#!/bin/bash\nexec timeout -k 5 %s %s\n' "${BOOT_LIMIT:-120}" "${*@Q}" >"$root/run-test/command"
     # nspawn mounts the controllers of version 1 read-only; the control groups in them are ours
     cat >"$root/run-test/init" <<'END'
 #!/bin/sh
@@ -136,7 +136,7 @@ boot() {
     if ! grep -q '^[^ ]* [^ ]* cgroup ' /proc/self/mounts; then
         export SYSTEMD_NSPAWN_UNIFIED_HIERARCHY=1
     fi
-    timeout -s KILL $((${BOOT_LIMIT:-300} + 30)) \
+    timeout -s KILL $((${BOOT_LIMIT:-120} + 30)) \
         systemd-nspawn --quiet --register=no --keep-unit --private-network --link-journal=no --console=pipe \
         --capability=CAP_BPF,CAP_PERFMON,CAP_IPC_LOCK,CAP_SYSLOG \
         --system-call-filter='bpf keyctl add_key request_key @memlock' \
@@ -147,6 +147,7 @@ boot() {
         die "nspawn ends with $status before the command runs"
     fi
     cat "$root/run-test/output"
+    [[ $status -ne 124 ]] || echo "it took longer than ${BOOT_LIMIT:-120} s"
     exit "$status"
 }
 

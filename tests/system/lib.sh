@@ -10,10 +10,12 @@ readonly CONTROL=/run/forkd/control.sock
 
 report() {
     local status=$?
-    [[ $status -ne 0 ]] || return 0
+    trap - ERR
+    set +e
+    [[ $status -ne 0 ]] || return
     printf '\n--- units\n'
-    systemctl status --no-pager --lines=0 'forkd*' || true
-    printf '\n--- journal, its last lines\n'
+    systemctl status --no-pager --lines=0 'forkd*'
+    printf '\n--- the last lines of their journal\n'
     journalctl --no-pager -o short-precise -n 80 -u 'forkd*'
 }
 trap report EXIT
@@ -61,6 +63,8 @@ eventually() {
 
 property() { systemctl show --property "$2" --value "$1"; }
 
+has() { [[ $(property "$1" "$2") == "$3" ]]; }
+
 main_pid() { property "$1" MainPID; }
 
 # How many processes the control group of a unit holds: not only those that the daemon knows of.
@@ -103,26 +107,28 @@ drop_in() {
     systemctl daemon-reload
 }
 
-# client PROGRAM tcp|udp HOST PORT: its standard input and output are the connection
+# client PROGRAM tcp|udp HOST PORT: makes $client, a command whose input and output are the connection
 client() {
     local program=$1 protocol=$2 host=$3 port=$4
     [[ $program != socat || $host != *:* ]] || host="[$host]"
     case $program-$protocol in
-    nc-tcp) exec timeout "$LIMIT" nc -N "$host" "$port" ;;
-    nc-udp) exec timeout "$LIMIT" nc -u -w1 "$host" "$port" ;;
-    ncat-tcp) exec timeout "$LIMIT" ncat "$host" "$port" ;;
-    socat-tcp) exec timeout "$LIMIT" socat -t5 - "TCP:$host:$port" ;;
-    socat-udp) exec timeout "$LIMIT" socat -t.3 - "UDP:$host:$port" ;;
+    nc-tcp) client=(nc -N "$host" "$port") ;;
+    nc-udp) client=(nc -u -w1 "$host" "$port") ;;
+    ncat-tcp) client=(ncat "$host" "$port") ;;
+    socat-tcp) client=(socat -t5 - "TCP:$host:$port") ;;
+    socat-udp) client=(socat -t.3 - "UDP:$host:$port") ;;
+    *) fail "no such client: $program for $protocol" ;;
     esac
 }
 
 # echoes tcp|udp HOST PORT: what each client sends comes back; their exit status would tell nothing
 echoes() {
     local program programs=(nc ncat socat) answer text
-    [[ $1 == tcp ]] || programs=(nc socat) # ncat prints no echo if it has a time limit, and never ends if not
+    [[ $1 == tcp ]] || programs=(nc socat) # ncat with a time limit prints no echo, and never ends without
     for program in "${programs[@]}"; do
         text="hello $RANDOM from $program"
-        answer=$(client "$program" "$@" <<<"$text" 2>&1) || true
+        client "$program" "$@"
+        answer=$(timeout "$LIMIT" "${client[@]}" <<<"$text" 2>&1) || true
         [[ $answer == "$text" ]] || fail "$program: echo of '$text' by $1 $2 $3: '$answer'"
     done
     ok "echo by $1 $2 $3 for ${programs[*]}"
@@ -132,17 +138,12 @@ declare -A held=()
 
 # hold NAME PROGRAM HOST PORT: a TCP client that stays; `say` it something, and `release` it
 hold() {
-    local name=$1
-    shift
-    mkfifo "/run/$name.in"
+    mkfifo "/run/$1.in"
     # it has its input open for writing too, so that the input doesn't end
-    case $1 in
-    nc) nc "$2" "$3" ;;
-    ncat) ncat "$2" "$3" ;;
-    socat) socat - "TCP:$2:$3" ;;
-    esac <>"/run/$name.in" >"/run/$name.out" 2>&1 &
-    held[$name]=$!
-    say "$name" hello
+    client "$2" tcp "$3" "$4"
+    "${client[@]}" <>"/run/$1.in" >"/run/$1.out" 2>&1 &
+    held[$1]=$!
+    say "$1" "hello from $1"
 }
 
 heard() { [[ $(tail -n 1 "/run/$1.out") == "$2" ]]; }
@@ -150,14 +151,20 @@ heard() { [[ $(tail -n 1 "/run/$1.out") == "$2" ]]; }
 # say NAME TEXT: a client that is held sends a line, and gets it back
 say() {
     echo "$2" >"/run/$1.in"
-    eventually "the echo of '$2' for the client '$1'" heard "$@"
+    eventually "$1, a client that is held, has the echo of '$2'" heard "$@"
 }
 
+# Whether the server has ended the connection of a client that is held: not each client minds.
+is_cut() { ! ss -H -t -n -p state established | grep -q "pid=${held[$1]},"; }
+
 release() {
-    pkill -P "${held[$1]}" || true
-    wait "${held[$1]}" || true
-    unset "held[$1]"
-    rm "/run/$1.in" "/run/$1.out"
+    local name
+    for name; do
+        kill "${held[$name]}" 2>/dev/null || true
+        wait "${held[$name]}" || true
+        unset "held[$name]"
+        rm "/run/$name.in" "/run/$name.out"
+    done
 }
 
 # start_load ENDPOINT...: clients without a break (load.rs)

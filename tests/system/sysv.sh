@@ -18,9 +18,9 @@ echoes udp 127.0.0.1 7
 is "the main process is that of the pidfile" "$(</run/forkd.pid)" "$(main_pid forkd-sysv)"
 is "it runs as" nobody "$(ps -o user= -p "$(main_pid forkd-sysv)")"
 counts forkd-sysv.service 1
-for n in 1 2 3; do hold "client$n" nc 127.0.0.1 7; done
+for program in nc ncat socat; do hold $program $program 127.0.0.1 7; done
 counts forkd-sysv.service 4
-for n in 1 2 3; do release "client$n"; done
+release nc ncat socat
 counts forkd-sysv.service 1
 matches "the journal has its lines" 'ready pid=' "$(journal forkd-sysv.service SYSLOG_IDENTIFIER=forkd)"
 
