@@ -6,6 +6,7 @@
 set -Eeuo pipefail
 
 readonly LIMIT=20 # seconds that anything may take; long, because the machine may be busy
+# shellcheck disable=SC2034 # scripts use it
 readonly CONTROL=/run/forkd/control.sock
 
 report() {
@@ -67,17 +68,18 @@ has() { [[ $(property "$1" "$2") == "$3" ]]; }
 
 main_pid() { property "$1" MainPID; }
 
-# How many processes the control group of a unit holds: not only those that the daemon knows of.
-processes() {
+# The processes that the control group of a unit holds: not only those that the daemon knows of.
+pids() {
     local group root
     group=$(property "$1" ControlGroup)
-    [[ -n $group ]] || { echo 0; return; }
     for root in /sys/fs/cgroup/systemd /sys/fs/cgroup/unified /sys/fs/cgroup; do
-        [[ -d $root$group ]] || continue
-        find "$root$group" -name cgroup.procs -exec cat {} + | wc -l
+        [[ -n $group && -d $root$group ]] || continue
+        find "$root$group" -name cgroup.procs -exec cat {} +
         return
     done
 }
+
+processes() { pids "$1" | wc -l; }
 
 has_processes() { [[ $(processes "$1") -eq $2 ]]; }
 

@@ -19,7 +19,7 @@ shipped fork
 exits "systemctl start" 0 systemctl start forkd.service
 pid=$(main_pid forkd.service)
 hold one nc 127.0.0.1 7
-start_load tcp://127.0.0.1:7 tcp://[::1]:7 udp://127.0.0.1:7
+start_load tcp://127.0.0.1:7 'tcp://[::1]:7' udp://127.0.0.1:7
 for ((n = 0; n < 50; n += 2)); do
     shipped prefork
     systemctl reload forkd.service || fail "systemctl reload, number $n"
@@ -59,7 +59,7 @@ hold one nc 127.0.0.1 7
 configure forkd <<<'what = "is this"'
 refused 'forkd\.toml:1:1: unknown field'
 shipped "thread"
-refused 'unknown variant `thread`'
+refused 'unknown variant .thread.'
 say one "still there?"
 shipped fork
 exits "a good file after bad ones" 0 systemctl reload forkd.service

@@ -18,7 +18,7 @@ endpoints = ["systemd:echo"]
 model = "$model"
 END
     systemctl restart forkd.service
-    start_load tcp://127.0.0.1:7 tcp://[::1]:7 udp://127.0.0.1:7
+    start_load tcp://127.0.0.1:7 'tcp://[::1]:7' udp://127.0.0.1:7
     for ((n = 0; n < 20; n++)); do
         pid=$(main_pid forkd.service)
         systemctl restart forkd.service || fail "restart number $n"

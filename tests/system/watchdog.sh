@@ -33,3 +33,16 @@ eventually "the old one's child doesn't survive it" is_cut one
 release one
 counts forkd.service 1
 echoes tcp 127.0.0.1 7
+
+# One that turns and can't fork is of no use either, unless it has workers.
+if [[ $(property forkd.service TasksCurrent) == "[not set]" ]]; then
+    echo "left out: TasksMax= has no effect here, because there is no controller for it"
+    exit
+fi
+pid=$(main_pid forkd.service)
+systemctl set-property --runtime forkd.service TasksMax=1
+nc -N 127.0.0.1 7 <<<"anybody?" >/dev/null &
+eventually "a master that can't fork is replaced" is_another "$pid"
+is "restarts" 2 "$(property forkd.service NRestarts)"
+systemctl set-property --runtime forkd.service TasksMax=infinity
+echoes tcp ::1 7
