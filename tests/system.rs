@@ -22,12 +22,13 @@ const NOT_BOOTED: i32 = 125;
 fn files() -> [(PathBuf, &'static str); 4] {
     let binary = Path::new(env!("CARGO_BIN_EXE_forkd"));
     let project = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let load = binary.with_file_name("examples").join("test-load");
+    assert!(load.exists(), "`cargo test` alone, or `cargo build --examples`, makes {}", load.display());
     [
         (binary.to_owned(), "/test/forkd"),
         (project.join("systemd"), "/test/systemd"),
         (project.join("tests/system"), "/test"),
-        // `cargo test` builds the examples beside the binary
-        (binary.with_file_name("examples").join("test-load"), "/test/load"),
+        (load, "/test/load"),
     ]
 }
 
