@@ -19,7 +19,7 @@ fn main() -> ExitCode {
     match cli::run(cli) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("forkd: error: {}", error.sentence());
+            forkd::log::complain(&error.sentence());
             ExitCode::from(error.exit_code())
         }
     }

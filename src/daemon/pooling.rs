@@ -89,7 +89,11 @@ impl Pooling {
     /// Leaves the listener to a successor: workers go after their connection.
     pub(super) fn hand_over(&mut self, cx: &Context) {
         self.leaving = true;
-        self.retire(cx, u32::MAX);
+        // not by their states, which change meanwhile
+        for worker in self.workers.iter_mut().filter(|worker| !worker.leaving) {
+            worker.leaving = true;
+            signal_child(cx.board.slot(worker.slot).pid(), Signal::SIGTERM);
+        }
     }
 
     /// The descriptors to poll, with the slot that each stands for.

@@ -22,6 +22,7 @@ use ::log::{LevelFilter, Log};
 
 pub use limit::RateLimit;
 pub(crate) use limit::Spell;
+pub use stderr::complain;
 
 use crate::Error;
 use crate::config::values::{LogFormat, LogLevel, LogSink};

@@ -7,7 +7,7 @@ use std::io::{self, Stderr as Handle};
 use std::os::fd::AsFd;
 use std::time::SystemTime;
 
-use ::log::{Log, Metadata, Record};
+use ::log::{Level, Log, Metadata, Record};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::stat::fstat;
@@ -27,8 +27,7 @@ impl Stderr {
     /// Makes the logger, and finds out whether the journal reads it.
     pub(super) fn new(format: LogFormat) -> Self {
         let handle = io::stderr();
-        let variable = std::env::var("JOURNAL_STREAM").unwrap_or_default();
-        let is_journal = is_same_file(&handle, &variable);
+        let is_journal = is_journal(&handle);
         Self { handle, format, is_journal }
     }
 
@@ -42,6 +41,26 @@ impl Stderr {
             LogFormat::Text => format!("forkd: {}\n", format::text(record)),
         }
     }
+}
+
+/// Says on standard error why the program ends; for the journal, as an error.
+pub fn complain(sentence: &str) {
+    let handle = io::stderr();
+    // there is nobody else to tell
+    let _ = write(&handle, complaint(sentence, is_journal(&handle)).as_bytes());
+}
+
+fn complaint(sentence: &str, is_journal: bool) -> String {
+    if !is_journal {
+        return format!("forkd: error: {sentence}\n");
+    }
+    let severity = format::severity(Level::Error);
+    // each line is a message of its own there
+    format!("error: {sentence}").lines().map(|line| format!("<{severity}>{line}\n")).collect()
+}
+
+fn is_journal(handle: &Handle) -> bool {
+    is_same_file(handle, &std::env::var("JOURNAL_STREAM").unwrap_or_default())
 }
 
 /// Whether a descriptor is the stream that JOURNAL_STREAM ("device:inode") speaks of. The variable
@@ -92,6 +111,12 @@ mod tests {
     fn line(format: LogFormat, is_journal: bool) -> String {
         let record = Record::builder().level(::log::Level::Warn).args(format_args!("x")).build();
         Stderr { handle: io::stderr(), format, is_journal }.line(&record)
+    }
+
+    #[test]
+    fn the_last_words_are_an_error_in_each_line() {
+        assert_eq!(complaint("x\n  |", false), "forkd: error: x\n  |\n");
+        assert_eq!(complaint("x\n  |", true), "<3>error: x\n<3>  |\n");
     }
 
     #[test]

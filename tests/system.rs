@@ -1,0 +1,86 @@
+//! The daemon as a service of a real systemd: the scripts of `tests/system/`, each in a throw-away
+//! system of its own (`tests/system/boot.sh`), where it may do as it likes.
+//!
+//! There, `/test` has the scripts, the binary under test, the units and the load generator.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+mod common;
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use common::{need, need_root, need_tool};
+
+/// What the scripts and `boot.sh` call.
+const TOOLS: [&str; 9] =
+    ["systemd-nspawn", "unshare", "setpriv", "nc", "ncat", "socat", "rsyslogd", "ss", "jq"];
+
+/// The status of `boot.sh` when the system can't be booted.
+const NOT_BOOTED: i32 = 125;
+
+/// The files of this machine that each system gets, and where it has them.
+fn files() -> [(PathBuf, &'static str); 4] {
+    let binary = Path::new(env!("CARGO_BIN_EXE_forkd"));
+    let project = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let load = binary.with_file_name("examples").join("test-load");
+    assert!(load.exists(), "`cargo test` alone, or `cargo build --examples`, makes {}", load.display());
+    [
+        (binary.to_owned(), "/test/forkd"),
+        (project.join("systemd"), "/test/systemd"),
+        (project.join("tests/system"), "/test"),
+        (load, "/test/load"),
+    ]
+}
+
+/// Runs a script in a system of its own, which also gets `more` files.
+fn passes(script: &str, more: &[(PathBuf, &str)]) {
+    if !need_root() || !TOOLS.iter().all(|tool| need_tool(tool)) {
+        return;
+    }
+    // a system must not outlive the test
+    let mut boot = Command::new("setpriv");
+    boot.args(["--pdeathsig", "KILL", concat!(env!("CARGO_MANIFEST_DIR"), "/tests/system/boot.sh")]);
+    boot.args(files().iter().chain(more).map(|(from, to)| format!("{}:{to}", from.display())));
+    boot.arg("--").arg(format!("/test/{script}.sh"));
+    let output = boot.stdin(Stdio::null()).output().unwrap();
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).trim().to_owned();
+    let (stdout, stderr) = (text(&output.stdout), text(&output.stderr));
+    if need(output.status.code() != Some(NOT_BOOTED), &stderr) {
+        println!("{stdout}\n{stderr}");
+        assert!(output.status.success(), "{script}.sh: {}", output.status);
+    }
+}
+
+/// As `.ci/run` does, name the package that was built.
+#[test]
+fn package() {
+    let deb = std::env::var_os("FORKD_DEB").unwrap_or_default();
+    if need(!deb.is_empty(), "FORKD_DEB names no Debian package") {
+        passes("package", &[(deb.into(), "/test/forkd.deb")]);
+    }
+}
+
+macro_rules! scripts {
+    ($($name:ident)*) => {
+        $(
+            #[test]
+            fn $name() {
+                passes(stringify!($name), &[]);
+            }
+        )*
+
+        /// A script that nobody runs proves nothing.
+        #[test]
+        fn each_script_is_a_test() {
+            let mut known = vec!["boot", "lib", "package", $(stringify!($name)),*];
+            known.sort_unstable();
+            let dir = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/system");
+            let names = std::fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
+            let mut found: Vec<String> = names.filter_map(|name| Some(name.strip_suffix(".sh")?.to_owned())).collect();
+            found.sort_unstable();
+            assert_eq!(found, known);
+        }
+    };
+}
+
+scripts! { activation hardening inetd instances journal notify processes reload restart standalone syslog sysv watchdog }

@@ -1,0 +1,45 @@
+#!/bin/bash
+# A master that doesn't turn any more is replaced.
+. "$(dirname "$0")/lib.sh"
+install_forkd
+configure forkd <<'END'
+[[listen]]
+endpoints = ["systemd:echo"]
+END
+drop_in forkd.service <<'END'
+[Service]
+WatchdogSec=1
+END
+
+systemctl start forkd.service
+pid=$(main_pid forkd.service)
+hold one ncat 127.0.0.1 7
+fed=$((SECONDS + 4))
+until [[ $SECONDS -ge $fed ]]; do # four times as long as systemd is patient
+    has forkd.service MainPID "$pid" || fail "the master was replaced without need"
+    sleep 0.1
+done
+ok "a master that turns is left alone"
+
+kill -STOP "$pid"
+eventually "a master that was stopped is replaced" has forkd.service NRestarts 1
+eventually "the new one serves" has forkd.service ActiveState active
+log=$(journalctl --no-pager -u forkd.service)
+matches "it was the watchdog" 'Watchdog timeout' "$log"
+matches "it ended it with SIGABRT" 'code=(killed|dumped), status=6/ABRT' "$log"
+eventually "the old one's child doesn't survive it" is_cut one
+release one
+counts forkd.service 1
+echoes tcp 127.0.0.1 7
+
+# One that turns and can't fork is of no use either, unless it has workers.
+if [[ $(property forkd.service TasksCurrent) == "[not set]" ]]; then
+    echo "left out: TasksMax= has no effect here, because there is no controller for it"
+    exit
+fi
+systemctl set-property --runtime forkd.service TasksMax=1
+nc -N 127.0.0.1 7 <<<"anybody?" >/dev/null &
+eventually "a master that can't fork is replaced" has forkd.service NRestarts 2
+systemctl set-property --runtime forkd.service TasksMax=infinity
+eventually "the new one serves" has forkd.service ActiveState active
+echoes tcp ::1 7
