@@ -16,7 +16,7 @@ use crate::transport::Endpoint;
 const EXAMPLES: &str = "\
 Examples:
   forkd serve                           echo over TCP and UDP on 127.0.0.1:7007
-  forkd check --config /etc/forkd.toml  is the file right, and what does it mean?
+  forkd check --config /etc/forkd/forkd.toml  is the file right, and what does it mean?
   forkd status                          how is the running one?";
 
 const SERVE_EXAMPLES: &str = "\
@@ -24,7 +24,7 @@ Examples:
   forkd serve tcp://0.0.0.0:7 udp://0.0.0.0:7
   forkd serve --model prefork --workers 4..32 tcp://[::]:7007
   forkd serve --max-children 100 --overflow reject --idle-timeout 5m unix:///run/echo.sock
-  forkd serve --config /etc/forkd.toml --log-level debug";
+  forkd serve --config /etc/forkd/forkd.toml --log-level debug";
 
 /// What one connection, which somebody else has accepted, has no use for.
 const NOT_WITH_INETD: [&str; 20] = [
@@ -52,7 +52,7 @@ const NOT_WITH_INETD: [&str; 20] = [
 
 const CHECK_EXAMPLES: &str = "\
 Examples:
-  forkd check --config /etc/forkd.toml
+  forkd check --config /etc/forkd/forkd.toml
   forkd check -m prefork tcp://[::]:7 > forkd.toml   turn options into a file";
 
 const STATUS_EXAMPLES: &str = "\
@@ -63,7 +63,7 @@ Examples:
 const RELOAD_EXAMPLES: &str = "\
 Examples:
   forkd reload
-  forkd check --config /etc/forkd.toml && forkd reload --control /run/forkd/control.sock";
+  forkd check --config /etc/forkd/forkd.toml && forkd reload --control /run/forkd/control.sock";
 
 /// Echo daemon that forks: a child for each connection, or a pool of workers.
 #[derive(Debug, Parser)]
