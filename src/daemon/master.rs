@@ -4,14 +4,11 @@
 //! registry turns each ready descriptor into a typed [`Event`], and [`Master::on_event`] is the
 //! one place where they are handled.
 
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
+use std::os::fd::{AsRawFd, RawFd};
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use nix::poll::{PollFd, PollFlags};
-use smallvec::SmallVec;
-
-use super::context::{ACCEPT_REST, Context};
+use super::context::Context;
 use super::control::Control;
 use super::notify::ServiceManager;
 use super::phase::Phase;
@@ -20,6 +17,7 @@ use super::signals::Signals;
 use super::sockets::Bound;
 use super::station::{Kind, Life, Station, faces, model_of};
 use super::status::Status;
+use super::watch::Event;
 use crate::config::{Config, Daemon};
 use crate::model::serve::Post;
 use crate::scoreboard::{Death, Scoreboard, Slot};
@@ -35,10 +33,6 @@ const SWEEP_SOON: Duration = Duration::from_millis(100);
 
 /// How many slots are looked at in one turn of the loop: 0.2 ms, in which no client waits for long.
 const SWEEP_SLICE: usize = 256;
-
-/// Lists that are short as a rule and lie on the stack: after a fork, a write to the heap would
-/// copy a page of it.
-type Few<T> = SmallVec<[T; 12]>;
 
 /// The master process.
 #[derive(Debug)]
@@ -59,19 +53,6 @@ pub(crate) struct Master {
     pub(super) is_ready: bool,
     /// Children that were ended by a signal of ours.
     pub(super) cut: u64,
-}
-
-/// What a ready descriptor stands for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Event {
-    Signal,
-    Wake,
-    ControlClient,
-    ControlRequest,
-    /// Clients at a station.
-    Clients(usize),
-    /// A worker of a station has died; its slot.
-    Death(usize, u32),
 }
 
 impl Master {
@@ -231,97 +212,24 @@ impl Master {
 
     /// Until the next slice: all slots get their turn once in a period.
     fn sweep_pause(&self, soon: bool) -> Duration {
-        let slices = self.children() as usize / SWEEP_SLICE + 1;
+        let slices = self.cx.board.used() / SWEEP_SLICE + 1;
         (if soon { SWEEP_SOON } else { SWEEP_EVERY }) / slices as u32
     }
 
+    /// When the next slice is due, if anybody is to be looked for.
+    pub(super) fn next_sweep(&self) -> Option<Instant> {
+        let pause = self.sweep_pause(self.someone_waits());
+        self.cx.board.has_unwatched().then(|| self.swept + pause)
+    }
+
     /// A client waits for a place, or we for the children.
-    fn someone_waits(&self) -> bool {
+    pub(super) fn someone_waits(&self) -> bool {
         self.phase != Phase::Running || self.stations.iter().any(|station| station.is_full(&self.cx))
     }
 
     fn is_over(&self) -> bool {
         self.phase != Phase::Running
             && self.stations.iter().all(|station| station.is_closed() && station.alive(&self.cx) == 0)
-    }
-
-    /// Waits until a descriptor is ready or the next thing is due.
-    fn wait(&self) -> Result<Few<Event>, Error> {
-        let (mut fds, mut events) = (Few::new(), Few::new());
-        self.watch(|fd, flags, event| {
-            fds.push(PollFd::new(fd, flags));
-            events.push(event);
-        });
-        let timeout = self.timeout();
-        self.poll(&mut fds, timeout).map_err(|cause| Error::os("cannot wait for events", cause))?;
-        let ready = |fd: &PollFd<'_>| fd.revents().is_some_and(|flags| !flags.is_empty());
-        Ok(fds.iter().zip(events).filter(|(fd, _)| ready(fd)).map(|(_, event)| event).collect())
-    }
-
-    fn poll(&self, fds: &mut [PollFd<'_>], timeout: Option<Duration>) -> std::io::Result<()> {
-        let mut most = fds.len();
-        let mut limit = timeout;
-        loop {
-            match self.cx.blocked.wait(&mut fds[..most], limit) {
-                // poll(2) takes no more descriptors than RLIMIT_NOFILE, which may have been lowered:
-                // then the first ones, signals above all, must do, and the others are looked at soon.
-                Err(error) if error.raw_os_error() == Some(libc::EINVAL) && most > 0 => {
-                    most /= 2;
-                    limit = Some(timeout.unwrap_or(ACCEPT_REST).min(ACCEPT_REST));
-                }
-                other => return other,
-            }
-        }
-    }
-
-    /// The registry: which descriptors matter now, and what each stands for.
-    fn watch<'a>(&'a self, mut add: impl FnMut(BorrowedFd<'a>, PollFlags, Event)) {
-        let (readable, writable) = (PollFlags::POLLIN, PollFlags::POLLOUT);
-        if let Some(signals) = &self.cx.signals {
-            add(signals.as_fd(), readable, Event::Signal);
-        }
-        add(self.cx.board.wake().as_fd(), readable, Event::Wake);
-        if let Some(control) = &self.control {
-            if control.wants_clients(self.cx.now) {
-                add(control.listener().as_fd(), readable, Event::ControlClient);
-            }
-            for (client, writes) in control.clients() {
-                add(client, if writes { writable } else { readable }, Event::ControlRequest);
-            }
-        }
-        for (number, station) in self.stations.iter().enumerate() {
-            match &station.kind {
-                Kind::Forking(forking)
-                    if station.life != Life::Starting && forking.wants_clients(&self.cx) =>
-                {
-                    add(forking.post.listener.as_fd(), readable, Event::Clients(number));
-                }
-                Kind::Forking(_) | Kind::Gone { .. } => {}
-                Kind::Pooling(pooling) => {
-                    for (watch, slot) in pooling.watches() {
-                        add(watch.as_fd(), readable, Event::Death(number, slot));
-                    }
-                }
-            }
-        }
-    }
-
-    /// How long to wait; `None`: until something happens.
-    fn timeout(&self) -> Option<Duration> {
-        let waits = self.someone_waits();
-        if waits {
-            // Said before looking: a child that ends after the look wakes us.
-            self.cx.board.set_waiting(true);
-            if self.cx.board.has_dead() {
-                return Some(Duration::ZERO);
-            }
-        }
-        let sweep = self.cx.board.has_unwatched().then(|| self.swept + self.sweep_pause(waits));
-        let stations = self.stations.iter().filter_map(|station| station.deadline(&self.cx));
-        let control = self.control.as_ref().and_then(|control| control.deadline(self.cx.now));
-        let report = self.next_report();
-        let next = stations.chain(sweep).chain(control).chain(self.phase.deadline()).chain(report).min();
-        next.map(|then| then.saturating_duration_since(Instant::now()))
     }
 
     fn on_event(&mut self, event: Event) {

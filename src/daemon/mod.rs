@@ -1,6 +1,6 @@
 //! The daemon: the master's loop, and its life as a process of the system.
 //!
-//! `master` is the loop; `station` a listening socket with its children, under one of two models
+//! `master` is the loop, `watch` what it waits for; `station` a listening socket with its children, under one of two models
 //! (`forking`, `pooling`); `birth` the first steps of a forked child; `reload` the way from one
 //! configuration to the next, `phase` and `stop` the way to the end; `control`, [`status`] and
 //! [`notify`] what is told to others. [`background`], [`pidfile`] and
@@ -28,3 +28,4 @@ pub(crate) mod sockets;
 mod station;
 pub mod status;
 mod stop;
+mod watch;

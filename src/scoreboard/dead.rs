@@ -94,7 +94,7 @@ impl Scoreboard {
                 && !slot.is_watched()
                 && (slot.is_superseded() || !is_child(slot.pid()))
         };
-        let here = self.used().skip(from).take(count);
+        let here = (0..self.used() as u32).skip(from).take(count);
         let suspects: Vec<u32> = here.filter(|&index| is_dead(self.slot(index))).collect();
         if !suspects.is_empty() {
             // The dead can't announce themselves any more: what is not on the stack now never will be.
@@ -106,7 +106,7 @@ impl Scoreboard {
                 self.bury_unwatched(index, slot, &mut on);
             }
         }
-        if from.saturating_add(count) < self.used().count() { from + count } else { 0 }
+        if from.saturating_add(count) < self.used() { from + count } else { 0 }
     }
 
     /// In a dying process that can't say so itself: notes the cause in its own slot, if it has one.

@@ -137,14 +137,16 @@ impl Scoreboard {
         now.duration_since(self.epoch).as_millis() as u64
     }
 
-    /// Slots that have ever been used; the others' pages are not touched.
-    fn used(&self) -> std::ops::Range<u32> {
-        0..self.stock.fresh.load(Ordering::Relaxed)
+    /// How many slots have ever been used; the others' pages are not touched.
+    pub(crate) fn used(&self) -> usize {
+        self.stock.fresh.load(Ordering::Relaxed) as usize
     }
 
     /// Slots that hold a child, dead or alive, with their indices.
     pub(crate) fn taken(&self) -> impl Iterator<Item = (u32, &'static Slot)> + use<'_> {
-        self.used().map(|index| (index, self.slot(index))).filter(|(_, slot)| slot.state() != State::Free)
+        (0..self.used() as u32)
+            .map(|index| (index, self.slot(index)))
+            .filter(|(_, slot)| slot.state() != State::Free)
     }
 
     /// The master takes a free slot of `listener`, or `None` at its limit.
