@@ -31,6 +31,9 @@ const SWEEP_EVERY: Duration = Duration::from_secs(1);
 /// The same, while somebody waits for their place.
 const SWEEP_SOON: Duration = Duration::from_millis(100);
 
+/// How long children that have announced their end may take for it.
+const LAST_MOMENTS: Duration = Duration::from_millis(200);
+
 /// How many slots are looked at in one turn of the loop: 0.2 ms, in which no client waits for long.
 const SWEEP_SLICE: usize = 256;
 
@@ -157,10 +160,20 @@ impl Master {
                 self.on_event(event);
             }
         }
+        self.see_the_last_ones_off();
         let connections = faces(&self.stations)
             .map(|s| self.cx.board.totals(s.number()).connections.load(Ordering::Relaxed));
         events::stopped(connections.fold(self.past_connections, u64::wrapping_add), self.cut);
         Ok(())
+    }
+
+    /// A child announces its end a moment before it ends. Systemd would kill it in that moment, and say so,
+    /// if the master were gone already.
+    fn see_the_last_ones_off(&self) {
+        let until = Instant::now() + LAST_MOMENTS;
+        while sys::pidfd::has_children() && Instant::now() < until {
+            std::thread::sleep(Duration::from_millis(1));
+        }
     }
 
     /// What there is to do between two waits.

@@ -5,6 +5,7 @@
 
 use std::os::fd::{AsFd, OwnedFd};
 
+use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
@@ -94,6 +95,11 @@ mod linux {
 /// is `ECHILD`. Nothing is reaped, as SIGCHLD is ignored and no child ever waits for it.
 pub(crate) fn is_our_child(pid: u32) -> bool {
     child_pid(pid).is_some_and(is_alive)
+}
+
+/// Whether a child of this process is left, or is still about to end.
+pub(crate) fn has_children() -> bool {
+    waitpid(None, Some(WaitPidFlag::WNOHANG)) != Err(Errno::ECHILD)
 }
 
 /// To waitpid(2) and kill(2), 0 and what is negative mean groups, or everybody; and 1 is init. What a
