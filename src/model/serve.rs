@@ -96,6 +96,8 @@ impl Work<'_> {
 }
 
 /// Serves one connection until it ends; it is still to be closed.
+// a function of its own would be one more window of text for each child to fault in
+#[inline(always)]
 pub(crate) fn serve_connection<'a>(
     service: &Service,
     socket: OwnedFd,

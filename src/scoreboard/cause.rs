@@ -31,6 +31,13 @@ impl Cause {
 
     /// A number below [`Cause::COUNT`].
     pub(crate) fn index(self) -> usize {
+        // the table that tells the others apart would be one more page for each child to fault in
+        if self == Self::Done { 0 } else { self.rare_index() }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn rare_index(self) -> usize {
         match self {
             Self::Signal(signal) => Self::NAMED.len() + usize::from(signal.min(64)),
             named => Self::NAMED.iter().position(|&cause| cause == named).unwrap_or(0),

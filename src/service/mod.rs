@@ -80,6 +80,8 @@ impl Service {
     }
 
     /// Serves a stream until it ends, one way or another.
+    // as `serve_connection`
+    #[inline(always)]
     pub(crate) fn serve(&self, connection: &mut Connection<'_>) -> io::Result<()> {
         match &self.maker {
             Maker::Echo => connection.echo(),

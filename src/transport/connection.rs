@@ -109,10 +109,23 @@ impl<'a> Connection<'a> {
         }
     }
 
+    /// As `write_all`, but part of whoever calls it (see `serve_connection`).
+    #[inline(always)]
+    fn send(&mut self, mut bytes: &[u8]) -> io::Result<()> {
+        while !bytes.is_empty() {
+            match self.write(bytes)? {
+                0 => return Err(io::ErrorKind::WriteZero.into()),
+                n => bytes = &bytes[n..],
+            }
+        }
+        Ok(())
+    }
+
     /// Sends back all that comes, until the client's data end.
     ///
     /// Bytes are read and written while they come in small pieces. After two full chunks in a row
     /// they go from socket to socket inside the kernel (splice(2)), until a short one comes.
+    #[inline(always)]
     pub(crate) fn echo(&mut self) -> io::Result<()> {
         let mut buffer = Buffer::new();
         let mut pump = Pump::default();
@@ -122,7 +135,7 @@ impl<'a> Connection<'a> {
             if chunk.is_empty() {
                 return Ok(());
             }
-            self.write_all(chunk)?;
+            self.send(chunk)?;
             full_chunks = if chunk.len() == CHUNK { full_chunks + 1 } else { 0 };
             if full_chunks == 2 {
                 full_chunks = 0;
@@ -148,6 +161,7 @@ impl Read for Connection<'_> {
 }
 
 impl Write for Connection<'_> {
+    #[inline]
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         match &mut self.medium {
             Medium::Datagram { answer, .. } => answer.write(bytes),
