@@ -1,0 +1,108 @@
+//! What the master waits for: the registry of descriptors, and when the next thing is due.
+
+use std::os::fd::{AsFd, BorrowedFd};
+use std::time::{Duration, Instant};
+
+use nix::poll::{PollFd, PollFlags};
+use smallvec::SmallVec;
+
+use super::context::ACCEPT_REST;
+use super::master::Master;
+use super::station::{Kind, Life};
+use crate::Error;
+
+/// Lists that are short as a rule and lie on the stack: after a fork, a write to the heap would
+/// copy a page of it.
+pub(super) type Few<T> = SmallVec<[T; 12]>;
+
+/// What a ready descriptor stands for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Event {
+    Signal,
+    Wake,
+    ControlClient,
+    ControlRequest,
+    /// Clients at a station.
+    Clients(usize),
+    /// A worker of a station has died; its slot.
+    Death(usize, u32),
+}
+
+impl Master {
+    /// Waits until a descriptor is ready or the next thing is due.
+    pub(super) fn wait(&self) -> Result<Few<Event>, Error> {
+        let (mut fds, mut events) = (Few::new(), Few::new());
+        self.watch(|fd, flags, event| {
+            fds.push(PollFd::new(fd, flags));
+            events.push(event);
+        });
+        let timeout = self.timeout();
+        self.poll(&mut fds, timeout).map_err(|cause| Error::os("cannot wait for events", cause))?;
+        let ready = |fd: &PollFd<'_>| fd.revents().is_some_and(|flags| !flags.is_empty());
+        Ok(fds.iter().zip(events).filter(|(fd, _)| ready(fd)).map(|(_, event)| event).collect())
+    }
+
+    fn poll(&self, fds: &mut [PollFd<'_>], timeout: Option<Duration>) -> std::io::Result<()> {
+        let mut most = fds.len();
+        let mut limit = timeout;
+        loop {
+            match self.cx.blocked.wait(&mut fds[..most], limit) {
+                // poll(2) takes no more descriptors than RLIMIT_NOFILE, which may have been lowered:
+                // then the first ones, signals above all, must do, and the others are looked at soon.
+                Err(error) if error.raw_os_error() == Some(libc::EINVAL) && most > 0 => {
+                    most /= 2;
+                    limit = Some(timeout.unwrap_or(ACCEPT_REST).min(ACCEPT_REST));
+                }
+                other => return other,
+            }
+        }
+    }
+
+    /// The registry: which descriptors matter now, and what each stands for.
+    fn watch<'a>(&'a self, mut add: impl FnMut(BorrowedFd<'a>, PollFlags, Event)) {
+        let (readable, writable) = (PollFlags::POLLIN, PollFlags::POLLOUT);
+        if let Some(signals) = &self.cx.signals {
+            add(signals.as_fd(), readable, Event::Signal);
+        }
+        add(self.cx.board.wake().as_fd(), readable, Event::Wake);
+        if let Some(control) = &self.control {
+            if control.wants_clients(self.cx.now) {
+                add(control.listener().as_fd(), readable, Event::ControlClient);
+            }
+            for (client, writes) in control.clients() {
+                add(client, if writes { writable } else { readable }, Event::ControlRequest);
+            }
+        }
+        for (number, station) in self.stations.iter().enumerate() {
+            match &station.kind {
+                Kind::Forking(forking)
+                    if station.life != Life::Starting && forking.wants_clients(&self.cx) =>
+                {
+                    add(forking.post.listener.as_fd(), readable, Event::Clients(number));
+                }
+                Kind::Forking(_) | Kind::Gone { .. } => {}
+                Kind::Pooling(pooling) => {
+                    for (watch, slot) in pooling.watches() {
+                        add(watch.as_fd(), readable, Event::Death(number, slot));
+                    }
+                }
+            }
+        }
+    }
+
+    /// How long to wait; `None`: until something happens.
+    fn timeout(&self) -> Option<Duration> {
+        if self.someone_waits() {
+            // Said before looking: a child that ends after the look wakes us.
+            self.cx.board.set_waiting(true);
+            if self.cx.board.has_dead() {
+                return Some(Duration::ZERO);
+            }
+        }
+        let stations = self.stations.iter().filter_map(|station| station.deadline(&self.cx));
+        let control = self.control.as_ref().and_then(|control| control.deadline(self.cx.now));
+        let others = [self.next_sweep(), self.phase.deadline(), self.next_report()];
+        let next = stations.chain(control).chain(others.into_iter().flatten()).min();
+        next.map(|then| then.saturating_duration_since(Instant::now()))
+    }
+}
