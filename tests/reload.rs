@@ -3,6 +3,7 @@
 
 mod common;
 
+use std::io::Write;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -244,15 +245,95 @@ both_ways! {
         if !need_root() {
             return;
         }
-        let toml = |workers| tcp(&format!("model = 'prefork'\nworkers = {workers}"));
-        // nobody else has this user, whose processes are counted
-        let uid = 0x6000_0000 + std::process::id() * 2 + u32::from(way == Way::Portable);
-        let base = Forkd::new("--config {dir}/forkd.toml").way(way).uid(uid);
-        let forkd = Reloadable::launch(base, &toml(2));
-        forkd.daemon.set_limit(libc::RLIMIT_NPROC, 3);
-        let why = forkd.refuses(&toml(4), 71);
+        let forkd = few_processes(way, 0, 3);
+        let why = forkd.refuses(&pool(4), 71);
         assert!(why.contains("cannot fork the workers"), "{why}");
         short_connection(forkd.daemon.addr(), b"x").unwrap();
         forkd.daemon.settles_at(2);
     }
+
+    fn a_reload_that_can_t_be_completed_ends_and_holds_up_nobody(way: Way) {
+        if !need_root() {
+            return;
+        }
+        // two more workers come up, a third does not
+        let forkd = few_processes(way, 1, 5);
+        write(&forkd.daemon.path(""), &pool(4));
+        let clients: Vec<UnixStream> = (0..20)
+            .map(|_| {
+                let mut client = UnixStream::connect(forkd.daemon.control()).unwrap();
+                client.write_all(b"reload\n").unwrap();
+                client
+            })
+            .collect();
+        forkd.daemon.wait_for_line("cannot fork a worker");
+        // those who wait, and those who have gone, leave room for others
+        assert_eq!(forkd.daemon.listener(0)["model"], "prefork");
+        drop(clients);
+        assert_eq!(forkd.daemon.listener(0)["model"], "prefork");
+        forkd.daemon.wait_for_line("the old configuration goes on: the workers of");
+        forkd.daemon.settles_at(2);
+        forkd.becomes(&pool(1));
+        forkd.daemon.settles_at(1);
+    }
+
+    fn a_stop_does_not_put_a_new_configuration_in_force(way: Way) {
+        if !need_root() {
+            return;
+        }
+        let forkd = few_processes(way, 2, 5);
+        let _held = forkd.daemon.served();
+        write(&forkd.daemon.path(""), &pool(4));
+        std::thread::scope(|scope| {
+            let reload = scope.spawn(|| forkd.reload());
+            forkd.daemon.wait_for_line("cannot fork a worker");
+            forkd.daemon.signal(Signal::SIGTERM);
+            let ended = reload.join().unwrap();
+            assert!(ended.code == Some(78) && ended.stderr.contains("the daemon stops"), "{}", ended.stderr);
+        });
+        assert_eq!(forkd.daemon.count_lines("the new configuration is in force"), 0);
+    }
+
+    fn an_endpoint_whose_workers_are_busy_is_given_up_after_the_grace_time(way: Way) {
+        for options in ["model = 'fork'\nmax-children = 1", "model = 'prefork'\nworkers = 1"] {
+            let dir = tempfile::tempdir().unwrap();
+            let path = dir.path().join("a");
+            let daemon = "[daemon]\ngrace = '500ms'\n";
+            let both = format!("{daemon}{}[[listen]]\nendpoints = ['unix://{}']\n{options}\n", tcp(FORK), path.display());
+            let forkd = Reloadable::start(way, &both);
+            let mut held = UnixStream::connect(&path).unwrap();
+            echoes(&mut held, b"x");
+            forkd.becomes(&(daemon.to_owned() + &tcp(FORK)));
+            eventually("it is given up", || UnixStream::connect(&path).is_err());
+            echoes(&mut held, b"still here");
+            // and may come again, beside the one that is held
+            forkd.becomes(&both);
+            echoes(&mut UnixStream::connect(&path).unwrap(), b"y");
+            echoes(&mut held, b"still here");
+        }
+    }
+
+    fn what_does_not_concern_a_socket_does_not_keep_it_from_going_on(way: Way) {
+        let forkd = Reloadable::start(way, &tcp(FORK));
+        let socket = forkd.socket();
+        forkd.becomes(&tcp("v6only = true\nbacklog = 7"));
+        assert_eq!(forkd.socket(), socket);
+        let overlap = format!("[[listen]]\nendpoints = ['tcp://0.0.0.0:{}']\n", forkd.daemon.addr().port());
+        let why = forkd.refuses(&overlap, 69);
+        assert!(why.contains("a reload can't take it from the old configuration, a restart can"), "{why}");
+    }
+}
+
+fn pool(workers: u32) -> String {
+    tcp(&format!("model = 'prefork'\nworkers = {workers}"))
+}
+
+/// A pool of two whose user may have so many processes.
+fn few_processes(way: Way, nth: u32, processes: u64) -> Reloadable {
+    // nobody else has this user, whose processes are counted
+    let uid = 0x6000_0000 + std::process::id() * 8 + nth * 2 + u32::from(way == Way::Portable);
+    let base = Forkd::new("--config {dir}/forkd.toml").way(way).uid(uid);
+    let forkd = Reloadable::launch(base, &pool(2));
+    forkd.daemon.set_limit(libc::RLIMIT_NPROC, processes);
+    forkd
 }

@@ -11,9 +11,10 @@ use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use super::context::{ACCEPT_REST, Context};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use serde_json::json;
 
+use super::context::{ACCEPT_REST, Context};
 use crate::transport::bind::{BindOptions, bind_all};
 use crate::transport::{Endpoint, Inherited, Listener};
 use crate::{Error, Failure, events};
@@ -69,19 +70,14 @@ impl Control {
         &self.listener
     }
 
-    /// The clients that have something to say (`false`) or to be told (`true`).
-    pub(super) fn clients(&self) -> impl Iterator<Item = (BorrowedFd<'_>, bool)> {
-        let wants = |client: &'_ Client| match client.state {
-            Talk::Asking => Some(false),
-            Talk::Answering(_) => Some(true),
-            Talk::WantsReload | Talk::AwaitsReload => None,
-        };
-        self.clients.iter().filter_map(move |client| Some((client.stream.as_fd(), wants(client)?)))
+    /// The clients, each with what the loop should wait for.
+    pub(super) fn clients(&self) -> impl Iterator<Item = (BorrowedFd<'_>, PollFlags)> {
+        self.clients.iter().map(|client| (client.stream.as_fd(), client.flags()))
     }
 
     /// Whether there is room for another client.
     pub(super) fn wants_clients(&self, now: Instant) -> bool {
-        self.clients.len() < MAX_CLIENTS && self.rest_until.is_none_or(|then| then <= now)
+        self.talks() < MAX_CLIENTS && self.rest_until.is_none_or(|then| then <= now)
     }
 
     pub(super) fn deadline(&self, now: Instant) -> Option<Instant> {
@@ -90,9 +86,14 @@ impl Control {
         dawdlers.map(|client| client.until).chain(rest).min()
     }
 
+    /// How many clients there are, without those that wait for us.
+    fn talks(&self) -> usize {
+        self.clients.iter().filter(|client| !client.waits()).count()
+    }
+
     /// Takes new clients.
     pub(super) fn accept(&mut self, cx: &mut Context) {
-        while self.clients.len() < MAX_CLIENTS {
+        while self.talks() < MAX_CLIENTS {
             let socket = match self.listener.accept(&self.listener) {
                 Ok((socket, _)) => socket,
                 Err(rustix::io::Errno::AGAIN) => return,
@@ -117,11 +118,18 @@ impl Control {
 
     /// Reads and writes as far as that goes; `status` makes the answer to who asks for it.
     pub(super) fn serve(&mut self, cx: &mut Context, status: impl Fn(&Context) -> String) {
+        let mut waiting = self.clients.len() - self.talks();
         for client in &mut self.clients {
             if client.state == Talk::Asking && client.read_request() {
                 client.state = match String::from_utf8_lossy(&client.request).trim() {
                     "status" => Talk::Answering(status(cx).into_bytes()),
-                    "reload" => Talk::WantsReload,
+                    "reload" if waiting < MAX_CLIENTS => {
+                        waiting += 1;
+                        Talk::WantsReload
+                    }
+                    "reload" => Talk::Answering(
+                        json!({ "error": "too many wait for a reload already" }).to_string().into_bytes(),
+                    ),
                     other => Talk::Answering(
                         json!({ "error": format!("unknown request {other:?}; known: status, reload") })
                             .to_string()
@@ -133,7 +141,8 @@ impl Control {
         }
         let now = cx.now;
         let gone = |client: &mut Client| {
-            client.state == Talk::Answering(Vec::new()) || !client.waits() && now >= client.until
+            let is_late = !client.waits() && now >= client.until;
+            client.state == Talk::Answering(Vec::new()) || is_late || client.has_hung_up()
         };
         for client in self.clients.extract_if(.., gone) {
             cx.descriptors.remove(client.stream.as_raw_fd());
@@ -164,6 +173,21 @@ impl Client {
     /// Whether it is us that it waits for.
     fn waits(&self) -> bool {
         matches!(self.state, Talk::WantsReload | Talk::AwaitsReload)
+    }
+
+    fn flags(&self) -> PollFlags {
+        match self.state {
+            Talk::Asking => PollFlags::POLLIN,
+            Talk::Answering(_) => PollFlags::POLLOUT,
+            // only the end is reported, unasked
+            Talk::WantsReload | Talk::AwaitsReload => PollFlags::empty(),
+        }
+    }
+
+    /// Whether it waits for us no more.
+    fn has_hung_up(&self) -> bool {
+        self.waits()
+            && poll(&mut [PollFd::new(self.stream.as_fd(), PollFlags::empty())], PollTimeout::ZERO) == Ok(1)
     }
 
     /// Tells whether the request is complete.

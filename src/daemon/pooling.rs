@@ -27,6 +27,9 @@ use crate::{Error, events};
 /// How often the master looks at an elastic pool without being asked to.
 const CENSUS_EVERY: Duration = Duration::from_secs(1);
 
+/// How many workers are forked in one turn of the loop at most: others want a turn, too.
+const SPAWN_AT_ONCE: u32 = 32;
+
 /// A listening socket that a pool of workers accepts from.
 #[derive(Debug)]
 pub(super) struct Pooling {
@@ -63,8 +66,6 @@ impl Pooling {
             min_spare: listen.min_spare,
             max_spare: listen.max_spare,
         };
-        // the pool's policy says how many, and it may start before it goes live
-        cx.board.totals(post.number).set_limit(u32::MAX);
         Self {
             max_connections: listen.max_connections_per_child,
             closing: Closing::all_but([vec![post.listener.as_raw_fd()], signal_descriptors(cx)].concat()),
@@ -107,12 +108,26 @@ impl Pooling {
 
     /// Whether all workers that were wanted at first are up.
     pub(super) fn is_ready(&self, cx: &Context) -> bool {
+        self.up(cx) >= self.pool.size().min as usize
+    }
+
+    /// How many workers are up.
+    pub(super) fn up(&self, cx: &Context) -> usize {
         let up = |worker: &&Worker| cx.board.slot(worker.slot).state() != State::Starting;
-        self.workers.iter().filter(up).count() >= self.pool.size().min as usize
+        self.workers.iter().filter(up).count()
     }
 
     pub(super) fn is_closed(&self) -> bool {
         self.workers.is_empty()
+    }
+
+    /// Why it has not got all its workers.
+    pub(super) fn not_ready(&self) -> Error {
+        let what = format!("the workers of {} don't all come up", self.post.listener.endpoint());
+        match self.fork_failing {
+            Some(errno) => Error::os(what + ": cannot fork", std::io::Error::from_raw_os_error(errno)),
+            None => Error::Internal(what),
+        }
     }
 
     pub(super) fn has_workers(&self) -> bool {
@@ -132,7 +147,10 @@ impl Pooling {
             return Err(self.hopeless());
         }
         self.again = plan.again.or_else(|| self.next_look(cx));
-        for _ in 0..plan.spawn {
+        if plan.spawn > SPAWN_AT_ONCE {
+            self.again = Some(cx.now);
+        }
+        for _ in 0..plan.spawn.min(SPAWN_AT_ONCE) {
             if !self.spawn(cx) {
                 break;
             }

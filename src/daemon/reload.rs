@@ -12,6 +12,7 @@
 use std::fmt;
 use std::os::fd::AsRawFd;
 use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
@@ -48,18 +49,35 @@ pub(super) struct Reload {
     /// SIGHUP has come.
     pub(super) wanted: bool,
     /// What will be in force once its stations are ready.
-    next: Option<Config>,
+    next: Option<Next>,
 }
+
+/// A configuration whose stations are Starting.
+#[derive(Debug)]
+struct Next {
+    config: Config,
+    /// How many of its workers have been up at once.
+    up: usize,
+    /// When it is given up, unless more come up.
+    until: Instant,
+}
+
+/// How long to wait for the next worker of a new configuration to come up.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 impl Master {
     /// Goes on with reloads as far as possible: one after the other, since who asks while one goes on may
     /// have changed the file meanwhile.
     pub(super) fn see_to_reload(&mut self) {
-        loop {
-            let next = match self.reload.next.take() {
+        if self.phase != Phase::Running {
+            return self.refuse_for_good();
+        }
+        // who asks before the daemon is ready has to wait for that
+        while self.is_ready {
+            let mut next = match self.reload.next.take() {
                 Some(next) => next,
                 None if self.is_reload_wanted() => match self.prepare() {
-                    Ok(next) => next,
+                    Ok(config) => Next { config, up: 0, until: self.cx.now + PATIENCE },
                     Err(error) => {
                         self.refuse_reload(&error);
                         continue;
@@ -67,12 +85,34 @@ impl Master {
                 },
                 None => return,
             };
-            let mut starting = self.stations.iter().filter(|station| station.life == Life::Starting);
-            if !starting.all(|station| station.is_ready(&self.cx)) {
-                self.reload.next = Some(next);
-                return;
+            let starting = || self.stations.iter().filter(|station| station.life == Life::Starting);
+            let up = starting().map(|station| station.up(&self.cx)).sum();
+            if up > next.up {
+                (next.up, next.until) = (up, self.cx.now + PATIENCE);
             }
-            self.put_in_force(next.daemon);
+            let late = starting().find(|station| !station.is_ready(&self.cx));
+            match late.map(Station::not_ready) {
+                None => self.put_in_force(next.config.daemon),
+                Some(Some(why)) if self.cx.now >= next.until => self.refuse_reload(&why),
+                Some(_) => {
+                    self.reload.next = Some(next);
+                    return;
+                }
+            }
+        }
+    }
+
+    /// When a reload that goes on is given up.
+    pub(super) fn reload_deadline(&self) -> Option<Instant> {
+        self.reload.next.as_ref().map(|next| next.until)
+    }
+
+    /// The daemon stops: nobody shall wait for a reload.
+    fn refuse_for_good(&mut self) {
+        if self.reload.next.take().is_some() | self.is_reload_wanted() {
+            let why = "cannot reload: the daemon stops".to_owned();
+            let exit_code = Error::Config(String::new()).exit_code();
+            self.answer_reload(&Answer::Refused { exit_code, why });
         }
     }
 
@@ -83,14 +123,11 @@ impl Master {
 
     /// Reads the configuration, binds what is new in it, and starts its stations.
     fn prepare(&mut self) -> Result<Config, Error> {
-        let cannot = |why: &str| Err(Error::Config(format!("cannot reload: {why}")));
         events::reloading();
         self.manager.reloading(self.cx.now);
-        if self.phase != Phase::Running || !self.is_ready {
-            return cannot("the daemon is about to start or to stop");
-        }
         let Some(source) = &self.reload.source else {
-            return cannot("this program has no configuration that could be read again");
+            let why = "cannot reload: this program has no configuration that could be read again";
+            return Err(Error::Config(why.into()));
         };
         let next = source()?;
         refuse_what_needs_a_restart(&self.daemon, &next.daemon)?;
@@ -136,7 +173,7 @@ impl Master {
         }
         self.daemon = daemon;
         events::reloaded();
-        self.answer_reload(&Answer::Reloaded);
+        self.reload_ended(&Answer::Reloaded);
     }
 
     /// Goes by what can change of these.
@@ -152,7 +189,7 @@ impl Master {
         self.roll_back();
         let why = error.sentence();
         events::reload_refused(&why);
-        self.answer_reload(&Answer::Refused { exit_code: error.exit_code(), why });
+        self.reload_ended(&Answer::Refused { exit_code: error.exit_code(), why });
     }
 
     /// Ends what a reload has begun.
@@ -171,11 +208,17 @@ impl Master {
         for station in self.stations.iter_mut().filter(|station| station.life == Life::Live) {
             station.go_live(&self.cx);
         }
+        let live: Vec<Bound> = self.stations.iter().filter_map(Station::bound).collect();
+        self.cx.guard = guard(&live);
+    }
+
+    fn reload_ended(&mut self, answer: &Answer) {
+        // before whoever has asked goes on: systemd counts the reload as done at either
+        self.say_ready();
+        self.answer_reload(answer);
     }
 
     fn answer_reload(&mut self, answer: &Answer) {
-        // before whoever has asked goes on: systemd counts the reload as done at either
-        self.say_ready();
         if let Some(control) = &mut self.control {
             control.reload_ended(&serde_json::to_string(answer).unwrap_or_default(), self.cx.now);
         }

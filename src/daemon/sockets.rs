@@ -5,7 +5,7 @@ use std::rc::Rc;
 use crate::config::{Config, Listen};
 use crate::model::Model;
 use crate::service::Service;
-use crate::transport::bind::{BindOptions, adapt, bind_all, kernel_backlog_limit};
+use crate::transport::bind::{BindOptions, Holder, adapt, bind_all, kernel_backlog_limit};
 use crate::transport::listener::Kind;
 use crate::transport::{Endpoint, Inherited, Listener};
 use crate::{Error, events};
@@ -43,7 +43,8 @@ impl Bound {
 
     /// Whether it will do for this endpoint of a new configuration.
     fn serves(&self, asked: &Endpoint, listen: &Listen) -> bool {
-        !self.listener.is_inherited() && self.asked == *asked && self.listen.v6only == listen.v6only
+        let is_other = self.listen.v6only != listen.v6only && self.listener.endpoint().is_ipv6();
+        !self.listener.is_inherited() && self.asked == *asked && !is_other
     }
 
     /// The same socket under a new configuration.
@@ -75,6 +76,13 @@ pub(crate) fn bind_options(listen: &Listen) -> BindOptions {
     BindOptions { backlog: listen.backlog, v6only: listen.v6only, socket_mode: listen.socket_mode }
 }
 
+/// Who else has bound something, for the sentence that says why an address is taken.
+fn holders<'a>(bound: &'a [Bound], open: &'a [Bound]) -> Vec<Holder<'a>> {
+    let now = bound.iter().map(|bound| Holder { endpoint: bound.listener.endpoint(), is_old: false });
+    let before = open.iter().map(|bound| Holder { endpoint: bound.listener.endpoint(), is_old: true });
+    now.chain(before).collect()
+}
+
 /// Binds or adopts all that the configuration names and that is not `open` already, and says what of it
 /// can't be as was asked.
 pub(crate) fn bind(config: &Config, open: &[Bound], inherited: &Inherited) -> Result<Vec<Bound>, Error> {
@@ -87,9 +95,7 @@ pub(crate) fn bind(config: &Config, open: &[Bound], inherited: &Inherited) -> Re
                 bound.extend(kept);
                 continue;
             }
-            let earlier: Vec<&Endpoint> =
-                open.iter().chain(&bound).map(|bound| bound.listener.endpoint()).collect();
-            let listeners = bind_all(asked, bind_options(listen), &earlier, inherited)?;
+            let listeners = bind_all(asked, bind_options(listen), &holders(&bound, open), inherited)?;
             for listener in listeners {
                 let is_left = |old: &&Bound| !bound.iter().any(|taken| taken.number == old.number);
                 let same = open.iter().filter(is_left).find(|old| old.is_same_inherited(&listener));

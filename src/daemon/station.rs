@@ -36,6 +36,8 @@ pub(super) struct Station {
     pub(super) listen: Listen,
     pub(super) life: Life,
     pub(super) kind: Kind,
+    /// While it drains: when to stop that. Those who could serve the queue may all be busy.
+    close_at: Option<Instant>,
 }
 
 /// Where a station is on its way.
@@ -66,7 +68,7 @@ impl Station {
             Model::Fork => Kind::Forking(Forking::new(post, &listen)),
             Model::Prefork => Kind::Pooling(Pooling::new(post, &listen, cx)),
         };
-        Self { asked, listen, life: Life::Starting, kind }
+        Self { asked, listen, life: Life::Starting, kind, close_at: None }
     }
 
     /// Its socket, while it has one.
@@ -123,15 +125,19 @@ impl Station {
 
     /// When it wants a turn, at the latest.
     pub(super) fn deadline(&self, cx: &Context) -> Option<Instant> {
-        match &self.kind {
+        let own = match &self.kind {
             Kind::Forking(forking) => forking.deadline(cx),
             Kind::Pooling(pooling) => pooling.deadline(),
             Kind::Gone { .. } => None,
-        }
+        };
+        own.into_iter().chain(self.close_at).min()
     }
 
     /// Does what there is to do, now that the loop has turned.
     pub(super) fn on_turn(&mut self, cx: &mut Context) -> Result<(), Error> {
+        if self.close_at.is_some_and(|then| then <= cx.now) {
+            self.close(cx);
+        }
         match &mut self.kind {
             Kind::Forking(forking) => forking.on_turn(cx),
             Kind::Pooling(pooling) => pooling.on_turn(cx)?,
@@ -145,6 +151,22 @@ impl Station {
         match &self.kind {
             Kind::Pooling(pooling) => pooling.is_ready(cx),
             Kind::Forking(_) | Kind::Gone { .. } => true,
+        }
+    }
+
+    /// How many workers are up.
+    pub(super) fn up(&self, cx: &Context) -> usize {
+        match &self.kind {
+            Kind::Pooling(pooling) => pooling.up(cx),
+            Kind::Forking(_) | Kind::Gone { .. } => 0,
+        }
+    }
+
+    /// Why it is not.
+    pub(super) fn not_ready(&self) -> Option<Error> {
+        match &self.kind {
+            Kind::Pooling(pooling) => Some(pooling.not_ready()),
+            Kind::Forking(_) | Kind::Gone { .. } => None,
         }
     }
 
@@ -176,6 +198,7 @@ impl Station {
     /// Serves those that are queued, and nobody else.
     pub(super) fn drain(&mut self, cx: &Context) {
         self.life = Life::Leaving;
+        self.close_at = Some(cx.now + cx.grace);
         if let Some(listener) = self.listener() {
             // before the workers are told: they look at it when they leave
             let queued = match listener.is_inherited() {
@@ -195,8 +218,11 @@ impl Station {
     /// Takes no more clients, queued or not.
     pub(super) fn close(&mut self, cx: &mut Context) {
         self.life = Life::Leaving;
-        if let Kind::Forking(forking) = &mut self.kind {
-            forking.close(cx);
+        self.close_at = None;
+        match &mut self.kind {
+            Kind::Forking(forking) => forking.close(cx),
+            Kind::Pooling(pooling) => pooling.post.listener.refuse(),
+            Kind::Gone { .. } => {}
         }
     }
 

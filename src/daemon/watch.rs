@@ -60,7 +60,7 @@ impl Master {
 
     /// The registry: which descriptors matter now, and what each stands for.
     fn watch<'a>(&'a self, mut add: impl FnMut(BorrowedFd<'a>, PollFlags, Event)) {
-        let (readable, writable) = (PollFlags::POLLIN, PollFlags::POLLOUT);
+        let readable = PollFlags::POLLIN;
         if let Some(signals) = &self.cx.signals {
             add(signals.as_fd(), readable, Event::Signal);
         }
@@ -69,8 +69,8 @@ impl Master {
             if control.wants_clients(self.cx.now) {
                 add(control.listener().as_fd(), readable, Event::ControlClient);
             }
-            for (client, writes) in control.clients() {
-                add(client, if writes { writable } else { readable }, Event::ControlRequest);
+            for (client, flags) in control.clients() {
+                add(client, flags, Event::ControlRequest);
             }
         }
         for (number, station) in self.stations.iter().enumerate() {
@@ -101,7 +101,7 @@ impl Master {
         }
         let stations = self.stations.iter().filter_map(|station| station.deadline(&self.cx));
         let control = self.control.as_ref().and_then(|control| control.deadline(self.cx.now));
-        let others = [self.next_sweep(), self.phase.deadline(), self.next_report()];
+        let others = [self.next_sweep(), self.phase.deadline(), self.next_report(), self.reload_deadline()];
         let next = stations.chain(control).chain(others.into_iter().flatten()).min();
         next.map(|then| then.saturating_duration_since(Instant::now()))
     }

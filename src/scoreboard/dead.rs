@@ -65,6 +65,9 @@ impl Scoreboard {
         for _ in 0..self.slots.len() {
             let Some(index) = top.checked_sub(1) else { return };
             let Some(slot) = self.slots.get(index as usize) else { return };
+            if slot.state() != State::Ended || !self.is_unwatched(index) {
+                return;
+            }
             top = slot.next.load(Ordering::Relaxed);
             self.bury_unwatched(index, slot, &mut on);
         }

@@ -68,6 +68,9 @@ pub(crate) struct Scoreboard {
     slots: &'static [Slot],
     /// Of each slot: the listener, and whether the child has no watch (the lowest bit).
     owners: &'static [AtomicU32],
+    /// The list of free slots: of each, the next one, as an index plus one. Not in the slots, where a
+    /// child could write.
+    links: &'static [AtomicU32],
     /// Which slot last had a pid: an index plus one, at the pid's place modulo the length.
     by_pid: &'static [AtomicU32],
     wake: Wake,
@@ -82,7 +85,7 @@ impl Scoreboard {
     /// `ENOMEM` as in mmap(2), or what eventfd(2) says.
     pub(crate) fn new() -> io::Result<Self> {
         let bytes = bytes_for::<AtomicU32>(PIDS)
-            + bytes_for::<AtomicU32>(SLOTS)
+            + 2 * bytes_for::<AtomicU32>(SLOTS)
             + bytes_for::<Totals>(LISTENERS)
             + bytes_for::<Stock>(1)
             + bytes_for::<Head>(1)
@@ -91,6 +94,7 @@ impl Scoreboard {
         Ok(Self {
             by_pid: arena.take(PIDS)?,
             owners: arena.take(SLOTS)?,
+            links: arena.take(SLOTS)?,
             totals: arena.take(LISTENERS)?,
             stock: &arena.take(1)?[0],
             // A child writes to the head and to its slot: side by side, they are one page mostly.
@@ -149,10 +153,10 @@ impl Scoreboard {
             .filter(|(_, slot)| slot.state() != State::Free)
     }
 
-    /// The master takes a free slot of `listener`, or `None` at its limit.
+    /// The master takes a free slot for `listener`, or `None` at its limit.
     pub(crate) fn take(&self, listener: usize, watched: bool, now: Instant) -> Option<u32> {
         let (totals, stock) = (&self.totals[listener], self.stock);
-        if !totals.has_room() {
+        if !watched && !totals.has_room() {
             return None;
         }
         let index = match stock.free.load(Ordering::Relaxed) {
@@ -166,7 +170,7 @@ impl Scoreboard {
                 fresh
             }
             top => {
-                stock.free.store(self.slot(top - 1).next.load(Ordering::Relaxed), Ordering::Relaxed);
+                stock.free.store(self.links[top as usize - 1].load(Ordering::Relaxed), Ordering::Relaxed);
                 top - 1
             }
         };
@@ -177,6 +181,11 @@ impl Scoreboard {
         self.owners[index as usize].store(owner, Ordering::Relaxed);
         self.slot(index).begin(watched, self.millis(now));
         Some(index)
+    }
+
+    /// Whether no descriptor tells of the death of the child in a slot.
+    fn is_unwatched(&self, index: u32) -> bool {
+        self.owners[index as usize].load(Ordering::Relaxed) % 2 == 1
     }
 
     /// Counts the child in a slot as born.
@@ -208,12 +217,10 @@ impl Scoreboard {
         let taken = &self.totals[self.listener_of(index)].taken;
         taken.store(taken.load(Ordering::Relaxed).saturating_sub(1), Ordering::Relaxed);
         let unwatched = &self.stock.unwatched;
-        let rest = unwatched
-            .load(Ordering::Relaxed)
-            .saturating_sub(self.owners[index as usize].load(Ordering::Relaxed) % 2);
+        let rest = unwatched.load(Ordering::Relaxed).saturating_sub(u32::from(self.is_unwatched(index)));
         unwatched.store(rest, Ordering::Relaxed);
         slot.set_state(State::Free);
-        slot.next.store(free.load(Ordering::Relaxed), Ordering::Relaxed);
+        self.links[index as usize].store(free.load(Ordering::Relaxed), Ordering::Relaxed);
         free.store(index + 1, Ordering::Relaxed);
     }
 

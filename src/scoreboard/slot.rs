@@ -44,7 +44,7 @@ pub(crate) struct Slot {
     /// Written by the kernel during fork.
     pub(crate) pid: AtomicU32,
     state: AtomicU32,
-    /// The next slot of the list that this one is on: the free, or the dead.
+    /// The next slot on the stack of the dead.
     pub(super) next: AtomicU32,
     /// Why it ended: [`Cause::index`] plus one; 0 while there is no record.
     ending: AtomicU32,

@@ -253,3 +253,21 @@ fn a_child_that_went_wild_in_its_slot_is_buried_like_any_other() {
     assert_eq!(deaths, [death]);
     assert_eq!(birth(&board, 1, 12), wild);
 }
+
+#[test]
+fn a_stack_that_a_child_has_tangled_harms_nobody() {
+    for tangle in [0, 1, 2, u32::MAX] {
+        let board = board(&[4]);
+        let living = birth(&board, 0, 10);
+        let wild = birth(&board, 0, 11);
+        board.announce(wild, Cause::Done);
+        // to the living one, to itself, to one that was never used, to nowhere
+        board.slot(wild).next.store(tangle.wrapping_add(1), Ordering::Relaxed);
+        assert_eq!(slots(&collect(&board)), [wild]);
+        assert_eq!(board.slot(living).state(), State::Serving);
+        // each slot is given once
+        let mut given: Vec<u32> = (0..9).filter_map(|_| board.take(0, false, board.epoch)).collect();
+        given.sort_unstable();
+        assert_eq!(given, [1, 2, 3]);
+    }
+}

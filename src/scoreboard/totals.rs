@@ -21,7 +21,8 @@ pub(crate) struct Totals {
     wanted_idle: AtomicU32,
     /// How many more clients are served while it drains: those that were queued when that began.
     queued: AtomicU32,
-    /// How many slots it may have at once, and how many it has.
+    /// How many children it may have at once, and how many slots it has. Workers are not limited by this:
+    /// the pool's policy says how many there are.
     pub(super) limit: AtomicU32,
     pub(super) taken: AtomicU32,
     /// It takes no more clients, but serves those that are queued.

@@ -47,17 +47,24 @@ pub(crate) fn adapt(listener: &Listener, options: BindOptions) -> io::Result<()>
     Ok(())
 }
 
+/// An endpoint of this daemon that is bound.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Holder<'a> {
+    pub(crate) endpoint: &'a Endpoint,
+    /// By the configuration that is in force while another is prepared.
+    pub(crate) is_old: bool,
+}
+
 /// Binds every address that an endpoint stands for, or takes what was `inherited` for it.
 ///
 /// # Errors
 ///
-/// A sentence that names the endpoint, and if the address is taken by one of those that were bound
-/// `earlier`, which. Of several addresses, those of a family that this machine lacks are left out as
+/// A sentence that names the endpoint, and if one of the `holders` has the address, which. Of several addresses, those of a family that this machine lacks are left out as
 /// long as one can be bound.
 pub(crate) fn bind_all(
     endpoint: &Endpoint,
     options: BindOptions,
-    earlier: &[&Endpoint],
+    holders: &[Holder<'_>],
     inherited: &Inherited,
 ) -> Result<Vec<Listener>, Error> {
     let (host, port, kind) = match endpoint {
@@ -72,7 +79,7 @@ pub(crate) fn bind_all(
     let mut bound = Vec::new();
     let mut absent = None;
     let explain = |address: SocketAddr, error: io::Error| {
-        let advice = advice(&error, rival(address, kind, earlier));
+        let advice = advice(&error, rival(address, kind, holders));
         Error::from_io(format!("cannot bind {}{advice}", ip_endpoint(address, kind)), error)
     };
     for address in addresses {
@@ -107,10 +114,10 @@ fn advice(error: &io::Error, rival: Option<String>) -> String {
     }
 }
 
-/// Says which of the `earlier` endpoints has the address already, if one of them does.
-fn rival(address: SocketAddr, kind: Kind, earlier: &[&Endpoint]) -> Option<String> {
+/// Says which of the holders has the address already, if one of them does.
+fn rival(address: SocketAddr, kind: Kind, holders: &[Holder<'_>]) -> Option<String> {
     let mine = address.ip();
-    earlier.iter().find_map(|endpoint| {
+    holders.iter().find_map(|&Holder { endpoint, is_old }| {
         let (host, port) = match (endpoint, kind) {
             (Endpoint::Tcp { host, port }, Kind::Stream) | (Endpoint::Udp { host, port }, Kind::Datagram) => {
                 (host.parse::<IpAddr>().ok()?, *port)
@@ -119,9 +126,10 @@ fn rival(address: SocketAddr, kind: Kind, earlier: &[&Endpoint]) -> Option<Strin
         };
         let same_family = mine.is_ipv4() == host.is_ipv4();
         let all = |ip: IpAddr| ip.is_unspecified() && (same_family || ip.is_ipv6());
-        let way_out = match same_family {
-            true => "leave one out",
-            false => "[::] serves IPv4 as well: give --v6only, or leave one out",
+        let way_out = match (is_old, same_family) {
+            (true, _) => "a reload can't take it from the old configuration, a restart can",
+            (false, true) => "leave one out",
+            (false, false) => "[::] serves IPv4 as well: give --v6only, or leave one out",
         };
         let overlaps = port == address.port() && (host == mine || all(host) || all(mine));
         overlaps.then(|| format!("this forkd has bound {endpoint} already; {way_out}"))

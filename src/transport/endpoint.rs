@@ -51,6 +51,11 @@ pub enum Endpoint {
 }
 
 impl Endpoint {
+    /// Tells whether its host is an IPv6 address.
+    pub(crate) fn is_ipv6(&self) -> bool {
+        matches!(self, Self::Tcp { host, .. } | Self::Udp { host, .. } if host.contains(':'))
+    }
+
     /// Tells whether each request is known to be a datagram of its own, without a connection.
     #[must_use]
     pub fn is_datagram(&self) -> bool {
