@@ -113,15 +113,17 @@ impl Server {
     /// [`Error::Internal`] if workers die before they have served anybody; [`Error::Os`] if the
     /// process has several threads or the system refuses what a server can't do without.
     pub fn serve_forever(self, service: impl Into<Service>) -> Result<(), Error> {
-        let bound =
-            |listener: Listener| Bound::new(listener.endpoint().clone(), self.listen.clone(), listener);
+        let service = service.into();
+        let bound = |listener: Listener| {
+            Bound::new(listener.endpoint().clone(), self.listen.clone(), service.clone(), listener)
+        };
         let bound = self.listeners.into_iter().map(bound).collect();
-        run(&self.config, bound, service.into())
+        run(&self.config, bound)
     }
 }
 
-fn run(config: &Config, bound: Vec<Bound>, service: Service) -> Result<(), Error> {
-    let mut master = Master::new(config, bound, service)?;
+fn run(config: &Config, bound: Vec<Bound>) -> Result<(), Error> {
+    let mut master = Master::new(config, bound)?;
     let result = master.run(|_| Ok(()));
     if result.is_err() {
         master.abandon();

@@ -6,6 +6,7 @@
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
+use clap::error::{ContextKind, ContextValue};
 use clap::{Args, Parser, Subcommand};
 
 use crate::Error;
@@ -23,6 +24,7 @@ const SERVE_EXAMPLES: &str = "\
 Examples:
   forkd serve tcp://0.0.0.0:7 udp://0.0.0.0:7
   forkd serve --model prefork --workers 4..32 tcp://[::]:7007
+  forkd serve --service daytime tcp://0.0.0.0:13
   forkd serve --max-children 100 --overflow reject --idle-timeout 5m unix:///run/echo.sock
   forkd serve --config /etc/forkd/forkd.toml --log-level debug";
 
@@ -94,6 +96,9 @@ pub enum Command {
     /// Have a running forkd read its configuration again, and wait until that is in force
     #[command(after_help = RELOAD_EXAMPLES)]
     Reload(ReloadArgs),
+    /// Describe the services: `forkd serve --service list`
+    #[command(skip)]
+    Services,
     /// Ask a running forkd how it is
     #[command(after_help = STATUS_EXAMPLES)]
     Status(StatusArgs),
@@ -143,8 +148,18 @@ impl Cli {
     /// The error that clap prints: for `--help` and `--version` too, which `use_stderr()` tells from a
     /// usage error.
     pub fn from_args(args: impl IntoIterator<Item = OsString>) -> Result<Self, clap::Error> {
-        Self::try_parse_from(args)
+        match Self::try_parse_from(args) {
+            Err(error) if asks_for_services(&error) => Ok(Self { command: Command::Services }),
+            parsed => parsed,
+        }
     }
+}
+
+/// Whether it is a mistake only in that `list` is no service.
+fn asks_for_services(error: &clap::Error) -> bool {
+    let is = |kind, test: &dyn Fn(&str) -> bool| matches!(error.get(kind), Some(ContextValue::String(text)) if test(text));
+    is(ContextKind::InvalidArg, &|arg| arg.starts_with("--service"))
+        && is(ContextKind::InvalidValue, &|value| value == "list")
 }
 
 impl ServeArgs {

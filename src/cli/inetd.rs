@@ -16,6 +16,7 @@ use rustix::net::{SocketType, sockopt};
 
 use super::args::ServeArgs;
 use super::here;
+use crate::config::Listen;
 use crate::config::values::LogSink;
 use crate::model::serve::{Post, Work, batch_for, serve_connection, wait_readable};
 use crate::scoreboard::Scoreboard;
@@ -24,7 +25,7 @@ use crate::transport::guard::Guard;
 use crate::transport::inherited::{listener_of, own_connection};
 use crate::transport::listener::Kind;
 use crate::transport::{Listener, Traffic};
-use crate::{Echo, Error, Service, events, log};
+use crate::{Error, Service, events, log};
 
 /// How long datagrams are waited for, unless `--idle-timeout` says otherwise: a new process for each
 /// would cost more than one that stays for the next.
@@ -46,8 +47,9 @@ pub fn run(args: &ServeArgs) -> Result<(), Error> {
         silence_stderr()?;
     }
     let result = prepare_log(args, shared).and_then(|()| {
-        let limit = args.resolve(&here(), &[])?.listen.iter().find_map(|listen| listen.idle_timeout);
-        serve(&stdin, kind, limit)
+        // options for endpoints make one group, as no endpoint is given
+        let config = args.resolve(&here(), &[])?;
+        config.listen.first().map_or(Ok(()), |listen| serve(&stdin, kind, listen))
     });
     if let (Err(error), true) = (&result, shared) {
         events::cannot_serve_stdin(&error.sentence());
@@ -84,9 +86,9 @@ fn prepare_log(args: &ServeArgs, is_silent: bool) -> Result<(), Error> {
     }
 }
 
-fn serve(stdin: impl AsFd, kind: SocketType, limit: Option<Duration>) -> Result<(), Error> {
+fn serve(stdin: impl AsFd, kind: SocketType, listen: &Listen) -> Result<(), Error> {
     let cannot = |cause: io::Error| Error::os("cannot set up the connection on standard input", cause);
-    let service = Service::from(Echo);
+    let (service, limit) = (listen.service(), listen.idle_timeout);
     if kind == SocketType::STREAM && sockopt::socket_acceptconn(&stdin) == Ok(false) {
         let socket = stdin.as_fd().try_clone_to_owned().map_err(cannot)?;
         return connection(&service, socket, limit).map_err(cannot);
@@ -94,7 +96,7 @@ fn serve(stdin: impl AsFd, kind: SocketType, limit: Option<Duration>) -> Result<
     let listener = listener_of(&stdin).map_err(|why| refusal(&why))?;
     match listener.kind() {
         Kind::Stream => Err(refusal("is a listening socket and no connection")),
-        Kind::Datagram => datagrams(&service, listener, limit),
+        Kind::Datagram => datagrams(service, listener, limit),
     }
 }
 
@@ -106,16 +108,16 @@ fn connection(service: &Service, socket: OwnedFd, limit: Option<Duration>) -> io
 }
 
 /// Answers what is queued, and what comes while it stays.
-fn datagrams(service: &Service, listener: Listener, limit: Option<Duration>) -> Result<(), Error> {
+fn datagrams(service: Service, listener: Listener, limit: Option<Duration>) -> Result<(), Error> {
     let board = Scoreboard::new().map_err(|cause| Error::os("cannot map the scoreboard", cause))?;
     let board: &'static Scoreboard = Box::leak(Box::new(board));
     let guard = Guard::new(listener.udp_port());
-    let post = Post { listener: Rc::new(listener), number: 0, idle_timeout: limit };
-    let work = Work { service, post: &post, guard: &guard, board, slot: board.slot(0) };
+    let post = Post { listener: Rc::new(listener), number: 0, service, idle_timeout: limit };
+    let work = Work { post: &post, guard: &guard, board, slot: board.slot(0) };
     let mut batch = batch_for(work.listener(), 1);
     loop {
         match next(&mut batch, work.listener(), limit.unwrap_or(STAY)) {
-            Ok(()) => work.datagrams(&mut batch, 1, service.echoes()),
+            Ok(()) => work.datagrams(&mut batch, 1, work.service().echoes()),
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
             Err(error) => return Err(Error::os("cannot receive from standard input", error)),
         }

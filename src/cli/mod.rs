@@ -8,6 +8,7 @@ pub mod check;
 pub mod inetd;
 pub mod reload;
 pub mod serve;
+pub mod services;
 pub mod status;
 
 use crate::Error;
@@ -24,6 +25,7 @@ pub fn run(cli: Cli) -> Result<(), Error> {
         Command::Serve { args, inetd: false } => serve::run(args),
         Command::Check(options) => check::run(options),
         Command::Reload(options) => reload::run(options),
+        Command::Services => services::run(),
         Command::Status(options) => status::run(options),
     }
 }

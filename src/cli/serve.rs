@@ -17,7 +17,7 @@ use crate::daemon::privileges::Privileges;
 use crate::daemon::reload::Source;
 use crate::daemon::sockets::bind;
 use crate::transport::{Endpoint, Inherited};
-use crate::{Echo, Error, Service, events, log, sys};
+use crate::{Error, events, log, sys};
 
 use super::args::ServeArgs;
 use super::here;
@@ -75,12 +75,11 @@ fn serve(
         Privileges::look_up(daemon.user.as_deref(), daemon.group.as_deref(), daemon.chroot.as_deref())?;
     let bound = bind(config, &[], &inherited)?;
     let mut pidfile = daemon.pidfile.as_deref().map(Pidfile::create).transpose()?;
-    let service = Service::from(Echo);
     for bound in &bound {
-        bound.announce(&service);
+        bound.announce();
     }
     let hint = bound.first().map(|bound| hint(bound.listener().endpoint())).unwrap_or_default();
-    let mut master = Master::new(config, bound, service)?;
+    let mut master = Master::new(config, bound)?;
     master.reload_from(source, inherited);
     master.report_to(ServiceManager::from_env());
     let result = run_master(&mut master, config, privileges, pidfile.as_mut(), notifier, &hint);

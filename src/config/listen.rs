@@ -6,8 +6,9 @@
 use std::time::Duration;
 
 use super::options::ListenOptions;
-use super::values::{MAX_CHILDREN, Mode, Overflow, Span, WorkerRange};
+use super::values::{EntryText, MAX_CHILDREN, Mode, Overflow, Span, WorkerRange};
 use crate::model::Model;
+use crate::service::{Builtin, Service, Settings};
 use crate::transport::Endpoint;
 
 /// Endpoints that are served in the same way.
@@ -15,6 +16,10 @@ use crate::transport::Endpoint;
 pub struct Listen {
     /// What is bound; never empty.
     pub endpoints: Vec<Endpoint>,
+    /// What is done with the bytes.
+    pub service: Builtin,
+    /// What the service is told.
+    pub settings: Settings,
     /// Who runs the handler.
     pub model: Model,
     /// The size of the pool (prefork).
@@ -44,6 +49,8 @@ impl Default for Listen {
         let (host, port) = ("127.0.0.1".to_owned(), 7007);
         Self {
             endpoints: vec![Endpoint::Tcp { host: host.clone(), port }, Endpoint::Udp { host, port }],
+            service: Builtin::default(),
+            settings: Settings::default(),
             model: Model::default(),
             workers: WorkerRange::default(),
             min_spare: 2,
@@ -77,6 +84,8 @@ impl Listen {
                 true => default.endpoints,
                 false => options.endpoints.clone(),
             },
+            service: options.service.unwrap_or_default(),
+            settings: settings(&options),
             model: options.model.unwrap_or_default(),
             workers: options.workers.unwrap_or_default(),
             min_spare: options.min_spare.unwrap_or(default.min_spare),
@@ -90,9 +99,35 @@ impl Listen {
             socket_mode: options.socket_mode.map(|mode| mode.0),
         };
         listen.refuse_where_inherited(&options)?;
+        listen.refuse_service_without_place()?;
         listen.refuse_misplaced(&options)?;
         listen.refuse_out_of_range(&options)?;
         Ok(listen)
+    }
+
+    /// Makes the service.
+    pub(crate) fn service(&self) -> Service {
+        self.service.service(&self.settings)
+    }
+
+    /// Refuses what would be a weapon, or can't work.
+    fn refuse_service_without_place(&self) -> Result<(), Conflict> {
+        let Some(endpoint) = self.endpoints.iter().find(|endpoint| endpoint.is_datagram()) else {
+            return Ok(());
+        };
+        let name = self.service.name();
+        let is_weapon = self.service().amplifies() && !self.settings.amplify;
+        let why = match () {
+            () if !self.service.takes_datagrams() => {
+                format!("is {name}, a dialogue, for which {endpoint} has no connection; leave that out")
+            }
+            () if is_weapon && matches!(endpoint, Endpoint::Udp { .. }) => format!(
+                "is {name}, which answers a datagram to {endpoint} with more bytes than it has: whoever forges a \
+                 sender's address could have it flood others; leave the endpoint out, or give allow-amplification"
+            ),
+            () => return Ok(()),
+        };
+        Err(Conflict { key: "service", why })
     }
 
     fn is_elastic(&self) -> bool {
@@ -122,10 +157,18 @@ impl Listen {
         const POOL: &str = "a pool (model prefork)";
         const ELASTIC: &str = "an elastic pool (model prefork with workers MIN..MAX)";
         const CHILDREN: &str = "a child for each connection (model fork)";
+        const ACK: &str = "the service ack";
+        const MENU: &str = "the service menu";
+        const MESSAGES: &str = "a service with messages (ack or menu)";
         let pooled = self.model == Model::Prefork;
         let forks = self.model == Model::Fork;
+        let (acks, asks) = (self.service == Builtin::Ack, self.service == Builtin::Menu);
         let on_disk = self.endpoints.iter().any(|endpoint| endpoint.path().is_some());
         let misplaced = [
+            ("reply", ACK, acks),
+            ("framing", MESSAGES, acks || asks),
+            ("greeting", MENU, asks),
+            ("answer", MENU, asks),
             ("workers", POOL, pooled),
             ("max-connections-per-child", POOL, pooled),
             ("min-spare", ELASTIC, self.is_elastic()),
@@ -182,13 +225,40 @@ impl Listen {
     }
 }
 
+fn settings(options: &ListenOptions) -> Settings {
+    let mut settings = Settings::default();
+    if let Some(reply) = &options.reply {
+        settings.reply.clone_from(reply);
+    }
+    settings.amplify = options.allow_amplification;
+    settings.framing = options.framing.unwrap_or_default();
+    if let Some(greeting) = &options.greeting {
+        settings.texts.greeting.clone_from(greeting);
+    }
+    if !options.answer.is_empty() {
+        let answers = options.answer.iter().map(|answer| (answer.entry.clone(), answer.text.clone()));
+        settings.texts.answers = answers.collect();
+    }
+    settings
+}
+
 impl From<&Listen> for ListenOptions {
     /// Names every option that has a meaning for the endpoints and the model, defaults too.
     fn from(listen: &Listen) -> Self {
         let pooled = listen.model == Model::Prefork;
         let forks = listen.model == Model::Fork;
+        let (acks, asks) = (listen.service == Builtin::Ack, listen.service == Builtin::Menu);
+        let Settings { reply, amplify, framing, texts } = &listen.settings;
+        let entry =
+            |(entry, text): (&String, &String)| EntryText { entry: entry.clone(), text: text.clone() };
         Self {
             endpoints: listen.endpoints.clone(),
+            service: Some(listen.service),
+            reply: acks.then(|| reply.clone()),
+            framing: (acks || asks).then_some(*framing),
+            greeting: asks.then(|| texts.greeting.clone()),
+            answer: if asks { texts.answers.iter().map(entry).collect() } else { Vec::new() },
+            allow_amplification: *amplify,
             backlog: (!listen.is_inherited()).then_some(listen.backlog),
             v6only: listen.v6only,
             socket_mode: listen.socket_mode.map(Mode),

@@ -9,8 +9,9 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use super::values::{LogFormat, LogLevel, LogSink, Mode, Overflow, Span, WorkerRange};
+use super::values::{EntryText, LogFormat, LogLevel, LogSink, Mode, Overflow, Span, WorkerRange};
 use crate::model::Model;
+use crate::service::{Builtin, Framing};
 use crate::transport::Endpoint;
 
 /// What is served and how: the options of one `[[listen]]` table.
@@ -22,6 +23,33 @@ pub struct ListenOptions {
     #[arg(value_name = "ENDPOINT")]
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub endpoints: Vec<Endpoint>,
+
+    /// What is done with the bytes; `--service list` describes them [default: echo]
+    #[arg(long, value_name = "NAME", help_heading = "Service")]
+    pub service: Option<Builtin>,
+
+    /// What ack answers [default: Receive]
+    #[arg(long, value_name = "TEXT", help_heading = "Service")]
+    pub reply: Option<String>,
+
+    /// How ack and menu tell one message from the next: what one read brings, or lines [default: read]
+    #[arg(long, value_name = "read|line", hide_possible_values = true, help_heading = "Service")]
+    pub framing: Option<Framing>,
+
+    /// What menu says to whom connects [default: Welcome to connect 10086]
+    #[arg(long, value_name = "TEXT", help_heading = "Service")]
+    pub greeting: Option<String>,
+
+    /// What menu answers to an entry, such as 0=Hello; may be given several times [default: a text for 0]
+    #[arg(long, value_name = "ENTRY=TEXT", help_heading = "Service")]
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub answer: Vec<EntryText>,
+
+    /// Let chargen, daytime, time and ack answer datagrams with more bytes than those have: whoever forges
+    /// a sender's address can have them flood others
+    #[arg(long, help_heading = "Service")]
+    #[serde(skip_serializing_if = "Not::not")]
+    pub allow_amplification: bool,
 
     /// Length of the queue of connections not yet accepted; the kernel caps it at somaxconn [default: 4096]
     #[arg(long, value_name = "N", help_heading = "Listening")]
@@ -126,6 +154,12 @@ impl ListenOptions {
     pub fn over(self, lower: Self) -> Self {
         Self {
             endpoints: if self.endpoints.is_empty() { lower.endpoints } else { self.endpoints },
+            service: self.service.or(lower.service),
+            reply: self.reply.or(lower.reply),
+            framing: self.framing.or(lower.framing),
+            greeting: self.greeting.or(lower.greeting),
+            answer: if self.answer.is_empty() { lower.answer } else { self.answer },
+            allow_amplification: self.allow_amplification || lower.allow_amplification,
             backlog: self.backlog.or(lower.backlog),
             v6only: self.v6only || lower.v6only,
             socket_mode: self.socket_mode.or(lower.socket_mode),

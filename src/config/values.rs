@@ -233,6 +233,48 @@ impl Serialize for Mode {
     }
 }
 
+/// An entry of a menu and what is answered to it: `ENTRY=TEXT`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EntryText {
+    /// What is entered.
+    pub entry: String,
+    /// What is answered.
+    pub text: String,
+}
+
+impl FromStr for EntryText {
+    type Err = InvalidValue;
+
+    fn from_str(text: &str) -> Result<Self, InvalidValue> {
+        match text.split_once('=') {
+            Some((entry, text)) if !entry.trim().is_empty() => {
+                Ok(Self { entry: entry.trim().to_owned(), text: text.to_owned() })
+            }
+            _ => Err(InvalidValue(format!(
+                "{text:?} is no entry with its text; write them as ENTRY=TEXT, such as 0=Hello"
+            ))),
+        }
+    }
+}
+
+impl fmt::Display for EntryText {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}={}", self.entry, self.text)
+    }
+}
+
+impl<'de> Deserialize<'de> for EntryText {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer)?.parse().map_err(D::Error::custom)
+    }
+}
+
+impl Serialize for EntryText {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -47,6 +47,6 @@ pub(super) fn worker(
     close.close_in_child();
     // An idle worker leaves at once then, and a busy one after its connection.
     at_death_of(parent, Bereaved::Terminate);
-    expect_children(work.service);
+    expect_children(work.service());
     Ok(gate)
 }

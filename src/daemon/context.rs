@@ -9,7 +9,6 @@ use super::descriptors::Descriptors;
 use super::signals::Signals;
 use crate::log::Spell;
 use crate::scoreboard::{Cause, Scoreboard, Slot};
-use crate::service::Service;
 use crate::sys;
 use crate::sys::signal::Blocked;
 use crate::transport::guard::Guard;
@@ -25,7 +24,6 @@ pub(super) struct Context {
     pub(super) blocked: Blocked,
     /// Taken by a worker, which must drop it.
     pub(super) signals: Option<Signals>,
-    pub(super) service: Service,
     pub(super) guard: Guard,
     pub(super) pid: Pid,
     pub(super) grace: Duration,
@@ -58,12 +56,7 @@ impl Shortage {
 
 impl Context {
     /// Blocks signals, ignores SIGCHLD, installs the handlers: from here on this process is a master.
-    pub(super) fn new(
-        board: Scoreboard,
-        service: Service,
-        guard: Guard,
-        grace: Duration,
-    ) -> Result<Self, Error> {
+    pub(super) fn new(board: Scoreboard, guard: Guard, grace: Duration) -> Result<Self, Error> {
         let cannot = |what| move |cause| Error::os(what, cause);
         // Later it would look like a shortage that passes, and clients would wait for nothing.
         sys::fork::require_single_thread().map_err(cannot("cannot serve from this process"))?;
@@ -83,7 +76,6 @@ impl Context {
             board,
             blocked,
             signals: None,
-            service,
             guard,
             pid: getpid(),
             grace,

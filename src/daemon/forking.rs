@@ -181,10 +181,10 @@ impl Forking {
         let slot = cx.board.slot(index);
         slot.set_peer(peer);
         let close = self.closing.of(&cx.descriptors);
-        let work = Work { service: &cx.service, post: &self.post, guard: &cx.guard, board: cx.board, slot };
+        let work = Work { post: &self.post, guard: &cx.guard, board: cx.board, slot };
         let (connection_ref, batch) = (&mut connection, &mut self.batch);
         let forked = fork(&cx.blocked, &slot.pid, Watch::Nothing, || {
-            birth::child(close, cx.pid, work.service);
+            birth::child(close, cx.pid, work.service());
             let task = match (connection_ref.take(), batch) {
                 (Some(connection), _) => Task::Connection(connection, peer),
                 (None, Some(batch)) => Task::Datagram(batch),

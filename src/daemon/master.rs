@@ -21,7 +21,6 @@ use super::watch::Event;
 use crate::config::{Config, Daemon};
 use crate::model::serve::Post;
 use crate::scoreboard::{Death, Scoreboard, Slot};
-use crate::service::Service;
 use crate::sys;
 use crate::transport::Inherited;
 use crate::{Error, events};
@@ -60,9 +59,9 @@ pub(crate) struct Master {
 
 impl Master {
     /// Becomes a master: from here on signals are blocked and SIGCHLD is ignored.
-    pub(crate) fn new(config: &Config, bound: Vec<Bound>, service: Service) -> Result<Self, Error> {
+    pub(crate) fn new(config: &Config, bound: Vec<Bound>) -> Result<Self, Error> {
         let board = Scoreboard::new().map_err(|e| Error::os("cannot map the scoreboard", e))?;
-        let cx = Context::new(board, service, guard(&bound), config.daemon.grace)?;
+        let cx = Context::new(board, guard(&bound), config.daemon.grace)?;
         let mut master = Self {
             swept: cx.now,
             sweep_from: 0,
@@ -88,7 +87,7 @@ impl Master {
 
     /// Makes a station that will serve this socket.
     pub(super) fn add_station(&mut self, bound: Bound) -> Result<(), Error> {
-        let Bound { asked, listen, listener, number } = bound;
+        let Bound { asked, listen, service, listener, number } = bound;
         let in_use = |number| self.stations.iter().any(|station| station.number() == number);
         let number = match number {
             Some(number) => number,
@@ -97,7 +96,7 @@ impl Master {
             })?,
         };
         self.cx.descriptors.add([listener.as_raw_fd()]);
-        let post = Post { listener, number, idle_timeout: listen.idle_timeout };
+        let post = Post { listener, number, service, idle_timeout: listen.idle_timeout };
         self.stations.push(Station::new(asked, post, listen, &self.cx));
         Ok(())
     }

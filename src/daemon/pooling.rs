@@ -230,7 +230,7 @@ impl Pooling {
         let births = cx.board.totals(self.post.number).forked.load(Ordering::Relaxed);
         let limit = with_jitter(self.max_connections, births);
         let elastic = self.pool.is_elastic();
-        let work = Work { service: &cx.service, post: &self.post, guard: &cx.guard, board: cx.board, slot };
+        let work = Work { post: &self.post, guard: &cx.guard, board: cx.board, slot };
         let (blocked, parent, signals, null) = (&cx.blocked, cx.pid, &mut cx.signals, cx.null.as_ref());
         let _held = TermHeld::new();
         let child = fork(blocked, &slot.pid, Watch::Descriptor, || {

@@ -154,7 +154,7 @@ impl Master {
         let is_kept = |new: &&Bound| {
             self.stations.iter().any(|s| s.life == Life::Live && Some(s.number()) == new.number)
         };
-        new.iter().filter(|new| !is_kept(new)).for_each(|new| new.announce(&self.cx.service));
+        new.iter().filter(|new| !is_kept(new)).for_each(|new| new.announce());
         for station in self.stations.iter_mut().filter(|station| station.life == Life::Live) {
             let successor = new.iter().find(|new| new.number == Some(station.number()));
             match (successor, station.listener()) {

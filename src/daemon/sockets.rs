@@ -16,14 +16,15 @@ pub(crate) struct Bound {
     /// The endpoint as the configuration has it.
     pub(super) asked: Endpoint,
     pub(super) listen: Listen,
+    pub(super) service: Service,
     pub(super) listener: Rc<Listener>,
     /// Its number on the scoreboard, if it has served before.
     pub(super) number: Option<usize>,
 }
 
 impl Bound {
-    pub(crate) fn new(asked: Endpoint, listen: Listen, listener: Listener) -> Self {
-        Self { asked, listen, listener: Rc::new(listener), number: None }
+    pub(crate) fn new(asked: Endpoint, listen: Listen, service: Service, listener: Listener) -> Self {
+        Self { asked, listen, service, listener: Rc::new(listener), number: None }
     }
 
     pub(crate) fn listener(&self) -> &Listener {
@@ -31,10 +32,10 @@ impl Bound {
     }
 
     /// Says in the log what is served here.
-    pub(crate) fn announce(&self, service: &Service) {
+    pub(crate) fn announce(&self) {
         let Listen { model, workers, .. } = &self.listen;
         let workers = (*model == Model::Prefork).then_some(workers as &dyn std::fmt::Display);
-        events::listening(self.listener.endpoint(), service.name(), *model, workers);
+        events::listening(self.listener.endpoint(), self.service.name(), *model, workers);
     }
 
     pub(super) fn listen(&self) -> &Listen {
@@ -49,7 +50,7 @@ impl Bound {
 
     /// The same socket under a new configuration.
     fn kept(&self, asked: &Endpoint, listen: &Listen) -> Self {
-        Self { asked: asked.clone(), listen: listen.clone(), ..self.clone() }
+        Self { asked: asked.clone(), listen: listen.clone(), service: listen.service(), ..self.clone() }
     }
 
     /// What is handed over is taken anew in each configuration, under one name or another: a socket that
@@ -101,7 +102,7 @@ pub(crate) fn bind(config: &Config, open: &[Bound], inherited: &Inherited) -> Re
                 let same = open.iter().filter(is_left).find(|old| old.is_same_inherited(&listener));
                 bound.push(match same {
                     Some(old) => old.kept(asked, listen),
-                    None => Bound::new(asked.clone(), listen.clone(), listener),
+                    None => Bound::new(asked.clone(), listen.clone(), listen.service(), listener),
                 });
             }
         }

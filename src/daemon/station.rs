@@ -13,6 +13,7 @@ use crate::config::Listen;
 use crate::model::Model;
 use crate::model::serve::Post;
 use crate::scoreboard::Slot;
+use crate::service::Service;
 use crate::sys::fd::queue_length;
 use crate::transport::listener::Kind as Medium;
 use crate::transport::{Endpoint, Listener};
@@ -34,6 +35,7 @@ pub(super) struct Station {
     /// The endpoint as the configuration has it, which may stand for several addresses.
     pub(super) asked: Endpoint,
     pub(super) listen: Listen,
+    pub(super) service: Service,
     pub(super) life: Life,
     pub(super) kind: Kind,
     /// While it drains: when to stop that. Those who could serve the queue may all be busy.
@@ -64,11 +66,12 @@ pub(super) enum Kind {
 
 impl Station {
     pub(super) fn new(asked: Endpoint, post: Post, listen: Listen, cx: &Context) -> Self {
+        let service = post.service.clone();
         let kind = match listen.model {
             Model::Fork => Kind::Forking(Forking::new(post, &listen)),
             Model::Prefork => Kind::Pooling(Pooling::new(post, &listen, cx)),
         };
-        Self { asked, listen, life: Life::Starting, kind, close_at: None }
+        Self { asked, listen, service, life: Life::Starting, kind, close_at: None }
     }
 
     /// Its socket, while it has one.
@@ -86,6 +89,7 @@ impl Station {
         Some(Bound {
             asked: self.asked.clone(),
             listen: self.listen.clone(),
+            service: self.service.clone(),
             listener: Rc::clone(&post.listener),
             number: Some(post.number),
         })

@@ -101,7 +101,7 @@ impl ListenerStatus {
         let totals = cx.board.totals(station.number());
         Self {
             endpoint: station.endpoint().to_string(),
-            service: cx.service.name().to_owned(),
+            service: station.service.name().to_owned(),
             model: station.model().to_string(),
             alive: totals.alive.load(Ordering::Relaxed),
             peak: totals.peak.load(Ordering::Relaxed),

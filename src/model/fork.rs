@@ -30,7 +30,7 @@ pub(crate) fn run(work: &Work<'_>, task: Task<'_>, ended: impl FnOnce(Cause)) ->
             cause
         }
         Task::Datagram(batch) => {
-            work.datagrams(batch, 1, work.service.echoes());
+            work.datagrams(batch, 1, work.service().echoes());
             ended(Cause::Done);
             Cause::Done
         }

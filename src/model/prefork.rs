@@ -118,7 +118,7 @@ impl Worker<'_> {
     /// A lone datagram is received by itself, which is quicker; every 16th time a whole batch is
     /// asked for, and as long as batches come back with more than one, that goes on.
     fn datagrams(&mut self) -> Cause {
-        let echoes = self.work.service.echoes();
+        let echoes = self.work.service().echoes();
         // One at a time for a handler: it may be slow while others are idle, or die of one of them.
         let mut batch = batch_for(self.work.listener(), if echoes { BATCH } else { 1 });
         let mut turn = 0_u32;

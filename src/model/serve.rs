@@ -18,13 +18,13 @@ pub(crate) struct Post {
     pub(crate) listener: Rc<Listener>,
     /// Its number on the scoreboard.
     pub(crate) number: usize,
+    pub(crate) service: Service,
     pub(crate) idle_timeout: Option<Duration>,
 }
 
 /// What a child needs for its work.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Work<'a> {
-    pub(crate) service: &'a Service,
     pub(crate) post: &'a Post,
     pub(crate) guard: &'a Guard,
     pub(crate) board: &'static Scoreboard,
@@ -36,6 +36,10 @@ impl Work<'_> {
         &self.post.listener
     }
 
+    pub(crate) fn service(&self) -> &Service {
+        &self.post.service
+    }
+
     /// The listener's counters.
     pub(crate) fn totals(&self) -> &'static Totals {
         self.board.totals(self.post.number)
@@ -43,7 +47,7 @@ impl Work<'_> {
 
     /// Serves one connection until it ends; it is still to be closed.
     pub(crate) fn connection(&self, socket: OwnedFd, peer: Peer) -> (Cause, Connection<'_>) {
-        serve_connection(self.service, socket, peer, self.post.idle_timeout, &self.slot.traffic)
+        serve_connection(self.service(), socket, peer, self.post.idle_timeout, &self.slot.traffic)
     }
 
     /// Answers the first `count` datagrams of a batch.
@@ -83,7 +87,7 @@ impl Work<'_> {
             Traffic::add(&traffic.bytes_out, payload.len() as u64);
             Ok(())
         };
-        if let Err(error) = self.service.answer(batch.datagram(i).payload, peer, traffic, &mut send) {
+        if let Err(error) = self.service().answer(batch.datagram(i).payload, peer, traffic, &mut send) {
             log::debug!(peer:% = peer, error:% = error; "datagram not answered");
             self.board.refuse(self.post.number, Refusal::Unsendable);
         }

@@ -11,28 +11,54 @@ use crate::transport::Connection;
 /// Each reply is written out before more is read: that is all the back-pressure there is.
 pub(super) fn drive(protocol: &mut dyn Protocol, connection: &mut Connection<'_>) -> io::Result<()> {
     let peer = connection.peer();
-    if dispose(protocol.connected(peer), connection)? == Next::End {
-        return Ok(());
-    }
     let mut buffer = Buffer::new();
+    let mut next = dispose(protocol.connected(peer), connection)?;
+    let mut has_ended = false;
     loop {
-        let chunk = connection.chunk(&mut buffer)?;
-        if chunk.is_empty() || dispose(protocol.received(chunk), connection)? == Next::End {
-            return Ok(());
+        match next {
+            Next::End => return Ok(()),
+            Next::Input => {
+                let chunk = connection.chunk(&mut buffer)?;
+                if chunk.is_empty() {
+                    return finish(protocol, connection);
+                }
+                next = dispose(protocol.received(chunk), connection)?;
+            }
+            Next::Produce => {
+                // what comes meanwhile is not left lying about
+                if !has_ended && let Some(chunk) = connection.chunk_if_any(&mut buffer)? {
+                    has_ended = chunk.is_empty();
+                    if !has_ended && dispose(protocol.received(chunk), connection)? == Next::End {
+                        return Ok(());
+                    }
+                }
+                next = dispose(protocol.resume(), connection)?;
+            }
         }
     }
 }
 
+/// The client's bytes have ended.
+fn finish(protocol: &mut dyn Protocol, connection: &mut Connection<'_>) -> io::Result<()> {
+    let mut next = dispose(protocol.ended(), connection)?;
+    while next == Next::Produce {
+        next = dispose(protocol.resume(), connection)?;
+    }
+    Ok(())
+}
+
 #[derive(PartialEq, Eq)]
 enum Next {
-    More,
+    Input,
+    Produce,
     End,
 }
 
 fn dispose(reply: Reply<'_>, connection: &mut Connection<'_>) -> io::Result<Next> {
     match reply {
-        Reply::Wait => Ok(Next::More),
-        Reply::Send(bytes) => connection.write_all(bytes).map(|()| Next::More),
+        Reply::Wait => Ok(Next::Input),
+        Reply::Send(bytes) => connection.write_all(bytes).map(|()| Next::Input),
+        Reply::More(bytes) => connection.write_all(bytes).map(|()| Next::Produce),
         Reply::Finish(bytes) => connection.write_all(bytes).map(|()| Next::End),
     }
 }

@@ -4,16 +4,30 @@
 //! a [`Handler`] reads and writes a [`Connection`] itself, as in Python's socketserver. A
 //! [`Service`] is one or the other, with a name, and makes a new one for each connection.
 
+mod ack;
+mod builtin;
+mod chargen;
+mod clock;
+mod discard;
 mod driven;
 mod echo;
 mod handler;
+mod menu;
+mod messages;
 mod protocol;
 
 use std::io;
 use std::rc::Rc;
 
+pub use ack::Ack;
+pub use builtin::{Builtin, Settings};
+pub use chargen::Chargen;
+pub use clock::{Daytime, Time};
+pub use discard::Discard;
 pub use echo::Echo;
 pub use handler::Handler;
+pub use menu::{Menu, Texts};
+pub use messages::Framing;
 pub use protocol::{Protocol, Reply};
 
 use crate::transport::{Connection, Peer, Traffic};
@@ -47,6 +61,7 @@ use crate::transport::{Connection, Peer, Traffic};
 pub struct Service {
     name: &'static str,
     maker: Maker,
+    amplifies: bool,
 }
 
 #[derive(Clone)]
@@ -65,12 +80,24 @@ impl Service {
     pub fn protocol<P: Protocol + 'static>(name: &'static str, make: impl Fn() -> P + 'static) -> Self {
         let maker =
             if P::echoes() { Maker::Echo } else { Maker::Protocol(Rc::new(move || Box::new(make()))) };
-        Self { name, maker }
+        Self { name, maker, amplifies: false }
     }
 
     /// A service whose connections are each served by a [`Handler`] of their own.
     pub fn handler<H: Handler + 'static>(name: &'static str, make: impl Fn() -> H + 'static) -> Self {
-        Self { name, maker: Maker::Handler(Rc::new(move || Box::new(make()))) }
+        Self { name, maker: Maker::Handler(Rc::new(move || Box::new(make()))), amplifies: false }
+    }
+
+    /// The same service, which answers a datagram with more bytes than it has.
+    fn amplifying(self) -> Self {
+        Self { amplifies: true, ..self }
+    }
+
+    /// Whether its answer to a datagram has more bytes than that, so that whoever forges a sender's
+    /// address could have it flood others.
+    #[must_use]
+    pub fn amplifies(&self) -> bool {
+        self.amplifies
     }
 
     /// The name, as the `listening` line and `forkd status` show it.
@@ -107,7 +134,7 @@ impl Service {
             Maker::Echo => send(payload),
             Maker::Protocol(make) => match make().datagram(payload) {
                 Reply::Wait => Ok(()),
-                Reply::Send(answer) | Reply::Finish(answer) => send(answer),
+                Reply::Send(answer) | Reply::More(answer) | Reply::Finish(answer) => send(answer),
             },
             Maker::Handler(make) => {
                 let mut connection = Connection::datagram(payload, peer, traffic);

@@ -31,6 +31,18 @@ pub trait Protocol {
     /// Is called with bytes of a stream as they come, in pieces of any size but none.
     fn received<'a>(&'a mut self, input: &'a [u8]) -> Reply<'a>;
 
+    /// Is called after [`Reply::More`], when its bytes are on their way: what comes next? The default
+    /// has nothing more.
+    fn resume(&mut self) -> Reply<'_> {
+        Reply::Wait
+    }
+
+    /// Is called when the client's bytes have ended, and it may still read; the connection ends after the
+    /// reply. The default has nothing to say.
+    fn ended(&mut self) -> Reply<'_> {
+        Reply::Finish(b"")
+    }
+
     /// Is called with a whole datagram, which may be empty. The default treats it as bytes of a
     /// stream.
     ///
@@ -57,6 +69,8 @@ pub enum Reply<'a> {
     Wait,
     /// These bytes; then more input.
     Send(&'a [u8]),
+    /// These bytes; then [`Protocol::resume`] is asked for more, as soon as the client can take them.
+    More(&'a [u8]),
     /// These bytes, and then the end of the connection.
     Finish(&'a [u8]),
 }

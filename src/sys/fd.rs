@@ -34,6 +34,12 @@ pub(crate) fn read(fd: impl AsFd, buffer: &mut [MaybeUninit<u8>]) -> io::Result<
     Ok(unsafe { &*(&raw const buffer[..n] as *const [u8]) })
 }
 
+/// Whether a read would not block, at this moment.
+pub(crate) fn is_readable(fd: impl AsFd) -> bool {
+    use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+    poll(&mut [PollFd::new(fd.as_fd(), PollFlags::POLLIN)], PollTimeout::ZERO) == Ok(1)
+}
+
 /// Closes a descriptor. What `OwnedFd` does when dropped, without libc (see `raw`).
 pub(crate) fn close(fd: OwnedFd) {
     let fd = fd.into_raw_fd();

@@ -121,6 +121,19 @@ impl<'a> Connection<'a> {
         Ok(())
     }
 
+    /// As [`chunk`](Self::chunk), but `None` at once where nothing has come.
+    pub(crate) fn chunk_if_any<'b>(&mut self, buffer: &'b mut Buffer) -> io::Result<Option<&'b [u8]>>
+    where
+        'a: 'b,
+    {
+        if let Medium::Stream(socket) = &self.medium
+            && !sys::fd::is_readable(socket)
+        {
+            return Ok(None);
+        }
+        self.chunk(buffer).map(Some)
+    }
+
     /// Sends back all that comes, until the client's data end.
     ///
     /// Bytes are read and written while they come in small pieces. After two full chunks in a row
