@@ -3,6 +3,8 @@
 . "$(dirname "$0")/lib.sh"
 install_forkd
 configure forkd <<'END'
+[daemon]
+grace = "60s"
 [[listen]]
 endpoints = ["systemd:echo"]
 END
