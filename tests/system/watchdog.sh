@@ -3,6 +3,8 @@
 . "$(dirname "$0")/lib.sh"
 install_forkd
 configure forkd <<'END'
+[daemon]
+grace = "60s"
 [[listen]]
 endpoints = ["systemd:echo"]
 END
@@ -32,6 +34,14 @@ release one
 counts forkd.service 1
 echoes tcp 127.0.0.1 7
 
+hold two ncat 127.0.0.1 7
+kill -KILL "$(main_pid forkd.service)"
+eventually "a master that was killed is replaced" has forkd.service NRestarts 2
+eventually "the killed one's child doesn't survive it" is_cut two
+release two
+eventually "the new one serves" has forkd.service ActiveState active
+echoes tcp 127.0.0.1 7
+
 # One that turns and can't fork is of no use either, unless it has workers.
 if [[ $(property forkd.service TasksCurrent) == "[not set]" ]]; then
     echo "left out: TasksMax= has no effect here, because there is no controller for it"
@@ -39,7 +49,7 @@ if [[ $(property forkd.service TasksCurrent) == "[not set]" ]]; then
 fi
 systemctl set-property --runtime forkd.service TasksMax=1
 nc -N 127.0.0.1 7 <<<"anybody?" >/dev/null &
-eventually "a master that can't fork is replaced" has forkd.service NRestarts 2
+eventually "a master that can't fork is replaced" has forkd.service NRestarts 3
 systemctl set-property --runtime forkd.service TasksMax=infinity
 eventually "the new one serves" has forkd.service ActiveState active
 echoes tcp ::1 7
