@@ -92,14 +92,15 @@ impl Scoreboard {
             + bytes_for::<Slot>(SLOTS);
         let mut arena = Arena::new(bytes)?;
         Ok(Self {
+            // A child writes to the head and to its slot: side by side, they are one page mostly, and first
+            // of all, they are near the program's own data (see `Arena::new`).
+            head: &arena.take(1)?[0],
+            slots: arena.take(SLOTS)?,
+            totals: arena.take(LISTENERS)?,
+            stock: &arena.take(1)?[0],
             by_pid: arena.take(PIDS)?,
             owners: arena.take(SLOTS)?,
             links: arena.take(SLOTS)?,
-            totals: arena.take(LISTENERS)?,
-            stock: &arena.take(1)?[0],
-            // A child writes to the head and to its slot: side by side, they are one page mostly.
-            head: &arena.take(1)?[0],
-            slots: arena.take(SLOTS)?,
             wake: Wake::new()?,
             epoch: Instant::now(),
         })
