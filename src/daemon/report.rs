@@ -27,7 +27,11 @@ impl Master {
 
     /// In each turn: how it is, and that it lives.
     pub(super) fn report(&mut self) {
-        if !self.is_ready || !self.manager.is_there() {
+        if !self.manager.is_there() {
+            return;
+        }
+        if !self.is_ready {
+            self.manager.flush(self.cx.now);
             return;
         }
         let mut manager = std::mem::take(&mut self.manager);
