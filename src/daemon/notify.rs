@@ -77,6 +77,8 @@ impl ServiceManager {
     /// The daemon serves, at first or again after [`reloading`](Self::reloading).
     pub fn ready(&mut self, now: Instant, status: &str) {
         self.status.sent(now, status);
+        // from here on the manager waits for signs of life, even if nothing ever wakes the loop
+        self.watchdog.iter_mut().for_each(|watchdog| _ = watchdog.due.get_or_insert(now));
         self.tell(now, Event::Ready, &[NotifyState::Ready, NotifyState::Status(status)]);
     }
 

@@ -93,7 +93,9 @@ fn the_watchdog_is_fed_at_half_its_interval_while_all_is_well() {
     let manager = Manager::new();
     let mut service = manager.service(Some(ms(800)));
     let start = Instant::now();
+    assert_eq!(service.deadline(), None);
     service.ready(start, "x");
+    assert_eq!(service.deadline(), Some(start));
     manager.heard();
     for (at, well, heard) in [
         (0, true, "WATCHDOG=1\n"),
