@@ -35,6 +35,7 @@ impl Stderr {
         let json = || format::json(record, SystemTime::now(), std::process::id());
         match self.format {
             // the journal takes the priority from <N>, off the line, and adds the name itself: sd-daemon(3)
+            LogFormat::Json if self.is_journal => for_journal(record.level(), &json()),
             LogFormat::Text if self.is_journal => for_journal(record.level(), &format::text(record)),
             LogFormat::Json => json() + "\n",
             LogFormat::Text => format!("forkd: {}\n", format::text(record)),
@@ -134,7 +135,10 @@ mod tests {
     fn the_journal_gets_a_priority_and_others_a_name() {
         assert_eq!(line(LogFormat::Text, false), "forkd: warning: x\n");
         assert_eq!(line(LogFormat::Text, true), "<4>warning: x\n");
-        assert!(line(LogFormat::Json, true).ends_with("\"msg\":\"x\"}\n"));
+        for (is_journal, start) in [(false, "{\"ts\":"), (true, "<4>{\"ts\":")] {
+            let line = line(LogFormat::Json, is_journal);
+            assert!(line.starts_with(start) && line.ends_with("\"msg\":\"x\"}\n"), "{line}");
+        }
     }
 
     #[test]
