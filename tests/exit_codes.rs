@@ -49,8 +49,6 @@ fn usage_is_64() {
     ] {
         assert_fails(&run(args), 64, &[part]);
     }
-    // no control socket is known, and none given
-    assert_fails(&run(&["status"]), 64, &["--control"]);
 }
 
 #[test]
