@@ -7,7 +7,15 @@
 //! The invariant: nothing in forkd calls the name service from within a static glibc program.
 
 use std::io::{self, ErrorKind, Read};
-use std::process::{Command, Stdio};
+use std::os::fd::AsFd;
+use std::process::{ChildStdout, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+
+/// How long an answer may take: a master that asks for a new name serves nobody meanwhile.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// What the name service knows about a name.
 #[derive(Debug, PartialEq, Eq)]
@@ -24,7 +32,7 @@ pub(crate) enum Answer {
 ///
 /// # Errors
 ///
-/// What starting the program, or waiting for it, failed with.
+/// What starting the program, or waiting for it, failed with; `TimedOut` if there is no answer.
 ///
 /// # Fork safety
 ///
@@ -44,12 +52,15 @@ pub(crate) fn ask(database: &str, name: &str) -> io::Result<Answer> {
         }
         result => result?,
     };
-    let mut lines = Vec::new();
-    if let Some(mut output) = getent.stdout.take() {
-        output.read_to_end(&mut lines)?;
+    let answer = getent.stdout.take().map_or(Ok(Vec::new()), |output| read_until_end(output, PATIENCE));
+    if answer.is_err() {
+        let _ = getent.kill();
     }
+    let status = getent.wait();
+    let lines =
+        answer.map_err(|error| io::Error::new(error.kind(), format!("getent {database} {name}: {error}")))?;
     let known = || Answer::Known(String::from_utf8_lossy(&lines).into_owned());
-    let status = match getent.wait() {
+    let status = match status {
         Err(error) if error.raw_os_error() == Some(libc::ECHILD) => {
             return Ok(if lines.is_empty() { Answer::Unknown } else { known() });
         }
@@ -64,9 +75,46 @@ pub(crate) fn ask(database: &str, name: &str) -> io::Result<Answer> {
     }
 }
 
+/// Reads all that comes.
+fn read_until_end(mut output: ChildStdout, patience: Duration) -> io::Result<Vec<u8>> {
+    let until = Instant::now() + patience;
+    let (mut bytes, mut chunk) = (Vec::new(), [0; 4096]);
+    loop {
+        let left = until.saturating_duration_since(Instant::now());
+        let timeout = PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX);
+        match poll(&mut [PollFd::new(output.as_fd(), PollFlags::POLLIN)], timeout) {
+            Ok(0) => {
+                let why = format!("no answer from the name service within {patience:?}");
+                return Err(io::Error::new(ErrorKind::TimedOut, why));
+            }
+            Ok(_) => match output.read(&mut chunk)? {
+                0 => return Ok(bytes),
+                n => bytes.extend_from_slice(&chunk[..n]),
+            },
+            Err(Errno::EINTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_answer_is_not_waited_for_for_ever() {
+        let say = |script| {
+            let mut shell = Command::new("sh").args(["-c", script]).stdout(Stdio::piped()).spawn().unwrap();
+            let heard = read_until_end(shell.stdout.take().unwrap(), Duration::from_millis(500));
+            shell.kill().unwrap();
+            shell.wait().unwrap();
+            heard
+        };
+        let error = say("echo x; exec sleep 60").unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::TimedOut);
+        assert_eq!(error.to_string(), "no answer from the name service within 500ms");
+        assert_eq!(say("echo x; echo y").unwrap(), b"x\ny\n");
+    }
 
     #[test]
     fn a_name_that_is_none_is_not_asked_for() {

@@ -12,8 +12,11 @@ fn main() -> ExitCode {
         Ok(cli) => cli,
         Err(message) => {
             // help and version are asked for; anything else is a mistake. A closed pipe is neither.
-            let _ = message.print();
-            return ExitCode::from(if message.use_stderr() { USAGE } else { 0 });
+            let is_mistake = message.use_stderr();
+            if !(is_mistake && forkd::log::complain_to_journal(&message.to_string())) {
+                let _ = message.print();
+            }
+            return ExitCode::from(if is_mistake { USAGE } else { 0 });
         }
     };
     match cli::run(cli) {

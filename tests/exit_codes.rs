@@ -3,7 +3,7 @@
 
 mod common;
 
-use std::io::{Read, Write};
+use std::io::{Read, Seek, Write};
 use std::net::{TcpListener, UdpSocket};
 use std::os::unix::net::UnixListener;
 
@@ -49,8 +49,28 @@ fn usage_is_64() {
     ] {
         assert_fails(&run(args), 64, &[part]);
     }
-    // no control socket is known, and none given
-    assert_fails(&run(&["status"]), 64, &["--control"]);
+}
+
+#[test]
+fn the_journal_hears_of_a_usage_error_as_an_error() {
+    use std::os::unix::fs::MetadataExt;
+    let (mut file, stdout) = (tempfile::tempfile().unwrap(), tempfile::tempfile().unwrap());
+    let metadata = file.metadata().unwrap();
+    let stream = format!("{}:{}", metadata.dev(), metadata.ino());
+    for (arg, code) in [("--no-such-flag", 64), ("tcp://127.0.0.1:7", 64), ("--help", 0)] {
+        let mut command = forkd_command();
+        command.args(["serve", "--backlog", "1", "--workers", "4", arg]).env("JOURNAL_STREAM", &stream);
+        command.stderr(file.try_clone().unwrap()).stdout(stdout.try_clone().unwrap());
+        assert_eq!(command.status().unwrap().code(), Some(code), "{arg}");
+    }
+    let mut text = String::new();
+    file.rewind().unwrap();
+    file.read_to_string(&mut text).unwrap();
+    assert!(text.starts_with("<3>error: unexpected argument '--no-such-flag' found\n<3>"), "{text}");
+    assert!(text.contains("\n<3>error: --workers "), "{text}");
+    assert!(text.lines().all(|line| line.starts_with("<3>") && line.len() > 3), "{text}");
+    // to everybody else it is said as clap does
+    assert!(run(&["serve", "--no-such-flag"]).stderr.starts_with("error: unexpected argument"));
 }
 
 #[test]

@@ -4,6 +4,8 @@
 mod common;
 
 use std::io::{Read, Write};
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixDatagram;
 use std::time::{Duration, Instant};
 
 use common::*;
@@ -176,6 +178,43 @@ both_ways! {
 /// Sets the limit of open files so that the master can open no more than it has.
 fn allow_no_more_descriptors(daemon: &Daemon) {
     daemon.set_limit(libc::RLIMIT_NOFILE, lowest_free(daemon.pid()));
+}
+
+/// What a service manager hears.
+fn heard(manager: &UnixDatagram) -> Vec<String> {
+    let mut buffer = [0; 4096];
+    let receive = || {
+        let n = manager.recv(&mut buffer).ok()?;
+        Some(String::from_utf8_lossy(&buffer[..n]).into_owned())
+    };
+    std::iter::from_fn(receive).collect()
+}
+
+#[test]
+fn only_while_somebody_waits_for_a_fork_the_watchdog_is_not_fed() {
+    if !need_root() {
+        return;
+    }
+    let uid = 61_240;
+    let base = Forkd::new("--grace 1s").uid(uid).limit(libc::RLIMIT_NPROC, 1);
+    let path = base.dir.path().join("notify");
+    let manager = UnixDatagram::bind(&path).unwrap();
+    manager.set_nonblocking(true).unwrap();
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o777)).unwrap();
+    // each 100 ms
+    let base = base.env("NOTIFY_SOCKET", path.to_str().unwrap()).env("WATCHDOG_USEC", "200000");
+    let daemon = base.start();
+    let feeds = || heard(&manager).iter().filter(|state| *state == "WATCHDOG=1\n").count();
+    eventually("an idle master feeds it", || feeds() > 0);
+    let mut client = asks(&daemon);
+    daemon.wait_for_line("cannot fork");
+    feeds();
+    assert!(is_silent(&client, Duration::from_millis(700)));
+    assert_eq!(feeds(), 0);
+    // it is given up, and nobody else comes
+    assert!(is_cut(&mut client));
+    eventually("it is fed again", || feeds() > 0);
+    assert_eq!(daemon.count_lines("fork works again"), 0);
 }
 
 /// The number that the next descriptor of a process would have.

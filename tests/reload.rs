@@ -337,3 +337,25 @@ fn few_processes(way: Way, nth: u32, processes: u64) -> Reloadable {
     forkd.daemon.set_limit(libc::RLIMIT_NPROC, processes);
     forkd
 }
+
+#[test]
+fn under_another_root_the_file_is_looked_for_there() {
+    if !need_root() {
+        return;
+    }
+    let root = tempfile::tempdir().unwrap();
+    let forkd = Forkd::new("--config {dir}/forkd.toml").arg("--chroot").arg(root.path().to_str().unwrap());
+    let toml = tcp(FORK);
+    let forkd = Reloadable::launch(forkd, &toml);
+    let why = forkd.refuses(&toml, 78);
+    let expected = format!("(looked for below the root directory {})", root.path().display());
+    assert!(why.contains("No such file") && why.contains(&expected), "{why}");
+    let dir = forkd.daemon.path("");
+    let inside = root.path().join(dir.strip_prefix("/").unwrap());
+    std::fs::create_dir_all(&inside).unwrap();
+    write(&inside, "[[listen]]\nmodel = 'green'\n");
+    let why = forkd.refuses(&toml, 78);
+    assert!(why.contains("unknown variant `green`") && !why.contains("below"), "{why}");
+    write(&inside, &toml);
+    forkd.becomes(&toml);
+}

@@ -16,9 +16,10 @@ use crate::transport::Endpoint;
 
 const EXAMPLES: &str = "\
 Examples:
-  forkd serve                           echo over TCP and UDP on 127.0.0.1:7007
-  forkd check --config /etc/forkd/forkd.toml  is the file right, and what does it mean?
-  forkd status                          how is the running one?";
+  forkd serve                      echo over TCP and UDP on 127.0.0.1:7007
+  forkd check --config forkd.toml  is the file right, and what does it mean?
+  forkd reload                     have the running one read its file again
+  forkd status                     how is the running one?";
 
 const SERVE_EXAMPLES: &str = "\
 Examples:
@@ -60,12 +61,13 @@ Examples:
 const STATUS_EXAMPLES: &str = "\
 Examples:
   forkd status
-  forkd status --control /run/forkd/control.sock --json";
+  forkd status --control /run/forkd-lab/control.sock --json";
 
 const RELOAD_EXAMPLES: &str = "\
 Examples:
   forkd reload
-  forkd check --config /etc/forkd/forkd.toml && forkd reload --control /run/forkd/control.sock";
+  forkd check --config /etc/forkd/forkd.toml && forkd reload
+  forkd reload --control /run/forkd-lab/control.sock";
 
 /// Echo daemon that forks: a child for each connection, or a pool of workers.
 #[derive(Debug, Parser)]
@@ -123,7 +125,8 @@ pub struct ServeArgs {
 /// The options of `status`.
 #[derive(Debug, Clone, Args)]
 pub struct StatusArgs {
-    /// Socket to ask [default: $RUNTIME_DIRECTORY/control.sock or $XDG_RUNTIME_DIR/forkd.sock]
+    /// Socket to ask [default: $RUNTIME_DIRECTORY/control.sock, if set, or the first that answers of
+    /// $XDG_RUNTIME_DIR/forkd.sock and /run/forkd/control.sock, the installed service's]
     #[arg(long, value_name = "PATH")]
     pub control: Option<PathBuf>,
 
@@ -135,7 +138,8 @@ pub struct StatusArgs {
 /// The options of `reload`.
 #[derive(Debug, Clone, Args)]
 pub struct ReloadArgs {
-    /// Socket to ask [default: $RUNTIME_DIRECTORY/control.sock or $XDG_RUNTIME_DIR/forkd.sock]
+    /// Socket to ask [default: $RUNTIME_DIRECTORY/control.sock, if set, or the first that answers of
+    /// $XDG_RUNTIME_DIR/forkd.sock and /run/forkd/control.sock, the installed service's]
     #[arg(long, value_name = "PATH")]
     pub control: Option<PathBuf>,
 }
@@ -221,6 +225,19 @@ mod tests {
         let help = parse("forkd serve --help").unwrap_err().to_string();
         for heading in ["Listening:", "Pool:", "Limits:", "Logging:", "Daemon:"] {
             assert_eq!(help.matches(heading).count(), 1, "{help}");
+        }
+    }
+
+    #[test]
+    fn examples_say_what_they_do_in_one_column() {
+        let columns = EXAMPLES.lines().skip(1).map(|line| {
+            let (command, said) = line.trim_start().split_once("  ").unwrap();
+            assert!(parse(command).is_ok(), "{command}");
+            line.len() - said.trim_start().len()
+        });
+        assert_eq!(columns.collect::<std::collections::BTreeSet<_>>().len(), 1, "{EXAMPLES}");
+        for command in Cli::command().get_subcommands() {
+            assert!(EXAMPLES.contains(&format!("forkd {} ", command.get_name())), "{EXAMPLES}");
         }
     }
 

@@ -1,5 +1,8 @@
 //! The asking side of the control socket.
+//!
+//! The invariant: an operator of the packaged service need not know where its control socket is.
 
+use std::ffi::OsString;
 use std::io::{ErrorKind, Read, Write};
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
@@ -8,42 +11,109 @@ use std::time::Duration;
 use crate::config::default_control;
 use crate::{Error, Failure};
 
+/// Where the packaged service has it.
+const OF_THE_SERVICE: &str = "/run/forkd/control.sock";
+
 /// A daemon that can be asked.
+#[derive(Debug)]
 pub(super) struct Daemon {
     path: PathBuf,
+    stream: UnixStream,
 }
 
 impl Daemon {
-    /// The one behind this control socket, or behind the usual one.
+    /// Connects to the one behind this control socket, or else to the first that listens behind a usual one.
     pub(super) fn at(path: Option<PathBuf>) -> Result<Self, Error> {
-        let path = path.or_else(|| default_control(|name| std::env::var_os(name))).ok_or_else(|| {
-            Error::Usage("no control socket is known: give --control PATH, as the daemon was given".into())
-        })?;
-        Ok(Self { path })
+        match path {
+            Some(path) => Self::behind(vec![path], ""),
+            None => Self::behind(
+                usual(|name| std::env::var_os(name)),
+                " (is it running? one with another control socket needs --control PATH)",
+            ),
+        }
+    }
+
+    fn behind(paths: Vec<PathBuf>, hint: &str) -> Result<Self, Error> {
+        let mut why = None;
+        for path in &paths {
+            match UnixStream::connect(path) {
+                Ok(stream) => return Ok(Self { path: path.clone(), stream }),
+                // what is in the way says more than what isn't there
+                Err(error) if why.is_none() || error.kind() != ErrorKind::NotFound => why = Some(error),
+                Err(_) => {}
+            }
+        }
+        let paths: Vec<String> = paths.iter().map(|path| path.display().to_string()).collect();
+        let what = format!("no daemon answers at {}{hint}", paths.join(" or "));
+        Err(failed(what, why.unwrap_or_else(|| ErrorKind::NotFound.into())))
     }
 
     /// Sends a request and waits for the whole answer, as long as `patience` lets it.
-    pub(super) fn ask(&self, request: &str, patience: Duration) -> Result<String, Error> {
-        let failed = |what: &str| {
-            let what = format!("{what} at {}", self.path.display());
-            move |cause: std::io::Error| match cause.kind() {
-                ErrorKind::PermissionDenied => Error::Permission(Failure::new(what, cause)),
-                _ => Error::Unavailable(Failure::new(what, cause)),
-            }
-        };
-        let mut stream = UnixStream::connect(&self.path).map_err(failed("no daemon answers"))?;
+    pub(super) fn ask(&mut self, request: &str, patience: Duration) -> Result<String, Error> {
         let mut exchange = || {
-            stream.set_read_timeout(Some(patience))?;
-            stream.write_all(format!("{request}\n").as_bytes())?;
+            self.stream.set_read_timeout(Some(patience))?;
+            self.stream.write_all(format!("{request}\n").as_bytes())?;
             let mut text = String::new();
-            stream.read_to_string(&mut text)?;
+            self.stream.read_to_string(&mut text)?;
             Ok(text)
         };
-        exchange().map_err(failed("the daemon does not answer"))
+        exchange()
+            .map_err(|cause| failed(format!("the daemon does not answer at {}", self.path.display()), cause))
     }
 
     /// What answers talks, but not as forkd does.
     pub(super) fn no_forkd(&self, error: &serde_json::Error) -> Error {
         Error::Data(format!("what answers at {} is no forkd: {error}", self.path.display()))
+    }
+}
+
+/// Where to look for a daemon if nobody says: in a service only for its own, which another one must not
+/// stand in for at a reload; elsewhere for the user's, and then for the packaged service's.
+fn usual(env: impl Fn(&str) -> Option<OsString>) -> Vec<PathBuf> {
+    let own = default_control(|name| env(name).filter(|_| name == "RUNTIME_DIRECTORY"));
+    match own {
+        Some(own) => vec![own],
+        None => default_control(env).into_iter().chain([OF_THE_SERVICE.into()]).collect(),
+    }
+}
+
+fn failed(what: String, cause: std::io::Error) -> Error {
+    match cause.kind() {
+        ErrorKind::PermissionDenied => Error::Permission(Failure::new(what, cause)),
+        _ => Error::Unavailable(Failure::new(what, cause)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::net::UnixListener;
+
+    fn paths(env: &[(&str, &str)]) -> Vec<String> {
+        let value = |name: &str| env.iter().find(|pair| pair.0 == name).map(|pair| pair.1.into());
+        usual(value).iter().map(|path| path.display().to_string()).collect()
+    }
+
+    #[test]
+    fn the_packaged_service_is_asked_where_no_other_is_meant() {
+        assert_eq!(paths(&[]), [OF_THE_SERVICE]);
+        let user = ("XDG_RUNTIME_DIR", "/run/user/0");
+        assert_eq!(paths(&[user]), ["/run/user/0/forkd.sock", OF_THE_SERVICE]);
+        let lab = ("RUNTIME_DIRECTORY", "/run/lab");
+        assert_eq!(paths(&[user, lab]), ["/run/lab/control.sock"]);
+    }
+
+    #[test]
+    fn the_first_that_answers_is_asked() {
+        let dir = tempfile::tempdir().unwrap();
+        let [absent, stale, alive] = ["absent", "stale", "alive"].map(|name| dir.path().join(name));
+        drop(UnixListener::bind(&stale).unwrap());
+        let sentence = |paths: Vec<PathBuf>| Daemon::behind(paths, "!").unwrap_err().sentence();
+        let why = sentence(vec![absent.clone(), stale.clone(), absent.clone()]);
+        assert!(why.contains("/absent or ") && why.contains("/stale or "), "{why}");
+        assert!(why.contains("!: Connection refused"), "{why}");
+        assert!(sentence(vec![absent.clone()]).contains("/absent!: No such file"));
+        let _listener = UnixListener::bind(&alive).unwrap();
+        assert_eq!(Daemon::behind(vec![absent, stale, alive.clone()], "").unwrap().path, alive);
     }
 }

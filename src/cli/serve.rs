@@ -33,7 +33,11 @@ pub fn run(args: ServeArgs) -> Result<(), Error> {
     let (here, default_endpoints) = (here(), inherited.default_endpoints());
     let config = args.resolve(&here, &default_endpoints)?;
     let args = args.anchored(&here);
-    let source: Source = Box::new(move || args.resolve(&here, &default_endpoints));
+    let root = config.daemon.chroot.clone();
+    let source: Source = Box::new(move || {
+        args.resolve(&here, &default_endpoints)
+            .map_err(|error| explain_absence(error, args.config.as_deref(), root.as_deref()))
+    });
     if !config.daemon.background {
         set_umask(config.daemon.umask);
         return serve(&config, source, inherited, None);
@@ -52,6 +56,16 @@ pub fn run(args: ServeArgs) -> Result<(), Error> {
                 (result, _) => result,
             }
         }
+    }
+}
+
+/// At a reload the path of the configuration file starts from the new root directory.
+fn explain_absence(error: Error, file: Option<&Path>, root: Option<&Path>) -> Error {
+    match (error, file, root) {
+        (Error::Config(why), Some(file), Some(root)) if !file.exists() => {
+            Error::Config(format!("{why} (looked for below the root directory {})", root.display()))
+        }
+        (error, ..) => error,
     }
 }
 

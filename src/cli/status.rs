@@ -16,9 +16,9 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// # Errors
 ///
 /// [`Error::Unavailable`] if no daemon answers at the control socket, [`Error::Data`] if what
-/// answers is no forkd, [`Error::Usage`] if there is no control socket to ask.
+/// answers is no forkd.
 pub fn run(args: StatusArgs) -> Result<(), Error> {
-    let daemon = Daemon::at(args.control)?;
+    let mut daemon = Daemon::at(args.control)?;
     let text = daemon.ask("status", PATIENCE)?;
     let status: Status = serde_json::from_str(&text).map_err(|error| daemon.no_forkd(&error))?;
     let output = if args.json { format!("{text}\n") } else { status.to_string() };

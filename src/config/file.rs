@@ -3,7 +3,10 @@
 //! Invariant: whatever is wrong in a file is reported with file, line and column and an excerpt, also
 //! where only two keys together are wrong.
 
+use std::fs::OpenOptions;
+use std::io::{self, Read};
 use std::ops::Range;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -38,7 +41,7 @@ impl File {
     ///
     /// [`Error::Config`] if it can't be read, is no TOML, or has an unknown key or an impossible value.
     pub(super) fn read(path: &Path) -> Result<Self, Error> {
-        let text = std::fs::read_to_string(path).map_err(|error| {
+        let text = text_of(path).map_err(|error| {
             Error::Config(format!("cannot read the configuration file {}: {error}", path.display()))
         })?;
         let tables = toml::from_str(&text).map_err(|error| {
@@ -53,6 +56,19 @@ impl File {
         let span = find(&self.text, group, key).unwrap_or_default();
         Error::Config(point(&self.path, &self.text, span, &format!("{key} {why}")))
     }
+}
+
+/// Reads a regular file. Of anything else, such as a FIFO without a writer, a master might wait for the end,
+/// and it serves nobody meanwhile.
+fn text_of(path: &Path) -> io::Result<String> {
+    // or it would wait for a writer here already
+    let mut file = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path)?;
+    if !file.metadata()?.is_file() {
+        return Err(io::Error::other("it is no regular file"));
+    }
+    let mut text = String::new();
+    file.read_to_string(&mut text)?;
+    Ok(text)
 }
 
 /// Finds a key's value in bytes of `text`, which has been parsed before.
@@ -145,6 +161,19 @@ mod tests {
         let error = File::read(Path::new("/nowhere/f.toml")).unwrap_err();
         assert_eq!(error.exit_code(), 78);
         assert!(error.to_string().contains("/nowhere/f.toml: No such file"), "{error}");
+    }
+
+    #[test]
+    fn what_is_no_file_is_refused_and_not_waited_for() {
+        let dir = tempfile::tempdir().unwrap();
+        let fifo = dir.path().join("fifo");
+        nix::unistd::mkfifo(&fifo, nix::sys::stat::Mode::S_IRWXU).unwrap();
+        for path in [&fifo, dir.path(), Path::new("/dev/zero")] {
+            let error = File::read(path).unwrap_err();
+            assert_eq!(error.exit_code(), 78);
+            let expected = format!("{}: it is no regular file", path.display());
+            assert!(error.to_string().contains(&expected), "{error}");
+        }
     }
 
     #[test]

@@ -142,7 +142,7 @@ pub struct DaemonOptions {
     #[arg(long, value_name = "OCTAL", help_heading = "Daemon")]
     pub umask: Option<Mode>,
 
-    /// Socket that answers `forkd status` [default: $RUNTIME_DIRECTORY/control.sock or
+    /// Socket that answers `forkd status` and `forkd reload` [default: $RUNTIME_DIRECTORY/control.sock or
     /// $XDG_RUNTIME_DIR/forkd.sock, if set]
     #[arg(long, value_name = "PATH", help_heading = "Daemon")]
     pub control: Option<PathBuf>,

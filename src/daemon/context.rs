@@ -42,6 +42,8 @@ pub(super) struct Context {
 }
 
 /// fork(2) fails; connections are held, and it is tried again later and later.
+///
+/// It stays until a fork works, even if everybody who was held has gone and nobody tries.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Shortage {
     since: Instant,
@@ -52,6 +54,12 @@ pub(super) struct Shortage {
 impl Shortage {
     const FIRST_PAUSE: Duration = Duration::from_millis(10);
     const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+
+    /// Whether somebody waits for a fork that fails. If nobody has tried when it was time to, nobody does,
+    /// and whether it would fail again is not known.
+    fn is_felt(&self, now: Instant) -> bool {
+        now < self.retry_at + Self::LONGEST_PAUSE
+    }
 }
 
 impl Context {
@@ -112,6 +120,11 @@ impl Context {
         {
             events::fork_works_again(self.now - shortage.since);
         }
+    }
+
+    /// Whether a client who came now could have a child, as far as is known.
+    pub(super) fn can_fork(&self) -> bool {
+        self.shortage.is_none_or(|shortage| !shortage.is_felt(self.now))
     }
 
     /// Frees one descriptor for a connection that could not be accepted for want of any.

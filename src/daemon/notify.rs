@@ -27,8 +27,10 @@ const RETRY_AFTER: Duration = Duration::from_millis(100);
 #[derive(Debug, Default)]
 pub struct ServiceManager {
     socket: Option<UnixDatagram>,
-    /// What must arrive, in order, and has not been taken yet.
-    queue: VecDeque<String>,
+    /// What must arrive, in order, and has not been taken yet; a handful at most, as what is superseded
+    /// goes.
+    queue: VecDeque<(Event, String)>,
+    /// While something is queued: before it nothing is sent.
     retry_at: Option<Instant>,
     status: Pace,
     watchdog: Option<Watchdog>,
@@ -75,26 +77,29 @@ impl ServiceManager {
     /// The daemon serves, at first or again after [`reloading`](Self::reloading).
     pub fn ready(&mut self, now: Instant, status: &str) {
         self.status.sent(now, status);
-        self.tell(now, &[NotifyState::Ready, NotifyState::Status(status)]);
+        // from here on the manager waits for signs of life, even if nothing ever wakes the loop
+        self.watchdog.iter_mut().for_each(|watchdog| _ = watchdog.due.get_or_insert(now));
+        self.tell(now, Event::Ready, &[NotifyState::Ready, NotifyState::Status(status)]);
     }
 
     /// The configuration is being read again; [`ready`](Self::ready) must follow, whatever comes of it.
     pub fn reloading(&mut self, now: Instant) {
         match NotifyState::monotonic_usec_now() {
             // in one datagram: systemd 253 and newer tell by it which reload this is
-            Ok(time) => self.tell(now, &[NotifyState::Reloading, time]),
+            Ok(time) => self.tell(now, Event::Reloading, &[NotifyState::Reloading, time]),
             Err(error) => self.complain(&error),
         }
     }
 
     /// The daemon ends, which may take this long.
     pub fn stopping(&mut self, now: Instant, remaining: Duration) {
-        self.tell(now, &[NotifyState::Stopping, NotifyState::Custom(&extension(remaining))]);
+        let states = [NotifyState::Stopping, NotifyState::Custom(&extension(remaining))];
+        self.tell(now, Event::Stopping, &states);
     }
 
     /// What the daemon is about, starting or stopping, may take this long from now on.
     pub fn extend(&mut self, now: Instant, remaining: Duration) {
-        self.tell(now, &[NotifyState::Custom(&extension(remaining))]);
+        self.tell(now, Event::Extension, &[NotifyState::Custom(&extension(remaining))]);
     }
 
     /// To be called in each turn of the loop. Says how the daemon is, if that has changed and was not
@@ -123,27 +128,37 @@ impl ServiceManager {
     /// When [`turn`](Self::turn) has something to do, at the latest.
     #[must_use]
     pub fn deadline(&self) -> Option<Instant> {
+        if !self.queue.is_empty() {
+            // the rest may be overdue, and goes after it
+            return self.retry_at;
+        }
         let watchdog = self.watchdog.as_ref().and_then(|watchdog| watchdog.due);
-        [watchdog, self.status.deadline(), self.retry_at].into_iter().flatten().min()
+        watchdog.into_iter().chain(self.status.deadline()).min()
     }
 
     /// Says what must arrive.
-    fn tell(&mut self, now: Instant, states: &[NotifyState<'_>]) {
+    fn tell(&mut self, now: Instant, event: Event, states: &[NotifyState<'_>]) {
         if self.socket.is_some() {
-            self.queue.push_back(message(states));
+            event.supersede(&mut self.queue);
+            self.queue.push_back((event, message(states)));
             self.flush(now);
         }
     }
 
-    /// Sends what is queued; tells whether nothing is left.
-    fn flush(&mut self, now: Instant) -> bool {
+    /// Sends what is queued, unless it has just been tried; tells whether nothing is left.
+    ///
+    /// To be called in each turn of the loop in which [`turn`](Self::turn) isn't.
+    pub fn flush(&mut self, now: Instant) -> bool {
         if self.queue.is_empty() {
             // in nearly every turn; a write would copy a page after a fork
             return true;
         }
-        while let Some(message) = self.queue.pop_front() {
+        if self.retry_at.is_some_and(|then| now < then) {
+            return false;
+        }
+        while let Some((event, message)) = self.queue.pop_front() {
             if !self.send(&message) {
-                self.queue.push_front(message);
+                self.queue.push_front((event, message));
                 self.retry_at = Some(now + RETRY_AFTER);
                 return false;
             }
@@ -199,6 +214,37 @@ fn connect(address: &OsStr) -> io::Result<UnixDatagram> {
         _ => socket.connect(address)?,
     }
     Ok(socket)
+}
+
+/// What must arrive.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Event {
+    Ready,
+    Reloading,
+    Stopping,
+    Extension,
+}
+
+impl Event {
+    /// Takes out of the queue what need not be said any more once this is. Then it has, whatever happens
+    /// while the manager is busy, a `Ready`, a `Reloading` with its `Ready`, and a `Stopping` with an
+    /// `Extension` at most.
+    fn supersede(self, queue: &mut VecDeque<(Self, String)>) {
+        let reload = queue.iter().position(|(event, _)| *event == Self::Reloading);
+        let mut index = 0..;
+        queue.retain(|(event, _)| {
+            // of a reload before, and not the end of the start, without which systemd knows of none
+            let is_later = reload.is_none_or(|reload| index.next().is_some_and(|index| index >= reload));
+            !match self {
+                Self::Ready => *event == Self::Ready && is_later,
+                Self::Reloading => {
+                    reload.is_some() && is_later && matches!(event, Self::Ready | Self::Reloading)
+                }
+                Self::Stopping => matches!(event, Self::Stopping | Self::Extension),
+                Self::Extension => *event == Self::Extension,
+            }
+        });
+    }
 }
 
 /// When the next status text may be sent.

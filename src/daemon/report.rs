@@ -27,7 +27,11 @@ impl Master {
 
     /// In each turn: how it is, and that it lives.
     pub(super) fn report(&mut self) {
-        if !self.is_ready || !self.manager.is_there() {
+        if !self.manager.is_there() {
+            return;
+        }
+        if !self.is_ready {
+            self.manager.flush(self.cx.now);
             return;
         }
         let mut manager = std::mem::take(&mut self.manager);
@@ -54,7 +58,7 @@ impl Master {
     /// Whether somebody who connects now will be served: the master can fork, or has workers.
     fn is_healthy(&self) -> bool {
         self.stations.iter().filter(|station| station.life == Life::Live).any(|station| match &station.kind {
-            Kind::Forking(_) => self.cx.shortage.is_none(),
+            Kind::Forking(_) => self.cx.can_fork(),
             Kind::Pooling(pooling) => pooling.has_workers(),
             Kind::Gone { .. } => false,
         }) || self.phase != Phase::Running

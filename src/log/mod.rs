@@ -22,7 +22,7 @@ use ::log::{LevelFilter, Log};
 
 pub use limit::RateLimit;
 pub(crate) use limit::Spell;
-pub use stderr::complain;
+pub use stderr::{complain, complain_to_journal};
 
 use crate::Error;
 use crate::config::values::{LogFormat, LogLevel, LogSink};

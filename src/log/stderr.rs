@@ -32,31 +32,44 @@ impl Stderr {
     }
 
     fn line(&self, record: &Record<'_>) -> String {
+        let json = || format::json(record, SystemTime::now(), std::process::id());
         match self.format {
-            LogFormat::Json => format::json(record, SystemTime::now(), std::process::id()) + "\n",
-            // the journal takes the priority from <N> and adds the name itself: sd-daemon(3)
-            LogFormat::Text if self.is_journal => {
-                format!("<{}>{}\n", format::severity(record.level()), format::text(record))
-            }
+            // the journal takes the priority from <N>, off the line, and adds the name itself: sd-daemon(3)
+            LogFormat::Json if self.is_journal => for_journal(record.level(), &json()),
+            LogFormat::Text if self.is_journal => for_journal(record.level(), &format::text(record)),
+            LogFormat::Json => json() + "\n",
             LogFormat::Text => format!("forkd: {}\n", format::text(record)),
         }
     }
 }
 
-/// Says on standard error why the program ends; for the journal, as an error.
-pub fn complain(sentence: &str) {
-    let handle = io::stderr();
-    // there is nobody else to tell
-    let _ = write(&handle, complaint(sentence, is_journal(&handle)).as_bytes());
+fn for_journal(level: Level, line: &str) -> String {
+    format!("<{}>{line}\n", format::severity(level))
 }
 
-fn complaint(sentence: &str, is_journal: bool) -> String {
-    if !is_journal {
-        return format!("forkd: error: {sentence}\n");
+/// Says on standard error why the program ends; for the journal, as an error.
+pub fn complain(sentence: &str) {
+    if !complain_to_journal(&format!("error: {sentence}")) {
+        // there is nobody else to tell
+        let _ = write(io::stderr(), format!("forkd: error: {sentence}\n").as_bytes());
     }
-    let severity = format::severity(Level::Error);
-    // each line is a message of its own there
-    format!("error: {sentence}").lines().map(|line| format!("<{severity}>{line}\n")).collect()
+}
+
+/// Says on standard error why the program ends, if the journal reads it, and tells whether that is so. A
+/// text for people at a terminal may be said to others.
+#[must_use]
+pub fn complain_to_journal(text: &str) -> bool {
+    let handle = io::stderr();
+    let is_journal = is_journal(&handle);
+    if is_journal {
+        let _ = write(&handle, complaint(text).as_bytes());
+    }
+    is_journal
+}
+
+/// Each line is a message of its own in the journal, and an empty one is none.
+fn complaint(text: &str) -> String {
+    text.lines().filter(|line| !line.is_empty()).map(|line| for_journal(Level::Error, line)).collect()
 }
 
 fn is_journal(handle: &Handle) -> bool {
@@ -114,16 +127,18 @@ mod tests {
     }
 
     #[test]
-    fn the_last_words_are_an_error_in_each_line() {
-        assert_eq!(complaint("x\n  |", false), "forkd: error: x\n  |\n");
-        assert_eq!(complaint("x\n  |", true), "<3>error: x\n<3>  |\n");
+    fn the_last_words_are_an_error_in_each_line_of_the_journal() {
+        assert_eq!(complaint("error: x\n  |\n\nUsage: y\n"), "<3>error: x\n<3>  |\n<3>Usage: y\n");
     }
 
     #[test]
     fn the_journal_gets_a_priority_and_others_a_name() {
         assert_eq!(line(LogFormat::Text, false), "forkd: warning: x\n");
         assert_eq!(line(LogFormat::Text, true), "<4>warning: x\n");
-        assert!(line(LogFormat::Json, true).ends_with("\"msg\":\"x\"}\n"));
+        for (is_journal, start) in [(false, "{\"ts\":"), (true, "<4>{\"ts\":")] {
+            let line = line(LogFormat::Json, is_journal);
+            assert!(line.starts_with(start) && line.ends_with("\"msg\":\"x\"}\n"), "{line}");
+        }
     }
 
     #[test]

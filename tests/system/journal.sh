@@ -49,7 +49,30 @@ END
 done
 is "errors, by journalctl -p err" 2 "$(journal forkd.service --priority err | wc -l)"
 
+# JSON has priorities, too, and is what it was.
+configure forkd <<'END'
+[daemon]
+log-format = "json"
+[[listen]]
+endpoints = ["systemd:echo"]
+END
+exits "systemctl restart, --log-format json" 0 systemctl restart forkd.service
+hold one nc 127.0.0.1 7
+kill -SEGV "$(pgrep -P "$(main_pid forkd.service)")"
+eventually "a crash is reported" logged '"msg":"child crashed"'
+release one
+is "priority of a crash in JSON (err)" 3 "$(field PRIORITY '"msg":"child crashed"')"
+is "its level" error "$(field MESSAGE '"msg":"child crashed"' | jq -r .level)"
+systemctl stop forkd.service
+
 # A start that fails is the most important line of all.
 configure forkd <<<'what = "is this"'
 exits "systemctl start fails with a bad file" 1 systemctl start forkd.service
 is "priority of the reason (err)" 3 "$(field PRIORITY 'unknown field')"
+drop_in forkd.service <<'END'
+[Service]
+ExecStart=
+ExecStart=/usr/bin/forkd serve --no-such-option
+END
+exits "systemctl start fails with a bad option" 1 systemctl start forkd.service
+is "priority of the reason (err)" 3 "$(field PRIORITY "unexpected argument '--no-such-option'")"

@@ -41,7 +41,7 @@ counts forkd.service 1
 main=$(main_pid forkd.service)
 [[ $(ps -o user= -p "$main") != root ]] || fail "it runs as root"
 matches "journalctl has its log" 'ready pid=' "$(journal forkd.service)"
-matches "forkd status answers" "forkd pid $main" "$(forkd status --control $CONTROL)"
+matches "forkd status answers" "forkd pid $main" "$(forkd status)"
 exits "systemd-analyze verify has nothing to say" 0 systemd-analyze verify \
     forkd.service forkd.socket forkd@lab.service forkd@lab.socket
 is "nor has it said anything" "" "$output"

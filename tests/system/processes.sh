@@ -36,7 +36,7 @@ counts forkd.service 7
 echoes udp 127.0.0.1 7
 echoes udp ::1 7
 counts forkd.service 7 # the children of datagrams have ended
-is "forkd status agrees" 6 "$(forkd status --control "$CONTROL" --json | jq '.children | length')"
+is "forkd status agrees" 6 "$(forkd status --json | jq '.children | length')"
 has_single_threads
 release_all
 counts forkd.service 1

@@ -49,7 +49,7 @@ counts forkd.service 17
 refused() { # refused REASON
     exits "systemctl reload fails" 1 systemctl reload forkd.service
     matches "the journal says why" "$1" "$(journalctl --no-pager -u forkd.service)"
-    exits "forkd reload fails" 78 forkd reload --control "$CONTROL"
+    exits "forkd reload fails" 78 forkd reload
     matches "it says why" "$1" "$output"
     is "main process" "$pid" "$(main_pid forkd.service)"
     is "the service is" "active prefork" "$(property forkd.service ActiveState) $(models)"

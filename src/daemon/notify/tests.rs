@@ -93,7 +93,9 @@ fn the_watchdog_is_fed_at_half_its_interval_while_all_is_well() {
     let manager = Manager::new();
     let mut service = manager.service(Some(ms(800)));
     let start = Instant::now();
+    assert_eq!(service.deadline(), None);
     service.ready(start, "x");
+    assert_eq!(service.deadline(), Some(start));
     manager.heard();
     for (at, well, heard) in [
         (0, true, "WATCHDOG=1\n"),
@@ -119,13 +121,79 @@ fn a_busy_manager_hears_what_matters_later_and_in_order() {
     service.ready(start, "1");
     service.stopping(start, ms(1));
     turn(&mut service, start + ms(1), "2");
-    assert_eq!(service.deadline(), Some(start + ms(1) + RETRY_AFTER));
+    assert_eq!(service.deadline(), Some(start + RETRY_AFTER));
     assert!(manager.heard().iter().all(|datagram| datagram == "x"));
     turn(&mut service, start + ms(1000), "3");
     let heard =
         ["READY=1\nSTATUS=1\n", "STOPPING=1\nEXTEND_TIMEOUT_USEC=1000\n", "WATCHDOG=1\n", "STATUS=3\n"];
     assert_eq!(manager.heard(), heard);
     assert_eq!(service.deadline(), Some(start + ms(1400)));
+}
+
+#[test]
+fn while_the_manager_is_busy_there_is_nothing_to_do_but_try_again() {
+    let manager = Manager::new();
+    let mut service = manager.service(Some(ms(800)));
+    let start = Instant::now();
+    service.ready(start, "1");
+    turn(&mut service, start + ms(1), "2");
+    let filler = manager.service(None).socket.unwrap();
+    while filler.send(b"x").is_ok() {}
+    service.reloading(start + ms(2));
+    // the watchdog and the status become due, and stay so
+    let mut now = start + ms(2);
+    for _ in 0..50 {
+        let next = service.deadline().unwrap();
+        assert_eq!(next, now + RETRY_AFTER);
+        // a turn for another reason changes nothing
+        turn(&mut service, next - ms(1), "3");
+        assert_eq!(service.deadline(), Some(next));
+        turn(&mut service, next, "3");
+        now = next;
+    }
+    let before = manager.heard();
+    assert!(before[2..].iter().all(|datagram| datagram == "x"), "{before:?}");
+    turn(&mut service, now + RETRY_AFTER, "4");
+    let heard = manager.heard();
+    assert!(heard[0].starts_with("RELOADING=1\n"), "{heard:?}");
+    assert_eq!(heard[1..], ["WATCHDOG=1\n", "STATUS=4\n"]);
+}
+
+#[test]
+fn what_is_superseded_is_not_kept_for_a_busy_manager() {
+    let manager = Manager::new();
+    let mut service = manager.service(None);
+    let start = Instant::now();
+    let filler = manager.service(None).socket.unwrap();
+    while filler.send(b"x").is_ok() {}
+    service.extend(start, ms(1));
+    service.extend(start, ms(2));
+    service.ready(start, "0");
+    for text in ["1", "2", "3"] {
+        service.reloading(start);
+        service.ready(start, text);
+        service.extend(start, ms(3));
+    }
+    service.stopping(start, ms(4));
+    service.extend(start, ms(5));
+    service.stopping(start, ms(6));
+    service.ready(start, "4");
+    manager.heard();
+    service.flush(start + RETRY_AFTER);
+    let mut heard = manager.heard();
+    assert!(heard[1].starts_with("RELOADING=1\n"), "{heard:?}");
+    heard.remove(1);
+    let stopping = "STOPPING=1\nEXTEND_TIMEOUT_USEC=6000\n";
+    assert_eq!(heard, ["READY=1\nSTATUS=0\n", stopping, "READY=1\nSTATUS=4\n"]);
+    assert_eq!(service.deadline(), None);
+    // the end of a reload whose beginning was heard must not get lost
+    service.reloading(start + ms(1000));
+    while filler.send(b"x").is_ok() {}
+    service.ready(start + ms(1000), "5");
+    service.reloading(start + ms(1000));
+    service.reloading(start + ms(1000));
+    let events: Vec<Event> = service.queue.iter().map(|(event, _)| *event).collect();
+    assert_eq!(events, [Event::Ready, Event::Reloading]);
 }
 
 #[test]
