@@ -48,7 +48,7 @@ counts forkd.service 17
 # A file that is refused changes nothing.
 refused() { # refused REASON
     exits "systemctl reload fails" 1 systemctl reload forkd.service
-    matches "the journal says why" "$1" "$(journalctl --no-pager -u forkd.service)"
+    matches "the journal says why" "$1" "$(journal forkd.service)"
     exits "forkd reload fails" 78 forkd reload
     matches "it says why" "$1" "$output"
     is "main process" "$pid" "$(main_pid forkd.service)"
@@ -104,7 +104,7 @@ nc -lk 127.0.0.1 7003 &
 eventually "another program has a port" nc -z 127.0.0.1 7003
 own 7003
 exits "a reload that would bind its port fails" 1 systemctl reload forkd@own.service
-matches "the journal says why" 'cannot bind tcp://127\.0\.0\.1:7003 ' "$(journalctl --no-pager -u forkd@own.service)"
+matches "the journal says why" 'cannot bind tcp://127\.0\.0\.1:7003 ' "$(journal forkd@own.service)"
 echoes tcp 127.0.0.1 7000
 echoes tcp 127.0.0.1 7001
 release one

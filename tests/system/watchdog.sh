@@ -31,6 +31,7 @@ is_left_alone "a master that turns is left alone"
 kill -STOP "$pid"
 eventually "a master that was stopped is replaced" has forkd.service NRestarts 1
 eventually "the new one serves" has forkd.service ActiveState active
+journalctl --sync
 log=$(journalctl --no-pager -u forkd.service)
 matches "it was the watchdog" 'Watchdog timeout' "$log"
 matches "it ended it with SIGABRT" 'code=(killed|dumped), status=6/ABRT' "$log"
