@@ -282,6 +282,12 @@ impl Pooling {
         }
     }
 
+    /// Takes no more clients, and replaces no worker.
+    pub(super) fn close(&mut self) {
+        self.leaving = true;
+        self.post.listener.refuse();
+    }
+
     /// Makes the pool larger or smaller by one (SIGTTIN, SIGTTOU).
     pub(super) fn resize(&mut self, event: Event, cx: &Context) {
         self.pool.on(event, cx.now);

@@ -225,7 +225,7 @@ impl Station {
         self.close_at = None;
         match &mut self.kind {
             Kind::Forking(forking) => forking.close(cx),
-            Kind::Pooling(pooling) => pooling.post.listener.refuse(),
+            Kind::Pooling(pooling) => pooling.close(),
             Kind::Gone { .. } => {}
         }
     }

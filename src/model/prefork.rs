@@ -184,8 +184,8 @@ impl Worker<'_> {
     fn nothing(&mut self, error: Errno) -> Nothing {
         let endpoint = self.work.listener().endpoint();
         match error {
-            // a gate that is shut is no socket
-            Errno::NOTSOCK => return Nothing::More,
+            // a gate that is shut is no socket, and a listener that is shut does not listen
+            Errno::NOTSOCK | Errno::INVAL => return Nothing::More,
             // the daemon has begun to stop, and its signal is on the way
             Errno::AGAIN => wait_readable(self.work.listener(), REST),
             Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM => {
