@@ -87,16 +87,9 @@ pub(crate) fn pool_resized(endpoint: &Endpoint, min: u32, max: u32) {
 }
 
 /// A child is no more: an ordinary end is for debugging, a violent one for the operator.
-pub(crate) fn child_ended(
-    endpoint: &Endpoint,
-    model: Model,
-    slot: &Slot,
-    cause: Cause,
-    age: Duration,
-    is_stopping: bool,
-) {
+pub(crate) fn child_ended(endpoint: &Endpoint, slot: &Slot, cause: Cause, age: Duration, is_stopping: bool) {
     let (pid, peer, age) = (slot.pid(), slot.peer(), humantime::format_duration(age));
-    let what = if model == Model::Prefork { "worker" } else { "child" };
+    let what = if slot.is_watched() { "worker" } else { "child" };
     match cause {
         Cause::Signal(signal) if is_stopping && is_of_a_stop(signal) => {
             debug!(pid, cause:%, peer:%, endpoint:%; "{what} ended");

@@ -59,6 +59,7 @@
 //! | `self.client_address` | [`Connection::peer`] |
 //! | `StreamRequestHandler.timeout` | [`Server::idle_timeout`] |
 //! | `server.server_address` | [`Server::endpoints`]: a name may stand for several addresses |
+//! | `TCPServer`, which serves one after the other | [`Model::Iterative`](model::Model::Iterative) |
 //! | `server.max_children` | [`Server::max_children`]; at the limit clients wait, and the server doesn't |
 //! | `server.serve_forever()` | [`Server::serve_forever`] |
 //! | `server.shutdown()` | SIGTERM to the process |

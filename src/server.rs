@@ -39,6 +39,8 @@ pub struct Server {
     listeners: Vec<Listener>,
     config: Config,
     listen: Listen,
+    /// As the caller has said, whatever the model.
+    workers: Option<WorkerRange>,
 }
 
 impl Server {
@@ -54,7 +56,7 @@ impl Server {
         let endpoint: Endpoint = endpoint.parse().map_err(|e| Error::Usage(format!("{e}")))?;
         let listen = Listen { endpoints: vec![endpoint.clone()], ..Listen::default() };
         let listeners = bind_all(&endpoint, bind_options(&listen), &[], &Inherited::default())?;
-        Ok(Self { listeners, config: Config::default(), listen })
+        Ok(Self { listeners, config: Config::default(), listen, workers: None })
     }
 
     /// The endpoints that are bound, with the ports that the kernel chose.
@@ -66,14 +68,17 @@ impl Server {
     #[must_use]
     pub fn model(mut self, model: Model) -> Self {
         self.listen.model = model;
+        self.listen.workers = self.workers.unwrap_or_else(|| WorkerRange::of(model));
         self
     }
 
-    /// The number of workers of [`Model::Prefork`]; the default is 8, and 0 counts as 1.
+    /// The number of workers of a model that has a pool of them; the default is the model's own
+    /// ([`Model::default_workers`]), and 0 counts as 1.
     #[must_use]
     pub fn workers(mut self, workers: u32) -> Self {
         let workers = workers.max(1);
         self.listen.workers = WorkerRange { min: workers, max: workers };
+        self.workers = Some(self.listen.workers);
         self
     }
 

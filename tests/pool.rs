@@ -9,6 +9,22 @@ use common::*;
 use nix::sys::signal::Signal;
 
 both_ways! {
+    fn one_worker_serves_one_after_the_other(way: Way) {
+        let daemon = Forkd::new("-m iterative").way(way).start();
+        assert_eq!((daemon.children().len(), &daemon.listener(0)["model"]), (1, &"iterative".into()));
+        let mut slow = daemon.served();
+        let mut quick = daemon.connect();
+        std::io::Write::write_all(&mut quick, b"quick").unwrap();
+        // that is what it costs: the quick one waits for the slow one
+        assert!(is_silent(&quick, Duration::from_millis(300)));
+        echoes(&mut slow, b"slow");
+        drop(slow);
+        let mut answer = [0; 5];
+        std::io::Read::read_exact(&mut quick, &mut answer).unwrap();
+        assert_eq!(&answer, b"quick");
+        assert_eq!(daemon.children().len(), 1);
+    }
+
     fn an_elastic_pool_grows_and_shrinks(way: Way) {
         let daemon = Forkd::new("-m prefork -w 2..16 --min-spare 2 --max-spare 9").way(way).start();
         assert!((2..=4).contains(&daemon.children().len()));

@@ -59,6 +59,11 @@ macro_rules! under_each_model {
             fn prefork() {
                 check("prefork -w 2");
             }
+
+            #[test]
+            fn iterative() {
+                check("iterative");
+            }
         }
     )*};
 }

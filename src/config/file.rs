@@ -124,7 +124,7 @@ mod tests {
     fn an_error_shows_the_place() {
         assert_eq!(
             read("# hello\n[[listen]]\nmodel = \"thread\"\n").unwrap_err(),
-            "f.toml:3:9: unknown variant `thread`, expected `fork` or `prefork`\n  |\n3 | model = \"thread\"\n  |         ^^^^^^^^"
+            "f.toml:3:9: unknown variant `thread`, expected one of `fork`, `prefork`, `iterative`\n  |\n3 | model = \"thread\"\n  |         ^^^^^^^^"
         );
     }
 

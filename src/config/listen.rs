@@ -87,7 +87,7 @@ impl Listen {
             service: options.service.unwrap_or_default(),
             settings: settings(&options),
             model: options.model.unwrap_or_default(),
-            workers: options.workers.unwrap_or_default(),
+            workers: options.workers.unwrap_or_else(|| WorkerRange::of(options.model.unwrap_or_default())),
             min_spare: options.min_spare.unwrap_or(default.min_spare),
             max_spare: options.max_spare.unwrap_or(default.max_spare),
             max_children: options.max_children.unwrap_or(default.max_children),
@@ -131,7 +131,7 @@ impl Listen {
     }
 
     fn is_elastic(&self) -> bool {
-        self.model == Model::Prefork && self.workers.is_elastic()
+        self.model.has_pool() && self.workers.is_elastic()
     }
 
     /// Whether all sockets come ready made.
@@ -154,13 +154,13 @@ impl Listen {
 
     /// Refuses what would have no effect: whoever gave it expects one.
     fn refuse_misplaced(&self, given: &ListenOptions) -> Result<(), Conflict> {
-        const POOL: &str = "a pool (model prefork)";
-        const ELASTIC: &str = "an elastic pool (model prefork with workers MIN..MAX)";
+        const POOL: &str = "a pool (model prefork or iterative)";
+        const ELASTIC: &str = "an elastic pool (model prefork or iterative with workers MIN..MAX)";
         const CHILDREN: &str = "a child for each connection (model fork)";
         const ACK: &str = "the service ack";
         const MENU: &str = "the service menu";
         const MESSAGES: &str = "a service with messages (ack or menu)";
-        let pooled = self.model == Model::Prefork;
+        let pooled = self.model.has_pool();
         let forks = self.model == Model::Fork;
         let (acks, asks) = (self.service == Builtin::Ack, self.service == Builtin::Menu);
         let on_disk = self.endpoints.iter().any(|endpoint| endpoint.path().is_some());
@@ -245,7 +245,7 @@ fn settings(options: &ListenOptions) -> Settings {
 impl From<&Listen> for ListenOptions {
     /// Names every option that has a meaning for the endpoints and the model, defaults too.
     fn from(listen: &Listen) -> Self {
-        let pooled = listen.model == Model::Prefork;
+        let pooled = listen.model.has_pool();
         let forks = listen.model == Model::Fork;
         let (acks, asks) = (listen.service == Builtin::Ack, listen.service == Builtin::Menu);
         let Settings { reply, amplify, framing, texts } = &listen.settings;
@@ -292,7 +292,10 @@ mod tests {
     #[test]
     fn an_option_without_effect_is_refused() {
         for (table, expected) in [
-            ("workers = 4", "workers needs a pool (model prefork), and tcp://127.0.0.1:7007 has none"),
+            (
+                "workers = 4",
+                "workers needs a pool (model prefork or iterative), and tcp://127.0.0.1:7007 has none",
+            ),
             ("max-connections-per-child = 0", "max-connections-per-child needs a pool"),
             ("min-spare = 1", "min-spare needs an elastic pool"),
             ("model = 'prefork'\nmax-spare = 9", "max-spare needs an elastic pool"),

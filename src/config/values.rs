@@ -10,6 +10,8 @@ use std::time::Duration;
 use serde::de::{Error as _, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+use crate::model::Model;
+
 /// The most children or workers that may be asked for.
 pub const MAX_CHILDREN: u32 = 65_536;
 
@@ -76,7 +78,16 @@ impl WorkerRange {
 
 impl Default for WorkerRange {
     fn default() -> Self {
-        Self { min: 8, max: 8 }
+        Self::of(Model::default())
+    }
+}
+
+impl WorkerRange {
+    /// What a model has where nothing is said.
+    #[must_use]
+    pub fn of(model: Model) -> Self {
+        let workers = model.default_workers().unwrap_or(1);
+        Self { min: workers, max: workers }
     }
 }
 

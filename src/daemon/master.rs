@@ -15,7 +15,7 @@ use super::phase::Phase;
 use super::reload::{Reload, Source, guard};
 use super::signals::Signals;
 use super::sockets::Bound;
-use super::station::{Kind, Life, Station, faces, model_of};
+use super::station::{Kind, Life, Station, faces};
 use super::status::Status;
 use super::watch::Event;
 use crate::config::{Config, Daemon};
@@ -203,14 +203,7 @@ impl Master {
             let Some(station) = stations.iter().find(|station| station.number() == death.listener) else {
                 return;
             };
-            events::child_ended(
-                station.endpoint(),
-                model_of(slot),
-                slot,
-                death.cause,
-                cx.age(slot),
-                cx.stopping,
-            );
+            events::child_ended(station.endpoint(), slot, death.cause, cx.age(slot), cx.stopping);
         };
         let soon = self.someone_waits();
         cx.board.set_waiting(soon);

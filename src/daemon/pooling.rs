@@ -12,7 +12,6 @@ use nix::sys::signal::Signal;
 use super::birth;
 use super::context::Context;
 use super::descriptors::Closing;
-use crate::model::Model;
 use crate::model::pool::{Census, Event, Pool, Size, with_jitter};
 use crate::model::prefork::run;
 use crate::model::serve::{Post, Work};
@@ -316,14 +315,7 @@ impl Pooling {
             self.pool.on(Event::StartFailed, cx.now);
         }
         cx.descriptors.remove(worker.watch.as_raw_fd());
-        events::child_ended(
-            self.post.listener.endpoint(),
-            Model::Prefork,
-            slot,
-            cause,
-            cx.age(slot),
-            cx.stopping,
-        );
+        events::child_ended(self.post.listener.endpoint(), slot, cause, cx.age(slot), cx.stopping);
         cx.board.bury(index, cause);
     }
 }

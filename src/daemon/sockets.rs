@@ -3,7 +3,6 @@
 use std::rc::Rc;
 
 use crate::config::{Config, Listen};
-use crate::model::Model;
 use crate::service::Service;
 use crate::transport::bind::{BindOptions, Holder, adapt, bind_all, kernel_backlog_limit};
 use crate::transport::listener::Kind;
@@ -34,7 +33,7 @@ impl Bound {
     /// Says in the log what is served here.
     pub(crate) fn announce(&self) {
         let Listen { model, workers, .. } = &self.listen;
-        let workers = (*model == Model::Prefork).then_some(workers as &dyn std::fmt::Display);
+        let workers = model.has_pool().then_some(workers as &dyn std::fmt::Display);
         events::listening(self.listener.endpoint(), self.service.name(), *model, workers);
     }
 

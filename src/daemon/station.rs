@@ -12,7 +12,6 @@ use crate::Error;
 use crate::config::Listen;
 use crate::model::Model;
 use crate::model::serve::Post;
-use crate::scoreboard::Slot;
 use crate::service::Service;
 use crate::sys::fd::queue_length;
 use crate::transport::listener::Kind as Medium;
@@ -69,7 +68,7 @@ impl Station {
         let service = post.service.clone();
         let kind = match listen.model {
             Model::Fork => Kind::Forking(Forking::new(post, &listen)),
-            Model::Prefork => Kind::Pooling(Pooling::new(post, &listen, cx)),
+            Model::Iterative | Model::Prefork => Kind::Pooling(Pooling::new(post, &listen, cx)),
         };
         Self { asked, listen, service, life: Life::Starting, kind, close_at: None }
     }
@@ -243,11 +242,6 @@ impl Station {
             Kind::Gone { .. } => true,
         }
     }
-}
-
-/// The model that a child follows; that of its station may have changed since.
-pub(super) fn model_of(slot: &Slot) -> Model {
-    if slot.is_watched() { Model::Prefork } else { Model::Fork }
 }
 
 /// One station for each socket: that which serves it, if there is one.

@@ -7,10 +7,10 @@ use nix::sys::signal::Signal;
 use super::master::Master;
 use super::phase::{Phase, Step};
 use super::signals::Order;
-use super::station::{Kind, Life, faces, model_of};
+use super::station::{Kind, Life, faces};
 use super::status::Status;
 use crate::events;
-use crate::model::{Model, pool};
+use crate::model::pool;
 use crate::scoreboard::State;
 use crate::sys::pidfd::signal_child;
 
@@ -60,7 +60,7 @@ impl Master {
             Step::End => {
                 self.close();
                 // to a worker, SIGTERM says to leave after its connection
-                let signal = |model| if model == Model::Fork { Signal::SIGTERM } else { Signal::SIGQUIT };
+                let signal = |is_worker| if is_worker { Signal::SIGQUIT } else { Signal::SIGTERM };
                 self.cut += u64::from(self.signal_children(signal));
             }
             Step::Kill => _ = self.signal_children(|_| Signal::SIGKILL),
@@ -82,11 +82,11 @@ impl Master {
         faces(&self.stations).map(|station| station.alive(&self.cx)).sum()
     }
 
-    /// Sends each child the signal that its model calls for; returns how many were serving somebody.
-    fn signal_children(&self, signal: impl Fn(Model) -> Signal) -> u32 {
+    /// Sends each child the signal for a worker, or for another child; returns how many were serving somebody.
+    fn signal_children(&self, signal: impl Fn(bool) -> Signal) -> u32 {
         let mut count = 0;
         for (_, slot) in self.cx.board.taken() {
-            let signal = signal(model_of(slot));
+            let signal = signal(slot.is_watched());
             let serves = slot.state() == State::Serving;
             if !slot.is_superseded() && signal_child(slot.pid(), signal) && serves {
                 count += 1;

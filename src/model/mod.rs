@@ -22,11 +22,33 @@ pub enum Model {
     Fork,
     /// A pool of forked workers; each accepts for itself and serves one connection at a time.
     Prefork,
+    /// One worker that serves one connection at a time: the others wait. With more workers it is
+    /// [`Prefork`](Self::Prefork).
+    Iterative,
+}
+
+impl Model {
+    /// How many workers there are where nothing is said; `None` where there is no pool of them.
+    #[must_use]
+    pub fn default_workers(self) -> Option<u32> {
+        match self {
+            Self::Iterative => Some(1),
+            Self::Fork => None,
+            Self::Prefork => Some(8),
+        }
+    }
+
+    /// Whether it is a pool of workers that accepts, and not the master.
+    #[must_use]
+    pub fn has_pool(self) -> bool {
+        self.default_workers().is_some()
+    }
 }
 
 impl std::fmt::Display for Model {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self {
+            Self::Iterative => "iterative",
             Self::Fork => "fork",
             Self::Prefork => "prefork",
         })
