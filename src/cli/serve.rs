@@ -1,7 +1,7 @@
 //! `forkd serve`: everything that can fail is tried before the daemon says that it is ready.
 //!
-//! The order matters: names are looked up before SIGCHLD is ignored (a helper program is waited
-//! for), sockets and files are opened before the root directory and the user change, and only then
+//! The order matters: users and groups are looked up before SIGCHLD is ignored (a helper program's exit
+//! code is lost then), sockets and files are opened before the root directory and the user change, and only then
 //! does the process become a master.
 
 use std::os::fd::{AsFd, AsRawFd};

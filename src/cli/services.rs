@@ -14,9 +14,9 @@ use crate::service::Builtin;
 /// [`Error::Os`] if the output can't be written.
 pub fn run() -> Result<(), Error> {
     let mut lines = String::new();
-    for service in Builtin::value_variants() {
-        let help = service.to_possible_value().and_then(|value| Some(value.get_help()?.to_string()));
-        lines += &format!("{:9}{}\n", service.name(), help.unwrap_or_default());
+    for service in Builtin::value_variants().iter().filter_map(ValueEnum::to_possible_value) {
+        let help = service.get_help().map(ToString::to_string).unwrap_or_default();
+        lines += &format!("{:9}{help}\n", service.get_name());
     }
     let written = std::io::stdout().write_all(lines.as_bytes());
     written.map_err(|cause| Error::os("cannot write to standard output", cause))

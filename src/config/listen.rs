@@ -115,8 +115,8 @@ impl Listen {
         let Some(endpoint) = self.endpoints.iter().find(|endpoint| endpoint.is_datagram()) else {
             return Ok(());
         };
-        let name = self.service.name();
-        let is_weapon = self.service().amplifies() && !self.settings.amplify;
+        let service = self.service();
+        let (name, is_weapon) = (service.name(), service.amplifies() && !self.settings.amplify);
         let why = match () {
             () if !self.service.takes_datagrams() => {
                 format!("is {name}, a dialogue, for which {endpoint} has no connection; leave that out")

@@ -5,7 +5,6 @@
 //! one place where they are handled.
 
 use std::os::fd::{AsRawFd, RawFd};
-use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use super::context::Context;
@@ -160,9 +159,7 @@ impl Master {
             }
         }
         self.see_the_last_ones_off();
-        let connections = faces(&self.stations)
-            .map(|s| self.cx.board.totals(s.number()).connections.load(Ordering::Relaxed));
-        events::stopped(connections.fold(self.past_connections, u64::wrapping_add), self.cut);
+        events::stopped(self.connections(), self.cut);
         Ok(())
     }
 

@@ -57,6 +57,14 @@ struct Worker {
     settled: bool,
 }
 
+impl Worker {
+    /// Tells it to leave after its connection.
+    fn dismiss(&mut self, cx: &Context) {
+        self.leaving = true;
+        signal_child(cx.board.slot(self.slot).pid(), Signal::SIGTERM);
+    }
+}
+
 impl Pooling {
     pub(super) fn new(post: Post, listen: &crate::config::Listen, cx: &Context) -> Self {
         let size = Size {
@@ -90,10 +98,7 @@ impl Pooling {
     pub(super) fn hand_over(&mut self, cx: &Context) {
         self.leaving = true;
         // not by their states, which change meanwhile
-        for worker in self.workers.iter_mut().filter(|worker| !worker.leaving) {
-            worker.leaving = true;
-            signal_child(cx.board.slot(worker.slot).pid(), Signal::SIGTERM);
-        }
+        self.workers.iter_mut().filter(|worker| !worker.leaving).for_each(|worker| worker.dismiss(cx));
     }
 
     /// The descriptors to poll, with the slot that each stands for.
@@ -123,14 +128,12 @@ impl Pooling {
     /// Why it has not got all its workers.
     pub(super) fn not_ready(&self) -> Error {
         let what = format!("the workers of {} don't all come up", self.post.listener.endpoint());
-        match self.fork_failing {
-            Some(errno) => Error::os(what + ": cannot fork", std::io::Error::from_raw_os_error(errno)),
-            None => Error::Internal(what),
-        }
+        self.fork_error(format!("{what}: cannot fork")).unwrap_or(Error::Internal(what))
     }
 
-    pub(super) fn has_workers(&self) -> bool {
-        !self.workers.is_empty()
+    /// If it is fork(2) that fails, the error of that.
+    fn fork_error(&self, what: String) -> Option<Error> {
+        self.fork_failing.map(|errno| Error::os(what, std::io::Error::from_raw_os_error(errno)))
     }
 
     /// Sees to it that there are as many workers as there should be.
@@ -168,15 +171,12 @@ impl Pooling {
 
     fn hopeless(&self) -> Error {
         let endpoint = self.post.listener.endpoint();
-        if let Some(errno) = self.fork_failing {
-            let cause = std::io::Error::from_raw_os_error(errno);
-            return Error::os(format!("cannot fork the workers of {endpoint}: giving up"), cause);
-        }
-        Error::Internal(format!(
-            "the workers of {endpoint} die before they have served anybody: giving up after {} tries; \
-             the lines above say how they died",
-            MAX_START_FAILURES
-        ))
+        self.fork_error(format!("cannot fork the workers of {endpoint}: giving up")).unwrap_or_else(|| {
+            Error::Internal(format!(
+                "the workers of {endpoint} die before they have served anybody: giving up after \
+                 {MAX_START_FAILURES} tries; the lines above say how they died"
+            ))
+        })
     }
 
     fn settle(&mut self, cx: &Context) {
@@ -261,8 +261,7 @@ impl Pooling {
                     return;
                 }
                 if cx.board.slot(worker.slot).state() == wanted {
-                    worker.leaving = true;
-                    signal_child(cx.board.slot(worker.slot).pid(), Signal::SIGTERM);
+                    worker.dismiss(cx);
                     count -= 1;
                 }
             }
@@ -276,8 +275,7 @@ impl Pooling {
         let _ = set_nonblocking(&*self.post.listener, true);
         for worker in &mut self.workers {
             worker.drains = !worker.leaving;
-            worker.leaving = true;
-            signal_child(cx.board.slot(worker.slot).pid(), Signal::SIGTERM);
+            worker.dismiss(cx);
         }
     }
 

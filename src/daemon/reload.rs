@@ -40,6 +40,12 @@ pub(crate) enum Answer {
     Refused { exit_code: u8, why: String },
 }
 
+impl From<&Error> for Answer {
+    fn from(error: &Error) -> Self {
+        Self::Refused { exit_code: error.exit_code(), why: error.sentence() }
+    }
+}
+
 /// How far a reload has come.
 #[derive(Default)]
 pub(super) struct Reload {
@@ -55,7 +61,7 @@ pub(super) struct Reload {
 /// A configuration whose stations are Starting.
 #[derive(Debug)]
 struct Next {
-    config: Config,
+    daemon: Daemon,
     /// How many of its workers have been up at once.
     up: usize,
     /// When it is given up, unless more come up.
@@ -77,7 +83,7 @@ impl Master {
             let mut next = match self.reload.next.take() {
                 Some(next) => next,
                 None if self.is_reload_wanted() => match self.prepare() {
-                    Ok(config) => Next { config, up: 0, until: self.cx.now + PATIENCE },
+                    Ok(daemon) => Next { daemon, up: 0, until: self.cx.now + PATIENCE },
                     Err(error) => {
                         self.refuse_reload(&error);
                         continue;
@@ -92,7 +98,7 @@ impl Master {
             }
             let late = starting().find(|station| !station.is_ready(&self.cx));
             match late.map(Station::not_ready) {
-                None => self.put_in_force(next.config.daemon),
+                None => self.put_in_force(next.daemon),
                 Some(Some(why)) if self.cx.now >= next.until => self.refuse_reload(&why),
                 Some(_) => {
                     self.reload.next = Some(next);
@@ -110,9 +116,7 @@ impl Master {
     /// The daemon stops: nobody shall wait for a reload.
     fn refuse_for_good(&mut self) {
         if self.reload.next.take().is_some() | self.is_reload_wanted() {
-            let why = "cannot reload: the daemon stops".to_owned();
-            let exit_code = Error::Config(String::new()).exit_code();
-            self.answer_reload(&Answer::Refused { exit_code, why });
+            self.answer_reload(&Answer::from(&Error::Config("cannot reload: the daemon stops".into())));
         }
     }
 
@@ -122,7 +126,7 @@ impl Master {
     }
 
     /// Reads the configuration, binds what is new in it, and starts its stations.
-    fn prepare(&mut self) -> Result<Config, Error> {
+    fn prepare(&mut self) -> Result<Daemon, Error> {
         events::reloading();
         self.manager.reloading(self.cx.now);
         let Some(source) = &self.reload.source else {
@@ -138,12 +142,9 @@ impl Master {
         // workers of either configuration must know the sockets of both
         self.cx.guard = guard(open.iter().chain(&bound));
         for bound in bound {
-            if let Err(error) = self.add_station(bound) {
-                self.roll_back();
-                return Err(error);
-            }
+            self.add_station(bound)?;
         }
-        Ok(next)
+        Ok(next.daemon)
     }
 
     /// The new stations take over.
@@ -187,28 +188,25 @@ impl Master {
     /// The old configuration goes on.
     pub(super) fn refuse_reload(&mut self, error: &Error) {
         self.roll_back();
-        let why = error.sentence();
-        events::reload_refused(&why);
-        self.reload_ended(&Answer::Refused { exit_code: error.exit_code(), why });
+        events::reload_refused(&error.sentence());
+        self.reload_ended(&Answer::from(error));
     }
 
     /// Ends what a reload has begun.
     fn roll_back(&mut self) {
         self.reload.next = None;
         self.adopt(&self.daemon.clone());
-        let live: Vec<usize> =
-            self.stations.iter().filter(|s| s.life == Life::Live).map(Station::number).collect();
-        for station in &mut self.stations {
-            match station.life {
-                Life::Starting if live.contains(&station.number()) => station.hand_over(&self.cx),
-                Life::Starting => station.drain(&self.cx),
-                Life::Live | Life::Leaving => {}
+        let is_live = |station: &&Station| station.life == Life::Live;
+        let live: Vec<Bound> = self.stations.iter().filter(is_live).filter_map(Station::bound).collect();
+        for station in self.stations.iter_mut().filter(|station| station.life == Life::Starting) {
+            match live.iter().any(|live| live.number == Some(station.number())) {
+                true => station.hand_over(&self.cx),
+                false => station.drain(&self.cx),
             }
         }
         for station in self.stations.iter_mut().filter(|station| station.life == Life::Live) {
             station.go_live(&self.cx);
         }
-        let live: Vec<Bound> = self.stations.iter().filter_map(Station::bound).collect();
         self.cx.guard = guard(&live);
     }
 

@@ -47,19 +47,23 @@ impl Master {
 
     fn in_a_few_words(&self) -> String {
         let doing = if self.phase == Phase::Running { "serving" } else { "stopping" };
+        format!("{doing}: {} children, {} connections", self.children(), self.connections())
+    }
+
+    /// How many connections and datagrams there have been, of children dead or alive.
+    pub(super) fn connections(&self) -> u64 {
         let ended = faces(&self.stations)
             .map(|station| self.cx.board.totals(station.number()).connections.load(Ordering::Relaxed));
         let going_on =
             self.cx.board.taken().map(|(_, slot)| slot.traffic.connections.load(Ordering::Relaxed));
-        let connections = ended.chain(going_on).fold(self.past_connections, u64::wrapping_add);
-        format!("{doing}: {} children, {connections} connections", self.children())
+        ended.chain(going_on).fold(self.past_connections, u64::wrapping_add)
     }
 
     /// Whether somebody who connects now will be served: the master can fork, or has workers.
     fn is_healthy(&self) -> bool {
         self.stations.iter().filter(|station| station.life == Life::Live).any(|station| match &station.kind {
             Kind::Forking(_) => self.cx.can_fork(),
-            Kind::Pooling(pooling) => pooling.has_workers(),
+            Kind::Pooling(pooling) => !pooling.is_closed(),
             Kind::Gone { .. } => false,
         }) || self.phase != Phase::Running
     }

@@ -10,12 +10,12 @@ use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
 
-use super::serve::{Work, batch_for, concerns_one_connection, wait_readable};
+use super::serve::{Work, batch_for, concerns_one_connection};
 use crate::events;
 use crate::log::{RateLimit, Spell};
 use crate::scoreboard::{Cause, State};
 use crate::sys::datagram::Patience;
-use crate::sys::fd::Gate;
+use crate::sys::fd::{Gate, wait_readable};
 use crate::transport::Peer;
 use crate::transport::listener::Kind;
 
@@ -187,7 +187,7 @@ impl Worker<'_> {
             // a gate that is shut is no socket, and a listener that is shut does not listen
             Errno::NOTSOCK | Errno::INVAL => return Nothing::More,
             // the daemon has begun to stop, and its signal is on the way
-            Errno::AGAIN => wait_readable(self.work.listener(), REST),
+            Errno::AGAIN => _ = wait_readable(self.work.listener(), REST),
             Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM => {
                 if self.starved.begin(Instant::now()) {
                     events::descriptors_exhausted(endpoint, &error);

@@ -1,7 +1,7 @@
 //! What a child does with one connection or datagram, whichever model it runs under.
 
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -170,11 +170,4 @@ pub(crate) fn concerns_one_connection(error: rustix::io::Errno) -> bool {
             | Errno::TIMEDOUT
             | Errno::PERM
     )
-}
-
-/// Waits until there may be something to accept or receive, at most for `limit`.
-pub(crate) fn wait_readable(socket: impl AsFd, limit: Duration) {
-    use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-    let mut fds = [PollFd::new(socket.as_fd(), PollFlags::POLLIN)];
-    let _ = poll(&mut fds, PollTimeout::try_from(limit).unwrap_or(PollTimeout::MAX));
 }

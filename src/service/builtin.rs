@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Ack, Chargen, Daytime, Discard, Echo, Framing, Menu, Service, Texts, Time};
+use super::{Ack, Chargen, Clock, Discard, Echo, Framing, Menu, Service, Texts};
 
 /// A service that comes with forkd.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, clap::ValueEnum)]
@@ -53,20 +53,14 @@ impl Builtin {
             Self::Echo => Echo.into(),
             Self::Discard => Discard.into(),
             Self::Chargen => Chargen::default().into(),
-            Self::Daytime => Daytime::default().into(),
-            Self::Time => Time::default().into(),
+            Self::Daytime => Clock::daytime().into(),
+            Self::Time => Clock::time().into(),
             Self::Ack => {
                 let ack = Ack::new(&settings.reply, settings.framing);
                 if settings.amplify { ack.amplifying().into() } else { ack.into() }
             }
             Self::Menu => Menu::new(settings.texts.clone(), settings.framing).into(),
         }
-    }
-
-    /// The name that it is chosen by.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        self.service(&Settings::default()).name()
     }
 
     /// Whether it answers a datagram at all: a dialogue has no place in one.

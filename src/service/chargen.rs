@@ -1,5 +1,7 @@
 //! The character generator (RFC 864): lines of 72 printable characters, each begun one further on.
 
+use std::rc::Rc;
+
 use super::{Protocol, Reply, Service};
 
 /// The printable characters of ASCII, in order.
@@ -24,7 +26,7 @@ const MOST: usize = 512;
 #[derive(Debug, Clone)]
 pub struct Chargen {
     /// All lines that there are, one after the other: after them it begins again.
-    lines: Vec<u8>,
+    lines: Rc<[u8]>,
 }
 
 impl Default for Chargen {
@@ -58,8 +60,8 @@ impl Protocol for Chargen {
 }
 
 impl From<Chargen> for Service {
-    fn from(_: Chargen) -> Self {
-        Self::protocol("chargen", Chargen::default).amplifying()
+    fn from(chargen: Chargen) -> Self {
+        Self::protocol("chargen", move || chargen.clone()).amplifying()
     }
 }
 

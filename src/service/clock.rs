@@ -10,26 +10,54 @@ use super::{Protocol, Reply, Service};
 /// Seconds from the beginning of 1900, where RFC 868 counts from, to that of 1970.
 const FROM_1900_TO_1970: u64 = 2_208_988_800;
 
-/// Sends the date and time as a line of text, in UTC, and ends: `Mon Nov 23 05:06:07 2026`.
-#[derive(Debug, Clone, Default)]
-pub struct Daytime {
-    line: Vec<u8>,
+/// Tells the time once, and ends.
+///
+/// ```
+/// use forkd::service::Clock;
+/// assert_eq!(forkd::Service::from(Clock::daytime()).name(), "daytime");
+/// ```
+#[derive(Debug, Clone)]
+pub struct Clock {
+    name: &'static str,
+    tell: fn(SystemTime) -> Vec<u8>,
+    told: Vec<u8>,
 }
 
-impl Daytime {
-    fn line(&mut self, now: SystemTime) -> &[u8] {
-        let form = format_description!(
-            "[weekday repr:short] [month repr:short] [day padding:space] [hour]:[minute]:[second] [year]\r\n"
-        );
-        // it fails for no form that is right
-        self.line = OffsetDateTime::from(now).format(form).unwrap_or_default().into_bytes();
-        &self.line
+impl Clock {
+    /// Sends the date and time as a line of text, in UTC: `Mon Nov 23 05:06:07 2026`.
+    #[must_use]
+    pub fn daytime() -> Self {
+        Self { name: "daytime", tell: line, told: Vec::new() }
+    }
+
+    /// Sends the seconds since 1900 as four bytes, the most significant first. They wrap round in 2036.
+    #[must_use]
+    pub fn time() -> Self {
+        Self { name: "time", tell: seconds, told: Vec::new() }
+    }
+
+    fn tell(&mut self) -> &[u8] {
+        self.told = (self.tell)(SystemTime::now());
+        &self.told
     }
 }
 
-impl Protocol for Daytime {
+fn line(now: SystemTime) -> Vec<u8> {
+    let form = format_description!(
+        "[weekday repr:short] [month repr:short] [day padding:space] [hour]:[minute]:[second] [year]\r\n"
+    );
+    // it fails for no form that is right
+    OffsetDateTime::from(now).format(form).unwrap_or_default().into_bytes()
+}
+
+fn seconds(now: SystemTime) -> Vec<u8> {
+    let since_1970 = now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
+    ((since_1970 + FROM_1900_TO_1970) as u32).to_be_bytes().into()
+}
+
+impl Protocol for Clock {
     fn connected(&mut self, _: crate::transport::Peer) -> Reply<'_> {
-        Reply::Finish(self.line(SystemTime::now()))
+        Reply::Finish(self.tell())
     }
 
     fn received<'a>(&'a mut self, _: &'a [u8]) -> Reply<'a> {
@@ -37,48 +65,13 @@ impl Protocol for Daytime {
     }
 
     fn datagram<'a>(&'a mut self, _: &'a [u8]) -> Reply<'a> {
-        Reply::Send(self.line(SystemTime::now()))
+        Reply::Send(self.tell())
     }
 }
 
-impl From<Daytime> for Service {
-    fn from(_: Daytime) -> Self {
-        Self::protocol("daytime", Daytime::default).amplifying()
-    }
-}
-
-/// Sends the seconds since 1900 as four bytes, the most significant first, and ends. They wrap round
-/// in 2036.
-#[derive(Debug, Clone, Default)]
-pub struct Time {
-    bytes: [u8; 4],
-}
-
-impl Time {
-    fn bytes(&mut self, now: SystemTime) -> &[u8] {
-        let since_1970 = now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
-        self.bytes = ((since_1970 + FROM_1900_TO_1970) as u32).to_be_bytes();
-        &self.bytes
-    }
-}
-
-impl Protocol for Time {
-    fn connected(&mut self, _: crate::transport::Peer) -> Reply<'_> {
-        Reply::Finish(self.bytes(SystemTime::now()))
-    }
-
-    fn received<'a>(&'a mut self, _: &'a [u8]) -> Reply<'a> {
-        Reply::Finish(b"")
-    }
-
-    fn datagram<'a>(&'a mut self, _: &'a [u8]) -> Reply<'a> {
-        Reply::Send(self.bytes(SystemTime::now()))
-    }
-}
-
-impl From<Time> for Service {
-    fn from(_: Time) -> Self {
-        Self::protocol("time", Time::default).amplifying()
+impl From<Clock> for Service {
+    fn from(clock: Clock) -> Self {
+        Self::protocol(clock.name, move || clock.clone()).amplifying()
     }
 }
 
@@ -90,13 +83,12 @@ mod tests {
     #[test]
     fn a_line_as_inetd_writes_it() {
         let then = SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000_000);
-        assert_eq!(Daytime::default().line(then), b"Sun Sep  9 01:46:40 2001\r\n");
+        assert_eq!(line(then), b"Sun Sep  9 01:46:40 2001\r\n");
     }
 
     #[test]
     fn the_examples_of_rfc_868() {
-        let at =
-            |seconds| Time::default().bytes(SystemTime::UNIX_EPOCH + Duration::from_secs(seconds)).to_vec();
+        let at = |after| seconds(SystemTime::UNIX_EPOCH + Duration::from_secs(after));
         assert_eq!(at(0), 2_208_988_800_u32.to_be_bytes());
         // 00:00 1 Jan 1976 GMT, 1 Jan 1980, 1 May 1983
         assert_eq!(at(189_302_400), 2_398_291_200_u32.to_be_bytes());

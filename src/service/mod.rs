@@ -22,7 +22,7 @@ use std::rc::Rc;
 pub use ack::Ack;
 pub use builtin::{Builtin, Settings};
 pub use chargen::Chargen;
-pub use clock::{Daytime, Time};
+pub use clock::Clock;
 pub use discard::Discard;
 pub use echo::Echo;
 pub use handler::Handler;

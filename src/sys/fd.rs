@@ -3,6 +3,7 @@
 use std::io;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd, IntoRawFd, OwnedFd, RawFd};
+use std::time::Duration;
 
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 
@@ -34,10 +35,12 @@ pub(crate) fn read(fd: impl AsFd, buffer: &mut [MaybeUninit<u8>]) -> io::Result<
     Ok(unsafe { &*(&raw const buffer[..n] as *const [u8]) })
 }
 
-/// Whether a read would not block, at this moment.
-pub(crate) fn is_readable(fd: impl AsFd) -> bool {
+/// Waits until there may be something to read, accept or receive, at most for `limit`; tells whether
+/// there is.
+pub(crate) fn wait_readable(fd: impl AsFd, limit: Duration) -> bool {
     use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-    poll(&mut [PollFd::new(fd.as_fd(), PollFlags::POLLIN)], PollTimeout::ZERO) == Ok(1)
+    let mut fds = [PollFd::new(fd.as_fd(), PollFlags::POLLIN)];
+    poll(&mut fds, PollTimeout::try_from(limit).unwrap_or(PollTimeout::MAX)) == Ok(1)
 }
 
 /// Closes a descriptor. What `OwnedFd` does when dropped, without libc (see `raw`).

@@ -127,7 +127,7 @@ impl<'a> Connection<'a> {
         'a: 'b,
     {
         if let Medium::Stream(socket) = &self.medium
-            && !sys::fd::is_readable(socket)
+            && !sys::fd::wait_readable(socket, Duration::ZERO)
         {
             return Ok(None);
         }

@@ -19,7 +19,7 @@ use std::net::{IpAddr, Ipv6Addr, SocketAddr, SocketAddrV6};
 ///
 /// # Fork safety
 ///
-/// May wait for a child: only before SIGCHLD is ignored.
+/// May start a child and wait for it (see `getent`).
 pub fn resolve(host: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
     if let Some(address) = parse_literal(host, port)? {
         return Ok(vec![address]);
