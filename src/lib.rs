@@ -94,4 +94,4 @@ pub mod transport;
 pub use error::{Error, Failure};
 pub use server::Server;
 pub use service::{Echo, Handler, Protocol, Reply, Service};
-pub use transport::{Connection, Endpoint, Peer};
+pub use transport::{Connection, Endpoint, FilePart, Peer};

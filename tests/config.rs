@@ -123,10 +123,10 @@ fn a_mistake_in_the_file_is_shown_with_its_place_and_what_is_allowed() {
     let dir = tempfile::tempdir().unwrap();
     for (text, place, expected) in [
         ("[daemon]\n  pidfle = '/x'\n", "2:3", &["unknown field `pidfle`", "`pidfile`"][..]),
-        ("[[listen]]\nmodel = 'thread'\n", "2:9", &["`thread`", "`fork`, `prefork`"]),
+        ("[[listen]]\nmodel = 'fibres'\n", "2:9", &["`fibres`", "`fork`, `prefork`"]),
         ("# first\n\n[daemon]\ngrace = 10\n", "4:9", &["10 has no unit", "10s"]),
         ("[[listen]]\nendpoints = ['tcp://a']\n", "2:14", &["has no port", "tcp://HOST:PORT"]),
-        ("[[listen]]\nworkers = 3\n", "2:11", &["needs a pool (model prefork or iterative)"]),
+        ("[[listen]]\nworkers = 3\n", "2:11", &["needs a pool (any model but fork)"]),
         ("[[listen]]\nbacklog = 0\n", "2:11", &["choose 1 to"]),
         ("[listn]\n", "1:2", &["unknown field `listn`", "`listen`"]),
         ("[daemon\n", "1:8", &["unclosed table"]),
@@ -150,8 +150,11 @@ fn a_mistake_in_the_file_is_shown_with_its_place_and_what_is_allowed() {
 fn a_mistake_on_the_command_line_is_named() {
     for (args, expected) in [
         (&["serve", "tcp://a"][..], "endpoint \"tcp://a\" has no port"),
-        (&["serve", "--model", "thread"], "[possible values: fork, prefork, iterative]"),
-        (&["serve", "--workers", "3"], "--workers needs a pool (model prefork or iterative)"),
+        (
+            &["serve", "--model", "fibres"],
+            "[possible values: fork, prefork, iterative, thread, event, coroutine]",
+        ),
+        (&["serve", "--workers", "3"], "--workers needs a pool (any model but fork)"),
         (&["check", "--grace", "10"], "10 has no unit"),
         (&["serve", "tcp://127.0.0.1:1", "tcp://127.0.0.1:1"], "names tcp://127.0.0.1:1 twice"),
         (&["serve", "--bogus"], "--bogus"),

@@ -247,12 +247,12 @@ mod tests {
             ("forkd", "Usage: forkd <COMMAND>"),
             ("forkd serve tcp://a", "endpoint \"tcp://a\" has no port"),
             ("forkd serve --grace 10", "10 has no unit; add a unit"),
-            ("forkd serve --model thread", "[possible values: fork, prefork, iterative]"),
-            ("forkd serve --inetd tcp://a:1", "'--inetd' cannot be used with '[ENDPOINT]...'"),
             (
-                "forkd serve --inetd -m fork",
-                "'--inetd' cannot be used with '--model <fork|prefork|iterative>'",
+                "forkd serve --model fibres",
+                "[possible values: fork, prefork, iterative, thread, event, coroutine]",
             ),
+            ("forkd serve --inetd tcp://a:1", "'--inetd' cannot be used with '[ENDPOINT]...'"),
+            ("forkd serve --inetd -m fork", "'--inetd' cannot be used with '--model <MODEL>'"),
             ("forkd check --inetd", "unexpected argument '--inetd'"),
             ("forkd status --josn", "a similar argument exists: '--json'"),
         ] {

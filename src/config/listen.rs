@@ -131,7 +131,7 @@ impl Listen {
     }
 
     fn is_elastic(&self) -> bool {
-        self.model.has_pool() && self.workers.is_elastic()
+        self.model.serves_one_at_a_time() && self.workers.is_elastic()
     }
 
     /// Whether all sockets come ready made.
@@ -154,7 +154,7 @@ impl Listen {
 
     /// Refuses what would have no effect: whoever gave it expects one.
     fn refuse_misplaced(&self, given: &ListenOptions) -> Result<(), Conflict> {
-        const POOL: &str = "a pool (model prefork or iterative)";
+        const POOL: &str = "a pool (any model but fork)";
         const ELASTIC: &str = "an elastic pool (model prefork or iterative with workers MIN..MAX)";
         const CHILDREN: &str = "a child for each connection (model fork)";
         const ACK: &str = "the service ack";
@@ -200,6 +200,13 @@ impl Listen {
         // what socket options and poll(2) round down to 0 would mean "never" to one and "now" to the other
         if self.idle_timeout.is_some_and(|timeout| timeout < Duration::from_millis(1)) {
             return refuse("idle-timeout", "is below 1ms; choose more, or leave it out for never".into());
+        }
+        if self.workers.is_elastic() && self.model.has_pool() && !self.is_elastic() {
+            let (range, model) = (self.workers, self.model);
+            return refuse(
+                "workers",
+                format!("is {range}, but a worker of {model} serves many at once: give one number"),
+            );
         }
         self.refuse_spares_out_of_order(given.max_spare.is_some())
     }
@@ -292,10 +299,7 @@ mod tests {
     #[test]
     fn an_option_without_effect_is_refused() {
         for (table, expected) in [
-            (
-                "workers = 4",
-                "workers needs a pool (model prefork or iterative), and tcp://127.0.0.1:7007 has none",
-            ),
+            ("workers = 4", "workers needs a pool (any model but fork), and tcp://127.0.0.1:7007 has none"),
             ("max-connections-per-child = 0", "max-connections-per-child needs a pool"),
             ("min-spare = 1", "min-spare needs an elastic pool"),
             ("model = 'prefork'\nmax-spare = 9", "max-spare needs an elastic pool"),
@@ -333,6 +337,10 @@ mod tests {
                 "min-spare is 33, but the pool has at most 32 workers",
             ),
             (elastic("min-spare = 8"), "min-spare is 8, but the default of max-spare is 8; give a larger"),
+            (
+                listen("model = 'event'\nworkers = '1..4'"),
+                "workers is 1..4, but a worker of event serves many at once: give one number",
+            ),
             (elastic("max-spare = 2"), "max-spare is 2; choose more than min-spare, which is 2"),
             (elastic("min-spare = 9\nmax-spare = 3"), "max-spare is 3; choose more than min-spare"),
         ] {

@@ -64,18 +64,13 @@ pub struct ListenOptions {
     #[arg(long, value_name = "OCTAL", help_heading = "Listening")]
     pub socket_mode: Option<Mode>,
 
-    /// Who runs the handler: a child forked for each connection, a pool of workers, or one worker that
-    /// serves one after the other [default: fork]
-    #[arg(
-        short,
-        long,
-        value_name = "fork|prefork|iterative",
-        hide_possible_values = true,
-        help_heading = "Pool"
-    )]
+    /// Who runs the handler: a child forked for each connection (fork), a pool of workers that serve one
+    /// connection at a time (prefork; iterative: one worker), or workers that serve many at once, by threads
+    /// (thread), callbacks (event) or coroutines (coroutine) [default: fork]
+    #[arg(short, long, value_name = "MODEL", hide_possible_values = true, help_heading = "Pool")]
     pub model: Option<Model>,
 
-    /// Size of the pool; a range MIN..MAX makes it elastic; iterative has 1 [default: 8]
+    /// Size of the pool; a range MIN..MAX makes it elastic (prefork, iterative) [default: prefork 8, others 1]
     #[arg(short, long, value_name = "N|MIN..MAX", help_heading = "Pool")]
     pub workers: Option<WorkerRange>,
 

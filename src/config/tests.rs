@@ -93,9 +93,7 @@ fn the_one_at_fault_is_named() {
     let (code, text) = refusal("--workers 4", "");
     assert_eq!(code, 64);
     assert!(
-        text.starts_with(
-            "--workers needs a pool (model prefork or iterative), and tcp://127.0.0.1:7007 has none"
-        ),
+        text.starts_with("--workers needs a pool (any model but fork), and tcp://127.0.0.1:7007 has none"),
         "{text}"
     );
 
@@ -109,9 +107,7 @@ fn the_one_at_fault_is_named() {
     assert!(code == 78 && text.starts_with("7:11: workers needs"), "{text}");
     let (code, text) = refusal("-w 2", TWO_GROUPS);
     assert!(
-        code == 64
-            && text
-                .starts_with("--workers needs a pool (model prefork or iterative), and tcp://a:1 has none"),
+        code == 64 && text.starts_with("--workers needs a pool (any model but fork), and tcp://a:1 has none"),
         "{text}"
     );
     let (code, text) = refusal("tcp://b:1 --backlog 0", TWO_GROUPS);

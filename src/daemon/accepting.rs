@@ -10,7 +10,8 @@ use rustix::io::Errno;
 use super::context::{ACCEPT_REST, Context};
 use super::forking::Forking;
 use crate::events;
-use crate::model::serve::{concerns_one_connection, peer_of};
+use crate::model::entrance::concerns_one_connection;
+use crate::model::serve::peer_of;
 use crate::sys::datagram::Patience;
 use crate::transport::Refusal;
 

@@ -68,7 +68,7 @@ impl Station {
         let service = post.service.clone();
         let kind = match listen.model {
             Model::Fork => Kind::Forking(Forking::new(post, &listen)),
-            Model::Iterative | Model::Prefork => Kind::Pooling(Pooling::new(post, &listen, cx)),
+            _ => Kind::Pooling(Pooling::new(post, &listen, cx)),
         };
         Self { asked, listen, service, life: Life::Starting, kind, close_at: None }
     }

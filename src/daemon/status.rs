@@ -60,8 +60,10 @@ pub struct ChildStatus {
     pub slot: u32,
     /// The endpoint that it serves.
     pub endpoint: String,
-    /// `starting`, `idle`, `serving` or `ended`.
+    /// `starting`, `idle`, `serving`, `leaving` or `ended`.
     pub state: String,
+    /// How many connections it serves.
+    pub serving: u32,
     /// Whom it serves, or served last.
     pub peer: String,
     /// Seconds since it was forked.
@@ -122,6 +124,7 @@ impl ChildStatus {
             slot: index,
             endpoint: endpoint.to_owned(),
             state: slot.state().name().to_owned(),
+            serving: slot.serving(),
             peer: slot.peer().to_string(),
             age_s: cx.age(slot).as_millis() as f64 / 1000.0,
             connections: slot.traffic.connections.load(Ordering::Relaxed),
@@ -178,18 +181,19 @@ impl fmt::Display for Status {
         if self.children.is_empty() {
             return Ok(());
         }
-        let mut rows =
-            vec![row(["PID", "SLOT", "STATE", "AGE", "CONNECTIONS", "IN", "OUT", "PEER", "LISTENER"])];
+        let head = ["PID", "SLOT", "STATE", "SERVING", "AGE", "CONNECTIONS", "IN", "OUT", "PEER", "LISTENER"];
+        let mut rows = vec![row(head)];
         for c in &self.children {
             let numbers = [c.connections, c.bytes_in, c.bytes_out].map(|n| n.to_string());
-            let head = [c.pid.to_string(), c.slot.to_string(), c.state.clone(), format!("{:.1}s", c.age_s)];
+            let (pid, slot, serving) = (c.pid.to_string(), c.slot.to_string(), c.serving.to_string());
+            let head = [pid, slot, c.state.clone(), serving, format!("{:.1}s", c.age_s)];
             rows.push([&head[..], &numbers, &[c.peer.clone(), c.endpoint.clone()]].concat());
         }
         table(f, &rows)
     }
 }
 
-fn row(cells: [&str; 9]) -> Vec<String> {
+fn row<const N: usize>(cells: [&str; N]) -> Vec<String> {
     cells.map(str::to_owned).to_vec()
 }
 
@@ -229,6 +233,7 @@ mod tests {
             slot: 0,
             endpoint: listener.endpoint.clone(),
             state: "serving".into(),
+            serving: 1,
             peer: "127.0.0.1:50000".into(),
             age_s: 1.25,
             connections: 1,

@@ -6,38 +6,25 @@
 //! [`Gate`] that it should leave.
 
 use std::os::fd::OwnedFd;
-use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
 
-use super::serve::{Work, batch_for, concerns_one_connection};
-use crate::events;
-use crate::log::{RateLimit, Spell};
+use super::entrance::{Entrance, Nobody, REST, concerns_one_connection};
+use super::serve::{Work, batch_for};
+use super::worker::Terms;
 use crate::scoreboard::{Cause, State};
 use crate::sys::datagram::Patience;
 use crate::sys::fd::{Gate, wait_readable};
 use crate::transport::Peer;
 use crate::transport::listener::Kind;
 
-/// The pause after accept(2) has found no descriptor or no memory.
-const REST: Duration = Duration::from_millis(100);
-
 /// Datagrams taken at once when they come faster than one at a time.
 const BATCH: usize = 8;
 
-/// Serves until told to leave, or until `limit` connections are done (0: no limit).
-///
-/// A worker of an `elastic` pool counts itself while it is idle.
-pub(crate) fn run(work: &Work<'_>, gate: &Gate, limit: u64, elastic: bool) -> Cause {
-    let mut worker = Worker {
-        work,
-        gate,
-        limit,
-        served: 0,
-        elastic,
-        starved: Spell::default(),
-        failures: RateLimit::default(),
-    };
+/// Serves until the gate is shut, or the limit is reached.
+pub(crate) fn run(work: &Work<'_>, gate: &Gate, terms: &Terms) -> Cause {
+    let &Terms { limit, elastic, .. } = terms;
+    let mut worker = Worker { work, gate, limit, served: 0, elastic, entrance: Entrance::new(work) };
     // the master waits for the first workers to be up
     work.slot.set_state(State::Idle);
     work.board.wake().notify();
@@ -53,17 +40,7 @@ struct Worker<'a> {
     limit: u64,
     served: u64,
     elastic: bool,
-    /// accept(2) finds no descriptor or no memory.
-    starved: Spell,
-    failures: RateLimit,
-}
-
-/// Why there is nothing to serve.
-enum Nothing {
-    /// Look again.
-    Yet,
-    /// The gate is shut: leave.
-    More,
+    entrance: Entrance<'a>,
 }
 
 impl Worker<'_> {
@@ -79,10 +56,8 @@ impl Worker<'_> {
                     }
                     self.rest();
                 }
-                Err(error) => match self.nothing(error) {
-                    Nothing::Yet => {}
-                    Nothing::More => break,
-                },
+                Err(error) if self.goes_on(error) => {}
+                Err(_) => break,
             }
         }
         if self.work.totals().is_draining() {
@@ -143,9 +118,8 @@ impl Worker<'_> {
                 }
                 Err(error) => {
                     let errno = Errno::from_io_error(&error).unwrap_or(Errno::IO);
-                    match self.nothing(errno) {
-                        Nothing::Yet => {}
-                        Nothing::More => break,
+                    if !self.goes_on(errno) {
+                        break;
                     }
                 }
             }
@@ -168,9 +142,7 @@ impl Worker<'_> {
 
     fn begin(&mut self) {
         self.work.slot.set_state(State::Serving);
-        if self.starved.end() {
-            events::descriptors_back(self.work.listener().endpoint());
-        }
+        self.entrance.succeeded();
         if self.elastic && self.work.totals().one_fewer_idle() {
             self.work.board.wake().notify();
         }
@@ -181,27 +153,15 @@ impl Worker<'_> {
         self.limit != 0 && self.served >= self.limit
     }
 
-    fn nothing(&mut self, error: Errno) -> Nothing {
-        let endpoint = self.work.listener().endpoint();
-        match error {
-            // a gate that is shut is no socket, and a listener that is shut does not listen
-            Errno::NOTSOCK | Errno::INVAL => return Nothing::More,
+    /// Whether to try again.
+    fn goes_on(&mut self, error: Errno) -> bool {
+        match self.entrance.failed(error) {
+            Nobody::Comes => return false,
+            Nobody::Yet => {}
             // the daemon has begun to stop, and its signal is on the way
-            Errno::AGAIN => _ = wait_readable(self.work.listener(), REST),
-            Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM => {
-                if self.starved.begin(Instant::now()) {
-                    events::descriptors_exhausted(endpoint, &error);
-                }
-                std::thread::sleep(REST);
-            }
-            error if concerns_one_connection(error) => {}
-            error => {
-                if let Some(suppressed) = self.failures.admit(Instant::now()) {
-                    events::accept_failed(endpoint, &error, suppressed);
-                }
-                std::thread::sleep(REST);
-            }
+            Nobody::Waits => _ = wait_readable(self.work.listener(), REST),
+            Nobody::Fits => std::thread::sleep(REST),
         }
-        Nothing::Yet
+        true
     }
 }

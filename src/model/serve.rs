@@ -149,25 +149,3 @@ fn is_the_client_s(error: &io::Error) -> bool {
     use io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, TimedOut, WouldBlock};
     matches!(error.kind(), BrokenPipe | ConnectionAborted | ConnectionReset | TimedOut | WouldBlock)
 }
-
-/// Errors of accept(2) that concern one connection only: the next one may be fine.
-///
-/// Linux passes on errors that were already pending on the new socket (accept(2), "Error handling").
-pub(crate) fn concerns_one_connection(error: rustix::io::Errno) -> bool {
-    use rustix::io::Errno;
-    matches!(
-        error,
-        Errno::INTR
-            | Errno::CONNABORTED
-            | Errno::CONNRESET
-            | Errno::PROTO
-            | Errno::NETDOWN
-            | Errno::NOPROTOOPT
-            | Errno::HOSTDOWN
-            | Errno::HOSTUNREACH
-            | Errno::OPNOTSUPP
-            | Errno::NETUNREACH
-            | Errno::TIMEDOUT
-            | Errno::PERM
-    )
-}

@@ -1,7 +1,7 @@
 //! The menu dialogue of the textbook: a greeting, numbers that are answered, and a word that ends it.
 
 use std::collections::BTreeMap;
-use std::rc::Rc;
+use std::sync::Arc;
 
 use super::messages::{Framing, Messages};
 use super::{Protocol, Reply, Service};
@@ -41,7 +41,7 @@ impl Default for Texts {
 /// ```
 #[derive(Debug, Clone)]
 pub struct Menu {
-    texts: Rc<Texts>,
+    texts: Arc<Texts>,
     messages: Messages,
     output: Vec<u8>,
 }

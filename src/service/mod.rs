@@ -17,7 +17,7 @@ mod messages;
 mod protocol;
 
 use std::io;
-use std::rc::Rc;
+use std::sync::Arc;
 
 pub use ack::Ack;
 pub use builtin::{Builtin, Settings};
@@ -68,8 +68,8 @@ pub struct Service {
 enum Maker {
     /// Known from the type, so that nothing need be made or called for it.
     Echo,
-    Protocol(Rc<dyn Fn() -> Box<dyn Protocol>>),
-    Handler(Rc<dyn Fn() -> Box<dyn Handler>>),
+    Protocol(Arc<dyn Fn() -> Box<dyn Protocol> + Send + Sync>),
+    Handler(Arc<dyn Fn() -> Box<dyn Handler> + Send + Sync>),
 }
 
 /// Sends one answer to a datagram.
@@ -77,15 +77,21 @@ pub(crate) type SendAnswer<'a> = dyn FnMut(&[u8]) -> io::Result<()> + 'a;
 
 impl Service {
     /// A service whose connections are each served by a [`Protocol`] of their own.
-    pub fn protocol<P: Protocol + 'static>(name: &'static str, make: impl Fn() -> P + 'static) -> Self {
+    pub fn protocol<P: Protocol + 'static>(
+        name: &'static str,
+        make: impl Fn() -> P + Send + Sync + 'static,
+    ) -> Self {
         let maker =
-            if P::echoes() { Maker::Echo } else { Maker::Protocol(Rc::new(move || Box::new(make()))) };
+            if P::echoes() { Maker::Echo } else { Maker::Protocol(Arc::new(move || Box::new(make()))) };
         Self { name, maker, amplifies: false }
     }
 
     /// A service whose connections are each served by a [`Handler`] of their own.
-    pub fn handler<H: Handler + 'static>(name: &'static str, make: impl Fn() -> H + 'static) -> Self {
-        Self { name, maker: Maker::Handler(Rc::new(move || Box::new(make()))), amplifies: false }
+    pub fn handler<H: Handler + 'static>(
+        name: &'static str,
+        make: impl Fn() -> H + Send + Sync + 'static,
+    ) -> Self {
+        Self { name, maker: Maker::Handler(Arc::new(move || Box::new(make()))), amplifies: false }
     }
 
     /// The same service, which answers a datagram with more bytes than it has.
@@ -133,7 +139,7 @@ impl Service {
         match &self.maker {
             Maker::Echo => send(payload),
             Maker::Protocol(make) => match make().datagram(payload) {
-                Reply::Wait => Ok(()),
+                Reply::Wait | Reply::File(_) => Ok(()),
                 Reply::Send(answer) | Reply::More(answer) | Reply::Finish(answer) => send(answer),
             },
             Maker::Handler(make) => {

@@ -1,8 +1,8 @@
 //! Descriptors: pipes, flags, and closing many at once.
 
 use std::io;
-use std::mem::MaybeUninit;
-use std::os::fd::{AsFd, AsRawFd, IntoRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, IntoRawFd, OwnedFd, RawFd};
+use std::sync::atomic::{AtomicI32, Ordering};
 use std::time::Duration;
 
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
@@ -26,13 +26,6 @@ pub(crate) fn pipe() -> io::Result<(OwnedFd, OwnedFd)> {
         }
         Ok(ends)
     }
-}
-
-/// Reads into a buffer that need not be initialised; returns the part that now is.
-pub(crate) fn read(fd: impl AsFd, buffer: &mut [MaybeUninit<u8>]) -> io::Result<&[u8]> {
-    let n = rustix::io::retry_on_intr(|| rustix::io::read(&fd, &mut *buffer).map(|(bytes, _)| bytes.len()))?;
-    // SAFETY: read(2) wrote the first `n` bytes.
-    Ok(unsafe { &*(&raw const buffer[..n] as *const [u8]) })
 }
 
 /// Waits until there may be something to read, accept or receive, at most for `limit`; tells whether
@@ -154,7 +147,10 @@ pub(crate) struct Gate {
     /// The number of the socket, which whoever made the gate keeps open, if it ends with this program.
     ours: Option<RawFd>,
     gate: OwnedFd,
+    /// What takes its place, a pipe: no file, because after a chroot(2) there may be none to open.
     null: OwnedFd,
+    /// The pipe's other end. A shut gate has closed it, so that `null` is at its end: readable for good.
+    open: AtomicI32,
 }
 
 impl Gate {
@@ -162,20 +158,35 @@ impl Gate {
     /// this program's processes are gone.
     pub(crate) fn new(socket: impl AsFd, is_ours: bool) -> io::Result<Self> {
         let gate = socket.as_fd().try_clone_to_owned()?;
-        // no file: after a chroot(2) there may be none to open
-        let (null, _) = pipe()?;
-        Ok(Self { ours: is_ours.then(|| socket.as_fd().as_raw_fd()), gate, null })
+        let (null, open) = pipe()?;
+        let ours = is_ours.then(|| socket.as_fd().as_raw_fd());
+        Ok(Self { ours, gate, null, open: AtomicI32::new(open.into_raw_fd()) })
+    }
+
+    /// Becomes readable when the gate is shut: for whoever waits for several things.
+    pub(crate) fn bell(&self) -> BorrowedFd<'_> {
+        self.null.as_fd()
+    }
+
+    /// Shuts the gate for good. Async-signal-safe.
+    pub(crate) fn shut(&self) {
+        // SAFETY: both descriptors are open as long as `self` is; dup2(2) is async-signal-safe and
+        // replaces `gate` atomically.
+        unsafe { libc::dup2(self.null.as_raw_fd(), self.gate.as_raw_fd()) };
+        let open = self.open.swap(-1, Ordering::Relaxed);
+        if open >= 0 {
+            // SAFETY: whoever gets the number out of the cell is the only one to have it, and closes it
+            // once; close(2) is async-signal-safe.
+            unsafe { libc::close(open) };
+        }
     }
 
     /// Shuts the gate for good when `signal` arrives.
     pub(crate) fn shut_on(&'static self, signal: i32) -> io::Result<()> {
-        let (null, gate, ours) = (self.null.as_raw_fd(), self.gate.as_raw_fd(), self.ours);
         let action = move || {
-            // SAFETY: both descriptors are open for ever, as `self` is 'static; dup2(2) is
-            // async-signal-safe and replaces `gate` atomically.
-            unsafe { libc::dup2(null, gate) };
+            self.shut();
             if super::signal::is_orphan() {
-                if let Some(socket) = ours {
+                if let Some(socket) = self.ours {
                     // nobody will serve who connects now: a refusal is the better answer
                     // SAFETY: shutdown(2) is async-signal-safe, and a number of no socket is only an error.
                     unsafe { libc::shutdown(socket, libc::SHUT_RDWR) };
@@ -189,8 +200,14 @@ impl Gate {
     }
 }
 
+impl Drop for Gate {
+    fn drop(&mut self) {
+        self.shut();
+    }
+}
+
 impl AsFd for Gate {
-    fn as_fd(&self) -> std::os::fd::BorrowedFd<'_> {
+    fn as_fd(&self) -> BorrowedFd<'_> {
         self.gate.as_fd()
     }
 }
@@ -210,9 +227,11 @@ mod tests {
         let (socket, _peer) = std::os::unix::net::UnixStream::pair().expect("pair");
         let gate: &'static Gate = Box::leak(Box::new(Gate::new(&socket, true).expect("gate")));
         gate.shut_on(libc::SIGWINCH).expect("register");
+        assert!(!wait_readable(gate.bell(), Duration::ZERO));
         nix::sys::signal::raise(nix::sys::signal::Signal::SIGWINCH).expect("raise");
         let error = rustix::net::accept(gate).expect_err("shut");
         assert_eq!(error, rustix::io::Errno::NOTSOCK);
+        assert!(wait_readable(gate.bell(), Duration::ZERO));
         assert!(nix::sys::socket::getpeername::<nix::sys::socket::UnixAddr>(socket.as_raw_fd()).is_ok());
     }
 }

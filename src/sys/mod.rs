@@ -9,6 +9,7 @@ pub(crate) mod fd;
 pub(crate) mod fork;
 pub(crate) mod handover;
 pub(crate) mod pidfd;
+pub(crate) mod poller;
 #[cfg(target_os = "linux")]
 mod raw;
 pub(crate) mod shared;

@@ -3,12 +3,15 @@
 //! A stream socket, or one datagram that is read to its end and answered with what was written,
 //! as in socketserver's `DatagramRequestHandler`. All bytes are counted on their way.
 
+use std::cell::{Cell, RefCell};
 use std::io::{self, Read, Write};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
 
+use rustix::io::{Errno, retry_on_intr};
+
 use super::pump::Pump;
-use super::{Peer, Traffic};
+use super::{FilePart, Peer, Traffic};
 use crate::sys;
 use crate::sys::buffer::{Buffer, CHUNK};
 
@@ -45,19 +48,38 @@ pub struct Connection<'a> {
 
 #[derive(Debug)]
 enum Medium<'a> {
-    Stream(OwnedFd),
-    Datagram { unread: &'a [u8], answer: Vec<u8> },
+    /// The socket blocks, unless somebody else waits for it.
+    Stream(OwnedFd, Option<&'a dyn Wait>),
+    Datagram {
+        unread: Cell<&'a [u8]>,
+        answer: RefCell<Vec<u8>>,
+    },
+}
+
+/// Who waits for a socket that does not block, and lets others work meanwhile.
+pub(crate) trait Wait: std::fmt::Debug {
+    /// Returns once the socket is ready, or fails with `WouldBlock` when that takes longer than the
+    /// connection may be silent, or than `limit`.
+    fn until(&self, socket: BorrowedFd<'_>, ready: Ready, limit: Option<Duration>) -> io::Result<()>;
+}
+
+/// What a socket is ready for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Ready {
+    Read,
+    Write,
 }
 
 impl<'a> Connection<'a> {
     pub(crate) fn stream(socket: OwnedFd, peer: Peer, traffic: &'a Traffic) -> Self {
         Traffic::add(&traffic.connections, 1);
-        Self { medium: Medium::Stream(socket), peer, traffic }
+        Self { medium: Medium::Stream(socket, None), peer, traffic }
     }
 
     /// A datagram was counted when it came, so reading it does not count again.
     pub(crate) fn datagram(payload: &'a [u8], peer: Peer, traffic: &'a Traffic) -> Self {
-        Self { medium: Medium::Datagram { unread: payload, answer: Vec::new() }, peer, traffic }
+        let medium = Medium::Datagram { unread: Cell::new(payload), answer: RefCell::default() };
+        Self { medium, peer, traffic }
     }
 
     /// Who is at the other end.
@@ -69,14 +91,14 @@ impl<'a> Connection<'a> {
     /// What was written in answer to a datagram; empty for a stream.
     pub(crate) fn into_answer(self) -> Vec<u8> {
         match self.medium {
-            Medium::Datagram { answer, .. } => answer,
-            Medium::Stream(_) => Vec::new(),
+            Medium::Datagram { answer, .. } => answer.into_inner(),
+            Medium::Stream(..) => Vec::new(),
         }
     }
 
     /// Closes the connection.
     pub(crate) fn close(self) {
-        if let Medium::Stream(socket) = self.medium {
+        if let Medium::Stream(socket, _) = self.medium {
             sys::fd::close(socket);
         }
     }
@@ -84,7 +106,7 @@ impl<'a> Connection<'a> {
     /// Has reads and writes fail that wait for longer than `limit`.
     pub(crate) fn set_idle_timeout(&self, limit: Duration) -> io::Result<()> {
         use rustix::net::sockopt::{Timeout, set_socket_timeout};
-        if let Medium::Stream(socket) = &self.medium {
+        if let Medium::Stream(socket, _) = &self.medium {
             for timeout in [Timeout::Recv, Timeout::Send] {
                 set_socket_timeout(socket, timeout, Some(limit))?;
             }
@@ -95,41 +117,41 @@ impl<'a> Connection<'a> {
     /// Takes the next bytes of the client, none at the end of them.
     ///
     /// The buffer is not zeroed first, so a short message touches one page of it.
-    pub(crate) fn chunk<'b>(&mut self, buffer: &'b mut Buffer) -> io::Result<&'b [u8]>
+    #[inline]
+    pub(crate) fn chunk<'b>(&self, buffer: &'b mut Buffer) -> io::Result<&'b [u8]>
     where
         'a: 'b,
     {
-        match &mut self.medium {
-            Medium::Datagram { unread, .. } => Ok(std::mem::take(unread)),
-            Medium::Stream(socket) => {
-                let chunk = sys::fd::read(socket, &mut **buffer)?;
-                Traffic::add(&self.traffic.bytes_in, chunk.len() as u64);
-                Ok(chunk)
+        match &self.medium {
+            Medium::Datagram { unread, .. } => Ok(unread.take()),
+            Medium::Stream(socket, wait) => {
+                let n = patiently(socket, *wait, Ready::Read, || buffer.fill(socket))?;
+                Traffic::add(&self.traffic.bytes_in, n as u64);
+                Ok(buffer.filled())
             }
         }
     }
 
-    /// As `write_all`, but part of whoever calls it (see `serve_connection`).
-    #[inline(always)]
-    fn send(&mut self, mut bytes: &[u8]) -> io::Result<()> {
-        while !bytes.is_empty() {
-            match self.write(bytes)? {
-                0 => return Err(io::ErrorKind::WriteZero.into()),
-                n => bytes = &bytes[n..],
-            }
-        }
-        Ok(())
-    }
-
-    /// As [`chunk`](Self::chunk), but `None` at once where nothing has come.
-    pub(crate) fn chunk_if_any<'b>(&mut self, buffer: &'b mut Buffer) -> io::Result<Option<&'b [u8]>>
+    /// As [`chunk`](Self::chunk), but `None` where nothing has come within `limit`.
+    pub(crate) fn chunk_within<'b>(
+        &self,
+        buffer: &'b mut Buffer,
+        limit: Duration,
+    ) -> io::Result<Option<&'b [u8]>>
     where
         'a: 'b,
     {
-        if let Medium::Stream(socket) = &self.medium
-            && !sys::fd::wait_readable(socket, Duration::ZERO)
-        {
-            return Ok(None);
+        if let Medium::Stream(socket, wait) = &self.medium {
+            let came = match wait {
+                None => sys::fd::wait_readable(socket, limit),
+                Some(wait) => match wait.until(socket.as_fd(), Ready::Read, Some(limit)) {
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => false,
+                    outcome => outcome.map(|()| true)?,
+                },
+            };
+            if !came {
+                return Ok(None);
+            }
         }
         self.chunk(buffer).map(Some)
     }
@@ -139,7 +161,7 @@ impl<'a> Connection<'a> {
     /// Bytes are read and written while they come in small pieces. After two full chunks in a row
     /// they go from socket to socket inside the kernel (splice(2)), until a short one comes.
     #[inline(always)]
-    pub(crate) fn echo(&mut self) -> io::Result<()> {
+    pub(crate) fn echo(&self) -> io::Result<()> {
         let mut buffer = Buffer::new();
         let mut pump = Pump::default();
         let mut full_chunks = 0;
@@ -152,20 +174,86 @@ impl<'a> Connection<'a> {
             full_chunks = if chunk.len() == CHUNK { full_chunks + 1 } else { 0 };
             if full_chunks == 2 {
                 full_chunks = 0;
-                if let Medium::Stream(socket) = &self.medium {
+                if let Medium::Stream(socket, None) = &self.medium {
                     pump.run(socket, CHUNK, self.traffic)?;
                 }
             }
         }
     }
+
+    /// As `write_all`, but part of whoever calls it (see `serve_connection`).
+    #[inline(always)]
+    fn send(&self, mut bytes: &[u8]) -> io::Result<()> {
+        while !bytes.is_empty() {
+            match self.put(bytes)? {
+                0 => return Err(io::ErrorKind::WriteZero.into()),
+                n => bytes = &bytes[n..],
+            }
+        }
+        Ok(())
+    }
+
+    #[inline]
+    fn put(&self, bytes: &[u8]) -> io::Result<usize> {
+        match &self.medium {
+            Medium::Datagram { answer, .. } => answer.borrow_mut().write(bytes),
+            Medium::Stream(socket, wait) => {
+                let n = patiently(socket, *wait, Ready::Write, || rustix::io::write(socket, bytes))?;
+                Traffic::add(&self.traffic.bytes_out, n as u64);
+                Ok(n)
+            }
+        }
+    }
+
+    /// Sends a part of a file, which stays in the kernel on its way to a stream (sendfile(2)).
+    pub(crate) fn send_file(&self, part: &FilePart) -> io::Result<()> {
+        let mut left = part.clone();
+        while left.length > 0 {
+            let sent = match &self.medium {
+                Medium::Stream(socket, wait) => {
+                    let n = patiently(socket, *wait, Ready::Write, || left.send_to(socket))?;
+                    Traffic::add(&self.traffic.bytes_out, n as u64);
+                    n
+                }
+                Medium::Datagram { answer, .. } => left.append_to(&mut answer.borrow_mut())?,
+            };
+            // it was longer when its length was taken, and the client counts on that
+            if sent == 0 {
+                return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the file has become shorter"));
+            }
+            left.advance(sent as u64);
+        }
+        Ok(())
+    }
 }
 
-impl Read for Connection<'_> {
+/// Does what waits for the socket, however that is waited for.
+#[inline(always)]
+fn patiently(
+    socket: &OwnedFd,
+    wait: Option<&dyn Wait>,
+    ready: Ready,
+    mut attempt: impl FnMut() -> rustix::io::Result<usize>,
+) -> io::Result<usize> {
+    loop {
+        match (retry_on_intr(&mut attempt), wait) {
+            (Err(Errno::AGAIN), Some(wait)) => wait.until(socket.as_fd(), ready, None)?,
+            (outcome, _) => return Ok(outcome?),
+        }
+    }
+}
+
+impl Read for &Connection<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        match &mut self.medium {
-            Medium::Datagram { unread, .. } => unread.read(buffer),
-            Medium::Stream(socket) => {
-                let n = rustix::io::retry_on_intr(|| rustix::io::read(&*socket, &mut *buffer))?;
+        match &self.medium {
+            Medium::Datagram { unread, .. } => {
+                let mut rest = unread.get();
+                let n = rest.read(buffer)?;
+                unread.set(rest);
+                Ok(n)
+            }
+            Medium::Stream(socket, wait) => {
+                let n = patiently(socket, *wait, Ready::Read, || rustix::io::read(socket, &mut *buffer))?;
                 Traffic::add(&self.traffic.bytes_in, n as u64);
                 Ok(n)
             }
@@ -173,17 +261,26 @@ impl Read for Connection<'_> {
     }
 }
 
-impl Write for Connection<'_> {
-    #[inline]
+impl Write for &Connection<'_> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        match &mut self.medium {
-            Medium::Datagram { answer, .. } => answer.write(bytes),
-            Medium::Stream(socket) => {
-                let n = rustix::io::retry_on_intr(|| rustix::io::write(&*socket, bytes))?;
-                Traffic::add(&self.traffic.bytes_out, n as u64);
-                Ok(n)
-            }
-        }
+        self.put(bytes)
+    }
+
+    /// Does nothing: nothing is buffered.
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Read for Connection<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        (&*self).read(buffer)
+    }
+}
+
+impl Write for Connection<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.put(bytes)
     }
 
     /// Does nothing: nothing is buffered.

@@ -6,6 +6,7 @@
 pub(crate) mod bind;
 mod connection;
 pub(crate) mod endpoint;
+mod file_part;
 pub(crate) mod guard;
 pub(crate) mod inherited;
 pub(crate) mod listener;
@@ -16,7 +17,9 @@ pub mod resolve;
 mod traffic;
 
 pub use connection::Connection;
+pub(crate) use connection::{Ready, Wait};
 pub use endpoint::{Endpoint, ParseEndpointError};
+pub use file_part::FilePart;
 pub(crate) use inherited::Inherited;
 pub(crate) use listener::Listener;
 pub use peer::Peer;

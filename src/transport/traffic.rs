@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// What a child has carried; written by the child alone.
+/// What a child has carried; written by the child alone, by all its threads.
 #[repr(C)]
 #[derive(Debug, Default)]
 pub(crate) struct Traffic {
@@ -13,8 +13,7 @@ pub(crate) struct Traffic {
 
 impl Traffic {
     pub(crate) fn add(counter: &AtomicU64, n: u64) {
-        // one writer: no need for a locked addition
-        counter.store(counter.load(Ordering::Relaxed) + n, Ordering::Relaxed);
+        counter.fetch_add(n, Ordering::Relaxed);
     }
 
     pub(crate) fn reset(&self) {
