@@ -70,7 +70,8 @@ pub struct ListenOptions {
     #[arg(short, long, value_name = "MODEL", hide_possible_values = true, help_heading = "Pool")]
     pub model: Option<Model>,
 
-    /// Size of the pool; a range MIN..MAX makes it elastic (prefork, iterative) [default: prefork 8, others 1]
+    /// Size of the pool; a range MIN..MAX makes it elastic (prefork, iterative); models other than prefork have
+    /// 1 where nothing is said [default: 8]
     #[arg(short, long, value_name = "N|MIN..MAX", help_heading = "Pool")]
     pub workers: Option<WorkerRange>,
 
