@@ -13,6 +13,7 @@ pub(crate) mod prefork;
 pub(crate) mod serve;
 pub(crate) mod starts;
 pub(crate) mod thread;
+pub(crate) mod turns;
 pub(crate) mod worker;
 
 use serde::{Deserialize, Serialize};
