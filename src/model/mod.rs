@@ -40,6 +40,29 @@ pub enum Model {
     Coroutine,
 }
 
+/// The threads of a worker of [`Model::Thread`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Threads {
+    /// One for each connection (for each datagram, if a [`Handler`](crate::Handler) answers it), at most so
+    /// many at once: beyond, clients wait.
+    Each(u32),
+    /// So many from the start, each of which serves one connection at a time.
+    Fixed(u32),
+}
+
+impl Threads {
+    /// The most that may be asked for: Linux lets a process have 65,530 mappings
+    /// (`vm.max_map_count`), and a stack with its guard page is two.
+    pub const MOST: u32 = 32_000;
+}
+
+impl Default for Threads {
+    /// As many at once as [`Model::Fork`] has children.
+    fn default() -> Self {
+        Self::Each(1024)
+    }
+}
+
 impl Model {
     /// How many workers there are where nothing is said; `None` where there is no pool of them.
     #[must_use]

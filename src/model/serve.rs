@@ -125,6 +125,7 @@ pub(crate) fn serve_connection<'a>(
         }
         Err(error) => {
             log::warn!(peer:% = peer, error:% = error; "handler failed");
+            Traffic::add(&traffic.failed, 1);
             Cause::Failed
         }
     };

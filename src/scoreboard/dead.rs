@@ -26,6 +26,10 @@ impl Scoreboard {
         add(&totals.connections, &slot.traffic.connections);
         add(&totals.bytes_in, &slot.traffic.bytes_in);
         add(&totals.bytes_out, &slot.traffic.bytes_out);
+        add(&totals.failed, &slot.traffic.failed);
+        if cause == Cause::Panicked {
+            add(&totals.failed, &AtomicU64::new(1));
+        }
         totals.alive.store(totals.alive.load(Ordering::Relaxed).saturating_sub(1), Ordering::Relaxed);
         totals.deaths[cause.index()].fetch_add(1, Ordering::Relaxed);
         self.put_back(index);

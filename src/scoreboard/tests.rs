@@ -245,8 +245,10 @@ fn a_child_that_went_wild_in_its_slot_is_buried_like_any_other() {
     let wild = birth(&board, 1, 11);
     let slot = board.slot(wild);
     [&slot.pid, &slot.next].iter().for_each(|cell| cell.store(u32::MAX, Ordering::Relaxed));
-    let Traffic { connections, bytes_in, bytes_out } = &slot.traffic;
-    [connections, bytes_in, bytes_out].iter().for_each(|cell| cell.store(u64::MAX, Ordering::Relaxed));
+    let Traffic { connections, bytes_in, bytes_out, failed } = &slot.traffic;
+    [connections, bytes_in, bytes_out, failed]
+        .iter()
+        .for_each(|cell| cell.store(u64::MAX, Ordering::Relaxed));
     let mut deaths = Vec::new();
     board.sweep(0, usize::MAX, |_| false, |_, death| deaths.push(death));
     let death = Death { slot: wild, listener: 1, cause: Cause::Signal(libc::SIGKILL as u8) };
