@@ -135,9 +135,10 @@ impl Reception {
     fn serve(&mut self) -> Cause {
         let work = self.crew.work;
         let cause = self.receive();
+        // it is replaced now, and not after the last connection
+        work.slot.set_state(State::Leaving);
+        work.board.wake().notify();
         if cause == Cause::Recycled {
-            work.slot.set_state(State::Leaving);
-            work.board.wake().notify();
             // a stop may begin before the master has seen that, and then this worker is to serve the queue
             self.crew.wait_for(0, Some(self.gate));
         }

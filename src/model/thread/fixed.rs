@@ -39,6 +39,9 @@ pub(super) fn run(work: Work<'static>, gate: &'static Gate, terms: &Terms, count
         // the master waits for the first workers to be up
         work.board.wake().notify();
         while readable([gate.bell()], None) != [true] {}
+        // it is replaced now, and not after the last connection
+        work.slot.set_state(State::Leaving);
+        work.board.wake().notify();
     }
     let (threads, cause) = match started {
         Ok(threads) if crew.is_spent.load(Ordering::Relaxed) => (threads, Cause::Recycled),
@@ -78,8 +81,6 @@ impl Crew {
     fn work(&self) {
         if take(&self.work, self.gate, self) == Cause::Recycled {
             self.is_spent.store(true, Ordering::Relaxed);
-            self.work.slot.set_state(State::Leaving);
-            self.work.board.wake().notify();
             // for the others
             self.gate.shut();
         }
