@@ -64,9 +64,11 @@ fn drain(work: &Work<'_>, turn: &impl Turn) {
         match work.listener().accept(work.listener()) {
             Ok((socket, peer)) => turn.connection(socket, peer),
             Err(error) if concerns_one_connection(error) => {}
-            Err(_) => return,
+            Err(_) => break,
         }
     }
+    // who comes now shall go elsewhere, even while others are served
+    work.listener().refuse();
 }
 
 /// A lone datagram is received by itself, which is quicker; every 16th time a whole batch is

@@ -145,6 +145,8 @@ impl Reception {
         let drains = work.totals().is_draining();
         if drains {
             self.drain();
+            // who comes now shall go elsewhere, while others are served
+            work.listener().refuse();
         }
         self.crew.wait_for(0, None);
         if drains { Cause::Retired } else { cause }
