@@ -94,6 +94,7 @@ fn a_handler_is_set_up_handles_and_finishes_in_this_order() {
             assert!(line.starts_with("forkd: warning: handler failed peer=127.0.0.1:"), "{line}");
         }
         assert_eq!(talk(&server, "-more"), "setup handle more finish", "{model}: the server goes on");
+        reports(&server, "failed=2 ");
         let server = example("test-servers", &format!("steps udp://127.0.0.1:0 {model}"));
         assert_eq!(ask(&server, "-text"), "setup handle text finish", "{model}");
     }

@@ -202,9 +202,9 @@ impl Listen {
         if !(1..=MAX_CHILDREN).contains(&max_children) {
             return refuse("max-children", format!("is {max_children}; choose 1 to {MAX_CHILDREN}"));
         }
-        let (key, (Threads::Each(threads) | Threads::Fixed(threads))) = match self.threads {
-            Threads::Each(_) => ("max-threads", self.threads),
-            Threads::Fixed(_) => ("threads", self.threads),
+        let (key, threads) = match self.threads {
+            Threads::Each(most) => ("max-threads", most),
+            Threads::Fixed(count) => ("threads", count),
         };
         if !(1..=Threads::MOST).contains(&threads) {
             return refuse(key, format!("is {threads}; choose 1 to {}", Threads::MOST));

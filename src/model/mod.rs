@@ -31,7 +31,10 @@ pub enum Model {
     /// One worker that serves one connection at a time: the others wait. With more workers it is
     /// [`Prefork`](Self::Prefork).
     Iterative,
-    /// A worker that starts a thread for each connection.
+    /// A worker that starts a thread for each connection, or has a fixed pool of them ([`Threads`]).
+    ///
+    /// Handlers of one worker share its memory, and each has a stack of 256 KiB. One that panics costs its
+    /// connection; one that crashes costs all of its worker's.
     Thread,
     /// A worker with one thread, which serves all its connections as they become ready.
     Event,

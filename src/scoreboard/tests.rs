@@ -273,3 +273,27 @@ fn a_stack_that_a_child_has_tangled_harms_nobody() {
         assert_eq!(given, [1, 2, 3]);
     }
 }
+
+#[test]
+fn a_worker_serves_as_long_as_it_has_connections() {
+    let board = board(&[]);
+    let slot = board.slot(board.take(0, true, board.epoch).unwrap());
+    slot.set_state(State::Idle);
+    assert_eq!((slot.state(), slot.serving()), (State::Idle, 0));
+    slot.open.store(2, Ordering::Relaxed);
+    assert_eq!((slot.state(), slot.serving()), (State::Serving, 2));
+    slot.set_state(State::Leaving);
+    assert_eq!((slot.state(), slot.serving()), (State::Leaving, 2));
+}
+
+#[test]
+fn a_child_that_panicked_has_a_connection_that_failed() {
+    let board = board(&[3]);
+    for (pid, cause) in [(1, Cause::Done), (2, Cause::Failed), (3, Cause::Panicked)] {
+        let index = birth(&board, 0, pid);
+        // as its handler's error is counted, by the child
+        Traffic::add(&board.slot(index).traffic.failed, u64::from(cause == Cause::Failed));
+        board.bury(index, cause);
+    }
+    assert_eq!(board.totals(0).failed.load(Ordering::Relaxed), 2);
+}

@@ -28,7 +28,7 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 /// Whom a thread is started for.
 enum Client {
     Connection(OwnedFd, Peer),
-    Datagram(Batch, Peer),
+    Datagram(Box<Batch>, Peer),
 }
 
 impl Client {
@@ -185,7 +185,9 @@ impl Reception {
             loop {
                 match self.next(work.listener().as_fd(), Patience::DontWait) {
                     Ok(client) => {
-                        client.map(|client| self.start(client));
+                        if let Some(client) = client {
+                            self.start(client);
+                        }
                         break;
                     }
                     Err(error) => match self.entrance.failed(error) {
@@ -226,7 +228,7 @@ impl Reception {
             work.board.refuse(work.post.number, why);
             return Ok(None);
         }
-        Ok(Some(Client::Datagram(batch.copy_of(0), peer_of(&datagram))))
+        Ok(Some(Client::Datagram(Box::new(batch.copy_of(0)), peer_of(&datagram))))
     }
 
     /// Starts a thread for a client, who is held while that fails: nobody is dropped for a passing shortage.
