@@ -128,6 +128,27 @@ pub(crate) fn held_too_long(peer: Peer, endpoint: &Endpoint, suppressed: u64) {
     warn!(peer:%, endpoint:%, suppressed; "gave up a connection that no child could be forked for");
 }
 
+/// A handler panicked, and its worker goes on.
+pub(crate) fn connection_failed(endpoint: &Endpoint, peer: Peer) {
+    error!(cause:% = Cause::Panicked, peer:%, endpoint:%; "connection failed");
+}
+
+pub(crate) fn threads_failing(endpoint: &Endpoint, error: &dyn Display) {
+    warn!(endpoint:%, error:%; "cannot start a thread; holding a connection and trying again");
+}
+
+pub(crate) fn threads_work_again(endpoint: &Endpoint) {
+    info!(endpoint:%; "threads can be started again");
+}
+
+pub(crate) fn no_thread_for(peer: Peer, endpoint: &Endpoint, suppressed: u64) {
+    warn!(peer:%, endpoint:%, suppressed; "gave up a connection that no thread could be started for");
+}
+
+pub(crate) fn no_threads(endpoint: &Endpoint, error: &dyn Display) {
+    error!(endpoint:%, error:%; "cannot start the threads of a worker");
+}
+
 pub(crate) fn worker_fork_failed(endpoint: &Endpoint, error: &dyn Display) {
     warn!(endpoint:%, error:%; "cannot fork a worker; trying again");
 }
@@ -150,6 +171,10 @@ pub(crate) fn rejected(endpoint: &Endpoint, peer: Peer, limit: u32, suppressed: 
 
 pub(crate) fn at_limit(endpoint: &Endpoint, limit: u32, suppressed: u64) {
     warn!(limit, endpoint:%, suppressed; "as many children as allowed; new clients wait");
+}
+
+pub(crate) fn at_thread_limit(endpoint: &Endpoint, limit: u32, suppressed: u64) {
+    warn!(limit, endpoint:%, suppressed; "as many threads as allowed; new clients wait");
 }
 
 pub(crate) fn accepted(endpoint: &Endpoint, peer: Peer, pid: i32) {
@@ -181,7 +206,7 @@ pub(crate) fn report(status: &crate::daemon::status::Status) {
         };
         info!(
             alive = l.alive, peak = l.peak, forked = l.forked, connections = l.connections, bytes_in = l.bytes_in,
-            bytes_out = l.bytes_out, refused:% = counts(&l.refused), deaths:% = counts(&l.deaths),
+            bytes_out = l.bytes_out, failed = l.failed, refused:% = counts(&l.refused), deaths:% = counts(&l.deaths),
             uptime_s = status.uptime_s; "status of {}", l.endpoint
         );
     }

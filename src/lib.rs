@@ -59,6 +59,8 @@
 //! | `self.client_address` | [`Connection::peer`] |
 //! | `StreamRequestHandler.timeout` | [`Server::idle_timeout`] |
 //! | `server.server_address` | [`Server::endpoints`]: a name may stand for several addresses |
+//! | `ThreadingTCPServer`, `ThreadingUDPServer` and those for Unix sockets | [`Model::Thread`](model::Model::Thread) |
+//! | `block_on_close = True` | always so, for at most [`Server::grace`] |
 //! | `TCPServer`, which serves one after the other | [`Model::Iterative`](model::Model::Iterative) |
 //! | `server.max_children` | [`Server::max_children`]; at the limit clients wait, and the server doesn't |
 //! | `server.serve_forever()` | [`Server::serve_forever`] |

@@ -7,7 +7,7 @@ use crate::config::values::WorkerRange;
 use crate::config::{Config, Listen};
 use crate::daemon::master::Master;
 use crate::daemon::sockets::{Bound, bind_options};
-use crate::model::Model;
+use crate::model::{Model, Threads};
 use crate::service::Service;
 use crate::transport::bind::bind_all;
 use crate::transport::{Endpoint, Inherited, Listener};
@@ -79,6 +79,18 @@ impl Server {
         let workers = workers.max(1);
         self.listen.workers = WorkerRange { min: workers, max: workers };
         self.workers = Some(self.listen.workers);
+        self
+    }
+
+    /// The threads of each worker of [`Model::Thread`]; the default is one for each connection, at most 1024 at
+    /// once. Less than 1 counts as 1.
+    #[must_use]
+    pub fn threads(mut self, threads: Threads) -> Self {
+        let in_range = |count: u32| count.clamp(1, Threads::MOST);
+        self.listen.threads = match threads {
+            Threads::Each(most) => Threads::Each(in_range(most)),
+            Threads::Fixed(count) => Threads::Fixed(in_range(count)),
+        };
         self
     }
 

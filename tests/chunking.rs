@@ -174,3 +174,7 @@ cell!(udp6_fork: datagrams up to 65_527, "udp://[::1]:0");
 cell!(udp6_prefork: datagrams up to 65_527, "-m prefork udp://[::1]:0");
 cell!(unixgram_fork: datagrams up to 120_000, "unixgram://{dir}/echo");
 cell!(unixgram_prefork: datagrams up to 120_000, "-m prefork unixgram://{dir}/echo");
+cell!(tcp4_thread: stream "-m thread tcp://127.0.0.1:0");
+cell!(unix_threads: stream "-m thread --threads 2 unix://{dir}/echo");
+cell!(udp4_threads: datagrams up to 65_507, "-m thread --threads 2 udp://127.0.0.1:0");
+cell!(unixgram_thread: datagrams up to 120_000, "-m thread unixgram://{dir}/echo");

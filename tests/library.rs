@@ -54,11 +54,11 @@ fn reports(server: &Daemon, part: &str) {
     });
 }
 
-const MODELS: [&str; 2] = ["fork", "prefork"];
+const MODELS: [&str; 4] = ["fork", "prefork", "thread", "threads"];
 
 #[test]
 fn the_example_shouts_over_tcp_and_udp_under_each_model() {
-    for model in MODELS {
+    for model in ["fork", "prefork", "thread"] {
         let server = example("shout", &format!("tcp://127.0.0.1:0 {model}"));
         let answer = talk(&server, "hello\nworld");
         let (greeting, loud) = answer.split_once('\n').unwrap();
@@ -94,6 +94,7 @@ fn a_handler_is_set_up_handles_and_finishes_in_this_order() {
             assert!(line.starts_with("forkd: warning: handler failed peer=127.0.0.1:"), "{line}");
         }
         assert_eq!(talk(&server, "-more"), "setup handle more finish", "{model}: the server goes on");
+        reports(&server, "failed=2 ");
         let server = example("test-servers", &format!("steps udp://127.0.0.1:0 {model}"));
         assert_eq!(ask(&server, "-text"), "setup handle text finish", "{model}");
     }
@@ -114,7 +115,8 @@ fn a_handler_that_panics_costs_its_connection_and_is_counted() {
         );
         echoes(&mut bystander, b"nothing happened");
         assert_eq!(talk(&server, "three"), "three", "{model}: new clients are served");
-        reports(&server, "panicked:1");
+        reports(&server, "failed=1 ");
+        assert_eq!(server.count_lines("cause=panicked"), 1, "{model}");
     }
 }
 
@@ -124,7 +126,11 @@ fn a_datagram_whose_handler_panics_costs_no_other_its_answer() {
         let server = example("test-servers", &format!("fragile udp://127.0.0.1:0 {model}"));
         let socket = udp(&server);
         // all are queued before anybody looks, as in a burst
-        server.settles_at(if model == "prefork" { 2 } else { 0 });
+        server.settles_at(match model {
+            "fork" => 0,
+            "prefork" => 2,
+            _ => 1,
+        });
         let servers: Vec<i32> = server.children().into_iter().chain([server.pid()]).collect();
         servers.iter().copied().for_each(common::stopped);
         let wanted: Vec<String> = (0..80).map(|i| format!("{i:02}")).collect();
@@ -138,7 +144,64 @@ fn a_datagram_whose_handler_panics_costs_no_other_its_answer() {
         let mut answers: Vec<String> = wanted.iter().map(|_| receive(&socket)).collect();
         answers.sort();
         assert_eq!(answers, wanted, "{model}");
-        reports(&server, "panicked:2");
+        reports(&server, "failed=2 ");
+    }
+}
+
+#[test]
+fn a_thread_that_overflows_its_stack_is_recorded_as_a_crash_and_its_worker_replaced() {
+    for (model, portable) in [("thread", false), ("thread", true), ("threads", true)] {
+        let base = Forkd::example("test-servers", &format!("fragile tcp://127.0.0.1:0 {model}"));
+        let server = base.portable(portable).start();
+        let worker = server.children();
+        let mut victim = server.connect();
+        victim.write_all(b"overflow").unwrap();
+        assert!(is_cut(&mut victim), "{model}");
+        let line = server.wait_for_line("worker crashed");
+        assert!(line.contains("cause=SIGSEGV") && line.contains("peer=127.0.0.1:"), "{line}");
+        assert_eq!(talk(&server, "three"), "three", "{model}");
+        assert_ne!(server.children(), worker);
+    }
+}
+
+#[test]
+fn a_slow_datagram_or_connection_does_not_hold_up_others() {
+    for model in ["thread", "threads"] {
+        let server = example("test-servers", &format!("turnstile udp://127.0.0.1:0 {model}"));
+        let slow = udp(&server);
+        slow.send(b"wait").unwrap();
+        slow.set_nonblocking(true).unwrap();
+        common::holds_for(std::time::Duration::from_millis(200), "it waits", || {
+            slow.recv(&mut [0; 9]).is_err()
+        });
+        slow.set_nonblocking(false).unwrap();
+        assert_eq!(ask(&server, "go"), "go", "{model}");
+        assert_eq!(receive(&slow), "wait", "{model}");
+        assert_eq!(server.children().len(), 1);
+
+        let server = example("test-servers", &format!("turnstile tcp://127.0.0.1:0 {model}"));
+        let mut slow: Vec<_> = (0..3).map(|_| server.connect()).collect();
+        slow.iter_mut().for_each(|client| client.write_all(b"wait").unwrap());
+        assert_eq!(talk(&server, "go"), "go", "{model}");
+        for mut client in slow {
+            let mut answer = String::new();
+            client.read_to_string(&mut answer).unwrap();
+            assert_eq!(answer, "wait", "{model}");
+        }
+    }
+}
+
+#[test]
+fn the_signal_to_stop_does_not_cut_short_what_a_protocol_waits_for() {
+    for model in MODELS.into_iter().filter(|&model| model != "fork") {
+        let server = example("test-servers", &format!("patient tcp://127.0.0.1:0 {model}"));
+        let mut client = server.served();
+        server.signal(Signal::SIGTERM);
+        server.wait_for_line("stopping");
+        assert!(common::is_silent(&client, std::time::Duration::from_millis(200)), "{model}");
+        echoes(&mut client, b"in time");
+        drop(client);
+        assert_eq!(server.wait().code(), Some(0), "{model}");
     }
 }
 

@@ -124,13 +124,20 @@ fn the_default_configuration_is_valid_also_with_its_options_uncommented() {
     // what a socket unit decides can be said only of sockets that forkd binds
     let default = default.replace("\"systemd:echo\"", "\"tcp://[::1]:7\", \"unix:///run/echo.sock\"");
     let pool = ["workers", "min-spare", "max-spare", "max-connections-per-child"];
-    let menu = ["greeting", "answer"];
+    let (menu, threads) = (["greeting", "answer"], ["threads", "max-threads"]);
     let acks = default.replace("service = \"echo\"", "service = \"ack\"");
-    check(&uncomment(&acks, &[&pool[..], &menu].concat()));
+    check(&uncomment(&acks, &[&pool[..], &menu, &threads].concat()));
     let asks = default.replace("service = \"echo\"", "service = \"menu\"");
-    check(&uncomment(&asks, &[&pool[..], &["reply"]].concat()));
+    check(&uncomment(&asks, &[&pool[..], &["reply"], &threads].concat()));
     let elastic = default.replace("\"fork\"", "\"prefork\"").replace("workers = 8", "workers = \"1..9\"");
-    check(&uncomment(&elastic, &["max-children", "overflow", "reply", "framing", "greeting", "answer"]));
+    let dialogue = ["reply", "framing", "greeting", "answer"];
+    check(&uncomment(&elastic, &[&dialogue[..], &["max-children", "overflow"], &threads].concat()));
+    for (other, workers) in [("threads", "1"), ("max-threads", "4")] {
+        let threaded =
+            default.replace("\"fork\"", "\"thread\"").replace("workers = 8", &format!("workers = {workers}"));
+        let others = ["max-children", "overflow", "min-spare", "max-spare", other];
+        check(&uncomment(&threaded, &[&dialogue[..], &others].concat()));
+    }
 }
 
 /// Uncomments each option but these.

@@ -61,6 +61,16 @@ macro_rules! under_each_model {
             }
 
             #[test]
+            fn thread() {
+                check("thread");
+            }
+
+            #[test]
+            fn threads() {
+                check("thread --threads 2");
+            }
+
+            #[test]
             fn iterative() {
                 check("iterative");
             }

@@ -136,18 +136,20 @@ both_ways! {
     }
 
     fn sigterm_to_a_worker_lets_it_finish_and_it_is_replaced(way: Way) {
-        let daemon = Forkd::new("-m prefork -w 2").way(way).start();
-        let mut client = daemon.served();
-        let worker = daemon.server_of(&client);
-        signal(worker, Signal::SIGTERM);
-        echoes(&mut client, b"going on");
-        drop(client);
-        eventually("another takes its place", || {
-            let children = daemon.children();
-            children.len() == 2 && !children.contains(&worker)
-        });
-        eventually("it is counted", || daemon.deaths(0, "retired") == 1);
-        assert_eq!(daemon.count_lines("stopping"), 0);
-        short_connection(daemon.addr(), b"x").unwrap();
+        for args in ["-m prefork -w 2", "-m thread -w 2", "-m thread -w 2 --threads 2"] {
+            let daemon = Forkd::new(args).way(way).start();
+            let mut client = daemon.served();
+            let worker = daemon.server_of(&client);
+            signal(worker, Signal::SIGTERM);
+            echoes(&mut client, b"going on");
+            drop(client);
+            eventually("another takes its place", || {
+                let children = daemon.children();
+                children.len() == 2 && !children.contains(&worker)
+            });
+            eventually("it is counted", || daemon.deaths(0, "retired") == 1);
+            assert_eq!(daemon.count_lines("stopping"), 0);
+            short_connection(daemon.addr(), b"x").unwrap();
+        }
     }
 }

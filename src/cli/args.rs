@@ -30,7 +30,7 @@ Examples:
   forkd serve --config /etc/forkd/forkd.toml --log-level debug";
 
 /// What one connection, which somebody else has accepted, has no use for.
-const NOT_WITH_INETD: [&str; 20] = [
+const NOT_WITH_INETD: [&str; 22] = [
     "endpoints",
     "backlog",
     "v6only",
@@ -40,6 +40,8 @@ const NOT_WITH_INETD: [&str; 20] = [
     "min_spare",
     "max_spare",
     "max_connections_per_child",
+    "threads",
+    "max_threads",
     "max_children",
     "overflow",
     "grace",
@@ -204,6 +206,7 @@ mod tests {
     #[test]
     fn reads_every_option_of_serve() {
         let line = "forkd serve -m prefork -w 4..32 --min-spare 1 --max-spare 2 --max-children 3 \
+            --threads 7 --max-threads 8 \
             --max-connections-per-child 4 --overflow reject --backlog 5 --idle-timeout 5m --grace 1s \
             --log syslog --log-level warn --log-format json --daemon --pidfile p --user u --group g \
             --chroot c --umask 027 --v6only --socket-mode 0660 --control s --config f tcp://a:1 unix:///x";

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::options::ListenOptions;
 use super::values::{EntryText, MAX_CHILDREN, Mode, Overflow, Span, WorkerRange};
-use crate::model::Model;
+use crate::model::{Model, Threads};
 use crate::service::{Builtin, Service, Settings};
 use crate::transport::Endpoint;
 
@@ -28,6 +28,8 @@ pub struct Listen {
     pub min_spare: u32,
     /// The most idle workers of an elastic pool, above `min_spare`.
     pub max_spare: u32,
+    /// The threads of a worker (thread), from 1 to [`Threads::MOST`].
+    pub threads: Threads,
     /// The most children alive at once (fork), from 1 to [`MAX_CHILDREN`].
     pub max_children: u32,
     /// After how many connections a worker is replaced (prefork); 0 means never.
@@ -55,6 +57,7 @@ impl Default for Listen {
             workers: WorkerRange::default(),
             min_spare: 2,
             max_spare: 8,
+            threads: Threads::default(),
             max_children: 1024,
             max_connections_per_child: 0,
             overflow: Overflow::default(),
@@ -90,6 +93,7 @@ impl Listen {
             workers: options.workers.unwrap_or_else(|| WorkerRange::of(options.model.unwrap_or_default())),
             min_spare: options.min_spare.unwrap_or(default.min_spare),
             max_spare: options.max_spare.unwrap_or(default.max_spare),
+            threads: threads(&options),
             max_children: options.max_children.unwrap_or(default.max_children),
             max_connections_per_child: options.max_connections_per_child.unwrap_or_default(),
             overflow: options.overflow.unwrap_or_default(),
@@ -156,12 +160,15 @@ impl Listen {
     fn refuse_misplaced(&self, given: &ListenOptions) -> Result<(), Conflict> {
         const POOL: &str = "a pool (any model but fork)";
         const ELASTIC: &str = "an elastic pool (model prefork or iterative with workers MIN..MAX)";
+        const THREADS: &str = "workers with threads (model thread)";
+        const THREAD_EACH: &str =
+            "a thread for each connection (model thread, without a fixed number of threads)";
         const CHILDREN: &str = "a child for each connection (model fork)";
         const ACK: &str = "the service ack";
         const MENU: &str = "the service menu";
         const MESSAGES: &str = "a service with messages (ack or menu)";
         let pooled = self.model.has_pool();
-        let forks = self.model == Model::Fork;
+        let (forks, threaded) = (self.model == Model::Fork, self.model == Model::Thread);
         let (acks, asks) = (self.service == Builtin::Ack, self.service == Builtin::Menu);
         let on_disk = self.endpoints.iter().any(|endpoint| endpoint.path().is_some());
         let misplaced = [
@@ -173,6 +180,8 @@ impl Listen {
             ("max-connections-per-child", POOL, pooled),
             ("min-spare", ELASTIC, self.is_elastic()),
             ("max-spare", ELASTIC, self.is_elastic()),
+            ("threads", THREADS, threaded),
+            ("max-threads", THREAD_EACH, threaded && given.threads.is_none()),
             ("max-children", CHILDREN, forks),
             ("overflow", CHILDREN, forks),
             ("socket-mode", "a socket file (a unix or unixgram endpoint)", on_disk),
@@ -192,6 +201,13 @@ impl Listen {
         let refuse = |key, why: String| Err(Conflict { key, why });
         if !(1..=MAX_CHILDREN).contains(&max_children) {
             return refuse("max-children", format!("is {max_children}; choose 1 to {MAX_CHILDREN}"));
+        }
+        let (key, threads) = match self.threads {
+            Threads::Each(most) => ("max-threads", most),
+            Threads::Fixed(count) => ("threads", count),
+        };
+        if !(1..=Threads::MOST).contains(&threads) {
+            return refuse(key, format!("is {threads}; choose 1 to {}", Threads::MOST));
         }
         // listen(2) takes an int
         if !(1..=i32::MAX as u32).contains(&backlog) {
@@ -232,6 +248,14 @@ impl Listen {
     }
 }
 
+fn threads(options: &ListenOptions) -> Threads {
+    match (options.threads, options.max_threads) {
+        (Some(count), _) => Threads::Fixed(count),
+        (None, Some(most)) => Threads::Each(most),
+        (None, None) => Threads::default(),
+    }
+}
+
 fn settings(options: &ListenOptions) -> Settings {
     let mut settings = Settings::default();
     if let Some(reply) = &options.reply {
@@ -254,6 +278,11 @@ impl From<&Listen> for ListenOptions {
     fn from(listen: &Listen) -> Self {
         let pooled = listen.model.has_pool();
         let forks = listen.model == Model::Fork;
+        let (count, most) = match listen.threads {
+            _ if listen.model != Model::Thread => (None, None),
+            Threads::Fixed(count) => (Some(count), None),
+            Threads::Each(most) => (None, Some(most)),
+        };
         let (acks, asks) = (listen.service == Builtin::Ack, listen.service == Builtin::Menu);
         let Settings { reply, amplify, framing, texts } = &listen.settings;
         let entry =
@@ -274,6 +303,8 @@ impl From<&Listen> for ListenOptions {
             min_spare: listen.is_elastic().then_some(listen.min_spare),
             max_spare: listen.is_elastic().then_some(listen.max_spare),
             max_connections_per_child: pooled.then_some(listen.max_connections_per_child),
+            threads: count,
+            max_threads: most,
             max_children: forks.then_some(listen.max_children),
             overflow: forks.then_some(listen.overflow),
             idle_timeout: listen.idle_timeout.map(Span),
@@ -306,6 +337,12 @@ mod tests {
             ("model = 'prefork'\nworkers = 4\nmin-spare = 1", "min-spare needs an elastic pool"),
             ("model = 'prefork'\nmax-children = 9", "max-children needs a child for each connection"),
             ("model = 'prefork'\noverflow = 'wait'", "overflow needs a child for each connection"),
+            ("threads = 4", "threads needs workers with threads (model thread)"),
+            ("model = 'prefork'\nmax-threads = 4", "max-threads needs a thread for each connection"),
+            (
+                "model = 'thread'\nthreads = 4\nmax-threads = 9",
+                "max-threads needs a thread for each connection (model thread, without a fixed number of threads)",
+            ),
             ("endpoints = ['tcp://a:1']\nsocket-mode = '600'", "socket-mode needs a socket file"),
             ("endpoints = ['systemd:a']\nsocket-mode = '600'", "socket-mode has no effect on systemd:a"),
             (
@@ -327,6 +364,8 @@ mod tests {
         for (outcome, expected) in [
             (listen("max-children = 0"), "max-children is 0; choose 1 to 65536"),
             (listen("max-children = 65537"), "max-children is 65537"),
+            (listen("model = 'thread'\nthreads = 0"), "threads is 0; choose 1 to 32000"),
+            (listen("model = 'thread'\nmax-threads = 32001"), "max-threads is 32001; choose 1 to 32000"),
             (listen("backlog = 0"), "backlog is 0"),
             (listen("backlog = 4294967295"), "backlog is 4294967295"),
             (listen("idle-timeout = '0s'"), "idle-timeout is below 1ms"),

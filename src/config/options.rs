@@ -87,6 +87,16 @@ pub struct ListenOptions {
     #[arg(long, value_name = "N", help_heading = "Pool")]
     pub max_connections_per_child: Option<u64>,
 
+    /// Have a fixed pool of N threads in each worker, instead of a thread for each connection (thread)
+    /// [default: none]
+    #[arg(long, value_name = "N", help_heading = "Pool")]
+    pub threads: Option<u32>,
+
+    /// Threads of a worker at once, where each connection has its own; at the limit connections wait in the
+    /// backlog (thread) [default: 1024]
+    #[arg(long, value_name = "N", help_heading = "Limits")]
+    pub max_threads: Option<u32>,
+
     /// Children alive at once (fork) [default: 1024]
     #[arg(long, value_name = "N", help_heading = "Limits")]
     pub max_children: Option<u32>,
@@ -171,6 +181,8 @@ impl ListenOptions {
             min_spare: self.min_spare.or(lower.min_spare),
             max_spare: self.max_spare.or(lower.max_spare),
             max_connections_per_child: self.max_connections_per_child.or(lower.max_connections_per_child),
+            threads: self.threads.or(lower.threads),
+            max_threads: self.max_threads.or(lower.max_threads),
             max_children: self.max_children.or(lower.max_children),
             overflow: self.overflow.or(lower.overflow),
             idle_timeout: self.idle_timeout.or(lower.idle_timeout),

@@ -78,6 +78,8 @@ impl Pooling {
                 model: listen.model,
                 limit: listen.max_connections_per_child,
                 elastic: listen.workers.is_elastic(),
+                threads: listen.threads,
+                grace: cx.grace,
             },
             closing: Closing::all_but([vec![post.listener.as_raw_fd()], signal_descriptors(cx)].concat()),
             post,

@@ -45,6 +45,8 @@ pub struct ListenerStatus {
     pub bytes_in: u64,
     /// Bytes sent to clients.
     pub bytes_out: u64,
+    /// Those whose handler failed or panicked.
+    pub failed: u64,
     /// Clients turned away, by cause.
     pub refused: BTreeMap<String, u64>,
     /// Children that have ended, by cause.
@@ -91,6 +93,7 @@ impl Status {
             listener.connections = listener.connections.wrapping_add(child.connections);
             listener.bytes_in = listener.bytes_in.wrapping_add(child.bytes_in);
             listener.bytes_out = listener.bytes_out.wrapping_add(child.bytes_out);
+            listener.failed = listener.failed.wrapping_add(slot.traffic.failed.load(Ordering::Relaxed));
             children.push(child);
         }
         let uptime_s = cx.board.millis(cx.now) as f64 / 1000.0;
@@ -111,6 +114,7 @@ impl ListenerStatus {
             connections: totals.connections.load(Ordering::Relaxed),
             bytes_in: totals.bytes_in.load(Ordering::Relaxed),
             bytes_out: totals.bytes_out.load(Ordering::Relaxed),
+            failed: totals.failed.load(Ordering::Relaxed),
             refused: totals.refused().map(|(why, n)| (why.to_string(), n)).collect(),
             deaths: totals.deaths().map(|(cause, n)| (cause.to_string(), n)).collect(),
         }
@@ -147,11 +151,12 @@ impl fmt::Display for Status {
             "PEAK",
             "FORKED",
             "CONNECTIONS",
+            "FAILED",
             "IN",
             "OUT",
         ])];
         for l in &self.listeners {
-            let numbers = [l.connections, l.bytes_in, l.bytes_out].map(|n| n.to_string());
+            let numbers = [l.connections, l.failed, l.bytes_in, l.bytes_out].map(|n| n.to_string());
             let processes = [l.alive.to_string(), l.peak.to_string(), l.forked.to_string()];
             rows.push(
                 [&[l.endpoint.clone(), l.service.clone(), l.model.clone()][..], &processes, &numbers]
@@ -225,6 +230,7 @@ mod tests {
             connections: 17,
             bytes_in: 1024,
             bytes_out: 1024,
+            failed: 1,
             refused: [("limit".to_owned(), 2)].into(),
             deaths: [("done".to_owned(), 15), ("SIGSEGV".to_owned(), 1)].into(),
         };

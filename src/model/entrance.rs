@@ -7,6 +7,7 @@ use rustix::io::Errno;
 use super::serve::Work;
 use crate::events;
 use crate::log::{RateLimit, Spell};
+use crate::sys::fd::wait_readable;
 
 /// The pause after accept(2) has found no descriptor or no memory.
 pub(crate) const REST: Duration = Duration::from_millis(100);
@@ -43,6 +44,18 @@ impl<'a> Entrance<'a> {
         if self.starved.end() {
             events::descriptors_back(self.work.listener().endpoint());
         }
+    }
+
+    /// Nobody has: whether to try again, when what kept them out may have passed.
+    pub(crate) fn goes_on(&mut self, error: Errno) -> bool {
+        match self.failed(error) {
+            Nobody::Comes => return false,
+            Nobody::Yet => {}
+            // the daemon has begun to stop, and its signal is on the way
+            Nobody::Waits => _ = wait_readable(self.work.listener(), REST),
+            Nobody::Fits => std::thread::sleep(REST),
+        }
+        true
     }
 
     /// Nobody has, and says why where that is news.

@@ -13,6 +13,7 @@ pub(crate) mod prefork;
 pub(crate) mod serve;
 pub(crate) mod starts;
 pub(crate) mod thread;
+pub(crate) mod turns;
 pub(crate) mod worker;
 
 use serde::{Deserialize, Serialize};
@@ -30,13 +31,39 @@ pub enum Model {
     /// One worker that serves one connection at a time: the others wait. With more workers it is
     /// [`Prefork`](Self::Prefork).
     Iterative,
-    /// A worker that starts a thread for each connection.
+    /// A worker that starts a thread for each connection, or has a fixed pool of them ([`Threads`]).
+    ///
+    /// Handlers of one worker share its memory, and each has a stack of 256 KiB. One that panics costs its
+    /// connection; one that crashes costs all of its worker's.
     Thread,
     /// A worker with one thread, which serves all its connections as they become ready.
     Event,
     /// A worker with one thread, and a coroutine for each connection: a read that would block lets the
     /// others go on.
     Coroutine,
+}
+
+/// The threads of a worker of [`Model::Thread`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Threads {
+    /// One for each connection (for each datagram, if a [`Handler`](crate::Handler) answers it), at most so
+    /// many at once: beyond, clients wait.
+    Each(u32),
+    /// So many from the start, each of which serves one connection at a time.
+    Fixed(u32),
+}
+
+impl Threads {
+    /// The most that may be asked for: Linux lets a process have 65,530 mappings
+    /// (`vm.max_map_count`), and a stack with its guard page is two.
+    pub const MOST: u32 = 32_000;
+}
+
+impl Default for Threads {
+    /// As many at once as [`Model::Fork`] has children.
+    fn default() -> Self {
+        Self::Each(1024)
+    }
 }
 
 impl Model {

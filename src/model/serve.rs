@@ -2,7 +2,7 @@
 
 use std::io;
 use std::os::fd::OwnedFd;
-use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::scoreboard::{Cause, Scoreboard, Slot, Totals};
@@ -12,10 +12,10 @@ use crate::transport::guard::Guard;
 use crate::transport::{Connection, Listener, Peer, Refusal, Traffic};
 
 /// A listening socket, with what its children must know of it.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Post {
     /// Shared by the stations before and after a reload.
-    pub(crate) listener: Rc<Listener>,
+    pub(crate) listener: Arc<Listener>,
     /// Its number on the scoreboard.
     pub(crate) number: usize,
     pub(crate) service: Service,
@@ -125,6 +125,7 @@ pub(crate) fn serve_connection<'a>(
         }
         Err(error) => {
             log::warn!(peer:% = peer, error:% = error; "handler failed");
+            Traffic::add(&traffic.failed, 1);
             Cause::Failed
         }
     };

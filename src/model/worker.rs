@@ -1,7 +1,9 @@
 //! A worker of a pool, whichever model it follows.
 
+use std::time::Duration;
+
 use super::serve::Work;
-use super::{Model, coroutine, event, prefork, thread};
+use super::{Model, Threads, coroutine, event, prefork, thread};
 use crate::scoreboard::Cause;
 use crate::sys::fd::Gate;
 
@@ -13,10 +15,14 @@ pub(crate) struct Terms {
     pub(crate) limit: u64,
     /// Its pool is elastic, so it counts itself while it is idle.
     pub(crate) elastic: bool,
+    /// What threads it has, if its model has any.
+    pub(crate) threads: Threads,
+    /// How long somebody is held who can't be served for want of something.
+    pub(crate) grace: Duration,
 }
 
 /// Serves until the gate is shut, or the limit is reached.
-pub(crate) fn run(work: &Work<'_>, gate: &Gate, terms: &Terms) -> Cause {
+pub(crate) fn run(work: &Work<'_>, gate: &'static Gate, terms: &Terms) -> Cause {
     match terms.model {
         // with fork it is the master that accepts
         Model::Fork | Model::Iterative | Model::Prefork => prefork::run(work, gate, terms),

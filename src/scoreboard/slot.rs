@@ -80,6 +80,8 @@ impl Slot {
     pub(crate) fn state(&self) -> State {
         match self.state.load(Ordering::Acquire) {
             1 => State::Starting,
+            // whichever thread serves, none need say so
+            2 if self.open.load(Ordering::Relaxed) > 0 => State::Serving,
             2 => State::Idle,
             3 => State::Serving,
             4 => State::Ended,

@@ -123,6 +123,11 @@ impl Service {
         }
     }
 
+    /// Whether it waits for its client itself, however long that takes.
+    pub(crate) fn blocks(&self) -> bool {
+        matches!(self.maker, Maker::Handler(_))
+    }
+
     /// Whether all goes back as it came, so that nobody need be asked.
     pub(crate) fn echoes(&self) -> bool {
         matches!(self.maker, Maker::Echo)

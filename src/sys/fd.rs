@@ -29,11 +29,18 @@ pub(crate) fn pipe() -> io::Result<(OwnedFd, OwnedFd)> {
 }
 
 /// Waits until there may be something to read, accept or receive, at most for `limit`; tells whether
-/// there is.
+/// there is. A signal ends the wait, too.
 pub(crate) fn wait_readable(fd: impl AsFd, limit: Duration) -> bool {
+    readable([fd.as_fd()], Some(limit)) == [true]
+}
+
+/// The same for several at once; tells which.
+pub(crate) fn readable<const N: usize>(fds: [BorrowedFd<'_>; N], limit: Option<Duration>) -> [bool; N] {
     use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-    let mut fds = [PollFd::new(fd.as_fd(), PollFlags::POLLIN)];
-    poll(&mut fds, PollTimeout::try_from(limit).unwrap_or(PollTimeout::MAX)) == Ok(1)
+    let limit = limit.map_or(PollTimeout::NONE, |limit| limit.try_into().unwrap_or(PollTimeout::MAX));
+    let mut fds = fds.map(|fd| PollFd::new(fd, PollFlags::POLLIN));
+    let _ = poll(&mut fds, limit);
+    fds.map(|fd| fd.any().unwrap_or(false))
 }
 
 /// Closes a descriptor. What `OwnedFd` does when dropped, without libc (see `raw`).

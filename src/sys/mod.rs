@@ -1,4 +1,4 @@
-//! The room for `unsafe`: fork, shared memory, signal handlers, batches of datagrams.
+//! The room for `unsafe`: fork, threads, shared memory, signal handlers, batches of datagrams.
 //!
 //! Each file is small, safe on the outside, and states at each `unsafe` the fact that makes it
 //! sound. Nothing here knows what forkd does: no policy, no logging, no configuration.
@@ -15,6 +15,7 @@ mod raw;
 pub(crate) mod shared;
 pub(crate) mod signal;
 pub(crate) mod slim;
+pub(crate) mod thread;
 pub(crate) mod wake;
 
 use std::sync::OnceLock;

@@ -81,7 +81,7 @@ pub(crate) fn ignore_sigchld() -> io::Result<()> {
     set(Signal::SIGCHLD, SigHandler::SigIgn, SaFlags::empty())
 }
 
-fn set(signal: Signal, handler: SigHandler, flags: SaFlags) -> io::Result<()> {
+pub(super) fn set(signal: Signal, handler: SigHandler, flags: SaFlags) -> io::Result<()> {
     let action = SigAction::new(handler, flags, SigSet::empty());
     // SAFETY: the handlers of this module are async-signal-safe (each says why), and replacing a
     // disposition is what the caller asked for.

@@ -6,7 +6,7 @@
 use std::cell::{Cell, RefCell};
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::io::{Errno, retry_on_intr};
 
@@ -143,7 +143,7 @@ impl<'a> Connection<'a> {
     {
         if let Medium::Stream(socket, wait) = &self.medium {
             let came = match wait {
-                None => sys::fd::wait_readable(socket, limit),
+                None => readable_within(socket, limit),
                 Some(wait) => match wait.until(socket.as_fd(), Ready::Read, Some(limit)) {
                     Err(error) if error.kind() == io::ErrorKind::WouldBlock => false,
                     outcome => outcome.map(|()| true)?,
@@ -239,6 +239,20 @@ fn patiently(
         match (retry_on_intr(&mut attempt), wait) {
             (Err(Errno::AGAIN), Some(wait)) => wait.until(socket.as_fd(), ready, None)?,
             (outcome, _) => return Ok(outcome?),
+        }
+    }
+}
+
+/// Whether there is something to read within `limit`, whatever signals come meanwhile.
+fn readable_within(socket: &OwnedFd, limit: Duration) -> bool {
+    let since = Instant::now();
+    loop {
+        let left = limit.saturating_sub(since.elapsed());
+        if sys::fd::wait_readable(socket, left) {
+            return true;
+        }
+        if left.is_zero() {
+            return false;
         }
     }
 }

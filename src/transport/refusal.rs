@@ -9,6 +9,8 @@ pub(crate) enum Refusal {
     Limit,
     /// fork(2) kept failing for as long as `--grace`.
     Fork,
+    /// No thread could be started for as long as `--grace`.
+    Thread,
     /// A datagram from one of this daemon's own ports.
     OwnPort,
     /// A datagram from port 0, to which nothing can be sent.
@@ -28,9 +30,10 @@ pub(crate) enum Refusal {
 }
 
 impl Refusal {
-    pub(crate) const ALL: [Self; 10] = [
+    pub(crate) const ALL: [Self; 11] = [
         Self::Limit,
         Self::Fork,
+        Self::Thread,
         Self::OwnPort,
         Self::PortZero,
         Self::ServicePort,
@@ -47,6 +50,7 @@ impl fmt::Display for Refusal {
         f.write_str(match self {
             Self::Limit => "limit",
             Self::Fork => "fork",
+            Self::Thread => "thread",
             Self::OwnPort => "own-port",
             Self::PortZero => "port-zero",
             Self::ServicePort => "service-port",

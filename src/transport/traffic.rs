@@ -9,6 +9,8 @@ pub(crate) struct Traffic {
     pub(crate) connections: AtomicU64,
     pub(crate) bytes_in: AtomicU64,
     pub(crate) bytes_out: AtomicU64,
+    /// Connections whose handler failed or panicked.
+    pub(crate) failed: AtomicU64,
 }
 
 impl Traffic {
@@ -17,7 +19,7 @@ impl Traffic {
     }
 
     pub(crate) fn reset(&self) {
-        for counter in [&self.connections, &self.bytes_in, &self.bytes_out] {
+        for counter in [&self.connections, &self.bytes_in, &self.bytes_out, &self.failed] {
             counter.store(0, Ordering::Relaxed);
         }
     }

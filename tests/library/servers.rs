@@ -3,12 +3,14 @@
 //! They must be programs of their own, because a server may not share a process with the threads
 //! of the test harness. Each says on standard error what it has bound, and logs there.
 
+use std::hint::black_box;
 use std::io::{self, Read, Write};
-use std::time::Duration;
+use std::sync::{Condvar, Mutex};
+use std::time::{Duration, Instant};
 
 use forkd::config::values::{LogFormat, LogLevel, LogSink};
-use forkd::model::Model;
-use forkd::{Connection, Error, Handler, Server, Service};
+use forkd::model::{Model, Threads};
+use forkd::{Connection, Error, Handler, Protocol, Reply, Server, Service};
 
 /// Says which of its methods is called; fails where the client's first letter tells it to.
 struct Steps {
@@ -39,8 +41,14 @@ impl Handler for Steps {
     }
 }
 
-/// Panics where the client wishes it, and echoes until then.
+/// Panics or overflows its stack where the client wishes it, and echoes until then.
 struct Fragile;
+
+/// Goes on until there is no stack left.
+fn overflow(depth: u64) -> u64 {
+    let frame = black_box([depth; 64]);
+    if frame[0] == u64::MAX { 0 } else { black_box(overflow(depth + 1)) + frame[1] }
+}
 
 impl Handler for Fragile {
     fn handle(&mut self, connection: &mut Connection<'_>) -> io::Result<()> {
@@ -48,6 +56,9 @@ impl Handler for Fragile {
         loop {
             let n = connection.read(&mut chunk)?;
             assert!(!chunk[..n].starts_with(b"panic"), "as was wished");
+            if chunk[..n].starts_with(b"overflow") {
+                overflow(0);
+            }
             if n == 0 {
                 return Ok(());
             }
@@ -56,10 +67,50 @@ impl Handler for Fragile {
     }
 }
 
+/// Whoever says "wait" waits until another says "go", in the same process.
+struct Turnstile;
+
+static OPEN: (Mutex<bool>, Condvar) = (Mutex::new(false), Condvar::new());
+
+impl Handler for Turnstile {
+    fn handle(&mut self, connection: &mut Connection<'_>) -> io::Result<()> {
+        let mut text = [0; 4];
+        let n = connection.read(&mut text)?;
+        let mut open = OPEN.0.lock().map_err(|_| io::ErrorKind::Other)?;
+        if text[..n] == *b"go" {
+            *open = true;
+            OPEN.1.notify_all();
+        }
+        while !*open {
+            open = OPEN.1.wait(open).map_err(|_| io::ErrorKind::Other)?;
+        }
+        connection.write_all(&text[..n])
+    }
+}
+
+/// Echoes, and gives its client a minute for each message.
+struct Patient;
+
+impl Protocol for Patient {
+    fn received<'a>(&'a mut self, input: &'a [u8]) -> Reply<'a> {
+        Reply::Send(input)
+    }
+
+    fn deadline(&mut self, now: Instant) -> Option<Instant> {
+        Some(now + Duration::from_secs(60))
+    }
+
+    fn timed_out(&mut self) -> Reply<'_> {
+        Reply::Finish(b"too late")
+    }
+}
+
 fn service(name: &str) -> Service {
     match name {
         "steps" => Service::handler("steps", || Steps { first: 0 }),
         "fragile" | "threads" => Service::handler("fragile", || Fragile),
+        "turnstile" => Service::handler("turnstile", || Turnstile),
+        "patient" => Service::protocol("patient", || Patient),
         other => panic!("no server is called {other}"),
     }
 }
@@ -67,12 +118,19 @@ fn service(name: &str) -> Service {
 fn main() -> Result<(), Error> {
     let args: Vec<String> = std::env::args().skip(1).collect();
     let [name, endpoint, model] = args.as_slice() else { panic!("NAME ENDPOINT MODEL") };
-    let model = if model == "prefork" { Model::Prefork } else { Model::Fork };
+    let (model, threads) = match model.as_str() {
+        "prefork" => (Model::Prefork, Threads::default()),
+        "thread" => (Model::Thread, Threads::Each(1000)),
+        "threads" => (Model::Thread, Threads::Fixed(4)),
+        _ => (Model::Fork, Threads::default()),
+    };
     forkd::log::init(LogSink::Stderr, LogLevel::Info, LogFormat::Text)?;
     if name == "threads" {
         std::thread::spawn(|| std::thread::sleep(Duration::from_secs(3600)));
     }
-    let server = Server::bind(endpoint)?.model(model).workers(2).grace(Duration::from_secs(2));
+    let workers = if model == Model::Thread { 1 } else { 2 };
+    let server =
+        Server::bind(endpoint)?.model(model).threads(threads).workers(workers).grace(Duration::from_secs(2));
     for endpoint in server.endpoints() {
         eprintln!("listening on {endpoint}");
     }

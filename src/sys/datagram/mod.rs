@@ -77,6 +77,10 @@ pub(crate) struct Batch {
     runs: Vec<usize>,
 }
 
+// SAFETY: the pointers in the headers lead to the batch's own vectors, whose memory stays where it is when
+// the batch moves, and which nothing else points to.
+unsafe impl Send for Batch {}
+
 impl Batch {
     pub(crate) fn new(capacity: usize, size: usize) -> Self {
         // SAFETY: these C structs consist of integers and pointers, for which zero is a value.
@@ -170,6 +174,21 @@ impl Batch {
         let truncated = self.headers[i].msg_hdr.msg_flags & libc::MSG_TRUNC != 0;
         let payload = &self.payloads[i * self.size..][..self.length(i)];
         Datagram { payload, source, destination, hops, truncated }
+    }
+
+    /// A batch of the `i`th datagram alone, to be answered elsewhere.
+    pub(crate) fn copy_of(&self, i: usize) -> Self {
+        let payload = self.datagram(i).payload;
+        let mut copy = Self::new(1, payload.len());
+        copy.arm(0);
+        copy.payloads.copy_from_slice(payload);
+        copy.names[0] = self.names[i];
+        copy.envelopes[0] = self.envelopes[i];
+        let (to, from) = (&mut copy.headers[0], &self.headers[i]);
+        to.msg_len = from.msg_len;
+        to.msg_hdr.msg_namelen = from.msg_hdr.msg_namelen;
+        to.msg_hdr.msg_flags = from.msg_hdr.msg_flags;
+        copy
     }
 
     /// Answers the `i`th datagram with `payload`, from the address that was asked.

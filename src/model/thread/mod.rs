@@ -1,0 +1,87 @@
+//! Threads: a worker with a thread for each connection, or with a fixed pool of them.
+//!
+//! They share the process: the gate, the counters, the line on the scoreboard. SIGTERM finds the main thread,
+//! as it is blocked in the others; a crash ends them all. A panic ends one connection, since nothing that a
+//! connection needs is another's.
+
+mod each;
+mod fixed;
+
+use std::os::fd::OwnedFd;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::Ordering;
+
+use super::serve::{Work, peer_of};
+use super::worker::Terms;
+use super::{Threads, prefork};
+use crate::events;
+use crate::scoreboard::Cause;
+use crate::sys::datagram::Batch;
+use crate::sys::fd::Gate;
+use crate::transport::listener::Kind;
+use crate::transport::{Peer, Traffic};
+
+/// Serves until the gate is shut, or the limit is reached; then waits for its threads.
+pub(crate) fn run(work: &Work<'_>, gate: &'static Gate, terms: &Terms) -> Cause {
+    match (work.listener().kind(), terms.threads) {
+        // what waits for nobody is quicker in batches, by one thread, than with a thread for each
+        (Kind::Datagram, Threads::Each(_)) if !work.service().blocks() => prefork::run(work, gate, terms),
+        (_, Threads::Each(most)) => each::run(for_threads(work), gate, terms, most),
+        (_, Threads::Fixed(count)) => fixed::run(for_threads(work), gate, terms, count),
+    }
+}
+
+/// Threads are not bound to any frame of the main thread's, and the process has no other work to its end.
+fn for_threads(work: &Work<'_>) -> Work<'static> {
+    Work {
+        post: Box::leak(Box::new(work.post.clone())),
+        guard: Box::leak(Box::new(work.guard.clone())),
+        ..*work
+    }
+}
+
+/// Begins to serve somebody.
+fn begin(work: &Work<'_>) {
+    work.slot.open.fetch_add(1, Ordering::SeqCst);
+}
+
+/// Has served somebody.
+fn end(work: &Work<'_>) {
+    work.slot.open.fetch_sub(1, Ordering::SeqCst);
+}
+
+/// How many are served.
+fn open(work: &Work<'_>) -> u32 {
+    work.slot.open.load(Ordering::SeqCst)
+}
+
+/// Serves a connection. Says that this has ended before the client can see it: one that comes again at once
+/// finds its place free.
+fn connection(work: &Work<'_>, socket: OwnedFd, peer: Peer, ended: impl FnOnce()) {
+    let served = catch_unwind(AssertUnwindSafe(|| work.connection(socket, peer)));
+    match served {
+        Ok((_, connection)) => {
+            ended();
+            connection.close();
+        }
+        Err(_) => {
+            failed(work, peer);
+            ended();
+        }
+    }
+}
+
+/// Answers the first `count` datagrams of a batch.
+fn datagrams(work: &Work<'_>, batch: &mut Batch, count: usize, echoes: bool, ended: impl FnOnce()) {
+    let served = catch_unwind(AssertUnwindSafe(|| work.datagrams(batch, count, echoes)));
+    if served.is_err() {
+        // a handler that can panic is given one at a time
+        failed(work, peer_of(&batch.datagram(0)));
+    }
+    ended();
+}
+
+fn failed(work: &Work<'_>, peer: Peer) {
+    Traffic::add(&work.slot.traffic.failed, 1);
+    events::connection_failed(work.listener().endpoint(), peer);
+}
