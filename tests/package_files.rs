@@ -125,12 +125,18 @@ fn the_default_configuration_is_valid_also_with_its_options_uncommented() {
     let default = default.replace("\"systemd:echo\"", "\"tcp://[::1]:7\", \"unix:///run/echo.sock\"");
     let pool = ["workers", "min-spare", "max-spare", "max-connections-per-child"];
     let menu = ["greeting", "answer"];
+    let http = ["root", "route"];
     let acks = default.replace("service = \"echo\"", "service = \"ack\"");
-    check(&uncomment(&acks, &[&pool[..], &menu].concat()));
+    check(&uncomment(&acks, &[&pool[..], &menu, &http].concat()));
     let asks = default.replace("service = \"echo\"", "service = \"menu\"");
-    check(&uncomment(&asks, &[&pool[..], &["reply"]].concat()));
+    check(&uncomment(&asks, &[&pool[..], &http, &["reply"]].concat()));
+    let serves = default.replace("service = \"echo\"", "service = \"http\"").replace("/srv/www", "/");
+    check(&uncomment(&serves, &[&pool[..], &menu, &["reply", "framing"]].concat()));
     let elastic = default.replace("\"fork\"", "\"prefork\"").replace("workers = 8", "workers = \"1..9\"");
-    check(&uncomment(&elastic, &["max-children", "overflow", "reply", "framing", "greeting", "answer"]));
+    check(&uncomment(
+        &elastic,
+        &["max-children", "overflow", "reply", "framing", "greeting", "answer", "root", "route"],
+    ));
 }
 
 /// Uncomments each option but these.

@@ -167,6 +167,8 @@ impl Config {
         let mut listen = Vec::with_capacity(groups.len());
         for (index, group) in groups.into_iter().enumerate() {
             let mut options = cli_listen.clone().over(group);
+            // once a daemon runs, / is its current directory
+            options.root = options.root.map(|root| here.join(root));
             if options.endpoints.is_empty() && alone {
                 options.endpoints = default_endpoints.to_vec();
             }
