@@ -58,6 +58,11 @@ impl Answer {
         Self { response, now, is_head, is_old, continues, content, stage }
     }
 
+    /// As a number.
+    pub(super) fn status(&self) -> u16 {
+        self.response.status.0
+    }
+
     pub(super) fn refusing(refusal: Refusal) -> Self {
         let (response, now, stage) = (refusal.into(), SystemTime::now(), Stage::Lingering(LINGER));
         Self { response, now, is_head: false, is_old: false, continues: false, content: 0, stage }

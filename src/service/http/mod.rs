@@ -131,8 +131,8 @@ impl Http {
                     let is_last = self.answered + 1 >= self.patience.limits.requests;
                     let answer = Answer::to(&request, &self.site, is_last);
                     let (status, line) =
-                        (answer.response.status, format_args!("{} {}", request.verb, request.target));
-                    log::debug!(peer:% = self.peer, status:%, request:% = line; "request answered");
+                        (answer.status(), format_args!("{} {}", request.verb, request.target));
+                    log::debug!(peer:% = self.peer, status, request:% = line; "request answered");
                     self.input.drain(..length);
                     self.say(answer);
                 }
@@ -165,7 +165,7 @@ impl Http {
     }
 
     fn refuse(&mut self, refusal: Refusal) {
-        log::debug!(peer:% = self.peer, status:% = refusal.status; "request refused: {}", refusal.why);
+        log::debug!(peer:% = self.peer, status = refusal.status.0; "request refused: {}", refusal.why);
         self.say(Answer::refusing(refusal));
     }
 
