@@ -5,8 +5,9 @@
 
 use std::time::Duration;
 
+use super::RouteText;
 use super::options::ListenOptions;
-use super::values::{EntryText, MAX_CHILDREN, Mode, Overflow, RouteText, Span, WorkerRange};
+use super::values::{EntryText, MAX_CHILDREN, Mode, Overflow, Span, WorkerRange};
 use crate::Error;
 use crate::model::Model;
 use crate::service::{Builtin, Service, Settings};

@@ -7,6 +7,7 @@
 mod file;
 mod listen;
 pub mod options;
+mod route;
 #[cfg(test)]
 mod tests;
 pub mod values;
@@ -22,6 +23,7 @@ use file::{File, Tables};
 use listen::Conflict;
 pub use listen::Listen;
 use options::{DaemonOptions, ListenOptions};
+pub use route::RouteText;
 use values::{LogFormat, LogLevel, LogSink, Mode, Span};
 
 /// Everything that forkd is told.

@@ -9,7 +9,8 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use super::values::{EntryText, LogFormat, LogLevel, LogSink, Mode, Overflow, RouteText, Span, WorkerRange};
+use super::RouteText;
+use super::values::{EntryText, LogFormat, LogLevel, LogSink, Mode, Overflow, Span, WorkerRange};
 use crate::model::Model;
 use crate::service::{Builtin, Framing};
 use crate::transport::Endpoint;

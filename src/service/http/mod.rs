@@ -106,7 +106,8 @@ impl Http {
     }
 
     /// The same, with a text at this path, such as `/time`; it has precedence over a file. The end of the
-    /// path (`.json`) tells what kind of text.
+    /// path (`.json`) tells what kind of text. The path is what requests come to once they are decoded; a
+    /// slash at its end makes no difference.
     ///
     /// `make` is called for each request, in the process that serves it.
     #[must_use]
@@ -116,7 +117,8 @@ impl Http {
         make: impl Fn() -> Text + Send + Sync + 'static,
     ) -> Self {
         let make = Arc::new(move || make().into());
-        Arc::make_mut(&mut self.site).routes.insert(path.as_bytes().to_vec(), make);
+        let path = format!("/{}", path.trim_matches('/'));
+        Arc::make_mut(&mut self.site).routes.insert(path.into_bytes(), make);
         self
     }
 
