@@ -124,19 +124,26 @@ fn the_default_configuration_is_valid_also_with_its_options_uncommented() {
     // what a socket unit decides can be said only of sockets that forkd binds
     let default = default.replace("\"systemd:echo\"", "\"tcp://[::1]:7\", \"unix:///run/echo.sock\"");
     let pool = ["workers", "min-spare", "max-spare", "max-connections-per-child"];
-    let (menu, threads) = (["greeting", "answer"], ["threads", "max-threads"]);
-    let acks = default.replace("service = \"echo\"", "service = \"ack\"");
-    check(&uncomment(&acks, &[&pool[..], &menu, &threads].concat()));
-    let asks = default.replace("service = \"echo\"", "service = \"menu\"");
-    check(&uncomment(&asks, &[&pool[..], &["reply"], &threads].concat()));
+    let threads = ["threads", "max-threads"];
+    let of_services = ["reply", "framing", "greeting", "answer", "root", "route"];
+    // the options of the other services and models have no place beside these
+    let of_others =
+        |own: &[&str]| -> Vec<&str> { of_services.into_iter().filter(|key| !own.contains(key)).collect() };
+    for (service, own) in [
+        ("ack", &["reply", "framing"][..]),
+        ("menu", &["framing", "greeting", "answer"]),
+        ("http", &["root", "route"]),
+    ] {
+        let one = default.replace("service = \"echo\"", &format!("service = \"{service}\""));
+        check(&uncomment(&one.replace("/srv/www", "/"), &[&pool[..], &threads, &of_others(own)].concat()));
+    }
     let elastic = default.replace("\"fork\"", "\"prefork\"").replace("workers = 8", "workers = \"1..9\"");
-    let dialogue = ["reply", "framing", "greeting", "answer"];
-    check(&uncomment(&elastic, &[&dialogue[..], &["max-children", "overflow"], &threads].concat()));
+    check(&uncomment(&elastic, &[&of_services[..], &["max-children", "overflow"], &threads].concat()));
     for (other, workers) in [("threads", "1"), ("max-threads", "4")] {
         let threaded =
             default.replace("\"fork\"", "\"thread\"").replace("workers = 8", &format!("workers = {workers}"));
         let others = ["max-children", "overflow", "min-spare", "max-spare", other];
-        check(&uncomment(&threaded, &[&dialogue[..], &others].concat()));
+        check(&uncomment(&threaded, &[&of_services[..], &others].concat()));
     }
 }
 

@@ -190,7 +190,7 @@ fn a_weapon_is_not_handed_out_unasked() {
 fn the_services_are_listed_and_their_options_refused_elsewhere() {
     let ended = run(&["serve", "--service", "list"]);
     assert_eq!(ended.code, Some(0), "{}", ended.stderr);
-    for name in ["echo", "discard", "chargen", "daytime", "time", "ack", "menu"] {
+    for name in ["echo", "discard", "chargen", "daytime", "time", "ack", "menu", "http"] {
         assert!(ended.stdout.lines().any(|line| line.starts_with(&format!("{name} "))), "{}", ended.stdout);
     }
     let ended = run(&["check", "--reply", "x"]);

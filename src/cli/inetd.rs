@@ -89,7 +89,7 @@ fn prepare_log(args: &ServeArgs, is_silent: bool) -> Result<(), Error> {
 
 fn serve(stdin: impl AsFd, kind: SocketType, listen: &Listen) -> Result<(), Error> {
     let cannot = |cause: io::Error| Error::os("cannot set up the connection on standard input", cause);
-    let (service, limit) = (listen.service(), listen.idle_timeout);
+    let (service, limit) = (listen.service()?, listen.idle_timeout);
     if kind == SocketType::STREAM && sockopt::socket_acceptconn(&stdin) == Ok(false) {
         let socket = stdin.as_fd().try_clone_to_owned().map_err(cannot)?;
         return connection(&service, socket, limit).map_err(cannot);

@@ -5,8 +5,10 @@
 
 use std::time::Duration;
 
+use super::RouteText;
 use super::options::ListenOptions;
 use super::values::{EntryText, MAX_CHILDREN, Mode, Overflow, Span, WorkerRange};
+use crate::Error;
 use crate::model::{Model, Threads};
 use crate::service::{Builtin, Service, Settings};
 use crate::transport::Endpoint;
@@ -110,7 +112,11 @@ impl Listen {
     }
 
     /// Makes the service.
-    pub(crate) fn service(&self) -> Service {
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Config`] if it needs something that can't be opened.
+    pub(crate) fn service(&self) -> Result<Service, Error> {
         self.service.service(&self.settings)
     }
 
@@ -119,16 +125,19 @@ impl Listen {
         let Some(endpoint) = self.endpoints.iter().find(|endpoint| endpoint.is_datagram()) else {
             return Ok(());
         };
-        let service = self.service();
-        let (name, is_weapon) = (service.name(), service.amplifies() && !self.settings.amplify);
+        let name = self.service;
+        // one that can't be made is found out when it is
+        let amplifies = || self.service().is_ok_and(|service| service.amplifies());
         let why = match () {
             () if !self.service.takes_datagrams() => {
                 format!("is {name}, a dialogue, for which {endpoint} has no connection; leave that out")
             }
-            () if is_weapon && matches!(endpoint, Endpoint::Udp { .. }) => format!(
-                "is {name}, which answers a datagram to {endpoint} with more bytes than it has: whoever forges a \
+            () if matches!(endpoint, Endpoint::Udp { .. }) && !self.settings.amplify && amplifies() => {
+                format!(
+                    "is {name}, which answers a datagram to {endpoint} with more bytes than it has: whoever forges a \
                  sender's address could have it flood others; leave the endpoint out, or give allow-amplification"
-            ),
+                )
+            }
             () => return Ok(()),
         };
         Err(Conflict { key: "service", why })
@@ -166,16 +175,20 @@ impl Listen {
         const CHILDREN: &str = "a child for each connection (model fork)";
         const ACK: &str = "the service ack";
         const MENU: &str = "the service menu";
+        const HTTP: &str = "the service http";
         const MESSAGES: &str = "a service with messages (ack or menu)";
         let pooled = self.model.has_pool();
         let (forks, threaded) = (self.model == Model::Fork, self.model == Model::Thread);
         let (acks, asks) = (self.service == Builtin::Ack, self.service == Builtin::Menu);
+        let is_http = self.service == Builtin::Http;
         let on_disk = self.endpoints.iter().any(|endpoint| endpoint.path().is_some());
         let misplaced = [
             ("reply", ACK, acks),
             ("framing", MESSAGES, acks || asks),
             ("greeting", MENU, asks),
             ("answer", MENU, asks),
+            ("root", HTTP, is_http),
+            ("route", HTTP, is_http),
             ("workers", POOL, pooled),
             ("max-connections-per-child", POOL, pooled),
             ("min-spare", ELASTIC, self.is_elastic()),
@@ -270,6 +283,8 @@ fn settings(options: &ListenOptions) -> Settings {
         let answers = options.answer.iter().map(|answer| (answer.entry.clone(), answer.text.clone()));
         settings.texts.answers = answers.collect();
     }
+    settings.root.clone_from(&options.root);
+    settings.routes = options.route.iter().map(|route| (route.path.clone(), route.text.clone())).collect();
     settings
 }
 
@@ -284,7 +299,8 @@ impl From<&Listen> for ListenOptions {
             Threads::Each(most) => (None, Some(most)),
         };
         let (acks, asks) = (listen.service == Builtin::Ack, listen.service == Builtin::Menu);
-        let Settings { reply, amplify, framing, texts } = &listen.settings;
+        let Settings { reply, amplify, framing, texts, root, routes } = &listen.settings;
+        let route = |(path, text): (&String, &String)| RouteText { path: path.clone(), text: text.clone() };
         let entry =
             |(entry, text): (&String, &String)| EntryText { entry: entry.clone(), text: text.clone() };
         Self {
@@ -294,6 +310,8 @@ impl From<&Listen> for ListenOptions {
             framing: (acks || asks).then_some(*framing),
             greeting: asks.then(|| texts.greeting.clone()),
             answer: if asks { texts.answers.iter().map(entry).collect() } else { Vec::new() },
+            root: root.clone(),
+            route: routes.iter().map(route).collect(),
             allow_amplification: *amplify,
             backlog: (!listen.is_inherited()).then_some(listen.backlog),
             v6only: listen.v6only,

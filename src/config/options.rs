@@ -9,6 +9,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use super::RouteText;
 use super::values::{EntryText, LogFormat, LogLevel, LogSink, Mode, Overflow, Span, WorkerRange};
 use crate::model::Model;
 use crate::service::{Builtin, Framing};
@@ -44,6 +45,15 @@ pub struct ListenOptions {
     #[arg(long, value_name = "ENTRY=TEXT", help_heading = "Service")]
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub answer: Vec<EntryText>,
+
+    /// Directory whose files http serves; the paths in requests never lead out of it [default: none]
+    #[arg(long, value_name = "DIR", help_heading = "Service")]
+    pub root: Option<PathBuf>,
+
+    /// What http answers at a path, such as /hello=Hello; may be given several times [default: /time alone]
+    #[arg(long, value_name = "PATH=TEXT", help_heading = "Service")]
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub route: Vec<RouteText>,
 
     /// Let chargen, daytime, time and ack answer datagrams with more bytes than those have: whoever forges
     /// a sender's address can have them flood others
@@ -172,6 +182,8 @@ impl ListenOptions {
             framing: self.framing.or(lower.framing),
             greeting: self.greeting.or(lower.greeting),
             answer: if self.answer.is_empty() { lower.answer } else { self.answer },
+            root: self.root.or(lower.root),
+            route: if self.route.is_empty() { lower.route } else { self.route },
             allow_amplification: self.allow_amplification || lower.allow_amplification,
             backlog: self.backlog.or(lower.backlog),
             v6only: self.v6only || lower.v6only,

@@ -175,6 +175,19 @@ fn toml_names_what_matters_to_the_model() {
 }
 
 #[test]
+fn a_site_is_the_same_in_the_file() {
+    let config = resolve("--service http --root www --route /a=b --route /c=d=e tcp://a:1", "").unwrap();
+    let settings = &config.listen[0].settings;
+    assert_eq!(settings.root.as_deref(), Some(Path::new("/here/www")));
+    assert_eq!(settings.routes["/c"], "d=e");
+    let text = config.to_toml().unwrap();
+    assert!(text.contains("root = \"/here/www\"\nroute = [\"/a=b\", \"/c=d=e\"]"), "{text}");
+    assert_eq!(resolve("", &text).unwrap(), config);
+    let (code, text) = refusal("", "[[listen]]\nroute = ['a=b']\n");
+    assert!(code == 78 && text.starts_with("2:9: \"a=b\" is no path"), "{text}");
+}
+
+#[test]
 fn toml_cannot_hold_every_path() {
     use std::os::unix::ffi::OsStringExt;
     let mut config = Config::default();

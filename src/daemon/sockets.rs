@@ -48,8 +48,8 @@ impl Bound {
     }
 
     /// The same socket under a new configuration.
-    fn kept(&self, asked: &Endpoint, listen: &Listen) -> Self {
-        Self { asked: asked.clone(), listen: listen.clone(), service: listen.service(), ..self.clone() }
+    fn kept(&self, asked: &Endpoint, listen: &Listen, service: Service) -> Self {
+        Self { asked: asked.clone(), listen: listen.clone(), service, ..self.clone() }
     }
 
     /// What is handed over is taken anew in each configuration, under one name or another: a socket that
@@ -83,14 +83,28 @@ fn holders<'a>(bound: &'a [Bound], open: &'a [Bound]) -> Vec<Holder<'a>> {
     now.chain(before).collect()
 }
 
+/// Makes the service of a group. What it opens may be out of reach since the daemon has another root
+/// directory or is another user: then one that was `open` already goes on.
+fn service(listen: &Listen, config: &Config, open: &[Bound]) -> Result<Service, Error> {
+    let said = |listen: &Listen| (listen.service, listen.settings.clone());
+    let old = open.iter().find(|old| said(&old.listen) == said(listen));
+    let is_confined = config.daemon.chroot.is_some() || config.daemon.user.is_some();
+    match (listen.service(), old) {
+        (Err(_), Some(old)) if is_confined => Ok(old.service.clone()),
+        (made, _) => made,
+    }
+}
+
 /// Binds or adopts all that the configuration names and that is not `open` already, and says what of it
 /// can't be as was asked.
 pub(crate) fn bind(config: &Config, open: &[Bound], inherited: &Inherited) -> Result<Vec<Bound>, Error> {
     let mut bound: Vec<Bound> = Vec::new();
     for listen in &config.listen {
+        let service = service(listen, config, open)?;
         for asked in &listen.endpoints {
             let serves = |old: &&Bound| old.serves(asked, listen);
-            let kept: Vec<Bound> = open.iter().filter(serves).map(|old| old.kept(asked, listen)).collect();
+            let kept: Vec<Bound> =
+                open.iter().filter(serves).map(|old| old.kept(asked, listen, service.clone())).collect();
             if !kept.is_empty() {
                 bound.extend(kept);
                 continue;
@@ -100,8 +114,8 @@ pub(crate) fn bind(config: &Config, open: &[Bound], inherited: &Inherited) -> Re
                 let is_left = |old: &&Bound| !bound.iter().any(|taken| taken.number == old.number);
                 let same = open.iter().filter(is_left).find(|old| old.is_same_inherited(&listener));
                 bound.push(match same {
-                    Some(old) => old.kept(asked, listen),
-                    None => Bound::new(asked.clone(), listen.clone(), listen.service(), listener),
+                    Some(old) => old.kept(asked, listen, service.clone()),
+                    None => Bound::new(asked.clone(), listen.clone(), service.clone(), listener),
                 });
             }
         }

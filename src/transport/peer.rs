@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use rustix::net::{SocketAddrAny, sockopt::socket_peercred};
 
 /// The other end of a connection or datagram.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 #[non_exhaustive]
 pub enum Peer {
     /// An Internet address; v4-mapped IPv6 addresses are shown as IPv4.
@@ -22,6 +22,7 @@ pub enum Peer {
         uid: u32,
     },
     /// Nobody, as of an idle worker.
+    #[default]
     None,
 }
 
