@@ -126,11 +126,16 @@ fn the_default_configuration_is_valid_also_with_its_options_uncommented() {
     let pool = ["workers", "min-spare", "max-spare", "max-connections-per-child"];
     let menu = ["greeting", "answer"];
     let acks = default.replace("service = \"echo\"", "service = \"ack\"");
-    check(&uncomment(&acks, &[&pool[..], &menu].concat()));
+    check(&uncomment(&acks, &[&pool[..], &menu, &["exec"]].concat()));
     let asks = default.replace("service = \"echo\"", "service = \"menu\"");
-    check(&uncomment(&asks, &[&pool[..], &["reply"]].concat()));
+    check(&uncomment(&asks, &[&pool[..], &["reply", "exec"]].concat()));
+    let runs = default.replace("service = \"echo\"", "service = \"exec\"");
+    check(&uncomment(&runs, &[&pool[..], &menu, &["reply", "framing", "idle-timeout"]].concat()));
     let elastic = default.replace("\"fork\"", "\"prefork\"").replace("workers = 8", "workers = \"1..9\"");
-    check(&uncomment(&elastic, &["max-children", "overflow", "reply", "framing", "greeting", "answer"]));
+    check(&uncomment(
+        &elastic,
+        &["max-children", "overflow", "reply", "framing", "greeting", "answer", "exec"],
+    ));
 }
 
 /// Uncomments each option but these.

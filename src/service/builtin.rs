@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Ack, Chargen, Clock, Discard, Echo, Framing, Menu, Service, Texts};
+use super::{Ack, Chargen, Clock, Discard, Echo, Exec, Framing, Menu, Service, Texts};
 
 /// A service that comes with forkd.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, clap::ValueEnum)]
@@ -24,6 +24,8 @@ pub enum Builtin {
     Ack,
     /// Greets, answers what is entered, until that is "exit" (--greeting, --answer, --framing)
     Menu,
+    /// Runs a program, whose standard input and output is the connection (--exec)
+    Exec,
 }
 
 /// What a built-in service is told.
@@ -37,11 +39,19 @@ pub struct Settings {
     pub framing: Framing,
     /// What menu says.
     pub texts: Texts,
+    /// What exec runs: a program and its arguments.
+    pub exec: Vec<String>,
 }
 
 impl Default for Settings {
     fn default() -> Self {
-        Self { reply: "Receive".into(), amplify: false, framing: Framing::default(), texts: Texts::default() }
+        Self {
+            reply: "Receive".into(),
+            amplify: false,
+            framing: Framing::default(),
+            texts: Texts::default(),
+            exec: Vec::new(),
+        }
     }
 }
 
@@ -60,12 +70,13 @@ impl Builtin {
                 if settings.amplify { ack.amplifying().into() } else { ack.into() }
             }
             Self::Menu => Menu::new(settings.texts.clone(), settings.framing).into(),
+            Self::Exec => Exec::new(&settings.exec).into(),
         }
     }
 
-    /// Whether it answers a datagram at all: a dialogue has no place in one.
+    /// Whether it answers a datagram at all: a dialogue has no place in one, and a program needs a connection.
     #[must_use]
     pub fn takes_datagrams(self) -> bool {
-        self != Self::Menu
+        !matches!(self, Self::Menu | Self::Exec)
     }
 }

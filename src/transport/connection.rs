@@ -10,8 +10,9 @@ use std::time::Duration;
 
 use rustix::io::{Errno, retry_on_intr};
 
+use super::inherited::local_end;
 use super::pump::Pump;
-use super::{FilePart, Peer, Traffic};
+use super::{Endpoint, FilePart, Peer, Traffic};
 use crate::sys;
 use crate::sys::buffer::{Buffer, CHUNK};
 
@@ -88,6 +89,74 @@ impl<'a> Connection<'a> {
         self.peer
     }
 
+    /// Our end of the connection: the address that the client has connected to, which on a wildcard
+    /// address says more than the server's endpoint, or the path. `None` for a datagram, whose socket is
+    /// not the handler's, and where there is neither.
+    ///
+    /// ```
+    /// use std::io::Write;
+    /// use forkd::{Connection, Handler};
+    ///
+    /// struct WhereAmI;
+    /// impl Handler for WhereAmI {
+    ///     fn handle(&mut self, connection: &mut Connection<'_>) -> std::io::Result<()> {
+    ///         match connection.local_endpoint() {
+    ///             Some(endpoint) => writeln!(connection, "{endpoint}"),
+    ///             None => writeln!(connection, "nowhere"),
+    ///         }
+    ///     }
+    /// }
+    /// ```
+    #[must_use]
+    pub fn local_endpoint(&self) -> Option<Endpoint> {
+        match &self.medium {
+            Medium::Stream(socket, _) => local_end(socket),
+            Medium::Datagram { .. } => None,
+        }
+    }
+
+    /// The socket, for a program that reads and writes it itself: it blocks from now on, and the kernel
+    /// finds out whether the peer is still there.
+    ///
+    /// # Errors
+    ///
+    /// `Unsupported` for a datagram; else as fcntl(2).
+    pub(crate) fn hand_over(&self) -> io::Result<OwnedFd> {
+        let Medium::Stream(socket, _) = &self.medium else {
+            return Err(io::Error::new(
+                io::ErrorKind::Unsupported,
+                "a datagram has no connection to hand over",
+            ));
+        };
+        sys::fd::set_nonblocking(socket, false)?;
+        if matches!(self.peer, Peer::Ip(_)) {
+            sys::fd::keep_alive(socket);
+        }
+        socket.try_clone()
+    }
+
+    /// Counts what somebody else has read and written, as far as the system knows.
+    pub(crate) fn count_carried(&self) {
+        if let Medium::Stream(socket, _) = &self.medium
+            && let Some((bytes_in, bytes_out)) = sys::fd::carried(socket)
+        {
+            Traffic::add(&self.traffic.bytes_in, bytes_in);
+            Traffic::add(&self.traffic.bytes_out, bytes_out);
+        }
+    }
+
+    /// Waits until there is something to read from `fd`, at most for `limit`; tells whether there is. Others
+    /// work meanwhile, where the model lets them.
+    pub(crate) fn wait_readable(&self, fd: impl AsFd, limit: Duration) -> io::Result<bool> {
+        match &self.medium {
+            Medium::Stream(_, Some(wait)) => match wait.until(fd.as_fd(), Ready::Read, Some(limit)) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(false),
+                outcome => outcome.map(|()| true),
+            },
+            _ => Ok(sys::fd::wait_readable(fd, limit)),
+        }
+    }
+
     /// What was written in answer to a datagram; empty for a stream.
     pub(crate) fn into_answer(self) -> Vec<u8> {
         match self.medium {
@@ -141,17 +210,10 @@ impl<'a> Connection<'a> {
     where
         'a: 'b,
     {
-        if let Medium::Stream(socket, wait) = &self.medium {
-            let came = match wait {
-                None => sys::fd::wait_readable(socket, limit),
-                Some(wait) => match wait.until(socket.as_fd(), Ready::Read, Some(limit)) {
-                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => false,
-                    outcome => outcome.map(|()| true)?,
-                },
-            };
-            if !came {
-                return Ok(None);
-            }
+        if let Medium::Stream(socket, _) = &self.medium
+            && !self.wait_readable(socket, limit)?
+        {
+            return Ok(None);
         }
         self.chunk(buffer).map(Some)
     }
