@@ -120,7 +120,8 @@ under_each_model! {
         let heard = dialogue(wire::stream(&daemon), b"");
         let lines: Vec<&str> = heard.lines().collect();
         for (line, name) in lines.iter().zip(["SigBlk", "SigIgn"]) {
-            let signals = u64::from_str_radix(line.strip_prefix(name).unwrap().trim_start_matches([':', '\t']), 16);
+            let number = line.strip_prefix(name).unwrap().trim_start_matches([':', '\t']);
+            let signals = u64::from_str_radix(number, 16);
             // 32 and 33 belong to the C library, which lets nobody touch them
             assert_eq!(signals.unwrap() & !(0b11 << 31), 0, "{line}");
         }
@@ -210,7 +211,9 @@ under_each_model! {
         // one that serves one after the other serves all
         let daemon = command(model, &["cat"]).start();
         let clients: Vec<_> = (0..50).map(|_| wire::stream(&daemon)).collect();
-        let serve = |(n, client)| std::thread::spawn(move || dialogue(client, format!("{n}").as_bytes()) == format!("{n}"));
+        let serve = |(n, client): (usize, _)| {
+            std::thread::spawn(move || dialogue(client, n.to_string().as_bytes()) == n.to_string())
+        };
         let threads: Vec<_> = clients.into_iter().enumerate().map(serve).collect();
         assert!(threads.into_iter().all(|thread| thread.join().unwrap()));
         eventually("all programs have been waited for", || {
@@ -320,6 +323,12 @@ both_ways! {
             let program = pid(&mut client);
             reset(OwnedFd::from(client).into());
             eventually("it is gone", || state_of(program).is_none());
+
+            let mut client = wire::stream(&daemon);
+            let program = pid(&mut client);
+            daemon.signal(Signal::SIGQUIT);
+            assert_eq!(daemon.wait().code(), Some(0));
+            eventually("the stop has ended it", || !is_running(program));
         }
     }
 }
@@ -365,6 +374,21 @@ fn what_can_t_be_run_is_said_before_the_start() {
         let ended = run(args);
         assert!(ended.code == Some(64) && ended.stderr.contains(why), "{ended:?}");
     }
+}
+
+#[test]
+fn the_program_is_looked_for_below_the_root_directory() {
+    if !need_root() {
+        return;
+    }
+    let root = tempfile::tempdir().unwrap();
+    // a program that needs no library
+    common::public_binary(root.path());
+    let options = format!("--chroot {}", root.path().display());
+    let daemon = command(&options, &["/forkd", "--version"]).start();
+    assert!(dialogue(wire::stream(&daemon), b"").starts_with("forkd "));
+    let ended = command(&options, &["/bin/cat"]).run();
+    assert!(ended.code == Some(69) && ended.stderr.contains("cannot run /bin/cat"), "{ended:?}");
 }
 
 #[test]

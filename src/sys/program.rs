@@ -136,7 +136,7 @@ fn has_ended(pid: i32, options: libc::c_int) -> bool {
     let mut info: libc::siginfo_t = unsafe { std::mem::zeroed() };
     let options = options | libc::WEXITED | libc::WNOWAIT;
     // SAFETY: the kernel writes to `info`.
-    let answer = unsafe { libc::waitid(libc::P_PID, pid.cast_unsigned(), &raw mut info, options) };
+    let answer = unsafe { libc::waitid(libc::P_PID, pid as _, &raw mut info, options) };
     match answer {
         // with WNOHANG, there is no signal of one that lives
         0 => info.si_signo != 0,
@@ -198,7 +198,7 @@ const LOOK: Duration = Duration::from_millis(5);
 /// Async-signal-safe.
 pub(super) fn end_all() {
     Place::taken().for_each(|place| place.signal(Signal::TERM));
-    let pause = rustix::thread::Timespec { tv_sec: 0, tv_nsec: LOOK.subsec_nanos().into() };
+    let pause = rustix::thread::Timespec { tv_sec: 0, tv_nsec: LOOK.subsec_nanos() as _ };
     for _ in 0..PATIENCE.as_millis() / LOOK.as_millis() {
         if Place::taken().all(|place| has_ended(place.group(), libc::WNOHANG)) {
             break;

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use forkd::config::values::{LogFormat, LogLevel, LogSink};
 use forkd::model::Model;
+use forkd::service::Exec;
 use forkd::{Connection, Error, Handler, Server, Service};
 
 /// Says which of its methods is called; fails where the client's first letter tells it to.
@@ -59,6 +60,7 @@ impl Handler for Fragile {
 fn service(name: &str) -> Service {
     match name {
         "steps" => Service::handler("steps", || Steps { first: 0 }),
+        "exec" => Exec::new(["sh", "-c", "read line; echo $PROTO $line"]).into(),
         "fragile" | "threads" => Service::handler("fragile", || Fragile),
         other => panic!("no server is called {other}"),
     }

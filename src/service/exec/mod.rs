@@ -52,13 +52,18 @@ const LONG: Duration = Duration::from_secs(3600);
 ///
 /// # Its end
 ///
-/// When the program ends, the server closes its copy of the connection. What the program has left in the background goes
-/// on, and the client sees the end only when the last process that has the connection has closed it.
+/// When the program ends, the server closes its copy of the connection. What the program has left in the
+/// background goes on, and the client sees the end only when the last process that has the connection has
+/// closed it.
 ///
-/// When the connection has ended on both sides, by a reset or by closing, the program and its process group get
-/// SIGTERM, and SIGKILL when the program has ended, or after 5 s. A client that has only finished
-/// sending may still want an answer, so it is waited for; whether it is still there, TCP's keep-alive
-/// asks after a minute of silence. The group ends, too, when the process that serves it does.
+/// When the connection has ended on both sides, by a reset or by closing, the program and its process group
+/// get SIGTERM, and SIGKILL when the program has ended, or after 5 s. A client that has only finished
+/// sending may still want an answer, so it is waited for; whether it is still there, TCP's keep-alive asks
+/// after a minute of silence. Only Linux tells of such an end by itself; elsewhere the program finds it out
+/// when it reads or writes.
+///
+/// When a signal ends the process that serves, as at a stop, the group ends, too, by SIGTERM and then
+/// SIGKILL. Of a SIGKILL to that process only the program itself dies (on Linux and FreeBSD).
 ///
 /// A program that dies of a signal of its own counts as `failed`; what it exits with is its own affair.
 ///
