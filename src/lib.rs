@@ -72,8 +72,8 @@
 //! [`Server::serve_forever`] makes the calling process, which must have one thread, the master of its
 //! children: it ignores SIGCHLD and takes over most signals. Handlers run in children, whose
 //! memory is a copy: nothing that one changes is seen by another. A handler should return and not
-//! call [`exit`](std::process::exit), and must prepare to start programs, because it inherits blocked
-//! signals and an ignored SIGCHLD.
+//! call [`exit`](std::process::exit). It inherits blocked signals, which a program that it starts
+//! inherits, too, if it isn't [`service::Exec`] that starts it.
 //!
 //! # The rest
 //!

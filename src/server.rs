@@ -128,7 +128,9 @@ impl Server {
     /// # Errors
     ///
     /// [`Error::Internal`] if workers die before they have served anybody; [`Error::Os`] if the
-    /// process has several threads or the system refuses what a server can't do without.
+    /// process has several threads or the system refuses what a server can't do without; what
+    /// [`Exec::check`](crate::service::Exec::check) says, and [`Error::Config`] if that service can't be had
+    /// like this.
     pub fn serve_forever(self, service: impl Into<Service>) -> Result<(), Error> {
         let service = service.into();
         let bound = |listener: Listener| {

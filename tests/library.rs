@@ -206,6 +206,16 @@ fn the_signal_to_stop_does_not_cut_short_what_a_protocol_waits_for() {
 }
 
 #[test]
+fn a_program_is_a_service_of_the_library_but_not_for_datagrams() {
+    for model in MODELS {
+        let server = example("test-servers", &format!("exec tcp://127.0.0.1:0 {model}"));
+        assert_eq!(talk(&server, "hello\n"), "TCP hello\n");
+        let ended = Forkd::example("test-servers", &format!("exec udp://127.0.0.1:0 {model}")).run();
+        assert!(ended.code == Some(1) && ended.stderr.contains("exec needs connections"), "{ended:?}");
+    }
+}
+
+#[test]
 fn a_server_in_a_process_with_threads_is_an_error_and_no_hang() {
     for model in MODELS {
         let server = example("test-servers", &format!("threads tcp://127.0.0.1:0 {model}"));

@@ -125,7 +125,7 @@ fn the_default_configuration_is_valid_also_with_its_options_uncommented() {
     let default = default.replace("\"systemd:echo\"", "\"tcp://[::1]:7\", \"unix:///run/echo.sock\"");
     let pool = ["workers", "min-spare", "max-spare", "max-connections-per-child"];
     let threads = ["threads", "max-threads"];
-    let of_services = ["reply", "framing", "greeting", "answer", "root", "route"];
+    let of_services = ["reply", "framing", "greeting", "answer", "root", "route", "exec"];
     // the options of the other services and models have no place beside these
     let of_others =
         |own: &[&str]| -> Vec<&str> { of_services.into_iter().filter(|key| !own.contains(key)).collect() };
@@ -133,9 +133,13 @@ fn the_default_configuration_is_valid_also_with_its_options_uncommented() {
         ("ack", &["reply", "framing"][..]),
         ("menu", &["framing", "greeting", "answer"]),
         ("http", &["root", "route"]),
+        ("exec", &["exec"]),
     ] {
         let one = default.replace("service = \"echo\"", &format!("service = \"{service}\""));
-        check(&uncomment(&one.replace("/srv/www", "/"), &[&pool[..], &threads, &of_others(own)].concat()));
+        // what a program sends and gets, nobody sees
+        let silent: &[&str] = if service == "exec" { &["idle-timeout"] } else { &[] };
+        let others = [&pool[..], &threads, &of_others(own), silent].concat();
+        check(&uncomment(&one.replace("/srv/www", "/"), &others));
     }
     let elastic = default.replace("\"fork\"", "\"prefork\"").replace("workers = 8", "workers = \"1..9\"");
     check(&uncomment(&elastic, &[&of_services[..], &["max-children", "overflow"], &threads].concat()));

@@ -15,8 +15,8 @@ pub(crate) const EXIT_STATUS: &[(&str, &str)] = &[
     ("65", "What answers on the control socket is no forkd."),
     (
         "69",
-        "The address is in use or unknown here, another forkd holds the pidfile, no syslog daemon listens, or \
-         no daemon answers on the control socket.",
+        "The address is in use or unknown here, another forkd holds the pidfile, no syslog daemon listens, the \
+         program to run isn't there, or no daemon answers on the control socket.",
     ),
     ("70", "The workers of a pool die before they have served anybody."),
     ("71", "The system refuses something that ought to work."),

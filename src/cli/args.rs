@@ -26,12 +26,14 @@ Examples:
   forkd serve tcp://0.0.0.0:7 udp://0.0.0.0:7
   forkd serve --model prefork --workers 4..32 tcp://[::]:7007
   forkd serve --service daytime tcp://0.0.0.0:13
+  forkd serve tcp://0.0.0.0:7007 --exec sh -c 'echo You come from $REMOTE_ADDR'
   forkd serve --max-children 100 --overflow reject --idle-timeout 5m unix:///run/echo.sock
   forkd serve --config /etc/forkd/forkd.toml --log-level debug";
 
 /// What one connection, which somebody else has accepted, has no use for.
-const NOT_WITH_INETD: [&str; 22] = [
+const NOT_WITH_INETD: [&str; 23] = [
     "endpoints",
+    "exec",
     "backlog",
     "v6only",
     "socket_mode",

@@ -3,6 +3,7 @@
 //! Invariant: a [`Listen`] made from options has every value in range and no option that its model would
 //! ignore; a refusal names the option at fault, so that the caller can point at where it was given.
 
+use std::path::Path;
 use std::time::Duration;
 
 use super::RouteText;
@@ -84,12 +85,15 @@ impl Listen {
     /// Fills in the defaults and checks the result.
     pub(super) fn new(options: ListenOptions) -> Result<Self, Conflict> {
         let default = Self::default();
+        let implied = if options.exec.is_empty() { Builtin::default() } else { Builtin::Exec };
+        let service = options.service.unwrap_or(implied);
+        let fits = |endpoint: &Endpoint| service.takes_datagrams() || !endpoint.is_datagram();
         let listen = Self {
             endpoints: match options.endpoints.is_empty() {
-                true => default.endpoints,
+                true => default.endpoints.into_iter().filter(fits).collect(),
                 false => options.endpoints.clone(),
             },
-            service: options.service.unwrap_or_default(),
+            service,
             settings: settings(&options),
             model: options.model.unwrap_or_default(),
             workers: options.workers.unwrap_or_else(|| WorkerRange::of(options.model.unwrap_or_default())),
@@ -120,8 +124,21 @@ impl Listen {
         self.service.service(&self.settings)
     }
 
+    /// Has a program with a relative path looked for from `here`; one without any path is looked for in PATH.
+    pub(super) fn anchor(&mut self, here: &Path) {
+        if let Some(program) = self.settings.exec.first_mut().filter(|program| program.contains('/'))
+            && let Some(path) = here.join(&*program).to_str()
+        {
+            *program = path.to_owned();
+        }
+    }
+
     /// Refuses what would be a weapon, or can't work.
     fn refuse_service_without_place(&self) -> Result<(), Conflict> {
+        if self.service == Builtin::Exec && self.settings.exec.is_empty() {
+            let why = "is exec, and no program is named; give exec with one, and its arguments";
+            return Err(Conflict { key: "service", why: why.into() });
+        }
         let Some(endpoint) = self.endpoints.iter().find(|endpoint| endpoint.is_datagram()) else {
             return Ok(());
         };
@@ -130,7 +147,7 @@ impl Listen {
         let amplifies = || self.service().is_ok_and(|service| service.amplifies());
         let why = match () {
             () if !self.service.takes_datagrams() => {
-                format!("is {name}, a dialogue, for which {endpoint} has no connection; leave that out")
+                format!("is {name}, which needs a connection, and {endpoint} has none; leave that out")
             }
             () if matches!(endpoint, Endpoint::Udp { .. }) && !self.settings.amplify && amplifies() => {
                 format!(
@@ -189,6 +206,7 @@ impl Listen {
             ("answer", MENU, asks),
             ("root", HTTP, is_http),
             ("route", HTTP, is_http),
+            ("exec", "the service exec", self.service == Builtin::Exec),
             ("workers", POOL, pooled),
             ("max-connections-per-child", POOL, pooled),
             ("min-spare", ELASTIC, self.is_elastic()),
@@ -229,6 +247,10 @@ impl Listen {
         // what socket options and poll(2) round down to 0 would mean "never" to one and "now" to the other
         if self.idle_timeout.is_some_and(|timeout| timeout < Duration::from_millis(1)) {
             return refuse("idle-timeout", "is below 1ms; choose more, or leave it out for never".into());
+        }
+        if self.idle_timeout.is_some() && self.service == Builtin::Exec {
+            let why = "has no effect on exec, whose program has the connection to itself; leave it out";
+            return refuse("idle-timeout", why.into());
         }
         if self.workers.is_elastic() && self.model.has_pool() && !self.is_elastic() {
             let (range, model) = (self.workers, self.model);
@@ -285,6 +307,7 @@ fn settings(options: &ListenOptions) -> Settings {
     }
     settings.root.clone_from(&options.root);
     settings.routes = options.route.iter().map(|route| (route.path.clone(), route.text.clone())).collect();
+    settings.exec.clone_from(&options.exec);
     settings
 }
 
@@ -299,7 +322,7 @@ impl From<&Listen> for ListenOptions {
             Threads::Each(most) => (None, Some(most)),
         };
         let (acks, asks) = (listen.service == Builtin::Ack, listen.service == Builtin::Menu);
-        let Settings { reply, amplify, framing, texts, root, routes } = &listen.settings;
+        let Settings { reply, amplify, framing, texts, root, routes, exec } = &listen.settings;
         let route = |(path, text): (&String, &String)| RouteText { path: path.clone(), text: text.clone() };
         let entry =
             |(entry, text): (&String, &String)| EntryText { entry: entry.clone(), text: text.clone() };
@@ -312,6 +335,7 @@ impl From<&Listen> for ListenOptions {
             answer: if asks { texts.answers.iter().map(entry).collect() } else { Vec::new() },
             root: root.clone(),
             route: routes.iter().map(route).collect(),
+            exec: exec.clone(),
             allow_amplification: *amplify,
             backlog: (!listen.is_inherited()).then_some(listen.backlog),
             v6only: listen.v6only,
@@ -361,6 +385,7 @@ mod tests {
                 "model = 'thread'\nthreads = 4\nmax-threads = 9",
                 "max-threads needs a thread for each connection (model thread, without a fixed number of threads)",
             ),
+            ("service = 'echo'\nexec = ['cat']", "exec needs the service exec"),
             ("endpoints = ['tcp://a:1']\nsocket-mode = '600'", "socket-mode needs a socket file"),
             ("endpoints = ['systemd:a']\nsocket-mode = '600'", "socket-mode has no effect on systemd:a"),
             (
@@ -388,6 +413,12 @@ mod tests {
             (listen("backlog = 4294967295"), "backlog is 4294967295"),
             (listen("idle-timeout = '0s'"), "idle-timeout is below 1ms"),
             (listen("idle-timeout = '999us'"), "idle-timeout is below 1ms"),
+            (listen("exec = ['cat']\nidle-timeout = '1s'"), "idle-timeout has no effect on exec"),
+            (listen("service = 'exec'"), "service is exec, and no program is named"),
+            (
+                listen("exec = ['cat']\nendpoints = ['tcp://a:1', 'unixgram:///x']"),
+                "service is exec, which needs a connection, and unixgram:///x has none",
+            ),
             (elastic("min-spare = 0"), "min-spare is 0"),
             (
                 elastic("min-spare = 33\nmax-spare = 40"),

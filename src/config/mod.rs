@@ -177,6 +177,9 @@ impl Config {
             listen.push(next_group(&listen, options, alone).map_err(|conflict| blame(index, conflict))?);
         }
         let daemon = Daemon::new(cli_daemon.over(tables.daemon), here, env);
+        if daemon.background {
+            listen.iter_mut().for_each(|group| group.anchor(here));
+        }
         Ok(Self { daemon, listen })
     }
 

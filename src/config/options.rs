@@ -55,6 +55,18 @@ pub struct ListenOptions {
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub route: Vec<RouteText>,
 
+    /// Run this program for each connection, which is its standard input and output (the service exec). Takes
+    /// the rest of the line, so it comes last
+    #[arg(
+        long,
+        value_names = ["PROGRAM", "ARGS"],
+        num_args = 1..,
+        allow_hyphen_values = true,
+        help_heading = "Service"
+    )]
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub exec: Vec<String>,
+
     /// Let chargen, daytime, time and ack answer datagrams with more bytes than those have: whoever forges
     /// a sender's address can have them flood others
     #[arg(long, help_heading = "Service")]
@@ -184,6 +196,7 @@ impl ListenOptions {
             answer: if self.answer.is_empty() { lower.answer } else { self.answer },
             root: self.root.or(lower.root),
             route: if self.route.is_empty() { lower.route } else { self.route },
+            exec: if self.exec.is_empty() { lower.exec } else { self.exec },
             allow_amplification: self.allow_amplification || lower.allow_amplification,
             backlog: self.backlog.or(lower.backlog),
             v6only: self.v6only || lower.v6only,

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::cli::args::{Cli, Command};
+use crate::service::Builtin;
 use crate::transport::Endpoint;
 use clap::Parser;
 use proptest::prelude::*;
@@ -148,6 +149,37 @@ fn the_control_socket_follows_the_environment() {
     assert_eq!(control("", &[("RUNTIME_DIRECTORY", ""), user]), Some("/run/user/1/forkd.sock".into()));
     assert_eq!(control("", &[("XDG_RUNTIME_DIR", "relative")]), None);
     assert_eq!(control("--control /c", &[service, user]), Some("/c".into()));
+}
+
+#[test]
+fn a_program_takes_the_rest_of_the_line() {
+    let config = resolve("--backlog 9 tcp://a:1 --exec cat -u --backlog 5 -- tcp://b:1", "").unwrap();
+    let [listen] = &config.listen[..] else { panic!("{config:?}") };
+    assert_eq!((listen.service, listen.backlog), (Builtin::Exec, 9));
+    assert_eq!(listen.settings.exec, ["cat", "-u", "--backlog", "5", "--", "tcp://b:1"]);
+    assert_eq!(listen.endpoints, [Endpoint::Tcp { host: "a".into(), port: 1 }]);
+    let text = config.to_toml().unwrap();
+    assert!(text.contains("exec = [\"cat\", \"-u\","), "{text}");
+    assert_eq!(resolve("", &text).unwrap(), config);
+
+    // where no endpoint is named, one that has connections
+    let config = resolve("--exec=cat", "").unwrap();
+    assert_eq!(config.listen[0].endpoints, [Endpoint::Tcp { host: "127.0.0.1".into(), port: 7007 }]);
+    let (code, text) = refusal("--service echo", "[[listen]]\nexec = ['cat']");
+    assert!(code == 78 && text.starts_with("2:8: exec needs the service exec"), "{text}");
+    assert_eq!(
+        resolve("--exec cat", "[[listen]]\nexec = ['tac', '-s']").unwrap().listen[0].settings.exec,
+        ["cat"]
+    );
+}
+
+#[test]
+fn in_the_background_a_program_is_found_from_anywhere() {
+    let program = |args| resolve(args, "").unwrap().listen[0].settings.exec[0].clone();
+    assert_eq!(program("--daemon --exec ./a b"), "/here/./a");
+    assert_eq!(program("--daemon --exec /bin/a"), "/bin/a");
+    assert_eq!(program("--daemon --exec a"), "a");
+    assert_eq!(program("--exec ./a"), "./a");
 }
 
 #[test]

@@ -140,6 +140,7 @@ impl Master {
 
     /// Serves until a signal ends it; calls `on_ready` once, when the first workers are up.
     pub(crate) fn run(&mut self, on_ready: impl FnOnce(&mut Self) -> Result<(), Error>) -> Result<(), Error> {
+        self.stations.iter().filter_map(Station::bound).try_for_each(|bound| bound.check())?;
         let mut on_ready = Some(on_ready);
         loop {
             self.cx.now = Instant::now();

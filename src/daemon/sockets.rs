@@ -37,6 +37,22 @@ impl Bound {
         events::listening(self.listener.endpoint(), self.service.name(), *model, workers);
     }
 
+    /// Refuses what could serve nobody here, or not as was asked. The root directory and the user must be
+    /// those of the children.
+    pub(super) fn check(&self) -> Result<(), Error> {
+        let refuse = |why: &str| {
+            let (endpoint, service) = (self.listener.endpoint(), self.service.name());
+            Err(Error::Config(format!("cannot serve {endpoint}: {service} {why}")))
+        };
+        if self.service.hands_over() && self.listener.kind() == Kind::Datagram {
+            return refuse("needs connections, and there are none");
+        }
+        if self.service.hands_over() && self.listen.idle_timeout.is_some() {
+            return refuse("hands its connections over, so an idle time-out has no effect; leave that out");
+        }
+        self.service.check()
+    }
+
     pub(super) fn listen(&self) -> &Listen {
         &self.listen
     }

@@ -7,7 +7,7 @@ use std::time::SystemTime;
 use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
 
-use super::{Ack, Chargen, Clock, Discard, Echo, Framing, Http, Menu, Service, Texts};
+use super::{Ack, Chargen, Clock, Discard, Echo, Exec, Framing, Http, Menu, Service, Texts};
 use crate::Error;
 
 /// A service that comes with forkd.
@@ -32,6 +32,8 @@ pub enum Builtin {
     Menu,
     /// Serves files and texts by HTTP/1.1 (--root, --route)
     Http,
+    /// Runs a program, whose standard input and output is the connection (--exec)
+    Exec,
 }
 
 /// What a built-in service is told.
@@ -49,6 +51,8 @@ pub struct Settings {
     pub root: Option<PathBuf>,
     /// What http answers at these paths.
     pub routes: BTreeMap<String, String>,
+    /// What exec runs: a program and its arguments.
+    pub exec: Vec<String>,
 }
 
 impl Default for Settings {
@@ -60,6 +64,7 @@ impl Default for Settings {
             texts: Texts::default(),
             root: None,
             routes: BTreeMap::new(),
+            exec: Vec::new(),
         }
     }
 }
@@ -90,6 +95,7 @@ impl Builtin {
             }
             Self::Menu => Menu::new(settings.texts.clone(), settings.framing).into(),
             Self::Http => http(settings)?.into(),
+            Self::Exec => Exec::new(&settings.exec).into(),
         })
     }
 
@@ -97,7 +103,7 @@ impl Builtin {
     /// has what needs a connection.
     #[must_use]
     pub fn takes_datagrams(self) -> bool {
-        !matches!(self, Self::Menu | Self::Http)
+        !matches!(self, Self::Menu | Self::Http | Self::Exec)
     }
 }
 

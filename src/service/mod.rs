@@ -11,6 +11,7 @@ mod clock;
 mod discard;
 mod driven;
 mod echo;
+mod exec;
 mod handler;
 mod http;
 mod menu;
@@ -26,12 +27,14 @@ pub use chargen::Chargen;
 pub use clock::Clock;
 pub use discard::Discard;
 pub use echo::Echo;
+pub use exec::Exec;
 pub use handler::Handler;
 pub use http::Http;
 pub use menu::{Menu, Texts};
 pub use messages::Framing;
 pub use protocol::{Protocol, Reply};
 
+use crate::Error;
 use crate::transport::{Connection, Peer, Traffic};
 
 /// A named service: what a server does for each connection and each datagram.
@@ -64,7 +67,11 @@ pub struct Service {
     name: &'static str,
     maker: Maker,
     amplifies: bool,
+    /// Finds out before the start whether its connections can be handed over to whom it hands them.
+    recipient: Option<Arc<Check>>,
 }
+
+type Check = dyn Fn() -> Result<(), Error> + Send + Sync;
 
 #[derive(Clone)]
 enum Maker {
@@ -85,7 +92,7 @@ impl Service {
     ) -> Self {
         let maker =
             if P::echoes() { Maker::Echo } else { Maker::Protocol(Arc::new(move || Box::new(make()))) };
-        Self { name, maker, amplifies: false }
+        Self { name, maker, amplifies: false, recipient: None }
     }
 
     /// A service whose connections are each served by a [`Handler`] of their own.
@@ -93,12 +100,30 @@ impl Service {
         name: &'static str,
         make: impl Fn() -> H + Send + Sync + 'static,
     ) -> Self {
-        Self { name, maker: Maker::Handler(Arc::new(move || Box::new(make()))), amplifies: false }
+        let maker = Maker::Handler(Arc::new(move || Box::new(make())));
+        Self { name, maker, amplifies: false, recipient: None }
     }
 
     /// The same service, which answers a datagram with more bytes than it has.
     fn amplifying(self) -> Self {
         Self { amplifies: true, ..self }
+    }
+
+    /// The same service, which hands its connections over to somebody who reads and writes them himself;
+    /// `check` finds out before the start whether he is there.
+    fn handing_over(self, check: impl Fn() -> Result<(), Error> + Send + Sync + 'static) -> Self {
+        Self { recipient: Some(Arc::new(check)), ..self }
+    }
+
+    /// Whether it hands its connections over: then it takes no datagrams, and nobody knows how long a
+    /// connection has been silent.
+    pub(crate) fn hands_over(&self) -> bool {
+        self.recipient.is_some()
+    }
+
+    /// Finds out whether it can serve at all, as far as that can be known before the first client comes.
+    pub(crate) fn check(&self) -> Result<(), Error> {
+        self.recipient.as_ref().map_or(Ok(()), |check| check())
     }
 
     /// Whether its answer to a datagram has more bytes than that, so that whoever forges a sender's

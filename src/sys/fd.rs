@@ -50,6 +50,17 @@ pub(crate) fn close(fd: OwnedFd) {
     unsafe { rustix::io::close(fd) };
 }
 
+/// Has all descriptors but the three standard ones close at exec, also those that somebody has left open
+/// for it. Async-signal-safe. Linux only: elsewhere forkd's own do, and no others.
+pub(crate) fn close_others_at_exec() {
+    #[cfg(target_os = "linux")]
+    // SAFETY: close_range(2) with this flag closes nothing yet.
+    let _ = unsafe {
+        let flag = libc::CLOSE_RANGE_CLOEXEC as usize;
+        super::raw::syscall4(libc::SYS_close_range, 3, u32::MAX as usize, flag, 0)
+    };
+}
+
 /// Sets or clears `O_NONBLOCK`, which all descriptors of the same open file description share.
 pub(crate) fn set_nonblocking(fd: impl AsFd, on: bool) -> io::Result<()> {
     let mut flags = OFlag::from_bits_retain(fcntl(&fd, FcntlArg::F_GETFL)?);
@@ -63,21 +74,67 @@ pub(crate) fn set_nonblocking(fd: impl AsFd, on: bool) -> io::Result<()> {
 pub(crate) fn queue_length(listener: impl AsFd) -> Option<u32> {
     #[cfg(target_os = "linux")]
     {
-        // SAFETY: tcp_info consists of integers, for which zero is a value.
-        let mut info: libc::tcp_info = unsafe { std::mem::zeroed() };
-        let mut length = size_of::<libc::tcp_info>() as libc::socklen_t;
-        let fd = listener.as_fd().as_raw_fd();
-        // SAFETY: the kernel writes at most `length` bytes to `info`.
-        let answer = unsafe {
-            libc::getsockopt(fd, libc::IPPROTO_TCP, libc::TCP_INFO, (&raw mut info).cast(), &raw mut length)
-        };
-        (answer == 0).then_some(info.tcpi_unacked)
+        tcp_info(listener).map(|info| info.tcpi_unacked)
     }
     #[cfg(not(target_os = "linux"))]
     {
         let _ = listener;
         None
     }
+}
+
+/// Has the kernel ask now and then whether the peer of a silent TCP connection is still there (tcp(7),
+/// SO_KEEPALIVE): one that has closed, vanished or restarted answers with a reset, or not at all.
+pub(crate) fn keep_alive(connection: impl AsFd) {
+    use rustix::net::sockopt;
+    // what the system refuses is as it was
+    let _ = sockopt::set_socket_keepalive(&connection, true);
+    #[cfg(not(target_os = "openbsd"))]
+    {
+        let _ = sockopt::set_tcp_keepidle(&connection, Duration::from_secs(60));
+        let _ = sockopt::set_tcp_keepintvl(&connection, Duration::from_secs(15));
+        let _ = sockopt::set_tcp_keepcnt(&connection, 4);
+    }
+}
+
+/// How many bytes have come over a connection, and how many were sent, where the system says so: on Linux,
+/// for TCP. Data that nobody has read count, too.
+pub(crate) fn carried(connection: impl AsFd) -> Option<(u64, u64)> {
+    #[cfg(target_os = "linux")]
+    {
+        let info = tcp_info(&connection)?;
+        let mut unacknowledged = 0;
+        // SAFETY: the kernel writes an int. Where it fails there are none.
+        let _ = unsafe { unsent(connection.as_fd().as_raw_fd(), &raw mut unacknowledged) };
+        // A FIN counts like a byte; the numbers are of linux/tcp_states.h.
+        let has_come = matches!(info.tcpi_state, 6 | 8 | 9 | 11);
+        let was_sent = matches!(info.tcpi_state, 4..=6 | 9 | 11);
+        let sent = info.tcpi_bytes_acked + u64::try_from(unacknowledged).unwrap_or_default();
+        let less = |bytes: u64, fin: bool| bytes.saturating_sub(fin.into());
+        Some((less(info.tcpi_bytes_received, has_come), less(sent, was_sent)))
+    }
+    #[cfg(not(target_os = "linux"))]
+    {
+        let _ = connection;
+        None
+    }
+}
+
+// SIOCOUTQ of tcp(7), which shares its number: bytes not yet acknowledged
+#[cfg(target_os = "linux")]
+nix::ioctl_read_bad!(unsent, libc::TIOCOUTQ, libc::c_int);
+
+#[cfg(target_os = "linux")]
+fn tcp_info(socket: impl AsFd) -> Option<libc::tcp_info> {
+    // SAFETY: tcp_info consists of integers, for which zero is a value.
+    let mut info: libc::tcp_info = unsafe { std::mem::zeroed() };
+    let mut length = size_of::<libc::tcp_info>() as libc::socklen_t;
+    let fd = socket.as_fd().as_raw_fd();
+    // SAFETY: the kernel writes at most `length` bytes to `info`; an older one writes fewer.
+    let answer = unsafe {
+        libc::getsockopt(fd, libc::IPPROTO_TCP, libc::TCP_INFO, (&raw mut info).cast(), &raw mut length)
+    };
+    (answer == 0).then_some(info)
 }
 
 /// Has writes to a TCP socket wait while more than `bytes` are unsent (tcp(7), TCP_NOTSENT_LOWAT);

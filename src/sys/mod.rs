@@ -10,6 +10,7 @@ pub(crate) mod fork;
 pub(crate) mod handover;
 pub(crate) mod pidfd;
 pub(crate) mod poller;
+pub(crate) mod program;
 #[cfg(target_os = "linux")]
 mod raw;
 pub(crate) mod shared;

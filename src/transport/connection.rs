@@ -3,6 +3,8 @@
 //! A stream socket, or one datagram that is read to its end and answered with what was written,
 //! as in socketserver's `DatagramRequestHandler`. All bytes are counted on their way.
 
+mod hand_over;
+
 use std::cell::{Cell, RefCell};
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -10,8 +12,9 @@ use std::time::{Duration, Instant};
 
 use rustix::io::{Errno, retry_on_intr};
 
+use super::inherited::local_end;
 use super::pump::Pump;
-use super::{FilePart, Peer, Traffic};
+use super::{Endpoint, FilePart, Peer, Traffic};
 use crate::sys;
 use crate::sys::buffer::{Buffer, CHUNK};
 
@@ -88,6 +91,44 @@ impl<'a> Connection<'a> {
         self.peer
     }
 
+    /// Our end of the connection: the address that the client has connected to, which on a wildcard
+    /// address says more than the server's endpoint, or the path. `None` for a datagram, whose socket is
+    /// not the handler's, and where there is neither.
+    ///
+    /// ```
+    /// use std::io::Write;
+    /// use forkd::{Connection, Handler};
+    ///
+    /// struct WhereAmI;
+    /// impl Handler for WhereAmI {
+    ///     fn handle(&mut self, connection: &mut Connection<'_>) -> std::io::Result<()> {
+    ///         match connection.local_endpoint() {
+    ///             Some(endpoint) => writeln!(connection, "{endpoint}"),
+    ///             None => writeln!(connection, "nowhere"),
+    ///         }
+    ///     }
+    /// }
+    /// ```
+    #[must_use]
+    pub fn local_endpoint(&self) -> Option<Endpoint> {
+        match &self.medium {
+            Medium::Stream(socket, _) => local_end(socket),
+            Medium::Datagram { .. } => None,
+        }
+    }
+
+    /// Waits until there is something to read from `fd`, at most for `limit`; tells whether there is. Others
+    /// work meanwhile, where the model lets them.
+    pub(crate) fn wait_readable(&self, fd: impl AsFd, limit: Duration) -> io::Result<bool> {
+        match &self.medium {
+            Medium::Stream(_, Some(wait)) => match wait.until(fd.as_fd(), Ready::Read, Some(limit)) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(false),
+                outcome => outcome.map(|()| true),
+            },
+            _ => Ok(readable_within(fd, limit)),
+        }
+    }
+
     /// What was written in answer to a datagram; empty for a stream.
     pub(crate) fn into_answer(self) -> Vec<u8> {
         match self.medium {
@@ -141,17 +182,10 @@ impl<'a> Connection<'a> {
     where
         'a: 'b,
     {
-        if let Medium::Stream(socket, wait) = &self.medium {
-            let came = match wait {
-                None => readable_within(socket, limit),
-                Some(wait) => match wait.until(socket.as_fd(), Ready::Read, Some(limit)) {
-                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => false,
-                    outcome => outcome.map(|()| true)?,
-                },
-            };
-            if !came {
-                return Ok(None);
-            }
+        if let Medium::Stream(socket, _) = &self.medium
+            && !self.wait_readable(socket, limit)?
+        {
+            return Ok(None);
         }
         self.chunk(buffer).map(Some)
     }
@@ -244,11 +278,11 @@ fn patiently(
 }
 
 /// Whether there is something to read within `limit`, whatever signals come meanwhile.
-fn readable_within(socket: &OwnedFd, limit: Duration) -> bool {
+fn readable_within(fd: impl AsFd, limit: Duration) -> bool {
     let since = Instant::now();
     loop {
         let left = limit.saturating_sub(since.elapsed());
-        if sys::fd::wait_readable(socket, left) {
+        if sys::fd::wait_readable(&fd, left) {
             return true;
         }
         if left.is_zero() {

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use forkd::config::values::{LogFormat, LogLevel, LogSink};
 use forkd::model::{Model, Threads};
+use forkd::service::Exec;
 use forkd::{Connection, Error, Handler, Protocol, Reply, Server, Service};
 
 /// Says which of its methods is called; fails where the client's first letter tells it to.
@@ -108,6 +109,7 @@ impl Protocol for Patient {
 fn service(name: &str) -> Service {
     match name {
         "steps" => Service::handler("steps", || Steps { first: 0 }),
+        "exec" => Exec::new(["sh", "-c", "read line; echo $PROTO $line"]).into(),
         "fragile" | "threads" => Service::handler("fragile", || Fragile),
         "turnstile" => Service::handler("turnstile", || Turnstile),
         "patient" => Service::protocol("patient", || Patient),
