@@ -84,6 +84,8 @@ mod events;
 mod getent;
 pub mod log;
 pub mod model;
+pub mod reactor;
+pub mod registry;
 mod scoreboard;
 pub mod server;
 pub mod service;

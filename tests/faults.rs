@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use common::*;
 use nix::sys::signal::Signal;
 
-const MODELS: [&str; 2] = ["", "-m prefork -w 3"];
+const MODELS: [&str; 3] = ["", "-m prefork -w 3", "-m event -w 2"];
 
 both_ways! {
     fn a_killed_child_costs_its_own_connection_only(way: Way) {

@@ -123,14 +123,20 @@ fn the_default_configuration_is_valid_also_with_its_options_uncommented() {
     check(&default);
     // what a socket unit decides can be said only of sockets that forkd binds
     let default = default.replace("\"systemd:echo\"", "\"tcp://[::1]:7\", \"unix:///run/echo.sock\"");
-    let pool = ["workers", "min-spare", "max-spare", "max-connections-per-child"];
+    let pool = ["workers", "min-spare", "max-spare", "max-connections-per-child", "max-connections"];
     let menu = ["greeting", "answer"];
     let acks = default.replace("service = \"echo\"", "service = \"ack\"");
     check(&uncomment(&acks, &[&pool[..], &menu].concat()));
     let asks = default.replace("service = \"echo\"", "service = \"menu\"");
     check(&uncomment(&asks, &[&pool[..], &["reply"]].concat()));
     let elastic = default.replace("\"fork\"", "\"prefork\"").replace("workers = 8", "workers = \"1..9\"");
-    check(&uncomment(&elastic, &["max-children", "overflow", "reply", "framing", "greeting", "answer"]));
+    let messages = ["reply", "framing", "greeting", "answer"];
+    check(&uncomment(&elastic, &[&["max-children", "overflow", "max-connections"][..], &messages].concat()));
+    let event = default.replace("\"fork\"", "\"event\"");
+    check(&uncomment(
+        &event,
+        &[&["max-children", "overflow", "min-spare", "max-spare"][..], &messages].concat(),
+    ));
 }
 
 /// Uncomments each option but these.

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use common::*;
 use nix::sys::signal::Signal;
 
-const MODELS: [&str; 2] = ["", "-m prefork -w 3"];
+const MODELS: [&str; 3] = ["", "-m prefork -w 3", "-m event -w 2"];
 /// What a stop may take that waits for nobody.
 const SOON: Duration = Duration::from_secs(3);
 

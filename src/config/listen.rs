@@ -30,6 +30,9 @@ pub struct Listen {
     pub max_spare: u32,
     /// The most children alive at once (fork), from 1 to [`MAX_CHILDREN`].
     pub max_children: u32,
+    /// The most connections that a worker serves at once (event, coroutine), at least 1; `None` means as many
+    /// as it has descriptors for.
+    pub max_connections: Option<u32>,
     /// After how many connections a worker is replaced (prefork); 0 means never.
     pub max_connections_per_child: u64,
     /// What happens to a connection at `max_children` (fork).
@@ -56,6 +59,7 @@ impl Default for Listen {
             min_spare: 2,
             max_spare: 8,
             max_children: 1024,
+            max_connections: None,
             max_connections_per_child: 0,
             overflow: Overflow::default(),
             backlog: 4096,
@@ -91,6 +95,7 @@ impl Listen {
             min_spare: options.min_spare.unwrap_or(default.min_spare),
             max_spare: options.max_spare.unwrap_or(default.max_spare),
             max_children: options.max_children.unwrap_or(default.max_children),
+            max_connections: options.max_connections,
             max_connections_per_child: options.max_connections_per_child.unwrap_or_default(),
             overflow: options.overflow.unwrap_or_default(),
             backlog: options.backlog.unwrap_or(default.backlog),
@@ -100,6 +105,7 @@ impl Listen {
         };
         listen.refuse_where_inherited(&options)?;
         listen.refuse_service_without_place()?;
+        listen.model.require(&listen.service()).map_err(|why| Conflict { key: "service", why })?;
         listen.refuse_misplaced(&options)?;
         listen.refuse_out_of_range(&options)?;
         Ok(listen)
@@ -157,6 +163,7 @@ impl Listen {
         const POOL: &str = "a pool (any model but fork)";
         const ELASTIC: &str = "an elastic pool (model prefork or iterative with workers MIN..MAX)";
         const CHILDREN: &str = "a child for each connection (model fork)";
+        const MANY: &str = "workers that serve many at once without threads (model event or coroutine)";
         const ACK: &str = "the service ack";
         const MENU: &str = "the service menu";
         const MESSAGES: &str = "a service with messages (ack or menu)";
@@ -174,6 +181,7 @@ impl Listen {
             ("min-spare", ELASTIC, self.is_elastic()),
             ("max-spare", ELASTIC, self.is_elastic()),
             ("max-children", CHILDREN, forks),
+            ("max-connections", MANY, self.model.polls()),
             ("overflow", CHILDREN, forks),
             ("socket-mode", "a socket file (a unix or unixgram endpoint)", on_disk),
         ]
@@ -192,6 +200,9 @@ impl Listen {
         let refuse = |key, why: String| Err(Conflict { key, why });
         if !(1..=MAX_CHILDREN).contains(&max_children) {
             return refuse("max-children", format!("is {max_children}; choose 1 to {MAX_CHILDREN}"));
+        }
+        if self.max_connections == Some(0) {
+            return refuse("max-connections", "is 0; choose at least 1, or leave it out".into());
         }
         // listen(2) takes an int
         if !(1..=i32::MAX as u32).contains(&backlog) {
@@ -275,6 +286,7 @@ impl From<&Listen> for ListenOptions {
             max_spare: listen.is_elastic().then_some(listen.max_spare),
             max_connections_per_child: pooled.then_some(listen.max_connections_per_child),
             max_children: forks.then_some(listen.max_children),
+            max_connections: listen.max_connections,
             overflow: forks.then_some(listen.overflow),
             idle_timeout: listen.idle_timeout.map(Span),
         }
@@ -305,6 +317,10 @@ mod tests {
             ("model = 'prefork'\nmax-spare = 9", "max-spare needs an elastic pool"),
             ("model = 'prefork'\nworkers = 4\nmin-spare = 1", "min-spare needs an elastic pool"),
             ("model = 'prefork'\nmax-children = 9", "max-children needs a child for each connection"),
+            (
+                "model = 'prefork'\nmax-connections = 9",
+                "max-connections needs workers that serve many at once without threads (model event or coroutine)",
+            ),
             ("model = 'prefork'\noverflow = 'wait'", "overflow needs a child for each connection"),
             ("endpoints = ['tcp://a:1']\nsocket-mode = '600'", "socket-mode needs a socket file"),
             ("endpoints = ['systemd:a']\nsocket-mode = '600'", "socket-mode has no effect on systemd:a"),
@@ -327,6 +343,7 @@ mod tests {
         for (outcome, expected) in [
             (listen("max-children = 0"), "max-children is 0; choose 1 to 65536"),
             (listen("max-children = 65537"), "max-children is 65537"),
+            (listen("model = 'event'\nmax-connections = 0"), "max-connections is 0; choose at least 1"),
             (listen("backlog = 0"), "backlog is 0"),
             (listen("backlog = 4294967295"), "backlog is 4294967295"),
             (listen("idle-timeout = '0s'"), "idle-timeout is below 1ms"),

@@ -91,6 +91,10 @@ pub struct ListenOptions {
     #[arg(long, value_name = "N", help_heading = "Limits")]
     pub max_children: Option<u32>,
 
+    /// Connections that a worker serves at once (event, coroutine) [default: as many as there are descriptors]
+    #[arg(long, value_name = "N", help_heading = "Limits")]
+    pub max_connections: Option<u32>,
+
     /// At the limit, leave a connection to the backlog or close it at once (fork) [default: wait]
     #[arg(long, value_name = "wait|reject", hide_possible_values = true, help_heading = "Limits")]
     pub overflow: Option<Overflow>,
@@ -172,6 +176,7 @@ impl ListenOptions {
             max_spare: self.max_spare.or(lower.max_spare),
             max_connections_per_child: self.max_connections_per_child.or(lower.max_connections_per_child),
             max_children: self.max_children.or(lower.max_children),
+            max_connections: self.max_connections.or(lower.max_connections),
             overflow: self.overflow.or(lower.overflow),
             idle_timeout: self.idle_timeout.or(lower.idle_timeout),
         }

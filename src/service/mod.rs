@@ -123,6 +123,20 @@ impl Service {
         }
     }
 
+    /// Makes the protocol of one connection; a service of handlers has none.
+    pub(crate) fn make_protocol(&self) -> Option<Box<dyn Protocol>> {
+        match &self.maker {
+            Maker::Echo => Some(Box::new(Echo)),
+            Maker::Protocol(make) => Some(make()),
+            Maker::Handler(_) => None,
+        }
+    }
+
+    /// Whether it is a [`Handler`], which waits for its client, and so can't share a thread with others.
+    pub(crate) fn is_handler(&self) -> bool {
+        matches!(self.maker, Maker::Handler(_))
+    }
+
     /// Whether all goes back as it came, so that nobody need be asked.
     pub(crate) fn echoes(&self) -> bool {
         matches!(self.maker, Maker::Echo)
