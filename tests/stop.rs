@@ -101,7 +101,7 @@ both_ways! {
     }
 
     fn a_second_signal_hastens(way: Way) {
-        for (args, which) in MODELS.into_iter().zip([Signal::SIGINT, Signal::SIGTERM]) {
+        for (args, which) in MODELS.into_iter().zip([Signal::SIGINT, Signal::SIGTERM, Signal::SIGINT]) {
             let daemon = Forkd::new(args).arg("--grace").arg("60s").way(way).start();
             let mut client = daemon.served();
             daemon.signal(which);
@@ -156,6 +156,7 @@ both_ways! {
             "-m prefork --max-connections-per-child 1 -w 1",
             "-m prefork -w 1",
             "-m prefork -w 2",
+            "-m event --max-connections 1",
         ] {
             let daemon = Forkd::new(args).way(way).start();
             let mut busy: Vec<Client> = vec![daemon.served()];

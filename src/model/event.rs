@@ -201,7 +201,11 @@ impl<'r, 'w> House<'w> {
                 }
                 Err(error) => match self.entrance.borrow_mut().failed(error) {
                     Nobody::Yet => {}
-                    Nobody::Waits if self.is_draining.get() => return self.shut(reactor),
+                    Nobody::Waits if self.is_draining.get() => {
+                        // the master would learn only from this worker's end that the queue is empty
+                        self.work.listener().refuse();
+                        return self.shut(reactor);
+                    }
                     Nobody::Waits => return,
                     Nobody::Fits => return self.rest(reactor),
                     Nobody::Comes => return self.shut(reactor),
