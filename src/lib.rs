@@ -75,6 +75,9 @@
 //!
 //! # The rest
 //!
+//! [`reactor`] is the event loop by itself, for programs that connect as well as listen ("coming from
+//! Twisted" is there), and [`registry`] a list of objects that are run in order.
+//!
 //! [`cli`], [`config`] and [`daemon`] are the program `forkd`, which is made of the same parts.
 pub mod cli;
 pub mod config;

@@ -4,7 +4,6 @@
 mod common;
 
 use std::io::{Read, Write};
-use std::net::Shutdown;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
@@ -270,5 +269,4 @@ fn the_last_words_arrive_though_more_was_sent() {
     client.write_all(b"exit\n").unwrap();
     assert!(is_cut(&mut client));
     eventually("it is closed", || serving(&daemon) == 0);
-    assert!(client.shutdown(Shutdown::Both).is_ok() || client.peek(&mut [0]).is_err());
 }

@@ -130,7 +130,7 @@ impl<'a> Reactor<'a> {
     fn dial(&mut self, key: Key) {
         let Some(Source::Dial(dial)) = self.sources.get_mut(key) else { return };
         dial.attempt = None;
-        while let Some(address) = dial.addresses.next() {
+        for address in dial.addresses.by_ref() {
             let begun = address.begin().and_then(|socket| {
                 self.poller.add(&socket, key.token(), Interest::WRITE)?;
                 Ok(socket)

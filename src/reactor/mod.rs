@@ -81,6 +81,8 @@ mod dial;
 mod line;
 mod listening;
 mod slab;
+#[cfg(test)]
+mod tests;
 mod timers;
 
 use std::io;

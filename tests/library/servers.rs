@@ -6,9 +6,10 @@
 use std::io::{self, Read, Write};
 use std::time::Duration;
 
+use clap::ValueEnum;
 use forkd::config::values::{LogFormat, LogLevel, LogSink};
 use forkd::model::Model;
-use forkd::{Connection, Error, Handler, Server, Service};
+use forkd::{Connection, Error, Handler, Protocol, Reply, Server, Service};
 
 /// Says which of its methods is called; fails where the client's first letter tells it to.
 struct Steps {
@@ -56,10 +57,21 @@ impl Handler for Fragile {
     }
 }
 
+/// The same as a protocol, which may not block, and so runs under every model.
+struct Brittle;
+
+impl Protocol for Brittle {
+    fn received<'a>(&'a mut self, input: &'a [u8]) -> Reply<'a> {
+        assert!(!input.starts_with(b"panic"), "as was wished");
+        Reply::Send(input)
+    }
+}
+
 fn service(name: &str) -> Service {
     match name {
         "steps" => Service::handler("steps", || Steps { first: 0 }),
         "fragile" | "threads" => Service::handler("fragile", || Fragile),
+        "brittle" => Service::protocol("brittle", || Brittle),
         other => panic!("no server is called {other}"),
     }
 }
@@ -67,7 +79,7 @@ fn service(name: &str) -> Service {
 fn main() -> Result<(), Error> {
     let args: Vec<String> = std::env::args().skip(1).collect();
     let [name, endpoint, model] = args.as_slice() else { panic!("NAME ENDPOINT MODEL") };
-    let model = if model == "prefork" { Model::Prefork } else { Model::Fork };
+    let model = Model::from_str(model, false).unwrap();
     forkd::log::init(LogSink::Stderr, LogLevel::Info, LogFormat::Text)?;
     if name == "threads" {
         std::thread::spawn(|| std::thread::sleep(Duration::from_secs(3600)));
