@@ -177,6 +177,14 @@ pub(crate) fn at_thread_limit(endpoint: &Endpoint, limit: u32, suppressed: u64) 
     warn!(limit, endpoint:%, suppressed; "as many threads as allowed; new clients wait");
 }
 
+pub(crate) fn protocol_panicked(peer: Peer) {
+    error!(peer:%; "a protocol has panicked; its connection ends");
+}
+
+pub(crate) fn connections_at_limit(endpoint: &Endpoint, limit: u32, suppressed: u64) {
+    warn!(limit, endpoint:%, suppressed; "as many connections as allowed; new clients wait");
+}
+
 pub(crate) fn accepted(endpoint: &Endpoint, peer: Peer, pid: i32) {
     debug!(pid, peer:%, endpoint:%; "connection accepted");
 }

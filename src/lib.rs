@@ -77,6 +77,9 @@
 //!
 //! # The rest
 //!
+//! [`reactor`] is the event loop by itself, for programs that connect as well as listen ("coming from
+//! Twisted" is there), and [`registry`] a list of objects that are run in order.
+//!
 //! [`cli`], [`config`] and [`daemon`] are the program `forkd`, which is made of the same parts.
 pub mod cli;
 pub mod config;
@@ -86,6 +89,8 @@ mod events;
 mod getent;
 pub mod log;
 pub mod model;
+pub mod reactor;
+pub mod registry;
 mod scoreboard;
 pub mod server;
 pub mod service;

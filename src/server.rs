@@ -101,6 +101,14 @@ impl Server {
         self
     }
 
+    /// The most connections that each worker of [`Model::Event`] or [`Model::Coroutine`] serves at once; others
+    /// wait. The default is as many as it has descriptors for, and 0 counts as 1.
+    #[must_use]
+    pub fn max_connections(mut self, connections: u32) -> Self {
+        self.listen.max_connections = Some(connections.max(1));
+        self
+    }
+
     /// After how many connections a worker is replaced, to be on the safe side of leaks; 0, the
     /// default, means never.
     #[must_use]
@@ -127,12 +135,14 @@ impl Server {
     ///
     /// # Errors
     ///
-    /// [`Error::Internal`] if workers die before they have served anybody; [`Error::Os`] if the
+    /// [`Error::Usage`] if the model can't run the service: a [`Handler`](crate::Handler) under
+    /// [`Model::Event`]. [`Error::Internal`] if workers die before they have served anybody; [`Error::Os`] if the
     /// process has several threads or the system refuses what a server can't do without; what
     /// [`Exec::check`](crate::service::Exec::check) says, and [`Error::Config`] if that service can't be had
     /// like this.
     pub fn serve_forever(self, service: impl Into<Service>) -> Result<(), Error> {
         let service = service.into();
+        self.listen.model.require(&service).map_err(|why| Error::Usage(format!("the service {why}")))?;
         let bound = |listener: Listener| {
             Bound::new(listener.endpoint().clone(), self.listen.clone(), service.clone(), listener)
         };

@@ -164,12 +164,15 @@ macro_rules! cell {
 
 cell!(tcp4_fork: stream "tcp://127.0.0.1:0");
 cell!(tcp4_prefork: stream "-m prefork tcp://127.0.0.1:0");
+cell!(tcp4_event: stream "-m event tcp://127.0.0.1:0");
 cell!(tcp6_fork: stream "tcp://[::1]:0");
 cell!(tcp6_prefork: stream "-m prefork tcp://[::1]:0");
 cell!(unix_fork: stream "unix://{dir}/echo");
 cell!(unix_prefork: stream "-m prefork unix://{dir}/echo");
+cell!(unix_event: stream "-m event unix://{dir}/echo");
 cell!(udp4_fork: datagrams up to 65_507, "udp://127.0.0.1:0");
 cell!(udp4_prefork: datagrams up to 65_507, "-m prefork udp://127.0.0.1:0");
+cell!(udp4_event: datagrams up to 65_507, "-m event udp://127.0.0.1:0");
 cell!(udp6_fork: datagrams up to 65_527, "udp://[::1]:0");
 cell!(udp6_prefork: datagrams up to 65_527, "-m prefork udp://[::1]:0");
 cell!(unixgram_fork: datagrams up to 120_000, "unixgram://{dir}/echo");

@@ -121,6 +121,32 @@ fn a_handler_that_panics_costs_its_connection_and_is_counted() {
 }
 
 #[test]
+fn a_protocol_that_panics_costs_its_connection_and_no_other_of_its_thread() {
+    let server = example("test-servers", "brittle tcp://127.0.0.1:0 event");
+    server.settles_at(2);
+    let workers = server.children();
+    let mut bystander = server.served();
+    for number in 1..=3 {
+        let mut victim = server.connect();
+        victim.write_all(b"panic").unwrap();
+        assert!(is_cut(&mut victim));
+        let lines =
+            server.wait_for_lines(number, "a protocol has panicked; its connection ends peer=127.0.0.1:");
+        assert!(lines[0].starts_with("forkd: error: "), "{lines:?}");
+        echoes(&mut bystander, b"nothing happened");
+    }
+    assert_eq!(talk(&server, "three"), "three");
+    assert_eq!(server.children(), workers);
+}
+
+#[test]
+fn a_handler_is_refused_where_nobody_may_wait() {
+    let server = Forkd::example("test-servers", "steps tcp://127.0.0.1:0 event").launch();
+    assert_eq!(server.wait().code(), Some(1));
+    server.wait_for_line("the service is steps, which waits for its client, and under the model event");
+}
+
+#[test]
 fn a_datagram_whose_handler_panics_costs_no_other_its_answer() {
     for model in MODELS {
         let server = example("test-servers", &format!("fragile udp://127.0.0.1:0 {model}"));

@@ -123,7 +123,7 @@ fn the_default_configuration_is_valid_also_with_its_options_uncommented() {
     check(&default);
     // what a socket unit decides can be said only of sockets that forkd binds
     let default = default.replace("\"systemd:echo\"", "\"tcp://[::1]:7\", \"unix:///run/echo.sock\"");
-    let pool = ["workers", "min-spare", "max-spare", "max-connections-per-child"];
+    let pool = ["workers", "min-spare", "max-spare", "max-connections-per-child", "max-connections"];
     let threads = ["threads", "max-threads"];
     let of_services = ["reply", "framing", "greeting", "answer", "root", "route", "exec"];
     // the options of the other services and models have no place beside these
@@ -141,13 +141,18 @@ fn the_default_configuration_is_valid_also_with_its_options_uncommented() {
         let others = [&pool[..], &threads, &of_others(own), silent].concat();
         check(&uncomment(&one.replace("/srv/www", "/"), &others));
     }
+    let of_forks = ["max-children", "overflow"];
     let elastic = default.replace("\"fork\"", "\"prefork\"").replace("workers = 8", "workers = \"1..9\"");
-    check(&uncomment(&elastic, &[&of_services[..], &["max-children", "overflow"], &threads].concat()));
-    for (other, workers) in [("threads", "1"), ("max-threads", "4")] {
-        let threaded =
-            default.replace("\"fork\"", "\"thread\"").replace("workers = 8", &format!("workers = {workers}"));
-        let others = ["max-children", "overflow", "min-spare", "max-spare", other];
-        check(&uncomment(&threaded, &[&of_services[..], &others].concat()));
+    let others = [&of_services[..], &of_forks, &threads, &["max-connections"]].concat();
+    check(&uncomment(&elastic, &others));
+    let many = [&of_services[..], &of_forks, &["min-spare", "max-spare"]].concat();
+    for (model, other) in [
+        ("thread", &["threads", "max-connections"][..]),
+        ("thread", &["max-threads", "max-connections"]),
+        ("event", &threads),
+    ] {
+        let one = default.replace("\"fork\"", &format!("\"{model}\""));
+        check(&uncomment(&one, &[&many, other].concat()));
     }
 }
 

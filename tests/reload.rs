@@ -127,7 +127,16 @@ both_ways! {
     fn the_model_changes_under_the_same_socket(way: Way) {
         let forkd = Reloadable::start(way, &tcp(FORK));
         let mut held = Vec::new();
-        for (options, model) in [(POOL, "prefork"), (FORK, "fork"), (THREADS, "thread"), (FORK, "fork"), (POOL, "prefork")] {
+        let event = "model = 'event'";
+        for (options, model) in [
+            (POOL, "prefork"),
+            (event, "event"),
+            (FORK, "fork"),
+            (THREADS, "thread"),
+            (event, "event"),
+            (FORK, "fork"),
+            (POOL, "prefork"),
+        ] {
             held.push(forkd.daemon.served());
             forkd.becomes(&tcp(options));
             assert_eq!(forkd.daemon.listener(0)["model"], model);

@@ -74,6 +74,11 @@ macro_rules! under_each_model {
             fn iterative() {
                 check("iterative");
             }
+
+            #[test]
+            fn event() {
+                check("event");
+            }
         }
     )*};
 }

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use common::*;
 use nix::sys::signal::Signal;
 
-const MODELS: [&str; 4] = ["", "-m prefork -w 3", "-m thread", "-m thread --threads 3"];
+const MODELS: [&str; 5] = ["", "-m prefork -w 3", "-m thread", "-m thread --threads 3", "-m event -w 2"];
 /// What a stop may take that waits for nobody.
 const SOON: Duration = Duration::from_secs(3);
 
@@ -160,6 +160,7 @@ both_ways! {
             "-m thread --max-threads 2",
             "-m thread --threads 1",
             "-m thread --threads 2",
+            "-m event --max-connections 1",
         ] {
             let daemon = Forkd::new(args).way(way).start();
             let mut busy: Vec<Client> = vec![daemon.served()];

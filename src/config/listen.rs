@@ -35,6 +35,9 @@ pub struct Listen {
     pub threads: Threads,
     /// The most children alive at once (fork), from 1 to [`MAX_CHILDREN`].
     pub max_children: u32,
+    /// The most connections that a worker serves at once (event, coroutine), at least 1; `None` means as many
+    /// as it has descriptors for.
+    pub max_connections: Option<u32>,
     /// After how many connections a worker is replaced (prefork); 0 means never.
     pub max_connections_per_child: u64,
     /// What happens to a connection at `max_children` (fork).
@@ -62,6 +65,7 @@ impl Default for Listen {
             max_spare: 8,
             threads: Threads::default(),
             max_children: 1024,
+            max_connections: None,
             max_connections_per_child: 0,
             overflow: Overflow::default(),
             backlog: 4096,
@@ -101,6 +105,7 @@ impl Listen {
             max_spare: options.max_spare.unwrap_or(default.max_spare),
             threads: threads(&options),
             max_children: options.max_children.unwrap_or(default.max_children),
+            max_connections: options.max_connections,
             max_connections_per_child: options.max_connections_per_child.unwrap_or_default(),
             overflow: options.overflow.unwrap_or_default(),
             backlog: options.backlog.unwrap_or(default.backlog),
@@ -110,6 +115,10 @@ impl Listen {
         };
         listen.refuse_where_inherited(&options)?;
         listen.refuse_service_without_place()?;
+        // one that can't be made is found out when it is
+        if let Ok(service) = listen.service() {
+            listen.model.require(&service).map_err(|why| Conflict { key: "service", why })?;
+        }
         listen.refuse_misplaced(&options)?;
         listen.refuse_out_of_range(&options)?;
         Ok(listen)
@@ -190,6 +199,7 @@ impl Listen {
         const THREAD_EACH: &str =
             "a thread for each connection (model thread, without a fixed number of threads)";
         const CHILDREN: &str = "a child for each connection (model fork)";
+        const MANY: &str = "workers that serve many at once without threads (model event or coroutine)";
         const ACK: &str = "the service ack";
         const MENU: &str = "the service menu";
         const HTTP: &str = "the service http";
@@ -214,6 +224,7 @@ impl Listen {
             ("threads", THREADS, threaded),
             ("max-threads", THREAD_EACH, threaded && given.threads.is_none()),
             ("max-children", CHILDREN, forks),
+            ("max-connections", MANY, self.model.polls()),
             ("overflow", CHILDREN, forks),
             ("socket-mode", "a socket file (a unix or unixgram endpoint)", on_disk),
         ]
@@ -232,6 +243,9 @@ impl Listen {
         let refuse = |key, why: String| Err(Conflict { key, why });
         if !(1..=MAX_CHILDREN).contains(&max_children) {
             return refuse("max-children", format!("is {max_children}; choose 1 to {MAX_CHILDREN}"));
+        }
+        if self.max_connections == Some(0) {
+            return refuse("max-connections", "is 0; choose at least 1, or leave it out".into());
         }
         let (key, threads) = match self.threads {
             Threads::Each(most) => ("max-threads", most),
@@ -348,6 +362,7 @@ impl From<&Listen> for ListenOptions {
             threads: count,
             max_threads: most,
             max_children: forks.then_some(listen.max_children),
+            max_connections: listen.max_connections,
             overflow: forks.then_some(listen.overflow),
             idle_timeout: listen.idle_timeout.map(Span),
         }
@@ -378,6 +393,10 @@ mod tests {
             ("model = 'prefork'\nmax-spare = 9", "max-spare needs an elastic pool"),
             ("model = 'prefork'\nworkers = 4\nmin-spare = 1", "min-spare needs an elastic pool"),
             ("model = 'prefork'\nmax-children = 9", "max-children needs a child for each connection"),
+            (
+                "model = 'prefork'\nmax-connections = 9",
+                "max-connections needs workers that serve many at once without threads (model event or coroutine)",
+            ),
             ("model = 'prefork'\noverflow = 'wait'", "overflow needs a child for each connection"),
             ("threads = 4", "threads needs workers with threads (model thread)"),
             ("model = 'prefork'\nmax-threads = 4", "max-threads needs a thread for each connection"),
@@ -409,6 +428,7 @@ mod tests {
             (listen("max-children = 65537"), "max-children is 65537"),
             (listen("model = 'thread'\nthreads = 0"), "threads is 0; choose 1 to 32000"),
             (listen("model = 'thread'\nmax-threads = 32001"), "max-threads is 32001; choose 1 to 32000"),
+            (listen("model = 'event'\nmax-connections = 0"), "max-connections is 0; choose at least 1"),
             (listen("backlog = 0"), "backlog is 0"),
             (listen("backlog = 4294967295"), "backlog is 4294967295"),
             (listen("idle-timeout = '0s'"), "idle-timeout is below 1ms"),

@@ -123,6 +123,10 @@ pub struct ListenOptions {
     #[arg(long, value_name = "N", help_heading = "Limits")]
     pub max_children: Option<u32>,
 
+    /// Connections that a worker serves at once (event, coroutine) [default: as many as there are descriptors]
+    #[arg(long, value_name = "N", help_heading = "Limits")]
+    pub max_connections: Option<u32>,
+
     /// At the limit, leave a connection to the backlog or close it at once (fork) [default: wait]
     #[arg(long, value_name = "wait|reject", hide_possible_values = true, help_heading = "Limits")]
     pub overflow: Option<Overflow>,
@@ -209,6 +213,7 @@ impl ListenOptions {
             threads: self.threads.or(lower.threads),
             max_threads: self.max_threads.or(lower.max_threads),
             max_children: self.max_children.or(lower.max_children),
+            max_connections: self.max_connections.or(lower.max_connections),
             overflow: self.overflow.or(lower.overflow),
             idle_timeout: self.idle_timeout.or(lower.idle_timeout),
         }

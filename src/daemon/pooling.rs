@@ -21,6 +21,7 @@ use crate::sys::fd::set_nonblocking;
 use crate::sys::fork::{Watch, fork};
 use crate::sys::pidfd::{Ended, how_it_ended, signal_child};
 use crate::sys::signal::TermHeld;
+use crate::transport::listener::Kind;
 use crate::{Error, events};
 
 /// How often the master looks at an elastic pool without being asked to.
@@ -77,6 +78,7 @@ impl Pooling {
             terms: Terms {
                 model: listen.model,
                 limit: listen.max_connections_per_child,
+                max_connections: listen.max_connections.unwrap_or(u32::MAX),
                 elastic: listen.workers.is_elastic(),
                 threads: listen.threads,
                 grace: cx.grace,
@@ -96,8 +98,10 @@ impl Pooling {
         let size = self.pool.size();
         let wanted = if self.pool.is_elastic() { size.min_spare } else { 0 };
         cx.board.totals(self.post.number).set_wanted_idle(wanted);
+        // whoever waits for many clients at once must not wait for the next one
+        let polls = self.terms.model.polls() && self.post.listener.kind() == Kind::Stream;
         // it fails only for what is no open file
-        let _ = set_nonblocking(&*self.post.listener, false);
+        let _ = set_nonblocking(&*self.post.listener, polls);
     }
 
     /// Leaves the listener to a successor: workers go after their connection.

@@ -18,6 +18,8 @@ pub(crate) mod worker;
 
 use serde::{Deserialize, Serialize};
 
+use crate::service::Service;
+
 /// A concurrency model: who runs the handler of a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, clap::ValueEnum, Default)]
 #[serde(rename_all = "lowercase")]
@@ -81,6 +83,23 @@ impl Model {
     #[must_use]
     pub fn serves_one_at_a_time(self) -> bool {
         matches!(self, Self::Iterative | Self::Prefork)
+    }
+
+    /// Whether its workers wait for many things at once, so that the listener must not block.
+    pub(crate) fn polls(self) -> bool {
+        matches!(self, Self::Event | Self::Coroutine)
+    }
+
+    /// Whether it can run the service; where it can't, says why.
+    pub(crate) fn require(self, service: &Service) -> Result<(), String> {
+        if self == Self::Event && service.is_handler() {
+            return Err(format!(
+                "is {}, which waits for its client, and under the model {self} nobody may wait; choose another \
+                 model, such as thread or coroutine",
+                service.name()
+            ));
+        }
+        Ok(())
     }
 
     /// Whether it is a pool of workers that accepts, and not the master.

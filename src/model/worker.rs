@@ -13,6 +13,8 @@ pub(crate) struct Terms {
     pub(crate) model: Model,
     /// After how many connections it leaves; 0: never.
     pub(crate) limit: u64,
+    /// How many it serves at once (event, coroutine).
+    pub(crate) max_connections: u32,
     /// Its pool is elastic, so it counts itself while it is idle.
     pub(crate) elastic: bool,
     /// What threads it has, if its model has any.

@@ -150,8 +150,17 @@ impl Service {
         }
     }
 
-    /// Whether it waits for its client itself, however long that takes.
-    pub(crate) fn blocks(&self) -> bool {
+    /// Makes the protocol of one connection; a service of handlers has none.
+    pub(crate) fn make_protocol(&self) -> Option<Box<dyn Protocol>> {
+        match &self.maker {
+            Maker::Echo => Some(Box::new(Echo)),
+            Maker::Protocol(make) => Some(make()),
+            Maker::Handler(_) => None,
+        }
+    }
+
+    /// Whether it is a [`Handler`], which waits for its client, and so can't share a thread with others.
+    pub(crate) fn is_handler(&self) -> bool {
         matches!(self.maker, Maker::Handler(_))
     }
 

@@ -69,6 +69,13 @@ pub(crate) fn set_nonblocking(fd: impl AsFd, on: bool) -> io::Result<()> {
     Ok(())
 }
 
+/// Allows this process as many descriptors as the system lets it have.
+pub(crate) fn raise_limit() -> io::Result<()> {
+    use nix::sys::resource::{Resource, getrlimit, setrlimit};
+    let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
+    Ok(setrlimit(Resource::RLIMIT_NOFILE, hard, hard)?)
+}
+
 /// How many connections wait to be accepted, where the system says so: on Linux, for TCP (tcp(7),
 /// TCP_INFO, whose `tcpi_unacked` is the length of a listener's queue).
 pub(crate) fn queue_length(listener: impl AsFd) -> Option<u32> {

@@ -8,6 +8,7 @@ use std::io::{self, Read, Write};
 use std::sync::{Condvar, Mutex};
 use std::time::{Duration, Instant};
 
+use clap::ValueEnum;
 use forkd::config::values::{LogFormat, LogLevel, LogSink};
 use forkd::model::{Model, Threads};
 use forkd::service::Exec;
@@ -106,6 +107,16 @@ impl Protocol for Patient {
     }
 }
 
+/// The same as a protocol, which may not block, and so runs under every model.
+struct Brittle;
+
+impl Protocol for Brittle {
+    fn received<'a>(&'a mut self, input: &'a [u8]) -> Reply<'a> {
+        assert!(!input.starts_with(b"panic"), "as was wished");
+        Reply::Send(input)
+    }
+}
+
 fn service(name: &str) -> Service {
     match name {
         "steps" => Service::handler("steps", || Steps { first: 0 }),
@@ -113,6 +124,7 @@ fn service(name: &str) -> Service {
         "fragile" | "threads" => Service::handler("fragile", || Fragile),
         "turnstile" => Service::handler("turnstile", || Turnstile),
         "patient" => Service::protocol("patient", || Patient),
+        "brittle" => Service::protocol("brittle", || Brittle),
         other => panic!("no server is called {other}"),
     }
 }
@@ -121,10 +133,8 @@ fn main() -> Result<(), Error> {
     let args: Vec<String> = std::env::args().skip(1).collect();
     let [name, endpoint, model] = args.as_slice() else { panic!("NAME ENDPOINT MODEL") };
     let (model, threads) = match model.as_str() {
-        "prefork" => (Model::Prefork, Threads::default()),
-        "thread" => (Model::Thread, Threads::Each(1000)),
         "threads" => (Model::Thread, Threads::Fixed(4)),
-        _ => (Model::Fork, Threads::default()),
+        name => (Model::from_str(name, false).unwrap_or_else(|why| panic!("{why}")), Threads::Each(1000)),
     };
     forkd::log::init(LogSink::Stderr, LogLevel::Info, LogFormat::Text)?;
     if name == "threads" {

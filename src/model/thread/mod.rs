@@ -25,7 +25,7 @@ use crate::transport::{Peer, Traffic};
 pub(crate) fn run(work: &Work<'_>, gate: &'static Gate, terms: &Terms) -> Cause {
     match (work.listener().kind(), terms.threads) {
         // what waits for nobody is quicker in batches, by one thread, than with a thread for each
-        (Kind::Datagram, Threads::Each(_)) if !work.service().blocks() => prefork::run(work, gate, terms),
+        (Kind::Datagram, Threads::Each(_)) if !work.service().is_handler() => prefork::run(work, gate, terms),
         (_, Threads::Each(most)) => each::run(for_threads(work), gate, terms, most),
         (_, Threads::Fixed(count)) => fixed::run(for_threads(work), gate, terms, count),
     }
