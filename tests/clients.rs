@@ -66,7 +66,7 @@ fn echoes(tool: &str, command: &str, inputs: &[Vec<u8>]) {
     if !has(tool) {
         return;
     }
-    for model in ["fork", "prefork", "thread"] {
+    for model in ["fork", "prefork", "thread", "event", "coroutine"] {
         let daemon = Forkd::new(&format!("-m {model} {ENDPOINTS}")).start();
         for input in inputs {
             let command = fill_in(command, &daemon);

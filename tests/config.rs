@@ -45,6 +45,7 @@ fn what_check_prints_means_the_same_when_it_is_read() {
         "-m prefork -w 2..5 --min-spare 1 --max-spare 3 --max-connections-per-child 99 udp://localhost:7007",
         "-m thread -w 2 --max-threads 9 tcp://localhost:7007",
         "-m thread --threads 9 tcp://localhost:7007",
+        "-m event -w 2 --max-connections 9 --max-connections-per-child 99 --idle-timeout 1m tcp://localhost:7007",
         "-m prefork -w 3 unix:///tmp/a unixgram:///tmp/b --socket-mode 0640 --grace 1m30s",
         "--log syslog --log-level debug --log-format json --daemon --pidfile /run/p --user nobody \
          --group nogroup --chroot /srv --umask 027 --control /run/c",

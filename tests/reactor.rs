@@ -208,7 +208,7 @@ fn it_can_be_stopped_and_run_again() {
     let mut reactor = reactor();
     fn tick<'a>(reactor: &mut Reactor<'a>, count: &'a Cell<u32>) {
         count.set(count.get() + 1);
-        if count.get() % 10 == 0 {
+        if count.get().is_multiple_of(10) {
             reactor.stop();
         }
         reactor.call_later(Duration::ZERO, |reactor| tick(reactor, count));

@@ -124,7 +124,7 @@ impl<'a> Channel<'a> {
                 self.follow(next);
             }
             Phase::Lingering if is_over => return Ok(Flow::Over),
-            _ if shared.idle_timeout.is_some_and(|limit| self.active + limit <= shared.now) => {
+            _ if shared.idle_timeout.is_some_and(|limit| shared.now.duration_since(self.active) >= limit) => {
                 return Err(io::ErrorKind::TimedOut.into());
             }
             _ => return Ok(Flow::Goes),
@@ -213,7 +213,8 @@ impl<'a> Channel<'a> {
 
     /// When it wants to be looked at, whatever happens.
     pub(super) fn due(&self, idle_timeout: Option<Duration>) -> Option<Instant> {
-        self.until.into_iter().chain(idle_timeout.map(|limit| self.active + limit)).min()
+        let silence = idle_timeout.and_then(|limit| self.active.checked_add(limit));
+        self.until.into_iter().chain(silence).min()
     }
 
     pub(super) fn line(&self) -> &Line<'a> {

@@ -10,9 +10,10 @@ use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, sockopt};
 
 use super::channel::{Channel, Session};
+use super::connections::guarded;
 use super::line::Line;
 use super::timers::At;
-use super::{Alarm, Key, Reactor, Source, guarded};
+use super::{Alarm, Key, Reactor, Source, later};
 use crate::Error;
 use crate::service::Protocol;
 use crate::sys::poller::Interest;
@@ -118,7 +119,7 @@ impl<'a> Reactor<'a> {
             failure,
             alarm,
         };
-        let until = Instant::now() + self.connect_timeout;
+        let until = later(self.connect_timeout);
         let key = self.sources.reserve();
         let alarm = self.timers.set(until, Alarm::Source(key));
         self.sources.put_back(key, Source::Dial(Box::new(dial(alarm))));

@@ -3,7 +3,7 @@
 use std::cell::{Cell, RefCell};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
 use std::time::Duration;
 
 use rustix::io::Errno;
@@ -34,13 +34,14 @@ const LARGEST: usize = 256 * 1024;
 /// What [`Reactor::listen`] has bound.
 #[derive(Debug)]
 pub struct Listening {
-    doors: Vec<Rc<Door>>,
+    endpoints: Vec<Endpoint>,
+    doors: Vec<Weak<Door>>,
 }
 
 impl Listening {
     /// What is bound, with the ports that the kernel chose: a name may stand for several addresses.
     pub fn endpoints(&self) -> impl Iterator<Item = &Endpoint> {
-        self.doors.iter().map(|door| door.listener.endpoint())
+        self.endpoints.iter()
     }
 }
 
@@ -99,15 +100,16 @@ impl<'a> Reactor<'a> {
     ) -> Result<Listening, Error> {
         let endpoint: Endpoint = endpoint.parse().map_err(|error| Error::Usage(format!("{error}")))?;
         let make = Rc::new(RefCell::new(make));
-        let mut doors = Vec::new();
+        let mut listening = Listening { endpoints: Vec::new(), doors: Vec::new() };
         for listener in bind_all(&endpoint, OPTIONS, &[], &Inherited::default())? {
             let cannot = |cause| Error::os(format!("cannot listen on {endpoint}"), cause);
             set_nonblocking(&listener, true).map_err(cannot)?;
+            listening.endpoints.push(listener.endpoint().clone());
             let door = Rc::new(Door { listener, watch: Cell::new(None), is_shut: Cell::new(false) });
             self.open(&door, &make).map_err(cannot)?;
-            doors.push(door);
+            listening.doors.push(Rc::downgrade(&door));
         }
-        Ok(Listening { doors })
+        Ok(listening)
     }
 
     /// Closes what was listened on; its connections go on.
@@ -121,7 +123,7 @@ impl<'a> Reactor<'a> {
     /// # Ok::<(), forkd::Error>(())
     /// ```
     pub fn unlisten(&mut self, listening: Listening) {
-        for door in listening.doors {
+        for door in listening.doors.iter().filter_map(Weak::upgrade) {
             door.is_shut.set(true);
             door.watch.take().into_iter().for_each(|watch| self.unwatch(watch));
         }

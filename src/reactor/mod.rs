@@ -77,6 +77,7 @@
 //! ```
 
 mod channel;
+mod connections;
 mod dial;
 mod line;
 mod listening;
@@ -84,32 +85,28 @@ mod slab;
 #[cfg(test)]
 mod tests;
 mod timers;
+mod watch;
 
-use std::io;
-use std::os::fd::{AsFd, OwnedFd};
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant};
 
+use channel::Channel;
 pub(crate) use channel::Session;
-use channel::{Channel, Flow};
+use connections::guarded;
 use dial::Dial;
-use line::Line;
 pub use listening::Listening;
 pub(crate) use slab::Key;
 use slab::Slab;
 use timers::{At, Timers};
+use watch::Watch;
 
+use crate::Error;
 #[cfg(doc)]
 use crate::Protocol;
-use crate::sys::poller::{Event, Interest, Poller};
-use crate::transport::{Peer, Traffic};
-use crate::{Error, events};
+use crate::sys::poller::{Event, Poller};
+use crate::transport::Traffic;
 
 /// What is read at once, into memory that all connections share.
 const BUFFER: usize = 64 * 1024;
-
-/// An alarm that goes off at once would keep all others waiting.
-const SOONEST: Duration = Duration::from_millis(1);
 
 /// How long a connection may take to come about, if nothing else is said.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
@@ -153,12 +150,6 @@ enum Source<'a> {
     Watch(Watch<'a>),
 }
 
-/// Somebody wants to know when a descriptor is readable.
-struct Watch<'a> {
-    fd: Box<dyn AsFd + 'a>,
-    callback: Box<dyn FnMut(&mut Reactor<'a>) + 'a>,
-}
-
 /// What is due at some time.
 enum Alarm<'a> {
     Call(Box<dyn FnOnce(&mut Reactor<'a>) + 'a>),
@@ -189,7 +180,7 @@ impl<'a> Reactor<'a> {
     }
 
     /// How long a connection may be silent, in both directions; the default is for ever. After that it ends
-    /// with [`TimedOut`](io::ErrorKind::TimedOut).
+    /// with [`TimedOut`](std::io::ErrorKind::TimedOut).
     #[must_use]
     pub fn idle_timeout(mut self, limit: Duration) -> Self {
         self.shared.idle_timeout = Some(limit);
@@ -223,7 +214,7 @@ impl<'a> Reactor<'a> {
     /// ```
     pub fn call_later(&mut self, delay: Duration, call: impl FnOnce(&mut Self) + 'a) -> Timer {
         // not the time of this turn, which a callback may have made a long one
-        Timer(self.timers.set(Instant::now() + delay, Alarm::Call(Box::new(call))))
+        Timer(self.timers.set(later(delay), Alarm::Call(Box::new(call))))
     }
 
     /// Cancels a call; tells whether it was still to come.
@@ -300,99 +291,12 @@ impl<'a> Reactor<'a> {
             Some(Source::Watch(_)) | None => {}
         }
     }
-
-    /// Calls `callback` whenever the descriptor is readable, until that is [no longer
-    /// wanted](Self::unwatch).
-    pub(crate) fn watch(
-        &mut self,
-        fd: impl AsFd + 'a,
-        callback: impl FnMut(&mut Self) + 'a,
-    ) -> io::Result<Key> {
-        let watch = Watch { fd: Box::new(fd), callback: Box::new(callback) };
-        let key = self.sources.insert(Source::Watch(watch));
-        let Some(Source::Watch(watch)) = self.sources.get_mut(key) else { return Ok(key) };
-        let added = self.poller.add(&*watch.fd, key.token(), Interest::READ);
-        if added.is_err() {
-            self.sources.remove(key);
-        }
-        added.map(|()| key)
-    }
-
-    pub(crate) fn unwatch(&mut self, key: Key) {
-        let source = self.sources.remove(key);
-        self.forget(source);
-    }
-
-    fn call_watch(&mut self, key: Key) {
-        let Some(mut source) = self.sources.lend(key) else { return };
-        if let Source::Watch(watch) = &mut source {
-            (watch.callback)(self);
-        }
-        // it may be unwanted by now
-        let unwanted = self.sources.put_back(key, source);
-        self.forget(unwanted);
-    }
-
-    /// Others may have the descriptor of a watch, too, so that closing it would not be enough.
-    fn forget(&self, source: Option<Source<'a>>) {
-        if let Some(Source::Watch(watch)) = source {
-            let _ = self.poller.remove(&*watch.fd, Interest::READ);
-        }
-    }
-
-    /// Begins to look after a connection, whose socket does not block.
-    pub(crate) fn adopt(&mut self, socket: OwnedFd, peer: Peer, session: Box<dyn Session<'a> + 'a>) {
-        let line = Line::new(socket, self.shared.traffic);
-        let mut channel = Box::new(Channel::new(line, peer, session, self.shared.now));
-        let flow = guarded(&mut channel, |channel| channel.begin(&mut self.shared));
-        channel.polled = channel.wanted;
-        if !matches!(flow, Ok(Flow::Goes)) {
-            return channel.close().closed(self, flow.map(|_| ()));
-        }
-        let key = self.sources.insert(Source::Channel(channel));
-        let Some(Source::Channel(channel)) = self.sources.get_mut(key) else { return };
-        let added = self.poller.add(channel.line(), key.token(), channel.polled);
-        self.follow(key, added.map(|()| Flow::Goes));
-    }
-
-    /// Ends a connection, or sees to it that it is looked after as it now wants to be.
-    fn follow(&mut self, key: Key, flow: io::Result<Flow>) {
-        let Some(Source::Channel(channel)) = self.sources.get_mut(key) else { return };
-        let flow = flow.and_then(|flow| {
-            if flow == Flow::Goes && channel.wanted != channel.polled {
-                self.poller.change(channel.line(), key.token(), channel.polled, channel.wanted)?;
-                channel.polled = channel.wanted;
-            }
-            Ok(flow)
-        });
-        if let Ok(Flow::Goes) = flow {
-            // An alarm that is too early is set anew when it goes off: not for each message.
-            if let Some(due) = channel.due(self.shared.idle_timeout)
-                && channel.alarm.is_none_or(|(then, _)| due < then)
-            {
-                channel.alarm.take().map(|alarm| self.timers.cancel(alarm));
-                let when = due.max(self.shared.now + SOONEST);
-                channel.alarm = Some(self.timers.set(when, Alarm::Source(key)));
-            }
-            return;
-        }
-        channel.alarm.take().map(|alarm| self.timers.cancel(alarm));
-        if let Some(Source::Channel(channel)) = self.sources.remove(key) {
-            channel.close().closed(self, flow.map(|_| ()));
-        }
-    }
 }
 
-/// Has a protocol do something; if it panics, that is the end of its connection and of no other.
-fn guarded<'a>(
-    channel: &mut Channel<'a>,
-    turn: impl FnOnce(&mut Channel<'a>) -> io::Result<Flow>,
-) -> io::Result<Flow> {
-    let peer = channel.peer;
-    catch_unwind(AssertUnwindSafe(|| turn(channel))).unwrap_or_else(|_| {
-        events::protocol_panicked(peer);
-        Err(io::Error::other("its protocol has panicked"))
-    })
+/// The time after `delay`, or one that nobody lives to see.
+fn later(delay: Duration) -> Instant {
+    let now = Instant::now();
+    now.checked_add(delay).unwrap_or(now + Duration::from_secs(u32::MAX.into()))
 }
 
 impl std::fmt::Debug for Reactor<'_> {

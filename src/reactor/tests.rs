@@ -2,7 +2,7 @@
 //! what it would get from a blocking connection.
 
 use std::collections::VecDeque;
-use std::io::{Read, Write};
+use std::io::{self, Read, Write};
 use std::net::Shutdown;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
@@ -14,7 +14,7 @@ use proptest::test_runner::{Config, TestRunner};
 
 use super::*;
 use crate::service::{Protocol, Reply, Service};
-use crate::transport::{Connection, FilePart};
+use crate::transport::{Connection, FilePart, Peer};
 
 /// Says for each byte of its input what that byte asks for, and goodbye at the end; so it says the same
 /// however its input is cut.

@@ -61,8 +61,8 @@ pub trait Protocol {
         None
     }
 
-    /// Is called when the time that [`deadline`](Self::deadline) has given is over; the connection ends
-    /// after the reply, unless that is [`Reply::Wait`]. The default has nothing to say.
+    /// Is called when the time that [`deadline`](Self::deadline) has given is over. The reply is as any
+    /// other; the default ends the connection without a word.
     fn timed_out(&mut self) -> Reply<'_> {
         Reply::Finish(b"")
     }
