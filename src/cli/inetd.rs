@@ -7,7 +7,7 @@
 use std::fs::OpenOptions;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
-use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 use nix::sys::stat::fstat;
@@ -110,11 +110,11 @@ fn connection(service: &Service, socket: OwnedFd, limit: Option<Duration>) -> io
 
 /// Answers what is queued, and what comes while it stays.
 fn datagrams(service: Service, listener: Listener, limit: Option<Duration>) -> Result<(), Error> {
-    let board = Scoreboard::new().map_err(|cause| Error::os("cannot map the scoreboard", cause))?;
-    let board: &'static Scoreboard = Box::leak(Box::new(board));
+    let board =
+        Scoreboard::for_one_process(1).map_err(|cause| Error::os("cannot map the scoreboard", cause))?;
     let guard = Guard::new(listener.udp_port());
-    let post = Post { listener: Rc::new(listener), number: 0, service, idle_timeout: limit };
-    let work = Work { post: &post, guard: &guard, board, slot: board.slot(0) };
+    let post = Post { listener: Arc::new(listener), number: 0, service, idle_timeout: limit };
+    let work = Work { post: &post, guard: &guard, board: &board, slot: board.slot(0) };
     let mut batch = batch_for(work.listener(), 1);
     loop {
         match next(&mut batch, work.listener(), limit.unwrap_or(STAY)) {

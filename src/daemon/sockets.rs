@@ -1,6 +1,6 @@
 //! The sockets that a configuration names: bound anew, or kept from the one before.
 
-use std::rc::Rc;
+use std::sync::Arc;
 
 use crate::config::{Config, Listen};
 use crate::service::Service;
@@ -16,14 +16,14 @@ pub(crate) struct Bound {
     pub(super) asked: Endpoint,
     pub(super) listen: Listen,
     pub(super) service: Service,
-    pub(super) listener: Rc<Listener>,
+    pub(super) listener: Arc<Listener>,
     /// Its number on the scoreboard, if it has served before.
     pub(super) number: Option<usize>,
 }
 
 impl Bound {
     pub(crate) fn new(asked: Endpoint, listen: Listen, service: Service, listener: Listener) -> Self {
-        Self { asked, listen, service, listener: Rc::new(listener), number: None }
+        Self { asked, listen, service, listener: Arc::new(listener), number: None }
     }
 
     pub(crate) fn listener(&self) -> &Listener {

@@ -1,6 +1,6 @@
 //! One listening socket together with its children, whichever model they follow.
 
-use std::rc::Rc;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
@@ -89,7 +89,7 @@ impl Station {
             asked: self.asked.clone(),
             listen: self.listen.clone(),
             service: self.service.clone(),
-            listener: Rc::clone(&post.listener),
+            listener: Arc::clone(&post.listener),
             number: Some(post.number),
         })
     }

@@ -2,7 +2,7 @@
 
 use std::io;
 use std::os::fd::OwnedFd;
-use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::scoreboard::{Cause, Scoreboard, Slot, Totals};
@@ -15,7 +15,7 @@ use crate::transport::{Connection, Listener, Peer, Refusal, Traffic};
 #[derive(Debug)]
 pub(crate) struct Post {
     /// Shared by the stations before and after a reload.
-    pub(crate) listener: Rc<Listener>,
+    pub(crate) listener: Arc<Listener>,
     /// Its number on the scoreboard.
     pub(crate) number: usize,
     pub(crate) service: Service,
@@ -27,7 +27,7 @@ pub(crate) struct Post {
 pub(crate) struct Work<'a> {
     pub(crate) post: &'a Post,
     pub(crate) guard: &'a Guard,
-    pub(crate) board: &'static Scoreboard,
+    pub(crate) board: &'a Scoreboard,
     pub(crate) slot: &'static Slot,
 }
 

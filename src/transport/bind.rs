@@ -41,7 +41,7 @@ pub(crate) fn adapt(listener: &Listener, options: BindOptions) -> io::Result<()>
     if listener.kind() == Kind::Stream {
         start_listening(&listener.socket, options.backlog)?;
     }
-    if let (Some(file), Some(mode)) = (&*listener.file.borrow(), options.socket_mode) {
+    if let (Some(file), Some(mode)) = (&*listener.file(), options.socket_mode) {
         fs::set_permissions(&file.path, fs::Permissions::from_mode(mode))?;
     }
     Ok(())

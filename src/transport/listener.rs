@@ -3,11 +3,11 @@
 //! Invariant: a [`Listener`] is ready to be polled, accepted from or received from; `bind` has set
 //! all that its connections need (TCP_NODELAY, packet information), which they inherit.
 
-use std::cell::RefCell;
 use std::fs;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::{Endpoint, Peer};
 
@@ -26,7 +26,7 @@ pub(crate) struct Listener {
     pub(super) socket: OwnedFd,
     pub(super) kind: Kind,
     pub(super) endpoint: Endpoint,
-    pub(super) file: RefCell<Option<SocketFile>>,
+    pub(super) file: Mutex<Option<SocketFile>>,
     /// Others have this socket, too, or will.
     pub(super) is_inherited: bool,
 }
@@ -43,7 +43,7 @@ pub(super) struct SocketFile {
 impl Listener {
     /// A socket that somebody else has bound, and that stays theirs.
     pub(super) fn inherited(socket: OwnedFd, kind: Kind, endpoint: Endpoint) -> Self {
-        Self { socket, kind, endpoint, file: RefCell::default(), is_inherited: true }
+        Self { socket, kind, endpoint, file: Mutex::default(), is_inherited: true }
     }
 
     /// Whether the socket goes on without this process: who is queued there at a stop is left to
@@ -96,9 +96,13 @@ impl Listener {
         self.remove_file();
     }
 
+    pub(super) fn file(&self) -> MutexGuard<'_, Option<SocketFile>> {
+        self.file.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Removes the socket file, if it still is the one that was bound here.
     fn remove_file(&self) {
-        let Some(file) = self.file.take() else { return };
+        let Some(file) = self.file().take() else { return };
         let still_ours = |there: fs::Metadata| (there.dev(), there.ino()) == (file.device, file.inode);
         if std::process::id() != file.owner || !fs::symlink_metadata(&file.path).is_ok_and(still_ours) {
             return;
