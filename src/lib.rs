@@ -92,6 +92,7 @@ mod sys;
 pub mod transport;
 
 pub use error::{Error, Failure};
-pub use server::Server;
+pub use model::HandlerError;
+pub use server::{Server, Serving};
 pub use service::{Echo, Handler, Protocol, Reply, Service};
-pub use transport::{Connection, Endpoint, FilePart, Peer};
+pub use transport::{Connection, Endpoint, FilePart, Handle, Peer, Site};

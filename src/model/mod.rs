@@ -8,6 +8,8 @@ pub(crate) mod coroutine;
 pub(crate) mod entrance;
 pub(crate) mod event;
 pub(crate) mod fork;
+pub(crate) mod hooks;
+pub(crate) mod offer;
 pub(crate) mod pool;
 pub(crate) mod prefork;
 pub(crate) mod serve;
@@ -15,6 +17,7 @@ pub(crate) mod starts;
 pub(crate) mod thread;
 pub(crate) mod worker;
 
+pub use hooks::HandlerError;
 use serde::{Deserialize, Serialize};
 
 /// A concurrency model: who runs the handler of a connection.
@@ -56,6 +59,23 @@ impl Model {
         matches!(self, Self::Iterative | Self::Prefork)
     }
 
+    /// Its name on the command line and in the configuration.
+    ///
+    /// ```
+    /// assert_eq!(forkd::model::Model::Fork.name(), "fork");
+    /// ```
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Iterative => "iterative",
+            Self::Thread => "thread",
+            Self::Event => "event",
+            Self::Coroutine => "coroutine",
+            Self::Fork => "fork",
+            Self::Prefork => "prefork",
+        }
+    }
+
     /// Whether it is a pool of workers that accepts, and not the master.
     #[must_use]
     pub fn has_pool(self) -> bool {
@@ -65,13 +85,6 @@ impl Model {
 
 impl std::fmt::Display for Model {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(match self {
-            Self::Iterative => "iterative",
-            Self::Thread => "thread",
-            Self::Event => "event",
-            Self::Coroutine => "coroutine",
-            Self::Fork => "fork",
-            Self::Prefork => "prefork",
-        })
+        f.write_str(self.name())
     }
 }

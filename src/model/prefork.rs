@@ -5,7 +5,7 @@
 //! one could leave locked. A worker serves one connection at a time and learns through its
 //! [`Gate`] that it should leave.
 
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 
 use rustix::io::Errno;
 
@@ -14,7 +14,7 @@ use super::serve::{Work, batch_for};
 use super::worker::Terms;
 use crate::scoreboard::{Cause, State};
 use crate::sys::datagram::Patience;
-use crate::sys::fd::{Gate, wait_readable};
+use crate::sys::fd::{Gate, first_readable, wait_readable};
 use crate::transport::Peer;
 use crate::transport::listener::Kind;
 
@@ -46,8 +46,8 @@ struct Worker<'a> {
 impl Worker<'_> {
     fn connections(&mut self) -> Cause {
         self.rest();
-        loop {
-            match self.work.listener().accept(self.gate) {
+        while self.somebody_comes() {
+            match self.work.accept(self.gate) {
                 Ok((socket, peer)) => {
                     self.begin();
                     self.serve(socket, peer);
@@ -66,6 +66,20 @@ impl Worker<'_> {
         Cause::Retired
     }
 
+    /// Where no signal interrupts accept(2), it is called only when there may be somebody, or the gate is
+    /// shut; `false` when it is not to be called again.
+    fn somebody_comes(&self) -> bool {
+        if self.work.turns.is_none() {
+            return true;
+        }
+        while let Some(limit) = self.work.turn() {
+            if first_readable(&[self.gate.as_fd(), self.gate.bell()], limit).is_some() {
+                return true;
+            }
+        }
+        false
+    }
+
     fn serve(&self, socket: OwnedFd, peer: Peer) {
         self.work.slot.set_peer(peer);
         self.work.connection(socket, peer).1.close();
@@ -74,7 +88,7 @@ impl Worker<'_> {
     /// Serves what is queued: the listener does not block any more.
     fn drain(&self) {
         while self.takes_queued() {
-            match self.work.listener().accept(self.work.listener()) {
+            match self.work.accept(self.work.listener()) {
                 Ok((socket, peer)) => {
                     self.work.slot.set_state(State::Serving);
                     self.serve(socket, peer);
@@ -98,13 +112,14 @@ impl Worker<'_> {
         let mut batch = batch_for(self.work.listener(), if echoes { BATCH } else { 1 });
         let mut turn = 0_u32;
         let mut deep = false;
+        let patience = if self.work.turns.is_none() { Patience::Wait } else { Patience::DontWait };
         self.rest();
-        loop {
+        while self.somebody_comes() {
             turn = turn.wrapping_add(1);
-            let received = if deep || turn.is_multiple_of(16) {
+            let received = if patience == Patience::Wait && (deep || turn.is_multiple_of(16)) {
                 batch.receive(self.gate)
             } else {
-                batch.receive_one(self.gate, Patience::Wait).map(|()| 1)
+                batch.receive_one(self.gate, patience).map(|()| 1)
             };
             match received {
                 Ok(count) => {
@@ -158,6 +173,8 @@ impl Worker<'_> {
         match self.entrance.failed(error) {
             Nobody::Comes => return false,
             Nobody::Yet => {}
+            // `somebody_comes` waits
+            Nobody::Waits if self.work.turns.is_some() => {}
             // the daemon has begun to stop, and its signal is on the way
             Nobody::Waits => _ = wait_readable(self.work.listener(), REST),
             Nobody::Fits => std::thread::sleep(REST),

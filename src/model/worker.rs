@@ -1,5 +1,7 @@
 //! A worker of a pool, whichever model it follows.
 
+use std::sync::Arc;
+
 use super::serve::Work;
 use super::{Model, coroutine, event, prefork, thread};
 use crate::scoreboard::Cause;
@@ -16,7 +18,7 @@ pub(crate) struct Terms {
 }
 
 /// Serves until the gate is shut, or the limit is reached.
-pub(crate) fn run(work: &Work<'_>, gate: &Gate, terms: &Terms) -> Cause {
+pub(crate) fn run(work: &Work<'_>, gate: &Arc<Gate>, terms: &Terms) -> Cause {
     match terms.model {
         // with fork it is the master that accepts
         Model::Fork | Model::Iterative | Model::Prefork => prefork::run(work, gate, terms),

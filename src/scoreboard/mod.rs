@@ -15,6 +15,7 @@ mod slot;
 mod totals;
 
 use std::io;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Instant;
 
@@ -59,8 +60,8 @@ struct Stock {
 
 sys::shared::plain!(Head, Stock, Totals, Slot);
 
-/// All that is known of the children of one daemon.
-#[derive(Debug)]
+/// All that is known of the children of one daemon. A clone is the same one.
+#[derive(Debug, Clone)]
 pub(crate) struct Scoreboard {
     head: &'static Head,
     stock: &'static Stock,
@@ -73,7 +74,7 @@ pub(crate) struct Scoreboard {
     links: &'static [AtomicU32],
     /// Which slot last had a pid: an index plus one, at the pid's place modulo the length.
     by_pid: &'static [AtomicU32],
-    wake: Wake,
+    wake: Arc<Wake>,
     epoch: Instant,
 }
 
@@ -115,7 +116,7 @@ impl Scoreboard {
             by_pid: arena.take(pids)?,
             owners: arena.take(slots)?,
             links: arena.take(slots)?,
-            wake: Wake::new()?,
+            wake: Arc::new(Wake::new()?),
             epoch: Instant::now(),
         })
     }

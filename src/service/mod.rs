@@ -30,7 +30,7 @@ pub use menu::{Menu, Texts};
 pub use messages::Framing;
 pub use protocol::{Protocol, Reply};
 
-use crate::transport::{Connection, Peer, Traffic};
+use crate::transport::Connection;
 
 /// A named service: what a server does for each connection and each datagram.
 ///
@@ -73,7 +73,7 @@ enum Maker {
 }
 
 /// Sends one answer to a datagram.
-pub(crate) type SendAnswer<'a> = dyn FnMut(&[u8]) -> io::Result<()> + 'a;
+pub(crate) type SendAnswer<'a> = dyn FnMut(&[u8]) + 'a;
 
 impl Service {
     /// A service whose connections are each served by a [`Protocol`] of their own.
@@ -129,28 +129,30 @@ impl Service {
     }
 
     /// Calls `send` with the answer to a datagram, if there is one.
+    ///
+    /// # Errors
+    ///
+    /// What a handler returns.
     pub(crate) fn answer(
         &self,
         payload: &[u8],
-        peer: Peer,
-        traffic: &Traffic,
+        mut connection: Connection<'_>,
         send: &mut SendAnswer<'_>,
     ) -> io::Result<()> {
         match &self.maker {
             Maker::Echo => send(payload),
             Maker::Protocol(make) => match make().datagram(payload) {
-                Reply::Wait | Reply::File(_) => Ok(()),
+                Reply::Wait | Reply::File(_) => {}
                 Reply::Send(answer) | Reply::More(answer) | Reply::Finish(answer) => send(answer),
             },
             Maker::Handler(make) => {
-                let mut connection = Connection::datagram(payload, peer, traffic);
                 handler::run(&mut *make(), &mut connection)?;
-                match connection.into_answer() {
-                    answer if answer.is_empty() => Ok(()),
-                    answer => send(&answer),
+                if let Some(answer) = connection.into_answer() {
+                    send(&answer);
                 }
             }
         }
+        Ok(())
     }
 }
 

@@ -2,10 +2,13 @@
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, IntoRawFd, OwnedFd, RawFd};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicI32, Ordering};
 use std::time::Duration;
 
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use smallvec::SmallVec;
 
 /// A pipe whose ends close at exec: (read end, write end).
 pub(crate) fn pipe() -> io::Result<(OwnedFd, OwnedFd)> {
@@ -31,9 +34,15 @@ pub(crate) fn pipe() -> io::Result<(OwnedFd, OwnedFd)> {
 /// Waits until there may be something to read, accept or receive, at most for `limit`; tells whether
 /// there is.
 pub(crate) fn wait_readable(fd: impl AsFd, limit: Duration) -> bool {
-    use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-    let mut fds = [PollFd::new(fd.as_fd(), PollFlags::POLLIN)];
-    poll(&mut fds, PollTimeout::try_from(limit).unwrap_or(PollTimeout::MAX)) == Ok(1)
+    first_readable(&[fd.as_fd()], limit).is_some()
+}
+
+/// As [`wait_readable`], for several; returns the first that is. A signal ends the wait, too.
+pub(crate) fn first_readable(fds: &[BorrowedFd<'_>], limit: Duration) -> Option<usize> {
+    let asked = fds.iter().map(|&fd| PollFd::new(fd, PollFlags::POLLIN));
+    let mut asked: SmallVec<[PollFd<'_>; 4]> = asked.collect();
+    poll(&mut asked, PollTimeout::try_from(limit).unwrap_or(PollTimeout::MAX)).ok()?;
+    asked.iter().position(|fd| fd.revents().is_some_and(|flags| !flags.is_empty()))
 }
 
 /// Closes a descriptor. What `OwnedFd` does when dropped, without libc (see `raw`).
@@ -182,11 +191,12 @@ impl Gate {
     }
 
     /// Shuts the gate for good when `signal` arrives.
-    pub(crate) fn shut_on(&'static self, signal: i32) -> io::Result<()> {
+    pub(crate) fn shut_on(gate: &Arc<Self>, signal: i32) -> io::Result<()> {
+        let gate = Arc::clone(gate);
         let action = move || {
-            self.shut();
+            gate.shut();
             if super::signal::is_orphan() {
-                if let Some(socket) = self.ours {
+                if let Some(socket) = gate.ours {
                     // nobody will serve who connects now: a refusal is the better answer
                     // SAFETY: shutdown(2) is async-signal-safe, and a number of no socket is only an error.
                     unsafe { libc::shutdown(socket, libc::SHUT_RDWR) };
@@ -225,11 +235,11 @@ mod tests {
     #[test]
     fn a_shut_gate_is_no_socket() {
         let (socket, _peer) = std::os::unix::net::UnixStream::pair().expect("pair");
-        let gate: &'static Gate = Box::leak(Box::new(Gate::new(&socket, true).expect("gate")));
-        gate.shut_on(libc::SIGWINCH).expect("register");
+        let gate = Arc::new(Gate::new(&socket, true).expect("gate"));
+        Gate::shut_on(&gate, libc::SIGWINCH).expect("register");
         assert!(!wait_readable(gate.bell(), Duration::ZERO));
         nix::sys::signal::raise(nix::sys::signal::Signal::SIGWINCH).expect("raise");
-        let error = rustix::net::accept(gate).expect_err("shut");
+        let error = rustix::net::accept(&*gate).expect_err("shut");
         assert_eq!(error, rustix::io::Errno::NOTSOCK);
         assert!(wait_readable(gate.bell(), Duration::ZERO));
         assert!(nix::sys::socket::getpeername::<nix::sys::socket::UnixAddr>(socket.as_raw_fd()).is_ok());

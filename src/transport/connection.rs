@@ -11,7 +11,7 @@ use std::time::Duration;
 use rustix::io::{Errno, retry_on_intr};
 
 use super::pump::Pump;
-use super::{FilePart, Peer, Traffic};
+use super::{FilePart, Peer, Site, Traffic};
 use crate::sys;
 use crate::sys::buffer::{Buffer, CHUNK};
 
@@ -44,6 +44,7 @@ pub struct Connection<'a> {
     medium: Medium<'a>,
     peer: Peer,
     traffic: &'a Traffic,
+    site: &'a Site,
 }
 
 #[derive(Debug)]
@@ -52,7 +53,8 @@ enum Medium<'a> {
     Stream(OwnedFd, Option<&'a dyn Wait>),
     Datagram {
         unread: Cell<&'a [u8]>,
-        answer: RefCell<Vec<u8>>,
+        /// `None` until something is written, be it nothing.
+        answer: RefCell<Option<Vec<u8>>>,
     },
 }
 
@@ -71,28 +73,80 @@ pub(crate) enum Ready {
 }
 
 impl<'a> Connection<'a> {
-    pub(crate) fn stream(socket: OwnedFd, peer: Peer, traffic: &'a Traffic) -> Self {
+    pub(crate) fn stream(socket: OwnedFd, peer: Peer, traffic: &'a Traffic, site: &'a Site) -> Self {
         Traffic::add(&traffic.connections, 1);
-        Self { medium: Medium::Stream(socket, None), peer, traffic }
+        Self { medium: Medium::Stream(socket, None), peer, traffic, site }
     }
 
     /// A datagram was counted when it came, so reading it does not count again.
-    pub(crate) fn datagram(payload: &'a [u8], peer: Peer, traffic: &'a Traffic) -> Self {
+    pub(crate) fn datagram(payload: &'a [u8], peer: Peer, traffic: &'a Traffic, site: &'a Site) -> Self {
         let medium = Medium::Datagram { unread: Cell::new(payload), answer: RefCell::default() };
-        Self { medium, peer, traffic }
+        Self { medium, peer, traffic, site }
     }
 
-    /// Who is at the other end.
+    /// Who is at the other end: `client_address` of socketserver.
     #[must_use]
     pub fn peer(&self) -> Peer {
         self.peer
     }
 
-    /// What was written in answer to a datagram; empty for a stream.
-    pub(crate) fn into_answer(self) -> Vec<u8> {
+    /// The server that the connection came to.
+    #[must_use]
+    pub fn server(&self) -> &'a Site {
+        self.site
+    }
+
+    /// A buffered reader and a writer: `rfile` and `wfile` of socketserver.
+    ///
+    /// As there, the writer has no buffer: what is written is on its way at once, so nobody waits
+    /// for an answer that lies about, and [`write!`] sends all that it formats in one piece. For many small
+    /// pieces, put a [`BufWriter`](io::BufWriter) around it, and flush that.
+    ///
+    /// The reader may have taken more than was asked of it: make it once, and read by it alone.
+    /// A client may send a line without end; [`Read::take`] limits how much of it is kept.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::io::{BufRead, Write};
+    /// use forkd::{Connection, Handler};
+    ///
+    /// /// Answers each line with its length, until an empty one.
+    /// struct Lengths;
+    /// impl Handler for Lengths {
+    ///     fn handle(&mut self, connection: &mut Connection<'_>) -> std::io::Result<()> {
+    ///         let (rfile, mut wfile) = connection.files();
+    ///         for line in rfile.lines() {
+    ///             match line?.len() {
+    ///                 0 => break,
+    ///                 length => writeln!(wfile, "{length} bytes, {}", connection.peer())?,
+    ///             }
+    ///         }
+    ///         Ok(())
+    ///     }
+    /// }
+    /// # use forkd::{Server, Service, model::Model};
+    /// # let server = Server::bind("tcp://127.0.0.1:0")?.model(Model::Iterative);
+    /// # let endpoint = server.server_address().to_string();
+    /// # let mut client = std::net::TcpStream::connect(&endpoint["tcp://".len()..]).unwrap();
+    /// # let me = client.local_addr().unwrap();
+    /// # client.write_all(b"hello\nworld!\n\nignored\n").unwrap();
+    /// # server.ready(Service::handler("lengths", || Lengths))?.handle_request()?;
+    /// # let mut heard = String::new();
+    /// # let _ = std::io::Read::read_to_string(&mut client, &mut heard);
+    /// # assert_eq!(heard, format!("5 bytes, {me}\n6 bytes, {me}\n"));
+    /// # Ok::<(), forkd::Error>(())
+    /// ```
+    #[must_use]
+    pub fn files(&self) -> (io::BufReader<&Self>, &Self) {
+        (io::BufReader::new(self), self)
+    }
+
+    /// What was written in answer to a datagram, if only nothing; `None` for a stream.
+    pub(crate) fn into_answer(self) -> Option<Vec<u8>> {
         match self.medium {
             Medium::Datagram { answer, .. } => answer.into_inner(),
-            Medium::Stream(..) => Vec::new(),
+            Medium::Stream(..) => None,
         }
     }
 
@@ -196,7 +250,7 @@ impl<'a> Connection<'a> {
     #[inline]
     fn put(&self, bytes: &[u8]) -> io::Result<usize> {
         match &self.medium {
-            Medium::Datagram { answer, .. } => answer.borrow_mut().write(bytes),
+            Medium::Datagram { answer, .. } => answer.borrow_mut().get_or_insert_default().write(bytes),
             Medium::Stream(socket, wait) => {
                 let n = patiently(socket, *wait, Ready::Write, || rustix::io::write(socket, bytes))?;
                 Traffic::add(&self.traffic.bytes_out, n as u64);
@@ -215,7 +269,9 @@ impl<'a> Connection<'a> {
                     Traffic::add(&self.traffic.bytes_out, n as u64);
                     n
                 }
-                Medium::Datagram { answer, .. } => left.append_to(&mut answer.borrow_mut())?,
+                Medium::Datagram { answer, .. } => {
+                    left.append_to(answer.borrow_mut().get_or_insert_default())?
+                }
             };
             // it was longer when its length was taken, and the client counts on that
             if sent == 0 {
@@ -266,6 +322,16 @@ impl Write for &Connection<'_> {
         self.put(bytes)
     }
 
+    /// Writes all of it; an answer of nothing to a datagram is an answer, too.
+    fn write_all(&mut self, bytes: &[u8]) -> io::Result<()> {
+        if bytes.is_empty() { self.put(bytes).map(|_| ()) } else { self.send(bytes) }
+    }
+
+    /// Writes all that is formatted at once, and not piece by piece.
+    fn write_fmt(&mut self, arguments: std::fmt::Arguments<'_>) -> io::Result<()> {
+        self.send(arguments.to_string().as_bytes())
+    }
+
     /// Does nothing: nothing is buffered.
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
@@ -283,7 +349,14 @@ impl Write for Connection<'_> {
         self.put(bytes)
     }
 
-    /// Does nothing: nothing is buffered.
+    fn write_all(&mut self, bytes: &[u8]) -> io::Result<()> {
+        (&*self).write_all(bytes)
+    }
+
+    fn write_fmt(&mut self, arguments: std::fmt::Arguments<'_>) -> io::Result<()> {
+        (&*self).write_fmt(arguments)
+    }
+
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
     }

@@ -14,6 +14,7 @@ pub(crate) mod peer;
 mod pump;
 mod refusal;
 pub mod resolve;
+mod site;
 mod traffic;
 
 pub use connection::Connection;
@@ -24,4 +25,5 @@ pub(crate) use inherited::Inherited;
 pub(crate) use listener::Listener;
 pub use peer::Peer;
 pub(crate) use refusal::Refusal;
+pub use site::{Handle, Site};
 pub(crate) use traffic::Traffic;

@@ -25,10 +25,12 @@ pub(crate) enum Refusal {
     Oversize,
     /// An answer that the kernel would not send.
     Unsendable,
+    /// One that the application does not want (`Server::verify_request`).
+    Application,
 }
 
 impl Refusal {
-    pub(crate) const ALL: [Self; 10] = [
+    pub(crate) const ALL: [Self; 11] = [
         Self::Limit,
         Self::Fork,
         Self::OwnPort,
@@ -39,6 +41,7 @@ impl Refusal {
         Self::Unnamed,
         Self::Oversize,
         Self::Unsendable,
+        Self::Application,
     ];
 }
 
@@ -55,6 +58,7 @@ impl fmt::Display for Refusal {
             Self::Unnamed => "unnamed",
             Self::Oversize => "oversize",
             Self::Unsendable => "unsendable",
+            Self::Application => "application",
         })
     }
 }
