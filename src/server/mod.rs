@@ -13,10 +13,11 @@
 
 mod builder;
 mod here;
+mod hooks;
 mod serving;
+mod settings;
 
 use std::fmt;
-use std::sync::Arc;
 use std::time::Duration;
 
 pub use builder::Builder;
@@ -24,15 +25,15 @@ use here::Here;
 pub use serving::Serving;
 
 use crate::Error;
-use crate::config::values::{MAX_CHILDREN, WorkerRange};
+use crate::config::values::WorkerRange;
 use crate::config::{Config, Listen};
 use crate::daemon::master::Master;
 use crate::daemon::sockets::Bound;
+use crate::model::Model;
 use crate::model::hooks::{Hooks, Turns};
 use crate::model::offer::Offer;
-use crate::model::{HandlerError, Model};
 use crate::service::Service;
-use crate::transport::{Endpoint, Handle, Listener, Peer};
+use crate::transport::{Endpoint, Handle, Listener};
 
 /// A server for one endpoint: what Python's socketserver calls a server, with the concurrency
 /// model as a setting.
@@ -143,214 +144,6 @@ impl Server {
     pub fn server_address(&self) -> &Endpoint {
         // `bind_all` gives at least one, or an error
         self.listeners[0].endpoint()
-    }
-
-    /// Chooses who runs the handler; the default is [`Model::Fork`].
-    ///
-    /// ```
-    /// use forkd::{Server, model::Model};
-    /// let server = Server::bind("tcp://127.0.0.1:0")?.model(Model::Iterative);
-    /// # Ok::<(), forkd::Error>(())
-    /// ```
-    #[must_use]
-    pub fn model(mut self, model: Model) -> Self {
-        self.listen.model = model;
-        self.listen.workers = self.workers.unwrap_or_else(|| WorkerRange::of(model));
-        self
-    }
-
-    /// Serves by a pool of so many forked workers, whichever the model but [`Model::Fork`]; 0 counts as 1.
-    ///
-    /// Without this, [`Model::Prefork`] has [as many as it has by default](Model::default_workers), and the
-    /// others fork nobody.
-    ///
-    /// ```
-    /// use forkd::{Server, model::Model};
-    /// // four processes, each with a thread for each of its connections
-    /// let server = Server::bind("tcp://127.0.0.1:0")?.model(Model::Thread).workers(4);
-    /// # Ok::<(), forkd::Error>(())
-    /// ```
-    #[must_use]
-    pub fn workers(mut self, workers: u32) -> Self {
-        let workers = workers.max(1);
-        self.listen.workers = WorkerRange { min: workers, max: workers };
-        self.workers = Some(self.listen.workers);
-        self
-    }
-
-    /// The most children of [`Model::Fork`] alive at once; the default is 1024, and 0 counts as 1. More
-    /// clients wait, and the server goes on meanwhile.
-    ///
-    /// ```
-    /// let server = forkd::Server::bind("tcp://127.0.0.1:0")?.max_children(40);
-    /// # Ok::<(), forkd::Error>(())
-    /// ```
-    #[must_use]
-    pub fn max_children(mut self, max_children: u32) -> Self {
-        self.listen.max_children = max_children.clamp(1, MAX_CHILDREN);
-        self
-    }
-
-    /// After how many connections a worker of a pool is replaced, to be on the safe side of leaks; 0, the
-    /// default, means never.
-    ///
-    /// ```
-    /// use forkd::{Server, model::Model};
-    /// let server = Server::bind("tcp://127.0.0.1:0")?.model(Model::Prefork).max_connections_per_child(10_000);
-    /// # Ok::<(), forkd::Error>(())
-    /// ```
-    #[must_use]
-    pub fn max_connections_per_child(mut self, connections: u64) -> Self {
-        self.listen.max_connections_per_child = connections;
-        self
-    }
-
-    /// How long a connection may be silent; the default is for ever.
-    ///
-    /// ```
-    /// use std::time::Duration;
-    /// let server = forkd::Server::bind("tcp://127.0.0.1:0")?.idle_timeout(Duration::from_secs(60));
-    /// # Ok::<(), forkd::Error>(())
-    /// ```
-    #[must_use]
-    pub fn idle_timeout(mut self, limit: Duration) -> Self {
-        self.listen.idle_timeout = Some(limit.max(Duration::from_millis(1)));
-        self
-    }
-
-    /// How long connections of children may go on at a stop; the default is 10 s. In this process they are
-    /// finished however long that takes: see [`idle_timeout`](Self::idle_timeout).
-    ///
-    /// ```
-    /// use std::time::Duration;
-    /// let server = forkd::Server::bind("tcp://127.0.0.1:0")?.grace(Duration::from_secs(2));
-    /// # Ok::<(), forkd::Error>(())
-    /// ```
-    #[must_use]
-    pub fn grace(mut self, grace: Duration) -> Self {
-        self.config.daemon.grace = grace;
-        self
-    }
-
-    /// Has this decide whether a client is served, by its address. One that is refused is closed at once, a
-    /// datagram gets no answer; either is counted. It is asked once for each, before a child or a thread
-    /// is there for it, by whoever accepts: this process, or a worker. One that panics refuses.
-    ///
-    /// ```
-    /// use forkd::{Peer, Server};
-    /// let server = Server::bind("tcp://0.0.0.0:0")?
-    ///     .verify_request(|peer| matches!(peer, Peer::Ip(address) if address.ip().is_loopback()));
-    /// # Ok::<(), forkd::Error>(())
-    /// ```
-    #[must_use]
-    pub fn verify_request(mut self, verify: impl Fn(&Peer) -> bool + Send + Sync + 'static) -> Self {
-        self.hooks.verify = Some(Arc::new(verify));
-        self
-    }
-
-    /// Calls this when a handler has returned an error that is no client's doing, or has panicked. Either
-    /// has been logged, and costs nobody else anything. It is called where it happened: with a model
-    /// that forks, in the child.
-    ///
-    /// ```
-    /// use std::sync::{Arc, Mutex};
-    /// use forkd::{Connection, Handler, Server, Service, model::Model};
-    ///
-    /// struct Clumsy;
-    /// impl Handler for Clumsy {
-    ///     fn handle(&mut self, _: &mut Connection<'_>) -> std::io::Result<()> {
-    ///         Err(std::io::Error::other("dropped it"))
-    ///     }
-    /// }
-    /// let seen = Arc::new(Mutex::new(String::new()));
-    /// let report = Arc::clone(&seen);
-    /// let server = Server::bind("tcp://127.0.0.1:0")?
-    ///     .model(Model::Iterative)
-    ///     .handle_error(move |_, error| *report.lock().unwrap() = error.to_string());
-    /// # let address = server.server_address().to_string();
-    /// # let _client = std::net::TcpStream::connect(address.strip_prefix("tcp://").unwrap()).unwrap();
-    /// // when one client has come:
-    /// server.ready(Service::handler("clumsy", || Clumsy))?.handle_request()?;
-    /// assert_eq!(*seen.lock().unwrap(), "dropped it");
-    /// # Ok::<(), forkd::Error>(())
-    /// ```
-    #[must_use]
-    pub fn handle_error(mut self, report: impl Fn(Peer, &HandlerError<'_>) + Send + Sync + 'static) -> Self {
-        self.hooks.failed = Some(Arc::new(report));
-        self
-    }
-
-    /// Calls this in [`serve_forever`](Self::serve_forever) between two waits for clients, and at least every
-    /// [`poll_interval`](Self::poll_interval), in this process: where it serves itself, after each request
-    /// or whenever it looks for clients; where it is a master, in the master's loop.
-    ///
-    /// ```
-    /// use forkd::{Echo, Server, model::Model};
-    ///
-    /// let server = Server::bind("tcp://127.0.0.1:0")?.model(Model::Iterative);
-    /// let handle = server.handle();
-    /// let mut ticks = 0;
-    /// let server = server.poll_interval(std::time::Duration::from_millis(1)).service_actions(move || {
-    ///     ticks += 1;
-    ///     if ticks == 3 {
-    ///         handle.shutdown();
-    ///     }
-    /// });
-    /// server.serve_forever(Echo)?;
-    /// # Ok::<(), forkd::Error>(())
-    /// ```
-    #[must_use]
-    pub fn service_actions(mut self, actions: impl FnMut() + Send + 'static) -> Self {
-        self.turns.actions = Some(Box::new(actions));
-        self
-    }
-
-    /// The longest time between two calls of [`service_actions`](Self::service_actions) while nobody comes;
-    /// the default is half a second. A [`shutdown`](Handle::shutdown) does not wait for it.
-    ///
-    /// ```
-    /// use std::time::Duration;
-    /// let server = forkd::Server::bind("tcp://127.0.0.1:0")?.poll_interval(Duration::from_secs(5));
-    /// # Ok::<(), forkd::Error>(())
-    /// ```
-    #[must_use]
-    pub fn poll_interval(mut self, interval: Duration) -> Self {
-        self.turns.every = interval.max(Duration::from_millis(1));
-        self
-    }
-
-    /// How long [`Serving::handle_request`] waits for a client; the default is for ever.
-    /// [`serve_forever`](Self::serve_forever) takes no notice of it, as in socketserver.
-    ///
-    /// ```
-    /// use std::time::Duration;
-    /// use forkd::{Echo, Server, model::Model};
-    /// let server = Server::bind("tcp://127.0.0.1:0")?.model(Model::Iterative).timeout(Duration::ZERO);
-    /// assert!(!server.ready(Echo)?.handle_request()?, "nobody is there");
-    /// # Ok::<(), forkd::Error>(())
-    /// ```
-    #[must_use]
-    pub fn timeout(mut self, limit: Duration) -> Self {
-        self.timeout = Some(limit);
-        self
-    }
-
-    /// Calls this when [`Serving::handle_request`] has waited in vain for [`timeout`](Self::timeout).
-    ///
-    /// ```
-    /// use std::time::Duration;
-    /// use forkd::{Echo, Server, model::Model};
-    /// let server = Server::bind("tcp://127.0.0.1:0")?
-    ///     .model(Model::Iterative)
-    ///     .timeout(Duration::from_millis(1))
-    ///     .handle_timeout(|| println!("still nobody"));
-    /// server.ready(Echo)?.handle_request()?;
-    /// # Ok::<(), forkd::Error>(())
-    /// ```
-    #[must_use]
-    pub fn handle_timeout(mut self, on_timeout: impl FnMut() + Send + 'static) -> Self {
-        self.on_timeout = Some(Box::new(on_timeout));
-        self
     }
 
     /// What ends this server from anywhere else: another thread, a handler, a forked child.

@@ -118,7 +118,30 @@ impl Serving {
         ))
     }
 
+    /// What ends this server, as [`Server::handle`](crate::Server::handle).
+    ///
+    /// ```
+    /// use forkd::{Echo, Server, model::Model};
+    /// let mut serving = Server::bind("tcp://127.0.0.1:0")?.model(Model::Iterative).ready(Echo)?;
+    /// serving.handle().shutdown();
+    /// assert!(!serving.handle_request()?);
+    /// # Ok::<(), forkd::Error>(())
+    /// ```
+    #[must_use]
+    pub fn handle(&self) -> Handle {
+        self.handle.clone()
+    }
+
     /// Serves until it is asked to end; see [`Server::serve_forever`](crate::Server::serve_forever).
+    ///
+    /// ```
+    /// use forkd::{Echo, Server, model::Model};
+    /// let mut serving = Server::bind("tcp://127.0.0.1:0")?.model(Model::Iterative).ready(Echo)?;
+    /// let handle = serving.handle();
+    /// std::thread::spawn(move || handle.shutdown());
+    /// serving.serve_forever()?;
+    /// # Ok::<(), forkd::Error>(())
+    /// ```
     ///
     /// # Errors
     ///

@@ -7,12 +7,16 @@ use crate::transport::Connection;
 /// A service that reads and writes its connection itself, as a `BaseRequestHandler` of Python's
 /// socketserver does: `setup`, `handle`, `finish`.
 ///
-/// A datagram is a connection that is read to its end; what was written is the answer.
+/// A datagram is a connection that is read to its end; what was written until
+/// [`finish`](Handler::finish) has returned is the answer, also if [`handle`](Handler::handle) failed.
+/// Where nothing was written there is none; `write_all(b"")` makes an empty one.
 ///
 /// # Errors
 ///
-/// An error ends the connection. A client that resets it ([`ConnectionReset`], [`BrokenPipe`]) or
-/// is silent for too long ([`WouldBlock`]) is an ordinary end; anything else counts as `failed`.
+/// An error ends the connection, is logged, and told to
+/// [`handle_error`](crate::Server::handle_error). Not so with one that is the client's doing: a client
+/// that resets it ([`ConnectionReset`], [`BrokenPipe`]) or is silent for too long ([`WouldBlock`]) is an
+/// ordinary end.
 ///
 /// [`ConnectionReset`]: io::ErrorKind::ConnectionReset
 /// [`BrokenPipe`]: io::ErrorKind::BrokenPipe
@@ -44,6 +48,13 @@ pub trait Handler {
 
 pub(super) fn run(handler: &mut dyn Handler, connection: &mut Connection<'_>) -> io::Result<()> {
     handler.setup(connection)?;
+    handle_and_finish(handler, connection)
+}
+
+pub(super) fn handle_and_finish(
+    handler: &mut dyn Handler,
+    connection: &mut Connection<'_>,
+) -> io::Result<()> {
     let handled = handler.handle(connection);
     let finished = handler.finish(connection);
     handled.and(finished)

@@ -146,10 +146,13 @@ impl Service {
                 Reply::Send(answer) | Reply::More(answer) | Reply::Finish(answer) => send(answer),
             },
             Maker::Handler(make) => {
-                handler::run(&mut *make(), &mut connection)?;
+                let mut handler = make();
+                handler.setup(&mut connection)?;
+                let handled = handler::handle_and_finish(&mut *handler, &mut connection);
                 if let Some(answer) = connection.into_answer() {
                     send(&answer);
                 }
+                handled?;
             }
         }
         Ok(())

@@ -7,6 +7,7 @@ pub(crate) mod bind;
 mod connection;
 pub(crate) mod endpoint;
 mod file_part;
+mod files;
 pub(crate) mod guard;
 pub(crate) mod inherited;
 pub(crate) mod listener;
