@@ -25,6 +25,17 @@ pub(crate) struct Hooks {
 }
 
 /// How a handler failed. See [`Server::handle_error`](crate::Server::handle_error).
+///
+/// ```
+/// use forkd::{HandlerError, Server};
+///
+/// let server = Server::bind("tcp://127.0.0.1:0")?.handle_error(|peer, error| match error {
+///     HandlerError::Panic(message) => eprintln!("a bug, found by {peer}: {message}"),
+///     other => eprintln!("{peer}: {other}"),
+/// });
+/// assert_eq!(HandlerError::Panic("oh").to_string(), "panicked: oh");
+/// # Ok::<(), forkd::Error>(())
+/// ```
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum HandlerError<'a> {

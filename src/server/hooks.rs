@@ -82,7 +82,7 @@ impl Server {
     }
 
     /// The longest time between two calls of [`service_actions`](Self::service_actions) while nobody comes;
-    /// the default is half a second. A [`shutdown`](Handle::shutdown) does not wait for it.
+    /// the default is half a second. A [`shutdown`](crate::Handle::shutdown) does not wait for it.
     ///
     /// ```
     /// use std::time::Duration;
@@ -95,7 +95,7 @@ impl Server {
         self
     }
 
-    /// How long [`Serving::handle_request`] waits for a client; the default is for ever.
+    /// How long [`Serving::handle_request`](crate::Serving::handle_request) waits for a client; the default is for ever.
     /// [`serve_forever`](Self::serve_forever) takes no notice of it, as in socketserver.
     ///
     /// ```
@@ -111,7 +111,7 @@ impl Server {
         self
     }
 
-    /// Calls this when [`Serving::handle_request`] has waited in vain for [`timeout`](Self::timeout).
+    /// Calls this when [`Serving::handle_request`](crate::Serving::handle_request) has waited in vain for [`timeout`](Self::timeout).
     ///
     /// ```
     /// use std::time::Duration;

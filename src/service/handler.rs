@@ -24,7 +24,49 @@ use crate::transport::Connection;
 ///
 /// # Examples
 ///
-/// See [`Connection`].
+/// ```
+/// use std::io::{BufRead, Read, Write};
+/// use forkd::{Connection, Handler};
+///
+/// /// Greets each client, and asks until it hears a name.
+/// #[derive(Default)]
+/// struct Concierge {
+///     name: String,
+/// }
+///
+/// impl Handler for Concierge {
+///     fn setup(&mut self, connection: &mut Connection<'_>) -> std::io::Result<()> {
+///         writeln!(connection, "Welcome! Who is there?")
+///     }
+///
+///     fn handle(&mut self, connection: &mut Connection<'_>) -> std::io::Result<()> {
+///         let (rfile, mut wfile) = connection.files();
+///         // as much as a name may have, or somebody could fill our memory
+///         for line in rfile.take(1000).lines() {
+///             self.name = line?.trim().to_owned();
+///             if !self.name.is_empty() {
+///                 break;
+///             }
+///             writeln!(wfile, "Who, please?")?;
+///         }
+///         Ok(())
+///     }
+///
+///     fn finish(&mut self, connection: &mut Connection<'_>) -> std::io::Result<()> {
+///         writeln!(connection, "Goodbye, {}.", self.name)
+///     }
+/// }
+/// # use forkd::{Server, Service, model::Model};
+/// # let server = Server::bind("tcp://127.0.0.1:0")?.model(Model::Iterative);
+/// # let address = server.server_address().to_string();
+/// # let mut client = std::net::TcpStream::connect(address.strip_prefix("tcp://").unwrap()).unwrap();
+/// # client.write_all(b"\nAda\n").unwrap();
+/// # server.ready(Service::handler("concierge", Concierge::default))?.handle_request()?;
+/// # let mut heard = String::new();
+/// # client.read_to_string(&mut heard).unwrap();
+/// # assert_eq!(heard, "Welcome! Who is there?\nWho, please?\nGoodbye, Ada.\n");
+/// # Ok::<(), forkd::Error>(())
+/// ```
 pub trait Handler {
     /// Is called before [`handle`](Handler::handle).
     #[allow(clippy::missing_errors_doc)]

@@ -38,8 +38,8 @@ use crate::transport::Connection;
 ///
 /// # Fork safety
 ///
-/// The maker runs in the child that serves, never in the master. What it captures is the child's
-/// own copy: a change to it is seen by no other process.
+/// The maker runs where the client is served, never in a master. In a child, what it captures is a
+/// copy: a change to it is seen by no other process. In a process that serves by itself it is shared by all.
 ///
 /// # Examples
 ///
@@ -77,6 +77,11 @@ pub(crate) type SendAnswer<'a> = dyn FnMut(&[u8]) + 'a;
 
 impl Service {
     /// A service whose connections are each served by a [`Protocol`] of their own.
+    ///
+    /// ```
+    /// use forkd::{Echo, Service};
+    /// assert_eq!(Service::protocol("parrot", || Echo).name(), "parrot");
+    /// ```
     pub fn protocol<P: Protocol + 'static>(
         name: &'static str,
         make: impl Fn() -> P + Send + Sync + 'static,
@@ -87,6 +92,19 @@ impl Service {
     }
 
     /// A service whose connections are each served by a [`Handler`] of their own.
+    ///
+    /// ```
+    /// use std::io::Write;
+    /// use forkd::{Connection, Handler, Service};
+    ///
+    /// struct Greeting;
+    /// impl Handler for Greeting {
+    ///     fn handle(&mut self, connection: &mut Connection<'_>) -> std::io::Result<()> {
+    ///         writeln!(connection, "Hello, {}!", connection.peer())
+    ///     }
+    /// }
+    /// assert_eq!(Service::handler("greeting", || Greeting).name(), "greeting");
+    /// ```
     pub fn handler<H: Handler + 'static>(
         name: &'static str,
         make: impl Fn() -> H + Send + Sync + 'static,

@@ -85,12 +85,24 @@ impl<'a> Connection<'a> {
     }
 
     /// Who is at the other end: `client_address` of socketserver.
+    ///
+    /// ```
+    /// use std::io::Write;
+    /// use forkd::{Connection, Handler};
+    ///
+    /// struct Greeting;
+    /// impl Handler for Greeting {
+    ///     fn handle(&mut self, connection: &mut Connection<'_>) -> std::io::Result<()> {
+    ///         writeln!(&*connection, "Hello, {}!", connection.peer())
+    ///     }
+    /// }
+    /// ```
     #[must_use]
     pub fn peer(&self) -> Peer {
         self.peer
     }
 
-    /// The server that the connection came to.
+    /// The server that the connection came to; [`Site`] has an example.
     #[must_use]
     pub fn server(&self) -> &'a Site {
         self.site
