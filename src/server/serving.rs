@@ -83,6 +83,25 @@ impl Serving {
     ///
     /// Clients that [`verify_request`](crate::Server::verify_request) refuses don't count.
     ///
+    /// ```
+    /// use std::time::Duration;
+    /// use forkd::{Echo, Server, model::Model};
+    ///
+    /// let server = Server::bind("udp://127.0.0.1:0")?.model(Model::Iterative).timeout(Duration::from_millis(20));
+    /// let address = server.server_address().to_string();
+    /// let client = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+    /// client.connect(address.strip_prefix("udp://").unwrap()).unwrap();
+    /// for datagram in ["one", "two", "three"] {
+    ///     client.send(datagram.as_bytes()).unwrap();
+    /// }
+    /// let (mut serving, mut count) = (server.ready(Echo)?, 0);
+    /// while serving.handle_request()? {
+    ///     count += 1;
+    /// }
+    /// assert_eq!(count, 3);
+    /// # Ok::<(), forkd::Error>(())
+    /// ```
+    ///
     /// # Errors
     ///
     /// [`Error::Usage`] for a pool; otherwise as [`serve_forever`](Self::serve_forever).
