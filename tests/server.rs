@@ -210,6 +210,19 @@ fn hooks_that_panic_cost_nobody_else_anything() {
 }
 
 #[test]
+fn a_panic_of_the_application_s_own_work_is_its_own() {
+    for model in MODELS {
+        let running = Running::start(
+            bind("tcp://localhost:0", model).service_actions(|| panic!("service_actions, as was wished")),
+            Echo,
+        );
+        eventually("the server ends", || running.thread.is_finished());
+        assert!(running.thread.join().is_err(), "the panic has got lost");
+        assert!(is_refused(running.address));
+    }
+}
+
+#[test]
 fn datagrams_are_served_here_too() {
     for model in MODELS {
         let running = Running::start(bind("udp://127.0.0.1:0", model), obedient());

@@ -5,7 +5,7 @@
 //! leave, and that a panic does not end it.
 
 use std::os::fd::{AsFd, BorrowedFd};
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -72,9 +72,11 @@ impl Here {
         let outcomes: Vec<Cause> = thread::scope(|scope| {
             let others = self.places.iter().skip(1);
             let others: Vec<_> = others.map(|place| scope.spawn(|| self.serve(place, 0, &none))).collect();
-            let first = self.places.first().map(|place| self.serve(place, 0, &turns));
+            let first = || self.places.first().map(|place| self.serve(place, 0, &turns));
+            let first = catch_unwind(AssertUnwindSafe(first));
             // the first one has failed, or all have been told
             self.handle.shutdown();
+            let first = first.unwrap_or_else(|payload| resume_unwind(payload));
             let others = others.into_iter().map(|other| other.join().unwrap_or(Cause::Panicked));
             first.into_iter().chain(others).collect()
         });
@@ -128,6 +130,8 @@ impl Here {
         loop {
             match catch_unwind(AssertUnwindSafe(|| run(&work, &gate, &terms))) {
                 Ok(cause) => return cause,
+                // it was the application's own work that panicked, and that is not ours to judge
+                Err(payload) if turns.is_poisoned() => resume_unwind(payload),
                 // it has cost the client its connection, and nobody else anything
                 Err(payload) => {
                     events::handler_panicked(slot.peer(), post.listener.endpoint());

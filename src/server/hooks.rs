@@ -58,7 +58,8 @@ impl Server {
 
     /// Calls this in [`serve_forever`](Self::serve_forever) between two waits for clients, and at least every
     /// [`poll_interval`](Self::poll_interval), in this process: where it serves itself, after each request
-    /// or whenever it looks for clients; where it is a master, in the master's loop.
+    /// or whenever it looks for clients; where it is a master, in the master's loop. If it panics, so does
+    /// [`serve_forever`](Self::serve_forever).
     ///
     /// ```
     /// use forkd::{Echo, Server, model::Model};

@@ -122,6 +122,8 @@ impl Handle {
     /// served are finished, and [`serve_forever`](crate::Server::serve_forever) returns. It may be called
     /// before that, too, which then returns at once; a second time, it has no effect.
     ///
+    /// It takes a lock, so it is nothing for a signal handler.
+    ///
     /// A server that forks does what SIGTERM asks of it: it also serves who is queued, and gives all of
     /// them [`grace`](crate::Server::grace).
     pub fn shutdown(&self) {
