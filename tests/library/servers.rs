@@ -111,7 +111,7 @@ fn hooked(server: Server) -> Server {
 fn main() -> Result<(), Error> {
     let args: Vec<String> = std::env::args().skip(1).collect();
     let [name, endpoint, model] = args.as_slice() else { panic!("NAME ENDPOINT MODEL") };
-    let model = Model::from_str(model, false).expect("a model");
+    let model = Model::from_str(model, false).unwrap_or_else(|why| panic!("{why}"));
     forkd::log::init(LogSink::Stderr, LogLevel::Info, LogFormat::Text)?;
     if name == "threads" {
         std::thread::spawn(|| std::thread::sleep(Duration::from_secs(3600)));
