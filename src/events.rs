@@ -115,6 +115,19 @@ fn is_crash(signal: u8) -> bool {
         .contains(&signal)
 }
 
+pub(crate) fn handler_failed(peer: Peer, error: &dyn Display) {
+    warn!(peer:%, error:%; "handler failed");
+}
+
+/// Where nobody dies of it.
+pub(crate) fn handler_panicked(peer: Peer, endpoint: &Endpoint) {
+    error!(peer:%, endpoint:%; "handler panicked");
+}
+
+pub(crate) fn error_hook_panicked(peer: Peer) {
+    error!(peer:%; "what is to be told of failed handlers has itself panicked");
+}
+
 pub(crate) fn fork_failing(error: &dyn Display) {
     warn!(error:%; "cannot fork; holding connections and trying again");
 }

@@ -241,6 +241,113 @@ fn a_program_is_a_service_of_the_library_but_not_for_datagrams() {
     }
 }
 
+/// A client from 127.0.0.2, who is refused.
+fn refused(server: &Daemon) -> bool {
+    use nix::sys::socket::{AddressFamily, SockFlag, SockType, SockaddrIn, bind, connect, socket};
+    use std::os::fd::AsRawFd;
+    let std::net::SocketAddr::V4(address) = server.addr() else { panic!("no IPv4") };
+    let client = socket(AddressFamily::Inet, SockType::Stream, SockFlag::SOCK_CLOEXEC, None).unwrap();
+    bind(client.as_raw_fd(), &SockaddrIn::new(127, 0, 0, 2, 0)).unwrap();
+    connect(client.as_raw_fd(), &SockaddrIn::from(address)).unwrap();
+    let mut client = std::net::TcpStream::from(client);
+    client.set_read_timeout(Some(LIMIT)).unwrap();
+    is_cut(&mut client)
+}
+
+#[test]
+fn the_application_is_asked_and_told_where_it_happens() {
+    for model in MODELS {
+        let server = example("test-servers", &format!("hooks tcp://127.0.0.1:0 {model}"));
+        let master = server.pid();
+        // service_actions, in this process
+        server.wait_for_line(&format!("tick 4 in {master}"));
+        let answer = talk(&server, "hello");
+        let about = format!("hello: obedient {model} {} ", server.endpoint(0));
+        let child = answer.strip_prefix(&about).unwrap_or_else(|| panic!("{answer}"));
+        assert_ne!(child, master.to_string());
+        // verify_request, in the process that accepts
+        let accepts = if model == "fork" { master.to_string() } else { child.to_owned() };
+        let asked = server.wait_for_line("verify 127.0.0.1:");
+        assert!(asked.ends_with(&format!(" in {accepts}")), "{asked}, {accepts}");
+        assert!(refused(&server));
+        server.wait_for_line("verify 127.0.0.2:");
+        reports(&server, "refused=application:1");
+        // handle_error, in the process that serves
+        assert_eq!(talk(&server, "fail"), "");
+        let told = server.wait_for_line(": as was wished in ");
+        assert!(told.starts_with("told of 127.0.0.1:") && !told.ends_with(&format!(" {master}")), "{told}");
+        let mut client = server.connect();
+        client.write_all(b"panic").unwrap();
+        client.shutdown(Shutdown::Write).unwrap();
+        assert!(is_cut(&mut client));
+        server.wait_for_line(": panicked: as was wished");
+    }
+}
+
+#[test]
+fn a_datagram_is_asked_about_once() {
+    for model in MODELS {
+        let server = example("test-servers", &format!("hooks udp://127.0.0.1:0 {model}"));
+        let refused = UdpSocket::bind("127.0.0.2:0").unwrap();
+        refused.send_to(b"hello", server.address("udp")).unwrap();
+        assert!(ask(&server, "hello").starts_with("hello: obedient "));
+        reports(&server, "refused=application:1");
+        refused.set_nonblocking(true).unwrap();
+        assert!(refused.recv(&mut [0; 10]).is_err());
+        assert_eq!(
+            (server.count_lines("verify 127.0.0.1:"), server.count_lines("verify 127.0.0.2:")),
+            (1, 1)
+        );
+    }
+}
+
+#[test]
+fn a_child_can_end_the_server() {
+    for model in MODELS {
+        let server = example("test-servers", &format!("hooks tcp://127.0.0.1:0 {model}"));
+        let mut other = server.connect();
+        assert!(talk(&server, "shutdown").starts_with("shutdown: obedient"), "it finishes with its client");
+        server.wait_for_line("stopping signal=shutdown");
+        // and with the other, who was there before
+        other.write_all(b"still there?").unwrap();
+        other.shutdown(Shutdown::Write).unwrap();
+        let mut answer = String::new();
+        other.read_to_string(&mut answer).unwrap();
+        assert!(answer.starts_with("still there?: obedient"), "{answer}");
+        assert_eq!(server.wait().code(), Some(0), "{model}");
+    }
+}
+
+#[test]
+fn handle_request_forks_a_child_and_goes_on() {
+    let server = example("test-servers", "single tcp://127.0.0.1:0 fork");
+    // this one's child waits for it, and nobody else does
+    let mut slow = server.connect();
+    for _ in 0..3 {
+        let answer = talk(&server, "hello");
+        assert!(
+            answer.starts_with("hello: obedient fork") && !answer.ends_with(&format!(" {}", server.pid()))
+        );
+    }
+    slow.write_all(b"slow").unwrap();
+    slow.shutdown(Shutdown::Write).unwrap();
+    let mut answer = String::new();
+    slow.read_to_string(&mut answer).unwrap();
+    assert!(answer.starts_with("slow: obedient fork"), "{answer}");
+    talk(&server, "shutdown");
+    server.wait_for_line("no more requests");
+    assert_eq!(server.wait().code(), Some(0));
+    // a signal ends it, too, and is said to whoever has the loop
+    let server = example("test-servers", "single tcp://127.0.0.1:0 fork");
+    talk(&server, "hello");
+    server.signal(Signal::SIGTERM);
+    server.wait_for_line("stopped connections=1");
+    // the workers of a pool accept by themselves
+    let server = example("test-servers", "single tcp://127.0.0.1:0 prefork");
+    assert_eq!(server.wait().code(), Some(1));
+    server.wait_for_line("handle_request is not for a pool of workers");
+}
+
 #[test]
 fn a_server_in_a_process_with_threads_is_an_error_and_no_hang() {
     for model in MODELS {
@@ -248,4 +355,7 @@ fn a_server_in_a_process_with_threads_is_an_error_and_no_hang() {
         assert_eq!(server.wait().code(), Some(1), "{model}");
         server.wait_for_line("more than one thread");
     }
+    // which forks nobody
+    let server = example("test-servers", "threads tcp://127.0.0.1:0 iterative");
+    assert_eq!(talk(&server, "hello"), "hello");
 }

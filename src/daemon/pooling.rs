@@ -75,14 +75,7 @@ impl Pooling {
             max_spare: listen.max_spare,
         };
         Self {
-            terms: Terms {
-                model: listen.model,
-                limit: listen.max_connections_per_child,
-                max_connections: listen.max_connections.unwrap_or(u32::MAX),
-                elastic: listen.workers.is_elastic(),
-                threads: listen.threads,
-                grace: cx.grace,
-            },
+            terms: Terms::new(listen, cx.grace),
             closing: Closing::all_but([vec![post.listener.as_raw_fd()], signal_descriptors(cx)].concat()),
             post,
             pool: Pool::new(size),
@@ -241,7 +234,7 @@ impl Pooling {
         let close = self.closing.of(&cx.descriptors);
         let births = cx.board.totals(self.post.number).forked.load(Ordering::Relaxed);
         let terms = Terms { limit: with_jitter(self.terms.limit, births), ..self.terms };
-        let work = Work { post: &self.post, guard: &cx.guard, board: cx.board, slot };
+        let work = Work { post: &self.post, guard: &cx.guard, board: cx.board, slot, turns: None };
         let (blocked, parent, signals, null) = (&cx.blocked, cx.pid, &mut cx.signals, cx.null.as_ref());
         let _held = TermHeld::new();
         let child = fork(blocked, &slot.pid, Watch::Descriptor, || {
@@ -251,7 +244,11 @@ impl Pooling {
             let gate = birth::worker(close, parent, signals.take(), &work);
             let cause = match gate {
                 Ok(gate) => {
-                    catch_unwind(AssertUnwindSafe(|| run(&work, gate, &terms))).unwrap_or(Cause::Panicked)
+                    let served = catch_unwind(AssertUnwindSafe(|| run(&work, &gate, &terms)));
+                    served.unwrap_or_else(|payload| {
+                        work.post.offer.hooks.panicked(slot.peer(), &*payload);
+                        Cause::Panicked
+                    })
                 }
                 Err(error) => {
                     log::error!(error:%; "worker cannot start");

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use crate::config::{Config, Listen};
+use crate::model::hooks::Hooks;
 use crate::service::Service;
 use crate::transport::bind::{BindOptions, Holder, adapt, bind_all, kernel_backlog_limit};
 use crate::transport::listener::Kind;
@@ -19,11 +20,17 @@ pub(crate) struct Bound {
     pub(super) listener: Arc<Listener>,
     /// Its number on the scoreboard, if it has served before.
     pub(super) number: Option<usize>,
+    pub(super) hooks: Hooks,
 }
 
 impl Bound {
     pub(crate) fn new(asked: Endpoint, listen: Listen, service: Service, listener: Listener) -> Self {
-        Self { asked, listen, service, listener: Arc::new(listener), number: None }
+        Self { asked, listen, service, listener: Arc::new(listener), number: None, hooks: Hooks::default() }
+    }
+
+    /// The same, with these hooks of the application.
+    pub(crate) fn with(self, hooks: Hooks) -> Self {
+        Self { hooks, ..self }
     }
 
     pub(crate) fn listener(&self) -> &Listener {
@@ -89,7 +96,12 @@ impl Bound {
 
 /// What a group of the configuration says about binding.
 pub(crate) fn bind_options(listen: &Listen) -> BindOptions {
-    BindOptions { backlog: listen.backlog, v6only: listen.v6only, socket_mode: listen.socket_mode }
+    BindOptions {
+        backlog: listen.backlog,
+        v6only: listen.v6only,
+        socket_mode: listen.socket_mode,
+        ..BindOptions::default()
+    }
 }
 
 /// Who else has bound something, for the sentence that says why an address is taken.

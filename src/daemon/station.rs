@@ -65,7 +65,7 @@ pub(super) enum Kind {
 
 impl Station {
     pub(super) fn new(asked: Endpoint, post: Post, listen: Listen, cx: &Context) -> Self {
-        let service = post.service.clone();
+        let service = post.offer.service.clone();
         let kind = match listen.model {
             Model::Fork => Kind::Forking(Forking::new(post, &listen)),
             _ => Kind::Pooling(Pooling::new(post, &listen, cx)),
@@ -91,6 +91,7 @@ impl Station {
             service: self.service.clone(),
             listener: Arc::clone(&post.listener),
             number: Some(post.number),
+            hooks: post.offer.hooks.clone(),
         })
     }
 

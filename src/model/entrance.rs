@@ -51,6 +51,8 @@ impl<'a> Entrance<'a> {
         match self.failed(error) {
             Nobody::Comes => return false,
             Nobody::Yet => {}
+            // whoever takes turns waits before it accepts
+            Nobody::Waits if self.work.turns.is_some() => {}
             // the daemon has begun to stop, and its signal is on the way
             Nobody::Waits => _ = wait_readable(self.work.listener(), REST),
             Nobody::Fits => std::thread::sleep(REST),

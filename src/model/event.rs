@@ -5,6 +5,7 @@
 //! would then have been the only one to know of a client. That several wake for one client costs nothing
 //! with two workers; with eight on two processors a connection took a third more of processor time.
 
+use std::any::Any;
 use std::cell::{Cell, RefCell};
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -88,6 +89,10 @@ impl<'r> Session<'r> for Client<'r, '_> {
         &mut *self.protocol
     }
 
+    fn panicked(&mut self, payload: &(dyn Any + Send)) {
+        self.house.failed(self.peer, payload);
+    }
+
     fn closed(self: Box<Self>, reactor: &mut Reactor<'r>, outcome: io::Result<()>) {
         let Self { house, protocol, peer } = *self;
         match outcome {
@@ -114,19 +119,30 @@ enum Door {
 impl<'r, 'w> House<'w> {
     fn serve(&'r self) -> Result<Cause, Error> {
         let mut reactor = Reactor::new()?.count_in(&self.work.slot.traffic);
-        if let Some(limit) = self.work.post.idle_timeout {
+        if let Some(limit) = self.work.post.offer.idle_timeout {
             reactor = reactor.idle_timeout(limit);
         }
         let cannot = |cause| Error::os("cannot wait for clients", cause);
         let bell = reactor.watch(self.gate.bell(), |reactor| self.rung(reactor)).map_err(cannot)?;
         self.bell.set(Some(bell));
         self.open_door(&mut reactor).map_err(cannot)?;
+        self.turn(&mut reactor);
         // the master waits for the first workers to be up
         self.work.slot.set_state(State::Idle);
         self.work.board.wake().notify();
         reactor.run()?;
         // one that has drained says so, whatever it did before
         Ok(if self.is_spent() && !self.is_draining.get() { Cause::Recycled } else { Cause::Retired })
+    }
+
+    /// In a process that is not this server's own: what is to be done now and then.
+    fn turn(&'r self, reactor: &mut Reactor<'r>) {
+        match self.work.turn() {
+            // nothing, ever
+            Some(Duration::MAX) => {}
+            Some(pause) => _ = reactor.call_later(pause, |reactor| self.turn(reactor)),
+            None => self.shut(reactor),
+        }
     }
 
     /// Lets clients in.
@@ -228,8 +244,8 @@ impl<'r, 'w> House<'w> {
     fn accept(&self) -> rustix::io::Result<(OwnedFd, Peer)> {
         let listener = self.work.listener();
         match self.is_draining.get() {
-            false => listener.accept_nonblocking(self.gate),
-            true if self.work.totals().take_queued() => listener.accept_nonblocking(listener),
+            false => self.work.accept_nonblocking(self.gate),
+            true if self.work.totals().take_queued() => self.work.accept_nonblocking(listener),
             true => Err(Errno::AGAIN),
         }
     }
@@ -239,9 +255,22 @@ impl<'r, 'w> House<'w> {
         Traffic::add(&self.work.slot.traffic.connections, 1);
         self.work.slot.set_peer(peer);
         let made = catch_unwind(AssertUnwindSafe(|| self.work.service().make_protocol()));
-        let Ok(Some(protocol)) = made else { return events::protocol_panicked(peer) };
+        let protocol = match made {
+            Ok(Some(protocol)) => protocol,
+            // nobody has started a handler under this model
+            Ok(None) => return,
+            Err(payload) => {
+                events::protocol_panicked(peer);
+                return self.failed(peer, &*payload);
+            }
+        };
         self.count(self.open.get() + 1);
         reactor.adopt(socket, peer, Box::new(Client { house: self, protocol, peer }));
+    }
+
+    fn failed(&self, peer: Peer, payload: &(dyn Any + Send)) {
+        Traffic::add(&self.work.slot.traffic.failed, 1);
+        self.work.post.offer.hooks.panicked(peer, payload);
     }
 
     fn count(&self, open: u32) {

@@ -3,7 +3,7 @@
 //! Whoever takes turns blocks in accept(2) or recvmsg(2) on the [`Gate`], and learns through it that it should
 //! leave.
 
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 
 use rustix::io::Errno;
 
@@ -11,7 +11,7 @@ use super::entrance::{Entrance, concerns_one_connection};
 use super::serve::{Work, batch_for};
 use crate::scoreboard::Cause;
 use crate::sys::datagram::{Batch, Patience};
-use crate::sys::fd::Gate;
+use crate::sys::fd::{Gate, first_readable};
 use crate::transport::Peer;
 use crate::transport::listener::Kind;
 
@@ -38,8 +38,8 @@ pub(crate) fn take(work: &Work<'_>, gate: &Gate, turn: &impl Turn) -> Cause {
 
 fn connections(work: &Work<'_>, gate: &Gate, turn: &impl Turn) -> Cause {
     let mut entrance = Entrance::new(work);
-    loop {
-        match work.listener().accept(gate) {
+    while somebody_comes(work, gate) {
+        match work.accept(gate) {
             Ok((socket, peer)) => {
                 entrance.succeeded();
                 turn.connection(socket, peer);
@@ -57,11 +57,25 @@ fn connections(work: &Work<'_>, gate: &Gate, turn: &impl Turn) -> Cause {
     Cause::Retired
 }
 
+/// Where no signal interrupts accept(2), it is called only when there may be somebody, or the gate is
+/// shut; `false` when it is not to be called again.
+pub(crate) fn somebody_comes(work: &Work<'_>, gate: &Gate) -> bool {
+    if work.turns.is_none() {
+        return true;
+    }
+    while let Some(limit) = work.turn() {
+        if first_readable(&[gate.as_fd(), gate.bell()], Some(limit)).is_some() {
+            return true;
+        }
+    }
+    false
+}
+
 /// Serves what is queued: the listener does not block any more. Who comes after the stop has begun is not
 /// among them, or a busy service would never stop.
 fn drain(work: &Work<'_>, turn: &impl Turn) {
     while work.totals().take_queued() {
-        match work.listener().accept(work.listener()) {
+        match work.accept(work.listener()) {
             Ok((socket, peer)) => turn.connection(socket, peer),
             Err(error) if concerns_one_connection(error) => {}
             Err(_) => break,
@@ -79,12 +93,13 @@ fn datagrams(work: &Work<'_>, gate: &Gate, turn: &impl Turn) -> Cause {
     let mut batch = batch_for(work.listener(), if echoes { BATCH } else { 1 });
     let mut number = 0_u32;
     let mut deep = false;
-    loop {
+    let patience = if work.turns.is_none() { Patience::Wait } else { Patience::DontWait };
+    while somebody_comes(work, gate) {
         number = number.wrapping_add(1);
-        let received = if deep || number.is_multiple_of(16) {
+        let received = if patience == Patience::Wait && (deep || number.is_multiple_of(16)) {
             batch.receive(gate)
         } else {
-            batch.receive_one(gate, Patience::Wait).map(|()| 1)
+            batch.receive_one(gate, patience).map(|()| 1)
         };
         match received {
             Ok(count) => {

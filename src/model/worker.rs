@@ -1,9 +1,11 @@
 //! A worker of a pool, whichever model it follows.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::serve::Work;
 use super::{Model, Threads, coroutine, event, prefork, thread};
+use crate::config::Listen;
 use crate::scoreboard::Cause;
 use crate::sys::fd::Gate;
 
@@ -23,8 +25,21 @@ pub(crate) struct Terms {
     pub(crate) grace: Duration,
 }
 
+impl Terms {
+    pub(crate) fn new(listen: &Listen, grace: Duration) -> Self {
+        Self {
+            model: listen.model,
+            limit: listen.max_connections_per_child,
+            max_connections: listen.max_connections.unwrap_or(u32::MAX),
+            elastic: listen.workers.is_elastic(),
+            threads: listen.threads,
+            grace,
+        }
+    }
+}
+
 /// Serves until the gate is shut, or the limit is reached.
-pub(crate) fn run(work: &Work<'_>, gate: &'static Gate, terms: &Terms) -> Cause {
+pub(crate) fn run(work: &Work<'_>, gate: &Arc<Gate>, terms: &Terms) -> Cause {
     match terms.model {
         // with fork it is the master that accepts
         Model::Fork | Model::Iterative | Model::Prefork => prefork::run(work, gate, terms),

@@ -4,6 +4,7 @@
 //! read while output waits, but for a protocol that listens while it produces, and that only until it
 //! has answered: so a client that does not read occupies two replies of memory at most.
 
+use std::any::Any;
 use std::io;
 use std::time::{Duration, Instant};
 
@@ -27,6 +28,9 @@ const LINGER: Duration = Duration::from_secs(2);
 /// Whose protocol it is, and who hears of the end.
 pub(crate) trait Session<'a> {
     fn protocol(&mut self) -> &mut dyn Protocol;
+
+    /// The protocol has panicked: this is the connection's end.
+    fn panicked(&mut self, _payload: &(dyn Any + Send)) {}
 
     /// The connection has ended, and is closed.
     fn closed(self: Box<Self>, reactor: &mut Reactor<'a>, outcome: io::Result<()>);

@@ -64,8 +64,9 @@ pub(super) fn guarded<'a>(
     turn: impl FnOnce(&mut Channel<'a>) -> io::Result<Flow>,
 ) -> io::Result<Flow> {
     let peer = channel.peer;
-    catch_unwind(AssertUnwindSafe(|| turn(channel))).unwrap_or_else(|_| {
+    catch_unwind(AssertUnwindSafe(|| turn(channel))).unwrap_or_else(|payload| {
         events::protocol_panicked(peer);
+        channel.session.panicked(&*payload);
         Err(io::Error::other("its protocol has panicked"))
     })
 }

@@ -20,7 +20,8 @@ use crate::transport::listener::Kind;
 use crate::transport::{Endpoint, Inherited, Listener};
 
 /// As `Server` has it; the kernel caps the backlog.
-const OPTIONS: BindOptions = BindOptions { backlog: 4096, v6only: false, socket_mode: None };
+const OPTIONS: BindOptions =
+    BindOptions { backlog: 4096, v6only: false, socket_mode: None, reuse_address: true, reuse_port: false };
 
 /// How many clients one socket lets in, in one turn: the others have theirs, too.
 const AT_ONCE: usize = 64;

@@ -14,7 +14,7 @@ use proptest::test_runner::{Config, TestRunner};
 
 use super::*;
 use crate::service::{Protocol, Reply, Service};
-use crate::transport::{Connection, FilePart, Peer};
+use crate::transport::{Connection, FilePart, Peer, Site};
 
 /// Says for each byte of its input what that byte asks for, and goodbye at the end; so it says the same
 /// however its input is cut.
@@ -122,7 +122,8 @@ fn by_reactor(service: &Service, socket: OwnedFd) {
 
 fn by_blocking(service: &Service, socket: OwnedFd) {
     let traffic = Traffic::default();
-    let mut connection = Connection::stream(socket, Peer::None, &traffic);
+    let site = Site::nowhere();
+    let mut connection = Connection::stream(socket, Peer::None, &traffic, &site);
     // a client that is told to end may leave its last bytes unread
     let _ = service.serve(&mut connection);
 }

@@ -10,7 +10,14 @@ use serde::{Deserialize, Serialize};
 use super::{Ack, Chargen, Clock, Discard, Echo, Exec, Framing, Http, Menu, Service, Texts};
 use crate::Error;
 
-/// A service that comes with forkd.
+/// A service that comes with forkd, by name.
+///
+/// ```
+/// use forkd::service::{Builtin, Settings};
+/// assert_eq!(Builtin::Daytime.service(&Settings::default())?.name(), "daytime");
+/// assert!(!Builtin::Menu.takes_datagrams());
+/// # Ok::<(), forkd::Error>(())
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, ValueEnum)]
 #[serde(rename_all = "lowercase")]
 #[non_exhaustive]
@@ -37,6 +44,12 @@ pub enum Builtin {
 }
 
 /// What a built-in service is told.
+///
+/// ```
+/// use forkd::service::{Builtin, Settings};
+/// let settings = Settings { reply: "ok".into(), ..Settings::default() };
+/// assert_eq!(Builtin::Ack.service(&settings).name(), "ack");
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Settings {
     /// What ack answers.

@@ -8,6 +8,12 @@ use super::{Protocol, Reply, Service};
 use crate::transport::Peer;
 
 /// What a menu says.
+///
+/// ```
+/// use forkd::service::{Framing, Menu, Texts};
+/// let answers = [("1".to_owned(), "one".to_owned())].into();
+/// let menu = Menu::new(Texts { answers, exit: "bye".into(), ..Texts::default() }, Framing::Line);
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Texts {
     /// To whom connects.

@@ -35,7 +35,7 @@ pub use messages::Framing;
 pub use protocol::{Protocol, Reply};
 
 use crate::Error;
-use crate::transport::{Connection, Peer, Traffic};
+use crate::transport::Connection;
 
 /// A named service: what a server does for each connection and each datagram.
 ///
@@ -43,8 +43,8 @@ use crate::transport::{Connection, Peer, Traffic};
 ///
 /// # Fork safety
 ///
-/// The maker runs in the child that serves, never in the master. What it captures is the child's
-/// own copy: a change to it is seen by no other process.
+/// The maker runs where the client is served, never in a master. In a child, what it captures is a
+/// copy: a change to it is seen by no other process. In a process that serves by itself it is shared by all.
 ///
 /// # Examples
 ///
@@ -82,10 +82,15 @@ enum Maker {
 }
 
 /// Sends one answer to a datagram.
-pub(crate) type SendAnswer<'a> = dyn FnMut(&[u8]) -> io::Result<()> + 'a;
+pub(crate) type SendAnswer<'a> = dyn FnMut(&[u8]) + 'a;
 
 impl Service {
     /// A service whose connections are each served by a [`Protocol`] of their own.
+    ///
+    /// ```
+    /// use forkd::{Echo, Service};
+    /// assert_eq!(Service::protocol("parrot", || Echo).name(), "parrot");
+    /// ```
     pub fn protocol<P: Protocol + 'static>(
         name: &'static str,
         make: impl Fn() -> P + Send + Sync + 'static,
@@ -96,6 +101,19 @@ impl Service {
     }
 
     /// A service whose connections are each served by a [`Handler`] of their own.
+    ///
+    /// ```
+    /// use std::io::Write;
+    /// use forkd::{Connection, Handler, Service};
+    ///
+    /// struct Greeting;
+    /// impl Handler for Greeting {
+    ///     fn handle(&mut self, connection: &mut Connection<'_>) -> std::io::Result<()> {
+    ///         writeln!(connection, "Hello, {}!", connection.peer())
+    ///     }
+    /// }
+    /// assert_eq!(Service::handler("greeting", || Greeting).name(), "greeting");
+    /// ```
     pub fn handler<H: Handler + 'static>(
         name: &'static str,
         make: impl Fn() -> H + Send + Sync + 'static,
@@ -170,28 +188,33 @@ impl Service {
     }
 
     /// Calls `send` with the answer to a datagram, if there is one.
+    ///
+    /// # Errors
+    ///
+    /// What a handler returns.
     pub(crate) fn answer(
         &self,
         payload: &[u8],
-        peer: Peer,
-        traffic: &Traffic,
+        mut connection: Connection<'_>,
         send: &mut SendAnswer<'_>,
     ) -> io::Result<()> {
         match &self.maker {
             Maker::Echo => send(payload),
             Maker::Protocol(make) => match make().datagram(payload) {
-                Reply::Wait | Reply::File(_) => Ok(()),
+                Reply::Wait | Reply::File(_) => {}
                 Reply::Send(answer) | Reply::More(answer) | Reply::Finish(answer) => send(answer),
             },
             Maker::Handler(make) => {
-                let mut connection = Connection::datagram(payload, peer, traffic);
-                handler::run(&mut *make(), &mut connection)?;
-                match connection.into_answer() {
-                    answer if answer.is_empty() => Ok(()),
-                    answer => send(&answer),
+                let mut handler = make();
+                handler.setup(&mut connection)?;
+                let handled = handler::handle_and_finish(&mut *handler, &mut connection);
+                if let Some(answer) = connection.into_answer() {
+                    send(&answer);
                 }
+                handled?;
             }
         }
+        Ok(())
     }
 }
 

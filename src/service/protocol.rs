@@ -87,6 +87,33 @@ pub trait Protocol {
 }
 
 /// What a [`Protocol`] answers; it may borrow from the protocol or from the input.
+///
+/// ```
+/// use forkd::{Protocol, Reply};
+///
+/// /// Echoes until it hears a full stop, and then counts down.
+/// struct Countdown(u8, [u8; 2]);
+/// impl Protocol for Countdown {
+///     fn received<'a>(&'a mut self, input: &'a [u8]) -> Reply<'a> {
+///         if input == b"." { self.resume() } else { Reply::Send(input) }
+///     }
+///
+///     fn resume(&mut self) -> Reply<'_> {
+///         self.1 = [b'0' + self.0, b'\n'];
+///         match self.0.checked_sub(1) {
+///             None => Reply::Finish(&self.1),
+///             Some(next) => {
+///                 self.0 = next;
+///                 Reply::More(&self.1)
+///             }
+///         }
+///     }
+/// }
+/// let mut countdown = Countdown(1, [0; 2]);
+/// assert_eq!(countdown.received(b"hello"), Reply::Send(b"hello"));
+/// assert_eq!(countdown.received(b"."), Reply::More(b"1\n"));
+/// assert_eq!(countdown.resume(), Reply::Finish(b"0\n"));
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Reply<'a> {
     /// Nothing yet.

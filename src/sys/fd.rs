@@ -2,10 +2,13 @@
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, IntoRawFd, OwnedFd, RawFd};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicI32, Ordering};
 use std::time::Duration;
 
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use smallvec::SmallVec;
 
 /// A pipe whose ends close at exec: (read end, write end).
 pub(crate) fn pipe() -> io::Result<(OwnedFd, OwnedFd)> {
@@ -31,16 +34,16 @@ pub(crate) fn pipe() -> io::Result<(OwnedFd, OwnedFd)> {
 /// Waits until there may be something to read, accept or receive, at most for `limit`; tells whether
 /// there is. A signal ends the wait, too.
 pub(crate) fn wait_readable(fd: impl AsFd, limit: Duration) -> bool {
-    readable([fd.as_fd()], Some(limit)) == [true]
+    first_readable(&[fd.as_fd()], Some(limit)).is_some()
 }
 
-/// The same for several at once; tells which.
-pub(crate) fn readable<const N: usize>(fds: [BorrowedFd<'_>; N], limit: Option<Duration>) -> [bool; N] {
-    use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+/// As [`wait_readable`], for several, and maybe without a limit; returns the first that is.
+pub(crate) fn first_readable(fds: &[BorrowedFd<'_>], limit: Option<Duration>) -> Option<usize> {
+    let asked = fds.iter().map(|&fd| PollFd::new(fd, PollFlags::POLLIN));
+    let mut asked: SmallVec<[PollFd<'_>; 4]> = asked.collect();
     let limit = limit.map_or(PollTimeout::NONE, |limit| limit.try_into().unwrap_or(PollTimeout::MAX));
-    let mut fds = fds.map(|fd| PollFd::new(fd, PollFlags::POLLIN));
-    let _ = poll(&mut fds, limit);
-    fds.map(|fd| fd.any().unwrap_or(false))
+    poll(&mut asked, limit).ok()?;
+    asked.iter().position(|fd| fd.any().unwrap_or(false))
 }
 
 /// Closes a descriptor. What `OwnedFd` does when dropped, without libc (see `raw`).
@@ -253,11 +256,12 @@ impl Gate {
     }
 
     /// Shuts the gate for good when `signal` arrives.
-    pub(crate) fn shut_on(&'static self, signal: i32) -> io::Result<()> {
+    pub(crate) fn shut_on(gate: &Arc<Self>, signal: i32) -> io::Result<()> {
+        let gate = Arc::clone(gate);
         let action = move || {
-            self.shut();
+            gate.shut();
             if super::signal::is_orphan() {
-                if let Some(socket) = self.ours {
+                if let Some(socket) = gate.ours {
                     // nobody will serve who connects now: a refusal is the better answer
                     // SAFETY: shutdown(2) is async-signal-safe, and a number of no socket is only an error.
                     unsafe { libc::shutdown(socket, libc::SHUT_RDWR) };
@@ -296,11 +300,11 @@ mod tests {
     #[test]
     fn a_shut_gate_is_no_socket() {
         let (socket, _peer) = std::os::unix::net::UnixStream::pair().expect("pair");
-        let gate: &'static Gate = Box::leak(Box::new(Gate::new(&socket, true).expect("gate")));
-        gate.shut_on(libc::SIGWINCH).expect("register");
+        let gate = Arc::new(Gate::new(&socket, true).expect("gate"));
+        Gate::shut_on(&gate, libc::SIGWINCH).expect("register");
         assert!(!wait_readable(gate.bell(), Duration::ZERO));
         nix::sys::signal::raise(nix::sys::signal::Signal::SIGWINCH).expect("raise");
-        let error = rustix::net::accept(gate).expect_err("shut");
+        let error = rustix::net::accept(&*gate).expect_err("shut");
         assert_eq!(error, rustix::io::Errno::NOTSOCK);
         assert!(wait_readable(gate.bell(), Duration::ZERO));
         assert!(nix::sys::socket::getpeername::<nix::sys::socket::UnixAddr>(socket.as_raw_fd()).is_ok());

@@ -120,7 +120,7 @@ pub(crate) fn require_single_thread() -> io::Result<()> {
     Err(io::Error::new(
         io::ErrorKind::Unsupported,
         "this process has more than one thread, and a forked child could hang on a lock of another; \
-         start threads in the children, or after serve_forever",
+         start threads in the children, or choose a model that forks nobody",
     ))
 }
 

@@ -14,7 +14,7 @@ use rustix::io::{Errno, retry_on_intr};
 
 use super::inherited::local_end;
 use super::pump::Pump;
-use super::{Endpoint, FilePart, Peer, Traffic};
+use super::{Endpoint, FilePart, Peer, Site, Traffic};
 use crate::sys;
 use crate::sys::buffer::{Buffer, CHUNK};
 
@@ -47,6 +47,7 @@ pub struct Connection<'a> {
     medium: Medium<'a>,
     peer: Peer,
     traffic: &'a Traffic,
+    site: &'a Site,
 }
 
 #[derive(Debug)]
@@ -55,7 +56,8 @@ enum Medium<'a> {
     Stream(OwnedFd, Option<&'a dyn Wait>),
     Datagram {
         unread: Cell<&'a [u8]>,
-        answer: RefCell<Vec<u8>>,
+        /// `None` until something is written, be it nothing.
+        answer: RefCell<Option<Vec<u8>>>,
     },
 }
 
@@ -74,18 +76,30 @@ pub(crate) enum Ready {
 }
 
 impl<'a> Connection<'a> {
-    pub(crate) fn stream(socket: OwnedFd, peer: Peer, traffic: &'a Traffic) -> Self {
+    pub(crate) fn stream(socket: OwnedFd, peer: Peer, traffic: &'a Traffic, site: &'a Site) -> Self {
         Traffic::add(&traffic.connections, 1);
-        Self { medium: Medium::Stream(socket, None), peer, traffic }
+        Self { medium: Medium::Stream(socket, None), peer, traffic, site }
     }
 
     /// A datagram was counted when it came, so reading it does not count again.
-    pub(crate) fn datagram(payload: &'a [u8], peer: Peer, traffic: &'a Traffic) -> Self {
+    pub(crate) fn datagram(payload: &'a [u8], peer: Peer, traffic: &'a Traffic, site: &'a Site) -> Self {
         let medium = Medium::Datagram { unread: Cell::new(payload), answer: RefCell::default() };
-        Self { medium, peer, traffic }
+        Self { medium, peer, traffic, site }
     }
 
-    /// Who is at the other end.
+    /// Who is at the other end: `client_address` of socketserver.
+    ///
+    /// ```
+    /// use std::io::Write;
+    /// use forkd::{Connection, Handler};
+    ///
+    /// struct Greeting;
+    /// impl Handler for Greeting {
+    ///     fn handle(&mut self, connection: &mut Connection<'_>) -> std::io::Result<()> {
+    ///         writeln!(&*connection, "Hello, {}!", connection.peer())
+    ///     }
+    /// }
+    /// ```
     #[must_use]
     pub fn peer(&self) -> Peer {
         self.peer
@@ -117,6 +131,12 @@ impl<'a> Connection<'a> {
         }
     }
 
+    /// The server that the connection came to; [`Site`] has an example.
+    #[must_use]
+    pub fn server(&self) -> &'a Site {
+        self.site
+    }
+
     /// Waits until there is something to read from `fd`, at most for `limit`; tells whether there is. Others
     /// work meanwhile, where the model lets them.
     pub(crate) fn wait_readable(&self, fd: impl AsFd, limit: Duration) -> io::Result<bool> {
@@ -129,11 +149,11 @@ impl<'a> Connection<'a> {
         }
     }
 
-    /// What was written in answer to a datagram; empty for a stream.
-    pub(crate) fn into_answer(self) -> Vec<u8> {
+    /// What was written in answer to a datagram, if only nothing; `None` for a stream.
+    pub(crate) fn into_answer(self) -> Option<Vec<u8>> {
         match self.medium {
             Medium::Datagram { answer, .. } => answer.into_inner(),
-            Medium::Stream(..) => Vec::new(),
+            Medium::Stream(..) => None,
         }
     }
 
@@ -230,7 +250,7 @@ impl<'a> Connection<'a> {
     #[inline]
     fn put(&self, bytes: &[u8]) -> io::Result<usize> {
         match &self.medium {
-            Medium::Datagram { answer, .. } => answer.borrow_mut().write(bytes),
+            Medium::Datagram { answer, .. } => answer.borrow_mut().get_or_insert_default().write(bytes),
             Medium::Stream(socket, wait) => {
                 let n = patiently(socket, *wait, Ready::Write, || rustix::io::write(socket, bytes))?;
                 Traffic::add(&self.traffic.bytes_out, n as u64);
@@ -249,7 +269,9 @@ impl<'a> Connection<'a> {
                     Traffic::add(&self.traffic.bytes_out, n as u64);
                     n
                 }
-                Medium::Datagram { answer, .. } => left.append_to(&mut answer.borrow_mut())?,
+                Medium::Datagram { answer, .. } => {
+                    left.append_to(answer.borrow_mut().get_or_insert_default())?
+                }
             };
             // it was longer when its length was taken, and the client counts on that
             if sent == 0 {
@@ -314,6 +336,16 @@ impl Write for &Connection<'_> {
         self.put(bytes)
     }
 
+    /// Writes all of it; an answer of nothing to a datagram is an answer, too.
+    fn write_all(&mut self, bytes: &[u8]) -> io::Result<()> {
+        if bytes.is_empty() { self.put(bytes).map(|_| ()) } else { self.send(bytes) }
+    }
+
+    /// Writes all that is formatted at once, and not piece by piece.
+    fn write_fmt(&mut self, arguments: std::fmt::Arguments<'_>) -> io::Result<()> {
+        self.send(arguments.to_string().as_bytes())
+    }
+
     /// Does nothing: nothing is buffered.
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
@@ -331,7 +363,14 @@ impl Write for Connection<'_> {
         self.put(bytes)
     }
 
-    /// Does nothing: nothing is buffered.
+    fn write_all(&mut self, bytes: &[u8]) -> io::Result<()> {
+        (&*self).write_all(bytes)
+    }
+
+    fn write_fmt(&mut self, arguments: std::fmt::Arguments<'_>) -> io::Result<()> {
+        (&*self).write_fmt(arguments)
+    }
+
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
     }

@@ -8,6 +8,28 @@ use std::sync::Arc;
 
 /// A part of a file that a [`Protocol`](crate::Protocol) sends, see
 /// [`Reply::File`](crate::Reply::File).
+///
+/// ```
+/// use std::{fs::File, sync::Arc};
+/// use forkd::{FilePart, Protocol, Reply};
+///
+/// /// Sends a file to whoever says something.
+/// struct Library(FilePart);
+/// impl Protocol for Library {
+///     fn received<'a>(&'a mut self, _: &'a [u8]) -> Reply<'a> {
+///         Reply::File(&self.0)
+///     }
+///
+///     fn resume(&mut self) -> Reply<'_> {
+///         Reply::Finish(b"")
+///     }
+/// }
+/// let file = File::open("Cargo.toml")?;
+/// let length = file.metadata()?.len();
+/// let mut library = Library(FilePart { file: Arc::new(file), offset: 0, length });
+/// assert!(matches!(library.received(b"please"), Reply::File(part) if part.length == length));
+/// # Ok::<(), std::io::Error>(())
+/// ```
 #[derive(Debug, Clone)]
 pub struct FilePart {
     /// The file, open for reading.

@@ -27,10 +27,12 @@ pub(crate) enum Refusal {
     Oversize,
     /// An answer that the kernel would not send.
     Unsendable,
+    /// One that the application does not want (`Server::verify_request`).
+    Application,
 }
 
 impl Refusal {
-    pub(crate) const ALL: [Self; 11] = [
+    pub(crate) const ALL: [Self; 12] = [
         Self::Limit,
         Self::Fork,
         Self::Thread,
@@ -42,6 +44,7 @@ impl Refusal {
         Self::Unnamed,
         Self::Oversize,
         Self::Unsendable,
+        Self::Application,
     ];
 }
 
@@ -59,6 +62,7 @@ impl fmt::Display for Refusal {
             Self::Unnamed => "unnamed",
             Self::Oversize => "oversize",
             Self::Unsendable => "unsendable",
+            Self::Application => "application",
         })
     }
 }

@@ -59,6 +59,11 @@ impl Forkd {
         Self { example: Some(path), ..Self::new(args) }
     }
 
+    /// Another program instead of the daemon, which a [wrapper](Self::within) runs.
+    pub fn script(path: PathBuf, args: &str) -> Self {
+        Self { example: Some(path), ..Self::new(args) }
+    }
+
     pub fn arg(mut self, arg: &str) -> Self {
         self.args.push(arg.into());
         self

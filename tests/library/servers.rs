@@ -12,7 +12,7 @@ use clap::ValueEnum;
 use forkd::config::values::{LogFormat, LogLevel, LogSink};
 use forkd::model::{Model, Threads};
 use forkd::service::Exec;
-use forkd::{Connection, Error, Handler, Protocol, Reply, Server, Service};
+use forkd::{Connection, Error, Handler, Peer, Protocol, Reply, Server, Service};
 
 /// Says which of its methods is called; fails where the client's first letter tells it to.
 struct Steps {
@@ -117,8 +117,28 @@ impl Protocol for Brittle {
     }
 }
 
+/// Does as its client says: ends the server, fails, or answers.
+struct Obedient;
+
+impl Handler for Obedient {
+    fn handle(&mut self, connection: &mut Connection<'_>) -> io::Result<()> {
+        let mut text = String::new();
+        connection.read_to_string(&mut text)?;
+        match text.as_str() {
+            "shutdown" => connection.server().shutdown(),
+            "fail" => return Err(io::Error::other("as was wished")),
+            "panic" => panic!("as was wished"),
+            _ => {}
+        }
+        let (server, pid) = (connection.server(), std::process::id());
+        let (service, model, endpoint) = (server.service(), server.model(), server.endpoint());
+        write!(connection, "{text}: {service} {model} {endpoint} {pid}")
+    }
+}
+
 fn service(name: &str) -> Service {
     match name {
+        "hooks" | "single" => Service::handler("obedient", || Obedient),
         "steps" => Service::handler("steps", || Steps { first: 0 }),
         "exec" => Exec::new(["sh", "-c", "read line; echo $PROTO $line"]).into(),
         "fragile" | "threads" => Service::handler("fragile", || Fragile),
@@ -127,6 +147,29 @@ fn service(name: &str) -> Service {
         "brittle" => Service::protocol("brittle", || Brittle),
         other => panic!("no server is called {other}"),
     }
+}
+
+/// In one piece: several processes say something.
+fn say(what: &str) {
+    let _ = io::stderr().write_all(format!("{what} in {}\n", std::process::id()).as_bytes());
+}
+
+/// Each says that it is called, and in which process.
+fn hooked(server: Server) -> Server {
+    let mut ticks = 0;
+    server
+        .verify_request(|peer| {
+            say(&format!("verify {peer}"));
+            !matches!(peer, Peer::Ip(address) if address.ip().to_string() == "127.0.0.2")
+        })
+        .handle_error(|peer, error| say(&format!("told of {peer}: {error}")))
+        .poll_interval(Duration::from_millis(20))
+        .service_actions(move || {
+            ticks += 1;
+            if ticks < 5 {
+                say(&format!("tick {ticks}"));
+            }
+        })
 }
 
 fn main() -> Result<(), Error> {
@@ -140,11 +183,21 @@ fn main() -> Result<(), Error> {
     if name == "threads" {
         std::thread::spawn(|| std::thread::sleep(Duration::from_secs(3600)));
     }
-    let workers = if model == Model::Thread { 1 } else { 2 };
-    let server =
-        Server::bind(endpoint)?.model(model).threads(threads).workers(workers).grace(Duration::from_secs(2));
+    let mut server = Server::bind(endpoint)?.model(model).threads(threads).grace(Duration::from_secs(2));
+    if !matches!(name.as_str(), "hooks" | "single") || model == Model::Prefork {
+        server = server.workers(if model == Model::Thread { 1 } else { 2 });
+    }
     for endpoint in server.endpoints() {
         eprintln!("listening on {endpoint}");
     }
-    server.serve_forever(service(name))
+    match name.as_str() {
+        "hooks" => hooked(server).serve_forever(service(name)),
+        "single" => {
+            let mut serving = server.timeout(Duration::from_millis(100)).ready(service(name))?;
+            while serving.handle_request()? || !serving.handle().is_shut_down() {}
+            eprintln!("no more requests");
+            serving.serve_forever()
+        }
+        _ => server.serve_forever(service(name)),
+    }
 }

@@ -3,6 +3,7 @@
 //! The main thread accepts. At the limit, and while no thread can be started, it takes nobody in.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
@@ -10,12 +11,13 @@ use rustix::io::Errno;
 
 use super::super::entrance::{Entrance, Nobody, REST};
 use super::super::serve::batch_for;
-use super::{Terms, Work, begin, connection, datagrams, end, open, peer_of};
+use super::super::turns::somebody_comes;
+use super::{Shared, Terms, Work, begin, connection, datagrams, end, open, peer_of};
 use crate::events;
 use crate::log::{RateLimit, Spell};
 use crate::scoreboard::{Cause, State};
 use crate::sys::datagram::{Batch, Patience};
-use crate::sys::fd::{Gate, readable};
+use crate::sys::fd::{Gate, first_readable, wait_readable};
 use crate::sys::thread::spawn;
 use crate::sys::wake::Wake;
 use crate::transport::listener::Kind;
@@ -41,24 +43,28 @@ impl Client {
 
 /// What the threads have in common.
 struct Crew {
-    work: Work<'static>,
+    shared: Shared,
     /// The main thread waits for one of them to end.
     awaited: AtomicBool,
     wake: Wake,
 }
 
 impl Crew {
+    fn work(&self) -> Work<'_> {
+        self.shared.work()
+    }
+
     fn serve(&self, client: Client) {
         match client {
-            Client::Connection(socket, peer) => connection(&self.work, socket, peer, || self.end()),
-            Client::Datagram(mut batch, _) => datagrams(&self.work, &mut batch, 1, false, || self.end()),
+            Client::Connection(socket, peer) => connection(&self.work(), socket, peer, || self.end()),
+            Client::Datagram(mut batch, _) => datagrams(&self.work(), &mut batch, 1, false, || self.end()),
         }
     }
 
     /// The counter is changed before the flag is looked at, and the main thread does it the other way round:
     /// one of the two sees the other.
     fn end(&self) {
-        end(&self.work);
+        end(&self.work());
         if self.awaited.load(Ordering::SeqCst) {
             self.wake.notify();
         }
@@ -67,13 +73,13 @@ impl Crew {
     /// Waits until no more than `most` are served, or the gate is shut.
     fn wait_for(&self, most: u32, gate: Option<&Gate>) {
         self.awaited.store(true, Ordering::SeqCst);
-        while open(&self.work) > most {
-            let bell = gate.map_or(self.wake.as_fd(), Gate::bell);
-            let [ended, rang] = readable([self.wake.as_fd(), bell], None);
-            if ended {
-                self.wake.drain();
-            } else if rang {
-                break;
+        let work = self.work();
+        while open(&work) > most {
+            let limit = work.turn();
+            match first_readable(&[self.wake.as_fd(), gate.map_or(self.wake.as_fd(), Gate::bell)], limit) {
+                Some(0) => self.wake.drain(),
+                Some(_) => break,
+                None => {}
             }
         }
         self.awaited.store(false, Ordering::SeqCst);
@@ -82,29 +88,31 @@ impl Crew {
     /// Waits until one ends, at most for `pause`.
     fn rest(&self, pause: Duration) {
         self.awaited.store(true, Ordering::SeqCst);
-        if readable([self.wake.as_fd()], Some(pause)) == [true] {
+        if wait_readable(&self.wake, pause) {
             self.wake.drain();
         }
         self.awaited.store(false, Ordering::SeqCst);
     }
 }
 
-pub(super) fn run(work: Work<'static>, gate: &'static Gate, terms: &Terms, most: u32) -> Cause {
+pub(super) fn run(shared: Shared, gate: &Arc<Gate>, terms: &Terms, most: u32) -> Cause {
     let wake = match Wake::new() {
         Ok(wake) => wake,
         Err(error) => {
-            events::no_threads(work.listener().endpoint(), &error);
+            events::no_threads(shared.work().listener().endpoint(), &error);
             return Cause::Failed;
         }
     };
-    let crew: &'static Crew = Box::leak(Box::new(Crew { work, awaited: AtomicBool::new(false), wake }));
+    let crew = Arc::new(Crew { shared, awaited: AtomicBool::new(false), wake });
+    let work = crew.work();
     let datagrams = work.listener().kind() == Kind::Datagram;
     let mut reception = Reception {
-        crew,
+        crew: &crew,
+        work: &work,
         gate,
         most,
         terms: *terms,
-        entrance: Entrance::new(&crew.work),
+        entrance: Entrance::new(&work),
         batch: datagrams.then(|| batch_for(work.listener(), 1)),
         full: RateLimit::default(),
         shortage: Spell::default(),
@@ -117,12 +125,13 @@ pub(super) fn run(work: Work<'static>, gate: &'static Gate, terms: &Terms, most:
 }
 
 /// The main thread.
-struct Reception {
-    crew: &'static Crew,
-    gate: &'static Gate,
+struct Reception<'a> {
+    crew: &'a Arc<Crew>,
+    work: &'a Work<'a>,
+    gate: &'a Gate,
     most: u32,
     terms: Terms,
-    entrance: Entrance<'static>,
+    entrance: Entrance<'a>,
     /// For datagrams: the one in hand.
     batch: Option<Batch>,
     full: RateLimit,
@@ -131,9 +140,9 @@ struct Reception {
     refusals: RateLimit,
 }
 
-impl Reception {
+impl Reception<'_> {
     fn serve(&mut self) -> Cause {
-        let work = self.crew.work;
+        let work = self.work;
         let cause = self.receive();
         // it is replaced now, and not after the last connection
         work.slot.set_state(State::Leaving);
@@ -157,6 +166,9 @@ impl Reception {
         let mut served = 0;
         loop {
             self.wait_for_room(Some(self.gate));
+            if !somebody_comes(self.work, self.gate) {
+                return Cause::Retired;
+            }
             match self.next(self.gate.as_fd(), Patience::Wait) {
                 Ok(client) => {
                     self.entrance.succeeded();
@@ -166,7 +178,7 @@ impl Reception {
                     }
                     if self.terms.limit != 0
                         && served >= self.terms.limit
-                        && !self.crew.work.totals().is_draining()
+                        && !self.work.totals().is_draining()
                     {
                         return Cause::Recycled;
                     }
@@ -179,7 +191,7 @@ impl Reception {
 
     /// Serves those that are queued: the listener does not block any more.
     fn drain(&mut self) {
-        let work = self.crew.work;
+        let work = self.work;
         while work.totals().take_queued() {
             self.wait_for_room(None);
             loop {
@@ -203,8 +215,8 @@ impl Reception {
 
     /// At the limit, waits until one has been served, or the gate is shut.
     fn wait_for_room(&mut self, gate: Option<&Gate>) {
-        let work = self.crew.work;
-        if open(&work) < self.most {
+        let work = self.work;
+        if open(work) < self.most {
             return;
         }
         if let Some(suppressed) = self.full.admit(Instant::now()) {
@@ -215,15 +227,15 @@ impl Reception {
 
     /// The next client; `None` if it gets no answer.
     fn next(&mut self, from: BorrowedFd<'_>, patience: Patience) -> Result<Option<Client>, Errno> {
-        let work = self.crew.work;
+        let work = self.work;
         let Some(batch) = &mut self.batch else {
-            return work.listener().accept(from).map(|(socket, peer)| Some(Client::Connection(socket, peer)));
+            return work.accept(from).map(|(socket, peer)| Some(Client::Connection(socket, peer)));
         };
         batch
             .receive_one(from, patience)
             .map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO))?;
         let datagram = batch.datagram(0);
-        if let Err(why) = work.guard.admit(&datagram) {
+        if let Err(why) = work.post.admit(work.guard, &datagram) {
             // no thread for one that gets no answer
             work.board.refuse(work.post.number, why);
             return Ok(None);
@@ -233,9 +245,9 @@ impl Reception {
 
     /// Starts a thread for a client, who is held while that fails: nobody is dropped for a passing shortage.
     fn start(&mut self, client: Client) {
-        let (crew, peer, endpoint) = (self.crew, client.peer(), self.crew.work.listener().endpoint());
-        crew.work.slot.set_peer(peer);
-        begin(&crew.work);
+        let (crew, peer, endpoint) = (Arc::clone(self.crew), client.peer(), self.work.listener().endpoint());
+        self.work.slot.set_peer(peer);
+        begin(self.work);
         let mut body = move || crew.serve(client);
         let (mut since, mut pause) = (None, FIRST_PAUSE);
         loop {
@@ -253,7 +265,7 @@ impl Reception {
             if now >= *since.get_or_insert(now) + self.terms.grace {
                 return self.give_up(peer);
             }
-            crew.rest(pause);
+            self.crew.rest(pause);
             pause = (pause * 2).min(LONGEST_PAUSE);
         }
         if self.shortage.end() {
@@ -262,8 +274,8 @@ impl Reception {
     }
 
     fn give_up(&mut self, peer: Peer) {
-        let work = self.crew.work;
-        end(&work);
+        let work = self.work;
+        end(work);
         work.board.refuse(work.post.number, Refusal::Thread);
         if let Some(suppressed) = self.refusals.admit(Instant::now()) {
             events::no_thread_for(peer, work.listener().endpoint(), suppressed);

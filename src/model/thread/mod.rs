@@ -7,36 +7,52 @@
 mod each;
 mod fixed;
 
+use std::any::Any;
 use std::os::fd::OwnedFd;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex};
 
-use super::serve::{Work, peer_of};
+use super::hooks::Turns;
+use super::serve::{Post, Work, peer_of};
 use super::worker::Terms;
 use super::{Threads, prefork};
 use crate::events;
-use crate::scoreboard::Cause;
+use crate::scoreboard::{Cause, Scoreboard, Slot};
 use crate::sys::datagram::Batch;
 use crate::sys::fd::Gate;
+use crate::transport::guard::Guard;
 use crate::transport::listener::Kind;
 use crate::transport::{Peer, Traffic};
 
 /// Serves until the gate is shut, or the limit is reached; then waits for its threads.
-pub(crate) fn run(work: &Work<'_>, gate: &'static Gate, terms: &Terms) -> Cause {
+pub(crate) fn run(work: &Work<'_>, gate: &Arc<Gate>, terms: &Terms) -> Cause {
     match (work.listener().kind(), terms.threads) {
         // what waits for nobody is quicker in batches, by one thread, than with a thread for each
         (Kind::Datagram, Threads::Each(_)) if !work.service().is_handler() => prefork::run(work, gate, terms),
-        (_, Threads::Each(most)) => each::run(for_threads(work), gate, terms, most),
-        (_, Threads::Fixed(count)) => fixed::run(for_threads(work), gate, terms, count),
+        (_, Threads::Each(most)) => each::run(Shared::of(work), gate, terms, most),
+        (_, Threads::Fixed(count)) => fixed::run(Shared::of(work), gate, terms, count),
     }
 }
 
-/// Threads are not bound to any frame of the main thread's, and the process has no other work to its end.
-fn for_threads(work: &Work<'_>) -> Work<'static> {
-    Work {
-        post: Box::leak(Box::new(work.post.clone())),
-        guard: Box::leak(Box::new(work.guard.clone())),
-        ..*work
+/// The work, for threads: they are not bound to any frame of the main thread's.
+struct Shared {
+    post: Post,
+    guard: Guard,
+    board: Scoreboard,
+    slot: &'static Slot,
+    turns: Option<Arc<Mutex<Turns>>>,
+}
+
+impl Shared {
+    fn of(work: &Work<'_>) -> Self {
+        let Work { post, guard, board, slot, turns } = *work;
+        Self { post: post.clone(), guard: guard.clone(), board: board.clone(), slot, turns: turns.cloned() }
+    }
+
+    fn work(&self) -> Work<'_> {
+        let Self { post, guard, board, slot, turns } = self;
+        Work { post, guard, board, slot, turns: turns.as_ref() }
     }
 }
 
@@ -64,8 +80,8 @@ fn connection(work: &Work<'_>, socket: OwnedFd, peer: Peer, ended: impl FnOnce()
             ended();
             connection.close();
         }
-        Err(_) => {
-            failed(work, peer);
+        Err(payload) => {
+            failed(work, peer, &*payload);
             ended();
         }
     }
@@ -74,14 +90,15 @@ fn connection(work: &Work<'_>, socket: OwnedFd, peer: Peer, ended: impl FnOnce()
 /// Answers the first `count` datagrams of a batch.
 fn datagrams(work: &Work<'_>, batch: &mut Batch, count: usize, echoes: bool, ended: impl FnOnce()) {
     let served = catch_unwind(AssertUnwindSafe(|| work.datagrams(batch, count, echoes)));
-    if served.is_err() {
+    if let Err(payload) = served {
         // a handler that can panic is given one at a time
-        failed(work, peer_of(&batch.datagram(0)));
+        failed(work, peer_of(&batch.datagram(0)), &*payload);
     }
     ended();
 }
 
-fn failed(work: &Work<'_>, peer: Peer) {
+fn failed(work: &Work<'_>, peer: Peer, payload: &(dyn Any + Send)) {
     Traffic::add(&work.slot.traffic.failed, 1);
     events::connection_failed(work.listener().endpoint(), peer);
+    work.post.offer.hooks.panicked(peer, payload);
 }
