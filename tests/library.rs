@@ -6,7 +6,7 @@ mod common;
 use std::io::{Read, Write};
 use std::net::{Shutdown, UdpSocket};
 
-use common::{Daemon, Forkd, LIMIT, echoes, eventually, is_cut};
+use common::{Daemon, Forkd, LIMIT, echoes, eventually, fds_of, is_cut, short_connection, threads_of};
 use nix::sys::signal::Signal;
 
 fn example(name: &str, args: &str) -> Daemon {
@@ -171,6 +171,25 @@ fn a_datagram_whose_handler_panics_costs_no_other_its_answer() {
         answers.sort();
         assert_eq!(answers, wanted, "{model}");
         reports(&server, "failed=2 ");
+    }
+}
+
+#[test]
+fn of_threads_that_panic_nothing_is_left() {
+    for (model, threads) in [("thread", 1), ("threads", 1 + 4)] {
+        let server = example("test-servers", &format!("fragile tcp://127.0.0.1:0 {model}"));
+        short_connection(server.addr(), b"x").unwrap();
+        let worker = server.children()[0];
+        let descriptors = fds_of(worker).len();
+        for _ in 0..20 {
+            let mut victim = server.connect();
+            victim.write_all(b"panic").unwrap();
+            assert!(is_cut(&mut victim), "{model}");
+        }
+        server.wait_for_lines(20, "cause=panicked");
+        eventually("no thread is left", || threads_of(worker).len() == threads);
+        eventually("no descriptor is left", || fds_of(worker).len() <= descriptors);
+        assert_eq!(server.children(), [worker], "{model}");
     }
 }
 
