@@ -25,17 +25,23 @@ pub(crate) struct Post {
 }
 
 impl Post {
-    /// Accepts one connection. One that is refused by the application looks like one that has gone again
-    /// (`concerns_one_connection`).
+    /// Accepts one connection that is [`admitted`](Self::admitted).
     pub(crate) fn accept(&self, gate: impl AsFd, board: &Scoreboard) -> rustix::io::Result<(OwnedFd, Peer)> {
-        let (socket, peer) = self.listener.accept(gate)?;
-        match self.offer.hooks.admit(peer) {
-            true => Ok((socket, peer)),
-            false => {
-                board.refuse(self.number, Refusal::Application);
-                Err(Errno::CONNABORTED)
-            }
+        self.listener.accept(gate).and_then(|client| self.admitted(client, board))
+    }
+
+    /// Asks the application about one who was accepted. One that it refuses is closed, and looks like one that
+    /// has gone again (`concerns_one_connection`).
+    pub(crate) fn admitted(
+        &self,
+        client: (OwnedFd, Peer),
+        board: &Scoreboard,
+    ) -> rustix::io::Result<(OwnedFd, Peer)> {
+        if self.offer.hooks.admit(client.1) {
+            return Ok(client);
         }
+        board.refuse(self.number, Refusal::Application);
+        Err(Errno::CONNABORTED)
     }
 
     /// Decides whether a datagram is answered, with the hop limit of its answer.
