@@ -79,7 +79,7 @@ impl Service {
 /// Why there is no such cell, in words that the refusal has.
 fn why_not(transport: &str, _model: &str, service: &Service) -> Option<&'static str> {
     match transport {
-        "udp" | "unixgram" if service.is_dialogue => Some("a dialogue"),
+        "udp" | "unixgram" if service.is_dialogue => Some("needs a connection"),
         _ => None,
     }
 }

@@ -56,6 +56,9 @@ fn reports(server: &Daemon, part: &str) {
 
 const MODELS: [&str; 4] = ["fork", "prefork", "thread", "threads"];
 
+/// Those that fork whatever is said about workers.
+const FORKING: [&str; 2] = ["fork", "prefork"];
+
 #[test]
 fn the_example_shouts_over_tcp_and_udp_under_each_model() {
     for model in ["fork", "prefork", "thread"] {
@@ -275,7 +278,7 @@ fn refused(server: &Daemon) -> bool {
 
 #[test]
 fn the_application_is_asked_and_told_where_it_happens() {
-    for model in MODELS {
+    for model in FORKING {
         let server = example("test-servers", &format!("hooks tcp://127.0.0.1:0 {model}"));
         let master = server.pid();
         // service_actions, in this process
@@ -305,7 +308,7 @@ fn the_application_is_asked_and_told_where_it_happens() {
 
 #[test]
 fn a_datagram_is_asked_about_once() {
-    for model in MODELS {
+    for model in FORKING {
         let server = example("test-servers", &format!("hooks udp://127.0.0.1:0 {model}"));
         let refused = UdpSocket::bind("127.0.0.2:0").unwrap();
         refused.send_to(b"hello", server.address("udp")).unwrap();
@@ -322,7 +325,7 @@ fn a_datagram_is_asked_about_once() {
 
 #[test]
 fn a_child_can_end_the_server() {
-    for model in MODELS {
+    for model in FORKING {
         let server = example("test-servers", &format!("hooks tcp://127.0.0.1:0 {model}"));
         let mut other = server.connect();
         assert!(talk(&server, "shutdown").starts_with("shutdown: obedient"), "it finishes with its client");
@@ -369,7 +372,7 @@ fn handle_request_forks_a_child_and_goes_on() {
 
 #[test]
 fn a_server_in_a_process_with_threads_is_an_error_and_no_hang() {
-    for model in MODELS {
+    for model in FORKING {
         let server = example("test-servers", &format!("threads tcp://127.0.0.1:0 {model}"));
         assert_eq!(server.wait().code(), Some(1), "{model}");
         server.wait_for_line("more than one thread");

@@ -25,14 +25,18 @@ pub(crate) struct Post {
 }
 
 impl Post {
-    /// Accepts one connection. One that is refused by the application looks like one that has gone again
-    /// (`concerns_one_connection`).
+    /// Accepts one connection that is [`admitted`](Self::admitted).
     pub(crate) fn accept(&self, gate: impl AsFd, board: &Scoreboard) -> rustix::io::Result<(OwnedFd, Peer)> {
-        self.verified(self.listener.accept(gate)?, board)
+        self.listener.accept(gate).and_then(|client| self.admitted(client, board))
     }
 
-    #[inline]
-    fn verified(&self, client: (OwnedFd, Peer), board: &Scoreboard) -> rustix::io::Result<(OwnedFd, Peer)> {
+    /// Asks the application about one who was accepted. One that it refuses is closed, and looks like one that
+    /// has gone again (`concerns_one_connection`).
+    pub(crate) fn admitted(
+        &self,
+        client: (OwnedFd, Peer),
+        board: &Scoreboard,
+    ) -> rustix::io::Result<(OwnedFd, Peer)> {
         if self.offer.hooks.admit(client.1) {
             return Ok(client);
         }
@@ -85,7 +89,7 @@ impl Work<'_> {
 
     /// As [`accept`](Self::accept), but the connection does not block.
     pub(crate) fn accept_nonblocking(&self, gate: impl AsFd) -> rustix::io::Result<(OwnedFd, Peer)> {
-        self.post.verified(self.listener().accept_nonblocking(gate)?, self.board)
+        self.listener().accept_nonblocking(gate).and_then(|client| self.post.admitted(client, self.board))
     }
 
     /// What comes before each wait in a process that is not this server's own: how long the wait may last,

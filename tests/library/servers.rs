@@ -184,7 +184,7 @@ fn main() -> Result<(), Error> {
         std::thread::spawn(|| std::thread::sleep(Duration::from_secs(3600)));
     }
     let mut server = Server::bind(endpoint)?.model(model).threads(threads).grace(Duration::from_secs(2));
-    if !matches!(name.as_str(), "hooks" | "single") || model == Model::Prefork {
+    if !matches!(name.as_str(), "hooks" | "single" | "threads") || model == Model::Prefork {
         server = server.workers(if model == Model::Thread { 1 } else { 2 });
     }
     for endpoint in server.endpoints() {

@@ -16,7 +16,7 @@ use super::{Shared, Terms, Work, begin, connection, datagrams, end, open, peer_o
 use crate::events;
 use crate::log::{RateLimit, Spell};
 use crate::scoreboard::{Cause, State};
-use crate::sys::datagram::{Batch, Patience};
+use crate::sys::datagram::{Batch, Datagram, Patience};
 use crate::sys::fd::{Gate, first_readable, wait_readable};
 use crate::sys::thread::spawn;
 use crate::sys::wake::Wake;
@@ -55,9 +55,15 @@ impl Crew {
     }
 
     fn serve(&self, client: Client) {
+        let work = self.work();
         match client {
-            Client::Connection(socket, peer) => connection(&self.work(), socket, peer, || self.end()),
-            Client::Datagram(mut batch, _) => datagrams(&self.work(), &mut batch, 1, false, || self.end()),
+            Client::Connection(socket, peer) => connection(&work, socket, peer, || self.end()),
+            Client::Datagram(mut batch, _) => {
+                // the application has been asked
+                let admit = |datagram: &Datagram<'_>| work.guard.admit(datagram);
+                let answer = |batch: &mut Batch| work.datagrams_if(batch, 1, false, admit);
+                datagrams(&work, &mut batch, answer, || self.end());
+            }
         }
     }
 

@@ -102,7 +102,7 @@ impl Turn for Crew {
     fn datagrams(&self, batch: &mut Batch, count: usize, echoes: bool) {
         let work = self.shared.work();
         begin(&work);
-        datagrams(&work, batch, count, echoes, || end(&work));
+        datagrams(&work, batch, |batch| work.datagrams(batch, count, echoes), || end(&work));
     }
 
     fn is_spent(&self, served: u64) -> bool {

@@ -87,9 +87,9 @@ fn connection(work: &Work<'_>, socket: OwnedFd, peer: Peer, ended: impl FnOnce()
     }
 }
 
-/// Answers the first `count` datagrams of a batch.
-fn datagrams(work: &Work<'_>, batch: &mut Batch, count: usize, echoes: bool, ended: impl FnOnce()) {
-    let served = catch_unwind(AssertUnwindSafe(|| work.datagrams(batch, count, echoes)));
+/// Has datagrams of a batch answered.
+fn datagrams(work: &Work<'_>, batch: &mut Batch, answer: impl FnOnce(&mut Batch), ended: impl FnOnce()) {
+    let served = catch_unwind(AssertUnwindSafe(|| answer(batch)));
     if let Err(payload) = served {
         // a handler that can panic is given one at a time
         failed(work, peer_of(&batch.datagram(0)), &*payload);
