@@ -73,11 +73,18 @@
 //! call [`exit`](std::process::exit), and must prepare to start programs, because it inherits blocked
 //! signals and an ignored SIGCHLD.
 //!
+//! # Coroutines
+//!
+//! Under [`Model::Coroutine`](model::Model::Coroutine) one worker serves many clients at once by the same blocking
+//! [`Handler`]: a read that would block lets others go on. The module [`coroutine`] is what that is made of,
+//! for programs of your own: what greenlet and gevent are to Python.
+//!
 //! # The rest
 //!
 //! [`cli`], [`config`] and [`daemon`] are the program `forkd`, which is made of the same parts.
 pub mod cli;
 pub mod config;
+pub mod coroutine;
 pub mod daemon;
 pub mod error;
 mod events;

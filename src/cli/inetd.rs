@@ -25,7 +25,7 @@ use crate::sys::fd::wait_readable;
 use crate::transport::guard::Guard;
 use crate::transport::inherited::{listener_of, own_connection};
 use crate::transport::listener::Kind;
-use crate::transport::{Listener, Traffic};
+use crate::transport::{Connection, Listener, Traffic};
 use crate::{Error, Service, events, log};
 
 /// How long datagrams are waited for, unless `--idle-timeout` says otherwise: a new process for each
@@ -104,7 +104,7 @@ fn serve(stdin: impl AsFd, kind: SocketType, listen: &Listen) -> Result<(), Erro
 fn connection(service: &Service, socket: OwnedFd, limit: Option<Duration>) -> io::Result<()> {
     let peer = own_connection(&socket)?;
     let traffic = Traffic::default();
-    serve_connection(service, socket, peer, limit, &traffic).1.close();
+    serve_connection(service, Connection::stream(socket, peer, &traffic), limit).1.close();
     Ok(())
 }
 

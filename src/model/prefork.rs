@@ -102,7 +102,7 @@ impl Worker<'_> {
         loop {
             turn = turn.wrapping_add(1);
             let received = if deep || turn.is_multiple_of(16) {
-                batch.receive(self.gate)
+                batch.receive(self.gate, Patience::Wait)
             } else {
                 batch.receive_one(self.gate, Patience::Wait).map(|()| 1)
             };

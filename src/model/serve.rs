@@ -9,10 +9,10 @@ use crate::scoreboard::{Cause, Scoreboard, Slot, Totals};
 use crate::service::Service;
 use crate::sys::datagram::{Batch, Datagram, Patience, Source};
 use crate::transport::guard::Guard;
-use crate::transport::{Connection, Listener, Peer, Refusal, Traffic};
+use crate::transport::{Connection, Listener, Peer, Refusal, Traffic, Wait};
 
 /// A listening socket, with what its children must know of it.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Post {
     /// Shared by the stations before and after a reload.
     pub(crate) listener: Rc<Listener>,
@@ -47,7 +47,20 @@ impl Work<'_> {
 
     /// Serves one connection until it ends; it is still to be closed.
     pub(crate) fn connection(&self, socket: OwnedFd, peer: Peer) -> (Cause, Connection<'_>) {
-        serve_connection(self.service(), socket, peer, self.post.idle_timeout, &self.slot.traffic)
+        let connection = Connection::stream(socket, peer, &self.slot.traffic);
+        serve_connection(self.service(), connection, self.post.idle_timeout)
+    }
+
+    /// The same with a socket that does not block, which `wait` waits for, and for as long as the connection
+    /// may be silent.
+    pub(crate) fn waiting_connection<'a>(
+        &'a self,
+        socket: OwnedFd,
+        peer: Peer,
+        wait: &'a dyn Wait,
+    ) -> (Cause, Connection<'a>) {
+        let connection = Connection::stream(socket, peer, &self.slot.traffic).waiting(wait);
+        serve_connection(self.service(), connection, None)
     }
 
     /// Answers the first `count` datagrams of a batch.
@@ -104,12 +117,10 @@ impl Work<'_> {
 #[inline(always)]
 pub(crate) fn serve_connection<'a>(
     service: &Service,
-    socket: OwnedFd,
-    peer: Peer,
+    mut connection: Connection<'a>,
     idle_timeout: Option<Duration>,
-    traffic: &'a Traffic,
 ) -> (Cause, Connection<'a>) {
-    let mut connection = Connection::stream(socket, peer, traffic);
+    let peer = connection.peer();
     let result = match idle_timeout {
         Some(limit) => connection.set_idle_timeout(limit).and_then(|()| service.serve(&mut connection)),
         None => service.serve(&mut connection),

@@ -128,6 +128,11 @@ impl Service {
         matches!(self.maker, Maker::Echo)
     }
 
+    /// Whether it is a [`Handler`], which may wait while it serves.
+    pub(crate) fn is_handler(&self) -> bool {
+        matches!(self.maker, Maker::Handler(_))
+    }
+
     /// Calls `send` with the answer to a datagram, if there is one.
     pub(crate) fn answer(
         &self,

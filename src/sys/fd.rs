@@ -31,8 +31,17 @@ pub(crate) fn pipe() -> io::Result<(OwnedFd, OwnedFd)> {
 /// Waits until there may be something to read, accept or receive, at most for `limit`; tells whether
 /// there is.
 pub(crate) fn wait_readable(fd: impl AsFd, limit: Duration) -> bool {
-    use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-    let mut fds = [PollFd::new(fd.as_fd(), PollFlags::POLLIN)];
+    wait_for(fd, nix::poll::PollFlags::POLLIN, limit)
+}
+
+/// As [`wait_readable`], for writing.
+pub(crate) fn wait_writable(fd: impl AsFd, limit: Duration) -> bool {
+    wait_for(fd, nix::poll::PollFlags::POLLOUT, limit)
+}
+
+fn wait_for(fd: impl AsFd, what: nix::poll::PollFlags, limit: Duration) -> bool {
+    use nix::poll::{PollFd, PollTimeout, poll};
+    let mut fds = [PollFd::new(fd.as_fd(), what)];
     poll(&mut fds, PollTimeout::try_from(limit).unwrap_or(PollTimeout::MAX)) == Ok(1)
 }
 

@@ -9,6 +9,8 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 
+use rustix::net::{SocketFlags, acceptfrom_with};
+
 use super::{Endpoint, Peer};
 
 /// What comes out of a listening socket.
@@ -77,11 +79,24 @@ impl Listener {
     ///
     /// As accept(2).
     pub(crate) fn accept(&self, gate: impl AsFd) -> rustix::io::Result<(OwnedFd, Peer)> {
-        use rustix::net::{SocketFlags, acceptfrom_with};
-        let (connection, address) = acceptfrom_with(gate, SocketFlags::CLOEXEC)?;
+        let accepted = self.accept_with(gate, SocketFlags::CLOEXEC)?;
         // the BSDs hand O_NONBLOCK down from the listener
         #[cfg(not(target_os = "linux"))]
-        let _ = crate::sys::fd::set_nonblocking(&connection, false);
+        let _ = crate::sys::fd::set_nonblocking(&accepted.0, false);
+        Ok(accepted)
+    }
+
+    /// The same, and the connection does not block.
+    ///
+    /// # Errors
+    ///
+    /// As accept(2).
+    pub(crate) fn accept_nonblocking(&self, gate: impl AsFd) -> rustix::io::Result<(OwnedFd, Peer)> {
+        self.accept_with(gate, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK)
+    }
+
+    fn accept_with(&self, gate: impl AsFd, flags: SocketFlags) -> rustix::io::Result<(OwnedFd, Peer)> {
+        let (connection, address) = acceptfrom_with(gate, flags)?;
         let peer = Peer::of(&connection, address, self.is_unix());
         Ok((connection, peer))
     }
