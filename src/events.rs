@@ -144,6 +144,11 @@ pub(crate) fn accept_failed(endpoint: &Endpoint, error: &dyn Display, suppressed
     warn!(endpoint:%, error:%, suppressed; "accept failed");
 }
 
+/// The connection of one client of many has ended; the worker goes on.
+pub(crate) fn handler_panicked(endpoint: &Endpoint, peer: Peer, message: &str) {
+    error!(peer:%, endpoint:%; "handler panicked: {message}");
+}
+
 pub(crate) fn rejected(endpoint: &Endpoint, peer: Peer, limit: u32, suppressed: u64) {
     warn!(limit, peer:%, endpoint:%, suppressed; "rejected a connection at the limit");
 }

@@ -246,19 +246,26 @@ macro_rules! cell {
 
 cell!(tcp4_fork: streams "tcp://127.0.0.1:0", portable: false);
 cell!(tcp4_prefork: streams "-m prefork tcp://127.0.0.1:0", portable: false);
+cell!(tcp4_coroutine: streams "-m coroutine tcp://127.0.0.1:0", portable: false);
 cell!(tcp4_fork_portable: streams "tcp://127.0.0.1:0", portable: true);
 cell!(tcp4_prefork_portable: streams "-m prefork tcp://127.0.0.1:0", portable: true);
+cell!(tcp4_coroutine_portable: streams "-m coroutine tcp://127.0.0.1:0", portable: true);
 cell!(tcp6_fork: streams "tcp://[::1]:0", portable: false);
 cell!(tcp6_prefork: streams "-m prefork tcp://[::1]:0", portable: false);
+cell!(tcp6_coroutine: streams "-m coroutine -w 2 tcp://[::1]:0", portable: false);
 cell!(unix_fork: streams "unix://{dir}/echo", portable: false);
 cell!(unix_prefork: streams "-m prefork unix://{dir}/echo", portable: false);
+cell!(unix_coroutine: streams "-m coroutine unix://{dir}/echo", portable: false);
 cell!(unix_prefork_portable: streams "-m prefork unix://{dir}/echo", portable: true);
 cell!(udp4_fork: datagrams "udp://127.0.0.1:0", portable: false);
 cell!(udp4_prefork: datagrams "-m prefork udp://127.0.0.1:0", portable: false);
+cell!(udp4_coroutine: datagrams "-m coroutine udp://127.0.0.1:0", portable: false);
 cell!(udp4_fork_portable: datagrams "udp://127.0.0.1:0", portable: true);
 cell!(udp4_prefork_portable: datagrams "-m prefork udp://127.0.0.1:0", portable: true);
 cell!(udp6_fork: datagrams "udp://[::1]:0", portable: false);
 cell!(udp6_prefork: datagrams "-m prefork udp://[::1]:0", portable: false);
+cell!(udp6_coroutine: datagrams "-m coroutine udp://[::1]:0", portable: false);
 cell!(unixgram_fork: datagrams "unixgram://{dir}/echo", portable: false);
 cell!(unixgram_prefork: datagrams "-m prefork unixgram://{dir}/echo", portable: false);
+cell!(unixgram_coroutine: datagrams "-m coroutine unixgram://{dir}/echo", portable: false);
 cell!(unixgram_fork_portable: datagrams "unixgram://{dir}/echo", portable: true);

@@ -64,6 +64,11 @@ macro_rules! under_each_model {
             fn iterative() {
                 check("iterative");
             }
+
+            #[test]
+            fn coroutine() {
+                check("coroutine");
+            }
         }
     )*};
 }

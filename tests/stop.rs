@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use common::*;
 use nix::sys::signal::Signal;
 
-const MODELS: [&str; 2] = ["", "-m prefork -w 3"];
+const MODELS: [&str; 3] = ["", "-m prefork -w 3", "-m coroutine"];
 /// What a stop may take that waits for nobody.
 const SOON: Duration = Duration::from_secs(3);
 
@@ -101,7 +101,7 @@ both_ways! {
     }
 
     fn a_second_signal_hastens(way: Way) {
-        for (args, which) in MODELS.into_iter().zip([Signal::SIGINT, Signal::SIGTERM]) {
+        for (args, which) in MODELS.into_iter().zip([Signal::SIGINT, Signal::SIGTERM].into_iter().cycle()) {
             let daemon = Forkd::new(args).arg("--grace").arg("60s").way(way).start();
             let mut client = daemon.served();
             daemon.signal(which);

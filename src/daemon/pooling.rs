@@ -21,6 +21,7 @@ use crate::sys::fd::set_nonblocking;
 use crate::sys::fork::{Watch, fork};
 use crate::sys::pidfd::{Ended, how_it_ended, signal_child};
 use crate::sys::signal::TermHeld;
+use crate::transport::listener::Kind;
 use crate::{Error, events};
 
 /// How often the master looks at an elastic pool without being asked to.
@@ -94,8 +95,10 @@ impl Pooling {
         let size = self.pool.size();
         let wanted = if self.pool.is_elastic() { size.min_spare } else { 0 };
         cx.board.totals(self.post.number).set_wanted_idle(wanted);
+        // whoever waits for many clients at once must not wait for the next one
+        let polls = self.terms.model.polls() && self.post.listener.kind() == Kind::Stream;
         // it fails only for what is no open file
-        let _ = set_nonblocking(&*self.post.listener, false);
+        let _ = set_nonblocking(&*self.post.listener, polls);
     }
 
     /// Leaves the listener to a successor: workers go after their connection.

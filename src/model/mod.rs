@@ -56,6 +56,11 @@ impl Model {
         matches!(self, Self::Iterative | Self::Prefork)
     }
 
+    /// Whether its workers wait for many things at once, so that the listener must not block.
+    pub(crate) fn polls(self) -> bool {
+        matches!(self, Self::Event | Self::Coroutine)
+    }
+
     /// Whether it is a pool of workers that accepts, and not the master.
     #[must_use]
     pub fn has_pool(self) -> bool {

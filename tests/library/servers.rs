@@ -7,6 +7,7 @@ use std::io::{self, Read, Write};
 use std::time::Duration;
 
 use forkd::config::values::{LogFormat, LogLevel, LogSink};
+use forkd::coroutine::{self, TcpStream};
 use forkd::model::Model;
 use forkd::{Connection, Error, Handler, Server, Service};
 
@@ -56,10 +57,44 @@ impl Handler for Fragile {
     }
 }
 
+/// Answers each message with itself; where that begins with `sleep`, after a very long time, with `ask ADDRESS`
+/// after an echo server has been asked, and with `deep` never, because its stack overflows.
+struct Patient;
+
+impl Handler for Patient {
+    fn handle(&mut self, connection: &mut Connection<'_>) -> io::Result<()> {
+        let mut chunk = [0; 512];
+        loop {
+            let n = connection.read(&mut chunk)?;
+            let text = std::str::from_utf8(&chunk[..n]).unwrap_or_default();
+            match text.split_once(' ').unwrap_or((text, "")) {
+                ("", _) => return Ok(()),
+                ("sleep", _) => coroutine::sleep(Duration::from_secs(3600)),
+                ("deep", _) => connection.write_all(&[overflow(0)])?,
+                ("ask", address) => {
+                    let mut other = TcpStream::connect(address.parse().map_err(io::Error::other)?)?;
+                    other.write_all(b"may I?")?;
+                    let mut answer = [0; 6];
+                    other.read_exact(&mut answer)?;
+                    connection.write_all(&answer)?;
+                }
+                _ => connection.write_all(&chunk[..n])?,
+            }
+        }
+    }
+}
+
+#[allow(unconditional_recursion)]
+fn overflow(depth: u8) -> u8 {
+    let room = std::hint::black_box([depth; 256]);
+    overflow(depth.wrapping_add(1)).wrapping_add(room[0])
+}
+
 fn service(name: &str) -> Service {
     match name {
         "steps" => Service::handler("steps", || Steps { first: 0 }),
         "fragile" | "threads" => Service::handler("fragile", || Fragile),
+        "patient" => Service::handler("patient", || Patient),
         other => panic!("no server is called {other}"),
     }
 }
@@ -67,12 +102,14 @@ fn service(name: &str) -> Service {
 fn main() -> Result<(), Error> {
     let args: Vec<String> = std::env::args().skip(1).collect();
     let [name, endpoint, model] = args.as_slice() else { panic!("NAME ENDPOINT MODEL") };
-    let model = if model == "prefork" { Model::Prefork } else { Model::Fork };
+    let model =
+        <Model as clap::ValueEnum>::from_str(model, false).unwrap_or_else(|why| panic!("{model}: {why}"));
     forkd::log::init(LogSink::Stderr, LogLevel::Info, LogFormat::Text)?;
     if name == "threads" {
         std::thread::spawn(|| std::thread::sleep(Duration::from_secs(3600)));
     }
-    let server = Server::bind(endpoint)?.model(model).workers(2).grace(Duration::from_secs(2));
+    let workers = if model == Model::Prefork { 2 } else { 1 };
+    let server = Server::bind(endpoint)?.model(model).workers(workers).grace(Duration::from_secs(2));
     for endpoint in server.endpoints() {
         eprintln!("listening on {endpoint}");
     }

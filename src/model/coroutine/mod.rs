@@ -1,0 +1,254 @@
+//! Coroutines, the worker's side: one for each connection, and the one that accepts is the main function.
+//!
+//! A client that has to be waited for costs the others nothing. One whose handler computes, or calls what
+//! blocks, holds up all clients of this worker.
+
+mod room;
+
+use std::cell::RefCell;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::rc::Rc;
+
+use room::{Room, Seat, contained};
+use rustix::io::Errno;
+
+use super::entrance::{Entrance, Nobody, REST, concerns_one_connection};
+use super::serve::{Work, batch_for, peer_of};
+use super::worker::Terms;
+use crate::coroutine::{self, Waiter, scheduler};
+use crate::scoreboard::{Cause, State};
+use crate::sys::datagram::{Batch, Patience};
+use crate::sys::fd::{Gate, set_nonblocking};
+use crate::sys::limits::raise_open_files;
+use crate::transport::listener::Kind;
+use crate::transport::{Listener, Peer, Ready, Wait};
+
+/// Datagrams taken at once, where no answer is waited for.
+const BATCH: usize = 8;
+/// How many datagrams wait for their handlers at most: each has a buffer for the largest. Others wait in the
+/// socket.
+const DATAGRAMS: u32 = 256;
+
+/// Serves until the gate is shut, or the limit is reached.
+pub(crate) fn run(work: &Work<'_>, gate: &Gate, terms: &Terms) -> Cause {
+    raise_open_files();
+    if work.listener().kind() == Kind::Stream {
+        // it fails only for what is no open file
+        let _ = set_nonblocking(work.listener(), true);
+    }
+    work.slot.set_state(State::Idle);
+    work.board.wake().notify();
+    let main = || {
+        let mut worker = Worker::new(work, gate, terms.limit);
+        worker.heed_the_bell()?;
+        Ok(match work.listener().kind() {
+            Kind::Stream => worker.connections(),
+            Kind::Datagram => worker.datagrams(),
+        })
+    };
+    coroutine::run(main).flatten().unwrap_or_else(|error| {
+        log::error!(error:%; "worker cannot start");
+        Cause::Failed
+    })
+}
+
+struct Worker<'a> {
+    work: &'a Work<'a>,
+    gate: &'a Gate,
+    limit: u64,
+    served: u64,
+    entrance: Entrance<'a>,
+    room: Rc<Room>,
+    /// Waits for the listener, and is roused when the gate is shut.
+    doorway: Rc<Waiter>,
+}
+
+impl<'a> Worker<'a> {
+    fn new(work: &'a Work<'a>, gate: &'a Gate, limit: u64) -> Self {
+        let (entrance, room) = (Entrance::new(work), Room::of(work));
+        Self { work, gate, limit, served: 0, entrance, room, doorway: Rc::default() }
+    }
+
+    fn connections(&mut self) -> Cause {
+        loop {
+            match self.come_in(|| self.work.listener().accept_nonblocking(self.gate)) {
+                Ok((socket, peer)) => {
+                    self.entrance.succeeded();
+                    self.seat(socket, peer);
+                    if self.is_spent(1) {
+                        return self.finish(Cause::Recycled);
+                    }
+                }
+                Err(error) if self.goes_on(error) => {}
+                Err(_) => break,
+            }
+        }
+        self.drain(|| {
+            self.reserve()?;
+            match self.work.listener().accept_nonblocking(self.work.listener()) {
+                Ok((socket, peer)) => self.seat(socket, peer),
+                Err(error) if concerns_one_connection(error) => {}
+                Err(error) => return Err(error),
+            }
+            Ok(())
+        });
+        self.finish(Cause::Retired)
+    }
+
+    /// Waits for a client, or for the bell; lets others have their turn now and then.
+    fn come_in<T>(&self, mut enter: impl FnMut() -> rustix::io::Result<T>) -> rustix::io::Result<T> {
+        self.reserve()?;
+        let mut entered = None;
+        let mut call = || {
+            entered = Some(enter()?);
+            Ok(0)
+        };
+        match self.doorway.attempt(self.work.listener().as_fd(), Ready::Read, 0, &mut call) {
+            Ok(_) => entered.ok_or(Errno::AGAIN),
+            Err(error) => Err(errno(&error)),
+        }
+    }
+
+    /// Makes sure that there is a stack for one more: who comes in is served.
+    fn reserve(&self) -> rustix::io::Result<()> {
+        scheduler().map_or(Ok(()), |scheduler| scheduler.reserve()).map_err(|_| Errno::NOMEM)
+    }
+
+    /// Serves a client in a coroutine of its own.
+    fn seat(&self, socket: OwnedFd, peer: Peer) {
+        let seat = Seat::take(&self.room, peer);
+        coroutine::spawn(move || {
+            let waiter = Waiter::new(seat.0.post.idle_timeout);
+            contained(&seat.0, peer, || {
+                seat.0.work().waiting_connection(socket, peer, &waiter).1.close();
+            });
+        });
+    }
+
+    /// As a prefork worker, with whole batches where no answer is waited for, and else a coroutine for each.
+    fn datagrams(&mut self) -> Cause {
+        let batches = Batches::new(self.work);
+        loop {
+            let mut batch = batches.take();
+            let received =
+                self.come_in(|| batch.receive(self.gate, Patience::DontWait).map_err(|error| errno(&error)));
+            match received {
+                Ok(count) => {
+                    self.entrance.succeeded();
+                    self.answer(batch, count, &batches);
+                    if self.is_spent(count as u64) {
+                        return self.finish(Cause::Recycled);
+                    }
+                }
+                Err(error) if self.goes_on(error) => batches.put_back(batch),
+                Err(_) => break,
+            }
+        }
+        self.drain(|| {
+            self.reserve()?;
+            let mut batch = batches.take();
+            batch.receive_one(self.work.listener(), Patience::DontWait).map_err(|error| errno(&error))?;
+            self.answer(batch, 1, &batches);
+            Ok(())
+        });
+        self.finish(Cause::Retired)
+    }
+
+    /// At a stop, serves those that are queued. Who comes after it has begun is not among them, or a busy
+    /// service would never stop.
+    fn drain(&self, mut take_one: impl FnMut() -> rustix::io::Result<()>) {
+        if !self.work.totals().is_draining() {
+            return;
+        }
+        while self.work.totals().take_queued() && take_one().is_ok() {}
+        // who comes now shall go elsewhere, while others are served
+        self.work.listener().refuse();
+    }
+
+    fn answer(&self, mut batch: Batch, count: usize, batches: &Batches) {
+        if !self.work.service().is_handler() {
+            self.work.slot.set_state(State::Serving);
+            self.work.datagrams(&mut batch, count, self.work.service().echoes());
+            batches.put_back(batch);
+            self.room.set_open(0);
+            return;
+        }
+        self.room.wait_until_fewer_than(DATAGRAMS);
+        let peer = peer_of(&batch.datagram(0));
+        let (seat, batches) = (Seat::take(&self.room, peer), batches.clone());
+        coroutine::spawn(move || {
+            contained(&seat.0, peer, || seat.0.work().datagrams(&mut batch, 1, false));
+            batches.put_back(batch);
+        });
+    }
+
+    /// Has the doorway look again when the gate is shut.
+    fn heed_the_bell(&self) -> io::Result<()> {
+        let (bell, doorway) = (self.gate.bell().try_clone_to_owned()?, Rc::clone(&self.doorway));
+        coroutine::spawn(move || {
+            // it fails where there is no memory for it
+            while Waiter::default().until(bell.as_fd(), Ready::Read, None).is_err() {
+                coroutine::sleep(REST);
+            }
+            doorway.rouse();
+        });
+        Ok(())
+    }
+
+    /// Whether this one was its last client. At a stop there is no other worker to take its place.
+    fn is_spent(&mut self, served: u64) -> bool {
+        self.served += served;
+        self.limit != 0 && self.served >= self.limit && !self.work.totals().is_draining()
+    }
+
+    /// Whether to try again, after a while.
+    fn goes_on(&mut self, error: Errno) -> bool {
+        match self.entrance.failed(error) {
+            Nobody::Comes => return false,
+            // the doorway waits
+            Nobody::Yet | Nobody::Waits => {}
+            Nobody::Fits => coroutine::sleep(REST),
+        }
+        true
+    }
+
+    /// Serves those that are in to their end.
+    fn finish(&self, cause: Cause) -> Cause {
+        self.room.leave();
+        self.room.wait_until_fewer_than(1);
+        cause
+    }
+}
+
+fn errno(error: &io::Error) -> Errno {
+    Errno::from_io_error(error).unwrap_or(Errno::IO)
+}
+
+/// Buffers for datagrams, which are used again.
+#[derive(Clone)]
+struct Batches {
+    idle: Rc<RefCell<Vec<Batch>>>,
+    capacity: usize,
+    listener: Rc<Listener>,
+}
+
+impl Batches {
+    fn new(work: &Work<'_>) -> Self {
+        // One at a time for a handler, which has a coroutine for each.
+        let capacity = if work.service().is_handler() { 1 } else { BATCH };
+        Self { idle: Rc::default(), capacity, listener: Rc::clone(&work.post.listener) }
+    }
+
+    fn take(&self) -> Batch {
+        let idle = self.idle.borrow_mut().pop();
+        idle.unwrap_or_else(|| batch_for(&self.listener, self.capacity))
+    }
+
+    fn put_back(&self, batch: Batch) {
+        let mut idle = self.idle.borrow_mut();
+        if idle.len() < BATCH {
+            idle.push(batch);
+        }
+    }
+}
