@@ -119,9 +119,9 @@ pub(crate) fn handler_failed(peer: Peer, error: &dyn Display) {
     warn!(peer:%, error:%; "handler failed");
 }
 
-/// Where nobody dies of it.
-pub(crate) fn handler_panicked(peer: Peer, endpoint: &Endpoint) {
-    error!(peer:%, endpoint:%; "handler panicked");
+/// A handler or a protocol panicked, and its process goes on. The panic itself has been reported.
+pub(crate) fn connection_failed(endpoint: &Endpoint, peer: Peer) {
+    error!(cause:% = Cause::Panicked, peer:%, endpoint:%; "connection failed");
 }
 
 pub(crate) fn error_hook_panicked(peer: Peer) {
@@ -139,11 +139,6 @@ pub(crate) fn fork_works_again(after: Duration) {
 
 pub(crate) fn held_too_long(peer: Peer, endpoint: &Endpoint, suppressed: u64) {
     warn!(peer:%, endpoint:%, suppressed; "gave up a connection that no child could be forked for");
-}
-
-/// A handler panicked, and its worker goes on.
-pub(crate) fn connection_failed(endpoint: &Endpoint, peer: Peer) {
-    error!(cause:% = Cause::Panicked, peer:%, endpoint:%; "connection failed");
 }
 
 pub(crate) fn threads_failing(endpoint: &Endpoint, error: &dyn Display) {
@@ -178,6 +173,7 @@ pub(crate) fn accept_failed(endpoint: &Endpoint, error: &dyn Display, suppressed
     warn!(endpoint:%, error:%, suppressed; "accept failed");
 }
 
+/// The connection of one client of many has ended; the worker goes on.
 pub(crate) fn rejected(endpoint: &Endpoint, peer: Peer, limit: u32, suppressed: u64) {
     warn!(limit, peer:%, endpoint:%, suppressed; "rejected a connection at the limit");
 }

@@ -143,6 +143,12 @@
 //! handler should return and not call [`exit`](std::process::exit). It may start threads. It inherits blocked signals,
 //! which a program that it starts inherits, too, if it isn't [`service::Exec`] that starts it.
 //!
+//! # Coroutines
+//!
+//! Under [`Model::Coroutine`](model::Model::Coroutine) one worker serves many clients at once by the same blocking
+//! [`Handler`]: a read that would block lets others go on. The module [`coroutine`] is what that is made of,
+//! for programs of your own: what greenlet and gevent are to Python.
+//!
 //! # The rest
 //!
 //! [`reactor`] is the event loop by itself, for programs that connect as well as listen ("coming from
@@ -151,6 +157,7 @@
 //! [`cli`], [`config`] and [`daemon`] are the program `forkd`, which is made of the same parts.
 pub mod cli;
 pub mod config;
+pub mod coroutine;
 pub mod daemon;
 pub mod error;
 mod events;

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use common::*;
 use nix::sys::signal::Signal;
 
-const MODELS: [&str; 3] = ["", "-m prefork -w 3", "-m event -w 2"];
+const MODELS: [&str; 4] = ["", "-m prefork -w 3", "-m event -w 2", "-m coroutine -w 2"];
 /// Those of which each process has one client.
 const ONE_EACH: [&str; 2] = ["", "-m prefork -w 3"];
 
@@ -205,7 +205,7 @@ fn a_reset_in_the_backlog_is_nobody_elses_concern() {
 
 #[test]
 fn a_slow_client_delays_nobody() {
-    for (args, slow_ones) in [("", 10), ("-m prefork -w 2", 1), ("-m event", 50)] {
+    for (args, slow_ones) in [("", 10), ("-m prefork -w 2", 1), ("-m event", 50), ("-m coroutine", 50)] {
         let daemon = Daemon::start(args);
         let mut slow: Vec<Client> = (0..slow_ones).map(|_| daemon.served()).collect();
         let mut quick = daemon.served();

@@ -46,9 +46,16 @@ fn service(name: &'static str) -> Service {
                 answer == b"Hello\none\nPlease choose again\n"
             })
         }
+        "http" => {
+            let request = "GET /hello HTTP/1.1\r\nHost: here\r\nConnection: close\r\n\r\n";
+            ("--route /hello=hi", request.into(), |_, answer| {
+                answer.starts_with(b"HTTP/1.1 200 ") && answer.ends_with(b"\r\n\r\nhi")
+            })
+        }
+        "exec" => ("", noise(1, 3000), |request, answer| answer == request),
         other => panic!("no such service: {other}"),
     };
-    let is_dialogue = name == "menu";
+    let is_dialogue = matches!(name, "menu" | "http" | "exec");
     Service { name, options, request, is_answer, is_endless: name == "chargen", is_dialogue }
 }
 
@@ -77,9 +84,12 @@ impl Service {
 }
 
 /// Why there is no such cell, in words that the refusal has.
-fn why_not(transport: &str, _model: &str, service: &Service) -> Option<&'static str> {
+fn why_not(transport: &str, model: &str, service: &Service) -> Option<&'static str> {
     match transport {
         "udp" | "unixgram" if service.is_dialogue => Some("needs a connection"),
+        _ if model.starts_with("event") && service.name == "exec" => {
+            Some("under the model event nobody may wait")
+        }
         _ => None,
     }
 }
@@ -88,7 +98,10 @@ fn cell(endpoint: &str, model: &str, name: &'static str) {
     let service = service(name);
     let transport = endpoint.split(':').next().unwrap_or_default();
     let forkd = |options: &str| {
-        Forkd::new(&format!("-m {model} --service {name} {} {options} {endpoint}", service.options))
+        // what it runs comes last
+        let (named, runs) = if name == "exec" { ("", "--exec cat") } else { (name, "") };
+        let service_option = if named.is_empty() { String::new() } else { format!("--service {named}") };
+        Forkd::new(&format!("-m {model} {service_option} {} {options} {endpoint} {runs}", service.options))
     };
     if let Some(words) = why_not(transport, model, &service) {
         let refusal = forkd("").run();
@@ -211,7 +224,7 @@ macro_rules! grid {
 macro_rules! row {
     ($name:ident: $endpoint:literal, $model:literal) => {
         mod $name {
-            cells!($endpoint, $model: echo discard chargen daytime time ack menu);
+            cells!($endpoint, $model: echo discard chargen daytime time ack menu http exec);
         }
     };
 }
@@ -229,4 +242,10 @@ grid! {
     iterative: "iterative";
     fork: "fork";
     prefork: "prefork -w 2";
+    thread: "thread";
+    threads: "thread --threads 3";
+    event: "event";
+    events: "event -w 2";
+    coroutine: "coroutine";
+    coroutines: "coroutine -w 2";
 }

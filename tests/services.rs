@@ -79,6 +79,11 @@ macro_rules! under_each_model {
             fn event() {
                 check("event");
             }
+
+            #[test]
+            fn coroutine() {
+                check("coroutine");
+            }
         }
     )*};
 }

@@ -11,7 +11,7 @@ use common::*;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-const MODELS: [&str; 3] = ["", "-m prefork -w 3", "-m event -w 2"];
+const MODELS: [&str; 4] = ["", "-m prefork -w 3", "-m event -w 2", "-m coroutine"];
 
 both_ways! {
     fn what_is_not_supported_yet_is_said_and_harms_nothing(way: Way) {

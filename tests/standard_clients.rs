@@ -62,7 +62,7 @@ macro_rules! under_each_model {
     )*};
 }
 
-under_each_model!(fork prefork iterative);
+under_each_model!(fork prefork iterative thread event coroutine);
 
 fn rdate_tells_the_time(model: &str) {
     if need_tool("rdate") {

@@ -11,7 +11,8 @@ use std::time::{Duration, Instant};
 use common::*;
 use nix::sys::signal::Signal;
 
-const MODELS: [&str; 5] = ["", "-m prefork -w 3", "-m thread", "-m thread --threads 3", "-m event -w 2"];
+const MODELS: [&str; 6] =
+    ["", "-m prefork -w 3", "-m thread", "-m thread --threads 3", "-m event -w 2", "-m coroutine"];
 /// What a stop may take that waits for nobody.
 const SOON: Duration = Duration::from_secs(3);
 

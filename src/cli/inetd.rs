@@ -28,7 +28,7 @@ use crate::sys::fd::wait_readable;
 use crate::transport::guard::Guard;
 use crate::transport::inherited::{listener_of, own_connection};
 use crate::transport::listener::Kind;
-use crate::transport::{Endpoint, Listener, Traffic};
+use crate::transport::{Connection, Endpoint, Listener, Traffic};
 use crate::{Error, events, log};
 
 /// How long datagrams are waited for, unless `--idle-timeout` says otherwise: a new process for each
@@ -110,7 +110,7 @@ fn serve(stdin: impl AsFd, kind: SocketType, listen: &Listen) -> Result<(), Erro
 fn connection(offer: &Offer, socket: OwnedFd) -> io::Result<()> {
     let peer = own_connection(&socket)?;
     let traffic = Traffic::default();
-    offer.serve(socket, peer, &traffic).1.close();
+    offer.serve(Connection::stream(socket, peer, &traffic, &offer.site)).1.close();
     Ok(())
 }
 

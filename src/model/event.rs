@@ -23,7 +23,8 @@ use crate::log::RateLimit;
 use crate::reactor::{Key, Reactor, Session};
 use crate::scoreboard::{Cause, State};
 use crate::service::Protocol;
-use crate::sys::fd::{Gate, raise_limit, set_nonblocking};
+use crate::sys::fd::{Gate, set_nonblocking};
+use crate::sys::limits::raise_open_files;
 use crate::transport::listener::Kind;
 use crate::transport::{Peer, Traffic};
 use crate::{Error, events};
@@ -37,8 +38,7 @@ pub(crate) fn run(work: &Work<'_>, gate: &Gate, terms: &Terms) -> Cause {
         // One request after the other, and no protocol waits: there is nothing else to wait for.
         return prefork::run(work, gate, terms);
     }
-    // the connections are many, and nothing else here needs a low limit; it fails only where it is high
-    let _ = raise_limit();
+    raise_open_files();
     // it fails only for what is no open file
     let _ = set_nonblocking(work.listener(), true);
     let house = House {
@@ -89,8 +89,8 @@ impl<'r> Session<'r> for Client<'r, '_> {
         &mut *self.protocol
     }
 
-    fn panicked(&mut self, payload: &(dyn Any + Send)) {
-        self.house.failed(self.peer, payload);
+    fn panicked(&mut self, payload: &(dyn Any + Send), peer: Peer) {
+        self.house.work.panicked(peer, payload);
     }
 
     fn closed(self: Box<Self>, reactor: &mut Reactor<'r>, outcome: io::Result<()>) {
@@ -99,8 +99,8 @@ impl<'r> Session<'r> for Client<'r, '_> {
             Ok(()) => log::debug!(peer:%; "connection closed"),
             Err(error) => log::debug!(peer:%, error:%; "connection ended"),
         }
-        if catch_unwind(AssertUnwindSafe(|| drop(protocol))).is_err() {
-            events::protocol_panicked(peer);
+        if let Err(payload) = catch_unwind(AssertUnwindSafe(|| drop(protocol))) {
+            house.work.panicked(peer, &*payload);
         }
         house.one_fewer(reactor);
     }
@@ -259,18 +259,10 @@ impl<'r, 'w> House<'w> {
             Ok(Some(protocol)) => protocol,
             // nobody has started a handler under this model
             Ok(None) => return,
-            Err(payload) => {
-                events::protocol_panicked(peer);
-                return self.failed(peer, &*payload);
-            }
+            Err(payload) => return self.work.panicked(peer, &*payload),
         };
         self.count(self.open.get() + 1);
         reactor.adopt(socket, peer, Box::new(Client { house: self, protocol, peer }));
-    }
-
-    fn failed(&self, peer: Peer, payload: &(dyn Any + Send)) {
-        Traffic::add(&self.work.slot.traffic.failed, 1);
-        self.work.post.offer.hooks.panicked(peer, payload);
     }
 
     fn count(&self, open: u32) {

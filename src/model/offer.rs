@@ -1,7 +1,6 @@
 //! How a client is served, whichever socket it came by and whoever serves it.
 
 use std::io;
-use std::os::fd::OwnedFd;
 use std::time::Duration;
 
 use super::Model;
@@ -9,7 +8,7 @@ use super::hooks::Hooks;
 use crate::events;
 use crate::scoreboard::Cause;
 use crate::service::Service;
-use crate::transport::{Connection, Endpoint, Peer, Site, Traffic};
+use crate::transport::{Connection, Endpoint, Peer, Site};
 
 /// How clients of one socket are served.
 #[derive(Debug, Clone)]
@@ -30,22 +29,16 @@ impl Offer {
     /// Serves one connection until it ends; it is still to be closed.
     // a function of its own would be one more window of text for each child to fault in
     #[inline(always)]
-    pub(crate) fn serve<'a>(
-        &'a self,
-        socket: OwnedFd,
-        peer: Peer,
-        traffic: &'a Traffic,
-    ) -> (Cause, Connection<'a>) {
-        let mut connection = Connection::stream(socket, peer, traffic, &self.site);
+    pub(crate) fn serve<'a>(&self, mut connection: Connection<'a>) -> (Cause, Connection<'a>) {
         let result = match self.idle_timeout {
             Some(limit) => {
                 connection.set_idle_timeout(limit).and_then(|()| self.service.serve(&mut connection))
             }
             None => self.service.serve(&mut connection),
         };
-        let cause = self.outcome(peer, result);
+        let cause = self.outcome(connection.peer(), result);
         if cause == Cause::Failed {
-            Traffic::add(&traffic.failed, 1);
+            connection.has_failed();
         }
         (cause, connection)
     }

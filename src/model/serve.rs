@@ -1,5 +1,6 @@
 //! What a child does with one connection or datagram, whichever model it runs under.
 
+use std::any::Any;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -8,11 +9,12 @@ use rustix::io::Errno;
 
 use super::hooks::Turns;
 use super::offer::Offer;
+use crate::events;
 use crate::scoreboard::{Cause, Scoreboard, Slot, Totals};
 use crate::service::Service;
 use crate::sys::datagram::{Batch, Datagram, Patience, Source};
 use crate::transport::guard::Guard;
-use crate::transport::{Connection, Listener, Peer, Refusal, Traffic};
+use crate::transport::{Connection, Listener, Peer, Refusal, Traffic, Wait};
 
 /// A listening socket, with what its children must know of it.
 #[derive(Debug, Clone)]
@@ -79,7 +81,19 @@ impl Work<'_> {
 
     /// Serves one connection until it ends; it is still to be closed.
     pub(crate) fn connection(&self, socket: OwnedFd, peer: Peer) -> (Cause, Connection<'_>) {
-        self.post.offer.serve(socket, peer, &self.slot.traffic)
+        self.post.offer.serve(Connection::stream(socket, peer, &self.slot.traffic, &self.post.offer.site))
+    }
+
+    /// The same with a socket that does not block, which `wait` waits for, and for as long as the connection
+    /// may be silent.
+    pub(crate) fn waiting_connection<'a>(
+        &'a self,
+        socket: OwnedFd,
+        peer: Peer,
+        wait: &'a dyn Wait,
+    ) -> (Cause, Connection<'a>) {
+        let offer = &self.post.offer;
+        offer.serve(Connection::stream(socket, peer, &self.slot.traffic, &offer.site).waiting(wait))
     }
 
     /// Accepts one connection, see [`Post::accept`].
@@ -96,6 +110,13 @@ impl Work<'_> {
     /// and `None` when no more clients are to be waited for.
     pub(crate) fn turn(&self) -> Option<Duration> {
         self.turns.map_or(Some(Duration::MAX), |turns| Turns::of(turns))
+    }
+
+    /// A handler or a protocol has panicked, and this process goes on.
+    pub(crate) fn panicked(&self, peer: Peer, payload: &(dyn Any + Send)) {
+        Traffic::add(&self.slot.traffic.failed, 1);
+        events::connection_failed(self.listener().endpoint(), peer);
+        self.post.offer.hooks.panicked(peer, payload);
     }
 
     /// Answers the first `count` datagrams of a batch.

@@ -97,7 +97,7 @@ fn datagrams(work: &Work<'_>, gate: &Gate, turn: &impl Turn) -> Cause {
     while somebody_comes(work, gate) {
         number = number.wrapping_add(1);
         let received = if patience == Patience::Wait && (deep || number.is_multiple_of(16)) {
-            batch.receive(gate)
+            batch.receive(gate, Patience::Wait)
         } else {
             batch.receive_one(gate, patience).map(|()| 1)
         };

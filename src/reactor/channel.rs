@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use super::line::{Line, Next};
 use super::timers::At;
 use super::{Reactor, Shared};
+use crate::events;
 use crate::service::{Protocol, Reply};
 use crate::sys::poller::{Event, Interest};
 use crate::transport::Peer;
@@ -30,7 +31,9 @@ pub(crate) trait Session<'a> {
     fn protocol(&mut self) -> &mut dyn Protocol;
 
     /// The protocol has panicked: this is the connection's end.
-    fn panicked(&mut self, _payload: &(dyn Any + Send)) {}
+    fn panicked(&mut self, _payload: &(dyn Any + Send), peer: Peer) {
+        events::protocol_panicked(peer);
+    }
 
     /// The connection has ended, and is closed.
     fn closed(self: Box<Self>, reactor: &mut Reactor<'a>, outcome: io::Result<()>);

@@ -8,7 +8,6 @@ use std::time::Duration;
 use super::channel::{Channel, Flow, Session};
 use super::line::Line;
 use super::{Alarm, Key, Reactor, Source};
-use crate::events;
 use crate::transport::Peer;
 
 /// An alarm that goes off at once would keep all others waiting.
@@ -65,8 +64,7 @@ pub(super) fn guarded<'a>(
 ) -> io::Result<Flow> {
     let peer = channel.peer;
     catch_unwind(AssertUnwindSafe(|| turn(channel))).unwrap_or_else(|payload| {
-        events::protocol_panicked(peer);
-        channel.session.panicked(&*payload);
+        channel.session.panicked(&*payload, peer);
         Err(io::Error::other("its protocol has panicked"))
     })
 }

@@ -133,8 +133,7 @@ impl Here {
                 Err(payload) if turns.is_poisoned() => resume_unwind(payload),
                 // it has cost the client its connection, and nobody else anything
                 Err(payload) => {
-                    events::handler_panicked(slot.peer(), post.listener.endpoint());
-                    post.offer.hooks.panicked(slot.peer(), &*payload);
+                    work.panicked(slot.peer(), &*payload);
                     if limit == 1 {
                         return Cause::Recycled;
                     }

@@ -39,7 +39,16 @@ pub(crate) fn wait_readable(fd: impl AsFd, limit: Duration) -> bool {
 
 /// As [`wait_readable`], for several, and maybe without a limit; returns the first that is.
 pub(crate) fn first_readable(fds: &[BorrowedFd<'_>], limit: Option<Duration>) -> Option<usize> {
-    let asked = fds.iter().map(|&fd| PollFd::new(fd, PollFlags::POLLIN));
+    first_ready(fds, PollFlags::POLLIN, limit)
+}
+
+/// As [`wait_readable`], for writing.
+pub(crate) fn wait_writable(fd: impl AsFd, limit: Duration) -> bool {
+    first_ready(&[fd.as_fd()], PollFlags::POLLOUT, Some(limit)).is_some()
+}
+
+fn first_ready(fds: &[BorrowedFd<'_>], what: PollFlags, limit: Option<Duration>) -> Option<usize> {
+    let asked = fds.iter().map(|&fd| PollFd::new(fd, what));
     let mut asked: SmallVec<[PollFd<'_>; 4]> = asked.collect();
     let limit = limit.map_or(PollTimeout::NONE, |limit| limit.try_into().unwrap_or(PollTimeout::MAX));
     poll(&mut asked, limit).ok()?;
@@ -70,13 +79,6 @@ pub(crate) fn set_nonblocking(fd: impl AsFd, on: bool) -> io::Result<()> {
     flags.set(OFlag::O_NONBLOCK, on);
     fcntl(&fd, FcntlArg::F_SETFL(flags))?;
     Ok(())
-}
-
-/// Allows this process as many descriptors as the system lets it have.
-pub(crate) fn raise_limit() -> io::Result<()> {
-    use nix::sys::resource::{Resource, getrlimit, setrlimit};
-    let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
-    Ok(setrlimit(Resource::RLIMIT_NOFILE, hard, hard)?)
 }
 
 /// How many connections wait to be accepted, where the system says so: on Linux, for TCP (tcp(7),

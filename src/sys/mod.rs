@@ -4,10 +4,12 @@
 //! sound. Nothing here knows what forkd does: no policy, no logging, no configuration.
 
 pub(crate) mod buffer;
+pub(crate) mod context;
 pub(crate) mod datagram;
 pub(crate) mod fd;
 pub(crate) mod fork;
 pub(crate) mod handover;
+pub(crate) mod limits;
 pub(crate) mod pidfd;
 pub(crate) mod poller;
 pub(crate) mod program;

@@ -1,8 +1,8 @@
 //! Which of many descriptors are ready: epoll(7), or kqueue(2) on the BSDs.
 //!
-//! Level-triggered: what is ready is told again and again until it is not. A poller must not be used
-//! on both sides of a fork: an epoll instance is shared, and a child that takes a descriptor out
-//! takes it from its parent, too.
+//! Level-triggered: what is ready is told again and again until it is not; or, for who asks for it, told
+//! once whenever it becomes so. A poller must not be used on both sides of a fork: an epoll instance is
+//! shared, and a child that takes a descriptor out takes it from its parent, too.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -32,6 +32,8 @@ pub(crate) struct Event {
     pub(crate) readable: bool,
     /// A write would not block, if only because the peer has gone.
     pub(crate) writable: bool,
+    /// The peer will send no more: once what has come is read, that is the end.
+    pub(crate) ended: bool,
 }
 
 /// How many events one wait returns at most: what is left comes with the next.
@@ -54,6 +56,12 @@ impl Poller {
     /// other process has it, too.
     pub(crate) fn add(&self, fd: impl AsFd, token: usize, interest: Interest) -> io::Result<()> {
         self.queue.add(fd.as_fd(), token, interest)
+    }
+
+    /// Begins to look after a descriptor for good, in both directions: it is told once whenever it has become
+    /// ready again (`EPOLLET`), so whoever is told must remember it until a call would block.
+    pub(crate) fn add_edge(&self, fd: impl AsFd, token: usize) -> io::Result<()> {
+        self.queue.add_edge(fd.as_fd(), token)
     }
 
     /// Waits for something else from now on; `before` is what was waited for.
@@ -111,6 +119,11 @@ mod linux {
             Ok(epoll::add(&self.0, fd, epoll::EventData::new_u64(token as u64), flags(interest))?)
         }
 
+        pub(super) fn add_edge(&self, fd: BorrowedFd<'_>, token: usize) -> io::Result<()> {
+            let flags = flags(Interest::BOTH) | epoll::EventFlags::RDHUP | epoll::EventFlags::ET;
+            Ok(epoll::add(&self.0, fd, epoll::EventData::new_u64(token as u64), flags)?)
+        }
+
         pub(super) fn change(
             &self,
             fd: BorrowedFd<'_>,
@@ -139,6 +152,7 @@ mod linux {
                     token: event.data.u64() as usize,
                     readable: flags.intersects(epoll::EventFlags::IN | gone),
                     writable: flags.intersects(epoll::EventFlags::OUT | gone),
+                    ended: flags.intersects(epoll::EventFlags::RDHUP | gone),
                 }
             }));
             Ok(())
@@ -182,6 +196,16 @@ mod bsd {
 
         pub(super) fn add(&self, fd: BorrowedFd<'_>, token: usize, interest: Interest) -> io::Result<()> {
             self.change(fd, token, Interest::NONE, interest)
+        }
+
+        pub(super) fn add_edge(&self, fd: BorrowedFd<'_>, token: usize) -> io::Result<()> {
+            let filters = [EventFilter::EVFILT_READ, EventFilter::EVFILT_WRITE];
+            let changes = filters.map(|filter| {
+                let (fd, none) = (fd.as_raw_fd() as usize, FilterFlag::empty());
+                KEvent::new(fd, filter, EvFlags::EV_ADD | EvFlags::EV_CLEAR, none, 0, token as isize as _)
+            });
+            self.0.kevent(&changes, &mut [], None)?;
+            Ok(())
         }
 
         /// Each direction is a filter of its own.
@@ -232,6 +256,7 @@ mod bsd {
                     token: event.udata() as usize,
                     readable: gone || event.filter() == Ok(EventFilter::EVFILT_READ),
                     writable: gone || event.filter() == Ok(EventFilter::EVFILT_WRITE),
+                    ended: gone || event.flags().contains(EvFlags::EV_EOF),
                 }
             }));
             Ok(())
@@ -264,14 +289,29 @@ mod tests {
         poller.add(&a, 7, Interest::READ).expect("add");
         assert_eq!(ready(&poller), []);
         rustix::io::write(&b, b"x").expect("write");
-        let readable = Event { token: 7, readable: true, writable: false };
+        let readable = Event { token: 7, readable: true, writable: false, ended: false };
         assert_eq!((ready(&poller), ready(&poller)), (vec![readable], vec![readable]));
         rustix::io::read(&a, &mut [0_u8; 1]).expect("read");
         assert_eq!(ready(&poller), []);
         poller.change(&a, 8, Interest::READ, Interest::WRITE).expect("change");
-        assert_eq!(ready(&poller), [Event { token: 8, readable: false, writable: true }]);
+        assert_eq!(ready(&poller), [Event { token: 8, readable: false, writable: true, ended: false }]);
         poller.remove(&a, Interest::WRITE).expect("remove");
         assert_eq!(ready(&poller), []);
+    }
+
+    #[test]
+    fn an_edge_is_told_once_and_the_end_with_it() {
+        let (a, b) = UnixStream::pair().expect("pair");
+        let poller = Poller::new().expect("poller");
+        poller.add_edge(&a, 7).expect("add");
+        let told = |readable, ended| vec![Event { token: 7, readable, writable: true, ended }];
+        assert_eq!((ready(&poller), ready(&poller)), (told(false, false), vec![]));
+        rustix::io::write(&b, b"xx").expect("write");
+        assert_eq!((ready(&poller), ready(&poller)), (told(true, false), vec![]));
+        rustix::io::read(&a, &mut [0_u8; 1]).expect("read");
+        assert_eq!(ready(&poller), []);
+        b.shutdown(std::net::Shutdown::Write).expect("shutdown");
+        assert_eq!((ready(&poller), ready(&poller)), (told(true, true), vec![]));
     }
 
     #[test]

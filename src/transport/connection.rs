@@ -10,7 +10,7 @@ use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
 
-use rustix::io::{Errno, retry_on_intr};
+use rustix::io::retry_on_intr;
 
 use super::inherited::local_end;
 use super::pump::Pump;
@@ -63,9 +63,19 @@ enum Medium<'a> {
 
 /// Who waits for a socket that does not block, and lets others work meanwhile.
 pub(crate) trait Wait: std::fmt::Debug {
-    /// Returns once the socket is ready, or fails with `WouldBlock` when that takes longer than the
-    /// connection may be silent, or than `limit`.
-    fn until(&self, socket: BorrowedFd<'_>, ready: Ready, limit: Option<Duration>) -> io::Result<()>;
+    /// Makes a call that reads or writes up to `wanted` bytes (0: it may do less than it could), until it
+    /// does not say that it would block. Fails with `WouldBlock` when that takes longer than the connection
+    /// may be silent.
+    fn attempt(
+        &self,
+        socket: BorrowedFd<'_>,
+        ready: Ready,
+        wanted: usize,
+        call: &mut dyn FnMut() -> rustix::io::Result<usize>,
+    ) -> io::Result<usize>;
+
+    /// Waits until the socket is ready, at most for `limit`; tells whether it is.
+    fn until(&self, socket: BorrowedFd<'_>, ready: Ready, limit: Option<Duration>) -> io::Result<bool>;
 }
 
 /// What a socket is ready for.
@@ -79,6 +89,15 @@ impl<'a> Connection<'a> {
     pub(crate) fn stream(socket: OwnedFd, peer: Peer, traffic: &'a Traffic, site: &'a Site) -> Self {
         Traffic::add(&traffic.connections, 1);
         Self { medium: Medium::Stream(socket, None), peer, traffic, site }
+    }
+
+    /// The same with a socket that does not block, which `wait` waits for; how long it may be silent is known
+    /// there.
+    pub(crate) fn waiting(self, wait: &'a dyn Wait) -> Self {
+        match self.medium {
+            Medium::Stream(socket, _) => Self { medium: Medium::Stream(socket, Some(wait)), ..self },
+            Medium::Datagram { .. } => self,
+        }
     }
 
     /// A datagram was counted when it came, so reading it does not count again.
@@ -141,12 +160,14 @@ impl<'a> Connection<'a> {
     /// work meanwhile, where the model lets them.
     pub(crate) fn wait_readable(&self, fd: impl AsFd, limit: Duration) -> io::Result<bool> {
         match &self.medium {
-            Medium::Stream(_, Some(wait)) => match wait.until(fd.as_fd(), Ready::Read, Some(limit)) {
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(false),
-                outcome => outcome.map(|()| true),
-            },
+            Medium::Stream(_, Some(wait)) => wait.until(fd.as_fd(), Ready::Read, Some(limit)),
             _ => Ok(readable_within(fd, limit)),
         }
+    }
+
+    /// Counts it as one whose handler has failed.
+    pub(crate) fn has_failed(&self) {
+        Traffic::add(&self.traffic.failed, 1);
     }
 
     /// What was written in answer to a datagram, if only nothing; `None` for a stream.
@@ -167,7 +188,7 @@ impl<'a> Connection<'a> {
     /// Has reads and writes fail that wait for longer than `limit`.
     pub(crate) fn set_idle_timeout(&self, limit: Duration) -> io::Result<()> {
         use rustix::net::sockopt::{Timeout, set_socket_timeout};
-        if let Medium::Stream(socket, _) = &self.medium {
+        if let Medium::Stream(socket, None) = &self.medium {
             for timeout in [Timeout::Recv, Timeout::Send] {
                 set_socket_timeout(socket, timeout, Some(limit))?;
             }
@@ -186,7 +207,11 @@ impl<'a> Connection<'a> {
         match &self.medium {
             Medium::Datagram { unread, .. } => Ok(unread.take()),
             Medium::Stream(socket, wait) => {
-                let n = patiently(socket, *wait, Ready::Read, || buffer.fill(socket))?;
+                if wait.is_some() {
+                    // others go on meanwhile, and need it
+                    buffer.empty();
+                }
+                let n = patiently(socket, *wait, Ready::Read, CHUNK, || buffer.fill(socket))?;
                 Traffic::add(&self.traffic.bytes_in, n as u64);
                 Ok(buffer.filled())
             }
@@ -202,10 +227,11 @@ impl<'a> Connection<'a> {
     where
         'a: 'b,
     {
-        if let Medium::Stream(socket, _) = &self.medium
-            && !self.wait_readable(socket, limit)?
-        {
-            return Ok(None);
+        if let Medium::Stream(socket, _) = &self.medium {
+            buffer.empty();
+            if !self.wait_readable(socket, limit)? {
+                return Ok(None);
+            }
         }
         self.chunk(buffer).map(Some)
     }
@@ -252,7 +278,8 @@ impl<'a> Connection<'a> {
         match &self.medium {
             Medium::Datagram { answer, .. } => answer.borrow_mut().get_or_insert_default().write(bytes),
             Medium::Stream(socket, wait) => {
-                let n = patiently(socket, *wait, Ready::Write, || rustix::io::write(socket, bytes))?;
+                let n =
+                    patiently(socket, *wait, Ready::Write, bytes.len(), || rustix::io::write(socket, bytes))?;
                 Traffic::add(&self.traffic.bytes_out, n as u64);
                 Ok(n)
             }
@@ -265,7 +292,7 @@ impl<'a> Connection<'a> {
         while left.length > 0 {
             let sent = match &self.medium {
                 Medium::Stream(socket, wait) => {
-                    let n = patiently(socket, *wait, Ready::Write, || left.send_to(socket))?;
+                    let n = patiently(socket, *wait, Ready::Write, 0, || left.send_to(socket))?;
                     Traffic::add(&self.traffic.bytes_out, n as u64);
                     n
                 }
@@ -283,19 +310,18 @@ impl<'a> Connection<'a> {
     }
 }
 
-/// Does what waits for the socket, however that is waited for.
+/// Makes a call that may have to wait for the socket, however that is waited for.
 #[inline(always)]
 fn patiently(
     socket: &OwnedFd,
     wait: Option<&dyn Wait>,
     ready: Ready,
-    mut attempt: impl FnMut() -> rustix::io::Result<usize>,
+    wanted: usize,
+    mut call: impl FnMut() -> rustix::io::Result<usize>,
 ) -> io::Result<usize> {
-    loop {
-        match (retry_on_intr(&mut attempt), wait) {
-            (Err(Errno::AGAIN), Some(wait)) => wait.until(socket.as_fd(), ready, None)?,
-            (outcome, _) => return Ok(outcome?),
-        }
+    match wait {
+        None => Ok(retry_on_intr(call)?),
+        Some(wait) => wait.attempt(socket.as_fd(), ready, wanted, &mut call),
     }
 }
 
@@ -323,7 +349,9 @@ impl Read for &Connection<'_> {
                 Ok(n)
             }
             Medium::Stream(socket, wait) => {
-                let n = patiently(socket, *wait, Ready::Read, || rustix::io::read(socket, &mut *buffer))?;
+                let n = patiently(socket, *wait, Ready::Read, buffer.len(), || {
+                    rustix::io::read(socket, &mut *buffer)
+                })?;
                 Traffic::add(&self.traffic.bytes_in, n as u64);
                 Ok(n)
             }

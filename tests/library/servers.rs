@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use clap::ValueEnum;
 use forkd::config::values::{LogFormat, LogLevel, LogSink};
+use forkd::coroutine::{self, TcpStream};
 use forkd::model::{Model, Threads};
 use forkd::service::Exec;
 use forkd::{Connection, Error, Handler, Peer, Protocol, Reply, Server, Service};
@@ -136,6 +137,33 @@ impl Handler for Obedient {
     }
 }
 
+/// Answers each message with itself; where that begins with `sleep`, after a very long time, with `ask ADDRESS`
+/// after an echo server has been asked, and with `deep` never, because its stack overflows.
+struct Persistent;
+
+impl Handler for Persistent {
+    fn handle(&mut self, connection: &mut Connection<'_>) -> io::Result<()> {
+        let mut chunk = [0; 512];
+        loop {
+            let n = connection.read(&mut chunk)?;
+            let text = std::str::from_utf8(&chunk[..n]).unwrap_or_default();
+            match text.split_once(' ').unwrap_or((text, "")) {
+                ("", _) => return Ok(()),
+                ("sleep", _) => coroutine::sleep(Duration::from_secs(3600)),
+                ("deep", _) => connection.write_all(&overflow(0).to_ne_bytes())?,
+                ("ask", address) => {
+                    let mut other = TcpStream::connect(address.parse().map_err(io::Error::other)?)?;
+                    other.write_all(b"may I?")?;
+                    let mut answer = [0; 6];
+                    other.read_exact(&mut answer)?;
+                    connection.write_all(&answer)?;
+                }
+                _ => connection.write_all(&chunk[..n])?,
+            }
+        }
+    }
+}
+
 fn service(name: &str) -> Service {
     match name {
         "hooks" | "single" => Service::handler("obedient", || Obedient),
@@ -145,6 +173,7 @@ fn service(name: &str) -> Service {
         "turnstile" => Service::handler("turnstile", || Turnstile),
         "patient" => Service::protocol("patient", || Patient),
         "brittle" => Service::protocol("brittle", || Brittle),
+        "persistent" => Service::handler("persistent", || Persistent),
         other => panic!("no server is called {other}"),
     }
 }
@@ -185,7 +214,7 @@ fn main() -> Result<(), Error> {
     }
     let mut server = Server::bind(endpoint)?.model(model).threads(threads).grace(Duration::from_secs(2));
     if !matches!(name.as_str(), "hooks" | "single" | "threads") || model == Model::Prefork {
-        server = server.workers(if model == Model::Thread { 1 } else { 2 });
+        server = server.workers(if model == Model::Prefork { 2 } else { 1 });
     }
     for endpoint in server.endpoints() {
         eprintln!("listening on {endpoint}");

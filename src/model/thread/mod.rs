@@ -7,23 +7,20 @@
 mod each;
 mod fixed;
 
-use std::any::Any;
 use std::os::fd::OwnedFd;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, Mutex};
 
-use super::hooks::Turns;
-use super::serve::{Post, Work, peer_of};
+use super::serve::{Work, peer_of};
+use super::shared::Shared;
 use super::worker::Terms;
 use super::{Threads, prefork};
-use crate::events;
-use crate::scoreboard::{Cause, Scoreboard, Slot};
+use crate::scoreboard::Cause;
 use crate::sys::datagram::Batch;
 use crate::sys::fd::Gate;
-use crate::transport::guard::Guard;
+use crate::transport::Peer;
 use crate::transport::listener::Kind;
-use crate::transport::{Peer, Traffic};
 
 /// Serves until the gate is shut, or the limit is reached; then waits for its threads.
 pub(crate) fn run(work: &Work<'_>, gate: &Arc<Gate>, terms: &Terms) -> Cause {
@@ -32,27 +29,6 @@ pub(crate) fn run(work: &Work<'_>, gate: &Arc<Gate>, terms: &Terms) -> Cause {
         (Kind::Datagram, Threads::Each(_)) if !work.service().is_handler() => prefork::run(work, gate, terms),
         (_, Threads::Each(most)) => each::run(Shared::of(work), gate, terms, most),
         (_, Threads::Fixed(count)) => fixed::run(Shared::of(work), gate, terms, count),
-    }
-}
-
-/// The work, for threads: they are not bound to any frame of the main thread's.
-struct Shared {
-    post: Post,
-    guard: Guard,
-    board: Scoreboard,
-    slot: &'static Slot,
-    turns: Option<Arc<Mutex<Turns>>>,
-}
-
-impl Shared {
-    fn of(work: &Work<'_>) -> Self {
-        let Work { post, guard, board, slot, turns } = *work;
-        Self { post: post.clone(), guard: guard.clone(), board: board.clone(), slot, turns: turns.cloned() }
-    }
-
-    fn work(&self) -> Work<'_> {
-        let Self { post, guard, board, slot, turns } = self;
-        Work { post, guard, board, slot, turns: turns.as_ref() }
     }
 }
 
@@ -81,7 +57,7 @@ fn connection(work: &Work<'_>, socket: OwnedFd, peer: Peer, ended: impl FnOnce()
             connection.close();
         }
         Err(payload) => {
-            failed(work, peer, &*payload);
+            work.panicked(peer, &*payload);
             ended();
         }
     }
@@ -92,13 +68,7 @@ fn datagrams(work: &Work<'_>, batch: &mut Batch, answer: impl FnOnce(&mut Batch)
     let served = catch_unwind(AssertUnwindSafe(|| answer(batch)));
     if let Err(payload) = served {
         // a handler that can panic is given one at a time
-        failed(work, peer_of(&batch.datagram(0)), &*payload);
+        work.panicked(peer_of(&batch.datagram(0)), &*payload);
     }
     ended();
-}
-
-fn failed(work: &Work<'_>, peer: Peer, payload: &(dyn Any + Send)) {
-    Traffic::add(&work.slot.traffic.failed, 1);
-    events::connection_failed(work.listener().endpoint(), peer);
-    work.post.offer.hooks.panicked(peer, payload);
 }

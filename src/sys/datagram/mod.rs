@@ -140,15 +140,16 @@ impl Batch {
         Ok(())
     }
 
-    /// Receives up to `capacity` datagrams, waiting for the first only; returns how many.
+    /// Receives up to `capacity` datagrams, waiting for the first at most; returns how many.
     ///
     /// # Errors
     ///
     /// As recvmmsg(2).
     #[cfg(any(target_os = "linux", target_os = "freebsd", target_os = "netbsd"))]
-    pub(crate) fn receive(&mut self, socket: impl AsFd) -> io::Result<usize> {
+    pub(crate) fn receive(&mut self, socket: impl AsFd, patience: Patience) -> io::Result<usize> {
         (0..self.capacity()).for_each(|i| self.arm(i));
-        let (fd, capacity, flags) = (socket.as_fd().as_raw_fd(), self.capacity(), libc::MSG_WAITFORONE);
+        let (fd, capacity) = (socket.as_fd().as_raw_fd(), self.capacity());
+        let flags = if patience == Patience::Wait { libc::MSG_WAITFORONE } else { libc::MSG_DONTWAIT };
         // SAFETY: as in `receive_one`, for each of `capacity` headers.
         let n = unsafe {
             libc::recvmmsg(fd, self.headers.as_mut_ptr(), capacity as _, flags as _, ptr::null_mut())
@@ -160,8 +161,8 @@ impl Batch {
 
     /// Elsewhere a batch is one datagram.
     #[cfg(not(any(target_os = "linux", target_os = "freebsd", target_os = "netbsd")))]
-    pub(crate) fn receive(&mut self, socket: impl AsFd) -> io::Result<usize> {
-        self.receive_one(socket, Patience::Wait).map(|()| 1)
+    pub(crate) fn receive(&mut self, socket: impl AsFd, patience: Patience) -> io::Result<usize> {
+        self.receive_one(socket, patience).map(|()| 1)
     }
 
     fn length(&self, i: usize) -> usize {
