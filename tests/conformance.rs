@@ -320,10 +320,14 @@ conformance! {
     udp: "UDPServer" on "udp" as [iterative [answers, steps, single]];
     unix: "UnixStreamServer" on "unix" as [iterative [answers, steps, single]];
     unix_datagram: "UnixDatagramServer" on "unixgram" as [iterative [answers, steps, single]];
-    threading_tcp: "ThreadingTCPServer" on "tcp" as [];
-    threading_udp: "ThreadingUDPServer" on "udp" as [];
-    threading_unix: "ThreadingUnixStreamServer" on "unix" as [];
-    threading_unix_datagram: "ThreadingUnixDatagramServer" on "unixgram" as [];
+    threading_tcp: "ThreadingTCPServer" on "tcp"
+        as [thread [answers, steps, single], coroutine [answers, steps, single]];
+    threading_udp: "ThreadingUDPServer" on "udp"
+        as [thread [answers, steps, single], coroutine [answers, steps, single]];
+    threading_unix: "ThreadingUnixStreamServer" on "unix"
+        as [thread [answers, steps, single], coroutine [answers, steps, single]];
+    threading_unix_datagram: "ThreadingUnixDatagramServer" on "unixgram"
+        as [thread [answers, steps, single], coroutine [answers, steps, single]];
     forking_tcp: "ForkingTCPServer" on "tcp" as [fork [answers, steps, single], prefork [answers, steps]];
     forking_udp: "ForkingUDPServer" on "udp" as [fork [answers, steps, single], prefork [answers, steps]];
     forking_unix: "ForkingUnixStreamServer" on "unix"

@@ -73,6 +73,16 @@ macro_rules! under_each_model {
             fn iterative() {
                 check("-m iterative");
             }
+
+            #[test]
+            fn thread() {
+                check("-m thread");
+            }
+
+            #[test]
+            fn coroutine() {
+                check("-m coroutine");
+            }
         }
     )*};
 }

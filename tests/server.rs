@@ -15,7 +15,7 @@ use forkd::model::Model;
 use forkd::{Connection, Echo, Error, Handle, Handler, HandlerError, Peer, Server, Service};
 
 /// The models that serve in their caller's process.
-const MODELS: [Model; 1] = [Model::Iterative];
+const MODELS: [Model; 3] = [Model::Iterative, Model::Thread, Model::Coroutine];
 
 fn bind(endpoint: &str, model: Model) -> Server {
     Server::bind(endpoint).unwrap().model(model)

@@ -48,6 +48,9 @@ models! {
     fork: "-m fork",
     prefork: "-m prefork -w 2",
     iterative: "-m iterative",
+    thread: "-m thread",
+    event: "-m event",
+    coroutine: "-m coroutine",
 }
 
 /// `fn name(model) {}`: a test for each model, as `name::fork` and so on.
