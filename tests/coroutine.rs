@@ -260,10 +260,11 @@ fn a_panic_costs_one_connection_and_is_said_once() {
             assert_eq!(socket.recv(&mut [0; 9]).unwrap(), 5);
             socket.local_addr().unwrap()
         };
-        let line = server.wait_for_line("handler panicked");
-        assert!(line.starts_with("forkd: error: ") && line.contains("as was wished"), "{line}");
+        server.wait_for_line("as was wished");
+        let line = server.wait_for_line("connection failed");
+        assert!(line.starts_with("forkd: error: ") && line.contains("cause=panicked"), "{line}");
         assert!(line.contains(&format!("peer={peer}")), "{line}");
-        assert_eq!(server.count_lines("handler panicked"), 1);
+        assert_eq!(server.count_lines("connection failed"), 1);
         assert_eq!(only_worker(&server), worker, "the worker goes on");
     }
 }

@@ -17,13 +17,15 @@ use common::{Daemon, Forkd};
 /// So many clients at once.
 const CLIENTS: usize = 200;
 
+/// Whether that is the whole answer to a request.
+type IsAnswer = fn(request: &[u8], answer: &[u8]) -> bool;
+
 /// What is asked of a service.
 struct Service {
     name: &'static str,
     options: &'static str,
     request: Vec<u8>,
-    /// Whether this is the whole answer to it.
-    is_answer: fn(request: &[u8], answer: &[u8]) -> bool,
+    is_answer: IsAnswer,
     /// It goes on until its client goes.
     is_endless: bool,
     /// It needs a connection.
@@ -31,7 +33,7 @@ struct Service {
 }
 
 fn service(name: &'static str) -> Service {
-    let (options, request, is_answer): (_, _, fn(&[u8], &[u8]) -> bool) = match name {
+    let (options, request, is_answer): (_, _, IsAnswer) = match name {
         "echo" => ("", noise(1, 3000), |request, answer| answer == request),
         "discard" => ("", noise(1, 3000), |_, answer| answer.is_empty()),
         "chargen" => ("", b"?".to_vec(), |_, answer| answer.iter().all(|&byte| byte < 127)),

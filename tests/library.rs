@@ -133,8 +133,7 @@ fn a_protocol_that_panics_costs_its_connection_and_no_other_of_its_thread() {
         let mut victim = server.connect();
         victim.write_all(b"panic").unwrap();
         assert!(is_cut(&mut victim));
-        let lines =
-            server.wait_for_lines(number, "a protocol has panicked; its connection ends peer=127.0.0.1:");
+        let lines = server.wait_for_lines(number, "connection failed cause=panicked peer=127.0.0.1:");
         assert!(lines[0].starts_with("forkd: error: "), "{lines:?}");
         echoes(&mut bystander, b"nothing happened");
     }

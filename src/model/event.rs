@@ -38,7 +38,10 @@ pub(crate) fn run(work: &Work<'_>, gate: &Gate, terms: &Terms) -> Cause {
         // One request after the other, and no protocol waits: there is nothing else to wait for.
         return prefork::run(work, gate, terms);
     }
-    raise_open_files();
+    if work.turns.is_none() {
+        // this process is the server's own
+        raise_open_files();
+    }
     // it fails only for what is no open file
     let _ = set_nonblocking(work.listener(), true);
     let house = House {

@@ -246,12 +246,12 @@ impl Server {
                 Offer { idle_timeout: listen.idle_timeout, ..offer }
             };
             (
-                serving::Kind::Here(Here::new(
+                serving::Kind::Here(Box::new(Here::new(
                     listeners,
                     Terms::new(&listen, config.daemon.grace),
                     &handle,
                     offer,
-                )?),
+                )?)),
                 Some(turns),
             )
         } else {

@@ -62,7 +62,7 @@ pub struct Serving {
 /// Who serves.
 pub(super) enum Kind {
     /// This process.
-    Here(Here),
+    Here(Box<Here>),
     /// Its children.
     Master(Box<Master>),
 }

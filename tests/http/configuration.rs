@@ -59,7 +59,10 @@ fn a_root_that_is_missing_is_said_before_the_start() {
     for (args, expected) in [
         (&["--root", "/", "tcp://127.0.0.1:0"][..], "--root needs the service http"),
         (&["--route", "/a=b", "tcp://127.0.0.1:0"], "--route needs the service http"),
-        (&["--service", "http", "udp://127.0.0.1:0"], "is http, a dialogue, for which udp://127.0.0.1:0"),
+        (
+            &["--service", "http", "udp://127.0.0.1:0"],
+            "is http, which needs a connection, and udp://127.0.0.1:0 has none",
+        ),
         (&["--service", "http", "--route", "a=b"], "write them as PATH=TEXT"),
     ] {
         let ended = run(&[&["check"], args].concat());

@@ -214,7 +214,7 @@ fn main() -> Result<(), Error> {
     }
     let mut server = Server::bind(endpoint)?.model(model).threads(threads).grace(Duration::from_secs(2));
     if !matches!(name.as_str(), "hooks" | "single" | "threads") || model == Model::Prefork {
-        server = server.workers(if model == Model::Prefork { 2 } else { 1 });
+        server = server.workers(if matches!(model, Model::Prefork | Model::Event) { 2 } else { 1 });
     }
     for endpoint in server.endpoints() {
         eprintln!("listening on {endpoint}");

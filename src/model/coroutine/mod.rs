@@ -8,9 +8,10 @@ mod room;
 use std::cell::RefCell;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
+use std::panic::resume_unwind;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use room::{Room, Seat, contained};
 use rustix::io::Errno;
@@ -18,7 +19,7 @@ use rustix::io::Errno;
 use super::entrance::{Entrance, Nobody, REST, concerns_one_connection};
 use super::serve::{Work, batch_for, peer_of};
 use super::worker::Terms;
-use crate::coroutine::{self, Waiter, scheduler};
+use crate::coroutine::{self, JoinHandle, Waiter, scheduler};
 use crate::events;
 use crate::log::RateLimit;
 use crate::scoreboard::{Cause, State};
@@ -36,7 +37,10 @@ const DATAGRAMS: u32 = 256;
 
 /// Serves until the gate is shut, or the limit is reached.
 pub(crate) fn run(work: &Work<'_>, gate: &Gate, terms: &Terms) -> Cause {
-    raise_open_files();
+    if work.turns.is_none() {
+        // this process is the server's own
+        raise_open_files();
+    }
     if work.listener().kind() == Kind::Stream {
         // it fails only for what is no open file
         let _ = set_nonblocking(work.listener(), true);
@@ -46,11 +50,16 @@ pub(crate) fn run(work: &Work<'_>, gate: &Gate, terms: &Terms) -> Cause {
     let main = || {
         let mut worker = Worker::new(work, gate, terms);
         worker.heed_the_bell()?;
-        worker.take_turns();
-        Ok(match work.listener().kind() {
+        let turns = worker.take_turns();
+        let cause = match work.listener().kind() {
             Kind::Stream => worker.connections(),
             Kind::Datagram => worker.datagrams(),
-        })
+        };
+        match turns.filter(JoinHandle::is_finished).map(JoinHandle::join) {
+            // the application's own work, which is not ours to judge
+            Some(Err(payload)) => resume_unwind(payload),
+            _ => Ok(cause),
+        }
     };
     coroutine::run(main).flatten().unwrap_or_else(|error| {
         log::error!(error:%; "worker cannot start");
@@ -198,37 +207,27 @@ impl<'a> Worker<'a> {
 
     /// Has the doorway look again when the gate is shut.
     fn heed_the_bell(&self) -> io::Result<()> {
-        let (bell, room) = (self.gate.bell().try_clone_to_owned()?, Rc::clone(&self.room));
-        let doorway = Rc::clone(&self.doorway);
+        let bell = self.gate.bell().try_clone_to_owned()?;
+        let end = End(Rc::clone(&self.room), Rc::clone(&self.doorway));
         coroutine::spawn(move || {
             // it fails where there is no memory for it
             while Waiter::default().until(bell.as_fd(), Ready::Read, None).is_err() {
                 coroutine::sleep(REST);
             }
-            room.close();
-            doorway.rouse();
+            drop(end);
         });
         Ok(())
     }
 
     /// In a process that is not this server's own: does what is to be done now and then.
-    fn take_turns(&self) {
-        let (room, doorway) = (Rc::clone(&self.room), Rc::clone(&self.doorway));
-        if room.work().turns.is_none() {
-            return;
-        }
-        coroutine::spawn(move || {
-            loop {
-                match room.work().turn() {
-                    // nothing, ever
-                    Some(Duration::MAX) => return,
-                    Some(pause) => coroutine::sleep(pause),
-                    None => break,
-                }
+    fn take_turns(&self) -> Option<JoinHandle<()>> {
+        self.work.turns?;
+        let end = End(Rc::clone(&self.room), Rc::clone(&self.doorway));
+        Some(coroutine::spawn(move || {
+            while let Some(pause) = end.0.work().turn() {
+                coroutine::sleep(pause);
             }
-            room.close();
-            doorway.rouse();
-        });
+        }))
     }
 
     /// At the limit, waits until one has been served, or nobody is to come in any more.
@@ -265,6 +264,16 @@ impl<'a> Worker<'a> {
         self.room.leave();
         self.room.wait_until_fewer_than(1);
         cause
+    }
+}
+
+/// When it is dropped, nobody is to come in any more.
+struct End(Rc<Room>, Rc<Waiter>);
+
+impl Drop for End {
+    fn drop(&mut self) {
+        self.0.close();
+        self.1.rouse();
     }
 }
 
