@@ -105,7 +105,7 @@ pub struct ListenOptions {
     #[arg(long, value_name = "N", help_heading = "Pool")]
     pub max_spare: Option<u32>,
 
-    /// Replace a worker after N connections; 0: never (prefork) [default: 0]
+    /// Replace a worker after N connections; 0: never (any model but fork) [default: 0]
     #[arg(long, value_name = "N", help_heading = "Pool")]
     pub max_connections_per_child: Option<u64>,
 
