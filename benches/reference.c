@@ -3,23 +3,29 @@
  *
  *   fork     a child for each connection, SIGCHLD ignored
  *   prefork  eight children that block in accept on one shared listener
+ *   thread   a detached thread for each connection
+ *   event    one thread, all connections, epoll; what can't be written at once is waited for by poll
  *   udp      one process, recvfrom and sendto
  */
+#define _GNU_SOURCE
 #include <arpa/inet.h>
 #include <netinet/in.h>
+#include <poll.h>
+#include <pthread.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/epoll.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
 static char buffer[65536];
 
-static void echo(int connection) {
+static void echo_by(int connection, char *buffer, size_t size) {
     ssize_t came;
-    while ((came = read(connection, buffer, sizeof buffer)) > 0)
+    while ((came = read(connection, buffer, size)) > 0)
         for (char *at = buffer; came > 0;) {
             ssize_t went = write(connection, at, came);
             if (went <= 0) return;
@@ -27,6 +33,8 @@ static void echo(int connection) {
             came -= went;
         }
 }
+
+static void echo(int connection) { echo_by(connection, buffer, sizeof buffer); }
 
 static int listening(int type, int port) {
     struct sockaddr_in address = {.sin_family = AF_INET, .sin_port = htons(port), .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
@@ -63,6 +71,59 @@ static void serve_prefork(int listener) {
     for (;;) pause();
 }
 
+static void *thread(void *connection) {
+    char own[65536];
+    echo_by((int)(long)connection, own, sizeof own);
+    close((int)(long)connection);
+    return 0;
+}
+
+static void serve_thread(int listener) {
+    pthread_attr_t attributes;
+    pthread_attr_init(&attributes);
+    pthread_attr_setdetachstate(&attributes, PTHREAD_CREATE_DETACHED);
+    pthread_attr_setstacksize(&attributes, 128 * 1024);
+    for (;;) {
+        pthread_t id;
+        int connection = accept(listener, 0, 0);
+        if (connection >= 0 && pthread_create(&id, &attributes, thread, (void *)(long)connection)) close(connection);
+    }
+}
+
+/* whether the connection goes on */
+static int turn(int connection) {
+    ssize_t came = read(connection, buffer, sizeof buffer);
+    if (came <= 0) return 0;
+    for (char *at = buffer; came > 0;) {
+        ssize_t went = write(connection, at, came);
+        if (went < 0) {
+            struct pollfd full = {.fd = connection, .events = POLLOUT};
+            if (poll(&full, 1, -1) < 0) return 0;
+            continue;
+        }
+        at += went;
+        came -= went;
+    }
+    return 1;
+}
+
+static void serve_event(int listener) {
+    struct epoll_event event = {.events = EPOLLIN, .data.fd = listener}, ready[64];
+    int queue = epoll_create1(0);
+    epoll_ctl(queue, EPOLL_CTL_ADD, listener, &event);
+    for (;;) {
+        int count = epoll_wait(queue, ready, 64, -1);
+        for (int i = 0; i < count; i++) {
+            if (ready[i].data.fd != listener) {
+                if (!turn(ready[i].data.fd)) close(ready[i].data.fd);
+                continue;
+            }
+            event.data.fd = accept4(listener, 0, 0, SOCK_NONBLOCK);
+            if (event.data.fd >= 0) epoll_ctl(queue, EPOLL_CTL_ADD, event.data.fd, &event);
+        }
+    }
+}
+
 static void serve_udp(int socket) {
     for (;;) {
         struct sockaddr_storage from;
@@ -73,12 +134,14 @@ static void serve_udp(int socket) {
 }
 
 int main(int argc, char **argv) {
-    if (argc != 3) { fprintf(stderr, "usage: reference fork|prefork|udp PORT\n"); return 64; }
+    if (argc != 3) { fprintf(stderr, "usage: reference fork|prefork|thread|event|udp PORT\n"); return 64; }
     int port = atoi(argv[2]);
     signal(SIGCHLD, SIG_IGN);
     signal(SIGPIPE, SIG_IGN);
     if (!strcmp(argv[1], "fork")) serve_fork(listening(SOCK_STREAM, port));
     if (!strcmp(argv[1], "prefork")) serve_prefork(listening(SOCK_STREAM, port));
+    if (!strcmp(argv[1], "thread")) serve_thread(listening(SOCK_STREAM, port));
+    if (!strcmp(argv[1], "event")) serve_event(listening(SOCK_STREAM, port));
     if (!strcmp(argv[1], "udp")) serve_udp(listening(SOCK_DGRAM, port));
     return 64;
 }

@@ -30,9 +30,12 @@ struct Case {
 
 const FORK: &[&str] = &["--model", "fork"];
 const PREFORK: &[&str] = &["--model", "prefork", "--workers", "8"];
+const THREAD: &[&str] = &["--model", "thread"];
+const EVENT: &[&str] = &["--model", "event"];
+const COROUTINE: &[&str] = &["--model", "coroutine"];
 const ONE_WORKER: &[&str] = &["--model", "prefork", "--workers", "1"];
 
-const CASES: [Case; 8] = [
+const CASES: [Case; 21] = [
     Case {
         name: "fork: connections, 1 client",
         reference: "fork",
@@ -63,6 +66,79 @@ const CASES: [Case; 8] = [
         client: connect_each,
         clients: 8,
     },
+    Case {
+        name: "thread: connections, 1 client",
+        reference: "thread",
+        forkd: THREAD,
+        client: connect_each,
+        clients: 1,
+    },
+    Case {
+        name: "thread: connections, 8 clients",
+        reference: "thread",
+        forkd: THREAD,
+        client: connect_each,
+        clients: 8,
+    },
+    Case { name: "thread: ping-pong", reference: "thread", forkd: THREAD, client: ping_pong, clients: 1 },
+    Case {
+        name: "event: connections, 1 client",
+        reference: "event",
+        forkd: EVENT,
+        client: connect_each,
+        clients: 1,
+    },
+    Case {
+        name: "event: connections, 8 clients",
+        reference: "event",
+        forkd: EVENT,
+        client: connect_each,
+        clients: 8,
+    },
+    Case {
+        name: "event: ping-pong, 1 client",
+        reference: "event",
+        forkd: EVENT,
+        client: ping_pong,
+        clients: 1,
+    },
+    Case {
+        name: "event: ping-pong, 32 clients",
+        reference: "event",
+        forkd: EVENT,
+        client: ping_pong,
+        clients: 32,
+    },
+    Case { name: "event: bulk, bytes", reference: "event", forkd: EVENT, client: bulk, clients: 1 },
+    Case {
+        name: "coroutine: connections, 1 client",
+        reference: "event",
+        forkd: COROUTINE,
+        client: connect_each,
+        clients: 1,
+    },
+    Case {
+        name: "coroutine: connections, 8 clients",
+        reference: "event",
+        forkd: COROUTINE,
+        client: connect_each,
+        clients: 8,
+    },
+    Case {
+        name: "coroutine: ping-pong, 1 client",
+        reference: "event",
+        forkd: COROUTINE,
+        client: ping_pong,
+        clients: 1,
+    },
+    Case {
+        name: "coroutine: ping-pong, 32 clients",
+        reference: "event",
+        forkd: COROUTINE,
+        client: ping_pong,
+        clients: 32,
+    },
+    Case { name: "coroutine: bulk, bytes", reference: "event", forkd: COROUTINE, client: bulk, clients: 1 },
     Case { name: "udp: ping-pong", reference: "udp", forkd: ONE_WORKER, client: udp_ping_pong, clients: 1 },
     Case { name: "udp: 32 clients", reference: "udp", forkd: ONE_WORKER, client: udp_ping_pong, clients: 32 },
 ];
@@ -99,7 +175,7 @@ fn median(values: &mut [f64]) -> f64 {
 fn build_reference() -> io::Result<PathBuf> {
     let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("benches/reference.c");
     let program = Path::new(env!("CARGO_TARGET_TMPDIR")).join("reference");
-    let built = Command::new("cc").args(["-O2", "-o"]).arg(&program).arg(source).status()?;
+    let built = Command::new("cc").args(["-O2", "-pthread", "-o"]).arg(&program).arg(source).status()?;
     if built.success() { Ok(program) } else { Err(io::Error::other("cc failed")) }
 }
 

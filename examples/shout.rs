@@ -39,7 +39,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     let model = match args.next().as_deref() {
         None | Some("fork") => Model::Fork,
         Some("prefork") => Model::Prefork,
-        Some(other) => return Err(format!("{other} is no model; choose fork or prefork").into()),
+        Some("thread") => Model::Thread,
+        Some(other) => return Err(format!("{other} is no model; choose fork, prefork or thread").into()),
     };
     let server = Server::bind(&endpoint)?.model(model).workers(4);
     for endpoint in server.endpoints() {

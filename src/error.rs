@@ -12,6 +12,17 @@ use std::io;
 /// Why forkd could not start, or had to end.
 ///
 /// Each variant is one sysexits(3) code; see [`Error::exit_code`].
+///
+/// ```
+/// use forkd::{Error, Server};
+///
+/// let one = Server::bind("tcp://127.0.0.1:0")?;
+/// match Server::bind(&one.server_address().to_string()) {
+///     Err(error @ Error::Unavailable(_)) => eprintln!("{}", error.sentence()),
+///     other => panic!("two servers at one address: {other:?}"),
+/// }
+/// # Ok::<(), Error>(())
+/// ```
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum Error {

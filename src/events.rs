@@ -115,6 +115,19 @@ fn is_crash(signal: u8) -> bool {
         .contains(&signal)
 }
 
+pub(crate) fn handler_failed(peer: Peer, error: &dyn Display) {
+    warn!(peer:%, error:%; "handler failed");
+}
+
+/// A handler or a protocol panicked, and its process goes on. The panic itself has been reported.
+pub(crate) fn connection_failed(endpoint: &Endpoint, peer: Peer) {
+    error!(cause:% = Cause::Panicked, peer:%, endpoint:%; "connection failed");
+}
+
+pub(crate) fn error_hook_panicked(peer: Peer) {
+    error!(peer:%; "what is to be told of failed handlers has itself panicked");
+}
+
 pub(crate) fn fork_failing(error: &dyn Display) {
     warn!(error:%; "cannot fork; holding connections and trying again");
 }
@@ -126,6 +139,22 @@ pub(crate) fn fork_works_again(after: Duration) {
 
 pub(crate) fn held_too_long(peer: Peer, endpoint: &Endpoint, suppressed: u64) {
     warn!(peer:%, endpoint:%, suppressed; "gave up a connection that no child could be forked for");
+}
+
+pub(crate) fn threads_failing(endpoint: &Endpoint, error: &dyn Display) {
+    warn!(endpoint:%, error:%; "cannot start a thread; holding a connection and trying again");
+}
+
+pub(crate) fn threads_work_again(endpoint: &Endpoint) {
+    info!(endpoint:%; "threads can be started again");
+}
+
+pub(crate) fn no_thread_for(peer: Peer, endpoint: &Endpoint, suppressed: u64) {
+    warn!(peer:%, endpoint:%, suppressed; "gave up a connection that no thread could be started for");
+}
+
+pub(crate) fn no_threads(endpoint: &Endpoint, error: &dyn Display) {
+    error!(endpoint:%, error:%; "cannot start the threads of a worker");
 }
 
 pub(crate) fn worker_fork_failed(endpoint: &Endpoint, error: &dyn Display) {
@@ -144,12 +173,25 @@ pub(crate) fn accept_failed(endpoint: &Endpoint, error: &dyn Display, suppressed
     warn!(endpoint:%, error:%, suppressed; "accept failed");
 }
 
+/// The connection of one client of many has ended; the worker goes on.
 pub(crate) fn rejected(endpoint: &Endpoint, peer: Peer, limit: u32, suppressed: u64) {
     warn!(limit, peer:%, endpoint:%, suppressed; "rejected a connection at the limit");
 }
 
 pub(crate) fn at_limit(endpoint: &Endpoint, limit: u32, suppressed: u64) {
     warn!(limit, endpoint:%, suppressed; "as many children as allowed; new clients wait");
+}
+
+pub(crate) fn at_thread_limit(endpoint: &Endpoint, limit: u32, suppressed: u64) {
+    warn!(limit, endpoint:%, suppressed; "as many threads as allowed; new clients wait");
+}
+
+pub(crate) fn protocol_panicked(peer: Peer) {
+    error!(peer:%; "a protocol has panicked; its connection ends");
+}
+
+pub(crate) fn connections_at_limit(endpoint: &Endpoint, limit: u32, suppressed: u64) {
+    warn!(limit, endpoint:%, suppressed; "as many connections as allowed; new clients wait");
 }
 
 pub(crate) fn accepted(endpoint: &Endpoint, peer: Peer, pid: i32) {
@@ -181,7 +223,7 @@ pub(crate) fn report(status: &crate::daemon::status::Status) {
         };
         info!(
             alive = l.alive, peak = l.peak, forked = l.forked, connections = l.connections, bytes_in = l.bytes_in,
-            bytes_out = l.bytes_out, refused:% = counts(&l.refused), deaths:% = counts(&l.deaths),
+            bytes_out = l.bytes_out, failed = l.failed, refused:% = counts(&l.refused), deaths:% = counts(&l.deaths),
             uptime_s = status.uptime_s; "status of {}", l.endpoint
         );
     }

@@ -1,19 +1,20 @@
 #![deny(unsafe_code)]
-//! A server that forks, as a library: what Python's `socketserver` gives, along three axes.
+//! Servers for TCP, UDP and Unix sockets: write a handler once, and choose who runs it. What Python's
+//! `socketserver` gives, Twisted and gevent beside it, along three axes:
 //!
 //! | axis | question | what there is |
 //! |---|---|---|
 //! | [`transport`] | where do requests come from? | tcp, udp, unix, unixgram: an [`Endpoint`] |
-//! | [`model`] | who runs the handler? | a child per connection, or a pool: a [`Model`](model::Model) |
-//! | [`service`] | what is done with the bytes? | [`Echo`], or a [`Protocol`] or [`Handler`] of your own |
+//! | [`model`] | who runs the handler? | iterative, fork, prefork, thread, event, coroutine: a [`Model`](model::Model) |
+//! | [`service`] | what is done with the bytes? | [`Echo`] and its kin, or a [`Protocol`] or [`Handler`] of your own |
 //!
-//! A [`Server`] is one point of this grid, and no choice depends on another: the same handler
-//! serves TCP and UDP, in a child forked for each connection or in a worker of a pool.
+//! A [`Server`] is one point of this grid, and hardly any choice depends on another.
 //!
 //! # Examples
 //!
-//! ```no_run
-//! use std::io::{BufRead, BufReader, Write};
+//! ```
+//! use std::io::{BufRead, Read, Write};
+//! use std::net::{Shutdown, TcpStream};
 //!
 //! use forkd::model::Model;
 //! use forkd::{Connection, Handler, Server, Service};
@@ -23,27 +24,63 @@
 //!
 //! impl Handler for Lengths {
 //!     fn handle(&mut self, connection: &mut Connection<'_>) -> std::io::Result<()> {
-//!         let mut lines = BufReader::new(connection);
-//!         let mut line = String::new();
-//!         while lines.read_line(&mut line)? > 0 {
-//!             let answer = format!("{}\n", line.trim_end().len());
-//!             lines.get_mut().write_all(answer.as_bytes())?;
-//!             line.clear();
+//!         let (rfile, mut wfile) = connection.files();
+//!         for line in rfile.lines() {
+//!             writeln!(wfile, "{}", line?.len())?;
 //!         }
 //!         Ok(())
 //!     }
 //! }
 //!
-//! let server = Server::bind("tcp://127.0.0.1:7007")?.model(Model::Prefork).workers(4);
-//! server.serve_forever(Service::handler("lengths", || Lengths))?;
+//! let server = Server::bind("tcp://127.0.0.1:0")?.model(Model::Iterative);
+//! let address = server.server_address().to_string();
+//! let handle = server.handle();
+//! let serving = std::thread::spawn(move || server.serve_forever(Service::handler("lengths", || Lengths)));
+//!
+//! let mut client = TcpStream::connect(address.strip_prefix("tcp://").unwrap()).unwrap();
+//! client.write_all(b"hello\nworld!\n").unwrap();
+//! client.shutdown(Shutdown::Write).unwrap();
+//! let mut answers = String::new();
+//! client.read_to_string(&mut answers).unwrap();
+//! assert_eq!(answers, "5\n6\n");
+//!
+//! handle.shutdown();
+//! serving.join().unwrap()?;
 //! # Ok::<(), forkd::Error>(())
 //! ```
+//!
+//! In a program of its own that is `Server::bind(..)?.model(Model::Prefork).workers(4).serve_forever(service)`: four
+//! processes, supervised and replaced by this one, until SIGTERM.
+//!
+//! # The grid
+//!
+//! Processes and threads for C connections at once, without and with
+//! [`workers(N)`](Server::workers):
+//!
+//! | model | who serves | alone | as a pool of N | a slow client holds up |
+//! |---|---|---|---|---|
+//! | `Iterative` | one after the other | this process and thread | 1 + N processes (`Prefork`) | everybody |
+//! | `Fork` | a child for each | 1 + C processes | – | nobody |
+//! | `Prefork` | a pool of children | 1 + 8 processes | 1 + N processes | one worker |
+//! | `Thread` | a thread for each | this process, 1 + C threads | 1 + N processes | nobody |
+//! | `Event` | one thread, as sockets become ready | this process and thread | 1 + N processes | nobody |
+//! | `Coroutine` | a coroutine for each, in one thread | this process and thread | 1 + N processes | nobody |
+//!
+//! | | tcp, unix | udp, unixgram | [`Protocol`] | [`Handler`] |
+//! |---|---|---|---|---|
+//! | `Iterative`, `Fork`, `Prefork`, `Thread`, `Coroutine` | yes | yes | yes | yes |
+//! | `Event` | yes | yes | yes | **refused**: it would wait for its client, and all others with it |
+//!
+//! What is refused is refused before anybody is served, by an [`Error`] with a sentence that says why. A model
+//! that forks nobody serves amid this program's memory and threads; one that forks wants a process with a
+//! single thread (see [Fork safety](#fork-safety)).
 //!
 //! # Two ways to be called
 //!
 //! A [`Handler`] reads and writes its [`Connection`] itself, as in socketserver. A [`Protocol`] is
-//! handed bytes and answers with bytes; it does no I/O, so it can be tested without a socket. Either
-//! is made anew for each connection, in the process that serves it.
+//! handed bytes and answers with bytes, as in Twisted; it does no I/O, so it can be tested without a socket, and
+//! runs under every model. Either is made anew for each connection, where it is served, by a closure that may
+//! capture what they share.
 //!
 //! To a handler, a datagram is a connection that is read to its end; what is written is the answer.
 //!
@@ -51,39 +88,84 @@
 //!
 //! | socketserver | here |
 //! |---|---|
-//! | `ForkingTCPServer(address, H)` | `Server::bind("tcp://HOST:PORT")?`, with [`Model::Fork`](model::Model::Fork), the default |
-//! | `ForkingUDPServer` | the same with `udp://HOST:PORT` |
-//! | `ForkingUnixStreamServer`, `ForkingUnixDatagramServer` | the same with `unix:///PATH`, `unixgram:///PATH` |
+//! | `TCPServer(address, H)` | [`Server::bind`]`("tcp://HOST:PORT")?` with [`Model::Iterative`](model::Model::Iterative) |
+//! | `ThreadingTCPServer`, `ForkingTCPServer` | the same with [`Model::Thread`](model::Model::Thread), [`Model::Fork`](model::Model::Fork) (the default) |
+//! | `UDPServer`, `UnixStreamServer`, `UnixDatagramServer` and their kin | the same with `udp://HOST:PORT`, `unix:///PATH`, `unixgram:///PATH` |
 //! | `BaseRequestHandler`: `setup`, `handle`, `finish` | [`Handler`], with the same three methods |
-//! | `self.request`, `self.rfile`, `self.wfile` | [`Connection`], which is `Read` and `Write` and buffers nothing |
-//! | `self.client_address` | [`Connection::peer`] |
+//! | `self.request`; `self.rfile`, `self.wfile` | [`Connection`], which is `Read` and `Write`; [`Connection::files`] |
+//! | `self.client_address`, `self.server` | [`Connection::peer`], [`Connection::server`] |
+//! | attributes of the server that handlers share | what the closure captures that makes them, in an `Arc` |
 //! | `StreamRequestHandler.timeout` | [`Server::idle_timeout`] |
-//! | `server.server_address` | [`Server::endpoints`]: a name may stand for several addresses |
-//! | `TCPServer`, which serves one after the other | [`Model::Iterative`](model::Model::Iterative) |
-//! | `server.max_children` | [`Server::max_children`]; at the limit clients wait, and the server doesn't |
-//! | `server.serve_forever()` | [`Server::serve_forever`] |
-//! | `server.shutdown()` | SIGTERM to the process |
-//! | no counterpart | [`Model::Prefork`](model::Model::Prefork), [`Server::grace`], [`Protocol`] |
+//! | `server.serve_forever(poll_interval)` | [`Server::serve_forever`], [`Server::poll_interval`] |
+//! | `server.handle_request()`, `timeout`, `handle_timeout()` | [`Serving::handle_request`], [`Server::timeout`], [`Server::handle_timeout`] |
+//! | `server.shutdown()` | [`Handle::shutdown`] or [`Site::shutdown`]: prompt, from anywhere, also from a handler in a child; it doesn't wait for the end |
+//! | `server.server_close()`, `with` | the end of [`Server::serve_forever`], or of the value |
+//! | `server.server_address` | [`Server::server_address`] |
+//! | `request_queue_size`, `allow_reuse_address`, `allow_reuse_port` | [`Server::builder`]; an address is reused unless that is forbidden |
+//! | `verify_request`, `handle_error`, `service_actions` | [`Server::verify_request`], [`Server::handle_error`], [`Server::service_actions`]: closures |
+//! | `max_children` | [`Server::max_children`]; at the limit clients wait, and the server doesn't |
+//! | `block_on_close`, `daemon_threads` | connections are finished before it ends; those of children within [`Server::grace`] |
+//! | `max_packet_size` | none: a datagram comes whole |
+//! | a handler of datagrams that writes nothing answers with an empty one | it gives no answer; `write_all(b"")` is an empty one |
+//! | no counterpart | [`Server::workers`], [`Model::Prefork`](model::Model::Prefork), [`Protocol`] |
+//!
+//! # Coming from Twisted
+//!
+//! | Twisted | here |
+//! |---|---|
+//! | `Protocol`: `connectionMade`, `dataReceived`, `connectionLost` | [`Protocol`]: [`connected`](Protocol::connected), [`received`](Protocol::received), and it is dropped |
+//! | `self.transport.write(data)`, `loseConnection()` | [`Reply::Send`], [`Reply::Finish`] |
+//! | a producer | [`Reply::More`], and [`resume`](Protocol::resume) is called for more; [`Reply::File`] |
+//! | `DatagramProtocol.datagramReceived` | [`Protocol::datagram`] |
+//! | `Factory.buildProtocol` | the closure of [`Service::protocol`] |
+//! | `TimeoutMixin` | [`Protocol::deadline`], [`Protocol::timed_out`] |
+//! | `reactor.listenTCP(port, factory)`, `reactor.run()` | [`Server`] with [`Model::Event`](model::Model::Event) |
+//! | `reactor.connectTCP`, `callLater`, `stop` | `forkd::reactor`, for programs that have more to do than to serve |
+//!
+//! # Coming from gevent
+//!
+//! | gevent | here |
+//! |---|---|
+//! | `StreamServer(address, handle).serve_forever()` | [`Server`] with [`Model::Coroutine`](model::Model::Coroutine), and any [`Handler`] |
+//! | `spawn`, `joinall`, `sleep`, `pool.Pool`, `socket` | `forkd::coroutine`: `spawn`, `join_all`, `sleep`, `Pool`, `TcpStream` |
+//! | greenlet's `switch` | `forkd::coroutine`: `Coroutine::switch` |
+//! | `monkey.patch_all()` | not needed by handlers: their [`Connection`] lets others go on |
 //!
 //! # Fork safety
 //!
-//! [`Server::serve_forever`] makes the calling process, which must have one thread, the master of its
-//! children: it ignores SIGCHLD and takes over most signals. Handlers run in children, whose
-//! memory is a copy: nothing that one changes is seen by another. A handler should return and not
-//! call [`exit`](std::process::exit), and must prepare to start programs, because it inherits blocked
-//! signals and an ignored SIGCHLD.
+//! With [`Model::Fork`](model::Model::Fork), [`Model::Prefork`](model::Model::Prefork) or
+//! [`workers`](Server::workers), the calling process becomes the master of its children. It must have one thread:
+//! a child gets a copy of that thread alone, and could wait for ever for a lock that another one held. With more,
+//! the answer is an error at once, and no hang. It ignores SIGCHLD and takes over most signals (see
+//! [`Server`](Server#fork-safety)).
+//!
+//! Handlers then run in children, whose memory is a copy: nothing that one changes is seen by another. A
+//! handler should return and not call [`exit`](std::process::exit). It may start threads. It inherits blocked signals,
+//! which a program that it starts inherits, too, if it isn't [`service::Exec`] that starts it.
+//!
+//! # Coroutines
+//!
+//! Under [`Model::Coroutine`](model::Model::Coroutine) one worker serves many clients at once by the same blocking
+//! [`Handler`]: a read that would block lets others go on. The module [`coroutine`] is what that is made of,
+//! for programs of your own: what greenlet and gevent are to Python.
 //!
 //! # The rest
+//!
+//! [`reactor`] is the event loop by itself, for programs that connect as well as listen ("coming from
+//! Twisted" is there), and [`registry`] a list of objects that are run in order.
 //!
 //! [`cli`], [`config`] and [`daemon`] are the program `forkd`, which is made of the same parts.
 pub mod cli;
 pub mod config;
+pub mod coroutine;
 pub mod daemon;
 pub mod error;
 mod events;
 mod getent;
 pub mod log;
 pub mod model;
+pub mod reactor;
+pub mod registry;
 mod scoreboard;
 pub mod server;
 pub mod service;
@@ -92,6 +174,7 @@ mod sys;
 pub mod transport;
 
 pub use error::{Error, Failure};
-pub use server::Server;
+pub use model::HandlerError;
+pub use server::{Server, Serving};
 pub use service::{Echo, Handler, Protocol, Reply, Service};
-pub use transport::{Connection, Endpoint, Peer};
+pub use transport::{Connection, Endpoint, FilePart, Handle, Peer, Site};

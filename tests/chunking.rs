@@ -164,13 +164,24 @@ macro_rules! cell {
 
 cell!(tcp4_fork: stream "tcp://127.0.0.1:0");
 cell!(tcp4_prefork: stream "-m prefork tcp://127.0.0.1:0");
+cell!(tcp4_event: stream "-m event tcp://127.0.0.1:0");
+cell!(tcp4_coroutine: stream "-m coroutine tcp://127.0.0.1:0");
 cell!(tcp6_fork: stream "tcp://[::1]:0");
 cell!(tcp6_prefork: stream "-m prefork tcp://[::1]:0");
 cell!(unix_fork: stream "unix://{dir}/echo");
 cell!(unix_prefork: stream "-m prefork unix://{dir}/echo");
+cell!(unix_event: stream "-m event unix://{dir}/echo");
 cell!(udp4_fork: datagrams up to 65_507, "udp://127.0.0.1:0");
 cell!(udp4_prefork: datagrams up to 65_507, "-m prefork udp://127.0.0.1:0");
+cell!(udp4_event: datagrams up to 65_507, "-m event udp://127.0.0.1:0");
+cell!(unix_coroutine: stream "-m coroutine unix://{dir}/echo");
+cell!(udp4_coroutine: datagrams up to 65_507, "-m coroutine udp://127.0.0.1:0");
 cell!(udp6_fork: datagrams up to 65_527, "udp://[::1]:0");
 cell!(udp6_prefork: datagrams up to 65_527, "-m prefork udp://[::1]:0");
 cell!(unixgram_fork: datagrams up to 120_000, "unixgram://{dir}/echo");
 cell!(unixgram_prefork: datagrams up to 120_000, "-m prefork unixgram://{dir}/echo");
+cell!(tcp4_thread: stream "-m thread tcp://127.0.0.1:0");
+cell!(unix_threads: stream "-m thread --threads 2 unix://{dir}/echo");
+cell!(udp4_threads: datagrams up to 65_507, "-m thread --threads 2 udp://127.0.0.1:0");
+cell!(unixgram_thread: datagrams up to 120_000, "-m thread unixgram://{dir}/echo");
+cell!(unixgram_coroutine: datagrams up to 120_000, "-m coroutine unixgram://{dir}/echo");

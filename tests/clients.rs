@@ -1,6 +1,6 @@
 //! The programs that people reach an echo server with: OpenBSD's netcat, ncat and socat.
 //!
-//! One line for each, at the end of the file; both models are asked. netcat ends with 0 even without an
+//! One line for each, at the end of the file; several models are asked. netcat ends with 0 even without an
 //! echo, so it is the output that is compared.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
@@ -66,7 +66,7 @@ fn echoes(tool: &str, command: &str, inputs: &[Vec<u8>]) {
     if !has(tool) {
         return;
     }
-    for model in ["fork", "prefork"] {
+    for model in ["fork", "prefork", "thread", "event", "coroutine"] {
         let daemon = Forkd::new(&format!("-m {model} {ENDPOINTS}")).start();
         for input in inputs {
             let command = fill_in(command, &daemon);

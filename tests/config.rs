@@ -43,6 +43,9 @@ fn what_check_prints_means_the_same_when_it_is_read() {
         "",
         "--max-children 3 --overflow reject --backlog 9 --idle-timeout 1500ms tcp://[::]:7 --v6only",
         "-m prefork -w 2..5 --min-spare 1 --max-spare 3 --max-connections-per-child 99 udp://localhost:7007",
+        "-m thread -w 2 --max-threads 9 tcp://localhost:7007",
+        "-m thread --threads 9 tcp://localhost:7007",
+        "-m event -w 2 --max-connections 9 --max-connections-per-child 99 --idle-timeout 1m tcp://localhost:7007",
         "-m prefork -w 3 unix:///tmp/a unixgram:///tmp/b --socket-mode 0640 --grace 1m30s",
         "--log syslog --log-level debug --log-format json --daemon --pidfile /run/p --user nobody \
          --group nogroup --chroot /srv --umask 027 --control /run/c",
@@ -123,10 +126,10 @@ fn a_mistake_in_the_file_is_shown_with_its_place_and_what_is_allowed() {
     let dir = tempfile::tempdir().unwrap();
     for (text, place, expected) in [
         ("[daemon]\n  pidfle = '/x'\n", "2:3", &["unknown field `pidfle`", "`pidfile`"][..]),
-        ("[[listen]]\nmodel = 'thread'\n", "2:9", &["`thread`", "`fork`, `prefork`"]),
+        ("[[listen]]\nmodel = 'fibres'\n", "2:9", &["`fibres`", "`fork`, `prefork`"]),
         ("# first\n\n[daemon]\ngrace = 10\n", "4:9", &["10 has no unit", "10s"]),
         ("[[listen]]\nendpoints = ['tcp://a']\n", "2:14", &["has no port", "tcp://HOST:PORT"]),
-        ("[[listen]]\nworkers = 3\n", "2:11", &["needs a pool (model prefork or iterative)"]),
+        ("[[listen]]\nworkers = 3\n", "2:11", &["needs a pool (any model but fork)"]),
         ("[[listen]]\nbacklog = 0\n", "2:11", &["choose 1 to"]),
         ("[listn]\n", "1:2", &["unknown field `listn`", "`listen`"]),
         ("[daemon\n", "1:8", &["unclosed table"]),
@@ -150,8 +153,11 @@ fn a_mistake_in_the_file_is_shown_with_its_place_and_what_is_allowed() {
 fn a_mistake_on_the_command_line_is_named() {
     for (args, expected) in [
         (&["serve", "tcp://a"][..], "endpoint \"tcp://a\" has no port"),
-        (&["serve", "--model", "thread"], "[possible values: fork, prefork, iterative]"),
-        (&["serve", "--workers", "3"], "--workers needs a pool (model prefork or iterative)"),
+        (
+            &["serve", "--model", "fibres"],
+            "[possible values: fork, prefork, iterative, thread, event, coroutine]",
+        ),
+        (&["serve", "--workers", "3"], "--workers needs a pool (any model but fork)"),
         (&["check", "--grace", "10"], "10 has no unit"),
         (&["serve", "tcp://127.0.0.1:1", "tcp://127.0.0.1:1"], "names tcp://127.0.0.1:1 twice"),
         (&["serve", "--bogus"], "--bogus"),

@@ -40,7 +40,10 @@ fn usage_is_64() {
         (&[][..], "Usage"),
         (&["serve", "--no-such-flag"], "--no-such-flag"),
         (&["serve", "tcp://127.0.0.1"], "has no port"),
-        (&["serve", "--model", "thread"], "possible values: fork, prefork, iterative"),
+        (
+            &["serve", "--model", "fibres"],
+            "possible values: fork, prefork, iterative, thread, event, coroutine",
+        ),
         (&["serve", "--grace", "10"], "unit"),
         (&["serve", "--workers", "4..2", "-m", "prefork"], "4..2"),
         (&["serve", "--workers", "4"], "--workers"),
@@ -213,7 +216,11 @@ fn a_wrong_configuration_is_78_and_pointed_at() {
     let path = dir.path().join("forkd.toml");
     let file = path.to_str().unwrap();
     for (text, place, part) in [
-        ("[[listen]]\nmodel = \"thread\"\n", "2:9", "expected one of `fork`, `prefork`, `iterative`"),
+        (
+            "[[listen]]\nmodel = \"fibres\"\n",
+            "2:9",
+            "expected one of `fork`, `prefork`, `iterative`, `thread`, `event`, `coroutine`",
+        ),
         ("[daemon]\n  pidfle = \"x\"\n", "2:3", "unknown field `pidfle`"),
         ("[daemon]\ngrace = 10\n", "2:9", "unit"),
         ("[[listen]]\n\nendpoints = [\"tcp://a\"]\n", "3:", "has no port"),

@@ -10,11 +10,13 @@ use std::time::{Duration, Instant};
 use common::*;
 use nix::sys::signal::Signal;
 
-const MODELS: [&str; 2] = ["", "-m prefork -w 3"];
+const MODELS: [&str; 4] = ["", "-m prefork -w 3", "-m event -w 2", "-m coroutine -w 2"];
+/// Those of which each process has one client.
+const ONE_EACH: [&str; 2] = ["", "-m prefork -w 3"];
 
 both_ways! {
     fn a_killed_child_costs_its_own_connection_only(way: Way) {
-        for args in MODELS {
+        for args in ONE_EACH {
             let daemon = Forkd::new(args).way(way).start();
             let mut bystander = daemon.served();
             for (number, which) in [Signal::SIGKILL, Signal::SIGSEGV, Signal::SIGABRT].into_iter().enumerate()
@@ -44,7 +46,7 @@ both_ways! {
     }
 
     fn a_stopped_master_harms_nobody(way: Way) {
-        for args in MODELS {
+        for args in ONE_EACH {
             let daemon = Forkd::new(args).way(way).start();
             let (mut stays, leaves) = (daemon.served(), daemon.served());
             let gone = daemon.server_of(&leaves);
@@ -80,7 +82,7 @@ both_ways! {
     }
 
     fn children_outlive_a_killed_master_by_the_grace_time(way: Way) {
-        for args in MODELS {
+        for args in ONE_EACH {
             let daemon = Forkd::new(args).arg("--grace").arg("1s").way(way).start();
             let address = daemon.addr();
             let (mut finishes, mut stays) = (daemon.served(), daemon.served());
@@ -203,7 +205,7 @@ fn a_reset_in_the_backlog_is_nobody_elses_concern() {
 
 #[test]
 fn a_slow_client_delays_nobody() {
-    for (args, slow_ones) in [("", 10), ("-m prefork -w 2", 1)] {
+    for (args, slow_ones) in [("", 10), ("-m prefork -w 2", 1), ("-m event", 50), ("-m coroutine", 50)] {
         let daemon = Daemon::start(args);
         let mut slow: Vec<Client> = (0..slow_ones).map(|_| daemon.served()).collect();
         let mut quick = daemon.served();

@@ -110,19 +110,21 @@ both_ways! {
     }
 
     fn a_worker_without_descriptors_says_so_and_accepts_again(way: Way) {
-        let daemon = Forkd::new("-m prefork -w 1").way(way).start();
-        let [worker] = daemon.children()[..] else { panic!("not one worker") };
-        set_limit(worker, libc::RLIMIT_NOFILE, lowest_free(worker)).unwrap();
-        // an accept(2) that it is in already has its descriptor, and may bring in one more
-        drop(asks(&daemon));
-        daemon.wait_for_line("cannot accept");
-        let mut client = asks(&daemon);
-        assert!(is_silent(&client, A_WHILE));
-        set_limit(worker, libc::RLIMIT_NOFILE, 256).unwrap();
-        is_answered(&mut client);
-        daemon.wait_for_line("accepting again");
-        assert_eq!(daemon.count_lines("cannot accept"), 1);
-        assert_eq!(daemon.count_lines("accepting again"), 1);
+        for args in ["-m prefork -w 1", "-m event"] {
+            let daemon = Forkd::new(args).way(way).start();
+            let [worker] = daemon.children()[..] else { panic!("not one worker") };
+            set_limit(worker, libc::RLIMIT_NOFILE, lowest_free(worker)).unwrap();
+            // an accept(2) that it is in already has its descriptor, and may bring in one more
+            drop(asks(&daemon));
+            daemon.wait_for_line("cannot accept");
+            let mut client = asks(&daemon);
+            assert!(is_silent(&client, A_WHILE));
+            set_limit(worker, libc::RLIMIT_NOFILE, 256).unwrap();
+            is_answered(&mut client);
+            daemon.wait_for_line("accepting again");
+            assert_eq!(daemon.count_lines("cannot accept"), 1);
+            assert_eq!(daemon.count_lines("accepting again"), 1);
+        }
     }
 
     fn clients_wait_while_fork_fails_and_are_served_after(way: Way) {

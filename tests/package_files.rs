@@ -123,14 +123,37 @@ fn the_default_configuration_is_valid_also_with_its_options_uncommented() {
     check(&default);
     // what a socket unit decides can be said only of sockets that forkd binds
     let default = default.replace("\"systemd:echo\"", "\"tcp://[::1]:7\", \"unix:///run/echo.sock\"");
-    let pool = ["workers", "min-spare", "max-spare", "max-connections-per-child"];
-    let menu = ["greeting", "answer"];
-    let acks = default.replace("service = \"echo\"", "service = \"ack\"");
-    check(&uncomment(&acks, &[&pool[..], &menu].concat()));
-    let asks = default.replace("service = \"echo\"", "service = \"menu\"");
-    check(&uncomment(&asks, &[&pool[..], &["reply"]].concat()));
+    let pool = ["workers", "min-spare", "max-spare", "max-connections-per-child", "max-connections"];
+    let threads = ["threads", "max-threads"];
+    let of_services = ["reply", "framing", "greeting", "answer", "root", "route", "exec"];
+    // the options of the other services and models have no place beside these
+    let of_others =
+        |own: &[&str]| -> Vec<&str> { of_services.into_iter().filter(|key| !own.contains(key)).collect() };
+    for (service, own) in [
+        ("ack", &["reply", "framing"][..]),
+        ("menu", &["framing", "greeting", "answer"]),
+        ("http", &["root", "route"]),
+        ("exec", &["exec"]),
+    ] {
+        let one = default.replace("service = \"echo\"", &format!("service = \"{service}\""));
+        // what a program sends and gets, nobody sees
+        let silent: &[&str] = if service == "exec" { &["idle-timeout"] } else { &[] };
+        let others = [&pool[..], &threads, &of_others(own), silent].concat();
+        check(&uncomment(&one.replace("/srv/www", "/"), &others));
+    }
+    let of_forks = ["max-children", "overflow"];
     let elastic = default.replace("\"fork\"", "\"prefork\"").replace("workers = 8", "workers = \"1..9\"");
-    check(&uncomment(&elastic, &["max-children", "overflow", "reply", "framing", "greeting", "answer"]));
+    let others = [&of_services[..], &of_forks, &threads, &["max-connections"]].concat();
+    check(&uncomment(&elastic, &others));
+    let many = [&of_services[..], &of_forks, &["min-spare", "max-spare"]].concat();
+    for (model, other) in [
+        ("thread", &["threads", "max-connections"][..]),
+        ("thread", &["max-threads", "max-connections"]),
+        ("event", &threads),
+    ] {
+        let one = default.replace("\"fork\"", &format!("\"{model}\""));
+        check(&uncomment(&one, &[&many, other].concat()));
+    }
 }
 
 /// Uncomments each option but these.

@@ -13,6 +13,7 @@ use nix::sys::signal::Signal;
 
 const FORK: &str = "model = 'fork'";
 const POOL: &str = "model = 'prefork'\nworkers = 3";
+const THREADS: &str = "model = 'thread'";
 
 /// A daemon with a configuration file that can be written anew.
 struct Reloadable {
@@ -76,7 +77,7 @@ fn tcp(options: &str) -> String {
 
 both_ways! {
     fn the_socket_and_its_connections_stay_and_workers_are_renewed(way: Way) {
-        for options in [FORK, POOL] {
+        for (options, workers) in [(FORK, 0), (POOL, 3), (THREADS, 1), ("model = 'thread'\nthreads = 3", 1)] {
             let forkd = Reloadable::start(way, &tcp(options));
             let mut client = forkd.daemon.served();
             let (socket, before) = (forkd.socket(), forkd.daemon.children());
@@ -86,13 +87,12 @@ both_ways! {
             let server = forkd.daemon.server_of(&client);
             assert!(before.contains(&server));
             short_connection(forkd.daemon.addr(), b"x").unwrap();
-            let expected = if options == FORK { 1 } else { 1 + 3 };
-            forkd.daemon.settles_at(expected);
+            forkd.daemon.settles_at(workers + 1);
             drop(client);
-            forkd.daemon.settles_at(expected - 1);
+            forkd.daemon.settles_at(workers);
             assert!(forkd.daemon.children().iter().all(|child| !before.contains(child)));
             let l = forkd.daemon.listener(0);
-            assert_eq!((&l["alive"], &l["connections"]), (&(expected - 1).into(), &2.into()), "{l}");
+            assert_eq!((&l["alive"], &l["connections"]), (&workers.into(), &2.into()), "{l}");
         }
     }
 
@@ -127,7 +127,16 @@ both_ways! {
     fn the_model_changes_under_the_same_socket(way: Way) {
         let forkd = Reloadable::start(way, &tcp(FORK));
         let mut held = Vec::new();
-        for (options, model) in [(POOL, "prefork"), (FORK, "fork"), (POOL, "prefork")] {
+        let event = "model = 'event'";
+        for (options, model) in [
+            (POOL, "prefork"),
+            (event, "event"),
+            (FORK, "fork"),
+            (THREADS, "thread"),
+            (event, "event"),
+            (FORK, "fork"),
+            (POOL, "prefork"),
+        ] {
             held.push(forkd.daemon.served());
             forkd.becomes(&tcp(options));
             assert_eq!(forkd.daemon.listener(0)["model"], model);
@@ -204,7 +213,7 @@ both_ways! {
     }
 
     fn not_one_connection_is_lost_in_fifty_reloads(way: Way) {
-        for models in [[FORK, FORK], [POOL, POOL], [FORK, POOL]] {
+        for models in [[FORK, FORK], [POOL, POOL], [FORK, POOL], [FORK, THREADS], [THREADS, POOL]] {
             let forkd = Reloadable::start(way, &tcp(models[0]));
             let (address, over, served) = (forkd.daemon.addr(), AtomicBool::new(false), AtomicU64::new(0));
             std::thread::scope(|scope| {
@@ -295,7 +304,12 @@ both_ways! {
     }
 
     fn an_endpoint_whose_workers_are_busy_is_given_up_after_the_grace_time(way: Way) {
-        for options in ["model = 'fork'\nmax-children = 1", "model = 'prefork'\nworkers = 1"] {
+        for options in [
+            "model = 'fork'\nmax-children = 1",
+            "model = 'prefork'\nworkers = 1",
+            "model = 'thread'\nmax-threads = 1",
+            "model = 'thread'\nthreads = 1",
+        ] {
             let dir = tempfile::tempdir().unwrap();
             let path = dir.path().join("a");
             let daemon = "[daemon]\ngrace = '500ms'\n";

@@ -61,8 +61,28 @@ macro_rules! under_each_model {
             }
 
             #[test]
+            fn thread() {
+                check("thread");
+            }
+
+            #[test]
+            fn threads() {
+                check("thread --threads 2");
+            }
+
+            #[test]
             fn iterative() {
                 check("iterative");
+            }
+
+            #[test]
+            fn event() {
+                check("event");
+            }
+
+            #[test]
+            fn coroutine() {
+                check("coroutine");
             }
         }
     )*};
@@ -173,14 +193,14 @@ fn a_weapon_is_not_handed_out_unasked() {
         assert!(ended.stderr.contains("allow-amplification"), "{}", ended.stderr);
     }
     let ended = run(&["serve", "--service", "menu", "udp://127.0.0.1:0"]);
-    assert!(ended.code == Some(64) && ended.stderr.contains("a dialogue"), "{}", ended.stderr);
+    assert!(ended.code == Some(64) && ended.stderr.contains("needs a connection"), "{}", ended.stderr);
 }
 
 #[test]
 fn the_services_are_listed_and_their_options_refused_elsewhere() {
     let ended = run(&["serve", "--service", "list"]);
     assert_eq!(ended.code, Some(0), "{}", ended.stderr);
-    for name in ["echo", "discard", "chargen", "daytime", "time", "ack", "menu"] {
+    for name in ["echo", "discard", "chargen", "daytime", "time", "ack", "menu", "http", "exec"] {
         assert!(ended.stdout.lines().any(|line| line.starts_with(&format!("{name} "))), "{}", ended.stdout);
     }
     let ended = run(&["check", "--reply", "x"]);

@@ -11,7 +11,7 @@ use common::*;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-const MODELS: [&str; 2] = ["", "-m prefork -w 3"];
+const MODELS: [&str; 4] = ["", "-m prefork -w 3", "-m event -w 2", "-m coroutine"];
 
 both_ways! {
     fn what_is_not_supported_yet_is_said_and_harms_nothing(way: Way) {
@@ -136,18 +136,20 @@ both_ways! {
     }
 
     fn sigterm_to_a_worker_lets_it_finish_and_it_is_replaced(way: Way) {
-        let daemon = Forkd::new("-m prefork -w 2").way(way).start();
-        let mut client = daemon.served();
-        let worker = daemon.server_of(&client);
-        signal(worker, Signal::SIGTERM);
-        echoes(&mut client, b"going on");
-        drop(client);
-        eventually("another takes its place", || {
-            let children = daemon.children();
-            children.len() == 2 && !children.contains(&worker)
-        });
-        eventually("it is counted", || daemon.deaths(0, "retired") == 1);
-        assert_eq!(daemon.count_lines("stopping"), 0);
-        short_connection(daemon.addr(), b"x").unwrap();
+        for args in ["-m prefork -w 2", "-m thread -w 2", "-m thread -w 2 --threads 2"] {
+            let daemon = Forkd::new(args).way(way).start();
+            let mut client = daemon.served();
+            let worker = daemon.server_of(&client);
+            signal(worker, Signal::SIGTERM);
+            echoes(&mut client, b"going on");
+            drop(client);
+            eventually("another takes its place", || {
+                let children = daemon.children();
+                children.len() == 2 && !children.contains(&worker)
+            });
+            eventually("it is counted", || daemon.deaths(0, "retired") == 1);
+            assert_eq!(daemon.count_lines("stopping"), 0);
+            short_connection(daemon.addr(), b"x").unwrap();
+        }
     }
 }

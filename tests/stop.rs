@@ -11,7 +11,8 @@ use std::time::{Duration, Instant};
 use common::*;
 use nix::sys::signal::Signal;
 
-const MODELS: [&str; 2] = ["", "-m prefork -w 3"];
+const MODELS: [&str; 6] =
+    ["", "-m prefork -w 3", "-m thread", "-m thread --threads 3", "-m event -w 2", "-m coroutine"];
 /// What a stop may take that waits for nobody.
 const SOON: Duration = Duration::from_secs(3);
 
@@ -101,7 +102,7 @@ both_ways! {
     }
 
     fn a_second_signal_hastens(way: Way) {
-        for (args, which) in MODELS.into_iter().zip([Signal::SIGINT, Signal::SIGTERM]) {
+        for (args, which) in MODELS.into_iter().zip([Signal::SIGINT, Signal::SIGTERM].into_iter().cycle()) {
             let daemon = Forkd::new(args).arg("--grace").arg("60s").way(way).start();
             let mut client = daemon.served();
             daemon.signal(which);
@@ -156,6 +157,11 @@ both_ways! {
             "-m prefork --max-connections-per-child 1 -w 1",
             "-m prefork -w 1",
             "-m prefork -w 2",
+            "-m thread --max-threads 1",
+            "-m thread --max-threads 2",
+            "-m thread --threads 1",
+            "-m thread --threads 2",
+            "-m event --max-connections 1",
         ] {
             let daemon = Forkd::new(args).way(way).start();
             let mut busy: Vec<Client> = vec![daemon.served()];

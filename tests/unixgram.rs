@@ -10,7 +10,7 @@ use common::{Daemon, Forkd, becomes_true, eventually};
 use nix::sys::socket::{setsockopt, sockopt};
 
 fn each_model(test: impl Fn(&Daemon)) {
-    for model in ["-m fork", "-m prefork -w 2"] {
+    for model in ["-m fork", "-m prefork -w 2", "-m thread --threads 2"] {
         test(&Forkd::new(&format!("{model} unixgram://{{dir}}/echo")).start());
     }
 }

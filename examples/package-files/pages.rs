@@ -116,6 +116,7 @@ fn key(page: &mut Page, arg: &Arg) {
         number @ "N" => number.to_owned(),
         "N|MIN..MAX" => "N|\"MIN..MAX\"".to_owned(),
         "ENDPOINT" => "[\"ENDPOINT\", ...]".to_owned(),
+        "PROGRAM ARGS" => "[\"PROGRAM\", \"ARG\", ...]".to_owned(),
         choice if choice.contains('|') => format!("\"{}\"", choice.replace('|', "\"|\"")),
         text => format!("\"{text}\""),
     };
@@ -127,7 +128,7 @@ fn value(arg: &Arg) -> String {
     if !arg.get_action().takes_values() {
         return String::new();
     }
-    arg.get_value_names().unwrap_or_default().iter().map(ToString::to_string).collect()
+    arg.get_value_names().unwrap_or_default().join(" ")
 }
 
 /// Returns the help text as a sentence.

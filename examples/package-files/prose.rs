@@ -1,9 +1,10 @@
 //! What the manual pages say and no definition in the source does.
 
 pub(crate) const DESCRIPTION: &[&str] = &[
-    "forkd sends back what it is sent (RFC 862), over TCP, UDP and Unix sockets. A parent process holds the \
-     sockets and ignores SIGCHLD, so that there is never a zombie. It either forks a child for each connection \
-     (--model fork), or keeps a pool of workers that accept for themselves (--model prefork).",
+    "forkd sends back what it is sent (RFC 862), or does what another --service says, over TCP, UDP and Unix \
+     sockets. A parent process holds the sockets and ignores SIGCHLD, so that there is never a zombie. It either \
+     forks a child for each connection (--model fork), or keeps a pool of workers that accept for themselves, and \
+     serve one connection at a time (--model prefork, iterative) or many (--model thread, event, coroutine).",
     "An option is looked for on the command line, then in the file that --config names, and then has its \
      default. Endpoints on the command line replace those of the file. Limits are per listening socket, not \
      per daemon. A duration has a unit: 500ms, 30s, 5m.",
@@ -15,8 +16,8 @@ pub(crate) const EXIT_STATUS: &[(&str, &str)] = &[
     ("65", "What answers on the control socket is no forkd."),
     (
         "69",
-        "The address is in use or unknown here, another forkd holds the pidfile, no syslog daemon listens, or \
-         no daemon answers on the control socket.",
+        "The address is in use or unknown here, another forkd holds the pidfile, no syslog daemon listens, the \
+         program to run isn't there, or no daemon answers on the control socket.",
     ),
     ("70", "The workers of a pool die before they have served anybody."),
     ("71", "The system refuses something that ought to work."),

@@ -26,12 +26,14 @@ Examples:
   forkd serve tcp://0.0.0.0:7 udp://0.0.0.0:7
   forkd serve --model prefork --workers 4..32 tcp://[::]:7007
   forkd serve --service daytime tcp://0.0.0.0:13
+  forkd serve tcp://0.0.0.0:7007 --exec sh -c 'echo You come from $REMOTE_ADDR'
   forkd serve --max-children 100 --overflow reject --idle-timeout 5m unix:///run/echo.sock
   forkd serve --config /etc/forkd/forkd.toml --log-level debug";
 
 /// What one connection, which somebody else has accepted, has no use for.
-const NOT_WITH_INETD: [&str; 20] = [
+const NOT_WITH_INETD: [&str; 23] = [
     "endpoints",
+    "exec",
     "backlog",
     "v6only",
     "socket_mode",
@@ -40,6 +42,8 @@ const NOT_WITH_INETD: [&str; 20] = [
     "min_spare",
     "max_spare",
     "max_connections_per_child",
+    "threads",
+    "max_threads",
     "max_children",
     "overflow",
     "grace",
@@ -204,6 +208,7 @@ mod tests {
     #[test]
     fn reads_every_option_of_serve() {
         let line = "forkd serve -m prefork -w 4..32 --min-spare 1 --max-spare 2 --max-children 3 \
+            --threads 7 --max-threads 8 \
             --max-connections-per-child 4 --overflow reject --backlog 5 --idle-timeout 5m --grace 1s \
             --log syslog --log-level warn --log-format json --daemon --pidfile p --user u --group g \
             --chroot c --umask 027 --v6only --socket-mode 0660 --control s --config f tcp://a:1 unix:///x";
@@ -247,12 +252,12 @@ mod tests {
             ("forkd", "Usage: forkd <COMMAND>"),
             ("forkd serve tcp://a", "endpoint \"tcp://a\" has no port"),
             ("forkd serve --grace 10", "10 has no unit; add a unit"),
-            ("forkd serve --model thread", "[possible values: fork, prefork, iterative]"),
-            ("forkd serve --inetd tcp://a:1", "'--inetd' cannot be used with '[ENDPOINT]...'"),
             (
-                "forkd serve --inetd -m fork",
-                "'--inetd' cannot be used with '--model <fork|prefork|iterative>'",
+                "forkd serve --model fibres",
+                "[possible values: fork, prefork, iterative, thread, event, coroutine]",
             ),
+            ("forkd serve --inetd tcp://a:1", "'--inetd' cannot be used with '[ENDPOINT]...'"),
+            ("forkd serve --inetd -m fork", "'--inetd' cannot be used with '--model <MODEL>'"),
             ("forkd check --inetd", "unexpected argument '--inetd'"),
             ("forkd status --josn", "a similar argument exists: '--json'"),
         ] {

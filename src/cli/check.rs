@@ -12,10 +12,16 @@ use crate::Error;
 ///
 /// # Errors
 ///
-/// Those of [`Config::resolve`](crate::config::Config::resolve) and
+/// Those of [`Config::resolve`](crate::config::Config::resolve),
+/// [`Builtin::service`](crate::service::Builtin::service) and
 /// [`Config::to_toml`](crate::config::Config::to_toml), or [`Error::Os`] if the output can't be written.
 pub fn run(args: ServeArgs) -> Result<(), Error> {
-    print(&args.resolve(&here(), &[])?.to_toml()?, io::stdout().lock())
+    let config = args.resolve(&here(), &[])?;
+    // what it needs may be missing
+    for listen in &config.listen {
+        listen.service()?;
+    }
+    print(&config.to_toml()?, io::stdout().lock())
 }
 
 fn print(text: &str, mut out: impl Write) -> Result<(), Error> {

@@ -7,7 +7,7 @@
 use std::fs::OpenOptions;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
-use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 use nix::sys::stat::fstat;
@@ -18,15 +18,18 @@ use super::args::ServeArgs;
 use super::here;
 use crate::config::Listen;
 use crate::config::values::LogSink;
-use crate::model::serve::{Post, Work, batch_for, serve_connection};
+use crate::model::Model;
+use crate::model::hooks::Hooks;
+use crate::model::offer::Offer;
+use crate::model::serve::{Post, Work, batch_for};
 use crate::scoreboard::Scoreboard;
 use crate::sys::datagram::{Batch, Patience};
 use crate::sys::fd::wait_readable;
 use crate::transport::guard::Guard;
 use crate::transport::inherited::{listener_of, own_connection};
 use crate::transport::listener::Kind;
-use crate::transport::{Listener, Traffic};
-use crate::{Error, Service, events, log};
+use crate::transport::{Connection, Endpoint, Listener, Traffic};
+use crate::{Error, events, log};
 
 /// How long datagrams are waited for, unless `--idle-timeout` says otherwise: a new process for each
 /// would cost more than one that stays for the next.
@@ -89,35 +92,39 @@ fn prepare_log(args: &ServeArgs, is_silent: bool) -> Result<(), Error> {
 
 fn serve(stdin: impl AsFd, kind: SocketType, listen: &Listen) -> Result<(), Error> {
     let cannot = |cause: io::Error| Error::os("cannot set up the connection on standard input", cause);
-    let (service, limit) = (listen.service(), listen.idle_timeout);
+    // handed over, if not by systemd
+    let mut offer =
+        Offer::new(&Endpoint::Systemd(None), listen.service()?, Model::Iterative, Hooks::default());
+    offer.idle_timeout = listen.idle_timeout;
     if kind == SocketType::STREAM && sockopt::socket_acceptconn(&stdin) == Ok(false) {
         let socket = stdin.as_fd().try_clone_to_owned().map_err(cannot)?;
-        return connection(&service, socket, limit).map_err(cannot);
+        return connection(&offer, socket).map_err(cannot);
     }
     let listener = listener_of(&stdin).map_err(|why| refusal(&why))?;
     match listener.kind() {
         Kind::Stream => Err(refusal("is a listening socket and no connection")),
-        Kind::Datagram => datagrams(service, listener, limit),
+        Kind::Datagram => datagrams(offer, listener),
     }
 }
 
-fn connection(service: &Service, socket: OwnedFd, limit: Option<Duration>) -> io::Result<()> {
+fn connection(offer: &Offer, socket: OwnedFd) -> io::Result<()> {
     let peer = own_connection(&socket)?;
     let traffic = Traffic::default();
-    serve_connection(service, socket, peer, limit, &traffic).1.close();
+    offer.serve(Connection::stream(socket, peer, &traffic, &offer.site)).1.close();
     Ok(())
 }
 
 /// Answers what is queued, and what comes while it stays.
-fn datagrams(service: Service, listener: Listener, limit: Option<Duration>) -> Result<(), Error> {
-    let board = Scoreboard::new().map_err(|cause| Error::os("cannot map the scoreboard", cause))?;
-    let board: &'static Scoreboard = Box::leak(Box::new(board));
+fn datagrams(offer: Offer, listener: Listener) -> Result<(), Error> {
+    let stay = offer.idle_timeout.unwrap_or(STAY);
+    let board =
+        Scoreboard::for_one_process(1).map_err(|cause| Error::os("cannot map the scoreboard", cause))?;
     let guard = Guard::new(listener.udp_port());
-    let post = Post { listener: Rc::new(listener), number: 0, service, idle_timeout: limit };
-    let work = Work { post: &post, guard: &guard, board, slot: board.slot(0) };
+    let post = Post { listener: Arc::new(listener), number: 0, offer };
+    let work = Work { post: &post, guard: &guard, board: &board, slot: board.slot(0), turns: None };
     let mut batch = batch_for(work.listener(), 1);
     loop {
-        match next(&mut batch, work.listener(), limit.unwrap_or(STAY)) {
+        match next(&mut batch, work.listener(), stay) {
             Ok(()) => work.datagrams(&mut batch, 1, work.service().echoes()),
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
             Err(error) => return Err(Error::os("cannot receive from standard input", error)),

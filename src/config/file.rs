@@ -123,8 +123,8 @@ mod tests {
     #[test]
     fn an_error_shows_the_place() {
         assert_eq!(
-            read("# hello\n[[listen]]\nmodel = \"thread\"\n").unwrap_err(),
-            "f.toml:3:9: unknown variant `thread`, expected one of `fork`, `prefork`, `iterative`\n  |\n3 | model = \"thread\"\n  |         ^^^^^^^^"
+            read("# hello\n[[listen]]\nmodel = \"fibres\"\n").unwrap_err(),
+            "f.toml:3:9: unknown variant `fibres`, expected one of `fork`, `prefork`, `iterative`, `thread`, `event`, `coroutine`\n  |\n3 | model = \"fibres\"\n  |         ^^^^^^^^"
         );
     }
 

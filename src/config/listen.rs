@@ -3,11 +3,14 @@
 //! Invariant: a [`Listen`] made from options has every value in range and no option that its model would
 //! ignore; a refusal names the option at fault, so that the caller can point at where it was given.
 
+use std::path::Path;
 use std::time::Duration;
 
+use super::RouteText;
 use super::options::ListenOptions;
 use super::values::{EntryText, MAX_CHILDREN, Mode, Overflow, Span, WorkerRange};
-use crate::model::Model;
+use crate::Error;
+use crate::model::{Model, Threads};
 use crate::service::{Builtin, Service, Settings};
 use crate::transport::Endpoint;
 
@@ -28,8 +31,13 @@ pub struct Listen {
     pub min_spare: u32,
     /// The most idle workers of an elastic pool, above `min_spare`.
     pub max_spare: u32,
+    /// The threads of a worker (thread), from 1 to [`Threads::MOST`].
+    pub threads: Threads,
     /// The most children alive at once (fork), from 1 to [`MAX_CHILDREN`].
     pub max_children: u32,
+    /// The most connections that a worker serves at once (event, coroutine), at least 1; `None` means as many
+    /// as it has descriptors for.
+    pub max_connections: Option<u32>,
     /// After how many connections a worker is replaced (prefork); 0 means never.
     pub max_connections_per_child: u64,
     /// What happens to a connection at `max_children` (fork).
@@ -55,7 +63,9 @@ impl Default for Listen {
             workers: WorkerRange::default(),
             min_spare: 2,
             max_spare: 8,
+            threads: Threads::default(),
             max_children: 1024,
+            max_connections: None,
             max_connections_per_child: 0,
             overflow: Overflow::default(),
             backlog: 4096,
@@ -79,18 +89,23 @@ impl Listen {
     /// Fills in the defaults and checks the result.
     pub(super) fn new(options: ListenOptions) -> Result<Self, Conflict> {
         let default = Self::default();
+        let implied = if options.exec.is_empty() { Builtin::default() } else { Builtin::Exec };
+        let service = options.service.unwrap_or(implied);
+        let fits = |endpoint: &Endpoint| service.takes_datagrams() || !endpoint.is_datagram();
         let listen = Self {
             endpoints: match options.endpoints.is_empty() {
-                true => default.endpoints,
+                true => default.endpoints.into_iter().filter(fits).collect(),
                 false => options.endpoints.clone(),
             },
-            service: options.service.unwrap_or_default(),
+            service,
             settings: settings(&options),
             model: options.model.unwrap_or_default(),
             workers: options.workers.unwrap_or_else(|| WorkerRange::of(options.model.unwrap_or_default())),
             min_spare: options.min_spare.unwrap_or(default.min_spare),
             max_spare: options.max_spare.unwrap_or(default.max_spare),
+            threads: threads(&options),
             max_children: options.max_children.unwrap_or(default.max_children),
+            max_connections: options.max_connections,
             max_connections_per_child: options.max_connections_per_child.unwrap_or_default(),
             overflow: options.overflow.unwrap_or_default(),
             backlog: options.backlog.unwrap_or(default.backlog),
@@ -100,38 +115,62 @@ impl Listen {
         };
         listen.refuse_where_inherited(&options)?;
         listen.refuse_service_without_place()?;
+        // one that can't be made is found out when it is
+        if let Ok(service) = listen.service() {
+            listen.model.require(&service).map_err(|why| Conflict { key: "service", why })?;
+        }
         listen.refuse_misplaced(&options)?;
         listen.refuse_out_of_range(&options)?;
         Ok(listen)
     }
 
     /// Makes the service.
-    pub(crate) fn service(&self) -> Service {
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Config`] if it needs something that can't be opened.
+    pub(crate) fn service(&self) -> Result<Service, Error> {
         self.service.service(&self.settings)
+    }
+
+    /// Has a program with a relative path looked for from `here`; one without any path is looked for in PATH.
+    pub(super) fn anchor(&mut self, here: &Path) {
+        if let Some(program) = self.settings.exec.first_mut().filter(|program| program.contains('/'))
+            && let Some(path) = here.join(&*program).to_str()
+        {
+            *program = path.to_owned();
+        }
     }
 
     /// Refuses what would be a weapon, or can't work.
     fn refuse_service_without_place(&self) -> Result<(), Conflict> {
+        if self.service == Builtin::Exec && self.settings.exec.is_empty() {
+            let why = "is exec, and no program is named; give exec with one, and its arguments";
+            return Err(Conflict { key: "service", why: why.into() });
+        }
         let Some(endpoint) = self.endpoints.iter().find(|endpoint| endpoint.is_datagram()) else {
             return Ok(());
         };
-        let service = self.service();
-        let (name, is_weapon) = (service.name(), service.amplifies() && !self.settings.amplify);
+        let name = self.service;
+        // one that can't be made is found out when it is
+        let amplifies = || self.service().is_ok_and(|service| service.amplifies());
         let why = match () {
             () if !self.service.takes_datagrams() => {
-                format!("is {name}, a dialogue, for which {endpoint} has no connection; leave that out")
+                format!("is {name}, which needs a connection, and {endpoint} has none; leave that out")
             }
-            () if is_weapon && matches!(endpoint, Endpoint::Udp { .. }) => format!(
-                "is {name}, which answers a datagram to {endpoint} with more bytes than it has: whoever forges a \
+            () if matches!(endpoint, Endpoint::Udp { .. }) && !self.settings.amplify && amplifies() => {
+                format!(
+                    "is {name}, which answers a datagram to {endpoint} with more bytes than it has: whoever forges a \
                  sender's address could have it flood others; leave the endpoint out, or give allow-amplification"
-            ),
+                )
+            }
             () => return Ok(()),
         };
         Err(Conflict { key: "service", why })
     }
 
     fn is_elastic(&self) -> bool {
-        self.model.has_pool() && self.workers.is_elastic()
+        self.model.serves_one_at_a_time() && self.workers.is_elastic()
     }
 
     /// Whether all sockets come ready made.
@@ -154,26 +193,38 @@ impl Listen {
 
     /// Refuses what would have no effect: whoever gave it expects one.
     fn refuse_misplaced(&self, given: &ListenOptions) -> Result<(), Conflict> {
-        const POOL: &str = "a pool (model prefork or iterative)";
+        const POOL: &str = "a pool (any model but fork)";
         const ELASTIC: &str = "an elastic pool (model prefork or iterative with workers MIN..MAX)";
+        const THREADS: &str = "workers with threads (model thread)";
+        const THREAD_EACH: &str =
+            "a thread for each connection (model thread, without a fixed number of threads)";
         const CHILDREN: &str = "a child for each connection (model fork)";
+        const MANY: &str = "workers that serve many at once without threads (model event or coroutine)";
         const ACK: &str = "the service ack";
         const MENU: &str = "the service menu";
+        const HTTP: &str = "the service http";
         const MESSAGES: &str = "a service with messages (ack or menu)";
         let pooled = self.model.has_pool();
-        let forks = self.model == Model::Fork;
+        let (forks, threaded) = (self.model == Model::Fork, self.model == Model::Thread);
         let (acks, asks) = (self.service == Builtin::Ack, self.service == Builtin::Menu);
+        let is_http = self.service == Builtin::Http;
         let on_disk = self.endpoints.iter().any(|endpoint| endpoint.path().is_some());
         let misplaced = [
             ("reply", ACK, acks),
             ("framing", MESSAGES, acks || asks),
             ("greeting", MENU, asks),
             ("answer", MENU, asks),
+            ("root", HTTP, is_http),
+            ("route", HTTP, is_http),
+            ("exec", "the service exec", self.service == Builtin::Exec),
             ("workers", POOL, pooled),
             ("max-connections-per-child", POOL, pooled),
             ("min-spare", ELASTIC, self.is_elastic()),
             ("max-spare", ELASTIC, self.is_elastic()),
+            ("threads", THREADS, threaded),
+            ("max-threads", THREAD_EACH, threaded && given.threads.is_none()),
             ("max-children", CHILDREN, forks),
+            ("max-connections", MANY, self.model.polls()),
             ("overflow", CHILDREN, forks),
             ("socket-mode", "a socket file (a unix or unixgram endpoint)", on_disk),
         ]
@@ -193,6 +244,16 @@ impl Listen {
         if !(1..=MAX_CHILDREN).contains(&max_children) {
             return refuse("max-children", format!("is {max_children}; choose 1 to {MAX_CHILDREN}"));
         }
+        if self.max_connections == Some(0) {
+            return refuse("max-connections", "is 0; choose at least 1, or leave it out".into());
+        }
+        let (key, threads) = match self.threads {
+            Threads::Each(most) => ("max-threads", most),
+            Threads::Fixed(count) => ("threads", count),
+        };
+        if !(1..=Threads::MOST).contains(&threads) {
+            return refuse(key, format!("is {threads}; choose 1 to {}", Threads::MOST));
+        }
         // listen(2) takes an int
         if !(1..=i32::MAX as u32).contains(&backlog) {
             return refuse("backlog", format!("is {backlog}; choose 1 to {}", i32::MAX));
@@ -200,6 +261,17 @@ impl Listen {
         // what socket options and poll(2) round down to 0 would mean "never" to one and "now" to the other
         if self.idle_timeout.is_some_and(|timeout| timeout < Duration::from_millis(1)) {
             return refuse("idle-timeout", "is below 1ms; choose more, or leave it out for never".into());
+        }
+        if self.idle_timeout.is_some() && self.service == Builtin::Exec {
+            let why = "has no effect on exec, whose program has the connection to itself; leave it out";
+            return refuse("idle-timeout", why.into());
+        }
+        if self.workers.is_elastic() && self.model.has_pool() && !self.is_elastic() {
+            let (range, model) = (self.workers, self.model);
+            return refuse(
+                "workers",
+                format!("is {range}, but a worker of {model} serves many at once: give one number"),
+            );
         }
         self.refuse_spares_out_of_order(given.max_spare.is_some())
     }
@@ -225,6 +297,14 @@ impl Listen {
     }
 }
 
+fn threads(options: &ListenOptions) -> Threads {
+    match (options.threads, options.max_threads) {
+        (Some(count), _) => Threads::Fixed(count),
+        (None, Some(most)) => Threads::Each(most),
+        (None, None) => Threads::default(),
+    }
+}
+
 fn settings(options: &ListenOptions) -> Settings {
     let mut settings = Settings::default();
     if let Some(reply) = &options.reply {
@@ -239,6 +319,9 @@ fn settings(options: &ListenOptions) -> Settings {
         let answers = options.answer.iter().map(|answer| (answer.entry.clone(), answer.text.clone()));
         settings.texts.answers = answers.collect();
     }
+    settings.root.clone_from(&options.root);
+    settings.routes = options.route.iter().map(|route| (route.path.clone(), route.text.clone())).collect();
+    settings.exec.clone_from(&options.exec);
     settings
 }
 
@@ -247,8 +330,14 @@ impl From<&Listen> for ListenOptions {
     fn from(listen: &Listen) -> Self {
         let pooled = listen.model.has_pool();
         let forks = listen.model == Model::Fork;
+        let (count, most) = match listen.threads {
+            _ if listen.model != Model::Thread => (None, None),
+            Threads::Fixed(count) => (Some(count), None),
+            Threads::Each(most) => (None, Some(most)),
+        };
         let (acks, asks) = (listen.service == Builtin::Ack, listen.service == Builtin::Menu);
-        let Settings { reply, amplify, framing, texts } = &listen.settings;
+        let Settings { reply, amplify, framing, texts, root, routes, exec } = &listen.settings;
+        let route = |(path, text): (&String, &String)| RouteText { path: path.clone(), text: text.clone() };
         let entry =
             |(entry, text): (&String, &String)| EntryText { entry: entry.clone(), text: text.clone() };
         Self {
@@ -258,6 +347,9 @@ impl From<&Listen> for ListenOptions {
             framing: (acks || asks).then_some(*framing),
             greeting: asks.then(|| texts.greeting.clone()),
             answer: if asks { texts.answers.iter().map(entry).collect() } else { Vec::new() },
+            root: root.clone(),
+            route: routes.iter().map(route).collect(),
+            exec: exec.clone(),
             allow_amplification: *amplify,
             backlog: (!listen.is_inherited()).then_some(listen.backlog),
             v6only: listen.v6only,
@@ -267,7 +359,10 @@ impl From<&Listen> for ListenOptions {
             min_spare: listen.is_elastic().then_some(listen.min_spare),
             max_spare: listen.is_elastic().then_some(listen.max_spare),
             max_connections_per_child: pooled.then_some(listen.max_connections_per_child),
+            threads: count,
+            max_threads: most,
             max_children: forks.then_some(listen.max_children),
+            max_connections: listen.max_connections,
             overflow: forks.then_some(listen.overflow),
             idle_timeout: listen.idle_timeout.map(Span),
         }
@@ -292,16 +387,24 @@ mod tests {
     #[test]
     fn an_option_without_effect_is_refused() {
         for (table, expected) in [
-            (
-                "workers = 4",
-                "workers needs a pool (model prefork or iterative), and tcp://127.0.0.1:7007 has none",
-            ),
+            ("workers = 4", "workers needs a pool (any model but fork), and tcp://127.0.0.1:7007 has none"),
             ("max-connections-per-child = 0", "max-connections-per-child needs a pool"),
             ("min-spare = 1", "min-spare needs an elastic pool"),
             ("model = 'prefork'\nmax-spare = 9", "max-spare needs an elastic pool"),
             ("model = 'prefork'\nworkers = 4\nmin-spare = 1", "min-spare needs an elastic pool"),
             ("model = 'prefork'\nmax-children = 9", "max-children needs a child for each connection"),
+            (
+                "model = 'prefork'\nmax-connections = 9",
+                "max-connections needs workers that serve many at once without threads (model event or coroutine)",
+            ),
             ("model = 'prefork'\noverflow = 'wait'", "overflow needs a child for each connection"),
+            ("threads = 4", "threads needs workers with threads (model thread)"),
+            ("model = 'prefork'\nmax-threads = 4", "max-threads needs a thread for each connection"),
+            (
+                "model = 'thread'\nthreads = 4\nmax-threads = 9",
+                "max-threads needs a thread for each connection (model thread, without a fixed number of threads)",
+            ),
+            ("service = 'echo'\nexec = ['cat']", "exec needs the service exec"),
             ("endpoints = ['tcp://a:1']\nsocket-mode = '600'", "socket-mode needs a socket file"),
             ("endpoints = ['systemd:a']\nsocket-mode = '600'", "socket-mode has no effect on systemd:a"),
             (
@@ -323,16 +426,29 @@ mod tests {
         for (outcome, expected) in [
             (listen("max-children = 0"), "max-children is 0; choose 1 to 65536"),
             (listen("max-children = 65537"), "max-children is 65537"),
+            (listen("model = 'thread'\nthreads = 0"), "threads is 0; choose 1 to 32000"),
+            (listen("model = 'thread'\nmax-threads = 32001"), "max-threads is 32001; choose 1 to 32000"),
+            (listen("model = 'event'\nmax-connections = 0"), "max-connections is 0; choose at least 1"),
             (listen("backlog = 0"), "backlog is 0"),
             (listen("backlog = 4294967295"), "backlog is 4294967295"),
             (listen("idle-timeout = '0s'"), "idle-timeout is below 1ms"),
             (listen("idle-timeout = '999us'"), "idle-timeout is below 1ms"),
+            (listen("exec = ['cat']\nidle-timeout = '1s'"), "idle-timeout has no effect on exec"),
+            (listen("service = 'exec'"), "service is exec, and no program is named"),
+            (
+                listen("exec = ['cat']\nendpoints = ['tcp://a:1', 'unixgram:///x']"),
+                "service is exec, which needs a connection, and unixgram:///x has none",
+            ),
             (elastic("min-spare = 0"), "min-spare is 0"),
             (
                 elastic("min-spare = 33\nmax-spare = 40"),
                 "min-spare is 33, but the pool has at most 32 workers",
             ),
             (elastic("min-spare = 8"), "min-spare is 8, but the default of max-spare is 8; give a larger"),
+            (
+                listen("model = 'event'\nworkers = '1..4'"),
+                "workers is 1..4, but a worker of event serves many at once: give one number",
+            ),
             (elastic("max-spare = 2"), "max-spare is 2; choose more than min-spare, which is 2"),
             (elastic("min-spare = 9\nmax-spare = 3"), "max-spare is 3; choose more than min-spare"),
         ] {

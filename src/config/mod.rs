@@ -7,6 +7,7 @@
 mod file;
 mod listen;
 pub mod options;
+mod route;
 #[cfg(test)]
 mod tests;
 pub mod values;
@@ -22,6 +23,7 @@ use file::{File, Tables};
 use listen::Conflict;
 pub use listen::Listen;
 use options::{DaemonOptions, ListenOptions};
+pub use route::RouteText;
 use values::{LogFormat, LogLevel, LogSink, Mode, Span};
 
 /// Everything that forkd is told.
@@ -167,12 +169,17 @@ impl Config {
         let mut listen = Vec::with_capacity(groups.len());
         for (index, group) in groups.into_iter().enumerate() {
             let mut options = cli_listen.clone().over(group);
+            // once a daemon runs, / is its current directory
+            options.root = options.root.map(|root| here.join(root));
             if options.endpoints.is_empty() && alone {
                 options.endpoints = default_endpoints.to_vec();
             }
             listen.push(next_group(&listen, options, alone).map_err(|conflict| blame(index, conflict))?);
         }
         let daemon = Daemon::new(cli_daemon.over(tables.daemon), here, env);
+        if daemon.background {
+            listen.iter_mut().for_each(|group| group.anchor(here));
+        }
         Ok(Self { daemon, listen })
     }
 

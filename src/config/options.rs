@@ -9,6 +9,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use super::RouteText;
 use super::values::{EntryText, LogFormat, LogLevel, LogSink, Mode, Overflow, Span, WorkerRange};
 use crate::model::Model;
 use crate::service::{Builtin, Framing};
@@ -45,6 +46,27 @@ pub struct ListenOptions {
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub answer: Vec<EntryText>,
 
+    /// Directory whose files http serves; the paths in requests never lead out of it [default: none]
+    #[arg(long, value_name = "DIR", help_heading = "Service")]
+    pub root: Option<PathBuf>,
+
+    /// What http answers at a path, such as /hello=Hello; may be given several times [default: /time alone]
+    #[arg(long, value_name = "PATH=TEXT", help_heading = "Service")]
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub route: Vec<RouteText>,
+
+    /// Run this program for each connection, which is its standard input and output (the service exec). Takes
+    /// the rest of the line, so it comes last
+    #[arg(
+        long,
+        value_names = ["PROGRAM", "ARGS"],
+        num_args = 1..,
+        allow_hyphen_values = true,
+        help_heading = "Service"
+    )]
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub exec: Vec<String>,
+
     /// Let chargen, daytime, time and ack answer datagrams with more bytes than those have: whoever forges
     /// a sender's address can have them flood others
     #[arg(long, help_heading = "Service")]
@@ -64,18 +86,14 @@ pub struct ListenOptions {
     #[arg(long, value_name = "OCTAL", help_heading = "Listening")]
     pub socket_mode: Option<Mode>,
 
-    /// Who runs the handler: a child forked for each connection, a pool of workers, or one worker that
-    /// serves one after the other [default: fork]
-    #[arg(
-        short,
-        long,
-        value_name = "fork|prefork|iterative",
-        hide_possible_values = true,
-        help_heading = "Pool"
-    )]
+    /// Who runs the handler: a child forked for each connection (fork), a pool of workers that serve one
+    /// connection at a time (prefork; iterative: one worker), or workers that serve many at once, by threads
+    /// (thread), callbacks (event) or coroutines (coroutine) [default: fork]
+    #[arg(short, long, value_name = "MODEL", hide_possible_values = true, help_heading = "Pool")]
     pub model: Option<Model>,
 
-    /// Size of the pool; a range MIN..MAX makes it elastic; iterative has 1 [default: 8]
+    /// Size of the pool; a range MIN..MAX makes it elastic (prefork, iterative); models other than prefork have
+    /// 1 where nothing is said [default: 8]
     #[arg(short, long, value_name = "N|MIN..MAX", help_heading = "Pool")]
     pub workers: Option<WorkerRange>,
 
@@ -87,13 +105,27 @@ pub struct ListenOptions {
     #[arg(long, value_name = "N", help_heading = "Pool")]
     pub max_spare: Option<u32>,
 
-    /// Replace a worker after N connections; 0: never (prefork) [default: 0]
+    /// Replace a worker after N connections; 0: never (any model but fork) [default: 0]
     #[arg(long, value_name = "N", help_heading = "Pool")]
     pub max_connections_per_child: Option<u64>,
+
+    /// Have a fixed pool of N threads in each worker, instead of a thread for each connection (thread)
+    /// [default: none]
+    #[arg(long, value_name = "N", help_heading = "Pool")]
+    pub threads: Option<u32>,
+
+    /// Threads of a worker at once, where each connection has its own; at the limit connections wait in the
+    /// backlog (thread) [default: 1024]
+    #[arg(long, value_name = "N", help_heading = "Limits")]
+    pub max_threads: Option<u32>,
 
     /// Children alive at once (fork) [default: 1024]
     #[arg(long, value_name = "N", help_heading = "Limits")]
     pub max_children: Option<u32>,
+
+    /// Connections that a worker serves at once (event, coroutine) [default: as many as there are descriptors]
+    #[arg(long, value_name = "N", help_heading = "Limits")]
+    pub max_connections: Option<u32>,
 
     /// At the limit, leave a connection to the backlog or close it at once (fork) [default: wait]
     #[arg(long, value_name = "wait|reject", hide_possible_values = true, help_heading = "Limits")]
@@ -166,6 +198,9 @@ impl ListenOptions {
             framing: self.framing.or(lower.framing),
             greeting: self.greeting.or(lower.greeting),
             answer: if self.answer.is_empty() { lower.answer } else { self.answer },
+            root: self.root.or(lower.root),
+            route: if self.route.is_empty() { lower.route } else { self.route },
+            exec: if self.exec.is_empty() { lower.exec } else { self.exec },
             allow_amplification: self.allow_amplification || lower.allow_amplification,
             backlog: self.backlog.or(lower.backlog),
             v6only: self.v6only || lower.v6only,
@@ -175,7 +210,10 @@ impl ListenOptions {
             min_spare: self.min_spare.or(lower.min_spare),
             max_spare: self.max_spare.or(lower.max_spare),
             max_connections_per_child: self.max_connections_per_child.or(lower.max_connections_per_child),
+            threads: self.threads.or(lower.threads),
+            max_threads: self.max_threads.or(lower.max_threads),
             max_children: self.max_children.or(lower.max_children),
+            max_connections: self.max_connections.or(lower.max_connections),
             overflow: self.overflow.or(lower.overflow),
             idle_timeout: self.idle_timeout.or(lower.idle_timeout),
         }

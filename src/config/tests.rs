@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::cli::args::{Cli, Command};
+use crate::service::Builtin;
 use crate::transport::Endpoint;
 use clap::Parser;
 use proptest::prelude::*;
@@ -93,9 +94,7 @@ fn the_one_at_fault_is_named() {
     let (code, text) = refusal("--workers 4", "");
     assert_eq!(code, 64);
     assert!(
-        text.starts_with(
-            "--workers needs a pool (model prefork or iterative), and tcp://127.0.0.1:7007 has none"
-        ),
+        text.starts_with("--workers needs a pool (any model but fork), and tcp://127.0.0.1:7007 has none"),
         "{text}"
     );
 
@@ -109,9 +108,7 @@ fn the_one_at_fault_is_named() {
     assert!(code == 78 && text.starts_with("7:11: workers needs"), "{text}");
     let (code, text) = refusal("-w 2", TWO_GROUPS);
     assert!(
-        code == 64
-            && text
-                .starts_with("--workers needs a pool (model prefork or iterative), and tcp://a:1 has none"),
+        code == 64 && text.starts_with("--workers needs a pool (any model but fork), and tcp://a:1 has none"),
         "{text}"
     );
     let (code, text) = refusal("tcp://b:1 --backlog 0", TWO_GROUPS);
@@ -155,6 +152,37 @@ fn the_control_socket_follows_the_environment() {
 }
 
 #[test]
+fn a_program_takes_the_rest_of_the_line() {
+    let config = resolve("--backlog 9 tcp://a:1 --exec cat -u --backlog 5 -- tcp://b:1", "").unwrap();
+    let [listen] = &config.listen[..] else { panic!("{config:?}") };
+    assert_eq!((listen.service, listen.backlog), (Builtin::Exec, 9));
+    assert_eq!(listen.settings.exec, ["cat", "-u", "--backlog", "5", "--", "tcp://b:1"]);
+    assert_eq!(listen.endpoints, [Endpoint::Tcp { host: "a".into(), port: 1 }]);
+    let text = config.to_toml().unwrap();
+    assert!(text.contains("exec = [\"cat\", \"-u\","), "{text}");
+    assert_eq!(resolve("", &text).unwrap(), config);
+
+    // where no endpoint is named, one that has connections
+    let config = resolve("--exec=cat", "").unwrap();
+    assert_eq!(config.listen[0].endpoints, [Endpoint::Tcp { host: "127.0.0.1".into(), port: 7007 }]);
+    let (code, text) = refusal("--service echo", "[[listen]]\nexec = ['cat']");
+    assert!(code == 78 && text.starts_with("2:8: exec needs the service exec"), "{text}");
+    assert_eq!(
+        resolve("--exec cat", "[[listen]]\nexec = ['tac', '-s']").unwrap().listen[0].settings.exec,
+        ["cat"]
+    );
+}
+
+#[test]
+fn in_the_background_a_program_is_found_from_anywhere() {
+    let program = |args| resolve(args, "").unwrap().listen[0].settings.exec[0].clone();
+    assert_eq!(program("--daemon --exec ./a b"), "/here/./a");
+    assert_eq!(program("--daemon --exec /bin/a"), "/bin/a");
+    assert_eq!(program("--daemon --exec a"), "a");
+    assert_eq!(program("--exec ./a"), "./a");
+}
+
+#[test]
 fn in_the_background_paths_are_absolute() {
     let paths = "--pidfile p --control ./c --chroot /d/../e";
     let Daemon { pidfile, control, chroot, .. } = resolve(paths, "").unwrap().daemon;
@@ -176,6 +204,19 @@ fn toml_names_what_matters_to_the_model() {
     let pool = resolve("-m prefork -w 4..32", "").unwrap().to_toml().unwrap();
     assert!(pool.contains("workers = \"4..32\"\nmin-spare = 2\nmax-spare = 8\n"), "{pool}");
     assert!(!pool.contains("max-children") && !pool.contains("overflow"), "{pool}");
+}
+
+#[test]
+fn a_site_is_the_same_in_the_file() {
+    let config = resolve("--service http --root www --route /a=b --route /c=d=e tcp://a:1", "").unwrap();
+    let settings = &config.listen[0].settings;
+    assert_eq!(settings.root.as_deref(), Some(Path::new("/here/www")));
+    assert_eq!(settings.routes["/c"], "d=e");
+    let text = config.to_toml().unwrap();
+    assert!(text.contains("root = \"/here/www\"\nroute = [\"/a=b\", \"/c=d=e\"]"), "{text}");
+    assert_eq!(resolve("", &text).unwrap(), config);
+    let (code, text) = refusal("", "[[listen]]\nroute = ['a=b']\n");
+    assert!(code == 78 && text.starts_with("2:9: \"a=b\" is no path"), "{text}");
 }
 
 #[test]

@@ -20,7 +20,7 @@ const MAX_SPAN: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 
 /// Why a text is no value of the wanted kind, as a sentence that names the text.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct InvalidValue(String);
+pub struct InvalidValue(pub(super) String);
 
 impl fmt::Display for InvalidValue {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

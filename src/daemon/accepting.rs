@@ -10,12 +10,13 @@ use rustix::io::Errno;
 use super::context::{ACCEPT_REST, Context};
 use super::forking::Forking;
 use crate::events;
-use crate::model::serve::{concerns_one_connection, peer_of};
+use crate::model::entrance::concerns_one_connection;
+use crate::model::serve::peer_of;
 use crate::sys::datagram::Patience;
 use crate::transport::Refusal;
 
 /// How many clients one listener may bring in one turn of the loop, so that none starves another.
-const PER_TURN: usize = 64;
+pub(super) const PER_TURN: usize = 64;
 
 /// How accepting went on.
 #[derive(PartialEq, Eq)]
@@ -27,14 +28,14 @@ pub(super) enum Next {
 }
 
 impl Forking {
-    /// There may be clients.
-    pub(super) fn take_clients(&mut self, cx: &mut Context) {
+    /// There may be clients, of whom so many are taken at most.
+    pub(super) fn take_clients(&mut self, cx: &mut Context, most: usize) {
         if !self.wants_clients(cx) {
             return;
         }
         // it could not be filled up while there was no descriptor at all
         cx.restore_reserve();
-        for _ in 0..PER_TURN {
+        for _ in 0..most {
             if self.draining && self.has_room(cx) && !cx.board.totals(self.post.number).take_queued() {
                 self.close(cx);
                 return;
@@ -51,7 +52,7 @@ impl Forking {
 
     fn take_connection(&mut self, cx: &mut Context) -> Next {
         let Some(slot) = cx.board.take(self.post.number, false, cx.now) else { return self.at_limit(cx) };
-        match self.post.listener.accept(&*self.post.listener) {
+        match self.post.accept(&*self.post.listener, cx.board) {
             Ok((connection, peer)) => {
                 if self.starved.end() {
                     events::descriptors_back(self.post.listener.endpoint());
@@ -99,7 +100,7 @@ impl Forking {
             return;
         }
         if let Some(slot) = cx.board.take(self.post.number, false, cx.now) {
-            match self.post.listener.accept(&*self.post.listener) {
+            match self.post.accept(&*self.post.listener, cx.board) {
                 Ok((connection, peer)) => _ = self.give_child(cx, slot, Some(connection), peer),
                 Err(_) => cx.board.put_back(slot),
             }
@@ -115,7 +116,7 @@ impl Forking {
             return self.accept_failed(cx, Errno::from_io_error(&error).unwrap_or(Errno::IO));
         }
         let datagram = batch.datagram(0);
-        if let Err(why) = cx.guard.admit(&datagram) {
+        if let Err(why) = self.post.admit(&cx.guard, &datagram) {
             // no child for one that gets no answer
             cx.board.put_back(slot);
             cx.board.refuse(self.post.number, why);

@@ -4,6 +4,8 @@
 //! process group, and only the master acts on it. SIGTERM and SIGQUIT end a child from its first
 //! instruction on, by handlers that it inherits (see `sys::signal`).
 
+use std::sync::Arc;
+
 use rustix::process::Pid;
 
 use super::signals::Signals;
@@ -35,10 +37,10 @@ pub(super) fn worker(
     parent: Pid,
     signals: Option<Signals>,
     work: &Work<'_>,
-) -> std::io::Result<&'static Gate> {
+) -> std::io::Result<Arc<Gate>> {
     let is_ours = !work.listener().is_inherited();
-    let gate: &'static Gate = Box::leak(Box::new(Gate::new(work.listener(), is_ours)?));
-    gate.shut_on(libc::SIGTERM)?;
+    let gate = Arc::new(Gate::new(work.listener(), is_ours)?);
+    Gate::shut_on(&gate, libc::SIGTERM)?;
     // Takes back what these signals mean to a master and to a child, and closes the master's pipe.
     if let Some(signals) = signals {
         signals.leave_to_worker();

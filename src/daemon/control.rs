@@ -55,7 +55,7 @@ enum Talk {
 impl Control {
     /// Binds the socket, mode 0600.
     pub(super) fn bind(path: &Path) -> Result<Self, Error> {
-        let options = BindOptions { backlog: 64, v6only: false, socket_mode: Some(0o600) };
+        let options = BindOptions { backlog: 64, socket_mode: Some(0o600), ..BindOptions::default() };
         let cannot =
             |why: &str| Error::CannotCreate(Failure::from(format!("cannot make the control socket: {why}")));
         let path = std::path::absolute(path).map_err(|e| cannot(&e.to_string()))?;

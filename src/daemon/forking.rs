@@ -7,7 +7,7 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Instant;
 
-use super::accepting::Next;
+use super::accepting::{Next, PER_TURN};
 use super::birth;
 use super::context::Context;
 use super::descriptors::Closing;
@@ -93,7 +93,7 @@ impl Forking {
         }
         if self.draining {
             // the backlog is looked into until it is empty
-            self.take_clients(cx);
+            self.take_clients(cx, PER_TURN);
         }
     }
 
@@ -181,7 +181,7 @@ impl Forking {
         let slot = cx.board.slot(index);
         slot.set_peer(peer);
         let close = self.closing.of(&cx.descriptors);
-        let work = Work { post: &self.post, guard: &cx.guard, board: cx.board, slot };
+        let work = Work { post: &self.post, guard: &cx.guard, board: cx.board, slot, turns: None };
         let (connection_ref, batch) = (&mut connection, &mut self.batch);
         let forked = fork(&cx.blocked, &slot.pid, Watch::Nothing, || {
             birth::child(close, cx.pid, work.service());
@@ -192,7 +192,8 @@ impl Forking {
             };
             let announce = |cause| work.board.announce(index, cause);
             let served = catch_unwind(AssertUnwindSafe(|| run(&work, task, announce)));
-            let cause = served.unwrap_or_else(|_| {
+            let cause = served.unwrap_or_else(|payload| {
+                work.post.offer.hooks.panicked(peer, &*payload);
                 announce(Cause::Panicked);
                 Cause::Panicked
             });

@@ -5,23 +5,27 @@
 //! one place where they are handled.
 
 use std::os::fd::{AsRawFd, RawFd};
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::time::{Duration, Instant};
 
+use super::accepting::PER_TURN;
 use super::context::Context;
 use super::control::Control;
 use super::notify::ServiceManager;
 use super::phase::Phase;
 use super::reload::{Reload, Source, guard};
-use super::signals::Signals;
+use super::signals::{Order, Signals};
 use super::sockets::Bound;
 use super::station::{Kind, Life, Station, faces};
 use super::status::Status;
 use super::watch::Event;
 use crate::config::{Config, Daemon};
+use crate::model::hooks::Turns;
+use crate::model::offer::Offer;
 use crate::model::serve::Post;
 use crate::scoreboard::{Death, Scoreboard, Slot};
 use crate::sys;
-use crate::transport::Inherited;
+use crate::transport::{Handle, Inherited};
 use crate::{Error, events};
 
 /// How often children that died without a word are looked for.
@@ -54,6 +58,10 @@ pub(crate) struct Master {
     pub(super) is_ready: bool,
     /// Children that were ended by a signal of ours.
     pub(super) cut: u64,
+    /// How an application asks for the end, and what it does between two waits.
+    pub(super) application: Option<(Handle, Turns)>,
+    /// When so many children have been forked, no more clients are taken.
+    pub(super) enough: Option<u64>,
 }
 
 impl Master {
@@ -74,6 +82,8 @@ impl Master {
             past_connections: 0,
             is_ready: false,
             cut: 0,
+            application: None,
+            enough: None,
         };
         for bound in bound {
             master.add_station(bound)?;
@@ -86,7 +96,7 @@ impl Master {
 
     /// Makes a station that will serve this socket.
     pub(super) fn add_station(&mut self, bound: Bound) -> Result<(), Error> {
-        let Bound { asked, listen, service, listener, number } = bound;
+        let Bound { asked, listen, service, listener, number, hooks } = bound;
         let in_use = |number| self.stations.iter().any(|station| station.number() == number);
         let number = match number {
             Some(number) => number,
@@ -95,7 +105,9 @@ impl Master {
             })?,
         };
         self.cx.descriptors.add([listener.as_raw_fd()]);
-        let post = Post { listener, number, service, idle_timeout: listen.idle_timeout };
+        let mut offer = Offer::new(listener.endpoint(), service, listen.model, hooks);
+        offer.idle_timeout = listen.idle_timeout;
+        let post = Post { listener, number, offer };
         self.stations.push(Station::new(asked, post, listen, &self.cx));
         Ok(())
     }
@@ -121,6 +133,11 @@ impl Master {
         self.manager = manager;
     }
 
+    /// Ends when the application says so, by this handle, and does its work between two waits.
+    pub(crate) fn serve_for(&mut self, handle: Handle, turns: Turns) {
+        self.application = Some((handle, turns));
+    }
+
     /// Has children close this descriptor of the caller's.
     pub(crate) fn keep_from_children(&mut self, fd: RawFd) {
         self.cx.descriptors.add([fd]);
@@ -138,11 +155,20 @@ impl Master {
         self.cx.descriptors.remove(fd);
     }
 
+    /// Serves until it is asked to end; an error, or a panic of the application's own, ends the children, too.
+    pub(crate) fn serve(&mut self) -> Result<(), Error> {
+        let result = catch_unwind(AssertUnwindSafe(|| self.run(|_| Ok(()))));
+        if !matches!(result, Ok(Ok(()))) {
+            self.abandon();
+        }
+        result.unwrap_or_else(|payload| resume_unwind(payload))
+    }
+
     /// Serves until a signal ends it; calls `on_ready` once, when the first workers are up.
     pub(crate) fn run(&mut self, on_ready: impl FnOnce(&mut Self) -> Result<(), Error>) -> Result<(), Error> {
+        self.stations.iter().filter_map(Station::bound).try_for_each(|bound| bound.check())?;
         let mut on_ready = Some(on_ready);
         loop {
-            self.cx.now = Instant::now();
             self.turn()?;
             if self.is_over() {
                 break;
@@ -152,14 +178,20 @@ impl Master {
                 on_ready.take().map_or(Ok(()), |on_ready| on_ready(self))?;
                 self.say_ready();
             }
-            let events = self.wait()?;
-            self.cx.now = Instant::now();
-            for event in events {
-                self.on_event(event);
-            }
+            self.wait_and_see(None)?;
         }
         self.see_the_last_ones_off();
         events::stopped(self.connections(), self.cut);
+        Ok(())
+    }
+
+    /// Waits, at most until then, and sees to what happens.
+    pub(super) fn wait_and_see(&mut self, until: Option<Instant>) -> Result<(), Error> {
+        let events = self.wait(until)?;
+        self.cx.now = Instant::now();
+        for event in events {
+            self.on_event(event);
+        }
         Ok(())
     }
 
@@ -173,7 +205,11 @@ impl Master {
     }
 
     /// What there is to do between two waits.
-    fn turn(&mut self) -> Result<(), Error> {
+    pub(super) fn turn(&mut self) -> Result<(), Error> {
+        if let Some((_, turns)) = &mut self.application {
+            turns.turn();
+        }
+        self.cx.now = Instant::now();
         let step = self.phase.tick(self.cx.now);
         self.take_step(step);
         self.look_for_the_dead();
@@ -229,7 +265,7 @@ impl Master {
         self.phase != Phase::Running || self.stations.iter().any(|station| station.is_full(&self.cx))
     }
 
-    fn is_over(&self) -> bool {
+    pub(crate) fn is_over(&self) -> bool {
         self.phase != Phase::Running
             && self.stations.iter().all(|station| station.is_closed() && station.alive(&self.cx) == 0)
     }
@@ -246,11 +282,14 @@ impl Master {
                     control.accept(&mut self.cx);
                 }
             }
+            Event::Shutdown => self.on_order(Order::Stop("shutdown")),
             // served below, all of them
             Event::ControlRequest => {}
             Event::Clients(number) => {
+                let most =
+                    self.enough.map_or(PER_TURN, |enough| enough.saturating_sub(self.forked()) as usize);
                 if let Kind::Forking(forking) = &mut self.stations[number].kind {
-                    forking.take_clients(&mut self.cx);
+                    forking.take_clients(&mut self.cx, most);
                 }
             }
             Event::Death(number, slot) => {

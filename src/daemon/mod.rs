@@ -24,6 +24,7 @@ pub mod privileges;
 pub(crate) mod reload;
 mod report;
 mod signals;
+mod single;
 pub(crate) mod sockets;
 mod station;
 pub mod status;

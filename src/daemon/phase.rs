@@ -7,8 +7,9 @@
 
 use std::time::{Duration, Instant};
 
-/// How long a child has between the signal that ends it and SIGKILL.
-const PATIENCE: Duration = Duration::from_millis(500);
+/// How long a child has between the signal that ends it and SIGKILL. It ends its programs meanwhile, which
+/// may take a quarter of that (see `sys::program`).
+const PATIENCE: Duration = Duration::from_secs(1);
 
 /// Where the daemon is on its way.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -13,14 +13,15 @@ use super::birth;
 use super::context::Context;
 use super::descriptors::Closing;
 use crate::model::pool::{Census, Event, Pool, Size, with_jitter};
-use crate::model::prefork::run;
 use crate::model::serve::{Post, Work};
 use crate::model::starts::{EARLY, MAX_START_FAILURES};
+use crate::model::worker::{Terms, run};
 use crate::scoreboard::{Cause, Slot, State};
 use crate::sys::fd::set_nonblocking;
 use crate::sys::fork::{Watch, fork};
 use crate::sys::pidfd::{Ended, how_it_ended, signal_child};
 use crate::sys::signal::TermHeld;
+use crate::transport::listener::Kind;
 use crate::{Error, events};
 
 /// How often the master looks at an elastic pool without being asked to.
@@ -33,7 +34,7 @@ const SPAWN_AT_ONCE: u32 = 32;
 #[derive(Debug)]
 pub(super) struct Pooling {
     pub(super) post: Post,
-    max_connections: u64,
+    terms: Terms,
     closing: Closing,
     pool: Pool,
     workers: Vec<Worker>,
@@ -74,7 +75,7 @@ impl Pooling {
             max_spare: listen.max_spare,
         };
         Self {
-            max_connections: listen.max_connections_per_child,
+            terms: Terms::new(listen, cx.grace),
             closing: Closing::all_but([vec![post.listener.as_raw_fd()], signal_descriptors(cx)].concat()),
             post,
             pool: Pool::new(size),
@@ -90,8 +91,10 @@ impl Pooling {
         let size = self.pool.size();
         let wanted = if self.pool.is_elastic() { size.min_spare } else { 0 };
         cx.board.totals(self.post.number).set_wanted_idle(wanted);
+        // whoever waits for many clients at once must not wait for the next one
+        let polls = self.terms.model.polls() && self.post.listener.kind() == Kind::Stream;
         // it fails only for what is no open file
-        let _ = set_nonblocking(&*self.post.listener, false);
+        let _ = set_nonblocking(&*self.post.listener, polls);
     }
 
     /// Leaves the listener to a successor: workers go after their connection.
@@ -190,11 +193,14 @@ impl Pooling {
     }
 
     /// Counts, and corrects the count that the workers keep among themselves.
-    fn census(&self, cx: &Context) -> Census {
+    fn census(&mut self, cx: &Context) -> Census {
         let (mut alive, mut idle) = (0, 0);
-        for worker in self.workers.iter().filter(|worker| !worker.leaving) {
-            alive += 1;
-            idle += u32::from(matches!(cx.board.slot(worker.slot).state(), State::Starting | State::Idle));
+        for worker in self.workers.iter_mut().filter(|worker| !worker.leaving) {
+            let state = cx.board.slot(worker.slot).state();
+            // it has reached its limit of connections, and serves the last of them
+            worker.leaving = state == State::Leaving;
+            alive += u32::from(!worker.leaving);
+            idle += u32::from(matches!(state, State::Starting | State::Idle));
         }
         cx.board.totals(self.post.number).idle.store(idle, Ordering::Relaxed);
         let settled = self.workers.iter().any(|worker| worker.settled);
@@ -227,9 +233,8 @@ impl Pooling {
         let slot = cx.board.slot(index);
         let close = self.closing.of(&cx.descriptors);
         let births = cx.board.totals(self.post.number).forked.load(Ordering::Relaxed);
-        let limit = with_jitter(self.max_connections, births);
-        let elastic = self.pool.is_elastic();
-        let work = Work { post: &self.post, guard: &cx.guard, board: cx.board, slot };
+        let terms = Terms { limit: with_jitter(self.terms.limit, births), ..self.terms };
+        let work = Work { post: &self.post, guard: &cx.guard, board: cx.board, slot, turns: None };
         let (blocked, parent, signals, null) = (&cx.blocked, cx.pid, &mut cx.signals, cx.null.as_ref());
         let _held = TermHeld::new();
         let child = fork(blocked, &slot.pid, Watch::Descriptor, || {
@@ -238,8 +243,13 @@ impl Pooling {
             }
             let gate = birth::worker(close, parent, signals.take(), &work);
             let cause = match gate {
-                Ok(gate) => catch_unwind(AssertUnwindSafe(|| run(&work, gate, limit, elastic)))
-                    .unwrap_or(Cause::Panicked),
+                Ok(gate) => {
+                    let served = catch_unwind(AssertUnwindSafe(|| run(&work, &gate, &terms)));
+                    served.unwrap_or_else(|payload| {
+                        work.post.offer.hooks.panicked(slot.peer(), &*payload);
+                        Cause::Panicked
+                    })
+                }
                 Err(error) => {
                     log::error!(error:%; "worker cannot start");
                     Cause::Failed

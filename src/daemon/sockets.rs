@@ -1,8 +1,9 @@
 //! The sockets that a configuration names: bound anew, or kept from the one before.
 
-use std::rc::Rc;
+use std::sync::Arc;
 
 use crate::config::{Config, Listen};
+use crate::model::hooks::Hooks;
 use crate::service::Service;
 use crate::transport::bind::{BindOptions, Holder, adapt, bind_all, kernel_backlog_limit};
 use crate::transport::listener::Kind;
@@ -16,14 +17,20 @@ pub(crate) struct Bound {
     pub(super) asked: Endpoint,
     pub(super) listen: Listen,
     pub(super) service: Service,
-    pub(super) listener: Rc<Listener>,
+    pub(super) listener: Arc<Listener>,
     /// Its number on the scoreboard, if it has served before.
     pub(super) number: Option<usize>,
+    pub(super) hooks: Hooks,
 }
 
 impl Bound {
     pub(crate) fn new(asked: Endpoint, listen: Listen, service: Service, listener: Listener) -> Self {
-        Self { asked, listen, service, listener: Rc::new(listener), number: None }
+        Self { asked, listen, service, listener: Arc::new(listener), number: None, hooks: Hooks::default() }
+    }
+
+    /// The same, with these hooks of the application.
+    pub(crate) fn with(self, hooks: Hooks) -> Self {
+        Self { hooks, ..self }
     }
 
     pub(crate) fn listener(&self) -> &Listener {
@@ -37,6 +44,22 @@ impl Bound {
         events::listening(self.listener.endpoint(), self.service.name(), *model, workers);
     }
 
+    /// Refuses what could serve nobody here, or not as was asked. The root directory and the user must be
+    /// those of the children.
+    pub(super) fn check(&self) -> Result<(), Error> {
+        let refuse = |why: &str| {
+            let (endpoint, service) = (self.listener.endpoint(), self.service.name());
+            Err(Error::Config(format!("cannot serve {endpoint}: {service} {why}")))
+        };
+        if self.service.hands_over() && self.listener.kind() == Kind::Datagram {
+            return refuse("needs connections, and there are none");
+        }
+        if self.service.hands_over() && self.listen.idle_timeout.is_some() {
+            return refuse("hands its connections over, so an idle time-out has no effect; leave that out");
+        }
+        self.service.check()
+    }
+
     pub(super) fn listen(&self) -> &Listen {
         &self.listen
     }
@@ -48,8 +71,8 @@ impl Bound {
     }
 
     /// The same socket under a new configuration.
-    fn kept(&self, asked: &Endpoint, listen: &Listen) -> Self {
-        Self { asked: asked.clone(), listen: listen.clone(), service: listen.service(), ..self.clone() }
+    fn kept(&self, asked: &Endpoint, listen: &Listen, service: Service) -> Self {
+        Self { asked: asked.clone(), listen: listen.clone(), service, ..self.clone() }
     }
 
     /// What is handed over is taken anew in each configuration, under one name or another: a socket that
@@ -73,7 +96,12 @@ impl Bound {
 
 /// What a group of the configuration says about binding.
 pub(crate) fn bind_options(listen: &Listen) -> BindOptions {
-    BindOptions { backlog: listen.backlog, v6only: listen.v6only, socket_mode: listen.socket_mode }
+    BindOptions {
+        backlog: listen.backlog,
+        v6only: listen.v6only,
+        socket_mode: listen.socket_mode,
+        ..BindOptions::default()
+    }
 }
 
 /// Who else has bound something, for the sentence that says why an address is taken.
@@ -83,14 +111,28 @@ fn holders<'a>(bound: &'a [Bound], open: &'a [Bound]) -> Vec<Holder<'a>> {
     now.chain(before).collect()
 }
 
+/// Makes the service of a group. What it opens may be out of reach since the daemon has another root
+/// directory or is another user: then one that was `open` already goes on.
+fn service(listen: &Listen, config: &Config, open: &[Bound]) -> Result<Service, Error> {
+    let said = |listen: &Listen| (listen.service, listen.settings.clone());
+    let old = open.iter().find(|old| said(&old.listen) == said(listen));
+    let is_confined = config.daemon.chroot.is_some() || config.daemon.user.is_some();
+    match (listen.service(), old) {
+        (Err(_), Some(old)) if is_confined => Ok(old.service.clone()),
+        (made, _) => made,
+    }
+}
+
 /// Binds or adopts all that the configuration names and that is not `open` already, and says what of it
 /// can't be as was asked.
 pub(crate) fn bind(config: &Config, open: &[Bound], inherited: &Inherited) -> Result<Vec<Bound>, Error> {
     let mut bound: Vec<Bound> = Vec::new();
     for listen in &config.listen {
+        let service = service(listen, config, open)?;
         for asked in &listen.endpoints {
             let serves = |old: &&Bound| old.serves(asked, listen);
-            let kept: Vec<Bound> = open.iter().filter(serves).map(|old| old.kept(asked, listen)).collect();
+            let kept: Vec<Bound> =
+                open.iter().filter(serves).map(|old| old.kept(asked, listen, service.clone())).collect();
             if !kept.is_empty() {
                 bound.extend(kept);
                 continue;
@@ -100,8 +142,8 @@ pub(crate) fn bind(config: &Config, open: &[Bound], inherited: &Inherited) -> Re
                 let is_left = |old: &&Bound| !bound.iter().any(|taken| taken.number == old.number);
                 let same = open.iter().filter(is_left).find(|old| old.is_same_inherited(&listener));
                 bound.push(match same {
-                    Some(old) => old.kept(asked, listen),
-                    None => Bound::new(asked.clone(), listen.clone(), listen.service(), listener),
+                    Some(old) => old.kept(asked, listen, service.clone()),
+                    None => Bound::new(asked.clone(), listen.clone(), service.clone(), listener),
                 });
             }
         }

@@ -1,6 +1,6 @@
 //! One listening socket together with its children, whichever model they follow.
 
-use std::rc::Rc;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
@@ -65,10 +65,10 @@ pub(super) enum Kind {
 
 impl Station {
     pub(super) fn new(asked: Endpoint, post: Post, listen: Listen, cx: &Context) -> Self {
-        let service = post.service.clone();
+        let service = post.offer.service.clone();
         let kind = match listen.model {
             Model::Fork => Kind::Forking(Forking::new(post, &listen)),
-            Model::Iterative | Model::Prefork => Kind::Pooling(Pooling::new(post, &listen, cx)),
+            _ => Kind::Pooling(Pooling::new(post, &listen, cx)),
         };
         Self { asked, listen, service, life: Life::Starting, kind, close_at: None }
     }
@@ -89,8 +89,9 @@ impl Station {
             asked: self.asked.clone(),
             listen: self.listen.clone(),
             service: self.service.clone(),
-            listener: Rc::clone(&post.listener),
+            listener: Arc::clone(&post.listener),
             number: Some(post.number),
+            hooks: post.offer.hooks.clone(),
         })
     }
 

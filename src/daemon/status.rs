@@ -45,6 +45,8 @@ pub struct ListenerStatus {
     pub bytes_in: u64,
     /// Bytes sent to clients.
     pub bytes_out: u64,
+    /// Those whose handler failed or panicked.
+    pub failed: u64,
     /// Clients turned away, by cause.
     pub refused: BTreeMap<String, u64>,
     /// Children that have ended, by cause.
@@ -60,8 +62,10 @@ pub struct ChildStatus {
     pub slot: u32,
     /// The endpoint that it serves.
     pub endpoint: String,
-    /// `starting`, `idle`, `serving` or `ended`.
+    /// `starting`, `idle`, `serving`, `leaving` or `ended`.
     pub state: String,
+    /// How many connections it serves.
+    pub serving: u32,
     /// Whom it serves, or served last.
     pub peer: String,
     /// Seconds since it was forked.
@@ -89,6 +93,7 @@ impl Status {
             listener.connections = listener.connections.wrapping_add(child.connections);
             listener.bytes_in = listener.bytes_in.wrapping_add(child.bytes_in);
             listener.bytes_out = listener.bytes_out.wrapping_add(child.bytes_out);
+            listener.failed = listener.failed.wrapping_add(slot.traffic.failed.load(Ordering::Relaxed));
             children.push(child);
         }
         let uptime_s = cx.board.millis(cx.now) as f64 / 1000.0;
@@ -109,6 +114,7 @@ impl ListenerStatus {
             connections: totals.connections.load(Ordering::Relaxed),
             bytes_in: totals.bytes_in.load(Ordering::Relaxed),
             bytes_out: totals.bytes_out.load(Ordering::Relaxed),
+            failed: totals.failed.load(Ordering::Relaxed),
             refused: totals.refused().map(|(why, n)| (why.to_string(), n)).collect(),
             deaths: totals.deaths().map(|(cause, n)| (cause.to_string(), n)).collect(),
         }
@@ -122,6 +128,7 @@ impl ChildStatus {
             slot: index,
             endpoint: endpoint.to_owned(),
             state: slot.state().name().to_owned(),
+            serving: slot.serving(),
             peer: slot.peer().to_string(),
             age_s: cx.age(slot).as_millis() as f64 / 1000.0,
             connections: slot.traffic.connections.load(Ordering::Relaxed),
@@ -144,11 +151,12 @@ impl fmt::Display for Status {
             "PEAK",
             "FORKED",
             "CONNECTIONS",
+            "FAILED",
             "IN",
             "OUT",
         ])];
         for l in &self.listeners {
-            let numbers = [l.connections, l.bytes_in, l.bytes_out].map(|n| n.to_string());
+            let numbers = [l.connections, l.failed, l.bytes_in, l.bytes_out].map(|n| n.to_string());
             let processes = [l.alive.to_string(), l.peak.to_string(), l.forked.to_string()];
             rows.push(
                 [&[l.endpoint.clone(), l.service.clone(), l.model.clone()][..], &processes, &numbers]
@@ -178,18 +186,19 @@ impl fmt::Display for Status {
         if self.children.is_empty() {
             return Ok(());
         }
-        let mut rows =
-            vec![row(["PID", "SLOT", "STATE", "AGE", "CONNECTIONS", "IN", "OUT", "PEER", "LISTENER"])];
+        let head = ["PID", "SLOT", "STATE", "SERVING", "AGE", "CONNECTIONS", "IN", "OUT", "PEER", "LISTENER"];
+        let mut rows = vec![row(head)];
         for c in &self.children {
             let numbers = [c.connections, c.bytes_in, c.bytes_out].map(|n| n.to_string());
-            let head = [c.pid.to_string(), c.slot.to_string(), c.state.clone(), format!("{:.1}s", c.age_s)];
+            let (pid, slot, serving) = (c.pid.to_string(), c.slot.to_string(), c.serving.to_string());
+            let head = [pid, slot, c.state.clone(), serving, format!("{:.1}s", c.age_s)];
             rows.push([&head[..], &numbers, &[c.peer.clone(), c.endpoint.clone()]].concat());
         }
         table(f, &rows)
     }
 }
 
-fn row(cells: [&str; 9]) -> Vec<String> {
+fn row<const N: usize>(cells: [&str; N]) -> Vec<String> {
     cells.map(str::to_owned).to_vec()
 }
 
@@ -221,6 +230,7 @@ mod tests {
             connections: 17,
             bytes_in: 1024,
             bytes_out: 1024,
+            failed: 1,
             refused: [("limit".to_owned(), 2)].into(),
             deaths: [("done".to_owned(), 15), ("SIGSEGV".to_owned(), 1)].into(),
         };
@@ -229,6 +239,7 @@ mod tests {
             slot: 0,
             endpoint: listener.endpoint.clone(),
             state: "serving".into(),
+            serving: 1,
             peer: "127.0.0.1:50000".into(),
             age_s: 1.25,
             connections: 1,

@@ -11,7 +11,6 @@ use super::station::{Kind, Life, faces};
 use super::status::Status;
 use crate::events;
 use crate::model::pool;
-use crate::scoreboard::State;
 use crate::sys::pidfd::signal_child;
 
 impl Master {
@@ -87,9 +86,9 @@ impl Master {
         let mut count = 0;
         for (_, slot) in self.cx.board.taken() {
             let signal = signal(slot.is_watched());
-            let serves = slot.state() == State::Serving;
-            if !slot.is_superseded() && signal_child(slot.pid(), signal) && serves {
-                count += 1;
+            let serving = slot.serving();
+            if !slot.is_superseded() && signal_child(slot.pid(), signal) {
+                count += serving;
             }
         }
         if count > 0 {

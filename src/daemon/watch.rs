@@ -8,6 +8,7 @@ use smallvec::SmallVec;
 
 use super::context::ACCEPT_REST;
 use super::master::Master;
+use super::phase::Phase;
 use super::station::{Kind, Life};
 use crate::Error;
 
@@ -20,6 +21,8 @@ pub(super) type Few<T> = SmallVec<[T; 12]>;
 pub(super) enum Event {
     Signal,
     Wake,
+    /// The application wants the end.
+    Shutdown,
     ControlClient,
     ControlRequest,
     /// Clients at a station.
@@ -29,14 +32,14 @@ pub(super) enum Event {
 }
 
 impl Master {
-    /// Waits until a descriptor is ready or the next thing is due.
-    pub(super) fn wait(&self) -> Result<Few<Event>, Error> {
+    /// Waits until a descriptor is ready or the next thing is due, and not beyond `until`.
+    pub(super) fn wait(&self, until: Option<Instant>) -> Result<Few<Event>, Error> {
         let (mut fds, mut events) = (Few::new(), Few::new());
         self.watch(|fd, flags, event| {
             fds.push(PollFd::new(fd, flags));
             events.push(event);
         });
-        let timeout = self.timeout();
+        let timeout = self.timeout(until);
         self.poll(&mut fds, timeout).map_err(|cause| Error::os("cannot wait for events", cause))?;
         let ready = |fd: &PollFd<'_>| fd.revents().is_some_and(|flags| !flags.is_empty());
         Ok(fds.iter().zip(events).filter(|(fd, _)| ready(fd)).map(|(_, event)| event).collect())
@@ -65,6 +68,9 @@ impl Master {
             add(signals.as_fd(), readable, Event::Signal);
         }
         add(self.cx.board.wake().as_fd(), readable, Event::Wake);
+        if let (Some((handle, _)), Phase::Running) = (&self.application, self.phase) {
+            add(handle.bell(), readable, Event::Shutdown);
+        }
         if let Some(control) = &self.control {
             if control.wants_clients(self.cx.now) {
                 add(control.listener().as_fd(), readable, Event::ControlClient);
@@ -91,7 +97,7 @@ impl Master {
     }
 
     /// How long to wait; `None`: until something happens.
-    fn timeout(&self) -> Option<Duration> {
+    fn timeout(&self, until: Option<Instant>) -> Option<Duration> {
         if self.someone_waits() {
             // Said before looking: a child that ends after the look wakes us.
             self.cx.board.set_waiting(true);
@@ -101,7 +107,15 @@ impl Master {
         }
         let stations = self.stations.iter().filter_map(|station| station.deadline(&self.cx));
         let control = self.control.as_ref().and_then(|control| control.deadline(self.cx.now));
-        let others = [self.next_sweep(), self.phase.deadline(), self.next_report(), self.reload_deadline()];
+        let work = self.application.as_ref().and_then(|(_, turns)| turns.longest());
+        let others = [
+            self.next_sweep(),
+            self.phase.deadline(),
+            self.next_report(),
+            self.reload_deadline(),
+            work.map(|every| self.cx.now + every),
+            until,
+        ];
         let next = stations.chain(control).chain(others.into_iter().flatten()).min();
         next.map(|then| then.saturating_duration_since(Instant::now()))
     }

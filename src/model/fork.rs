@@ -30,7 +30,8 @@ pub(crate) fn run(work: &Work<'_>, task: Task<'_>, ended: impl FnOnce(Cause)) ->
             cause
         }
         Task::Datagram(batch) => {
-            work.datagrams(batch, 1, work.service().echoes());
+            // the master has asked the application
+            work.datagrams_if(batch, 1, work.service().echoes(), |datagram| work.guard.admit(datagram));
             ended(Cause::Done);
             Cause::Done
         }

@@ -1,18 +1,44 @@
-//! Who runs the handler.
+//! Who runs the handler: a [`Model`].
 //!
 //! A model is the child's side of the work: what a forked process does from its first instruction
 //! until it leaves. The master's side, when to fork and what to do about a death, is the daemon's;
 //! its rule for pools is in `pool`, which is pure.
 
+pub(crate) mod coroutine;
+pub(crate) mod entrance;
+pub(crate) mod event;
 pub(crate) mod fork;
+pub(crate) mod hooks;
+pub(crate) mod offer;
 pub(crate) mod pool;
 pub(crate) mod prefork;
 pub(crate) mod serve;
+mod shared;
 pub(crate) mod starts;
+pub(crate) mod thread;
+pub(crate) mod turns;
+pub(crate) mod worker;
 
+pub use hooks::HandlerError;
 use serde::{Deserialize, Serialize};
 
+use crate::service::Service;
+
 /// A concurrency model: who runs the handler of a connection.
+///
+/// In the library, all but the first two serve in the calling process, unless
+/// [`workers`](crate::Server::workers) are asked for; see [`Server`](crate::server). In the daemon, they serve in
+/// one worker or more.
+///
+/// # Examples
+///
+/// ```
+/// use forkd::{Server, model::Model};
+///
+/// let server = Server::bind("tcp://127.0.0.1:0")?.model(Model::Thread).workers(2);
+/// assert_eq!(Model::Thread.to_string(), "thread");
+/// # Ok::<(), forkd::Error>(())
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, clap::ValueEnum, Default)]
 #[serde(rename_all = "lowercase")]
 #[non_exhaustive]
@@ -22,23 +48,110 @@ pub enum Model {
     Fork,
     /// A pool of forked workers; each accepts for itself and serves one connection at a time.
     Prefork,
-    /// One worker that serves one connection at a time: the others wait. With more workers it is
-    /// [`Prefork`](Self::Prefork).
+    /// One connection at a time: the others wait. With more workers it is [`Prefork`](Self::Prefork).
     Iterative,
+    /// A thread for each connection, or a fixed pool of threads ([`Threads`]).
+    ///
+    /// Handlers of one process share its memory, and each has a stack of 256 KiB. One that panics costs its
+    /// connection; one that crashes costs all of its process's.
+    Thread,
+    /// One thread, which serves all its connections as they become ready.
+    Event,
+    /// One thread, and a coroutine for each connection: a read that would block lets the others go on.
+    Coroutine,
+}
+
+/// The threads of a worker of [`Model::Thread`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Threads {
+    /// One for each connection (for each datagram, if a [`Handler`](crate::Handler) answers it), at most so
+    /// many at once: beyond, clients wait.
+    Each(u32),
+    /// So many from the start, each of which serves one connection at a time.
+    Fixed(u32),
+}
+
+impl Threads {
+    /// The most that may be asked for: Linux lets a process have 65,530 mappings
+    /// (`vm.max_map_count`), and a stack with its guard page is two.
+    pub const MOST: u32 = 32_000;
+}
+
+impl Default for Threads {
+    /// As many at once as [`Model::Fork`] has children.
+    fn default() -> Self {
+        Self::Each(1024)
+    }
 }
 
 impl Model {
-    /// How many workers there are where nothing is said; `None` where there is no pool of them.
+    /// How many workers the daemon has where nothing is said; `None` where there is no pool of them.
+    ///
+    /// ```
+    /// use forkd::model::Model;
+    /// assert_eq!([Model::Prefork, Model::Event, Model::Fork].map(Model::default_workers), [Some(8), Some(1), None]);
+    /// ```
     #[must_use]
     pub fn default_workers(self) -> Option<u32> {
         match self {
-            Self::Iterative => Some(1),
+            Self::Iterative | Self::Thread | Self::Event | Self::Coroutine => Some(1),
             Self::Fork => None,
             Self::Prefork => Some(8),
         }
     }
 
+    /// Whether each of its workers serves one connection at a time, so that a pool can grow with its clients.
+    ///
+    /// ```
+    /// use forkd::model::Model;
+    /// assert!(Model::Prefork.serves_one_at_a_time() && !Model::Coroutine.serves_one_at_a_time());
+    /// ```
+    #[must_use]
+    pub fn serves_one_at_a_time(self) -> bool {
+        matches!(self, Self::Iterative | Self::Prefork)
+    }
+
+    /// Whether its workers wait for many things at once, so that the listener must not block.
+    pub(crate) fn polls(self) -> bool {
+        matches!(self, Self::Event | Self::Coroutine)
+    }
+
+    /// Whether it can run the service; where it can't, says why.
+    pub(crate) fn require(self, service: &Service) -> Result<(), String> {
+        if self == Self::Event && service.is_handler() {
+            return Err(format!(
+                "is {}, which waits for its client, and under the model {self} nobody may wait; choose another \
+                 model, such as thread or coroutine",
+                service.name()
+            ));
+        }
+        Ok(())
+    }
+
     /// Whether it is a pool of workers that accepts, and not the master.
+    /// Its name on the command line and in the configuration.
+    ///
+    /// ```
+    /// assert_eq!(forkd::model::Model::Fork.name(), "fork");
+    /// ```
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Iterative => "iterative",
+            Self::Thread => "thread",
+            Self::Event => "event",
+            Self::Coroutine => "coroutine",
+            Self::Fork => "fork",
+            Self::Prefork => "prefork",
+        }
+    }
+
+    /// Whether the daemon has a pool of workers for it, which accept, and not the master.
+    ///
+    /// ```
+    /// use forkd::model::Model;
+    /// assert!(Model::Event.has_pool() && !Model::Fork.has_pool());
+    /// ```
     #[must_use]
     pub fn has_pool(self) -> bool {
         self.default_workers().is_some()
@@ -47,10 +160,6 @@ impl Model {
 
 impl std::fmt::Display for Model {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(match self {
-            Self::Iterative => "iterative",
-            Self::Fork => "fork",
-            Self::Prefork => "prefork",
-        })
+        f.write_str(self.name())
     }
 }

@@ -1,25 +1,56 @@
 //! What a child does with one connection or datagram, whichever model it runs under.
 
-use std::io;
-use std::os::fd::OwnedFd;
-use std::rc::Rc;
+use std::any::Any;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use rustix::io::Errno;
+
+use super::hooks::Turns;
+use super::offer::Offer;
+use crate::events;
 use crate::scoreboard::{Cause, Scoreboard, Slot, Totals};
 use crate::service::Service;
 use crate::sys::datagram::{Batch, Datagram, Patience, Source};
 use crate::transport::guard::Guard;
-use crate::transport::{Connection, Listener, Peer, Refusal, Traffic};
+use crate::transport::{Connection, Listener, Peer, Refusal, Traffic, Wait};
 
 /// A listening socket, with what its children must know of it.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Post {
     /// Shared by the stations before and after a reload.
-    pub(crate) listener: Rc<Listener>,
+    pub(crate) listener: Arc<Listener>,
     /// Its number on the scoreboard.
     pub(crate) number: usize,
-    pub(crate) service: Service,
-    pub(crate) idle_timeout: Option<Duration>,
+    pub(crate) offer: Offer,
+}
+
+impl Post {
+    /// Accepts one connection that is [`admitted`](Self::admitted).
+    pub(crate) fn accept(&self, gate: impl AsFd, board: &Scoreboard) -> rustix::io::Result<(OwnedFd, Peer)> {
+        self.listener.accept(gate).and_then(|client| self.admitted(client, board))
+    }
+
+    /// Asks the application about one who was accepted. One that it refuses is closed, and looks like one that
+    /// has gone again (`concerns_one_connection`).
+    pub(crate) fn admitted(
+        &self,
+        client: (OwnedFd, Peer),
+        board: &Scoreboard,
+    ) -> rustix::io::Result<(OwnedFd, Peer)> {
+        if self.offer.hooks.admit(client.1) {
+            return Ok(client);
+        }
+        board.refuse(self.number, Refusal::Application);
+        Err(Errno::CONNABORTED)
+    }
+
+    /// Decides whether a datagram is answered, with the hop limit of its answer.
+    pub(crate) fn admit(&self, guard: &Guard, datagram: &Datagram<'_>) -> Result<Option<u8>, Refusal> {
+        let hops = guard.admit(datagram)?;
+        if self.offer.hooks.admit(peer_of(datagram)) { Ok(hops) } else { Err(Refusal::Application) }
+    }
 }
 
 /// What a child needs for its work.
@@ -27,8 +58,11 @@ pub(crate) struct Post {
 pub(crate) struct Work<'a> {
     pub(crate) post: &'a Post,
     pub(crate) guard: &'a Guard,
-    pub(crate) board: &'static Scoreboard,
+    pub(crate) board: &'a Scoreboard,
     pub(crate) slot: &'static Slot,
+    /// In a process that is not this server's own, nothing interrupts a wait for clients: there each one is
+    /// for the gate's bell, too, and comes after a [`turn`](Self::turn).
+    pub(crate) turns: Option<&'a Arc<Mutex<Turns>>>,
 }
 
 impl Work<'_> {
@@ -37,7 +71,7 @@ impl Work<'_> {
     }
 
     pub(crate) fn service(&self) -> &Service {
-        &self.post.service
+        &self.post.offer.service
     }
 
     /// The listener's counters.
@@ -47,16 +81,62 @@ impl Work<'_> {
 
     /// Serves one connection until it ends; it is still to be closed.
     pub(crate) fn connection(&self, socket: OwnedFd, peer: Peer) -> (Cause, Connection<'_>) {
-        serve_connection(self.service(), socket, peer, self.post.idle_timeout, &self.slot.traffic)
+        self.post.offer.serve(Connection::stream(socket, peer, &self.slot.traffic, &self.post.offer.site))
+    }
+
+    /// The same with a socket that does not block, which `wait` waits for, and for as long as the connection
+    /// may be silent.
+    pub(crate) fn waiting_connection<'a>(
+        &'a self,
+        socket: OwnedFd,
+        peer: Peer,
+        wait: &'a dyn Wait,
+    ) -> (Cause, Connection<'a>) {
+        let offer = &self.post.offer;
+        offer.serve(Connection::stream(socket, peer, &self.slot.traffic, &offer.site).waiting(wait))
+    }
+
+    /// Accepts one connection, see [`Post::accept`].
+    pub(crate) fn accept(&self, gate: impl AsFd) -> rustix::io::Result<(OwnedFd, Peer)> {
+        self.post.accept(gate, self.board)
+    }
+
+    /// As [`accept`](Self::accept), but the connection does not block.
+    pub(crate) fn accept_nonblocking(&self, gate: impl AsFd) -> rustix::io::Result<(OwnedFd, Peer)> {
+        self.listener().accept_nonblocking(gate).and_then(|client| self.post.admitted(client, self.board))
+    }
+
+    /// What comes before each wait in a process that is not this server's own: how long the wait may last,
+    /// and `None` when no more clients are to be waited for.
+    pub(crate) fn turn(&self) -> Option<Duration> {
+        self.turns.map_or(Some(Duration::MAX), |turns| Turns::of(turns))
+    }
+
+    /// A handler or a protocol has panicked, and this process goes on.
+    pub(crate) fn panicked(&self, peer: Peer, payload: &(dyn Any + Send)) {
+        Traffic::add(&self.slot.traffic.failed, 1);
+        events::connection_failed(self.listener().endpoint(), peer);
+        self.post.offer.hooks.panicked(peer, payload);
     }
 
     /// Answers the first `count` datagrams of a batch.
     pub(crate) fn datagrams(&self, batch: &mut Batch, count: usize, echoes: bool) {
+        self.datagrams_if(batch, count, echoes, |datagram| self.post.admit(self.guard, datagram));
+    }
+
+    /// Answers those of a batch that are admitted, with the hop limit of the answer.
+    pub(crate) fn datagrams_if(
+        &self,
+        batch: &mut Batch,
+        count: usize,
+        echoes: bool,
+        admit: impl Fn(&Datagram<'_>) -> Result<Option<u8>, Refusal>,
+    ) {
         let mut queued = 0;
         for i in 0..count {
             let datagram = batch.datagram(i);
             let (peer, length) = (peer_of(&datagram), datagram.payload.len() as u64);
-            let hops = match self.guard.admit(&datagram) {
+            let hops = match admit(&datagram) {
                 Ok(hops) => hops,
                 Err(why) => {
                     self.board.refuse(self.post.number, why);
@@ -82,14 +162,19 @@ impl Work<'_> {
 
     fn answer(&self, batch: &Batch, i: usize, peer: Peer, hops: Option<u8>) {
         let traffic = &self.slot.traffic;
-        let mut send = |payload: &[u8]| {
-            batch.answer(i, self.listener(), payload, hops, self.patience())?;
-            Traffic::add(&traffic.bytes_out, payload.len() as u64);
-            Ok(())
+        let mut send = |payload: &[u8]| match batch.answer(i, self.listener(), payload, hops, self.patience())
+        {
+            Ok(()) => Traffic::add(&traffic.bytes_out, payload.len() as u64),
+            Err(error) => {
+                log::debug!(peer:% = peer, error:% = error; "datagram not answered");
+                self.board.refuse(self.post.number, Refusal::Unsendable);
+            }
         };
-        if let Err(error) = self.service().answer(batch.datagram(i).payload, peer, traffic, &mut send) {
-            log::debug!(peer:% = peer, error:% = error; "datagram not answered");
-            self.board.refuse(self.post.number, Refusal::Unsendable);
+        let offer = &self.post.offer;
+        let payload = batch.datagram(i).payload;
+        let connection = Connection::datagram(payload, peer, traffic, &offer.site);
+        if let Err(error) = offer.service.answer(payload, connection, &mut send) {
+            offer.failed(peer, &error);
         }
     }
 
@@ -97,38 +182,6 @@ impl Work<'_> {
     fn patience(&self) -> Patience {
         if self.listener().is_unix() { Patience::DontWait } else { Patience::Wait }
     }
-}
-
-/// Serves one connection until it ends; it is still to be closed.
-// a function of its own would be one more window of text for each child to fault in
-#[inline(always)]
-pub(crate) fn serve_connection<'a>(
-    service: &Service,
-    socket: OwnedFd,
-    peer: Peer,
-    idle_timeout: Option<Duration>,
-    traffic: &'a Traffic,
-) -> (Cause, Connection<'a>) {
-    let mut connection = Connection::stream(socket, peer, traffic);
-    let result = match idle_timeout {
-        Some(limit) => connection.set_idle_timeout(limit).and_then(|()| service.serve(&mut connection)),
-        None => service.serve(&mut connection),
-    };
-    let cause = match result {
-        Ok(()) => {
-            log::debug!(peer:% = peer; "connection closed");
-            Cause::Done
-        }
-        Err(error) if is_the_client_s(&error) => {
-            log::debug!(peer:% = peer, error:% = error; "connection ended");
-            Cause::Done
-        }
-        Err(error) => {
-            log::warn!(peer:% = peer, error:% = error; "handler failed");
-            Cause::Failed
-        }
-    };
-    (cause, connection)
 }
 
 /// How large a datagram can be: UDP's limit is below 64 KiB, a Unix socket's is its send buffer.
@@ -142,32 +195,4 @@ pub(crate) fn peer_of(datagram: &Datagram<'_>) -> Peer {
         Source::Ip(address) => Peer::Ip(address),
         Source::Unix | Source::Unnamed => Peer::Unix { pid: 0, uid: 0 },
     }
-}
-
-/// An end that is the client's doing, or the idle time-out's, and no fault of the handler.
-fn is_the_client_s(error: &io::Error) -> bool {
-    use io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, TimedOut, WouldBlock};
-    matches!(error.kind(), BrokenPipe | ConnectionAborted | ConnectionReset | TimedOut | WouldBlock)
-}
-
-/// Errors of accept(2) that concern one connection only: the next one may be fine.
-///
-/// Linux passes on errors that were already pending on the new socket (accept(2), "Error handling").
-pub(crate) fn concerns_one_connection(error: rustix::io::Errno) -> bool {
-    use rustix::io::Errno;
-    matches!(
-        error,
-        Errno::INTR
-            | Errno::CONNABORTED
-            | Errno::CONNRESET
-            | Errno::PROTO
-            | Errno::NETDOWN
-            | Errno::NOPROTOOPT
-            | Errno::HOSTDOWN
-            | Errno::HOSTUNREACH
-            | Errno::OPNOTSUPP
-            | Errno::NETUNREACH
-            | Errno::TIMEDOUT
-            | Errno::PERM
-    )
 }

@@ -26,6 +26,8 @@ impl Scoreboard {
         add(&totals.connections, &slot.traffic.connections);
         add(&totals.bytes_in, &slot.traffic.bytes_in);
         add(&totals.bytes_out, &slot.traffic.bytes_out);
+        add(&totals.failed, &slot.traffic.failed);
+        totals.failed.fetch_add(u64::from(cause == Cause::Panicked), Ordering::Relaxed);
         totals.alive.store(totals.alive.load(Ordering::Relaxed).saturating_sub(1), Ordering::Relaxed);
         totals.deaths[cause.index()].fetch_add(1, Ordering::Relaxed);
         self.put_back(index);

@@ -15,6 +15,7 @@ mod slot;
 mod totals;
 
 use std::io;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Instant;
 
@@ -59,8 +60,8 @@ struct Stock {
 
 sys::shared::plain!(Head, Stock, Totals, Slot);
 
-/// All that is known of the children of one daemon.
-#[derive(Debug)]
+/// All that is known of the children of one daemon. A clone is the same one.
+#[derive(Debug, Clone)]
 pub(crate) struct Scoreboard {
     head: &'static Head,
     stock: &'static Stock,
@@ -73,7 +74,7 @@ pub(crate) struct Scoreboard {
     links: &'static [AtomicU32],
     /// Which slot last had a pid: an index plus one, at the pid's place modulo the length.
     by_pid: &'static [AtomicU32],
-    wake: Wake,
+    wake: Arc<Wake>,
     epoch: Instant,
 }
 
@@ -84,24 +85,38 @@ impl Scoreboard {
     ///
     /// `ENOMEM` as in mmap(2), or what eventfd(2) says.
     pub(crate) fn new() -> io::Result<Self> {
-        let bytes = bytes_for::<AtomicU32>(PIDS)
-            + 2 * bytes_for::<AtomicU32>(SLOTS)
-            + bytes_for::<Totals>(LISTENERS)
+        Self::with_places(SLOTS, LISTENERS, PIDS)
+    }
+
+    /// For a server that forks nobody: a worker for each of so many listeners. Its memory, a page or two,
+    /// is not given back.
+    ///
+    /// # Errors
+    ///
+    /// As [`new`](Self::new).
+    pub(crate) fn for_one_process(listeners: usize) -> io::Result<Self> {
+        Self::with_places(listeners, listeners, 1)
+    }
+
+    fn with_places(slots: usize, listeners: usize, pids: usize) -> io::Result<Self> {
+        let bytes = bytes_for::<AtomicU32>(pids)
+            + 2 * bytes_for::<AtomicU32>(slots)
+            + bytes_for::<Totals>(listeners)
             + bytes_for::<Stock>(1)
             + bytes_for::<Head>(1)
-            + bytes_for::<Slot>(SLOTS);
+            + bytes_for::<Slot>(slots);
         let mut arena = Arena::new(bytes)?;
         Ok(Self {
             // A child writes to the head and to its slot: side by side, they are one page mostly, and first
             // of all, they are near the program's own data (see `Arena::new`).
             head: &arena.take(1)?[0],
-            slots: arena.take(SLOTS)?,
-            totals: arena.take(LISTENERS)?,
+            slots: arena.take(slots)?,
+            totals: arena.take(listeners)?,
             stock: &arena.take(1)?[0],
-            by_pid: arena.take(PIDS)?,
-            owners: arena.take(SLOTS)?,
-            links: arena.take(SLOTS)?,
-            wake: Wake::new()?,
+            by_pid: arena.take(pids)?,
+            owners: arena.take(slots)?,
+            links: arena.take(slots)?,
+            wake: Arc::new(Wake::new()?),
             epoch: Instant::now(),
         })
     }
@@ -109,7 +124,7 @@ impl Scoreboard {
     /// The first number of a listener that is not `in_use`, with all counters at 0; `None` if there are
     /// too many.
     pub(crate) fn open(&self, in_use: impl Fn(usize) -> bool) -> Option<usize> {
-        let number = (0..LISTENERS).find(|&number| !in_use(number))?;
+        let number = (0..self.totals.len()).find(|&number| !in_use(number))?;
         self.totals[number].reset();
         Some(number)
     }

@@ -20,6 +20,8 @@ pub(crate) enum State {
     Serving,
     /// It has recorded its end.
     Ended,
+    /// A worker that takes no more clients, and serves those that it has.
+    Leaving,
 }
 
 impl State {
@@ -30,6 +32,7 @@ impl State {
             Self::Idle => "idle",
             Self::Serving => "serving",
             Self::Ended => "ended",
+            Self::Leaving => "leaving",
         }
     }
 }
@@ -50,6 +53,8 @@ pub(crate) struct Slot {
     ending: AtomicU32,
     /// How its death is noticed: 0, or [`WATCHED`] or [`SUPERSEDED`].
     notice: AtomicU32,
+    /// How many connections it serves now, where it can serve several.
+    pub(crate) open: AtomicU32,
     started_ms: AtomicU64,
     pub(crate) traffic: Traffic,
     peer: PackedPeer,
@@ -61,6 +66,7 @@ impl Slot {
         self.pid.store(0, Ordering::Relaxed);
         self.ending.store(0, Ordering::Relaxed);
         self.notice.store(if watched { WATCHED } else { 0 }, Ordering::Relaxed);
+        self.open.store(0, Ordering::Relaxed);
         self.started_ms.store(now_ms, Ordering::Relaxed);
         self.traffic.reset();
         self.peer.store(Peer::None);
@@ -74,15 +80,29 @@ impl Slot {
     pub(crate) fn state(&self) -> State {
         match self.state.load(Ordering::Acquire) {
             1 => State::Starting,
+            // whichever thread serves, none need say so
+            2 if self.open.load(Ordering::Relaxed) > 0 => State::Serving,
             2 => State::Idle,
             3 => State::Serving,
             4 => State::Ended,
+            5 => State::Leaving,
             _ => State::Free,
         }
     }
 
     pub(crate) fn set_state(&self, state: State) {
         self.state.store(state as u32, Ordering::Release);
+    }
+
+    /// How many connections it serves.
+    pub(crate) fn serving(&self) -> u32 {
+        let open = self.open.load(Ordering::Relaxed);
+        match self.state() {
+            // one at a time is not counted
+            State::Serving => open.max(1),
+            State::Leaving => open,
+            State::Free | State::Starting | State::Idle | State::Ended => 0,
+        }
     }
 
     /// Whether the master holds a descriptor that tells of this child's death.

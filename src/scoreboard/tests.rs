@@ -245,8 +245,10 @@ fn a_child_that_went_wild_in_its_slot_is_buried_like_any_other() {
     let wild = birth(&board, 1, 11);
     let slot = board.slot(wild);
     [&slot.pid, &slot.next].iter().for_each(|cell| cell.store(u32::MAX, Ordering::Relaxed));
-    let Traffic { connections, bytes_in, bytes_out } = &slot.traffic;
-    [connections, bytes_in, bytes_out].iter().for_each(|cell| cell.store(u64::MAX, Ordering::Relaxed));
+    let Traffic { connections, bytes_in, bytes_out, failed } = &slot.traffic;
+    [connections, bytes_in, bytes_out, failed]
+        .iter()
+        .for_each(|cell| cell.store(u64::MAX, Ordering::Relaxed));
     let mut deaths = Vec::new();
     board.sweep(0, usize::MAX, |_| false, |_, death| deaths.push(death));
     let death = Death { slot: wild, listener: 1, cause: Cause::Signal(libc::SIGKILL as u8) };
@@ -270,4 +272,28 @@ fn a_stack_that_a_child_has_tangled_harms_nobody() {
         given.sort_unstable();
         assert_eq!(given, [1, 2, 3]);
     }
+}
+
+#[test]
+fn a_worker_serves_as_long_as_it_has_connections() {
+    let board = board(&[]);
+    let slot = board.slot(board.take(0, true, board.epoch).unwrap());
+    slot.set_state(State::Idle);
+    assert_eq!((slot.state(), slot.serving()), (State::Idle, 0));
+    slot.open.store(2, Ordering::Relaxed);
+    assert_eq!((slot.state(), slot.serving()), (State::Serving, 2));
+    slot.set_state(State::Leaving);
+    assert_eq!((slot.state(), slot.serving()), (State::Leaving, 2));
+}
+
+#[test]
+fn a_child_that_panicked_has_a_connection_that_failed() {
+    let board = board(&[3]);
+    for (pid, cause) in [(1, Cause::Done), (2, Cause::Failed), (3, Cause::Panicked)] {
+        let index = birth(&board, 0, pid);
+        // as its handler's error is counted, by the child
+        Traffic::add(&board.slot(index).traffic.failed, u64::from(cause == Cause::Failed));
+        board.bury(index, cause);
+    }
+    assert_eq!(board.totals(0).failed.load(Ordering::Relaxed), 2);
 }

@@ -15,6 +15,7 @@ pub(crate) struct Totals {
     pub(crate) connections: AtomicU64,
     pub(crate) bytes_in: AtomicU64,
     pub(crate) bytes_out: AtomicU64,
+    pub(crate) failed: AtomicU64,
     /// Workers that wait for a connection. Written by many; the master corrects it now and then.
     pub(crate) idle: AtomicU32,
     /// A worker that finds fewer idle than this wakes the master.
@@ -51,11 +52,11 @@ impl Totals {
 
     /// Begins to count for another socket.
     pub(super) fn reset(&self) {
-        let Self { alive, peak, forked, connections, bytes_in, bytes_out, .. } = self;
+        let Self { alive, peak, forked, connections, bytes_in, bytes_out, failed, .. } = self;
         let Self { idle, wanted_idle, queued, limit, taken, draining, refused, deaths, .. } = self;
         let small = [alive, peak, idle, wanted_idle, queued, limit, taken, draining];
         small.iter().for_each(|counter| counter.store(0, Ordering::Relaxed));
-        let large = [forked, connections, bytes_in, bytes_out];
+        let large = [forked, connections, bytes_in, bytes_out, failed];
         large
             .into_iter()
             .chain(refused)

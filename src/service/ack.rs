@@ -1,6 +1,6 @@
 //! The receipt server of the textbook: each message is answered with the same words.
 
-use std::rc::Rc;
+use std::sync::Arc;
 
 use super::messages::{Framing, Messages};
 use super::{Protocol, Reply, Service};
@@ -15,7 +15,7 @@ use super::{Protocol, Reply, Service};
 /// ```
 #[derive(Debug, Clone)]
 pub struct Ack {
-    reply: Rc<[u8]>,
+    reply: Arc<[u8]>,
     messages: Messages,
     answer: Vec<u8>,
     amplifies: bool,

@@ -1,11 +1,24 @@
 //! The services that come with forkd, by name.
 
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::SystemTime;
+
+use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
 
-use super::{Ack, Chargen, Clock, Discard, Echo, Framing, Menu, Service, Texts};
+use super::{Ack, Chargen, Clock, Discard, Echo, Exec, Framing, Http, Menu, Service, Texts};
+use crate::Error;
 
-/// A service that comes with forkd.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, clap::ValueEnum)]
+/// A service that comes with forkd, by name.
+///
+/// ```
+/// use forkd::service::{Builtin, Settings};
+/// assert_eq!(Builtin::Daytime.service(&Settings::default())?.name(), "daytime");
+/// assert!(!Builtin::Menu.takes_datagrams());
+/// # Ok::<(), forkd::Error>(())
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, ValueEnum)]
 #[serde(rename_all = "lowercase")]
 #[non_exhaustive]
 pub enum Builtin {
@@ -24,9 +37,19 @@ pub enum Builtin {
     Ack,
     /// Greets, answers what is entered, until that is "exit" (--greeting, --answer, --framing)
     Menu,
+    /// Serves files and texts by HTTP/1.1 (--root, --route)
+    Http,
+    /// Runs a program, whose standard input and output is the connection (--exec)
+    Exec,
 }
 
 /// What a built-in service is told.
+///
+/// ```
+/// use forkd::service::{Builtin, Settings};
+/// let settings = Settings { reply: "ok".into(), ..Settings::default() };
+/// assert_eq!(Builtin::Ack.service(&settings).name(), "ack");
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Settings {
     /// What ack answers.
@@ -37,19 +60,43 @@ pub struct Settings {
     pub framing: Framing,
     /// What menu says.
     pub texts: Texts,
+    /// The directory whose files http serves.
+    pub root: Option<PathBuf>,
+    /// What http answers at these paths.
+    pub routes: BTreeMap<String, String>,
+    /// What exec runs: a program and its arguments.
+    pub exec: Vec<String>,
 }
 
 impl Default for Settings {
     fn default() -> Self {
-        Self { reply: "Receive".into(), amplify: false, framing: Framing::default(), texts: Texts::default() }
+        Self {
+            reply: "Receive".into(),
+            amplify: false,
+            framing: Framing::default(),
+            texts: Texts::default(),
+            root: None,
+            routes: BTreeMap::new(),
+            exec: Vec::new(),
+        }
+    }
+}
+
+impl std::fmt::Display for Builtin {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let value = self.to_possible_value();
+        f.write_str(value.as_ref().map_or("", clap::builder::PossibleValue::get_name))
     }
 }
 
 impl Builtin {
     /// Makes the service.
-    #[must_use]
-    pub fn service(self, settings: &Settings) -> Service {
-        match self {
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Config`] if it needs something that can't be opened.
+    pub fn service(self, settings: &Settings) -> Result<Service, Error> {
+        Ok(match self {
             Self::Echo => Echo.into(),
             Self::Discard => Discard.into(),
             Self::Chargen => Chargen::default().into(),
@@ -60,12 +107,31 @@ impl Builtin {
                 if settings.amplify { ack.amplifying().into() } else { ack.into() }
             }
             Self::Menu => Menu::new(settings.texts.clone(), settings.framing).into(),
-        }
+            Self::Http => http(settings)?.into(),
+            Self::Exec => Exec::new(&settings.exec).into(),
+        })
     }
 
-    /// Whether it answers a datagram at all: a dialogue has no place in one.
+    /// Whether it answers a datagram at all: a dialogue has no place in one, and neither
+    /// has what needs a connection.
     #[must_use]
     pub fn takes_datagrams(self) -> bool {
-        self != Self::Menu
+        !matches!(self, Self::Menu | Self::Http | Self::Exec)
+    }
+}
+
+/// The time is always to be had.
+fn http(settings: &Settings) -> Result<Http, Error> {
+    // it panics before 1970, which a board without a battery may believe it is
+    let now = || SystemTime::now().max(SystemTime::UNIX_EPOCH);
+    let mut http =
+        Http::new().route("/time", move || format!("{}\n", humantime::format_rfc3339_seconds(now())));
+    for (path, text) in &settings.routes {
+        let text = text.clone();
+        http = http.route(path, move || text.clone());
+    }
+    match &settings.root {
+        Some(root) => http.root(root),
+        None => Ok(http),
     }
 }

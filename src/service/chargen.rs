@@ -1,6 +1,6 @@
 //! The character generator (RFC 864): lines of 72 printable characters, each begun one further on.
 
-use std::rc::Rc;
+use std::sync::Arc;
 
 use super::{Protocol, Reply, Service};
 
@@ -26,7 +26,7 @@ const MOST: usize = 512;
 #[derive(Debug, Clone)]
 pub struct Chargen {
     /// All lines that there are, one after the other: after them it begins again.
-    lines: Rc<[u8]>,
+    lines: Arc<[u8]>,
 }
 
 impl Default for Chargen {
@@ -50,6 +50,11 @@ impl Protocol for Chargen {
 
     fn resume(&mut self) -> Reply<'_> {
         Reply::More(&self.lines)
+    }
+
+    /// What comes is thrown away (RFC 864), and a client that sends much must not wait for that.
+    fn listens(&self) -> bool {
+        true
     }
 
     fn datagram<'a>(&'a mut self, _: &'a [u8]) -> Reply<'a> {

@@ -1,6 +1,7 @@
 //! Runs a [`Protocol`] on a blocking connection: the adapter between the two ways to be called.
 
 use std::io::{self, Write};
+use std::time::{Duration, Instant};
 
 use super::{Protocol, Reply};
 use crate::sys::buffer::Buffer;
@@ -18,15 +19,25 @@ pub(super) fn drive(protocol: &mut dyn Protocol, connection: &mut Connection<'_>
         match next {
             Next::End => return Ok(()),
             Next::Input => {
-                let chunk = connection.chunk(&mut buffer)?;
-                if chunk.is_empty() {
-                    return finish(protocol, connection);
-                }
-                next = dispose(protocol.received(chunk), connection)?;
+                let chunk = match protocol.deadline(Instant::now()) {
+                    None => Some(connection.chunk(&mut buffer)?),
+                    Some(then) => {
+                        let limit = then.saturating_duration_since(Instant::now());
+                        connection.chunk_within(&mut buffer, limit)?
+                    }
+                };
+                next = match chunk {
+                    None => dispose(protocol.timed_out(), connection)?,
+                    Some([]) => return finish(protocol, connection),
+                    Some(chunk) => dispose(protocol.received(chunk), connection)?,
+                };
             }
             Next::Produce => {
                 // what comes meanwhile is not left lying about
-                if !has_ended && let Some(chunk) = connection.chunk_if_any(&mut buffer)? {
+                if protocol.listens()
+                    && !has_ended
+                    && let Some(chunk) = connection.chunk_within(&mut buffer, Duration::ZERO)?
+                {
                     has_ended = chunk.is_empty();
                     if !has_ended && dispose(protocol.received(chunk), connection)? == Next::End {
                         return Ok(());
@@ -59,6 +70,7 @@ fn dispose(reply: Reply<'_>, connection: &mut Connection<'_>) -> io::Result<Next
         Reply::Wait => Ok(Next::Input),
         Reply::Send(bytes) => connection.write_all(bytes).map(|()| Next::Input),
         Reply::More(bytes) => connection.write_all(bytes).map(|()| Next::Produce),
+        Reply::File(part) => connection.send_file(part).map(|()| Next::Produce),
         Reply::Finish(bytes) => connection.write_all(bytes).map(|()| Next::End),
     }
 }

@@ -7,12 +7,16 @@ use crate::transport::Connection;
 /// A service that reads and writes its connection itself, as a `BaseRequestHandler` of Python's
 /// socketserver does: `setup`, `handle`, `finish`.
 ///
-/// A datagram is a connection that is read to its end; what was written is the answer.
+/// A datagram is a connection that is read to its end; what was written until
+/// [`finish`](Handler::finish) has returned is the answer, also if [`handle`](Handler::handle) failed.
+/// Where nothing was written there is none; `write_all(b"")` makes an empty one.
 ///
 /// # Errors
 ///
-/// An error ends the connection. A client that resets it ([`ConnectionReset`], [`BrokenPipe`]) or
-/// is silent for too long ([`WouldBlock`]) is an ordinary end; anything else counts as `failed`.
+/// An error ends the connection, is logged, and told to
+/// [`handle_error`](crate::Server::handle_error). Not so with one that is the client's doing: a client
+/// that resets it ([`ConnectionReset`], [`BrokenPipe`]) or is silent for too long ([`WouldBlock`]) is an
+/// ordinary end.
 ///
 /// [`ConnectionReset`]: io::ErrorKind::ConnectionReset
 /// [`BrokenPipe`]: io::ErrorKind::BrokenPipe
@@ -20,7 +24,49 @@ use crate::transport::Connection;
 ///
 /// # Examples
 ///
-/// See [`Connection`].
+/// ```
+/// use std::io::{BufRead, Read, Write};
+/// use forkd::{Connection, Handler};
+///
+/// /// Greets each client, and asks until it hears a name.
+/// #[derive(Default)]
+/// struct Concierge {
+///     name: String,
+/// }
+///
+/// impl Handler for Concierge {
+///     fn setup(&mut self, connection: &mut Connection<'_>) -> std::io::Result<()> {
+///         writeln!(connection, "Welcome! Who is there?")
+///     }
+///
+///     fn handle(&mut self, connection: &mut Connection<'_>) -> std::io::Result<()> {
+///         let (rfile, mut wfile) = connection.files();
+///         // as much as a name may have, or somebody could fill our memory
+///         for line in rfile.take(1000).lines() {
+///             self.name = line?.trim().to_owned();
+///             if !self.name.is_empty() {
+///                 break;
+///             }
+///             writeln!(wfile, "Who, please?")?;
+///         }
+///         Ok(())
+///     }
+///
+///     fn finish(&mut self, connection: &mut Connection<'_>) -> std::io::Result<()> {
+///         writeln!(connection, "Goodbye, {}.", self.name)
+///     }
+/// }
+/// # use forkd::{Server, Service, model::Model};
+/// # let server = Server::bind("tcp://127.0.0.1:0")?.model(Model::Iterative);
+/// # let address = server.server_address().to_string();
+/// # let mut client = std::net::TcpStream::connect(address.strip_prefix("tcp://").unwrap()).unwrap();
+/// # client.write_all(b"\nAda\n").unwrap();
+/// # server.ready(Service::handler("concierge", Concierge::default))?.handle_request()?;
+/// # let mut heard = String::new();
+/// # client.read_to_string(&mut heard).unwrap();
+/// # assert_eq!(heard, "Welcome! Who is there?\nWho, please?\nGoodbye, Ada.\n");
+/// # Ok::<(), forkd::Error>(())
+/// ```
 pub trait Handler {
     /// Is called before [`handle`](Handler::handle).
     #[allow(clippy::missing_errors_doc)]
@@ -44,6 +90,13 @@ pub trait Handler {
 
 pub(super) fn run(handler: &mut dyn Handler, connection: &mut Connection<'_>) -> io::Result<()> {
     handler.setup(connection)?;
+    handle_and_finish(handler, connection)
+}
+
+pub(super) fn handle_and_finish(
+    handler: &mut dyn Handler,
+    connection: &mut Connection<'_>,
+) -> io::Result<()> {
     let handled = handler.handle(connection);
     let finished = handler.finish(connection);
     handled.and(finished)

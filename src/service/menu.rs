@@ -1,13 +1,19 @@
 //! The menu dialogue of the textbook: a greeting, numbers that are answered, and a word that ends it.
 
 use std::collections::BTreeMap;
-use std::rc::Rc;
+use std::sync::Arc;
 
 use super::messages::{Framing, Messages};
 use super::{Protocol, Reply, Service};
 use crate::transport::Peer;
 
 /// What a menu says.
+///
+/// ```
+/// use forkd::service::{Framing, Menu, Texts};
+/// let answers = [("1".to_owned(), "one".to_owned())].into();
+/// let menu = Menu::new(Texts { answers, exit: "bye".into(), ..Texts::default() }, Framing::Line);
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Texts {
     /// To whom connects.
@@ -41,7 +47,7 @@ impl Default for Texts {
 /// ```
 #[derive(Debug, Clone)]
 pub struct Menu {
-    texts: Rc<Texts>,
+    texts: Arc<Texts>,
     messages: Messages,
     output: Vec<u8>,
 }

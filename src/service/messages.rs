@@ -6,6 +6,12 @@ use serde::{Deserialize, Serialize};
 const LONGEST: usize = 4096;
 
 /// What a stream's bytes are cut into.
+///
+/// ```
+/// use forkd::{Protocol, Reply, service::{Ack, Framing}};
+/// let [mut by_read, mut by_line] = [Framing::Read, Framing::Line].map(|framing| Ack::new("ok", framing));
+/// assert_eq!((by_read.received(b"he"), by_line.received(b"he")), (Reply::Send(b"ok"), Reply::Wait));
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "lowercase")]
 pub enum Framing {

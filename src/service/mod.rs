@@ -11,13 +11,15 @@ mod clock;
 mod discard;
 mod driven;
 mod echo;
+mod exec;
 mod handler;
+mod http;
 mod menu;
 mod messages;
 mod protocol;
 
 use std::io;
-use std::rc::Rc;
+use std::sync::Arc;
 
 pub use ack::Ack;
 pub use builtin::{Builtin, Settings};
@@ -25,12 +27,15 @@ pub use chargen::Chargen;
 pub use clock::Clock;
 pub use discard::Discard;
 pub use echo::Echo;
+pub use exec::Exec;
 pub use handler::Handler;
+pub use http::Http;
 pub use menu::{Menu, Texts};
 pub use messages::Framing;
 pub use protocol::{Protocol, Reply};
 
-use crate::transport::{Connection, Peer, Traffic};
+use crate::Error;
+use crate::transport::Connection;
 
 /// A named service: what a server does for each connection and each datagram.
 ///
@@ -38,8 +43,8 @@ use crate::transport::{Connection, Peer, Traffic};
 ///
 /// # Fork safety
 ///
-/// The maker runs in the child that serves, never in the master. What it captures is the child's
-/// own copy: a change to it is seen by no other process.
+/// The maker runs where the client is served, never in a master. In a child, what it captures is a
+/// copy: a change to it is seen by no other process. In a process that serves by itself it is shared by all.
 ///
 /// # Examples
 ///
@@ -62,35 +67,81 @@ pub struct Service {
     name: &'static str,
     maker: Maker,
     amplifies: bool,
+    /// Finds out before the start whether its connections can be handed over to whom it hands them.
+    recipient: Option<Arc<Check>>,
 }
+
+type Check = dyn Fn() -> Result<(), Error> + Send + Sync;
 
 #[derive(Clone)]
 enum Maker {
     /// Known from the type, so that nothing need be made or called for it.
     Echo,
-    Protocol(Rc<dyn Fn() -> Box<dyn Protocol>>),
-    Handler(Rc<dyn Fn() -> Box<dyn Handler>>),
+    Protocol(Arc<dyn Fn() -> Box<dyn Protocol> + Send + Sync>),
+    Handler(Arc<dyn Fn() -> Box<dyn Handler> + Send + Sync>),
 }
 
 /// Sends one answer to a datagram.
-pub(crate) type SendAnswer<'a> = dyn FnMut(&[u8]) -> io::Result<()> + 'a;
+pub(crate) type SendAnswer<'a> = dyn FnMut(&[u8]) + 'a;
 
 impl Service {
     /// A service whose connections are each served by a [`Protocol`] of their own.
-    pub fn protocol<P: Protocol + 'static>(name: &'static str, make: impl Fn() -> P + 'static) -> Self {
+    ///
+    /// ```
+    /// use forkd::{Echo, Service};
+    /// assert_eq!(Service::protocol("parrot", || Echo).name(), "parrot");
+    /// ```
+    pub fn protocol<P: Protocol + 'static>(
+        name: &'static str,
+        make: impl Fn() -> P + Send + Sync + 'static,
+    ) -> Self {
         let maker =
-            if P::echoes() { Maker::Echo } else { Maker::Protocol(Rc::new(move || Box::new(make()))) };
-        Self { name, maker, amplifies: false }
+            if P::echoes() { Maker::Echo } else { Maker::Protocol(Arc::new(move || Box::new(make()))) };
+        Self { name, maker, amplifies: false, recipient: None }
     }
 
     /// A service whose connections are each served by a [`Handler`] of their own.
-    pub fn handler<H: Handler + 'static>(name: &'static str, make: impl Fn() -> H + 'static) -> Self {
-        Self { name, maker: Maker::Handler(Rc::new(move || Box::new(make()))), amplifies: false }
+    ///
+    /// ```
+    /// use std::io::Write;
+    /// use forkd::{Connection, Handler, Service};
+    ///
+    /// struct Greeting;
+    /// impl Handler for Greeting {
+    ///     fn handle(&mut self, connection: &mut Connection<'_>) -> std::io::Result<()> {
+    ///         writeln!(connection, "Hello, {}!", connection.peer())
+    ///     }
+    /// }
+    /// assert_eq!(Service::handler("greeting", || Greeting).name(), "greeting");
+    /// ```
+    pub fn handler<H: Handler + 'static>(
+        name: &'static str,
+        make: impl Fn() -> H + Send + Sync + 'static,
+    ) -> Self {
+        let maker = Maker::Handler(Arc::new(move || Box::new(make())));
+        Self { name, maker, amplifies: false, recipient: None }
     }
 
     /// The same service, which answers a datagram with more bytes than it has.
     fn amplifying(self) -> Self {
         Self { amplifies: true, ..self }
+    }
+
+    /// The same service, which hands its connections over to somebody who reads and writes them himself;
+    /// `check` finds out before the start whether he is there.
+    fn handing_over(self, check: impl Fn() -> Result<(), Error> + Send + Sync + 'static) -> Self {
+        Self { recipient: Some(Arc::new(check)), ..self }
+    }
+
+    /// Whether it hands its connections over: then it takes no datagrams, and nobody knows how long a
+    /// connection has been silent.
+    pub(crate) fn hands_over(&self) -> bool {
+        self.recipient.is_some()
+    }
+
+    /// Finds out whether it can serve at all, as far as that can be known before the first client comes.
+    pub(crate) fn check(&self) -> Result<(), Error> {
+        self.recipient.as_ref().map_or(Ok(()), |check| check())
     }
 
     /// Whether its answer to a datagram has more bytes than that, so that whoever forges a sender's
@@ -117,34 +168,53 @@ impl Service {
         }
     }
 
+    /// Makes the protocol of one connection; a service of handlers has none.
+    pub(crate) fn make_protocol(&self) -> Option<Box<dyn Protocol>> {
+        match &self.maker {
+            Maker::Echo => Some(Box::new(Echo)),
+            Maker::Protocol(make) => Some(make()),
+            Maker::Handler(_) => None,
+        }
+    }
+
+    /// Whether it is a [`Handler`], which waits for its client, and so can't share a thread with others.
+    pub(crate) fn is_handler(&self) -> bool {
+        matches!(self.maker, Maker::Handler(_))
+    }
+
     /// Whether all goes back as it came, so that nobody need be asked.
     pub(crate) fn echoes(&self) -> bool {
         matches!(self.maker, Maker::Echo)
     }
 
     /// Calls `send` with the answer to a datagram, if there is one.
+    ///
+    /// # Errors
+    ///
+    /// What a handler returns.
     pub(crate) fn answer(
         &self,
         payload: &[u8],
-        peer: Peer,
-        traffic: &Traffic,
+        mut connection: Connection<'_>,
         send: &mut SendAnswer<'_>,
     ) -> io::Result<()> {
         match &self.maker {
             Maker::Echo => send(payload),
             Maker::Protocol(make) => match make().datagram(payload) {
-                Reply::Wait => Ok(()),
+                Reply::Wait | Reply::File(_) => {}
                 Reply::Send(answer) | Reply::More(answer) | Reply::Finish(answer) => send(answer),
             },
             Maker::Handler(make) => {
-                let mut connection = Connection::datagram(payload, peer, traffic);
-                handler::run(&mut *make(), &mut connection)?;
-                match connection.into_answer() {
-                    answer if answer.is_empty() => Ok(()),
-                    answer => send(&answer),
+                let mut handler = make();
+                handler.setup(&mut connection)?;
+                let handled = handler::handle_and_finish(&mut *handler, &mut connection);
+                if let Some(answer) = connection.into_answer() {
+                    send(&answer);
                 }
+                handled?;
             }
         }
+        Ok(())
     }
 }
 

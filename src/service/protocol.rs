@@ -1,6 +1,8 @@
 //! The sans-I/O way to be called.
 
-use crate::transport::Peer;
+use std::time::Instant;
+
+use crate::transport::{FilePart, Peer};
 
 /// A service that is called back with bytes, as in Twisted or asyncio; it never blocks.
 ///
@@ -37,9 +39,31 @@ pub trait Protocol {
         Reply::Wait
     }
 
+    /// Whether it takes input while it has more to send, as [`Reply::More`] says. The default doesn't:
+    /// what comes then stays where it is, and the client waits.
+    fn listens(&self) -> bool {
+        false
+    }
+
     /// Is called when the client's bytes have ended, and it may still read; the connection ends after the
     /// reply. The default has nothing to say.
     fn ended(&mut self) -> Reply<'_> {
+        Reply::Finish(b"")
+    }
+
+    /// Says until when the client's next bytes are waited for, now that there are none; after that,
+    /// [`timed_out`](Self::timed_out) is called. The default waits for ever.
+    ///
+    /// It is asked before each wait, with the time. How long a connection may be silent whatever its
+    /// protocol is another matter ([`Server::idle_timeout`](crate::Server::idle_timeout)).
+    fn deadline(&mut self, now: Instant) -> Option<Instant> {
+        let _ = now;
+        None
+    }
+
+    /// Is called when the time that [`deadline`](Self::deadline) has given is over. The reply is as any
+    /// other; the default ends the connection without a word.
+    fn timed_out(&mut self) -> Reply<'_> {
         Reply::Finish(b"")
     }
 
@@ -63,6 +87,33 @@ pub trait Protocol {
 }
 
 /// What a [`Protocol`] answers; it may borrow from the protocol or from the input.
+///
+/// ```
+/// use forkd::{Protocol, Reply};
+///
+/// /// Echoes until it hears a full stop, and then counts down.
+/// struct Countdown(u8, [u8; 2]);
+/// impl Protocol for Countdown {
+///     fn received<'a>(&'a mut self, input: &'a [u8]) -> Reply<'a> {
+///         if input == b"." { self.resume() } else { Reply::Send(input) }
+///     }
+///
+///     fn resume(&mut self) -> Reply<'_> {
+///         self.1 = [b'0' + self.0, b'\n'];
+///         match self.0.checked_sub(1) {
+///             None => Reply::Finish(&self.1),
+///             Some(next) => {
+///                 self.0 = next;
+///                 Reply::More(&self.1)
+///             }
+///         }
+///     }
+/// }
+/// let mut countdown = Countdown(1, [0; 2]);
+/// assert_eq!(countdown.received(b"hello"), Reply::Send(b"hello"));
+/// assert_eq!(countdown.received(b"."), Reply::More(b"1\n"));
+/// assert_eq!(countdown.resume(), Reply::Finish(b"0\n"));
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Reply<'a> {
     /// Nothing yet.
@@ -71,6 +122,9 @@ pub enum Reply<'a> {
     Send(&'a [u8]),
     /// These bytes; then [`Protocol::resume`] is asked for more, as soon as the client can take them.
     More(&'a [u8]),
+    /// This part of a file, without its bytes being read; then [`Protocol::resume`] is asked for more. To
+    /// a datagram it is no answer.
+    File(&'a FilePart),
     /// These bytes, and then the end of the connection.
     Finish(&'a [u8]),
 }

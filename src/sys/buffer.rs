@@ -3,10 +3,13 @@
 //! It lies in the program's zeroed data: a child that reads a short message touches one page of
 //! it, where a buffer on the stack would be touched page by page when it is made (stack probes),
 //! and one on the heap would have the heap's pages copied.
+//!
+//! A connection has it only while there are bytes in it: many that wait in one thread, each for its
+//! client, take turns with the same one.
 
 use std::cell::UnsafeCell;
 use std::mem::MaybeUninit;
-use std::ops::{Deref, DerefMut};
+use std::os::fd::AsFd;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 /// What is read at once. Small enough to cost an idle child little, and large enough that the
@@ -28,48 +31,81 @@ unsafe impl Sync for Shelf {}
 static SHELF: Shelf =
     Shelf { lent: AtomicBool::new(false), bytes: UnsafeCell::new([const { MaybeUninit::uninit() }; CHUNK]) };
 
-/// A buffer of [`CHUNK`] bytes that need not be initialised.
-pub(crate) enum Buffer {
+/// A buffer of [`CHUNK`] bytes that need not be initialised. It takes a place when there is something to
+/// read, and gives it back when there is nothing.
+pub(crate) struct Buffer {
+    place: Place,
+    /// So many bytes at the beginning have been read into it.
+    length: usize,
+}
+
+enum Place {
+    /// None, while there is nothing to keep.
+    Nowhere,
     /// The one in static memory.
     Static(&'static mut Bytes),
     /// One of its own, for a second connection at the same time.
-    Own(Box<Bytes>),
+    Own(Box<[MaybeUninit<u8>]>),
 }
 
-impl Buffer {
-    pub(crate) fn new() -> Self {
+impl Place {
+    fn take() -> Self {
         if SHELF.lent.swap(true, Ordering::Acquire) {
-            return Self::Own(Box::new([const { MaybeUninit::uninit() }; CHUNK]));
+            return Self::Own(Box::new_uninit_slice(CHUNK));
         }
         // SAFETY: the flag was clear, so no other reference exists until this value is dropped.
         Self::Static(unsafe { &mut *SHELF.bytes.get() })
     }
 }
 
-impl Drop for Buffer {
+impl Buffer {
+    pub(crate) const fn new() -> Self {
+        Self { place: Place::Nowhere, length: 0 }
+    }
+
+    /// Reads into it what there is, in place of what it had; returns how many bytes that are.
+    pub(crate) fn fill(&mut self, fd: impl AsFd) -> rustix::io::Result<usize> {
+        self.length = 0;
+        if let Place::Nowhere = self.place {
+            self.place = Place::take();
+        }
+        let bytes: &mut [MaybeUninit<u8>] = match &mut self.place {
+            Place::Nowhere => &mut [],
+            Place::Static(bytes) => *bytes,
+            Place::Own(bytes) => bytes,
+        };
+        match rustix::io::read(fd, bytes) {
+            Ok((filled, _)) => self.length = filled.len(),
+            Err(error) => {
+                self.empty();
+                return Err(error);
+            }
+        }
+        Ok(self.length)
+    }
+
+    /// What has been read into it.
+    pub(crate) fn filled(&self) -> &[u8] {
+        let bytes: &[MaybeUninit<u8>] = match &self.place {
+            Place::Nowhere => &[],
+            Place::Static(bytes) => *bytes,
+            Place::Own(bytes) => bytes,
+        };
+        // SAFETY: `fill` is the only one that sets the length, to what read(2) wrote.
+        unsafe { &*(&raw const bytes[..self.length] as *const [u8]) }
+    }
+
+    /// Forgets what it had, and gives its place to others.
+    pub(crate) fn empty(&mut self) {
+        self.length = 0;
+        self.place = Place::Nowhere;
+    }
+}
+
+impl Drop for Place {
     fn drop(&mut self) {
         if let Self::Static(_) = self {
             SHELF.lent.store(false, Ordering::Release);
-        }
-    }
-}
-
-impl Deref for Buffer {
-    type Target = Bytes;
-
-    fn deref(&self) -> &Bytes {
-        match self {
-            Self::Static(bytes) => bytes,
-            Self::Own(bytes) => bytes,
-        }
-    }
-}
-
-impl DerefMut for Buffer {
-    fn deref_mut(&mut self) -> &mut Bytes {
-        match self {
-            Self::Static(bytes) => bytes,
-            Self::Own(bytes) => bytes,
         }
     }
 }
@@ -81,8 +117,23 @@ mod tests {
     #[test]
     fn two_buffers_are_two() {
         let (mut a, mut b) = (Buffer::new(), Buffer::new());
-        a[0].write(1);
-        b[0].write(2);
-        assert_ne!(a.as_ptr(), b.as_ptr());
+        for (buffer, text) in [(&mut a, b"one"), (&mut b, b"two")] {
+            let (read_end, write_end) = crate::sys::fd::pipe().expect("pipe");
+            rustix::io::write(write_end, text).expect("write");
+            buffer.fill(read_end).expect("read");
+        }
+        assert_eq!((a.filled(), b.filled()), (&b"one"[..], &b"two"[..]));
+    }
+
+    #[test]
+    fn one_that_finds_nothing_to_read_has_no_place() {
+        let (read_end, write_end) = crate::sys::fd::pipe().expect("pipe");
+        crate::sys::fd::set_nonblocking(&read_end, true).expect("flag");
+        rustix::io::write(write_end.as_fd(), b"one").expect("write");
+        let mut buffer = Buffer::new();
+        assert_eq!(buffer.fill(&read_end), Ok(3));
+        assert!(!matches!(buffer.place, Place::Nowhere));
+        assert_eq!(buffer.fill(&read_end), Err(rustix::io::Errno::AGAIN));
+        assert!(matches!(buffer.place, Place::Nowhere) && buffer.filled().is_empty());
     }
 }

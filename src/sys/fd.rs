@@ -1,11 +1,14 @@
 //! Descriptors: pipes, flags, and closing many at once.
 
 use std::io;
-use std::mem::MaybeUninit;
-use std::os::fd::{AsFd, AsRawFd, IntoRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, IntoRawFd, OwnedFd, RawFd};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI32, Ordering};
 use std::time::Duration;
 
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use smallvec::SmallVec;
 
 /// A pipe whose ends close at exec: (read end, write end).
 pub(crate) fn pipe() -> io::Result<(OwnedFd, OwnedFd)> {
@@ -28,19 +31,28 @@ pub(crate) fn pipe() -> io::Result<(OwnedFd, OwnedFd)> {
     }
 }
 
-/// Reads into a buffer that need not be initialised; returns the part that now is.
-pub(crate) fn read(fd: impl AsFd, buffer: &mut [MaybeUninit<u8>]) -> io::Result<&[u8]> {
-    let n = rustix::io::retry_on_intr(|| rustix::io::read(&fd, &mut *buffer).map(|(bytes, _)| bytes.len()))?;
-    // SAFETY: read(2) wrote the first `n` bytes.
-    Ok(unsafe { &*(&raw const buffer[..n] as *const [u8]) })
+/// Waits until there may be something to read, accept or receive, at most for `limit`; tells whether
+/// there is. A signal ends the wait, too.
+pub(crate) fn wait_readable(fd: impl AsFd, limit: Duration) -> bool {
+    first_readable(&[fd.as_fd()], Some(limit)).is_some()
 }
 
-/// Waits until there may be something to read, accept or receive, at most for `limit`; tells whether
-/// there is.
-pub(crate) fn wait_readable(fd: impl AsFd, limit: Duration) -> bool {
-    use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-    let mut fds = [PollFd::new(fd.as_fd(), PollFlags::POLLIN)];
-    poll(&mut fds, PollTimeout::try_from(limit).unwrap_or(PollTimeout::MAX)) == Ok(1)
+/// As [`wait_readable`], for several, and maybe without a limit; returns the first that is.
+pub(crate) fn first_readable(fds: &[BorrowedFd<'_>], limit: Option<Duration>) -> Option<usize> {
+    first_ready(fds, PollFlags::POLLIN, limit)
+}
+
+/// As [`wait_readable`], for writing.
+pub(crate) fn wait_writable(fd: impl AsFd, limit: Duration) -> bool {
+    first_ready(&[fd.as_fd()], PollFlags::POLLOUT, Some(limit)).is_some()
+}
+
+fn first_ready(fds: &[BorrowedFd<'_>], what: PollFlags, limit: Option<Duration>) -> Option<usize> {
+    let asked = fds.iter().map(|&fd| PollFd::new(fd, what));
+    let mut asked: SmallVec<[PollFd<'_>; 4]> = asked.collect();
+    let limit = limit.map_or(PollTimeout::NONE, |limit| limit.try_into().unwrap_or(PollTimeout::MAX));
+    poll(&mut asked, limit).ok()?;
+    asked.iter().position(|fd| fd.any().unwrap_or(false))
 }
 
 /// Closes a descriptor. What `OwnedFd` does when dropped, without libc (see `raw`).
@@ -48,6 +60,17 @@ pub(crate) fn close(fd: OwnedFd) {
     let fd = fd.into_raw_fd();
     // SAFETY: `into_raw_fd` gave up ownership, so the number is closed once, here.
     unsafe { rustix::io::close(fd) };
+}
+
+/// Has all descriptors but the three standard ones close at exec, also those that somebody has left open
+/// for it. Async-signal-safe. Linux only: elsewhere forkd's own do, and no others.
+pub(crate) fn close_others_at_exec() {
+    #[cfg(target_os = "linux")]
+    // SAFETY: close_range(2) with this flag closes nothing yet.
+    let _ = unsafe {
+        let flag = libc::CLOSE_RANGE_CLOEXEC as usize;
+        super::raw::syscall4(libc::SYS_close_range, 3, u32::MAX as usize, flag, 0)
+    };
 }
 
 /// Sets or clears `O_NONBLOCK`, which all descriptors of the same open file description share.
@@ -63,21 +86,67 @@ pub(crate) fn set_nonblocking(fd: impl AsFd, on: bool) -> io::Result<()> {
 pub(crate) fn queue_length(listener: impl AsFd) -> Option<u32> {
     #[cfg(target_os = "linux")]
     {
-        // SAFETY: tcp_info consists of integers, for which zero is a value.
-        let mut info: libc::tcp_info = unsafe { std::mem::zeroed() };
-        let mut length = size_of::<libc::tcp_info>() as libc::socklen_t;
-        let fd = listener.as_fd().as_raw_fd();
-        // SAFETY: the kernel writes at most `length` bytes to `info`.
-        let answer = unsafe {
-            libc::getsockopt(fd, libc::IPPROTO_TCP, libc::TCP_INFO, (&raw mut info).cast(), &raw mut length)
-        };
-        (answer == 0).then_some(info.tcpi_unacked)
+        tcp_info(listener).map(|info| info.tcpi_unacked)
     }
     #[cfg(not(target_os = "linux"))]
     {
         let _ = listener;
         None
     }
+}
+
+/// Has the kernel ask now and then whether the peer of a silent TCP connection is still there (tcp(7),
+/// SO_KEEPALIVE): one that has closed, vanished or restarted answers with a reset, or not at all.
+pub(crate) fn keep_alive(connection: impl AsFd) {
+    use rustix::net::sockopt;
+    // what the system refuses is as it was
+    let _ = sockopt::set_socket_keepalive(&connection, true);
+    #[cfg(not(target_os = "openbsd"))]
+    {
+        let _ = sockopt::set_tcp_keepidle(&connection, Duration::from_secs(60));
+        let _ = sockopt::set_tcp_keepintvl(&connection, Duration::from_secs(15));
+        let _ = sockopt::set_tcp_keepcnt(&connection, 4);
+    }
+}
+
+/// How many bytes have come over a connection, and how many were sent, where the system says so: on Linux,
+/// for TCP. Data that nobody has read count, too.
+pub(crate) fn carried(connection: impl AsFd) -> Option<(u64, u64)> {
+    #[cfg(target_os = "linux")]
+    {
+        let info = tcp_info(&connection)?;
+        let mut unacknowledged = 0;
+        // SAFETY: the kernel writes an int. Where it fails there are none.
+        let _ = unsafe { unsent(connection.as_fd().as_raw_fd(), &raw mut unacknowledged) };
+        // A FIN counts like a byte; the numbers are of linux/tcp_states.h.
+        let has_come = matches!(info.tcpi_state, 6 | 8 | 9 | 11);
+        let was_sent = matches!(info.tcpi_state, 4..=6 | 9 | 11);
+        let sent = info.tcpi_bytes_acked + u64::try_from(unacknowledged).unwrap_or_default();
+        let less = |bytes: u64, fin: bool| bytes.saturating_sub(fin.into());
+        Some((less(info.tcpi_bytes_received, has_come), less(sent, was_sent)))
+    }
+    #[cfg(not(target_os = "linux"))]
+    {
+        let _ = connection;
+        None
+    }
+}
+
+// SIOCOUTQ of tcp(7), which shares its number: bytes not yet acknowledged
+#[cfg(target_os = "linux")]
+nix::ioctl_read_bad!(unsent, libc::TIOCOUTQ, libc::c_int);
+
+#[cfg(target_os = "linux")]
+fn tcp_info(socket: impl AsFd) -> Option<libc::tcp_info> {
+    // SAFETY: tcp_info consists of integers, for which zero is a value.
+    let mut info: libc::tcp_info = unsafe { std::mem::zeroed() };
+    let mut length = size_of::<libc::tcp_info>() as libc::socklen_t;
+    let fd = socket.as_fd().as_raw_fd();
+    // SAFETY: the kernel writes at most `length` bytes to `info`; an older one writes fewer.
+    let answer = unsafe {
+        libc::getsockopt(fd, libc::IPPROTO_TCP, libc::TCP_INFO, (&raw mut info).cast(), &raw mut length)
+    };
+    (answer == 0).then_some(info)
 }
 
 /// Has writes to a TCP socket wait while more than `bytes` are unsent (tcp(7), TCP_NOTSENT_LOWAT);
@@ -154,7 +223,10 @@ pub(crate) struct Gate {
     /// The number of the socket, which whoever made the gate keeps open, if it ends with this program.
     ours: Option<RawFd>,
     gate: OwnedFd,
+    /// What takes its place, a pipe: no file, because after a chroot(2) there may be none to open.
     null: OwnedFd,
+    /// The pipe's other end. A shut gate has closed it, so that `null` is at its end: readable for good.
+    open: AtomicI32,
 }
 
 impl Gate {
@@ -162,20 +234,36 @@ impl Gate {
     /// this program's processes are gone.
     pub(crate) fn new(socket: impl AsFd, is_ours: bool) -> io::Result<Self> {
         let gate = socket.as_fd().try_clone_to_owned()?;
-        // no file: after a chroot(2) there may be none to open
-        let (null, _) = pipe()?;
-        Ok(Self { ours: is_ours.then(|| socket.as_fd().as_raw_fd()), gate, null })
+        let (null, open) = pipe()?;
+        let ours = is_ours.then(|| socket.as_fd().as_raw_fd());
+        Ok(Self { ours, gate, null, open: AtomicI32::new(open.into_raw_fd()) })
+    }
+
+    /// Becomes readable when the gate is shut: for whoever waits for several things.
+    pub(crate) fn bell(&self) -> BorrowedFd<'_> {
+        self.null.as_fd()
+    }
+
+    /// Shuts the gate for good. Async-signal-safe.
+    pub(crate) fn shut(&self) {
+        // SAFETY: both descriptors are open as long as `self` is; dup2(2) is async-signal-safe and
+        // replaces `gate` atomically.
+        unsafe { libc::dup2(self.null.as_raw_fd(), self.gate.as_raw_fd()) };
+        let open = self.open.swap(-1, Ordering::Relaxed);
+        if open >= 0 {
+            // SAFETY: whoever gets the number out of the cell is the only one to have it, and closes it
+            // once; close(2) is async-signal-safe.
+            unsafe { libc::close(open) };
+        }
     }
 
     /// Shuts the gate for good when `signal` arrives.
-    pub(crate) fn shut_on(&'static self, signal: i32) -> io::Result<()> {
-        let (null, gate, ours) = (self.null.as_raw_fd(), self.gate.as_raw_fd(), self.ours);
+    pub(crate) fn shut_on(gate: &Arc<Self>, signal: i32) -> io::Result<()> {
+        let gate = Arc::clone(gate);
         let action = move || {
-            // SAFETY: both descriptors are open for ever, as `self` is 'static; dup2(2) is
-            // async-signal-safe and replaces `gate` atomically.
-            unsafe { libc::dup2(null, gate) };
+            gate.shut();
             if super::signal::is_orphan() {
-                if let Some(socket) = ours {
+                if let Some(socket) = gate.ours {
                     // nobody will serve who connects now: a refusal is the better answer
                     // SAFETY: shutdown(2) is async-signal-safe, and a number of no socket is only an error.
                     unsafe { libc::shutdown(socket, libc::SHUT_RDWR) };
@@ -189,8 +277,14 @@ impl Gate {
     }
 }
 
+impl Drop for Gate {
+    fn drop(&mut self) {
+        self.shut();
+    }
+}
+
 impl AsFd for Gate {
-    fn as_fd(&self) -> std::os::fd::BorrowedFd<'_> {
+    fn as_fd(&self) -> BorrowedFd<'_> {
         self.gate.as_fd()
     }
 }
@@ -208,11 +302,13 @@ mod tests {
     #[test]
     fn a_shut_gate_is_no_socket() {
         let (socket, _peer) = std::os::unix::net::UnixStream::pair().expect("pair");
-        let gate: &'static Gate = Box::leak(Box::new(Gate::new(&socket, true).expect("gate")));
-        gate.shut_on(libc::SIGWINCH).expect("register");
+        let gate = Arc::new(Gate::new(&socket, true).expect("gate"));
+        Gate::shut_on(&gate, libc::SIGWINCH).expect("register");
+        assert!(!wait_readable(gate.bell(), Duration::ZERO));
         nix::sys::signal::raise(nix::sys::signal::Signal::SIGWINCH).expect("raise");
-        let error = rustix::net::accept(gate).expect_err("shut");
+        let error = rustix::net::accept(&*gate).expect_err("shut");
         assert_eq!(error, rustix::io::Errno::NOTSOCK);
+        assert!(wait_readable(gate.bell(), Duration::ZERO));
         assert!(nix::sys::socket::getpeername::<nix::sys::socket::UnixAddr>(socket.as_raw_fd()).is_ok());
     }
 }

@@ -120,7 +120,7 @@ pub(crate) fn require_single_thread() -> io::Result<()> {
     Err(io::Error::new(
         io::ErrorKind::Unsupported,
         "this process has more than one thread, and a forked child could hang on a lock of another; \
-         start threads in the children, or after serve_forever",
+         start threads in the children, or choose a model that forks nobody",
     ))
 }
 
@@ -172,7 +172,8 @@ mod linux {
         // Without CLONE_VM the child has a copy of this thread's stack and goes on from here. The
         // process has one thread and its signals are blocked, so no lock is held by anyone else
         // and no handler runs; libc's own bookkeeping in fork(3) is for atfork handlers (forkd
-        // has none) and for a cached thread id that only a multi-threaded process consults.
+        // has none) and for the main thread's cached id, which stays that of the master's: libc compares
+        // it with those of this process's other threads, of which none is the same.
         let pid = unsafe {
             raw::syscall4(libc::SYS_clone3, (&raw mut args).addr(), size_of::<libc::clone_args>(), 0, 0)
         };

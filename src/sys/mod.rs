@@ -1,19 +1,24 @@
-//! The room for `unsafe`: fork, shared memory, signal handlers, batches of datagrams.
+//! The room for `unsafe`: fork, threads, shared memory, signal handlers, batches of datagrams.
 //!
 //! Each file is small, safe on the outside, and states at each `unsafe` the fact that makes it
 //! sound. Nothing here knows what forkd does: no policy, no logging, no configuration.
 
 pub(crate) mod buffer;
+pub(crate) mod context;
 pub(crate) mod datagram;
 pub(crate) mod fd;
 pub(crate) mod fork;
 pub(crate) mod handover;
+pub(crate) mod limits;
 pub(crate) mod pidfd;
+pub(crate) mod poller;
+pub(crate) mod program;
 #[cfg(target_os = "linux")]
 mod raw;
 pub(crate) mod shared;
 pub(crate) mod signal;
 pub(crate) mod slim;
+pub(crate) mod thread;
 pub(crate) mod wake;
 
 use std::sync::OnceLock;

@@ -81,7 +81,7 @@ pub(crate) fn ignore_sigchld() -> io::Result<()> {
     set(Signal::SIGCHLD, SigHandler::SigIgn, SaFlags::empty())
 }
 
-fn set(signal: Signal, handler: SigHandler, flags: SaFlags) -> io::Result<()> {
+pub(super) fn set(signal: Signal, handler: SigHandler, flags: SaFlags) -> io::Result<()> {
     let action = SigAction::new(handler, flags, SigSet::empty());
     // SAFETY: the handlers of this module are async-signal-safe (each says why), and replacing a
     // disposition is what the caller asked for.
@@ -125,8 +125,8 @@ fn is_master() -> bool {
     std::process::id() == MASTER.load(Ordering::Relaxed)
 }
 
-/// Has children die by SIGTERM and SIGQUIT, after a word to the recorder; in the master nothing
-/// happens. Returns what [`undo`] takes to end that for SIGTERM.
+/// Has children die by SIGTERM and SIGQUIT, with the programs that they run, after a word to the recorder;
+/// in the master nothing happens. Returns what [`undo`] takes to end that for SIGTERM.
 ///
 /// Must come before whatever the master itself does at these signals: in a child it is the first
 /// action, and the last.
@@ -134,12 +134,13 @@ pub(crate) fn have_children_die() -> io::Result<SigId> {
     let [term, quit] = DEADLY.map(|signal| {
         let action = move || {
             if !is_master() {
+                super::program::end_all();
                 record(Some(signal as u8));
                 die(signal as i32);
             }
         };
         // SAFETY: the action reads atomics, calls the recorder, which is async-signal-safe by its
-        // contract, and makes async-signal-safe calls.
+        // contract, and makes async-signal-safe calls; `end_all` says the same of itself.
         unsafe { signal_hook::low_level::register(signal as i32, action) }
     });
     quit?;
@@ -244,8 +245,8 @@ const ORPHANED: Signal = Signal::SIGALRM;
 
 /// Has SIGALRM give a child `grace` (rounded up to seconds) to finish, and then end it.
 ///
-/// Children ask for it at their parent's death ([`at_death_of`]). The handler serves once
-/// (SA_RESETHAND) and starts alarm(2), whose own SIGALRM then finds the default action.
+/// Children ask for it at their parent's death ([`at_death_of`]). The handler starts alarm(2), whose own
+/// SIGALRM finds another one.
 pub(crate) fn prepare_orphan_deadline(grace: Duration) -> io::Result<()> {
     let seconds = grace.as_secs() + u64::from(grace.subsec_nanos() > 0);
     ORPHAN_SECONDS.store(u32::try_from(seconds).unwrap_or(u32::MAX), Ordering::Relaxed);
@@ -263,11 +264,22 @@ extern "C" fn on_orphaned(_: i32) {
         return;
     }
     match ORPHAN_SECONDS.load(Ordering::Relaxed) {
-        // SAFETY: _exit(2) is async-signal-safe.
-        0 => unsafe { libc::_exit(0) },
-        // SAFETY: alarm(2) is async-signal-safe.
-        seconds => unsafe { libc::alarm(seconds) },
-    };
+        0 => {
+            super::program::end_all();
+            // SAFETY: _exit(2) is async-signal-safe.
+            unsafe { libc::_exit(0) }
+        }
+        seconds => {
+            let _ = set(ORPHANED, SigHandler::Handler(on_grace_over), SaFlags::empty());
+            // SAFETY: alarm(2) is async-signal-safe.
+            unsafe { libc::alarm(seconds) };
+        }
+    }
+}
+
+extern "C" fn on_grace_over(signal: i32) {
+    super::program::end_all();
+    die(signal);
 }
 
 /// What a process does when its parent dies.

@@ -26,6 +26,16 @@ pub(crate) struct BindOptions {
     pub(crate) v6only: bool,
     /// Permission bits of a socket file; `None` leaves it to the umask.
     pub(crate) socket_mode: Option<u32>,
+    /// Whether a stream's port may have connections left of whoever had it before (`SO_REUSEADDR`).
+    pub(crate) reuse_address: bool,
+    /// Whether others may bind the same port, who share its clients (`SO_REUSEPORT`).
+    pub(crate) reuse_port: bool,
+}
+
+impl Default for BindOptions {
+    fn default() -> Self {
+        Self { backlog: 4096, v6only: false, socket_mode: None, reuse_address: true, reuse_port: false }
+    }
 }
 
 /// Changes what can be changed of a socket that is bound: its queue, and the mode of its file. One that
@@ -41,7 +51,7 @@ pub(crate) fn adapt(listener: &Listener, options: BindOptions) -> io::Result<()>
     if listener.kind() == Kind::Stream {
         start_listening(&listener.socket, options.backlog)?;
     }
-    if let (Some(file), Some(mode)) = (&*listener.file.borrow(), options.socket_mode) {
+    if let (Some(file), Some(mode)) = (&*listener.file(), options.socket_mode) {
         fs::set_permissions(&file.path, fs::Permissions::from_mode(mode))?;
     }
     Ok(())
@@ -157,7 +167,10 @@ fn bind_ip(address: SocketAddr, kind: Kind, options: BindOptions) -> io::Result<
     }
     if kind == Kind::Stream {
         // not with UDP, where it would let a second daemon share the port unnoticed
-        setsockopt(&socket, sockopt::ReuseAddr, &true)?;
+        setsockopt(&socket, sockopt::ReuseAddr, &options.reuse_address)?;
+    }
+    if options.reuse_port {
+        share_port(&socket)?;
     }
     prepare(&socket, address, kind)?;
     bind(socket.as_raw_fd(), &sockaddr)?;
@@ -169,6 +182,16 @@ fn bind_ip(address: SocketAddr, kind: Kind, options: BindOptions) -> io::Result<
     let mut bound = address;
     bound.set_port(port.unwrap_or(address.port()));
     Ok(Listener { socket, kind, endpoint: ip_endpoint(bound, kind), file: None.into(), is_inherited: false })
+}
+
+#[cfg(not(any(target_os = "illumos", target_os = "solaris")))]
+fn share_port(socket: &OwnedFd) -> io::Result<()> {
+    Ok(setsockopt(socket, sockopt::ReusePort, &true)?)
+}
+
+#[cfg(any(target_os = "illumos", target_os = "solaris"))]
+fn share_port(_: &OwnedFd) -> io::Result<()> {
+    Err(io::Error::new(io::ErrorKind::Unsupported, "this system has no SO_REUSEPORT"))
 }
 
 /// Sets what the connections and datagrams of an Internet socket need.

@@ -136,6 +136,15 @@ pub(crate) fn own_connection(socket: &OwnedFd) -> io::Result<Peer> {
     Ok(Peer::of(socket, rustix::net::getpeername(socket).ok().flatten(), is_unix))
 }
 
+/// What our end of a connection is bound to, where that has an address or a path.
+pub(crate) fn local_end(socket: impl AsFd) -> Option<Endpoint> {
+    let address: SockaddrStorage = getsockname(socket.as_fd().as_raw_fd()).ok()?;
+    match ip_of(&address) {
+        Some(ip) => Some(ip_endpoint(SocketAddr::new(ip.ip().to_canonical(), ip.port()), Kind::Stream)),
+        None => unix_endpoint(address.as_unix_addr()?, Kind::Stream),
+    }
+}
+
 fn kind_of(socket: &OwnedFd) -> Result<Kind, String> {
     let is_connected = || getpeername::<SockaddrStorage>(socket.as_raw_fd()).is_ok();
     let why = match ask::socket_type(socket) {

@@ -3,11 +3,13 @@
 //! Invariant: a [`Listener`] is ready to be polled, accepted from or received from; `bind` has set
 //! all that its connections need (TCP_NODELAY, packet information), which they inherit.
 
-use std::cell::RefCell;
 use std::fs;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use rustix::net::{SocketFlags, acceptfrom_with};
 
 use super::{Endpoint, Peer};
 
@@ -26,7 +28,7 @@ pub(crate) struct Listener {
     pub(super) socket: OwnedFd,
     pub(super) kind: Kind,
     pub(super) endpoint: Endpoint,
-    pub(super) file: RefCell<Option<SocketFile>>,
+    pub(super) file: Mutex<Option<SocketFile>>,
     /// Others have this socket, too, or will.
     pub(super) is_inherited: bool,
 }
@@ -43,7 +45,7 @@ pub(super) struct SocketFile {
 impl Listener {
     /// A socket that somebody else has bound, and that stays theirs.
     pub(super) fn inherited(socket: OwnedFd, kind: Kind, endpoint: Endpoint) -> Self {
-        Self { socket, kind, endpoint, file: RefCell::default(), is_inherited: true }
+        Self { socket, kind, endpoint, file: Mutex::default(), is_inherited: true }
     }
 
     /// Whether the socket goes on without this process: who is queued there at a stop is left to
@@ -77,11 +79,21 @@ impl Listener {
     ///
     /// As accept(2).
     pub(crate) fn accept(&self, gate: impl AsFd) -> rustix::io::Result<(OwnedFd, Peer)> {
-        use rustix::net::{SocketFlags, acceptfrom_with};
-        let (connection, address) = acceptfrom_with(gate, SocketFlags::CLOEXEC)?;
+        let accepted = self.accept_with(gate, SocketFlags::CLOEXEC)?;
         // the BSDs hand O_NONBLOCK down from the listener
         #[cfg(not(target_os = "linux"))]
-        let _ = crate::sys::fd::set_nonblocking(&connection, false);
+        let _ = crate::sys::fd::set_nonblocking(&accepted.0, false);
+        Ok(accepted)
+    }
+
+    /// As [`accept`](Self::accept), but the connection does not block.
+    pub(crate) fn accept_nonblocking(&self, gate: impl AsFd) -> rustix::io::Result<(OwnedFd, Peer)> {
+        self.accept_with(gate, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK)
+    }
+
+    #[inline]
+    fn accept_with(&self, gate: impl AsFd, flags: SocketFlags) -> rustix::io::Result<(OwnedFd, Peer)> {
+        let (connection, address) = acceptfrom_with(gate, flags)?;
         let peer = Peer::of(&connection, address, self.is_unix());
         Ok((connection, peer))
     }
@@ -96,9 +108,13 @@ impl Listener {
         self.remove_file();
     }
 
+    pub(super) fn file(&self) -> MutexGuard<'_, Option<SocketFile>> {
+        self.file.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Removes the socket file, if it still is the one that was bound here.
     fn remove_file(&self) {
-        let Some(file) = self.file.take() else { return };
+        let Some(file) = self.file().take() else { return };
         let still_ours = |there: fs::Metadata| (there.dev(), there.ino()) == (file.device, file.inode);
         if std::process::id() != file.owner || !fs::symlink_metadata(&file.path).is_ok_and(still_ours) {
             return;

@@ -6,6 +6,8 @@
 pub(crate) mod bind;
 mod connection;
 pub(crate) mod endpoint;
+mod file_part;
+mod files;
 pub(crate) mod guard;
 pub(crate) mod inherited;
 pub(crate) mod listener;
@@ -13,12 +15,16 @@ pub(crate) mod peer;
 mod pump;
 mod refusal;
 pub mod resolve;
+mod site;
 mod traffic;
 
 pub use connection::Connection;
+pub(crate) use connection::{Ready, Wait};
 pub use endpoint::{Endpoint, ParseEndpointError};
+pub use file_part::FilePart;
 pub(crate) use inherited::Inherited;
 pub(crate) use listener::Listener;
 pub use peer::Peer;
 pub(crate) use refusal::Refusal;
+pub use site::{Handle, Site};
 pub(crate) use traffic::Traffic;

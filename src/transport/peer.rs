@@ -8,7 +8,22 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use rustix::net::{SocketAddrAny, sockopt::socket_peercred};
 
 /// The other end of a connection or datagram.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+///
+/// ```
+/// use forkd::Peer;
+///
+/// fn is_local(peer: &Peer) -> bool {
+///     match peer {
+///         Peer::Ip(address) => address.ip().is_loopback(),
+///         Peer::Unix { .. } => true,
+///         _ => false,
+///     }
+/// }
+/// let peer = Peer::Ip("127.0.0.1:4000".parse().unwrap());
+/// assert!(is_local(&peer));
+/// assert_eq!(peer.to_string(), "127.0.0.1:4000");
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 #[non_exhaustive]
 pub enum Peer {
     /// An Internet address; v4-mapped IPv6 addresses are shown as IPv4.
@@ -22,6 +37,7 @@ pub enum Peer {
         uid: u32,
     },
     /// Nobody, as of an idle worker.
+    #[default]
     None,
 }
 

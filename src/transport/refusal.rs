@@ -9,6 +9,8 @@ pub(crate) enum Refusal {
     Limit,
     /// fork(2) kept failing for as long as `--grace`.
     Fork,
+    /// No thread could be started for as long as `--grace`.
+    Thread,
     /// A datagram from one of this daemon's own ports.
     OwnPort,
     /// A datagram from port 0, to which nothing can be sent.
@@ -25,12 +27,15 @@ pub(crate) enum Refusal {
     Oversize,
     /// An answer that the kernel would not send.
     Unsendable,
+    /// One that the application does not want (`Server::verify_request`).
+    Application,
 }
 
 impl Refusal {
-    pub(crate) const ALL: [Self; 10] = [
+    pub(crate) const ALL: [Self; 12] = [
         Self::Limit,
         Self::Fork,
+        Self::Thread,
         Self::OwnPort,
         Self::PortZero,
         Self::ServicePort,
@@ -39,6 +44,7 @@ impl Refusal {
         Self::Unnamed,
         Self::Oversize,
         Self::Unsendable,
+        Self::Application,
     ];
 }
 
@@ -47,6 +53,7 @@ impl fmt::Display for Refusal {
         f.write_str(match self {
             Self::Limit => "limit",
             Self::Fork => "fork",
+            Self::Thread => "thread",
             Self::OwnPort => "own-port",
             Self::PortZero => "port-zero",
             Self::ServicePort => "service-port",
@@ -55,6 +62,7 @@ impl fmt::Display for Refusal {
             Self::Unnamed => "unnamed",
             Self::Oversize => "oversize",
             Self::Unsendable => "unsendable",
+            Self::Application => "application",
         })
     }
 }

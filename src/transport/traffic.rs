@@ -2,23 +2,24 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// What a child has carried; written by the child alone.
+/// What a child has carried; written by the child alone, by all its threads.
 #[repr(C)]
 #[derive(Debug, Default)]
 pub(crate) struct Traffic {
     pub(crate) connections: AtomicU64,
     pub(crate) bytes_in: AtomicU64,
     pub(crate) bytes_out: AtomicU64,
+    /// Connections whose handler failed or panicked.
+    pub(crate) failed: AtomicU64,
 }
 
 impl Traffic {
     pub(crate) fn add(counter: &AtomicU64, n: u64) {
-        // one writer: no need for a locked addition
-        counter.store(counter.load(Ordering::Relaxed) + n, Ordering::Relaxed);
+        counter.fetch_add(n, Ordering::Relaxed);
     }
 
     pub(crate) fn reset(&self) {
-        for counter in [&self.connections, &self.bytes_in, &self.bytes_out] {
+        for counter in [&self.connections, &self.bytes_in, &self.bytes_out, &self.failed] {
             counter.store(0, Ordering::Relaxed);
         }
     }

@@ -119,7 +119,8 @@ impl Daemon {
         let peer = client.local_addr().unwrap().to_string();
         let status = self.status();
         let mut children = status["children"].as_array().expect("children").iter();
-        let child = children.find(|child| child["peer"] == peer.as_str() && child["state"] == "serving");
+        let child =
+            children.find(|child| child["peer"] == peer.as_str() && child["serving"].as_u64() > Some(0));
         child.unwrap_or_else(|| panic!("nobody serves {peer}: {status}"))["pid"].as_i64().unwrap() as i32
     }
 

@@ -24,9 +24,11 @@ pub mod wire;
 
 pub use daemon::Daemon;
 pub use net::{Client, echoes, is_cut, is_refused, is_silent, reset, short_connection};
-pub use proc::{Children, Usage, children_of, fds_of, is_running, proc_status, signal, state_of, stopped};
+pub use proc::{
+    Children, Usage, children_of, fds_of, is_running, proc_status, signal, state_of, stopped, threads_of,
+};
 pub use run::{Ended, forkd, forkd_command, public_binary, run};
-pub use start::{Forkd, set_limit};
+pub use start::{Forkd, example, set_limit};
 
 use std::path::PathBuf;
 use std::time::{Duration, Instant};

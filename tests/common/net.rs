@@ -2,7 +2,8 @@
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
-use std::os::fd::AsRawFd;
+
+use std::os::fd::{AsFd, AsRawFd};
 use std::time::Duration;
 
 use super::LIMIT;
@@ -65,7 +66,7 @@ pub fn is_refused(address: SocketAddr) -> bool {
 }
 
 /// Ends a connection by a reset instead of an orderly close.
-pub fn reset(stream: Client) {
+pub fn reset(stream: impl AsFd) {
     let linger = libc::linger { l_onoff: 1, l_linger: 0 };
     nix::sys::socket::setsockopt(&stream, nix::sys::socket::sockopt::Linger, &linger).unwrap();
     drop(stream);

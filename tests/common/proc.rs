@@ -79,6 +79,13 @@ pub fn fds_of(pid: i32) -> Vec<(i32, String)> {
     entries.map_while(Result::ok).filter_map(fd).collect()
 }
 
+/// The names of a process's threads, the main thread's among them.
+pub fn threads_of(pid: i32) -> Vec<String> {
+    let Ok(entries) = fs::read_dir(format!("/proc/{pid}/task")) else { return Vec::new() };
+    let name = |entry: fs::DirEntry| fs::read_to_string(entry.path().join("comm")).ok();
+    entries.map_while(Result::ok).filter_map(name).map(|name| name.trim_end().to_owned()).collect()
+}
+
 /// Memory of a process, in KiB.
 #[derive(Debug, Clone, Copy)]
 pub struct Usage {

@@ -49,13 +49,11 @@ impl Forkd {
     /// An example of the library instead of the daemon; `args` follow its name.
     #[track_caller]
     pub fn example(name: &str, args: &str) -> Self {
-        // `cargo test` builds the examples beside the binary
-        let path = PathBuf::from(env!("CARGO_BIN_EXE_forkd")).with_file_name("examples").join(name);
-        assert!(
-            path.exists(),
-            "{} is missing: `cargo test` alone, or `cargo build --examples`, makes it",
-            path.display()
-        );
+        Self { example: Some(example(name)), ..Self::new(args) }
+    }
+
+    /// Another program instead of the daemon, which a [wrapper](Self::within) runs.
+    pub fn script(path: PathBuf, args: &str) -> Self {
         Self { example: Some(path), ..Self::new(args) }
     }
 
@@ -187,6 +185,16 @@ impl Forkd {
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
         Daemon::new(command.spawn().unwrap(), self.control(), self.dir)
     }
+}
+
+/// The program of an example.
+#[track_caller]
+pub fn example(name: &str) -> PathBuf {
+    // `cargo test` builds the examples beside the binary
+    let path = PathBuf::from(env!("CARGO_BIN_EXE_forkd")).with_file_name("examples").join(name);
+    let hint = "`cargo test` alone, or `cargo build --examples`, makes it";
+    assert!(path.exists(), "{} is missing: {hint}", path.display());
+    path
 }
 
 /// Sets a soft limit of a process; 0 is the caller. The hard one stays.

@@ -3,12 +3,17 @@
 //! They must be programs of their own, because a server may not share a process with the threads
 //! of the test harness. Each says on standard error what it has bound, and logs there.
 
+use std::hint::black_box;
 use std::io::{self, Read, Write};
-use std::time::Duration;
+use std::sync::{Condvar, Mutex};
+use std::time::{Duration, Instant};
 
+use clap::ValueEnum;
 use forkd::config::values::{LogFormat, LogLevel, LogSink};
-use forkd::model::Model;
-use forkd::{Connection, Error, Handler, Server, Service};
+use forkd::coroutine::{self, TcpStream};
+use forkd::model::{Model, Threads};
+use forkd::service::Exec;
+use forkd::{Connection, Error, Handler, Peer, Protocol, Reply, Server, Service};
 
 /// Says which of its methods is called; fails where the client's first letter tells it to.
 struct Steps {
@@ -39,8 +44,14 @@ impl Handler for Steps {
     }
 }
 
-/// Panics where the client wishes it, and echoes until then.
+/// Panics or overflows its stack where the client wishes it, and echoes until then.
 struct Fragile;
+
+/// Goes on until there is no stack left.
+fn overflow(depth: u64) -> u64 {
+    let frame = black_box([depth; 64]);
+    if frame[0] == u64::MAX { 0 } else { black_box(overflow(depth + 1)) + frame[1] }
+}
 
 impl Handler for Fragile {
     fn handle(&mut self, connection: &mut Connection<'_>) -> io::Result<()> {
@@ -48,6 +59,9 @@ impl Handler for Fragile {
         loop {
             let n = connection.read(&mut chunk)?;
             assert!(!chunk[..n].starts_with(b"panic"), "as was wished");
+            if chunk[..n].starts_with(b"overflow") {
+                overflow(0);
+            }
             if n == 0 {
                 return Ok(());
             }
@@ -56,25 +70,163 @@ impl Handler for Fragile {
     }
 }
 
+/// Whoever says "wait" waits until another says "go", in the same process.
+struct Turnstile;
+
+static OPEN: (Mutex<bool>, Condvar) = (Mutex::new(false), Condvar::new());
+
+impl Handler for Turnstile {
+    fn handle(&mut self, connection: &mut Connection<'_>) -> io::Result<()> {
+        let mut text = [0; 4];
+        let n = connection.read(&mut text)?;
+        let mut open = OPEN.0.lock().map_err(|_| io::ErrorKind::Other)?;
+        if text[..n] == *b"go" {
+            *open = true;
+            OPEN.1.notify_all();
+        }
+        while !*open {
+            open = OPEN.1.wait(open).map_err(|_| io::ErrorKind::Other)?;
+        }
+        connection.write_all(&text[..n])
+    }
+}
+
+/// Echoes, and gives its client a minute for each message.
+struct Patient;
+
+impl Protocol for Patient {
+    fn received<'a>(&'a mut self, input: &'a [u8]) -> Reply<'a> {
+        Reply::Send(input)
+    }
+
+    fn deadline(&mut self, now: Instant) -> Option<Instant> {
+        Some(now + Duration::from_secs(60))
+    }
+
+    fn timed_out(&mut self) -> Reply<'_> {
+        Reply::Finish(b"too late")
+    }
+}
+
+/// The same as a protocol, which may not block, and so runs under every model.
+struct Brittle;
+
+impl Protocol for Brittle {
+    fn received<'a>(&'a mut self, input: &'a [u8]) -> Reply<'a> {
+        assert!(!input.starts_with(b"panic"), "as was wished");
+        Reply::Send(input)
+    }
+}
+
+/// Does as its client says: ends the server, fails, or answers.
+struct Obedient;
+
+impl Handler for Obedient {
+    fn handle(&mut self, connection: &mut Connection<'_>) -> io::Result<()> {
+        let mut text = String::new();
+        connection.read_to_string(&mut text)?;
+        match text.as_str() {
+            "shutdown" => connection.server().shutdown(),
+            "fail" => return Err(io::Error::other("as was wished")),
+            "panic" => panic!("as was wished"),
+            _ => {}
+        }
+        let (server, pid) = (connection.server(), std::process::id());
+        let (service, model, endpoint) = (server.service(), server.model(), server.endpoint());
+        write!(connection, "{text}: {service} {model} {endpoint} {pid}")
+    }
+}
+
+/// Answers each message with itself; where that begins with `sleep`, after a very long time, with `ask ADDRESS`
+/// after an echo server has been asked, and with `deep` never, because its stack overflows.
+struct Persistent;
+
+impl Handler for Persistent {
+    fn handle(&mut self, connection: &mut Connection<'_>) -> io::Result<()> {
+        let mut chunk = [0; 512];
+        loop {
+            let n = connection.read(&mut chunk)?;
+            let text = std::str::from_utf8(&chunk[..n]).unwrap_or_default();
+            match text.split_once(' ').unwrap_or((text, "")) {
+                ("", _) => return Ok(()),
+                ("sleep", _) => coroutine::sleep(Duration::from_secs(3600)),
+                ("deep", _) => connection.write_all(&overflow(0).to_ne_bytes())?,
+                ("ask", address) => {
+                    let mut other = TcpStream::connect(address.parse().map_err(io::Error::other)?)?;
+                    other.write_all(b"may I?")?;
+                    let mut answer = [0; 6];
+                    other.read_exact(&mut answer)?;
+                    connection.write_all(&answer)?;
+                }
+                _ => connection.write_all(&chunk[..n])?,
+            }
+        }
+    }
+}
+
 fn service(name: &str) -> Service {
     match name {
+        "hooks" | "single" => Service::handler("obedient", || Obedient),
         "steps" => Service::handler("steps", || Steps { first: 0 }),
+        "exec" => Exec::new(["sh", "-c", "read line; echo $PROTO $line"]).into(),
         "fragile" | "threads" => Service::handler("fragile", || Fragile),
+        "turnstile" => Service::handler("turnstile", || Turnstile),
+        "patient" => Service::protocol("patient", || Patient),
+        "brittle" => Service::protocol("brittle", || Brittle),
+        "persistent" => Service::handler("persistent", || Persistent),
         other => panic!("no server is called {other}"),
     }
+}
+
+/// In one piece: several processes say something.
+fn say(what: &str) {
+    let _ = io::stderr().write_all(format!("{what} in {}\n", std::process::id()).as_bytes());
+}
+
+/// Each says that it is called, and in which process.
+fn hooked(server: Server) -> Server {
+    let mut ticks = 0;
+    server
+        .verify_request(|peer| {
+            say(&format!("verify {peer}"));
+            !matches!(peer, Peer::Ip(address) if address.ip().to_string() == "127.0.0.2")
+        })
+        .handle_error(|peer, error| say(&format!("told of {peer}: {error}")))
+        .poll_interval(Duration::from_millis(20))
+        .service_actions(move || {
+            ticks += 1;
+            if ticks < 5 {
+                say(&format!("tick {ticks}"));
+            }
+        })
 }
 
 fn main() -> Result<(), Error> {
     let args: Vec<String> = std::env::args().skip(1).collect();
     let [name, endpoint, model] = args.as_slice() else { panic!("NAME ENDPOINT MODEL") };
-    let model = if model == "prefork" { Model::Prefork } else { Model::Fork };
+    let (model, threads) = match model.as_str() {
+        "threads" => (Model::Thread, Threads::Fixed(4)),
+        name => (Model::from_str(name, false).unwrap_or_else(|why| panic!("{why}")), Threads::Each(1000)),
+    };
     forkd::log::init(LogSink::Stderr, LogLevel::Info, LogFormat::Text)?;
     if name == "threads" {
         std::thread::spawn(|| std::thread::sleep(Duration::from_secs(3600)));
     }
-    let server = Server::bind(endpoint)?.model(model).workers(2).grace(Duration::from_secs(2));
+    let mut server = Server::bind(endpoint)?.model(model).threads(threads).grace(Duration::from_secs(2));
+    if !matches!(name.as_str(), "hooks" | "single" | "threads") || model == Model::Prefork {
+        server = server.workers(if matches!(model, Model::Prefork | Model::Event) { 2 } else { 1 });
+    }
     for endpoint in server.endpoints() {
         eprintln!("listening on {endpoint}");
     }
-    server.serve_forever(service(name))
+    match name.as_str() {
+        "hooks" => hooked(server).serve_forever(service(name)),
+        "single" => {
+            let mut serving = server.timeout(Duration::from_millis(100)).ready(service(name))?;
+            while serving.handle_request()? || !serving.handle().is_shut_down() {}
+            eprintln!("no more requests");
+            serving.serve_forever()
+        }
+        _ => server.serve_forever(service(name)),
+    }
 }

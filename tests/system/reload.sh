@@ -58,8 +58,8 @@ refused() { # refused REASON
 hold one nc 127.0.0.1 7
 configure forkd <<<'what = "is this"'
 refused 'forkd\.toml:1:1: unknown field'
-shipped "thread"
-refused 'unknown variant .thread.'
+shipped "fibres"
+refused 'unknown variant .fibres.'
 say one "still there?"
 shipped fork
 exits "a good file after bad ones" 0 systemctl reload forkd.service

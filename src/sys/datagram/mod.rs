@@ -77,6 +77,10 @@ pub(crate) struct Batch {
     runs: Vec<usize>,
 }
 
+// SAFETY: the pointers in the headers lead to the batch's own vectors, whose memory stays where it is when
+// the batch moves, and which nothing else points to.
+unsafe impl Send for Batch {}
+
 impl Batch {
     pub(crate) fn new(capacity: usize, size: usize) -> Self {
         // SAFETY: these C structs consist of integers and pointers, for which zero is a value.
@@ -136,15 +140,16 @@ impl Batch {
         Ok(())
     }
 
-    /// Receives up to `capacity` datagrams, waiting for the first only; returns how many.
+    /// Receives up to `capacity` datagrams, waiting for the first at most; returns how many.
     ///
     /// # Errors
     ///
     /// As recvmmsg(2).
     #[cfg(any(target_os = "linux", target_os = "freebsd", target_os = "netbsd"))]
-    pub(crate) fn receive(&mut self, socket: impl AsFd) -> io::Result<usize> {
+    pub(crate) fn receive(&mut self, socket: impl AsFd, patience: Patience) -> io::Result<usize> {
         (0..self.capacity()).for_each(|i| self.arm(i));
-        let (fd, capacity, flags) = (socket.as_fd().as_raw_fd(), self.capacity(), libc::MSG_WAITFORONE);
+        let (fd, capacity) = (socket.as_fd().as_raw_fd(), self.capacity());
+        let flags = if patience == Patience::Wait { libc::MSG_WAITFORONE } else { libc::MSG_DONTWAIT };
         // SAFETY: as in `receive_one`, for each of `capacity` headers.
         let n = unsafe {
             libc::recvmmsg(fd, self.headers.as_mut_ptr(), capacity as _, flags as _, ptr::null_mut())
@@ -156,8 +161,8 @@ impl Batch {
 
     /// Elsewhere a batch is one datagram.
     #[cfg(not(any(target_os = "linux", target_os = "freebsd", target_os = "netbsd")))]
-    pub(crate) fn receive(&mut self, socket: impl AsFd) -> io::Result<usize> {
-        self.receive_one(socket, Patience::Wait).map(|()| 1)
+    pub(crate) fn receive(&mut self, socket: impl AsFd, patience: Patience) -> io::Result<usize> {
+        self.receive_one(socket, patience).map(|()| 1)
     }
 
     fn length(&self, i: usize) -> usize {
@@ -170,6 +175,21 @@ impl Batch {
         let truncated = self.headers[i].msg_hdr.msg_flags & libc::MSG_TRUNC != 0;
         let payload = &self.payloads[i * self.size..][..self.length(i)];
         Datagram { payload, source, destination, hops, truncated }
+    }
+
+    /// A batch of the `i`th datagram alone, to be answered elsewhere.
+    pub(crate) fn copy_of(&self, i: usize) -> Self {
+        let payload = self.datagram(i).payload;
+        let mut copy = Self::new(1, payload.len());
+        copy.arm(0);
+        copy.payloads.copy_from_slice(payload);
+        copy.names[0] = self.names[i];
+        copy.envelopes[0] = self.envelopes[i];
+        let (to, from) = (&mut copy.headers[0], &self.headers[i]);
+        to.msg_len = from.msg_len;
+        to.msg_hdr.msg_namelen = from.msg_hdr.msg_namelen;
+        to.msg_hdr.msg_flags = from.msg_hdr.msg_flags;
+        copy
     }
 
     /// Answers the `i`th datagram with `payload`, from the address that was asked.

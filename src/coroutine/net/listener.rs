@@ -1,0 +1,107 @@
+//! Sockets that clients connect to.
+
+use std::fmt;
+use std::io;
+use std::net::{self, SocketAddr};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::net as unix;
+use std::path::Path;
+
+use super::{Socket, TcpStream, UnixStream, socket};
+
+/// A TCP socket that clients connect to; [`accept`](Self::accept) lets others go on while it waits.
+///
+/// # Examples
+///
+/// gevent's `StreamServer`:
+///
+/// ```no_run
+/// use std::io::{Read, Write};
+/// use forkd::coroutine::{self, TcpListener};
+///
+/// coroutine::run(|| {
+///     let listener = TcpListener::bind("127.0.0.1:7007".parse().unwrap())?;
+///     loop {
+///         let (mut client, _) = listener.accept()?;
+///         coroutine::spawn(move || std::io::copy(&mut &client, &mut &client));
+///     }
+///     # #[allow(unreachable_code)]
+///     Ok::<(), std::io::Error>(())
+/// })??;
+/// # Ok::<(), std::io::Error>(())
+/// ```
+pub struct TcpListener(Socket<net::TcpListener>);
+
+/// A Unix socket that clients connect to, as [`TcpListener`].
+pub struct UnixListener(Socket<unix::UnixListener>);
+
+impl TcpListener {
+    /// Listens at an address; port 0 lets the system choose one.
+    ///
+    /// # Errors
+    ///
+    /// As bind(2) and listen(2).
+    pub fn bind(address: SocketAddr) -> io::Result<Self> {
+        Self::from_std(net::TcpListener::bind(address)?)
+    }
+
+    /// Takes over a socket that listens.
+    ///
+    /// # Errors
+    ///
+    /// As fcntl(2).
+    pub fn from_std(listener: net::TcpListener) -> io::Result<Self> {
+        Socket::new(listener).map(Self)
+    }
+
+    /// Waits for the next client.
+    ///
+    /// # Errors
+    ///
+    /// As accept(2).
+    pub fn accept(&self) -> io::Result<(TcpStream, SocketAddr)> {
+        let (client, address) = self.0.accept(net::TcpListener::accept)?;
+        Ok((TcpStream::from_std(client)?, address))
+    }
+
+    /// The address that it listens at.
+    ///
+    /// # Errors
+    ///
+    /// As getsockname(2).
+    pub fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.0.inner.local_addr()
+    }
+}
+
+impl UnixListener {
+    /// Listens at a path, where no file may be.
+    ///
+    /// # Errors
+    ///
+    /// As bind(2).
+    pub fn bind(path: impl AsRef<Path>) -> io::Result<Self> {
+        Self::from_std(unix::UnixListener::bind(path)?)
+    }
+
+    /// Takes over a socket that listens.
+    ///
+    /// # Errors
+    ///
+    /// As fcntl(2).
+    pub fn from_std(listener: unix::UnixListener) -> io::Result<Self> {
+        Socket::new(listener).map(Self)
+    }
+
+    /// Waits for the next client.
+    ///
+    /// # Errors
+    ///
+    /// As accept(2).
+    pub fn accept(&self) -> io::Result<UnixStream> {
+        let (client, _) = self.0.accept(unix::UnixListener::accept)?;
+        UnixStream::from_std(client)
+    }
+}
+
+socket!(TcpListener UnixListener);

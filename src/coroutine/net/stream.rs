@@ -1,0 +1,236 @@
+//! Connections.
+
+use std::fmt;
+use std::io::{self, Read, Write};
+use std::net::{self, Shutdown, SocketAddr};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::net as unix;
+use std::path::Path;
+use std::time::Duration;
+
+use rustix::io::Errno;
+use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with};
+
+use super::{Socket, socket};
+use crate::coroutine::{Waiter, sleep};
+use crate::transport::Ready;
+
+/// A TCP connection that lets others go on while it waits; where no coroutines run, it blocks.
+///
+/// Reading and writing is by [`Read`] and [`Write`], also of `&TcpStream`, so that one coroutine can read while
+/// another writes.
+///
+/// # Examples
+///
+/// ```
+/// use std::io::{Read, Write};
+/// use forkd::coroutine::{self, TcpListener, TcpStream};
+///
+/// coroutine::run(|| {
+///     let listener = TcpListener::bind("127.0.0.1:0".parse().unwrap())?;
+///     let address = listener.local_addr()?;
+///     coroutine::spawn(move || {
+///         let (mut client, _) = listener.accept()?;
+///         let mut text = String::new();
+///         client.read_to_string(&mut text)?;
+///         client.write_all(text.to_uppercase().as_bytes())
+///     });
+///     let mut stream = TcpStream::connect(address)?;
+///     stream.write_all(b"hello")?;
+///     stream.shutdown(std::net::Shutdown::Write)?;
+///     let mut answer = String::new();
+///     stream.read_to_string(&mut answer)?;
+///     assert_eq!(answer, "HELLO");
+///     Ok::<(), std::io::Error>(())
+/// })??;
+/// # Ok::<(), std::io::Error>(())
+/// ```
+pub struct TcpStream(Socket<net::TcpStream>);
+
+/// A Unix stream connection, as [`TcpStream`].
+pub struct UnixStream(Socket<unix::UnixStream>);
+
+impl TcpStream {
+    /// Connects to an address. The addresses of a name are found by [`resolve`](crate::transport::resolve),
+    /// which blocks all coroutines meanwhile.
+    ///
+    /// # Errors
+    ///
+    /// As connect(2).
+    pub fn connect(address: SocketAddr) -> io::Result<Self> {
+        Self::connect_within(address, None)
+    }
+
+    /// Connects to an address, and waits so long for it at most.
+    ///
+    /// # Errors
+    ///
+    /// As connect(2), and [`TimedOut`](io::ErrorKind::TimedOut).
+    pub fn connect_timeout(address: SocketAddr, limit: Duration) -> io::Result<Self> {
+        Self::connect_within(address, Some(limit))
+    }
+
+    fn connect_within(address: SocketAddr, limit: Option<Duration>) -> io::Result<Self> {
+        let family = if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
+        let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+        let fd: OwnedFd = socket_with(family, SocketType::STREAM, flags, None)?;
+        let begun = rustix::net::connect(&fd, &address);
+        let socket = Socket { inner: net::TcpStream::from(fd), waiter: Waiter::default() };
+        match begun {
+            Ok(()) => Ok(Self(socket)),
+            Err(Errno::INPROGRESS | Errno::INTR) => socket.connected(limit).map(Self),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Takes over a connection.
+    ///
+    /// # Errors
+    ///
+    /// As fcntl(2).
+    pub fn from_std(stream: net::TcpStream) -> io::Result<Self> {
+        Socket::new(stream).map(Self)
+    }
+
+    /// As [`std::net::TcpStream::set_nodelay`].
+    ///
+    /// # Errors
+    ///
+    /// As setsockopt(2).
+    pub fn set_nodelay(&self, on: bool) -> io::Result<()> {
+        self.0.inner.set_nodelay(on)
+    }
+
+    /// The address of the other end.
+    ///
+    /// # Errors
+    ///
+    /// As getpeername(2).
+    pub fn peer_addr(&self) -> io::Result<SocketAddr> {
+        self.0.inner.peer_addr()
+    }
+
+    /// The address of this end.
+    ///
+    /// # Errors
+    ///
+    /// As getsockname(2).
+    pub fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.0.inner.local_addr()
+    }
+}
+
+impl UnixStream {
+    /// Connects to the socket at a path. While its queue is full, tries again every few milliseconds.
+    ///
+    /// # Errors
+    ///
+    /// As connect(2).
+    pub fn connect(path: impl AsRef<Path>) -> io::Result<Self> {
+        let address = rustix::net::SocketAddrUnix::new(path.as_ref())?;
+        let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+        let fd: OwnedFd = socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
+        loop {
+            match rustix::net::connect(&fd, &address) {
+                Ok(()) => return Ok(Self(Socket { inner: fd.into(), waiter: Waiter::default() })),
+                Err(Errno::INTR) => {}
+                // a Unix socket has no connection that is under way (connect(2), EAGAIN)
+                Err(Errno::AGAIN) => sleep(Duration::from_millis(5)),
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+
+    /// Two that are connected to each other.
+    ///
+    /// # Errors
+    ///
+    /// As socketpair(2).
+    pub fn pair() -> io::Result<(Self, Self)> {
+        let (one, other) = unix::UnixStream::pair()?;
+        Ok((Self::from_std(one)?, Self::from_std(other)?))
+    }
+
+    /// Takes over a connection.
+    ///
+    /// # Errors
+    ///
+    /// As fcntl(2).
+    pub fn from_std(stream: unix::UnixStream) -> io::Result<Self> {
+        Socket::new(stream).map(Self)
+    }
+}
+
+/// What streams of both kinds have.
+macro_rules! stream {
+    ($stream:ty) => {
+        impl $stream {
+            /// Has reads that wait for longer fail with [`WouldBlock`](io::ErrorKind::WouldBlock), as
+            /// [`std::net::TcpStream::set_read_timeout`] does.
+            ///
+            /// # Errors
+            ///
+            /// A time-out of zero is refused.
+            pub fn set_read_timeout(&self, limit: Option<Duration>) -> io::Result<()> {
+                self.0.set_limit(Ready::Read, limit)
+            }
+
+            /// The same for writes.
+            ///
+            /// # Errors
+            ///
+            /// A time-out of zero is refused.
+            pub fn set_write_timeout(&self, limit: Option<Duration>) -> io::Result<()> {
+                self.0.set_limit(Ready::Write, limit)
+            }
+
+            /// Ends one direction of the connection, or both.
+            ///
+            /// # Errors
+            ///
+            /// As shutdown(2).
+            pub fn shutdown(&self, how: Shutdown) -> io::Result<()> {
+                self.0.inner.shutdown(how)
+            }
+        }
+
+        impl Read for &$stream {
+            fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+                self.0.read(buffer)
+            }
+        }
+
+        impl Write for &$stream {
+            fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+                self.0.write(bytes)
+            }
+
+            /// Does nothing: nothing is buffered.
+            fn flush(&mut self) -> io::Result<()> {
+                Ok(())
+            }
+        }
+
+        impl Read for $stream {
+            fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+                self.0.read(buffer)
+            }
+        }
+
+        impl Write for $stream {
+            fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+                self.0.write(bytes)
+            }
+
+            /// Does nothing: nothing is buffered.
+            fn flush(&mut self) -> io::Result<()> {
+                Ok(())
+            }
+        }
+    };
+}
+
+stream!(TcpStream);
+stream!(UnixStream);
+
+socket!(TcpStream UnixStream);

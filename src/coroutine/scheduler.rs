@@ -1,0 +1,280 @@
+//! Who goes on when: a queue of those that can, a poller and timers for those that wait.
+//!
+//! All is built on two verbs, [`park`](Scheduler::park) and [`wake`](Scheduler::wake), which mean what
+//! they mean for threads: one that is parked may be woken for no reason, so it looks again.
+//!
+//! The main function runs on the thread's own stack, and drives the others while it waits itself; each of
+//! them stops by going back to it.
+
+use std::cell::{Cell, RefCell};
+use std::io;
+use std::os::fd::BorrowedFd;
+use std::rc::Rc;
+use std::time::Instant;
+
+use super::state::{Source, State, Task};
+use crate::sys::context::{self, Context, Stack, Step, Why};
+use crate::sys::poller::{Event, Poller};
+use crate::transport::Ready;
+
+/// The number of a coroutine.
+pub(crate) type Id = usize;
+
+/// The main function's.
+pub(crate) const MAIN: Id = 0;
+
+pub(crate) struct Scheduler {
+    poller: Poller,
+    events: RefCell<Vec<Event>>,
+    /// Never borrowed while other code than this module's runs.
+    state: RefCell<State>,
+    current: Cell<Id>,
+    /// How many may go on before the poller is asked again.
+    round: Cell<usize>,
+    /// The main function has returned: nothing new begins.
+    ending: Cell<bool>,
+}
+
+thread_local! {
+    static SCHEDULER: RefCell<Option<Rc<Scheduler>>> = const { RefCell::new(None) };
+}
+
+/// The scheduler of this thread, if there is one.
+pub(crate) fn scheduler() -> Option<Rc<Scheduler>> {
+    SCHEDULER.with_borrow(Clone::clone)
+}
+
+/// Runs `main` with a scheduler, and ends what is left when it returns or panics.
+pub(super) fn run<T>(main: impl FnOnce() -> T) -> io::Result<T> {
+    /// Ends all, whether `main` returns or panics.
+    struct Guard(Rc<Scheduler>);
+    impl Drop for Guard {
+        fn drop(&mut self) {
+            self.0.end();
+            SCHEDULER.set(None);
+        }
+    }
+    assert!(scheduler().is_none(), "coroutine::run is running in this thread already: just spawn");
+    let scheduler = Rc::new(Scheduler::new()?);
+    SCHEDULER.set(Some(Rc::clone(&scheduler)));
+    let _guard = Guard(scheduler);
+    Ok(context::apart(main))
+}
+
+impl Scheduler {
+    fn new() -> io::Result<Self> {
+        let mut state = State::default();
+        let main = state.tasks.insert(Task::default());
+        debug_assert_eq!(main, MAIN);
+        Ok(Self {
+            poller: Poller::new()?,
+            events: RefCell::default(),
+            state: RefCell::new(state),
+            current: Cell::new(MAIN),
+            round: Cell::new(0),
+            ending: Cell::new(false),
+        })
+    }
+
+    /// The coroutine that runs now.
+    pub(crate) fn current(&self) -> Id {
+        self.current.get()
+    }
+
+    /// Makes sure that one more coroutine can begin.
+    pub(crate) fn reserve(&self) -> io::Result<()> {
+        self.state.borrow_mut().stacks.reserve()
+    }
+
+    /// Begins a coroutine, which has its first turn after those that are queued. While the scheduler ends it
+    /// is not begun, but dropped.
+    pub(super) fn begin(&self, stack_size: Option<usize>, body: impl FnOnce() + 'static) -> io::Result<()> {
+        if self.ending.get() {
+            return Ok(());
+        }
+        let stack = match stack_size {
+            None => self.state.borrow_mut().stacks.take(),
+            Some(bytes) => Stack::new(bytes),
+        };
+        let context = Some(Context::new(stack?, body));
+        let state = &mut *self.state.borrow_mut();
+        let id = state.tasks.insert(Task { context, queued: true, has_usual_stack: stack_size.is_none() });
+        state.queue.push_back(id);
+        Ok(())
+    }
+
+    /// Lets a coroutine go on. One that can already, or is no more, is left alone.
+    pub(crate) fn wake(&self, id: Id) {
+        self.state.borrow_mut().wake(id);
+    }
+
+    /// Waits until somebody wakes this coroutine, or until then; or for no reason. Returns false, at once,
+    /// where it can't wait because it is being unwound, or dropped at the end.
+    pub(crate) fn park(&self, until: Option<Instant>) -> bool {
+        let is_inside = context::is_inside();
+        if std::thread::panicking() || (self.ending.get() && !is_inside) {
+            return false;
+        }
+        let id = self.current();
+        if let Some(at) = until {
+            self.state.borrow_mut().timers.set(at, id);
+        }
+        if is_inside {
+            context::suspend(Why::Waits);
+        } else {
+            self.drive();
+        }
+        if let Some(at) = until {
+            self.state.borrow_mut().timers.unset(at, id);
+        }
+        true
+    }
+
+    /// Lets all others that can go on do so first.
+    pub(super) fn yield_now(&self) {
+        self.wake(self.current());
+        self.park(None);
+    }
+
+    /// Lets others go on until it is the main function's turn.
+    fn drive(&self) {
+        loop {
+            let next = match self.round.get().checked_sub(1) {
+                Some(left) => {
+                    self.round.set(left);
+                    self.state.borrow_mut().next()
+                }
+                None => {
+                    self.poll();
+                    continue;
+                }
+            };
+            match next {
+                Some((MAIN, _)) => return,
+                Some((id, Some(context))) => self.resume(id, context),
+                _ => {}
+            }
+        }
+    }
+
+    fn resume(&self, id: Id, mut context: Context) {
+        self.current.set(id);
+        let step = context.resume();
+        self.current.set(MAIN);
+        let mut state = self.state.borrow_mut();
+        if step == Step::Ended {
+            let usual = state.tasks.remove(id).is_some_and(|task| task.has_usual_stack);
+            if let Some(stack) = context.into_stack().filter(|_| usual) {
+                state.stacks.put_back(stack);
+            }
+        } else if let Some(task) = state.tasks.get_mut(id) {
+            task.context = Some(context);
+        }
+    }
+
+    /// Finds out who can go on; waits for that where nobody can.
+    fn poll(&self) {
+        let limit = {
+            let state = self.state.borrow();
+            match state.timers.next() {
+                _ if !state.queue.is_empty() => Some(std::time::Duration::ZERO),
+                None if state.listening == 0 => deadlock(),
+                next => next.map(|at| at.saturating_duration_since(Instant::now())),
+            }
+        };
+        let events = &mut *self.events.borrow_mut();
+        // it fails only for a wrong descriptor or a wrong address
+        let _ = self.poller.wait(events, limit);
+        let state = &mut *self.state.borrow_mut();
+        for event in events.drain(..) {
+            state.on_event(event);
+        }
+        if state.timers.next().is_some() {
+            let now = Instant::now();
+            while let Some(id) = state.timers.pop(now) {
+                state.wake(id);
+            }
+        }
+        self.round.set(state.queue.len());
+    }
+
+    /// Begins to look after a descriptor.
+    pub(super) fn add(&self, fd: BorrowedFd<'_>) -> io::Result<usize> {
+        let token = self.state.borrow_mut().sources.insert(Source::default());
+        self.poller.add_edge(fd, token).inspect_err(|_| self.forget(token))?;
+        Ok(token)
+    }
+
+    /// Looks after a descriptor no longer, which is about to be closed.
+    pub(super) fn forget(&self, token: usize) {
+        self.state.borrow_mut().sources.remove(token);
+    }
+
+    /// A call has found the descriptor not ready, or has done less than it was asked for: then there is no
+    /// more (epoll(7), question 9), except for the end of a peer that has ended.
+    pub(super) fn exhausted(&self, token: usize, ready: Ready, would_block: bool) {
+        if let Some(source) = self.state.borrow_mut().sources.get_mut(token) {
+            let end_is_left = source.ended && ready == Ready::Read && !would_block;
+            source.side(ready).is_ready = end_is_left;
+        }
+    }
+
+    /// Waits until the descriptor may be ready, or until then; tells whether it may be.
+    pub(super) fn wait(&self, token: usize, ready: Ready, until: Option<Instant>) -> io::Result<bool> {
+        let id = self.current();
+        loop {
+            {
+                let state = &mut *self.state.borrow_mut();
+                match state.sources.get_mut(token).map(|source| source.side(ready)) {
+                    Some(side) if !side.is_ready => side.waiting.push(id),
+                    _ => return Ok(true),
+                }
+                state.listening += 1;
+            }
+            let waited = self.park(until);
+            let state = &mut *self.state.borrow_mut();
+            state.listening -= 1;
+            if let Some(source) = state.sources.get_mut(token) {
+                let side = source.side(ready);
+                side.waiting.retain(|other| *other != id);
+                if !side.is_ready && until.is_some_and(|at| Instant::now() >= at) {
+                    return Ok(false);
+                }
+            }
+            if !waited {
+                return Err(io::Error::other("a coroutine that is being unwound can't wait"));
+            }
+        }
+    }
+
+    /// Has those that wait for a descriptor look again.
+    pub(super) fn rouse(&self, token: usize) {
+        self.state.borrow_mut().on_event(Event { token, readable: true, writable: true, ended: false });
+    }
+
+    /// Ends all coroutines where they wait: what is on their stacks is dropped.
+    fn end(&self) {
+        self.ending.set(true);
+        loop {
+            let mut state = self.state.borrow_mut();
+            let Some(id) = state.tasks.any() else { return };
+            let task = state.tasks.remove(id);
+            drop(state);
+            self.current.set(id);
+            drop(task);
+        }
+    }
+}
+
+/// gevent's `LoopExit`.
+fn deadlock() -> ! {
+    panic!(
+        "every coroutine waits for another one, and none for a descriptor or a time: this would last for ever"
+    )
+}
+
+impl std::fmt::Debug for Scheduler {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Scheduler").field("current", &self.current).finish_non_exhaustive()
+    }
+}

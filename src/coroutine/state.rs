@@ -1,0 +1,87 @@
+//! What a scheduler knows: who can go on, and who waits for what. Nothing here switches, or asks the system.
+
+use std::collections::VecDeque;
+
+use smallvec::SmallVec;
+
+use super::scheduler::Id;
+use super::slab::Slab;
+use super::stacks::Stacks;
+use super::timers::Timers;
+use crate::sys::context::Context;
+use crate::sys::poller::Event;
+use crate::transport::Ready;
+
+#[derive(Default)]
+pub(super) struct State {
+    pub(super) tasks: Slab<Task>,
+    pub(super) queue: VecDeque<Id>,
+    pub(super) sources: Slab<Source>,
+    pub(super) timers: Timers,
+    pub(super) stacks: Stacks,
+    /// How many wait for a descriptor.
+    pub(super) listening: usize,
+}
+
+#[derive(Default)]
+pub(super) struct Task {
+    /// None while it runs, and of the main function.
+    pub(super) context: Option<Context>,
+    pub(super) queued: bool,
+    pub(super) has_usual_stack: bool,
+}
+
+/// What is known of a descriptor. It may be ready until a call has found that it isn't.
+#[derive(Debug, Default)]
+pub(super) struct Source {
+    read: Side,
+    write: Side,
+    /// The peer will send no more, so that reads never block again.
+    pub(super) ended: bool,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Side {
+    pub(super) is_ready: bool,
+    pub(super) waiting: SmallVec<[Id; 2]>,
+}
+
+impl Source {
+    pub(super) fn side(&mut self, ready: Ready) -> &mut Side {
+        match ready {
+            Ready::Read => &mut self.read,
+            Ready::Write => &mut self.write,
+        }
+    }
+}
+
+impl State {
+    pub(super) fn wake(&mut self, id: Id) {
+        if let Some(task) = self.tasks.get_mut(id)
+            && !std::mem::replace(&mut task.queued, true)
+        {
+            self.queue.push_back(id);
+        }
+    }
+
+    /// Whose turn it is.
+    pub(super) fn next(&mut self) -> Option<(Id, Option<Context>)> {
+        let id = self.queue.pop_front()?;
+        let task = self.tasks.get_mut(id)?;
+        task.queued = false;
+        Some((id, task.context.take()))
+    }
+
+    pub(super) fn on_event(&mut self, event: Event) {
+        let Some(source) = self.sources.get_mut(event.token) else { return };
+        source.ended |= event.ended;
+        let mut woken: SmallVec<[Id; 4]> = SmallVec::new();
+        for (side, is_ready) in [(&mut source.read, event.readable), (&mut source.write, event.writable)] {
+            if is_ready {
+                side.is_ready = true;
+                woken.extend(side.waiting.drain(..));
+            }
+        }
+        woken.into_iter().for_each(|id| self.wake(id));
+    }
+}

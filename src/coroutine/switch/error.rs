@@ -1,0 +1,41 @@
+//! Why nobody could be switched to.
+
+use std::fmt;
+
+/// Why nobody could be switched to, with the value that was to go along.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum SwitchError<T> {
+    /// There is no coroutine of this name yet.
+    Vacant(T),
+    /// It is running, or waits outside of a switch of its own.
+    Running(T),
+    /// It has returned, panicked, or been dropped.
+    Ended(T),
+    /// The caller is no coroutine of this type, so there is no way back; or it is being unwound.
+    Outside(T),
+}
+
+impl<T> SwitchError<T> {
+    /// The value that was to go along.
+    pub fn into_value(self) -> T {
+        match self {
+            Self::Vacant(value) | Self::Running(value) | Self::Ended(value) | Self::Outside(value) => value,
+        }
+    }
+}
+
+impl<T> fmt::Display for SwitchError<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Vacant(_) => "there is no coroutine to switch to yet",
+            Self::Running(_) => "the coroutine to switch to is running already",
+            Self::Ended(_) => "the coroutine to switch to has ended",
+            Self::Outside(_) => {
+                "only a coroutine that was switched to, and is not being unwound, can switch back"
+            }
+        })
+    }
+}
+
+impl<T: fmt::Debug> std::error::Error for SwitchError<T> {}

@@ -1,0 +1,149 @@
+//! A socket that does not block, and who waits for it.
+
+use std::cell::{Cell, RefCell};
+use std::io;
+use std::os::fd::BorrowedFd;
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use rustix::io::Errno;
+
+use super::scheduler::{Scheduler, scheduler};
+use crate::sys::fd::{wait_readable, wait_writable};
+use crate::transport::{Ready, Wait};
+
+/// After so many calls others have their turn, even if none of them had to wait.
+const TURN: u32 = 32;
+
+/// What is known of one socket: until when its readiness is waited for, and how it is registered.
+///
+/// It is registered when it is first waited for, and where there is no scheduler it is waited for by poll(2).
+#[derive(Debug, Default)]
+pub(crate) struct Waiter {
+    read_limit: Cell<Option<Duration>>,
+    write_limit: Cell<Option<Duration>>,
+    registration: RefCell<Option<Registration>>,
+    /// Calls since others had their turn.
+    streak: Cell<u32>,
+}
+
+#[derive(Debug)]
+struct Registration {
+    scheduler: Rc<Scheduler>,
+    token: usize,
+}
+
+impl Drop for Registration {
+    fn drop(&mut self) {
+        self.scheduler.forget(self.token);
+    }
+}
+
+impl Waiter {
+    /// Waits for `limit` at most; None is for ever.
+    pub(crate) fn new(limit: Option<Duration>) -> Self {
+        Self { read_limit: Cell::new(limit), write_limit: Cell::new(limit), ..Self::default() }
+    }
+
+    /// How long a read or a write waits at most.
+    pub(super) fn limit(&self, ready: Ready) -> &Cell<Option<Duration>> {
+        match ready {
+            Ready::Read => &self.read_limit,
+            Ready::Write => &self.write_limit,
+        }
+    }
+
+    fn wait(&self, socket: BorrowedFd<'_>, ready: Ready, until: Option<Instant>) -> io::Result<bool> {
+        let Some(scheduler) = scheduler() else { return Ok(block(socket, ready, until)) };
+        let token = self.register(&scheduler, socket)?;
+        scheduler.wait(token, ready, until)
+    }
+
+    fn register(&self, scheduler: &Rc<Scheduler>, socket: BorrowedFd<'_>) -> io::Result<usize> {
+        let registration = &mut *self.registration.borrow_mut();
+        match registration {
+            Some(known) if Rc::ptr_eq(&known.scheduler, scheduler) => Ok(known.token),
+            _ => {
+                let token = scheduler.add(socket)?;
+                *registration = Some(Registration { scheduler: Rc::clone(scheduler), token });
+                Ok(token)
+            }
+        }
+    }
+
+    /// Has whoever waits look again, as if the socket had become ready.
+    pub(crate) fn rouse(&self) {
+        if let Some(Registration { scheduler, token }) = &*self.registration.borrow() {
+            scheduler.rouse(*token);
+        }
+    }
+
+    /// What the last call has found of the socket.
+    fn exhausted(&self, ready: Ready, would_block: bool) {
+        if let Some(Registration { scheduler, token }) = &*self.registration.borrow() {
+            scheduler.exhausted(*token, ready, would_block);
+        }
+    }
+}
+
+/// Where there is no scheduler, the thread waits.
+fn block(socket: BorrowedFd<'_>, ready: Ready, until: Option<Instant>) -> bool {
+    loop {
+        let limit = until.map_or(Duration::MAX, |at| at.saturating_duration_since(Instant::now()));
+        let is_ready = match ready {
+            Ready::Read => wait_readable(socket, limit),
+            Ready::Write => wait_writable(socket, limit),
+        };
+        // a signal ends the wait, too
+        if is_ready || limit.is_zero() {
+            return is_ready;
+        }
+    }
+}
+
+impl Wait for Waiter {
+    fn attempt(
+        &self,
+        socket: BorrowedFd<'_>,
+        ready: Ready,
+        wanted: usize,
+        call: &mut dyn FnMut() -> rustix::io::Result<usize>,
+    ) -> io::Result<usize> {
+        if self.streak.get() >= TURN {
+            self.streak.set(0);
+            super::yield_now();
+        }
+        self.streak.set(self.streak.get() + 1);
+        let mut until = None;
+        // at first it is worth a try; later it is known whether it is
+        let mut waits = self.registration.borrow().is_some();
+        loop {
+            if waits {
+                let limit = self.limit(ready).get();
+                let until =
+                    *until.get_or_insert_with(|| limit.and_then(|limit| Instant::now().checked_add(limit)));
+                if !self.wait(socket, ready, until)? {
+                    return Err(io::ErrorKind::WouldBlock.into());
+                }
+            }
+            match call() {
+                Err(Errno::AGAIN) => {
+                    self.exhausted(ready, true);
+                    waits = true;
+                }
+                Err(Errno::INTR) => {}
+                Err(error) => return Err(error.into()),
+                Ok(done) => {
+                    if done < wanted {
+                        self.exhausted(ready, false);
+                    }
+                    return Ok(done);
+                }
+            }
+        }
+    }
+
+    fn until(&self, socket: BorrowedFd<'_>, ready: Ready, limit: Option<Duration>) -> io::Result<bool> {
+        self.wait(socket, ready, limit.and_then(|limit| Instant::now().checked_add(limit)))
+    }
+}

@@ -1,0 +1,310 @@
+//! Coroutines, the worker's side: one for each connection, and the one that accepts is the main function.
+//!
+//! A client that has to be waited for costs the others nothing. One whose handler computes, or calls what
+//! blocks, holds up all clients of this worker.
+
+mod room;
+
+use std::cell::RefCell;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::panic::resume_unwind;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Instant;
+
+use room::{Room, Seat, contained};
+use rustix::io::Errno;
+
+use super::entrance::{Entrance, Nobody, REST, concerns_one_connection};
+use super::serve::{Work, batch_for, peer_of};
+use super::worker::Terms;
+use crate::coroutine::{self, JoinHandle, Waiter, scheduler};
+use crate::events;
+use crate::log::RateLimit;
+use crate::scoreboard::{Cause, State};
+use crate::sys::datagram::{Batch, Patience};
+use crate::sys::fd::{Gate, set_nonblocking};
+use crate::sys::limits::raise_open_files;
+use crate::transport::listener::Kind;
+use crate::transport::{Listener, Peer, Ready, Wait};
+
+/// Datagrams taken at once, where no answer is waited for.
+const BATCH: usize = 8;
+/// How many datagrams wait for their handlers at most: each has a buffer for the largest. Others wait in the
+/// socket.
+const DATAGRAMS: u32 = 256;
+
+/// Serves until the gate is shut, or the limit is reached.
+pub(crate) fn run(work: &Work<'_>, gate: &Gate, terms: &Terms) -> Cause {
+    if work.turns.is_none() {
+        // this process is the server's own
+        raise_open_files();
+    }
+    if work.listener().kind() == Kind::Stream {
+        // it fails only for what is no open file
+        let _ = set_nonblocking(work.listener(), true);
+    }
+    work.slot.set_state(State::Idle);
+    work.board.wake().notify();
+    let main = || {
+        let mut worker = Worker::new(work, gate, terms);
+        worker.heed_the_bell()?;
+        let turns = worker.take_turns();
+        let cause = match work.listener().kind() {
+            Kind::Stream => worker.connections(),
+            Kind::Datagram => worker.datagrams(),
+        };
+        match turns.filter(JoinHandle::is_finished).map(JoinHandle::join) {
+            // the application's own work, which is not ours to judge
+            Some(Err(payload)) => resume_unwind(payload),
+            _ => Ok(cause),
+        }
+    };
+    coroutine::run(main).flatten().unwrap_or_else(|error| {
+        log::error!(error:%; "worker cannot start");
+        Cause::Failed
+    })
+}
+
+struct Worker<'a> {
+    work: &'a Work<'a>,
+    gate: &'a Gate,
+    terms: &'a Terms,
+    served: u64,
+    entrance: Entrance<'a>,
+    full: RateLimit,
+    room: Rc<Room>,
+    /// Waits for the listener, and is roused when the gate is shut.
+    doorway: Rc<Waiter>,
+}
+
+impl<'a> Worker<'a> {
+    fn new(work: &'a Work<'a>, gate: &'a Gate, terms: &'a Terms) -> Self {
+        let (entrance, room) = (Entrance::new(work), Room::of(work));
+        let (full, doorway) = (RateLimit::default(), Rc::default());
+        Self { work, gate, terms, served: 0, entrance, full, room, doorway }
+    }
+
+    fn connections(&mut self) -> Cause {
+        loop {
+            self.wait_for_place();
+            match self.come_in(|| self.work.accept_nonblocking(self.gate)) {
+                Ok((socket, peer)) => {
+                    self.entrance.succeeded();
+                    self.seat(socket, peer);
+                    if self.is_spent(1) {
+                        return self.finish(Cause::Recycled);
+                    }
+                }
+                Err(error) if self.goes_on(error) => {}
+                Err(_) => break,
+            }
+        }
+        self.drain(|| {
+            self.room.wait_until_fewer_than(self.terms.max_connections);
+            self.reserve()?;
+            match self.work.accept_nonblocking(self.work.listener()) {
+                Ok((socket, peer)) => self.seat(socket, peer),
+                Err(error) if concerns_one_connection(error) => {}
+                Err(error) => return Err(error),
+            }
+            Ok(())
+        });
+        self.finish(Cause::Retired)
+    }
+
+    /// Waits for a client, or for the bell; lets others have their turn now and then.
+    fn come_in<T>(&self, mut enter: impl FnMut() -> rustix::io::Result<T>) -> rustix::io::Result<T> {
+        self.reserve()?;
+        let mut entered = None;
+        let mut call = || {
+            if self.room.is_closed() {
+                return Err(Errno::NOTSOCK);
+            }
+            entered = Some(enter()?);
+            Ok(0)
+        };
+        match self.doorway.attempt(self.work.listener().as_fd(), Ready::Read, 0, &mut call) {
+            Ok(_) => entered.ok_or(Errno::AGAIN),
+            Err(error) => Err(errno(&error)),
+        }
+    }
+
+    /// Makes sure that there is a stack for one more: who comes in is served.
+    fn reserve(&self) -> rustix::io::Result<()> {
+        scheduler().map_or(Ok(()), |scheduler| scheduler.reserve()).map_err(|_| Errno::NOMEM)
+    }
+
+    /// Serves a client in a coroutine of its own.
+    fn seat(&self, socket: OwnedFd, peer: Peer) {
+        let seat = Seat::take(&self.room, peer);
+        coroutine::spawn(move || {
+            let waiter = Waiter::new(seat.0.work().post.offer.idle_timeout);
+            contained(&seat.0, peer, || {
+                seat.0.work().waiting_connection(socket, peer, &waiter).1.close();
+            });
+        });
+    }
+
+    /// As a prefork worker, with whole batches where no answer is waited for, and else a coroutine for each.
+    fn datagrams(&mut self) -> Cause {
+        let batches = Batches::new(self.work);
+        loop {
+            let mut batch = batches.take();
+            let received =
+                self.come_in(|| batch.receive(self.gate, Patience::DontWait).map_err(|error| errno(&error)));
+            match received {
+                Ok(count) => {
+                    self.entrance.succeeded();
+                    self.answer(batch, count, &batches);
+                    if self.is_spent(count as u64) {
+                        return self.finish(Cause::Recycled);
+                    }
+                }
+                Err(error) if self.goes_on(error) => batches.put_back(batch),
+                Err(_) => break,
+            }
+        }
+        self.drain(|| {
+            self.reserve()?;
+            let mut batch = batches.take();
+            batch.receive_one(self.work.listener(), Patience::DontWait).map_err(|error| errno(&error))?;
+            self.answer(batch, 1, &batches);
+            Ok(())
+        });
+        self.finish(Cause::Retired)
+    }
+
+    /// At a stop, serves those that are queued. Who comes after it has begun is not among them, or a busy
+    /// service would never stop.
+    fn drain(&self, mut take_one: impl FnMut() -> rustix::io::Result<()>) {
+        if !self.work.totals().is_draining() {
+            return;
+        }
+        while self.work.totals().take_queued() && take_one().is_ok() {}
+        // who comes now shall go elsewhere, while others are served
+        self.work.listener().refuse();
+    }
+
+    fn answer(&self, mut batch: Batch, count: usize, batches: &Batches) {
+        if !self.work.service().is_handler() {
+            self.work.slot.set_state(State::Serving);
+            self.work.datagrams(&mut batch, count, self.work.service().echoes());
+            batches.put_back(batch);
+            self.room.set_open(0);
+            return;
+        }
+        self.room.wait_until_fewer_than(DATAGRAMS);
+        let peer = peer_of(&batch.datagram(0));
+        let (seat, batches) = (Seat::take(&self.room, peer), batches.clone());
+        coroutine::spawn(move || {
+            let work = seat.0.work();
+            contained(&seat.0, peer, || work.datagrams(&mut batch, 1, false));
+            batches.put_back(batch);
+        });
+    }
+
+    /// Has the doorway look again when the gate is shut.
+    fn heed_the_bell(&self) -> io::Result<()> {
+        let bell = self.gate.bell().try_clone_to_owned()?;
+        let end = End(Rc::clone(&self.room), Rc::clone(&self.doorway));
+        coroutine::spawn(move || {
+            // it fails where there is no memory for it
+            while Waiter::default().until(bell.as_fd(), Ready::Read, None).is_err() {
+                coroutine::sleep(REST);
+            }
+            drop(end);
+        });
+        Ok(())
+    }
+
+    /// In a process that is not this server's own: does what is to be done now and then.
+    fn take_turns(&self) -> Option<JoinHandle<()>> {
+        self.work.turns?;
+        let end = End(Rc::clone(&self.room), Rc::clone(&self.doorway));
+        Some(coroutine::spawn(move || {
+            while let Some(pause) = end.0.work().turn() {
+                coroutine::sleep(pause);
+            }
+        }))
+    }
+
+    /// At the limit, waits until one has been served, or nobody is to come in any more.
+    fn wait_for_place(&mut self) {
+        let most = self.terms.max_connections;
+        if self.room.open() < most {
+            return;
+        }
+        if let Some(suppressed) = self.full.admit(Instant::now()) {
+            events::connections_at_limit(self.work.listener().endpoint(), most, suppressed);
+        }
+        self.room.wait_for_place(most);
+    }
+
+    /// Whether this one was its last client. At a stop there is no other worker to take its place.
+    fn is_spent(&mut self, served: u64) -> bool {
+        self.served += served;
+        self.terms.limit != 0 && self.served >= self.terms.limit && !self.work.totals().is_draining()
+    }
+
+    /// Whether to try again, after a while.
+    fn goes_on(&mut self, error: Errno) -> bool {
+        match self.entrance.failed(error) {
+            Nobody::Comes => return false,
+            // the doorway waits
+            Nobody::Yet | Nobody::Waits => {}
+            Nobody::Fits => coroutine::sleep(REST),
+        }
+        true
+    }
+
+    /// Serves those that are in to their end.
+    fn finish(&self, cause: Cause) -> Cause {
+        self.room.leave();
+        self.room.wait_until_fewer_than(1);
+        cause
+    }
+}
+
+/// When it is dropped, nobody is to come in any more.
+struct End(Rc<Room>, Rc<Waiter>);
+
+impl Drop for End {
+    fn drop(&mut self) {
+        self.0.close();
+        self.1.rouse();
+    }
+}
+
+fn errno(error: &io::Error) -> Errno {
+    Errno::from_io_error(error).unwrap_or(Errno::IO)
+}
+
+/// Buffers for datagrams, which are used again.
+#[derive(Clone)]
+struct Batches {
+    idle: Rc<RefCell<Vec<Batch>>>,
+    capacity: usize,
+    listener: Arc<Listener>,
+}
+
+impl Batches {
+    fn new(work: &Work<'_>) -> Self {
+        // One at a time for a handler, which has a coroutine for each.
+        let capacity = if work.service().is_handler() { 1 } else { BATCH };
+        Self { idle: Rc::default(), capacity, listener: Arc::clone(&work.post.listener) }
+    }
+
+    fn take(&self) -> Batch {
+        let idle = self.idle.borrow_mut().pop();
+        idle.unwrap_or_else(|| batch_for(&self.listener, self.capacity))
+    }
+
+    fn put_back(&self, batch: Batch) {
+        let mut idle = self.idle.borrow_mut();
+        if idle.len() < BATCH {
+            idle.push(batch);
+        }
+    }
+}

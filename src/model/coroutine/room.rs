@@ -1,0 +1,121 @@
+//! What the coroutines of a worker share, and what goes with each of them.
+
+use std::cell::Cell;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::rc::Rc;
+use std::sync::atomic::Ordering;
+
+use crate::coroutine::{MAIN, scheduler};
+use crate::model::serve::Work;
+use crate::model::shared::Shared;
+use crate::scoreboard::{Slot, State};
+use crate::transport::Peer;
+
+/// What the coroutines of a worker share.
+pub(super) struct Room {
+    shared: Shared,
+    /// Nobody is to come in any more.
+    closed: Cell<bool>,
+    /// The worker takes no more clients.
+    leaving: Cell<bool>,
+    /// The main function waits for one to leave.
+    wanted: Cell<bool>,
+}
+
+impl Room {
+    pub(super) fn of(work: &Work<'_>) -> Rc<Self> {
+        let shared = Shared::of(work);
+        Rc::new(Self { shared, closed: Cell::default(), leaving: Cell::default(), wanted: Cell::default() })
+    }
+
+    pub(super) fn work(&self) -> Work<'_> {
+        self.shared.work()
+    }
+
+    fn slot(&self) -> &'static Slot {
+        self.work().slot
+    }
+
+    /// How many are served now.
+    pub(super) fn open(&self) -> u32 {
+        self.slot().open.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn set_open(&self, count: u32) {
+        self.slot().open.store(count, Ordering::Relaxed);
+        if !self.leaving.get() {
+            self.slot().set_state(if count == 0 { State::Idle } else { State::Serving });
+        }
+    }
+
+    /// Nobody is to come in any more; who is in may finish.
+    pub(super) fn close(&self) {
+        self.closed.set(true);
+        self.call_main();
+    }
+
+    pub(super) fn is_closed(&self) -> bool {
+        self.closed.get()
+    }
+
+    /// For the main function.
+    pub(super) fn wait_until_fewer_than(&self, count: u32) {
+        while self.open() >= count {
+            self.wait();
+        }
+    }
+
+    /// The same, unless nobody is to come in any more.
+    pub(super) fn wait_for_place(&self, most: u32) {
+        while self.open() >= most && !self.is_closed() {
+            self.wait();
+        }
+    }
+
+    fn wait(&self) {
+        self.wanted.set(true);
+        if let Some(scheduler) = scheduler() {
+            scheduler.park(None);
+        }
+    }
+
+    fn call_main(&self) {
+        if self.wanted.take()
+            && let Some(scheduler) = scheduler()
+        {
+            scheduler.wake(MAIN);
+        }
+    }
+
+    /// Takes no more clients, and says so: somebody else should.
+    pub(super) fn leave(&self) {
+        self.leaving.set(true);
+        self.slot().set_state(State::Leaving);
+        self.work().board.wake().notify();
+    }
+}
+
+/// A client's place in the room, which goes with its coroutine.
+pub(super) struct Seat(pub(super) Rc<Room>);
+
+impl Seat {
+    pub(super) fn take(room: &Rc<Room>, peer: Peer) -> Self {
+        room.slot().set_peer(peer);
+        room.set_open(room.open() + 1);
+        Self(Rc::clone(room))
+    }
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        self.0.set_open(self.0.open().saturating_sub(1));
+        self.0.call_main();
+    }
+}
+
+/// A panic costs one client.
+pub(super) fn contained(room: &Room, peer: Peer, serve: impl FnOnce()) {
+    if let Err(payload) = catch_unwind(AssertUnwindSafe(serve)) {
+        room.work().panicked(peer, &*payload);
+    }
+}

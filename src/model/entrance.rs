@@ -1,0 +1,106 @@
+//! What a worker makes of an accept(2) or recvmsg(2) that fails.
+
+use std::time::{Duration, Instant};
+
+use rustix::io::Errno;
+
+use super::serve::Work;
+use crate::events;
+use crate::log::{RateLimit, Spell};
+use crate::sys::fd::wait_readable;
+
+/// The pause after accept(2) has found no descriptor or no memory.
+pub(crate) const REST: Duration = Duration::from_millis(100);
+
+/// Why there is nobody to serve.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Nobody {
+    /// It may be different the next time.
+    Yet,
+    /// Nobody is queued, and the socket does not block.
+    Waits,
+    /// Nobody can be let in for [`REST`].
+    Fits,
+    /// The gate is shut: leave.
+    Comes,
+}
+
+/// Where a worker's clients come in.
+#[derive(Debug)]
+pub(crate) struct Entrance<'a> {
+    work: &'a Work<'a>,
+    /// accept(2) finds no descriptor or no memory.
+    starved: Spell,
+    failures: RateLimit,
+}
+
+impl<'a> Entrance<'a> {
+    pub(crate) fn new(work: &'a Work<'a>) -> Self {
+        Self { work, starved: Spell::default(), failures: RateLimit::default() }
+    }
+
+    /// Somebody has come in.
+    pub(crate) fn succeeded(&mut self) {
+        if self.starved.end() {
+            events::descriptors_back(self.work.listener().endpoint());
+        }
+    }
+
+    /// Nobody has: whether to try again, when what kept them out may have passed.
+    pub(crate) fn goes_on(&mut self, error: Errno) -> bool {
+        match self.failed(error) {
+            Nobody::Comes => return false,
+            Nobody::Yet => {}
+            // whoever takes turns waits before it accepts
+            Nobody::Waits if self.work.turns.is_some() => {}
+            // the daemon has begun to stop, and its signal is on the way
+            Nobody::Waits => _ = wait_readable(self.work.listener(), REST),
+            Nobody::Fits => std::thread::sleep(REST),
+        }
+        true
+    }
+
+    /// Nobody has, and says why where that is news.
+    pub(crate) fn failed(&mut self, error: Errno) -> Nobody {
+        let endpoint = self.work.listener().endpoint();
+        match error {
+            // a gate that is shut is no socket, and a listener that is shut does not listen
+            Errno::NOTSOCK | Errno::INVAL => Nobody::Comes,
+            Errno::AGAIN => Nobody::Waits,
+            Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM => {
+                if self.starved.begin(Instant::now()) {
+                    events::descriptors_exhausted(endpoint, &error);
+                }
+                Nobody::Fits
+            }
+            error if concerns_one_connection(error) => Nobody::Yet,
+            error => {
+                if let Some(suppressed) = self.failures.admit(Instant::now()) {
+                    events::accept_failed(endpoint, &error, suppressed);
+                }
+                Nobody::Fits
+            }
+        }
+    }
+}
+
+/// Errors of accept(2) that concern one connection only: the next one may be fine.
+///
+/// Linux passes on errors that were already pending on the new socket (accept(2), "Error handling").
+pub(crate) fn concerns_one_connection(error: Errno) -> bool {
+    matches!(
+        error,
+        Errno::INTR
+            | Errno::CONNABORTED
+            | Errno::CONNRESET
+            | Errno::PROTO
+            | Errno::NETDOWN
+            | Errno::NOPROTOOPT
+            | Errno::HOSTDOWN
+            | Errno::HOSTUNREACH
+            | Errno::OPNOTSUPP
+            | Errno::NETUNREACH
+            | Errno::TIMEDOUT
+            | Errno::PERM
+    )
+}

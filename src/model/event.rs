@@ -1,0 +1,300 @@
+//! One thread that serves all its connections as they become ready: the worker's side.
+//!
+//! The worker is a [`Reactor`] that listens at its gate until the bell rings. All workers of a pool wait
+//! for the one shared listener, without `EPOLLEXCLUSIVE`: a worker that is woken and leaves, or has no room,
+//! would then have been the only one to know of a client. That several wake for one client costs nothing
+//! with two workers; with eight on two processors a connection took a third more of processor time.
+
+use std::any::Any;
+use std::cell::{Cell, RefCell};
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use rustix::io::Errno;
+
+use super::entrance::{Entrance, Nobody, REST};
+use super::prefork;
+use super::serve::Work;
+use super::worker::Terms;
+use crate::log::RateLimit;
+use crate::reactor::{Key, Reactor, Session};
+use crate::scoreboard::{Cause, State};
+use crate::service::Protocol;
+use crate::sys::fd::{Gate, set_nonblocking};
+use crate::sys::limits::raise_open_files;
+use crate::transport::listener::Kind;
+use crate::transport::{Peer, Traffic};
+use crate::{Error, events};
+
+/// How many clients are let in, in one turn: those that are in have theirs, too.
+const AT_ONCE: usize = 64;
+
+/// Serves until the gate is shut, or the limit is reached, and then those that it has.
+pub(crate) fn run(work: &Work<'_>, gate: &Gate, terms: &Terms) -> Cause {
+    if work.listener().kind() == Kind::Datagram {
+        // One request after the other, and no protocol waits: there is nothing else to wait for.
+        return prefork::run(work, gate, terms);
+    }
+    if work.turns.is_none() {
+        // this process is the server's own
+        raise_open_files();
+    }
+    // it fails only for what is no open file
+    let _ = set_nonblocking(work.listener(), true);
+    let house = House {
+        work,
+        gate,
+        terms,
+        entrance: RefCell::new(Entrance::new(work)),
+        full: RefCell::default(),
+        bell: Cell::new(None),
+        door: Cell::new(Door::Resting),
+        open: Cell::new(0),
+        served: Cell::new(0),
+        is_draining: Cell::new(false),
+    };
+    match house.serve() {
+        Ok(cause) => cause,
+        Err(error) => {
+            log::error!("worker cannot start: {}", error.sentence());
+            Cause::Failed
+        }
+    }
+}
+
+/// The worker's listener, and who has come in.
+struct House<'a> {
+    work: &'a Work<'a>,
+    gate: &'a Gate,
+    terms: &'a Terms,
+    entrance: RefCell<Entrance<'a>>,
+    full: RefCell<RateLimit>,
+    /// The watch for the end, until that has come.
+    bell: Cell<Option<Key>>,
+    door: Cell<Door>,
+    open: Cell<u32>,
+    served: Cell<u64>,
+    is_draining: Cell<bool>,
+}
+
+/// A connection.
+struct Client<'r, 'w> {
+    house: &'r House<'w>,
+    protocol: Box<dyn Protocol>,
+    peer: Peer,
+}
+
+impl<'r> Session<'r> for Client<'r, '_> {
+    fn protocol(&mut self) -> &mut dyn Protocol {
+        &mut *self.protocol
+    }
+
+    fn panicked(&mut self, payload: &(dyn Any + Send), peer: Peer) {
+        self.house.work.panicked(peer, payload);
+    }
+
+    fn closed(self: Box<Self>, reactor: &mut Reactor<'r>, outcome: io::Result<()>) {
+        let Self { house, protocol, peer } = *self;
+        match outcome {
+            Ok(()) => log::debug!(peer:%; "connection closed"),
+            Err(error) => log::debug!(peer:%, error:%; "connection ended"),
+        }
+        if let Err(payload) = catch_unwind(AssertUnwindSafe(|| drop(protocol))) {
+            house.work.panicked(peer, &*payload);
+        }
+        house.one_fewer(reactor);
+    }
+}
+
+/// Whether clients come in.
+#[derive(Clone, Copy)]
+enum Door {
+    Open(Key),
+    /// Not now: there is no room, or no descriptor.
+    Resting,
+    /// No more.
+    Shut,
+}
+
+impl<'r, 'w> House<'w> {
+    fn serve(&'r self) -> Result<Cause, Error> {
+        let mut reactor = Reactor::new()?.count_in(&self.work.slot.traffic);
+        if let Some(limit) = self.work.post.offer.idle_timeout {
+            reactor = reactor.idle_timeout(limit);
+        }
+        let cannot = |cause| Error::os("cannot wait for clients", cause);
+        let bell = reactor.watch(self.gate.bell(), |reactor| self.rung(reactor)).map_err(cannot)?;
+        self.bell.set(Some(bell));
+        self.open_door(&mut reactor).map_err(cannot)?;
+        self.turn(&mut reactor);
+        // the master waits for the first workers to be up
+        self.work.slot.set_state(State::Idle);
+        self.work.board.wake().notify();
+        reactor.run()?;
+        // one that has drained says so, whatever it did before
+        Ok(if self.is_spent() && !self.is_draining.get() { Cause::Recycled } else { Cause::Retired })
+    }
+
+    /// In a process that is not this server's own: what is to be done now and then.
+    fn turn(&'r self, reactor: &mut Reactor<'r>) {
+        match self.work.turn() {
+            // nothing, ever
+            Some(Duration::MAX) => {}
+            Some(pause) => _ = reactor.call_later(pause, |reactor| self.turn(reactor)),
+            None => self.shut(reactor),
+        }
+    }
+
+    /// Lets clients in.
+    fn open_door(&'r self, reactor: &mut Reactor<'r>) -> io::Result<()> {
+        // Not the gate: what a poller looks after is the socket and not its number, so one that is shut
+        // would still be told of.
+        let listener = self.work.listener();
+        let key = reactor.watch(listener.as_fd(), |reactor| self.admit(reactor))?;
+        self.door.set(Door::Open(key));
+        Ok(())
+    }
+
+    fn close_door(&self, reactor: &mut Reactor<'r>, door: Door) {
+        if let Door::Open(key) = self.door.replace(door) {
+            reactor.unwatch(key);
+        }
+    }
+
+    /// Lets nobody in for a while.
+    fn rest(&'r self, reactor: &mut Reactor<'r>) {
+        self.close_door(reactor, Door::Resting);
+        reactor.call_later(REST, |reactor| self.resume(reactor));
+    }
+
+    /// Lets clients in again, if it was only resting.
+    fn resume(&'r self, reactor: &mut Reactor<'r>) {
+        if let Door::Resting = self.door.get()
+            && self.open_door(reactor).is_err()
+        {
+            return self.rest(reactor);
+        }
+        // of those that are queued the last one is not followed by another that would be told of
+        if let (true, Door::Open(_)) = (self.is_draining.get(), self.door.get()) {
+            self.admit(reactor);
+        }
+    }
+
+    /// Lets nobody in any more; who is in may finish.
+    fn shut(&self, reactor: &mut Reactor<'r>) {
+        self.close_door(reactor, Door::Shut);
+        if self.open.get() == 0 {
+            reactor.stop();
+        }
+    }
+
+    /// The gate is shut.
+    fn rung(&'r self, reactor: &mut Reactor<'r>) {
+        // it rings for good
+        self.bell.take().into_iter().for_each(|bell| reactor.unwatch(bell));
+        if !self.work.totals().is_draining() {
+            return self.shut(reactor);
+        }
+        self.is_draining.set(true);
+        if let Door::Shut = self.door.get() {
+            self.door.set(Door::Resting);
+        }
+        self.resume(reactor);
+    }
+
+    fn admit(&'r self, reactor: &mut Reactor<'r>) {
+        for _ in 0..AT_ONCE {
+            if self.open.get() >= self.terms.max_connections {
+                if let Some(suppressed) = self.full.borrow_mut().admit(Instant::now()) {
+                    let limit = self.terms.max_connections;
+                    events::connections_at_limit(self.work.listener().endpoint(), limit, suppressed);
+                }
+                return self.close_door(reactor, Door::Resting);
+            }
+            match self.accept() {
+                Ok((socket, peer)) => {
+                    self.entrance.borrow_mut().succeeded();
+                    self.begin(reactor, socket, peer);
+                    if self.is_spent() && !self.is_draining.get() {
+                        return self.leave(reactor);
+                    }
+                }
+                Err(error) => {
+                    let nobody = self.entrance.borrow_mut().failed(error);
+                    match nobody {
+                        Nobody::Yet => {}
+                        Nobody::Waits if self.is_draining.get() => {
+                            // the master would learn only from this worker's end that the queue is empty
+                            self.work.listener().refuse();
+                            return self.shut(reactor);
+                        }
+                        Nobody::Waits => return,
+                        Nobody::Fits => return self.rest(reactor),
+                        Nobody::Comes => return self.shut(reactor),
+                    }
+                }
+            }
+        }
+        if self.is_draining.get() {
+            reactor.call_later(Duration::ZERO, |reactor| self.resume(reactor));
+        }
+    }
+
+    /// While it drains, who comes after the stop has begun is not let in.
+    fn accept(&self) -> rustix::io::Result<(OwnedFd, Peer)> {
+        let listener = self.work.listener();
+        match self.is_draining.get() {
+            false => self.work.accept_nonblocking(self.gate),
+            true if self.work.totals().take_queued() => self.work.accept_nonblocking(listener),
+            true => Err(Errno::AGAIN),
+        }
+    }
+
+    fn begin(&'r self, reactor: &mut Reactor<'r>, socket: OwnedFd, peer: Peer) {
+        self.served.set(self.served.get() + 1);
+        Traffic::add(&self.work.slot.traffic.connections, 1);
+        self.work.slot.set_peer(peer);
+        let made = catch_unwind(AssertUnwindSafe(|| self.work.service().make_protocol()));
+        let protocol = match made {
+            Ok(Some(protocol)) => protocol,
+            // nobody has started a handler under this model
+            Ok(None) => return,
+            Err(payload) => return self.work.panicked(peer, &*payload),
+        };
+        self.count(self.open.get() + 1);
+        reactor.adopt(socket, peer, Box::new(Client { house: self, protocol, peer }));
+    }
+
+    fn count(&self, open: u32) {
+        self.open.set(open);
+        let slot = self.work.slot;
+        slot.open.store(open, Ordering::Relaxed);
+        if slot.state() != State::Leaving {
+            slot.set_state(if open == 0 { State::Idle } else { State::Serving });
+        }
+    }
+
+    fn one_fewer(&'r self, reactor: &mut Reactor<'r>) {
+        self.count(self.open.get() - 1);
+        match self.door.get() {
+            Door::Open(_) => {}
+            // not at once: a client may go while another is let in
+            Door::Resting => _ = reactor.call_later(Duration::ZERO, |reactor| self.resume(reactor)),
+            Door::Shut => self.shut(reactor),
+        }
+    }
+
+    fn is_spent(&self) -> bool {
+        self.terms.limit != 0 && self.served.get() >= self.terms.limit
+    }
+
+    /// It has served as many as it should; another may take its place while it serves the last of them.
+    fn leave(&self, reactor: &mut Reactor<'r>) {
+        self.work.slot.set_state(State::Leaving);
+        self.work.board.wake().notify();
+        self.shut(reactor);
+    }
+}

@@ -1,0 +1,76 @@
+//! How a client is served, whichever socket it came by and whoever serves it.
+
+use std::io;
+use std::time::Duration;
+
+use super::Model;
+use super::hooks::Hooks;
+use crate::events;
+use crate::scoreboard::Cause;
+use crate::service::Service;
+use crate::transport::{Connection, Endpoint, Peer, Site};
+
+/// How clients of one socket are served.
+#[derive(Debug, Clone)]
+pub(crate) struct Offer {
+    pub(crate) service: Service,
+    pub(crate) idle_timeout: Option<Duration>,
+    pub(crate) hooks: Hooks,
+    /// What handlers see of all this.
+    pub(crate) site: Site,
+}
+
+impl Offer {
+    pub(crate) fn new(endpoint: &Endpoint, service: Service, model: Model, hooks: Hooks) -> Self {
+        let site = Site::new(endpoint.clone(), service.name(), model.name(), hooks.handle.clone());
+        Self { service, idle_timeout: None, hooks, site }
+    }
+
+    /// Serves one connection until it ends; it is still to be closed.
+    // a function of its own would be one more window of text for each child to fault in
+    #[inline(always)]
+    pub(crate) fn serve<'a>(&self, mut connection: Connection<'a>) -> (Cause, Connection<'a>) {
+        let result = match self.idle_timeout {
+            Some(limit) => {
+                connection.set_idle_timeout(limit).and_then(|()| self.service.serve(&mut connection))
+            }
+            None => self.service.serve(&mut connection),
+        };
+        let cause = self.outcome(connection.peer(), result);
+        if cause == Cause::Failed {
+            connection.has_failed();
+        }
+        (cause, connection)
+    }
+
+    /// What has become of a connection that ended like this.
+    #[inline(always)]
+    pub(crate) fn outcome(&self, peer: Peer, result: io::Result<()>) -> Cause {
+        match result {
+            Ok(()) => {
+                log::debug!(peer:% = peer; "connection closed");
+                Cause::Done
+            }
+            Err(error) if is_the_client_s(&error) => {
+                log::debug!(peer:% = peer, error:% = error; "connection ended");
+                Cause::Done
+            }
+            Err(error) => {
+                self.failed(peer, &error);
+                Cause::Failed
+            }
+        }
+    }
+
+    /// A handler has returned an error that is no client's doing.
+    pub(crate) fn failed(&self, peer: Peer, error: &io::Error) {
+        events::handler_failed(peer, error);
+        self.hooks.failed(peer, error);
+    }
+}
+
+/// An end that is the client's doing, or the idle time-out's, and no fault of the handler.
+pub(super) fn is_the_client_s(error: &io::Error) -> bool {
+    use io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, TimedOut, WouldBlock};
+    matches!(error.kind(), BrokenPipe | ConnectionAborted | ConnectionReset | TimedOut | WouldBlock)
+}

@@ -1,0 +1,112 @@
+//! A fixed pool of threads, each of which accepts for itself and serves one client after the other.
+//!
+//! All of them block in accept(2). The main thread waits until the gate is shut and then pokes them, so that the
+//! call begins anew, and fails.
+
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use super::super::turns::{Turn, take};
+use super::{Shared, Terms, begin, connection, datagrams, end};
+use crate::events;
+use crate::scoreboard::{Cause, State};
+use crate::sys::datagram::Batch;
+use crate::sys::fd::{Gate, first_readable};
+use crate::sys::thread::{Thread, spawn};
+use crate::transport::Peer;
+
+/// What the threads have in common.
+struct Crew {
+    shared: Shared,
+    gate: Arc<Gate>,
+    limit: u64,
+    served: AtomicU64,
+    /// They leave because they have served as many as they should.
+    is_spent: AtomicBool,
+}
+
+pub(super) fn run(shared: Shared, gate: &Arc<Gate>, terms: &Terms, count: u32) -> Cause {
+    let crew = Arc::new(Crew {
+        shared,
+        gate: Arc::clone(gate),
+        limit: terms.limit,
+        served: AtomicU64::new(0),
+        is_spent: AtomicBool::new(false),
+    });
+    let work = crew.shared.work();
+    let started = start(&crew, count);
+    if started.is_ok() {
+        work.slot.set_state(State::Idle);
+        // the master waits for the first workers to be up
+        work.board.wake().notify();
+        while first_readable(&[gate.bell()], None).is_none() {}
+        // it is replaced now, and not after the last connection
+        work.slot.set_state(State::Leaving);
+        work.board.wake().notify();
+    }
+    let (threads, cause) = match started {
+        Ok(threads) if crew.is_spent.load(Ordering::Relaxed) => (threads, Cause::Recycled),
+        Ok(threads) => (threads, Cause::Retired),
+        Err(threads) => (threads, Cause::Failed),
+    };
+    // those that wait for the bell, too, need none
+    for thread in threads.iter().filter(|_| work.turns.is_none()) {
+        // it fails for no thread that is not joined yet
+        let _ = thread.poke();
+    }
+    threads.into_iter().for_each(Thread::join);
+    if cause == Cause::Recycled && work.totals().is_draining() {
+        // a stop began before the master had seen that this worker leaves, so it is to serve the queue
+        return take(&work, gate, &*crew);
+    }
+    cause
+}
+
+/// Starts so many threads, or shuts the gate to those that could be started.
+fn start(crew: &Arc<Crew>, count: u32) -> Result<Vec<Thread>, Vec<Thread>> {
+    let mut threads = Vec::new();
+    for _ in 0..count {
+        let one = Arc::clone(crew);
+        match spawn(c"pool thread", move || one.work()) {
+            Ok(thread) => threads.push(thread),
+            Err((_, error)) => {
+                events::no_threads(crew.shared.work().listener().endpoint(), &error);
+                crew.gate.shut();
+                return Err(threads);
+            }
+        }
+    }
+    Ok(threads)
+}
+
+impl Crew {
+    /// What each thread does.
+    fn work(&self) {
+        if take(&self.shared.work(), &self.gate, self) == Cause::Recycled {
+            self.is_spent.store(true, Ordering::Relaxed);
+            // for the others
+            self.gate.shut();
+        }
+    }
+}
+
+impl Turn for Crew {
+    fn connection(&self, socket: OwnedFd, peer: Peer) {
+        let work = self.shared.work();
+        begin(&work);
+        work.slot.set_peer(peer);
+        connection(&work, socket, peer, || end(&work));
+    }
+
+    fn datagrams(&self, batch: &mut Batch, count: usize, echoes: bool) {
+        let work = self.shared.work();
+        begin(&work);
+        datagrams(&work, batch, |batch| work.datagrams(batch, count, echoes), || end(&work));
+    }
+
+    fn is_spent(&self, served: u64) -> bool {
+        let all = self.served.fetch_add(served, Ordering::Relaxed) + served;
+        self.limit != 0 && all >= self.limit && !self.shared.work().totals().is_draining()
+    }
+}

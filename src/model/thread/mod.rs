@@ -1,0 +1,74 @@
+//! Threads: a worker with a thread for each connection, or with a fixed pool of them.
+//!
+//! They share the process: the gate, the counters, the line on the scoreboard. SIGTERM finds the main thread,
+//! as it is blocked in the others; a crash ends them all. A panic ends one connection, since nothing that a
+//! connection needs is another's.
+
+mod each;
+mod fixed;
+
+use std::os::fd::OwnedFd;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use super::serve::{Work, peer_of};
+use super::shared::Shared;
+use super::worker::Terms;
+use super::{Threads, prefork};
+use crate::scoreboard::Cause;
+use crate::sys::datagram::Batch;
+use crate::sys::fd::Gate;
+use crate::transport::Peer;
+use crate::transport::listener::Kind;
+
+/// Serves until the gate is shut, or the limit is reached; then waits for its threads.
+pub(crate) fn run(work: &Work<'_>, gate: &Arc<Gate>, terms: &Terms) -> Cause {
+    match (work.listener().kind(), terms.threads) {
+        // what waits for nobody is quicker in batches, by one thread, than with a thread for each
+        (Kind::Datagram, Threads::Each(_)) if !work.service().is_handler() => prefork::run(work, gate, terms),
+        (_, Threads::Each(most)) => each::run(Shared::of(work), gate, terms, most),
+        (_, Threads::Fixed(count)) => fixed::run(Shared::of(work), gate, terms, count),
+    }
+}
+
+/// Begins to serve somebody.
+fn begin(work: &Work<'_>) {
+    work.slot.open.fetch_add(1, Ordering::SeqCst);
+}
+
+/// Has served somebody.
+fn end(work: &Work<'_>) {
+    work.slot.open.fetch_sub(1, Ordering::SeqCst);
+}
+
+/// How many are served.
+fn open(work: &Work<'_>) -> u32 {
+    work.slot.open.load(Ordering::SeqCst)
+}
+
+/// Serves a connection. Says that this has ended before the client can see it: one that comes again at once
+/// finds its place free.
+fn connection(work: &Work<'_>, socket: OwnedFd, peer: Peer, ended: impl FnOnce()) {
+    let served = catch_unwind(AssertUnwindSafe(|| work.connection(socket, peer)));
+    match served {
+        Ok((_, connection)) => {
+            ended();
+            connection.close();
+        }
+        Err(payload) => {
+            work.panicked(peer, &*payload);
+            ended();
+        }
+    }
+}
+
+/// Has datagrams of a batch answered.
+fn datagrams(work: &Work<'_>, batch: &mut Batch, answer: impl FnOnce(&mut Batch), ended: impl FnOnce()) {
+    let served = catch_unwind(AssertUnwindSafe(|| answer(batch)));
+    if let Err(payload) = served {
+        // a handler that can panic is given one at a time
+        work.panicked(peer_of(&batch.datagram(0)), &*payload);
+    }
+    ended();
+}

@@ -1,0 +1,50 @@
+//! A worker of a pool, whichever model it follows.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::serve::Work;
+use super::{Model, Threads, coroutine, event, prefork, thread};
+use crate::config::Listen;
+use crate::scoreboard::Cause;
+use crate::sys::fd::Gate;
+
+/// What a worker is told.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Terms {
+    pub(crate) model: Model,
+    /// After how many connections it leaves; 0: never.
+    pub(crate) limit: u64,
+    /// How many it serves at once (event, coroutine).
+    pub(crate) max_connections: u32,
+    /// Its pool is elastic, so it counts itself while it is idle.
+    pub(crate) elastic: bool,
+    /// What threads it has, if its model has any.
+    pub(crate) threads: Threads,
+    /// How long somebody is held who can't be served for want of something.
+    pub(crate) grace: Duration,
+}
+
+impl Terms {
+    pub(crate) fn new(listen: &Listen, grace: Duration) -> Self {
+        Self {
+            model: listen.model,
+            limit: listen.max_connections_per_child,
+            max_connections: listen.max_connections.unwrap_or(u32::MAX),
+            elastic: listen.workers.is_elastic(),
+            threads: listen.threads,
+            grace,
+        }
+    }
+}
+
+/// Serves until the gate is shut, or the limit is reached.
+pub(crate) fn run(work: &Work<'_>, gate: &Arc<Gate>, terms: &Terms) -> Cause {
+    match terms.model {
+        // with fork it is the master that accepts
+        Model::Fork | Model::Iterative | Model::Prefork => prefork::run(work, gate, terms),
+        Model::Thread => thread::run(work, gate, terms),
+        Model::Event => event::run(work, gate, terms),
+        Model::Coroutine => coroutine::run(work, gate, terms),
+    }
+}

@@ -1,0 +1,245 @@
+//! Runs a [`Protocol`] on a socket that does not block: `service::driven` for a reactor.
+//!
+//! Invariant: bytes reach the protocol and the client as they do on a blocking connection. Nothing is
+//! read while output waits, but for a protocol that listens while it produces, and that only until it
+//! has answered: so a client that does not read occupies two replies of memory at most.
+
+use std::any::Any;
+use std::io;
+use std::time::{Duration, Instant};
+
+use super::line::{Line, Next};
+use super::timers::At;
+use super::{Reactor, Shared};
+use crate::events;
+use crate::service::{Protocol, Reply};
+use crate::sys::poller::{Event, Interest};
+use crate::transport::Peer;
+
+/// How much a protocol may produce in one turn: the others have theirs, too.
+const TURN: usize = 64 * 1024;
+
+/// What a reply counts at least, so that one without bytes counts.
+const LEAST: usize = 1024;
+
+/// How long what the client still sends is taken after the end was said. To close before would be to
+/// reset the connection, and what is on its way to the client would be lost.
+const LINGER: Duration = Duration::from_secs(2);
+
+/// Whose protocol it is, and who hears of the end.
+pub(crate) trait Session<'a> {
+    fn protocol(&mut self) -> &mut dyn Protocol;
+
+    /// The protocol has panicked: this is the connection's end.
+    fn panicked(&mut self, _payload: &(dyn Any + Send), peer: Peer) {
+        events::protocol_panicked(peer);
+    }
+
+    /// The connection has ended, and is closed.
+    fn closed(self: Box<Self>, reactor: &mut Reactor<'a>, outcome: io::Result<()>);
+}
+
+/// Whether there is more to come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Flow {
+    Goes,
+    Over,
+}
+
+pub(super) struct Channel<'a> {
+    line: Line<'a>,
+    pub(super) session: Box<dyn Session<'a> + 'a>,
+    pub(super) peer: Peer,
+    phase: Phase,
+    input: Input,
+    /// What it has answered while it produces has not gone yet.
+    crowded: bool,
+    /// When bytes have last come or gone.
+    active: Instant,
+    /// When the protocol's wait for input ends, or the lingering.
+    until: Option<Instant>,
+    /// What it waits for; never nothing.
+    pub(super) wanted: Interest,
+    /// What the poller waits for.
+    pub(super) polled: Interest,
+    /// When the reactor looks at it in any case.
+    pub(super) alarm: Option<At>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    /// Waits for input.
+    Open,
+    /// Has more to send.
+    Producing,
+    /// Ends once all is sent.
+    Finishing,
+    /// Has said that it ends; waits for the client to end, too.
+    Lingering,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Input {
+    Open,
+    /// The client's bytes have ended.
+    Ended,
+    /// The protocol knows.
+    Told,
+}
+
+impl<'a> Channel<'a> {
+    pub(super) fn new(line: Line<'a>, peer: Peer, session: Box<dyn Session<'a> + 'a>, now: Instant) -> Self {
+        Self {
+            line,
+            session,
+            peer,
+            phase: Phase::Open,
+            input: Input::Open,
+            crowded: false,
+            active: now,
+            until: None,
+            wanted: Interest::NONE,
+            polled: Interest::NONE,
+            alarm: None,
+        }
+    }
+
+    /// The connection is there: is there a greeting?
+    pub(super) fn begin(&mut self, shared: &mut Shared<'a>) -> io::Result<Flow> {
+        let next = self.line.dispose(self.session.protocol().connected(self.peer))?;
+        self.follow(next);
+        self.go_on(shared)
+    }
+
+    /// The socket is ready.
+    pub(super) fn turn(&mut self, event: Event, shared: &mut Shared<'a>) -> io::Result<Flow> {
+        if event.writable {
+            self.line.flush()?;
+        }
+        if event.readable && self.wanted.read {
+            self.read(shared)?;
+        }
+        self.go_on(shared)
+    }
+
+    /// The time of its alarm has come.
+    pub(super) fn expired(&mut self, shared: &mut Shared<'a>) -> io::Result<Flow> {
+        let is_over = self.until.is_some_and(|until| until <= shared.now);
+        match self.phase {
+            Phase::Open if is_over => {
+                let next = self.line.dispose(self.session.protocol().timed_out())?;
+                self.follow(next);
+            }
+            Phase::Lingering if is_over => return Ok(Flow::Over),
+            _ if shared.idle_timeout.is_some_and(|limit| shared.now.duration_since(self.active) >= limit) => {
+                return Err(io::ErrorKind::TimedOut.into());
+            }
+            _ => return Ok(Flow::Goes),
+        }
+        self.go_on(shared)
+    }
+
+    fn read(&mut self, shared: &mut Shared<'a>) -> io::Result<()> {
+        let Some(n) = self.line.read(&mut shared.buffer)? else { return Ok(()) };
+        if n == 0 {
+            self.input = Input::Ended;
+        } else if self.phase != Phase::Lingering {
+            let reply = self.session.protocol().received(&shared.buffer[..n]);
+            let is_silent = matches!(reply, Reply::Wait);
+            let next = self.line.dispose(reply)?;
+            let produces = self.phase == Phase::Producing;
+            self.crowded = produces && !is_silent;
+            if !(produces && next == Next::Input) {
+                self.follow(next);
+            }
+        }
+        Ok(())
+    }
+
+    fn follow(&mut self, next: Next) {
+        self.phase = match next {
+            // what it says to the end is the last
+            Next::Input if self.input == Input::Told => Phase::Finishing,
+            Next::Input => Phase::Open,
+            Next::Produce => Phase::Producing,
+            Next::End => Phase::Finishing,
+        };
+    }
+
+    /// Does all that can be done without waiting, within the limit of a turn.
+    fn go_on(&mut self, shared: &mut Shared<'a>) -> io::Result<Flow> {
+        let mut left = TURN;
+        while self.line.is_clear() {
+            self.crowded = false;
+            match (self.phase, self.input) {
+                (Phase::Producing, _) if left > 0 => {
+                    let reply = self.session.protocol().resume();
+                    left = left.saturating_sub(length(reply));
+                    let next = self.line.dispose(reply)?;
+                    self.follow(next);
+                }
+                (Phase::Open, Input::Ended) => {
+                    self.input = Input::Told;
+                    let next = self.line.dispose(self.session.protocol().ended())?;
+                    self.follow(next);
+                }
+                (Phase::Finishing, Input::Open) => {
+                    if self.line.end().is_err() {
+                        return Ok(Flow::Over);
+                    }
+                    self.phase = Phase::Lingering;
+                    self.until = Some(shared.now + LINGER);
+                }
+                (Phase::Finishing | Phase::Lingering, Input::Ended | Input::Told) => return Ok(Flow::Over),
+                _ => break,
+            }
+        }
+        if self.line.has_moved() {
+            self.active = shared.now;
+        }
+        if self.phase != Phase::Lingering {
+            let waits = self.phase == Phase::Open && self.line.is_clear();
+            self.until = if waits { self.session.protocol().deadline(shared.now) } else { None };
+        }
+        self.wanted = self.interest();
+        Ok(Flow::Goes)
+    }
+
+    fn interest(&mut self) -> Interest {
+        let is_clear = self.line.is_clear();
+        let read = match self.phase {
+            Phase::Open => is_clear,
+            Phase::Producing => {
+                self.input == Input::Open && !self.crowded && self.session.protocol().listens()
+            }
+            Phase::Finishing => false,
+            Phase::Lingering => true,
+        };
+        Interest { read, write: !is_clear || self.phase == Phase::Producing }
+    }
+
+    /// When it wants to be looked at, whatever happens.
+    pub(super) fn due(&self, idle_timeout: Option<Duration>) -> Option<Instant> {
+        let silence = idle_timeout.and_then(|limit| self.active.checked_add(limit));
+        self.until.into_iter().chain(silence).min()
+    }
+
+    pub(super) fn line(&self) -> &Line<'a> {
+        &self.line
+    }
+
+    /// Closes the connection; its session is to hear of it.
+    pub(super) fn close(self) -> Box<dyn Session<'a> + 'a> {
+        self.line.close();
+        self.session
+    }
+}
+
+fn length(reply: Reply<'_>) -> usize {
+    match reply {
+        Reply::Wait => LEAST,
+        Reply::Send(bytes) | Reply::More(bytes) | Reply::Finish(bytes) => bytes.len().max(LEAST),
+        // one piece of it goes
+        Reply::File(_) => TURN,
+    }
+}

@@ -1,0 +1,70 @@
+//! Connections, from their beginning to their end: what they wait for, and until when.
+
+use std::io;
+use std::os::fd::OwnedFd;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::time::Duration;
+
+use super::channel::{Channel, Flow, Session};
+use super::line::Line;
+use super::{Alarm, Key, Reactor, Source};
+use crate::transport::Peer;
+
+/// An alarm that goes off at once would keep all others waiting.
+const SOONEST: Duration = Duration::from_millis(1);
+
+impl<'a> Reactor<'a> {
+    /// Begins to look after a connection, whose socket does not block.
+    pub(crate) fn adopt(&mut self, socket: OwnedFd, peer: Peer, session: Box<dyn Session<'a> + 'a>) {
+        let line = Line::new(socket, self.shared.traffic);
+        let mut channel = Box::new(Channel::new(line, peer, session, self.shared.now));
+        let flow = guarded(&mut channel, |channel| channel.begin(&mut self.shared));
+        channel.polled = channel.wanted;
+        if !matches!(flow, Ok(Flow::Goes)) {
+            return channel.close().closed(self, flow.map(|_| ()));
+        }
+        let key = self.sources.insert(Source::Channel(channel));
+        let Some(Source::Channel(channel)) = self.sources.get_mut(key) else { return };
+        let added = self.poller.add(channel.line(), key.token(), channel.polled);
+        self.follow(key, added.map(|()| Flow::Goes));
+    }
+
+    /// Ends a connection, or sees to it that it is looked after as it now wants to be.
+    pub(super) fn follow(&mut self, key: Key, flow: io::Result<Flow>) {
+        let Some(Source::Channel(channel)) = self.sources.get_mut(key) else { return };
+        let flow = flow.and_then(|flow| {
+            if flow == Flow::Goes && channel.wanted != channel.polled {
+                self.poller.change(channel.line(), key.token(), channel.polled, channel.wanted)?;
+                channel.polled = channel.wanted;
+            }
+            Ok(flow)
+        });
+        if let Ok(Flow::Goes) = flow {
+            // An alarm that is too early is set anew when it goes off: not for each message.
+            if let Some(due) = channel.due(self.shared.idle_timeout)
+                && channel.alarm.is_none_or(|(then, _)| due < then)
+            {
+                channel.alarm.take().map(|alarm| self.timers.cancel(alarm));
+                let when = due.max(self.shared.now + SOONEST);
+                channel.alarm = Some(self.timers.set(when, Alarm::Source(key)));
+            }
+            return;
+        }
+        channel.alarm.take().map(|alarm| self.timers.cancel(alarm));
+        if let Some(Source::Channel(channel)) = self.sources.remove(key) {
+            channel.close().closed(self, flow.map(|_| ()));
+        }
+    }
+}
+
+/// Has a protocol do something; if it panics, that is the end of its connection and of no other.
+pub(super) fn guarded<'a>(
+    channel: &mut Channel<'a>,
+    turn: impl FnOnce(&mut Channel<'a>) -> io::Result<Flow>,
+) -> io::Result<Flow> {
+    let peer = channel.peer;
+    catch_unwind(AssertUnwindSafe(|| turn(channel))).unwrap_or_else(|payload| {
+        channel.session.panicked(&*payload, peer);
+        Err(io::Error::other("its protocol has panicked"))
+    })
+}

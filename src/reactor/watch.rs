@@ -1,0 +1,54 @@
+//! Descriptors that are no connections: whoever watches one is called back when it is readable.
+
+use std::io;
+use std::os::fd::AsFd;
+
+use super::{Key, Reactor, Source};
+use crate::sys::poller::Interest;
+
+/// Somebody wants to know when a descriptor is readable.
+pub(super) struct Watch<'a> {
+    fd: Box<dyn AsFd + 'a>,
+    callback: Box<dyn FnMut(&mut Reactor<'a>) + 'a>,
+}
+
+impl<'a> Reactor<'a> {
+    /// Calls `callback` whenever the descriptor is readable, until that is [no longer
+    /// wanted](Self::unwatch).
+    pub(crate) fn watch(
+        &mut self,
+        fd: impl AsFd + 'a,
+        callback: impl FnMut(&mut Self) + 'a,
+    ) -> io::Result<Key> {
+        let watch = Watch { fd: Box::new(fd), callback: Box::new(callback) };
+        let key = self.sources.insert(Source::Watch(watch));
+        let Some(Source::Watch(watch)) = self.sources.get_mut(key) else { return Ok(key) };
+        let added = self.poller.add(&*watch.fd, key.token(), Interest::READ);
+        if added.is_err() {
+            self.sources.remove(key);
+        }
+        added.map(|()| key)
+    }
+
+    pub(crate) fn unwatch(&mut self, key: Key) {
+        let source = self.sources.remove(key);
+        self.forget(source);
+    }
+
+    pub(super) fn call_watch(&mut self, key: Key) {
+        let Some(mut source) = self.sources.lend(key) else { return };
+        if let Source::Watch(watch) = &mut source {
+            (watch.callback)(self);
+        }
+        // it may be unwanted by now
+        let unwanted = self.sources.put_back(key, source);
+        self.forget(unwanted);
+    }
+
+    /// Others may have the descriptor of a watch, too, so that closing it would not be enough.
+    fn forget(&self, source: Option<Source<'a>>) {
+        if let Some(Source::Watch(watch)) = source {
+            let _ = self.poller.remove(&*watch.fd, Interest::READ);
+        }
+    }
+}

@@ -1,0 +1,148 @@
+//! A server in the process of its caller: nothing is forked, signals stay as they are, and handlers see
+//! the caller's memory.
+//!
+//! It is one worker, as a pool has many, with a scoreboard of its own; what differs is how it is told to
+//! leave, and that a panic does not end it.
+
+use std::os::fd::{AsFd, BorrowedFd};
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::sync::{Arc, Mutex};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crate::model::hooks::Turns;
+use crate::model::offer::Offer;
+use crate::model::serve::{Post, Work};
+use crate::model::worker::{Terms, run};
+use crate::scoreboard::{Cause, Scoreboard};
+use crate::sys::fd::{Gate, first_readable, set_nonblocking};
+use crate::transport::guard::Guard;
+use crate::transport::listener::Kind;
+use crate::transport::{Handle, Listener};
+use crate::{Error, events};
+
+/// For how long one who has knocked is waited for: they may have gone again.
+const SOON: Duration = Duration::from_millis(10);
+
+#[derive(Debug)]
+pub(super) struct Here {
+    /// One for each listening socket.
+    places: Vec<Place>,
+    board: Scoreboard,
+    guard: Guard,
+    terms: Terms,
+    handle: Handle,
+}
+
+/// A listening socket, and the slot of its worker.
+#[derive(Debug)]
+struct Place {
+    post: Post,
+    slot: u32,
+}
+
+impl Here {
+    pub(super) fn new(
+        listeners: Vec<Listener>,
+        terms: Terms,
+        handle: &Handle,
+        offer: impl Fn(&Listener) -> Offer,
+    ) -> Result<Self, Error> {
+        let cannot = |cause| Error::os("cannot map the scoreboard", cause);
+        let board = Scoreboard::for_one_process(listeners.len()).map_err(cannot)?;
+        let guard = Guard::new(listeners.iter().filter_map(Listener::udp_port));
+        let mut places = Vec::new();
+        for (number, listener) in listeners.into_iter().enumerate() {
+            let offer = offer(&listener);
+            let slot = board.take(number, true, Instant::now());
+            let slot = slot.ok_or_else(|| Error::Internal("the scoreboard is too small".into()))?;
+            if listener.kind() == Kind::Stream {
+                // a client that has gone again must not make us wait for the next
+                set_nonblocking(&listener, true).map_err(|e| Error::os("cannot set up the listener", e))?;
+            }
+            places.push(Place { post: Post { listener: Arc::new(listener), number, offer }, slot });
+        }
+        Ok(Self { places, board, guard, terms, handle: handle.clone() })
+    }
+
+    /// Serves until the handle says that it is over. Each further listening socket has a thread of its own.
+    pub(super) fn serve_forever(&self, turns: Turns) -> Result<(), Error> {
+        let (turns, none) = (Arc::new(Mutex::new(turns)), Arc::default());
+        let outcomes: Vec<Cause> = thread::scope(|scope| {
+            let others = self.places.iter().skip(1);
+            let others: Vec<_> = others.map(|place| scope.spawn(|| self.serve(place, 0, &none))).collect();
+            let first = || self.places.first().map(|place| self.serve(place, 0, &turns));
+            let first = catch_unwind(AssertUnwindSafe(first));
+            // the first one has failed, or all have been told
+            self.handle.shutdown();
+            let first = first.unwrap_or_else(|payload| resume_unwind(payload));
+            let others = others.into_iter().map(|other| other.join().unwrap_or(Cause::Panicked));
+            first.into_iter().chain(others).collect()
+        });
+        match outcomes.iter().all(|&cause| cause == Cause::Retired) {
+            true => Ok(()),
+            false => Err(self.failed()),
+        }
+    }
+
+    /// Serves one client to the end; `false` if none has come until then, or it is over.
+    pub(super) fn serve_one(&self, until: Option<Instant>) -> Result<bool, Error> {
+        while let Some(place) = self.next(until) {
+            let turns = Turns { until: Some(Instant::now() + SOON), ..Turns::default() };
+            match self.serve(place, 1, &Arc::new(Mutex::new(turns))) {
+                Cause::Recycled => return Ok(true),
+                Cause::Retired => {}
+                _ => return Err(self.failed()),
+            }
+        }
+        Ok(false)
+    }
+
+    /// Where somebody knocks.
+    fn next(&self, until: Option<Instant>) -> Option<&Place> {
+        let sockets = self.places.iter().map(|place| place.post.listener.as_fd());
+        let all: Vec<BorrowedFd<'_>> = [self.handle.bell()].into_iter().chain(sockets).collect();
+        loop {
+            let left = until.map(|until| until.saturating_duration_since(Instant::now()));
+            match first_readable(&all, left) {
+                Some(0) => return None,
+                Some(ready) => return self.places.get(ready - 1),
+                None if left == Some(Duration::ZERO) => return None,
+                None => {}
+            }
+        }
+    }
+
+    fn serve(&self, place: &Place, limit: u64, turns: &Arc<Mutex<Turns>>) -> Cause {
+        let Place { post, slot } = place;
+        let slot = self.board.slot(*slot);
+        let gate = match Gate::new(&*post.listener, true) {
+            Ok(gate) => Arc::new(gate),
+            Err(error) => {
+                events::accept_failed(post.listener.endpoint(), &error, 0);
+                return Cause::Failed;
+            }
+        };
+        self.handle.shuts(&gate);
+        let terms = Terms { limit, ..self.terms };
+        let work = Work { post, guard: &self.guard, board: &self.board, slot, turns: Some(turns) };
+        loop {
+            match catch_unwind(AssertUnwindSafe(|| run(&work, &gate, &terms))) {
+                Ok(cause) => return cause,
+                // it was the application's own work that panicked, and that is not ours to judge
+                Err(payload) if turns.is_poisoned() => resume_unwind(payload),
+                // it has cost the client its connection, and nobody else anything
+                Err(payload) => {
+                    work.panicked(slot.peer(), &*payload);
+                    if limit == 1 {
+                        return Cause::Recycled;
+                    }
+                }
+            }
+        }
+    }
+
+    fn failed(&self) -> Error {
+        Error::Internal(format!("the model {} cannot go on; the lines above say why", self.terms.model))
+    }
+}

@@ -1,0 +1,128 @@
+//! How a server serves: the model, and its limits.
+
+use std::time::Duration;
+
+use super::Server;
+use crate::config::values::{MAX_CHILDREN, WorkerRange};
+use crate::model::{Model, Threads};
+
+impl Server {
+    /// Chooses who runs the handler; the default is [`Model::Fork`].
+    ///
+    /// ```
+    /// use forkd::{Server, model::Model};
+    /// let server = Server::bind("tcp://127.0.0.1:0")?.model(Model::Iterative);
+    /// # Ok::<(), forkd::Error>(())
+    /// ```
+    #[must_use]
+    pub fn model(mut self, model: Model) -> Self {
+        self.listen.model = model;
+        self.listen.workers = self.workers.unwrap_or_else(|| WorkerRange::of(model));
+        self
+    }
+
+    /// Serves by a pool of so many forked workers, whichever the model but [`Model::Fork`]; 0 counts as 1.
+    ///
+    /// Without this, [`Model::Prefork`] has [as many as it has by default](Model::default_workers), and the
+    /// others fork nobody.
+    ///
+    /// ```
+    /// use forkd::{Server, model::Model};
+    /// // four processes, each with a thread for each of its connections
+    /// let server = Server::bind("tcp://127.0.0.1:0")?.model(Model::Thread).workers(4);
+    /// # Ok::<(), forkd::Error>(())
+    /// ```
+    #[must_use]
+    pub fn workers(mut self, workers: u32) -> Self {
+        let workers = workers.max(1);
+        self.listen.workers = WorkerRange { min: workers, max: workers };
+        self.workers = Some(self.listen.workers);
+        self
+    }
+
+    /// The threads of [`Model::Thread`], in each process that serves; the default is one for each connection, at
+    /// most 1024 at once. Less than 1 counts as 1.
+    ///
+    /// ```
+    /// use forkd::{Server, model::{Model, Threads}};
+    /// let server = Server::bind("tcp://127.0.0.1:0")?.model(Model::Thread).threads(Threads::Fixed(8));
+    /// # Ok::<(), forkd::Error>(())
+    /// ```
+    #[must_use]
+    pub fn threads(mut self, threads: Threads) -> Self {
+        let in_range = |count: u32| count.clamp(1, Threads::MOST);
+        self.listen.threads = match threads {
+            Threads::Each(most) => Threads::Each(in_range(most)),
+            Threads::Fixed(count) => Threads::Fixed(in_range(count)),
+        };
+        self
+    }
+
+    /// The most connections that each process of [`Model::Event`] or [`Model::Coroutine`] serves at once; others
+    /// wait. The default is as many as it has descriptors for, and 0 counts as 1.
+    ///
+    /// ```
+    /// use forkd::{Server, model::Model};
+    /// let server = Server::bind("tcp://127.0.0.1:0")?.model(Model::Event).max_connections(5000);
+    /// # Ok::<(), forkd::Error>(())
+    /// ```
+    #[must_use]
+    pub fn max_connections(mut self, connections: u32) -> Self {
+        self.listen.max_connections = Some(connections.max(1));
+        self
+    }
+
+    /// The most children of [`Model::Fork`] alive at once; the default is 1024, and 0 counts as 1. More
+    /// clients wait, and the server goes on meanwhile.
+    ///
+    /// ```
+    /// let server = forkd::Server::bind("tcp://127.0.0.1:0")?.max_children(40);
+    /// # Ok::<(), forkd::Error>(())
+    /// ```
+    #[must_use]
+    pub fn max_children(mut self, max_children: u32) -> Self {
+        self.listen.max_children = max_children.clamp(1, MAX_CHILDREN);
+        self
+    }
+
+    /// After how many connections a worker of a pool is replaced, to be on the safe side of leaks; 0, the
+    /// default, means never.
+    ///
+    /// ```
+    /// use forkd::{Server, model::Model};
+    /// let server = Server::bind("tcp://127.0.0.1:0")?.model(Model::Prefork).max_connections_per_child(10_000);
+    /// # Ok::<(), forkd::Error>(())
+    /// ```
+    #[must_use]
+    pub fn max_connections_per_child(mut self, connections: u64) -> Self {
+        self.listen.max_connections_per_child = connections;
+        self
+    }
+
+    /// How long a connection may be silent; the default is for ever.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// let server = forkd::Server::bind("tcp://127.0.0.1:0")?.idle_timeout(Duration::from_secs(60));
+    /// # Ok::<(), forkd::Error>(())
+    /// ```
+    #[must_use]
+    pub fn idle_timeout(mut self, limit: Duration) -> Self {
+        self.listen.idle_timeout = Some(limit.max(Duration::from_millis(1)));
+        self
+    }
+
+    /// How long connections of children may go on at a stop; the default is 10 s. In this process they are
+    /// finished however long that takes: see [`idle_timeout`](Self::idle_timeout).
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// let server = forkd::Server::bind("tcp://127.0.0.1:0")?.grace(Duration::from_secs(2));
+    /// # Ok::<(), forkd::Error>(())
+    /// ```
+    #[must_use]
+    pub fn grace(mut self, grace: Duration) -> Self {
+        self.config.daemon.grace = grace;
+        self
+    }
+}

@@ -1,0 +1,265 @@
+//! The exec service: a program has the connection as its standard input and output, as under inetd(8)
+//! and tcpserver(1).
+//!
+//! Invariant: the program doesn't outlive its connection's end on both sides, nor the process that
+//! serves it; what it has left in the background when it ends by itself is its own affair.
+
+mod environment;
+
+use std::ffi::{OsStr, OsString};
+use std::io;
+use std::os::fd::OwnedFd;
+use std::os::unix::process::ExitStatusExt;
+use std::path::Path;
+use std::process::{Command, ExitStatus, Stdio};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use rustix::fs::{Access, access};
+use rustix::process::Signal;
+
+use super::{Handler, Service};
+use crate::sys::poller::{Interest, Poller};
+use crate::sys::program::Program;
+use crate::transport::Connection;
+use crate::{Error, Failure};
+
+/// How long a program whose client has gone has to end by itself.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// For as good as ever, but no clock overflows.
+const LONG: Duration = Duration::from_secs(3600);
+
+/// Runs a program for each connection, which is its standard input and output.
+///
+/// # The program
+///
+/// It is looked for as execvp(3) does, and gets the same arguments for every client. Standard error,
+/// current directory, umask and limits are the server's. No other descriptors are open, no signals are
+/// blocked or ignored, and it leads a process group of its own.
+///
+/// # Its environment
+///
+/// That of the server, and what is known of the client, in the words of ucspi-tcp, ucspi-unix and systemd.
+/// Names are not looked up, so `TCPREMOTEHOST`, `REMOTE_HOST` and the like are never set.
+///
+/// | | |
+/// |---|---|
+/// | `PROTO` | `TCP` or `UNIX` |
+/// | `TCPREMOTEIP`, `TCPREMOTEPORT`, `REMOTE_ADDR`, `REMOTE_PORT` | the client's address and port |
+/// | `TCPLOCALIP`, `TCPLOCALPORT`, `LOCAL_ADDR`, `LOCAL_PORT` | ours, as the client has it |
+/// | `UNIXREMOTEPID`, `UNIXREMOTEEUID`, `UNIXREMOTEEGID` | the client's process, where the system tells |
+/// | `UNIXLOCALPATH` | the socket file |
+///
+/// # Its end
+///
+/// When the program ends, the server closes its copy of the connection. What the program has left in the
+/// background goes on, and the client sees the end only when the last process that has the connection has
+/// closed it.
+///
+/// When the connection has ended on both sides, by a reset or by closing, the program and its process group
+/// get SIGTERM, and SIGKILL when the program has ended, or after 5 s. A client that has only finished
+/// sending may still want an answer, so it is waited for; whether it is still there, TCP's keep-alive asks
+/// after a minute of silence. Only Linux tells of such an end by itself; elsewhere the program finds it out
+/// when it reads or writes.
+///
+/// When a signal ends the process that serves, as at a stop, the group ends, too, by SIGTERM and then
+/// SIGKILL. Of a SIGKILL to that process only the program itself dies (on Linux and FreeBSD).
+///
+/// A program that dies of a signal of its own counts as `failed`; what it exits with is its own affair.
+///
+/// How many bytes were carried is known at the end, and only of TCP connections on Linux. An idle time-out
+/// can't be watched over, and a datagram is no connection: a server with either refuses to start.
+///
+/// # Examples
+///
+/// A service in one line of shell:
+///
+/// ```no_run
+/// use forkd::{Server, service::Exec};
+/// let hello = Exec::new(["sh", "-c", "read name; echo Hello, $name, from $REMOTE_ADDR"]);
+/// Server::bind("tcp://127.0.0.1:7007")?.serve_forever(hello)?;
+/// # Ok::<(), forkd::Error>(())
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Exec {
+    words: Arc<[OsString]>,
+}
+
+impl Exec {
+    /// Runs the first of these words with the others as its arguments.
+    #[must_use]
+    pub fn new(words: impl IntoIterator<Item: Into<OsString>>) -> Self {
+        Self { words: words.into_iter().map(Into::into).collect() }
+    }
+
+    /// Looks whether the program is there.
+    ///
+    /// ```
+    /// use forkd::service::Exec;
+    /// assert!(Exec::new(["sh"]).check().is_ok());
+    /// let error = Exec::new(["/nowhere/to/be/found"]).check().unwrap_err();
+    /// assert_eq!(error.to_string(), "cannot run /nowhere/to/be/found");
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Unavailable`] if there is none, [`Error::Permission`] if it may not be executed.
+    pub fn check(&self) -> Result<(), Error> {
+        let cannot = |cause| Error::from_io(format!("cannot run {}", self.name()), cause);
+        let program = self.program();
+        if program.is_empty() || program.as_encoded_bytes().contains(&b'/') {
+            return runnable(Path::new(program)).map_err(cannot);
+        }
+        // as execvp(3): one that is there and may not be executed doesn't end the search
+        let path = std::env::var_os("PATH").unwrap_or_else(|| "/bin:/usr/bin".into());
+        let mut tries = std::env::split_paths(&path).map(|directory| runnable(&directory.join(program)));
+        let mut why = None;
+        let is_found = tries.any(|tried| match tried {
+            Ok(()) => true,
+            Err(error) => {
+                if error.kind() == io::ErrorKind::PermissionDenied {
+                    why = Some(error);
+                }
+                false
+            }
+        });
+        match (is_found, why) {
+            (true, _) => Ok(()),
+            (false, Some(error)) => Err(cannot(error)),
+            (false, None) => {
+                let what = format!("cannot run {}, which is in no directory of PATH", self.name());
+                Err(Error::Unavailable(Failure::from(what)))
+            }
+        }
+    }
+
+    fn program(&self) -> &OsStr {
+        self.words.first().map(OsString::as_os_str).unwrap_or_default()
+    }
+
+    fn name(&self) -> std::path::Display<'_> {
+        Path::new(self.program()).display()
+    }
+
+    fn command(&self, connection: &Connection<'_>, socket: &OwnedFd) -> io::Result<Command> {
+        let mut command = Command::new(self.program());
+        command.args(self.words.iter().skip(1));
+        for (name, value) in environment::of(connection, socket) {
+            match value {
+                Some(value) => command.env(name, value),
+                None => command.env_remove(name),
+            };
+        }
+        command.stdin(socket.try_clone()?).stdout(socket.try_clone()?).stderr(Stdio::inherit());
+        Ok(command)
+    }
+
+    /// What it makes of the program's end.
+    fn conclude(&self, status: ExitStatus) -> io::Result<()> {
+        match status.signal() {
+            // whoever writes to a client that has gone dies of SIGPIPE
+            None | Some(libc::SIGPIPE) => Ok(()),
+            Some(_) => Err(io::Error::other(format!("{} was killed: {status}", self.name()))),
+        }
+    }
+}
+
+/// Whether the file could be executed, by its kind and its mode.
+fn runnable(path: &Path) -> io::Result<()> {
+    if std::fs::metadata(path)?.is_dir() {
+        return Err(io::Error::from_raw_os_error(libc::EACCES));
+    }
+    Ok(access(path, Access::EXEC_OK)?)
+}
+
+impl Handler for Exec {
+    fn handle(&mut self, connection: &mut Connection<'_>) -> io::Result<()> {
+        let socket = connection.hand_over()?;
+        let mut program = Program::start(&mut self.command(connection, &socket)?)
+            // its kind would say something of the client's
+            .map_err(|error| io::Error::other(format!("cannot run {}: {error}", self.name())))?;
+        let is_client_gone = accompany(&program, connection, &socket)?;
+        let status = program.wait()?;
+        connection.count_carried();
+        log::debug!(peer:% = connection.peer(), status:% = status, is_client_gone; "program ended");
+        if is_client_gone { Ok(()) } else { self.conclude(status) }
+    }
+}
+
+/// Waits until the program has ended, or ends it because the client has gone; tells whether it has.
+fn accompany(program: &Program, connection: &Connection<'_>, socket: &OwnedFd) -> io::Result<bool> {
+    const PROGRAM: usize = 0;
+    const CLIENT: usize = 1;
+    let poller = Poller::new()?;
+    poller.add(program, PROGRAM, Interest::READ)?;
+    poller.add(socket, CLIENT, Interest::NONE)?;
+    let mut events = Vec::new();
+    let mut kill_at: Option<Instant> = None;
+    loop {
+        let limit = kill_at.map_or(LONG, |then| then.saturating_duration_since(Instant::now()));
+        connection.wait_readable(&poller, limit)?;
+        poller.wait(&mut events, Some(Duration::ZERO))?;
+        let told_of = |token| events.iter().any(|event| event.token == token);
+        if told_of(PROGRAM) || kill_at.is_some_and(|then| Instant::now() >= then) {
+            break;
+        }
+        if told_of(CLIENT) {
+            poller.remove(socket, Interest::NONE)?;
+            program.signal(Signal::TERM);
+            kill_at = Some(Instant::now() + PATIENCE);
+        }
+    }
+    if kill_at.is_some() {
+        // what is left of its group, if it has ended itself
+        program.signal(Signal::KILL);
+    }
+    Ok(kill_at.is_some())
+}
+
+impl From<Exec> for Service {
+    fn from(exec: Exec) -> Self {
+        let program = exec.clone();
+        Self::handler("exec", move || exec.clone()).handing_over(move || program.check())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+
+    #[test]
+    fn a_program_is_looked_for_as_execvp_does() {
+        assert!(Exec::new(["sh"]).check().is_ok());
+        assert!(Exec::new(["/bin/sh"]).check().is_ok());
+        for (program, code, sentence) in [
+            ("no-such-program", 69, "cannot run no-such-program, which is in no directory of PATH"),
+            ("/no/such/program", 69, "cannot run /no/such/program: No such file or directory (os error 2)"),
+            ("/", 77, "cannot run /: Permission denied (os error 13)"),
+            ("", 69, "cannot run : "),
+        ] {
+            let error = Exec::new([program]).check().unwrap_err();
+            assert_eq!(error.exit_code(), code, "{program}");
+            assert!(error.sentence().starts_with(sentence), "{}", error.sentence());
+        }
+        assert_eq!(Exec::new([""; 0]).check().unwrap_err().exit_code(), 69);
+    }
+
+    #[test]
+    fn a_file_that_may_not_be_executed_is_no_program() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::set_permissions(file.path(), std::fs::Permissions::from_mode(0o644)).unwrap();
+        assert_eq!(Exec::new([file.path()]).check().unwrap_err().exit_code(), 77);
+    }
+
+    #[test]
+    fn a_datagram_is_not_handed_over() {
+        let send = &mut |_: &[u8]| panic!("an answer");
+        let traffic = crate::transport::Traffic::default();
+        let site = crate::Site::nowhere();
+        let connection = Connection::datagram(b"x", crate::Peer::None, &traffic, &site);
+        let answered = Service::from(Exec::new(["cat"])).answer(b"x", connection, send).unwrap_err();
+        assert_eq!(answered.kind(), io::ErrorKind::Unsupported);
+    }
+}

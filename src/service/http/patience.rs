@@ -1,0 +1,58 @@
+//! For how long a client is waited for.
+
+use std::time::{Duration, Instant};
+
+/// What is waited for. The number of answers makes one request's wait another than the next one's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Phase {
+    First,
+    Head(u32),
+    Content(u32),
+    Next(u32),
+    End,
+}
+
+/// How patient it is with a client.
+#[derive(Debug, Clone)]
+pub(super) struct Limits {
+    /// From its first byte on a request has so long, however it trickles in; and so long has a client
+    /// until the first byte.
+    pub(super) request: Duration,
+    /// For the next request. Short, because a client that is silent may occupy a whole worker.
+    pub(super) idle: Duration,
+    /// For the end of what nobody listens to any more.
+    pub(super) linger: Duration,
+    /// So many requests, and then others have their turn: a worker serves one connection at a time.
+    pub(super) requests: u32,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        let [request, idle, linger] = [10, 5, 2].map(Duration::from_secs);
+        Self { request, idle, linger, requests: 1000 }
+    }
+}
+
+/// What is waited for, and since when.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Patience {
+    pub(super) limits: Limits,
+    wait: Option<(Phase, Instant)>,
+}
+
+impl Patience {
+    /// Until when this may last, which is asked before each wait.
+    pub(super) fn until(&mut self, phase: Phase, now: Instant) -> Instant {
+        let since = match self.wait {
+            Some((before, since)) if before == phase => since,
+            _ => now,
+        };
+        self.wait = Some((phase, since));
+        since
+            + match phase {
+                Phase::First | Phase::Head(_) | Phase::Content(_) => self.limits.request,
+                Phase::Next(_) => self.limits.idle,
+                Phase::End => self.limits.linger,
+            }
+    }
+}

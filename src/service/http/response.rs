@@ -1,0 +1,213 @@
+//! What a client is answered: a head of our own making, and what follows it.
+//!
+//! Invariant: what a client has sent is never repeated but in an encoding of ours, so no answer can be
+//! made to have a line that was not meant.
+
+use std::fmt::{Display, Write};
+use std::time::SystemTime;
+
+use crate::transport::FilePart;
+
+/// A status code (RFC 9110, section 15).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Status(pub(super) u16);
+
+impl Status {
+    pub(super) const OK: Self = Self(200);
+    pub(super) const PARTIAL: Self = Self(206);
+    pub(super) const MOVED: Self = Self(301);
+    pub(super) const NOT_MODIFIED: Self = Self(304);
+    pub(super) const BAD_REQUEST: Self = Self(400);
+    pub(super) const FORBIDDEN: Self = Self(403);
+    pub(super) const NOT_FOUND: Self = Self(404);
+    pub(super) const METHOD_NOT_ALLOWED: Self = Self(405);
+    pub(super) const REQUEST_TIMEOUT: Self = Self(408);
+    pub(super) const PRECONDITION_FAILED: Self = Self(412);
+    pub(super) const CONTENT_TOO_LARGE: Self = Self(413);
+    pub(super) const URI_TOO_LONG: Self = Self(414);
+    pub(super) const RANGE_NOT_SATISFIABLE: Self = Self(416);
+    pub(super) const EXPECTATION_FAILED: Self = Self(417);
+    pub(super) const FIELDS_TOO_LARGE: Self = Self(431);
+    pub(super) const INTERNAL: Self = Self(500);
+    pub(super) const NOT_IMPLEMENTED: Self = Self(501);
+    pub(super) const UNAVAILABLE: Self = Self(503);
+    pub(super) const VERSION_NOT_SUPPORTED: Self = Self(505);
+
+    fn reason(self) -> &'static str {
+        match self.0 {
+            200 => "OK",
+            206 => "Partial Content",
+            301 => "Moved Permanently",
+            304 => "Not Modified",
+            400 => "Bad Request",
+            403 => "Forbidden",
+            404 => "Not Found",
+            405 => "Method Not Allowed",
+            408 => "Request Timeout",
+            412 => "Precondition Failed",
+            413 => "Content Too Large",
+            414 => "URI Too Long",
+            416 => "Range Not Satisfiable",
+            417 => "Expectation Failed",
+            431 => "Request Header Fields Too Large",
+            500 => "Internal Server Error",
+            501 => "Not Implemented",
+            503 => "Service Unavailable",
+            505 => "HTTP Version Not Supported",
+            _ => "",
+        }
+    }
+
+    pub(super) fn is_error(self) -> bool {
+        self.0 >= 400
+    }
+}
+
+impl Display for Status {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} {}", self.0, self.reason())
+    }
+}
+
+/// Why a request is not served.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Refusal {
+    pub(super) status: Status,
+    pub(super) why: &'static str,
+}
+
+impl Refusal {
+    pub(super) const fn new(status: Status, why: &'static str) -> Self {
+        Self { status, why }
+    }
+
+    pub(super) const fn bad(why: &'static str) -> Self {
+        Self::new(Status::BAD_REQUEST, why)
+    }
+}
+
+/// An answer.
+#[derive(Debug)]
+pub(super) struct Response {
+    pub(super) status: Status,
+    /// Lines of the head.
+    fields: String,
+    content: Content,
+}
+
+#[derive(Debug)]
+pub(super) enum Content {
+    /// Not even an empty one.
+    None,
+    Bytes(Vec<u8>),
+    File(FilePart),
+}
+
+impl Content {
+    fn length(&self) -> Option<u64> {
+        match self {
+            Self::None => None,
+            Self::Bytes(bytes) => Some(bytes.len() as u64),
+            Self::File(part) => Some(part.length),
+        }
+    }
+}
+
+impl Response {
+    pub(super) fn new(status: Status, content: Content) -> Self {
+        Self { status, fields: String::new(), content }
+    }
+
+    /// An answer of these bytes.
+    pub(super) fn of(kind: &str, content: impl Into<Vec<u8>>) -> Self {
+        Self::new(Status::OK, Content::Bytes(content.into())).with("Content-Type", kind)
+    }
+
+    /// An answer that says no more than its status, for people.
+    pub(super) fn bare(status: Status) -> Self {
+        Self { status, ..Self::of(super::kinds::TEXT, format!("{status}\n")) }
+    }
+
+    /// The same answer with one more line in its head.
+    pub(super) fn with(mut self, name: &str, value: impl Display) -> Self {
+        // to a string it can't fail
+        let _ = write!(self.fields, "{name}: {value}\r\n");
+        self
+    }
+
+    /// Appends the answer to `output`, but for a file, which it returns; `connection` is what it says
+    /// about the connection. The answer to HEAD is a head.
+    pub(super) fn write(
+        self,
+        output: &mut Vec<u8>,
+        is_head: bool,
+        connection: Option<&'static str>,
+        now: SystemTime,
+    ) -> Option<FilePart> {
+        let mut head = format!("HTTP/1.1 {}\r\nServer: forkd\r\n", self.status);
+        // it panics before 1970, which a board without a battery may believe it is
+        if now >= SystemTime::UNIX_EPOCH {
+            let _ = write!(head, "Date: {}\r\n", httpdate::HttpDate::from(now));
+        }
+        if let Some(length) = self.content.length() {
+            let _ = write!(head, "Content-Length: {length}\r\n");
+        }
+        head.push_str(&self.fields);
+        if let Some(connection) = connection {
+            let _ = write!(head, "Connection: {connection}\r\n");
+        }
+        // RFC 9110 knows nothing of it: the type is what we say, and nothing is guessed (WHATWG Fetch)
+        head.push_str("X-Content-Type-Options: nosniff\r\n\r\n");
+        output.extend_from_slice(head.as_bytes());
+        match self.content {
+            _ if is_head => None,
+            Content::None => None,
+            Content::Bytes(bytes) => {
+                output.extend_from_slice(&bytes);
+                None
+            }
+            Content::File(part) => Some(part),
+        }
+    }
+}
+
+impl From<Refusal> for Response {
+    fn from(Refusal { status, why }: Refusal) -> Self {
+        Self { status, ..Self::of(super::kinds::TEXT, format!("{status}: {why}\n")) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn written(response: Response, is_head: bool) -> String {
+        let mut output = Vec::new();
+        assert!(response.write(&mut output, is_head, Some("close"), SystemTime::UNIX_EPOCH).is_none());
+        String::from_utf8(output).expect("text")
+    }
+
+    const HEAD: &str = "HTTP/1.1 200 OK\r\nServer: forkd\r\nDate: Thu, 01 Jan 1970 00:00:00 GMT\r\nContent-Length: 5\r\n\
+        Content-Type: text/plain\r\nConnection: close\r\nX-Content-Type-Options: nosniff\r\n\r\n";
+
+    #[test]
+    fn an_answer_as_it_is_sent() {
+        assert_eq!(written(Response::of("text/plain", "hello"), false), format!("{HEAD}hello"));
+        assert_eq!(written(Response::of("text/plain", "hello"), true), HEAD);
+    }
+
+    #[test]
+    fn one_without_content_has_no_length() {
+        let text = written(Response::new(Status::NOT_MODIFIED, Content::None), false);
+        assert!(
+            text.starts_with("HTTP/1.1 304 Not Modified\r\n") && !text.contains("Content-Length"),
+            "{text}"
+        );
+    }
+
+    #[test]
+    fn a_refusal_says_why() {
+        let text = written(Refusal::bad("it is too blue").into(), false);
+        assert!(text.ends_with("\r\n\r\n400 Bad Request: it is too blue\n"), "{text}");
+    }
+}

@@ -1,0 +1,426 @@
+//! Dialogues without a socket, and without a clock.
+
+use std::fs;
+use std::io::Write;
+use std::time::{Duration, SystemTime};
+
+use proptest::prelude::*;
+
+use super::answer::LINGER;
+use super::*;
+
+const NOT_BEFORE_NOW: Duration = Duration::from_secs(60);
+
+/// A directory with files, served beside a route.
+fn site() -> (tempfile::TempDir, Http) {
+    let dir = tempfile::tempdir().expect("directory");
+    let root = dir.path().join("root");
+    fs::create_dir_all(root.join("sub")).expect("directories");
+    fs::create_dir(root.join("bare")).expect("directory");
+    for (name, content) in [
+        ("index.html", "<p>front</p>".to_owned()),
+        ("sub/index.html", "sub".to_owned()),
+        (".secret", "hidden".to_owned()),
+        ("digits.txt", "0123456789".to_owned()),
+        ("large.bin", "large ".repeat(10_000)),
+    ] {
+        let mut file = fs::File::create(root.join(name)).expect("file");
+        file.write_all(content.as_bytes()).expect("write");
+        file.set_modified(SystemTime::now() - NOT_BEFORE_NOW).expect("time");
+    }
+    fs::write(dir.path().join("outside"), "outside").expect("file");
+    let http = Http::new().route("/hello", || "Hello").route("/.well-known/x", || "known");
+    let http = http.root(&root).expect("root");
+    (dir, http)
+}
+
+/// What a client gets, and whether the connection ended before the client did.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Heard {
+    bytes: Vec<u8>,
+    has_ended: bool,
+}
+
+impl Heard {
+    /// Does what the driver does with a reply; true means that it asks for more.
+    fn take(&mut self, reply: Reply<'_>) -> bool {
+        match reply {
+            Reply::Wait => false,
+            Reply::Send(bytes) => {
+                self.bytes.extend_from_slice(bytes);
+                false
+            }
+            Reply::More(bytes) => {
+                self.bytes.extend_from_slice(bytes);
+                true
+            }
+            Reply::File(part) => {
+                let mut part = part.clone();
+                while part.length > 0 {
+                    let n = part.append_to(&mut self.bytes).expect("read");
+                    part.advance(n as u64);
+                }
+                true
+            }
+            Reply::Finish(bytes) => {
+                self.bytes.extend_from_slice(bytes);
+                self.has_ended = true;
+                false
+            }
+        }
+    }
+
+    fn hear(&mut self, http: &mut Http, input: &[u8]) {
+        let mut goes_on = self.take(http.received(input));
+        while goes_on {
+            goes_on = self.take(http.resume());
+        }
+        assert!(http.input.len() <= request::HEAD + input.len(), "{} bytes kept", http.input.len());
+        assert!(http.output.len() <= 4 * SMALL as usize, "{} bytes made", http.output.len());
+    }
+
+    /// With the dates taken out, which are of the moment.
+    fn text(&self) -> String {
+        let text = String::from_utf8_lossy(&self.bytes);
+        text.split_inclusive("\r\n").filter(|line| !line.starts_with("Date: ")).collect()
+    }
+}
+
+/// Sends these pieces, and the end if that is still of interest.
+fn talk<'a>(http: &Http, pieces: impl IntoIterator<Item = &'a [u8]>) -> Heard {
+    let (mut http, mut heard) = (http.clone(), Heard::default());
+    for piece in pieces.into_iter().filter(|piece| !piece.is_empty()) {
+        if heard.has_ended {
+            return heard;
+        }
+        heard.hear(&mut http, piece);
+    }
+    if !heard.has_ended {
+        heard.take(http.ended());
+        heard.has_ended = false;
+    }
+    heard
+}
+
+fn ask(http: &Http, request: &str) -> String {
+    talk(http, [request.as_bytes()]).text()
+}
+
+/// The answer to a GET of this target with these fields, each with its end of line.
+fn get(http: &Http, target: &str, fields: &str) -> String {
+    ask(http, &format!("GET {target} HTTP/1.1\r\nHost: a\r\n{fields}\r\n"))
+}
+
+fn status(answer: &str) -> u16 {
+    answer.strip_prefix("HTTP/1.1 ").and_then(|rest| rest.get(..3)).expect(answer).parse().expect("a number")
+}
+
+fn field<'a>(answer: &'a str, name: &str) -> Option<&'a str> {
+    answer.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(": "))
+}
+
+fn content(answer: &str) -> &str {
+    answer.split_once("\r\n\r\n").expect("an end of the head").1
+}
+
+#[test]
+fn files_and_routes() {
+    let (_dir, http) = site();
+    for (target, expected, kind) in [
+        ("/", "<p>front</p>", "text/html; charset=utf-8"),
+        ("/index.html?query", "<p>front</p>", "text/html; charset=utf-8"),
+        ("/sub/", "sub", "text/html; charset=utf-8"),
+        ("/d%69gits.txt", "0123456789", "text/plain; charset=utf-8"),
+        ("http://a/digits.txt", "0123456789", "text/plain; charset=utf-8"),
+        ("/hello", "Hello", "text/plain; charset=utf-8"),
+        ("/.well-known/x", "known", "text/plain; charset=utf-8"),
+    ] {
+        let answer = get(&http, target, "");
+        assert_eq!((status(&answer), content(&answer)), (200, expected), "{target}");
+        assert_eq!(field(&answer, "Content-Type"), Some(kind), "{target}");
+        assert_eq!(field(&answer, "Content-Length"), Some(expected.len().to_string().as_str()), "{target}");
+    }
+    let large = get(&http, "/large.bin", "");
+    assert_eq!(content(&large), "large ".repeat(10_000));
+    assert_eq!(field(&large, "Content-Type"), Some("application/octet-stream"));
+}
+
+#[test]
+fn what_is_not_there_or_not_to_be_seen() {
+    let (dir, http) = site();
+    std::os::unix::fs::symlink(dir.path().join("outside"), dir.path().join("root/link")).expect("link");
+    for target in [
+        "/nothing",
+        "/bare/",
+        "/.secret",
+        "/../outside",
+        "/%2e%2e/outside",
+        "/..%2foutside",
+        "/sub/..%2f..%2foutside",
+        "/link",
+        "/digits.txt/",
+        "/digits.txt/x",
+        "/sub/../../outside",
+    ] {
+        let answer = get(&http, target, "");
+        assert_eq!(status(&answer), 404, "{target}");
+        assert!(!answer.contains("outside"), "{answer}");
+    }
+    for target in ["/%00", "/%zz", "*", "/a#b"] {
+        assert_eq!(status(&get(&http, target, "")), 400, "{target}");
+    }
+    let answer = get(&http, "//sub?a=b", "");
+    assert_eq!((status(&answer), field(&answer, "Location")), (301, Some("/sub/?a=b")));
+    assert_eq!(status(&get(&Http::new(), "/index.html", "")), 404);
+    assert_eq!(content(&get(&Http::new().route("/hello", || ""), "/", "")), "Here are:\n/hello\n");
+}
+
+#[test]
+fn a_head_is_the_same_without_content() {
+    let (_dir, http) = site();
+    for target in ["/digits.txt", "/large.bin", "/hello", "/nothing", "/sub"] {
+        let of = |method| ask(&http, &format!("{method} {target} HTTP/1.1\r\nHost: a\r\n\r\n"));
+        let (get, head) = (of("GET"), of("HEAD"));
+        assert_eq!(head, get[..get.len() - content(&get).len()]);
+    }
+}
+
+#[test]
+fn what_the_client_has_is_not_sent_again() {
+    let (_dir, http) = site();
+    let first = get(&http, "/digits.txt", "");
+    let (tag, date) =
+        (field(&first, "ETag").expect("a tag"), field(&first, "Last-Modified").expect("a date"));
+    for fields in [format!("If-None-Match: {tag}\r\n"), format!("If-Modified-Since: {date}\r\n")] {
+        let answer = get(&http, "/digits.txt", &fields);
+        assert_eq!((status(&answer), content(&answer)), (304, ""));
+        assert_eq!((field(&answer, "ETag"), field(&answer, "Content-Length")), (Some(tag), None));
+    }
+    assert_eq!(status(&get(&http, "/digits.txt", "If-Match: \"x\"\r\n")), 412);
+    let answer = get(&http, "/digits.txt", &format!("Range: bytes=2-4\r\nIf-Range: {tag}\r\n"));
+    assert_eq!((status(&answer), content(&answer)), (206, "234"));
+    assert_eq!(field(&answer, "Content-Range"), Some("bytes 2-4/10"));
+    let answer = get(&http, "/large.bin", "Range: bytes=-30000\r\n");
+    assert_eq!((status(&answer), content(&answer)), (206, &*"large ".repeat(5_000)));
+    let answer = get(&http, "/digits.txt", "Range: bytes=10-\r\n");
+    assert_eq!((status(&answer), field(&answer, "Content-Range")), (416, Some("bytes */10")));
+}
+
+#[test]
+fn a_file_of_the_future_has_no_date() {
+    let (dir, http) = site();
+    for time in
+        [SystemTime::now() + Duration::from_secs(3600), SystemTime::UNIX_EPOCH - Duration::from_secs(1)]
+    {
+        let file = fs::File::create(dir.path().join("root/odd")).expect("file");
+        file.set_modified(time).expect("time");
+        let answer = get(&http, "/odd", "");
+        assert_eq!((status(&answer), field(&answer, "Last-Modified")), (200, None));
+    }
+}
+
+#[test]
+fn who_stays_is_answered_again_and_who_goes_is_not() {
+    let (_dir, http) = site();
+    let two = "GET /hello HTTP/1.1\r\nHost: a\r\n\r\nGET /digits.txt HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n";
+    let heard = talk(&http, [[two, two].concat().as_bytes()]);
+    assert!(heard.has_ended);
+    let text = heard.text();
+    assert_eq!(
+        (text.matches("HTTP/1.1 200").count(), text.matches("Connection: close").count()),
+        (2, 1),
+        "{text}"
+    );
+    assert!(text.find("Hello") < text.find("0123456789"));
+    let old = ask(&http, "GET /hello HTTP/1.0\r\nConnection: keep-alive\r\n\r\nGET /hello HTTP/1.0\r\n\r\n");
+    assert_eq!(
+        (old.matches("Connection: keep-alive").count(), old.matches("Connection: close").count()),
+        (1, 1)
+    );
+}
+
+#[test]
+fn a_connection_is_not_for_ever() {
+    let (_dir, mut http) = site();
+    http.patience.limits.requests = 3;
+    let text = ask(&http, &"GET /hello HTTP/1.1\r\nHost: a\r\n\r\n".repeat(5));
+    assert_eq!((text.matches("HTTP/1.1 200").count(), text.matches("Connection: close").count()), (3, 1));
+}
+
+#[test]
+fn content_is_thrown_away_if_it_is_short() {
+    let (_dir, http) = site();
+    let with = |start: &str, fields: &str, content: &str| {
+        let request = format!(
+            "{start} HTTP/1.1\r\nHost: a\r\n{fields}\r\n{content}GET /hello HTTP/1.1\r\nHost: a\r\n\r\n"
+        );
+        ask(&http, &request)
+    };
+    let statuses = |text: &str| -> Vec<u16> {
+        text.split("HTTP/1.1 ").skip(1).map(|answer| answer[..3].parse().expect("a status")).collect()
+    };
+    assert_eq!(statuses(&with("GET /hello", "Content-Length: 3\r\n", "GET\r\n")), [200, 200]);
+    assert_eq!(statuses(&with("POST /hello", "Content-Length: 3\r\n", "GET")), [405, 200]);
+    assert_eq!(statuses(&with("BREW /hello", "", "")), [501, 200]);
+    assert_eq!(statuses(&with("GET /hello", "Content-Length: 65537\r\n", "")), [413]);
+    assert_eq!(statuses(&with("POST /hello", "Content-Length: 65537\r\n", "")), [405]);
+    assert_eq!(statuses(&with("GET /hello", "Transfer-Encoding: chunked\r\n", "")), [501]);
+    let expects = "Content-Length: 3\r\nExpect: 100-continue\r\n";
+    assert_eq!(statuses(&with("GET /hello", expects, "abc")), [100, 200, 200]);
+    assert_eq!(statuses(&with("POST /hello", expects, "abc")), [405]);
+    assert!(with("POST /hello", "", "").contains("\r\nAllow: GET, HEAD\r\n"));
+    let closing = "Content-Length: 3\r\nConnection: close\r\n";
+    assert!(!talk(&http, [format!("GET /hello HTTP/1.1\r\nHost: a\r\n{closing}\r\n").as_bytes()]).has_ended);
+}
+
+#[test]
+fn whoever_is_refused_may_finish_and_is_not_listened_to() {
+    let (_dir, mut http) = site();
+    let mut heard = Heard::default();
+    heard.hear(&mut http, b"nonsense\r\n");
+    assert_eq!((status(&heard.text()), heard.has_ended), (400, false));
+    let length = heard.bytes.len();
+    for _ in 0..LINGER / 1_000_000 {
+        heard.hear(&mut http, &vec![b'\n'; 1_000_000]);
+        assert!(!heard.has_ended);
+    }
+    heard.hear(&mut http, &vec![b'\n'; 1_000_000]);
+    assert!(heard.has_ended && heard.bytes.len() == length);
+}
+
+/// What is said when the time is up; after that the connection ends.
+fn told_at_the_end(http: &mut Http) -> String {
+    let Reply::Finish(bytes) = http.timed_out() else { panic!("the connection goes on") };
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+#[test]
+fn a_request_has_so_long_however_it_trickles_in() {
+    let (_dir, mut http) = site();
+    let start = Instant::now();
+    let at = |seconds| start + Duration::from_secs(seconds);
+    assert_eq!(http.deadline(at(0)), Some(at(10)));
+    let mut heard = Heard::default();
+    for (second, byte) in (3..).zip(b"\r\nGET /he") {
+        heard.hear(&mut http, &[*byte]);
+        // empty lines are no beginning
+        let until = if second < 5 { 10 } else { 15 };
+        assert_eq!(http.deadline(at(second)), Some(at(until)), "{second}");
+    }
+    let text = told_at_the_end(&mut http);
+    assert!(text.starts_with("HTTP/1.1 408 ") && text.contains("\r\nConnection: close\r\n"), "{text}");
+}
+
+#[test]
+fn the_next_request_has_a_time_of_its_own() {
+    let (_dir, mut http) = site();
+    let start = Instant::now();
+    let at = |seconds| start + Duration::from_secs(seconds);
+    let mut heard = Heard::default();
+    let request = b"GET /hello HTTP/1.1\r\nHost: a\r\n\r\n";
+    heard.hear(&mut http, &request[..9]);
+    assert_eq!(http.deadline(at(1)), Some(at(11)));
+    // the end of one and the beginning of the next
+    heard.hear(&mut http, &[&request[9..], &request[..9]].concat());
+    assert_eq!(http.deadline(at(8)), Some(at(18)));
+    heard.hear(&mut http, &request[9..]);
+    assert_eq!((http.deadline(at(9)), http.deadline(at(12))), (Some(at(14)), Some(at(14))));
+    assert_eq!(told_at_the_end(&mut http), "", "nobody has begun");
+    heard.hear(&mut http, request);
+    assert_eq!(http.deadline(at(13)), Some(at(18)));
+    heard.hear(&mut http, b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\n12345");
+    assert_eq!(http.deadline(at(14)), Some(at(24)), "content is waited for, too");
+    assert_eq!(told_at_the_end(&mut http), "", "it was answered");
+    heard.hear(&mut http, b"6789nonsense\r\n");
+    assert_eq!(http.deadline(at(20)), Some(at(22)));
+    assert_eq!(told_at_the_end(&mut http), "");
+}
+
+#[test]
+fn empty_lines_are_no_way_to_stay() {
+    let (_dir, mut http) = site();
+    let mut heard = Heard::default();
+    for _ in 0..BLANK {
+        heard.hear(&mut http, b"\n");
+    }
+    assert!(heard.bytes.is_empty());
+    heard.hear(&mut http, b"GET /hello HTTP/1.1\nHost: a\n\n");
+    heard.hear(&mut http, &[b'\r'; BLANK + 1]);
+    let text = heard.text();
+    assert_eq!(
+        (text.matches("HTTP/1.1 200").count(), text.matches("HTTP/1.1 400").count()),
+        (1, 1),
+        "{text}"
+    );
+}
+
+#[test]
+fn a_large_file_is_let_go_of_when_it_is_sent() {
+    let (_dir, mut http) = site();
+    assert!(matches!(http.received(b"GET /large.bin HTTP/1.1\r\nHost: a\r\n\r\n"), Reply::More(_)));
+    let Reply::File(part) = http.resume() else { panic!("no file") };
+    let file = Arc::downgrade(&part.file);
+    assert_eq!((part.offset, part.length), (0, 60_000));
+    assert_eq!(http.resume(), Reply::Wait);
+    assert!(file.upgrade().is_none());
+}
+
+#[test]
+fn a_datagram_is_not_answered() {
+    assert_eq!(Http::new().datagram(b"GET / HTTP/1.0\r\n\r\n"), Reply::Wait);
+}
+
+/// Parts of dialogues, good and bad.
+fn any_part() -> impl Strategy<Value = Vec<u8>> {
+    let part = prop::sample::select(
+        &[
+            "GET /hello HTTP/1.1\r\nHost: a\r\n\r\n",
+            "GET /digits.txt HTTP/1.1\nHost: a\n\n",
+            "HEAD / HTTP/1.1\r\nHost: a\r\n\r\n",
+            "GET /large.bin HTTP/1.1\r\nHost: a\r\n\r\n",
+            "GET /sub HTTP/1.0\r\n\r\n",
+            "\r\n",
+            "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\n12345",
+            "GET /hello HTTP/1.1\r\n",
+            "Host: a\r\n",
+            "\r\n\r\n",
+            "x: ",
+            "GET /hello HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 1\r\n\r\n",
+            "GET / HTTP/3.0\r\n",
+            "GET /%2e%2e/outside HTTP/1.1\r\nHost: a\r\n\r\n",
+            "\0",
+            "é",
+            "Content-Length: 7\r\n",
+        ][..],
+    );
+    prop_oneof![
+        8 => part.prop_map(|text| text.as_bytes().to_vec()),
+        1 => prop::collection::vec(any::<u8>(), 0..40),
+        1 => (1_usize..20_000).prop_map(|length| vec![b'x'; length]),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+    #[test]
+    fn an_answer_does_not_depend_on_how_the_question_comes(
+        parts in prop::collection::vec(any_part(), 1..8),
+        sizes in prop::collection::vec(1_usize..600, 1..9),
+    ) {
+        let (_dir, http) = site();
+        let all = parts.concat();
+        let at_once = talk(&http, all.chunks(crate::sys::buffer::CHUNK));
+        let (mut rest, mut pieces) = (&all[..], Vec::new());
+        for size in sizes.iter().cycle() {
+            if rest.is_empty() {
+                break;
+            }
+            let (piece, more) = rest.split_at(rest.len().min(*size));
+            pieces.push(piece);
+            rest = more;
+        }
+        let in_pieces = talk(&http, pieces);
+        prop_assert_eq!(at_once.text(), in_pieces.text());
+        prop_assert!(!at_once.text().contains("outside"));
+    }
+}

@@ -1,0 +1,40 @@
+//! A connection that somebody else reads and writes: a program.
+
+use std::io;
+use std::os::fd::OwnedFd;
+
+use super::{Connection, Medium};
+use crate::sys;
+use crate::transport::{Peer, Traffic};
+
+impl Connection<'_> {
+    /// The socket, for a program that reads and writes it itself: it blocks from now on, and the kernel
+    /// finds out whether the peer is still there.
+    ///
+    /// # Errors
+    ///
+    /// `Unsupported` for a datagram; else as fcntl(2).
+    pub(crate) fn hand_over(&self) -> io::Result<OwnedFd> {
+        let Medium::Stream(socket, _) = &self.medium else {
+            return Err(io::Error::new(
+                io::ErrorKind::Unsupported,
+                "a datagram has no connection to hand over",
+            ));
+        };
+        sys::fd::set_nonblocking(socket, false)?;
+        if matches!(self.peer, Peer::Ip(_)) {
+            sys::fd::keep_alive(socket);
+        }
+        socket.try_clone()
+    }
+
+    /// Counts what somebody else has read and written, as far as the system knows.
+    pub(crate) fn count_carried(&self) {
+        if let Medium::Stream(socket, _) = &self.medium
+            && let Some((bytes_in, bytes_out)) = sys::fd::carried(socket)
+        {
+            Traffic::add(&self.traffic.bytes_in, bytes_in);
+            Traffic::add(&self.traffic.bytes_out, bytes_out);
+        }
+    }
+}

@@ -1,0 +1,171 @@
+//! What a handler can know of its server, and how anybody asks a server to end.
+
+use std::fmt;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::time::Duration;
+
+use super::Endpoint;
+use crate::sys::fd::{Gate, wait_readable};
+use crate::sys::wake::Wake;
+
+/// The server that a connection came to, as its handler sees it: `self.server` of Python's
+/// socketserver. See [`Connection::server`](super::Connection::server).
+///
+/// What handlers share beyond that is captured by the closure that makes them.
+///
+/// # Examples
+///
+/// ```
+/// use std::io::Write;
+/// use forkd::{Connection, Handler};
+///
+/// /// Says who it is, and ends the server.
+/// struct LastWords;
+/// impl Handler for LastWords {
+///     fn handle(&mut self, connection: &mut Connection<'_>) -> std::io::Result<()> {
+///         let server = connection.server();
+///         writeln!(&*connection, "{} at {}, {}", server.service(), server.endpoint(), server.model())?;
+///         server.shutdown();
+///         Ok(())
+///     }
+/// }
+/// # use std::io::Read;
+/// # use forkd::{Server, Service, model::Model};
+/// # let server = Server::bind("tcp://127.0.0.1:0")?.model(Model::Iterative);
+/// # let endpoint = server.server_address().to_string();
+/// # let address = endpoint.strip_prefix("tcp://").unwrap();
+/// # let mut client = std::net::TcpStream::connect(address).unwrap();
+/// # server.serve_forever(Service::handler("last-words", || LastWords))?;
+/// # let mut heard = String::new();
+/// # client.read_to_string(&mut heard).unwrap();
+/// # assert_eq!(heard, format!("last-words at {endpoint}, iterative\n"));
+/// # Ok::<(), forkd::Error>(())
+/// ```
+#[derive(Debug, Clone)]
+pub struct Site {
+    endpoint: Endpoint,
+    service: &'static str,
+    model: &'static str,
+    /// The daemon's own services don't end it.
+    handle: Option<Handle>,
+}
+
+impl Site {
+    pub(crate) fn new(
+        endpoint: Endpoint,
+        service: &'static str,
+        model: &'static str,
+        handle: Option<Handle>,
+    ) -> Self {
+        Self { endpoint, service, model, handle }
+    }
+
+    #[cfg(test)]
+    pub(crate) fn nowhere() -> Self {
+        Self::new(Endpoint::Systemd(None), "test", "iterative", None)
+    }
+
+    /// The endpoint that the client has reached, with the port that the kernel chose.
+    #[must_use]
+    pub fn endpoint(&self) -> &Endpoint {
+        &self.endpoint
+    }
+
+    /// The name of the service.
+    #[must_use]
+    pub fn service(&self) -> &'static str {
+        self.service
+    }
+
+    /// The name of the model, such as `fork`.
+    #[must_use]
+    pub fn model(&self) -> &'static str {
+        self.model
+    }
+
+    /// Asks the server to end, as [`Handle::shutdown`] does; also from a forked child.
+    pub fn shutdown(&self) {
+        if let Some(handle) = &self.handle {
+            handle.shutdown();
+        }
+    }
+}
+
+/// Ends a server from anywhere: another thread, a handler, a forked child. See
+/// [`Server::handle`](crate::Server::handle).
+///
+/// # Examples
+///
+/// ```
+/// use forkd::{Echo, Server, model::Model};
+///
+/// let server = Server::bind("tcp://127.0.0.1:0")?.model(Model::Iterative);
+/// let handle = server.handle();
+/// let serving = std::thread::spawn(move || server.serve_forever(Echo));
+/// handle.shutdown();
+/// serving.join().unwrap()?;
+/// # Ok::<(), forkd::Error>(())
+/// ```
+#[derive(Clone)]
+pub struct Handle(Arc<Bell>);
+
+struct Bell {
+    /// Rung once and for all: nobody drains it. A child's copy is the same bell.
+    wake: Wake,
+    /// What is shut in this process.
+    gates: Mutex<Vec<Weak<Gate>>>,
+}
+
+impl Handle {
+    pub(crate) fn new() -> io::Result<Self> {
+        Ok(Self(Arc::new(Bell { wake: Wake::new()?, gates: Mutex::default() })))
+    }
+
+    /// Asks the server to end, and returns at once: no further client is accepted, those that are
+    /// served are finished, and [`serve_forever`](crate::Server::serve_forever) returns. It may be called
+    /// before that, too, which then returns at once; a second time, it has no effect.
+    ///
+    /// It takes a lock, so it is nothing for a signal handler.
+    ///
+    /// A server that forks does what SIGTERM asks of it: it also serves who is queued, and gives all of
+    /// them [`grace`](crate::Server::grace).
+    pub fn shutdown(&self) {
+        self.0.wake.notify();
+        self.gates().iter().filter_map(Weak::upgrade).for_each(|gate| gate.shut());
+    }
+
+    /// Whether the server has been asked to end.
+    #[must_use]
+    pub fn is_shut_down(&self) -> bool {
+        wait_readable(&self.0.wake, Duration::ZERO)
+    }
+
+    /// Has a shutdown shut this gate.
+    pub(crate) fn shuts(&self, gate: &Arc<Gate>) {
+        let mut gates = self.gates();
+        gates.retain(|gate| gate.strong_count() > 0);
+        gates.push(Arc::downgrade(gate));
+        drop(gates);
+        // one that came before the gate was there
+        if self.is_shut_down() {
+            gate.shut();
+        }
+    }
+
+    /// Is readable once the server has been asked to end.
+    pub(crate) fn bell(&self) -> BorrowedFd<'_> {
+        self.0.wake.as_fd()
+    }
+
+    fn gates(&self) -> std::sync::MutexGuard<'_, Vec<Weak<Gate>>> {
+        self.0.gates.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl fmt::Debug for Handle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Handle").field("is_shut_down", &self.is_shut_down()).finish()
+    }
+}

@@ -1,0 +1,184 @@
+//! The example programs do what their first lines say.
+#![allow(missing_docs, clippy::unwrap_used, clippy::expect_used)]
+
+mod common;
+
+use std::io::{Read, Write};
+use std::net::{Shutdown, UdpSocket};
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+
+use common::wire;
+use common::{Client, Daemon, Forkd, LIMIT};
+
+/// A server that is told its endpoint last.
+#[track_caller]
+fn server(name: &str, args: &str) -> Daemon {
+    Forkd::example(name, args).start()
+}
+
+/// Runs a program to its end with this input; returns what it prints.
+#[track_caller]
+fn output(name: &str, args: &[&str], input: &str) -> String {
+    let program: PathBuf = common::example(name);
+    let mut child = Command::new("timeout")
+        .arg("60")
+        .arg(program)
+        .args(args)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
+    let output = child.wait_with_output().unwrap();
+    assert!(output.status.success(), "{name} {args:?}: {}", output.status);
+    String::from_utf8(output.stdout).unwrap()
+}
+
+/// What a client hears that says this and then no more.
+#[track_caller]
+fn heard(client: &mut Client, says: &str) -> String {
+    client.write_all(says.as_bytes()).unwrap();
+    client.shutdown(Shutdown::Write).unwrap();
+    let mut answer = String::new();
+    client.read_to_string(&mut answer).unwrap();
+    answer
+}
+
+fn datagram(daemon: &Daemon, text: &str) -> String {
+    let client = UdpSocket::bind("127.0.0.1:0").unwrap();
+    client.connect(daemon.address("udp")).unwrap();
+    client.set_read_timeout(Some(LIMIT)).unwrap();
+    client.send(text.as_bytes()).unwrap();
+    let mut answer = [0; 512];
+    let n = client.recv(&mut answer).unwrap();
+    String::from_utf8(answer[..n].to_vec()).unwrap()
+}
+
+#[test]
+fn fork_echo_has_a_child_for_each_client_and_no_zombie() {
+    let daemon = server("fork_echo", "tcp://127.0.0.1:0");
+    let (_first, _second) = (daemon.served(), daemon.served());
+    daemon.settles_at(2);
+    daemon.wait_for_lines(2, " serves 127.0.0.1:");
+    drop((_first, _second));
+    daemon.wait_for_lines(2, " has served 127.0.0.1:");
+    daemon.settles_at(0);
+}
+
+#[test]
+fn the_menu_by_processes_and_by_threads_and_its_client() {
+    for (model, processes) in [("fork", true), ("thread", false)] {
+        let daemon = server("menu_server", &format!("{model} tcp://127.0.0.1:0"));
+        let dialogue = output("menu_client", &[&daemon.addr().to_string()], "0\n7\nexit\n");
+        let lines: Vec<&str> = dialogue.lines().collect();
+        assert_eq!(lines.len(), 4, "{dialogue}");
+        assert_eq!(
+            (lines[0], lines[2], lines[3]),
+            ("Welcome to connect 10086", "Please choose again", "Goodbye")
+        );
+        let own = format!("process {},", daemon.pid());
+        assert_eq!(!lines[1].contains(&own), processes, "{model}: {dialogue}");
+    }
+}
+
+#[test]
+fn receipts_over_tcp_and_udp() {
+    assert_eq!(heard(&mut server("ack_tcp", "tcp://127.0.0.1:0").connect(), "hello"), "Receive");
+    assert_eq!(datagram(&server("ack_udp", "udp://127.0.0.1:0"), "hello"), "Receive");
+}
+
+#[test]
+fn the_four_datagram_servers() {
+    for class in ["UDPServer", "ForkingUDPServer", "ThreadingUDPServer"] {
+        let daemon = server("udp_classes", &format!("{class} udp://127.0.0.1:0"));
+        let answer = datagram(&daemon, "hello");
+        assert!(answer.starts_with("HELLO (process "), "{class}: {answer}");
+        let own = format!("(process {},", daemon.pid());
+        assert_eq!(answer.contains(&own), class != "ForkingUDPServer", "{class}: {answer}");
+    }
+    let daemon = server("udp_classes", "UnixDatagramServer unixgram://{dir}/s");
+    let client = wire::datagrams(&daemon);
+    client.send(b"hello").unwrap();
+    assert!(wire::receive(&client).unwrap().starts_with(b"HELLO (process "));
+}
+
+#[test]
+fn a_slow_client_holds_up_others_only_where_one_is_served_after_the_other() {
+    let first = |model: &str| -> u64 {
+        let text = output("slow_client", &[model], "");
+        assert_eq!(text.lines().count(), 5, "{text}");
+        let words: Vec<&str> = text.lines().next().unwrap().split(' ').collect();
+        words[words.len() - 2].parse().unwrap()
+    };
+    // the slow one takes a second
+    assert!(first("iterative") >= 900);
+    assert!(first("thread") < 900);
+}
+
+#[test]
+fn http_with_data_routes() {
+    let daemon = server("http_routes", "tcp://127.0.0.1:0");
+    let get = |path: &str| {
+        let request = format!("GET {path} HTTP/1.1\r\nHost: here\r\nConnection: close\r\n\r\n");
+        heard(&mut daemon.connect(), &request)
+    };
+    let page = get("/now.json");
+    assert!(page.starts_with("HTTP/1.1 200 ") && page.contains("{\"seconds\": "), "{page}");
+    // threads share the counter
+    assert!(get("/visits").ends_with("\r\n\r\n1\n") && get("/visits").ends_with("\r\n\r\n2\n"));
+    assert!(get("/nothing").starts_with("HTTP/1.1 404 "));
+}
+
+#[test]
+fn twisted_s_echo_in_one_process() {
+    let daemon = server("twisted_echo", "tcp://127.0.0.1:0");
+    let (mut one, mut two) = (daemon.connect(), daemon.connect());
+    common::echoes(&mut two, b"second first");
+    common::echoes(&mut one, b"hello");
+    daemon.wait_for_lines(2, " has come");
+    assert!(daemon.children().is_empty());
+}
+
+#[test]
+fn pages_are_fetched_at_once_and_come_back_by_callback() {
+    let text = output("page_fetches", &[], "");
+    assert!(text.starts_with("3 requests are on their way\n"), "{text}");
+    for line in ["/one: ", "/two: ", "/three: "] {
+        assert!(text.contains(line), "{text}");
+    }
+    assert!(text.contains("HTTP/1.1 200 OK") && text.contains("HTTP/1.1 404 "), "{text}");
+    let refused = output("page_fetches", &["127.0.0.1:1", "/"], "");
+    assert!(refused.contains("/: ") && !refused.contains("HTTP"), "{refused}");
+}
+
+#[test]
+fn events_run_in_the_order_of_their_registration() {
+    let text = output("event_registry", &[], "");
+    let turn = |n: u32| format!("connect to localhost\nturn {n}\na closure is an event, too\n");
+    assert_eq!(text, turn(1) + &turn(2));
+}
+
+#[test]
+fn two_coroutines_switch_by_name() {
+    assert_eq!(output("two_coroutines", &[], ""), "12\n56\n34\n");
+}
+
+#[test]
+fn coroutines_count_in_turns_and_the_slow_one_is_left() {
+    let text = output("spawn_join_sleep", &[], "");
+    let lines: Vec<&str> = text.lines().collect();
+    assert_eq!(lines[..6], ["one 1", "two 1", "three 1", "one 2", "two 2", "three 2"], "{text}");
+    assert_eq!(lines.last(), Some(&"the slow one is not waited for"));
+}
+
+#[test]
+fn a_server_of_coroutines() {
+    let daemon = server("coroutine_server", "tcp://127.0.0.1:0");
+    let (mut one, mut two) = (daemon.connect(), daemon.connect());
+    let address = |client: &Client| client.local_addr().unwrap().to_string();
+    let (first, second) = (address(&one), address(&two));
+    assert_eq!(heard(&mut two, "hello\n"), format!("{second}: hello\n"));
+    assert_eq!(heard(&mut one, "hello\n"), format!("{first}: hello\n"));
+    assert!(daemon.children().is_empty());
+}

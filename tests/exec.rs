@@ -1,0 +1,464 @@
+//! The exec service: a program for each connection, under each model that can run a handler.
+#![allow(missing_docs, clippy::unwrap_used, clippy::expect_used)]
+
+mod common;
+
+use std::collections::BTreeMap;
+use std::io::{Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpStream, UdpSocket};
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixStream;
+
+use common::*;
+use nix::sys::signal::Signal;
+
+/// A daemon whose first words are options, and whose program is this line of shell.
+fn shell(options: &str, line: &str) -> Daemon {
+    command(options, &["sh", "-c", line]).start()
+}
+
+fn command(options: &str, words: &[&str]) -> Forkd {
+    words.iter().fold(Forkd::new(options).arg("--exec"), |forkd, word| forkd.arg(word))
+}
+
+/// What a client gets who sends this and then no more.
+fn dialogue(mut client: UnixStream, says: &[u8]) -> String {
+    client.write_all(says).unwrap();
+    client.shutdown(Shutdown::Write).unwrap();
+    let mut heard = String::new();
+    client.read_to_string(&mut heard).unwrap();
+    heard
+}
+
+/// The next line, without its end.
+fn line(client: &mut UnixStream) -> String {
+    let mut line = Vec::new();
+    let mut byte = [0];
+    while client.read(&mut byte).unwrap() == 1 && byte != [b'\n'] {
+        line.push(byte[0]);
+    }
+    String::from_utf8(line).unwrap()
+}
+
+/// The pid that the program has told in a line.
+fn pid(client: &mut UnixStream) -> i32 {
+    line(client).parse().unwrap()
+}
+
+fn are_gone(pids: &[i32]) -> bool {
+    !pids.iter().any(|&pid| is_running(pid))
+}
+
+/// `under_each_model! { fn name(model) {} }`: each as `name::fork`, `name::prefork`…, with the model's
+/// options; where one is to be served beside others, there are enough workers.
+macro_rules! under_each_model {
+    ($(fn $name:ident($model:ident) $body:block)*) => {$(
+        mod $name {
+            use super::*;
+
+            fn check($model: &str) $body
+
+            #[test]
+            fn fork() {
+                check("-m fork");
+            }
+
+            #[test]
+            fn prefork() {
+                check("-m prefork -w 2");
+            }
+
+            #[test]
+            fn iterative() {
+                check("-m iterative");
+            }
+
+            #[test]
+            fn thread() {
+                check("-m thread");
+            }
+
+            #[test]
+            fn coroutine() {
+                check("-m coroutine");
+            }
+        }
+    )*};
+}
+
+under_each_model! {
+    fn cat_echoes_and_a_half_close_gets_the_rest(model) {
+        for endpoint in ["tcp://127.0.0.1:0", "tcp://[::1]:0", "unix://{dir}/s"] {
+            let daemon = command(&format!("{model} {endpoint}"), &["cat", "-u"]).start();
+            for _ in 0..3 {
+                let mut client = wire::stream(&daemon);
+                echoes(&mut client, b"hello");
+                assert_eq!(dialogue(client, b"and the rest"), "and the rest");
+            }
+        }
+    }
+
+    fn a_line_of_shell_is_a_service(model) {
+        let daemon = shell(model, "read name; echo \"Hello, $name\"");
+        let mut client = wire::stream(&daemon);
+        client.write_all(b"World\n").unwrap();
+        assert_eq!(line(&mut client), "Hello, World");
+        // it has ended by itself, so the connection has, too
+        assert_eq!(client.read(&mut [0]).unwrap(), 0);
+    }
+
+    fn a_large_transfer_passes_both_ways(model) {
+        let daemon = command(model, &["cat"]).start();
+        let payload = wire::noise(7, 8 << 20);
+        let mut client = wire::stream(&daemon);
+        let sender = wire::send_aside(&client, payload.clone());
+        let mut back = Vec::new();
+        client.read_to_end(&mut back).unwrap();
+        sender.join().unwrap().unwrap();
+        assert!(back == payload, "{} of {} bytes came back, or others", back.len(), payload.len());
+        eventually("what was carried is counted", || {
+            let listener = daemon.listener(0);
+            listener["bytes_in"] == payload.len() && listener["bytes_out"] == payload.len()
+        });
+    }
+
+    fn the_program_finds_everything_as_by_default(model) {
+        let script = "grep -E '^Sig(Blk|Ign)' /proc/self/status; ls /proc/self/fd | wc -l; \
+            echo $$ $(ps -o pgid= -p $$); ulimit -n; umask; pwd";
+        let daemon = shell(model, script);
+        let heard = dialogue(wire::stream(&daemon), b"");
+        let lines: Vec<&str> = heard.lines().collect();
+        for (line, name) in lines.iter().zip(["SigBlk", "SigIgn"]) {
+            let number = line.strip_prefix(name).unwrap().trim_start_matches([':', '\t']);
+            let signals = u64::from_str_radix(number, 16);
+            // 32 and 33 belong to the C library, which lets nobody touch them
+            assert_eq!(signals.unwrap() & !(0b11 << 31), 0, "{line}");
+        }
+        // three of its own, and the directory that ls reads
+        assert_eq!(lines[2], "4", "{heard}");
+        let (pid, group) = lines[3].split_once(' ').unwrap();
+        assert_eq!(pid, group, "{heard}");
+        let (files, _) = nix::sys::resource::getrlimit(nix::sys::resource::Resource::RLIMIT_NOFILE).unwrap();
+        let directory = std::env::current_dir().unwrap().display().to_string();
+        let expected = [files.to_string(), proc_status(std::process::id() as i32, "Umask"), directory];
+        assert_eq!(lines[4..], expected, "{heard}");
+    }
+
+    fn the_program_is_ended_when_the_client_resets(model) {
+        let daemon = shell(model, "echo $$; sleep 1000 & echo $!; wait");
+        let mut client = wire::stream(&daemon);
+        let pids = [pid(&mut client), pid(&mut client)];
+        assert!(!are_gone(&pids));
+        reset(client);
+        eventually("the program and what it has started are gone", || are_gone(&pids));
+        // the next one is served
+        let mut client = wire::stream(&daemon);
+        let pids = [pid(&mut client), pid(&mut client)];
+        reset(client);
+        eventually("they are gone, too", || are_gone(&pids));
+    }
+
+    fn the_program_is_ended_when_a_local_client_closes(model) {
+        let daemon = shell(&format!("{model} unix://{{dir}}/s"), "echo $$; exec sleep 1000");
+        let mut client = wire::stream(&daemon);
+        let pids = [pid(&mut client)];
+        drop(client);
+        eventually("the program is gone", || are_gone(&pids));
+    }
+
+    fn one_that_ignores_its_end_is_killed(model) {
+        let daemon = shell(model, "trap '' TERM; echo $$; sleep 1000 & echo $!; wait");
+        let mut client = wire::stream(&daemon);
+        let pids = [pid(&mut client), pid(&mut client)];
+        reset(client);
+        eventually("they are gone", || are_gone(&pids));
+    }
+
+    fn a_stop_leaves_nothing(model) {
+        for (options, line, signals) in [
+            ("--grace 0s", "echo $$; sleep 1000 & echo $!; wait", &[Signal::SIGTERM][..]),
+            ("--grace 0s", "trap '' TERM; echo $$; sleep 1000 & echo $!; wait", &[Signal::SIGTERM]),
+            ("", "echo $$; sleep 1000 & echo $!; wait", &[Signal::SIGQUIT]),
+            ("", "echo $$; sleep 1000 & echo $!; wait", &[Signal::SIGTERM, Signal::SIGTERM]),
+        ] {
+            let daemon = shell(&format!("{model} {options}"), line);
+            let mut client = wire::stream(&daemon);
+            let pids = [pid(&mut client), pid(&mut client)];
+            let workers = daemon.children();
+            for &signal in signals {
+                daemon.signal(signal);
+                // or two that are equal would be one
+                daemon.wait_for_line("stopping");
+            }
+            assert_eq!(daemon.wait().code(), Some(0));
+            assert!(are_gone(&workers));
+            eventually("all is gone", || are_gone(&pids));
+        }
+    }
+
+    fn a_graceful_stop_lets_the_program_finish(model) {
+        let daemon = shell(model, "echo there; read line; echo $line");
+        let mut client = wire::stream(&daemon);
+        assert_eq!(line(&mut client), "there");
+        daemon.signal(Signal::SIGTERM);
+        daemon.wait_for_line("stopping");
+        client.write_all(b"done\n").unwrap();
+        assert_eq!(line(&mut client), "done");
+        assert_eq!(daemon.wait().code(), Some(0));
+    }
+
+    fn the_program_doesn_t_survive_who_serves_it(model) {
+        let daemon = shell(model, "echo $$; exec sleep 1000");
+        let mut client = wire::stream(&daemon);
+        let program = pid(&mut client);
+        let server = proc_status(program, "PPid").parse().unwrap();
+        signal(server, Signal::SIGKILL);
+        eventually("the program is gone", || are_gone(&[program]));
+    }
+
+    fn many_are_served_at_once(model) {
+        // one that serves one after the other serves all
+        let daemon = command(model, &["cat"]).start();
+        let clients: Vec<_> = (0..50).map(|_| wire::stream(&daemon)).collect();
+        let serve = |(n, client): (usize, _)| {
+            std::thread::spawn(move || dialogue(client, n.to_string().as_bytes()) == n.to_string())
+        };
+        let threads: Vec<_> = clients.into_iter().enumerate().map(serve).collect();
+        assert!(threads.into_iter().all(|thread| thread.join().unwrap()));
+        eventually("all programs have been waited for", || {
+            daemon.children().into_iter().all(|worker| children_of(worker).is_empty())
+        });
+    }
+
+    fn what_is_left_in_the_background_has_the_connection(model) {
+        let daemon = shell(model, "(trap '' HUP; sleep 0.3; echo late) & echo $!");
+        let mut client = wire::stream(&daemon);
+        let left = pid(&mut client);
+        // the program has ended, and whoever serves is free again
+        assert_ne!(pid(&mut wire::stream(&daemon)), left);
+        assert_eq!(line(&mut client), "late");
+        assert_eq!(client.read(&mut [0]).unwrap(), 0);
+    }
+
+    fn a_program_that_crashes_is_told_of(model) {
+        let daemon = shell(&format!("{model} --log-level debug"), "kill -SEGV $$");
+        dialogue(wire::stream(&daemon), b"");
+        let said = daemon.wait_for_line("handler failed");
+        assert!(said.contains("sh was killed") && said.contains("SIGSEGV") && said.contains("peer="), "{said}");
+
+        let daemon = shell(&format!("{model} --log-level debug"), "exit 3");
+        dialogue(wire::stream(&daemon), b"");
+        let said = daemon.wait_for_line("program ended");
+        assert!(said.contains("debug: ") && said.contains("exit status: 3"), "{said}");
+        // whoever writes to nobody dies of it, which is nobody's fault
+        let daemon = shell(&format!("{model} --log-level debug"), "echo; sleep 0.2; exec cat /dev/zero");
+        let mut client = wire::stream(&daemon);
+        line(&mut client);
+        drop(client);
+        daemon.wait_for_line("program ended");
+        assert_eq!(daemon.count_lines("handler failed"), 0);
+    }
+}
+
+/// What `env` says to a client.
+fn environment(options: &str) -> (BTreeMap<String, String>, Option<SocketAddr>, Daemon) {
+    let forkd = command(options, &["env"]).env("TCPREMOTEHOST", "stale").env("REMOTE_HOST", "stale");
+    let daemon = forkd.env("UNIXREMOTEPID", "stale").env("KEPT", "as it was").start();
+    let client = wire::stream(&daemon);
+    let address = TcpStream::from(OwnedFd::from(client.try_clone().unwrap())).local_addr().ok();
+    let heard = dialogue(client, b"");
+    let pairs = heard.lines().filter_map(|line| line.split_once('='));
+    (pairs.map(|(name, value)| (name.into(), value.into())).collect(), address, daemon)
+}
+
+#[test]
+fn the_environment_tells_of_a_tcp_client() {
+    for (bound, host) in [("tcp://127.0.0.1:0", "127.0.0.1"), ("tcp://[::1]:0", "::1")] {
+        let (environment, client, daemon) = environment(bound);
+        let client = client.unwrap();
+        let (port, ours) = (client.port().to_string(), daemon.addr().port().to_string());
+        for (name, value) in [
+            ("PROTO", "TCP"),
+            ("TCPREMOTEIP", host),
+            ("TCPREMOTEPORT", &port),
+            ("REMOTE_ADDR", host),
+            ("REMOTE_PORT", &port),
+            ("TCPLOCALIP", host),
+            ("TCPLOCALPORT", &ours),
+            ("LOCAL_ADDR", host),
+            ("LOCAL_PORT", &ours),
+            ("KEPT", "as it was"),
+        ] {
+            assert_eq!(environment.get(name).map(String::as_str), Some(value), "{name}");
+        }
+        assert!(environment.values().all(|value| value != "stale"), "{environment:?}");
+        assert!(!environment.contains_key("NOTIFY_SOCKET") && !environment.contains_key("LISTEN_FDS"));
+    }
+}
+
+#[test]
+fn on_a_wildcard_address_the_one_that_was_asked_is_told() {
+    let daemon = shell("tcp://[::]:0", "echo $TCPREMOTEIP $TCPLOCALIP");
+    let client = TcpStream::connect(("127.0.0.1", daemon.addr().port())).unwrap();
+    client.set_read_timeout(Some(LIMIT)).unwrap();
+    assert_eq!(dialogue(OwnedFd::from(client).into(), b""), "127.0.0.1 127.0.0.1\n");
+}
+
+#[test]
+fn the_environment_tells_of_a_local_client() {
+    let (environment, _, daemon) = environment("unix://{dir}/s");
+    let get = |name: &str| environment.get(name).map(String::as_str);
+    assert_eq!(get("PROTO"), Some("UNIX"));
+    assert_eq!(get("UNIXREMOTEPID"), Some(&*std::process::id().to_string()));
+    assert_eq!(get("UNIXREMOTEEUID"), Some(&*nix::unistd::geteuid().to_string()));
+    assert_eq!(get("UNIXREMOTEEGID"), Some(&*nix::unistd::getegid().to_string()));
+    assert_eq!(get("UNIXLOCALPATH"), daemon.path("s").to_str());
+    assert!(!environment.keys().any(|name| name.starts_with("TCP") || name.starts_with("REMOTE_")));
+}
+
+both_ways! {
+    fn the_end_of_a_program_is_noticed_either_way(way: Way) {
+        for model in ["-m fork", "-m prefork -w 1"] {
+            let daemon = command(model, &["sh", "-c", "echo $$; read line; echo $line"]).way(way).start();
+            for _ in 0..3 {
+                let mut client = wire::stream(&daemon);
+                let program = pid(&mut client);
+                client.write_all(b"bye\n").unwrap();
+                assert_eq!(line(&mut client), "bye");
+                assert_eq!(client.read(&mut [0]).unwrap(), 0);
+                eventually("it has been waited for", || state_of(program).is_none());
+            }
+            let mut client = wire::stream(&daemon);
+            let program = pid(&mut client);
+            reset(client);
+            eventually("it is gone", || state_of(program).is_none());
+
+            let mut client = wire::stream(&daemon);
+            let program = pid(&mut client);
+            daemon.signal(Signal::SIGQUIT);
+            assert_eq!(daemon.wait().code(), Some(0));
+            eventually("the stop has ended it", || !is_running(program));
+        }
+    }
+}
+
+#[test]
+fn when_the_master_dies_programs_have_the_grace_time() {
+    for model in ["-m fork", "-m prefork -w 1"] {
+        let daemon = shell(&format!("{model} --grace 1s"), "echo $$; sleep 1000 & echo $!; wait");
+        let mut client = wire::stream(&daemon);
+        let pids = [pid(&mut client), pid(&mut client)];
+        daemon.signal(Signal::SIGKILL);
+        eventually("all is gone", || are_gone(&pids));
+    }
+}
+
+#[test]
+fn what_can_t_be_run_is_said_before_the_start() {
+    let dir = tempfile::tempdir().unwrap();
+    let plain = dir.path().join("plain");
+    std::fs::write(&plain, "echo no\n").unwrap();
+    std::fs::set_permissions(&plain, std::fs::Permissions::from_mode(0o644)).unwrap();
+    for (program, code, why) in [
+        ("/no/such/program", 69, "cannot run /no/such/program: No such file"),
+        ("no-such-program", 69, "cannot run no-such-program, which is in no directory of PATH"),
+        (plain.to_str().unwrap(), 77, "plain: Permission denied"),
+    ] {
+        for model in ["fork", "prefork"] {
+            let ended = command(&format!("-m {model}"), &[program]).run();
+            assert!(ended.code == Some(code) && ended.stderr.contains(why), "{ended:?}");
+        }
+    }
+    for (args, why) in [
+        (
+            &["serve", "udp://127.0.0.1:0", "--exec", "cat"][..],
+            "needs a connection, and udp://127.0.0.1:0 has none",
+        ),
+        (&["serve", "--service", "exec"], "no program is named"),
+        (&["serve", "--idle-timeout", "1s", "--exec", "cat"], "--idle-timeout has no effect on exec"),
+        (&["serve", "--service", "echo", "--exec", "cat"], "--exec needs the service exec"),
+        (&["serve", "--inetd", "--exec", "cat"], "cannot be used with"),
+        (&["serve", "--exec"], "a value is required"),
+    ] {
+        let ended = run(args);
+        assert!(ended.code == Some(64) && ended.stderr.contains(why), "{ended:?}");
+    }
+}
+
+#[test]
+fn the_program_is_looked_for_below_the_root_directory() {
+    if !need_root() {
+        return;
+    }
+    let root = tempfile::tempdir().unwrap();
+    // a program that needs no library
+    common::public_binary(root.path());
+    let options = format!("--chroot {}", root.path().display());
+    let daemon = command(&options, &["/forkd", "--version"]).start();
+    assert!(dialogue(wire::stream(&daemon), b"").starts_with("forkd "));
+    let ended = command(&options, &["/bin/cat"]).run();
+    assert!(ended.code == Some(69) && ended.stderr.contains("cannot run /bin/cat"), "{ended:?}");
+}
+
+#[test]
+fn datagrams_that_were_handed_over_are_refused() {
+    let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let ended = command("systemd:x", &["cat"]).handed("x", socket).run();
+    assert!(ended.code == Some(78) && ended.stderr.contains("needs connections"), "{ended:?}");
+}
+
+#[test]
+fn a_reload_changes_the_program_or_refuses_it() {
+    let forkd = Forkd::new("--config {dir}/f.toml");
+    let write = |dir: &std::path::Path, exec: &str| {
+        let toml = format!("[[listen]]\nendpoints = ['tcp://127.0.0.1:0']\nexec = {exec}\n");
+        std::fs::write(dir.join("f.toml"), toml).unwrap();
+    };
+    write(forkd.dir.path(), "['echo', 'one']");
+    let daemon = forkd.start();
+    assert_eq!(daemon.listener(0)["service"], "exec");
+    assert_eq!(dialogue(wire::stream(&daemon), b""), "one\n");
+    let reload =
+        || forkd_command().arg("reload").arg("--control").arg(daemon.control()).status().unwrap().code();
+    write(daemon.dir.path(), "['/no/such/program']");
+    assert_eq!(reload(), Some(69));
+    assert_eq!(dialogue(wire::stream(&daemon), b""), "one\n");
+    write(daemon.dir.path(), "['echo', 'two']");
+    assert_eq!(reload(), Some(0));
+    assert_eq!(dialogue(wire::stream(&daemon), b""), "two\n");
+}
+
+#[test]
+fn in_the_background_a_relative_program_is_found() {
+    let dir = tempfile::tempdir().unwrap();
+    let script = dir.path().join("hello");
+    std::fs::write(&script, "#!/bin/sh\necho hello from $(pwd)\n").unwrap();
+    std::fs::set_permissions(&script, std::fs::Permissions::from_mode(0o755)).unwrap();
+    let socket = dir.path().join("s");
+    let pidfile = dir.path().join("pid");
+    let mut command = forkd_command();
+    command.current_dir(dir.path()).args(["serve", "--daemon", "--pidfile"]).arg(&pidfile);
+    command.arg(format!("unix://{}", socket.display())).args(["--exec", "./hello"]);
+    assert_eq!(forkd(&mut command).code, Some(0));
+    let heard = dialogue(UnixStream::connect(&socket).unwrap(), b"");
+    let master = std::fs::read_to_string(&pidfile).unwrap().trim().parse().unwrap();
+    signal(master, Signal::SIGTERM);
+    eventually("it has stopped", || !is_running(master));
+    assert_eq!(heard, "hello from /\n");
+}
+
+#[test]
+fn the_kernel_asks_whether_a_silent_client_is_still_there() {
+    if !need_tool("ss") {
+        return;
+    }
+    let daemon = shell("", "echo there; exec sleep 1000");
+    let mut client = wire::stream(&daemon);
+    line(&mut client);
+    let filter = format!("sport = :{}", daemon.addr().port());
+    let listed =
+        std::process::Command::new("ss").args(["-tnoH", "state", "established", &filter]).output().unwrap();
+    let listed = String::from_utf8(listed.stdout).unwrap();
+    assert!(listed.contains("timer:(keepalive,"), "{listed}");
+}

@@ -1,0 +1,138 @@
+//! The service http, under each model: what its clients get, and what strangers don't.
+//!
+//! What a dialogue comes to is tested without a socket in `src/service/http/tests.rs`; here are the programs that
+//! people use, the files of a real directory, time, and hostile clients.
+#![allow(missing_docs, clippy::unwrap_used, clippy::expect_used)]
+
+#[path = "../common/mod.rs"]
+mod common;
+
+use std::fs;
+use std::io::{Read, Write};
+use std::net::Shutdown;
+use std::os::unix::fs::symlink;
+use std::path::Path;
+use std::sync::OnceLock;
+
+use common::wire::noise;
+use common::*;
+use nix::sys::signal::Signal;
+
+/// Larger than any buffer on the way.
+const LARGE: usize = 20_000_000;
+
+fn large() -> &'static [u8] {
+    static BYTES: OnceLock<Vec<u8>> = OnceLock::new();
+    BYTES.get_or_init(|| noise(7, LARGE))
+}
+
+const SECRET: &str = "nobody but the operator";
+
+/// Each model with its options: `each_model!(check)` has a test for each, `MODELS` are the same in a list.
+macro_rules! models {
+    ($($model:ident: $options:literal,)*) => {
+        const MODELS: &[&str] = &[$($options),*];
+
+        macro_rules! each_model {
+            ($check:ident) => {
+                $(#[test]
+                fn $model() {
+                    $check($options);
+                })*
+            };
+        }
+    };
+}
+
+models! {
+    fork: "-m fork",
+    prefork: "-m prefork -w 2",
+    iterative: "-m iterative",
+    thread: "-m thread",
+    event: "-m event",
+    coroutine: "-m coroutine",
+}
+
+/// `fn name(model) {}`: a test for each model, as `name::fork` and so on.
+macro_rules! under_each_model {
+    ($($(#[$attribute:meta])* fn $name:ident($model:ident) $body:block)*) => {$(
+        mod $name {
+            use super::*;
+
+            fn check($model: &str) $body
+
+            each_model!(check);
+        }
+    )*};
+}
+
+mod clients;
+mod configuration;
+mod strangers;
+
+/// Fills the directory `root` in `dir`, beside a secret, and with ways to that.
+fn fill(dir: &Path) {
+    let root = dir.join("root");
+    fs::create_dir_all(root.join("sub/deep")).unwrap();
+    fs::create_dir_all(root.join("bare")).unwrap();
+    fs::write(dir.join("secret"), SECRET).unwrap();
+    let page = "<!doctype html><title>front</title><link rel=stylesheet href=style.css><a href=sub/>sub</a>\
+        <p id=said>nothing</p><script src=script.js></script>";
+    for (name, content) in [
+        ("index.html", page),
+        ("style.css", "p { color: green }"),
+        (
+            "script.js",
+            "fetch('hello').then(r => r.text()).then(t => document.getElementById('said').textContent = t + '!')",
+        ),
+        ("sub/index.html", "<!doctype html><title>sub</title><a href=deep/page.html>deep</a>"),
+        ("sub/deep/page.html", "<!doctype html><title>deep</title>"),
+        ("digits.txt", "0123456789"),
+        (".hidden", SECRET),
+        ("sub/.hidden", SECRET),
+    ] {
+        fs::write(root.join(name), content).unwrap();
+    }
+    fs::write(root.join("large.bin"), large()).unwrap();
+    symlink("../secret", root.join("out")).unwrap();
+    symlink(dir.join("secret"), root.join("absolute")).unwrap();
+    symlink("../..", root.join("sub/up")).unwrap();
+    symlink("/", root.join("slash")).unwrap();
+    nix::unistd::mkfifo(&root.join("fifo"), nix::sys::stat::Mode::S_IRWXU).unwrap();
+}
+
+fn forkd_http(options: &str) -> Forkd {
+    let forkd = Forkd::new(&format!(
+        "{options} --service http --root {{dir}}/root --route /hello=Hello --log-level debug"
+    ));
+    fill(forkd.dir.path());
+    forkd
+}
+
+fn serve(model: &str) -> Daemon {
+    forkd_http(model).start()
+}
+
+/// Sends this, and no more; returns all that comes.
+#[track_caller]
+fn ask(daemon: &Daemon, says: &str) -> String {
+    let mut client = daemon.connect();
+    client.write_all(says.as_bytes()).unwrap();
+    client.shutdown(Shutdown::Write).unwrap();
+    let mut heard = Vec::new();
+    client.read_to_end(&mut heard).unwrap_or_else(|error| panic!("{error} after {says:?}"));
+    String::from_utf8_lossy(&heard).into_owned()
+}
+
+fn get(daemon: &Daemon, target: &str) -> String {
+    ask(daemon, &format!("GET {target} HTTP/1.1\r\nHost: a\r\n\r\n"))
+}
+
+/// The status of an answer; 0 if there is none.
+fn status(answer: &str) -> u16 {
+    answer.strip_prefix("HTTP/1.1 ").and_then(|rest| rest.get(..3)?.parse().ok()).unwrap_or_default()
+}
+
+fn text(output: Vec<u8>) -> String {
+    String::from_utf8_lossy(&output).into_owned()
+}

@@ -1,0 +1,157 @@
+//! Hostile clients, slow ones, and ones that leave.
+
+use std::io::{ErrorKind, Read, Write};
+use std::os::unix::fs::symlink;
+use std::time::Duration;
+
+use super::*;
+
+under_each_model! {
+    fn nothing_is_served_from_outside(model) {
+        let daemon = serve(model);
+        for target in [
+            "/../secret", "/sub/../../secret", "/%2e%2e/secret", "/%2E%2e%2fsecret", "/..%2fsecret", "/sub/..%2f..%2fsecret",
+            "/..%5csecret", "/%252e%252e/secret", "/.%2e/secret", "/./../secret", "//../secret", "/out", "/absolute",
+            "/sub/up/secret", "/slash/etc/passwd", "/.hidden", "/sub/.hidden", "/%2ehidden", "/bare/", "/fifo", "/etc/passwd",
+            "http://a/../secret", "/sub/deep/page.html/../../../../secret", "/digits.txt/../../secret",
+        ] {
+            let answer = get(&daemon, target);
+            assert_eq!(status(&answer), 404, "{target}: {answer}");
+            assert!(!answer.contains(SECRET) && !answer.contains("root:"), "{target}: {answer}");
+        }
+        for target in ["/%00", "/digits.txt%00.html", "/%", "/%zz", "secret", "../secret", "*", "/a#b"] {
+            assert_eq!(status(&get(&daemon, target)), 400, "{target}");
+        }
+        let long = "x".repeat(5000);
+        assert_eq!(status(&get(&daemon, &format!("/{long}"))), 404);
+        daemon.wait_for_line("status=404 request=\"GET /../secret\"");
+        daemon.wait_for_line("a path leads out of the root path=absolute");
+        assert_eq!(status(&get(&daemon, "/digits.txt")), 200, "it goes on");
+    }
+
+    fn bad_requests_are_refused(model) {
+        let daemon = serve(model);
+        let head = |fields: &str| format!("GET /hello HTTP/1.1\r\nHost: a\r\n{fields}\r\n");
+        for (request, expected) in [
+            ("nonsense\r\n".to_owned(), 400),
+            ("\u{16}\u{3}\u{1}\u{2}".to_owned(), 400),
+            ("GET /hello\r\n".to_owned(), 400),
+            ("GET /hello HTTP/1.1\r\n\r\n".to_owned(), 400),
+            ("GET /hello HTTP/1.1\r\nHo".to_owned(), 400),
+            (head("Host: b\r\n"), 400),
+            (head("bad field\r\n"), 400),
+            (head("Content-Length: -1\r\n"), 400),
+            (head("Content-Length: 1\r\nTransfer-Encoding: chunked\r\n"), 400),
+            (head("Transfer-Encoding: chunked\r\n"), 501),
+            (head("Content-Length: 1000000\r\n"), 413),
+            (format!("GET /{} HTTP/1.1\r\n", "x".repeat(9000)), 414),
+            (head(&format!("X: {}\r\n", "x".repeat(20_000))), 431),
+            (head(&"X: y\r\n".repeat(200)), 431),
+            ("GET /hello HTTP/2.0\r\n\r\n".to_owned(), 505),
+            ("POST /hello HTTP/1.1\r\nHost: a\r\n\r\n".to_owned(), 405),
+            ("BREW /hello HTTP/1.1\r\nHost: a\r\n\r\n".to_owned(), 501),
+            // never to be repeated to the client
+            ("GET /hello HTTP/1.1\r\nHost: <script>\r\n\r\n".to_owned(), 400),
+        ] {
+            let answer = ask(&daemon, &request);
+            assert_eq!(status(&answer), expected, "{:.80}: {answer}", request);
+            assert!(!answer.contains("<script>"), "{answer}");
+        }
+        daemon.wait_for_line("request refused: the field Host is missing");
+        assert_eq!(status(&get(&daemon, "/hello")), 200, "it goes on");
+    }
+
+    fn a_request_without_an_end_costs_its_sender_no_more_than_a_refusal(model) {
+        let daemon = serve(model);
+        let mut client = daemon.connect();
+        // the answer comes although the client goes on; how far it comes is a matter of buffers
+        let _ = client.write_all(format!("GET /{}", "x".repeat(100_000)).as_bytes());
+        let mut start = [0; 12];
+        client.read_exact(&mut start).unwrap();
+        assert_eq!(&start, b"HTTP/1.1 414");
+        drop(client);
+        assert_eq!(status(&get(&daemon, "/hello")), 200);
+    }
+
+    fn whoever_leaves_midway_harms_nobody(model) {
+        let daemon = serve(model);
+        for n in 0..10 {
+            let mut client = daemon.connect();
+            client.write_all(b"GET /large.bin HTTP/1.1\r\nHost: a\r\n\r\n").unwrap();
+            client.read_exact(&mut [0; 1000]).unwrap();
+            if n % 2 == 0 { reset(client) } else { drop(client) }
+        }
+        assert_eq!(status(&get(&daemon, "/hello")), 200);
+        assert_eq!(daemon.count_lines("handler failed"), 0, "{:?}", daemon.log());
+        let files = |pid| fds_of(pid).into_iter().filter(|(_, what)| what.contains("large.bin")).count();
+        eventually("files are closed", || daemon.children().into_iter().map(files).sum::<usize>() == 0);
+    }
+
+    fn the_idle_timeout_counts_here_too(model) {
+        let daemon = serve(&format!("{model} --idle-timeout 300ms"));
+        // one that reads nothing
+        let mut client = daemon.connect();
+        client.write_all("GET /large.bin HTTP/1.1\r\nHost: a\r\n\r\n".repeat(3).as_bytes()).unwrap();
+        daemon.wait_for_line("connection ended");
+        assert!(is_cut(&mut client));
+    }
+}
+
+/// What comes until the server ends the connection.
+fn rest_of(mut client: Client) -> String {
+    let mut heard = Vec::new();
+    match client.read_to_end(&mut heard) {
+        Err(error) if error.kind() != ErrorKind::ConnectionReset => panic!("{error}"),
+        _ => text(heard),
+    }
+}
+
+/// All models wait at the same time.
+#[test]
+fn slow_clients_are_told_and_idle_ones_are_left() {
+    let daemons: Vec<Daemon> = MODELS.iter().map(|model| serve(model)).collect();
+    let mut slow: Vec<Client> = daemons.iter().map(Daemon::connect).collect();
+    let trickle = "GET /hello HTTP/1.1\r\nHost: a\r\nX: yyyyyyyyyyyyyyyyyyyyyy";
+    for (second, byte) in trickle.bytes().enumerate() {
+        let sent = slow.iter_mut().filter_map(|client| client.write_all(&[byte]).ok()).count();
+        let said = slow.iter().filter(|client| !is_silent(client, Duration::from_millis(10))).count();
+        if said == slow.len() {
+            break;
+        }
+        assert!(second < 14 && sent == slow.len(), "{said} of {} told after {second} s", slow.len());
+        std::thread::sleep(Duration::from_secs(1));
+    }
+    for (client, model) in slow.into_iter().zip(MODELS) {
+        assert_eq!(status(&rest_of(client)), 408, "{model}");
+    }
+    let idle: Vec<Client> = daemons
+        .iter()
+        .map(|daemon| {
+            let mut client = daemon.connect();
+            client.write_all(b"GET /hello HTTP/1.1\r\nHost: a\r\n\r\n").unwrap();
+            client
+        })
+        .collect();
+    for (client, model) in idle.into_iter().zip(MODELS) {
+        let heard = rest_of(client);
+        assert!(
+            heard.ends_with("\r\n\r\nHello") && heard.matches("HTTP/1.1").count() == 1,
+            "{model}: {heard}"
+        );
+    }
+}
+
+both_ways! {
+    fn links_are_followed_inside_at_most(way: Way) {
+        let daemon = forkd_http("-m prefork -w 2").way(way).start();
+        symlink("digits.txt", daemon.path("root/inside")).unwrap();
+        symlink("../digits.txt", daemon.path("root/sub/inside")).unwrap();
+        for target in ["/inside", "/sub/inside"] {
+            assert_eq!(status(&get(&daemon, target)), if way == Way::Native { 200 } else { 404 }, "{target}");
+        }
+        for target in ["/out", "/absolute", "/sub/up/secret", "/slash/etc/passwd"] {
+            assert_eq!(status(&get(&daemon, target)), 404, "{target}");
+        }
+        assert_eq!(status(&get(&daemon, "/sub/deep/page.html")), 200);
+    }
+}

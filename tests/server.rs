@@ -1,0 +1,405 @@
+//! Servers in the process of their caller, which here has the test harness's threads.
+#![allow(missing_docs, clippy::unwrap_used, clippy::expect_used)]
+
+mod common;
+
+use std::io::{self, BufRead, Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpStream, UdpSocket};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, mpsc};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use common::{LIMIT, eventually, is_cut, is_refused};
+use forkd::model::Model;
+use forkd::{Connection, Echo, Error, Handle, Handler, HandlerError, Peer, Server, Service};
+
+/// The models that serve in their caller's process.
+const MODELS: [Model; 3] = [Model::Iterative, Model::Thread, Model::Coroutine];
+
+fn bind(endpoint: &str, model: Model) -> Server {
+    Server::bind(endpoint).unwrap().model(model)
+}
+
+fn local(model: Model) -> Server {
+    bind("tcp://127.0.0.1:0", model)
+}
+
+fn address(server: &Server) -> SocketAddr {
+    server.server_address().to_string().split_once("://").unwrap().1.parse().unwrap()
+}
+
+/// A server in a thread; panics if it does not end.
+struct Running {
+    address: SocketAddr,
+    handle: Handle,
+    thread: JoinHandle<Result<(), Error>>,
+}
+
+impl Running {
+    fn start(server: Server, service: impl Into<Service>) -> Self {
+        let (address, handle, service) = (address(&server), server.handle(), service.into());
+        Self { address, handle, thread: thread::spawn(move || server.serve_forever(service)) }
+    }
+
+    fn connect(&self) -> TcpStream {
+        let client = TcpStream::connect(self.address).unwrap();
+        client.set_read_timeout(Some(LIMIT)).unwrap();
+        client
+    }
+
+    #[track_caller]
+    fn ends(self) {
+        eventually("the server ends", || self.thread.is_finished());
+        self.thread.join().unwrap().unwrap();
+        assert!(is_refused(self.address), "its socket is still there");
+    }
+
+    #[track_caller]
+    fn stop(self) {
+        self.handle.shutdown();
+        self.ends();
+    }
+}
+
+#[track_caller]
+fn talk(client: &mut TcpStream, text: &str) -> String {
+    client.write_all(text.as_bytes()).unwrap();
+    client.shutdown(Shutdown::Write).unwrap();
+    let mut heard = String::new();
+    client.read_to_string(&mut heard).unwrap();
+    heard
+}
+
+/// Does as its client says.
+#[derive(Clone, Default)]
+struct Obedient {
+    count: Arc<AtomicUsize>,
+}
+
+impl Handler for Obedient {
+    fn handle(&mut self, connection: &mut Connection<'_>) -> io::Result<()> {
+        let (mut rfile, mut wfile) = connection.files();
+        let mut line = String::new();
+        rfile.read_line(&mut line)?;
+        match line.trim() {
+            "panic" => panic!("as was wished"),
+            "fail" => return Err(io::Error::other("failed, as was wished")),
+            "shutdown" => connection.server().shutdown(),
+            _ => {}
+        }
+        write!(wfile, "{line}{}", self.count.fetch_add(1, Ordering::SeqCst))
+    }
+}
+
+fn obedient() -> Service {
+    let first = Obedient::default();
+    Service::handler("obedient", move || first.clone())
+}
+
+#[test]
+fn a_shutdown_always_ends_it() {
+    // at any moment of its start, as in CPython's test_shutdown
+    for model in MODELS {
+        let servers: Vec<Running> = (0..20).map(|_| Running::start(local(model), Echo)).collect();
+        servers.into_iter().for_each(Running::stop);
+        let server = local(model);
+        server.handle().shutdown();
+        assert!(server.handle().is_shut_down());
+        server.serve_forever(Echo).unwrap();
+    }
+}
+
+#[test]
+fn a_shutdown_does_not_wait_for_the_next_look() {
+    for model in MODELS {
+        let calls = Arc::new(AtomicUsize::new(0));
+        let counted = Arc::clone(&calls);
+        let server = local(model).poll_interval(Duration::from_secs(3600)).service_actions(move || {
+            counted.fetch_add(1, Ordering::SeqCst);
+        });
+        let running = Running::start(server, Echo);
+        eventually("it serves", || calls.load(Ordering::SeqCst) > 0);
+        running.stop();
+    }
+}
+
+#[test]
+fn a_handler_can_end_its_server() {
+    for model in MODELS {
+        let running = Running::start(local(model), obedient());
+        assert_eq!(talk(&mut running.connect(), "one\n"), "one\n0");
+        assert_eq!(talk(&mut running.connect(), "shutdown\n"), "shutdown\n1", "it finishes with its client");
+        running.ends();
+    }
+}
+
+#[test]
+fn a_shutdown_lets_a_client_finish() {
+    for model in MODELS {
+        let running = Running::start(local(model), Echo);
+        let mut client = running.connect();
+        common::echoes(&mut client, b"are you there?");
+        running.handle.shutdown();
+        common::echoes(&mut client, b"still there?");
+        drop(client);
+        running.ends();
+    }
+}
+
+#[test]
+fn handlers_share_the_caller_s_memory() {
+    for model in MODELS {
+        let first = Obedient::default();
+        let count = Arc::clone(&first.count);
+        let running = Running::start(local(model), Service::handler("count", move || first.clone()));
+        for number in 0..3 {
+            assert_eq!(talk(&mut running.connect(), ""), number.to_string());
+        }
+        assert_eq!(count.load(Ordering::SeqCst), 3);
+        running.stop();
+    }
+}
+
+#[test]
+fn errors_and_panics_are_told_and_cost_one_client() {
+    for model in MODELS {
+        let (told, hears) = mpsc::channel();
+        let told = Mutex::new(told);
+        let server = local(model).handle_error(move |peer, error| {
+            let how = match error {
+                HandlerError::Error(error) => format!("error: {error}"),
+                HandlerError::Panic(message) => format!("panic: {message}"),
+                _ => "?".into(),
+            };
+            told.lock().unwrap().send((peer, how)).unwrap();
+        });
+        let running = Running::start(server, obedient());
+        for (word, how) in [("panic\n", "panic: as was wished"), ("fail\n", "error: failed, as was wished")] {
+            let mut client = running.connect();
+            client.write_all(word.as_bytes()).unwrap();
+            assert!(is_cut(&mut client));
+            let expected = (Peer::Ip(client.local_addr().unwrap()), how.to_owned());
+            assert_eq!(hears.recv_timeout(LIMIT).unwrap(), expected);
+        }
+        // one who resets is no error
+        common::reset(running.connect());
+        assert_eq!(talk(&mut running.connect(), "on\n"), "on\n0");
+        running.stop();
+        assert!(hears.try_recv().is_err());
+    }
+}
+
+#[test]
+fn hooks_that_panic_cost_nobody_else_anything() {
+    for model in MODELS {
+        let asked = AtomicUsize::new(0);
+        let server = local(model)
+            .verify_request(move |_| {
+                asked.fetch_add(1, Ordering::SeqCst) != 0 || panic!("verify, as was wished")
+            })
+            .handle_error(|_, _| panic!("handle_error, as was wished"));
+        let running = Running::start(server, obedient());
+        assert!(is_cut(&mut running.connect()), "a check that panics refuses");
+        let mut client = running.connect();
+        client.write_all(b"fail\n").unwrap();
+        assert!(is_cut(&mut client));
+        assert_eq!(talk(&mut running.connect(), "on\n"), "on\n0");
+        running.stop();
+    }
+}
+
+#[test]
+fn a_panic_of_the_application_s_own_work_is_its_own() {
+    for model in MODELS {
+        let running = Running::start(
+            bind("tcp://localhost:0", model).service_actions(|| panic!("service_actions, as was wished")),
+            Echo,
+        );
+        eventually("the server ends", || running.thread.is_finished());
+        assert!(running.thread.join().is_err(), "the panic has got lost");
+        assert!(is_refused(running.address));
+    }
+}
+
+#[test]
+fn datagrams_are_served_here_too() {
+    for model in MODELS {
+        let running = Running::start(bind("udp://127.0.0.1:0", model), obedient());
+        let client = UdpSocket::bind("127.0.0.1:0").unwrap();
+        client.connect(running.address).unwrap();
+        client.set_read_timeout(Some(LIMIT)).unwrap();
+        for (question, answer) in
+            [("one\n", "one\n0"), ("panic\n", ""), ("two\n", "two\n1"), ("shutdown\n", "shutdown\n2")]
+        {
+            client.send(question.as_bytes()).unwrap();
+            if !answer.is_empty() {
+                let mut heard = [0; 100];
+                let n = client.recv(&mut heard).unwrap();
+                assert_eq!(String::from_utf8_lossy(&heard[..n]), answer);
+            }
+        }
+        eventually("a handler of a datagram ends it", || running.thread.is_finished());
+        running.thread.join().unwrap().unwrap();
+        UdpSocket::bind(running.address).expect("the port is free again");
+    }
+}
+
+#[test]
+fn handle_request_serves_one_and_waits_for_no_longer_than_it_may() {
+    for model in MODELS {
+        let waits = Arc::new(AtomicUsize::new(0));
+        let counted = Arc::clone(&waits);
+        let server = local(model)
+            .timeout(Duration::from_millis(30))
+            .handle_timeout(move || _ = counted.fetch_add(1, Ordering::SeqCst))
+            .verify_request(
+                |peer| !matches!(peer, Peer::Ip(address) if address.ip().to_string() == "127.0.0.2"),
+            );
+        let (address, handle) = (address(&server), server.handle());
+        let mut serving = server.ready(obedient()).unwrap();
+        let begun = Instant::now();
+        assert!(!serving.handle_request().unwrap());
+        assert!(begun.elapsed() >= Duration::from_millis(30));
+        assert_eq!(waits.load(Ordering::SeqCst), 1);
+
+        let clients: Vec<_> = (0..2)
+            .map(|_| {
+                let mut client = TcpStream::connect(address).unwrap();
+                thread::spawn(move || talk(&mut client, "hello\n"))
+            })
+            .collect();
+        assert!(serving.handle_request().unwrap());
+        assert!(clients.iter().filter(|client| client.is_finished()).count() < 2, "it serves one only");
+        assert!(serving.handle_request().unwrap());
+        let mut answers: Vec<String> = clients.into_iter().map(|client| client.join().unwrap()).collect();
+        answers.sort();
+        assert_eq!(answers, ["hello\n0", "hello\n1"]);
+
+        // one who is refused, and one who has gone again, are not one
+        refused_client(address);
+        assert!(!serving.handle_request().unwrap());
+        assert_eq!(waits.load(Ordering::SeqCst), 2);
+
+        // a panic is a request that was handled
+        let mut client = TcpStream::connect(address).unwrap();
+        client.write_all(b"panic\n").unwrap();
+        assert!(serving.handle_request().unwrap());
+        assert!(is_cut(&mut client));
+
+        handle.shutdown();
+        assert!(!serving.handle_request().unwrap());
+        assert_eq!(waits.load(Ordering::SeqCst), 2, "an end is no time-out");
+    }
+}
+
+/// One from 127.0.0.2, who is gone before anybody looks.
+fn refused_client(server: SocketAddr) {
+    use nix::sys::socket::{AddressFamily, SockFlag, SockType, SockaddrIn, bind, connect, socket};
+    use std::os::fd::AsRawFd;
+    let SocketAddr::V4(server) = server else { panic!("no IPv4") };
+    let client = socket(AddressFamily::Inet, SockType::Stream, SockFlag::SOCK_CLOEXEC, None).unwrap();
+    bind(client.as_raw_fd(), &SockaddrIn::new(127, 0, 0, 2, 0)).unwrap();
+    connect(client.as_raw_fd(), &SockaddrIn::from(server)).unwrap();
+}
+
+#[test]
+fn a_name_of_several_addresses_is_served_at_each() {
+    for model in MODELS {
+        let server = bind("tcp://localhost:0", model);
+        let addresses: Vec<SocketAddr> = server
+            .endpoints()
+            .map(|endpoint| endpoint.to_string().strip_prefix("tcp://").unwrap().parse().unwrap())
+            .collect();
+        let running = Running::start(server, obedient());
+        for address in &addresses {
+            talk(&mut TcpStream::connect(address).unwrap(), "hello\n");
+        }
+        running.handle.shutdown();
+        eventually("all of it ends", || running.thread.is_finished());
+        assert!(addresses.into_iter().all(is_refused));
+    }
+}
+
+#[test]
+fn what_is_not_served_any_more_leaves_nothing_behind() {
+    let room = tempfile::tempdir().unwrap();
+    let path = room.path().join("socket");
+    let endpoint = format!("unix://{}", path.display());
+    let server = Server::bind(&endpoint).unwrap();
+    assert!(path.exists());
+    drop(server);
+    assert!(!path.exists(), "a server that never serves removes its socket file");
+    for model in MODELS {
+        let server = bind(&endpoint, model);
+        server.handle().shutdown();
+        server.serve_forever(Echo).unwrap();
+        assert!(!path.exists(), "and so does one that has served");
+    }
+}
+
+/// In a process of its own, where no other test opens anything: run by the test below.
+#[test]
+#[ignore = "is run by no_descriptor_is_left"]
+fn descriptors() {
+    let count = || std::fs::read_dir("/proc/self/fd").unwrap().count();
+    let before = count();
+    for model in MODELS {
+        for _ in 0..100 {
+            let running = Running::start(local(model), obedient());
+            talk(&mut running.connect(), "hello\n");
+            running.stop();
+        }
+        // as in CPython's test_tcpserver_bind_leak
+        let taken = local(model);
+        let endpoint = taken.server_address().to_string();
+        for _ in 0..1024 {
+            assert!(matches!(Server::bind(&endpoint), Err(Error::Unavailable(_))));
+        }
+    }
+    assert_eq!(count(), before);
+}
+
+#[test]
+fn no_descriptor_is_left() {
+    let mut test = std::process::Command::new(std::env::current_exe().unwrap());
+    let ended = test.args(["--exact", "descriptors", "--ignored", "--test-threads=1"]).output().unwrap();
+    assert!(ended.status.success(), "{}", String::from_utf8_lossy(&ended.stdout));
+}
+
+#[test]
+fn a_server_goes_from_one_thread_to_another() {
+    fn moves(_: impl Send) {}
+    moves(local(Model::Iterative).service_actions(|| {}).handle_timeout(|| {}));
+    fn is_shared(_: impl Send + Sync + Clone) {}
+    is_shared(local(Model::Iterative).handle());
+}
+
+#[test]
+fn two_servers_share_a_port_only_if_both_say_so() {
+    let sharing = Server::builder().allow_reuse_port(true);
+    for scheme in ["tcp", "udp"] {
+        let one = sharing.bind(&format!("{scheme}://127.0.0.1:0")).unwrap();
+        let endpoint = one.server_address().to_string();
+        assert!(matches!(Server::bind(&endpoint), Err(Error::Unavailable(_))));
+        sharing.bind(&endpoint).unwrap();
+    }
+}
+
+#[test]
+fn a_port_that_lingers_is_reused_unless_that_is_forbidden() {
+    let server = local(Model::Iterative);
+    let endpoint = server.server_address().to_string();
+    let running = Running::start(server, obedient());
+    // the server closes first, so that its side lingers (TIME_WAIT)
+    let mut client = running.connect();
+    client.write_all(b"hello\n").unwrap();
+    client.read_to_string(&mut String::new()).unwrap();
+    drop(client);
+    running.stop();
+    assert!(matches!(
+        Server::builder().allow_reuse_address(false).bind(&endpoint),
+        Err(Error::Unavailable(_))
+    ));
+    Server::bind(&endpoint).unwrap();
+}

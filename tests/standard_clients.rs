@@ -1,0 +1,128 @@
+//! Clients that nobody here wrote, each with the service that it was made for: rdate, the checks of
+//! monitoring systems, netcat; and nmap, which tells services by their answers.
+#![allow(missing_docs, clippy::unwrap_used, clippy::expect_used)]
+
+mod common;
+
+use std::process::Command;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use common::{Daemon, Forkd, need, need_root, need_tool};
+
+/// Runs a command, with the daemon's ports filled in, and returns what it says.
+#[track_caller]
+fn says(daemon: &Daemon, command: &str) -> String {
+    let port = |scheme| daemon.address(scheme).port().to_string();
+    let command = command.replace("{tcp}", &port("tcp")).replace("{udp}", &port("udp"));
+    let output =
+        Command::new("timeout").args(["20", "sh", "-c", &command]).env("TZ", "UTC").output().unwrap();
+    let (out, errors) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success(), "{command}: {}: {out}{errors}", output.status);
+    out.into_owned()
+}
+
+fn service(model: &str, service: &str) -> Daemon {
+    let endpoints = "tcp://127.0.0.1:0 udp://127.0.0.1:0";
+    Daemon::start(&format!("-m {model} --service {service} {endpoints} --allow-amplification"))
+}
+
+/// Seconds since 1970, of a date as date(1) reads it.
+fn seconds(date: &str) -> u64 {
+    let output = Command::new("date").args(["-u", "+%s", "-d", date]).output().unwrap();
+    assert!(output.status.success(), "no date: {date:?}");
+    String::from_utf8_lossy(&output.stdout).trim().parse().unwrap()
+}
+
+#[track_caller]
+fn is_now(date: &str) {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
+    assert!(seconds(date).abs_diff(now) < 20, "{date:?}");
+}
+
+macro_rules! under_each_model {
+    ($($model:ident)*) => {$(
+        mod $model {
+            const MODEL: &str = stringify!($model);
+
+            #[test]
+            fn rdate_tells_the_time() {
+                super::rdate_tells_the_time(MODEL);
+            }
+
+            #[test]
+            fn the_monitor_s_check_of_the_clock_is_content() {
+                super::the_monitor_s_check_of_the_clock_is_content(MODEL);
+            }
+
+            #[test]
+            fn netcat_reads_the_old_services() {
+                super::netcat_reads_the_old_services(MODEL);
+            }
+        }
+    )*};
+}
+
+under_each_model!(fork prefork iterative thread event coroutine);
+
+fn rdate_tells_the_time(model: &str) {
+    if need_tool("rdate") {
+        is_now(&says(&service(model, "time"), "rdate -p -o {tcp} 127.0.0.1"));
+    }
+}
+
+fn the_monitor_s_check_of_the_clock_is_content(model: &str) {
+    let check = "/usr/lib/nagios/plugins/check_time";
+    if need(std::path::Path::new(check).exists(), "check_time (monitoring-plugins) is not installed") {
+        let daemon = service(model, "time");
+        for transport in ["-p {tcp}", "-u -p {udp}"] {
+            let answer = says(&daemon, &format!("{check} -H 127.0.0.1 {transport} -w 20 -c 30"));
+            assert!(answer.starts_with("TIME OK"), "{answer}");
+        }
+    }
+}
+
+fn netcat_reads_the_old_services(model: &str) {
+    if !need_tool("nc") {
+        return;
+    }
+    let daytime = service(model, "daytime");
+    is_now(&says(&daytime, "nc -d -w 5 127.0.0.1 {tcp}"));
+    is_now(&says(&daytime, "echo | nc -u -w 1 127.0.0.1 {udp}"));
+    let chargen = service(model, "chargen");
+    let text = says(&chargen, "nc -d -w 5 127.0.0.1 {tcp} | head -n 96");
+    let lines: Vec<&str> = text.lines().collect();
+    assert!(lines.len() == 96 && lines.iter().all(|line| line.trim_end().len() <= 72), "{text}");
+    assert_eq!(lines[0], lines[95]);
+    let nothing = says(&service(model, "discard"), "yes | head -c 1000000 | nc -N -w 5 127.0.0.1 {tcp}");
+    assert_eq!(nothing, "");
+}
+
+/// In a network of its own, where the services have the ports that nmap expects them at.
+#[test]
+fn nmap_recognises_each_service() {
+    if !(need_root() && need_tool("nmap") && need_tool("unshare") && need_tool("nsenter") && need_tool("ip"))
+    {
+        return;
+    }
+    let up = "ip link set lo up && exec \"$0\" \"$@\"";
+    let forkd = Forkd::new("--config {dir}/f.toml").within(&["unshare", "--net", "sh", "-c", up]);
+    let services = [("echo", 7), ("discard", 9), ("daytime", 13), ("chargen", 19), ("time", 37)];
+    let table = |(service, port): &(&str, u16)| {
+        format!("[[listen]]\nservice = '{service}'\nendpoints = ['tcp://127.0.0.1:{port}']\n")
+    };
+    std::fs::write(forkd.dir.path().join("f.toml"), services.iter().map(table).collect::<String>()).unwrap();
+    let daemon = forkd.start();
+    let found = Command::new("timeout")
+        .args(["120", "nsenter", "--net", "--target", &daemon.pid().to_string()])
+        .args(["nmap", "-n", "-Pn", "-sT", "-sV", "--version-light", "-p", "7,9,13,19,37", "127.0.0.1"])
+        .output()
+        .unwrap();
+    let text = String::from_utf8_lossy(&found.stdout);
+    for (service, port) in services {
+        let line = text.lines().find(|line| line.starts_with(&format!("{port}/tcp")));
+        let words: Vec<&str> = line.unwrap_or_default().split_whitespace().collect();
+        // with a question mark where all that nmap has to go by is the port
+        let named = words.get(2).is_some_and(|name| name.trim_end_matches('?') == service);
+        assert!(words.get(1) == Some(&"open") && named, "{service}: {text}");
+    }
+}
