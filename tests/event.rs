@@ -80,30 +80,31 @@ fn thousands_of_short_connections_leave_nothing_behind() {
 
 #[test]
 fn those_who_do_not_read_cost_one_reply_each_and_delay_nobody() {
-    const CLIENTS: usize = 40;
+    const CLIENTS: usize = 25;
     /// What is read at once, and a little.
     const EACH_KIB: u64 = 72;
     let daemon = Daemon::start("-m event");
     let worker = worker(&daemon);
     let mut quick = daemon.served();
     let before = memory(worker);
-    let mut greedy: Vec<Client> = (0..CLIENTS).map(|_| daemon.connect()).collect();
     let noise = wire::noise(1, 1 << 20);
-    for client in &mut greedy {
-        // until nobody takes any more
-        client.set_write_timeout(Some(Duration::from_millis(50))).unwrap();
-        while client.write(&noise).is_ok() {}
-        echoes(&mut quick, b"quick");
+    // what the first ones had is there for the second ones
+    for _ in 0..2 {
+        let mut greedy: Vec<Client> = (0..CLIENTS).map(|_| daemon.connect()).collect();
+        for client in &mut greedy {
+            // until nobody takes any more
+            client.set_write_timeout(Some(Duration::from_millis(50))).unwrap();
+            while client.write(&noise).is_ok() {}
+            echoes(&mut quick, b"quick");
+        }
+        let grown = memory(worker).saturating_sub(before);
+        assert!(grown < CLIENTS as u64 * EACH_KIB, "{grown} KiB for {CLIENTS} clients");
+        let since = Instant::now();
+        (0..100).for_each(|_| echoes(&mut quick, b"quick"));
+        assert!(since.elapsed() < LIMIT);
+        drop(greedy);
+        eventually("they have gone", || serving(&daemon) == 1);
     }
-    let grown = memory(worker).saturating_sub(before);
-    assert!(grown < CLIENTS as u64 * EACH_KIB, "{grown} KiB for {CLIENTS} clients");
-    let since = Instant::now();
-    (0..100).for_each(|_| echoes(&mut quick, b"quick"));
-    assert!(since.elapsed() < Duration::from_secs(3));
-    // and it is given back
-    drop(greedy);
-    eventually("they have gone", || serving(&daemon) == 1);
-    assert!(memory(worker).saturating_sub(before) < 2048, "{} KiB", memory(worker) - before);
 }
 
 #[test]
