@@ -80,9 +80,11 @@ fn thousands_of_short_connections_leave_nothing_behind() {
 
 #[test]
 fn those_who_do_not_read_cost_one_reply_each_and_delay_nobody() {
-    const CLIENTS: usize = 25;
+    const CLIENTS: usize = 40;
     /// What is read at once, and a little.
     const EACH_KIB: u64 = 72;
+    /// The buffer that all share, code that was not run before, and gaps between what was given back.
+    const ALL_KIB: u64 = 1024;
     let daemon = Daemon::start("-m event");
     let worker = worker(&daemon);
     let mut quick = daemon.served();
@@ -98,7 +100,7 @@ fn those_who_do_not_read_cost_one_reply_each_and_delay_nobody() {
             echoes(&mut quick, b"quick");
         }
         let grown = memory(worker).saturating_sub(before);
-        assert!(grown < CLIENTS as u64 * EACH_KIB, "{grown} KiB for {CLIENTS} clients");
+        assert!(grown < CLIENTS as u64 * EACH_KIB + ALL_KIB, "{grown} KiB for {CLIENTS} clients");
         let since = Instant::now();
         (0..100).for_each(|_| echoes(&mut quick, b"quick"));
         assert!(since.elapsed() < LIMIT);
