@@ -83,27 +83,30 @@ fn those_who_do_not_read_cost_one_reply_each_and_delay_nobody() {
     const CLIENTS: usize = 40;
     /// What is read at once, and a little.
     const EACH_KIB: u64 = 72;
+    /// The buffer that all share, code that was not run before, and gaps between what was given back.
+    const ALL_KIB: u64 = 1024;
     let daemon = Daemon::start("-m event");
     let worker = worker(&daemon);
     let mut quick = daemon.served();
     let before = memory(worker);
-    let mut greedy: Vec<Client> = (0..CLIENTS).map(|_| daemon.connect()).collect();
     let noise = wire::noise(1, 1 << 20);
-    for client in &mut greedy {
-        // until nobody takes any more
-        client.set_write_timeout(Some(Duration::from_millis(50))).unwrap();
-        while client.write(&noise).is_ok() {}
-        echoes(&mut quick, b"quick");
+    // what the first ones had is there for the second ones
+    for _ in 0..2 {
+        let mut greedy: Vec<Client> = (0..CLIENTS).map(|_| daemon.connect()).collect();
+        for client in &mut greedy {
+            // until nobody takes any more
+            client.set_write_timeout(Some(Duration::from_millis(50))).unwrap();
+            while client.write(&noise).is_ok() {}
+            echoes(&mut quick, b"quick");
+        }
+        let grown = memory(worker).saturating_sub(before);
+        assert!(grown < CLIENTS as u64 * EACH_KIB + ALL_KIB, "{grown} KiB for {CLIENTS} clients");
+        let since = Instant::now();
+        (0..100).for_each(|_| echoes(&mut quick, b"quick"));
+        assert!(since.elapsed() < LIMIT);
+        drop(greedy);
+        eventually("they have gone", || serving(&daemon) == 1);
     }
-    let grown = memory(worker).saturating_sub(before);
-    assert!(grown < CLIENTS as u64 * EACH_KIB, "{grown} KiB for {CLIENTS} clients");
-    let since = Instant::now();
-    (0..100).for_each(|_| echoes(&mut quick, b"quick"));
-    assert!(since.elapsed() < Duration::from_secs(3));
-    // and it is given back
-    drop(greedy);
-    eventually("they have gone", || serving(&daemon) == 1);
-    assert!(memory(worker).saturating_sub(before) < 2048, "{} KiB", memory(worker) - before);
 }
 
 #[test]
@@ -235,21 +238,19 @@ fn a_reload_between_fork_and_event_loses_nobody() {
 
 #[test]
 fn who_is_silent_is_cut_and_who_does_not_read_too() {
-    let daemon = Daemon::start("-m event --idle-timeout 700ms");
+    let daemon = Daemon::start("-m event --idle-timeout 2s");
     let mut busy = daemon.served();
     let mut silent = daemon.served();
     let mut greedy = daemon.connect();
     greedy.set_write_timeout(Some(Duration::from_millis(50))).unwrap();
     while greedy.write(&[b'x'; 65_536]).is_ok() {}
-    let since = Instant::now();
-    while since.elapsed() < Duration::from_millis(1500) {
+    eventually("the others are gone", || {
         echoes(&mut busy, b"tick");
-        std::thread::sleep(Duration::from_millis(100));
-    }
-    assert_eq!(serving(&daemon), 1);
+        serving(&daemon) == 1
+    });
+    echoes(&mut busy, b"tock");
     assert!(is_cut(&mut silent));
     assert!(is_cut(&mut greedy));
-    echoes(&mut busy, b"tock");
     assert!(is_cut(&mut busy));
 }
 
