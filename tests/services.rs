@@ -197,6 +197,33 @@ fn a_weapon_is_not_handed_out_unasked() {
 }
 
 #[test]
+fn a_socket_that_is_handed_over_is_no_way_round_that() {
+    let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+    for (service, why) in [("chargen", "could have it flood others"), ("menu", "needs a connection")] {
+        let ended = Forkd::new(&format!("--service {service} systemd:x")).handed("x", &socket).run();
+        assert_eq!(ended.code, Some(78), "{}", ended.stderr);
+        assert!(ended.stderr.contains(why), "{}", ended.stderr);
+    }
+    let daemon = Forkd::new("--service daytime --allow-amplification systemd:x").handed("x", &socket).start();
+    assert!(answer(&daemon, b"").unwrap().ends_with(b"\r\n"));
+}
+
+#[test]
+fn where_no_endpoint_is_named_it_is_served_where_it_fits() {
+    let endpoints = |options: &str| {
+        let args: Vec<&str> = ["check"].into_iter().chain(options.split_whitespace()).collect();
+        let printed = run(&args);
+        assert_eq!(printed.code, Some(0), "{}", printed.stderr);
+        printed.stdout.lines().find(|line| line.starts_with("endpoints")).unwrap().to_owned()
+    };
+    assert!(endpoints("").contains("udp://"));
+    assert!(endpoints("--service daytime --allow-amplification").contains("udp://"));
+    for options in ["--service daytime", "--service menu", "--exec cat"] {
+        assert_eq!(endpoints(options), "endpoints = [\"tcp://127.0.0.1:7007\"]", "{options}");
+    }
+}
+
+#[test]
 fn the_services_are_listed_and_their_options_refused_elsewhere() {
     let ended = run(&["serve", "--service", "list"]);
     assert_eq!(ended.code, Some(0), "{}", ended.stderr);

@@ -103,7 +103,11 @@ fn serve(stdin: impl AsFd, kind: SocketType, listen: &Listen) -> Result<(), Erro
     let listener = listener_of(&stdin).map_err(|why| refusal(&why))?;
     match listener.kind() {
         Kind::Stream => Err(refusal("is a listening socket and no connection")),
-        Kind::Datagram => datagrams(offer, listener),
+        Kind::Datagram => {
+            let cannot = |why| Error::Usage(format!("cannot serve standard input: the service {why}"));
+            listen.suits(listener.endpoint()).map_err(cannot)?;
+            datagrams(offer, listener)
+        }
     }
 }
 

@@ -25,7 +25,7 @@ pub struct Listen {
     pub settings: Settings,
     /// Who runs the handler.
     pub model: Model,
-    /// The size of the pool (prefork).
+    /// The size of the pool.
     pub workers: WorkerRange,
     /// The fewest idle workers of an elastic pool, from 1 to the most workers.
     pub min_spare: u32,
@@ -38,7 +38,7 @@ pub struct Listen {
     /// The most connections that a worker serves at once (event, coroutine), at least 1; `None` means as many
     /// as it has descriptors for.
     pub max_connections: Option<u32>,
-    /// After how many connections a worker is replaced (prefork); 0 means never.
+    /// After how many connections a worker is replaced; 0 means never.
     pub max_connections_per_child: u64,
     /// What happens to a connection at `max_children` (fork).
     pub overflow: Overflow,
@@ -91,12 +91,8 @@ impl Listen {
         let default = Self::default();
         let implied = if options.exec.is_empty() { Builtin::default() } else { Builtin::Exec };
         let service = options.service.unwrap_or(implied);
-        let fits = |endpoint: &Endpoint| service.takes_datagrams() || !endpoint.is_datagram();
-        let listen = Self {
-            endpoints: match options.endpoints.is_empty() {
-                true => default.endpoints.into_iter().filter(fits).collect(),
-                false => options.endpoints.clone(),
-            },
+        let mut listen = Self {
+            endpoints: options.endpoints.clone(),
             service,
             settings: settings(&options),
             model: options.model.unwrap_or_default(),
@@ -113,6 +109,12 @@ impl Listen {
             v6only: options.v6only,
             socket_mode: options.socket_mode.map(|mode| mode.0),
         };
+        if listen.endpoints.is_empty() {
+            listen.endpoints = default.endpoints;
+            // where nothing is named, what fits is meant
+            let fits = |endpoint: &Endpoint| listen.suits(endpoint).is_ok();
+            listen.endpoints = listen.endpoints.iter().filter(|endpoint| fits(endpoint)).cloned().collect();
+        }
         listen.refuse_where_inherited(&options)?;
         listen.refuse_service_without_place()?;
         // one that can't be made is found out when it is
@@ -148,25 +150,31 @@ impl Listen {
             let why = "is exec, and no program is named; give exec with one, and its arguments";
             return Err(Conflict { key: "service", why: why.into() });
         }
-        let Some(endpoint) = self.endpoints.iter().find(|endpoint| endpoint.is_datagram()) else {
-            return Ok(());
-        };
+        let misfit = self.endpoints.iter().find_map(|endpoint| self.suits(endpoint).err());
+        misfit.map_or(Ok(()), |why| Err(Conflict { key: "service", why }))
+    }
+
+    /// Whether the service can be had at an endpoint, and is no weapon there; if not, says why. What a socket
+    /// that is handed over stands for is known only then.
+    pub(crate) fn suits(&self, endpoint: &Endpoint) -> Result<(), String> {
         let name = self.service;
         // one that can't be made is found out when it is
         let amplifies = || self.service().is_ok_and(|service| service.amplifies());
-        let why = match () {
-            () if !self.service.takes_datagrams() => {
-                format!("is {name}, which needs a connection, and {endpoint} has none; leave that out")
-            }
-            () if matches!(endpoint, Endpoint::Udp { .. }) && !self.settings.amplify && amplifies() => {
-                format!(
-                    "is {name}, which answers a datagram to {endpoint} with more bytes than it has: whoever forges a \
+        if !endpoint.is_datagram() {
+            return Ok(());
+        }
+        if !self.service.takes_datagrams() {
+            return Err(format!(
+                "is {name}, which needs a connection, and {endpoint} has none; leave that out"
+            ));
+        }
+        if matches!(endpoint, Endpoint::Udp { .. }) && !self.settings.amplify && amplifies() {
+            return Err(format!(
+                "is {name}, which answers a datagram to {endpoint} with more bytes than it has: whoever forges a \
                  sender's address could have it flood others; leave the endpoint out, or give allow-amplification"
-                )
-            }
-            () => return Ok(()),
-        };
-        Err(Conflict { key: "service", why })
+            ));
+        }
+        Ok(())
     }
 
     fn is_elastic(&self) -> bool {

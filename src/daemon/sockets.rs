@@ -57,6 +57,11 @@ impl Bound {
         if self.service.hands_over() && self.listen.idle_timeout.is_some() {
             return refuse("hands its connections over, so an idle time-out has no effect; leave that out");
         }
+        if self.listener.is_inherited() {
+            // the configuration could not know what it is
+            let suits = self.listen.suits(self.listener.endpoint());
+            suits.map_err(|why| Error::Config(format!("the service {why}")))?;
+        }
         self.service.check()
     }
 

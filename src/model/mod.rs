@@ -128,7 +128,6 @@ impl Model {
         Ok(())
     }
 
-    /// Whether it is a pool of workers that accepts, and not the master.
     /// Its name on the command line and in the configuration.
     ///
     /// ```

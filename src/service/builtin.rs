@@ -48,7 +48,8 @@ pub enum Builtin {
 /// ```
 /// use forkd::service::{Builtin, Settings};
 /// let settings = Settings { reply: "ok".into(), ..Settings::default() };
-/// assert_eq!(Builtin::Ack.service(&settings).name(), "ack");
+/// assert_eq!(Builtin::Ack.service(&settings)?.name(), "ack");
+/// # Ok::<(), forkd::Error>(())
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Settings {
