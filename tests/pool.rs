@@ -143,3 +143,20 @@ fn a_dead_worker_is_replaced_soon_and_often() {
     }
     short_connection(daemon.addr(), b"x").unwrap();
 }
+
+/// Or clients that stay could have as many processes as they like.
+#[test]
+fn only_so_many_workers_are_at_their_limit_and_serve_those_that_stay() {
+    for model in ["thread", "thread --threads 30", "event", "coroutine"] {
+        let daemon = Daemon::start(&format!("-m {model} -w 2 --max-connections-per-child 2"));
+        let mut clients: Vec<Client> = (0..60).map(|_| daemon.served()).collect();
+        // 16 that leave, and two that don't; some more while the master counts
+        assert!(daemon.children().len() <= 22, "{model}: {:?}", daemon.children());
+        clients.iter_mut().for_each(|client| echoes(client, b"still there?"));
+        drop(clients);
+        eventually(&format!("{model}: those at their limit are replaced"), || {
+            daemon.deaths(0, "recycled") >= 2
+        });
+        echoes(&mut daemon.connect(), b"and it goes on");
+    }
+}

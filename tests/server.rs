@@ -142,6 +142,7 @@ fn a_shutdown_lets_a_client_finish() {
         common::echoes(&mut client, b"are you there?");
         running.handle.shutdown();
         common::echoes(&mut client, b"still there?");
+        assert!(is_refused(running.address), "{model}: nobody will serve who comes now");
         drop(client);
         running.ends();
     }

@@ -95,7 +95,7 @@ fn serve(stdin: impl AsFd, kind: SocketType, listen: &Listen) -> Result<(), Erro
     // handed over, if not by systemd
     let mut offer =
         Offer::new(&Endpoint::Systemd(None), listen.service()?, Model::Iterative, Hooks::default());
-    offer.idle_timeout = listen.idle_timeout;
+    offer.idle_timeout = listen.idle_timeout.or(offer.idle_timeout);
     if kind == SocketType::STREAM && sockopt::socket_acceptconn(&stdin) == Ok(false) {
         let socket = stdin.as_fd().try_clone_to_owned().map_err(cannot)?;
         return connection(&offer, socket).map_err(cannot);

@@ -131,7 +131,8 @@ pub struct ListenOptions {
     #[arg(long, value_name = "wait|reject", hide_possible_values = true, help_heading = "Limits")]
     pub overflow: Option<Overflow>,
 
-    /// Close a connection that is silent for so long, such as 30s or 5m [default: never]
+    /// Close a connection that is silent for so long, such as 30s or 5m; http closes one after 1m if nothing is
+    /// said [default: never]
     #[arg(long, value_name = "DURATION", help_heading = "Limits")]
     pub idle_timeout: Option<Span>,
 }

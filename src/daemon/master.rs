@@ -106,7 +106,7 @@ impl Master {
         };
         self.cx.descriptors.add([listener.as_raw_fd()]);
         let mut offer = Offer::new(listener.endpoint(), service, listen.model, hooks);
-        offer.idle_timeout = listen.idle_timeout;
+        offer.idle_timeout = listen.idle_timeout.or(offer.idle_timeout);
         let post = Post { listener, number, offer };
         self.stations.push(Station::new(asked, post, listen, &self.cx));
         Ok(())

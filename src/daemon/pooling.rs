@@ -202,7 +202,11 @@ impl Pooling {
             alive += u32::from(!worker.leaving);
             idle += u32::from(matches!(state, State::Starting | State::Idle));
         }
-        cx.board.totals(self.post.number).idle.store(idle, Ordering::Relaxed);
+        let leaves = |worker: &&Worker| cx.board.slot(worker.slot).state() == State::Leaving;
+        let leaving = self.workers.iter().filter(leaves).count() as u32;
+        let totals = cx.board.totals(self.post.number);
+        totals.idle.store(idle, Ordering::Relaxed);
+        totals.leaving.store(leaving, Ordering::Relaxed);
         let settled = self.workers.iter().any(|worker| worker.settled);
         Census { alive, idle, settled }
     }

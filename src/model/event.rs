@@ -55,6 +55,7 @@ pub(crate) fn run(work: &Work<'_>, gate: &Gate, terms: &Terms) -> Cause {
         open: Cell::new(0),
         served: Cell::new(0),
         is_draining: Cell::new(false),
+        has_left: Cell::new(false),
     };
     match house.serve() {
         Ok(cause) => cause,
@@ -78,6 +79,7 @@ struct House<'a> {
     open: Cell<u32>,
     served: Cell<u64>,
     is_draining: Cell<bool>,
+    has_left: Cell<bool>,
 }
 
 /// A connection.
@@ -135,7 +137,7 @@ impl<'r, 'w> House<'w> {
         self.work.board.wake().notify();
         reactor.run()?;
         // one that has drained says so, whatever it did before
-        Ok(if self.is_spent() && !self.is_draining.get() { Cause::Recycled } else { Cause::Retired })
+        Ok(if self.has_left.get() && !self.is_draining.get() { Cause::Recycled } else { Cause::Retired })
     }
 
     /// In a process that is not this server's own: what is to be done now and then.
@@ -218,7 +220,7 @@ impl<'r, 'w> House<'w> {
                 Ok((socket, peer)) => {
                     self.entrance.borrow_mut().succeeded();
                     self.begin(reactor, socket, peer);
-                    if self.is_spent() && !self.is_draining.get() {
+                    if !self.is_draining.get() && self.work.is_spent(self.terms, self.served.get()) {
                         return self.leave(reactor);
                     }
                 }
@@ -287,12 +289,9 @@ impl<'r, 'w> House<'w> {
         }
     }
 
-    fn is_spent(&self) -> bool {
-        self.terms.limit != 0 && self.served.get() >= self.terms.limit
-    }
-
     /// It has served as many as it should; another may take its place while it serves the last of them.
     fn leave(&self, reactor: &mut Reactor<'r>) {
+        self.has_left.set(true);
         self.work.slot.set_state(State::Leaving);
         self.work.board.wake().notify();
         self.shut(reactor);

@@ -23,7 +23,7 @@ pub(crate) struct Offer {
 impl Offer {
     pub(crate) fn new(endpoint: &Endpoint, service: Service, model: Model, hooks: Hooks) -> Self {
         let site = Site::new(endpoint.clone(), service.name(), model.name(), hooks.handle.clone());
-        Self { service, idle_timeout: None, hooks, site }
+        Self { idle_timeout: service.patience(), service, hooks, site }
     }
 
     /// Serves one connection until it ends; it is still to be closed.

@@ -9,6 +9,7 @@ use rustix::io::Errno;
 
 use super::hooks::Turns;
 use super::offer::Offer;
+use super::worker::Terms;
 use crate::events;
 use crate::scoreboard::{Cause, Scoreboard, Slot, Totals};
 use crate::service::Service;
@@ -110,6 +111,16 @@ impl Work<'_> {
     /// and `None` when no more clients are to be waited for.
     pub(crate) fn turn(&self) -> Option<Duration> {
         self.turns.map_or(Some(Duration::MAX), |turns| Turns::of(turns))
+    }
+
+    /// Whether a worker that serves several at once and has let in so many is to leave: it has reached its
+    /// limit, no stop has begun, and not too many serve their last clients already. Or clients that stay could
+    /// have as many processes as they like.
+    pub(crate) fn is_spent(&self, terms: &Terms, served: u64) -> bool {
+        terms.limit != 0
+            && served >= terms.limit
+            && !self.totals().is_draining()
+            && (self.turns.is_some() || self.totals().may_leave(terms.leavers))
     }
 
     /// A handler or a protocol has panicked, and this process goes on.

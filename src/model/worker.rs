@@ -15,6 +15,8 @@ pub(crate) struct Terms {
     pub(crate) model: Model,
     /// After how many connections it leaves; 0: never.
     pub(crate) limit: u64,
+    /// How many workers may be at their limit, and serve those that stay, beside those that take clients.
+    pub(crate) leavers: u32,
     /// How many it serves at once (event, coroutine).
     pub(crate) max_connections: u32,
     /// Its pool is elastic, so it counts itself while it is idle.
@@ -25,11 +27,15 @@ pub(crate) struct Terms {
     pub(crate) grace: Duration,
 }
 
+/// In a small pool, so many workers may serve their last clients at once.
+const LEAVERS: u32 = 16;
+
 impl Terms {
     pub(crate) fn new(listen: &Listen, grace: Duration) -> Self {
         Self {
             model: listen.model,
             limit: listen.max_connections_per_child,
+            leavers: listen.workers.max.max(LEAVERS),
             max_connections: listen.max_connections.unwrap_or(u32::MAX),
             elastic: listen.workers.is_elastic(),
             threads: listen.threads,

@@ -28,6 +28,8 @@ pub(crate) struct Totals {
     pub(super) taken: AtomicU32,
     /// It takes no more clients, but serves those that are queued.
     draining: AtomicU32,
+    /// Workers that take no more clients, and serve those that they have. Written by many, as `idle` is.
+    pub(crate) leaving: AtomicU32,
     /// Written by many: both the master and workers refuse.
     pub(super) refused: [AtomicU64; Refusal::ALL.len()],
     pub(super) deaths: [AtomicU64; Cause::COUNT],
@@ -53,8 +55,8 @@ impl Totals {
     /// Begins to count for another socket.
     pub(super) fn reset(&self) {
         let Self { alive, peak, forked, connections, bytes_in, bytes_out, failed, .. } = self;
-        let Self { idle, wanted_idle, queued, limit, taken, draining, refused, deaths, .. } = self;
-        let small = [alive, peak, idle, wanted_idle, queued, limit, taken, draining];
+        let Self { idle, wanted_idle, queued, limit, taken, draining, leaving, refused, deaths, .. } = self;
+        let small = [alive, peak, idle, wanted_idle, queued, limit, taken, draining, leaving];
         small.iter().for_each(|counter| counter.store(0, Ordering::Relaxed));
         let large = [forked, connections, bytes_in, bytes_out, failed];
         large
@@ -76,6 +78,12 @@ impl Totals {
     /// A worker that finds fewer idle than this wakes the master.
     pub(crate) fn set_wanted_idle(&self, count: u32) {
         self.wanted_idle.store(count, Ordering::Relaxed);
+    }
+
+    /// Whether one more worker may leave while it still serves, beside fewer than `most` others.
+    pub(crate) fn may_leave(&self, most: u32) -> bool {
+        let more = |n: u32| (n < most).then_some(n + 1);
+        self.leaving.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).is_ok()
     }
 
     pub(crate) fn one_more_idle(&self) {

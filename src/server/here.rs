@@ -70,7 +70,8 @@ impl Here {
         let (turns, none) = (Arc::new(Mutex::new(turns)), Arc::default());
         let outcomes: Vec<Cause> = thread::scope(|scope| {
             let others = self.places.iter().skip(1);
-            let others: Vec<_> = others.map(|place| scope.spawn(|| self.serve(place, 0, &none))).collect();
+            let others: Vec<_> =
+                others.map(|place| scope.spawn(|| self.serve_or_end(place, &none))).collect();
             let first = || self.places.first().map(|place| self.serve(place, 0, &turns));
             let first = catch_unwind(AssertUnwindSafe(first));
             // the first one has failed, or all have been told
@@ -83,6 +84,15 @@ impl Here {
             true => Ok(()),
             false => Err(self.failed()),
         }
+    }
+
+    /// Where one socket can't be served any more, none is: half a server would be a trap.
+    fn serve_or_end(&self, place: &Place, turns: &Arc<Mutex<Turns>>) -> Cause {
+        let cause = self.serve(place, 0, turns);
+        if cause != Cause::Retired {
+            self.handle.shutdown();
+        }
+        cause
     }
 
     /// Serves one client to the end; `false` if none has come until then, or it is over.
@@ -116,7 +126,9 @@ impl Here {
     fn serve(&self, place: &Place, limit: u64, turns: &Arc<Mutex<Turns>>) -> Cause {
         let Place { post, slot } = place;
         let slot = self.board.slot(*slot);
-        let gate = match Gate::new(&*post.listener, true) {
+        // a socket of datagrams refuses nobody: one that is shut would be read without end
+        let refuses = !post.listener.is_inherited() && post.listener.kind() == Kind::Stream;
+        let gate = match Gate::new(&*post.listener, refuses) {
             Ok(gate) => Arc::new(gate),
             Err(error) => {
                 events::accept_failed(post.listener.endpoint(), &error, 0);

@@ -243,7 +243,7 @@ impl Server {
         let (kind, turns) = if serves_here(model, workers) {
             let offer = |listener: &Listener| {
                 let offer = Offer::new(listener.endpoint(), service.clone(), model, hooks.clone());
-                Offer { idle_timeout: listen.idle_timeout, ..offer }
+                Offer { idle_timeout: listen.idle_timeout.or(offer.idle_timeout), ..offer }
             };
             (
                 serving::Kind::Here(Box::new(Here::new(

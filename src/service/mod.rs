@@ -20,6 +20,7 @@ mod protocol;
 
 use std::io;
 use std::sync::Arc;
+use std::time::Duration;
 
 pub use ack::Ack;
 pub use builtin::{Builtin, Settings};
@@ -69,6 +70,8 @@ pub struct Service {
     amplifies: bool,
     /// Finds out before the start whether its connections can be handed over to whom it hands them.
     recipient: Option<Arc<Check>>,
+    /// How long a connection may be silent, if nothing else is said.
+    patience: Option<Duration>,
 }
 
 type Check = dyn Fn() -> Result<(), Error> + Send + Sync;
@@ -97,7 +100,7 @@ impl Service {
     ) -> Self {
         let maker =
             if P::echoes() { Maker::Echo } else { Maker::Protocol(Arc::new(move || Box::new(make()))) };
-        Self { name, maker, amplifies: false, recipient: None }
+        Self { name, maker, amplifies: false, recipient: None, patience: None }
     }
 
     /// A service whose connections are each served by a [`Handler`] of their own.
@@ -119,7 +122,7 @@ impl Service {
         make: impl Fn() -> H + Send + Sync + 'static,
     ) -> Self {
         let maker = Maker::Handler(Arc::new(move || Box::new(make())));
-        Self { name, maker, amplifies: false, recipient: None }
+        Self { name, maker, amplifies: false, recipient: None, patience: None }
     }
 
     /// The same service, which answers a datagram with more bytes than it has.
@@ -131,6 +134,16 @@ impl Service {
     /// `check` finds out before the start whether he is there.
     fn handing_over(self, check: impl Fn() -> Result<(), Error> + Send + Sync + 'static) -> Self {
         Self { recipient: Some(Arc::new(check)), ..self }
+    }
+
+    /// The same service, for clients that may be silent for so long if nothing else is said.
+    fn patient_for(self, limit: Duration) -> Self {
+        Self { patience: Some(limit), ..self }
+    }
+
+    /// How long a connection may be silent, if nothing else is said.
+    pub(crate) fn patience(&self) -> Option<Duration> {
+        self.patience
     }
 
     /// Whether it hands its connections over: then it takes no datagrams, and nobody knows how long a

@@ -257,18 +257,25 @@ impl Gate {
         }
     }
 
+    /// Shuts the gate, and has the socket behind it take nobody any more, if it is ours. Async-signal-safe.
+    pub(crate) fn shut_for_all(&self) {
+        self.shut();
+        if let Some(socket) = self.ours {
+            // nobody will serve who connects now: a refusal is the better answer
+            // SAFETY: shutdown(2) is async-signal-safe, and a number of no socket is only an error.
+            unsafe { libc::shutdown(socket, libc::SHUT_RDWR) };
+        }
+    }
+
     /// Shuts the gate for good when `signal` arrives.
     pub(crate) fn shut_on(gate: &Arc<Self>, signal: i32) -> io::Result<()> {
         let gate = Arc::clone(gate);
         let action = move || {
-            gate.shut();
             if super::signal::is_orphan() {
-                if let Some(socket) = gate.ours {
-                    // nobody will serve who connects now: a refusal is the better answer
-                    // SAFETY: shutdown(2) is async-signal-safe, and a number of no socket is only an error.
-                    unsafe { libc::shutdown(socket, libc::SHUT_RDWR) };
-                }
+                gate.shut_for_all();
                 super::signal::limit_orphan();
+            } else {
+                gate.shut();
             }
         };
         // SAFETY: the action makes async-signal-safe calls only.

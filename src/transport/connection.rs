@@ -48,6 +48,8 @@ pub struct Connection<'a> {
     peer: Peer,
     traffic: &'a Traffic,
     site: &'a Site,
+    /// How long a wait may last.
+    idle_timeout: Option<Duration>,
 }
 
 #[derive(Debug)]
@@ -88,7 +90,7 @@ pub(crate) enum Ready {
 impl<'a> Connection<'a> {
     pub(crate) fn stream(socket: OwnedFd, peer: Peer, traffic: &'a Traffic, site: &'a Site) -> Self {
         Traffic::add(&traffic.connections, 1);
-        Self { medium: Medium::Stream(socket, None), peer, traffic, site }
+        Self { medium: Medium::Stream(socket, None), peer, traffic, site, idle_timeout: None }
     }
 
     /// The same with a socket that does not block, which `wait` waits for; how long it may be silent is known
@@ -103,7 +105,7 @@ impl<'a> Connection<'a> {
     /// A datagram was counted when it came, so reading it does not count again.
     pub(crate) fn datagram(payload: &'a [u8], peer: Peer, traffic: &'a Traffic, site: &'a Site) -> Self {
         let medium = Medium::Datagram { unread: Cell::new(payload), answer: RefCell::default() };
-        Self { medium, peer, traffic, site }
+        Self { medium, peer, traffic, site, idle_timeout: None }
     }
 
     /// Who is at the other end: `client_address` of socketserver.
@@ -186,7 +188,8 @@ impl<'a> Connection<'a> {
     }
 
     /// Has reads and writes fail that wait for longer than `limit`.
-    pub(crate) fn set_idle_timeout(&self, limit: Duration) -> io::Result<()> {
+    pub(crate) fn set_idle_timeout(&mut self, limit: Duration) -> io::Result<()> {
+        self.idle_timeout = Some(limit);
         use rustix::net::sockopt::{Timeout, set_socket_timeout};
         if let Medium::Stream(socket, None) = &self.medium {
             for timeout in [Timeout::Recv, Timeout::Send] {
@@ -218,7 +221,8 @@ impl<'a> Connection<'a> {
         }
     }
 
-    /// As [`chunk`](Self::chunk), but `None` where nothing has come within `limit`.
+    /// As [`chunk`](Self::chunk), but `None` where nothing has come within `limit`. The connection may not be
+    /// silent for longer for that.
     pub(crate) fn chunk_within<'b>(
         &self,
         buffer: &'b mut Buffer,
@@ -229,8 +233,9 @@ impl<'a> Connection<'a> {
     {
         if let Medium::Stream(socket, _) = &self.medium {
             buffer.empty();
-            if !self.wait_readable(socket, limit)? {
-                return Ok(None);
+            let silence = self.idle_timeout.unwrap_or(Duration::MAX);
+            if !self.wait_readable(socket, limit.min(silence))? {
+                return if silence < limit { Err(io::ErrorKind::WouldBlock.into()) } else { Ok(None) };
             }
         }
         self.chunk(buffer).map(Some)

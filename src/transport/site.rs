@@ -133,7 +133,7 @@ impl Handle {
     /// them [`grace`](crate::Server::grace).
     pub fn shutdown(&self) {
         self.0.wake.notify();
-        self.gates().iter().filter_map(Weak::upgrade).for_each(|gate| gate.shut());
+        self.gates().iter().filter_map(Weak::upgrade).for_each(|gate| gate.shut_for_all());
     }
 
     /// Whether the server has been asked to end.
@@ -150,7 +150,7 @@ impl Handle {
         drop(gates);
         // one that came before the gate was there
         if self.is_shut_down() {
-            gate.shut();
+            gate.shut_for_all();
         }
     }
 

@@ -2,7 +2,7 @@
 
 use std::io::{ErrorKind, Read, Write};
 use std::os::unix::fs::symlink;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::*;
 
@@ -94,6 +94,10 @@ under_each_model! {
         client.write_all("GET /large.bin HTTP/1.1\r\nHost: a\r\n\r\n".repeat(3).as_bytes()).unwrap();
         daemon.wait_for_line("connection ended");
         assert!(is_cut(&mut client));
+        // one that says nothing, who would have had longer for its first byte
+        let start = Instant::now();
+        assert!(is_cut(&mut daemon.connect()));
+        assert!(start.elapsed() < Duration::from_secs(5), "{:?}", start.elapsed());
     }
 }
 

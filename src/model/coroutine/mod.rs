@@ -245,7 +245,7 @@ impl<'a> Worker<'a> {
     /// Whether this one was its last client. At a stop there is no other worker to take its place.
     fn is_spent(&mut self, served: u64) -> bool {
         self.served += served;
-        self.terms.limit != 0 && self.served >= self.terms.limit && !self.work.totals().is_draining()
+        self.work.is_spent(self.terms, self.served)
     }
 
     /// Whether to try again, after a while.

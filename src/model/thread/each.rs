@@ -182,10 +182,7 @@ impl Reception<'_> {
                         self.start(client);
                         served += 1;
                     }
-                    if self.terms.limit != 0
-                        && served >= self.terms.limit
-                        && !self.work.totals().is_draining()
-                    {
+                    if self.work.is_spent(&self.terms, served) {
                         return Cause::Recycled;
                     }
                 }

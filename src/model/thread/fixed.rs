@@ -20,7 +20,7 @@ use crate::transport::Peer;
 struct Crew {
     shared: Shared,
     gate: Arc<Gate>,
-    limit: u64,
+    terms: Terms,
     served: AtomicU64,
     /// They leave because they have served as many as they should.
     is_spent: AtomicBool,
@@ -30,7 +30,7 @@ pub(super) fn run(shared: Shared, gate: &Arc<Gate>, terms: &Terms, count: u32) -
     let crew = Arc::new(Crew {
         shared,
         gate: Arc::clone(gate),
-        limit: terms.limit,
+        terms: *terms,
         served: AtomicU64::new(0),
         is_spent: AtomicBool::new(false),
     });
@@ -84,7 +84,6 @@ impl Crew {
     /// What each thread does.
     fn work(&self) {
         if take(&self.shared.work(), &self.gate, self) == Cause::Recycled {
-            self.is_spent.store(true, Ordering::Relaxed);
             // for the others
             self.gate.shut();
         }
@@ -107,6 +106,10 @@ impl Turn for Crew {
 
     fn is_spent(&self, served: u64) -> bool {
         let all = self.served.fetch_add(served, Ordering::Relaxed) + served;
-        self.limit != 0 && all >= self.limit && !self.shared.work().totals().is_draining()
+        // the worker leaves once, whichever thread finds that it should
+        if !self.is_spent.load(Ordering::Relaxed) && self.shared.work().is_spent(&self.terms, all) {
+            self.is_spent.store(true, Ordering::Relaxed);
+        }
+        self.is_spent.load(Ordering::Relaxed)
     }
 }

@@ -76,6 +76,8 @@ pub struct Http {
     blank: usize,
     /// So many requests were answered.
     answered: u32,
+    /// So many bytes of the input are no whole head.
+    looked_at: usize,
     output: Vec<u8>,
     /// What follows the output.
     file: Option<FilePart>,
@@ -122,13 +124,30 @@ impl Http {
         self
     }
 
+    /// Whether there may be a head now, or one that is too long, where there was none before: whoever sends a
+    /// byte at a time shall not have all of it parsed each time.
+    fn is_worth_a_look(&self) -> bool {
+        let (before, now) = (self.looked_at, self.input.len());
+        let passes = |limit: usize| before <= limit && now > limit;
+        before == 0
+            || passes(request::LINE)
+            || passes(request::HEAD)
+            || self.input.get(before..).is_none_or(|new| new.contains(&b'\n'))
+    }
+
     /// Answers what has come, one request after the other, until there is enough to be sent.
     fn answer(&mut self) -> Reply<'_> {
         self.output.clear();
         while self.stage == Stage::Open && self.file.is_none() && !self.is_full() {
             self.skip();
+            if !self.is_worth_a_look() {
+                break;
+            }
             match request::parse(&self.input) {
-                Ok(None) => break,
+                Ok(None) => {
+                    self.looked_at = self.input.len();
+                    break;
+                }
                 Ok(Some((request, length))) => {
                     let is_last = self.answered + 1 >= self.patience.limits.requests;
                     let answer = Answer::to(&request, &self.site, is_last);
@@ -136,6 +155,7 @@ impl Http {
                         (answer.status(), format_args!("{} {}", request.verb, request.target));
                     log::debug!(peer:% = self.peer, status, request:% = line; "request answered");
                     self.input.drain(..length);
+                    self.looked_at = 0;
                     self.say(answer);
                 }
                 Err(refusal) => self.refuse(refusal),
@@ -255,6 +275,6 @@ impl Protocol for Http {
 
 impl From<Http> for Service {
     fn from(http: Http) -> Self {
-        Self::protocol("http", move || http.clone())
+        Self::protocol("http", move || http.clone()).patient_for(patience::SILENCE)
     }
 }

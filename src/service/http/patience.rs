@@ -12,6 +12,10 @@ pub(super) enum Phase {
     End,
 }
 
+/// For how long a client may read nothing of what it has asked for, where no idle time-out is given: it may
+/// occupy a whole worker, too.
+pub(super) const SILENCE: Duration = Duration::from_secs(60);
+
 /// How patient it is with a client.
 #[derive(Debug, Clone)]
 pub(super) struct Limits {
