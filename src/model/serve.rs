@@ -81,6 +81,8 @@ impl Work<'_> {
     }
 
     /// Serves one connection until it ends; it is still to be closed.
+    // as `Offer::serve`
+    #[inline(always)]
     pub(crate) fn connection(&self, socket: OwnedFd, peer: Peer) -> (Cause, Connection<'_>) {
         self.post.offer.serve(Connection::stream(socket, peer, &self.slot.traffic, &self.post.offer.site))
     }

@@ -171,7 +171,7 @@ impl Service {
     }
 
     /// Serves a stream until it ends, one way or another.
-    // as `serve_connection`
+    // as `Offer::serve`
     #[inline(always)]
     pub(crate) fn serve(&self, connection: &mut Connection<'_>) -> io::Result<()> {
         match &self.maker {

@@ -64,6 +64,7 @@ impl Buffer {
     }
 
     /// Reads into it what there is, in place of what it had; returns how many bytes that are.
+    #[inline(always)]
     pub(crate) fn fill(&mut self, fd: impl AsFd) -> rustix::io::Result<usize> {
         self.length = 0;
         if let Place::Nowhere = self.place {

@@ -10,13 +10,26 @@ use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
 
-use rustix::io::retry_on_intr;
+use rustix::io::{Errno, retry_on_intr};
 
 use super::inherited::local_end;
 use super::pump::Pump;
 use super::{Endpoint, FilePart, Peer, Site, Traffic};
 use crate::sys;
 use crate::sys::buffer::{Buffer, CHUNK};
+
+/// Makes a call on a socket that blocks. No function: what has two callers may become one of its own, and that
+/// would be one more window of text for a forked child.
+macro_rules! at_once {
+    ($call:expr) => {
+        loop {
+            match $call {
+                Err(Errno::INTR) => {}
+                outcome => break outcome,
+            }
+        }
+    };
+}
 
 /// A connection, or a datagram, together with who is at the other end.
 ///
@@ -202,7 +215,8 @@ impl<'a> Connection<'a> {
     /// Takes the next bytes of the client, none at the end of them.
     ///
     /// The buffer is not zeroed first, so a short message touches one page of it.
-    #[inline]
+    // part of whoever calls it, as `send`
+    #[inline(always)]
     pub(crate) fn chunk<'b>(&self, buffer: &'b mut Buffer) -> io::Result<&'b [u8]>
     where
         'a: 'b,
@@ -210,11 +224,14 @@ impl<'a> Connection<'a> {
         match &self.medium {
             Medium::Datagram { unread, .. } => Ok(unread.take()),
             Medium::Stream(socket, wait) => {
-                if wait.is_some() {
-                    // others go on meanwhile, and need it
-                    buffer.empty();
-                }
-                let n = patiently(socket, *wait, Ready::Read, CHUNK, || buffer.fill(socket))?;
+                let n = match wait {
+                    None => at_once!(buffer.fill(socket))?,
+                    Some(wait) => {
+                        // others go on meanwhile, and need it
+                        buffer.empty();
+                        wait.attempt(socket.as_fd(), Ready::Read, CHUNK, &mut || buffer.fill(socket))?
+                    }
+                };
                 Traffic::add(&self.traffic.bytes_in, n as u64);
                 Ok(buffer.filled())
             }
@@ -266,7 +283,7 @@ impl<'a> Connection<'a> {
         }
     }
 
-    /// As `write_all`, but part of whoever calls it (see `serve_connection`).
+    /// As `write_all`, but part of whoever calls it (see `Offer::serve`).
     #[inline(always)]
     fn send(&self, mut bytes: &[u8]) -> io::Result<()> {
         while !bytes.is_empty() {
@@ -278,13 +295,17 @@ impl<'a> Connection<'a> {
         Ok(())
     }
 
-    #[inline]
+    #[inline(always)]
     fn put(&self, bytes: &[u8]) -> io::Result<usize> {
         match &self.medium {
             Medium::Datagram { answer, .. } => answer.borrow_mut().get_or_insert_default().write(bytes),
             Medium::Stream(socket, wait) => {
-                let n =
-                    patiently(socket, *wait, Ready::Write, bytes.len(), || rustix::io::write(socket, bytes))?;
+                let n = match wait {
+                    None => at_once!(rustix::io::write(socket, bytes))?,
+                    Some(wait) => wait.attempt(socket.as_fd(), Ready::Write, bytes.len(), &mut || {
+                        rustix::io::write(socket, bytes)
+                    })?,
+                };
                 Traffic::add(&self.traffic.bytes_out, n as u64);
                 Ok(n)
             }
