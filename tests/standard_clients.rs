@@ -106,7 +106,8 @@ fn nmap_recognises_each_service() {
     }
     let up = "ip link set lo up && exec \"$0\" \"$@\"";
     let forkd = Forkd::new("--config {dir}/f.toml").within(&["unshare", "--net", "sh", "-c", up]);
-    let services = [("echo", 7), ("discard", 9), ("daytime", 13), ("chargen", 19), ("time", 37)];
+    let services =
+        [("echo", 7), ("discard", 9), ("daytime", 13), ("chargen", 19), ("time", 37), ("http", 80)];
     let table = |(service, port): &(&str, u16)| {
         format!("[[listen]]\nservice = '{service}'\nendpoints = ['tcp://127.0.0.1:{port}']\n")
     };
@@ -114,7 +115,7 @@ fn nmap_recognises_each_service() {
     let daemon = forkd.start();
     let found = Command::new("timeout")
         .args(["120", "nsenter", "--net", "--target", &daemon.pid().to_string()])
-        .args(["nmap", "-n", "-Pn", "-sT", "-sV", "--version-light", "-p", "7,9,13,19,37", "127.0.0.1"])
+        .args(["nmap", "-n", "-Pn", "-sT", "-sV", "--version-light", "-p", "7,9,13,19,37,80", "127.0.0.1"])
         .output()
         .unwrap();
     let text = String::from_utf8_lossy(&found.stdout);
