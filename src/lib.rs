@@ -171,6 +171,7 @@ pub mod server;
 pub mod service;
 #[allow(unsafe_code)]
 mod sys;
+mod timers;
 pub mod transport;
 
 pub use error::{Error, Failure};

@@ -50,44 +50,9 @@ fn are_gone(pids: &[i32]) -> bool {
     !pids.iter().any(|&pid| is_running(pid))
 }
 
-/// `under_each_model! { fn name(model) {} }`: each as `name::fork`, `name::prefork`…, with the model's
-/// options; where one is to be served beside others, there are enough workers.
-macro_rules! under_each_model {
-    ($(fn $name:ident($model:ident) $body:block)*) => {$(
-        mod $name {
-            use super::*;
+under_models! {
+    [fork prefork iterative thread coroutine]
 
-            fn check($model: &str) $body
-
-            #[test]
-            fn fork() {
-                check("-m fork");
-            }
-
-            #[test]
-            fn prefork() {
-                check("-m prefork -w 2");
-            }
-
-            #[test]
-            fn iterative() {
-                check("-m iterative");
-            }
-
-            #[test]
-            fn thread() {
-                check("-m thread");
-            }
-
-            #[test]
-            fn coroutine() {
-                check("-m coroutine");
-            }
-        }
-    )*};
-}
-
-under_each_model! {
     fn cat_echoes_and_a_half_close_gets_the_rest(model) {
         for endpoint in ["tcp://127.0.0.1:0", "tcp://[::1]:0", "unix://{dir}/s"] {
             let daemon = command(&format!("{model} {endpoint}"), &["cat", "-u"]).start();

@@ -3,7 +3,7 @@
 
 mod common;
 
-use std::io::{Read, Write};
+use std::io::Read;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixDatagram;
 use std::time::{Duration, Instant};
@@ -14,26 +14,11 @@ use nix::sys::signal::Signal;
 /// A moment in which nothing must happen.
 const A_WHILE: Duration = Duration::from_millis(300);
 
-/// Connects and asks; the answer may come later.
-fn asks(daemon: &Daemon) -> Client {
-    let mut client = daemon.connect();
-    client.write_all(b"?").unwrap();
-    client
-}
-
-#[track_caller]
-fn is_answered(client: &mut Client) {
-    let mut answer = [0];
-    client.read_exact(&mut answer).unwrap();
-    assert_eq!(&answer, b"?");
-    echoes(client, b"thanks");
-}
-
 both_ways! {
     fn at_the_limit_clients_wait_for_a_place(way: Way) {
         let daemon = Forkd::new("--max-children 3").way(way).start();
         let mut served: Vec<Client> = (0..3).map(|_| daemon.served()).collect();
-        let (mut fourth, mut fifth) = (asks(&daemon), asks(&daemon));
+        let (mut fourth, mut fifth) = (daemon.asks(), daemon.asks());
         assert!(is_silent(&fourth, A_WHILE));
         assert_eq!(daemon.children().len(), 3);
         let killed = daemon.server_of(&served[0]);
@@ -80,12 +65,12 @@ both_ways! {
         eventually("the master has closed its copy", || fds_of(daemon.pid()).len() == descriptors);
         allow_no_more_descriptors(&daemon);
         // the one in reserve is enough
-        let mut others: Vec<Client> = (0..5).map(|_| asks(&daemon)).collect();
+        let mut others: Vec<Client> = (0..5).map(|_| daemon.asks()).collect();
         others.iter_mut().for_each(is_answered);
         echoes(&mut first, b"all well");
         assert_eq!(daemon.count_lines("accepting again"), 0);
         daemon.set_limit(libc::RLIMIT_NOFILE, 256);
-        is_answered(&mut asks(&daemon));
+        is_answered(&mut daemon.asks());
         daemon.wait_for_line("accepting again");
         assert_eq!(daemon.count_lines("cannot accept"), 1);
         assert_eq!(daemon.count_lines("accepting again"), 1);
@@ -97,7 +82,7 @@ both_ways! {
         // below the number of the one in reserve (but not below what ppoll(2) needs: the number of those
         // it waits for)
         daemon.set_limit(libc::RLIMIT_NOFILE, 5);
-        let mut clients: Vec<Client> = (0..5).map(|_| asks(&daemon)).collect();
+        let mut clients: Vec<Client> = (0..5).map(|_| daemon.asks()).collect();
         daemon.wait_for_line("cannot accept");
         assert!(is_silent(&clients[0], A_WHILE));
         daemon.set_limit(libc::RLIMIT_NOFILE, 256);
@@ -115,9 +100,9 @@ both_ways! {
             let [worker] = daemon.children()[..] else { panic!("not one worker") };
             set_limit(worker, libc::RLIMIT_NOFILE, lowest_free(worker)).unwrap();
             // an accept(2) that it is in already has its descriptor, and may bring in one more
-            drop(asks(&daemon));
+            drop(daemon.asks());
             daemon.wait_for_line("cannot accept");
-            let mut client = asks(&daemon);
+            let mut client = daemon.asks();
             assert!(is_silent(&client, A_WHILE));
             set_limit(worker, libc::RLIMIT_NOFILE, 256).unwrap();
             is_answered(&mut client);
@@ -132,7 +117,7 @@ both_ways! {
             return;
         }
         let (daemon, mut served) = two_children_allowed("", way, 0);
-        let mut waiting: Vec<Client> = (0..3).map(|_| asks(&daemon)).collect();
+        let mut waiting: Vec<Client> = (0..3).map(|_| daemon.asks()).collect();
         daemon.wait_for_line("cannot fork");
         assert!(is_silent(&waiting[0], A_WHILE));
         served.iter_mut().for_each(|client| echoes(client, b"all well"));
@@ -151,7 +136,7 @@ both_ways! {
             return;
         }
         let (daemon, mut served) = two_children_allowed("", way, 2);
-        let mut waiting = asks(&daemon);
+        let mut waiting = daemon.asks();
         daemon.wait_for_line("cannot fork");
         served.pop();
         is_answered(&mut waiting);
@@ -164,13 +149,13 @@ both_ways! {
             return;
         }
         let (daemon, served) = two_children_allowed("--grace 500ms", way, 4);
-        let mut given_up = asks(&daemon);
+        let mut given_up = daemon.asks();
         let since = Instant::now();
         assert!(is_cut(&mut given_up));
         assert!(since.elapsed() >= Duration::from_millis(400));
         daemon.wait_for_line("gave up a connection");
         assert_eq!(daemon.listener(0)["refused"], serde_json::json!({"fork": 1}));
-        let mut next = asks(&daemon);
+        let mut next = daemon.asks();
         drop(served);
         is_answered(&mut next);
         daemon.wait_for_line("fork works again");
@@ -208,7 +193,7 @@ fn only_while_somebody_waits_for_a_fork_the_watchdog_is_not_fed() {
     let daemon = base.start();
     let feeds = || heard(&manager).iter().filter(|state| *state == "WATCHDOG=1\n").count();
     eventually("an idle master feeds it", || feeds() > 0);
-    let mut client = asks(&daemon);
+    let mut client = daemon.asks();
     daemon.wait_for_line("cannot fork");
     feeds();
     assert!(is_silent(&client, Duration::from_millis(700)));

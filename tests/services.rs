@@ -22,7 +22,7 @@ fn dialogue(client: &mut UnixStream, says: &[u8]) -> Vec<u8> {
 /// A client of the service with these options, over TCP and over a Unix socket, under this model.
 fn each_stream(model: &str, options: &str, check: impl Fn(&mut UnixStream)) {
     for endpoint in ["tcp://127.0.0.1:0", "unix://{dir}/s"] {
-        let daemon = Daemon::start(&format!("-m {model} {options} {endpoint}"));
+        let daemon = Daemon::start(&format!("{model} {options} {endpoint}"));
         // twice: a worker serves one client after the other
         check(&mut wire::stream(&daemon));
         check(&mut wire::stream(&daemon));
@@ -39,56 +39,12 @@ fn answer(daemon: &Daemon, request: &[u8]) -> Option<Vec<u8>> {
 }
 
 fn datagrams(model: &str, options: &str) -> Daemon {
-    Daemon::start(&format!("-m {model} {options} udp://127.0.0.1:0"))
+    Daemon::start(&format!("{model} {options} udp://127.0.0.1:0"))
 }
 
-/// `services!(name: fork, prefork)`: each as `name::fork`, `name::prefork`, with the model's options.
-macro_rules! under_each_model {
-    ($(fn $name:ident($model:ident) $body:block)*) => {$(
-        mod $name {
-            use super::*;
+under_models! {
+    [fork prefork iterative thread threads event coroutine]
 
-            fn check($model: &str) $body
-
-            #[test]
-            fn fork() {
-                check("fork");
-            }
-
-            #[test]
-            fn prefork() {
-                check("prefork -w 2");
-            }
-
-            #[test]
-            fn thread() {
-                check("thread");
-            }
-
-            #[test]
-            fn threads() {
-                check("thread --threads 2");
-            }
-
-            #[test]
-            fn iterative() {
-                check("iterative");
-            }
-
-            #[test]
-            fn event() {
-                check("event");
-            }
-
-            #[test]
-            fn coroutine() {
-                check("coroutine");
-            }
-        }
-    )*};
-}
-
-under_each_model! {
     fn discard_says_nothing(model) {
         each_stream(model, "--service discard", |client| {
             assert_eq!(dialogue(client, &[b'x'; 100_000]), b"");

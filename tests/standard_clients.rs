@@ -7,7 +7,7 @@ mod common;
 use std::process::Command;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use common::{Daemon, Forkd, need, need_root, need_tool};
+use common::{Daemon, Forkd, need, need_root, need_tool, under_models};
 
 /// Runs a command, with the daemon's ports filled in, and returns what it says.
 #[track_caller]
@@ -23,7 +23,7 @@ fn says(daemon: &Daemon, command: &str) -> String {
 
 fn service(model: &str, service: &str) -> Daemon {
     let endpoints = "tcp://127.0.0.1:0 udp://127.0.0.1:0";
-    Daemon::start(&format!("-m {model} --service {service} {endpoints} --allow-amplification"))
+    Daemon::start(&format!("{model} --service {service} {endpoints} --allow-amplification"))
 }
 
 /// Seconds since 1970, of a date as date(1) reads it.
@@ -39,62 +39,41 @@ fn is_now(date: &str) {
     assert!(seconds(date).abs_diff(now) < 20, "{date:?}");
 }
 
-macro_rules! under_each_model {
-    ($($model:ident)*) => {$(
-        mod $model {
-            const MODEL: &str = stringify!($model);
+under_models! {
+    [fork prefork iterative thread event coroutine]
 
-            #[test]
-            fn rdate_tells_the_time() {
-                super::rdate_tells_the_time(MODEL);
-            }
-
-            #[test]
-            fn the_monitor_s_check_of_the_clock_is_content() {
-                super::the_monitor_s_check_of_the_clock_is_content(MODEL);
-            }
-
-            #[test]
-            fn netcat_reads_the_old_services() {
-                super::netcat_reads_the_old_services(MODEL);
-            }
-        }
-    )*};
-}
-
-under_each_model!(fork prefork iterative thread event coroutine);
-
-fn rdate_tells_the_time(model: &str) {
-    if need_tool("rdate") {
-        is_now(&says(&service(model, "time"), "rdate -p -o {tcp} 127.0.0.1"));
-    }
-}
-
-fn the_monitor_s_check_of_the_clock_is_content(model: &str) {
-    let check = "/usr/lib/nagios/plugins/check_time";
-    if need(std::path::Path::new(check).exists(), "check_time (monitoring-plugins) is not installed") {
-        let daemon = service(model, "time");
-        for transport in ["-p {tcp}", "-u -p {udp}"] {
-            let answer = says(&daemon, &format!("{check} -H 127.0.0.1 {transport} -w 20 -c 30"));
-            assert!(answer.starts_with("TIME OK"), "{answer}");
+    fn rdate_tells_the_time(model) {
+        if need_tool("rdate") {
+            is_now(&says(&service(model, "time"), "rdate -p -o {tcp} 127.0.0.1"));
         }
     }
-}
 
-fn netcat_reads_the_old_services(model: &str) {
-    if !need_tool("nc") {
-        return;
+    fn the_monitor_s_check_of_the_clock_is_content(model) {
+        let check = "/usr/lib/nagios/plugins/check_time";
+        if need(std::path::Path::new(check).exists(), "check_time (monitoring-plugins) is not installed") {
+            let daemon = service(model, "time");
+            for transport in ["-p {tcp}", "-u -p {udp}"] {
+                let answer = says(&daemon, &format!("{check} -H 127.0.0.1 {transport} -w 20 -c 30"));
+                assert!(answer.starts_with("TIME OK"), "{answer}");
+            }
+        }
     }
-    let daytime = service(model, "daytime");
-    is_now(&says(&daytime, "nc -d -w 5 127.0.0.1 {tcp}"));
-    is_now(&says(&daytime, "echo | nc -u -w 1 127.0.0.1 {udp}"));
-    let chargen = service(model, "chargen");
-    let text = says(&chargen, "nc -d -w 5 127.0.0.1 {tcp} | head -n 96");
-    let lines: Vec<&str> = text.lines().collect();
-    assert!(lines.len() == 96 && lines.iter().all(|line| line.trim_end().len() <= 72), "{text}");
-    assert_eq!(lines[0], lines[95]);
-    let nothing = says(&service(model, "discard"), "yes | head -c 1000000 | nc -N -w 5 127.0.0.1 {tcp}");
-    assert_eq!(nothing, "");
+
+    fn netcat_reads_the_old_services(model) {
+        if !need_tool("nc") {
+            return;
+        }
+        let daytime = service(model, "daytime");
+        is_now(&says(&daytime, "nc -d -w 5 127.0.0.1 {tcp}"));
+        is_now(&says(&daytime, "echo | nc -u -w 1 127.0.0.1 {udp}"));
+        let chargen = service(model, "chargen");
+        let text = says(&chargen, "nc -d -w 5 127.0.0.1 {tcp} | head -n 96");
+        let lines: Vec<&str> = text.lines().collect();
+        assert!(lines.len() == 96 && lines.iter().all(|line| line.trim_end().len() <= 72), "{text}");
+        assert_eq!(lines[0], lines[95]);
+        let nothing = says(&service(model, "discard"), "yes | head -c 1000000 | nc -N -w 5 127.0.0.1 {tcp}");
+        assert_eq!(nothing, "");
+    }
 }
 
 /// In a network of its own, where the services have the ports that nmap expects them at.

@@ -30,21 +30,6 @@ fn has_threads(pid: i32, count: usize) {
     assert!(reached, "{} threads instead of {count}: {names:?}", names.len());
 }
 
-/// Connects and asks; the answer may come later.
-fn asks(daemon: &Daemon) -> Client {
-    let mut client = daemon.connect();
-    client.write_all(b"?").unwrap();
-    client
-}
-
-#[track_caller]
-fn is_answered(client: &mut Client) {
-    let mut answer = [0];
-    client.read_exact(&mut answer).unwrap();
-    assert_eq!(&answer, b"?");
-    echoes(client, b"thanks");
-}
-
 /// How many connections the workers serve, and what they are said to do.
 fn serving(daemon: &Daemon) -> (u64, Vec<String>) {
     let status = daemon.status();
@@ -82,7 +67,7 @@ both_ways! {
         // each gives itself its name
         eventually("all have a name", || threads_of(worker).iter().filter(|name| *name == "pool thread").count() == 3);
         let mut served: Vec<Client> = (0..3).map(|_| daemon.served()).collect();
-        let mut fourth = asks(&daemon);
+        let mut fourth = daemon.asks();
         assert!(is_silent(&fourth, A_WHILE));
         assert_eq!(serving(&daemon), (3, vec!["serving".into()]));
         served.iter_mut().for_each(|client| echoes(client, b"not me"));
@@ -98,7 +83,7 @@ both_ways! {
         let daemon = Forkd::new("-m thread --max-threads 3").way(way).start();
         let worker = worker(&daemon);
         let mut served: Vec<Client> = (0..3).map(|_| daemon.served()).collect();
-        let mut waiting: Vec<Client> = (0..4).map(|_| asks(&daemon)).collect();
+        let mut waiting: Vec<Client> = (0..4).map(|_| daemon.asks()).collect();
         assert!(is_silent(&waiting[0], A_WHILE));
         assert_eq!(threads_of(worker).len(), 1 + 3);
         daemon.wait_for_line("as many threads as allowed");
@@ -123,7 +108,7 @@ both_ways! {
         let workers = daemon.children();
         assert_eq!(workers.len(), 2);
         assert!(workers.iter().all(|&worker| threads_of(worker).len() == 1 + 5));
-        assert!(is_silent(&asks(&daemon), A_WHILE));
+        assert!(is_silent(&daemon.asks(), A_WHILE));
         clients.iter_mut().for_each(|client| echoes(client, b"all well"));
     }
 
@@ -208,7 +193,7 @@ both_ways! {
             return;
         }
         let (daemon, mut served) = three_threads_allowed("", way, 0);
-        let mut waiting: Vec<Client> = (0..3).map(|_| asks(&daemon)).collect();
+        let mut waiting: Vec<Client> = (0..3).map(|_| daemon.asks()).collect();
         daemon.wait_for_line("cannot start a thread");
         assert!(is_silent(&waiting[0], A_WHILE));
         served.iter_mut().for_each(|client| echoes(client, b"all well"));
@@ -227,10 +212,10 @@ both_ways! {
             return;
         }
         let (daemon, served) = three_threads_allowed("--grace 500ms", way, 2);
-        assert!(is_cut(&mut asks(&daemon)));
+        assert!(is_cut(&mut daemon.asks()));
         daemon.wait_for_line("gave up a connection that no thread could be started for");
         assert_eq!(daemon.listener(0)["refused"], serde_json::json!({"thread": 1}));
-        let mut next = asks(&daemon);
+        let mut next = daemon.asks();
         drop(served);
         is_answered(&mut next);
         daemon.wait_for_line("threads can be started again");
@@ -257,8 +242,8 @@ both_ways! {
         let free = (0..).find(|fd| !open.contains(fd)).unwrap();
         set_limit(worker, libc::RLIMIT_NOFILE, free as u64).unwrap();
         // an accept(2) that it is in already has its descriptor, and may bring in one more
-        let mut more = asks(&daemon);
-        let mut waiting: Vec<Client> = (0..3).map(|_| asks(&daemon)).collect();
+        let mut more = daemon.asks();
+        let mut waiting: Vec<Client> = (0..3).map(|_| daemon.asks()).collect();
         daemon.wait_for_line("cannot accept");
         assert!(is_silent(&waiting[2], A_WHILE));
         daemon.signal(Signal::SIGTERM);

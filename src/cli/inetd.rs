@@ -93,9 +93,8 @@ fn prepare_log(args: &ServeArgs, is_silent: bool) -> Result<(), Error> {
 fn serve(stdin: impl AsFd, kind: SocketType, listen: &Listen) -> Result<(), Error> {
     let cannot = |cause: io::Error| Error::os("cannot set up the connection on standard input", cause);
     // handed over, if not by systemd
-    let mut offer =
-        Offer::new(&Endpoint::Systemd(None), listen.service()?, Model::Iterative, Hooks::default());
-    offer.idle_timeout = listen.idle_timeout.or(offer.idle_timeout);
+    let offer = Offer::new(&Endpoint::Systemd(None), listen.service()?, Model::Iterative, Hooks::default())
+        .with_idle_timeout(listen.idle_timeout);
     if kind == SocketType::STREAM && sockopt::socket_acceptconn(&stdin) == Ok(false) {
         let socket = stdin.as_fd().try_clone_to_owned().map_err(cannot)?;
         return connection(&offer, socket).map_err(cannot);

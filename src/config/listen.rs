@@ -1,4 +1,4 @@
-//! One group of endpoints that are served in the same way, and the rules its options obey.
+//! One group of endpoints that are served in the same way; the rules that its options obey are in `rules`.
 //!
 //! Invariant: a [`Listen`] made from options has every value in range and no option that its model would
 //! ignore; a refusal names the option at fault, so that the caller can point at where it was given.
@@ -8,11 +8,15 @@ use std::time::Duration;
 
 use super::RouteText;
 use super::options::ListenOptions;
-use super::values::{EntryText, MAX_CHILDREN, Mode, Overflow, Span, WorkerRange};
+use super::values::{EntryText, Mode, Overflow, Span, WorkerRange};
 use crate::Error;
+use crate::model::worker::Terms;
 use crate::model::{Model, Threads};
 use crate::service::{Builtin, Service, Settings};
 use crate::transport::Endpoint;
+
+/// In a small pool, so many workers may serve their last clients at once.
+const LEAVERS: u32 = 16;
 
 /// Endpoints that are served in the same way.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -33,7 +37,7 @@ pub struct Listen {
     pub max_spare: u32,
     /// The threads of a worker (thread), from 1 to [`Threads::MOST`].
     pub threads: Threads,
-    /// The most children alive at once (fork), from 1 to [`MAX_CHILDREN`].
+    /// The most children alive at once (fork), from 1 to [`MAX_CHILDREN`](super::values::MAX_CHILDREN).
     pub max_children: u32,
     /// The most connections that a worker serves at once (event, coroutine), at least 1; `None` means as many
     /// as it has descriptors for.
@@ -115,14 +119,7 @@ impl Listen {
             let fits = |endpoint: &Endpoint| listen.suits(endpoint).is_ok();
             listen.endpoints = listen.endpoints.iter().filter(|endpoint| fits(endpoint)).cloned().collect();
         }
-        listen.refuse_where_inherited(&options)?;
-        listen.refuse_service_without_place()?;
-        // one that can't be made is found out when it is
-        if let Ok(service) = listen.service() {
-            listen.model.require(&service).map_err(|why| Conflict { key: "service", why })?;
-        }
-        listen.refuse_misplaced(&options)?;
-        listen.refuse_out_of_range(&options)?;
+        listen.obey_the_rules(&options)?;
         Ok(listen)
     }
 
@@ -142,16 +139,6 @@ impl Listen {
         {
             *program = path.to_owned();
         }
-    }
-
-    /// Refuses what would be a weapon, or can't work.
-    fn refuse_service_without_place(&self) -> Result<(), Conflict> {
-        if self.service == Builtin::Exec && self.settings.exec.is_empty() {
-            let why = "is exec, and no program is named; give exec with one, and its arguments";
-            return Err(Conflict { key: "service", why: why.into() });
-        }
-        let misfit = self.endpoints.iter().find_map(|endpoint| self.suits(endpoint).err());
-        misfit.map_or(Ok(()), |why| Err(Conflict { key: "service", why }))
     }
 
     /// Whether the service can be had at an endpoint, and is no weapon there; if not, says why. What a socket
@@ -177,131 +164,26 @@ impl Listen {
         Ok(())
     }
 
-    fn is_elastic(&self) -> bool {
+    pub(super) fn is_elastic(&self) -> bool {
         self.model.serves_one_at_a_time() && self.workers.is_elastic()
     }
 
     /// Whether all sockets come ready made.
-    fn is_inherited(&self) -> bool {
+    pub(super) fn is_inherited(&self) -> bool {
         self.endpoints.iter().all(Endpoint::is_inherited)
     }
 
-    /// Refuses what whoever makes the sockets has decided.
-    fn refuse_where_inherited(&self, given: &ListenOptions) -> Result<(), Conflict> {
-        let of_the_unit =
-            [("backlog", "Backlog="), ("v6only", "BindIPv6Only="), ("socket-mode", "SocketMode=")];
-        let misplaced = of_the_unit.into_iter().find(|(key, _)| self.is_inherited() && given.has(key));
-        let (Some((key, directive)), Some(endpoint)) = (misplaced, self.endpoints.first()) else {
-            return Ok(());
-        };
-        let why =
-            format!("has no effect on {endpoint}, which is ready made; set {directive} in its socket unit");
-        Err(Conflict { key, why })
-    }
-
-    /// Refuses what would have no effect: whoever gave it expects one.
-    fn refuse_misplaced(&self, given: &ListenOptions) -> Result<(), Conflict> {
-        const POOL: &str = "a pool (any model but fork)";
-        const ELASTIC: &str = "an elastic pool (model prefork or iterative with workers MIN..MAX)";
-        const THREADS: &str = "workers with threads (model thread)";
-        const THREAD_EACH: &str =
-            "a thread for each connection (model thread, without a fixed number of threads)";
-        const CHILDREN: &str = "a child for each connection (model fork)";
-        const MANY: &str = "workers that serve many at once without threads (model event or coroutine)";
-        const ACK: &str = "the service ack";
-        const MENU: &str = "the service menu";
-        const HTTP: &str = "the service http";
-        const MESSAGES: &str = "a service with messages (ack or menu)";
-        let pooled = self.model.has_pool();
-        let (forks, threaded) = (self.model == Model::Fork, self.model == Model::Thread);
-        let (acks, asks) = (self.service == Builtin::Ack, self.service == Builtin::Menu);
-        let is_http = self.service == Builtin::Http;
-        let on_disk = self.endpoints.iter().any(|endpoint| endpoint.path().is_some());
-        let misplaced = [
-            ("reply", ACK, acks),
-            ("framing", MESSAGES, acks || asks),
-            ("greeting", MENU, asks),
-            ("answer", MENU, asks),
-            ("root", HTTP, is_http),
-            ("route", HTTP, is_http),
-            ("exec", "the service exec", self.service == Builtin::Exec),
-            ("workers", POOL, pooled),
-            ("max-connections-per-child", POOL, pooled),
-            ("min-spare", ELASTIC, self.is_elastic()),
-            ("max-spare", ELASTIC, self.is_elastic()),
-            ("threads", THREADS, threaded),
-            ("max-threads", THREAD_EACH, threaded && given.threads.is_none()),
-            ("max-children", CHILDREN, forks),
-            ("max-connections", MANY, self.model.polls()),
-            ("overflow", CHILDREN, forks),
-            ("socket-mode", "a socket file (a unix or unixgram endpoint)", on_disk),
-        ]
-        .into_iter()
-        .find(|(key, _, fits)| !fits && given.has(key));
-        let Some((key, needs, _)) = misplaced else { return Ok(()) };
-        let endpoint = self.endpoints.first().map(Endpoint::to_string).unwrap_or_default();
-        Err(Conflict {
-            key,
-            why: format!("needs {needs}, and {endpoint} has none; add it or leave this out"),
-        })
-    }
-
-    fn refuse_out_of_range(&self, given: &ListenOptions) -> Result<(), Conflict> {
-        let Self { max_children, backlog, .. } = *self;
-        let refuse = |key, why: String| Err(Conflict { key, why });
-        if !(1..=MAX_CHILDREN).contains(&max_children) {
-            return refuse("max-children", format!("is {max_children}; choose 1 to {MAX_CHILDREN}"));
+    /// What a worker of such a pool is told, with so long to finish at a stop.
+    pub(crate) fn terms(&self, grace: Duration) -> Terms {
+        Terms {
+            model: self.model,
+            limit: self.max_connections_per_child,
+            leavers: self.workers.max.max(LEAVERS),
+            max_connections: self.max_connections.unwrap_or(u32::MAX),
+            elastic: self.workers.is_elastic(),
+            threads: self.threads,
+            grace,
         }
-        if self.max_connections == Some(0) {
-            return refuse("max-connections", "is 0; choose at least 1, or leave it out".into());
-        }
-        let (key, threads) = match self.threads {
-            Threads::Each(most) => ("max-threads", most),
-            Threads::Fixed(count) => ("threads", count),
-        };
-        if !(1..=Threads::MOST).contains(&threads) {
-            return refuse(key, format!("is {threads}; choose 1 to {}", Threads::MOST));
-        }
-        // listen(2) takes an int
-        if !(1..=i32::MAX as u32).contains(&backlog) {
-            return refuse("backlog", format!("is {backlog}; choose 1 to {}", i32::MAX));
-        }
-        // what socket options and poll(2) round down to 0 would mean "never" to one and "now" to the other
-        if self.idle_timeout.is_some_and(|timeout| timeout < Duration::from_millis(1)) {
-            return refuse("idle-timeout", "is below 1ms; choose more, or leave it out for never".into());
-        }
-        if self.idle_timeout.is_some() && self.service == Builtin::Exec {
-            let why = "has no effect on exec, whose program has the connection to itself; leave it out";
-            return refuse("idle-timeout", why.into());
-        }
-        if self.workers.is_elastic() && self.model.has_pool() && !self.is_elastic() {
-            let (range, model) = (self.workers, self.model);
-            return refuse(
-                "workers",
-                format!("is {range}, but a worker of {model} serves many at once: give one number"),
-            );
-        }
-        self.refuse_spares_out_of_order(given.max_spare.is_some())
-    }
-
-    fn refuse_spares_out_of_order(&self, max_is_given: bool) -> Result<(), Conflict> {
-        let (min, max, most) = (self.min_spare, self.max_spare, self.workers.max);
-        let (key, why) = match () {
-            () if min == 0 => ("min-spare", "is 0; choose at least 1".into()),
-            () if self.is_elastic() && min > most => (
-                "min-spare",
-                format!("is {min}, but the pool has at most {most} workers; choose 1 to {most}"),
-            ),
-            () if max > min => return Ok(()),
-            () if max_is_given => {
-                ("max-spare", format!("is {max}; choose more than min-spare, which is {min}"))
-            }
-            () => (
-                "min-spare",
-                format!("is {min}, but the default of max-spare is {max}; give a larger max-spare too"),
-            ),
-        };
-        Err(Conflict { key, why })
     }
 }
 
@@ -374,96 +256,5 @@ impl From<&Listen> for ListenOptions {
             overflow: forks.then_some(listen.overflow),
             idle_timeout: listen.idle_timeout.map(Span),
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// Reads the body of a `[[listen]]` table.
-    fn listen(table: &str) -> Result<Listen, String> {
-        Listen::new(toml::from_str(table).unwrap())
-            .map_err(|conflict| format!("{} {}", conflict.key, conflict.why))
-    }
-
-    #[test]
-    fn nothing_given_is_the_default() {
-        assert_eq!(listen("").unwrap(), Listen::default());
-    }
-
-    #[test]
-    fn an_option_without_effect_is_refused() {
-        for (table, expected) in [
-            ("workers = 4", "workers needs a pool (any model but fork), and tcp://127.0.0.1:7007 has none"),
-            ("max-connections-per-child = 0", "max-connections-per-child needs a pool"),
-            ("min-spare = 1", "min-spare needs an elastic pool"),
-            ("model = 'prefork'\nmax-spare = 9", "max-spare needs an elastic pool"),
-            ("model = 'prefork'\nworkers = 4\nmin-spare = 1", "min-spare needs an elastic pool"),
-            ("model = 'prefork'\nmax-children = 9", "max-children needs a child for each connection"),
-            (
-                "model = 'prefork'\nmax-connections = 9",
-                "max-connections needs workers that serve many at once without threads (model event or coroutine)",
-            ),
-            ("model = 'prefork'\noverflow = 'wait'", "overflow needs a child for each connection"),
-            ("threads = 4", "threads needs workers with threads (model thread)"),
-            ("model = 'prefork'\nmax-threads = 4", "max-threads needs a thread for each connection"),
-            (
-                "model = 'thread'\nthreads = 4\nmax-threads = 9",
-                "max-threads needs a thread for each connection (model thread, without a fixed number of threads)",
-            ),
-            ("service = 'echo'\nexec = ['cat']", "exec needs the service exec"),
-            ("endpoints = ['tcp://a:1']\nsocket-mode = '600'", "socket-mode needs a socket file"),
-            ("endpoints = ['systemd:a']\nsocket-mode = '600'", "socket-mode has no effect on systemd:a"),
-            (
-                "endpoints = ['systemd:a']\nbacklog = 1",
-                "backlog has no effect on systemd:a, which is ready made",
-            ),
-            ("endpoints = ['systemd:a', 'systemd:b']\nv6only = true", "v6only has no effect on systemd:a"),
-        ] {
-            let refusal = listen(table).unwrap_err();
-            assert!(refusal.starts_with(expected), "{table:?}: {refusal}");
-        }
-        assert!(listen("endpoints = ['tcp://a:1', 'unix:///x']\nsocket-mode = '600'").is_ok());
-        assert!(listen("endpoints = ['tcp://a:1', 'systemd:a']\nbacklog = 1").is_ok());
-    }
-
-    #[test]
-    fn a_value_out_of_range_is_refused() {
-        let elastic = |rest: &str| listen(&format!("model = 'prefork'\nworkers = '4..32'\n{rest}"));
-        for (outcome, expected) in [
-            (listen("max-children = 0"), "max-children is 0; choose 1 to 65536"),
-            (listen("max-children = 65537"), "max-children is 65537"),
-            (listen("model = 'thread'\nthreads = 0"), "threads is 0; choose 1 to 32000"),
-            (listen("model = 'thread'\nmax-threads = 32001"), "max-threads is 32001; choose 1 to 32000"),
-            (listen("model = 'event'\nmax-connections = 0"), "max-connections is 0; choose at least 1"),
-            (listen("backlog = 0"), "backlog is 0"),
-            (listen("backlog = 4294967295"), "backlog is 4294967295"),
-            (listen("idle-timeout = '0s'"), "idle-timeout is below 1ms"),
-            (listen("idle-timeout = '999us'"), "idle-timeout is below 1ms"),
-            (listen("exec = ['cat']\nidle-timeout = '1s'"), "idle-timeout has no effect on exec"),
-            (listen("service = 'exec'"), "service is exec, and no program is named"),
-            (
-                listen("exec = ['cat']\nendpoints = ['tcp://a:1', 'unixgram:///x']"),
-                "service is exec, which needs a connection, and unixgram:///x has none",
-            ),
-            (elastic("min-spare = 0"), "min-spare is 0"),
-            (
-                elastic("min-spare = 33\nmax-spare = 40"),
-                "min-spare is 33, but the pool has at most 32 workers",
-            ),
-            (elastic("min-spare = 8"), "min-spare is 8, but the default of max-spare is 8; give a larger"),
-            (
-                listen("model = 'event'\nworkers = '1..4'"),
-                "workers is 1..4, but a worker of event serves many at once: give one number",
-            ),
-            (elastic("max-spare = 2"), "max-spare is 2; choose more than min-spare, which is 2"),
-            (elastic("min-spare = 9\nmax-spare = 3"), "max-spare is 3; choose more than min-spare"),
-        ] {
-            let refusal = outcome.unwrap_err();
-            assert!(refusal.starts_with(expected), "{refusal}");
-        }
-        assert!(elastic("min-spare = 1\nmax-spare = 2").is_ok());
-        assert!(elastic("min-spare = 32\nmax-spare = 33").is_ok());
     }
 }

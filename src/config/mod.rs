@@ -8,6 +8,7 @@ mod file;
 mod listen;
 pub mod options;
 mod route;
+mod rules;
 #[cfg(test)]
 mod tests;
 pub mod values;

@@ -63,7 +63,6 @@ mod stacks;
 mod state;
 mod switch;
 mod task;
-mod timers;
 mod waiter;
 
 use std::io;

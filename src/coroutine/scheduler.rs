@@ -116,16 +116,14 @@ impl Scheduler {
             return false;
         }
         let id = self.current();
-        if let Some(at) = until {
-            self.state.borrow_mut().timers.set(at, id);
-        }
+        let alarm = until.map(|at| self.state.borrow_mut().timers.set(at, id));
         if is_inside {
             context::suspend(Why::Waits);
         } else {
             self.drive();
         }
-        if let Some(at) = until {
-            self.state.borrow_mut().timers.unset(at, id);
+        if let Some(alarm) = alarm {
+            self.state.borrow_mut().timers.cancel(alarm);
         }
         true
     }
@@ -191,7 +189,7 @@ impl Scheduler {
         }
         if state.timers.next().is_some() {
             let now = Instant::now();
-            while let Some(id) = state.timers.pop(now) {
+            while let Some(id) = state.timers.due(now) {
                 state.wake(id);
             }
         }

@@ -7,9 +7,9 @@ use smallvec::SmallVec;
 use super::scheduler::Id;
 use super::slab::Slab;
 use super::stacks::Stacks;
-use super::timers::Timers;
 use crate::sys::context::Context;
 use crate::sys::poller::Event;
+use crate::timers::Timers;
 use crate::transport::Ready;
 
 #[derive(Default)]
@@ -17,7 +17,7 @@ pub(super) struct State {
     pub(super) tasks: Slab<Task>,
     pub(super) queue: VecDeque<Id>,
     pub(super) sources: Slab<Source>,
-    pub(super) timers: Timers,
+    pub(super) timers: Timers<Id>,
     pub(super) stacks: Stacks,
     /// How many wait for a descriptor.
     pub(super) listening: usize,

@@ -10,10 +10,10 @@ use rustix::io::Errno;
 use super::context::{ACCEPT_REST, Context};
 use super::forking::Forking;
 use crate::events;
-use crate::model::entrance::concerns_one_connection;
 use crate::model::serve::peer_of;
 use crate::sys::datagram::Patience;
 use crate::transport::Refusal;
+use crate::transport::listener::concerns_one_connection;
 
 /// How many clients one listener may bring in one turn of the loop, so that none starves another.
 pub(super) const PER_TURN: usize = 64;

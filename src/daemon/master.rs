@@ -105,8 +105,8 @@ impl Master {
             })?,
         };
         self.cx.descriptors.add([listener.as_raw_fd()]);
-        let mut offer = Offer::new(listener.endpoint(), service, listen.model, hooks);
-        offer.idle_timeout = listen.idle_timeout.or(offer.idle_timeout);
+        let offer = Offer::new(listener.endpoint(), service, listen.model, hooks)
+            .with_idle_timeout(listen.idle_timeout);
         let post = Post { listener, number, offer };
         self.stations.push(Station::new(asked, post, listen, &self.cx));
         Ok(())
@@ -195,9 +195,9 @@ impl Master {
         Ok(())
     }
 
-    /// A child announces its end a moment before it ends. Systemd would kill it in that moment, and say so,
-    /// if the master were gone already.
-    fn see_the_last_ones_off(&self) {
+    /// A child announces its end a moment before it ends, and one that is killed has a moment, too. Systemd
+    /// would kill it in that moment, and say so, if the master were gone already.
+    pub(super) fn see_the_last_ones_off(&self) {
         let until = Instant::now() + LAST_MOMENTS;
         while sys::pidfd::has_children() && Instant::now() < until {
             std::thread::sleep(Duration::from_millis(1));

@@ -75,7 +75,7 @@ impl Pooling {
             max_spare: listen.max_spare,
         };
         Self {
-            terms: Terms::new(listen, cx.grace),
+            terms: listen.terms(cx.grace),
             closing: Closing::all_but([vec![post.listener.as_raw_fd()], signal_descriptors(cx)].concat()),
             post,
             pool: Pool::new(size),

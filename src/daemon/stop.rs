@@ -97,8 +97,9 @@ impl Master {
         count
     }
 
-    /// Ends all children at once, after an error that ends the master.
+    /// Ends all children at once, after an error that ends the master; whoever sees its end may count on theirs.
     pub(crate) fn abandon(&mut self) {
         self.signal_children(|_| Signal::SIGKILL);
+        self.see_the_last_ones_off();
     }
 }

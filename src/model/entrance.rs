@@ -1,5 +1,6 @@
 //! What a worker makes of an accept(2) or recvmsg(2) that fails.
 
+use std::io;
 use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
@@ -8,6 +9,8 @@ use super::serve::Work;
 use crate::events;
 use crate::log::{RateLimit, Spell};
 use crate::sys::fd::wait_readable;
+use crate::transport::Endpoint;
+use crate::transport::listener::concerns_one_connection;
 
 /// The pause after accept(2) has found no descriptor or no memory.
 pub(crate) const REST: Duration = Duration::from_millis(100);
@@ -32,17 +35,25 @@ pub(crate) struct Entrance<'a> {
     /// accept(2) finds no descriptor or no memory.
     starved: Spell,
     failures: RateLimit,
+    full: RateLimit,
 }
 
 impl<'a> Entrance<'a> {
     pub(crate) fn new(work: &'a Work<'a>) -> Self {
-        Self { work, starved: Spell::default(), failures: RateLimit::default() }
+        Self { work, starved: Spell::default(), failures: RateLimit::default(), full: RateLimit::default() }
     }
 
     /// Somebody has come in.
     pub(crate) fn succeeded(&mut self) {
         if self.starved.end() {
             events::descriptors_back(self.work.listener().endpoint());
+        }
+    }
+
+    /// As many are in as may be: nobody else comes in for now.
+    pub(crate) fn full(&mut self, limit: u32, say: fn(&Endpoint, u32, u64)) {
+        if let Some(suppressed) = self.full.admit(Instant::now()) {
+            say(self.work.listener().endpoint(), limit, suppressed);
         }
     }
 
@@ -84,23 +95,7 @@ impl<'a> Entrance<'a> {
     }
 }
 
-/// Errors of accept(2) that concern one connection only: the next one may be fine.
-///
-/// Linux passes on errors that were already pending on the new socket (accept(2), "Error handling").
-pub(crate) fn concerns_one_connection(error: Errno) -> bool {
-    matches!(
-        error,
-        Errno::INTR
-            | Errno::CONNABORTED
-            | Errno::CONNRESET
-            | Errno::PROTO
-            | Errno::NETDOWN
-            | Errno::NOPROTOOPT
-            | Errno::HOSTDOWN
-            | Errno::HOSTUNREACH
-            | Errno::OPNOTSUPP
-            | Errno::NETUNREACH
-            | Errno::TIMEDOUT
-            | Errno::PERM
-    )
+/// The error of a call that fails with nothing else.
+pub(super) fn errno(error: &io::Error) -> Errno {
+    Errno::from_io_error(error).unwrap_or(Errno::IO)
 }

@@ -11,7 +11,7 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use rustix::io::Errno;
 
@@ -19,9 +19,8 @@ use super::entrance::{Entrance, Nobody, REST};
 use super::prefork;
 use super::serve::Work;
 use super::worker::Terms;
-use crate::log::RateLimit;
 use crate::reactor::{Key, Reactor, Session};
-use crate::scoreboard::{Cause, State};
+use crate::scoreboard::Cause;
 use crate::service::Protocol;
 use crate::sys::fd::{Gate, set_nonblocking};
 use crate::sys::limits::raise_open_files;
@@ -49,7 +48,6 @@ pub(crate) fn run(work: &Work<'_>, gate: &Gate, terms: &Terms) -> Cause {
         gate,
         terms,
         entrance: RefCell::new(Entrance::new(work)),
-        full: RefCell::default(),
         bell: Cell::new(None),
         door: Cell::new(Door::Resting),
         open: Cell::new(0),
@@ -72,7 +70,6 @@ struct House<'a> {
     gate: &'a Gate,
     terms: &'a Terms,
     entrance: RefCell<Entrance<'a>>,
-    full: RefCell<RateLimit>,
     /// The watch for the end, until that has come.
     bell: Cell<Option<Key>>,
     door: Cell<Door>,
@@ -132,9 +129,7 @@ impl<'r, 'w> House<'w> {
         self.bell.set(Some(bell));
         self.open_door(&mut reactor).map_err(cannot)?;
         self.turn(&mut reactor);
-        // the master waits for the first workers to be up
-        self.work.slot.set_state(State::Idle);
-        self.work.board.wake().notify();
+        self.work.is_up();
         reactor.run()?;
         // one that has drained says so, whatever it did before
         Ok(if self.has_left.get() && !self.is_draining.get() { Cause::Recycled } else { Cause::Retired })
@@ -210,10 +205,7 @@ impl<'r, 'w> House<'w> {
     fn admit(&'r self, reactor: &mut Reactor<'r>) {
         for _ in 0..AT_ONCE {
             if self.open.get() >= self.terms.max_connections {
-                if let Some(suppressed) = self.full.borrow_mut().admit(Instant::now()) {
-                    let limit = self.terms.max_connections;
-                    events::connections_at_limit(self.work.listener().endpoint(), limit, suppressed);
-                }
+                self.entrance.borrow_mut().full(self.terms.max_connections, events::connections_at_limit);
                 return self.close_door(reactor, Door::Resting);
             }
             match self.accept() {
@@ -272,11 +264,7 @@ impl<'r, 'w> House<'w> {
 
     fn count(&self, open: u32) {
         self.open.set(open);
-        let slot = self.work.slot;
-        slot.open.store(open, Ordering::Relaxed);
-        if slot.state() != State::Leaving {
-            slot.set_state(if open == 0 { State::Idle } else { State::Serving });
-        }
+        self.work.slot.open.store(open, Ordering::Relaxed);
     }
 
     fn one_fewer(&'r self, reactor: &mut Reactor<'r>) {
@@ -292,8 +280,7 @@ impl<'r, 'w> House<'w> {
     /// It has served as many as it should; another may take its place while it serves the last of them.
     fn leave(&self, reactor: &mut Reactor<'r>) {
         self.has_left.set(true);
-        self.work.slot.set_state(State::Leaving);
-        self.work.board.wake().notify();
+        self.work.leaves();
         self.shut(reactor);
     }
 }

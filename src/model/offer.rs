@@ -26,6 +26,11 @@ impl Offer {
         Self { idle_timeout: service.patience(), service, hooks, site }
     }
 
+    /// With the time-out that was asked for, if one was; the service has its own.
+    pub(crate) fn with_idle_timeout(self, asked: Option<Duration>) -> Self {
+        Self { idle_timeout: asked.or(self.idle_timeout), ..self }
+    }
+
     /// Serves one connection until it ends; it is still to be closed.
     // a function of its own would be one more window of text for each child to fault in
     #[inline(always)]

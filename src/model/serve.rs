@@ -11,7 +11,7 @@ use super::hooks::Turns;
 use super::offer::Offer;
 use super::worker::Terms;
 use crate::events;
-use crate::scoreboard::{Cause, Scoreboard, Slot, Totals};
+use crate::scoreboard::{Cause, Scoreboard, Slot, State, Totals};
 use crate::service::Service;
 use crate::sys::datagram::{Batch, Datagram, Patience, Source};
 use crate::transport::guard::Guard;
@@ -113,6 +113,18 @@ impl Work<'_> {
     /// and `None` when no more clients are to be waited for.
     pub(crate) fn turn(&self) -> Option<Duration> {
         self.turns.map_or(Some(Duration::MAX), |turns| Turns::of(turns))
+    }
+
+    /// Says that this worker is up: the master waits for the first of them.
+    pub(crate) fn is_up(&self) {
+        self.slot.set_state(State::Idle);
+        self.board.wake().notify();
+    }
+
+    /// Says that this worker takes no more clients: it is replaced now, and not after its last connection.
+    pub(crate) fn leaves(&self) {
+        self.slot.set_state(State::Leaving);
+        self.board.wake().notify();
     }
 
     /// Whether a worker that serves several at once and has let in so many is to leave: it has reached its

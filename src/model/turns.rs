@@ -5,15 +5,14 @@
 
 use std::os::fd::{AsFd, OwnedFd};
 
-use rustix::io::Errno;
-
-use super::entrance::{Entrance, concerns_one_connection};
+use super::entrance::{Entrance, errno};
 use super::serve::{Work, batch_for};
 use crate::scoreboard::Cause;
 use crate::sys::datagram::{Batch, Patience};
 use crate::sys::fd::{Gate, first_readable};
 use crate::transport::Peer;
 use crate::transport::listener::Kind;
+use crate::transport::listener::concerns_one_connection;
 
 /// Datagrams taken at once when they come faster than one at a time.
 const BATCH: usize = 8;
@@ -111,8 +110,7 @@ fn datagrams(work: &Work<'_>, gate: &Gate, turn: &impl Turn) -> Cause {
                 }
             }
             Err(error) => {
-                let errno = Errno::from_io_error(&error).unwrap_or(Errno::IO);
-                if !entrance.goes_on(errno) {
+                if !entrance.goes_on(errno(&error)) {
                     break;
                 }
             }

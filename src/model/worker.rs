@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use super::serve::Work;
 use super::{Model, Threads, coroutine, event, prefork, thread};
-use crate::config::Listen;
 use crate::scoreboard::Cause;
 use crate::sys::fd::Gate;
 
@@ -25,23 +24,6 @@ pub(crate) struct Terms {
     pub(crate) threads: Threads,
     /// How long somebody is held who can't be served for want of something.
     pub(crate) grace: Duration,
-}
-
-/// In a small pool, so many workers may serve their last clients at once.
-const LEAVERS: u32 = 16;
-
-impl Terms {
-    pub(crate) fn new(listen: &Listen, grace: Duration) -> Self {
-        Self {
-            model: listen.model,
-            limit: listen.max_connections_per_child,
-            leavers: listen.workers.max.max(LEAVERS),
-            max_connections: listen.max_connections.unwrap_or(u32::MAX),
-            elastic: listen.workers.is_elastic(),
-            threads: listen.threads,
-            grace,
-        }
-    }
 }
 
 /// Serves until the gate is shut, or the limit is reached.

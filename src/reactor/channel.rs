@@ -9,11 +9,11 @@ use std::io;
 use std::time::{Duration, Instant};
 
 use super::line::{Line, Next};
-use super::timers::At;
 use super::{Reactor, Shared};
 use crate::events;
 use crate::service::{Protocol, Reply};
 use crate::sys::poller::{Event, Interest};
+use crate::timers::At;
 use crate::transport::Peer;
 
 /// How much a protocol may produce in one turn: the others have theirs, too.

@@ -16,12 +16,8 @@ use crate::sys::datagram::{Batch, Patience};
 use crate::sys::fd::set_nonblocking;
 use crate::transport::bind::{BindOptions, bind_all};
 use crate::transport::guard::Guard;
-use crate::transport::listener::Kind;
+use crate::transport::listener::{Kind, concerns_one_connection};
 use crate::transport::{Endpoint, Inherited, Listener};
-
-/// As `Server` has it; the kernel caps the backlog.
-const OPTIONS: BindOptions =
-    BindOptions { backlog: 4096, v6only: false, socket_mode: None, reuse_address: true, reuse_port: false };
 
 /// How many clients one socket lets in, in one turn: the others have theirs, too.
 const AT_ONCE: usize = 64;
@@ -102,7 +98,7 @@ impl<'a> Reactor<'a> {
         let endpoint: Endpoint = endpoint.parse().map_err(|error| Error::Usage(format!("{error}")))?;
         let make = Rc::new(RefCell::new(make));
         let mut listening = Listening { endpoints: Vec::new(), doors: Vec::new() };
-        for listener in bind_all(&endpoint, OPTIONS, &[], &Inherited::default())? {
+        for listener in bind_all(&endpoint, BindOptions::default(), &[], &Inherited::default())? {
             let cannot = |cause| Error::os(format!("cannot listen on {endpoint}"), cause);
             set_nonblocking(&listener, true).map_err(cannot)?;
             listening.endpoints.push(listener.endpoint().clone());
@@ -155,7 +151,7 @@ impl<'a> Reactor<'a> {
                     self.adopt(socket, peer, Box::new(Visitor(protocol)));
                 }
                 Err(Errno::AGAIN) => return,
-                Err(Errno::INTR | Errno::CONNABORTED) => {}
+                Err(error) if concerns_one_connection(error) => {}
                 Err(error) => {
                     log::debug!(error:%, endpoint:% = door.listener.endpoint(); "cannot accept");
                     return self.rest(door, make);

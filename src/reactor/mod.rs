@@ -84,7 +84,6 @@ mod listening;
 mod slab;
 #[cfg(test)]
 mod tests;
-mod timers;
 mod watch;
 
 use std::time::{Duration, Instant};
@@ -96,13 +95,13 @@ use dial::Dial;
 pub use listening::Listening;
 pub(crate) use slab::Key;
 use slab::Slab;
-use timers::{At, Timers};
 use watch::Watch;
 
 use crate::Error;
 #[cfg(doc)]
 use crate::Protocol;
 use crate::sys::poller::{Event, Poller};
+use crate::timers::{At, Timers};
 use crate::transport::Traffic;
 
 /// What is read at once, into memory that all connections share.
@@ -172,7 +171,7 @@ impl<'a> Reactor<'a> {
         Ok(Self {
             poller,
             sources: Slab::new(),
-            timers: Timers::new(),
+            timers: Timers::default(),
             shared: Shared { buffer, now: Instant::now(), idle_timeout: None, traffic: None },
             connect_timeout: CONNECT_TIMEOUT,
             is_stopped: false,

@@ -32,7 +32,6 @@ use crate::daemon::sockets::Bound;
 use crate::model::Model;
 use crate::model::hooks::{Hooks, Turns};
 use crate::model::offer::Offer;
-use crate::model::worker::Terms;
 use crate::service::Service;
 use crate::transport::{Endpoint, Handle, Listener};
 
@@ -242,13 +241,13 @@ impl Server {
         model.require(&service).map_err(|why| Error::Usage(format!("the service {why}")))?;
         let (kind, turns) = if serves_here(model, workers) {
             let offer = |listener: &Listener| {
-                let offer = Offer::new(listener.endpoint(), service.clone(), model, hooks.clone());
-                Offer { idle_timeout: listen.idle_timeout.or(offer.idle_timeout), ..offer }
+                Offer::new(listener.endpoint(), service.clone(), model, hooks.clone())
+                    .with_idle_timeout(listen.idle_timeout)
             };
             (
                 serving::Kind::Here(Box::new(Here::new(
                     listeners,
-                    Terms::new(&listen, config.daemon.grace),
+                    listen.terms(config.daemon.grace),
                     &handle,
                     offer,
                 )?)),

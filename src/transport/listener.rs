@@ -9,6 +9,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use rustix::io::Errno;
 use rustix::net::{SocketFlags, acceptfrom_with};
 
 use super::{Endpoint, Peer};
@@ -124,6 +125,27 @@ impl Listener {
             log::debug!(path:% = file.path.display(), error:%; "cannot remove the socket file");
         }
     }
+}
+
+/// Errors of accept(2) that concern one connection only: the next one may be fine.
+///
+/// Linux passes on errors that were already pending on the new socket (accept(2), "Error handling").
+pub(crate) fn concerns_one_connection(error: Errno) -> bool {
+    matches!(
+        error,
+        Errno::INTR
+            | Errno::CONNABORTED
+            | Errno::CONNRESET
+            | Errno::PROTO
+            | Errno::NETDOWN
+            | Errno::NOPROTOOPT
+            | Errno::HOSTDOWN
+            | Errno::HOSTUNREACH
+            | Errno::OPNOTSUPP
+            | Errno::NETUNREACH
+            | Errno::TIMEDOUT
+            | Errno::PERM
+    )
 }
 
 impl Drop for Listener {

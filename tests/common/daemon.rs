@@ -1,6 +1,6 @@
 //! A running forkd.
 
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Write};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ExitStatus};
@@ -98,6 +98,14 @@ impl Daemon {
     #[track_caller]
     pub fn connect(&self) -> Client {
         super::net::connect(self.addr()).expect("connect")
+    }
+
+    /// Connects and asks; the answer may come later (`is_answered`).
+    #[track_caller]
+    pub fn asks(&self) -> Client {
+        let mut client = self.connect();
+        client.write_all(b"?").expect("send");
+        client
     }
 
     /// Connects, and echoes once, so that somebody serves it.

@@ -15,6 +15,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod daemon;
+mod models;
 mod net;
 mod proc;
 pub mod raw;
@@ -23,7 +24,9 @@ mod start;
 pub mod wire;
 
 pub use daemon::Daemon;
-pub use net::{Client, echoes, is_cut, is_refused, is_silent, reset, short_connection};
+pub use models::options_of;
+pub(crate) use models::under_models;
+pub use net::{Client, echoes, is_answered, is_cut, is_refused, is_silent, reset, short_connection};
 pub use proc::{
     Children, Usage, children_of, fds_of, is_running, proc_status, signal, state_of, stopped, threads_of,
 };

@@ -29,6 +29,15 @@ pub fn echoes(stream: &mut (impl Read + Write), bytes: &[u8]) {
     assert!(back == bytes, "the echo differs");
 }
 
+/// Asserts that the answer to [`Daemon::asks`](super::Daemon::asks) comes, and that the connection goes on.
+#[track_caller]
+pub fn is_answered(stream: &mut (impl Read + Write)) {
+    let mut answer = [0];
+    stream.read_exact(&mut answer).expect("an answer");
+    assert_eq!(&answer, b"?");
+    echoes(stream, b"thanks");
+}
+
 /// A whole connection: connect, echo, half-close, read the end of file.
 pub fn short_connection(address: SocketAddr, bytes: &[u8]) -> io::Result<()> {
     let mut stream = connect(address)?;

@@ -18,7 +18,9 @@ fn run_client(daemon: &Daemon, command: &str) -> Vec<u8> {
     output.stdout
 }
 
-under_each_model! {
+under_models! {
+    [fork prefork iterative thread event coroutine]
+
     fn curl(model) {
         if !need_tool("curl") {
             return;

@@ -28,44 +28,6 @@ fn large() -> &'static [u8] {
 
 const SECRET: &str = "nobody but the operator";
 
-/// Each model with its options: `each_model!(check)` has a test for each, `MODELS` are the same in a list.
-macro_rules! models {
-    ($($model:ident: $options:literal,)*) => {
-        const MODELS: &[&str] = &[$($options),*];
-
-        macro_rules! each_model {
-            ($check:ident) => {
-                $(#[test]
-                fn $model() {
-                    $check($options);
-                })*
-            };
-        }
-    };
-}
-
-models! {
-    fork: "-m fork",
-    prefork: "-m prefork -w 2",
-    iterative: "-m iterative",
-    thread: "-m thread",
-    event: "-m event",
-    coroutine: "-m coroutine",
-}
-
-/// `fn name(model) {}`: a test for each model, as `name::fork` and so on.
-macro_rules! under_each_model {
-    ($($(#[$attribute:meta])* fn $name:ident($model:ident) $body:block)*) => {$(
-        mod $name {
-            use super::*;
-
-            fn check($model: &str) $body
-
-            each_model!(check);
-        }
-    )*};
-}
-
 mod clients;
 mod configuration;
 mod strangers;

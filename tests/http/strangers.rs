@@ -6,7 +6,9 @@ use std::time::{Duration, Instant};
 
 use super::*;
 
-under_each_model! {
+under_models! {
+    [fork prefork iterative thread event coroutine]
+
     fn nothing_is_served_from_outside(model) {
         let daemon = serve(model);
         for target in [
@@ -113,7 +115,8 @@ fn rest_of(mut client: Client) -> String {
 /// All models wait at the same time.
 #[test]
 fn slow_clients_are_told_and_idle_ones_are_left() {
-    let daemons: Vec<Daemon> = MODELS.iter().map(|model| serve(model)).collect();
+    let models = ["fork", "prefork", "iterative", "thread", "event", "coroutine"];
+    let daemons: Vec<Daemon> = models.iter().map(|model| serve(options_of(model))).collect();
     let mut slow: Vec<Client> = daemons.iter().map(Daemon::connect).collect();
     let trickle = "GET /hello HTTP/1.1\r\nHost: a\r\nX: yyyyyyyyyyyyyyyyyyyyyy";
     for (second, byte) in trickle.bytes().enumerate() {
@@ -125,7 +128,7 @@ fn slow_clients_are_told_and_idle_ones_are_left() {
         assert!(second < 14 && sent == slow.len(), "{said} of {} told after {second} s", slow.len());
         std::thread::sleep(Duration::from_secs(1));
     }
-    for (client, model) in slow.into_iter().zip(MODELS) {
+    for (client, model) in slow.into_iter().zip(models) {
         assert_eq!(status(&rest_of(client)), 408, "{model}");
     }
     let idle: Vec<Client> = daemons
@@ -136,7 +139,7 @@ fn slow_clients_are_told_and_idle_ones_are_left() {
             client
         })
         .collect();
-    for (client, model) in idle.into_iter().zip(MODELS) {
+    for (client, model) in idle.into_iter().zip(models) {
         let heard = rest_of(client);
         assert!(
             heard.ends_with("\r\n\r\nHello") && heard.matches("HTTP/1.1").count() == 1,

@@ -11,22 +11,21 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::panic::resume_unwind;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Instant;
 
 use room::{Room, Seat, contained};
 use rustix::io::Errno;
 
-use super::entrance::{Entrance, Nobody, REST, concerns_one_connection};
+use super::entrance::{Entrance, Nobody, REST, errno};
 use super::serve::{Work, batch_for, peer_of};
 use super::worker::Terms;
 use crate::coroutine::{self, JoinHandle, Waiter, scheduler};
 use crate::events;
-use crate::log::RateLimit;
-use crate::scoreboard::{Cause, State};
+use crate::scoreboard::Cause;
 use crate::sys::datagram::{Batch, Patience};
 use crate::sys::fd::{Gate, set_nonblocking};
 use crate::sys::limits::raise_open_files;
 use crate::transport::listener::Kind;
+use crate::transport::listener::concerns_one_connection;
 use crate::transport::{Listener, Peer, Ready, Wait};
 
 /// Datagrams taken at once, where no answer is waited for.
@@ -45,8 +44,7 @@ pub(crate) fn run(work: &Work<'_>, gate: &Gate, terms: &Terms) -> Cause {
         // it fails only for what is no open file
         let _ = set_nonblocking(work.listener(), true);
     }
-    work.slot.set_state(State::Idle);
-    work.board.wake().notify();
+    work.is_up();
     let main = || {
         let mut worker = Worker::new(work, gate, terms);
         worker.heed_the_bell()?;
@@ -73,7 +71,6 @@ struct Worker<'a> {
     terms: &'a Terms,
     served: u64,
     entrance: Entrance<'a>,
-    full: RateLimit,
     room: Rc<Room>,
     /// Waits for the listener, and is roused when the gate is shut.
     doorway: Rc<Waiter>,
@@ -82,8 +79,7 @@ struct Worker<'a> {
 impl<'a> Worker<'a> {
     fn new(work: &'a Work<'a>, gate: &'a Gate, terms: &'a Terms) -> Self {
         let (entrance, room) = (Entrance::new(work), Room::of(work));
-        let (full, doorway) = (RateLimit::default(), Rc::default());
-        Self { work, gate, terms, served: 0, entrance, full, room, doorway }
+        Self { work, gate, terms, served: 0, entrance, room, doorway: Rc::default() }
     }
 
     fn connections(&mut self) -> Cause {
@@ -189,7 +185,7 @@ impl<'a> Worker<'a> {
 
     fn answer(&self, mut batch: Batch, count: usize, batches: &Batches) {
         if !self.work.service().is_handler() {
-            self.work.slot.set_state(State::Serving);
+            self.room.set_open(1);
             self.work.datagrams(&mut batch, count, self.work.service().echoes());
             batches.put_back(batch);
             self.room.set_open(0);
@@ -236,9 +232,7 @@ impl<'a> Worker<'a> {
         if self.room.open() < most {
             return;
         }
-        if let Some(suppressed) = self.full.admit(Instant::now()) {
-            events::connections_at_limit(self.work.listener().endpoint(), most, suppressed);
-        }
+        self.entrance.full(most, events::connections_at_limit);
         self.room.wait_for_place(most);
     }
 
@@ -261,7 +255,7 @@ impl<'a> Worker<'a> {
 
     /// Serves those that are in to their end.
     fn finish(&self, cause: Cause) -> Cause {
-        self.room.leave();
+        self.work.leaves();
         self.room.wait_until_fewer_than(1);
         cause
     }
@@ -275,10 +269,6 @@ impl Drop for End {
         self.0.close();
         self.1.rouse();
     }
-}
-
-fn errno(error: &io::Error) -> Errno {
-    Errno::from_io_error(error).unwrap_or(Errno::IO)
 }
 
 /// Buffers for datagrams, which are used again.

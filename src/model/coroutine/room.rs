@@ -8,7 +8,7 @@ use std::sync::atomic::Ordering;
 use crate::coroutine::{MAIN, scheduler};
 use crate::model::serve::Work;
 use crate::model::shared::Shared;
-use crate::scoreboard::{Slot, State};
+use crate::scoreboard::Slot;
 use crate::transport::Peer;
 
 /// What the coroutines of a worker share.
@@ -16,8 +16,6 @@ pub(super) struct Room {
     shared: Shared,
     /// Nobody is to come in any more.
     closed: Cell<bool>,
-    /// The worker takes no more clients.
-    leaving: Cell<bool>,
     /// The main function waits for one to leave.
     wanted: Cell<bool>,
 }
@@ -25,7 +23,7 @@ pub(super) struct Room {
 impl Room {
     pub(super) fn of(work: &Work<'_>) -> Rc<Self> {
         let shared = Shared::of(work);
-        Rc::new(Self { shared, closed: Cell::default(), leaving: Cell::default(), wanted: Cell::default() })
+        Rc::new(Self { shared, closed: Cell::default(), wanted: Cell::default() })
     }
 
     pub(super) fn work(&self) -> Work<'_> {
@@ -43,9 +41,6 @@ impl Room {
 
     pub(super) fn set_open(&self, count: u32) {
         self.slot().open.store(count, Ordering::Relaxed);
-        if !self.leaving.get() {
-            self.slot().set_state(if count == 0 { State::Idle } else { State::Serving });
-        }
     }
 
     /// Nobody is to come in any more; who is in may finish.
@@ -85,13 +80,6 @@ impl Room {
         {
             scheduler.wake(MAIN);
         }
-    }
-
-    /// Takes no more clients, and says so: somebody else should.
-    pub(super) fn leave(&self) {
-        self.leaving.set(true);
-        self.slot().set_state(State::Leaving);
-        self.work().board.wake().notify();
     }
 }
 

@@ -9,13 +9,13 @@ use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
 
-use super::super::entrance::{Entrance, Nobody, REST};
+use super::super::entrance::{Entrance, Nobody, REST, errno};
 use super::super::serve::batch_for;
 use super::super::turns::somebody_comes;
 use super::{Shared, Terms, Work, begin, connection, datagrams, end, open, peer_of};
 use crate::events;
 use crate::log::{RateLimit, Spell};
-use crate::scoreboard::{Cause, State};
+use crate::scoreboard::Cause;
 use crate::sys::datagram::{Batch, Datagram, Patience};
 use crate::sys::fd::{Gate, first_readable, wait_readable};
 use crate::sys::thread::spawn;
@@ -120,13 +120,10 @@ pub(super) fn run(shared: Shared, gate: &Arc<Gate>, terms: &Terms, most: u32) ->
         terms: *terms,
         entrance: Entrance::new(&work),
         batch: datagrams.then(|| batch_for(work.listener(), 1)),
-        full: RateLimit::default(),
         shortage: Spell::default(),
         refusals: RateLimit::default(),
     };
-    work.slot.set_state(State::Idle);
-    // the master waits for the first workers to be up
-    work.board.wake().notify();
+    work.is_up();
     reception.serve()
 }
 
@@ -140,7 +137,6 @@ struct Reception<'a> {
     entrance: Entrance<'a>,
     /// For datagrams: the one in hand.
     batch: Option<Batch>,
-    full: RateLimit,
     /// No thread can be started.
     shortage: Spell,
     refusals: RateLimit,
@@ -150,9 +146,7 @@ impl Reception<'_> {
     fn serve(&mut self) -> Cause {
         let work = self.work;
         let cause = self.receive();
-        // it is replaced now, and not after the last connection
-        work.slot.set_state(State::Leaving);
-        work.board.wake().notify();
+        work.leaves();
         if cause == Cause::Recycled {
             // a stop may begin before the master has seen that, and then this worker is to serve the queue
             self.crew.wait_for(0, Some(self.gate));
@@ -222,9 +216,7 @@ impl Reception<'_> {
         if open(work) < self.most {
             return;
         }
-        if let Some(suppressed) = self.full.admit(Instant::now()) {
-            events::at_thread_limit(work.listener().endpoint(), self.most, suppressed);
-        }
+        self.entrance.full(self.most, events::at_thread_limit);
         self.crew.wait_for(self.most - 1, gate);
     }
 
@@ -234,9 +226,7 @@ impl Reception<'_> {
         let Some(batch) = &mut self.batch else {
             return work.accept(from).map(|(socket, peer)| Some(Client::Connection(socket, peer)));
         };
-        batch
-            .receive_one(from, patience)
-            .map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO))?;
+        batch.receive_one(from, patience).map_err(|error| errno(&error))?;
         let datagram = batch.datagram(0);
         if let Err(why) = work.post.admit(work.guard, &datagram) {
             // no thread for one that gets no answer

@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use super::super::turns::{Turn, take};
 use super::{Shared, Terms, begin, connection, datagrams, end};
 use crate::events;
-use crate::scoreboard::{Cause, State};
+use crate::scoreboard::Cause;
 use crate::sys::datagram::Batch;
 use crate::sys::fd::{Gate, first_readable};
 use crate::sys::thread::{Thread, spawn};
@@ -37,13 +37,9 @@ pub(super) fn run(shared: Shared, gate: &Arc<Gate>, terms: &Terms, count: u32) -
     let work = crew.shared.work();
     let started = start(&crew, count);
     if started.is_ok() {
-        work.slot.set_state(State::Idle);
-        // the master waits for the first workers to be up
-        work.board.wake().notify();
+        work.is_up();
         while first_readable(&[gate.bell()], None).is_none() {}
-        // it is replaced now, and not after the last connection
-        work.slot.set_state(State::Leaving);
-        work.board.wake().notify();
+        work.leaves();
     }
     let (threads, cause) = match started {
         Ok(threads) if crew.is_spent.load(Ordering::Relaxed) => (threads, Cause::Recycled),

@@ -7,41 +7,43 @@ use std::collections::BTreeMap;
 use std::time::Instant;
 
 /// When, and which of those that were set for the same time: the first that was set comes first.
-pub(super) type At = (Instant, u64);
+pub(crate) type At = (Instant, u64);
 
 #[derive(Debug)]
-pub(super) struct Timers<T> {
+pub(crate) struct Timers<T> {
     set: BTreeMap<At, T>,
     count: u64,
 }
 
-impl<T> Timers<T> {
-    pub(super) fn new() -> Self {
+impl<T> Default for Timers<T> {
+    fn default() -> Self {
         Self { set: BTreeMap::new(), count: 0 }
     }
+}
 
-    pub(super) fn is_empty(&self) -> bool {
+impl<T> Timers<T> {
+    pub(crate) fn is_empty(&self) -> bool {
         self.set.is_empty()
     }
 
-    pub(super) fn set(&mut self, when: Instant, what: T) -> At {
+    pub(crate) fn set(&mut self, when: Instant, what: T) -> At {
         self.count += 1;
         let at = (when, self.count);
         self.set.insert(at, what);
         at
     }
 
-    pub(super) fn cancel(&mut self, at: At) -> Option<T> {
+    pub(crate) fn cancel(&mut self, at: At) -> Option<T> {
         self.set.remove(&at)
     }
 
     /// When the next one is due.
-    pub(super) fn next(&self) -> Option<Instant> {
+    pub(crate) fn next(&self) -> Option<Instant> {
         self.set.first_key_value().map(|(&(when, _), _)| when)
     }
 
     /// Takes the next one, if it is due.
-    pub(super) fn due(&mut self, now: Instant) -> Option<T> {
+    pub(crate) fn due(&mut self, now: Instant) -> Option<T> {
         let first = self.set.first_entry()?;
         (first.key().0 <= now).then(|| first.remove())
     }
@@ -55,7 +57,7 @@ mod tests {
 
     #[test]
     fn they_come_in_the_order_of_their_times_and_of_their_setting() {
-        let (mut timers, start) = (Timers::new(), Instant::now());
+        let (mut timers, start) = (Timers::default(), Instant::now());
         let at = |ms| start + Duration::from_millis(ms);
         for (ms, name) in [(20, 'c'), (10, 'a'), (10, 'b'), (30, 'e')] {
             timers.set(at(ms), name);

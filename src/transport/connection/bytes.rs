@@ -1,0 +1,230 @@
+//! What goes in and out of a connection.
+
+use std::io::{self, Read, Write};
+use std::os::fd::{AsFd, OwnedFd};
+use std::time::Duration;
+
+use rustix::io::{Errno, retry_on_intr};
+
+use super::super::pump::Pump;
+use super::super::{FilePart, Traffic};
+use super::{Connection, Medium, Ready, Wait};
+use crate::sys::buffer::{Buffer, CHUNK};
+
+/// Makes a call on a socket that blocks. No function: what has two callers may become one of its own, and that
+/// would be one more window of text for a forked child.
+macro_rules! at_once {
+    ($call:expr) => {
+        loop {
+            match $call {
+                Err(Errno::INTR) => {}
+                outcome => break outcome,
+            }
+        }
+    };
+}
+
+impl<'a> Connection<'a> {
+    /// Takes the next bytes of the client, none at the end of them.
+    ///
+    /// The buffer is not zeroed first, so a short message touches one page of it.
+    // part of whoever calls it, as `send`
+    #[inline(always)]
+    pub(crate) fn chunk<'b>(&self, buffer: &'b mut Buffer) -> io::Result<&'b [u8]>
+    where
+        'a: 'b,
+    {
+        match &self.medium {
+            Medium::Datagram { unread, .. } => Ok(unread.take()),
+            Medium::Stream(socket, wait) => {
+                let n = match wait {
+                    None => at_once!(buffer.fill(socket))?,
+                    Some(wait) => {
+                        // others go on meanwhile, and need it
+                        buffer.empty();
+                        wait.attempt(socket.as_fd(), Ready::Read, CHUNK, &mut || buffer.fill(socket))?
+                    }
+                };
+                Traffic::add(&self.traffic.bytes_in, n as u64);
+                Ok(buffer.filled())
+            }
+        }
+    }
+
+    /// As [`chunk`](Self::chunk), but `None` where nothing has come within `limit`. The connection may not be
+    /// silent for longer for that.
+    pub(crate) fn chunk_within<'b>(
+        &self,
+        buffer: &'b mut Buffer,
+        limit: Duration,
+    ) -> io::Result<Option<&'b [u8]>>
+    where
+        'a: 'b,
+    {
+        if let Medium::Stream(socket, _) = &self.medium {
+            buffer.empty();
+            let silence = self.idle_timeout.unwrap_or(Duration::MAX);
+            if !self.wait_readable(socket, limit.min(silence))? {
+                return if silence < limit { Err(io::ErrorKind::WouldBlock.into()) } else { Ok(None) };
+            }
+        }
+        self.chunk(buffer).map(Some)
+    }
+
+    /// Sends back all that comes, until the client's data end.
+    ///
+    /// Bytes are read and written while they come in small pieces. After two full chunks in a row
+    /// they go from socket to socket inside the kernel (splice(2)), until a short one comes.
+    #[inline(always)]
+    pub(crate) fn echo(&self) -> io::Result<()> {
+        let mut buffer = Buffer::new();
+        let mut pump = Pump::default();
+        let mut full_chunks = 0;
+        loop {
+            let chunk = self.chunk(&mut buffer)?;
+            if chunk.is_empty() {
+                return Ok(());
+            }
+            self.send(chunk)?;
+            full_chunks = if chunk.len() == CHUNK { full_chunks + 1 } else { 0 };
+            if full_chunks == 2 {
+                full_chunks = 0;
+                if let Medium::Stream(socket, None) = &self.medium {
+                    pump.run(socket, CHUNK, self.traffic)?;
+                }
+            }
+        }
+    }
+
+    /// As `write_all`, but part of whoever calls it (see `Offer::serve`).
+    #[inline(always)]
+    fn send(&self, mut bytes: &[u8]) -> io::Result<()> {
+        while !bytes.is_empty() {
+            match self.put(bytes)? {
+                0 => return Err(io::ErrorKind::WriteZero.into()),
+                n => bytes = &bytes[n..],
+            }
+        }
+        Ok(())
+    }
+
+    #[inline(always)]
+    fn put(&self, bytes: &[u8]) -> io::Result<usize> {
+        match &self.medium {
+            Medium::Datagram { answer, .. } => answer.borrow_mut().get_or_insert_default().write(bytes),
+            Medium::Stream(socket, wait) => {
+                let n = match wait {
+                    None => at_once!(rustix::io::write(socket, bytes))?,
+                    Some(wait) => wait.attempt(socket.as_fd(), Ready::Write, bytes.len(), &mut || {
+                        rustix::io::write(socket, bytes)
+                    })?,
+                };
+                Traffic::add(&self.traffic.bytes_out, n as u64);
+                Ok(n)
+            }
+        }
+    }
+
+    /// Sends a part of a file, which stays in the kernel on its way to a stream (sendfile(2)).
+    pub(crate) fn send_file(&self, part: &FilePart) -> io::Result<()> {
+        let mut left = part.clone();
+        while left.length > 0 {
+            let sent = match &self.medium {
+                Medium::Stream(socket, wait) => {
+                    let n = patiently(socket, *wait, Ready::Write, 0, || left.send_to(socket))?;
+                    Traffic::add(&self.traffic.bytes_out, n as u64);
+                    n
+                }
+                Medium::Datagram { answer, .. } => {
+                    left.append_to(answer.borrow_mut().get_or_insert_default())?
+                }
+            };
+            // it was longer when its length was taken, and the client counts on that
+            if sent == 0 {
+                return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the file has become shorter"));
+            }
+            left.advance(sent as u64);
+        }
+        Ok(())
+    }
+}
+
+/// Makes a call that may have to wait for the socket, however that is waited for.
+#[inline(always)]
+fn patiently(
+    socket: &OwnedFd,
+    wait: Option<&dyn Wait>,
+    ready: Ready,
+    wanted: usize,
+    mut call: impl FnMut() -> rustix::io::Result<usize>,
+) -> io::Result<usize> {
+    match wait {
+        None => Ok(retry_on_intr(call)?),
+        Some(wait) => wait.attempt(socket.as_fd(), ready, wanted, &mut call),
+    }
+}
+
+impl Read for &Connection<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        match &self.medium {
+            Medium::Datagram { unread, .. } => {
+                let mut rest = unread.get();
+                let n = rest.read(buffer)?;
+                unread.set(rest);
+                Ok(n)
+            }
+            Medium::Stream(socket, wait) => {
+                let n = patiently(socket, *wait, Ready::Read, buffer.len(), || {
+                    rustix::io::read(socket, &mut *buffer)
+                })?;
+                Traffic::add(&self.traffic.bytes_in, n as u64);
+                Ok(n)
+            }
+        }
+    }
+}
+
+impl Write for &Connection<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.put(bytes)
+    }
+
+    /// Writes all of it; an answer of nothing to a datagram is an answer, too.
+    fn write_all(&mut self, bytes: &[u8]) -> io::Result<()> {
+        if bytes.is_empty() { self.put(bytes).map(|_| ()) } else { self.send(bytes) }
+    }
+
+    /// Writes all that is formatted at once, and not piece by piece.
+    fn write_fmt(&mut self, arguments: std::fmt::Arguments<'_>) -> io::Result<()> {
+        self.send(arguments.to_string().as_bytes())
+    }
+
+    /// Does nothing: nothing is buffered.
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Read for Connection<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        (&*self).read(buffer)
+    }
+}
+
+impl Write for Connection<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.put(bytes)
+    }
+
+    fn write_all(&mut self, bytes: &[u8]) -> io::Result<()> {
+        (&*self).write_all(bytes)
+    }
+
+    fn write_fmt(&mut self, arguments: std::fmt::Arguments<'_>) -> io::Result<()> {
+        (&*self).write_fmt(arguments)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}

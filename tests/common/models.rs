@@ -1,0 +1,37 @@
+//! One test for several models.
+
+/// Each test for each of these models, as `name::fork` and so on, with the model's options:
+/// `under_models! { [fork prefork] fn name(model) { Daemon::start(model); } }`
+///
+/// Where one client is to be served beside another, there are enough workers.
+macro_rules! under_models {
+    ($models:tt $($(#[$attribute:meta])* fn $name:ident($model:ident) $body:block)*) => {$(
+        mod $name {
+            use super::*;
+
+            fn check($model: &str) $body
+
+            $crate::common::under_models! { @tests $models }
+        }
+    )*};
+    (@tests [$($model:ident)*]) => {$(
+        #[test]
+        fn $model() {
+            check($crate::common::options_of(stringify!($model)));
+        }
+    )*};
+}
+pub(crate) use under_models;
+
+pub fn options_of(model: &str) -> &'static str {
+    match model {
+        "fork" => "-m fork",
+        "prefork" => "-m prefork -w 2",
+        "iterative" => "-m iterative",
+        "thread" => "-m thread",
+        "threads" => "-m thread --threads 2",
+        "event" => "-m event",
+        "coroutine" => "-m coroutine",
+        model => unreachable!("{model}"),
+    }
+}
