@@ -82,6 +82,7 @@ pub mod daemon;
 pub mod error;
 mod events;
 mod getent;
+pub mod load;
 pub mod log;
 pub mod model;
 mod scoreboard;
