@@ -1,8 +1,13 @@
-//! Time since a phase began, and the processor time of a thread.
+//! Time since a phase began, waits that end when they ought to, and the processor time of a thread.
 
+use std::io;
 use std::time::{Duration, Instant};
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
 use rustix::time::{ClockId, clock_gettime};
+
+use crate::sys::poller::{Event, Poller};
 
 /// Nanoseconds since a phase began.
 pub(super) type Nanos = u64;
@@ -29,6 +34,16 @@ pub(super) fn nanos(span: Duration) -> Nanos {
 /// How much processor time the calling thread has had, in user and in kernel mode.
 pub(super) fn thread_cpu() -> Duration {
     clock_gettime(ClockId::ThreadCPUTime).try_into().unwrap_or_default()
+}
+
+/// Waits as the poller does, but not for whole milliseconds, of which epoll_wait(2) counts its time.
+pub(super) fn wait_exactly(poller: &Poller, events: &mut Vec<Event>, limit: Duration) -> io::Result<()> {
+    let mut fds = [PollFd::new(poller, PollFlags::IN)];
+    let limit = Timespec::try_from(limit).ok();
+    match poll(&mut fds, limit.as_ref()) {
+        Ok(_) | Err(Errno::INTR) => poller.wait(events, Some(Duration::ZERO)),
+        Err(errno) => Err(errno.into()),
+    }
 }
 
 /// Has this thread's waits end when they ought to, and not up to 50 µs later (prctl(2), PR_SET_TIMERSLACK);

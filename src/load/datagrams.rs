@@ -12,7 +12,7 @@ use std::time::Duration;
 use rustix::io::{Errno, read};
 use rustix::net::{SendFlags, send};
 
-use super::clock::{Clock, Nanos, exact_timers, nanos};
+use super::clock::{Clock, Nanos, exact_timers, nanos, wait_exactly};
 use super::fault::Fault;
 use super::message::number_of;
 use super::meter::{Meter, Part};
@@ -195,7 +195,11 @@ impl<'a> Sender<'a> {
         let due = self.schedule.as_ref().filter(|_| now < self.task.end());
         let due = due.map(|schedule| nanos(schedule.wait(now)));
         let least = [pause, due].into_iter().flatten().min().unwrap_or(Nanos::MAX);
-        self.poller.wait(&mut self.events, Some(TICK.min(Duration::from_nanos(least))))?;
+        let patience = TICK.min(Duration::from_nanos(least));
+        match self.schedule {
+            Some(_) => wait_exactly(&self.poller, &mut self.events, patience)?,
+            None => self.poller.wait(&mut self.events, Some(patience))?,
+        }
         for k in 0..self.events.len() {
             let Event { token, readable, writable } = self.events[k];
             self.ready(token, readable, writable)?;

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::client::{Client, State};
-use super::clock::{Clock, Nanos, nanos};
+use super::clock::{Clock, Nanos, nanos, wait_exactly};
 use super::fault::Fault;
 use super::meter::Meter;
 use super::pacer::Schedule;
@@ -106,7 +106,10 @@ impl Engine {
             // the calls themselves wait
             return self.ready(0, true, true);
         }
-        self.poller.wait(&mut self.events, Some(patience))?;
+        match self.schedule {
+            Some(_) => wait_exactly(&self.poller, &mut self.events, patience)?,
+            None => self.poller.wait(&mut self.events, Some(patience))?,
+        }
         for k in 0..self.events.len() {
             let Event { token, readable, writable } = self.events[k];
             self.ready(token, readable, writable)?;

@@ -44,6 +44,7 @@ mod outcome;
 mod pacer;
 mod plan;
 mod report;
+mod table;
 mod target;
 
 use std::sync::{Arc, Barrier};
@@ -54,8 +55,9 @@ pub use latencies::Latencies;
 pub use live::Live;
 pub use outcome::{Outcome, Warning};
 pub use plan::{Phase, Plan};
-pub(crate) use report::thousands;
-pub use report::{Figures, Report, Settings, table};
+pub use report::{Figures, Report, Settings};
+pub use table::table;
+pub(crate) use table::thousands;
 pub use target::{Reach, Target};
 
 use crate::Error;

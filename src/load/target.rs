@@ -230,6 +230,18 @@ mod tests {
 
     #[cfg(target_os = "linux")]
     #[test]
+    fn a_later_connection_comes_from_another_address() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let endpoint = format!("tcp://{}", listener.local_addr().unwrap());
+        let target = target(&endpoint, Reach::Loopback).unwrap();
+        for (nth, source) in [(0, "127.0.0.1"), (PER_SOURCE, "127.0.0.2"), (PER_SOURCE * 63, "127.0.0.64")] {
+            let _client = target.connect(Mode::NonBlocking, nth).unwrap();
+            assert_eq!(listener.accept().unwrap().1.ip().to_string(), source);
+        }
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
     fn sources_take_turns_on_loopback() {
         let target = "127.0.0.1:7".parse().unwrap();
         assert_eq!(source(&target, 0), None);
