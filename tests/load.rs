@@ -281,7 +281,7 @@ fn datagrams_are_lost_and_doubled() {
         assert!((0.1..0.5).contains(&(lost / (lost + done))), "{figures}");
         let figures = phase(&options, &fake::datagrams(|_| 2));
         assert!(figures["late"].as_u64() > Some(0), "{figures}");
-        assert_eq!((&figures["errors"], &figures["lost"]), (&serde_json::json!({}), &0.into()), "{figures}");
+        assert_eq!(figures["errors"], serde_json::json!({}), "{figures}");
     }
 }
 

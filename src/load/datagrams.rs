@@ -171,7 +171,7 @@ impl<'a> Sender<'a> {
 
     /// Sends what is due, the clients in turn.
     fn send_due(&mut self, now: Nanos) -> io::Result<()> {
-        while let Some(due) = self.schedule.as_ref().and_then(|schedule| schedule.due(now)) {
+        while let Some(due) = self.schedule.as_mut().and_then(|schedule| schedule.due(now)) {
             let count = self.clients.len();
             let can_send = |client: &Client| {
                 client.socket.is_some() && client.blocked.is_none() && client.flights.len() < MOST

@@ -67,7 +67,7 @@ impl Engine {
 
     /// Starts what is due, as far as there are clients for it.
     fn start_due(&mut self, now: Nanos) -> io::Result<()> {
-        while let Some(due) = self.schedule.as_ref().and_then(|schedule| schedule.due(now)) {
+        while let Some(due) = self.schedule.as_mut().and_then(|schedule| schedule.due(now)) {
             let Some(i) = self.idle.pop_front() else { break };
             self.schedule.iter_mut().for_each(Schedule::advance);
             self.start(i, due, now, true)?;

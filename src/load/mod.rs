@@ -86,7 +86,8 @@ impl Task {
     /// When this thread's operations are due, in an open loop.
     fn schedule(&self, share: Share) -> Option<Schedule> {
         let rate = self.plan.rate.filter(|_| self.phase.can_be_paced())?;
-        Some(Schedule::new(Pacer::new(rate, share.thread, share.threads), self.end()))
+        let pacer = Pacer::new(rate, share.thread, share.threads);
+        Some(Schedule::new(pacer, nanos(self.plan.warm_up), self.end()))
     }
 }
 

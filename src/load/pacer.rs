@@ -41,19 +41,24 @@ impl Pacer {
 pub(super) struct Schedule {
     pacer: Pacer,
     sent: u64,
+    /// When the warm-up is over.
+    from: Nanos,
     end: Nanos,
 }
 
 impl Schedule {
-    pub(super) fn new(pacer: Pacer, end: Nanos) -> Self {
-        Self { pacer, sent: 0, end }
+    pub(super) fn new(pacer: Pacer, from: Nanos, end: Nanos) -> Self {
+        Self { pacer, sent: 0, from, end }
     }
 
-    /// When the next operation was due, if it is. What is due before the end may start a moment later: the
-    /// thread can't be everywhere at once.
-    pub(super) fn due(&self, now: Nanos) -> Option<Nanos> {
+    /// When the next operation was due, if it is. What the warm-up has left undone is forgotten. After the
+    /// end only what has just come due may start: the thread can't be everywhere at once.
+    pub(super) fn due(&mut self, now: Nanos) -> Option<Nanos> {
+        while now >= self.from && self.pacer.due(self.sent) < self.from {
+            self.sent += 1;
+        }
         let due = self.pacer.due(self.sent);
-        let may_start = due < self.end && now < self.end + nanos(TICK);
+        let may_start = due < self.end && (now < self.end || now < due + nanos(TICK));
         (may_start && self.pacer.wait(now, self.sent).is_zero()).then_some(due)
     }
 
@@ -102,17 +107,31 @@ mod tests {
 
     #[test]
     fn a_schedule_ends_and_knows_what_was_left_out() {
-        let mut schedule = Schedule::new(Pacer::new(10.0, 0, 1), 1_000_000_000);
+        let mut schedule = Schedule::new(Pacer::new(10.0, 0, 1), 0, 1_000_000_000);
         assert_eq!(schedule.due(0), Some(0));
         schedule.advance();
         assert_eq!((schedule.due(99_999_999), schedule.due(100_000_000)), (None, Some(100_000_000)));
         assert_eq!(schedule.wait(0), Duration::from_millis(100));
-        // a moment too late is not too late
-        assert_eq!(schedule.due(1_010_000_000), Some(100_000_000));
-        assert_eq!(schedule.due(2_000_000_000), None);
-        assert_eq!(schedule.unsent(1_000_000_000).count(), 9);
-        (1..10).for_each(|_| schedule.advance());
+        (1..9).for_each(|_| schedule.advance());
+        assert_eq!(schedule.unsent(1_000_000_000).collect::<Vec<_>>(), [900_000_000]);
+        assert_eq!(schedule.due(1_000_000_000), None);
+        schedule.advance();
         assert_eq!((schedule.due(1_000_000_000), schedule.unsent(1_000_000_000).count()), (None, 0));
+    }
+
+    #[test]
+    fn a_moment_too_late_is_not_too_late() {
+        let mut schedule = Schedule::new(Pacer::new(1000.0, 0, 1), 0, 100_000_000);
+        (0..99).for_each(|_| schedule.advance());
+        assert_eq!((schedule.due(110_000_000), schedule.due(200_000_000)), (Some(99_000_000), None));
+    }
+
+    #[test]
+    fn what_the_warm_up_leaves_undone_is_forgotten() {
+        let mut schedule = Schedule::new(Pacer::new(1000.0, 0, 1), 50_000_000, 100_000_000);
+        assert_eq!(schedule.due(49_999_999), Some(0));
+        assert_eq!(schedule.due(50_000_000), Some(50_000_000));
+        assert_eq!(schedule.unsent(100_000_000).count(), 50);
     }
 
     proptest! {
