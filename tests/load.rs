@@ -279,6 +279,10 @@ fn datagrams_are_lost_and_doubled() {
         let figures = phase(&options, &fake::datagrams(|count| usize::from(count % 4 > 0)));
         let (lost, done) = (number(&figures, "lost"), number(&figures, "done"));
         assert!((0.1..0.5).contains(&(lost / (lost + done))), "{figures}");
+        if options.contains("rate") {
+            // each of them has met an end
+            assert_eq!(lost + done + number(&figures, "unsent"), 500.0, "{figures}");
+        }
         let figures = phase(&options, &fake::datagrams(|_| 2));
         assert!(figures["late"].as_u64() > Some(0), "{figures}");
         assert_eq!(figures["errors"], serde_json::json!({}), "{figures}");

@@ -14,6 +14,7 @@ use rustix::net::{SendFlags, send};
 
 use super::clock::{Clock, Nanos, exact_timers, nanos, wait_exactly};
 use super::fault::Fault;
+use super::flights::{Flight, Flights};
 use super::message::number_of;
 use super::meter::{Meter, Part};
 use super::pacer::Schedule;
@@ -25,20 +26,13 @@ use crate::sys::poller::{Event, Interest, Poller};
 const PAUSE: Nanos = 10_000_000;
 /// The most datagrams that one client may have under way.
 const MOST: usize = 1 << 16;
-
-/// A datagram that is under way: when it was due, and when it was sent.
-#[derive(Debug, Clone, Copy)]
-struct Flight {
-    due: Nanos,
-    sent: Nanos,
-}
+/// How many are sent, and how many taken from one socket, before it is the others' turn.
+const BATCH: usize = 64;
 
 #[derive(Debug, Default)]
 struct Client {
     socket: Option<OwnedFd>,
-    /// What is under way, from the oldest, whose number is `base`, to the newest; `None` is over.
-    flights: VecDeque<Option<Flight>>,
-    base: u64,
+    flights: Flights,
     /// What was due when the socket could take no more.
     blocked: Option<Nanos>,
     was_served: bool,
@@ -122,6 +116,7 @@ impl<'a> Sender<'a> {
         let end = self.clock.now().min(self.task.end());
         let unsent = self.schedule.iter().flat_map(|schedule| schedule.unsent(end));
         unsent.for_each(|due| self.meter.unsent(due, end - due));
+        self.meter.part.lost += self.left_over();
         let served = self.clients.iter().filter(|client| client.was_served).count();
         Ok((served, self.meter.close(end)))
     }
@@ -129,8 +124,15 @@ impl<'a> Sender<'a> {
     fn is_over(&self, now: Nanos, give_up: Nanos) -> bool {
         let end = self.task.end();
         let is_drained = self.schedule.is_none()
-            || (now >= end + nanos(TICK) && self.clients.iter().all(|client| client.flights.is_empty()));
+            || (now >= end + nanos(TICK) && self.clients.iter().all(|client| client.flights.len() == 0));
         self.meter.is_over() || (now >= end && (is_drained || now >= give_up))
+    }
+
+    /// How many are still under way; of an open loop they count.
+    fn left_over(&self) -> u64 {
+        let flights = self.clients.iter().flat_map(|client| client.flights.iter());
+        let counted = flights.filter(|flight| self.schedule.is_some() && self.meter.counts(flight.due));
+        counted.count() as u64
     }
 
     /// Makes a client's socket; in a closed loop it begins at once.
@@ -153,11 +155,10 @@ impl<'a> Sender<'a> {
     fn send(&mut self, i: usize, due: Nanos, now: Nanos) -> io::Result<()> {
         let client = &mut self.clients[i];
         let Some(socket) = &client.socket else { return Ok(()) };
-        let number = client.base + client.flights.len() as u64;
-        self.task.messages.message(self.share.client(i), number).copy(0, &mut self.output);
+        self.task.messages.message(self.share.client(i), client.flights.next()).copy(0, &mut self.output);
         let was_blocked = client.blocked.take().is_some();
         match send(socket, &self.output, SendFlags::NOSIGNAL) {
-            Ok(_) => client.flights.push_back(Some(Flight { due, sent: now })),
+            Ok(_) => client.flights.start(Flight { due, sent: now }),
             Err(Errno::AGAIN | Errno::INTR) => client.blocked = Some(due),
             Err(errno) => return self.fail(i, errno.into()),
         }
@@ -171,7 +172,8 @@ impl<'a> Sender<'a> {
 
     /// Sends what is due, the clients in turn.
     fn send_due(&mut self, now: Nanos) -> io::Result<()> {
-        while let Some(due) = self.schedule.as_mut().and_then(|schedule| schedule.due(now)) {
+        for _ in 0..BATCH {
+            let Some(due) = self.schedule.as_mut().and_then(|schedule| schedule.due(now)) else { break };
             let count = self.clients.len();
             let can_send = |client: &Client| {
                 client.socket.is_some() && client.blocked.is_none() && client.flights.len() < MOST
@@ -211,26 +213,31 @@ impl<'a> Sender<'a> {
         if let Some(due) = self.clients[i].blocked.filter(|_| writable) {
             self.send(i, due, self.clock.now())?;
         }
-        if readable { self.receive(i) } else { Ok(()) }
+        // in a closed loop there is one at most
+        let most = if self.schedule.is_some() { BATCH } else { 1 };
+        for _ in 0..most {
+            if !readable || !self.receive(i)? {
+                break;
+            }
+        }
+        Ok(())
     }
 
-    /// Takes one datagram; a poller tells of the next.
-    fn receive(&mut self, i: usize) -> io::Result<()> {
+    /// Takes one datagram, and tells whether there was one.
+    fn receive(&mut self, i: usize) -> io::Result<bool> {
         let client = &mut self.clients[i];
-        let Some(socket) = &client.socket else { return Ok(()) };
+        let Some(socket) = &client.socket else { return Ok(false) };
         let length = match read(socket, &mut self.input[..]) {
             Ok(length) => length,
-            Err(Errno::AGAIN | Errno::INTR) => return Ok(()),
-            Err(errno) => return self.fail(i, errno.into()),
+            Err(Errno::AGAIN | Errno::INTR) => return Ok(false),
+            Err(errno) => return self.fail(i, errno.into()).map(|()| false),
         };
         let (now, answer) = (self.clock.now(), &self.input[..length]);
         let claimed = number_of(answer).unwrap_or(u64::MAX);
         let is_right = length == self.task.messages.size()
             && self.task.messages.message(self.share.client(i), claimed).matches(0, answer);
         // one that is wrong is taken to be for the oldest
-        let number = if is_right { claimed } else { client.base };
-        let at = number.checked_sub(client.base).and_then(|at| usize::try_from(at).ok());
-        let flight = at.and_then(|at| client.flights.get_mut(at)).and_then(Option::take);
+        let flight = client.flights.land(if is_right { claimed } else { client.flights.oldest() });
         match flight {
             _ if !is_right => self.meter.fault(Fault::WrongBytes),
             Some(Flight { due, .. }) => {
@@ -242,23 +249,13 @@ impl<'a> Sender<'a> {
             }
             None => self.meter.part.late += 1,
         }
-        self.tidy(i);
-        self.go_on(i, now)
-    }
-
-    /// Forgets what is over and older than anything under way.
-    fn tidy(&mut self, i: usize) {
-        let client = &mut self.clients[i];
-        while let Some(None) = client.flights.front() {
-            client.flights.pop_front();
-            client.base += 1;
-        }
+        self.go_on(i, now).map(|()| true)
     }
 
     /// In a closed loop the next one is sent as soon as none is under way.
     fn go_on(&mut self, i: usize, now: Nanos) -> io::Result<()> {
         let client = &self.clients[i];
-        let is_free = client.flights.is_empty() && client.blocked.is_none();
+        let is_free = client.flights.len() == 0 && client.blocked.is_none();
         if self.schedule.is_none() && is_free && now < self.task.end() {
             return self.send(i, now, now);
         }
@@ -274,18 +271,11 @@ impl<'a> Sender<'a> {
         self.next_sweep = now + patience / 5;
         for i in 0..self.clients.len() {
             let mut lost = 0;
-            for slot in &mut self.clients[i].flights {
-                match *slot {
-                    Some(Flight { sent, .. }) if now.saturating_sub(sent) <= patience => break,
-                    Some(Flight { due, .. }) => {
-                        lost += u64::from(self.meter.counts(due));
-                        *slot = None;
-                    }
-                    None => {}
-                }
-            }
+            let give_up = now.saturating_sub(patience);
+            self.clients[i]
+                .flights
+                .give_up(give_up, |flight| lost += u64::from(self.meter.counts(flight.due)));
             self.meter.part.lost += lost;
-            self.tidy(i);
             self.go_on(i, now)?;
         }
         Ok(())
@@ -295,8 +285,7 @@ impl<'a> Sender<'a> {
     fn fail(&mut self, i: usize, fault: Fault) -> io::Result<()> {
         self.meter.fault(fault);
         let client = &mut self.clients[i];
-        client.base += client.flights.len() as u64 + 1;
-        client.flights.clear();
+        client.flights.reset();
         (client.socket, client.blocked) = (None, None);
         self.paused.push_back((self.clock.now() + PAUSE, i));
         Ok(())

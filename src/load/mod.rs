@@ -34,6 +34,7 @@ mod clock;
 mod datagrams;
 mod engine;
 mod fault;
+mod flights;
 mod hold;
 mod latencies;
 mod live;
