@@ -93,27 +93,36 @@ impl Bulk<'_> {
         }
     }
 
-    /// Writes once and reads once; tells whether either could be done.
-    fn step(&mut self, sends: bool, counts: bool, now: Nanos, meter: &mut Meter) -> Result<bool, Fault> {
-        let written = if sends { self.write()? } else { 0 };
+    /// Writes once and reads once; tells whether either could be done. What comes while it `goes_on` counts.
+    fn step(&mut self, sends: bool, goes_on: bool, now: Nanos, meter: &mut Meter) -> Result<bool, Fault> {
+        let written = if sends { self.write(goes_on)? } else { 0 };
         let received = self.read()?;
         let (before, size) = (self.back.number, self.messages.size());
         self.back.advance(received, size);
         for _ in before..self.back.number {
-            meter.piece(counts.then_some(now));
+            meter.piece(goes_on.then_some(now));
         }
-        if counts && meter.counts(now) {
+        if goes_on && meter.counts(now) {
             meter.part.bytes += received as u64;
         }
         Ok(written + received > 0)
     }
 
-    fn write(&mut self) -> Result<usize, Fault> {
-        let message = self.messages.message(0, self.out.number);
-        let pieces = message.pieces(self.out.at).map(IoSlice::new);
+    /// Writes the rest of a message, and if there is more to come, so much of the next that the write is as
+    /// long as a message.
+    fn write(&mut self, has_more: bool) -> Result<usize, Fault> {
+        let (size, Place { number, at }) = (self.messages.size(), self.out);
+        let [here, next] = [number, number + 1].map(|number| self.messages.message(0, number));
+        let mut room = if has_more { size } else { size - at };
+        let ([a, b, c], [d, e, f]) = (here.pieces(at), next.pieces(0));
+        let pieces = [a, b, c, d, e, f].map(|piece| {
+            let length = piece.len().min(room);
+            room -= length;
+            IoSlice::new(&piece[..length])
+        });
         let mut control = SendAncillaryBuffer::default();
         let length = done(sendmsg(&self.socket, &pieces, &mut control, SendFlags::NOSIGNAL))?;
-        self.out.advance(length, self.messages.size());
+        self.out.advance(length, size);
         Ok(length)
     }
 
