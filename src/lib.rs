@@ -162,6 +162,7 @@ pub mod daemon;
 pub mod error;
 mod events;
 mod getent;
+pub mod load;
 pub mod log;
 pub mod model;
 pub mod reactor;

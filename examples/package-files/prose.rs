@@ -13,11 +13,14 @@ pub(crate) const DESCRIPTION: &[&str] = &[
 pub(crate) const EXIT_STATUS: &[(&str, &str)] = &[
     ("0", "Ended by SIGTERM, SIGINT or SIGQUIT; with --daemon: it serves."),
     ("64", "The command line makes no sense."),
-    ("65", "What answers on the control socket is no forkd."),
+    (
+        "65",
+        "What answers on the control socket is no forkd, or what forkd load was sent back is not what it sent.",
+    ),
     (
         "69",
         "The address is in use or unknown here, another forkd holds the pidfile, no syslog daemon listens, the \
-         program to run isn't there, or no daemon answers on the control socket.",
+         program to run isn't there, no daemon answers on the control socket, or no echo came back to forkd load.",
     ),
     ("70", "The workers of a pool die before they have served anybody."),
     ("71", "The system refuses something that ought to work."),

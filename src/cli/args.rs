@@ -3,6 +3,8 @@
 //! Invariant: parsing is a pure function of the arguments. It reads no file and no variable, so `--help`
 //! works in a broken environment; [`ServeArgs::resolve`] is the step that looks around.
 
+mod load;
+
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
@@ -13,13 +15,15 @@ use crate::Error;
 use crate::config::Config;
 use crate::config::options::{DaemonOptions, ListenOptions};
 use crate::transport::Endpoint;
+pub use load::LoadArgs;
 
 const EXAMPLES: &str = "\
 Examples:
   forkd serve                      echo over TCP and UDP on 127.0.0.1:7007
   forkd check --config forkd.toml  is the file right, and what does it mean?
   forkd reload                     have the running one read its file again
-  forkd status                     how is the running one?";
+  forkd status                     how is the running one?
+  forkd load tcp://127.0.0.1:7007  how much can it do?";
 
 const SERVE_EXAMPLES: &str = "\
 Examples:
@@ -105,6 +109,9 @@ pub enum Command {
     /// Describe the services: `forkd serve --service list`
     #[command(skip)]
     Services,
+    /// Load an echo server, forkd or any other, and tell how it did
+    #[command(after_help = load::EXAMPLES)]
+    Load(LoadArgs),
     /// Ask a running forkd how it is
     #[command(after_help = STATUS_EXAMPLES)]
     Status(StatusArgs),
@@ -222,7 +229,7 @@ mod tests {
 
     #[test]
     fn every_help_has_examples_and_every_option_a_heading() {
-        for name in ["", "serve", "check", "reload", "status"] {
+        for name in ["", "serve", "check", "reload", "load", "status"] {
             let error = parse(&format!("forkd {name} --help")).unwrap_err();
             assert!(!error.use_stderr());
             assert!(error.to_string().contains("\nExamples:\n"), "{error}");

@@ -6,6 +6,7 @@ pub mod args;
 mod ask;
 pub mod check;
 pub mod inetd;
+pub mod load;
 pub mod reload;
 pub mod serve;
 pub mod services;
@@ -24,6 +25,7 @@ pub fn run(cli: Cli) -> Result<(), Error> {
         Command::Serve { args, inetd: true } => inetd::run(&args),
         Command::Serve { args, inetd: false } => serve::run(args),
         Command::Check(options) => check::run(options),
+        Command::Load(options) => load::run(&options),
         Command::Reload(options) => reload::run(options),
         Command::Services => services::run(),
         Command::Status(options) => status::run(options),

@@ -1,0 +1,164 @@
+//! The grammar of `forkd load`.
+
+use std::path::PathBuf;
+
+use clap::Args;
+
+use crate::config::values::Span;
+use crate::load::{Phase, Plan, Reach};
+use crate::transport::Endpoint;
+
+pub(super) const EXAMPLES: &str = "\
+Examples:
+  forkd load tcp://127.0.0.1:7007
+  forkd load --phase hold,churn --clients 100 unix:///run/echo.sock
+  forkd load --phase pingpong --rate 2000/s --duration 30s tcp://127.0.0.1:7007
+  forkd load --json=load.json udp://127.0.0.1:7007";
+
+/// The options of `load`.
+#[derive(Debug, Clone, Args)]
+pub struct LoadArgs {
+    /// Server to load: tcp://HOST:PORT, udp://HOST:PORT, unix:///PATH or unixgram:///PATH
+    #[arg(value_name = "ENDPOINT")]
+    pub endpoint: Endpoint,
+
+    /// What the clients do, one after the other [default: churn,pingpong, or datagrams]
+    #[arg(long = "phase", value_name = "PHASE,...", value_enum, value_delimiter = ',')]
+    pub phases: Vec<Phase>,
+
+    /// Clients at the same time [default: 8]
+    #[arg(long, value_name = "N")]
+    pub clients: Option<usize>,
+
+    /// How long each phase is measured, after a short warm-up [default: 5s]
+    #[arg(long, value_name = "DURATION")]
+    pub duration: Option<Span>,
+
+    /// Operations that come due per second, whatever the server does; each counts from when it was due
+    /// [default: as many as the server can do]
+    #[arg(long, value_name = "N/s", value_parser = rate)]
+    pub rate: Option<f64>,
+
+    /// Bytes in a message [default: 64, and 65536 for bulk]
+    #[arg(long, value_name = "BYTES")]
+    pub size: Option<usize>,
+
+    /// What messages are made of: the same seed, the same messages [default: 1]
+    #[arg(long, value_name = "N")]
+    pub seed: Option<u64>,
+
+    /// How long one operation may take; a datagram has at most 250ms [default: 5s]
+    #[arg(long, value_name = "DURATION")]
+    pub timeout: Option<Span>,
+
+    /// Threads that the clients are spread over [default: 1]
+    #[arg(long, value_name = "N")]
+    pub threads: Option<usize>,
+
+    /// Print JSON in place of the table, or write it to this file beside the table
+    #[arg(long, value_name = "FILE", num_args = 0..=1, require_equals = true, default_missing_value = "-")]
+    pub json: Option<PathBuf>,
+
+    /// Load a server that is not on this machine: it is yours to overload
+    #[arg(long)]
+    pub i_own_this_host: bool,
+}
+
+impl LoadArgs {
+    /// Returns what is to be done.
+    #[must_use]
+    pub fn plan(&self) -> Plan {
+        let usual = Plan::default();
+        let duration = self.duration.map_or(usual.duration, |span| span.0);
+        Plan {
+            clients: self.clients.unwrap_or(usual.clients),
+            duration,
+            warm_up: Plan::usual_warm_up(duration),
+            rate: self.rate,
+            size: self.size.unwrap_or(usual.size),
+            piece: self.size.unwrap_or(usual.piece),
+            seed: self.seed.unwrap_or(usual.seed),
+            timeout: self.timeout.map_or(usual.timeout, |span| span.0),
+            threads: self.threads.unwrap_or(usual.threads),
+        }
+    }
+
+    /// Returns how far away the server may be.
+    #[must_use]
+    pub fn reach(&self) -> Reach {
+        if self.i_own_this_host { Reach::OwnHost } else { Reach::Loopback }
+    }
+}
+
+/// Reads `500` or `500/s`.
+fn rate(text: &str) -> Result<f64, String> {
+    let number = text.strip_suffix("/s").unwrap_or(text);
+    number.parse().map_err(|_| "write a number of operations per second, such as 500 or 500/s".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::cli::args::{Cli, Command};
+
+    fn parse(line: &str) -> Result<LoadArgs, String> {
+        let words = format!("forkd load {line}");
+        match Cli::from_args(words.split_whitespace().map(Into::into)) {
+            Ok(Cli { command: Command::Load(args) }) => Ok(args),
+            Ok(other) => panic!("{other:?}"),
+            Err(error) => Err(error.to_string()),
+        }
+    }
+
+    #[test]
+    fn what_is_not_said_is_as_usual() {
+        let args = parse("tcp://a:1").unwrap();
+        assert_eq!((args.plan(), args.reach()), (Plan::default(), Reach::Loopback));
+        assert!(args.phases.is_empty() && args.json.is_none());
+    }
+
+    #[test]
+    fn reads_every_option() {
+        let args = parse(
+            "--phase hold,churn --phase bulk --clients 2 --duration 20s --rate 0.5/s --size 4 --seed 6 --timeout 7s \
+             --threads 8 --json=f --i-own-this-host udp://a:1",
+        )
+        .unwrap();
+        let seconds = Duration::from_secs;
+        let expected = Plan {
+            clients: 2,
+            duration: seconds(20),
+            warm_up: Duration::from_millis(500),
+            rate: Some(0.5),
+            size: 4,
+            piece: 4,
+            seed: 6,
+            timeout: seconds(7),
+            threads: 8,
+        };
+        assert_eq!((args.plan(), args.reach()), (expected, Reach::OwnHost));
+        assert_eq!(args.phases, [Phase::Hold, Phase::Churn, Phase::Bulk]);
+        assert_eq!(args.json, Some("f".into()));
+    }
+
+    #[test]
+    fn json_alone_takes_no_endpoint_for_a_file() {
+        let args = parse("--json tcp://a:1").unwrap();
+        assert_eq!(args.json, Some("-".into()));
+    }
+
+    #[test]
+    fn refuses_nonsense_with_a_reason() {
+        for (line, expected) in [
+            ("", "<ENDPOINT>"),
+            ("--phase bulky tcp://a:1", "a similar value exists: 'bulk'"),
+            ("--rate fast tcp://a:1", "such as 500 or 500/s"),
+            ("--duration 5 tcp://a:1", "add a unit: 5s"),
+        ] {
+            let error = parse(line).unwrap_err();
+            assert!(error.contains(expected), "{line}: {error}");
+        }
+    }
+}

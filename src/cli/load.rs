@@ -1,0 +1,199 @@
+//! `forkd load`: loads a server and tells how it did.
+//!
+//! Invariant: whatever has been measured is shown, also after Ctrl-C. Standard output has the result, and
+//! standard error what goes on meanwhile.
+
+use std::fs::File;
+use std::io::{self, ErrorKind, IsTerminal, Write};
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::time::{Duration, Instant};
+
+use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::flag;
+
+use super::args::LoadArgs;
+use crate::load::{Fault, Live, Load, Outcome, Phase, Report, Target, table, thousands};
+use crate::{Error, Failure};
+
+/// How often it is told how a phase goes: on a terminal, where the line is replaced, and elsewhere.
+const ON_TERMINAL: Duration = Duration::from_millis(200);
+const ELSEWHERE: Duration = Duration::from_secs(5);
+
+/// What a shell tells of a program that a signal has ended: 128 and its number (SIGINT is 2).
+const ENDED_BY_INT: i32 = 130;
+
+/// Carries out the phases and prints what was measured.
+///
+/// # Errors
+///
+/// [`Error::Unavailable`] if there was nothing to measure in a phase, [`Error::Data`] if the server sent
+/// back something else than it was sent; both after the result has been printed. Before that, what
+/// [`Target::new`], [`Load::new`] and [`Load::run`] say.
+pub fn run(args: &LoadArgs) -> Result<(), Error> {
+    let target = Target::new(&args.endpoint, args.reach())?;
+    let phases = if args.phases.is_empty() { Phase::usual(&target) } else { args.phases.clone() };
+    let load = Load::new(target, args.plan())?;
+    phases.iter().try_for_each(|phase| load.check(*phase))?;
+    let file = args.json.as_deref().filter(|path| *path != Path::new("-")).map(create).transpose()?;
+    let live = Arc::new(Live::default());
+    stop_at_signals(&live).map_err(|cause| Error::os("cannot catch SIGINT", cause))?;
+    let (mut outcomes, mut failure) = (Vec::new(), Ok(()));
+    for phase in phases {
+        match watched(&load, phase, &live) {
+            Ok(outcome) => outcomes.push(outcome),
+            Err(error) => failure = Err(error),
+        }
+        if live.is_stopped() || failure.is_err() {
+            break;
+        }
+    }
+    let report = Report::new(&args.endpoint, load.plan(), &outcomes, live.is_stopped());
+    show(args, &report, &outcomes, file)?;
+    failure.and_then(|()| verdict(args, &outcomes, live.is_stopped()))
+}
+
+/// Prints the result, and writes it to the file, if there is one.
+fn show(args: &LoadArgs, report: &Report, outcomes: &[Outcome], file: Option<File>) -> Result<(), Error> {
+    let json =
+        serde_json::to_string_pretty(report).map_err(|error| Error::Internal(error.to_string()))? + "\n";
+    let text = painted(&(headline(args) + &table(outcomes)), has_colours(&io::stdout()));
+    match (&args.json, file) {
+        (Some(_), None) => print(&json),
+        (Some(path), Some(mut file)) => {
+            let written = file.write_all(json.as_bytes());
+            print(&text)?;
+            written.map_err(|cause| {
+                Error::CannotCreate(Failure::new(format!("cannot write to {}", path.display()), cause))
+            })
+        }
+        (None, _) => print(&text),
+    }
+}
+
+/// Before anything is measured: it would be a pity if it could not be kept.
+fn create(path: &Path) -> Result<File, Error> {
+    File::create(path).map_err(|cause| {
+        Error::CannotCreate(Failure::new(format!("cannot create {}", path.display()), cause))
+    })
+}
+
+/// The first one ends the phase, and a second one the program.
+fn stop_at_signals(live: &Live) -> io::Result<()> {
+    for signal in [SIGINT, SIGTERM] {
+        flag::register_conditional_shutdown(signal, ENDED_BY_INT, live.stop_flag())?;
+        flag::register(signal, live.stop_flag())?;
+    }
+    Ok(())
+}
+
+/// Carries out a phase and tells meanwhile how it goes.
+fn watched(load: &Load, phase: Phase, live: &Arc<Live>) -> Result<Outcome, Error> {
+    let (over, is_over) = channel::<()>();
+    std::thread::scope(|scope| {
+        scope.spawn(move || tell(phase, live, &is_over));
+        let outcome = load.run(phase, live);
+        drop(over);
+        outcome
+    })
+}
+
+/// Says how the phase goes, until it is over.
+fn tell(phase: Phase, live: &Live, is_over: &Receiver<()>) {
+    let (mut out, begun) = (io::stderr(), Instant::now());
+    let is_terminal = out.is_terminal() && std::env::var_os("TERM").is_some_and(|term| term != "dumb");
+    let interval = if is_terminal { ON_TERMINAL } else { ELSEWHERE };
+    let (mut before, mut then) = (0, begun);
+    while is_over.recv_timeout(interval) == Err(RecvTimeoutError::Timeout) {
+        let (done, now) = (live.done(), Instant::now());
+        let rate = done.saturating_sub(before) as f64 / (now - then).as_secs_f64();
+        (before, then) = (done, now);
+        let line = progress(phase, now - begun, done, rate, live.faults());
+        // one write, and nobody to tell if it fails
+        let _ = match is_terminal {
+            true => out.write_all(format!("\r{line}\x1b[K").as_bytes()),
+            false => out.write_all(format!("{line}\n").as_bytes()),
+        };
+    }
+    if is_terminal {
+        let _ = out.write_all(b"\r\x1b[K");
+    }
+}
+
+fn progress(phase: Phase, elapsed: Duration, done: u64, rate: f64, faults: u64) -> String {
+    let (name, unit, seconds) = (phase.name(), phase.unit(), elapsed.as_secs_f64());
+    let (done, rate, faults) = (thousands(done as f64), thousands(rate), thousands(faults as f64));
+    format!("{name}: {seconds:.1} s, {done} {unit}, {rate} {unit}/s, {faults} errors")
+}
+
+fn headline(args: &LoadArgs) -> String {
+    let plan = args.plan();
+    let (clients, size) = (thousands(plan.clients as f64), thousands(plan.size as f64));
+    let duration = humantime::format_duration(plan.duration);
+    let rate = plan.rate.map(|rate| format!(", {rate}/s asked for")).unwrap_or_default();
+    format!("{}: {clients} clients, {size} bytes, {duration} per phase{rate}\n\n", args.endpoint)
+}
+
+/// See <https://no-color.org>.
+fn has_colours(out: &impl IsTerminal) -> bool {
+    let is_set = |name: &str| std::env::var_os(name).is_some_and(|value| !value.is_empty());
+    out.is_terminal() && !is_set("NO_COLOR") && std::env::var_os("TERM").is_none_or(|term| term != "dumb")
+}
+
+/// Puts errors in red and warnings in yellow.
+fn painted(text: &str, has_colours: bool) -> String {
+    let paint = |line: &str| match line.split(' ').next() {
+        Some("errors") if has_colours => format!("\x1b[31m{line}\x1b[0m\n"),
+        Some("warning") if has_colours => format!("\x1b[33m{line}\x1b[0m\n"),
+        _ => format!("{line}\n"),
+    };
+    text.lines().map(paint).collect()
+}
+
+fn print(text: &str) -> Result<(), Error> {
+    match io::stdout().write_all(text.as_bytes()) {
+        Err(error) if error.kind() != ErrorKind::BrokenPipe => {
+            Err(Error::os("cannot write to standard output", error))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Whether a script can go on with these figures.
+fn verdict(args: &LoadArgs, outcomes: &[Outcome], is_interrupted: bool) -> Result<(), Error> {
+    let wrong: u64 = outcomes.iter().map(|outcome| outcome.faults.of(Fault::WrongBytes)).sum();
+    if wrong > 0 {
+        let (endpoint, wrong) = (&args.endpoint, thousands(wrong as f64));
+        return Err(Error::Data(format!(
+            "{endpoint} sent back something else than it was sent ({wrong} times): is it an echo server?"
+        )));
+    }
+    match outcomes.iter().find(|outcome| outcome.done == 0) {
+        Some(empty) if !is_interrupted => {
+            let why = empty.faults.chief().map(|fault| format!(" ({fault})")).unwrap_or_default();
+            let (endpoint, phase) = (&args.endpoint, empty.phase.name());
+            Err(Error::Unavailable(Failure::from(format!("no echo came from {endpoint} in {phase}{why}"))))
+        }
+        _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_tells_how_it_goes() {
+        let line = progress(Phase::Churn, Duration::from_millis(2_340), 12_345, 6_789.0, 3);
+        assert_eq!(line, "churn: 2.3 s, 12,345 conn, 6,789 conn/s, 3 errors");
+    }
+
+    #[test]
+    fn only_what_is_to_be_noticed_has_a_colour() {
+        let text = "churn 1\nerrors in churn: 1\nwarning about churn: x\n";
+        assert_eq!(painted(text, false), text);
+        let expected = "churn 1\n\x1b[31merrors in churn: 1\x1b[0m\n\x1b[33mwarning about churn: x\x1b[0m\n";
+        assert_eq!(painted(text, true), expected);
+    }
+}

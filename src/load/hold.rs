@@ -1,0 +1,122 @@
+//! Clients that connect, have one echo, and stay: how many can be served at once?
+
+use std::collections::VecDeque;
+use std::io;
+use std::sync::Arc;
+
+use super::client::{Client, State};
+use super::clock::{Clock, Nanos};
+use super::engine::{Engine, Stage};
+use super::meter::{Meter, Part};
+use super::outcome::Outcome;
+use super::target::TICK;
+use super::{Task, on_threads};
+use crate::Error;
+
+/// How many clients wait for their first echo at the same time, so that no listener's queue overflows ...
+const WINDOW: usize = 32;
+/// ... and how long each of these has before it is taken to be one that nobody serves, and others come.
+const PATIENCE: Nanos = 250_000_000;
+
+/// Clients that are connected: those that were served, and those that wait in vain. They are let go when
+/// this is dropped.
+#[derive(Debug)]
+pub struct Held {
+    task: Arc<Task>,
+    engines: Vec<Engine>,
+    outcome: Outcome,
+}
+
+impl Held {
+    /// Returns how many clients were served, and how it went.
+    #[must_use]
+    pub fn outcome(&self) -> &Outcome {
+        &self.outcome
+    }
+
+    /// Has each client that was served echo once more, and closes all connections.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Os`] if the system refuses something that ought to work.
+    pub fn release(mut self) -> Result<Outcome, Error> {
+        for engine in &mut self.engines {
+            let released = engine.release();
+            let endpoint = self.task.target.endpoint();
+            let (served, part) =
+                released.map_err(|cause| Error::os(format!("cannot load {endpoint}"), cause))?;
+            self.outcome.still_served = Some(self.outcome.still_served.unwrap_or(0) + served);
+            self.outcome.faults.add(&part.faults);
+        }
+        Ok(self.outcome)
+    }
+}
+
+pub(super) fn hold(task: &Arc<Task>) -> io::Result<Held> {
+    let settled = on_threads(task, |task, share, _| {
+        let mut engine = Engine::new(Arc::clone(task), share)?;
+        engine.settle()?;
+        let part = engine.part();
+        Ok((engine, part))
+    })?;
+    let (engines, parts): (Vec<Engine>, Vec<Part>) = settled.into_iter().unzip();
+    let served = engines.iter().map(|engine| engine.standing().count()).sum();
+    let outcome = Outcome::of(task.phase, &task.plan, served, parts);
+    Ok(Held { task: Arc::clone(task), engines, outcome })
+}
+
+impl Engine {
+    /// Has each client connect and echo once, a few at the same time; returns when each has been served,
+    /// has failed, or has run out of time.
+    pub(super) fn settle(&mut self) -> io::Result<()> {
+        let (mut next, mut waiting) = (0, VecDeque::new());
+        while (next < self.clients.len() || self.busy > 0) && !self.task.live.is_stopped() {
+            let now = self.clock.now();
+            self.meter.at(now);
+            while next < self.clients.len() && self.has_room(&mut waiting, now) {
+                self.start(next, now, now, true)?;
+                waiting.push_back(next);
+                next += 1;
+            }
+            self.resume(now)?;
+            self.sweep(now);
+            self.turn(TICK / 10)?;
+        }
+        Ok(())
+    }
+
+    /// Whether fewer than [`WINDOW`] wait with good reason to hope.
+    fn has_room(&self, waiting: &mut VecDeque<usize>, now: Nanos) -> bool {
+        if waiting.len() >= WINDOW {
+            let hopes =
+                |client: &Client| client.state == State::Busy && now.saturating_sub(client.began) < PATIENCE;
+            waiting.retain(|i| hopes(&self.clients[*i]));
+        }
+        waiting.len() < WINDOW
+    }
+
+    /// Those that are connected and have had their echo.
+    fn standing(&self) -> impl Iterator<Item = usize> {
+        (0..self.clients.len()).filter(|i| self.clients[*i].state == State::Idle)
+    }
+
+    /// What has been counted so far.
+    fn part(&mut self) -> Part {
+        let fresh = Meter::new(Arc::clone(&self.task.live));
+        std::mem::replace(&mut self.meter, fresh).close(self.settled_at)
+    }
+
+    /// Has each that stands echo once more; returns how many could, and what went wrong.
+    fn release(&mut self) -> io::Result<(usize, Part)> {
+        (self.stage, self.clock, self.next_sweep) = (Stage::Releasing, Clock::start(), 0);
+        for i in self.standing().collect::<Vec<_>>() {
+            self.start(i, 0, 0, false)?;
+        }
+        while self.busy > 0 {
+            let now = self.clock.now();
+            self.sweep(now);
+            self.turn(TICK)?;
+        }
+        Ok((self.standing().count(), self.part()))
+    }
+}

@@ -1,0 +1,135 @@
+//! How long operations took: an HDR histogram.
+
+use std::time::Duration;
+
+use hdrhistogram::Histogram;
+
+use super::clock::Nanos;
+
+/// The longest span that is told from longer ones: ten minutes.
+const LONGEST: Nanos = 600_000_000_000;
+
+/// The precision: three significant digits, so a span is off by at most 0.1 %.
+const DIGITS: u8 = 3;
+
+/// Spans of time with their distribution, at most 0.1 % off, in memory of a fixed size (about 240 KiB).
+///
+/// ```
+/// use std::time::Duration;
+/// let mut latencies = forkd::load::Latencies::default();
+/// (1..=100).for_each(|ms| latencies.record(Duration::from_millis(ms)));
+/// assert_eq!(latencies.percentile(50.0).as_millis(), 50);
+/// assert_eq!(latencies.max().as_millis(), 100);
+/// ```
+#[derive(Debug, Clone)]
+pub struct Latencies(Histogram<u64>);
+
+impl Default for Latencies {
+    fn default() -> Self {
+        let histogram = Histogram::new_with_bounds(1, LONGEST, DIGITS);
+        Self(
+            histogram
+                .unwrap_or_else(|_| unreachable!("1 to {LONGEST} with {DIGITS} digits are valid bounds")),
+        )
+    }
+}
+
+impl Latencies {
+    /// Counts one span; one above ten minutes counts as ten minutes.
+    pub fn record(&mut self, span: Duration) {
+        self.record_nanos(super::clock::nanos(span));
+    }
+
+    pub(super) fn record_nanos(&mut self, span: Nanos) {
+        self.0.saturating_record(span);
+    }
+
+    /// Returns how many spans were counted.
+    #[must_use]
+    pub fn count(&self) -> u64 {
+        self.0.len()
+    }
+
+    /// Returns the span that `percent` of all spans don't exceed; zero if there is none.
+    #[must_use]
+    pub fn percentile(&self, percent: f64) -> Duration {
+        Duration::from_nanos(self.0.value_at_percentile(percent).min(self.0.max()))
+    }
+
+    /// Returns the longest span; zero if there is none.
+    #[must_use]
+    pub fn max(&self) -> Duration {
+        Duration::from_nanos(self.0.max())
+    }
+
+    /// Returns the arithmetic mean; zero if there is none.
+    #[must_use]
+    pub fn mean(&self) -> Duration {
+        Duration::from_nanos(self.0.mean() as u64)
+    }
+
+    /// Returns how many spans are about as long as this one, in ascending order and without gaps in the
+    /// count, for a chart of the distribution.
+    pub fn buckets(&self) -> impl Iterator<Item = (Duration, u64)> {
+        self.0
+            .iter_recorded()
+            .map(|step| (Duration::from_nanos(step.value_iterated_to()), step.count_at_value()))
+    }
+
+    /// Adds the spans of another thread or round.
+    pub fn add(&mut self, other: &Self) {
+        // both have the same bounds, so nothing can be out of them
+        let _ = self.0.add(&other.0);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn of_none_all_is_zero() {
+        let none = Latencies::default();
+        assert_eq!((none.count(), none.max(), none.mean()), (0, Duration::ZERO, Duration::ZERO));
+        assert_eq!(none.percentile(99.9), Duration::ZERO);
+    }
+
+    #[test]
+    fn too_long_counts_as_the_longest() {
+        let mut latencies = Latencies::default();
+        latencies.record(Duration::from_secs(10_000));
+        let max = latencies.max().as_secs_f64();
+        assert!((599.0..602.0).contains(&max), "{max}");
+    }
+
+    proptest! {
+        /// Against the definition: sorted, and counted.
+        #[test]
+        fn percentiles_agree_with_a_sorted_list(
+            mut spans in prop::collection::vec(1..100_000_000_u64, 1..400),
+            percent in 0.1..100.0_f64,
+        ) {
+            let mut latencies = Latencies::default();
+            spans.iter().for_each(|span| latencies.record_nanos(*span));
+            spans.sort_unstable();
+            let rank = ((percent / 100.0 * spans.len() as f64).ceil() as usize).clamp(1, spans.len());
+            let (expected, got) = (spans[rank - 1] as f64, latencies.percentile(percent).as_nanos() as f64);
+            prop_assert!((got - expected).abs() <= expected * 0.001 + 1.0, "{got} instead of {expected}");
+        }
+
+        #[test]
+        fn adding_is_counting_together(one in prop::collection::vec(1..1_000_000_u64, 0..50), other in prop::collection::vec(1..1_000_000_u64, 0..50)) {
+            let of = |spans: &[u64]| {
+                let mut latencies = Latencies::default();
+                spans.iter().for_each(|span| latencies.record_nanos(*span));
+                latencies
+            };
+            let mut sum = of(&one);
+            sum.add(&of(&other));
+            let both = of(&[one, other].concat());
+            prop_assert_eq!(sum.buckets().collect::<Vec<_>>(), both.buckets().collect::<Vec<_>>());
+            prop_assert_eq!((sum.count(), sum.max(), sum.mean()), (both.count(), both.max(), both.mean()));
+        }
+    }
+}

@@ -1,0 +1,69 @@
+//! What a phase shows while it runs, and how it is stopped.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+/// A view of a running phase, for whoever watches; may be used for one phase after the other.
+#[derive(Debug, Default)]
+pub struct Live {
+    done: AtomicU64,
+    faults: AtomicU64,
+    stopped: Arc<AtomicBool>,
+}
+
+impl Live {
+    /// Returns how many operations of this phase have succeeded, warm-up included.
+    #[must_use]
+    pub fn done(&self) -> u64 {
+        self.done.load(Ordering::Relaxed)
+    }
+
+    /// Returns how many have failed.
+    #[must_use]
+    pub fn faults(&self) -> u64 {
+        self.faults.load(Ordering::Relaxed)
+    }
+
+    /// Ends this phase soon, within a tenth of a second, and each later one at once.
+    pub fn stop(&self) {
+        self.stopped.store(true, Ordering::Relaxed);
+    }
+
+    /// Tells whether [`stop`](Self::stop) has been called.
+    #[must_use]
+    pub fn is_stopped(&self) -> bool {
+        self.stopped.load(Ordering::Relaxed)
+    }
+
+    /// Returns what a signal handler can set in place of [`stop`](Self::stop).
+    #[must_use]
+    pub fn stop_flag(&self) -> Arc<AtomicBool> {
+        Arc::clone(&self.stopped)
+    }
+
+    pub(super) fn begin(&self) {
+        self.done.store(0, Ordering::Relaxed);
+        self.faults.store(0, Ordering::Relaxed);
+    }
+
+    pub(super) fn count_done(&self) {
+        self.done.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(super) fn count_fault(&self) {
+        self.faults.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Waits for so long, or until it is stopped.
+    pub(super) fn wait(&self, span: Duration) {
+        let until = Instant::now() + span;
+        while !self.is_stopped() {
+            let left = until.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return;
+            }
+            std::thread::sleep(left.min(super::target::TICK));
+        }
+    }
+}

@@ -1,0 +1,134 @@
+//! What is shown of outcomes to a person: a table.
+
+use std::fmt::Write;
+use std::time::Duration;
+
+use super::outcome::Outcome;
+use super::plan::Phase;
+
+/// The heads of the table's columns.
+const HEADS: [&str; 9] = ["phase", "result", "p50", "p90", "p99", "p99.9", "max", "errors", "client CPU"];
+
+/// Makes a table of outcomes, with a line for each kind of error and each warning below it.
+#[must_use]
+pub fn table(outcomes: &[Outcome]) -> String {
+    let mut rows = vec![HEADS.map(ToOwned::to_owned)];
+    rows.extend(outcomes.iter().map(row));
+    let widths: Vec<usize> =
+        (0..HEADS.len()).map(|k| rows.iter().map(|row| row[k].chars().count()).max().unwrap_or(0)).collect();
+    let mut text = String::new();
+    for row in &rows {
+        let mut line = format!("{:<w0$}  {:<w1$}", row[0], row[1], w0 = widths[0], w1 = widths[1]);
+        for (cell, width) in row[2..].iter().zip(&widths[2..]) {
+            let _ = write!(line, "  {cell:>width$}");
+        }
+        let _ = writeln!(text, "{}", line.trim_end());
+    }
+    for outcome in outcomes {
+        let phase = outcome.phase.name();
+        if outcome.faults.total() > 0 {
+            let _ = writeln!(text, "errors in {phase}: {}", outcome.faults);
+        }
+        for warning in outcome.warnings() {
+            let _ = writeln!(text, "warning about {phase}: {warning}");
+        }
+    }
+    text
+}
+
+fn row(outcome: &Outcome) -> [String; HEADS.len()] {
+    let latencies = &outcome.latencies;
+    let span = |span: Duration| if latencies.count() > 0 { short(span) } else { "-".into() };
+    let [p50, p90, p99, p999] = [50.0, 90.0, 99.0, 99.9].map(|percent| span(latencies.percentile(percent)));
+    let cpu = if outcome.elapsed.is_zero() {
+        "-".into()
+    } else {
+        format!("{:.0} %", 100.0 * outcome.cpu.as_secs_f64() / outcome.elapsed.as_secs_f64())
+    };
+    let name = outcome.phase.name().to_owned();
+    let errors = thousands(outcome.faults.total() as f64);
+    [name, result(outcome), p50, p90, p99, p999, span(latencies.max()), errors, cpu]
+}
+
+fn result(outcome: &Outcome) -> String {
+    let rate = || format!("{} {}/s", thousands(outcome.rate()), outcome.phase.unit());
+    match outcome.phase {
+        Phase::Bulk => format!("{:.1} MB/s", outcome.megabytes_per_second()),
+        Phase::Datagrams => format!("{}, {:.2} % lost", rate(), outcome.loss() * 100.0),
+        Phase::Churn | Phase::PingPong => rate(),
+        Phase::Hold => {
+            let still = match outcome.still_served {
+                Some(still) if still < outcome.served => format!(", {still} at the end"),
+                _ => String::new(),
+            };
+            let (served, clients) = (outcome.served, outcome.clients);
+            format!("{served} of {clients} served in {}{still}", short(outcome.elapsed))
+        }
+    }
+}
+
+/// A span with three digits, as in "1.23 ms".
+fn short(span: Duration) -> String {
+    let nanos = span.as_nanos() as f64;
+    let (value, unit) = match nanos {
+        _ if nanos < 1e6 => (nanos / 1e3, "µs"),
+        _ if nanos < 1e9 => (nanos / 1e6, "ms"),
+        _ => (nanos / 1e9, "s"),
+    };
+    let decimals = if value < 9.995 { 2 } else { usize::from(value < 99.95) };
+    format!("{value:.decimals$} {unit}")
+}
+
+/// A rounded number in groups of three digits.
+pub(crate) fn thousands(number: f64) -> String {
+    let digits = format!("{number:.0}");
+    let mut text = String::new();
+    for (i, digit) in digits.chars().enumerate() {
+        if i > 0 && (digits.len() - i).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::load::report::tests::outcome;
+
+    #[test]
+    fn a_span_has_three_digits() {
+        let of = |nanos| short(Duration::from_nanos(nanos));
+        assert_eq!(of(0), "0.00 µs");
+        assert_eq!(of(1_234), "1.23 µs");
+        assert_eq!(of(9_999), "10.0 µs");
+        assert_eq!(of(123_456), "123 µs");
+        assert_eq!(of(12_345_678), "12.3 ms");
+        assert_eq!(of(2_000_000_000), "2.00 s");
+    }
+
+    #[test]
+    fn numbers_are_grouped() {
+        let numbers = [0.4, 12.0, 999.0, 1000.0, 1_234_567.8].map(thousands);
+        assert_eq!(numbers, ["0", "12", "999", "1,000", "1,234,568"]);
+    }
+
+    #[test]
+    fn the_table_says_what_was_measured_and_what_is_to_know() {
+        let text = table(&[outcome(Phase::Churn), outcome(Phase::Datagrams)]);
+        let lines: Vec<&str> = text.lines().collect();
+        assert!(lines[0].starts_with("phase      result"), "{text}");
+        assert!(lines[1].starts_with("churn      15,000 conn/s"), "{text}");
+        assert!(lines[1].contains("500 µs") && lines[1].ends_with("1        25 %"), "{text}");
+        assert!(lines[2].contains("15,000 datagrams/s, 0.00 % lost"), "{text}");
+        assert_eq!(lines[3], "errors in churn: 1 timed out");
+        assert!(lines[4].starts_with("warning about churn: only 7 of 8 clients were served"), "{text}");
+    }
+
+    #[test]
+    fn a_hold_says_how_many_were_served() {
+        let held = Outcome { still_served: Some(6), ..outcome(Phase::Hold) };
+        assert_eq!(result(&held), "7 of 8 served in 2.00 s, 6 at the end");
+    }
+}

@@ -1,0 +1,428 @@
+//! `forkd load`: what it says of forkd, and of servers whose faults are known.
+#![allow(missing_docs, clippy::unwrap_used, clippy::expect_used)]
+
+mod common;
+#[path = "load/fake.rs"]
+mod fake;
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use common::*;
+use forkd::load::{Live, Load, Phase, Plan, Reach, Target};
+use nix::sys::signal::Signal;
+use serde_json::Value;
+
+/// Runs `forkd load --json` with these options; returns its exit code, its JSON, and its complaint.
+#[track_caller]
+fn load(options: &str, endpoint: &str) -> (Option<i32>, Value, String) {
+    let args: Vec<&str> = ["load", "--json"].into_iter().chain(options.split_whitespace()).collect();
+    let ended = run(&[&args[..], &[endpoint]].concat());
+    let json = serde_json::from_str(&ended.stdout).unwrap_or(Value::Null);
+    (ended.code, json, ended.stderr)
+}
+
+/// The same for one phase that must be measured; returns its figures.
+#[track_caller]
+fn phase(options: &str, endpoint: &str) -> Value {
+    let (code, json, stderr) = load(options, endpoint);
+    assert_eq!(code, Some(0), "{stderr}\n{json}");
+    json["phases"][0].clone()
+}
+
+fn number(figures: &Value, name: &str) -> f64 {
+    figures[name].as_f64().unwrap_or_else(|| panic!("{name} in {figures}"))
+}
+
+/// That figures are complete and agree with each other.
+#[track_caller]
+fn is_sound(figures: &Value, clients: u64) {
+    assert_eq!(figures["errors"], serde_json::json!({}), "{figures}");
+    assert_eq!(figures["served"], clients, "{figures}");
+    assert!(number(figures, "done") > 0.0 && number(figures, "client_cpu_s") > 0.0, "{figures}");
+    let expected = number(figures, "done") / number(figures, "seconds");
+    assert!((number(figures, "per_s") / expected - 1.0).abs() < 1e-6, "{figures}");
+    if figures["phase"] == "bulk" {
+        assert!(figures["p50_us"].is_null() && number(figures, "mb_per_s") > 0.0, "{figures}");
+        return;
+    }
+    let names = ["p50_us", "p90_us", "p99_us", "p999_us", "max_us"];
+    let percentiles = names.map(|name| number(figures, name));
+    assert!(percentiles[0] > 0.0 && percentiles.is_sorted(), "{figures}");
+}
+
+const SERVER: &str = "-m prefork -w 4 tcp://127.0.0.1:0 tcp://[::1]:0 unix://{dir}/s udp://127.0.0.1:0 \
+    udp://[::1]:0 unixgram://{dir}/g";
+
+#[test]
+fn every_phase_over_every_transport() {
+    let daemon = Daemon::start(SERVER);
+    for endpoint in daemon.endpoints() {
+        let is_stream = endpoint.starts_with("tcp") || endpoint.starts_with("unix:");
+        let names: &[&str] = if is_stream { &["hold", "churn", "pingpong", "bulk"] } else { &["datagrams"] };
+        let options = format!("--phase {} --clients 4 --duration 400ms", names.join(","));
+        let (code, json, stderr) = load(&options, &endpoint);
+        assert_eq!((code, &*stderr), (Some(0), ""), "{json}");
+        assert_eq!((&json["version"], &json["interrupted"]), (&1.into(), &false.into()));
+        assert_eq!(json["endpoint"], *endpoint);
+        let phases = json["phases"].as_array().unwrap();
+        assert_eq!(phases.iter().map(|p| p["phase"].as_str().unwrap()).collect::<Vec<_>>(), names);
+        for figures in phases {
+            is_sound(figures, if figures["phase"] == "bulk" { 1 } else { 4 });
+        }
+    }
+}
+
+#[test]
+fn what_the_client_counts_the_server_counts_too() {
+    let daemon = Daemon::start("-m fork");
+    let churn = phase("--phase churn --clients 3 --duration 500ms", &daemon.endpoint(0));
+    let done = churn["done"].as_u64().unwrap();
+    eventually("all are buried", || daemon.children().is_empty());
+    // the server saw the warm-up as well, which is a tenth as long
+    let connections = daemon.listener(0)["connections"].as_u64().unwrap();
+    assert!((done..done * 2 + 100).contains(&connections), "{connections} {churn}");
+}
+
+#[test]
+fn threads_share_the_clients_and_the_rate() {
+    let daemon = Daemon::start(SERVER);
+    for options in ["--phase pingpong", "--phase churn", "--phase churn --rate 100", "--phase hold"] {
+        let figures =
+            phase(&format!("{options} --clients 4 --threads 3 --duration 500ms"), &daemon.endpoint(0));
+        is_sound(&figures, 4);
+        if options.contains("rate") {
+            // those at 50 ms, when the warm-up is over, to 540 ms
+            assert_eq!(number(&figures, "done") + number(&figures, "unsent"), 50.0, "{figures}");
+        }
+    }
+}
+
+#[test]
+fn messages_of_any_size_come_back() {
+    let daemon = Daemon::start(SERVER);
+    for size in [1, 13, 70_000, 1_048_576] {
+        for kind in ["churn", "pingpong", "bulk"] {
+            let options = format!("--phase {kind} --size {size} --clients 2 --duration 400ms");
+            is_sound(&phase(&options, &daemon.endpoint(0)), if kind == "bulk" { 1 } else { 2 });
+        }
+    }
+    for size in [12, 1472, 65_507] {
+        is_sound(&phase(&format!("--size {size} --clients 2 --duration 400ms"), &daemon.endpoint(3)), 2);
+    }
+}
+
+#[test]
+fn a_known_delay_is_measured() {
+    const DELAY: Duration = Duration::from_millis(20);
+    let took = Arc::new(Mutex::new(Vec::new()));
+    let seen = Arc::clone(&took);
+    let endpoint = fake::echo(move |_, message| {
+        let begun = Instant::now();
+        std::thread::sleep(DELAY);
+        seen.lock().unwrap().push(begun.elapsed().as_secs_f64() * 1e6);
+        Some(message)
+    });
+    for options in ["--phase pingpong", "--phase churn", "--phase pingpong --rate 40"] {
+        took.lock().unwrap().clear();
+        let figures = phase(&format!("{options} --clients 4 --duration 1s"), &endpoint);
+        is_sound(&figures, 4);
+        // a busy machine sleeps longer, so it is the server's own figure that must be found again
+        let mut took = took.lock().unwrap().clone();
+        took.sort_by(f64::total_cmp);
+        let (p50, median, delay) =
+            (number(&figures, "p50_us"), took[took.len() / 2], DELAY.as_micros() as f64);
+        assert!(p50 >= delay * 0.999, "{p50} is less than the delay");
+        assert!(p50 < median * 1.5 + 5_000.0, "{p50} instead of {median}");
+        // four clients can't do more
+        assert!(number(&figures, "per_s") <= 4.0 * 1e6 / delay * 1.05, "{figures}");
+    }
+}
+
+#[test]
+fn a_stall_is_felt_by_all_that_were_due_meanwhile() {
+    const STALL: Duration = Duration::from_millis(600);
+    let stalling = || {
+        let begun = Mutex::new(None);
+        fake::echo(move |count, message| {
+            // messages wait at the lock, too
+            let mut begun = begun.lock().unwrap();
+            let since = *begun.get_or_insert_with(Instant::now);
+            if count > 0 && since.elapsed() > Duration::from_millis(800) && since.elapsed().as_secs() < 100 {
+                std::thread::sleep(STALL);
+                *begun = Instant::now().checked_add(Duration::from_secs(1000));
+            }
+            Some(message)
+        })
+    };
+    let options = "--phase pingpong --clients 1 --duration 2s";
+    let open = phase(&format!("{options} --rate 100"), &stalling());
+    let stall = STALL.as_micros() as f64;
+    assert!(number(&open, "max_us") >= stall * 0.95, "{open}");
+    // 60 of 200 were due while it stalled, and waited for half of it on average
+    assert!(number(&open, "p90_us") >= stall / 3.0, "{open}");
+    assert_eq!(number(&open, "done") + number(&open, "unsent"), 200.0, "{open}");
+    // a closed loop sends nothing meanwhile, and the stall is one request among thousands
+    let closed = phase(options, &stalling());
+    assert!(number(&closed, "max_us") >= stall * 0.95, "{closed}");
+    assert!(number(&closed, "p90_us") < stall / 6.0, "{closed}");
+}
+
+#[test]
+fn a_rate_that_the_server_cannot_do_is_told() {
+    let endpoint = fake::echo(|_, message| {
+        std::thread::sleep(Duration::from_millis(20));
+        Some(message)
+    });
+    let figures = phase("--phase pingpong --clients 2 --rate 1000 --duration 1s", &endpoint);
+    let unsent = figures["unsent"].as_u64().unwrap();
+    assert!(unsent > 500 && figures["done"].as_u64().unwrap() + unsent == 1000, "{figures}");
+    let warning = figures["warnings"][0].as_str().unwrap();
+    assert!(
+        warning.contains("of 1000 per second were done") && warning.contains("more --clients"),
+        "{warning}"
+    );
+    // those that waited to the end are among the percentiles
+    assert!(number(&figures, "p90_us") > 500_000.0, "{figures}");
+}
+
+#[test]
+fn a_wrong_byte_is_an_error_of_its_own() {
+    let endpoint = fake::echo(|count, mut message| {
+        message[40] ^= u8::from(count % 10 == 9);
+        Some(message)
+    });
+    for kind in ["churn", "pingpong"] {
+        let (code, json, stderr) = load(&format!("--phase {kind} --clients 2 --duration 500ms"), &endpoint);
+        assert_eq!(code, Some(65), "{stderr}");
+        assert!(stderr.contains("sent back something else") && stderr.contains(&endpoint), "{stderr}");
+        let figures = &json["phases"][0];
+        assert!(figures["errors"]["wrong-bytes"].as_u64() > Some(0), "{figures}");
+        assert_eq!(figures["errors"].as_object().unwrap().len(), 1, "{figures}");
+        assert!(number(figures, "done") > 0.0, "{figures}");
+    }
+}
+
+#[test]
+fn somebody_elses_answer_is_wrong() {
+    let before = Mutex::new([0; fake::SIZE]);
+    let endpoint =
+        fake::echo(move |_, message| Some(std::mem::replace(&mut *before.lock().unwrap(), message)));
+    let (code, json, _) = load("--phase churn --clients 2 --duration 200ms", &endpoint);
+    assert_eq!((code, &json["phases"][0]["done"]), (Some(65), &0.into()), "{json}");
+}
+
+/// Loads a server that serves nobody; returns the errors by kind, and the complaint.
+#[track_caller]
+fn in_vain(options: &str, endpoint: &str) -> (Value, String) {
+    let (code, json, stderr) = load(&format!("--clients 2 {options}"), endpoint);
+    assert_eq!(code, Some(69), "{stderr}\n{json}");
+    assert!(stderr.contains("no echo came from") && stderr.contains(endpoint), "{stderr}");
+    assert_eq!(json["phases"][0]["done"], 0);
+    (json["phases"][0]["errors"].clone(), stderr)
+}
+
+#[test]
+fn whoever_closes_early_is_counted() {
+    let (errors, stderr) = in_vain("--phase churn --duration 300ms", &fake::echo(|_, _| None));
+    assert!(errors["closed-early"].as_u64() > Some(0), "{errors}");
+    assert!(stderr.contains("(closed early)"), "{stderr}");
+    let served = AtomicU64::new(0);
+    let (_, json, _) = load(
+        "--phase pingpong --clients 2 --duration 500ms",
+        &fake::echo(move |_, message| (served.fetch_add(1, Ordering::Relaxed) % 20 != 19).then_some(message)),
+    );
+    let figures = &json["phases"][0];
+    // clients come back
+    assert!(figures["errors"]["closed-early"].as_u64() > Some(2), "{figures}");
+    assert!(figures["done"].as_u64() > Some(20), "{figures}");
+}
+
+#[test]
+fn a_reset_is_counted() {
+    let (errors, _) = in_vain("--phase churn --duration 300ms", &fake::server(reset));
+    assert!(errors["reset"].as_u64() > Some(0), "{errors}");
+}
+
+#[test]
+fn where_nobody_listens_it_does_not_take_long() {
+    let begun = Instant::now();
+    let (tcp, udp, _theirs) = fake::nobody();
+    let (errors, stderr) = in_vain("--phase churn --duration 60s", &tcp);
+    assert!(errors["refused"].as_u64() > Some(0), "{errors}");
+    assert!(stderr.contains("(connection refused)"), "{stderr}");
+    for endpoint in [&*udp, "unix:///no/such/socket", "unixgram:///no/such/socket"] {
+        let (errors, _) = in_vain("--duration 60s", endpoint);
+        assert!(errors["refused"].as_u64() > Some(0), "{errors}");
+    }
+    assert!(begun.elapsed() < LIMIT, "{:?}", begun.elapsed());
+}
+
+#[test]
+fn a_silent_server_is_given_up() {
+    let silent =
+        || fake::server(|stream| std::thread::sleep(stream.read_timeout().unwrap().unwrap_or(LIMIT)));
+    for kind in ["churn", "pingpong", "bulk", "hold"] {
+        let options = format!("--phase {kind} --timeout 200ms --duration 500ms");
+        let (errors, _) = in_vain(&options, &silent());
+        assert!(errors["timed-out"].as_u64() > Some(0), "{kind}: {errors}");
+    }
+    let (errors, _) = in_vain("--duration 600ms", &fake::datagrams(|_| 0));
+    assert_eq!(errors, serde_json::json!({}));
+}
+
+#[test]
+fn datagrams_are_lost_and_doubled() {
+    for options in ["", "--rate 500"] {
+        let options = format!("{options} --clients 4 --duration 1s --timeout 20ms");
+        let figures = phase(&options, &fake::datagrams(|count| usize::from(count % 4 > 0)));
+        let (lost, done) = (number(&figures, "lost"), number(&figures, "done"));
+        assert!((0.1..0.5).contains(&(lost / (lost + done))), "{figures}");
+        if options.contains("rate") {
+            // each of them has met an end
+            assert_eq!(lost + done + number(&figures, "unsent"), 500.0, "{figures}");
+        }
+        let figures = phase(&options, &fake::datagrams(|_| 2));
+        assert!(figures["late"].as_u64() > Some(0), "{figures}");
+        assert_eq!(figures["errors"], serde_json::json!({}), "{figures}");
+    }
+}
+
+#[test]
+fn hold_tells_how_many_are_served_at_once() {
+    let daemon = Daemon::start("-m prefork -w 2");
+    let held = phase("--phase hold --clients 5 --timeout 500ms --duration 100ms", &daemon.endpoint(0));
+    assert_eq!((&held["served"], &held["still_served"]), (&2.into(), &2.into()), "{held}");
+    assert_eq!(held["errors"], serde_json::json!({"timed-out": 3}), "{held}");
+    let figures = phase("--phase pingpong --clients 5 --timeout 500ms --duration 400ms", &daemon.endpoint(0));
+    assert!(
+        figures["warnings"][0].as_str().unwrap().starts_with("only 2 of 5 clients were served"),
+        "{figures}"
+    );
+}
+
+#[test]
+fn held_clients_stay_until_they_are_let_go() {
+    let daemon = Daemon::start("-m fork");
+    let target = Target::new(&daemon.endpoint(0).parse().unwrap(), Reach::Loopback).unwrap();
+    let load = Load::new(target, Plan { clients: 40, threads: 2, ..Plan::default() }).unwrap();
+    let held = load.hold(&Arc::new(Live::default())).unwrap();
+    assert_eq!((held.outcome().served, daemon.children().len()), (40, 40));
+    // one is gone in the meantime
+    signal(daemon.children()[0], Signal::SIGKILL);
+    daemon.settles_at(39);
+    let outcome = held.release().unwrap();
+    assert_eq!((outcome.served, outcome.still_served, outcome.faults.total()), (40, Some(39), 1));
+    daemon.settles_at(0);
+}
+
+#[test]
+fn rounds_of_a_phase_can_be_put_together() {
+    let daemon = Daemon::start("-m prefork -w 2");
+    let target = Target::new(&daemon.endpoint(0).parse().unwrap(), Reach::Loopback).unwrap();
+    let plan = Plan { clients: 2, duration: Duration::from_millis(100), ..Plan::default() };
+    let (load, live) = (Load::new(target, plan).unwrap(), Arc::new(Live::default()));
+    let mut first = load.run(Phase::Churn, &live).unwrap();
+    let second = load.run(Phase::Churn, &live).unwrap();
+    let both = first.done + second.done;
+    first.merge(&second);
+    assert_eq!((first.done, first.latencies.count(), first.bytes), (both, both, both * 64));
+}
+
+#[test]
+fn ctrl_c_ends_it_and_shows_what_there_is() {
+    let daemon = Daemon::start("-m prefork -w 2");
+    let mut command = forkd_command();
+    command.args(["load", "--json", "--duration", "1h", "--clients", "2", &daemon.endpoint(0)]);
+    command.stdout(std::process::Stdio::piped());
+    let child = command.spawn().unwrap();
+    let pid = child.id() as i32;
+    eventually("it is past its warm-up", || daemon.listener(0)["connections"].as_u64() > Some(5));
+    std::thread::sleep(Duration::from_millis(700));
+    signal(pid, Signal::SIGINT);
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(0));
+    let json: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(json["interrupted"], true, "{json}");
+    let phases = json["phases"].as_array().unwrap();
+    // the second one was not begun
+    assert_eq!(phases.len(), 1, "{json}");
+    is_sound(&phases[0], 2);
+    assert!(number(&phases[0], "seconds") < 60.0, "{json}");
+}
+
+#[test]
+fn the_same_seed_sends_the_same_bytes() {
+    let sent = |seed: u64| {
+        let first = Arc::new(Mutex::new(None));
+        let seen = Arc::clone(&first);
+        let endpoint = fake::echo(move |_, message| {
+            seen.lock().unwrap().get_or_insert(message);
+            Some(message)
+        });
+        let _ = load(&format!("--phase churn --clients 1 --duration 50ms --seed {seed}"), &endpoint);
+        first.lock().unwrap().unwrap()
+    };
+    assert_eq!(sent(7), sent(7));
+    assert_ne!(sent(7), sent(8));
+    assert!(sent(7).ends_with(b"\n"));
+}
+
+#[test]
+fn what_is_out_of_reach_or_makes_no_sense_is_refused() {
+    for (options, endpoint, expected) in [
+        ("", "tcp://192.0.2.1:7", "say --i-own-this-host"),
+        ("", "systemd:echo", "nothing to connect to"),
+        ("--phase datagrams", "tcp://127.0.0.1:7", "needs a datagram socket"),
+        ("--phase churn,bulk", "udp://127.0.0.1:7", "churn needs connections"),
+        ("--clients 0", "tcp://127.0.0.1:7", "can't be 0"),
+        ("--rate -1", "tcp://127.0.0.1:7", "unexpected argument"),
+        ("--rate 0/s", "tcp://127.0.0.1:7", "can't be 0"),
+    ] {
+        let (code, json, stderr) = load(options, endpoint);
+        assert_eq!((code, json), (Some(64), Value::Null), "{stderr}");
+        assert!(stderr.contains(expected), "{stderr}");
+    }
+}
+
+#[test]
+fn a_table_is_plain_where_nobody_sees_colours_and_json_goes_to_its_file() {
+    let (daemon, broken) = (Daemon::start("-m prefork -w 1"), fake::echo(|_, _| None));
+    let file = daemon.path("load.json");
+    let json = format!("--json={}", file.display());
+    let ended = run(&["load", "--clients", "1", "--duration", "400ms", &json, &daemon.endpoint(0)]);
+    assert_eq!((ended.code, &*ended.stderr), (Some(0), ""));
+    let lines: Vec<&str> = ended.stdout.lines().collect();
+    assert_eq!(lines[0], format!("{}: 1 clients, 64 bytes, 400ms per phase", daemon.endpoint(0)));
+    assert!(lines[2].starts_with("phase") && lines[2].ends_with("errors  client CPU"), "{}", ended.stdout);
+    assert!(lines[3].starts_with("churn ") && lines[3].contains(" conn/s  "), "{}", ended.stdout);
+    assert!(lines[4].starts_with("pingpong ") && lines[4].contains(" req/s  "), "{}", ended.stdout);
+    let json: Value = serde_json::from_slice(&std::fs::read(&file).unwrap()).unwrap();
+    assert_eq!(json["phases"].as_array().unwrap().len(), 2);
+    let ended = run(&["load", "--phase", "churn", "--clients", "1", "--duration", "100ms", &broken]);
+    assert!(ended.stdout.contains("\nerrors in churn: "), "{}", ended.stdout);
+    assert!(!ended.stdout.contains('\x1b') && !ended.stderr.contains('\x1b'), "{ended:?}");
+    let ended = run(&["load", "--json=/no/such/directory/f", &broken]);
+    assert_eq!(ended.code, Some(73), "{}", ended.stderr);
+}
+
+#[test]
+fn on_a_terminal_a_line_tells_how_it_goes() {
+    if !need_tool("script") {
+        return;
+    }
+    let broken = fake::echo(|count, message| (count % 2 == 0).then_some(message));
+    let program = env!("CARGO_BIN_EXE_forkd");
+    let typed = format!("{program} load --phase churn --duration 700ms {broken}");
+    let seen = |no_colour: &str| {
+        let mut script = std::process::Command::new("script");
+        script.args(["-qec", &typed, "/dev/null"]).env("TERM", "xterm").env("NO_COLOR", no_colour);
+        forkd(&mut script).stdout
+    };
+    let colours = seen("");
+    assert!(colours.contains("\rchurn: 0.") && colours.contains(" conn/s, "), "{colours}");
+    assert!(colours.contains("\x1b[31merrors in churn"), "{colours}");
+    let plain = seen("1");
+    assert!(plain.contains("\rchurn: 0.") && !plain.contains("\x1b[31m"), "{plain}");
+}
