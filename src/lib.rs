@@ -156,6 +156,7 @@
 //!
 //! [`cli`], [`config`] and [`daemon`] are the program `forkd`, which is made of the same parts.
 pub mod cli;
+pub mod compare;
 pub mod config;
 pub mod coroutine;
 pub mod daemon;

@@ -3,6 +3,7 @@
 //! Invariant: parsing is a pure function of the arguments. It reads no file and no variable, so `--help`
 //! works in a broken environment; [`ServeArgs::resolve`] is the step that looks around.
 
+mod compare;
 mod load;
 
 use std::ffi::OsString;
@@ -15,6 +16,7 @@ use crate::Error;
 use crate::config::Config;
 use crate::config::options::{DaemonOptions, ListenOptions};
 use crate::transport::Endpoint;
+pub use compare::{CompareArgs, OutputArgs, RunArgs};
 pub use load::LoadArgs;
 
 const EXAMPLES: &str = "\
@@ -23,7 +25,8 @@ Examples:
   forkd check --config forkd.toml  is the file right, and what does it mean?
   forkd reload                     have the running one read its file again
   forkd status                     how is the running one?
-  forkd load tcp://127.0.0.1:7007  how much can it do?";
+  forkd load tcp://127.0.0.1:7007  how much can it do?
+  forkd compare                    which model costs what?";
 
 const SERVE_EXAMPLES: &str = "\
 Examples:
@@ -109,6 +112,9 @@ pub enum Command {
     /// Describe the services: `forkd serve --service list`
     #[command(skip)]
     Services,
+    /// Compare models, and other servers, under load: processes, threads, cost, and what clients feel
+    #[command(after_help = compare::EXAMPLES)]
+    Compare(CompareArgs),
     /// Load an echo server, forkd or any other, and tell how it did
     #[command(after_help = load::EXAMPLES)]
     Load(LoadArgs),

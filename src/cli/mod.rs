@@ -5,6 +5,7 @@
 pub mod args;
 mod ask;
 pub mod check;
+pub mod compare;
 pub mod inetd;
 pub mod load;
 pub mod reload;
@@ -25,6 +26,7 @@ pub fn run(cli: Cli) -> Result<(), Error> {
         Command::Serve { args, inetd: true } => inetd::run(&args),
         Command::Serve { args, inetd: false } => serve::run(args),
         Command::Check(options) => check::run(options),
+        Command::Compare(options) => compare::run(&options),
         Command::Load(options) => load::run(&options),
         Command::Reload(options) => reload::run(options),
         Command::Services => services::run(),

@@ -91,7 +91,7 @@ impl LoadArgs {
 }
 
 /// Reads `500` or `500/s`.
-fn rate(text: &str) -> Result<f64, String> {
+pub(super) fn rate(text: &str) -> Result<f64, String> {
     let number = text.strip_suffix("/s").unwrap_or(text);
     number.parse().map_err(|_| "write a number of operations per second, such as 500 or 500/s".to_owned())
 }
