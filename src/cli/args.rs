@@ -13,6 +13,7 @@ use clap::error::{ContextKind, ContextValue};
 use clap::{Args, Parser, Subcommand};
 
 use crate::Error;
+use crate::compare::NULL_SERVER;
 use crate::config::Config;
 use crate::config::options::{DaemonOptions, ListenOptions};
 use crate::transport::Endpoint;
@@ -112,6 +113,9 @@ pub enum Command {
     /// Describe the services: `forkd serve --service list`
     #[command(skip)]
     Services,
+    /// Be the server that `forkd compare` calibrates its clients with: no subcommand of anybody else's
+    #[command(skip)]
+    NullServer,
     /// Compare models, and other servers, under load: processes, threads, cost, and what clients feel
     #[command(after_help = compare::EXAMPLES)]
     Compare(CompareArgs),
@@ -171,6 +175,7 @@ impl Cli {
     pub fn from_args(args: impl IntoIterator<Item = OsString>) -> Result<Self, clap::Error> {
         match Self::try_parse_from(args) {
             Err(error) if asks_for_services(&error) => Ok(Self { command: Command::Services }),
+            Err(error) if asks_for_null_server(&error) => Ok(Self { command: Command::NullServer }),
             parsed => parsed,
         }
     }
@@ -181,6 +186,11 @@ fn asks_for_services(error: &clap::Error) -> bool {
     let is = |kind, test: &dyn Fn(&str) -> bool| matches!(error.get(kind), Some(ContextValue::String(text)) if test(text));
     is(ContextKind::InvalidArg, &|arg| arg.starts_with("--service"))
         && is(ContextKind::InvalidValue, &|value| value == "list")
+}
+
+/// Whether it is a mistake only in that this is no subcommand for people.
+fn asks_for_null_server(error: &clap::Error) -> bool {
+    matches!(error.get(ContextKind::InvalidSubcommand), Some(ContextValue::String(name)) if name == NULL_SERVER)
 }
 
 impl ServeArgs {
@@ -235,7 +245,7 @@ mod tests {
 
     #[test]
     fn every_help_has_examples_and_every_option_a_heading() {
-        for name in ["", "serve", "check", "reload", "load", "status"] {
+        for name in ["", "serve", "check", "reload", "compare", "load", "status"] {
             let error = parse(&format!("forkd {name} --help")).unwrap_err();
             assert!(!error.use_stderr());
             assert!(error.to_string().contains("\nExamples:\n"), "{error}");
@@ -244,6 +254,13 @@ mod tests {
         for heading in ["Listening:", "Pool:", "Limits:", "Logging:", "Daemon:"] {
             assert_eq!(help.matches(heading).count(), 1, "{help}");
         }
+    }
+
+    #[test]
+    fn the_null_server_is_for_nobody() {
+        assert!(matches!(parse("forkd null-server").unwrap().command, Command::NullServer));
+        let help = parse("forkd --help").unwrap_err().to_string() + &format!("{:?}", Cli::command());
+        assert!(!help.contains(NULL_SERVER), "{help}");
     }
 
     #[test]

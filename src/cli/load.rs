@@ -14,12 +14,9 @@ use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::flag;
 
 use super::args::LoadArgs;
+use super::progress::Line;
 use crate::load::{Fault, Live, Load, Outcome, Phase, Report, Target, table, thousands};
 use crate::{Error, Failure};
-
-/// How often it is told how a phase goes: on a terminal, where the line is replaced, and elsewhere.
-const ON_TERMINAL: Duration = Duration::from_millis(200);
-const ELSEWHERE: Duration = Duration::from_secs(5);
 
 /// What a shell tells of a program that a signal has ended: 128 and its number (SIGINT is 2).
 const ENDED_BY_INT: i32 = 130;
@@ -101,23 +98,13 @@ fn watched(load: &Load, phase: Phase, live: &Arc<Live>) -> Result<Outcome, Error
 
 /// Says how the phase goes, until it is over.
 fn tell(phase: Phase, live: &Live, is_over: &Receiver<()>) {
-    let (mut out, begun) = (io::stderr(), Instant::now());
-    let is_terminal = out.is_terminal() && std::env::var_os("TERM").is_some_and(|term| term != "dumb");
-    let interval = if is_terminal { ON_TERMINAL } else { ELSEWHERE };
+    let (mut line, begun) = (Line::default(), Instant::now());
     let (mut before, mut then) = (0, begun);
-    while is_over.recv_timeout(interval) == Err(RecvTimeoutError::Timeout) {
+    while is_over.recv_timeout(line.interval()) == Err(RecvTimeoutError::Timeout) {
         let (done, now) = (live.done(), Instant::now());
         let rate = done.saturating_sub(before) as f64 / (now - then).as_secs_f64();
         (before, then) = (done, now);
-        let line = progress(phase, now - begun, done, rate, live.faults());
-        // one write, and nobody to tell if it fails
-        let _ = match is_terminal {
-            true => out.write_all(format!("\r{line}\x1b[K").as_bytes()),
-            false => out.write_all(format!("{line}\n").as_bytes()),
-        };
-    }
-    if is_terminal {
-        let _ = out.write_all(b"\r\x1b[K");
+        line.show(&progress(phase, now - begun, done, rate, live.faults()));
     }
 }
 

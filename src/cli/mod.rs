@@ -8,6 +8,7 @@ pub mod check;
 pub mod compare;
 pub mod inetd;
 pub mod load;
+mod progress;
 pub mod reload;
 pub mod serve;
 pub mod services;
@@ -28,6 +29,7 @@ pub fn run(cli: Cli) -> Result<(), Error> {
         Command::Check(options) => check::run(options),
         Command::Compare(options) => compare::run(&options),
         Command::Load(options) => load::run(&options),
+        Command::NullServer => crate::compare::serve_nothing(),
         Command::Reload(options) => reload::run(options),
         Command::Services => services::run(),
         Command::Status(options) => status::run(options),

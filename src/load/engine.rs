@@ -265,7 +265,8 @@ impl Engine {
         if now < self.next_sweep {
             return;
         }
-        let timeout = nanos(self.task.plan.timeout);
+        let plan = &self.task.plan;
+        let timeout = nanos(if self.stage == Stage::Settling { plan.patience } else { plan.timeout });
         self.next_sweep = now + SWEEP.min(timeout / 4);
         for i in 0..self.clients.len() {
             let client = &self.clients[i];

@@ -17,6 +17,8 @@ use crate::Error;
 const WINDOW: usize = 32;
 /// ... and how long each of these has before it is taken to be one that nobody serves, and others come.
 const PATIENCE: Nanos = 250_000_000;
+/// ... or this, once nobody has been served for that long: then others would only wait in vain, too.
+const IN_VAIN: Nanos = 10_000_000;
 
 /// Clients that are connected: those that were served, and those that wait in vain. They are let go when
 /// this is dropped.
@@ -88,8 +90,9 @@ impl Engine {
     /// Whether fewer than [`WINDOW`] wait with good reason to hope.
     fn has_room(&self, waiting: &mut VecDeque<usize>, now: Nanos) -> bool {
         if waiting.len() >= WINDOW {
+            let patience = if now.saturating_sub(self.settled_at) < PATIENCE { PATIENCE } else { IN_VAIN };
             let hopes =
-                |client: &Client| client.state == State::Busy && now.saturating_sub(client.began) < PATIENCE;
+                |client: &Client| client.state == State::Busy && now.saturating_sub(client.began) < patience;
             waiting.retain(|i| hopes(&self.clients[*i]));
         }
         waiting.len() < WINDOW

@@ -42,7 +42,8 @@ impl Live {
         Arc::clone(&self.stopped)
     }
 
-    pub(super) fn begin(&self) {
+    /// Starts the counts anew, as each phase does.
+    pub(crate) fn begin(&self) {
         self.done.store(0, Ordering::Relaxed);
         self.faults.store(0, Ordering::Relaxed);
     }

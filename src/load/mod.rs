@@ -55,6 +55,7 @@ pub use hold::Held;
 pub use latencies::Latencies;
 pub use live::Live;
 pub use outcome::{Outcome, Warning};
+pub(crate) use plan::allow_descriptors;
 pub use plan::{Phase, Plan};
 pub use report::{Figures, Report, Settings};
 pub use table::table;
@@ -123,7 +124,7 @@ impl Load {
     /// descriptors.
     pub fn new(target: Target, plan: Plan) -> Result<Self, Error> {
         plan.check().map_err(Error::Usage)?;
-        plan::allow_descriptors(plan.clients)?;
+        allow_descriptors(plan.clients)?;
         Ok(Self { target, plan })
     }
 

@@ -108,6 +108,9 @@ pub struct Plan {
     /// How long one operation may take. A datagram is given up after 250 ms, or after this if it is
     /// shorter.
     pub timeout: Duration,
+    /// How long a client that is to stay may wait for its first echo: in [`Phase::Hold`] and
+    /// [`Phase::PingPong`].
+    pub patience: Duration,
     /// How many threads the clients are spread over.
     pub threads: usize,
 }
@@ -125,6 +128,7 @@ impl Default for Plan {
             piece: 64 * 1024,
             seed: 1,
             timeout: Duration::from_secs(5),
+            patience: Duration::from_secs(5),
             threads: 1,
         }
     }
@@ -143,7 +147,7 @@ impl Plan {
     }
 
     /// Says what is out of range.
-    pub(super) fn check(&self) -> Result<(), String> {
+    pub(crate) fn check(&self) -> Result<(), String> {
         let out = |what: &str, value: &dyn std::fmt::Display, range: &str| {
             Err(format!("{what} can't be {value}: {range}"))
         };
@@ -160,7 +164,7 @@ impl Plan {
             Self { rate: Some(rate), .. } if !(rate.is_finite() && *rate > 0.0 && *rate <= MAX_RATE) => {
                 out("the rate", rate, "above 0 and at most 10000000 a second it may be")
             }
-            Self { duration: Duration::ZERO, .. } | Self { timeout: Duration::ZERO, .. } => {
+            Self { duration: Duration::ZERO, .. } | Self { timeout: Duration::ZERO, .. } | Self { patience: Duration::ZERO, .. } => {
                 Err("a duration or time limit of nothing leaves no time to measure".into())
             }
             _ => Ok(()),
@@ -169,7 +173,7 @@ impl Plan {
 }
 
 /// Raises the limit of open files as far as so many clients need, and as the system lets us.
-pub(super) fn allow_descriptors(clients: usize) -> Result<(), Error> {
+pub(crate) fn allow_descriptors(clients: usize) -> Result<(), Error> {
     let needed = clients as u64 + OTHERS;
     let limit = getrlimit(Resource::Nofile);
     if limit.current.is_none_or(|current| current >= needed) {

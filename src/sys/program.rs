@@ -35,10 +35,21 @@ impl Program {
     ///
     /// As fork(2) and execve(2).
     pub(crate) fn start(command: &mut Command) -> io::Result<Self> {
+        Self::start_in(command, Vec::new())
+    }
+
+    /// Starts a program in control groups: it writes itself into these files, each a group's
+    /// `cgroup.procs`, before it is a program of its own.
+    pub(crate) fn start_in(command: &mut Command, groups: Vec<OwnedFd>) -> io::Result<Self> {
         let parent = getpid();
         command.process_group(0);
+        let prepare = move || {
+            // 0 is whoever writes
+            groups.iter().try_for_each(|group| rustix::io::write(group, b"0").map(|_| ()))?;
+            prepare(parent)
+        };
         // SAFETY: between fork and exec, maybe beside the locks of other threads, it makes system calls only.
-        unsafe { command.pre_exec(move || prepare(parent)) };
+        unsafe { command.pre_exec(prepare) };
         // or a handler of ours could run in the new process and speak for this one
         let before = SigSet::all().thread_swap_mask(SigmaskHow::SIG_BLOCK)?;
         let started = command.spawn().map(|child| (Place::take(child.id().cast_signed()), child));
@@ -53,6 +64,11 @@ impl Program {
                 Err(error)
             }
         }
+    }
+
+    /// Returns its process id.
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
     }
 
     /// Signals all of its group; nobody, once it has been waited for: the number may be another's then.
@@ -196,7 +212,7 @@ const LOOK: Duration = Duration::from_millis(5);
 
 /// Ends the programs that this process has, and their groups, in a handler by which it will die.
 /// Async-signal-safe.
-pub(super) fn end_all() {
+pub(crate) fn end_all() {
     Place::taken().for_each(|place| place.signal(Signal::TERM));
     let pause = rustix::thread::Timespec { tv_sec: 0, tv_nsec: LOOK.subsec_nanos() as _ };
     // by the clock: while the system is busy, a pause may last for long

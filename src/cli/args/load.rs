@@ -70,6 +70,7 @@ impl LoadArgs {
     pub fn plan(&self) -> Plan {
         let usual = Plan::default();
         let duration = self.duration.map_or(usual.duration, |span| span.0);
+        let timeout = self.timeout.map_or(usual.timeout, |span| span.0);
         Plan {
             clients: self.clients.unwrap_or(usual.clients),
             duration,
@@ -78,7 +79,8 @@ impl LoadArgs {
             size: self.size.unwrap_or(usual.size),
             piece: self.size.unwrap_or(usual.piece),
             seed: self.seed.unwrap_or(usual.seed),
-            timeout: self.timeout.map_or(usual.timeout, |span| span.0),
+            timeout,
+            patience: timeout,
             threads: self.threads.unwrap_or(usual.threads),
         }
     }
@@ -136,6 +138,7 @@ mod tests {
             piece: 4,
             seed: 6,
             timeout: seconds(7),
+            patience: seconds(7),
             threads: 8,
         };
         assert_eq!((args.plan(), args.reach()), (expected, Reach::OwnHost));

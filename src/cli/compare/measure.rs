@@ -1,10 +1,165 @@
 //! Measures, tells meanwhile how it goes, and lets nothing be lost.
 
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
+
+use super::plan::plan;
 use crate::Error;
 use crate::cli::args::RunArgs;
-use crate::compare::record::Record;
+use crate::cli::progress::Line;
+use crate::compare::record::{Entry, Record};
+use crate::compare::{Observer, Step, compare};
+use crate::load::{Live, thousands};
+
+/// The exit code of a program that SIGINT has ended.
+const ENDED_BY_INT: i32 = 130;
+/// How long the rest may take, once the servers have been killed.
+const LAST: Duration = Duration::from_secs(2);
 
 /// Measures; `keep` gets what there is after each model.
-pub(super) fn measure(_: &RunArgs, _keep: impl FnMut(&Record) -> Result<(), Error>) -> Result<Record, Error> {
-    Err(Error::Internal("not there yet".into()))
+pub(super) fn measure(args: &RunArgs, keep: impl FnMut(&Record) -> Result<(), Error>) -> Result<Record, Error> {
+    let plan = plan(args)?;
+    let live = Arc::new(Live::default());
+    stop_at_signals(&live).map_err(|cause| Error::os("cannot catch SIGINT", cause))?;
+    let stage = Mutex::new(None);
+    let (over, is_over) = channel::<()>();
+    std::thread::scope(|scope| {
+        let (stage, live, rounds) = (&stage, &live, plan.rounds);
+        let teller = scope.spawn(move || tell(stage, rounds, live, &is_over));
+        let mut told = Told { stage, rounds, keep };
+        let record = compare(&plan, live, &mut told);
+        drop(over);
+        let _ = teller.join();
+        record
+    })
+}
+
+/// The first signal ends what is measured now. The second one ends the servers, and then the program, if that
+/// does not end by itself.
+fn stop_at_signals(live: &Arc<Live>) -> std::io::Result<()> {
+    let (mut signals, live) = (Signals::new([SIGINT, SIGTERM, SIGHUP])?, Arc::clone(live));
+    let watch = move || {
+        for _ in signals.forever() {
+            if !live.is_stopped() {
+                live.stop();
+                continue;
+            }
+            crate::sys::program::end_all();
+            std::thread::sleep(LAST);
+            std::process::exit(ENDED_BY_INT);
+        }
+    };
+    std::thread::Builder::new().name("signals".into()).spawn(watch).map(|_| ())
+}
+
+/// What it is at, and since when.
+type Stage = Option<(Step, Instant)>;
+
+struct Told<'a, K> {
+    stage: &'a Mutex<Stage>,
+    rounds: usize,
+    keep: K,
+}
+
+impl<K: FnMut(&Record) -> Result<(), Error>> Observer for Told<'_, K> {
+    fn begins(&mut self, step: &Step) {
+        *lock(self.stage) = Some((step.clone(), Instant::now()));
+    }
+
+    fn has(&mut self, name: &str, round: usize, record: &Record) -> Result<(), Error> {
+        *lock(self.stage) = None;
+        let entry = record.models.iter().find(|entry| entry.name == name);
+        let mut line = Line::default();
+        if let Some(entry) = entry.filter(|_| !line.is_replaced()) {
+            line.show(&format!("round {round} of {}: {}", self.rounds, summary(entry)));
+        }
+        (self.keep)(record)
+    }
+}
+
+/// Says how it goes, where a line can be replaced, until it is over.
+fn tell(stage: &Mutex<Stage>, rounds: usize, live: &Live, is_over: &Receiver<()>) {
+    let mut line = Line::default();
+    if !line.is_replaced() {
+        return;
+    }
+    while is_over.recv_timeout(line.interval()) == Err(RecvTimeoutError::Timeout) {
+        if let Some((step, since)) = &*lock(stage) {
+            line.show(&progress(step, rounds, since.elapsed(), live.done()));
+        }
+    }
+}
+
+fn lock(stage: &Mutex<Stage>) -> MutexGuard<'_, Stage> {
+    stage.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn progress(step: &Step, rounds: usize, elapsed: Duration, done: u64) -> String {
+    let Step { round, name, phase, clients } = step;
+    let name = name.as_deref().unwrap_or("calibration");
+    let (seconds, done, clients) = (elapsed.as_secs_f64(), thousands(done as f64), thousands(*clients as f64));
+    let (phase, unit) = (phase.name(), phase.unit());
+    format!("round {round} of {rounds}: {name}: {phase}, {clients} clients: {seconds:.1} s, {done} {unit}")
+}
+
+/// As in "fork: hold 100 of 100, churn 6,123 conn/s".
+fn summary(entry: &Entry) -> String {
+    if let Some(why) = &entry.failure {
+        return format!("{}: {why}", entry.title());
+    }
+    let rate = |phase: &str, rate: Option<f64>, unit: &str| Some(format!("{phase} {} {unit}", thousands(rate?)));
+    let held = entry.hold.as_ref().and_then(|hold| {
+        let hold = hold.rounds.last()?;
+        Some(format!("hold {} of {}", thousands(hold.served?), thousands(hold.clients?)))
+    });
+    let parts = [
+        held,
+        entry.churn.as_ref().and_then(|churn| rate("churn", churn.rounds.last()?.conn_per_s, "conn/s")),
+        entry.pingpong.as_ref().and_then(|some| rate("pingpong", some.rounds.last()?.req_per_s, "req/s")),
+        entry.bulk.as_ref().and_then(|bulk| rate("bulk", bulk.rounds.last()?.mb_per_s, "MB/s")),
+        entry.datagrams.as_ref().and_then(|some| rate("datagrams", some.rounds.last()?.datagrams_per_s, "datagrams/s")),
+    ];
+    format!("{}: {}", entry.title(), parts.into_iter().flatten().collect::<Vec<_>>().join(", "))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::compare::record::{Churn, Hold, Measured};
+    use crate::load::Phase;
+
+    #[test]
+    fn a_line_tells_how_it_goes() {
+        let step = Step { round: 2, name: Some("fork".into()), phase: Phase::Churn, clients: 1000 };
+        let line = progress(&step, 3, Duration::from_millis(240), 12_345);
+        assert_eq!(line, "round 2 of 3: fork: churn, 1,000 clients: 0.2 s, 12,345 conn");
+    }
+
+    #[test]
+    fn a_turn_comes_to_a_line() {
+        let hold = Hold { served: Some(8.0), clients: Some(100.0), ..Hold::default() };
+        let churn = Churn { conn_per_s: Some(6123.4), ..Churn::default() };
+        let mut entry = Entry {
+            name: "prefork".into(),
+            workers: Some(8),
+            command: None,
+            idle: None,
+            hold: Measured::of(vec![hold], Vec::new()),
+            churn: Measured::of(vec![churn], Vec::new()),
+            pingpong: None,
+            bulk: None,
+            datagrams: None,
+            growth: Vec::new(),
+            timeline: Vec::new(),
+            faults: Default::default(),
+            failure: None,
+        };
+        assert_eq!(summary(&entry), "prefork ×8: hold 8 of 100, churn 6,123 conn/s");
+        entry.failure = Some("it has ended".into());
+        assert_eq!(summary(&entry), "prefork ×8: it has ended");
+    }
 }

@@ -2,6 +2,7 @@
 
 mod measure;
 mod output;
+mod plan;
 
 use super::args::CompareArgs;
 use crate::Error;

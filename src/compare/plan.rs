@@ -1,0 +1,100 @@
+//! What shall be compared, and how.
+
+use std::time::Duration;
+
+use super::contestant::Contestant;
+use super::machine::processors;
+use super::record::Settings;
+use crate::load::{self, Phase};
+
+/// How long a client may wait for its first echo, where it is to stay; no less than it takes a slow server to
+/// fork for a whole crowd, and no more than a reader likes to wait for those that have no place left.
+const PATIENCE: Duration = Duration::from_millis(500);
+
+/// A comparison to be made.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Plan {
+    /// Who takes part.
+    pub contestants: Vec<Contestant>,
+    /// What the clients do, one after the other.
+    pub phases: Vec<Phase>,
+    /// How many clients there are at the same time: ascending, each once.
+    pub clients: Vec<usize>,
+    /// How long each phase is measured, in each round.
+    pub duration: Duration,
+    /// How often each has its turn.
+    pub rounds: usize,
+    /// The workers of each pool; `None` for what is usual.
+    pub workers: Option<u32>,
+    /// Bytes in a message.
+    pub size: usize,
+    /// Whether clients connect over Unix sockets, and not TCP.
+    pub is_unix: bool,
+    /// Operations per second that come due.
+    pub rate: Option<f64>,
+    /// What messages are made of.
+    pub seed: u64,
+}
+
+impl Default for Plan {
+    /// Every model, 100 clients, about half a minute.
+    fn default() -> Self {
+        Self {
+            contestants: super::contestant::MODELS.into_iter().map(Contestant::Model).collect(),
+            phases: vec![Phase::Hold, Phase::Churn, Phase::PingPong, Phase::Bulk],
+            clients: vec![100],
+            duration: Duration::from_millis(300),
+            rounds: 3,
+            workers: None,
+            size: load::Plan::default().size,
+            is_unix: false,
+            rate: None,
+            seed: 1,
+        }
+    }
+}
+
+impl Plan {
+    /// Returns the most clients that there are at once.
+    #[must_use]
+    pub fn most_clients(&self) -> usize {
+        self.clients.last().copied().unwrap_or(1)
+    }
+
+    /// Returns what so many clients do.
+    #[must_use]
+    pub fn load(&self, clients: usize) -> load::Plan {
+        load::Plan {
+            clients,
+            duration: self.duration,
+            warm_up: load::Plan::usual_warm_up(self.duration),
+            rate: self.rate,
+            size: self.size,
+            seed: self.seed,
+            patience: PATIENCE,
+            threads: client_threads(),
+            ..load::Plan::default()
+        }
+    }
+
+    pub(super) fn settings(&self) -> Settings {
+        Settings {
+            phases: self.phases.clone(),
+            clients: self.clients.clone(),
+            duration_s: self.duration.as_secs_f64(),
+            rounds: self.rounds,
+            workers: self.workers.or_else(|| Contestant::Model("prefork").workers(None, 1)).unwrap_or(1),
+            service: "echo".into(),
+            size: self.size,
+            transport: if self.is_unix { "unix" } else { "tcp" }.into(),
+            rate: self.rate,
+            seed: self.seed,
+        }
+    }
+}
+
+/// One thread moves what a server on one or two processors can answer; where there are more, the server is to
+/// have most of them.
+fn client_threads() -> usize {
+    (processors() / 4).clamp(1, 8)
+}

@@ -1,0 +1,340 @@
+//! A server that takes part: started, found ready, and stopped such that nothing is left.
+
+use std::collections::VecDeque;
+use std::fs;
+use std::io::{BufRead, BufReader, Read};
+use std::net::{Ipv4Addr, TcpListener, TcpStream, UdpSocket};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::{Arc, Condvar, Mutex};
+use std::time::{Duration, Instant};
+
+use rustix::process::Signal;
+
+use super::cgroup::Group;
+use super::contestant::{Contestant, options};
+use super::counters::Counters;
+use super::machine::processors;
+use super::plan::Plan;
+use super::tree::{Process, Tree};
+use super::watch::lock;
+use crate::load::{Live, Phase, Reach, Target};
+use crate::sys::program::Program;
+use crate::transport::Endpoint;
+use crate::transport::resolve::resolve;
+use crate::{Error, Failure};
+
+/// How long a server may take until it is ready.
+const START: Duration = Duration::from_secs(10);
+/// How long it has to end by itself.
+const STOP: Duration = Duration::from_secs(2);
+/// How often is looked whether something has happened.
+const LOOK: Duration = Duration::from_millis(5);
+/// How long an attempt to connect may take.
+const KNOCK: Duration = Duration::from_secs(1);
+/// So many of its last lines are kept, to be shown if it fails.
+const LINES: usize = 3;
+
+/// What a server inherits from nobody: where its log goes, and whom it tells that it is ready.
+const NOT_INHERITED: [&str; 6] =
+    ["JOURNAL_STREAM", "NOTIFY_SOCKET", "LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES", "RUNTIME_DIRECTORY"];
+
+/// A server that is ready for clients.
+#[derive(Debug)]
+pub(super) struct Server {
+    // in the order in which they go: the program, those that it leaves, their group, their files
+    program: Option<Program>,
+    log: Arc<Log>,
+    pub(super) tree: Tree,
+    stream: Option<Target>,
+    datagrams: Option<Target>,
+    control: Option<PathBuf>,
+    _scratch: Option<Scratch>,
+}
+
+impl Server {
+    /// Starts it and waits until it is ready, or finds it.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Unavailable`] if it does not become ready; it has been ended then.
+    pub(super) fn start(contestant: &Contestant, plan: &Plan, live: &Live) -> Result<Self, Error> {
+        match contestant {
+            Contestant::Model(name) => Self::model(name, contestant, plan, live),
+            Contestant::Command { words, .. } => Self::command(words, plan, live),
+            Contestant::Running { endpoint, pid, reach } => Self::running(endpoint, *pid, *reach),
+        }
+    }
+
+    fn model(name: &str, contestant: &Contestant, plan: &Plan, live: &Live) -> Result<Self, Error> {
+        let scratch = Scratch::new()?;
+        let control = scratch.path("control");
+        let program = std::env::current_exe().map_err(|cause| Error::os("cannot find myself", cause))?;
+        let mut command = Command::new(program);
+        let workers = contestant.workers(plan.workers, processors());
+        command.arg("serve").args(options(name, workers, plan.most_clients()));
+        command.arg("--control").arg(&control).args(["--log", "stderr", "--log-level", "info", "--grace", "1s"]);
+        for kind in [false, true] {
+            let is_wanted = plan.phases.iter().any(|phase| (*phase == Phase::Datagrams) == kind);
+            let endpoint = match (plan.is_unix, kind) {
+                (false, false) => "tcp://127.0.0.1:0".to_owned(),
+                (false, true) => "udp://127.0.0.1:0".to_owned(),
+                (true, false) => format!("unix://{}", scratch.path("stream").display()),
+                (true, true) => format!("unixgram://{}", scratch.path("datagrams").display()),
+            };
+            command.args(is_wanted.then_some(endpoint));
+        }
+        let mut server = Self::launch(command, Some(scratch))?;
+        server.control = Some(control);
+        server.wait(live, |server| lock(&server.log.text).ready)?;
+        let endpoints = lock(&server.log.text).endpoints.clone();
+        for endpoint in endpoints {
+            let target = Target::new(&endpoint, Reach::Loopback)?;
+            match endpoint.is_datagram() {
+                true => server.datagrams = Some(target),
+                false => server.stream = Some(target),
+            }
+        }
+        server.settle(live);
+        Ok(server)
+    }
+
+    fn command(words: &[String], plan: &Plan, live: &Live) -> Result<Self, Error> {
+        let scratch = Scratch::new()?;
+        let (endpoint, place, value) = if plan.is_unix {
+            let path = scratch.path("stream");
+            (Endpoint::Unix(path.clone()), "{path}", path.display().to_string())
+        } else {
+            let port = free_port().map_err(|cause| Error::os("cannot find a free port", cause))?;
+            (Endpoint::Tcp { host: "127.0.0.1".into(), port }, "{port}", port.to_string())
+        };
+        let words: Vec<String> = words.iter().map(|word| word.replace(place, &value)).collect();
+        let [program, args @ ..] = &words[..] else {
+            return Err(Error::Usage("a command needs a program".into()));
+        };
+        let mut command = Command::new(program);
+        command.args(args);
+        let mut server = Self::launch(command, Some(scratch))?;
+        server.wait(live, |_| accepts(&endpoint))?;
+        server.stream = Some(Target::new(&endpoint, Reach::Loopback)?);
+        server.settle(live);
+        Ok(server)
+    }
+
+    fn running(endpoint: &Endpoint, pid: Option<u32>, reach: Reach) -> Result<Self, Error> {
+        let target = Target::new(endpoint, reach)?;
+        let tree = pid.map_or_else(Tree::unknown, |pid| Tree::new(pid, None));
+        if let Some(pid) = pid.filter(|_| cfg!(target_os = "linux") && tree.count().is_none()) {
+            return Err(Error::Unavailable(Failure::from(format!("there is no process {pid}"))));
+        }
+        if !endpoint.is_datagram() && !accepts(endpoint) {
+            return Err(Error::Unavailable(Failure::from(format!("nobody accepts connections at {endpoint}"))));
+        }
+        let (stream, datagrams) = match endpoint.is_datagram() {
+            true => (None, Some(target)),
+            false => (Some(target), None),
+        };
+        let log = Arc::new(Log::default());
+        Ok(Self { program: None, log, tree, stream, datagrams, control: None, _scratch: None })
+    }
+
+    fn launch(mut command: Command, scratch: Option<Scratch>) -> Result<Self, Error> {
+        let name = command.get_program().to_string_lossy().into_owned();
+        let failed = |cause| Error::from_io(format!("cannot start {name}"), cause);
+        NOT_INHERITED.iter().for_each(|name| _ = command.env_remove(name));
+        let (reader, writer) = crate::sys::fd::pipe().map_err(failed)?;
+        let output = writer.try_clone().map_err(failed)?;
+        command.stdin(Stdio::null()).stdout(output).stderr(writer);
+        let group = Group::new().ok();
+        let doors = group.as_ref().map(Group::doors).transpose().map_err(failed)?;
+        let program = Program::start_in(&mut command, doors.unwrap_or_default()).map_err(failed)?;
+        // with it go our copies of the pipe's end
+        drop(command);
+        let log = Arc::new(Log::default());
+        let book = Arc::clone(&log);
+        std::thread::spawn(move || book.keep(fs::File::from(reader)));
+        let tree = Tree::new(program.id(), group);
+        let (stream, datagrams, control) = (None, None, None);
+        Ok(Self { program: Some(program), log, tree, stream, datagrams, control, _scratch: scratch })
+    }
+
+    fn wait(&self, live: &Live, is_ready: impl Fn(&Self) -> bool) -> Result<(), Error> {
+        let until = Instant::now() + START;
+        let why = loop {
+            if let Some(why) = self.failure() {
+                break why;
+            }
+            if is_ready(self) {
+                return Ok(());
+            }
+            match () {
+                () if live.is_stopped() => break "it was stopped before it was ready".into(),
+                () if Instant::now() > until => {
+                    let last = self.log.last_words();
+                    break format!("it was not ready after {} s{last}", START.as_secs());
+                }
+                () => std::thread::sleep(LOOK),
+            }
+        };
+        Err(Error::Unavailable(Failure::from(why)))
+    }
+
+    /// Waits until processes come and go no more: workers that start, and whoever served our knock.
+    fn settle(&self, live: &Live) {
+        let until = Instant::now() + Duration::from_millis(500);
+        let (mut before, mut alike) = (None, 0);
+        while alike < 3 && Instant::now() < until && !live.is_stopped() {
+            let now = self.tree.count();
+            alike = if now == before { alike + 1 } else { 0 };
+            before = now;
+            std::thread::sleep(LOOK * 2);
+        }
+    }
+
+    /// Returns where a phase finds it.
+    pub(super) fn target(&self, phase: Phase) -> Option<&Target> {
+        if phase == Phase::Datagrams { self.datagrams.as_ref() } else { self.stream.as_ref() }
+    }
+
+    /// Returns what it has counted itself, if it is a forkd of ours.
+    pub(super) fn counters(&self) -> Option<Counters> {
+        Counters::of(self.control.as_deref()?)
+    }
+
+    /// Tells how it ended, if it has.
+    pub(super) fn failure(&self) -> Option<String> {
+        let program = self.program.as_ref()?;
+        if !crate::sys::fd::wait_readable(program, Duration::ZERO) {
+            return None;
+        }
+        // its last lines may be on their way
+        self.log.wait_for_the_end();
+        Some(format!("it has ended{}", self.log.last_words()))
+    }
+
+    /// Ends it, and whatever it has started.
+    pub(super) fn stop(mut self) {
+        self.end();
+    }
+
+    fn end(&mut self) {
+        let Some(program) = self.program.take() else { return };
+        let members = self.tree.members();
+        program.signal(Signal::TERM);
+        crate::sys::fd::wait_readable(&program, STOP);
+        // kills its process group
+        drop(program);
+        members.iter().filter_map(Process::alive).for_each(super::kill);
+        // kills who is left in the control group
+        self.tree = Tree::unknown();
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.end();
+    }
+}
+
+/// What a server says.
+#[derive(Debug, Default)]
+struct Log {
+    text: Mutex<Text>,
+    ended: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct Text {
+    lines: VecDeque<String>,
+    endpoints: Vec<Endpoint>,
+    ready: bool,
+    has_ended: bool,
+}
+
+impl Log {
+    fn keep(&self, from: impl Read) {
+        for line in BufReader::new(from).split(b'\n').map_while(Result::ok) {
+            lock(&self.text).add(&String::from_utf8_lossy(&line));
+        }
+        lock(&self.text).has_ended = true;
+        self.ended.notify_all();
+    }
+
+    /// Only a moment: somebody else may have the other end of the pipe for long.
+    fn wait_for_the_end(&self) {
+        let text = lock(&self.text);
+        let _ = self.ended.wait_timeout_while(text, Duration::from_millis(200), |text| !text.has_ended);
+    }
+
+    fn last_words(&self) -> String {
+        let text = lock(&self.text);
+        match text.lines.is_empty() {
+            true => ", without a word".into(),
+            false => format!("; its last words: {}", text.lines.iter().cloned().collect::<Vec<_>>().join(" / ")),
+        }
+    }
+}
+
+impl Text {
+    fn add(&mut self, line: &str) {
+        let line = line.trim_end();
+        let endpoint = line.split_once("listening on ").and_then(|(_, rest)| rest.split(' ').next());
+        self.endpoints.extend(endpoint.and_then(|endpoint| endpoint.parse::<Endpoint>().ok()));
+        self.ready |= line.contains("ready pid=");
+        if !line.is_empty() {
+            self.lines.push_back(line.to_owned());
+        }
+        if self.lines.len() > LINES {
+            self.lines.pop_front();
+        }
+    }
+}
+
+/// A directory that nobody else may look into, and that goes when this does.
+#[derive(Debug)]
+pub(super) struct Scratch(PathBuf);
+
+impl Scratch {
+    pub(super) fn new() -> Result<Self, Error> {
+        let template = std::env::temp_dir().join("forkd-compare-XXXXXX");
+        let made = nix::unistd::mkdtemp(&template);
+        made.map(Self).map_err(|errno| Error::os(format!("cannot create {}", template.display()), errno))
+    }
+
+    pub(super) fn path(&self, name: &str) -> PathBuf {
+        self.0.join(name)
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+/// One that is free for TCP and UDP, at least until we have let it go.
+fn free_port() -> std::io::Result<u16> {
+    loop {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
+        let port = listener.local_addr()?.port();
+        if UdpSocket::bind((Ipv4Addr::LOCALHOST, port)).is_ok() {
+            return Ok(port);
+        }
+    }
+}
+
+fn accepts(endpoint: &Endpoint) -> bool {
+    match endpoint {
+        Endpoint::Unix(path) => accepts_unix(path),
+        Endpoint::Tcp { host, port } => {
+            let addresses = resolve(host, *port).unwrap_or_default();
+            addresses.iter().any(|address| TcpStream::connect_timeout(address, KNOCK).is_ok())
+        }
+        Endpoint::Udp { .. } | Endpoint::Unixgram(_) | Endpoint::Systemd(_) => false,
+    }
+}
+
+fn accepts_unix(path: &Path) -> bool {
+    UnixStream::connect(path).is_ok()
+}

@@ -1,0 +1,218 @@
+//! The processes of a server: by its control group where it has one, else by whose child is whose.
+
+use std::collections::{HashMap, HashSet};
+use std::fs;
+
+use super::cgroup::Group;
+
+/// How many processes there are, and threads in all of them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) struct Count {
+    pub(super) processes: u32,
+    pub(super) threads: u32,
+}
+
+/// Memory of all processes, in KiB.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+pub(super) struct Memory {
+    /// What is shared counts by its share.
+    pub(super) pss: f64,
+    /// What nobody else has.
+    pub(super) uss: f64,
+}
+
+/// A server's processes.
+#[derive(Debug)]
+pub(super) struct Tree {
+    /// The first one, if it is known.
+    root: Option<u32>,
+    group: Option<Group>,
+}
+
+impl Tree {
+    pub(super) fn new(root: u32, group: Option<Group>) -> Self {
+        Self { root: Some(root), group }
+    }
+
+    /// Of a server of which only its address is known.
+    pub(super) fn unknown() -> Self {
+        Self { root: None, group: None }
+    }
+
+    pub(super) fn group(&self) -> Option<&Group> {
+        self.group.as_ref()
+    }
+
+    /// Counts; `None` if there is nobody left, or where there is no /proc.
+    pub(super) fn count(&self) -> Option<Count> {
+        let count = match &self.group {
+            Some(group) => {
+                let processes = group.processes()?.len() as u32;
+                Count { processes, threads: group.threads()?.max(processes) }
+            }
+            None => {
+                let members = self.members();
+                let threads = members.iter().map(|process| process.threads).sum();
+                Count { processes: members.len() as u32, threads }
+            }
+        };
+        (count.processes > 0).then_some(count)
+    }
+
+    /// The ids of the processes.
+    fn ids(&self) -> Vec<u32> {
+        match &self.group {
+            Some(group) => group.processes().unwrap_or_default(),
+            None => self.members().iter().map(|process| process.id).collect(),
+        }
+    }
+
+    /// Adds up what each process has, which costs the kernel a walk through each one's pages; `None` if
+    /// there is none of which one may know that.
+    pub(super) fn memory(&self) -> Option<Memory> {
+        let each = self.ids().into_iter().filter_map(|id| {
+            memory_of(&fs::read_to_string(format!("/proc/{id}/smaps_rollup")).ok()?)
+        });
+        each.reduce(|sum, one| Memory { pss: sum.pss + one.pss, uss: sum.uss + one.uss })
+    }
+
+    /// Those that live, by whose child is whose; they can be found again after the server's end.
+    pub(super) fn members(&self) -> Vec<Process> {
+        self.root.map(|root| descendants(&all(), root).into_iter().cloned().collect()).unwrap_or_default()
+    }
+}
+
+/// A process, from /proc/PID/stat.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Process {
+    id: u32,
+    parent: u32,
+    group: u32,
+    threads: u32,
+    /// When it started, in ticks since the system did: with the id it says which process it is.
+    started: u64,
+}
+
+impl Process {
+    fn of(id: u32) -> Option<Self> {
+        Self::parse(&fs::read_to_string(format!("/proc/{id}/stat")).ok()?)
+    }
+
+    /// `None` for one that is dead, too. The name may hold anything, also spaces and brackets.
+    fn parse(stat: &str) -> Option<Self> {
+        let (id, _) = stat.split_once(' ')?;
+        let fields: Vec<&str> = stat.rsplit_once(')')?.1.split_whitespace().collect();
+        // the first one here is the third of proc_pid_stat(5)
+        let number = |nth: usize| fields.get(nth - 3)?.parse::<u64>().ok();
+        if matches!(*fields.first()?, "Z" | "X") {
+            return None;
+        }
+        Some(Self {
+            id: id.parse().ok()?,
+            parent: number(4)? as u32,
+            group: number(5)? as u32,
+            threads: number(20)? as u32,
+            started: number(22)?,
+        })
+    }
+
+    /// Its id, if it lives still.
+    pub(super) fn alive(&self) -> Option<u32> {
+        Self::of(self.id).filter(|now| now.started == self.started).map(|now| now.id)
+    }
+}
+
+fn all() -> Vec<Process> {
+    let entries = fs::read_dir("/proc").into_iter().flatten().map_while(Result::ok);
+    entries.filter_map(|entry| Process::of(entry.file_name().to_str()?.parse().ok()?)).collect()
+}
+
+/// The first process, its children, theirs, and what is in the process group of the first, if that is its
+/// leader: who has lost its parent is still a part of the server.
+fn descendants(all: &[Process], root: u32) -> Vec<&Process> {
+    let mut children: HashMap<u32, Vec<&Process>> = HashMap::new();
+    for process in all {
+        children.entry(process.parent).or_default().push(process);
+    }
+    let is_first = |process: &&Process| process.id == root || process.group == root;
+    let mut found: Vec<&Process> = all.iter().filter(is_first).collect();
+    let mut seen: HashSet<u32> = found.iter().map(|process| process.id).collect();
+    let mut next = 0;
+    while let Some(process) = found.get(next) {
+        next += 1;
+        for child in children.get(&process.id).into_iter().flatten() {
+            if seen.insert(child.id) {
+                found.push(child);
+            }
+        }
+    }
+    found
+}
+
+/// From /proc/PID/smaps_rollup.
+fn memory_of(rollup: &str) -> Option<Memory> {
+    let field = |name: &str| {
+        let line = rollup.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))?;
+        line.split_whitespace().next()?.parse::<f64>().ok()
+    };
+    let huge = field("Private_Hugetlb").unwrap_or(0.0);
+    Some(Memory { pss: field("Pss")?, uss: field("Private_Clean")? + field("Private_Dirty")? + huge })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn process(id: u32, parent: u32, group: u32, threads: u32) -> Process {
+        let stat = format!(
+            "{id} (a) b (c) S {parent} {group} 1 0 -1 4194560 1 2 3 4 5 6 7 8 20 0 {threads} 0 4711 1 2 3"
+        );
+        let process = Process::parse(&stat).unwrap();
+        assert_eq!(process, Process { id, parent, group, threads, started: 4711 });
+        process
+    }
+
+    #[test]
+    fn the_dead_are_no_processes() {
+        assert_eq!(Process::parse("7 (x) Z 1 7 1 0 -1 0 0 0 0 0 0 0 0 0 20 0 1 0 9 0 0"), None);
+        assert_eq!(Process::parse(""), None);
+    }
+
+    #[test]
+    fn a_server_is_its_first_process_and_what_came_of_it() {
+        let all = [
+            process(1, 0, 1, 1),
+            process(10, 1, 10, 1),
+            // a child in a group of its own, with a thread and a grandchild
+            process(11, 10, 11, 2),
+            process(12, 11, 11, 1),
+            // its parent has gone
+            process(13, 1, 10, 1),
+            // somebody else's
+            process(20, 1, 20, 5),
+            process(21, 20, 20, 1),
+        ];
+        let mut ids: Vec<u32> = descendants(&all, 10).iter().map(|process| process.id).collect();
+        ids.sort_unstable();
+        assert_eq!(ids, [10, 11, 12, 13]);
+        assert!(descendants(&all, 99).is_empty());
+    }
+
+    #[test]
+    fn memory_is_read_from_the_roll_up() {
+        let text = "5641a4266000-7fffb49e2000 ---p 00000000 00:00 0   [rollup]\nRss:      1752 kB\nPss:       \
+                    246 kB\nPss_Dirty:   112 kB\nPrivate_Clean:    4 kB\nPrivate_Dirty:  16 kB\n";
+        assert_eq!(memory_of(text), Some(Memory { pss: 246.0, uss: 20.0 }));
+        assert_eq!(memory_of(""), None);
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn counts_this_process() {
+        let tree = Tree::new(std::process::id(), None);
+        let count = tree.count().unwrap();
+        assert!(count.processes >= 1 && count.threads > count.processes, "{count:?}");
+        assert!(tree.memory().unwrap().uss > 100.0);
+        assert!(tree.members().iter().all(|process| process.alive().is_some()));
+    }
+}
