@@ -16,7 +16,8 @@ pub(super) struct Line {
 
 impl Default for Line {
     fn default() -> Self {
-        let is_terminal = io::stderr().is_terminal() && std::env::var_os("TERM").is_some_and(|term| term != "dumb");
+        let is_terminal =
+            io::stderr().is_terminal() && std::env::var_os("TERM").is_some_and(|term| term != "dumb");
         Self { is_terminal }
     }
 }

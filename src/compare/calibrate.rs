@@ -27,7 +27,12 @@ pub(super) struct Rounds(Vec<Calibration>);
 
 impl Rounds {
     /// Measures a round more.
-    pub(super) fn measure(&mut self, plan: &Plan, live: &Arc<Live>, says: &mut dyn FnMut(Phase, usize)) -> Result<(), Error> {
+    pub(super) fn measure(
+        &mut self,
+        plan: &Plan,
+        live: &Arc<Live>,
+        says: &mut dyn FnMut(Phase, usize),
+    ) -> Result<(), Error> {
         let server = Null::start(plan)?;
         let mut round = Calibration::default();
         for &phase in plan.phases.iter().filter(|phase| **phase != Phase::Hold) {
@@ -89,12 +94,14 @@ fn sockets(plan: &Plan, scratch: &Scratch) -> std::io::Result<([OwnedFd; 2], [En
     if plan.is_unix {
         let paths = ["stream", "datagrams"].map(|name| scratch.path(name));
         let [stream, datagrams] = &paths;
-        let sockets: [OwnedFd; 2] = [UnixListener::bind(stream)?.into(), UnixDatagram::bind(datagrams)?.into()];
+        let sockets: [OwnedFd; 2] =
+            [UnixListener::bind(stream)?.into(), UnixDatagram::bind(datagrams)?.into()];
         rustix::net::listen(&sockets[0], BACKLOG)?;
         let [stream, datagrams] = paths;
         return Ok((sockets, [Endpoint::Unix(stream), Endpoint::Unixgram(datagrams)]));
     }
-    let (listener, bouncer) = (TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?, UdpSocket::bind((Ipv4Addr::LOCALHOST, 0))?);
+    let (listener, bouncer) =
+        (TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?, UdpSocket::bind((Ipv4Addr::LOCALHOST, 0))?);
     rustix::net::listen(&listener, BACKLOG)?;
     let host = || Ipv4Addr::LOCALHOST.to_string();
     let endpoints = [

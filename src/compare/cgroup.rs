@@ -169,7 +169,9 @@ fn place(line: &str, mounts: &str) -> Option<Place> {
         let options = (system.next()?, system.nth(1)?);
         let is_it = match options {
             ("cgroup2", _) => kind == Kind::Unified,
-            ("cgroup", options) => options.split(',').any(|option| controllers.split(',').any(|c| c == option)),
+            ("cgroup", options) => {
+                options.split(',').any(|option| controllers.split(',').any(|c| c == option))
+            }
             _ => false,
         };
         let mut point = point.split(' ').skip(3);

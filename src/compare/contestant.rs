@@ -42,7 +42,9 @@ impl Contestant {
     /// A sentence that names those that there are.
     pub fn model(name: &str) -> Result<Self, String> {
         let known = MODELS.into_iter().find(|model| *model == name);
-        known.map(Self::Model).ok_or_else(|| format!("there is no model {name:?}: take some of {}", MODELS.join(", ")))
+        known
+            .map(Self::Model)
+            .ok_or_else(|| format!("there is no model {name:?}: take some of {}", MODELS.join(", ")))
     }
 
     /// Reads `NAME=COMMAND`. The command is split into words as a shell would, and run without one.
@@ -58,7 +60,10 @@ impl Contestant {
         let words = split(command)?;
         match words.iter().any(|word| word.contains(place)) {
             true => Ok(Self::Command { name: name.trim().into(), words }),
-            false => Err(format!("the command of {:?} has no {place}, so it can't be told where to listen", name.trim())),
+            false => Err(format!(
+                "the command of {:?} has no {place}, so it can't be told where to listen",
+                name.trim()
+            )),
         }
     }
 
@@ -150,7 +155,10 @@ mod tests {
     #[test]
     fn pools_have_workers_and_others_have_room() {
         let workers = |name, asked| Contestant::model(name).unwrap().workers(asked, 4);
-        assert_eq!(MODELS.map(|name| workers(name, None)), [None, None, Some(8), Some(4), Some(8), Some(4), Some(4)]);
+        assert_eq!(
+            MODELS.map(|name| workers(name, None)),
+            [None, None, Some(8), Some(4), Some(8), Some(4), Some(4)]
+        );
         assert_eq!(workers("event", Some(3)), Some(3));
         assert_eq!(options("prefork", Some(8), 10).join(" "), "-m prefork --workers 8");
         assert_eq!(options("prethread", Some(8), 10).join(" "), "-m thread --threads 8");
@@ -166,7 +174,9 @@ mod tests {
             pid: None,
             reach: Reach::Loopback,
         };
-        assert!(running("tcp://127.0.0.1:7").has(Phase::Hold) && !running("udp://127.0.0.1:7").has(Phase::Hold));
+        assert!(
+            running("tcp://127.0.0.1:7").has(Phase::Hold) && !running("udp://127.0.0.1:7").has(Phase::Hold)
+        );
         assert!(running("udp://127.0.0.1:7").has(Phase::Datagrams));
         assert!(!running("unix:///x").has(Phase::Datagrams));
     }

@@ -53,6 +53,9 @@ mod tests {
         assert_eq!(processor("processor : 0\n"), None);
         assert_eq!(memory_mib("MemTotal:        4194304 kB\nMemFree: 1 kB\n"), Some(4096));
         let machine = machine("x");
-        assert!(machine.processors > 0 && machine.open_files > 0 && machine.kernel.contains(' '), "{machine:?}");
+        assert!(
+            machine.processors > 0 && machine.open_files > 0 && machine.kernel.contains(' '),
+            "{machine:?}"
+        );
     }
 }

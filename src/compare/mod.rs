@@ -8,6 +8,7 @@
 mod calibrate;
 mod cgroup;
 mod contestant;
+mod copy;
 mod counters;
 mod machine;
 mod null;

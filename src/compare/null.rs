@@ -22,7 +22,7 @@ const FIRST: usize = 2;
 /// # Errors
 ///
 /// [`Error::Os`] if the system refuses something that ought to work.
-pub fn serve() -> Result<(), Error> {
+pub(crate) fn serve() -> Result<(), Error> {
     run().map_err(|cause| Error::os("cannot serve nothing", cause))
 }
 
@@ -41,13 +41,13 @@ fn run() -> io::Result<()> {
     }
     let (mut events, mut buffer) = (Vec::new(), vec![0; BUFFER]);
     let mut connections: Vec<Option<OwnedFd>> = Vec::new();
-    let mut free = Vec::new();
+    let (mut free, flags) = (Vec::new(), SocketFlags::CLOEXEC | SocketFlags::NONBLOCK);
     loop {
         poller.wait(&mut events, None)?;
         for &Event { token, .. } in &events {
             match token {
                 LISTENER => {
-                    let Ok(connection) = accept_with(&listener, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK) else {
+                    let Ok(connection) = accept_with(&listener, flags) else {
                         continue;
                     };
                     let place = free.pop().unwrap_or_else(|| {
@@ -85,7 +85,9 @@ fn echo(connection: &OwnedFd, buffer: &mut [u8]) -> bool {
             Ok(more) => sent += more,
             Err(Errno::INTR) => {}
             // one client at a time is waited for: those here read what they get
-            Err(Errno::AGAIN) => _ = crate::sys::fd::wait_writable(connection, std::time::Duration::from_secs(1)),
+            Err(Errno::AGAIN) => {
+                _ = crate::sys::fd::wait_writable(connection, std::time::Duration::from_secs(1))
+            }
             Err(_) => return false,
         }
     }

@@ -6,6 +6,7 @@ use std::time::{Duration, SystemTime};
 use super::calibrate::Rounds;
 use super::cgroup::Group;
 use super::contestant::{Contestant, options};
+use super::copy::Copy;
 use super::machine::{machine, processors};
 use super::plan::Plan;
 use super::record::{Record, VERSION};
@@ -79,6 +80,7 @@ struct Comparison {
     tallies: Vec<Tally>,
     calibration: Rounds,
     notes: Notes,
+    forkd: Copy,
 }
 
 impl Comparison {
@@ -111,7 +113,7 @@ impl Comparison {
             interrupted: true,
         };
         let tallies = plan.contestants.iter().map(|contestant| tally(contestant, &plan)).collect();
-        Ok(Self { plan, record, tallies, calibration: Rounds::default(), notes })
+        Ok(Self { plan, record, tallies, calibration: Rounds::default(), notes, forkd: Copy::new()? })
     }
 
     fn round(
@@ -137,9 +139,8 @@ impl Comparison {
                 continue;
             }
             let name = contestant.name();
-            let terms = Terms { plan: &self.plan, live, rest };
-            let mut says =
-                |phase, clients| observer.begins(&step(Some(name.clone()), phase, clients));
+            let terms = Terms { plan: &self.plan, live, rest, forkd: self.forkd.path() };
+            let mut says = |phase, clients| observer.begins(&step(Some(name.clone()), phase, clients));
             match take(&terms, contestant, tally, &mut says) {
                 Ok(Found { others, stolen }) => {
                     self.notes.during = self.notes.during.max(others);

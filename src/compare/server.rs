@@ -18,6 +18,7 @@ use super::counters::Counters;
 use super::machine::processors;
 use super::plan::Plan;
 use super::tree::{Process, Tree};
+use super::turn::Terms;
 use super::watch::lock;
 use crate::load::{Live, Phase, Reach, Target};
 use crate::sys::program::Program;
@@ -59,22 +60,30 @@ impl Server {
     /// # Errors
     ///
     /// [`Error::Unavailable`] if it does not become ready; it has been ended then.
-    pub(super) fn start(contestant: &Contestant, plan: &Plan, live: &Live) -> Result<Self, Error> {
+    pub(super) fn start(contestant: &Contestant, terms: &Terms<'_>) -> Result<Self, Error> {
+        let (plan, live) = (terms.plan, terms.live);
         match contestant {
-            Contestant::Model(name) => Self::model(name, contestant, plan, live),
+            Contestant::Model(name) => Self::model(name, contestant, terms),
             Contestant::Command { words, .. } => Self::command(words, plan, live),
             Contestant::Running { endpoint, pid, reach } => Self::running(endpoint, *pid, *reach),
         }
     }
 
-    fn model(name: &str, contestant: &Contestant, plan: &Plan, live: &Live) -> Result<Self, Error> {
+    fn model(name: &str, contestant: &Contestant, terms: &Terms<'_>) -> Result<Self, Error> {
+        let (plan, live) = (terms.plan, terms.live);
         let scratch = Scratch::new()?;
         let control = scratch.path("control");
-        let program = std::env::current_exe().map_err(|cause| Error::os("cannot find myself", cause))?;
-        let mut command = Command::new(program);
+        let mut command = Command::new(terms.forkd);
         let workers = contestant.workers(plan.workers, processors());
         command.arg("serve").args(options(name, workers, plan.most_clients()));
-        command.arg("--control").arg(&control).args(["--log", "stderr", "--log-level", "info", "--grace", "1s"]);
+        command.arg("--control").arg(&control).args([
+            "--log",
+            "stderr",
+            "--log-level",
+            "info",
+            "--grace",
+            "1s",
+        ]);
         for kind in [false, true] {
             let is_wanted = plan.phases.iter().any(|phase| (*phase == Phase::Datagrams) == kind);
             let endpoint = match (plan.is_unix, kind) {
@@ -129,7 +138,9 @@ impl Server {
             return Err(Error::Unavailable(Failure::from(format!("there is no process {pid}"))));
         }
         if !endpoint.is_datagram() && !accepts(endpoint) {
-            return Err(Error::Unavailable(Failure::from(format!("nobody accepts connections at {endpoint}"))));
+            return Err(Error::Unavailable(Failure::from(format!(
+                "nobody accepts connections at {endpoint}"
+            ))));
         }
         let (stream, datagrams) = match endpoint.is_datagram() {
             true => (None, Some(target)),
@@ -271,7 +282,9 @@ impl Log {
         let text = lock(&self.text);
         match text.lines.is_empty() {
             true => ", without a word".into(),
-            false => format!("; its last words: {}", text.lines.iter().cloned().collect::<Vec<_>>().join(" / ")),
+            false => {
+                format!("; its last words: {}", text.lines.iter().cloned().collect::<Vec<_>>().join(" / "))
+            }
         }
     }
 }

@@ -70,9 +70,10 @@ impl Tree {
     /// Adds up what each process has, which costs the kernel a walk through each one's pages; `None` if
     /// there is none of which one may know that.
     pub(super) fn memory(&self) -> Option<Memory> {
-        let each = self.ids().into_iter().filter_map(|id| {
-            memory_of(&fs::read_to_string(format!("/proc/{id}/smaps_rollup")).ok()?)
-        });
+        let each = self
+            .ids()
+            .into_iter()
+            .filter_map(|id| memory_of(&fs::read_to_string(format!("/proc/{id}/smaps_rollup")).ok()?));
         each.reduce(|sum, one| Memory { pss: sum.pss + one.pss, uss: sum.uss + one.uss })
     }
 

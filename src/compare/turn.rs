@@ -1,9 +1,11 @@
 //! A server's turn in a round: started anew, measured phase by phase, stopped.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::{Duration, Instant};
 
+use super::cgroup::Group;
 use super::contestant::Contestant;
 use super::counters::Counters;
 use super::plan::Plan;
@@ -25,6 +27,8 @@ pub(super) struct Terms<'a> {
     pub(super) plan: &'a Plan,
     pub(super) live: &'a Arc<Live>,
     pub(super) rest: &'a Rest,
+    /// The program that forkd's models are.
+    pub(super) forkd: &'a Path,
 }
 
 /// Has a server its turn; what is found is in the tally also if the server fails.
@@ -34,7 +38,7 @@ pub(super) fn take(
     tally: &mut Tally,
     says: &mut dyn FnMut(Phase, usize),
 ) -> Result<Found, Error> {
-    let server = Server::start(contestant, terms.plan, terms.live)?;
+    let server = Server::start(contestant, terms)?;
     let watch = Watch::new(&server.tree, terms.live);
     let is_first = tally.idle.is_empty();
     let (mut found, mut result) = (Found::default(), Ok(()));
@@ -77,6 +81,8 @@ struct Shown {
     outcome: Outcome,
     usage: Option<Usage>,
     counted: Option<(Counters, Counters)>,
+    /// The most threads in the server's control group, before the phase and after it.
+    peaks: Option<(u32, u32)>,
 }
 
 impl Turn<'_> {
@@ -167,7 +173,10 @@ impl Turn<'_> {
         }
         self.tally.count(&shown.outcome);
         match phase {
-            Phase::Churn => self.tally.churn(clients, self.churn(&shown, clients), &shown.outcome),
+            Phase::Churn => {
+                let figures = self.churn(&shown, clients);
+                self.tally.churn(clients, figures, &shown.outcome);
+            }
             Phase::PingPong => self.tally.pingpong(clients, pingpong(&shown), &shown.outcome),
             Phase::Bulk => self.tally.bulk(bulk(&shown, self.terms.plan.load(1).piece)),
             Phase::Datagrams => self.tally.datagrams(datagrams(&shown), &shown.outcome),
@@ -180,7 +189,8 @@ impl Turn<'_> {
     fn observe(&self, phase: Phase, clients: usize, idle: Option<u32>) -> Result<Shown, Error> {
         let load = self.load(phase, clients)?;
         let (live, tree) = (self.terms.live, &self.server.tree);
-        let before = self.server.counters();
+        let most = || tree.group().and_then(Group::peak);
+        let (before, peak) = (self.server.counters(), most());
         // or the marker would see what the phase before has done
         live.begin();
         let (outcome, start) = std::thread::scope(|scope| {
@@ -197,29 +207,35 @@ impl Turn<'_> {
             self.leave(idle);
         }
         let usage = start.map(|start| start.until(&Mark::now(tree, live), self.terms.rest));
-        Ok(Shown { outcome, usage, counted: before.zip(self.server.counters()) })
+        Ok(Shown { outcome, usage, counted: before.zip(self.server.counters()), peaks: peak.zip(most()) })
     }
 
     /// Waits until there are no more threads than before the clients came.
     fn leave(&self, threads: Option<u32>) {
         let Some(threads) = threads else { return };
         let until = Instant::now() + LEAVE;
-        while self.server.tree.count().is_some_and(|count| count.threads > threads) && Instant::now() < until {
+        while self.server.tree.count().is_some_and(|count| count.threads > threads) && Instant::now() < until
+        {
             std::thread::sleep(LOOK);
         }
     }
 
     fn churn(&self, shown: &Shown, clients: usize) -> Churn {
-        let Shown { outcome, usage, counted } = shown;
+        let Shown { outcome, usage, counted, peaks } = shown;
         let percentile = |percent| micros(outcome, percent);
         let by_itself = counted.filter(|_| !self.contestant.starts_threads()).and_then(|(before, after)| {
             let connections = after.connections.saturating_sub(before.connections);
             let forked = after.forked.saturating_sub(before.forked);
             (connections > 0).then(|| forked as f64 / connections as f64)
         });
-        // a peak of earlier phases says nothing of this one; the master is not among its children
-        let risen = counted.filter(|(before, after)| after.peak > before.peak).map(|(_, after)| after.peak + 1);
-        let peak = Some(self.watch.peak().max(risen.unwrap_or(0))).filter(|peak| *peak > 0);
+        // a peak of earlier phases says nothing of this one; the master is not among its children, and where
+        // each process has one thread, threads are processes
+        let idle = self.tally.idle.last();
+        let has_threads = idle.is_none_or(|idle| idle.processes != idle.threads);
+        let of_master = counted.map(|(before, after)| (before.peak + 1, after.peak + 1));
+        let highest = of_master.or(peaks.filter(|_| !has_threads));
+        let risen = highest.filter(|(before, after)| after > before).map_or(0, |(_, after)| after);
+        let peak = Some(self.watch.peak().max(risen)).filter(|peak| *peak > 0);
         Churn {
             clients: Some(clients as f64),
             conn_per_s: Some(outcome.rate()),

@@ -6,6 +6,7 @@
 use std::time::{Duration, Instant};
 
 use nix::sys::resource::{UsageWho, getrusage};
+use nix::sys::time::{TimeVal, TimeValLike};
 
 use super::system::System;
 use super::tree::Tree;
@@ -32,7 +33,9 @@ impl Mark {
     /// What was used since then, less what the machine does by itself.
     pub(super) fn until(&self, end: &Self, rest: &Rest) -> Usage {
         let seconds = (end.at - self.at).as_secs_f64();
-        let both = |before: Option<Duration>, after: Option<Duration>| Some(after?.saturating_sub(before?).as_secs_f64());
+        let both = |before: Option<Duration>, after: Option<Duration>| {
+            Some(after?.saturating_sub(before?).as_secs_f64())
+        };
         let system = self.system.zip(end.system);
         let busy = system.map(|(before, after)| after.busy.saturating_sub(before.busy).as_secs_f64());
         let stolen = system.map(|(before, after)| after.stolen.saturating_sub(before.stolen).as_secs_f64());
@@ -42,11 +45,12 @@ impl Mark {
         let others = busy.map(|busy| (busy - own - rest.cpu * seconds).max(0.0));
         let switches = own_after.1.unwrap_or(0).saturating_sub(own_before.1.unwrap_or(0)) as f64;
         let beyond = |count: fn(&System) -> u64, less: f64| {
-            system.map(|(before, after)| {
-                (count(&after).saturating_sub(count(&before)) as f64 - less).max(0.0)
-            })
+            system
+                .map(|(before, after)| (count(&after).saturating_sub(count(&before)) as f64 - less).max(0.0))
         };
-        let share = |spent: Option<f64>| spent.map(|spent| if seconds > 0.0 { (spent / seconds).max(0.0) } else { 0.0 });
+        let share = |spent: Option<f64>| {
+            spent.map(|spent| if seconds > 0.0 { (spent / seconds).max(0.0) } else { 0.0 })
+        };
         Usage {
             done: end.done.saturating_sub(self.done) as f64,
             cpu: group.or(others),
@@ -112,9 +116,7 @@ impl Rest {
 
 fn own() -> Option<(Duration, u64)> {
     let usage = getrusage(UsageWho::RUSAGE_SELF).ok()?;
-    let span = |time: nix::sys::time::TimeVal| {
-        Duration::from_secs(time.tv_sec().unsigned_abs()) + Duration::from_micros(time.tv_usec().unsigned_abs() as u64)
-    };
+    let span = |time: TimeVal| Duration::from_micros(time.num_microseconds().unsigned_abs());
     let switches = usage.voluntary_context_switches() + usage.involuntary_context_switches();
     Some((span(usage.user_time()) + span(usage.system_time()), switches.unsigned_abs() as u64))
 }
@@ -123,10 +125,24 @@ fn own() -> Option<(Duration, u64)> {
 mod tests {
     use super::*;
 
-    fn mark(at: Instant, millis: u64, done: u64, group: Option<u64>, busy: u64, count: u64, own: u64) -> Mark {
+    fn mark(
+        at: Instant,
+        millis: u64,
+        done: u64,
+        group: Option<u64>,
+        busy: u64,
+        count: u64,
+        own: u64,
+    ) -> Mark {
         let span = Duration::from_millis;
         let system = System { busy: span(busy), stolen: span(busy / 10), switches: count * 10, forks: count };
-        Mark { at: at + span(millis), done, group: group.map(span), system: Some(system), own: Some((span(own), own)) }
+        Mark {
+            at: at + span(millis),
+            done,
+            group: group.map(span),
+            system: Some(system),
+            own: Some((span(own), own)),
+        }
     }
 
     #[test]

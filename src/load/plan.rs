@@ -164,7 +164,9 @@ impl Plan {
             Self { rate: Some(rate), .. } if !(rate.is_finite() && *rate > 0.0 && *rate <= MAX_RATE) => {
                 out("the rate", rate, "above 0 and at most 10000000 a second it may be")
             }
-            Self { duration: Duration::ZERO, .. } | Self { timeout: Duration::ZERO, .. } | Self { patience: Duration::ZERO, .. } => {
+            Self { duration: Duration::ZERO, .. }
+            | Self { timeout: Duration::ZERO, .. }
+            | Self { patience: Duration::ZERO, .. } => {
                 Err("a duration or time limit of nothing leaves no time to measure".into())
             }
             _ => Ok(()),

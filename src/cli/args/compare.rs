@@ -120,3 +120,74 @@ pub struct OutputArgs {
     #[arg(long, value_name = "DIR")]
     pub svg: Option<PathBuf>,
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::cli::args::{Cli, Command};
+
+    /// Words are split at spaces; `_` stands for one within a word.
+    fn parse(line: &str) -> Result<CompareArgs, String> {
+        let words = ["forkd", "compare"].into_iter().chain(line.split_whitespace());
+        match Cli::from_args(words.map(|word| word.replace('_', " ").into())) {
+            Ok(Cli { command: Command::Compare(args) }) => Ok(args),
+            Ok(other) => panic!("{other:?}"),
+            Err(error) => Err(error.to_string()),
+        }
+    }
+
+    #[test]
+    fn nothing_need_be_said() {
+        let args = parse("").unwrap();
+        assert!(args.run.models.is_none() && args.run.phases.is_empty() && args.run.clients.is_empty());
+        assert_eq!((args.run.service, args.run.transport.as_str()), (Builtin::Echo, "tcp"));
+        assert!(args.output.json.is_none() && args.output.from.is_none());
+    }
+
+    #[test]
+    fn reads_every_option() {
+        let line = "--models fork,event --against a=b_{port} --against c=d_{port} --target tcp://a:1 --pid 5 \
+            --i-own-this-host --phases hold,datagrams --clients 1,10 --duration 2s --rounds 4 --workers 3 \
+            --service echo --size 6 --transport unix --rate 0.5/s --seed 7 --from f --baseline b --json - \
+            --csv c --html h --svg s";
+        let CompareArgs { run, output } = parse(line).unwrap();
+        assert_eq!(run.models, Some(vec!["fork".into(), "event".into()]));
+        assert_eq!(run.against, ["a=b {port}", "c=d {port}"]);
+        assert_eq!((run.target, run.pid), ("tcp://a:1".parse().ok(), Some(5)));
+        assert!(run.i_own_this_host);
+        assert_eq!((run.phases, run.clients), (vec![Phase::Hold, Phase::Datagrams], vec![1, 10]));
+        assert_eq!(run.duration.map(|span| span.0), Some(Duration::from_secs(2)));
+        assert_eq!((run.rounds, run.workers, run.size), (Some(4), Some(3), Some(6)));
+        assert_eq!((run.transport.as_str(), run.rate, run.seed), ("unix", Some(0.5), Some(7)));
+        let files = [output.from, output.baseline, output.json, output.csv, output.html, output.svg];
+        let names: Vec<String> = files.iter().flatten().map(|path| path.display().to_string()).collect();
+        assert_eq!(names, ["f", "b", "-", "c", "h", "s"]);
+    }
+
+    #[test]
+    fn no_models_are_an_empty_list() {
+        for line in ["--models= --target tcp://a:1", "--target tcp://a:1 --models="] {
+            assert_eq!(parse(line).unwrap().run.models, Some(vec![String::new()]), "{line}");
+        }
+    }
+
+    #[test]
+    fn refuses_nonsense_with_a_reason() {
+        for (line, expected) in [
+            ("--phases bulky", "a similar value exists: 'bulk'"),
+            ("--rate fast", "such as 500 or 500/s"),
+            ("--duration 5", "add a unit: 5s"),
+            ("--pid 5", "--target <ENDPOINT>"),
+            ("--i-own-this-host", "--target <ENDPOINT>"),
+            ("--clients many", "invalid value 'many'"),
+            ("--service ecko", "a similar value exists: 'echo'"),
+            ("--transport udp", "[possible values: tcp, unix]"),
+            ("--jsn f", "a similar argument exists: '--json'"),
+        ] {
+            let error = parse(line).unwrap_err();
+            assert!(error.contains(expected), "{line}: {error}");
+        }
+    }
+}

@@ -21,7 +21,10 @@ const ENDED_BY_INT: i32 = 130;
 const LAST: Duration = Duration::from_secs(2);
 
 /// Measures; `keep` gets what there is after each model.
-pub(super) fn measure(args: &RunArgs, keep: impl FnMut(&Record) -> Result<(), Error>) -> Result<Record, Error> {
+pub(super) fn measure(
+    args: &RunArgs,
+    keep: impl FnMut(&Record) -> Result<(), Error>,
+) -> Result<Record, Error> {
     let plan = plan(args)?;
     let live = Arc::new(Live::default());
     stop_at_signals(&live).map_err(|cause| Error::os("cannot catch SIGINT", cause))?;
@@ -101,7 +104,8 @@ fn lock(stage: &Mutex<Stage>) -> MutexGuard<'_, Stage> {
 fn progress(step: &Step, rounds: usize, elapsed: Duration, done: u64) -> String {
     let Step { round, name, phase, clients } = step;
     let name = name.as_deref().unwrap_or("calibration");
-    let (seconds, done, clients) = (elapsed.as_secs_f64(), thousands(done as f64), thousands(*clients as f64));
+    let (seconds, done, clients) =
+        (elapsed.as_secs_f64(), thousands(done as f64), thousands(*clients as f64));
     let (phase, unit) = (phase.name(), phase.unit());
     format!("round {round} of {rounds}: {name}: {phase}, {clients} clients: {seconds:.1} s, {done} {unit}")
 }
@@ -111,7 +115,8 @@ fn summary(entry: &Entry) -> String {
     if let Some(why) = &entry.failure {
         return format!("{}: {why}", entry.title());
     }
-    let rate = |phase: &str, rate: Option<f64>, unit: &str| Some(format!("{phase} {} {unit}", thousands(rate?)));
+    let rate =
+        |phase: &str, rate: Option<f64>, unit: &str| Some(format!("{phase} {} {unit}", thousands(rate?)));
     let held = entry.hold.as_ref().and_then(|hold| {
         let hold = hold.rounds.last()?;
         Some(format!("hold {} of {}", thousands(hold.served?), thousands(hold.clients?)))
@@ -121,7 +126,10 @@ fn summary(entry: &Entry) -> String {
         entry.churn.as_ref().and_then(|churn| rate("churn", churn.rounds.last()?.conn_per_s, "conn/s")),
         entry.pingpong.as_ref().and_then(|some| rate("pingpong", some.rounds.last()?.req_per_s, "req/s")),
         entry.bulk.as_ref().and_then(|bulk| rate("bulk", bulk.rounds.last()?.mb_per_s, "MB/s")),
-        entry.datagrams.as_ref().and_then(|some| rate("datagrams", some.rounds.last()?.datagrams_per_s, "datagrams/s")),
+        entry
+            .datagrams
+            .as_ref()
+            .and_then(|some| rate("datagrams", some.rounds.last()?.datagrams_per_s, "datagrams/s")),
     ];
     format!("{}: {}", entry.title(), parts.into_iter().flatten().collect::<Vec<_>>().join(", "))
 }

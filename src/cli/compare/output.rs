@@ -18,7 +18,8 @@ impl Output {
     /// Writes the files anew: little is lost if that was the last time.
     pub(super) fn keep(&self, record: &Record) -> Result<(), Error> {
         let Some(path) = &self.0 else { return Ok(()) };
-        let json = serde_json::to_string_pretty(record).map_err(|error| Error::Internal(error.to_string()))?;
+        let json =
+            serde_json::to_string_pretty(record).map_err(|error| Error::Internal(error.to_string()))?;
         std::fs::write(path, json).map_err(|cause| Error::os(path.display().to_string(), cause))
     }
 

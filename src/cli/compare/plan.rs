@@ -83,7 +83,10 @@ fn contestants(args: &RunArgs) -> Result<Vec<Contestant>, Error> {
 
 fn check(plan: &Plan) -> Result<(), Error> {
     if plan.rounds == 0 || plan.rounds > 1000 {
-        return Err(Error::Usage(format!("the number of rounds can't be {}: from 1 to 1000 there may be", plan.rounds)));
+        return Err(Error::Usage(format!(
+            "the number of rounds can't be {}: from 1 to 1000 there may be",
+            plan.rounds
+        )));
     }
     if plan.workers.is_some_and(|workers| !(1..=1024).contains(&workers)) {
         return Err(Error::Usage("the number of workers may be from 1 to 1024".into()));
@@ -91,7 +94,8 @@ fn check(plan: &Plan) -> Result<(), Error> {
     // what one load may be, each of these may be: a target that nobody is asked about stands for all
     for datagrams in [false, true] {
         let scheme = if datagrams { "udp" } else { "tcp" };
-        let somebody = format!("{scheme}://127.0.0.1:1").parse().map_err(|why| Error::Internal(format!("{why}")))?;
+        let somebody =
+            format!("{scheme}://127.0.0.1:1").parse().map_err(|why| Error::Internal(format!("{why}")))?;
         let target = Target::new(&somebody, Reach::Loopback)?;
         for &clients in &plan.clients {
             plan.load(clients).check().map_err(Error::Usage)?;
@@ -103,7 +107,11 @@ fn check(plan: &Plan) -> Result<(), Error> {
     match plan.contestants.iter().find(|one| !plan.phases.iter().any(|phase| one.has(*phase))) {
         Some(one) => {
             let phases: Vec<&str> = plan.phases.iter().map(|phase| phase.name()).collect();
-            Err(Error::Usage(format!("{} has none of the phases {}: leave it out", one.name(), phases.join(", "))))
+            Err(Error::Usage(format!(
+                "{} has none of the phases {}: leave it out",
+                one.name(),
+                phases.join(", ")
+            )))
         }
         None => Ok(()),
     }
@@ -118,7 +126,8 @@ mod tests {
 
     fn planned(options: &str) -> Result<Plan, String> {
         let words = ["forkd", "compare"].into_iter().chain(options.split_whitespace());
-        let cli = Cli::from_args(words.map(|word| word.replace('_', " ").into())).map_err(|e| e.to_string())?;
+        let cli =
+            Cli::from_args(words.map(|word| word.replace('_', " ").into())).map_err(|e| e.to_string())?;
         let Command::Compare(args) = cli.command else { panic!("not compare") };
         plan(&args.run).map_err(|error| error.sentence())
     }
