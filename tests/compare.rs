@@ -322,7 +322,7 @@ fn a_server_that_dies_half_way_is_told_and_others_go_on() {
     };
     let model = entry(&found.json, "mine");
     let why = model["failure"].as_str().unwrap();
-    assert!(why.contains("no more") && why.contains("in churn"), "{why}");
+    assert!(why.contains("with status 3; its last words: no more") && why.contains("in churn"), "{why}");
     assert_eq!(number(&model["hold"], "served"), 4.0);
 }
 
@@ -337,7 +337,10 @@ fn a_server_that_answers_something_else_is_told() {
 fn a_server_that_never_listens_is_told_and_ended() {
     let args = [&QUICK[..7], &["--models", "", "--phases", "hold"]].concat();
     for (command, why) in [
-        ("a=sh -c 'echo no thanks {port} >&2; exit 3'", "it has ended; its last words: no thanks"),
+        (
+            "a=sh -c 'echo no thanks {port} >&2; exit 3'",
+            "it has ended with status 3; its last words: no thanks",
+        ),
         ("a=/nowhere/program {port}", "cannot start /nowhere/program: No such file"),
         // it heeds no request to end, and leaves a child behind
         ("a=sh -c 'trap \"\" TERM; sleep 1000 & sleep 1000; : {port}'", "was not ready after 10 s"),

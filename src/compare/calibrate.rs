@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use super::plan::Plan;
 use super::record::Calibration;
-use super::server::Scratch;
+use super::scratch::Scratch;
 use super::stats::median;
 use crate::Error;
 use crate::load::{Live, Load, Phase, Reach, Target};

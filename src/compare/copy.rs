@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use nix::sys::statvfs::{FsFlags, statvfs};
 
-use super::server::Scratch;
+use super::scratch::Scratch;
 use crate::Error;
 
 /// The copy; it goes when this is dropped.

@@ -1,13 +1,11 @@
 //! A server that takes part: started, found ready, and stopped such that nothing is left.
 
-use std::collections::VecDeque;
-use std::fs;
-use std::io::{BufRead, BufReader, Read};
+use std::fs::File;
 use std::net::{Ipv4Addr, TcpListener, TcpStream, UdpSocket};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::sync::{Arc, Condvar, Mutex};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
@@ -16,10 +14,11 @@ use super::cgroup::Group;
 use super::contestant::{Contestant, options};
 use super::counters::Counters;
 use super::machine::processors;
+use super::messages::Messages;
 use super::plan::Plan;
+use super::scratch::Scratch;
 use super::tree::{Process, Tree};
 use super::turn::Terms;
-use super::watch::lock;
 use crate::load::{Live, Phase, Reach, Target};
 use crate::sys::program::Program;
 use crate::transport::Endpoint;
@@ -34,8 +33,6 @@ const STOP: Duration = Duration::from_secs(2);
 const LOOK: Duration = Duration::from_millis(5);
 /// How long an attempt to connect may take.
 const KNOCK: Duration = Duration::from_secs(1);
-/// So many of its last lines are kept, to be shown if it fails.
-const LINES: usize = 3;
 
 /// What a server inherits from nobody: where its log goes, and whom it tells that it is ready.
 const NOT_INHERITED: [&str; 6] =
@@ -46,7 +43,7 @@ const NOT_INHERITED: [&str; 6] =
 pub(super) struct Server {
     // in the order in which they go: the program, those that it leaves, their group, their files
     program: Option<Program>,
-    log: Arc<Log>,
+    log: Arc<Messages>,
     pub(super) tree: Tree,
     stream: Option<Target>,
     datagrams: Option<Target>,
@@ -65,7 +62,7 @@ impl Server {
         match contestant {
             Contestant::Model(name) => Self::model(name, contestant, terms),
             Contestant::Command { words, .. } => Self::command(words, plan, live),
-            Contestant::Running { endpoint, pid, reach } => Self::running(endpoint, *pid, *reach),
+            Contestant::Running { endpoint, pid, reach } => Self::running(endpoint, *pid, *reach, live),
         }
     }
 
@@ -96,8 +93,8 @@ impl Server {
         }
         let mut server = Self::launch(command, Some(scratch))?;
         server.control = Some(control);
-        server.wait(live, |server| lock(&server.log.text).ready)?;
-        let endpoints = lock(&server.log.text).endpoints.clone();
+        server.wait(live, |server| server.log.is_ready())?;
+        let endpoints = server.log.endpoints();
         for endpoint in endpoints {
             let target = Target::new(&endpoint, Reach::Loopback)?;
             match endpoint.is_datagram() {
@@ -131,7 +128,7 @@ impl Server {
         Ok(server)
     }
 
-    fn running(endpoint: &Endpoint, pid: Option<u32>, reach: Reach) -> Result<Self, Error> {
+    fn running(endpoint: &Endpoint, pid: Option<u32>, reach: Reach, live: &Live) -> Result<Self, Error> {
         let target = Target::new(endpoint, reach)?;
         let tree = pid.map_or_else(Tree::unknown, |pid| Tree::new(pid, None));
         if let Some(pid) = pid.filter(|_| cfg!(target_os = "linux") && tree.count().is_none()) {
@@ -146,8 +143,10 @@ impl Server {
             true => (None, Some(target)),
             false => (Some(target), None),
         };
-        let log = Arc::new(Log::default());
-        Ok(Self { program: None, log, tree, stream, datagrams, control: None, _scratch: None })
+        let log = Arc::new(Messages::default());
+        let server = Self { program: None, log, tree, stream, datagrams, control: None, _scratch: None };
+        server.settle(live);
+        Ok(server)
     }
 
     fn launch(mut command: Command, scratch: Option<Scratch>) -> Result<Self, Error> {
@@ -162,9 +161,9 @@ impl Server {
         let program = Program::start_in(&mut command, doors.unwrap_or_default()).map_err(failed)?;
         // with it go our copies of the pipe's end
         drop(command);
-        let log = Arc::new(Log::default());
+        let log = Arc::new(Messages::default());
         let book = Arc::clone(&log);
-        std::thread::spawn(move || book.keep(fs::File::from(reader)));
+        std::thread::spawn(move || book.keep(File::from(reader)));
         let tree = Tree::new(program.id(), group);
         let (stream, datagrams, control) = (None, None, None);
         Ok(Self { program: Some(program), log, tree, stream, datagrams, control, _scratch: scratch })
@@ -215,13 +214,16 @@ impl Server {
 
     /// Tells how it ended, if it has.
     pub(super) fn failure(&self) -> Option<String> {
-        let program = self.program.as_ref()?;
-        if !crate::sys::fd::wait_readable(program, Duration::ZERO) {
-            return None;
-        }
+        let status = self.program.as_ref()?.ended()?;
+        let how = match (status.exit_status(), status.terminating_signal()) {
+            (Some(0), _) => "with status 0: it has to stay in the foreground".to_owned(),
+            (Some(code), _) => format!("with status {code}"),
+            (None, Some(signal)) => format!("by signal {signal}"),
+            (None, None) => "somehow".to_owned(),
+        };
         // its last lines may be on their way
         self.log.wait_for_the_end();
-        Some(format!("it has ended{}", self.log.last_words()))
+        Some(format!("it has ended {how}{}", self.log.last_words()))
     }
 
     /// Ends it, and whatever it has started.
@@ -245,84 +247,6 @@ impl Server {
 impl Drop for Server {
     fn drop(&mut self) {
         self.end();
-    }
-}
-
-/// What a server says.
-#[derive(Debug, Default)]
-struct Log {
-    text: Mutex<Text>,
-    ended: Condvar,
-}
-
-#[derive(Debug, Default)]
-struct Text {
-    lines: VecDeque<String>,
-    endpoints: Vec<Endpoint>,
-    ready: bool,
-    has_ended: bool,
-}
-
-impl Log {
-    fn keep(&self, from: impl Read) {
-        for line in BufReader::new(from).split(b'\n').map_while(Result::ok) {
-            lock(&self.text).add(&String::from_utf8_lossy(&line));
-        }
-        lock(&self.text).has_ended = true;
-        self.ended.notify_all();
-    }
-
-    /// Only a moment: somebody else may have the other end of the pipe for long.
-    fn wait_for_the_end(&self) {
-        let text = lock(&self.text);
-        let _ = self.ended.wait_timeout_while(text, Duration::from_millis(200), |text| !text.has_ended);
-    }
-
-    fn last_words(&self) -> String {
-        let text = lock(&self.text);
-        match text.lines.is_empty() {
-            true => ", without a word".into(),
-            false => {
-                format!("; its last words: {}", text.lines.iter().cloned().collect::<Vec<_>>().join(" / "))
-            }
-        }
-    }
-}
-
-impl Text {
-    fn add(&mut self, line: &str) {
-        let line = line.trim_end();
-        let endpoint = line.split_once("listening on ").and_then(|(_, rest)| rest.split(' ').next());
-        self.endpoints.extend(endpoint.and_then(|endpoint| endpoint.parse::<Endpoint>().ok()));
-        self.ready |= line.contains("ready pid=");
-        if !line.is_empty() {
-            self.lines.push_back(line.to_owned());
-        }
-        if self.lines.len() > LINES {
-            self.lines.pop_front();
-        }
-    }
-}
-
-/// A directory that nobody else may look into, and that goes when this does.
-#[derive(Debug)]
-pub(super) struct Scratch(PathBuf);
-
-impl Scratch {
-    pub(super) fn new() -> Result<Self, Error> {
-        let template = std::env::temp_dir().join("forkd-compare-XXXXXX");
-        let made = nix::unistd::mkdtemp(&template);
-        made.map(Self).map_err(|errno| Error::os(format!("cannot create {}", template.display()), errno))
-    }
-
-    pub(super) fn path(&self, name: &str) -> PathBuf {
-        self.0.join(name)
-    }
-}
-
-impl Drop for Scratch {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.0);
     }
 }
 

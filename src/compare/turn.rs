@@ -7,16 +7,16 @@ use std::time::{Duration, Instant};
 
 use super::cgroup::Group;
 use super::contestant::Contestant;
-use super::counters::Counters;
+use super::figures::{Shown, bulk, churn, datagrams, pingpong};
 use super::plan::Plan;
-use super::record::{Bulk, Churn, Datagrams, Hold, Idle, PingPong};
+use super::record::{Hold, Idle};
 use super::server::Server;
 use super::tally::{Tally, errors};
 use super::tree::Memory;
-use super::usage::{Mark, Rest, Usage};
+use super::usage::{Mark, Rest};
 use super::watch::Watch;
 use crate::Error;
-use crate::load::{Live, Load, Outcome, Phase};
+use crate::load::{Live, Load, Phase};
 
 /// How long the processes of connections that are over may take to go, before it goes on without them.
 const LEAVE: Duration = Duration::from_millis(500);
@@ -74,15 +74,6 @@ struct Turn<'a> {
     watch: &'a Watch<'a>,
     tally: &'a mut Tally,
     found: &'a mut Found,
-}
-
-/// What a phase has shown from both sides.
-struct Shown {
-    outcome: Outcome,
-    usage: Option<Usage>,
-    counted: Option<(Counters, Counters)>,
-    /// The most threads in the server's control group, before the phase and after it.
-    peaks: Option<(u32, u32)>,
 }
 
 impl Turn<'_> {
@@ -174,7 +165,10 @@ impl Turn<'_> {
         self.tally.count(&shown.outcome);
         match phase {
             Phase::Churn => {
-                let figures = self.churn(&shown, clients);
+                let idle = self.tally.idle.last();
+                let is_single = idle.is_some_and(|idle| idle.processes == idle.threads);
+                let starts_threads = self.contestant.starts_threads();
+                let figures = churn(&shown, starts_threads, is_single, self.watch.peak());
                 self.tally.churn(clients, figures, &shown.outcome);
             }
             Phase::PingPong => self.tally.pingpong(clients, pingpong(&shown), &shown.outcome),
@@ -219,40 +213,6 @@ impl Turn<'_> {
             std::thread::sleep(LOOK);
         }
     }
-
-    fn churn(&self, shown: &Shown, clients: usize) -> Churn {
-        let Shown { outcome, usage, counted, peaks } = shown;
-        let percentile = |percent| micros(outcome, percent);
-        let by_itself = counted.filter(|_| !self.contestant.starts_threads()).and_then(|(before, after)| {
-            let connections = after.connections.saturating_sub(before.connections);
-            let forked = after.forked.saturating_sub(before.forked);
-            (connections > 0).then(|| forked as f64 / connections as f64)
-        });
-        // a peak of earlier phases says nothing of this one; the master is not among its children, and where
-        // each process has one thread, threads are processes
-        let idle = self.tally.idle.last();
-        let has_threads = idle.is_none_or(|idle| idle.processes != idle.threads);
-        let of_master = counted.map(|(before, after)| (before.peak + 1, after.peak + 1));
-        let highest = of_master.or(peaks.filter(|_| !has_threads));
-        let risen = highest.filter(|(before, after)| after > before).map_or(0, |(_, after)| after);
-        let peak = Some(self.watch.peak().max(risen)).filter(|peak| *peak > 0);
-        Churn {
-            clients: Some(clients as f64),
-            conn_per_s: Some(outcome.rate()),
-            p50_us: percentile(50.0),
-            p90_us: percentile(90.0),
-            p99_us: percentile(99.0),
-            p999_us: percentile(99.9),
-            max_us: percentile(100.0),
-            errors: Some(errors(outcome)),
-            cpu_us_per_conn: usage.and_then(|usage| usage.cpu_us()),
-            client_cpu_us_per_conn: client_cpu(outcome),
-            client_busy: Some(outcome.busy),
-            forks_per_conn: by_itself.or_else(|| usage.and_then(|usage| usage.each(usage.forks))),
-            switches_per_conn: usage.and_then(|usage| usage.each(usage.switches)),
-            peak_processes: peak.map(f64::from),
-        }
-    }
 }
 
 /// Waits until clients are served and the warm-up is over; false if the phase is over before.
@@ -264,59 +224,4 @@ fn begun(live: &Live, warm_up: Duration, over: &Receiver<()>) -> bool {
         }
     }
     goes_on(warm_up)
-}
-
-fn pingpong(shown: &Shown) -> PingPong {
-    let Shown { outcome, usage, .. } = shown;
-    let percentile = |percent| micros(outcome, percent);
-    PingPong {
-        clients: Some(outcome.clients as f64),
-        served: Some(outcome.served as f64),
-        req_per_s: Some(outcome.rate()),
-        p50_us: percentile(50.0),
-        p90_us: percentile(90.0),
-        p99_us: percentile(99.0),
-        p999_us: percentile(99.9),
-        max_us: percentile(100.0),
-        errors: Some(errors(outcome)),
-        cpu_us_per_req: usage.and_then(|usage| usage.cpu_us()),
-        client_cpu_us_per_req: client_cpu(outcome),
-        client_busy: Some(outcome.busy),
-        switches_per_req: usage.and_then(|usage| usage.each(usage.switches)),
-    }
-}
-
-fn bulk(shown: &Shown, piece: usize) -> Bulk {
-    let Shown { outcome, usage, .. } = shown;
-    let each = usage.and_then(|usage| usage.cpu_us());
-    Bulk {
-        mb_per_s: Some(outcome.megabytes_per_second()),
-        cpu_us_per_mb: each.map(|micros| micros * 1e6 / piece as f64),
-        errors: Some(errors(outcome)),
-        client_busy: Some(outcome.busy),
-    }
-}
-
-fn datagrams(shown: &Shown) -> Datagrams {
-    let Shown { outcome, usage, .. } = shown;
-    Datagrams {
-        clients: Some(outcome.clients as f64),
-        datagrams_per_s: Some(outcome.rate()),
-        lost_percent: Some(outcome.loss() * 100.0),
-        p50_us: micros(outcome, 50.0),
-        p99_us: micros(outcome, 99.0),
-        p999_us: micros(outcome, 99.9),
-        errors: Some(errors(outcome)),
-        cpu_us_per_datagram: usage.and_then(|usage| usage.cpu_us()),
-        client_busy: Some(outcome.busy),
-    }
-}
-
-fn micros(outcome: &Outcome, percent: f64) -> Option<f64> {
-    let latencies = &outcome.latencies;
-    (latencies.count() > 0).then(|| latencies.percentile(percent).as_nanos() as f64 / 1000.0)
-}
-
-fn client_cpu(outcome: &Outcome) -> Option<f64> {
-    (outcome.done > 0).then(|| outcome.cpu.as_secs_f64() * 1e6 / outcome.done as f64)
 }

@@ -36,6 +36,7 @@ pub(super) fn warnings(record: &Record, notes: &Notes) -> Vec<String> {
     }
     all.extend(of_the_machine(record, notes));
     all.extend(PHASES.iter().filter_map(|phase| client_bound(record, phase)));
+    all.extend(too_short(record));
     all.extend(not_served(record));
     all.extend(record.models.iter().filter_map(failed));
     if let Some(rate) = record.settings.rate {
@@ -155,6 +156,28 @@ fn client_bound(record: &Record, phase: &Bound) -> Option<String> {
     })
 }
 
+/// Where clients have not even been done once, a rate is that of the beginning.
+fn too_short(record: &Record) -> Option<String> {
+    let seconds = record.settings.duration_s;
+    let few = |rate: Option<f64>, clients: Option<f64>| {
+        rate.zip(clients).is_some_and(|(rate, clients)| rate * seconds < clients)
+    };
+    let is_short = |entry: &&Entry| {
+        let churn = entry.churn.as_ref().map(|churn| &churn.median);
+        let pingpong = entry.pingpong.as_ref().map(|pingpong| &pingpong.median);
+        churn.is_some_and(|figures| few(figures.conn_per_s, figures.clients))
+            || pingpong.is_some_and(|figures| few(figures.req_per_s, figures.served))
+    };
+    let names: Vec<String> = record.models.iter().filter(is_short).map(Entry::title).collect();
+    (!names.is_empty() && record.settings.rate.is_none()).then(|| {
+        format!(
+            "{seconds} s were not enough for each client of {} to be done once: take a longer --duration, or fewer \
+             --clients",
+            list(&names)
+        )
+    })
+}
+
 /// Requests are those of the clients that a server has room for.
 fn not_served(record: &Record) -> Option<String> {
     let shy = |entry: &Entry| {
@@ -259,6 +282,17 @@ mod tests {
         says(&record, &Notes::default(), &[]);
         let notes = Notes { missed: vec![("fork".into(), (Phase::Churn, 0.5))], ..Notes::default() };
         says(&record, &notes, &["fork did 50 % of the 10 operations per second that came due in churn"]);
+    }
+
+    #[test]
+    fn a_phase_may_be_too_short_for_its_clients() {
+        let mut slow = entry("fork", 100.0, 0.1);
+        slow.churn.as_mut().unwrap().median.clients = Some(51.0);
+        let mut record = record(vec![slow]);
+        record.settings.duration_s = 0.5;
+        says(&record, &Notes::default(), &["0.5 s were not enough for each client of fork"]);
+        record.settings.duration_s = 0.52;
+        says(&record, &Notes::default(), &[]);
     }
 
     #[test]

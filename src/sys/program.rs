@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::sys::signal::{SigSet, SigmaskHow};
-use rustix::process::{Pid, Signal, getpid, kill_process_group};
+use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, WaitIdStatus, getpid, kill_process_group, waitid};
 
 /// A running program; with its group it is killed when dropped, unless it has been waited for.
 #[derive(Debug)]
@@ -69,6 +69,13 @@ impl Program {
     /// Returns its process id.
     pub(crate) fn id(&self) -> u32 {
         self.child.id()
+    }
+
+    /// Returns how it ended, if it has; it stays to be waited for.
+    pub(crate) fn ended(&self) -> Option<WaitIdStatus> {
+        let pid = Pid::from_raw(self.place?.group())?;
+        let options = WaitIdOptions::EXITED | WaitIdOptions::NOWAIT | WaitIdOptions::NOHANG;
+        waitid(WaitId::Pid(pid), options).ok().flatten()
     }
 
     /// Signals all of its group; nobody, once it has been waited for: the number may be another's then.
@@ -238,8 +245,10 @@ mod tests {
         let mut program = Program::start(Command::new("cat").stdin(Stdio::piped())).expect("cat");
         let pid = program.place.expect("a place").group();
         assert!(!wait_readable(&program, Duration::ZERO) && !has_ended(pid, libc::WNOHANG));
+        assert!(program.ended().is_none());
         program.child.stdin.take();
         assert!(wait_readable(&program, LIMIT) && has_ended(pid, libc::WNOHANG));
+        assert_eq!(program.ended().expect("ended").exit_status(), Some(0));
         // asking has not waited for it
         assert!(program.wait().expect("wait").success());
         assert!(Place::taken().all(|place| place.group() != pid));
