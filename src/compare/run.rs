@@ -94,14 +94,8 @@ impl Comparison {
         notes.left_out = asked.into_iter().filter(|clients| !plan.clients.contains(clients)).collect();
         let counts_by = Group::new().ok().map(|group| group.counts_by());
         let is_ours = |contestant: &Contestant| !matches!(contestant, Contestant::Running { .. });
-        let whole = "whole machine, less the client and what it does by itself";
+        let whole = "clocks of processes that stay; else the whole machine, less the client and what it does by itself";
         let cpu_by = counts_by.filter(|_| plan.contestants.iter().any(is_ours)).unwrap_or(whole);
-        notes.estimated = plan
-            .contestants
-            .iter()
-            .filter(|contestant| counts_by.is_none() || !is_ours(contestant))
-            .map(Contestant::name)
-            .collect();
         let record = Record {
             version: VERSION,
             made_at: humantime::format_rfc3339_seconds(SystemTime::now()).to_string(),
@@ -161,7 +155,9 @@ impl Comparison {
         record.interrupted = is_interrupted;
         let missed = self.tallies.iter().zip(&record.models);
         let missed = missed.filter_map(|(tally, entry)| Some((entry.title(), tally.missed?)));
-        let notes = Notes { missed: missed.collect(), ..self.notes.clone() };
+        let estimated = self.tallies.iter().zip(&record.models).filter(|(tally, _)| tally.is_estimated);
+        let estimated = estimated.map(|(_, entry)| entry.title());
+        let notes = Notes { missed: missed.collect(), estimated: estimated.collect(), ..self.notes.clone() };
         record.warnings = warnings(&record, &notes);
         record
     }

@@ -51,6 +51,8 @@ pub(super) struct Tally {
     pub(super) failure: Option<String>,
     /// Of an open loop: what was asked for and what was done in the phase that fell behind most.
     pub(super) missed: Option<(Phase, f64)>,
+    /// Whether its processor time is only what the machine did beside the client.
+    pub(super) is_estimated: bool,
 }
 
 impl Tally {
@@ -69,6 +71,7 @@ impl Tally {
             faults: BTreeMap::new(),
             failure: None,
             missed: None,
+            is_estimated: false,
         }
     }
 

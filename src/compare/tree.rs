@@ -1,7 +1,10 @@
 //! The processes of a server: by its control group where it has one, else by whose child is whose.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fs;
+use std::time::Duration;
+
+use nix::unistd::Pid;
 
 use super::cgroup::Group;
 
@@ -77,10 +80,22 @@ impl Tree {
         each.reduce(|sum, one| Memory { pss: sum.pss + one.pss, uss: sum.uss + one.uss })
     }
 
+    /// Returns the processor time of each process that lives, by its id.
+    pub(super) fn clocks(&self) -> BTreeMap<u32, Duration> {
+        self.members().iter().filter_map(|process| Some((process.id, clock_of(process.id)?))).collect()
+    }
+
     /// Those that live, by whose child is whose; they can be found again after the server's end.
     pub(super) fn members(&self) -> Vec<Process> {
         self.root.map(|root| descendants(&all(), root).into_iter().cloned().collect()).unwrap_or_default()
     }
+}
+
+/// The processor time of a process: of all its threads, also of those that have ended, but of no children
+/// (clock_getcpuclockid(3)).
+fn clock_of(process: u32) -> Option<Duration> {
+    let clock = nix::time::clock_getcpuclockid(Pid::from_raw(process.cast_signed())).ok()?;
+    Some(nix::time::clock_gettime(clock).ok()?.into())
 }
 
 /// A process, from /proc/PID/stat.
@@ -214,6 +229,7 @@ mod tests {
         let count = tree.count().unwrap();
         assert!(count.processes >= 1 && count.threads > count.processes, "{count:?}");
         assert!(tree.memory().unwrap().uss > 100.0);
+        assert!(tree.clocks()[&std::process::id()] > Duration::ZERO);
         assert!(tree.members().iter().all(|process| process.alive().is_some()));
     }
 }

@@ -160,6 +160,7 @@ impl Turn<'_> {
         }
         if let Some(usage) = shown.usage {
             self.found.others = self.found.others.max(usage.others.unwrap_or(0.0));
+            self.tally.is_estimated |= usage.is_estimated && usage.cpu.is_some();
             self.found.stolen = self.found.stolen.max(usage.stolen.unwrap_or(0.0));
         }
         self.tally.count(&shown.outcome);
@@ -200,7 +201,8 @@ impl Turn<'_> {
             // the end of a child belongs to its connection
             self.leave(idle);
         }
-        let usage = start.map(|start| start.until(&Mark::now(tree, live), self.terms.rest));
+        let usage =
+            start.map(|start| start.until(&Mark::now(tree, live), self.watch.peak(), self.terms.rest));
         Ok(Shown { outcome, usage, counted: before.zip(self.server.counters()), peaks: peak.zip(most()) })
     }
 

@@ -3,6 +3,7 @@
 //! Both moments have the count of what the clients had done, so what lies between them is divided by what was
 //! done meanwhile, and it doesn't matter when exactly they were.
 
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use nix::sys::resource::{UsageWho, getrusage};
@@ -13,12 +14,14 @@ use super::tree::Tree;
 use crate::load::Live;
 
 /// A moment.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(super) struct Mark {
     at: Instant,
     done: u64,
     /// Processor time of the server's control group.
     group: Option<Duration>,
+    /// Where there is none, of each of its processes.
+    clocks: BTreeMap<u32, Duration>,
     system: Option<System>,
     /// Our own processor time and context switches.
     own: Option<(Duration, u64)>,
@@ -27,11 +30,13 @@ pub(super) struct Mark {
 impl Mark {
     pub(super) fn now(tree: &Tree, live: &Live) -> Self {
         let group = tree.group().and_then(super::cgroup::Group::cpu);
-        Self { at: Instant::now(), done: live.done(), group, system: System::now(), own: own() }
+        let clocks = if group.is_none() { tree.clocks() } else { BTreeMap::new() };
+        Self { at: Instant::now(), done: live.done(), group, clocks, system: System::now(), own: own() }
     }
 
-    /// What was used since then, less what the machine does by itself.
-    pub(super) fn until(&self, end: &Self, rest: &Rest) -> Usage {
+    /// What was used since then, when at most `peak` processes were seen; of what only the machine counts, what
+    /// it does by itself is left out.
+    pub(super) fn until(&self, end: &Self, peak: u32, rest: &Rest) -> Usage {
         let seconds = (end.at - self.at).as_secs_f64();
         let both = |before: Option<Duration>, after: Option<Duration>| {
             Some(after?.saturating_sub(before?).as_secs_f64())
@@ -42,7 +47,8 @@ impl Mark {
         let (own_before, own_after) = (self.own.unzip(), end.own.unzip());
         let own = both(own_before.0, own_after.0).unwrap_or(0.0);
         let group = both(self.group, end.group);
-        let others = busy.map(|busy| (busy - own - rest.cpu * seconds).max(0.0));
+        let beside = busy.map(|busy| busy - own - rest.cpu * seconds).filter(|beside| *beside > 0.0);
+        let known = group.or_else(|| self.by_clocks(end, peak));
         let switches = own_after.1.unwrap_or(0).saturating_sub(own_before.1.unwrap_or(0)) as f64;
         let beyond = |count: fn(&System) -> u64, less: f64| {
             system
@@ -53,12 +59,23 @@ impl Mark {
         };
         Usage {
             done: end.done.saturating_sub(self.done) as f64,
-            cpu: group.or(others),
+            cpu: known.or(beside),
+            is_estimated: known.is_none(),
             switches: beyond(|system| system.switches, switches + rest.switches * seconds),
             forks: beyond(|system| system.forks, rest.forks * seconds),
             others: share(group.and_then(|group| Some(busy? - own - group))),
             stolen: share(stolen),
         }
+    }
+}
+
+impl Mark {
+    /// By the clocks of the processes, if those were always the same; nobody has the time of one that came and went.
+    fn by_clocks(&self, end: &Self, peak: u32) -> Option<f64> {
+        let is_same = self.clocks.keys().eq(end.clocks.keys()) && peak <= self.clocks.len() as u32;
+        let spent =
+            |(process, before): (&u32, &Duration)| end.clocks[process].saturating_sub(*before).as_secs_f64();
+        (is_same && !self.clocks.is_empty()).then(|| self.clocks.iter().map(spent).sum())
     }
 }
 
@@ -69,6 +86,8 @@ pub(super) struct Usage {
     pub(super) done: f64,
     /// Processor seconds of the server.
     pub(super) cpu: Option<f64>,
+    /// Whether that is only what the machine did beside the client.
+    pub(super) is_estimated: bool,
     /// Context switches, of all but the client.
     pub(super) switches: Option<f64>,
     /// Processes and threads that were started.
@@ -108,7 +127,7 @@ impl Rest {
         std::thread::sleep(span);
         let after = Mark::now(&nobody, &live);
         let seconds = (after.at - before.at).as_secs_f64();
-        let usage = before.until(&after, &Self::default());
+        let usage = before.until(&after, 0, &Self::default());
         let rate = |count: Option<f64>| count.unwrap_or(0.0) / seconds;
         Self { cpu: rate(usage.cpu), switches: rate(usage.switches), forks: rate(usage.forks) }
     }
@@ -140,6 +159,7 @@ mod tests {
             at: at + span(millis),
             done,
             group: group.map(span),
+            clocks: BTreeMap::from([(7, span(own / 2)), (8, span(own / 2))]),
             system: Some(system),
             own: Some((span(own), own)),
         }
@@ -150,7 +170,7 @@ mod tests {
         let at = Instant::now();
         let before = mark(at, 0, 100, Some(50), 1000, 5, 10);
         let after = mark(at, 1000, 300, Some(450), 2000, 105, 310);
-        let usage = before.until(&after, &Rest::default());
+        let usage = before.until(&after, 9, &Rest::default());
         assert_eq!((usage.done, usage.cpu), (200.0, Some(0.4)));
         assert_eq!(usage.cpu_us().map(f64::round), Some(2000.0));
         // 1 s of work, of which 0.3 were the client's and 0.4 the server's
@@ -162,16 +182,31 @@ mod tests {
     fn without_one_it_is_what_the_machine_did_beyond_its_rest() {
         let at = Instant::now();
         let rest = Rest { cpu: 0.2, switches: 100.0, forks: 40.0 };
-        let usage = mark(at, 0, 0, None, 0, 0, 0).until(&mark(at, 1000, 100, None, 1000, 100, 300), &rest);
+        let usage = mark(at, 0, 0, None, 0, 0, 0).until(&mark(at, 1000, 100, None, 1000, 100, 300), 9, &rest);
         assert_eq!(usage.cpu.map(|cpu| (cpu * 100.0).round()), Some(50.0));
         assert_eq!((usage.forks, usage.switches, usage.others), (Some(60.0), Some(600.0), None));
+    }
+
+    #[test]
+    fn without_one_processes_that_stay_have_clocks() {
+        let at = Instant::now();
+        let (before, mut after) = (mark(at, 0, 0, None, 0, 0, 0), mark(at, 1000, 100, None, 1000, 100, 300));
+        let usage = before.until(&after, 2, &Rest::default());
+        assert_eq!((usage.cpu.map(|cpu| (cpu * 100.0).round()), usage.is_estimated), (Some(30.0), false));
+        // a third one was seen, or another one is there at the end
+        assert!(before.until(&after, 3, &Rest::default()).is_estimated);
+        after.clocks.remove(&7);
+        assert!(before.until(&after, 2, &Rest::default()).is_estimated);
+        // what the machine did not do, nobody knows
+        after.system = before.system;
+        assert_eq!(before.until(&after, 2, &Rest::default()).cpu, None);
     }
 
     #[test]
     fn nothing_done_costs_nobody_anything() {
         let at = Instant::now();
         let one = mark(at, 0, 7, Some(1), 1, 1, 1);
-        let usage = one.until(&one, &Rest::default());
+        let usage = one.until(&one, 9, &Rest::default());
         assert_eq!((usage.cpu_us(), usage.each(usage.forks)), (None, None));
     }
 }

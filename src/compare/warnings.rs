@@ -84,13 +84,10 @@ fn of_the_machine(record: &Record, notes: &Notes) -> Vec<String> {
     }
     if !notes.estimated.is_empty() {
         let names = list(&notes.estimated);
-        let way_out = match notes.estimated.len() == record.models.len() {
-            true => "; a control group counts exactly: run it as root, or with `systemd-run --user --scope`",
-            false => "",
-        };
         all.push(format!(
-            "the processor time and context switches of {names} are what the whole machine did beside the client, \
-             so others are counted, too{way_out}"
+            "the processor time of {names}, whose processes come and go, is what the whole machine did beside the \
+             client, so others are counted, too; a control group counts exactly: run it as root, or with \
+             `systemd-run --user --scope -p Delegate=yes`"
         ));
     }
     all
@@ -306,10 +303,8 @@ mod tests {
         says(
             &record,
             &notes,
-            &["2000 and 9000 clients were left out: a process may have 1024", "switches of a are"],
+            &["2000 and 9000 clients were left out: a process may have 1024", "time of a, whose"],
         );
-        let notes = Notes { estimated: vec!["a".into(), "b".into()], ..Notes::default() };
-        says(&record, &notes, &["systemd-run"]);
     }
 
     #[test]
