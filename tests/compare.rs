@@ -297,6 +297,26 @@ fn a_server_that_runs_is_watched_and_left_alone() {
     assert_eq!((number(&model["idle"], "processes"), number(&model["hold"], "served")), (1.0, 6.0));
     // what the test has seen in /proc, and the master
     assert_eq!((number(&model["hold"], "processes"), most), (7.0, 6), "{model}");
+    // without its pid there is nothing to be seen of it
+    let args = [
+        "compare",
+        "--models",
+        "",
+        "--target",
+        &endpoint,
+        "--clients",
+        "2",
+        "--phases",
+        "churn",
+        "--rounds",
+        "1",
+    ];
+    let found = Compare::start(&args).ends();
+    let churn = &entry(&found.json, &endpoint)["churn"];
+    assert!(number(churn, "conn_per_s") > 0.0, "{churn}");
+    for unknown in ["cpu_us_per_conn", "forks_per_conn", "switches_per_conn", "peak_processes"] {
+        assert_eq!(churn[unknown], Value::Null, "{churn}");
+    }
     daemon.served();
 }
 

@@ -42,6 +42,11 @@ impl Tree {
         Self { root: None, group: None }
     }
 
+    /// Tells whether anything can be seen of it: it may be on another machine.
+    pub(super) fn is_known(&self) -> bool {
+        self.root.is_some()
+    }
+
     pub(super) fn group(&self) -> Option<&Group> {
         self.group.as_ref()
     }

@@ -201,8 +201,9 @@ impl Turn<'_> {
             // the end of a child belongs to its connection
             self.leave(idle);
         }
-        let usage =
-            start.map(|start| start.until(&Mark::now(tree, live), self.watch.peak(), self.terms.rest));
+        let usage = start
+            .filter(|_| tree.is_known())
+            .map(|start| start.until(&Mark::now(tree, live), self.watch.peak(), self.terms.rest));
         Ok(Shown { outcome, usage, counted: before.zip(self.server.counters()), peaks: peak.zip(most()) })
     }
 
