@@ -201,6 +201,9 @@ impl<T: Figures> Measured<T> {
 pub trait Figures: Sized {
     /// The median of each figure over those rounds that have it; `None` if there are no rounds.
     fn median(rounds: &[Self]) -> Option<Self>;
+
+    /// Each figure with its name in the JSON.
+    fn named(&self) -> Vec<(&'static str, Option<f64>)>;
 }
 
 /// A set of figures, each of which may be missing.
@@ -218,6 +221,10 @@ macro_rules! figures {
                     return None;
                 }
                 Some(Self { $($field: median(rounds.iter().filter_map(|round| round.$field)),)* })
+            }
+
+            fn named(&self) -> Vec<(&'static str, Option<f64>)> {
+                vec![$((stringify!($field), self.$field),)*]
             }
         }
     )*};

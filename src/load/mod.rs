@@ -58,7 +58,6 @@ pub use outcome::{Outcome, Warning};
 pub use plan::{Phase, Plan};
 pub use report::{Figures, Report, Settings};
 pub use table::table;
-pub(crate) use table::thousands;
 pub use target::{Reach, Target};
 
 use crate::Error;
