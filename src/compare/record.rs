@@ -232,10 +232,11 @@ macro_rules! figures {
 
 /// Writes 3 and not 3.0, and no more digits than a figure has.
 fn plain<S: serde::Serializer>(figure: &Option<f64>, to: S) -> Result<S::Ok, S::Error> {
-    match *figure {
-        Some(value) if value.fract() == 0.0 && value.abs() < 1e15 => to.serialize_i64(value as i64),
-        Some(value) => to.serialize_f64((value * 1000.0).round() / 1000.0),
-        None => to.serialize_none(),
+    let Some(value) = *figure else { return to.serialize_none() };
+    let value = if value.abs() < 1e12 { (value * 1000.0).round() / 1000.0 } else { value };
+    match value.fract() == 0.0 && value.abs() < 1e15 {
+        true => to.serialize_i64(value as i64),
+        false => to.serialize_f64(value),
     }
 }
 

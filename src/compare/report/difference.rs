@@ -6,7 +6,7 @@ use super::figures::{self, Figure, View};
 use super::table::fit;
 use crate::compare::record::Record;
 use crate::compare::stats::{LEVEL, Verdict, verdict};
-use crate::text::thousands;
+use crate::text::{thousands, wrapped};
 
 /// The figures that are compared.
 static COMPARED: [&Figure; 12] = [
@@ -130,20 +130,23 @@ impl Difference {
         let mut text = String::new();
         if !self.rows.is_empty() {
             let mut rows = vec![Self::HEADS.map(ToOwned::to_owned).to_vec()];
+            let words = self.rows.iter().map(|row| row.words().chars().count()).max().unwrap_or(0);
+            rows[0][5] = format!("{:<words$}", rows[0][5]);
             let mut last = "";
             for row in &self.rows {
                 let mut cells = Self::cells(row);
                 if row.model == last {
                     cells[0].clear();
                 }
+                // words begin where their column does
+                cells[5] = format!("{:<words$}", cells[5]);
                 last = &row.model;
                 rows.push(cells.to_vec());
             }
-            text = fit(&rows, width.unwrap_or(usize::MAX)) + "\n";
+            text = fit(&rows, width.unwrap_or(usize::MAX), 2) + "\n";
         }
-        text.push_str(&self.summary());
-        text.push('\n');
-        self.doubts.iter().for_each(|doubt| text.push_str(&format!("warning: {doubt}\n")));
+        text.push_str(&wrapped(&self.summary(), width));
+        self.doubts.iter().for_each(|doubt| text.push_str(&wrapped(&format!("warning: {doubt}"), width)));
         text
     }
 }

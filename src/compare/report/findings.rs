@@ -13,6 +13,9 @@ const MOST: usize = 3;
 /// The least ratio that is worth a sentence, where it is not chance.
 const NOTABLE: f64 = 1.1;
 
+/// A ratio that is much.
+const MUCH: f64 = 2.0;
+
 /// What a figure can say of two servers, with the greater value first.
 struct Topic {
     figure: &'static Figure,
@@ -107,8 +110,8 @@ static TOPICS: [Topic; 7] = [
 pub fn findings(record: &Record) -> Vec<String> {
     let mut sentences: Vec<String> = served(record).into_iter().collect();
     let mut said: Vec<(f64, String)> = TOPICS.iter().filter_map(|topic| contrast(record, topic)).collect();
-    // the greatest differences; among equal ones the first topic
-    said.sort_by(|one, other| other.0.total_cmp(&one.0));
+    // what differs much comes first; beyond that the order of the topics counts
+    said.sort_by(|one, other| other.0.min(MUCH).total_cmp(&one.0.min(MUCH)));
     sentences.extend(said.into_iter().map(|(_, sentence)| capital(&sentence)));
     sentences.truncate(MOST);
     sentences
@@ -126,17 +129,15 @@ fn served(record: &Record) -> Option<String> {
     let names: Vec<String> = every.into_iter().map(|(title, ..)| title).collect();
     let fewer: Vec<String> =
         some.iter().map(|(title, served, _)| format!("{title} {}", figures::SERVED.text(*served))).collect();
-    let clients = thousands(clients);
-    Some(match (names.as_slice(), fewer.as_slice()) {
-        ([], fewer) => format!("None served all {clients} clients at once: {} did.", listed(fewer)),
-        (names, []) if names.len() > 1 => {
-            format!("Each of the {} servers served all {clients} clients at once.", names.len())
+    let (clients, fewer) = (thousands(clients), fewer.join(", "));
+    Some(match names.as_slice() {
+        [] => format!("No server served all {clients} clients at once ({fewer}): the rest waited."),
+        names if fewer.is_empty() => {
+            format!("All {clients} clients were served at once by {}.", listed(names))
         }
-        (names, []) => format!("{} served all {clients} clients at once.", listed(names)),
-        (names, fewer) => format!(
-            "All {clients} clients were served at once by {}, but fewer by others, where the rest waited: {}.",
-            listed(names),
-            listed(fewer)
+        names => format!(
+            "All {clients} clients were served at once by {}; others let some wait ({fewer} at once).",
+            listed(names)
         ),
     })
 }
@@ -233,15 +234,18 @@ mod tests {
         assert_eq!(said.len(), 3, "{said:#?}");
         assert_eq!(
             said[0],
-            "All 100 clients were served at once by fork and event, but fewer by others, where the rest waited: \
-             iterative 1 and prefork ×8 8."
+            "All 100 clients were served at once by fork and event; others let some wait (iterative 1, prefork ×8 8 at \
+             once)."
         );
         assert_eq!(
             said[1],
+            "A connection cost fork 3.7 times the processor time that it cost event: 110 µs against 30.0 µs."
+        );
+        assert_eq!(
+            said[2],
             "A client that only stays connected took 56 times the memory with fork that it took with event: 112 KiB \
              against 2.00 KiB."
         );
-        assert_eq!(said[2], "Event had 4.0 times the connections per second of fork: 20,000 against 5,000.");
     }
 
     #[test]
@@ -253,7 +257,7 @@ mod tests {
             entry("three", 2.0, 100.0, 10_100.0, 47.0, 3.1),
         ];
         let said = findings(&record);
-        assert_eq!(said[0], "Each of the 3 servers served all 100 clients at once.");
+        assert_eq!(said[0], "All 100 clients were served at once by one, two and three.");
         assert_eq!(
             said[1],
             "A connection cost one 2.4 times the processor time that it cost two: 110 µs against 46.0 µs. Three can't \
@@ -268,7 +272,10 @@ mod tests {
     fn one_server_or_none_is_no_contrast() {
         let mut record = sample::record();
         record.models.truncate(1);
-        assert_eq!(findings(&record), ["None served all 100 clients at once: iterative 1 did."]);
+        assert_eq!(
+            findings(&record),
+            ["No server served all 100 clients at once (iterative 1): the rest waited."]
+        );
         assert_eq!(findings(&sample::empty()), Vec::<String>::new());
     }
 

@@ -2,17 +2,17 @@
 
 use super::figures::{self, Figure, View};
 use crate::compare::record::{Entry, Record};
-use crate::text::{columns, thousands};
+use crate::text::{columns, thousands, wrapped};
 
 /// All tables, one after the other; lines have at most `width` columns, where that is possible.
 #[must_use]
 pub fn tables(record: &Record, width: Option<usize>) -> String {
     let width = width.unwrap_or(usize::MAX);
-    let mut text = fit(&medians(record), width);
+    let mut text = fit(&medians(record), width, 1);
     let mut add = |title: &str, rows: &[Vec<String>]| {
         // a head alone tells nothing
         if rows.len() > 1 && rows[0].len() > 1 {
-            text.push_str(&format!("\n{title}\n{}", fit(rows, width)));
+            text.push_str(&format!("\n{}{}", wrapped(title, Some(width)), fit(rows, width, 1)));
         }
     };
     add("From the lowest to the highest round:", &ranges(record));
@@ -70,11 +70,11 @@ fn growth(record: &Record, figure: &Figure) -> Vec<Vec<String>> {
 }
 
 /// Lines up rows, the first of which are the heads: in one piece, with heads of two lines, or in several
-/// pieces one below the other, each of which has the first column.
-pub(crate) fn fit(rows: &[Vec<String>], width: usize) -> String {
+/// pieces one below the other, each of which has the first `left` columns: names.
+pub(crate) fn fit(rows: &[Vec<String>], width: usize, left: usize) -> String {
     let Some((heads, body)) = rows.split_first() else { return String::new() };
     let fits = |text: &str| text.lines().all(|line| line.chars().count() <= width);
-    let whole = columns(rows, 1);
+    let whole = columns(rows, left);
     if fits(&whole) {
         return whole;
     }
@@ -84,15 +84,15 @@ pub(crate) fn fit(rows: &[Vec<String>], width: usize) -> String {
         upper.push(head[..at].trim_end().to_owned());
         lower.push(head[at..].to_owned());
     }
-    let split = columns(&[&[upper, lower], body].concat(), 1);
+    let split = columns(&[&[upper, lower], body].concat(), left);
     if fits(&split) {
         return split;
     }
-    let (mut pieces, mut begin) = (Vec::new(), 1);
+    let (mut pieces, mut begin) = (Vec::new(), left);
     while begin < heads.len() {
         let piece = |end: usize| -> String {
-            let cut = |row: &Vec<String>| [&row[..1], &row[begin..end]].concat();
-            columns(&rows.iter().map(cut).collect::<Vec<_>>(), 1)
+            let cut = |row: &Vec<String>| [&row[..left], &row[begin..end]].concat();
+            columns(&rows.iter().map(cut).collect::<Vec<_>>(), left)
         };
         // one column there must be, even if it is too wide
         let end = (begin + 1..=heads.len()).rev().find(|end| fits(&piece(*end))).unwrap_or(begin + 1);
@@ -112,17 +112,17 @@ mod tests {
         let rows: Vec<Vec<String>> = [["model", "served at once", "conn/s"], ["fork", "100 of 100", "9,000"]]
             .map(|row| row.map(ToOwned::to_owned).to_vec())
             .to_vec();
-        assert_eq!(fit(&rows, 80), "model  served at once  conn/s\nfork       100 of 100   9,000\n");
+        assert_eq!(fit(&rows, 80, 1), "model  served at once  conn/s\nfork       100 of 100   9,000\n");
         assert_eq!(
-            fit(&rows, 27),
+            fit(&rows, 27, 1),
             "        served at\nmodel        once  conn/s\nfork   100 of 100   9,000\n"
         );
         assert_eq!(
-            fit(&rows, 22),
+            fit(&rows, 22, 1),
             "model  served at once\nfork       100 of 100\n\nmodel  conn/s\nfork    9,000\n"
         );
-        assert_eq!(fit(&rows, 1), fit(&rows, 22));
-        assert_eq!(fit(&[], 1), "");
+        assert_eq!(fit(&rows, 1, 1), fit(&rows, 22, 1));
+        assert_eq!(fit(&[], 1, 1), "");
     }
 
     #[test]

@@ -9,7 +9,7 @@ use crate::load::Phase;
 const WIDTH: f64 = 520.0;
 const TOP: f64 = 54.0;
 const BOTTOM: f64 = 300.0;
-const LEFT: f64 = 62.0;
+const LEFT: f64 = 70.0;
 
 /// The percentiles that are marked, and at most shown.
 const PERCENTILES: [f64; 5] = [50.0, 90.0, 99.0, 99.9, 99.99];
@@ -50,13 +50,18 @@ pub(in crate::compare::report) fn growth(record: &Record, figure: &Figure, name:
         name,
         title: figure.name.to_owned(),
         below: "over the number of clients; both axes are logarithmic".to_owned(),
-        tick: if matches!(figure.unit, Unit::Span | Unit::Micros) { span_tick } else { tick },
+        tick: match figure.unit {
+            Unit::Span | Unit::Micros => span_tick,
+            Unit::Kib => |kib| format!("{} KiB", tick(kib)),
+            _ => tick,
+        },
     };
     draw(&all, &axes, &marks, right, |clients| x.at(clients), "clients")
 }
 
 /// The distribution of latencies in a phase; `None` if there is none.
 pub(in crate::compare::report) fn latencies(record: &Record, phase: Phase, name: &str) -> Option<Chart> {
+    let last = PERCENTILES[PERCENTILES.len() - 1];
     let all = series(record, |entry| {
         let points = match phase {
             Phase::Churn => entry.churn.as_ref().map(|it| &it.latency_us),
@@ -64,11 +69,11 @@ pub(in crate::compare::report) fn latencies(record: &Record, phase: Phase, name:
             Phase::Datagrams => entry.datagrams.as_ref().map(|it| &it.latency_us),
             Phase::Hold | Phase::Bulk => None,
         };
-        points.into_iter().flatten().copied().collect()
+        // beyond that there are but a few, and the longest has no place
+        points.into_iter().flatten().filter(|point| point.0 <= last).copied().collect()
     });
     // how many nines a percentile has
     let nines = |percent: f64| -(1.0 - percent / 100.0).log10();
-    let last = PERCENTILES[PERCENTILES.len() - 1];
     let right = right(&all);
     let x = Scale::even(0.0, nines(last), (LEFT, right));
     let marks: Vec<(f64, String)> =

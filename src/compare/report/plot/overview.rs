@@ -10,6 +10,8 @@ const WIDTH: f64 = 980.0;
 const TOP: f64 = 86.0;
 const ROW: f64 = 30.0;
 const GAP: f64 = 22.0;
+/// How much wider a letter of a name is than another.
+const NAME: f64 = 1.32;
 
 /// The figures, each with the two lines above its column.
 static SHOWN: [(&Figure, &str, &str); 6] = [
@@ -28,7 +30,7 @@ pub(in crate::compare::report) fn overview(record: &Record, name: &str) -> Optio
         return None;
     }
     let titles: Vec<String> = record.models.iter().map(|entry| shortened(&entry.title())).collect();
-    let left = 28.0 + titles.iter().map(|title| width_of(title)).fold(0.0, f64::max) * 1.1;
+    let left = 28.0 + titles.iter().map(|title| width_of(title)).fold(0.0, f64::max) * NAME;
     let column = (WIDTH - left - 8.0) / shown.len() as f64;
     let mut to = Drawing::default();
     let clients = record.settings.clients.last().copied().unwrap_or(0);

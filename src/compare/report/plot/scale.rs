@@ -6,7 +6,7 @@ const TICKS: f64 = 5.0;
 /// How many powers of ten a logarithmic axis has at most; what is smaller lies at its beginning.
 const DECADES: f64 = 15.0;
 
-/// An axis between two places, with round numbers at its ends.
+/// An axis between two places, with marks at round numbers.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Scale {
     is_log: bool,
@@ -19,14 +19,13 @@ pub(super) struct Scale {
 }
 
 impl Scale {
-    /// From zero to a round number that no value exceeds.
+    /// From zero to the greatest value.
     pub(super) fn linear(values: impl Iterator<Item = f64>, place: (f64, f64)) -> Self {
         let most = values.filter(|value| value.is_finite()).fold(0.0, f64::max);
-        let most = if most > 0.0 { most.min(f64::MAX / 1e3) } else { 1.0 };
+        let most = if most > 0.0 { most.clamp(1e-12, 1e15) } else { 1.0 };
         let step = round_up(most / TICKS);
-        let count = (most / step - 1e-9).ceil().max(1.0);
-        let ticks = (0..=count as usize).map(|k| k as f64 * step).collect();
-        Self { is_log: false, low: 0.0, high: count * step, place, ticks }
+        let ticks = (0..=TICKS as usize).map(|k| k as f64 * step).filter(|tick| *tick <= most * 1.000_001);
+        Self { is_log: false, low: 0.0, high: most, place, ticks: ticks.collect() }
     }
 
     /// From 1, 2 or 5 times a power of ten to another one; values that are not above zero have no place.
@@ -134,8 +133,8 @@ mod tests {
     #[test]
     fn ticks_are_round_numbers() {
         let linear = |most: f64| Scale::linear([most].into_iter(), (0.0, 100.0)).ticks;
-        assert_eq!(linear(101.0), [0.0, 50.0, 100.0, 150.0]);
-        assert_eq!(linear(31_234.0), [0.0, 10_000.0, 20_000.0, 30_000.0, 40_000.0]);
+        assert_eq!(linear(101.0), [0.0, 50.0, 100.0]);
+        assert_eq!(linear(31_234.0), [0.0, 10_000.0, 20_000.0, 30_000.0]);
         assert_eq!(linear(1.0), [0.0, 0.2, 0.4, 0.6000000000000001, 0.8, 1.0]);
         assert_eq!(linear(0.0), linear(1.0));
         assert_eq!(log(30.0, 900.0).ticks, [20.0, 50.0, 100.0, 200.0, 500.0, 1000.0]);

@@ -21,7 +21,8 @@ pub(in crate::compare::report) fn timeline(record: &Record, name: &str) -> Optio
     let end = moments().map(|moment| moment.t_s).filter(|t| t.is_finite()).fold(0.0, f64::max);
     let seconds = Scale::linear([end].into_iter(), (0.0, PANEL.0));
     let most = moments().map(|moment| f64::from(moment.processes.max(moment.threads)));
-    let count = Scale::linear(most, (PANEL.1, 0.0));
+    // above the highest there is room for the names of phases
+    let count = Scale::linear(most, (PANEL.1, 13.0));
     let title = "Processes and threads over time";
     let mut to = Drawing::default();
     to.heading(title, "area: processes; dashed line: threads; seconds since the server was ready");
