@@ -128,7 +128,7 @@ fn served(record: &Record) -> Option<String> {
     let (every, some): (Vec<_>, Vec<_>) = all.into_iter().partition(|(_, served, clients)| served >= clients);
     let names: Vec<String> = every.into_iter().map(|(title, ..)| title).collect();
     let fewer: Vec<String> =
-        some.iter().map(|(title, served, _)| format!("{title} {}", figures::SERVED.text(*served))).collect();
+        some.iter().map(|(title, served, _)| format!("{title}: {}", figures::SERVED.text(*served))).collect();
     let (clients, fewer) = (thousands(clients), fewer.join(", "));
     Some(match names.as_slice() {
         [] => format!("No server served all {clients} clients at once ({fewer}): the rest waited."),
@@ -213,12 +213,6 @@ pub fn warnings(record: &Record) -> Vec<String> {
             warnings.push(format!("{} could not be measured: {why}", entry.title()));
         }
     }
-    if record.models.iter().any(|entry| entry.failure.is_none()) && record.settings.rounds < 2 {
-        warnings.push(
-            "a single round doesn't tell a difference from chance: --rounds 3 shows how far figures vary"
-                .into(),
-        );
-    }
     warnings.extend(record.warnings.iter().cloned());
     warnings
 }
@@ -234,7 +228,7 @@ mod tests {
         assert_eq!(said.len(), 3, "{said:#?}");
         assert_eq!(
             said[0],
-            "All 100 clients were served at once by fork and event; others let some wait (iterative 1, prefork ×8 8 at \
+            "All 100 clients were served at once by fork and event; others let some wait (iterative: 1, prefork ×8: 8 at \
              once)."
         );
         assert_eq!(
@@ -274,20 +268,18 @@ mod tests {
         record.models.truncate(1);
         assert_eq!(
             findings(&record),
-            ["No server served all 100 clients at once (iterative 1): the rest waited."]
+            ["No server served all 100 clients at once (iterative: 1): the rest waited."]
         );
         assert_eq!(findings(&sample::empty()), Vec::<String>::new());
     }
 
     #[test]
-    fn a_single_round_tells_no_overlap_but_says_that_it_is_one() {
+    fn a_single_round_has_no_overlap() {
         let mut record = sample::record();
-        record.settings.rounds = 1;
         for churn in record.models.iter_mut().filter_map(|entry| entry.churn.as_mut()) {
             churn.rounds.truncate(1);
         }
         assert!(!findings(&record).concat().contains("overlap"));
-        assert!(warnings(&record)[0].contains("--rounds 3"));
     }
 
     #[test]

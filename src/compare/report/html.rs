@@ -30,7 +30,7 @@ pub fn html(record: &Record, difference: Option<&Difference>) -> String {
             &figures::ALL[..figures::MAIN],
             "Medians, and from the lowest round to the highest",
         ),
-        "more" => figures_table(record, &figures::ALL[figures::MAIN..], "More of the same"),
+        "more" => figures_table(record, &figures::ALL[figures::MAIN..], "More figures"),
         "difference" => difference.map(difference_table).unwrap_or_default(),
         "charts" => svg::charts(record).iter().map(|chart| figure("chart", chart)).collect(),
         "growth" => growth(record),
@@ -91,28 +91,27 @@ fn figure(class: &str, chart: &Chart) -> String {
     format!("<figure class=\"{class}\">{}</figure>\n", chart.svg(None))
 }
 
-/// A table; cells are HTML, and the first of a row is its head.
-fn table(caption: &str, heads: &[String], rows: &[Vec<String>], words: usize) -> String {
+/// A table; cells are HTML, the first of a row is its head, and those of the columns `words` are no numbers.
+fn table(caption: &str, heads: &[String], rows: &[Vec<String>], words: &[usize]) -> String {
+    let class = |k: usize| if words.contains(&k) { " class=\"words\"" } else { "" };
     let mut text =
         format!("<div class=\"scroll\"><table>\n<caption>{}</caption>\n<thead><tr>", escaped(caption));
-    heads.iter().for_each(|head| _ = write!(text, "<th scope=\"col\">{}</th>", escaped(head)));
+    for (k, head) in heads.iter().enumerate() {
+        let _ = write!(text, "<th scope=\"col\"{}>{}</th>", class(k), escaped(head));
+    }
     text.push_str("</tr></thead>\n<tbody>\n");
     for row in rows {
         text.push_str("<tr>");
         for (k, cell) in row.iter().enumerate() {
             let _ = match k {
                 0 => write!(text, "<th scope=\"row\">{cell}</th>"),
-                _ if k == words => write!(text, "<td class=\"words\">{cell}</td>"),
-                _ => write!(text, "<td>{cell}</td>"),
+                _ => write!(text, "<td{}>{cell}</td>", class(k)),
             };
         }
         text.push_str("</tr>\n");
     }
     text + "</tbody></table></div>\n"
 }
-
-/// No column has words.
-const NONE: usize = usize::MAX;
 
 fn figures_table(record: &Record, all: &[&'static Figure], caption: &str) -> String {
     let shown: Vec<_> = all.iter().filter(|figure| figure.is_in(record)).collect();
@@ -135,7 +134,7 @@ fn figures_table(record: &Record, all: &[&'static Figure], caption: &str) -> Str
             std::iter::once(name).chain(shown.iter().map(|figure| cell(&view, figure))).collect()
         })
         .collect();
-    table(caption, &heads, &rows, NONE)
+    table(caption, &heads, &rows, &[])
 }
 
 fn growth(record: &Record) -> String {
@@ -152,7 +151,7 @@ fn growth(record: &Record) -> String {
             rows.push(std::iter::once(escaped(&entry.title())).chain(cells).collect());
         }
         if rows.iter().any(|row: &Vec<String>| row[1..].iter().any(|cell| cell != "-")) {
-            text.push_str(&table(&format!("{} with so many clients", figure.name), &heads, &rows, NONE));
+            text.push_str(&table(&format!("{} with so many clients", figure.name), &heads, &rows, &[]));
         }
     }
     if text.is_empty() { text } else { format!("<section>\n<h2>Growth</h2>\n{text}</section>\n") }
@@ -168,7 +167,7 @@ fn difference_table(difference: &Difference) -> String {
     let doubts: String =
         difference.doubts.iter().map(|doubt| format!("<li>{}</li>\n", escaped(doubt))).collect();
     let doubts = if doubts.is_empty() { doubts } else { format!("<ul class=\"warnings\">\n{doubts}</ul>\n") };
-    let table = table("Medians, before and now", &heads, &rows, heads.len() - 1);
+    let table = table("Medians, before and now", &heads, &rows, &[1, heads.len() - 1]);
     let summary = escaped(&difference.summary());
     format!("<section>\n<h2>What has changed</h2>\n<p>{summary}</p>\n{doubts}{table}</section>\n")
 }
@@ -184,7 +183,7 @@ fn faults(record: &Record) -> String {
         return String::new();
     }
     let heads = ["model", "error", "times"].map(ToOwned::to_owned);
-    let table = table("In all phases and rounds", &heads, &rows, NONE);
+    let table = table("In all phases and rounds", &heads, &rows, &[1]);
     format!("<section>\n<h2>What failed</h2>\n{table}</section>\n")
 }
 

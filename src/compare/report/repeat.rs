@@ -3,7 +3,7 @@
 use crate::compare::record::{Entry, Record};
 use crate::model::Model;
 
-/// Makes the command line; a server that ran already must be named anew.
+/// Makes the command line.
 pub(super) fn command(record: &Record) -> String {
     let settings = &record.settings;
     let (models, others): (Vec<&Entry>, Vec<&Entry>) = record.models.iter().partition(|it| is_ours(it));
@@ -13,7 +13,8 @@ pub(super) fn command(record: &Record) -> String {
     for entry in others {
         match &entry.command {
             Some(command) => option("against", format!("{}={command}", entry.name)),
-            None => option("target", "ENDPOINT".into()),
+            // one that ran already is called what it listens on
+            None => option("target", entry.name.clone()),
         }
     }
     option("phases", joined(settings.phases.iter().map(|phase| phase.name().to_owned())));

@@ -79,7 +79,10 @@ fn axis(to: &mut Drawing, scale: &Scale, figure: &Figure, bottom: f64) {
         [first, second, ..] if scale.at(*second) - scale.at(*first) < 42.0 => 2,
         _ => 1,
     };
-    for (k, value) in scale.ticks.iter().enumerate() {
+    // there is no fifth of a process
+    let is_count = matches!(figure.unit, Unit::Count | Unit::Clients);
+    let ticks = scale.ticks.iter().filter(|value| !is_count || value.fract() == 0.0);
+    for (k, value) in ticks.enumerate() {
         let x = scale.at(*value);
         to.line("grid", (x, TOP), (x, bottom));
         if k % every == 0 {
