@@ -1,4 +1,5 @@
-//! Processes and threads over time: a small chart for each server, all with the same axes.
+//! Processes and threads over time: a small chart for each server, all with the same
+//! scale for their number, and each with its own time.
 
 use super::scale::Scale;
 use super::{Anchor, COLOURS, Chart, Drawing, shortened, tick, width_of};
@@ -18,8 +19,6 @@ pub(in crate::compare::report) fn timeline(record: &Record, name: &str) -> Optio
         record.models.iter().enumerate().filter(|(_, entry)| entry.timeline.len() > 1).collect();
     let moments = || seen.iter().flat_map(|(_, entry)| &entry.timeline);
     moments().next()?;
-    let end = moments().map(|moment| moment.t_s).filter(|t| t.is_finite()).fold(0.0, f64::max);
-    let seconds = Scale::linear([end].into_iter(), (0.0, PANEL.0));
     let most = moments().map(|moment| f64::from(moment.processes.max(moment.threads)));
     // above the highest there is room for the names of phases
     let count = Scale::linear(most, (PANEL.1, 13.0));
@@ -29,7 +28,7 @@ pub(in crate::compare::report) fn timeline(record: &Record, name: &str) -> Optio
     let mut told = Vec::new();
     for (k, (number, entry)) in seen.iter().enumerate() {
         let corner = (LEFT + (k % 2) as f64 * STEP.0, TOP + 18.0 + (k / 2) as f64 * STEP.1);
-        told.push(panel(&mut to, corner, (*number, entry), &seconds, &count));
+        told.push(panel(&mut to, corner, (*number, entry), &count));
         let is_left = k % 2 == 0;
         for value in [count.ticks.first(), count.ticks.last()].into_iter().flatten().filter(|_| is_left) {
             to.text("tick", (corner.0 - 5.0, corner.1 + count.at(*value) + 4.0), Anchor::End, &tick(*value));
@@ -45,7 +44,6 @@ fn panel(
     to: &mut Drawing,
     (left, top): (f64, f64),
     (number, entry): (usize, &Entry),
-    seconds: &Scale,
     count: &Scale,
 ) -> String {
     let most = |of: fn(&Moment) -> u32| entry.timeline.iter().map(of).max().unwrap_or(0);
@@ -58,7 +56,9 @@ fn panel(
         Anchor::End,
         &format!("≤ {processes} proc., {threads} thr."),
     );
-    bands(to, (left, top), &entry.timeline, seconds);
+    // who lets clients wait takes longer, and must not make the others' charts too narrow to be read
+    let seconds = Scale::linear(entry.timeline.iter().map(|moment| moment.t_s), (0.0, PANEL.0));
+    bands(to, (left, top), &entry.timeline, &seconds);
     for value in &count.ticks {
         to.line("grid", (left, top + count.at(*value)), (left + PANEL.0, top + count.at(*value)));
     }
