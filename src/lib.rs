@@ -173,6 +173,7 @@ pub mod server;
 pub mod service;
 #[allow(unsafe_code)]
 mod sys;
+mod text;
 mod timers;
 pub mod transport;
 

@@ -4,7 +4,7 @@
 //! standard error what goes on meanwhile.
 
 use std::fs::File;
-use std::io::{self, ErrorKind, IsTerminal, Write};
+use std::io::{self, Write};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
@@ -15,7 +15,9 @@ use signal_hook::flag;
 
 use super::args::LoadArgs;
 use super::progress::Line;
-use crate::load::{Fault, Live, Load, Outcome, Phase, Report, Target, table, thousands};
+use super::terminal::{has_colours, painted, print};
+use crate::load::{Fault, Live, Load, Outcome, Phase, Report, Target, table};
+use crate::text::thousands;
 use crate::{Error, Failure};
 
 /// What a shell tells of a program that a signal has ended: 128 and its number (SIGINT is 2).
@@ -122,31 +124,6 @@ fn headline(args: &LoadArgs) -> String {
     format!("{}: {clients} clients, {size} bytes, {duration} per phase{rate}\n\n", args.endpoint)
 }
 
-/// See <https://no-color.org>.
-fn has_colours(out: &impl IsTerminal) -> bool {
-    let is_set = |name: &str| std::env::var_os(name).is_some_and(|value| !value.is_empty());
-    out.is_terminal() && !is_set("NO_COLOR") && std::env::var_os("TERM").is_none_or(|term| term != "dumb")
-}
-
-/// Puts errors in red and warnings in yellow.
-fn painted(text: &str, has_colours: bool) -> String {
-    let paint = |line: &str| match line.split(' ').next() {
-        Some("errors") if has_colours => format!("\x1b[31m{line}\x1b[0m\n"),
-        Some("warning") if has_colours => format!("\x1b[33m{line}\x1b[0m\n"),
-        _ => format!("{line}\n"),
-    };
-    text.lines().map(paint).collect()
-}
-
-fn print(text: &str) -> Result<(), Error> {
-    match io::stdout().write_all(text.as_bytes()) {
-        Err(error) if error.kind() != ErrorKind::BrokenPipe => {
-            Err(Error::os("cannot write to standard output", error))
-        }
-        _ => Ok(()),
-    }
-}
-
 /// Whether a script can go on with these figures.
 fn verdict(args: &LoadArgs, outcomes: &[Outcome], is_interrupted: bool) -> Result<(), Error> {
     let wrong: u64 = outcomes.iter().map(|outcome| outcome.faults.of(Fault::WrongBytes)).sum();
@@ -174,13 +151,5 @@ mod tests {
     fn a_line_tells_how_it_goes() {
         let line = progress(Phase::Churn, Duration::from_millis(2_340), 12_345, 6_789.0, 3);
         assert_eq!(line, "churn: 2.3 s, 12,345 conn, 6,789 conn/s, 3 errors");
-    }
-
-    #[test]
-    fn only_what_is_to_be_noticed_has_a_colour() {
-        let text = "churn 1\nerrors in churn: 1\nwarning about churn: x\n";
-        assert_eq!(painted(text, false), text);
-        let expected = "churn 1\n\x1b[31merrors in churn: 1\x1b[0m\n\x1b[33mwarning about churn: x\x1b[0m\n";
-        assert_eq!(painted(text, true), expected);
     }
 }

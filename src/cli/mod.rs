@@ -13,6 +13,7 @@ pub mod reload;
 pub mod serve;
 pub mod services;
 pub mod status;
+mod terminal;
 
 use crate::Error;
 use args::{Cli, Command};

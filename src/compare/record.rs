@@ -201,6 +201,9 @@ impl<T: Figures> Measured<T> {
 pub trait Figures: Sized {
     /// The median of each figure over those rounds that have it; `None` if there are no rounds.
     fn median(rounds: &[Self]) -> Option<Self>;
+
+    /// Each figure with its name in the JSON.
+    fn named(&self) -> Vec<(&'static str, Option<f64>)>;
 }
 
 /// A set of figures, each of which may be missing.
@@ -219,16 +222,21 @@ macro_rules! figures {
                 }
                 Some(Self { $($field: median(rounds.iter().filter_map(|round| round.$field)),)* })
             }
+
+            fn named(&self) -> Vec<(&'static str, Option<f64>)> {
+                vec![$((stringify!($field), self.$field),)*]
+            }
         }
     )*};
 }
 
 /// Writes 3 and not 3.0, and no more digits than a figure has.
 fn plain<S: serde::Serializer>(figure: &Option<f64>, to: S) -> Result<S::Ok, S::Error> {
-    match *figure {
-        Some(value) if value.fract() == 0.0 && value.abs() < 1e15 => to.serialize_i64(value as i64),
-        Some(value) => to.serialize_f64((value * 1000.0).round() / 1000.0),
-        None => to.serialize_none(),
+    let Some(value) = *figure else { return to.serialize_none() };
+    let value = if value.abs() < 1e12 { (value * 1000.0).round() / 1000.0 } else { value };
+    match value.fract() == 0.0 && value.abs() < 1e15 {
+        true => to.serialize_i64(value as i64),
+        false => to.serialize_f64(value),
     }
 }
 

@@ -59,7 +59,6 @@ pub(crate) use plan::allow_descriptors;
 pub use plan::{Phase, Plan};
 pub use report::{Figures, Report, Settings};
 pub use table::table;
-pub(crate) use table::thousands;
 pub use target::{Reach, Target};
 
 use crate::Error;

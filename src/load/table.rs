@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::outcome::Outcome;
 use super::plan::Phase;
+use crate::text::{columns, span as short, thousands};
 
 /// The heads of the table's columns.
 const HEADS: [&str; 9] = ["phase", "result", "p50", "p90", "p99", "p99.9", "max", "errors", "client CPU"];
@@ -12,18 +13,9 @@ const HEADS: [&str; 9] = ["phase", "result", "p50", "p90", "p99", "p99.9", "max"
 /// Makes a table of outcomes, with a line for each kind of error and each warning below it.
 #[must_use]
 pub fn table(outcomes: &[Outcome]) -> String {
-    let mut rows = vec![HEADS.map(ToOwned::to_owned)];
-    rows.extend(outcomes.iter().map(row));
-    let widths: Vec<usize> =
-        (0..HEADS.len()).map(|k| rows.iter().map(|row| row[k].chars().count()).max().unwrap_or(0)).collect();
-    let mut text = String::new();
-    for row in &rows {
-        let mut line = format!("{:<w0$}  {:<w1$}", row[0], row[1], w0 = widths[0], w1 = widths[1]);
-        for (cell, width) in row[2..].iter().zip(&widths[2..]) {
-            let _ = write!(line, "  {cell:>width$}");
-        }
-        let _ = writeln!(text, "{}", line.trim_end());
-    }
+    let mut rows = vec![HEADS.map(ToOwned::to_owned).to_vec()];
+    rows.extend(outcomes.iter().map(|outcome| row(outcome).to_vec()));
+    let mut text = columns(&rows, 2);
     for outcome in outcomes {
         let phase = outcome.phase.name();
         if outcome.faults.total() > 0 {
@@ -67,52 +59,10 @@ fn result(outcome: &Outcome) -> String {
     }
 }
 
-/// A span with three digits, as in "1.23 ms".
-fn short(span: Duration) -> String {
-    let nanos = span.as_nanos() as f64;
-    let (value, unit) = match nanos {
-        _ if nanos < 1e6 => (nanos / 1e3, "µs"),
-        _ if nanos < 1e9 => (nanos / 1e6, "ms"),
-        _ => (nanos / 1e9, "s"),
-    };
-    let decimals = if value < 9.995 { 2 } else { usize::from(value < 99.95) };
-    format!("{value:.decimals$} {unit}")
-}
-
-/// A rounded number in groups of three digits.
-pub(crate) fn thousands(number: f64) -> String {
-    let digits = format!("{number:.0}");
-    let mut text = String::new();
-    for (i, digit) in digits.chars().enumerate() {
-        if i > 0 && (digits.len() - i).is_multiple_of(3) {
-            text.push(',');
-        }
-        text.push(digit);
-    }
-    text
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::load::report::tests::outcome;
-
-    #[test]
-    fn a_span_has_three_digits() {
-        let of = |nanos| short(Duration::from_nanos(nanos));
-        assert_eq!(of(0), "0.00 µs");
-        assert_eq!(of(1_234), "1.23 µs");
-        assert_eq!(of(9_999), "10.0 µs");
-        assert_eq!(of(123_456), "123 µs");
-        assert_eq!(of(12_345_678), "12.3 ms");
-        assert_eq!(of(2_000_000_000), "2.00 s");
-    }
-
-    #[test]
-    fn numbers_are_grouped() {
-        let numbers = [0.4, 12.0, 999.0, 1000.0, 1_234_567.8].map(thousands);
-        assert_eq!(numbers, ["0", "12", "999", "1,000", "1,234,568"]);
-    }
 
     #[test]
     fn the_table_says_what_was_measured_and_what_is_to_know() {

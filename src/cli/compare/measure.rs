@@ -13,7 +13,8 @@ use crate::cli::args::RunArgs;
 use crate::cli::progress::Line;
 use crate::compare::record::{Entry, Record};
 use crate::compare::{Observer, Step, compare};
-use crate::load::{Live, thousands};
+use crate::load::Live;
+use crate::text::thousands;
 
 /// The exit code of a program that SIGINT has ended.
 const ENDED_BY_INT: i32 = 130;

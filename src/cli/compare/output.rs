@@ -1,34 +1,213 @@
 //! Where the figures go: files, and the terminal.
+//!
+//! Invariant: a file is replaced in one step by a whole new one, so whoever reads it meanwhile, and whoever
+//! stops this program, has a whole one.
 
-use std::path::Path;
+use std::fs::{self, File, OpenOptions};
+use std::io::{ErrorKind, Write};
+use std::path::{Path, PathBuf};
 
-use crate::Error;
 use crate::cli::args::OutputArgs;
-use crate::compare::record::Record;
+use crate::cli::terminal::{self, Terminal};
+use crate::compare::record::{Record, VERSION};
+use crate::compare::report::difference::Difference;
+use crate::compare::report::findings::{findings, warnings};
+use crate::compare::report::{chart, csv, html, svg, table};
+use crate::text::wrapped;
+use crate::{Error, Failure};
 
 /// What was asked for.
-pub(super) struct Output(Option<std::path::PathBuf>);
+pub(super) struct Output {
+    baseline: Option<Record>,
+    /// Whether the JSON is printed in place of the table.
+    is_json_printed: bool,
+    reports: Vec<(Format, PathBuf)>,
+    svg: Option<PathBuf>,
+}
+
+/// What a file has.
+#[derive(Debug, Clone, Copy)]
+enum Format {
+    Json,
+    Csv,
+    Html,
+}
 
 impl Output {
     /// Opens what is to be written, and reads what is to be compared with: before anything is measured.
     pub(super) fn open(args: &OutputArgs) -> Result<Self, Error> {
-        Ok(Self(args.json.clone()))
+        let is_printed = |path: &Path| path == Path::new("-");
+        let asked = [(Format::Json, &args.json), (Format::Csv, &args.csv), (Format::Html, &args.html)];
+        let mut reports: Vec<(Format, PathBuf)> = Vec::new();
+        for (format, path) in asked {
+            match path {
+                Some(path) if !is_printed(path) => reports.push((format, followed(path))),
+                Some(_) if !matches!(format, Format::Json) => {
+                    return Err(Error::Usage(
+                        "only --json can be printed: name a file, or ./- if - is one".into(),
+                    ));
+                }
+                _ => {}
+            }
+        }
+        for (k, (_, path)) in reports.iter().enumerate() {
+            if reports[..k].iter().any(|(_, other)| other == path) {
+                let path = path.display();
+                return Err(Error::Usage(format!(
+                    "two reports can't be in one file, {path}: name another one"
+                )));
+            }
+        }
+        reports.iter().try_for_each(|(_, path)| check(path))?;
+        if let Some(dir) = &args.svg {
+            fs::create_dir_all(dir).map_err(|cause| cannot("create the directory", dir, cause))?;
+            check(&dir.join("overview.svg"))?;
+        }
+        Ok(Self {
+            baseline: args.baseline.as_deref().map(read).transpose()?,
+            is_json_printed: args.json.as_deref().is_some_and(is_printed),
+            reports,
+            svg: args.svg.clone(),
+        })
     }
 
     /// Writes the files anew: little is lost if that was the last time.
     pub(super) fn keep(&self, record: &Record) -> Result<(), Error> {
-        let Some(path) = &self.0 else { return Ok(()) };
-        let json =
-            serde_json::to_string_pretty(record).map_err(|error| Error::Internal(error.to_string()))?;
-        std::fs::write(path, json).map_err(|cause| Error::os(path.display().to_string(), cause))
+        for (format, path) in &self.reports {
+            let text = match format {
+                Format::Json => json(record)?,
+                Format::Csv => csv::csv(record),
+                Format::Html => html(record, self.difference(record).as_ref()),
+            };
+            write(path, &text)?;
+        }
+        if let Some(dir) = &self.svg {
+            svg::files(record).iter().try_for_each(|(name, text)| write(&dir.join(name), text))?;
+        }
+        Ok(())
     }
 
-    /// Shows the whole, on standard output.
+    /// Writes the files, and shows the whole on standard output.
     pub(super) fn show(&self, record: &Record) -> Result<(), Error> {
-        self.keep(record)
+        self.keep(record)?;
+        if self.is_json_printed {
+            return terminal::print(&json(record)?);
+        }
+        let terminal = Terminal::new();
+        let width = terminal.width;
+        let findings = findings(record).into_iter().map(|sentence| wrapped(&sentence, width)).collect();
+        let warnings =
+            warnings(record).into_iter().map(|warning| wrapped(&format!("warning: {warning}"), width));
+        let parts = [
+            table::tables(record, width),
+            chart::charts(record, width),
+            findings,
+            warnings.collect(),
+            self.difference(record).map(|difference| difference.text(width)).unwrap_or_default(),
+        ];
+        let parts: Vec<String> = parts.into_iter().filter(|part| !part.is_empty()).collect();
+        terminal.print(&parts.join("\n"))
+    }
+
+    fn difference(&self, record: &Record) -> Option<Difference> {
+        self.baseline.as_ref().map(|baseline| Difference::between(baseline, record))
     }
 }
 
+/// Reads what `--json` has written.
 pub(super) fn read(path: &Path) -> Result<Record, Error> {
-    Err(Error::Internal(path.display().to_string()))
+    let name = path.display();
+    let bytes = fs::read(path).map_err(|cause| Error::from_io(format!("cannot read {name}"), cause))?;
+    let no_record = |error: serde_json::Error| {
+        Error::Data(format!("{name} is not what forkd compare --json has written, or not all of it: {error}"))
+    };
+    let value: serde_json::Value = serde_json::from_slice(&bytes).map_err(no_record)?;
+    match &value["version"] {
+        version if *version == VERSION => {}
+        serde_json::Value::Number(version) => {
+            return Err(Error::Data(format!(
+                "{name} is of version {version}, and this forkd reads version {VERSION}: measure anew, or take the \
+                 forkd that wrote it"
+            )));
+        }
+        _ => {
+            return Err(Error::Data(format!(
+                "{name} is not what forkd compare --json writes: it has no version"
+            )));
+        }
+    }
+    // from the text again, so that an error has its line
+    serde_json::from_slice(&bytes).map_err(no_record)
+}
+
+fn json(record: &Record) -> Result<String, Error> {
+    serde_json::to_string_pretty(record)
+        .map(|text| text + "\n")
+        .map_err(|error| Error::Internal(format!("cannot write the figures as JSON: {error}")))
+}
+
+/// The file behind a path: a link stays one, and is not replaced.
+fn followed(path: &Path) -> PathBuf {
+    if let Ok(real) = path.canonicalize() {
+        return real;
+    }
+    let dir = path.parent().filter(|dir| *dir != Path::new("")).unwrap_or(Path::new("."));
+    match (dir.canonicalize(), path.file_name()) {
+        (Ok(dir), Some(name)) => dir.join(name),
+        _ => path.to_owned(),
+    }
+}
+
+/// What is there and no regular file, as /dev/stdout, is written to, and never replaced.
+fn is_special(path: &Path) -> bool {
+    path.metadata().is_ok_and(|meta| !meta.is_file())
+}
+
+/// Tries what [`write`] will do, and changes nothing.
+fn check(path: &Path) -> Result<(), Error> {
+    if path.is_dir() {
+        let cause = ErrorKind::IsADirectory.into();
+        return Err(cannot("write", path, cause));
+    }
+    if is_special(path) {
+        return Ok(());
+    }
+    let beside = beside(path);
+    File::create(&beside)
+        .and_then(|_| fs::remove_file(&beside))
+        .map_err(|cause| cannot("create", path, cause))
+}
+
+/// Replaces a file, or writes to what is none.
+fn write(path: &Path, text: &str) -> Result<(), Error> {
+    let written = if is_special(path) {
+        OpenOptions::new().write(true).open(path).and_then(|mut file| file.write_all(text.as_bytes()))
+    } else {
+        let beside = beside(path);
+        let replaced = replace(path, &beside, text);
+        if replaced.is_err() {
+            let _ = fs::remove_file(&beside);
+        }
+        replaced
+    };
+    written.map_err(|cause| cannot("write", path, cause))
+}
+
+fn replace(path: &Path, beside: &Path, text: &str) -> std::io::Result<()> {
+    let mut file = File::create(beside)?;
+    if let Ok(old) = path.metadata() {
+        file.set_permissions(old.permissions())?;
+    }
+    file.write_all(text.as_bytes())?;
+    fs::rename(beside, path)
+}
+
+/// A name in the same directory, of this process alone.
+fn beside(path: &Path) -> PathBuf {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    path.with_file_name(format!(".{name}.{}", std::process::id()))
+}
+
+fn cannot(what: &str, path: &Path, cause: std::io::Error) -> Error {
+    Error::CannotCreate(Failure::new(format!("cannot {what} {}", path.display()), cause))
 }

@@ -1,0 +1,109 @@
+//! What standard output can show.
+
+use std::io::{self, ErrorKind, IsTerminal, Write};
+
+use crate::Error;
+
+/// What stands for a character where there is ASCII alone; each is as wide as what it stands for.
+const ASCII: [(&str, char); 7] =
+    [("µ", 'u'), ("×", 'x'), ("–−", '-'), ("█▉▊▋▌", '#'), ("▍▎▏", ' '), ("·", '.'), ("…", '~')];
+
+/// What standard output can show, and how much of it.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Terminal {
+    has_colours: bool,
+    is_unicode: bool,
+    /// How many columns there are; `None` if lines may have any length.
+    pub(super) width: Option<usize>,
+}
+
+impl Terminal {
+    /// Asks the environment and standard output.
+    pub(super) fn new() -> Self {
+        let out = io::stdout();
+        let locale = ["LC_ALL", "LC_CTYPE", "LANG"].into_iter().find_map(text_of).unwrap_or_default();
+        let asked = text_of("COLUMNS").and_then(|columns| columns.parse().ok());
+        let seen = || rustix::termios::tcgetwinsize(&out).ok().map(|size| size.ws_col.into());
+        Self {
+            has_colours: has_colours(&out),
+            is_unicode: is_utf8(&locale),
+            width: asked.or_else(seen).filter(|width| *width > 0),
+        }
+    }
+
+    /// Prints lines; those that begin with "error" are red, and warnings yellow.
+    pub(super) fn print(&self, text: &str) -> Result<(), Error> {
+        let shown: String = text.chars().map(|c| self.shown(c)).collect();
+        print(&painted(&shown, self.has_colours))
+    }
+
+    /// Names come from files and command lines: none may steer the terminal.
+    fn shown(&self, c: char) -> char {
+        match c {
+            '\n' => c,
+            _ if c.is_control() => '?',
+            _ if self.is_unicode || c.is_ascii() => c,
+            _ => ASCII.iter().find(|(from, _)| from.contains(c)).map_or('?', |(_, to)| *to),
+        }
+    }
+}
+
+fn text_of(name: &str) -> Option<String> {
+    std::env::var(name).ok().filter(|value| !value.is_empty())
+}
+
+fn is_utf8(locale: &str) -> bool {
+    let locale = locale.to_ascii_lowercase();
+    locale.contains("utf-8") || locale.contains("utf8")
+}
+
+/// See <https://no-color.org>.
+pub(super) fn has_colours(out: &impl IsTerminal) -> bool {
+    let is_set = |name: &str| std::env::var_os(name).is_some_and(|value| !value.is_empty());
+    out.is_terminal() && !is_set("NO_COLOR") && std::env::var_os("TERM").is_none_or(|term| term != "dumb")
+}
+
+/// Puts errors in red and warnings in yellow.
+pub(super) fn painted(text: &str, has_colours: bool) -> String {
+    let paint = |line: &str| match line.split([' ', ':']).next() {
+        Some("errors" | "error") if has_colours => format!("\x1b[31m{line}\x1b[0m\n"),
+        Some("warning") if has_colours => format!("\x1b[33m{line}\x1b[0m\n"),
+        _ => format!("{line}\n"),
+    };
+    text.lines().map(paint).collect()
+}
+
+/// Prints; a reader that has gone is no error.
+pub(super) fn print(text: &str) -> Result<(), Error> {
+    match io::stdout().write_all(text.as_bytes()) {
+        Err(error) if error.kind() != ErrorKind::BrokenPipe => {
+            Err(Error::os("cannot write to standard output", error))
+        }
+        _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_is_to_be_noticed_has_a_colour() {
+        let text = "churn 1\nerrors in churn: 1\nwarning about churn: x\nwarning: y\n";
+        assert_eq!(painted(text, false), text);
+        let expected = "churn 1\n\x1b[31merrors in churn: 1\x1b[0m\n\x1b[33mwarning about churn: x\x1b[0m\n\
+            \x1b[33mwarning: y\x1b[0m\n";
+        assert_eq!(painted(text, true), expected);
+    }
+
+    #[test]
+    fn ascii_stands_for_what_a_terminal_lacks_and_nothing_steers_it() {
+        let shown = |is_unicode: bool, text: &str| -> String {
+            let terminal = Terminal { has_colours: false, is_unicode, width: None };
+            text.chars().map(|c| terminal.shown(c)).collect()
+        };
+        assert_eq!(shown(true, "5 µs ×8 ██▎ \x1b[2J\n"), "5 µs ×8 ██▎ ?[2J\n");
+        assert_eq!(shown(false, "5 µs ×8 ██▎ 1–2 é"), "5 us x8 ##  1-2 ?");
+        assert!(is_utf8("de_DE.UTF-8") && is_utf8("C.utf8") && !is_utf8("POSIX") && !is_utf8(""));
+    }
+}

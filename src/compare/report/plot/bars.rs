@@ -1,0 +1,99 @@
+//! A bar for each server, with the range of its rounds.
+
+use super::scale::Scale;
+use super::{Anchor, COLOURS, Chart, Drawing, shortened, tick, width_of};
+use crate::compare::record::Record;
+use crate::compare::report::figures::{Figure, Unit, View};
+
+const WIDTH: f64 = 520.0;
+const ROW: f64 = 26.0;
+const BAR: f64 = 16.0;
+const TOP: f64 = 54.0;
+
+/// A chart of a figure; `None` if no server has it.
+pub(in crate::compare::report) fn bars(record: &Record, figure: &Figure, name: &str) -> Option<Chart> {
+    if !figure.is_in(record) {
+        return None;
+    }
+    let rows: Vec<_> = record.models.iter().map(|entry| (entry, figure.of(&View::from(entry)))).collect();
+    let labels: Vec<String> = rows.iter().map(|(entry, _)| shortened(&entry.title())).collect();
+    let texts: Vec<String> = rows
+        .iter()
+        .map(|(entry, value)| match value {
+            Some(value) => {
+                let span = figure.span(value).map(|span| format!(" ({span})")).unwrap_or_default();
+                figure.text(value.median) + &span
+            }
+            None if entry.failure.is_some() => "failed".into(),
+            None => "not measured".into(),
+        })
+        .collect();
+    let widest = |texts: &[String]| texts.iter().map(|text| width_of(text)).fold(0.0, f64::max);
+    let left = 20.0 + widest(&labels);
+    let right = (WIDTH - 20.0 - widest(&texts)).max(left + 60.0);
+    let values =
+        rows.iter().filter_map(|(_, value)| value.as_ref()).flat_map(|value| [value.median, value.range().1]);
+    let scale = Scale::linear(values, (left, right));
+    let bottom = TOP + rows.len() as f64 * ROW + 4.0;
+    let mut to = Drawing::default();
+    let several = rows.iter().flat_map(|(_, value)| value).any(|value| value.rounds.len() > 1);
+    let below = if several { "median, and from the lowest to the highest round" } else { "one round" };
+    to.heading(figure.name, below);
+    axis(&mut to, &scale, figure, bottom);
+    let mut told = Vec::new();
+    for (k, ((_, value), (label, text))) in rows.iter().zip(labels.iter().zip(&texts)).enumerate() {
+        let middle = TOP + (k as f64 + 0.5) * ROW;
+        to.text("label", (left - 8.0, middle + 4.0), Anchor::End, label);
+        let mut end = left;
+        if let Some(value) = value {
+            end = scale.at(value.median);
+            to.rect(&format!("bar s{}", k % COLOURS), (left, middle - BAR / 2.0), (end - left, BAR));
+            let (low, high) = value.range();
+            if high > low {
+                let (low, high) = (scale.at(low), scale.at(high));
+                to.line("whisker", (low, middle), (high, middle));
+                for x in [low, high] {
+                    to.line("whisker", (x, middle - 4.0), (x, middle + 4.0));
+                }
+                end = high;
+            }
+        }
+        to.text("value", (end + 7.0, middle + 4.0), Anchor::Start, text);
+        told.push(format!("{label}: {text}"));
+    }
+    let description = format!("Bars: {}.", told.join("; "));
+    let height = bottom + 26.0;
+    Some(Chart {
+        name: name.into(),
+        title: figure.name.into(),
+        description,
+        width: WIDTH,
+        height,
+        body: to.0,
+    })
+}
+
+fn axis(to: &mut Drawing, scale: &Scale, figure: &Figure, bottom: f64) {
+    // with little room, numbers would meet
+    let every = match scale.ticks.as_slice() {
+        [first, second, ..] if scale.at(*second) - scale.at(*first) < 42.0 => 2,
+        _ => 1,
+    };
+    // there is no fifth of a process
+    let is_count = matches!(figure.unit, Unit::Count | Unit::Clients);
+    let ticks = scale.ticks.iter().filter(|value| !is_count || value.fract() == 0.0);
+    for (k, value) in ticks.enumerate() {
+        let x = scale.at(*value);
+        to.line("grid", (x, TOP), (x, bottom));
+        if k % every == 0 {
+            to.text("tick", (x, bottom + 16.0), Anchor::Middle, &tick(*value));
+        }
+    }
+    let unit = match figure.unit {
+        Unit::Kib => "KiB",
+        Unit::Micros | Unit::Span => "µs",
+        Unit::Percent => "%",
+        Unit::Count | Unit::Plain | Unit::Clients => "",
+    };
+    to.text("tick", (WIDTH - 12.0, bottom + 16.0), Anchor::End, unit);
+}

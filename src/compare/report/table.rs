@@ -1,0 +1,142 @@
+//! A record as tables, as wide as there is room for.
+
+use super::figures::{self, Figure, View};
+use crate::compare::record::{Entry, Record};
+use crate::text::{columns, thousands, wrapped};
+
+/// All tables, one after the other; lines have at most `width` columns, where that is possible.
+#[must_use]
+pub fn tables(record: &Record, width: Option<usize>) -> String {
+    let width = width.unwrap_or(usize::MAX);
+    let mut text = fit(&medians(record), width, 1);
+    let mut add = |title: &str, rows: &[Vec<String>]| {
+        // a head alone tells nothing
+        if rows.len() > 1 && rows[0].len() > 1 {
+            text.push_str(&format!("\n{}{}", wrapped(title, Some(width)), fit(rows, width, 1)));
+        }
+    };
+    add("From the lowest to the highest round:", &ranges(record));
+    for figure in GROWTH {
+        add(&format!("{} with so many clients:", figure.name), &growth(record, figure));
+    }
+    text
+}
+
+/// What is shown of how cost grows.
+static GROWTH: [&Figure; 3] = [&figures::CONN_PER_S, &figures::P99, &figures::REQ_PER_S];
+
+fn row<'a>(first: &str, cells: impl Iterator<Item = String> + 'a) -> Vec<String> {
+    std::iter::once(first.to_owned()).chain(cells).collect()
+}
+
+fn medians(record: &Record) -> Vec<Vec<String>> {
+    let shown: Vec<_> = figures::ALL[..figures::MAIN].iter().filter(|figure| figure.is_in(record)).collect();
+    let mut rows = vec![row("model", shown.iter().map(|figure| figure.head.to_owned()))];
+    for entry in &record.models {
+        let view = View::from(entry);
+        rows.push(row(&entry.title(), shown.iter().map(|figure| figure.cell(&view))));
+    }
+    rows
+}
+
+/// Those figures that differ from round to round, of the servers that have some.
+fn ranges(record: &Record) -> Vec<Vec<String>> {
+    let span = |figure: &Figure, entry: &Entry| figure.span(&figure.of(&entry.into())?);
+    let varies = |figure: &&&Figure| record.models.iter().any(|entry| span(figure, entry).is_some());
+    let shown: Vec<_> = figures::ALL[..figures::MAIN].iter().filter(varies).collect();
+    let mut rows = vec![row("model", shown.iter().map(|figure| figure.head.to_owned()))];
+    for entry in &record.models {
+        let cells: Vec<_> = shown.iter().map(|figure| span(figure, entry)).collect();
+        if cells.iter().any(Option::is_some) {
+            rows.push(row(&entry.title(), cells.into_iter().map(|cell| cell.unwrap_or_else(|| "-".into()))));
+        }
+    }
+    rows
+}
+
+fn growth(record: &Record, figure: &Figure) -> Vec<Vec<String>> {
+    let at = |entry: &Entry, clients: usize| {
+        entry.growth.iter().find(|growth| growth.clients == clients).map(|growth| figure.cell(&growth.into()))
+    };
+    let clients: Vec<usize> = record.settings.clients.clone();
+    let mut rows = vec![row("model", clients.iter().map(|count| thousands(*count as f64)))];
+    for entry in &record.models {
+        let cells: Vec<_> = clients.iter().map(|count| at(entry, *count)).collect();
+        if cells.iter().flatten().any(|cell| cell != "-") {
+            rows.push(row(&entry.title(), cells.into_iter().map(|cell| cell.unwrap_or_else(|| "-".into()))));
+        }
+    }
+    rows
+}
+
+/// Lines up rows, the first of which are the heads: in one piece, with heads of two lines, or in several
+/// pieces one below the other, each of which has the first `left` columns: names.
+pub(crate) fn fit(rows: &[Vec<String>], width: usize, left: usize) -> String {
+    let Some((heads, body)) = rows.split_first() else { return String::new() };
+    let fits = |text: &str| text.lines().all(|line| line.chars().count() <= width);
+    let whole = columns(rows, left);
+    if fits(&whole) {
+        return whole;
+    }
+    let (mut upper, mut lower) = (Vec::new(), Vec::new());
+    for head in heads {
+        let at = head.rfind(' ').map_or(0, |at| at + 1);
+        upper.push(head[..at].trim_end().to_owned());
+        lower.push(head[at..].to_owned());
+    }
+    let split = columns(&[&[upper, lower], body].concat(), left);
+    if fits(&split) {
+        return split;
+    }
+    let (mut pieces, mut begin) = (Vec::new(), left);
+    while begin < heads.len() {
+        let piece = |end: usize| -> String {
+            let cut = |row: &Vec<String>| [&row[..left], &row[begin..end]].concat();
+            columns(&rows.iter().map(cut).collect::<Vec<_>>(), left)
+        };
+        // one column there must be, even if it is too wide
+        let end = (begin + 1..=heads.len()).rev().find(|end| fits(&piece(*end))).unwrap_or(begin + 1);
+        pieces.push(piece(end));
+        begin = end;
+    }
+    pieces.join("\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::compare::report::sample;
+
+    #[test]
+    fn a_table_that_is_too_wide_becomes_several() {
+        let rows: Vec<Vec<String>> = [["model", "served at once", "conn/s"], ["fork", "100 of 100", "9,000"]]
+            .map(|row| row.map(ToOwned::to_owned).to_vec())
+            .to_vec();
+        assert_eq!(fit(&rows, 80, 1), "model  served at once  conn/s\nfork       100 of 100   9,000\n");
+        assert_eq!(
+            fit(&rows, 27, 1),
+            "        served at\nmodel        once  conn/s\nfork   100 of 100   9,000\n"
+        );
+        assert_eq!(
+            fit(&rows, 22, 1),
+            "model  served at once\nfork       100 of 100\n\nmodel  conn/s\nfork    9,000\n"
+        );
+        assert_eq!(fit(&rows, 1, 1), fit(&rows, 22, 1));
+        assert_eq!(fit(&[], 1, 1), "");
+    }
+
+    #[test]
+    fn only_what_was_measured_has_a_column() {
+        let mut record = sample::record();
+        record.models.iter_mut().for_each(|entry| entry.bulk = None);
+        let text = tables(&record, None);
+        assert!(text.lines().next().is_some_and(|head| head.starts_with("model       processes")), "{text}");
+        assert!(text.contains("\nprefork ×8          9        9  12,000"), "{text}");
+        assert!(text.contains("8 of 100") && !text.contains("MB/s"), "{text}");
+        assert!(text.contains("11,400–12,600"), "{text}");
+        for entry in &mut record.models {
+            entry.hold = None;
+        }
+        assert!(!tables(&record, None).contains("served"));
+    }
+}
