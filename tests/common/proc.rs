@@ -90,6 +90,8 @@ pub fn threads_of(pid: i32) -> Vec<String> {
 #[derive(Debug, Clone, Copy)]
 pub struct Usage {
     pub rss: u64,
+    /// Its share of what it has in common with others, without files: the program's own is shared by the daemons of
+    /// all tests, which come and go.
     pub pss: u64,
 }
 
@@ -99,7 +101,7 @@ impl Usage {
         let field = |name: &str| {
             text.lines().find_map(|line| line.strip_prefix(name)?.split_whitespace().next()?.parse().ok())
         };
-        Some(Self { rss: field("Rss:")?, pss: field("Pss:")? })
+        Some(Self { rss: field("Rss:")?, pss: field("Pss:")? - field("Pss_File:")? })
     }
 }
 
