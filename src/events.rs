@@ -115,8 +115,8 @@ fn is_crash(signal: u8) -> bool {
         .contains(&signal)
 }
 
-pub(crate) fn handler_failed(peer: Peer, error: &dyn Display) {
-    warn!(peer:%, error:%; "handler failed");
+pub(crate) fn handler_failed(peer: Peer, error: &dyn Display, suppressed: u64) {
+    warn!(peer:%, error:%, suppressed; "handler failed");
 }
 
 /// A handler or a protocol panicked, and its process goes on. The panic itself has been reported.

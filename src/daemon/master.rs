@@ -105,7 +105,8 @@ impl Master {
             })?,
         };
         self.cx.descriptors.add([listener.as_raw_fd()]);
-        let offer = Offer::new(listener.endpoint(), service, listen.model, hooks)
+        let failures = &self.cx.board.totals(number).failures;
+        let offer = Offer::new(listener.endpoint(), service, listen.model, hooks, failures)
             .with_idle_timeout(listen.idle_timeout);
         let post = Post { listener, number, offer };
         self.stations.push(Station::new(asked, post, listen, &self.cx));

@@ -3,6 +3,7 @@
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use super::Cause;
+use crate::log::SharedLimit;
 use crate::transport::Refusal;
 
 /// The counters of one listening socket.
@@ -33,6 +34,8 @@ pub(crate) struct Totals {
     /// Written by many: both the master and workers refuse.
     pub(super) refused: [AtomicU64; Refusal::ALL.len()],
     pub(super) deaths: [AtomicU64; Cause::COUNT],
+    /// On the lines about handlers that fail, which are a matter of what clients send.
+    pub(crate) failures: SharedLimit,
 }
 
 impl Totals {
@@ -55,7 +58,19 @@ impl Totals {
     /// Begins to count for another socket.
     pub(super) fn reset(&self) {
         let Self { alive, peak, forked, connections, bytes_in, bytes_out, failed, .. } = self;
-        let Self { idle, wanted_idle, queued, limit, taken, draining, leaving, refused, deaths, .. } = self;
+        let Self {
+            idle,
+            wanted_idle,
+            queued,
+            limit,
+            taken,
+            draining,
+            leaving,
+            refused,
+            deaths,
+            failures,
+            ..
+        } = self;
         let small = [alive, peak, idle, wanted_idle, queued, limit, taken, draining, leaving];
         small.iter().for_each(|counter| counter.store(0, Ordering::Relaxed));
         let large = [forked, connections, bytes_in, bytes_out, failed];
@@ -64,6 +79,7 @@ impl Totals {
             .chain(refused)
             .chain(deaths)
             .for_each(|counter| counter.store(0, Ordering::Relaxed));
+        failures.reset();
     }
 
     pub(crate) fn set_limit(&self, limit: u32) {
