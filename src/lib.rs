@@ -83,6 +83,7 @@ pub mod error;
 mod events;
 mod getent;
 pub mod log;
+mod metrics;
 pub mod model;
 mod scoreboard;
 pub mod server;

@@ -30,7 +30,7 @@ Examples:
   forkd serve --config /etc/forkd/forkd.toml --log-level debug";
 
 /// What one connection, which somebody else has accepted, has no use for.
-const NOT_WITH_INETD: [&str; 20] = [
+const NOT_WITH_INETD: [&str; 21] = [
     "endpoints",
     "backlog",
     "v6only",
@@ -50,6 +50,7 @@ const NOT_WITH_INETD: [&str; 20] = [
     "chroot",
     "umask",
     "control",
+    "metrics",
     "config",
 ];
 
@@ -206,7 +207,7 @@ mod tests {
         let line = "forkd serve -m prefork -w 4..32 --min-spare 1 --max-spare 2 --max-children 3 \
             --max-connections-per-child 4 --overflow reject --backlog 5 --idle-timeout 5m --grace 1s \
             --log syslog --log-level warn --log-format json --daemon --pidfile p --user u --group g \
-            --chroot c --umask 027 --v6only --socket-mode 0660 --control s --config f tcp://a:1 unix:///x";
+            --chroot c --umask 027 --v6only --socket-mode 0660 --control s --metrics tcp://m:9 --config f tcp://a:1 unix:///x";
         let Command::Serve { args, .. } = parse(line).unwrap().command else { panic!("not serve") };
         assert_eq!(args.config, Some("f".into()));
         let written = toml::to_string(&args.listen).unwrap() + &toml::to_string(&args.daemon).unwrap();

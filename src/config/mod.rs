@@ -22,7 +22,7 @@ use file::{File, Tables};
 use listen::Conflict;
 pub use listen::Listen;
 use options::{DaemonOptions, ListenOptions};
-use values::{LogFormat, LogLevel, LogSink, Mode, Span};
+use values::{LogFormat, LogLevel, LogSink, MetricsEndpoint, Mode, Span};
 
 /// Everything that forkd is told.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -64,6 +64,8 @@ pub struct Daemon {
     pub umask: Option<u32>,
     /// The path of the control socket; `None` means there is none.
     pub control: Option<PathBuf>,
+    /// Where metrics are served; `None` means nowhere.
+    pub metrics: Option<MetricsEndpoint>,
 }
 
 impl Default for Daemon {
@@ -80,6 +82,7 @@ impl Default for Daemon {
             chroot: None,
             umask: None,
             control: None,
+            metrics: None,
         }
     }
 }
@@ -111,6 +114,7 @@ impl Daemon {
             chroot: anchor(options.chroot),
             umask: options.umask.map(|mode| mode.0),
             control: anchor(options.control.or_else(|| default_control(env))),
+            metrics: options.metrics,
         }
     }
 }
@@ -129,6 +133,7 @@ impl From<&Daemon> for DaemonOptions {
             chroot: daemon.chroot.clone(),
             umask: daemon.umask.map(Mode),
             control: daemon.control.clone(),
+            metrics: daemon.metrics.clone(),
         }
     }
 }
@@ -172,8 +177,13 @@ impl Config {
             }
             listen.push(next_group(&listen, options, alone).map_err(|conflict| blame(index, conflict))?);
         }
+        let is_usage = cli_daemon.metrics.is_some();
         let daemon = Daemon::new(cli_daemon.over(tables.daemon), here, env);
-        Ok(Self { daemon, listen })
+        match refuse_metrics_among_services(&daemon, &listen) {
+            Err(why) if is_usage => Err(Error::Usage(format!("--{why}"))),
+            Err(why) => Err(Error::Config(why)),
+            Ok(()) => Ok(Self { daemon, listen }),
+        }
     }
 
     /// Writes the configuration as a file that gives the same configuration when it is read, with every
@@ -205,4 +215,16 @@ fn next_group(earlier: &[Listen], options: ListenOptions, alone: bool) -> Result
         }
     }
     Ok(next)
+}
+
+/// One socket can't be for clients and for scrapers.
+fn refuse_metrics_among_services(daemon: &Daemon, listen: &[Listen]) -> Result<(), String> {
+    let Some(MetricsEndpoint(metrics)) = &daemon.metrics else { return Ok(()) };
+    match listen.iter().flat_map(|group| &group.endpoints).find(|served| served.collides_with(metrics)) {
+        None => Ok(()),
+        Some(served) => Err(format!(
+            "metrics names {metrics}, which {served} serves clients with already; choose another, or name the \
+             endpoints to serve"
+        )),
+    }
 }

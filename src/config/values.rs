@@ -11,6 +11,7 @@ use serde::de::{Error as _, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::model::Model;
+use crate::transport::Endpoint;
 
 /// The most children or workers that may be asked for.
 pub const MAX_CHILDREN: u32 = 65_536;
@@ -135,6 +136,34 @@ impl fmt::Display for Mode {
     }
 }
 
+/// Where metrics are served: an endpoint that clients connect to, by itself or of a known name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MetricsEndpoint(pub Endpoint);
+
+impl FromStr for MetricsEndpoint {
+    type Err = InvalidValue;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let endpoint: Endpoint = text.parse().map_err(|error| InvalidValue(format!("{error}")))?;
+        let why = match &endpoint {
+            Endpoint::Tcp { .. } | Endpoint::Unix(_) | Endpoint::Systemd(Some(_)) => {
+                return Ok(Self(endpoint));
+            }
+            Endpoint::Udp { .. } | Endpoint::Unixgram(_) => "has no connections, which HTTP needs",
+            Endpoint::Systemd(None) => "is all that systemd hands over",
+        };
+        Err(InvalidValue(format!(
+            "metrics can't be served at {endpoint}, which {why}; write tcp://HOST:PORT, unix:///PATH or systemd:NAME"
+        )))
+    }
+}
+
+impl fmt::Display for MetricsEndpoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
 /// What happens to a connection when there are already as many children as allowed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "lowercase")]
@@ -228,6 +257,18 @@ impl<'de> Deserialize<'de> for WorkerRange {
 impl Serialize for WorkerRange {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         if self.is_elastic() { serializer.collect_str(self) } else { serializer.serialize_u32(self.min) }
+    }
+}
+
+impl<'de> Deserialize<'de> for MetricsEndpoint {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer)?.parse().map_err(D::Error::custom)
+    }
+}
+
+impl Serialize for MetricsEndpoint {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
     }
 }
 

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use super::context::Context;
 use super::control::Control;
+use super::metrics::MetricsServer;
 use super::notify::ServiceManager;
 use super::phase::Phase;
 use super::reload::{Reload, Source, guard};
@@ -41,6 +42,7 @@ pub(crate) struct Master {
     pub(super) cx: Context,
     pub(super) stations: Vec<Station>,
     pub(super) control: Option<Control>,
+    pub(super) metrics: Option<MetricsServer>,
     pub(super) phase: Phase,
     /// What holds for the process, of the configuration in force.
     pub(super) daemon: Daemon,
@@ -67,6 +69,7 @@ impl Master {
             cx,
             stations: Vec::new(),
             control: None,
+            metrics: None,
             phase: Phase::Running,
             daemon: config.daemon.clone(),
             reload: Reload::default(),
@@ -158,6 +161,9 @@ impl Master {
                 self.on_event(event);
             }
         }
+        if let Some(metrics) = self.metrics.take() {
+            metrics.end();
+        }
         self.see_the_last_ones_off();
         events::stopped(self.connections(), self.cut);
         Ok(())
@@ -189,6 +195,7 @@ impl Master {
         if self.phase == Phase::Running {
             self.dismiss_stations();
         }
+        self.see_to_metrics();
         self.report();
         Ok(())
     }
@@ -251,6 +258,11 @@ impl Master {
             Event::Clients(number) => {
                 if let Kind::Forking(forking) = &mut self.stations[number].kind {
                     forking.take_clients(&mut self.cx);
+                }
+            }
+            Event::MetricsDeath(pid) => {
+                if let Some(metrics) = &mut self.metrics {
+                    metrics.bury(&mut self.cx, pid);
                 }
             }
             Event::Death(number, slot) => {

@@ -15,6 +15,7 @@ mod descriptors;
 mod forking;
 mod held;
 pub(crate) mod master;
+mod metrics;
 pub mod names;
 pub mod notify;
 mod phase;

@@ -100,5 +100,8 @@ impl Master {
     /// Ends all children at once, after an error that ends the master.
     pub(crate) fn abandon(&mut self) {
         self.signal_children(|_| Signal::SIGKILL);
+        if let Some(metrics) = &self.metrics {
+            metrics.end();
+        }
     }
 }

@@ -8,6 +8,7 @@ use smallvec::SmallVec;
 
 use super::context::ACCEPT_REST;
 use super::master::Master;
+use super::metrics::MetricsServer;
 use super::station::{Kind, Life};
 use crate::Error;
 
@@ -22,6 +23,8 @@ pub(super) enum Event {
     Wake,
     ControlClient,
     ControlRequest,
+    /// A child that serves metrics has died; its pid.
+    MetricsDeath(u32),
     /// Clients at a station.
     Clients(usize),
     /// A worker of a station has died; its slot.
@@ -73,6 +76,9 @@ impl Master {
                 add(client, flags, Event::ControlRequest);
             }
         }
+        for (watch, pid) in self.metrics.iter().flat_map(MetricsServer::watches) {
+            add(watch.as_fd(), readable, Event::MetricsDeath(pid));
+        }
         for (number, station) in self.stations.iter().enumerate() {
             match &station.kind {
                 Kind::Forking(forking)
@@ -102,7 +108,8 @@ impl Master {
         let stations = self.stations.iter().filter_map(|station| station.deadline(&self.cx));
         let control = self.control.as_ref().and_then(|control| control.deadline(self.cx.now));
         let others = [self.next_sweep(), self.phase.deadline(), self.next_report(), self.reload_deadline()];
-        let next = stations.chain(control).chain(others.into_iter().flatten()).min();
+        let metrics = self.metrics.as_ref().and_then(|metrics| metrics.deadline(self.cx.now));
+        let next = stations.chain(control).chain(metrics).chain(others.into_iter().flatten()).min();
         next.map(|then| then.saturating_duration_since(Instant::now()))
     }
 }

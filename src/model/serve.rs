@@ -47,7 +47,27 @@ impl Work<'_> {
 
     /// Serves one connection until it ends; it is still to be closed.
     pub(crate) fn connection(&self, socket: OwnedFd, peer: Peer) -> (Cause, Connection<'_>) {
-        serve_connection(self.service(), socket, peer, self.post.idle_timeout, &self.slot.traffic)
+        let since = self.clock();
+        let served =
+            serve_connection(self.service(), socket, peer, self.post.idle_timeout, &self.slot.traffic);
+        self.lasted(since);
+        served
+    }
+
+    /// When a connection begins that a worker serves, if that is measured. How long it lasted is said to
+    /// [`lasted`](Self::lasted).
+    #[inline(always)]
+    pub(crate) fn clock(&self) -> Option<u64> {
+        // of a child that serves no other the master keeps count
+        if self.slot.is_watched() { self.board.clock_us() } else { None }
+    }
+
+    /// A connection that began then has ended.
+    #[inline(always)]
+    pub(crate) fn lasted(&self, since: Option<u64>) {
+        if let (Some(since), Some(now)) = (since, self.clock()) {
+            self.totals().durations.observe(now.saturating_sub(since));
+        }
     }
 
     /// Answers the first `count` datagrams of a batch.
