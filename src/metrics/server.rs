@@ -28,15 +28,15 @@ pub(crate) fn serve(gate: &Gate, listeners: &[Listener], mut metrics: Metrics) {
     let mut rest_until = None;
     loop {
         let is_leaving = is_ready(gate.bell());
-        if is_leaving && scrapers.is_empty() {
-            return;
-        }
         let now = Instant::now();
         rest_until = rest_until.or_else(|| room_at(&scrapers)).filter(|&then| then > now);
         if !is_leaving && rest_until.is_none() && !accept(listeners, &mut scrapers, now) {
             rest_until = Some(now + REST);
         }
         scrapers.retain_mut(|scraper| scraper.go_on(&mut metrics) && now < scraper.since + TIME_LIMIT);
+        if is_leaving && scrapers.is_empty() {
+            return;
+        }
         rest_until = rest_until.or_else(|| room_at(&scrapers));
         let open = if is_leaving || rest_until.is_some() { &[][..] } else { listeners };
         let bell = (!is_leaving).then(|| gate.bell());
