@@ -12,6 +12,7 @@ use clap::{Args, Parser, Subcommand};
 use crate::Error;
 use crate::config::Config;
 use crate::config::options::{DaemonOptions, ListenOptions};
+use crate::config::values::Interval;
 use crate::transport::Endpoint;
 
 const EXAMPLES: &str = "\
@@ -62,6 +63,8 @@ Examples:
 const STATUS_EXAMPLES: &str = "\
 Examples:
   forkd status
+  forkd status --watch
+  forkd status --watch 500ms --json | jq --unbuffered .listeners[0].alive
   forkd status --control /run/forkd-lab/control.sock --json";
 
 const RELOAD_EXAMPLES: &str = "\
@@ -134,6 +137,10 @@ pub struct StatusArgs {
     /// Print JSON
     #[arg(long)]
     pub json: bool,
+
+    /// Ask again and again, and say what happens per second; ends at Ctrl-C [default interval: 2s]
+    #[arg(long, value_name = "INTERVAL", num_args = 0..=1, default_missing_value = "2s")]
+    pub watch: Option<Interval>,
 }
 
 /// The options of `reload`.

@@ -60,6 +60,22 @@ impl fmt::Display for Span {
     }
 }
 
+/// How long to wait from one look at a daemon to the next; at least 100 ms.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Interval(pub Duration);
+
+impl FromStr for Interval {
+    type Err = InvalidValue;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let Span(interval) = text.parse()?;
+        if interval < Duration::from_millis(100) {
+            return Err(InvalidValue(format!("{text} is too short; the least is 100ms")));
+        }
+        Ok(Self(interval))
+    }
+}
+
 /// The size of a pool: `8`, or `4..32` for a pool that grows and shrinks between the two.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct WorkerRange {
@@ -344,6 +360,12 @@ mod tests {
         assert!(refusal::<Span>("0").contains("add a unit"));
         assert!(refusal::<Span>("").contains("is not a duration"));
         assert!(refusal::<Span>("-5s").contains("is not a duration"));
+        assert_eq!("100ms".parse(), Ok(Interval(Duration::from_millis(100))));
+        assert!(refusal::<Interval>("99ms").contains("the least is 100ms"));
+        assert!(refusal::<Interval>("2").contains("add a unit: 2s"));
+        assert!(refusal::<MetricsEndpoint>("udp://a:1").contains("has no connections"));
+        assert!(refusal::<MetricsEndpoint>("systemd:*").contains("all that systemd hands over"));
+        assert!(refusal::<MetricsEndpoint>("tcp://a").contains("has no port"));
         assert!(refusal::<Span>("366days").contains("the most is 365days"));
     }
 

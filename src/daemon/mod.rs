@@ -22,6 +22,7 @@ mod phase;
 pub mod pidfile;
 mod pooling;
 pub mod privileges;
+pub mod rates;
 pub(crate) mod reload;
 mod report;
 mod signals;
