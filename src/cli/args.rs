@@ -15,12 +15,23 @@ use crate::config::options::{DaemonOptions, ListenOptions};
 use crate::config::values::Interval;
 use crate::transport::Endpoint;
 
-const EXAMPLES: &str = "\
-Examples:
-  forkd serve                      echo over TCP and UDP on 127.0.0.1:7007
-  forkd check --config forkd.toml  is the file right, and what does it mean?
-  forkd reload                     have the running one read its file again
-  forkd status                     how is the running one?";
+macro_rules! examples {
+    ($($more:literal)?) => {
+        concat!(
+            "Examples:\n",
+            "  forkd serve                      echo over TCP and UDP on 127.0.0.1:7007\n",
+            "  forkd check --config forkd.toml  is the file right, and what does it mean?\n",
+            "  forkd reload                     have the running one read its file again\n",
+            "  forkd status                     how is the running one?",
+            $($more)?
+        )
+    };
+}
+
+#[cfg(feature = "top")]
+const EXAMPLES: &str = examples!("\n  forkd top                        watch it");
+#[cfg(not(feature = "top"))]
+const EXAMPLES: &str = examples!();
 
 const SERVE_EXAMPLES: &str = "\
 Examples:
@@ -67,6 +78,12 @@ Examples:
   forkd status --watch 500ms --json | jq --unbuffered .listeners[0].alive
   forkd status --control /run/forkd-lab/control.sock --json";
 
+#[cfg(feature = "top")]
+const TOP_EXAMPLES: &str = "\
+Examples:
+  forkd top                press ? for the keys
+  forkd top --interval 250ms --control /run/forkd-lab/control.sock";
+
 const RELOAD_EXAMPLES: &str = "\
 Examples:
   forkd reload
@@ -108,6 +125,10 @@ pub enum Command {
     /// Ask a running forkd how it is
     #[command(after_help = STATUS_EXAMPLES)]
     Status(StatusArgs),
+    /// Watch a running forkd, live, on the whole terminal
+    #[cfg(feature = "top")]
+    #[command(after_help = TOP_EXAMPLES)]
+    Top(TopArgs),
 }
 
 /// The options of `serve` and `check`.
@@ -141,6 +162,20 @@ pub struct StatusArgs {
     /// Ask again and again, and say what happens per second; ends at Ctrl-C [default interval: 2s]
     #[arg(long, value_name = "INTERVAL", num_args = 0..=1, default_missing_value = "2s")]
     pub watch: Option<Interval>,
+}
+
+/// The options of `top`.
+#[cfg(feature = "top")]
+#[derive(Debug, Clone, Args)]
+pub struct TopArgs {
+    /// Socket to ask [default: $RUNTIME_DIRECTORY/control.sock, if set, or the first that answers of
+    /// $XDG_RUNTIME_DIR/forkd.sock and /run/forkd/control.sock, the installed service's]
+    #[arg(long, value_name = "PATH")]
+    pub control: Option<PathBuf>,
+
+    /// How often to look
+    #[arg(long, value_name = "DURATION", default_value = "1s")]
+    pub interval: Interval,
 }
 
 /// The options of `reload`.
@@ -225,7 +260,8 @@ mod tests {
 
     #[test]
     fn every_help_has_examples_and_every_option_a_heading() {
-        for name in ["", "serve", "check", "reload", "status"] {
+        let commands = Cli::command();
+        for name in commands.get_subcommands().map(clap::Command::get_name).chain([""]) {
             let error = parse(&format!("forkd {name} --help")).unwrap_err();
             assert!(!error.use_stderr());
             assert!(error.to_string().contains("\nExamples:\n"), "{error}");
