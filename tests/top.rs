@@ -153,9 +153,9 @@ fn it_shows_the_daemon_obeys_keys_and_leaves_the_terminal_as_it_was() {
     terminal.shows("deaths: done=3");
     // smaller, larger
     terminal.tmux(&["resize-window", "-x", "60", "-y", "10"]);
-    terminal.becomes("no charts", |screen| !screen.contains("connections served"));
+    terminal.becomes("no charts", |screen| !screen.contains(" now"));
     terminal.tmux(&["resize-window", "-x", "110", "-y", "30"]);
-    terminal.shows("connections served");
+    terminal.shows(" now");
     terminal.press(&["q"]);
     terminal.is_as_before("0");
 }

@@ -98,21 +98,20 @@ fn footline(model: &Model) -> Line<'_> {
 }
 
 fn draw_charts(frame: &mut Frame<'_>, model: &Model, area: Rect) {
-    let [left, right] = Layout::horizontal([Constraint::Fill(1); 2]).areas(area);
     let line = |of: fn(&Point) -> f64| -> Vec<(f64, f64)> {
         let last = model.history.back().map_or(0.0, |point| point.at);
         model.history.iter().map(|point| (point.at - last, of(point))).collect()
     };
-    let children = [("children", line(|p| p.children)), ("connections served", line(|p| p.serving))];
-    draw_chart(frame, model, left, &children);
-    let rates = [
-        ("conn/s", line(|p| p.rate.connections)),
-        ("KiB/s", line(|p| (p.rate.bytes_in + p.rate.bytes_out) / 1024.0)),
+    let charts = [
+        [("children", line(|p| p.children)), ("serving", line(|p| p.serving))],
+        [("conn/s", line(|p| p.rate.connections)), ("forks/s", line(|p| p.rate.forks))],
+        [("B/s in", line(|p| p.rate.bytes_in)), ("out", line(|p| p.rate.bytes_out))],
     ];
-    draw_chart(frame, model, right, &rates);
+    let areas = Layout::horizontal([Constraint::Fill(1); 3]).split(area);
+    charts.iter().zip(areas.iter()).for_each(|(lines, &area)| draw_chart(frame, model, area, lines));
 }
 
-/// Two lines over time, with the scale of the larger one.
+/// Two lines of one unit over time.
 fn draw_chart(frame: &mut Frame<'_>, model: &Model, area: Rect, lines: &[(&str, Vec<(f64, f64)>); 2]) {
     let styles = [Style::new().fg(Color::Cyan), Style::new().fg(Color::Yellow)];
     let most = lines.iter().flat_map(|(_, points)| points).map(|(_, y)| *y).fold(1.0, f64::max);
