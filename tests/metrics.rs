@@ -85,6 +85,9 @@ both_ways! {
         let text = becomes(&daemon, "forkd_children", &["state=\"serving\""], 1.0);
         assert_eq!(sum(&text, "forkd_connections_open", &[]), 1.0);
         assert_eq!(sum(&text, "forkd_children_limit", &[]), 7.0);
+        // the child has nothing of what metrics are served with
+        let sockets = fds_of(daemon.server_of(&client)).into_iter().filter(|(_, path)| path.starts_with("socket:"));
+        assert_eq!(sockets.count(), 1);
         echoes(&mut client, b"12345");
         drop(client);
         let text = becomes(&daemon, "forkd_deaths_total", &["cause=\"done\""], 1.0);
@@ -151,6 +154,17 @@ both_ways! {
         let _scraper = connect(&daemon);
         stopped(server);
         daemon.signal(Signal::SIGTERM);
+        assert!(daemon.wait().success());
+        eventually("all are gone", || daemon.is_gone());
+    }
+
+    fn a_stop_can_be_watched(way: Way) {
+        let daemon = Forkd::new(HERE).way(way).start();
+        let client = daemon.served();
+        daemon.signal(Signal::SIGTERM);
+        daemon.wait_for_line("stopping");
+        assert_eq!(sum(&scrape(&daemon), "forkd_connections_open", &[]), 1.0);
+        drop(client);
         assert!(daemon.wait().success());
         eventually("all are gone", || daemon.is_gone());
     }
@@ -292,6 +306,17 @@ fn a_socket_file_and_a_socket_that_was_handed_over_will_do() {
     assert_eq!(address(&daemon), scrapers.local_addr().unwrap());
     scrape(&daemon);
     assert_eq!(daemon.count_lines("no endpoint asks for them"), 0);
+}
+
+#[test]
+fn the_server_has_no_more_rights_than_the_daemon() {
+    if !need_root() {
+        return;
+    }
+    let daemon = Daemon::start(&format!("{HERE} --user nobody --chroot {{dir}}"));
+    let (master, server) = (proc_status(daemon.pid(), "Uid"), proc_status(server_of(&daemon), "Uid"));
+    assert!(master == server && !server.starts_with("0"), "{master} {server}");
+    scrape(&daemon);
 }
 
 #[test]

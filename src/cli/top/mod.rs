@@ -123,9 +123,12 @@ impl Screen {
 
 impl Drop for Screen {
     fn drop(&mut self) {
+        // this fails only where there is no terminal any more
         let _ = self.terminal.show_cursor();
-        // it fails only where there is no terminal any more
-        let _ = ratatui::try_restore();
+        // twice would move the cursor back to above the message
+        if !std::thread::panicking() {
+            let _ = ratatui::try_restore();
+        }
     }
 }
 
