@@ -14,6 +14,7 @@ use clap::{Args, Parser, Subcommand};
 use crate::Error;
 use crate::config::Config;
 use crate::config::options::{DaemonOptions, ListenOptions};
+use crate::config::values::Interval;
 use crate::transport::Endpoint;
 pub use load::LoadArgs;
 
@@ -25,6 +26,13 @@ Examples:
   forkd status                     how is the running one?
   forkd load tcp://127.0.0.1:7007  how much can it do?";
 
+/// Those of all commands that this program has.
+fn examples() -> String {
+    let more =
+        if cfg!(feature = "top") { "\n  forkd top                        watch the running one" } else { "" };
+    format!("{EXAMPLES}{more}")
+}
+
 const SERVE_EXAMPLES: &str = "\
 Examples:
   forkd serve tcp://0.0.0.0:7 udp://0.0.0.0:7
@@ -35,7 +43,7 @@ Examples:
   forkd serve --config /etc/forkd/forkd.toml --log-level debug";
 
 /// What one connection, which somebody else has accepted, has no use for.
-const NOT_WITH_INETD: [&str; 23] = [
+const NOT_WITH_INETD: [&str; 24] = [
     "endpoints",
     "exec",
     "backlog",
@@ -58,6 +66,7 @@ const NOT_WITH_INETD: [&str; 23] = [
     "chroot",
     "umask",
     "control",
+    "metrics",
     "config",
 ];
 
@@ -69,7 +78,15 @@ Examples:
 const STATUS_EXAMPLES: &str = "\
 Examples:
   forkd status
+  forkd status --watch
+  forkd status --watch 500ms --json | jq --unbuffered .listeners[0].alive
   forkd status --control /run/forkd-lab/control.sock --json";
+
+#[cfg(feature = "top")]
+const TOP_EXAMPLES: &str = "\
+Examples:
+  forkd top                press ? for the keys
+  forkd top --interval 250ms --control /run/forkd-lab/control.sock";
 
 const RELOAD_EXAMPLES: &str = "\
 Examples:
@@ -79,7 +96,7 @@ Examples:
 
 /// Echo daemon that forks: a child for each connection, or a pool of workers.
 #[derive(Debug, Parser)]
-#[command(name = "forkd", version, after_help = EXAMPLES)]
+#[command(name = "forkd", version, after_help = examples())]
 pub struct Cli {
     /// What to do.
     #[command(subcommand)]
@@ -115,6 +132,10 @@ pub enum Command {
     /// Ask a running forkd how it is
     #[command(after_help = STATUS_EXAMPLES)]
     Status(StatusArgs),
+    /// Watch a running forkd, live, on the whole terminal
+    #[cfg(feature = "top")]
+    #[command(after_help = TOP_EXAMPLES)]
+    Top(TopArgs),
 }
 
 /// The options of `serve` and `check`.
@@ -144,6 +165,24 @@ pub struct StatusArgs {
     /// Print JSON
     #[arg(long)]
     pub json: bool,
+
+    /// Ask again and again, and say what happens per second; ends at Ctrl-C [default interval: 2s]
+    #[arg(long, value_name = "INTERVAL", num_args = 0..=1, default_missing_value = "2s")]
+    pub watch: Option<Interval>,
+}
+
+/// The options of `top`.
+#[cfg(feature = "top")]
+#[derive(Debug, Clone, Args)]
+pub struct TopArgs {
+    /// Socket to ask [default: $RUNTIME_DIRECTORY/control.sock, if set, or the first that answers of
+    /// $XDG_RUNTIME_DIR/forkd.sock and /run/forkd/control.sock, the installed service's]
+    #[arg(long, value_name = "PATH")]
+    pub control: Option<PathBuf>,
+
+    /// How often to look
+    #[arg(long, value_name = "DURATION", default_value = "1s")]
+    pub interval: Interval,
 }
 
 /// The options of `reload`.
@@ -218,7 +257,7 @@ mod tests {
             --threads 7 --max-threads 8 \
             --max-connections-per-child 4 --overflow reject --backlog 5 --idle-timeout 5m --grace 1s \
             --log syslog --log-level warn --log-format json --daemon --pidfile p --user u --group g \
-            --chroot c --umask 027 --v6only --socket-mode 0660 --control s --config f tcp://a:1 unix:///x";
+            --chroot c --umask 027 --v6only --socket-mode 0660 --control s --metrics tcp://m:9 --config f tcp://a:1 unix:///x";
         let Command::Serve { args, .. } = parse(line).unwrap().command else { panic!("not serve") };
         assert_eq!(args.config, Some("f".into()));
         let written = toml::to_string(&args.listen).unwrap() + &toml::to_string(&args.daemon).unwrap();
@@ -229,7 +268,8 @@ mod tests {
 
     #[test]
     fn every_help_has_examples_and_every_option_a_heading() {
-        for name in ["", "serve", "check", "reload", "load", "status"] {
+        let commands = Cli::command();
+        for name in commands.get_subcommands().map(clap::Command::get_name).chain([""]) {
             let error = parse(&format!("forkd {name} --help")).unwrap_err();
             assert!(!error.use_stderr());
             assert!(error.to_string().contains("\nExamples:\n"), "{error}");
@@ -242,14 +282,15 @@ mod tests {
 
     #[test]
     fn examples_say_what_they_do_in_one_column() {
-        let columns = EXAMPLES.lines().skip(1).map(|line| {
+        let examples = examples();
+        let columns = examples.lines().skip(1).map(|line| {
             let (command, said) = line.trim_start().split_once("  ").unwrap();
             assert!(parse(command).is_ok(), "{command}");
             line.len() - said.trim_start().len()
         });
-        assert_eq!(columns.collect::<std::collections::BTreeSet<_>>().len(), 1, "{EXAMPLES}");
+        assert_eq!(columns.collect::<std::collections::BTreeSet<_>>().len(), 1, "{examples}");
         for command in Cli::command().get_subcommands() {
-            assert!(EXAMPLES.contains(&format!("forkd {} ", command.get_name())), "{EXAMPLES}");
+            assert!(examples.contains(&format!("forkd {} ", command.get_name())), "{examples}");
         }
     }
 

@@ -84,6 +84,7 @@ struct Client<'r, 'w> {
     house: &'r House<'w>,
     protocol: Box<dyn Protocol>,
     peer: Peer,
+    since: Option<u64>,
 }
 
 impl<'r> Session<'r> for Client<'r, '_> {
@@ -96,7 +97,7 @@ impl<'r> Session<'r> for Client<'r, '_> {
     }
 
     fn closed(self: Box<Self>, reactor: &mut Reactor<'r>, outcome: io::Result<()>) {
-        let Self { house, protocol, peer } = *self;
+        let Self { house, protocol, peer, since } = *self;
         match outcome {
             Ok(()) => log::debug!(peer:%; "connection closed"),
             Err(error) => log::debug!(peer:%, error:%; "connection ended"),
@@ -104,6 +105,7 @@ impl<'r> Session<'r> for Client<'r, '_> {
         if let Err(payload) = catch_unwind(AssertUnwindSafe(|| drop(protocol))) {
             house.work.panicked(peer, &*payload);
         }
+        house.work.lasted(since);
         house.one_fewer(reactor);
     }
 }
@@ -251,6 +253,7 @@ impl<'r, 'w> House<'w> {
         self.served.set(self.served.get() + 1);
         Traffic::add(&self.work.slot.traffic.connections, 1);
         self.work.slot.set_peer(peer);
+        let since = self.work.clock();
         let made = catch_unwind(AssertUnwindSafe(|| self.work.service().make_protocol()));
         let protocol = match made {
             Ok(Some(protocol)) => protocol,
@@ -259,7 +262,7 @@ impl<'r, 'w> House<'w> {
             Err(payload) => return self.work.panicked(peer, &*payload),
         };
         self.count(self.open.get() + 1);
-        reactor.adopt(socket, peer, Box::new(Client { house: self, protocol, peer }));
+        reactor.adopt(socket, peer, Box::new(Client { house: self, protocol, peer, since }));
     }
 
     fn count(&self, open: u32) {

@@ -84,7 +84,11 @@ impl Work<'_> {
     // as `Offer::serve`
     #[inline(always)]
     pub(crate) fn connection(&self, socket: OwnedFd, peer: Peer) -> (Cause, Connection<'_>) {
-        self.post.offer.serve(Connection::stream(socket, peer, &self.slot.traffic, &self.post.offer.site))
+        let since = self.clock();
+        let offer = &self.post.offer;
+        let served = offer.serve(Connection::stream(socket, peer, &self.slot.traffic, &offer.site));
+        self.lasted(since);
+        served
     }
 
     /// The same with a socket that does not block, which `wait` waits for, and for as long as the connection
@@ -95,8 +99,12 @@ impl Work<'_> {
         peer: Peer,
         wait: &'a dyn Wait,
     ) -> (Cause, Connection<'a>) {
+        let since = self.clock();
         let offer = &self.post.offer;
-        offer.serve(Connection::stream(socket, peer, &self.slot.traffic, &offer.site).waiting(wait))
+        let connection = Connection::stream(socket, peer, &self.slot.traffic, &offer.site).waiting(wait);
+        let served = offer.serve(connection);
+        self.lasted(since);
+        served
     }
 
     /// Accepts one connection, see [`Post::accept`].
@@ -142,6 +150,22 @@ impl Work<'_> {
         Traffic::add(&self.slot.traffic.failed, 1);
         events::connection_failed(self.listener().endpoint(), peer);
         self.post.offer.hooks.panicked(peer, payload);
+    }
+
+    /// When a connection begins that a worker serves, if that is measured. How long it lasted is said to
+    /// [`lasted`](Self::lasted).
+    #[inline(always)]
+    pub(crate) fn clock(&self) -> Option<u64> {
+        // of a child that serves no other the master keeps count
+        if self.slot.is_watched() { self.board.clock_us() } else { None }
+    }
+
+    /// A connection that began then has ended.
+    #[inline(always)]
+    pub(crate) fn lasted(&self, since: Option<u64>) {
+        if let (Some(since), Some(now)) = (since, self.clock()) {
+            self.totals().durations.observe(now.saturating_sub(since));
+        }
     }
 
     /// Answers the first `count` datagrams of a batch.

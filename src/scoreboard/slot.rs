@@ -58,6 +58,9 @@ pub(crate) struct Slot {
     started_ms: AtomicU64,
     pub(crate) traffic: Traffic,
     peer: PackedPeer,
+    /// Where that is measured, on the clock in microseconds, or 0: when its client was accepted, when it
+    /// began to serve that client, and when it announced its end.
+    pub(super) times_us: [AtomicU64; 3],
 }
 
 impl Slot {
@@ -70,6 +73,7 @@ impl Slot {
         self.started_ms.store(now_ms, Ordering::Relaxed);
         self.traffic.reset();
         self.peer.store(Peer::None);
+        self.times_us.iter().for_each(|time| time.store(0, Ordering::Relaxed));
         self.set_state(State::Starting);
     }
 
@@ -118,6 +122,20 @@ impl Slot {
     /// Has no effect on a watched child, whose watch tells.
     pub(super) fn set_superseded(&self) {
         let _ = self.notice.compare_exchange(0, SUPERSEDED, Ordering::Relaxed, Ordering::Relaxed);
+    }
+
+    /// The client of this child was accepted then.
+    pub(crate) fn set_accepted(&self, us: u64) {
+        self.times_us[0].store(us, Ordering::Relaxed);
+    }
+
+    /// The child begins to serve its client.
+    pub(crate) fn set_began(&self, us: u64) {
+        self.times_us[1].store(us, Ordering::Relaxed);
+    }
+
+    pub(super) fn set_ended(&self, us: u64) {
+        self.times_us[2].store(us, Ordering::Relaxed);
     }
 
     pub(crate) fn started_ms(&self) -> u64 {

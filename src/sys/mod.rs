@@ -4,6 +4,7 @@
 //! sound. Nothing here knows what forkd does: no policy, no logging, no configuration.
 
 pub(crate) mod buffer;
+pub(crate) mod clock;
 pub(crate) mod context;
 pub(crate) mod datagram;
 pub(crate) mod fd;
