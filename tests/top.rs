@@ -96,17 +96,20 @@ impl Terminal {
     #[track_caller]
     fn pid_of_top(&self) -> i32 {
         let shell = self.tmux(&["display-message", "-p", "#{pane_pid}"]).trim().parse().unwrap();
-        // env(1) has become the shell, or has one
         let mut pid = None;
         eventually("top runs", || {
-            let children: Vec<i32> =
-                children_of(shell).into_iter().flat_map(|c| [vec![c], children_of(c)].concat()).collect();
             let name = |pid: &i32| std::fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
-            pid = children.into_iter().find(|pid| name(pid).trim() == "forkd");
+            pid = descendants_of(shell).into_iter().find(|pid| name(pid).trim() == "forkd");
             pid.is_some()
         });
         pid.unwrap()
     }
+}
+
+fn descendants_of(pid: i32) -> Vec<i32> {
+    let children = children_of(pid);
+    let further: Vec<i32> = children.iter().flat_map(|&child| descendants_of(child)).collect();
+    [children, further].concat()
 }
 
 impl Drop for Terminal {
@@ -140,7 +143,7 @@ fn it_shows_the_daemon_obeys_keys_and_leaves_the_terminal_as_it_was() {
     terminal.shows(&peers[2]);
     // another order
     terminal.press(&["Left", "r"]);
-    terminal.shows("SERVINGv");
+    terminal.shows("THREADSv");
     terminal.press(&["?"]);
     terminal.shows("this help");
     terminal.press(&["x", "p"]);
@@ -210,6 +213,35 @@ fn a_signal_that_ends_it_leaves_the_terminal_as_it_was() {
     terminal.top(&daemon, "");
     terminal.press(&["C-c"]);
     terminal.is_as_before("0");
+}
+
+#[test]
+fn it_ends_with_its_terminal() {
+    if !need_tool("tmux") {
+        return;
+    }
+    let daemon = Daemon::start("");
+    // of a session of its own it hears no SIGHUP
+    for session in ["", "setsid -w"] {
+        let terminal = Terminal::start(100, 30);
+        terminal.top(&daemon, session);
+        let pid = terminal.pid_of_top();
+        drop(terminal);
+        eventually("it ends", || !is_running(pid));
+    }
+    daemon.served();
+}
+
+#[test]
+fn a_hang_up_ends_it_as_any_program() {
+    if !need_tool("tmux") {
+        return;
+    }
+    let daemon = Daemon::start("");
+    let terminal = Terminal::start(100, 30);
+    terminal.top(&daemon, "");
+    signal(terminal.pid_of_top(), Signal::SIGHUP);
+    terminal.is_as_before("129");
 }
 
 #[test]

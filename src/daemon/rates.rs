@@ -84,7 +84,7 @@ mod tests {
 
     fn child(pid: u32, bytes_in: u64) -> serde_json::Value {
         serde_json::json!({
-            "pid": pid, "slot": 0, "endpoint": "tcp://a:1", "state": "serving", "serving": 1, "peer": "",
+            "pid": pid, "slot": 0, "endpoint": "tcp://a:1", "state": "serving", "serving": 1, "threads": 1, "peer": "",
             "age_s": 1.0, "connections": 1, "bytes_in": bytes_in, "bytes_out": 0,
         })
     }

@@ -67,6 +67,8 @@ pub struct ChildStatus {
     pub state: String,
     /// How many connections it serves.
     pub serving: u32,
+    /// How many threads it has, without those that a handler starts.
+    pub threads: u32,
     /// Whom it serves, or served last.
     pub peer: String,
     /// Seconds since it was forked.
@@ -130,6 +132,7 @@ impl ChildStatus {
             endpoint: endpoint.to_owned(),
             state: slot.state().name().to_owned(),
             serving: slot.serving(),
+            threads: slot.threads(),
             peer: slot.peer().to_string(),
             age_s: cx.age(slot).as_millis() as f64 / 1000.0,
             connections: slot.traffic.connections.load(Ordering::Relaxed),
@@ -165,6 +168,7 @@ mod tests {
             endpoint: listener.endpoint.clone(),
             state: "serving".into(),
             serving: 1,
+            threads: 1,
             peer: "127.0.0.1:50000".into(),
             age_s: 1.25,
             connections: 1,
@@ -199,7 +203,7 @@ mod tests {
         };
         assert_eq!(cells(0)[10..], ["1.2", "2.5", "70", "80"], "{known}");
         let child = known.lines().last().unwrap().split_whitespace().collect::<Vec<_>>();
-        assert_eq!(child[8..], ["2.5", "70", "80", "127.0.0.1:50000", "tcp://127.0.0.1:7007"], "{known}");
+        assert_eq!(child[9..], ["2.5", "70", "80", "127.0.0.1:50000", "tcp://127.0.0.1:7007"], "{known}");
     }
 
     #[test]

@@ -100,6 +100,8 @@ impl Families<'_, '_> {
             STATES.iter().zip(&l.states).map(count).collect()
         };
         self.gauges("forkd_children", "Children alive, by what they do; ended: not yet buried", states)?;
+        let threads = |l: &ListenerSample| vec![(None, l.threads.into())];
+        self.gauges("forkd_threads", "Threads of the children alive", threads)?;
         let peak = |l: &ListenerSample| vec![(None, l.peak.into())];
         self.gauges("forkd_children_peak", "The most children that were alive at once", peak)?;
         let limit = |l: &ListenerSample| l.limit.iter().map(|&limit| (None, limit.into())).collect();
@@ -132,6 +134,9 @@ impl Families<'_, '_> {
     fn of_connections(&mut self) -> fmt::Result {
         let connections = |l: &ListenerSample| vec![(None, l.sums.connections)];
         self.counters("forkd_connections", "Connections, or datagrams, that were served", None, connections)?;
+        let failed = |l: &ListenerSample| vec![(None, l.sums.failed)];
+        let help = "Connections, or datagrams, whose handler has failed or panicked";
+        self.counters("forkd_connections_failed", help, None, failed)?;
         let serving = |l: &ListenerSample| vec![(None, l.serving.into())];
         self.gauges("forkd_connections_open", "Connections that are being served", serving)?;
         let backlog = |l: &ListenerSample| l.backlog.iter().map(|&n| (None, n.into())).collect();
@@ -157,9 +162,12 @@ impl Families<'_, '_> {
         let help = "How long connections lasted that have ended, from when a child began to serve them; under the \
              model fork also datagrams; without those whose worker was killed";
         self.histograms("forkd_connection_duration", help, |l| Some(&l.durations))?;
+        let help = "How long clients were queued until they were accepted, from the end of the handshake (TCP on Linux, \
+             where it is known to a tick of the kernel, 1 to 10 ms)";
+        let is_known = |l: &ListenerSample| l.backlog.is_some();
+        self.histograms("forkd_accept_latency", help, |l| is_known(l).then_some(&l.accept_latencies))?;
         let help = "How long clients that got a child of their own (model fork) waited for it: from accept(2) in the \
-             master until the child was ready to read, without the time in the queue before, which the \
-             kernel does not tell";
+             master until the child was ready to read";
         self.histograms("forkd_fork_latency", help, |l| (!l.has_pool).then_some(&l.fork_latencies))
     }
 
@@ -248,7 +256,8 @@ mod tests {
             has_pool: true,
             states: [0, 3, 2, 1, 0],
             forked: 6,
-            sums: Sums { connections: 7, bytes_in: 80, bytes_out: 90 },
+            sums: Sums { connections: 7, bytes_in: 80, bytes_out: 90, failed: 3 },
+            threads: 9,
             backlog: Some(5),
             refused: vec![(Refusal::Limit, 2)],
             deaths: vec![(Cause::Signal(11), 1)],
@@ -277,7 +286,9 @@ mod tests {
             "forkd_forks_total{OF} 6",
             "forkd_deaths_total{OF,cause=\"SIGSEGV\"} 1",
             "forkd_connections_total{OF} 7",
+            "forkd_connections_failed_total{OF} 3",
             "forkd_connections_queued{OF} 5",
+            "forkd_threads{OF} 9",
             "forkd_refusals_total{OF,cause=\"limit\"} 2",
             "forkd_received_bytes_total{OF} 80",
             "forkd_sent_bytes_total{OF} 90",

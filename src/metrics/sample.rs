@@ -46,12 +46,15 @@ pub(super) struct ListenerSample {
     pub(super) forked: u64,
     /// Over children dead and alive.
     pub(super) sums: Sums,
+    /// Threads of all children.
+    pub(super) threads: u32,
     /// Connections that are being served.
     pub(super) serving: u32,
     pub(super) backlog: Option<u32>,
     pub(super) refused: Vec<(Refusal, u64)>,
     pub(super) deaths: Vec<(Cause, u64)>,
     pub(super) durations: Lengths,
+    pub(super) accept_latencies: Lengths,
     pub(super) fork_latencies: Lengths,
 }
 
@@ -69,6 +72,7 @@ impl Sample {
             if let Some(at) = STATES.iter().position(|&known| known == state) {
                 listener.states[at] += 1;
             }
+            listener.threads = listener.threads.saturating_add(slot.threads());
             listener.serving = listener.serving.saturating_add(slot.serving());
             listener.sums = listener.sums.and(&slot.traffic);
         }
@@ -102,6 +106,7 @@ impl ListenerSample {
             refused: with_counts(refused, totals.refused()),
             deaths: with_counts(deaths, totals.deaths()),
             durations: totals.durations.read(),
+            accept_latencies: totals.accept_latencies.read(),
             fork_latencies: totals.fork_latencies.read(),
             ..Self::default()
         }
@@ -128,6 +133,7 @@ mod tests {
     use super::*;
     use crate::model::Model;
     use crate::transport::Traffic;
+    use std::sync::atomic::Ordering;
     use std::time::Instant;
 
     fn face(number: usize, model: Model) -> Face {
@@ -148,6 +154,8 @@ mod tests {
             board.born(index);
             Traffic::add(&board.slot(index).traffic.connections, 1);
             Traffic::add(&board.slot(index).traffic.bytes_in, 10);
+            Traffic::add(&board.slot(index).traffic.failed, 1);
+            board.slot(index).threads.store(4, Ordering::Relaxed);
             index
         });
         board.bury(slots[0], Cause::Done);
@@ -155,9 +163,10 @@ mod tests {
         let [fork, pool] = &listeners[..] else { panic!("{listeners:?}") };
         assert_eq!(
             (fork.sums, fork.states),
-            (Sums { connections: 2, bytes_in: 20, bytes_out: 0 }, [0, 0, 1, 0, 0])
+            (Sums { connections: 2, bytes_in: 20, bytes_out: 0, failed: 2 }, [0, 0, 1, 0, 0])
         );
         assert_eq!((fork.forked, fork.peak, fork.limit, fork.serving), (2, 2, Some(9), 1));
+        assert_eq!((fork.threads, pool.threads), (4, 4));
         assert_eq!((pool.sums.connections, pool.limit, pool.has_pool), (1, None, true));
         let died = |cause| fork.deaths.iter().find(|(other, _)| *other == cause).map(|(_, n)| *n);
         assert_eq!(

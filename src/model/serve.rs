@@ -14,6 +14,7 @@ use crate::events;
 use crate::scoreboard::{Cause, Scoreboard, Slot, State, Totals};
 use crate::service::Service;
 use crate::sys::datagram::{Batch, Datagram, Patience, Source};
+use crate::sys::fd::queued_for;
 use crate::transport::guard::Guard;
 use crate::transport::{Connection, Listener, Peer, Refusal, Traffic, Wait};
 
@@ -40,6 +41,11 @@ impl Post {
         client: (OwnedFd, Peer),
         board: &Scoreboard,
     ) -> rustix::io::Result<(OwnedFd, Peer)> {
+        if board.measures()
+            && let Some(waited) = queued_for(&client.0)
+        {
+            board.totals(self.number).accept_latencies.observe(waited.as_micros() as u64);
+        }
         if self.offer.hooks.admit(client.1) {
             return Ok(client);
         }
@@ -66,7 +72,7 @@ pub(crate) struct Work<'a> {
     pub(crate) turns: Option<&'a Arc<Mutex<Turns>>>,
 }
 
-impl Work<'_> {
+impl<'w> Work<'w> {
     pub(crate) fn listener(&self) -> &Listener {
         &self.post.listener
     }
@@ -80,15 +86,21 @@ impl Work<'_> {
         self.board.totals(self.post.number)
     }
 
+    /// Measures how long a connection of a worker lasts, from here on, if that is measured at all.
+    #[inline(always)]
+    pub(crate) fn stopwatch(&self) -> Stopwatch<'w> {
+        // of a child that serves no other the master keeps count
+        let since = if self.slot.is_watched() { self.board.clock_us() } else { None };
+        Stopwatch { board: self.board, totals: self.totals(), since }
+    }
+
     /// Serves one connection until it ends; it is still to be closed.
     // as `Offer::serve`
     #[inline(always)]
     pub(crate) fn connection(&self, socket: OwnedFd, peer: Peer) -> (Cause, Connection<'_>) {
-        let since = self.clock();
+        let _stopwatch = self.stopwatch();
         let offer = &self.post.offer;
-        let served = offer.serve(Connection::stream(socket, peer, &self.slot.traffic, &offer.site));
-        self.lasted(since);
-        served
+        offer.serve(Connection::stream(socket, peer, &self.slot.traffic, &offer.site))
     }
 
     /// The same with a socket that does not block, which `wait` waits for, and for as long as the connection
@@ -99,12 +111,9 @@ impl Work<'_> {
         peer: Peer,
         wait: &'a dyn Wait,
     ) -> (Cause, Connection<'a>) {
-        let since = self.clock();
+        let _stopwatch = self.stopwatch();
         let offer = &self.post.offer;
-        let connection = Connection::stream(socket, peer, &self.slot.traffic, &offer.site).waiting(wait);
-        let served = offer.serve(connection);
-        self.lasted(since);
-        served
+        offer.serve(Connection::stream(socket, peer, &self.slot.traffic, &offer.site).waiting(wait))
     }
 
     /// Accepts one connection, see [`Post::accept`].
@@ -150,22 +159,6 @@ impl Work<'_> {
         Traffic::add(&self.slot.traffic.failed, 1);
         events::connection_failed(self.listener().endpoint(), peer);
         self.post.offer.hooks.panicked(peer, payload);
-    }
-
-    /// When a connection begins that a worker serves, if that is measured. How long it lasted is said to
-    /// [`lasted`](Self::lasted).
-    #[inline(always)]
-    pub(crate) fn clock(&self) -> Option<u64> {
-        // of a child that serves no other the master keeps count
-        if self.slot.is_watched() { self.board.clock_us() } else { None }
-    }
-
-    /// A connection that began then has ended.
-    #[inline(always)]
-    pub(crate) fn lasted(&self, since: Option<u64>) {
-        if let (Some(since), Some(now)) = (since, self.clock()) {
-            self.totals().durations.observe(now.saturating_sub(since));
-        }
     }
 
     /// Answers the first `count` datagrams of a batch.
@@ -230,6 +223,25 @@ impl Work<'_> {
     /// A Unix peer that does not read would hold its server for as long as it likes.
     fn patience(&self) -> Patience {
         if self.listener().is_unix() { Patience::DontWait } else { Patience::Wait }
+    }
+}
+
+/// Counts, when it is dropped, for how long it was there: a connection that ends in a panic has lasted, too.
+#[derive(Debug)]
+pub(crate) struct Stopwatch<'a> {
+    board: &'a Scoreboard,
+    totals: &'static Totals,
+    /// By the clock, in microseconds.
+    since: Option<u64>,
+}
+
+impl Drop for Stopwatch<'_> {
+    // as `Offer::serve`
+    #[inline(always)]
+    fn drop(&mut self) {
+        if let (Some(since), Some(now)) = (self.since, self.board.clock_us()) {
+            self.totals.durations.observe(now.saturating_sub(since));
+        }
     }
 }
 

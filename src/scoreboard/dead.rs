@@ -65,6 +65,7 @@ impl Scoreboard {
             connections: totals.connections.load(Ordering::Relaxed),
             bytes_in: totals.bytes_in.load(Ordering::Relaxed),
             bytes_out: totals.bytes_out.load(Ordering::Relaxed),
+            failed: totals.failed.load(Ordering::Relaxed),
         };
         for _ in 0..BURIAL_CHECKS {
             let before = self.stock.burials.load(Ordering::Acquire);

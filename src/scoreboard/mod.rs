@@ -246,16 +246,22 @@ impl Scoreboard {
         free.store(index + 1, Ordering::Relaxed);
     }
 
-    /// From here on it is measured how long things take: two looks at the clock for each client.
+    /// From here on it is measured how long things take: two looks at the clock for each client, and one at its
+    /// socket.
     pub(crate) fn measure(&self) {
         self.head.measures.store(1, Ordering::Relaxed);
     }
 
-    /// The clock, in microseconds, if it is measured how long things take. A child has the flag at hand: it
-    /// is beside its slot.
+    /// Whether it is measured how long things take. A child has the flag at hand: it is beside its slot.
+    #[inline(always)]
+    pub(crate) fn measures(&self) -> bool {
+        self.head.measures.load(Ordering::Relaxed) != 0
+    }
+
+    /// The clock, in microseconds, if it is measured how long things take.
     #[inline(always)]
     pub(crate) fn clock_us(&self) -> Option<u64> {
-        (self.head.measures.load(Ordering::Relaxed) != 0).then(sys::clock::monotonic_us)
+        self.measures().then(sys::clock::monotonic_us)
     }
 
     /// Whether to be woken by each child that ends from now on.

@@ -55,6 +55,8 @@ pub(crate) struct Slot {
     notice: AtomicU32,
     /// How many connections it serves now, where it can serve several.
     pub(crate) open: AtomicU32,
+    /// How many threads it has, of those that its model starts and its first.
+    pub(crate) threads: AtomicU32,
     started_ms: AtomicU64,
     pub(crate) traffic: Traffic,
     peer: PackedPeer,
@@ -70,6 +72,7 @@ impl Slot {
         self.ending.store(0, Ordering::Relaxed);
         self.notice.store(if watched { WATCHED } else { 0 }, Ordering::Relaxed);
         self.open.store(0, Ordering::Relaxed);
+        self.threads.store(1, Ordering::Relaxed);
         self.started_ms.store(now_ms, Ordering::Relaxed);
         self.traffic.reset();
         self.peer.store(Peer::None);
@@ -106,6 +109,14 @@ impl Slot {
             State::Serving => open.max(1),
             State::Leaving => open,
             State::Free | State::Starting | State::Idle | State::Ended => 0,
+        }
+    }
+
+    /// How many threads it has.
+    pub(crate) fn threads(&self) -> u32 {
+        match self.state() {
+            State::Free | State::Ended => 0,
+            _ => self.threads.load(Ordering::Relaxed),
         }
     }
 

@@ -36,7 +36,9 @@ pub(crate) struct Totals {
     pub(super) deaths: [AtomicU64; Cause::COUNT],
     /// How long connections lasted.
     pub(crate) durations: Histogram,
-    /// How long clients waited for a child of their own.
+    /// How long clients waited in the queue until they were accepted.
+    pub(crate) accept_latencies: Histogram,
+    /// How long those who were accepted waited for a child of their own.
     pub(crate) fork_latencies: Histogram,
 }
 
@@ -46,6 +48,7 @@ pub(crate) struct Sums {
     pub(crate) connections: u64,
     pub(crate) bytes_in: u64,
     pub(crate) bytes_out: u64,
+    pub(crate) failed: u64,
 }
 
 impl Sums {
@@ -56,6 +59,7 @@ impl Sums {
             connections: and(self.connections, &traffic.connections),
             bytes_in: and(self.bytes_in, &traffic.bytes_in),
             bytes_out: and(self.bytes_out, &traffic.bytes_out),
+            failed: and(self.failed, &traffic.failed),
         }
     }
 
@@ -65,6 +69,7 @@ impl Sums {
             connections: self.connections.max(other.connections),
             bytes_in: self.bytes_in.max(other.bytes_in),
             bytes_out: self.bytes_out.max(other.bytes_out),
+            failed: self.failed.max(other.failed),
         }
     }
 }
@@ -90,7 +95,9 @@ impl Totals {
     pub(super) fn reset(&self) {
         let Self { alive, peak, forked, connections, bytes_in, bytes_out, failed, .. } = self;
         let Self { idle, wanted_idle, queued, limit, taken, draining, leaving, refused, deaths, .. } = self;
-        [&self.durations, &self.fork_latencies].into_iter().for_each(Histogram::reset);
+        [&self.durations, &self.accept_latencies, &self.fork_latencies]
+            .into_iter()
+            .for_each(Histogram::reset);
         let small = [alive, peak, idle, wanted_idle, queued, limit, taken, draining, leaving];
         small.iter().for_each(|counter| counter.store(0, Ordering::Relaxed));
         let large = [forked, connections, bytes_in, bytes_out, failed];

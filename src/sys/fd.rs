@@ -95,6 +95,21 @@ pub(crate) fn queue_length(listener: impl AsFd) -> Option<u32> {
     }
 }
 
+/// How long a TCP connection, over which nothing was sent yet, has been there, where the system says so: on Linux,
+/// to a tick of its clock, 1 to 10 ms (tcp(7), TCP_INFO, whose `tcpi_last_data_sent` counts from the end of the
+/// handshake until data are sent). For one that was just accepted that is the time in the queue.
+pub(crate) fn queued_for(connection: impl AsFd) -> Option<Duration> {
+    #[cfg(target_os = "linux")]
+    {
+        tcp_info(connection).map(|info| Duration::from_millis(info.tcpi_last_data_sent.into()))
+    }
+    #[cfg(not(target_os = "linux"))]
+    {
+        let _ = connection;
+        None
+    }
+}
+
 /// Has the kernel ask now and then whether the peer of a silent TCP connection is still there (tcp(7),
 /// SO_KEEPALIVE): one that has closed, vanished or restarted answers with a reset, or not at all.
 pub(crate) fn keep_alive(connection: impl AsFd) {

@@ -1,18 +1,21 @@
 //! `forkd top`: a running daemon, live, on the whole terminal.
 //!
 //! `model` is what is known and chosen: fed with answers and keys, it does no I/O. `view` draws it. Here is
-//! the rest: a thread that asks the daemon, and the terminal, which is left as it was found, whatever happens.
+//! the rest: a thread that asks the daemon, one that ends this program with its terminal, and the terminal itself,
+//! which is left as it was found, whatever happens.
 
 mod model;
 mod view;
 
 use std::io::IsTerminal;
+use std::os::fd::AsFd;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, TryRecvError, channel};
 use std::time::{Duration, Instant};
 
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use ratatui::DefaultTerminal;
 use ratatui::crossterm::event::{self, Event};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
@@ -41,17 +44,22 @@ pub fn run(args: TopArgs) -> Result<(), Error> {
             "standard output is no terminal, which `forkd top` needs; try `forkd status --watch`".into(),
         ));
     }
+    let line = Line { is_input: std::io::stdin().is_terminal() };
     let first = ask(args.control.clone())?.status;
     let (cannot, interval) = (|cause| Error::os("cannot use the terminal", cause), args.interval.0);
     let ended_by = Signals::new().map_err(|cause| Error::os("cannot install signal handlers", cause))?;
     let mut model = Model::new(interval);
     model.heard(0.0, Ok(first));
     let answers = ask_again_and_again(args.control, interval);
+    std::thread::spawn(move || line.end_with_it());
     let outcome = {
         let mut screen = Screen::new().map_err(cannot)?;
         show(&mut screen.terminal, &mut model, &answers, &ended_by)
     };
     ended_by.die_if_told();
+    if line.is_gone(PollTimeout::ZERO) {
+        die_of(SIGHUP);
+    }
     outcome.map_err(cannot)
 }
 
@@ -132,6 +140,33 @@ impl Drop for Screen {
     }
 }
 
+/// What connects this program with whoever sits at the terminal.
+#[derive(Debug, Clone, Copy)]
+struct Line {
+    /// Keys come from standard input, and not from /dev/tty.
+    is_input: bool,
+}
+
+impl Line {
+    /// Waits until it is cut, and ends this program, whatever its main thread does: crossterm reads from a
+    /// terminal that has gone again and again, and looks at no signal.
+    fn end_with_it(self) {
+        while !self.is_gone(PollTimeout::NONE) {}
+        // where input and output are two terminals, one may be left
+        let _ = ratatui::try_restore();
+        die_of(SIGHUP);
+    }
+
+    /// Whether it is cut, or will be within that time.
+    fn is_gone(self, within: PollTimeout) -> bool {
+        let (input, output) = (std::io::stdin(), std::io::stdout());
+        let hang_up = PollFlags::empty();
+        let mut ends = vec![PollFd::new(output.as_fd(), hang_up)];
+        ends.extend(self.is_input.then(|| PollFd::new(input.as_fd(), hang_up)));
+        poll(&mut ends, within).is_ok_and(|ready| ready > 0)
+    }
+}
+
 /// The signals that end this program: after the terminal is as it was.
 struct Signals([(i32, Arc<AtomicBool>); 3]);
 
@@ -152,9 +187,13 @@ impl Signals {
     fn die_if_told(&self) {
         for (signal, flag) in &self.0[1..] {
             if flag.load(Ordering::Relaxed) {
-                // it returns only if it fails
-                let _ = signal_hook::low_level::emulate_default_handler(*signal);
+                die_of(*signal);
             }
         }
     }
+}
+
+/// Ends this program as that signal does by default; returns only if that fails.
+fn die_of(signal: i32) {
+    let _ = signal_hook::low_level::emulate_default_handler(signal);
 }

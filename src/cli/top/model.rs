@@ -27,9 +27,9 @@ pub(super) enum Go {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Column {
     Pid,
-    Slot,
     State,
     Serving,
+    Threads,
     Age,
     Connections,
     BytesIn,
@@ -41,9 +41,9 @@ pub(super) enum Column {
 impl Column {
     pub(super) const ALL: [Self; 10] = [
         Self::Pid,
-        Self::Slot,
         Self::State,
         Self::Serving,
+        Self::Threads,
         Self::Age,
         Self::Connections,
         Self::BytesIn,
@@ -59,6 +59,7 @@ pub(super) struct Point {
     /// Seconds since the first look.
     pub(super) at: f64,
     pub(super) children: f64,
+    pub(super) threads: f64,
     /// Connections that were being served.
     pub(super) serving: f64,
     pub(super) rate: Rate,
@@ -133,10 +134,13 @@ impl Model {
         }
         self.problem = None;
         self.rates = before.and_then(|before| Rates::between(&before, &status));
+        let sum =
+            |of: fn(&ChildStatus) -> u32| status.children.iter().map(|child| f64::from(of(child))).sum();
         self.remember(Point {
             at,
             children: status.children.len() as f64,
-            serving: status.children.iter().map(|child| f64::from(child.serving)).sum(),
+            threads: sum(|child| child.threads),
+            serving: sum(|child| child.serving),
             rate: self.rates.as_ref().map(Rates::total).unwrap_or_default(),
         });
         self.status = Some(status);
@@ -197,9 +201,9 @@ impl Model {
         let rates = || (self.rate_of_child(a), self.rate_of_child(b));
         match self.sort {
             Column::Pid => one.pid.cmp(&other.pid),
-            Column::Slot => one.slot.cmp(&other.slot),
             Column::State => one.state.cmp(&other.state),
             Column::Serving => one.serving.cmp(&other.serving),
+            Column::Threads => one.threads.cmp(&other.threads),
             Column::Age => one.age_s.total_cmp(&other.age_s),
             Column::Connections => one.connections.cmp(&other.connections),
             Column::BytesIn => rates().0.bytes_in.total_cmp(&rates().1.bytes_in),

@@ -103,17 +103,21 @@ fn draw_charts(frame: &mut Frame<'_>, model: &Model, area: Rect) {
         model.history.iter().map(|point| (point.at - last, of(point))).collect()
     };
     let charts = [
-        [("children", line(|p| p.children)), ("serving", line(|p| p.serving))],
-        [("conn/s", line(|p| p.rate.connections)), ("forks/s", line(|p| p.rate.forks))],
-        [("B/s in", line(|p| p.rate.bytes_in)), ("out", line(|p| p.rate.bytes_out))],
+        &[
+            ("children", line(|p| p.children)),
+            ("threads", line(|p| p.threads)),
+            ("serving", line(|p| p.serving)),
+        ][..],
+        &[("conn/s", line(|p| p.rate.connections)), ("forks/s", line(|p| p.rate.forks))],
+        &[("B/s in", line(|p| p.rate.bytes_in)), ("out", line(|p| p.rate.bytes_out))],
     ];
     let areas = Layout::horizontal([Constraint::Fill(1); 3]).split(area);
     charts.iter().zip(areas.iter()).for_each(|(lines, &area)| draw_chart(frame, model, area, lines));
 }
 
-/// Two lines of one unit over time.
-fn draw_chart(frame: &mut Frame<'_>, model: &Model, area: Rect, lines: &[(&str, Vec<(f64, f64)>); 2]) {
-    let styles = [Style::new().fg(Color::Cyan), Style::new().fg(Color::Yellow)];
+/// A few lines of one unit over time.
+fn draw_chart(frame: &mut Frame<'_>, model: &Model, area: Rect, lines: &[(&str, Vec<(f64, f64)>)]) {
+    let styles = [Color::Cyan, Color::Magenta, Color::Yellow].map(|color| Style::new().fg(color));
     let most = lines.iter().flat_map(|(_, points)| points).map(|(_, y)| *y).fold(1.0, f64::max);
     // as much as has been seen, up to what is remembered
     let seen =
@@ -187,12 +191,14 @@ fn draw_children(frame: &mut Frame<'_>, model: &Model, status: &Status, area: Re
             (true, true) => Cell::from(format!("{name}v")).bold().reversed(),
         }
     });
+    // with 80 columns there is room for an address of IPv4, and its port
     let widths = Column::ALL.map(|column| match column {
         Column::Listener => Constraint::Fill(1),
         Column::Peer => Constraint::Length(21),
-        Column::State | Column::Serving | Column::Age => Constraint::Length(8),
-        Column::Pid | Column::Connections => Constraint::Length(7),
-        Column::Slot | Column::BytesIn | Column::BytesOut => Constraint::Length(6),
+        Column::State | Column::Serving | Column::Threads => Constraint::Length(8),
+        Column::Pid | Column::Age | Column::Connections => Constraint::Length(7),
+        Column::BytesOut => Constraint::Length(6),
+        Column::BytesIn => Constraint::Length(5),
     });
     let head = Row::new(heads).style(Style::new().add_modifier(Modifier::UNDERLINED));
     frame.render_widget(Table::new(rows, widths).header(head), area);
@@ -209,9 +215,9 @@ impl Column {
     fn name(self) -> &'static str {
         match self {
             Self::Pid => "PID",
-            Self::Slot => "SLOT",
             Self::State => "STATE",
             Self::Serving => "SERVING",
+            Self::Threads => "THREADS",
             Self::Age => "AGE",
             Self::Connections => "CONNS",
             Self::BytesIn => "IN/S",
@@ -225,10 +231,10 @@ impl Column {
 fn child(c: &ChildStatus, rate: Rate) -> Row<'_> {
     let cells = Column::ALL.map(|column| match column {
         Column::Pid => c.pid.to_string(),
-        Column::Slot => c.slot.to_string(),
         Column::State => c.state.clone(),
         Column::Serving => c.serving.to_string(),
-        Column::Age => format!("{:.1}s", c.age_s),
+        Column::Threads => c.threads.to_string(),
+        Column::Age => age(c.age_s),
         Column::Connections => c.connections.to_string(),
         Column::BytesIn => short(rate.bytes_in),
         Column::BytesOut => short(rate.bytes_out),
@@ -247,6 +253,15 @@ fn draw_help(frame: &mut Frame<'_>, area: Rect) {
     let lines: Vec<Line<'_>> = KEYS.iter().map(|(key, what)| Line::from(format!("{key:23}{what}"))).collect();
     frame.render_widget(Clear, middle);
     frame.render_widget(Paragraph::new(lines).block(Block::bordered().title("Keys")), middle);
+}
+
+/// Seconds in a few characters: `1.5s`, `1000s`, `12d`.
+fn age(seconds: f64) -> String {
+    match seconds {
+        s if s < 999.95 => format!("{s:.1}s"),
+        s if s < 999_999.5 => format!("{s:.0}s"),
+        s => format!("{:.0}d", s / 86_400.0),
+    }
 }
 
 /// A number in a few characters: `12`, `3.4K`, `5.6M`; a K is 1024.

@@ -83,15 +83,15 @@ impl Status {
         if self.children.is_empty() {
             return Ok(());
         }
-        let head = ["PID", "SLOT", "STATE", "SERVING", "AGE", "CONNECTIONS", "IN", "OUT"];
+        let head = ["PID", "SLOT", "STATE", "SERVING", "THREADS", "AGE", "CONNECTIONS", "IN", "OUT"];
         // a child forks nobody
         let mut rows = vec![[row(head), columns.heads(1), row(["PEER", "LISTENER"])].concat()];
         for (at, c) in self.children.iter().enumerate() {
             let numbers = [c.connections, c.bytes_in, c.bytes_out].map(|n| n.to_string());
-            let (pid, slot, serving) = (c.pid.to_string(), c.slot.to_string(), c.serving.to_string());
-            let head = [pid, slot, c.state.clone(), serving, format!("{:.1}s", c.age_s)];
+            let who = [c.pid.to_string(), c.slot.to_string(), c.state.clone()];
+            let now = [c.serving.to_string(), c.threads.to_string(), format!("{:.1}s", c.age_s)];
             let rates = columns.cells(1, |rates| rates.children.get(at));
-            rows.push([&head[..], &numbers, &rates, &[c.peer.clone(), c.endpoint.clone()]].concat());
+            rows.push([&who[..], &now, &numbers, &rates, &[c.peer.clone(), c.endpoint.clone()]].concat());
         }
         table(f, &rows)
     }

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 fn child(pid: u32, bytes_in: u64) -> Value {
     json!({
         "pid": pid, "slot": pid - 100, "endpoint": "tcp://127.0.0.1:7007", "state": "serving", "serving": 1,
-        "peer": format!("10.0.0.1:{}", 1000 + pid), "age_s": f64::from(pid), "connections": 1,
+        "threads": 2,         "peer": format!("10.0.0.1:{}", 1000 + pid), "age_s": f64::from(pid), "connections": 1,
         "bytes_in": bytes_in, "bytes_out": 0,
     })
 }
@@ -68,6 +68,7 @@ fn everything_is_there() {
         "forkd 42 up 1m 1s  4.0 conn/s  4.0 forks/s  0B/s in  16.0KB/s out  3 children: 3 serving",
         "children 3",
         "serving 3",
+        "threads 6",
         "conn/s 4",
         "forks/s 4",
         "B/s in 0  out 16.0K",
@@ -96,7 +97,7 @@ fn children_are_sorted_by_any_column_in_either_direction() {
     press(&mut model, &[KeyCode::Right; 8]);
     assert!(screen(&mut model, 120, 30).contains("AGEv"));
     press(&mut model, &[KeyCode::Left; 11]);
-    assert!(screen(&mut model, 120, 30).contains("SERVINGv"));
+    assert!(screen(&mut model, 120, 30).contains("THREADSv"));
 }
 
 #[test]
@@ -219,5 +220,8 @@ fn numbers_are_short() {
     for (n, text) in [(0.0, "0"), (12.0, "12"), (1.5, "1.5"), (999.0, "999"), (1024.0, "1.0K"), (1e9, "954M")]
     {
         assert_eq!(short(n), text);
+    }
+    for (seconds, text) in [(0.04, "0.0s"), (999.94, "999.9s"), (999.96, "1000s"), (1e6, "12d")] {
+        assert_eq!(age(seconds), text);
     }
 }
