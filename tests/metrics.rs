@@ -8,6 +8,7 @@ use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::unix::net::UnixStream;
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use common::*;
 use nix::sys::signal::Signal;
@@ -121,11 +122,13 @@ both_ways! {
         becomes(&daemon, "forkd_workers", &["state=\"busy\""], 2.0);
         let waiting = daemon.connect();
         becomes(&daemon, "forkd_connections_queued", &[], 1.0);
+        assert!(is_silent(&waiting, Duration::from_millis(300)));
         drop((clients, waiting));
         let text = becomes(&daemon, "forkd_connection_duration_seconds_count", &[], 3.0);
         assert_eq!(sum(&text, "forkd_connections_total", &["model=\"prefork\""]), 3.0);
         becomes(&daemon, "forkd_workers", &["state=\"idle\""], 2.0);
-        assert!(!text.contains("forkd_fork_latency_seconds_count"), "{text}");
+        assert_eq!(sum(&text, "forkd_accept_latency_seconds_count", &[]), 3.0);
+        assert!((0.25..15.0).contains(&sum(&text, "forkd_accept_latency_seconds_sum", &[])), "{text}");
     }
 
     fn the_server_is_replaced_when_it_dies(way: Way) {
@@ -287,6 +290,8 @@ fn where_metrics_are_needs_a_restart() {
     let refusal = run(&["reload", "--control", daemon.control().to_str().unwrap()]);
     assert_eq!(refusal.code, Some(78));
     assert!(refusal.stderr.contains("metrics is another one"), "{}", refusal.stderr);
+    std::fs::write(&path, toml("metrics = 'tcp://127.0.0.1:1'")).unwrap();
+    assert_eq!(run(&["reload", "--control", daemon.control().to_str().unwrap()]).code, Some(78));
     scrape(&daemon);
 }
 
@@ -370,23 +375,44 @@ fn the_dashboard_asks_for_what_there_is() {
     }
 }
 
-#[test]
-fn promtool_finds_nothing_to_complain_about() {
-    if !need_tool("promtool") {
-        return;
-    }
-    let daemon = Daemon::start(&format!("{HERE} -m prefork -w 1 unix://{{dir}}/s udp://127.0.0.1:0"));
-    let fork = Daemon::start(HERE);
-    drop((daemon.served(), fork.served()));
-    becomes(&fork, "forkd_connection_duration_seconds_count", &[], 1.0);
-    for daemon in [&daemon, &fork] {
+under_models! { [fork prefork iterative thread threads event coroutine]
+    fn promtool_finds_nothing_to_complain_about(model) {
+        if !need_tool("promtool") {
+            return;
+        }
+        let daemon = Daemon::start(&format!("{HERE} {model} unix://{{dir}}/s udp://127.0.0.1:0"));
+        drop(daemon.served());
+        becomes(&daemon, "forkd_connection_duration_seconds_count", &[], 1.0);
         let mut promtool = Command::new(tool("promtool").unwrap());
-        let mut promtool = promtool.args(["check", "metrics"]).stdin(Stdio::piped());
-        promtool = promtool.stdout(Stdio::piped()).stderr(Stdio::piped());
-        let mut check = promtool.spawn().unwrap();
-        check.stdin.take().unwrap().write_all(scrape(daemon).as_bytes()).unwrap();
+        let promtool = promtool.args(["check", "metrics"]).stdin(Stdio::piped());
+        let mut check = promtool.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        check.stdin.take().unwrap().write_all(scrape(&daemon).as_bytes()).unwrap();
         let output = check.wait_with_output().unwrap();
         let said = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
         assert!(output.status.success() && said.is_empty(), "{said}");
+    }
+
+    fn each_connection_is_counted_and_timed(model) {
+        let daemon = Daemon::start(&format!("{HERE} {model}"));
+        let client = daemon.served();
+        let text = becomes(&daemon, "forkd_connections_open", &[], 1.0);
+        // its own one of two threads, or the one of three that it has; a worker that waits is one, too
+        let threads = [("-m thread --threads 2", 3.0), ("-m thread", 2.0), ("-m prefork -w 2", 2.0)];
+        let threads = threads.iter().find(|(with, _)| *with == model).map_or(1.0, |(_, threads)| *threads);
+        assert_eq!(sum(&text, "forkd_threads", &[]), threads, "{text}");
+        let status = daemon.status();
+        let workers = status["children"].as_array().unwrap();
+        let pids = workers.iter().map(|child| child["pid"].as_i64().unwrap() as i32);
+        assert_eq!(pids.map(|pid| threads_of(pid).len()).sum::<usize>() as f64, threads, "as the kernel counts");
+        drop(client);
+        let text = becomes(&daemon, "forkd_connection_duration_seconds_count", &[], 1.0);
+        assert_eq!(sum(&text, "forkd_connections_total", &[]), 1.0);
+        assert_eq!(sum(&text, "forkd_connections_failed_total", &[]), 0.0);
+        assert_eq!(sum(&text, "forkd_accept_latency_seconds_count", &[]), 1.0);
+        let has_pool = model != "-m fork";
+        assert_eq!(text.contains("forkd_fork_latency_seconds_count"), !has_pool, "{text}");
+        let idle = if has_pool { workers.len() } else { 0 };
+        becomes(&daemon, "forkd_workers", &["state=\"idle\""], idle as f64);
+        becomes(&daemon, "forkd_connections_open", &[], 0.0);
     }
 }

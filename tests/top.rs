@@ -227,7 +227,11 @@ fn it_ends_with_its_terminal() {
         terminal.top(&daemon, session);
         let pid = terminal.pid_of_top();
         drop(terminal);
-        eventually("it ends", || !is_running(pid));
+        let has_ended = becomes_true(LIMIT, || !is_running(pid));
+        if !has_ended {
+            signal(pid, Signal::SIGKILL);
+        }
+        assert!(has_ended, "{session:?}");
     }
     daemon.served();
 }

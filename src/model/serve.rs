@@ -257,3 +257,25 @@ pub(crate) fn peer_of(datagram: &Datagram<'_>) -> Peer {
         Source::Unix | Source::Unnamed => Peer::Unix { pid: 0, uid: 0 },
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::panic::{AssertUnwindSafe, catch_unwind};
+
+    #[test]
+    fn what_ends_in_a_panic_has_lasted_too() {
+        let board = Scoreboard::new().unwrap();
+        board.measure();
+        let totals = board.totals(0);
+        let lasts = || Stopwatch { board: &board, totals, since: board.clock_us() };
+        let panics = catch_unwind(AssertUnwindSafe(|| {
+            let _stopwatch = lasts();
+            panic!("as was wished");
+        }));
+        assert!(panics.is_err());
+        drop(lasts());
+        drop(Stopwatch { since: None, board: &board, totals });
+        assert_eq!(totals.durations.read().counts.iter().sum::<u64>(), 2);
+    }
+}
