@@ -197,3 +197,31 @@ impl Signals {
 fn die_of(signal: i32) {
     let _ = signal_hook::low_level::emulate_default_handler(signal);
 }
+
+// script(1) has other arguments elsewhere
+#[cfg(all(test, target_os = "linux"))]
+mod tests {
+    use super::*;
+    use std::process::{Command, Stdio};
+
+    #[test]
+    #[ignore = "run by the test below, in a terminal"]
+    fn panics() {
+        let _screen = Screen::new().unwrap();
+        panic!("as was wished");
+    }
+
+    #[test]
+    fn a_panic_gives_the_terminal_back_before_it_is_said() {
+        let this = std::env::current_exe().unwrap();
+        let panics = format!("{} --ignored --exact --nocapture cli::top::tests::panics", this.display());
+        let terminal = ["-q", "-c", &format!("{panics}; stty -a"), "/dev/null"];
+        let output = Command::new("script").args(terminal).stdin(Stdio::null()).output().unwrap();
+        let seen = String::from_utf8_lossy(&output.stdout);
+        let (on_screen, after) = seen.split_once("\x1b[?1049l").unwrap_or_else(|| panic!("{seen:?}"));
+        assert!(on_screen.contains("\x1b[?1049h") && !on_screen.contains("as was wished"), "{seen:?}");
+        for part in ["as was wished", "\x1b[?25h", " icanon", " echo "] {
+            assert!(after.contains(part), "no {part:?} in {after:?}");
+        }
+    }
+}
