@@ -9,7 +9,7 @@ use std::time::SystemTime;
 
 use super::Face;
 use crate::scoreboard::{Cause, Lengths, Scoreboard, State, Sums};
-use crate::sys::fd::queue_length;
+use crate::sys::tcp::queue_length;
 use crate::transport::Refusal;
 
 /// The states that a child can be seen in.

@@ -14,7 +14,7 @@ use crate::events;
 use crate::scoreboard::{Cause, Scoreboard, Slot, State, Totals};
 use crate::service::Service;
 use crate::sys::datagram::{Batch, Datagram, Patience, Source};
-use crate::sys::fd::queued_for;
+use crate::sys::tcp::queued_for;
 use crate::transport::guard::Guard;
 use crate::transport::{Connection, Listener, Peer, Refusal, Traffic, Wait};
 

@@ -19,6 +19,7 @@ mod raw;
 pub(crate) mod shared;
 pub(crate) mod signal;
 pub(crate) mod slim;
+pub(crate) mod tcp;
 pub(crate) mod thread;
 pub(crate) mod wake;
 
