@@ -3,6 +3,7 @@
 //! Invariant: parsing is a pure function of the arguments. It reads no file and no variable, so `--help`
 //! works in a broken environment; [`ServeArgs::resolve`] is the step that looks around.
 
+mod ask;
 mod load;
 
 use std::ffi::OsString;
@@ -14,8 +15,10 @@ use clap::{Args, Parser, Subcommand};
 use crate::Error;
 use crate::config::Config;
 use crate::config::options::{DaemonOptions, ListenOptions};
-use crate::config::values::Interval;
 use crate::transport::Endpoint;
+#[cfg(feature = "top")]
+pub use ask::TopArgs;
+pub use ask::{ReloadArgs, StatusArgs};
 pub use load::LoadArgs;
 
 const EXAMPLES: &str = "\
@@ -75,25 +78,6 @@ Examples:
   forkd check --config /etc/forkd/forkd.toml
   forkd check -m prefork tcp://[::]:7 > forkd.toml   turn options into a file";
 
-const STATUS_EXAMPLES: &str = "\
-Examples:
-  forkd status
-  forkd status --watch
-  forkd status --watch 500ms --json | jq --unbuffered .listeners[0].alive
-  forkd status --control /run/forkd-lab/control.sock --json";
-
-#[cfg(feature = "top")]
-const TOP_EXAMPLES: &str = "\
-Examples:
-  forkd top                press ? for the keys
-  forkd top --interval 250ms --control /run/forkd-lab/control.sock";
-
-const RELOAD_EXAMPLES: &str = "\
-Examples:
-  forkd reload
-  forkd check --config /etc/forkd/forkd.toml && forkd reload
-  forkd reload --control /run/forkd-lab/control.sock";
-
 /// Echo daemon that forks: a child for each connection, or a pool of workers.
 #[derive(Debug, Parser)]
 #[command(name = "forkd", version, after_help = examples())]
@@ -121,7 +105,7 @@ pub enum Command {
     #[command(after_help = CHECK_EXAMPLES)]
     Check(ServeArgs),
     /// Have a running forkd read its configuration again, and wait until that is in force
-    #[command(after_help = RELOAD_EXAMPLES)]
+    #[command(after_help = ask::RELOAD_EXAMPLES)]
     Reload(ReloadArgs),
     /// Describe the services: `forkd serve --service list`
     #[command(skip)]
@@ -130,11 +114,11 @@ pub enum Command {
     #[command(after_help = load::EXAMPLES)]
     Load(LoadArgs),
     /// Ask a running forkd how it is
-    #[command(after_help = STATUS_EXAMPLES)]
+    #[command(after_help = ask::STATUS_EXAMPLES)]
     Status(StatusArgs),
     /// Watch a running forkd, live, on the whole terminal
     #[cfg(feature = "top")]
-    #[command(after_help = TOP_EXAMPLES)]
+    #[command(after_help = ask::TOP_EXAMPLES)]
     Top(TopArgs),
 }
 
@@ -152,46 +136,6 @@ pub struct ServeArgs {
     /// Read this TOML file too; what is said on the command line wins
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
-}
-
-/// The options of `status`.
-#[derive(Debug, Clone, Args)]
-pub struct StatusArgs {
-    /// Socket to ask [default: $RUNTIME_DIRECTORY/control.sock, if set, or the first that answers of
-    /// $XDG_RUNTIME_DIR/forkd.sock and /run/forkd/control.sock, the installed service's]
-    #[arg(long, value_name = "PATH")]
-    pub control: Option<PathBuf>,
-
-    /// Print JSON
-    #[arg(long)]
-    pub json: bool,
-
-    /// Ask again and again, and say what happens per second; ends at Ctrl-C [default interval: 2s]
-    #[arg(long, value_name = "INTERVAL", num_args = 0..=1, default_missing_value = "2s")]
-    pub watch: Option<Interval>,
-}
-
-/// The options of `top`.
-#[cfg(feature = "top")]
-#[derive(Debug, Clone, Args)]
-pub struct TopArgs {
-    /// Socket to ask [default: $RUNTIME_DIRECTORY/control.sock, if set, or the first that answers of
-    /// $XDG_RUNTIME_DIR/forkd.sock and /run/forkd/control.sock, the installed service's]
-    #[arg(long, value_name = "PATH")]
-    pub control: Option<PathBuf>,
-
-    /// How often to look
-    #[arg(long, value_name = "DURATION", default_value = "1s")]
-    pub interval: Interval,
-}
-
-/// The options of `reload`.
-#[derive(Debug, Clone, Args)]
-pub struct ReloadArgs {
-    /// Socket to ask [default: $RUNTIME_DIRECTORY/control.sock, if set, or the first that answers of
-    /// $XDG_RUNTIME_DIR/forkd.sock and /run/forkd/control.sock, the installed service's]
-    #[arg(long, value_name = "PATH")]
-    pub control: Option<PathBuf>,
 }
 
 impl Cli {
