@@ -11,6 +11,8 @@ pub mod reload;
 pub mod serve;
 pub mod services;
 pub mod status;
+#[cfg(feature = "top")]
+pub mod top;
 
 use crate::Error;
 use args::{Cli, Command};
@@ -29,6 +31,8 @@ pub fn run(cli: Cli) -> Result<(), Error> {
         Command::Reload(options) => reload::run(options),
         Command::Services => services::run(),
         Command::Status(options) => status::run(options),
+        #[cfg(feature = "top")]
+        Command::Top(options) => top::run(options),
     }
 }
 
