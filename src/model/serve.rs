@@ -86,21 +86,24 @@ impl<'w> Work<'w> {
         self.board.totals(self.post.number)
     }
 
-    /// Measures how long a connection of a worker lasts, from here on, if that is measured at all.
-    #[inline(always)]
+    /// Measures how long a connection lasts, from here on, if that is measured at all. It is for workers: of a
+    /// child that has one connection the master keeps count.
     pub(crate) fn stopwatch(&self) -> Stopwatch<'w> {
-        // of a child that serves no other the master keeps count
-        let since = if self.slot.is_watched() { self.board.clock_us() } else { None };
-        Stopwatch { board: self.board, totals: self.totals(), since }
+        Stopwatch { board: self.board, totals: self.totals(), since: self.board.clock_us() }
     }
 
     /// Serves one connection until it ends; it is still to be closed.
     // as `Offer::serve`
     #[inline(always)]
     pub(crate) fn connection(&self, socket: OwnedFd, peer: Peer) -> (Cause, Connection<'_>) {
-        let _stopwatch = self.stopwatch();
         let offer = &self.post.offer;
         offer.serve(Connection::stream(socket, peer, &self.slot.traffic, &offer.site))
+    }
+
+    /// The same in a worker.
+    pub(crate) fn timed_connection(&self, socket: OwnedFd, peer: Peer) -> (Cause, Connection<'_>) {
+        let _stopwatch = self.stopwatch();
+        self.connection(socket, peer)
     }
 
     /// The same with a socket that does not block, which `wait` waits for, and for as long as the connection
@@ -236,8 +239,6 @@ pub(crate) struct Stopwatch<'a> {
 }
 
 impl Drop for Stopwatch<'_> {
-    // as `Offer::serve`
-    #[inline(always)]
     fn drop(&mut self) {
         if let (Some(since), Some(now)) = (self.since, self.board.clock_us()) {
             self.totals.durations.observe(now.saturating_sub(since));

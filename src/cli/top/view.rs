@@ -111,7 +111,7 @@ fn draw_charts(frame: &mut Frame<'_>, model: &Model, area: Rect) {
         &[("conn/s", line(|p| p.rate.connections)), ("forks/s", line(|p| p.rate.forks))],
         &[("B/s in", line(|p| p.rate.bytes_in)), ("out", line(|p| p.rate.bytes_out))],
     ];
-    let areas = Layout::horizontal([Constraint::Fill(1); 3]).split(area);
+    let areas = Layout::horizontal([Constraint::Fill(1); 3]).spacing(1).split(area);
     charts.iter().zip(areas.iter()).for_each(|(lines, &area)| draw_chart(frame, model, area, lines));
 }
 
