@@ -10,6 +10,7 @@ use log::{debug, error, info, warn};
 
 use crate::model::Model;
 use crate::scoreboard::{Cause, Slot};
+use crate::sys::pidfd::Ended;
 use crate::transport::{Endpoint, Peer};
 
 pub(crate) fn listening(endpoint: &Endpoint, service: &str, model: Model, workers: Option<&dyn Display>) {
@@ -115,8 +116,8 @@ fn is_crash(signal: u8) -> bool {
         .contains(&signal)
 }
 
-pub(crate) fn handler_failed(peer: Peer, error: &dyn Display) {
-    warn!(peer:%, error:%; "handler failed");
+pub(crate) fn handler_failed(peer: Peer, error: &dyn Display, suppressed: u64) {
+    warn!(peer:%, error:%, suppressed; "handler failed");
 }
 
 /// A handler or a protocol panicked, and its process goes on. The panic itself has been reported.
@@ -200,6 +201,28 @@ pub(crate) fn accepted(endpoint: &Endpoint, peer: Peer, pid: i32) {
 
 pub(crate) fn no_control(error: &dyn Display) {
     warn!(error:%; "no control socket, so no `forkd status`; give --control PATH");
+}
+
+pub(crate) fn metrics_at(endpoint: &Endpoint) {
+    match endpoint {
+        Endpoint::Tcp { .. } => {
+            info!("metrics at {}/metrics", endpoint.to_string().replacen("tcp", "http", 1));
+        }
+        endpoint => info!("metrics at {endpoint}, /metrics"),
+    }
+}
+
+pub(crate) fn metrics_fork_failed(error: &dyn Display, suppressed: u64) {
+    warn!(error:%, suppressed; "cannot fork the metrics server; trying again");
+}
+
+pub(crate) fn metrics_server_ended(pid: u32, how: Ended, suppressed: u64) {
+    let how = match how {
+        Ended::Exit(status) => format!("status {status}"),
+        Ended::Signal(signal) => Cause::Signal(signal).to_string(),
+        Ended::Unknown => "unknown".to_owned(),
+    };
+    warn!(pid, how, suppressed; "metrics server ended; starting another");
 }
 
 pub(crate) fn manager_unreachable(address: &dyn Display, error: &dyn Display) {

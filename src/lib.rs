@@ -165,6 +165,7 @@ mod events;
 mod getent;
 pub mod load;
 pub mod log;
+mod metrics;
 pub mod model;
 pub mod reactor;
 pub mod registry;

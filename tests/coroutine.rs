@@ -4,15 +4,11 @@
 mod common;
 
 use std::io::{Read, Write};
-use std::net::{Shutdown, TcpStream, UdpSocket};
+use std::net::{Shutdown, UdpSocket};
 use std::time::Duration;
 
 use common::*;
 use nix::sys::signal::Signal;
-
-/// Memory that one idle connection may take of its worker, in KiB: a page of its stack, and what is known of
-/// it. The frames of a debug build are larger.
-const KIB_EACH: f64 = if cfg!(debug_assertions) { 16.0 } else { 6.0 };
 
 fn patient(endpoint: &str) -> Daemon {
     Forkd::example("test-servers", &format!("persistent {endpoint} coroutine")).start()
@@ -156,51 +152,13 @@ both_ways! {
             assert!(is_cut(&mut victim) && is_cut(&mut bystander));
             let lines = server.wait_for_lines(round, "worker crashed");
             assert!(lines[round - 1].contains(&format!("pid={worker} cause=SIGSEGV")), "{lines:?}");
-            assert_ne!(only_worker(&server), worker);
+            // the crashed one may be on its way out still
+            eventually("another takes its place", || {
+                matches!(server.children()[..], [another] if another != worker)
+            });
             echoes(&mut server.served(), b"and on");
         }
     }
-}
-
-#[test]
-fn ten_thousand_idle_connections_take_little_memory() {
-    const CLIENTS: usize = 10_000;
-    let files = set_limit(0, libc::RLIMIT_NOFILE, u64::MAX);
-    let (_, hard) = nix::sys::resource::getrlimit(nix::sys::resource::Resource::RLIMIT_NOFILE).unwrap();
-    if !need(files.is_ok() && hard as usize > CLIENTS + 200, "this test needs 10,200 open files") {
-        return;
-    }
-    // the soft limit, which the worker raises
-    let daemon = Forkd::new("-m coroutine --backlog 4096").limit(libc::RLIMIT_NOFILE, 256).start();
-    let worker = only_worker(&daemon);
-    // what is the program's own is touched first
-    (0..20).for_each(|_| short_connection(daemon.addr(), &[b'x'; 20_000]).unwrap());
-    let before = Usage::of(worker).unwrap();
-    let mut clients: Vec<TcpStream> = (0..CLIENTS).map(|_| daemon.connect()).collect();
-    for _ in 0..2 {
-        clients.iter_mut().for_each(|client| client.write_all(b"hello").unwrap());
-        clients.iter_mut().for_each(|client| client.read_exact(&mut [0; 5]).unwrap());
-    }
-    assert_eq!(daemon.status()["children"][0]["serving"], CLIENTS);
-    let now = Usage::of(worker).unwrap();
-    let each = (now.pss - before.pss) as f64 / CLIENTS as f64;
-    assert!(each < KIB_EACH, "{each:.1} KiB each: {before:?}, {now:?}");
-    drop(clients);
-    eventually("all have gone", || daemon.status()["children"][0]["serving"] == 0);
-    let after = Usage::of(worker).unwrap();
-    assert!(after.pss < before.pss + 8192, "what was taken is given back: {before:?}, {after:?}");
-    echoes(&mut daemon.served(), b"and on");
-}
-
-#[test]
-fn short_connections_leave_no_descriptor() {
-    let daemon = Daemon::start("-m coroutine");
-    let worker = only_worker(&daemon);
-    let before = fds_of(worker).len();
-    (0..2000).for_each(|_| short_connection(daemon.addr(), b"x").unwrap());
-    eventually("as many descriptors as before", || fds_of(worker).len() == before);
-    assert_eq!(proc_status(worker, "Threads"), "1");
-    assert_eq!(daemon.listener(0)["connections"], 2000);
 }
 
 #[test]

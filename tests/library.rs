@@ -104,6 +104,30 @@ fn a_handler_is_set_up_handles_and_finishes_in_this_order() {
 }
 
 #[test]
+fn handlers_that_fail_do_not_fill_the_log() {
+    const CLIENTS: usize = 4;
+    const EACH: usize = 50;
+    for model in ["fork", "prefork", "thread", "threads", "coroutine"] {
+        let server = example("test-servers", &format!("steps tcp://127.0.0.1:0 {model}"));
+        let fails = || {
+            let mut client = server.connect();
+            let peer = client.local_addr().unwrap();
+            client.write_all(b"s").unwrap();
+            assert!(is_cut(&mut client));
+            peer
+        };
+        let start = std::time::Instant::now();
+        std::thread::scope(|scope| {
+            for _ in 0..CLIENTS {
+                scope.spawn(|| (0..EACH).for_each(|_| _ = fails()));
+            }
+        });
+        server.has_left_out("handler failed", CLIENTS * EACH, start, fails);
+        assert_eq!(talk(&server, "-more"), "setup handle more finish", "{model}: the server goes on");
+    }
+}
+
+#[test]
 fn a_handler_that_panics_costs_its_connection_and_is_counted() {
     for model in MODELS {
         let server = example("test-servers", &format!("fragile tcp://127.0.0.1:0 {model}"));

@@ -83,4 +83,4 @@ macro_rules! scripts {
     };
 }
 
-scripts! { activation hardening inetd instances journal notify processes reload restart standalone syslog sysv watchdog }
+scripts! { activation hardening inetd instances journal metrics notify processes reload restart standalone syslog sysv watchdog }

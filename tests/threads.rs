@@ -112,28 +112,6 @@ both_ways! {
         clients.iter_mut().for_each(|client| echoes(client, b"all well"));
     }
 
-    fn of_thousands_of_connections_nothing_is_left(way: Way) {
-        const CLIENTS: usize = 4;
-        const CONNECTIONS: usize = 4000;
-        for (args, threads) in [("-m thread", 1), ("-m thread --threads 4", 1 + 4)] {
-            let daemon = Forkd::new(args).way(way).start();
-            let (worker, address) = (worker(&daemon), daemon.addr());
-            let descriptors = fds_of(worker);
-            std::thread::scope(|scope| {
-                for _ in 0..CLIENTS {
-                    scope.spawn(move || {
-                        (0..CONNECTIONS / CLIENTS).for_each(|_| short_connection(address, b"hello").unwrap());
-                    });
-                }
-            });
-            eventually("all are counted", || daemon.listener(0)["connections"] == CONNECTIONS);
-            has_threads(worker, threads);
-            eventually("no descriptor is left", || fds_of(worker) == descriptors);
-            assert_eq!(serving(&daemon), (0, vec!["idle".into()]));
-            assert_eq!(daemon.children(), [worker]);
-        }
-    }
-
     fn a_worker_that_is_killed_is_replaced(way: Way) {
         for args in ["-m thread", "-m thread --threads 2"] {
             let daemon = Forkd::new(args).way(way).start();

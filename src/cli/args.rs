@@ -3,6 +3,7 @@
 //! Invariant: parsing is a pure function of the arguments. It reads no file and no variable, so `--help`
 //! works in a broken environment; [`ServeArgs::resolve`] is the step that looks around.
 
+mod ask;
 mod compare;
 mod load;
 
@@ -17,6 +18,9 @@ use crate::compare::NULL_SERVER;
 use crate::config::Config;
 use crate::config::options::{DaemonOptions, ListenOptions};
 use crate::transport::Endpoint;
+#[cfg(feature = "top")]
+pub use ask::TopArgs;
+pub use ask::{ReloadArgs, StatusArgs};
 pub use compare::{CompareArgs, OutputArgs, RunArgs};
 pub use load::LoadArgs;
 
@@ -29,6 +33,13 @@ Examples:
   forkd load tcp://127.0.0.1:7007  how much can it do?
   forkd compare                    which model costs what?";
 
+/// Those of all commands that this program has.
+fn examples() -> String {
+    let more =
+        if cfg!(feature = "top") { "\n  forkd top                        watch the running one" } else { "" };
+    format!("{EXAMPLES}{more}")
+}
+
 const SERVE_EXAMPLES: &str = "\
 Examples:
   forkd serve tcp://0.0.0.0:7 udp://0.0.0.0:7
@@ -39,7 +50,7 @@ Examples:
   forkd serve --config /etc/forkd/forkd.toml --log-level debug";
 
 /// What one connection, which somebody else has accepted, has no use for.
-const NOT_WITH_INETD: [&str; 23] = [
+const NOT_WITH_INETD: [&str; 24] = [
     "endpoints",
     "exec",
     "backlog",
@@ -62,6 +73,7 @@ const NOT_WITH_INETD: [&str; 23] = [
     "chroot",
     "umask",
     "control",
+    "metrics",
     "config",
 ];
 
@@ -70,20 +82,9 @@ Examples:
   forkd check --config /etc/forkd/forkd.toml
   forkd check -m prefork tcp://[::]:7 > forkd.toml   turn options into a file";
 
-const STATUS_EXAMPLES: &str = "\
-Examples:
-  forkd status
-  forkd status --control /run/forkd-lab/control.sock --json";
-
-const RELOAD_EXAMPLES: &str = "\
-Examples:
-  forkd reload
-  forkd check --config /etc/forkd/forkd.toml && forkd reload
-  forkd reload --control /run/forkd-lab/control.sock";
-
 /// Echo daemon that forks: a child for each connection, or a pool of workers.
 #[derive(Debug, Parser)]
-#[command(name = "forkd", version, after_help = EXAMPLES)]
+#[command(name = "forkd", version, after_help = examples())]
 pub struct Cli {
     /// What to do.
     #[command(subcommand)]
@@ -108,7 +109,7 @@ pub enum Command {
     #[command(after_help = CHECK_EXAMPLES)]
     Check(ServeArgs),
     /// Have a running forkd read its configuration again, and wait until that is in force
-    #[command(after_help = RELOAD_EXAMPLES)]
+    #[command(after_help = ask::RELOAD_EXAMPLES)]
     Reload(ReloadArgs),
     /// Describe the services: `forkd serve --service list`
     #[command(skip)]
@@ -123,8 +124,12 @@ pub enum Command {
     #[command(after_help = load::EXAMPLES)]
     Load(LoadArgs),
     /// Ask a running forkd how it is
-    #[command(after_help = STATUS_EXAMPLES)]
+    #[command(after_help = ask::STATUS_EXAMPLES)]
     Status(StatusArgs),
+    /// Watch a running forkd, live, on the whole terminal
+    #[cfg(feature = "top")]
+    #[command(after_help = ask::TOP_EXAMPLES)]
+    Top(TopArgs),
 }
 
 /// The options of `serve` and `check`.
@@ -141,28 +146,6 @@ pub struct ServeArgs {
     /// Read this TOML file too; what is said on the command line wins
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
-}
-
-/// The options of `status`.
-#[derive(Debug, Clone, Args)]
-pub struct StatusArgs {
-    /// Socket to ask [default: $RUNTIME_DIRECTORY/control.sock, if set, or the first that answers of
-    /// $XDG_RUNTIME_DIR/forkd.sock and /run/forkd/control.sock, the installed service's]
-    #[arg(long, value_name = "PATH")]
-    pub control: Option<PathBuf>,
-
-    /// Print JSON
-    #[arg(long)]
-    pub json: bool,
-}
-
-/// The options of `reload`.
-#[derive(Debug, Clone, Args)]
-pub struct ReloadArgs {
-    /// Socket to ask [default: $RUNTIME_DIRECTORY/control.sock, if set, or the first that answers of
-    /// $XDG_RUNTIME_DIR/forkd.sock and /run/forkd/control.sock, the installed service's]
-    #[arg(long, value_name = "PATH")]
-    pub control: Option<PathBuf>,
 }
 
 impl Cli {
@@ -234,7 +217,7 @@ mod tests {
             --threads 7 --max-threads 8 \
             --max-connections-per-child 4 --overflow reject --backlog 5 --idle-timeout 5m --grace 1s \
             --log syslog --log-level warn --log-format json --daemon --pidfile p --user u --group g \
-            --chroot c --umask 027 --v6only --socket-mode 0660 --control s --config f tcp://a:1 unix:///x";
+            --chroot c --umask 027 --v6only --socket-mode 0660 --control s --metrics tcp://m:9 --config f tcp://a:1 unix:///x";
         let Command::Serve { args, .. } = parse(line).unwrap().command else { panic!("not serve") };
         assert_eq!(args.config, Some("f".into()));
         let written = toml::to_string(&args.listen).unwrap() + &toml::to_string(&args.daemon).unwrap();
@@ -245,7 +228,9 @@ mod tests {
 
     #[test]
     fn every_help_has_examples_and_every_option_a_heading() {
-        for name in ["", "serve", "check", "reload", "compare", "load", "status"] {
+        let commands = Cli::command();
+        let shown = commands.get_subcommands().filter(|command| !command.is_hide_set());
+        for name in shown.map(clap::Command::get_name).chain([""]) {
             let error = parse(&format!("forkd {name} --help")).unwrap_err();
             assert!(!error.use_stderr());
             assert!(error.to_string().contains("\nExamples:\n"), "{error}");
@@ -265,14 +250,15 @@ mod tests {
 
     #[test]
     fn examples_say_what_they_do_in_one_column() {
-        let columns = EXAMPLES.lines().skip(1).map(|line| {
+        let examples = examples();
+        let columns = examples.lines().skip(1).map(|line| {
             let (command, said) = line.trim_start().split_once("  ").unwrap();
             assert!(parse(command).is_ok(), "{command}");
             line.len() - said.trim_start().len()
         });
-        assert_eq!(columns.collect::<std::collections::BTreeSet<_>>().len(), 1, "{EXAMPLES}");
+        assert_eq!(columns.collect::<std::collections::BTreeSet<_>>().len(), 1, "{examples}");
         for command in Cli::command().get_subcommands() {
-            assert!(EXAMPLES.contains(&format!("forkd {} ", command.get_name())), "{EXAMPLES}");
+            assert!(examples.contains(&format!("forkd {} ", command.get_name())), "{examples}");
         }
     }
 

@@ -92,8 +92,11 @@ fn prepare_log(args: &ServeArgs, is_silent: bool) -> Result<(), Error> {
 
 fn serve(stdin: impl AsFd, kind: SocketType, listen: &Listen) -> Result<(), Error> {
     let cannot = |cause: io::Error| Error::os("cannot set up the connection on standard input", cause);
+    /// Of this process alone: how many there are is inetd's concern.
+    static FAILURES: log::SharedLimit = log::SharedLimit::new();
+    let (service, hooks) = (listen.service()?, Hooks::default());
     // handed over, if not by systemd
-    let offer = Offer::new(&Endpoint::Systemd(None), listen.service()?, Model::Iterative, Hooks::default())
+    let offer = Offer::new(&Endpoint::Systemd(None), service, Model::Iterative, hooks, &FAILURES)
         .with_idle_timeout(listen.idle_timeout);
     if kind == SocketType::STREAM && sockopt::socket_acceptconn(&stdin) == Ok(false) {
         let socket = stdin.as_fd().try_clone_to_owned().map_err(cannot)?;

@@ -14,6 +14,8 @@ pub mod serve;
 pub mod services;
 pub mod status;
 mod terminal;
+#[cfg(feature = "top")]
+pub mod top;
 
 use crate::Error;
 use args::{Cli, Command};
@@ -34,6 +36,8 @@ pub fn run(cli: Cli) -> Result<(), Error> {
         Command::Reload(options) => reload::run(options),
         Command::Services => services::run(),
         Command::Status(options) => status::run(options),
+        #[cfg(feature = "top")]
+        Command::Top(options) => top::run(options),
     }
 }
 

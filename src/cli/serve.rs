@@ -120,6 +120,9 @@ fn run_master(
             bound => bound?,
         }
     }
+    if let Some(endpoint) = &config.daemon.metrics {
+        master.bind_metrics(endpoint)?;
+    }
     if let Some(privileges) = privileges {
         privileges.enter()?;
     }

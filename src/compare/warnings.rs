@@ -2,6 +2,7 @@
 
 use super::record::{Calibration, Entry, Record};
 use crate::load::Phase;
+use crate::text::listed;
 
 /// From which share of what the clients can do at all they are taken to be the bottleneck.
 const BOUND: f64 = 0.9;
@@ -60,7 +61,10 @@ pub(super) fn warnings(record: &Record, notes: &Notes) -> Vec<String> {
 fn of_the_machine(record: &Record, notes: &Notes) -> Vec<String> {
     let mut all = Vec::new();
     if !notes.left_out.is_empty() {
-        let (clients, limit) = (list(&notes.left_out), record.machine.open_files);
+        let (clients, limit) = (
+            listed(&notes.left_out.iter().map(usize::to_string).collect::<Vec<_>>()),
+            record.machine.open_files,
+        );
         all.push(format!(
             "{clients} clients were left out: a process may have {limit} open files here; raise the limit (ulimit -Hn)"
         ));
@@ -83,7 +87,7 @@ fn of_the_machine(record: &Record, notes: &Notes) -> Vec<String> {
         ));
     }
     if !notes.estimated.is_empty() {
-        let names = list(&notes.estimated);
+        let names = listed(&notes.estimated);
         all.push(format!(
             "the processor time of {names}, whose processes come and go, is what the whole machine did beside the \
              client, so others are counted, too; a control group counts exactly: run it as root, or with \
@@ -148,7 +152,7 @@ fn client_bound(record: &Record, phase: &Bound) -> Option<String> {
             "in {} the client was the bottleneck for {}, as it is for a server that does nothing: they may be able to \
              do more; compare their processor time, or measure where there are more processors",
             phase.name,
-            list(&names)
+            listed(&names)
         )
     })
 }
@@ -170,7 +174,7 @@ fn too_short(record: &Record) -> Option<String> {
         format!(
             "{seconds} s were not enough for each client of {} to be done once: take a longer --duration, or fewer \
              --clients",
-            list(&names)
+            listed(&names)
         )
     })
 }
@@ -187,7 +191,7 @@ fn not_served(record: &Record) -> Option<String> {
         format!(
             "in pingpong not all clients were served by {}: the figures are those of the clients that were; more \
              --workers serve more, and fewer --clients make it even",
-            list(&names)
+            listed(&names)
         )
     })
 }
@@ -200,18 +204,8 @@ fn failed(entry: &Entry) -> Option<String> {
     let what = |(key, count): (&String, &u64)| format!("{count} {key}");
     let kinds: Vec<String> = entry.faults.iter().map(what).collect();
     (!kinds.is_empty()).then(|| {
-        format!("clients of {title} failed ({}): its figures are of those that did not", list(&kinds))
+        format!("clients of {title} failed ({}): its figures are of those that did not", listed(&kinds))
     })
-}
-
-/// As in "a, b and c".
-fn list<T: ToString>(items: &[T]) -> String {
-    let items: Vec<String> = items.iter().map(T::to_string).collect();
-    match &items[..] {
-        [] => String::new(),
-        [one] => one.clone(),
-        [before @ .., last] => format!("{} and {last}", before.join(", ")),
-    }
 }
 
 #[cfg(test)]

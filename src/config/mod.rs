@@ -25,7 +25,7 @@ use listen::Conflict;
 pub use listen::Listen;
 use options::{DaemonOptions, ListenOptions};
 pub use route::RouteText;
-use values::{LogFormat, LogLevel, LogSink, Mode, Span};
+use values::{LogFormat, LogLevel, LogSink, MetricsEndpoint, Mode, Span};
 
 /// Everything that forkd is told.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -67,6 +67,8 @@ pub struct Daemon {
     pub umask: Option<u32>,
     /// The path of the control socket; `None` means there is none.
     pub control: Option<PathBuf>,
+    /// Where metrics are served; `None` means nowhere.
+    pub metrics: Option<MetricsEndpoint>,
 }
 
 impl Default for Daemon {
@@ -83,6 +85,7 @@ impl Default for Daemon {
             chroot: None,
             umask: None,
             control: None,
+            metrics: None,
         }
     }
 }
@@ -114,6 +117,7 @@ impl Daemon {
             chroot: anchor(options.chroot),
             umask: options.umask.map(|mode| mode.0),
             control: anchor(options.control.or_else(|| default_control(env))),
+            metrics: options.metrics,
         }
     }
 }
@@ -132,6 +136,7 @@ impl From<&Daemon> for DaemonOptions {
             chroot: daemon.chroot.clone(),
             umask: daemon.umask.map(Mode),
             control: daemon.control.clone(),
+            metrics: daemon.metrics.clone(),
         }
     }
 }
@@ -177,11 +182,16 @@ impl Config {
             }
             listen.push(next_group(&listen, options, alone).map_err(|conflict| blame(index, conflict))?);
         }
+        let is_usage = cli_daemon.metrics.is_some();
         let daemon = Daemon::new(cli_daemon.over(tables.daemon), here, env);
         if daemon.background {
             listen.iter_mut().for_each(|group| group.anchor(here));
         }
-        Ok(Self { daemon, listen })
+        match refuse_metrics_among_services(&daemon, &listen) {
+            Err(why) if is_usage => Err(Error::Usage(format!("--{why}"))),
+            Err(why) => Err(Error::Config(why)),
+            Ok(()) => Ok(Self { daemon, listen }),
+        }
     }
 
     /// Writes the configuration as a file that gives the same configuration when it is read, with every
@@ -213,4 +223,16 @@ fn next_group(earlier: &[Listen], options: ListenOptions, alone: bool) -> Result
         }
     }
     Ok(next)
+}
+
+/// One socket can't be for clients and for scrapers.
+fn refuse_metrics_among_services(daemon: &Daemon, listen: &[Listen]) -> Result<(), String> {
+    let Some(MetricsEndpoint(metrics)) = &daemon.metrics else { return Ok(()) };
+    match listen.iter().flat_map(|group| &group.endpoints).find(|served| served.collides_with(metrics)) {
+        None => Ok(()),
+        Some(served) => Err(format!(
+            "metrics names {metrics}, which {served} serves clients with already; choose another, or name the \
+             endpoints to serve"
+        )),
+    }
 }

@@ -10,7 +10,9 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use super::RouteText;
-use super::values::{EntryText, LogFormat, LogLevel, LogSink, Mode, Overflow, Span, WorkerRange};
+use super::values::{
+    EntryText, LogFormat, LogLevel, LogSink, MetricsEndpoint, Mode, Overflow, Span, WorkerRange,
+};
 use crate::model::Model;
 use crate::service::{Builtin, Framing};
 use crate::transport::Endpoint;
@@ -186,6 +188,11 @@ pub struct DaemonOptions {
     /// $XDG_RUNTIME_DIR/forkd.sock, if set]
     #[arg(long, value_name = "PATH", help_heading = "Daemon")]
     pub control: Option<PathBuf>,
+
+    /// Serve metrics for Prometheus here, such as tcp://127.0.0.1:9707, at /metrics; also unix:///PATH or
+    /// systemd:NAME. Whoever can connect can read them [default: none]
+    #[arg(long, value_name = "ENDPOINT", help_heading = "Daemon")]
+    pub metrics: Option<MetricsEndpoint>,
 }
 
 impl ListenOptions {
@@ -242,6 +249,7 @@ impl DaemonOptions {
             chroot: self.chroot.or(lower.chroot),
             umask: self.umask.or(lower.umask),
             control: self.control.or(lower.control),
+            metrics: self.metrics.or(lower.metrics),
         }
     }
 }

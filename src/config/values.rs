@@ -11,6 +11,7 @@ use serde::de::{Error as _, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::model::Model;
+use crate::transport::Endpoint;
 
 /// The most children or workers that may be asked for.
 pub const MAX_CHILDREN: u32 = 65_536;
@@ -56,6 +57,22 @@ impl FromStr for Span {
 impl fmt::Display for Span {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         humantime::format_duration(self.0).fmt(f)
+    }
+}
+
+/// How long to wait from one look at a daemon to the next; at least 100 ms.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Interval(pub Duration);
+
+impl FromStr for Interval {
+    type Err = InvalidValue;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let Span(interval) = text.parse()?;
+        if interval < Duration::from_millis(100) {
+            return Err(InvalidValue(format!("{text} is too short; the least is 100ms")));
+        }
+        Ok(Self(interval))
     }
 }
 
@@ -132,6 +149,40 @@ impl FromStr for Mode {
 impl fmt::Display for Mode {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{:04o}", self.0)
+    }
+}
+
+/// Where metrics are served: an endpoint that clients connect to, by itself or of a known name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MetricsEndpoint(pub Endpoint);
+
+impl FromStr for MetricsEndpoint {
+    type Err = InvalidValue;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let endpoint: Endpoint = text.parse().map_err(|error| InvalidValue(format!("{error}")))?;
+        let why = match &endpoint {
+            Endpoint::Tcp { .. } | Endpoint::Unix(_) | Endpoint::Systemd(Some(_)) => {
+                return Ok(Self(endpoint));
+            }
+            Endpoint::Udp { .. } | Endpoint::Unixgram(_) => "has no connections, which HTTP needs",
+            Endpoint::Systemd(None) => "is all that systemd hands over",
+        };
+        Err(InvalidValue(format!(
+            "metrics can't be served at {endpoint}, which {why}; write tcp://HOST:PORT, unix:///PATH or systemd:NAME"
+        )))
+    }
+}
+
+impl fmt::Display for Interval {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        Span(self.0).fmt(f)
+    }
+}
+
+impl fmt::Display for MetricsEndpoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
     }
 }
 
@@ -231,6 +282,18 @@ impl Serialize for WorkerRange {
     }
 }
 
+impl<'de> Deserialize<'de> for MetricsEndpoint {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer)?.parse().map_err(D::Error::custom)
+    }
+}
+
+impl Serialize for MetricsEndpoint {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
 impl<'de> Deserialize<'de> for Mode {
     /// Takes a string only: in TOML the integer 600 is decimal, and 0600 is no integer at all.
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
@@ -303,6 +366,12 @@ mod tests {
         assert!(refusal::<Span>("0").contains("add a unit"));
         assert!(refusal::<Span>("").contains("is not a duration"));
         assert!(refusal::<Span>("-5s").contains("is not a duration"));
+        assert_eq!("100ms".parse(), Ok(Interval(Duration::from_millis(100))));
+        assert!(refusal::<Interval>("99ms").contains("the least is 100ms"));
+        assert!(refusal::<Interval>("2").contains("add a unit: 2s"));
+        assert!(refusal::<MetricsEndpoint>("udp://a:1").contains("has no connections"));
+        assert!(refusal::<MetricsEndpoint>("systemd:*").contains("all that systemd hands over"));
+        assert!(refusal::<MetricsEndpoint>("tcp://a").contains("has no port"));
         assert!(refusal::<Span>("366days").contains("the most is 365days"));
     }
 

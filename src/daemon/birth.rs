@@ -4,15 +4,16 @@
 //! process group, and only the master acts on it. SIGTERM and SIGQUIT end a child from its first
 //! instruction on, by handlers that it inherits (see `sys::signal`).
 
+use std::fs::File;
 use std::sync::Arc;
 
 use rustix::process::Pid;
 
 use super::signals::Signals;
-use crate::model::serve::Work;
 use crate::service::Service;
 use crate::sys::fd::{CloseSet, Gate};
 use crate::sys::signal::{Bereaved, TermHeld, at_death_of, restore_sigchld};
+use crate::transport::Listener;
 
 /// Becomes a child that serves one connection or datagram.
 pub(super) fn child(close: &CloseSet, parent: Pid, service: &Service) {
@@ -23,7 +24,7 @@ pub(super) fn child(close: &CloseSet, parent: Pid, service: &Service) {
 }
 
 /// A handler may run programs and wait for them; the built-in services don't.
-fn expect_children(service: &Service) {
+pub(super) fn expect_children(service: &Service) {
     if !service.echoes() {
         // it fails only for a signal that can't be caught
         let _ = restore_sigchld();
@@ -31,15 +32,18 @@ fn expect_children(service: &Service) {
 }
 
 /// Becomes a worker, which SIGTERM tells to leave after its connection, by shutting the gate to
-/// its listener. SIGQUIT ends it at once.
+/// its listener. SIGQUIT ends it at once. With `null`, that takes the place of the standard streams.
 pub(super) fn worker(
     close: &CloseSet,
     parent: Pid,
     signals: Option<Signals>,
-    work: &Work<'_>,
+    null: Option<&File>,
+    listener: &Listener,
 ) -> std::io::Result<Arc<Gate>> {
-    let is_ours = !work.listener().is_inherited();
-    let gate = Arc::new(Gate::new(work.listener(), is_ours)?);
+    if let Some(null) = null {
+        let _ = nix::unistd::dup2_stdout(null).and_then(|()| nix::unistd::dup2_stderr(null));
+    }
+    let gate = Arc::new(Gate::new(listener, !listener.is_inherited())?);
     Gate::shut_on(&gate, libc::SIGTERM)?;
     // Takes back what these signals mean to a master and to a child, and closes the master's pipe.
     if let Some(signals) = signals {
@@ -49,6 +53,5 @@ pub(super) fn worker(
     close.close_in_child();
     // An idle worker leaves at once then, and a busy one after its connection.
     at_death_of(parent, Bereaved::Terminate);
-    expect_children(work.service());
     Ok(gate)
 }

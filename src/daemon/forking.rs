@@ -138,6 +138,9 @@ impl Forking {
         peer: Peer,
     ) -> Next {
         let since = cx.now;
+        if let Some(now) = cx.board.clock_us() {
+            cx.board.slot(slot).set_accepted(now);
+        }
         match self.fork_child(cx, slot, connection, peer) {
             Ok(()) => Next::More,
             Err(connection) => {
@@ -154,11 +157,17 @@ impl Forking {
         let Some(Client { connection, peer, since }) = self.held.take(&mut cx.descriptors) else { return };
         let connection = match cx.board.take(self.post.number, false, cx.now) {
             None => connection,
-            Some(slot) => match self.fork_child(cx, slot, connection, peer) {
-                Ok(()) => return,
-                Err(_) if cx.now >= since + cx.grace => return self.give_up(cx, peer),
-                Err(connection) => connection,
-            },
+            Some(slot) => {
+                if let Some(now) = cx.board.clock_us() {
+                    let held = cx.now.duration_since(since).as_micros() as u64;
+                    cx.board.slot(slot).set_accepted(now.saturating_sub(held));
+                }
+                match self.fork_child(cx, slot, connection, peer) {
+                    Ok(()) => return,
+                    Err(_) if cx.now >= since + cx.grace => return self.give_up(cx, peer),
+                    Err(connection) => connection,
+                }
+            }
         };
         self.held.put(Client { connection, peer, since }, &mut cx.descriptors);
     }

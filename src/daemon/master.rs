@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use super::accepting::PER_TURN;
 use super::context::Context;
 use super::control::Control;
+use super::metrics::MetricsServer;
 use super::notify::ServiceManager;
 use super::phase::Phase;
 use super::reload::{Reload, Source, guard};
@@ -45,6 +46,7 @@ pub(crate) struct Master {
     pub(super) cx: Context,
     pub(super) stations: Vec<Station>,
     pub(super) control: Option<Control>,
+    pub(super) metrics: Option<MetricsServer>,
     pub(super) phase: Phase,
     /// What holds for the process, of the configuration in force.
     pub(super) daemon: Daemon,
@@ -75,6 +77,7 @@ impl Master {
             cx,
             stations: Vec::new(),
             control: None,
+            metrics: None,
             phase: Phase::Running,
             daemon: config.daemon.clone(),
             reload: Reload::default(),
@@ -105,7 +108,8 @@ impl Master {
             })?,
         };
         self.cx.descriptors.add([listener.as_raw_fd()]);
-        let offer = Offer::new(listener.endpoint(), service, listen.model, hooks)
+        let failures = &self.cx.board.totals(number).failures;
+        let offer = Offer::new(listener.endpoint(), service, listen.model, hooks, failures)
             .with_idle_timeout(listen.idle_timeout);
         let post = Post { listener, number, offer };
         self.stations.push(Station::new(asked, post, listen, &self.cx));
@@ -180,6 +184,9 @@ impl Master {
             }
             self.wait_and_see(None)?;
         }
+        if let Some(metrics) = self.metrics.take() {
+            metrics.end();
+        }
         self.see_the_last_ones_off();
         events::stopped(self.connections(), self.cut);
         Ok(())
@@ -225,6 +232,7 @@ impl Master {
         if self.phase == Phase::Running {
             self.dismiss_stations();
         }
+        self.see_to_metrics();
         self.report();
         Ok(())
     }
@@ -290,6 +298,11 @@ impl Master {
                     self.enough.map_or(PER_TURN, |enough| enough.saturating_sub(self.forked()) as usize);
                 if let Kind::Forking(forking) = &mut self.stations[number].kind {
                     forking.take_clients(&mut self.cx, most);
+                }
+            }
+            Event::MetricsDeath(pid) => {
+                if let Some(metrics) = &mut self.metrics {
+                    metrics.bury(&mut self.cx, pid);
                 }
             }
             Event::Death(number, slot) => {

@@ -242,10 +242,8 @@ impl Pooling {
         let (blocked, parent, signals, null) = (&cx.blocked, cx.pid, &mut cx.signals, cx.null.as_ref());
         let _held = TermHeld::new();
         let child = fork(blocked, &slot.pid, Watch::Descriptor, || {
-            if let Some(null) = null {
-                let _ = nix::unistd::dup2_stdout(null).and_then(|()| nix::unistd::dup2_stderr(null));
-            }
-            let gate = birth::worker(close, parent, signals.take(), &work);
+            let gate = birth::worker(close, parent, signals.take(), null, work.listener());
+            birth::expect_children(work.service());
             let cause = match gate {
                 Ok(gate) => {
                     let served = catch_unwind(AssertUnwindSafe(|| run(&work, &gate, &terms)));
@@ -337,6 +335,6 @@ fn has_settled(slot: &Slot, started: Instant, now: Instant) -> bool {
 }
 
 /// A worker gets rid of the signal pipe by dropping its owner, not by number.
-fn signal_descriptors(cx: &Context) -> Vec<std::os::fd::RawFd> {
+pub(super) fn signal_descriptors(cx: &Context) -> Vec<std::os::fd::RawFd> {
     cx.signals.as_ref().map(|signals| signals.descriptors().to_vec()).unwrap_or_default()
 }

@@ -174,6 +174,7 @@ impl Master {
             station.go_live(&self.cx);
         }
         self.daemon = daemon;
+        self.renew_metrics();
         events::reloaded();
         self.reload_ended(&Answer::Reloaded);
     }
@@ -184,6 +185,13 @@ impl Master {
         // it could be installed at the start
         let _ = prepare_orphan_deadline(daemon.grace);
         log::set_level(daemon.log_level);
+    }
+
+    /// Metrics get the names of the sockets as they are now.
+    fn renew_metrics(&mut self) {
+        if let Some(metrics) = &mut self.metrics {
+            metrics.renew();
+        }
     }
 
     /// The old configuration goes on.
@@ -243,8 +251,12 @@ impl Master {
             } else if station.alive(&self.cx) == 0 {
                 self.past_connections += self.cx.board.totals(number).connections.load(Ordering::Relaxed);
                 self.stations.remove(at);
+                self.renew_metrics();
             } else {
-                self.stations[at].become_gone();
+                if station.post().is_some() {
+                    self.stations[at].become_gone();
+                    self.renew_metrics();
+                }
                 at += 1;
             }
         }
@@ -268,6 +280,7 @@ fn refuse_what_needs_a_restart(now: &Daemon, next: &Daemon) -> Result<(), Error>
         ("chroot", now.chroot != next.chroot),
         ("umask", now.umask != next.umask),
         ("control", now.control != next.control),
+        ("metrics", now.metrics != next.metrics),
     ];
     match changed.into_iter().find(|&(_, changed)| changed) {
         None => Ok(()),

@@ -153,7 +153,8 @@ pub(crate) fn bind(config: &Config, open: &[Bound], inherited: &Inherited) -> Re
             }
         }
     }
-    let endpoints: Vec<&Endpoint> = config.listen.iter().flat_map(|listen| &listen.endpoints).collect();
+    let served = config.listen.iter().flat_map(|listen| &listen.endpoints);
+    let endpoints: Vec<&Endpoint> = served.chain(config.daemon.metrics.iter().map(|m| &m.0)).collect();
     inherited.unused(&endpoints).into_iter().for_each(events::handed_over_in_vain);
     let is_queue = |bound: &&Bound| bound.listener.kind() == Kind::Stream && !bound.listener.is_inherited();
     let longest = bound.iter().filter(is_queue).map(|bound| bound.listen.backlog).max();

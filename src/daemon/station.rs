@@ -13,7 +13,7 @@ use crate::config::Listen;
 use crate::model::Model;
 use crate::model::serve::Post;
 use crate::service::Service;
-use crate::sys::fd::queue_length;
+use crate::sys::tcp::queue_length;
 use crate::transport::listener::Kind as Medium;
 use crate::transport::{Endpoint, Listener};
 

@@ -1,15 +1,16 @@
 //! What a running daemon is doing, as it is shown to people and scripts.
 
+mod table;
+
 use std::collections::BTreeMap;
-use std::fmt;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
 use super::context::Context;
 use super::station::Station;
 use crate::scoreboard::Slot;
+pub use table::Watched;
 
 /// What `forkd status --json` prints; its field names are a contract with scripts.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -66,6 +67,8 @@ pub struct ChildStatus {
     pub state: String,
     /// How many connections it serves.
     pub serving: u32,
+    /// How many threads it has, without those that a handler starts.
+    pub threads: u32,
     /// Whom it serves, or served last.
     pub peer: String,
     /// Seconds since it was forked.
@@ -129,6 +132,7 @@ impl ChildStatus {
             endpoint: endpoint.to_owned(),
             state: slot.state().name().to_owned(),
             serving: slot.serving(),
+            threads: slot.threads(),
             peer: slot.peer().to_string(),
             age_s: cx.age(slot).as_millis() as f64 / 1000.0,
             connections: slot.traffic.connections.load(Ordering::Relaxed),
@@ -138,86 +142,10 @@ impl ChildStatus {
     }
 }
 
-/// The table of `forkd status`.
-impl fmt::Display for Status {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let uptime = humantime::format_duration(Duration::from_secs(self.uptime_s as u64));
-        writeln!(f, "forkd pid {}, up {uptime}\n", self.pid)?;
-        let mut rows = vec![row([
-            "LISTENER",
-            "SERVICE",
-            "MODEL",
-            "ALIVE",
-            "PEAK",
-            "FORKED",
-            "CONNECTIONS",
-            "FAILED",
-            "IN",
-            "OUT",
-        ])];
-        for l in &self.listeners {
-            let numbers = [l.connections, l.failed, l.bytes_in, l.bytes_out].map(|n| n.to_string());
-            let processes = [l.alive.to_string(), l.peak.to_string(), l.forked.to_string()];
-            rows.push(
-                [&[l.endpoint.clone(), l.service.clone(), l.model.clone()][..], &processes, &numbers]
-                    .concat(),
-            );
-        }
-        table(f, &rows)?;
-        for l in &self.listeners {
-            for (what, counts) in [("refused", &l.refused), ("deaths", &l.deaths)] {
-                if !counts.is_empty() {
-                    let counts: Vec<String> =
-                        counts.iter().map(|(cause, n)| format!("{cause}={n}")).collect();
-                    writeln!(f, "{} {what}: {}", l.endpoint, counts.join(" "))?;
-                }
-            }
-        }
-        let mut states: BTreeMap<&str, u32> = BTreeMap::new();
-        self.children.iter().for_each(|child| *states.entry(&child.state).or_default() += 1);
-        let states: Vec<String> = states.iter().map(|(state, n)| format!("{state}={n}")).collect();
-        writeln!(
-            f,
-            "\n{} children{}{}",
-            self.children.len(),
-            if states.is_empty() { "" } else { ": " },
-            states.join(" ")
-        )?;
-        if self.children.is_empty() {
-            return Ok(());
-        }
-        let head = ["PID", "SLOT", "STATE", "SERVING", "AGE", "CONNECTIONS", "IN", "OUT", "PEER", "LISTENER"];
-        let mut rows = vec![row(head)];
-        for c in &self.children {
-            let numbers = [c.connections, c.bytes_in, c.bytes_out].map(|n| n.to_string());
-            let (pid, slot, serving) = (c.pid.to_string(), c.slot.to_string(), c.serving.to_string());
-            let head = [pid, slot, c.state.clone(), serving, format!("{:.1}s", c.age_s)];
-            rows.push([&head[..], &numbers, &[c.peer.clone(), c.endpoint.clone()]].concat());
-        }
-        table(f, &rows)
-    }
-}
-
-fn row<const N: usize>(cells: [&str; N]) -> Vec<String> {
-    cells.map(str::to_owned).to_vec()
-}
-
-/// Left-aligned columns, two spaces apart.
-fn table(f: &mut fmt::Formatter<'_>, rows: &[Vec<String>]) -> fmt::Result {
-    let columns = rows.first().map_or(0, Vec::len);
-    let width = |column: usize| rows.iter().map(|row| row[column].len()).max().unwrap_or(0);
-    let widths: Vec<usize> = (0..columns).map(width).collect();
-    for row in rows {
-        let line: Vec<String> =
-            row.iter().zip(&widths).map(|(cell, width)| format!("{cell:width$}")).collect();
-        writeln!(f, "{}", line.join("  ").trim_end())?;
-    }
-    Ok(())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::daemon::rates::{Rate, Rates};
 
     fn status() -> Status {
         let listener = ListenerStatus {
@@ -240,6 +168,7 @@ mod tests {
             endpoint: listener.endpoint.clone(),
             state: "serving".into(),
             serving: 1,
+            threads: 1,
             peer: "127.0.0.1:50000".into(),
             age_s: 1.25,
             connections: 1,
@@ -257,6 +186,24 @@ mod tests {
         {
             assert!(text.contains(part), "{part:?} in\n{text}");
         }
+    }
+
+    #[test]
+    fn rates_stand_beside_the_counts_once_they_are_known() {
+        let now = status();
+        let text = |rates: Option<&Rates>| Watched { status: &now, rates }.to_string();
+        let lines = |text: String| text.lines().filter(|line| line.contains("127.0.0.1:7007")).count();
+        assert!(text(None).contains("FORKS/S  CONN/S  IN/S  OUT/S\n"), "{}", text(None));
+        assert_eq!(lines(text(None)), lines(now.to_string()));
+        let rate = Rate { connections: 2.5, forks: 1.25, bytes_in: 70.4, bytes_out: 80.0 };
+        let known = text(Some(&Rates { listeners: vec![rate], children: vec![rate] }));
+        let cells = |at: usize| {
+            let line = known.lines().filter(|line| line.contains("127.0.0.1:7007")).nth(at).unwrap();
+            line.split_whitespace().map(str::to_owned).collect::<Vec<_>>()
+        };
+        assert_eq!(cells(0)[10..], ["1.2", "2.5", "70", "80"], "{known}");
+        let child = known.lines().last().unwrap().split_whitespace().collect::<Vec<_>>();
+        assert_eq!(child[9..], ["2.5", "70", "80", "127.0.0.1:50000", "tcp://127.0.0.1:7007"], "{known}");
     }
 
     #[test]

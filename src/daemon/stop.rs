@@ -100,6 +100,9 @@ impl Master {
     /// Ends all children at once, after an error that ends the master; whoever sees its end may count on theirs.
     pub(crate) fn abandon(&mut self) {
         self.signal_children(|_| Signal::SIGKILL);
+        if let Some(metrics) = &self.metrics {
+            metrics.end();
+        }
         self.see_the_last_ones_off();
     }
 }

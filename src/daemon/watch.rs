@@ -8,6 +8,7 @@ use smallvec::SmallVec;
 
 use super::context::ACCEPT_REST;
 use super::master::Master;
+use super::metrics::MetricsServer;
 use super::phase::Phase;
 use super::station::{Kind, Life};
 use crate::Error;
@@ -25,6 +26,8 @@ pub(super) enum Event {
     Shutdown,
     ControlClient,
     ControlRequest,
+    /// A child that serves metrics has died; its pid.
+    MetricsDeath(u32),
     /// Clients at a station.
     Clients(usize),
     /// A worker of a station has died; its slot.
@@ -79,6 +82,9 @@ impl Master {
                 add(client, flags, Event::ControlRequest);
             }
         }
+        for (watch, pid) in self.metrics.iter().flat_map(MetricsServer::watches) {
+            add(watch.as_fd(), readable, Event::MetricsDeath(pid));
+        }
         for (number, station) in self.stations.iter().enumerate() {
             match &station.kind {
                 Kind::Forking(forking)
@@ -113,6 +119,7 @@ impl Master {
             self.phase.deadline(),
             self.next_report(),
             self.reload_deadline(),
+            self.metrics.as_ref().and_then(|metrics| metrics.deadline(self.cx.now)),
             work.map(|every| self.cx.now + every),
             until,
         ];

@@ -1,9 +1,12 @@
-//! A limit on the log lines that a stranger can trigger; pure, the clock is passed in.
+//! Limits on the log lines that a stranger can trigger.
 //!
 //! The invariant: over any span of time, no more than `burst` lines plus one per interval are let
 //! through, and every line held back is in the count that comes with the next one.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
+
+use rustix::time::{ClockId, clock_gettime};
 
 /// Lets a burst of lines through, then one per interval, and counts what it holds back.
 ///
@@ -57,6 +60,54 @@ impl Default for RateLimit {
     /// Five lines at once, then one every ten seconds.
     fn default() -> Self {
         Self::new(5, Duration::from_secs(10))
+    }
+}
+
+/// The same for a line that several processes write: it lies in memory that they share, and needs no lock.
+///
+/// Lets five lines through at once, then one a second.
+#[derive(Debug, Default)]
+#[repr(C)]
+pub(crate) struct SharedLimit {
+    /// As of [`RateLimit`], in nanoseconds of the system's monotonic clock, which all processes have in common.
+    paid_at: AtomicU64,
+    suppressed: AtomicU64,
+}
+
+crate::sys::shared::plain!(SharedLimit);
+
+impl SharedLimit {
+    const PER: u64 = 1_000_000_000;
+    const TOLERANCE: u64 = 4 * Self::PER;
+    /// More than any line leaves: a process that went wild has written it, and does not silence the others.
+    const WRONG: u64 = 4 * Self::TOLERANCE;
+
+    pub(crate) const fn new() -> Self {
+        Self { paid_at: AtomicU64::new(0), suppressed: AtomicU64::new(0) }
+    }
+
+    /// Asks to write a line, as [`RateLimit::admit`].
+    pub(crate) fn admit(&self) -> Option<u64> {
+        let now = Duration::try_from(clock_gettime(ClockId::Monotonic)).unwrap_or_default();
+        self.admit_at(now.as_nanos() as u64)
+    }
+
+    fn admit_at(&self, now: u64) -> Option<u64> {
+        let pay = |paid_at: u64| match paid_at.saturating_sub(now) {
+            Self::WRONG.. => Some(now + Self::PER),
+            debt => (debt <= Self::TOLERANCE).then_some(now + debt + Self::PER),
+        };
+        if self.paid_at.fetch_update(Ordering::Relaxed, Ordering::Relaxed, pay).is_err() {
+            self.suppressed.fetch_add(1, Ordering::Relaxed);
+            return None;
+        }
+        Some(self.suppressed.swap(0, Ordering::Relaxed))
+    }
+
+    /// Begins anew.
+    pub(crate) fn reset(&self) {
+        self.paid_at.store(0, Ordering::Relaxed);
+        self.suppressed.store(0, Ordering::Relaxed);
     }
 }
 
@@ -127,6 +178,33 @@ mod tests {
         let mut limit = RateLimit::default();
         let admitted = (0..100_000).filter(|ms| limit.admit(start + Duration::from_millis(*ms)).is_some());
         assert_eq!(admitted.count(), 5 + 9);
+    }
+
+    #[test]
+    fn several_share_a_limit_and_no_line_is_lost_from_the_count() {
+        const SECOND: u64 = SharedLimit::PER;
+        let limit = SharedLimit::new();
+        let admitted: Vec<Option<u64>> = (0..7).map(|_| limit.admit_at(SECOND)).collect();
+        assert_eq!(admitted, [Some(0), Some(0), Some(0), Some(0), Some(0), None, None]);
+        assert_eq!((limit.admit_at(2 * SECOND), limit.admit_at(2 * SECOND)), (Some(2), None));
+        let counted = std::thread::scope(|scope| {
+            let flood = || -> u64 {
+                (0..1000).filter_map(|ms| limit.admit_at(10 * SECOND + ms)).map(|n| n + 1).sum()
+            };
+            let floods: Vec<_> = (0..4).map(|_| scope.spawn(flood)).collect();
+            floods.into_iter().map(|flood| flood.join().expect("no panic")).sum::<u64>()
+        });
+        // those after the last line come with the next one
+        assert_eq!(counted + limit.admit_at(20 * SECOND).expect("a line"), 1 + 4 * 1000);
+        limit.reset();
+        assert_eq!(limit.admit_at(SECOND), Some(0));
+    }
+
+    #[test]
+    fn nonsense_in_shared_memory_silences_nobody() {
+        let limit = SharedLimit { paid_at: u64::MAX.into(), suppressed: 3.into() };
+        assert_eq!((limit.admit_at(5), limit.admit_at(5)), (Some(3), Some(0)));
+        assert!(limit.admit().is_some(), "the clock goes on");
     }
 
     #[test]

@@ -21,7 +21,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use ::log::{LevelFilter, Log};
 
 pub use limit::RateLimit;
-pub(crate) use limit::Spell;
+pub(crate) use limit::{SharedLimit, Spell};
 pub use stderr::{complain, complain_to_journal};
 
 use crate::Error;

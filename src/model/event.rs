@@ -17,7 +17,7 @@ use rustix::io::Errno;
 
 use super::entrance::{Entrance, Nobody, REST};
 use super::prefork;
-use super::serve::Work;
+use super::serve::{Stopwatch, Work};
 use super::worker::Terms;
 use crate::reactor::{Key, Reactor, Session};
 use crate::scoreboard::Cause;
@@ -84,6 +84,8 @@ struct Client<'r, 'w> {
     house: &'r House<'w>,
     protocol: Box<dyn Protocol>,
     peer: Peer,
+    /// Stops when this is dropped.
+    _stopwatch: Stopwatch<'w>,
 }
 
 impl<'r> Session<'r> for Client<'r, '_> {
@@ -96,7 +98,7 @@ impl<'r> Session<'r> for Client<'r, '_> {
     }
 
     fn closed(self: Box<Self>, reactor: &mut Reactor<'r>, outcome: io::Result<()>) {
-        let Self { house, protocol, peer } = *self;
+        let Self { house, protocol, peer, _stopwatch } = *self;
         match outcome {
             Ok(()) => log::debug!(peer:%; "connection closed"),
             Err(error) => log::debug!(peer:%, error:%; "connection ended"),
@@ -251,6 +253,7 @@ impl<'r, 'w> House<'w> {
         self.served.set(self.served.get() + 1);
         Traffic::add(&self.work.slot.traffic.connections, 1);
         self.work.slot.set_peer(peer);
+        let stopwatch = self.work.stopwatch();
         let made = catch_unwind(AssertUnwindSafe(|| self.work.service().make_protocol()));
         let protocol = match made {
             Ok(Some(protocol)) => protocol,
@@ -259,7 +262,7 @@ impl<'r, 'w> House<'w> {
             Err(payload) => return self.work.panicked(peer, &*payload),
         };
         self.count(self.open.get() + 1);
-        reactor.adopt(socket, peer, Box::new(Client { house: self, protocol, peer }));
+        reactor.adopt(socket, peer, Box::new(Client { house: self, protocol, peer, _stopwatch: stopwatch }));
     }
 
     fn count(&self, open: u32) {

@@ -21,6 +21,9 @@ pub(crate) enum Task<'a> {
 /// Does the task, and says how it ended before the client can see the end: one that comes again at
 /// once finds this child's place free.
 pub(crate) fn run(work: &Work<'_>, task: Task<'_>, ended: impl FnOnce(Cause)) -> Cause {
+    if let Some(now) = work.board.clock_us() {
+        work.slot.set_began(now);
+    }
     work.slot.set_state(State::Serving);
     match task {
         Task::Connection(socket, peer) => {

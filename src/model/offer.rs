@@ -6,6 +6,7 @@ use std::time::Duration;
 use super::Model;
 use super::hooks::Hooks;
 use crate::events;
+use crate::log::SharedLimit;
 use crate::scoreboard::Cause;
 use crate::service::Service;
 use crate::transport::{Connection, Endpoint, Peer, Site};
@@ -18,12 +19,20 @@ pub(crate) struct Offer {
     pub(crate) hooks: Hooks,
     /// What handlers see of all this.
     pub(crate) site: Site,
+    /// So that no client can fill the log, whichever processes it is served by.
+    failures: &'static SharedLimit,
 }
 
 impl Offer {
-    pub(crate) fn new(endpoint: &Endpoint, service: Service, model: Model, hooks: Hooks) -> Self {
+    pub(crate) fn new(
+        endpoint: &Endpoint,
+        service: Service,
+        model: Model,
+        hooks: Hooks,
+        failures: &'static SharedLimit,
+    ) -> Self {
         let site = Site::new(endpoint.clone(), service.name(), model.name(), hooks.handle.clone());
-        Self { idle_timeout: service.patience(), service, hooks, site }
+        Self { idle_timeout: service.patience(), service, hooks, site, failures }
     }
 
     /// With the time-out that was asked for, if one was; the service has its own.
@@ -69,7 +78,9 @@ impl Offer {
 
     /// A handler has returned an error that is no client's doing.
     pub(crate) fn failed(&self, peer: Peer, error: &io::Error) {
-        events::handler_failed(peer, error);
+        if let Some(suppressed) = self.failures.admit() {
+            events::handler_failed(peer, error, suppressed);
+        }
         self.hooks.failed(peer, error);
     }
 }

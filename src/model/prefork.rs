@@ -54,7 +54,7 @@ impl Turn for Worker<'_> {
     fn connection(&self, socket: OwnedFd, peer: Peer) {
         self.begin();
         self.work.slot.set_peer(peer);
-        self.work.connection(socket, peer).1.close();
+        self.work.timed_connection(socket, peer).1.close();
     }
 
     fn datagrams(&self, batch: &mut Batch, count: usize, echoes: bool) {

@@ -14,6 +14,7 @@ use crate::events;
 use crate::scoreboard::{Cause, Scoreboard, Slot, State, Totals};
 use crate::service::Service;
 use crate::sys::datagram::{Batch, Datagram, Patience, Source};
+use crate::sys::tcp::queued_for;
 use crate::transport::guard::Guard;
 use crate::transport::{Connection, Listener, Peer, Refusal, Traffic, Wait};
 
@@ -40,6 +41,11 @@ impl Post {
         client: (OwnedFd, Peer),
         board: &Scoreboard,
     ) -> rustix::io::Result<(OwnedFd, Peer)> {
+        if board.measures()
+            && let Some(waited) = queued_for(&client.0)
+        {
+            board.totals(self.number).accept_latencies.observe(waited.as_micros() as u64);
+        }
         if self.offer.hooks.admit(client.1) {
             return Ok(client);
         }
@@ -66,7 +72,7 @@ pub(crate) struct Work<'a> {
     pub(crate) turns: Option<&'a Arc<Mutex<Turns>>>,
 }
 
-impl Work<'_> {
+impl<'w> Work<'w> {
     pub(crate) fn listener(&self) -> &Listener {
         &self.post.listener
     }
@@ -80,11 +86,24 @@ impl Work<'_> {
         self.board.totals(self.post.number)
     }
 
+    /// Measures how long a connection lasts, from here on, if that is measured at all. It is for workers: of a
+    /// child that has one connection the master keeps count.
+    pub(crate) fn stopwatch(&self) -> Stopwatch<'w> {
+        Stopwatch { board: self.board, totals: self.totals(), since: self.board.clock_us() }
+    }
+
     /// Serves one connection until it ends; it is still to be closed.
     // as `Offer::serve`
     #[inline(always)]
     pub(crate) fn connection(&self, socket: OwnedFd, peer: Peer) -> (Cause, Connection<'_>) {
-        self.post.offer.serve(Connection::stream(socket, peer, &self.slot.traffic, &self.post.offer.site))
+        let offer = &self.post.offer;
+        offer.serve(Connection::stream(socket, peer, &self.slot.traffic, &offer.site))
+    }
+
+    /// The same in a worker.
+    pub(crate) fn timed_connection(&self, socket: OwnedFd, peer: Peer) -> (Cause, Connection<'_>) {
+        let _stopwatch = self.stopwatch();
+        self.connection(socket, peer)
     }
 
     /// The same with a socket that does not block, which `wait` waits for, and for as long as the connection
@@ -95,6 +114,7 @@ impl Work<'_> {
         peer: Peer,
         wait: &'a dyn Wait,
     ) -> (Cause, Connection<'a>) {
+        let _stopwatch = self.stopwatch();
         let offer = &self.post.offer;
         offer.serve(Connection::stream(socket, peer, &self.slot.traffic, &offer.site).waiting(wait))
     }
@@ -209,6 +229,23 @@ impl Work<'_> {
     }
 }
 
+/// Counts, when it is dropped, for how long it was there: a connection that ends in a panic has lasted, too.
+#[derive(Debug)]
+pub(crate) struct Stopwatch<'a> {
+    board: &'a Scoreboard,
+    totals: &'static Totals,
+    /// By the clock, in microseconds.
+    since: Option<u64>,
+}
+
+impl Drop for Stopwatch<'_> {
+    fn drop(&mut self) {
+        if let (Some(since), Some(now)) = (self.since, self.board.clock_us()) {
+            self.totals.durations.observe(now.saturating_sub(since));
+        }
+    }
+}
+
 /// How large a datagram can be: UDP's limit is below 64 KiB, a Unix socket's is its send buffer.
 pub(crate) fn batch_for(listener: &Listener, capacity: usize) -> Batch {
     Batch::new(capacity, if listener.is_unix() { 256 * 1024 } else { 64 * 1024 })
@@ -219,5 +256,27 @@ pub(crate) fn peer_of(datagram: &Datagram<'_>) -> Peer {
     match datagram.source {
         Source::Ip(address) => Peer::Ip(address),
         Source::Unix | Source::Unnamed => Peer::Unix { pid: 0, uid: 0 },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::panic::{AssertUnwindSafe, catch_unwind};
+
+    #[test]
+    fn what_ends_in_a_panic_has_lasted_too() {
+        let board = Scoreboard::new().unwrap();
+        board.measure();
+        let totals = board.totals(0);
+        let lasts = || Stopwatch { board: &board, totals, since: board.clock_us() };
+        let panics = catch_unwind(AssertUnwindSafe(|| {
+            let _stopwatch = lasts();
+            panic!("as was wished");
+        }));
+        assert!(panics.is_err());
+        drop(lasts());
+        drop(Stopwatch { since: None, board: &board, totals });
+        assert_eq!(totals.durations.read().counts.iter().sum::<u64>(), 2);
     }
 }

@@ -12,7 +12,7 @@ pub(crate) const MAX_START_FAILURES: u32 = 10;
 
 /// How starting workers has gone lately.
 #[derive(Debug, Default)]
-pub(super) struct Starts {
+pub(crate) struct Starts {
     failures: u32,
     not_before: Option<Instant>,
 }
@@ -20,7 +20,7 @@ pub(super) struct Starts {
 impl Starts {
     /// Several deaths within one pause are one failure: a whole pool that is killed at once has
     /// not failed as often as it has workers.
-    pub(super) fn failed(&mut self, now: Instant) {
+    pub(crate) fn failed(&mut self, now: Instant) {
         if self.not_before.is_some_and(|then| now < then) {
             return;
         }
@@ -30,12 +30,12 @@ impl Starts {
     }
 
     /// Nobody is to be started for a while, and nobody is to blame.
-    pub(super) fn rest(&mut self, now: Instant) {
+    pub(crate) fn rest(&mut self, now: Instant) {
         self.not_before = Some(now + MAX_BACK_OFF);
     }
 
     /// One that works forgives all failures.
-    pub(super) fn worked(&mut self) {
+    pub(crate) fn worked(&mut self) {
         self.failures = 0;
     }
 
@@ -48,7 +48,7 @@ impl Starts {
         self.failures >= MAX_START_FAILURES
     }
 
-    pub(super) fn not_before(&self) -> Option<Instant> {
+    pub(crate) fn not_before(&self) -> Option<Instant> {
         self.not_before
     }
 }

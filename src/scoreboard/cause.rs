@@ -24,7 +24,7 @@ pub(crate) enum Cause {
 }
 
 impl Cause {
-    const NAMED: [Self; 6] =
+    pub(crate) const NAMED: [Self; 6] =
         [Self::Done, Self::Failed, Self::Recycled, Self::Retired, Self::Panicked, Self::Exit];
     /// Named causes, then signals 0 to 64.
     pub(crate) const COUNT: usize = Self::NAMED.len() + 65;

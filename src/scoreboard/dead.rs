@@ -1,8 +1,11 @@
 //! How children end: the stack of the dead, the sweep, and burial.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering, fence};
 
-use super::{Cause, Scoreboard, Slot, State};
+use super::{Cause, Scoreboard, Slot, State, Sums, Totals};
+
+/// How often to look whether a burial is over, which takes less than a microsecond.
+const BURIAL_CHECKS: u32 = 1000;
 
 /// A child that is no more.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -23,15 +26,58 @@ impl Scoreboard {
             let sum_now = sum.load(Ordering::Relaxed).wrapping_add(term.load(Ordering::Relaxed));
             sum.store(sum_now, Ordering::Relaxed);
         };
+        let burials = self.stock.burials.load(Ordering::Relaxed);
+        self.stock.burials.store(burials.wrapping_add(1), Ordering::Relaxed);
+        fence(Ordering::Release);
         add(&totals.connections, &slot.traffic.connections);
         add(&totals.bytes_in, &slot.traffic.bytes_in);
         add(&totals.bytes_out, &slot.traffic.bytes_out);
         add(&totals.failed, &slot.traffic.failed);
         totals.failed.fetch_add(u64::from(cause == Cause::Panicked), Ordering::Relaxed);
+        self.measure_life(slot, totals);
         totals.alive.store(totals.alive.load(Ordering::Relaxed).saturating_sub(1), Ordering::Relaxed);
         totals.deaths[cause.index()].fetch_add(1, Ordering::Relaxed);
         self.put_back(index);
+        self.stock.burials.store(burials.wrapping_add(2), Ordering::Release);
         Death { slot: index, listener, cause }
+    }
+
+    /// Counts how long the client of a child of its own waited for that, and was served. One that died
+    /// without a word has served until now, as far as anybody knows.
+    fn measure_life(&self, slot: &Slot, totals: &Totals) {
+        let [accepted, began, ended] = slot.times_us.each_ref().map(|time| time.load(Ordering::Relaxed));
+        if began == 0 {
+            return;
+        }
+        let ended = if ended == 0 { self.clock_us().unwrap_or(began) } else { ended };
+        // a child that went wild may have written anything
+        totals.fork_latencies.observe(began.saturating_sub(accepted));
+        totals.durations.observe(ended.saturating_sub(began));
+    }
+
+    /// The sums over those of a listener's children that are buried, for another process than the master.
+    ///
+    /// No burial goes on at that moment: a child whose slot is seen to be taken later is not in the sums,
+    /// so nothing is ever counted twice. A child that is buried in between is in neither.
+    pub(crate) fn sums(&self, listener: usize) -> Sums {
+        let totals = &self.totals[listener];
+        let read = || Sums {
+            connections: totals.connections.load(Ordering::Relaxed),
+            bytes_in: totals.bytes_in.load(Ordering::Relaxed),
+            bytes_out: totals.bytes_out.load(Ordering::Relaxed),
+            failed: totals.failed.load(Ordering::Relaxed),
+        };
+        for _ in 0..BURIAL_CHECKS {
+            let before = self.stock.burials.load(Ordering::Acquire);
+            let sums = read();
+            fence(Ordering::Acquire);
+            if before.is_multiple_of(2) && before == self.stock.burials.load(Ordering::Relaxed) {
+                return sums;
+            }
+            std::thread::yield_now();
+        }
+        // the master stands still in the middle of a burial: it has been stopped
+        read()
     }
 
     /// A child without a watch says, as its last act, that it ends and why.
@@ -40,6 +86,9 @@ impl Scoreboard {
     pub(crate) fn announce(&self, index: u32, cause: Cause) {
         let slot = self.slot(index);
         slot.record(cause);
+        if let Some(now) = self.clock_us() {
+            slot.set_ended(now);
+        }
         slot.set_state(State::Ended);
         let mut top = self.head.dead.load(Ordering::Relaxed);
         loop {

@@ -11,6 +11,7 @@
 
 mod cause;
 mod dead;
+mod histogram;
 mod slot;
 mod totals;
 
@@ -21,8 +22,9 @@ use std::time::Instant;
 
 pub(crate) use cause::Cause;
 pub(crate) use dead::Death;
+pub(crate) use histogram::{BOUNDS_US, Lengths};
 pub(crate) use slot::{Slot, State};
-pub(crate) use totals::Totals;
+pub(crate) use totals::{Sums, Totals};
 
 use crate::sys;
 use crate::sys::shared::{Arena, bytes_for};
@@ -44,6 +46,8 @@ struct Head {
     dead: AtomicU32,
     /// The master wants to be woken by the next child that ends.
     waiting: AtomicU32,
+    /// How long things take is measured.
+    measures: AtomicU32,
 }
 
 /// Which slots are free. Only the master looks at it, and it is shared all the same: a write to its own
@@ -56,6 +60,8 @@ struct Stock {
     fresh: AtomicU32,
     /// How many of those taken have no watch.
     unwatched: AtomicU32,
+    /// Odd while the counters of a child are moved to the totals.
+    burials: AtomicU32,
 }
 
 sys::shared::plain!(Head, Stock, Totals, Slot);
@@ -238,6 +244,24 @@ impl Scoreboard {
         slot.set_state(State::Free);
         self.links[index as usize].store(free.load(Ordering::Relaxed), Ordering::Relaxed);
         free.store(index + 1, Ordering::Relaxed);
+    }
+
+    /// From here on it is measured how long things take: two looks at the clock for each client, and one at its
+    /// socket.
+    pub(crate) fn measure(&self) {
+        self.head.measures.store(1, Ordering::Relaxed);
+    }
+
+    /// Whether it is measured how long things take. A child has the flag at hand: it is beside its slot.
+    #[inline(always)]
+    pub(crate) fn measures(&self) -> bool {
+        self.head.measures.load(Ordering::Relaxed) != 0
+    }
+
+    /// The clock, in microseconds, if it is measured how long things take.
+    #[inline(always)]
+    pub(crate) fn clock_us(&self) -> Option<u64> {
+        self.measures().then(sys::clock::monotonic_us)
     }
 
     /// Whether to be woken by each child that ends from now on.

@@ -55,9 +55,14 @@ pub(crate) struct Slot {
     notice: AtomicU32,
     /// How many connections it serves now, where it can serve several.
     pub(crate) open: AtomicU32,
+    /// How many threads it has, of those that its model starts and its first.
+    pub(crate) threads: AtomicU32,
     started_ms: AtomicU64,
     pub(crate) traffic: Traffic,
     peer: PackedPeer,
+    /// Where that is measured, on the clock in microseconds, or 0: when its client was accepted, when it
+    /// began to serve that client, and when it announced its end.
+    pub(super) times_us: [AtomicU64; 3],
 }
 
 impl Slot {
@@ -67,9 +72,11 @@ impl Slot {
         self.ending.store(0, Ordering::Relaxed);
         self.notice.store(if watched { WATCHED } else { 0 }, Ordering::Relaxed);
         self.open.store(0, Ordering::Relaxed);
+        self.threads.store(1, Ordering::Relaxed);
         self.started_ms.store(now_ms, Ordering::Relaxed);
         self.traffic.reset();
         self.peer.store(Peer::None);
+        self.times_us.iter().for_each(|time| time.store(0, Ordering::Relaxed));
         self.set_state(State::Starting);
     }
 
@@ -105,6 +112,14 @@ impl Slot {
         }
     }
 
+    /// How many threads it has.
+    pub(crate) fn threads(&self) -> u32 {
+        match self.state() {
+            State::Free | State::Ended => 0,
+            _ => self.threads.load(Ordering::Relaxed),
+        }
+    }
+
     /// Whether the master holds a descriptor that tells of this child's death.
     pub(crate) fn is_watched(&self) -> bool {
         self.notice.load(Ordering::Relaxed) == WATCHED
@@ -118,6 +133,20 @@ impl Slot {
     /// Has no effect on a watched child, whose watch tells.
     pub(super) fn set_superseded(&self) {
         let _ = self.notice.compare_exchange(0, SUPERSEDED, Ordering::Relaxed, Ordering::Relaxed);
+    }
+
+    /// The client of this child was accepted then.
+    pub(crate) fn set_accepted(&self, us: u64) {
+        self.times_us[0].store(us, Ordering::Relaxed);
+    }
+
+    /// The child begins to serve its client.
+    pub(crate) fn set_began(&self, us: u64) {
+        self.times_us[1].store(us, Ordering::Relaxed);
+    }
+
+    pub(super) fn set_ended(&self, us: u64) {
+        self.times_us[2].store(us, Ordering::Relaxed);
     }
 
     pub(crate) fn started_ms(&self) -> u64 {

@@ -3,7 +3,9 @@
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use super::Cause;
-use crate::transport::Refusal;
+use super::histogram::Histogram;
+use crate::log::SharedLimit;
+use crate::transport::{Refusal, Traffic};
 
 /// The counters of one listening socket.
 #[repr(C, align(64))]
@@ -33,6 +35,46 @@ pub(crate) struct Totals {
     /// Written by many: both the master and workers refuse.
     pub(super) refused: [AtomicU64; Refusal::ALL.len()],
     pub(super) deaths: [AtomicU64; Cause::COUNT],
+    /// On the lines about handlers that fail, which are a matter of what clients send.
+    pub(crate) failures: SharedLimit,
+    /// How long connections lasted.
+    pub(crate) durations: Histogram,
+    /// How long clients waited in the queue until they were accepted.
+    pub(crate) accept_latencies: Histogram,
+    /// How long those who were accepted waited for a child of their own.
+    pub(crate) fork_latencies: Histogram,
+}
+
+/// Sums over the children of a listening socket that have ended, as of one moment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct Sums {
+    pub(crate) connections: u64,
+    pub(crate) bytes_in: u64,
+    pub(crate) bytes_out: u64,
+    pub(crate) failed: u64,
+}
+
+impl Sums {
+    /// Adds what one child has carried, who may have written anything if it went wild.
+    pub(crate) fn and(self, traffic: &Traffic) -> Self {
+        let and = |sum: u64, more: &AtomicU64| sum.wrapping_add(more.load(Ordering::Relaxed));
+        Self {
+            connections: and(self.connections, &traffic.connections),
+            bytes_in: and(self.bytes_in, &traffic.bytes_in),
+            bytes_out: and(self.bytes_out, &traffic.bytes_out),
+            failed: and(self.failed, &traffic.failed),
+        }
+    }
+
+    /// The larger of each.
+    pub(crate) fn at_least(self, other: &Self) -> Self {
+        Self {
+            connections: self.connections.max(other.connections),
+            bytes_in: self.bytes_in.max(other.bytes_in),
+            bytes_out: self.bytes_out.max(other.bytes_out),
+            failed: self.failed.max(other.failed),
+        }
+    }
 }
 
 impl Totals {
@@ -56,6 +98,9 @@ impl Totals {
     pub(super) fn reset(&self) {
         let Self { alive, peak, forked, connections, bytes_in, bytes_out, failed, .. } = self;
         let Self { idle, wanted_idle, queued, limit, taken, draining, leaving, refused, deaths, .. } = self;
+        [&self.durations, &self.accept_latencies, &self.fork_latencies]
+            .into_iter()
+            .for_each(Histogram::reset);
         let small = [alive, peak, idle, wanted_idle, queued, limit, taken, draining, leaving];
         small.iter().for_each(|counter| counter.store(0, Ordering::Relaxed));
         let large = [forked, connections, bytes_in, bytes_out, failed];
@@ -64,6 +109,12 @@ impl Totals {
             .chain(refused)
             .chain(deaths)
             .for_each(|counter| counter.store(0, Ordering::Relaxed));
+        self.failures.reset();
+    }
+
+    /// How many children it may have at once.
+    pub(crate) fn limit(&self) -> u32 {
+        self.limit.load(Ordering::Relaxed)
     }
 
     pub(crate) fn set_limit(&self, limit: u32) {

@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use crate::log::SharedLimit;
 use crate::model::hooks::Turns;
 use crate::model::offer::Offer;
 use crate::model::serve::{Post, Work};
@@ -46,14 +47,14 @@ impl Here {
         listeners: Vec<Listener>,
         terms: Terms,
         handle: &Handle,
-        offer: impl Fn(&Listener) -> Offer,
+        offer: impl Fn(&Listener, &'static SharedLimit) -> Offer,
     ) -> Result<Self, Error> {
         let cannot = |cause| Error::os("cannot map the scoreboard", cause);
         let board = Scoreboard::for_one_process(listeners.len()).map_err(cannot)?;
         let guard = Guard::new(listeners.iter().filter_map(Listener::udp_port));
         let mut places = Vec::new();
         for (number, listener) in listeners.into_iter().enumerate() {
-            let offer = offer(&listener);
+            let offer = offer(&listener, &board.totals(number).failures);
             let slot = board.take(number, true, Instant::now());
             let slot = slot.ok_or_else(|| Error::Internal("the scoreboard is too small".into()))?;
             if listener.kind() == Kind::Stream {

@@ -240,8 +240,8 @@ impl Server {
         let model = listen.model;
         model.require(&service).map_err(|why| Error::Usage(format!("the service {why}")))?;
         let (kind, turns) = if serves_here(model, workers) {
-            let offer = |listener: &Listener| {
-                Offer::new(listener.endpoint(), service.clone(), model, hooks.clone())
+            let offer = |listener: &Listener, failures| {
+                Offer::new(listener.endpoint(), service.clone(), model, hooks.clone(), failures)
                     .with_idle_timeout(listen.idle_timeout)
             };
             (

@@ -4,6 +4,7 @@
 //! sound. Nothing here knows what forkd does: no policy, no logging, no configuration.
 
 pub(crate) mod buffer;
+pub(crate) mod clock;
 pub(crate) mod context;
 pub(crate) mod datagram;
 pub(crate) mod fd;
@@ -18,6 +19,7 @@ mod raw;
 pub(crate) mod shared;
 pub(crate) mod signal;
 pub(crate) mod slim;
+pub(crate) mod tcp;
 pub(crate) mod thread;
 pub(crate) mod wake;
 

@@ -66,7 +66,7 @@ impl Pump {
         if self.pipe.is_none() {
             self.pipe = crate::sys::fd::pipe().ok();
             self.useless = self.pipe.is_none();
-            crate::sys::fd::limit_unsent(socket, UNSENT);
+            crate::sys::tcp::limit_unsent(socket, UNSENT);
         }
         self.pipe.as_ref()
     }

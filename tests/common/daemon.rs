@@ -151,6 +151,41 @@ impl Daemon {
         self.log().iter().filter(|line| line.contains(pattern)).count()
     }
 
+    /// How many lines contain `pattern`, and how many they say were left out before them.
+    pub fn limited(&self, pattern: &str) -> (usize, usize) {
+        let log = self.log();
+        let lines: Vec<&String> = log.iter().filter(|line| line.contains(pattern)).collect();
+        let left_out = |line: &&String| {
+            let (_, after) = line.rsplit_once(" suppressed=").expect("a limited line");
+            after.split(' ').next().and_then(|count| count.parse::<usize>().ok()).expect("a number")
+        };
+        (lines.len(), lines.iter().map(left_out).sum())
+    }
+
+    /// Asserts that of so many lines that clients have been worth since `start`, few were written, and that
+    /// the next one counts the others; `again` is one more such client, and says who it was.
+    #[track_caller]
+    pub fn has_left_out(
+        &self,
+        pattern: &str,
+        all: usize,
+        start: Instant,
+        mut again: impl FnMut() -> SocketAddr,
+    ) {
+        let (lines, _) = self.limited(pattern);
+        assert!(lines <= 5 + start.elapsed().as_secs() as usize, "{lines} of {all} lines");
+        let (mut clients, mut more) = (Vec::new(), None);
+        let reached = becomes_true(LIMIT, || {
+            clients.push(format!(" peer={} ", again()));
+            let last = self.log().into_iter().rfind(|line| line.contains(pattern)).unwrap_or_default();
+            more = clients.iter().position(|client| last.contains(client)).map(|before| before + 1);
+            more.is_some()
+        });
+        assert!(reached, "no line about {clients:?}");
+        let (lines, left_out) = self.limited(pattern);
+        assert_eq!(Some(lines + left_out), more.map(|more| all + more));
+    }
+
     /// Waits for a line that contains `pattern`, and returns the first one.
     #[track_caller]
     pub fn wait_for_line(&self, pattern: &str) -> String {

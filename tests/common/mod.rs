@@ -31,7 +31,7 @@ pub use proc::{
     Children, Usage, children_of, fds_of, is_running, proc_status, signal, state_of, stopped, threads_of,
 };
 pub use run::{Ended, forkd, forkd_command, public_binary, run};
-pub use start::{Forkd, example, set_limit};
+pub use start::{Forkd, example, may_open, set_limit};
 
 use std::path::PathBuf;
 use std::time::{Duration, Instant};

@@ -90,7 +90,8 @@ pub fn threads_of(pid: i32) -> Vec<String> {
 #[derive(Debug, Clone, Copy)]
 pub struct Usage {
     pub rss: u64,
-    pub pss: u64,
+    /// What is no file's: how many others run the same program makes no difference to it.
+    pub anonymous: u64,
 }
 
 impl Usage {
@@ -99,7 +100,7 @@ impl Usage {
         let field = |name: &str| {
             text.lines().find_map(|line| line.strip_prefix(name)?.split_whitespace().next()?.parse().ok())
         };
-        Some(Self { rss: field("Rss:")?, pss: field("Pss:")? })
+        Some(Self { rss: field("Rss:")?, anonymous: field("Anonymous:")? })
     }
 }
 

@@ -197,6 +197,13 @@ pub fn example(name: &str) -> PathBuf {
     path
 }
 
+/// Lets this process, and those it starts, open so many files; false where that can't be had.
+pub fn may_open(files: u64) -> bool {
+    use nix::sys::resource::{Resource, getrlimit, setrlimit};
+    let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
+    soft >= files || setrlimit(Resource::RLIMIT_NOFILE, files, hard.max(files)).is_ok()
+}
+
 /// Sets a soft limit of a process; 0 is the caller. The hard one stays.
 pub fn set_limit(pid: i32, resource: libc::__rlimit_resource_t, soft: u64) -> io::Result<()> {
     let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };

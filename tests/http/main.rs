@@ -64,15 +64,14 @@ fn fill(dir: &Path) {
 }
 
 fn forkd_http(options: &str) -> Forkd {
-    let forkd = Forkd::new(&format!(
-        "{options} --service http --root {{dir}}/root --route /hello=Hello --log-level debug"
-    ));
+    let forkd = Forkd::new(&format!("{options} --service http --root {{dir}}/root --route /hello=Hello"));
     fill(forkd.dir.path());
     forkd
 }
 
+/// With each request in the log.
 fn serve(model: &str) -> Daemon {
-    forkd_http(model).start()
+    forkd_http(&format!("{model} --log-level debug")).start()
 }
 
 /// Sends this, and no more; returns all that comes.

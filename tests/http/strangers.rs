@@ -26,8 +26,6 @@ under_models! {
         }
         let long = "x".repeat(5000);
         assert_eq!(status(&get(&daemon, &format!("/{long}"))), 404);
-        daemon.wait_for_line("status=404 request=\"GET /../secret\"");
-        daemon.wait_for_line("a path leads out of the root path=absolute");
         assert_eq!(status(&get(&daemon, "/digits.txt")), 200, "it goes on");
     }
 
@@ -59,8 +57,30 @@ under_models! {
             assert_eq!(status(&answer), expected, "{:.80}: {answer}", request);
             assert!(!answer.contains("<script>"), "{answer}");
         }
-        daemon.wait_for_line("request refused: the field Host is missing");
         assert_eq!(status(&get(&daemon, "/hello")), 200, "it goes on");
+        // whatever became of the limit, who looks for something finds it
+        daemon.wait_for_line("reason=\"the field Host is missing\"");
+        daemon.wait_for_line("debug: request answered peer=127.0.0.1:");
+    }
+
+    fn bad_requests_do_not_fill_the_log(model) {
+        const CLIENTS: usize = 5;
+        const EACH: usize = 100;
+        let daemon = forkd_http(model).start();
+        let start = Instant::now();
+        std::thread::scope(|scope| {
+            for _ in 0..CLIENTS {
+                scope.spawn(|| (0..EACH).for_each(|_| assert_eq!(status(&ask(&daemon, "nonsense\r\n")), 400)));
+            }
+        });
+        // each process is new under fork, and all have one limit
+        daemon.has_left_out("request refused", CLIENTS * EACH, start, || {
+            let mut client = daemon.connect();
+            let peer = client.local_addr().unwrap();
+            client.write_all(b"nonsense\r\n").unwrap();
+            assert_eq!(status(&rest_of(client)), 400);
+            peer
+        });
     }
 
     fn a_request_without_an_end_costs_its_sender_no_more_than_a_refusal(model) {
@@ -110,6 +130,61 @@ fn rest_of(mut client: Client) -> String {
         Err(error) if error.kind() != ErrorKind::ConnectionReset => panic!("{error}"),
         _ => text(heard),
     }
+}
+
+/// All models wait at the same time.
+#[test]
+fn what_is_refused_is_in_the_log_with_the_reason() {
+    let models = ["fork", "prefork", "iterative", "thread", "threads", "event", "coroutine"];
+    let daemons: Vec<Daemon> = models.iter().map(|model| forkd_http(options_of(model)).start()).collect();
+    let head = format!("GET /long HTTP/1.1\r\nHost: a\r\nX: {}\r\n\r\n", "x".repeat(20_000));
+    for daemon in &daemons {
+        for (request, said) in [
+            ("GET /../secret HTTP/1.0\r\n\r\n", "404 reason=\"the path leads up, or to what is hidden\""),
+            (
+                "GET /%2e%2e%2fsecret HTTP/1.0\r\n\r\n",
+                "404 reason=\"the path leads up, or to what is hidden\"",
+            ),
+            ("GET /out HTTP/1.0\r\n\r\n", "404 reason=\"the path leads out of the root\""),
+            ("non\u{1b}sense\r\n", "400 reason=\"the request line is malformed\""),
+        ] {
+            is_logged(daemon, request, said);
+        }
+        is_logged(daemon, &head, "431 reason=\"the header fields are too large\"");
+        // nothing is wrong with these
+        get(daemon, "/hello");
+        get(daemon, "/nowhere");
+    }
+    let slow: Vec<Client> = daemons
+        .iter()
+        .map(|daemon| {
+            let mut client = daemon.connect();
+            client.write_all(b"GET /slow HTTP/1.1\r\nX: ").unwrap();
+            client
+        })
+        .collect();
+    for (daemon, client) in daemons.iter().zip(slow) {
+        let peer = client.local_addr().unwrap();
+        assert_eq!(status(&rest_of(client)), 408);
+        let line = daemon.wait_for_line("status=408");
+        let said = format!(
+            "peer={peer} status=408 reason=\"the request takes too long\" request=\"GET /slow HTTP/1.1\""
+        );
+        assert!(line.contains(&said), "{line}");
+        assert_eq!(daemon.count_lines("request"), 6, "{:?}", daemon.log());
+    }
+}
+
+#[track_caller]
+fn is_logged(daemon: &Daemon, request: &str, said: &str) {
+    let mut client = daemon.connect();
+    let peer = client.local_addr().unwrap();
+    client.write_all(request.as_bytes()).unwrap();
+    client.shutdown(Shutdown::Write).unwrap();
+    assert_eq!(status(&rest_of(client)).to_string(), said[..3]);
+    let line = daemon.wait_for_line(&format!("request refused peer={peer} status={said} request="));
+    let first = request.split("\r\n").next().unwrap().replace('\u{1b}', "\\u{1b}");
+    assert!(line.contains(&format!("=\"{first}\" ")) || line.contains(&format!("={first} ")), "{line}");
 }
 
 /// All models wait at the same time.

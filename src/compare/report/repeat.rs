@@ -1,7 +1,7 @@
 //! The command that measures the same again.
 
+use crate::compare::MODELS;
 use crate::compare::record::{Entry, Record};
-use crate::model::Model;
 
 /// Makes the command line.
 pub(super) fn command(record: &Record) -> String {
@@ -36,9 +36,7 @@ pub(super) fn command(record: &Record) -> String {
 }
 
 fn is_ours(entry: &Entry) -> bool {
-    use clap::ValueEnum;
-    let is_model = |name: &str| Model::from_str(name, false).is_ok();
-    entry.command.is_some() && (entry.name == "prethread" || is_model(&entry.name))
+    entry.command.is_some() && MODELS.contains(&&*entry.name)
 }
 
 fn joined(words: impl Iterator<Item = String>) -> String {

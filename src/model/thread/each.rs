@@ -241,7 +241,11 @@ impl Reception<'_> {
         let (crew, peer, endpoint) = (Arc::clone(self.crew), client.peer(), self.work.listener().endpoint());
         self.work.slot.set_peer(peer);
         begin(self.work);
-        let mut body = move || crew.serve(client);
+        self.work.slot.threads.fetch_add(1, Ordering::Relaxed);
+        let mut body = move || {
+            crew.serve(client);
+            crew.work().slot.threads.fetch_sub(1, Ordering::Relaxed);
+        };
         let (mut since, mut pause) = (None, FIRST_PAUSE);
         loop {
             let error = match spawn(c"connection", body) {
@@ -269,6 +273,7 @@ impl Reception<'_> {
     fn give_up(&mut self, peer: Peer) {
         let work = self.work;
         end(work);
+        work.slot.threads.fetch_sub(1, Ordering::Relaxed);
         work.board.refuse(work.post.number, Refusal::Thread);
         if let Some(suppressed) = self.refusals.admit(Instant::now()) {
             events::no_thread_for(peer, work.listener().endpoint(), suppressed);

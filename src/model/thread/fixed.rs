@@ -37,6 +37,7 @@ pub(super) fn run(shared: Shared, gate: &Arc<Gate>, terms: &Terms, count: u32) -
     let work = crew.shared.work();
     let started = start(&crew, count);
     if started.is_ok() {
+        work.slot.threads.store(count + 1, Ordering::Relaxed);
         work.is_up();
         while first_readable(&[gate.bell()], None).is_none() {}
         work.leaves();
@@ -52,6 +53,7 @@ pub(super) fn run(shared: Shared, gate: &Arc<Gate>, terms: &Terms, count: u32) -
         let _ = thread.poke();
     }
     threads.into_iter().for_each(Thread::join);
+    work.slot.threads.store(1, Ordering::Relaxed);
     if cause == Cause::Recycled && work.totals().is_draining() {
         // a stop began before the master had seen that this worker leaves, so it is to serve the queue
         return take(&work, gate, &*crew);

@@ -50,7 +50,7 @@ fn open(work: &Work<'_>) -> u32 {
 /// Serves a connection. Says that this has ended before the client can see it: one that comes again at once
 /// finds its place free.
 fn connection(work: &Work<'_>, socket: OwnedFd, peer: Peer, ended: impl FnOnce()) {
-    let served = catch_unwind(AssertUnwindSafe(|| work.connection(socket, peer)));
+    let served = catch_unwind(AssertUnwindSafe(|| work.timed_connection(socket, peer)));
     match served {
         Ok((_, connection)) => {
             ended();

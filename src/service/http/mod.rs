@@ -21,6 +21,7 @@ mod target;
 #[cfg(test)]
 mod tests;
 
+use std::borrow::Cow;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
@@ -37,6 +38,9 @@ use crate::transport::{FilePart, Peer};
 
 /// The most bytes of empty lines before a request: a client that sends nothing else would never be late.
 const BLANK: usize = 16;
+
+/// The most bytes of a request that a line of the log shows.
+const SHOWN: usize = 200;
 
 /// Serves files and texts by HTTP/1.1.
 ///
@@ -151,9 +155,7 @@ impl Http {
                 Ok(Some((request, length))) => {
                     let is_last = self.answered + 1 >= self.patience.limits.requests;
                     let answer = Answer::to(&request, &self.site, is_last);
-                    let (status, line) =
-                        (answer.status(), format_args!("{} {}", request.verb, request.target));
-                    log::debug!(peer:% = self.peer, status, request:% = line; "request answered");
+                    self.log(&answer);
                     self.input.drain(..length);
                     self.looked_at = 0;
                     self.say(answer);
@@ -187,8 +189,28 @@ impl Http {
     }
 
     fn refuse(&mut self, refusal: Refusal) {
-        log::debug!(peer:% = self.peer, status = refusal.status.0; "request refused: {}", refusal.why);
-        self.say(Answer::refusing(refusal));
+        let answer = Answer::refusing(refusal);
+        self.log(&answer);
+        self.say(answer);
+    }
+
+    /// Says how the request in hand is answered. What is refused is for the operator, if there is not too much
+    /// of it.
+    fn log(&self, answer: &Answer) {
+        let (peer, status) = (self.peer, answer.status());
+        let Some(reason) = answer.response.refused else {
+            return log::debug!(peer:%, status, request:% = self.line(); "request answered");
+        };
+        let admitted = self.site.limits.refusals.admit();
+        let level = if admitted.is_some() { log::Level::Info } else { log::Level::Debug };
+        let suppressed = admitted.unwrap_or(0);
+        log::log!(level, peer:%, status, reason, request:% = self.line(), suppressed; "request refused");
+    }
+
+    /// The first line of the request in hand, or the beginning of that.
+    fn line(&self) -> Cow<'_, str> {
+        let line = self.input.split(|byte| b"\r\n".contains(byte)).next().unwrap_or_default();
+        String::from_utf8_lossy(line.get(..SHOWN).unwrap_or(line))
     }
 
     fn say(&mut self, answer: Answer) {

@@ -17,8 +17,6 @@ const FIELDS: usize = 100;
 /// What is asked for.
 #[derive(Debug)]
 pub(super) struct Request<'a> {
-    /// The method's name.
-    pub(super) verb: &'a str,
     pub(super) method: Method,
     pub(super) target: &'a str,
     /// Whether the client speaks HTTP/1.0.
@@ -112,10 +110,8 @@ fn names_a_version(line: &[u8]) -> bool {
 impl<'a> Request<'a> {
     fn new(head: &httparse::Request<'_, 'a>) -> Result<Self, Refusal> {
         let is_old = head.version == Some(0);
-        let verb = head.method.unwrap_or_default();
         let mut request = Self {
-            verb,
-            method: Method::named(verb),
+            method: Method::named(head.method.unwrap_or_default()),
             target: head.path.unwrap_or_default(),
             is_old,
             stays: !is_old,

@@ -93,6 +93,8 @@ pub(super) struct Response {
     /// Lines of the head.
     fields: String,
     content: Content,
+    /// Why a client gets nothing that it should not have asked for, if so: for the log.
+    pub(super) refused: Option<&'static str>,
 }
 
 #[derive(Debug)]
@@ -115,7 +117,7 @@ impl Content {
 
 impl Response {
     pub(super) fn new(status: Status, content: Content) -> Self {
-        Self { status, fields: String::new(), content }
+        Self { status, fields: String::new(), content, refused: None }
     }
 
     /// An answer of these bytes.
@@ -126,6 +128,11 @@ impl Response {
     /// An answer that says no more than its status, for people.
     pub(super) fn bare(status: Status) -> Self {
         Self { status, ..Self::of(super::kinds::TEXT, format!("{status}\n")) }
+    }
+
+    /// The same answer, as a refusal. What is said to the client stays as it is.
+    pub(super) fn because(self, why: &'static str) -> Self {
+        Self { refused: Some(why), ..self }
     }
 
     /// The same answer with one more line in its head.
@@ -173,7 +180,7 @@ impl Response {
 
 impl From<Refusal> for Response {
     fn from(Refusal { status, why }: Refusal) -> Self {
-        Self { status, ..Self::of(super::kinds::TEXT, format!("{status}: {why}\n")) }
+        Self { status, ..Self::of(super::kinds::TEXT, format!("{status}: {why}\n")) }.because(why)
     }
 }
 

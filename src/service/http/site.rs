@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::os::unix::fs::FileExt;
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Instant, SystemTime};
+use std::sync::Arc;
+use std::time::SystemTime;
 
 use rustix::io::Errno;
 
@@ -14,7 +14,8 @@ use super::kinds;
 use super::request::{Body, Method, Request};
 use super::response::{Content, Refusal, Response, Status};
 use super::target::Target;
-use crate::log::RateLimit;
+use crate::log::SharedLimit;
+use crate::sys::shared::{Shared, plain};
 use crate::transport::FilePart;
 
 /// The longest content of a request that is read, and thrown away, to keep the connection, in bytes.
@@ -34,9 +35,21 @@ type Make = dyn Fn() -> Vec<u8> + Send + Sync;
 pub(super) struct Site {
     pub(super) root: Option<Root>,
     pub(super) routes: BTreeMap<Vec<u8>, Arc<Make>>,
-    /// So that nobody can fill the log.
-    warnings: Arc<Mutex<RateLimit>>,
+    /// Made before anybody is forked.
+    pub(super) limits: Arc<Shared<Limits>>,
 }
+
+/// So that nobody can fill the log, whichever processes he is served by.
+#[derive(Debug, Default)]
+#[repr(C)]
+pub(super) struct Limits {
+    /// What clients should not ask for.
+    pub(super) refusals: SharedLimit,
+    /// What the operator may want to mend.
+    warnings: SharedLimit,
+}
+
+plain!(Limits);
 
 impl Site {
     /// The answer to a request.
@@ -71,7 +84,9 @@ impl Site {
             return Ok(Response::of(kind, make()).with("Cache-Control", "no-store"));
         }
         match &self.root {
-            _ if target.is_hidden => Ok(Response::bare(Status::NOT_FOUND)),
+            _ if target.is_hidden => {
+                Ok(Response::bare(Status::NOT_FOUND).because("the path leads up, or to what is hidden"))
+            }
             Some(root) => Ok(self.file(root, &target, request, now)),
             None if target.path == b"/" => Ok(self.contents()),
             None => Ok(Response::bare(Status::NOT_FOUND)),
@@ -151,18 +166,14 @@ impl Site {
     /// Why a file can't be opened: most reasons are the client's.
     fn absent(&self, path: &[u8], errno: Errno) -> Response {
         match errno {
-            Errno::NOENT
-            | Errno::NOTDIR
-            | Errno::LOOP
-            | Errno::MLINK
-            | Errno::NAMETOOLONG
-            | Errno::NXIO
-            | Errno::NODEV => Response::bare(Status::NOT_FOUND),
-            Errno::ACCESS => Response::bare(Status::FORBIDDEN),
-            Errno::XDEV => {
-                log::debug!(path:% = String::from_utf8_lossy(path); "a path leads out of the root");
+            Errno::NOENT | Errno::NOTDIR | Errno::NAMETOOLONG | Errno::NXIO | Errno::NODEV => {
                 Response::bare(Status::NOT_FOUND)
             }
+            Errno::LOOP | Errno::MLINK => {
+                Response::bare(Status::NOT_FOUND).because("the path has a link that is not followed")
+            }
+            Errno::XDEV => Response::bare(Status::NOT_FOUND).because("the path leads out of the root"),
+            Errno::ACCESS => Response::bare(Status::FORBIDDEN).because("this user may not read the file"),
             Errno::MFILE | Errno::NFILE | Errno::NOMEM => {
                 self.warn(path, &errno);
                 Response::bare(Status::UNAVAILABLE)
@@ -178,8 +189,7 @@ impl Site {
 
     /// The operator may want to know.
     fn warn(&self, path: &[u8], error: &dyn fmt::Display) {
-        let mut limit = self.warnings.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(suppressed) = limit.admit(Instant::now()) {
+        if let Some(suppressed) = self.limits.warnings.admit() {
             log::warn!(path:% = String::from_utf8_lossy(path), error:%, suppressed; "a file was not served");
         }
     }

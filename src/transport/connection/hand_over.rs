@@ -23,7 +23,7 @@ impl Connection<'_> {
         };
         sys::fd::set_nonblocking(socket, false)?;
         if matches!(self.peer, Peer::Ip(_)) {
-            sys::fd::keep_alive(socket);
+            sys::tcp::keep_alive(socket);
         }
         socket.try_clone()
     }
@@ -31,7 +31,7 @@ impl Connection<'_> {
     /// Counts what somebody else has read and written, as far as the system knows.
     pub(crate) fn count_carried(&self) {
         if let Medium::Stream(socket, _) = &self.medium
-            && let Some((bytes_in, bytes_out)) = sys::fd::carried(socket)
+            && let Some((bytes_in, bytes_out)) = sys::tcp::carried(socket)
         {
             Traffic::add(&self.traffic.bytes_in, bytes_in);
             Traffic::add(&self.traffic.bytes_out, bytes_out);

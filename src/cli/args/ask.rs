@@ -1,0 +1,66 @@
+//! The grammar of those that ask a running daemon: `forkd status`, `top` and `reload`.
+
+use std::path::PathBuf;
+
+use clap::Args;
+
+use crate::config::values::Interval;
+
+pub(super) const STATUS_EXAMPLES: &str = "\
+Examples:
+  forkd status
+  forkd status --watch
+  forkd status --watch 500ms --json | jq --unbuffered .listeners[0].alive
+  forkd status --control /run/forkd-lab/control.sock --json";
+
+#[cfg(feature = "top")]
+pub(super) const TOP_EXAMPLES: &str = "\
+Examples:
+  forkd top                press ? for the keys
+  forkd top --interval 250ms --control /run/forkd-lab/control.sock";
+
+pub(super) const RELOAD_EXAMPLES: &str = "\
+Examples:
+  forkd reload
+  forkd check --config /etc/forkd/forkd.toml && forkd reload
+  forkd reload --control /run/forkd-lab/control.sock";
+
+/// The options of `status`.
+#[derive(Debug, Clone, Args)]
+pub struct StatusArgs {
+    /// Socket to ask [default: $RUNTIME_DIRECTORY/control.sock, if set, or the first that answers of
+    /// $XDG_RUNTIME_DIR/forkd.sock and /run/forkd/control.sock, the installed service's]
+    #[arg(long, value_name = "PATH")]
+    pub control: Option<PathBuf>,
+
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+
+    /// Ask again and again, and say what happens per second; ends at Ctrl-C [default interval: 2s]
+    #[arg(long, value_name = "INTERVAL", num_args = 0..=1, default_missing_value = "2s")]
+    pub watch: Option<Interval>,
+}
+
+/// The options of `top`.
+#[cfg(feature = "top")]
+#[derive(Debug, Clone, Args)]
+pub struct TopArgs {
+    /// Socket to ask [default: $RUNTIME_DIRECTORY/control.sock, if set, or the first that answers of
+    /// $XDG_RUNTIME_DIR/forkd.sock and /run/forkd/control.sock, the installed service's]
+    #[arg(long, value_name = "PATH")]
+    pub control: Option<PathBuf>,
+
+    /// How often to look
+    #[arg(long, value_name = "DURATION", default_value = "1s")]
+    pub interval: Interval,
+}
+
+/// The options of `reload`.
+#[derive(Debug, Clone, Args)]
+pub struct ReloadArgs {
+    /// Socket to ask [default: $RUNTIME_DIRECTORY/control.sock, if set, or the first that answers of
+    /// $XDG_RUNTIME_DIR/forkd.sock and /run/forkd/control.sock, the installed service's]
+    #[arg(long, value_name = "PATH")]
+    pub control: Option<PathBuf>,
+}

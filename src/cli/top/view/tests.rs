@@ -1,0 +1,227 @@
+//! What is on the screen, and what keys do to it.
+
+use super::super::model::Go;
+use super::*;
+use ratatui::Terminal;
+use ratatui::backend::TestBackend;
+use ratatui::crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
+use serde_json::{Value, json};
+
+fn child(pid: u32, bytes_in: u64) -> Value {
+    json!({
+        "pid": pid, "slot": pid - 100, "endpoint": "tcp://127.0.0.1:7007", "state": "serving", "serving": 1,
+        "threads": 2,         "peer": format!("10.0.0.1:{}", 1000 + pid), "age_s": f64::from(pid), "connections": 1,
+        "bytes_in": bytes_in, "bytes_out": 0,
+    })
+}
+
+fn status(pid: u32, uptime_s: f64, connections: u64, children: &[Value]) -> Status {
+    let listener = json!({
+        "endpoint": "tcp://127.0.0.1:7007", "service": "echo", "model": "fork", "alive": children.len(),
+        "peak": 9, "forked": connections, "connections": connections, "failed": 0, "bytes_in": 0,
+        "bytes_out": 4096 * connections,
+        "refused": {"limit": 3}, "deaths": {"done": 5, "SIGSEGV": 1},
+    });
+    let status = json!({ "pid": pid, "uptime_s": uptime_s, "listeners": [listener], "children": children });
+    serde_json::from_value(status).unwrap()
+}
+
+/// A model with so many children, that has looked twice.
+fn model(children: u32) -> Model {
+    let mut model = Model::new(Duration::from_secs(1));
+    let children =
+        |n: u64| (101..=100 + children).map(|pid| child(pid, n * u64::from(pid % 7))).collect::<Vec<_>>();
+    model.heard(0.0, Ok(status(42, 60.0, 10, &children(0))));
+    model.heard(1.0, Ok(status(42, 61.0, 14, &children(2048))));
+    model
+}
+
+/// What a terminal of this size shows; tells the model how much fits.
+fn screen(model: &mut Model, width: u16, height: u16) -> String {
+    let mut terminal = Terminal::new(TestBackend::new(width, height)).unwrap();
+    let mut page = 0;
+    terminal.draw(|frame| page = draw(frame, model)).unwrap();
+    model.set_page(page);
+    terminal.backend().to_string()
+}
+
+fn press(model: &mut Model, keys: &[KeyCode]) {
+    for &code in keys {
+        assert_eq!(model.key(KeyEvent::new(code, KeyModifiers::NONE)), Go::On);
+    }
+}
+
+fn type_in(model: &mut Model, text: &str) {
+    text.chars().for_each(|c| press(model, &[KeyCode::Char(c)]));
+}
+
+/// The pids of the rows, in their order.
+fn pids(screen: &str) -> Vec<u32> {
+    let rows = screen.lines().filter(|line| line.contains("10.0.0.1"));
+    rows.map(|row| row.trim_matches('"').split_whitespace().next().unwrap().parse().unwrap()).collect()
+}
+
+#[test]
+fn everything_is_there() {
+    let text = screen(&mut model(3), 130, 30);
+    for part in [
+        "forkd 42 up 1m 1s  4.0 conn/s  4.0 forks/s  0B/s in  16.0KB/s out  3 children: 3 serving",
+        "children 3",
+        "serving 3",
+        "threads 6",
+        "conn/s 4",
+        "forks/s 4",
+        "B/s in 0  out 16.0K",
+        "refused: limit=3  deaths: SIGSEGV=1 done=5",
+        "AGE^",
+        "10.0.0.1:1101",
+        "q quit  ? help",
+    ] {
+        assert!(text.contains(part), "{part:?} in\n{text}");
+    }
+    assert_eq!(pids(&text), [101, 102, 103]);
+    // 2048 times the rest of the pid by 7
+    assert!(text.contains("10.0K") && text.contains("6.0K"), "{text}");
+}
+
+#[test]
+fn children_are_sorted_by_any_column_in_either_direction() {
+    let mut model = model(9);
+    press(&mut model, &[KeyCode::Char('r')]);
+    assert_eq!(pids(&screen(&mut model, 120, 30))[..2], [109, 108]);
+    press(&mut model, &[KeyCode::Right, KeyCode::Right]);
+    let text = screen(&mut model, 120, 30);
+    assert!(text.contains("IN/Sv"), "{text}");
+    // 104 is 6 more than a multiple of 7
+    assert_eq!(pids(&text)[0], 104);
+    press(&mut model, &[KeyCode::Right; 8]);
+    assert!(screen(&mut model, 120, 30).contains("AGEv"));
+    press(&mut model, &[KeyCode::Left; 11]);
+    assert!(screen(&mut model, 120, 30).contains("THREADSv"));
+}
+
+#[test]
+fn a_filter_is_typed_kept_and_taken_back() {
+    let mut model = model(40);
+    type_in(&mut model, "/113X");
+    assert!(screen(&mut model, 120, 30).contains("/113X "));
+    assert_eq!(model.rows.len(), 0);
+    press(&mut model, &[KeyCode::Backspace, KeyCode::Enter]);
+    let text = screen(&mut model, 120, 30);
+    // by its own pid, and by its peer's port
+    assert_eq!(pids(&text), [113, 130, 131, 132, 133, 134, 135, 136, 137, 138, 139]);
+    assert!(text.contains("filter: 113"), "{text}");
+    // a letter is a command again
+    press(&mut model, &[KeyCode::Char('r')]);
+    assert_eq!(pids(&screen(&mut model, 120, 30))[0], 139);
+    press(&mut model, &[KeyCode::Esc]);
+    assert_eq!(model.rows.len(), 40);
+    type_in(&mut model, "/SERVING");
+    assert_eq!(model.rows.len(), 40);
+    press(&mut model, &[KeyCode::Esc]);
+    assert!(model.filter.is_empty() && !model.is_typing);
+}
+
+#[test]
+fn thousands_are_scrolled_and_only_those_that_fit_are_drawn() {
+    let mut model = model(5000);
+    let text = screen(&mut model, 120, 30);
+    let page = pids(&text).len();
+    assert!((10..30).contains(&page), "{text}");
+    assert!(text.contains(&format!("1-{page} of 5000")), "{text}");
+    press(&mut model, &[KeyCode::PageDown, KeyCode::Down, KeyCode::Char('j'), KeyCode::Char('k')]);
+    assert_eq!(pids(&screen(&mut model, 120, 30))[0], 101 + page as u32 + 1);
+    press(&mut model, &[KeyCode::End, KeyCode::Down]);
+    assert_eq!(pids(&screen(&mut model, 120, 30)).last(), Some(&5100));
+    // fewer children, or a larger terminal, leave no gap
+    assert_eq!(pids(&screen(&mut model, 120, 60)).last(), Some(&5100));
+    model.heard(2.0, Ok(status(42, 62.0, 14, &[child(101, 0), child(102, 0)])));
+    assert_eq!(pids(&screen(&mut model, 120, 30)), [101, 102]);
+    press(&mut model, &[KeyCode::PageUp, KeyCode::Home]);
+}
+
+#[test]
+fn a_pause_holds_the_picture() {
+    let mut model = model(3);
+    press(&mut model, &[KeyCode::Char('p')]);
+    model.heard(2.0, Ok(status(42, 62.0, 99, &[])));
+    model.heard(3.0, Err("gone".into()));
+    let text = screen(&mut model, 120, 30);
+    assert!(text.contains("PAUSED") && text.contains("3 children") && !text.contains("gone"), "{text}");
+    press(&mut model, &[KeyCode::Char(' ')]);
+    model.heard(4.0, Ok(status(42, 64.0, 99, &[])));
+    assert!(screen(&mut model, 120, 30).contains(" 0 children"));
+}
+
+#[test]
+fn a_restart_is_said() {
+    let mut model = model(3);
+    model.heard(2.0, Err("no daemon answers at /x".into()));
+    let text = screen(&mut model, 120, 30);
+    assert!(text.contains("no daemon answers at /x; asking again"), "{text}");
+    assert_eq!(model.history.back().map(|point| point.children), Some(0.0));
+    model.heard(3.0, Ok(status(43, 0.5, 1, &[])));
+    let text = screen(&mut model, 120, 30);
+    assert!(text.contains("another daemon answers: pid 43 after 42") && text.contains("forkd 43"), "{text}");
+    // nothing to compare with, and then news gets old
+    assert!(text.contains("0.0 conn/s"), "{text}");
+    for n in 1..=6 {
+        model.heard(3.0, Ok(status(43, 0.5 + f64::from(n), 1, &[])));
+    }
+    assert!(!screen(&mut model, 120, 30).contains("another daemon"));
+}
+
+#[test]
+fn help_comes_and_goes() {
+    let mut model = model(3);
+    press(&mut model, &[KeyCode::Char('?')]);
+    let text = screen(&mut model, 100, 30);
+    assert!(KEYS.iter().all(|(key, what)| text.contains(key) && text.contains(what)), "{text}");
+    press(&mut model, &[KeyCode::Char('x')]);
+    assert!(!screen(&mut model, 100, 30).contains("this help"));
+}
+
+#[test]
+fn it_ends_at_these_keys() {
+    let key = |code, modifiers| KeyEvent::new(code, modifiers);
+    for (code, modifiers) in [
+        (KeyCode::Char('q'), KeyModifiers::NONE),
+        (KeyCode::Char('c'), KeyModifiers::CONTROL),
+        (KeyCode::Char('d'), KeyModifiers::CONTROL),
+    ] {
+        assert_eq!(model(1).key(key(code, modifiers)), Go::Away);
+    }
+    // in a filter a q is a letter
+    let mut typing = model(1);
+    type_in(&mut typing, "/q");
+    assert_eq!(typing.filter, "q");
+    assert_eq!(typing.key(key(KeyCode::Char('c'), KeyModifiers::CONTROL)), Go::Away);
+}
+
+#[test]
+fn any_size_will_do() {
+    let mut model = model(50);
+    for (width, height) in [(1, 1), (3, 2), (20, 5), (80, 10), (80, 24), (300, 100)] {
+        press(&mut model, &[KeyCode::Char('?')]);
+        screen(&mut model, width, height);
+        press(&mut model, &[KeyCode::Char('x')]);
+        screen(&mut model, width, height);
+    }
+    // a small one has no charts, but children
+    let text = screen(&mut model, 80, 12);
+    assert!(text.contains("deaths: SIGSEGV=1"), "{text}");
+    assert!(!text.contains("now") && !pids(&text).is_empty(), "{text}");
+    // before the first answer
+    screen(&mut Model::new(Duration::from_secs(1)), 80, 24);
+}
+
+#[test]
+fn numbers_are_short() {
+    for (n, text) in [(0.0, "0"), (12.0, "12"), (1.5, "1.5"), (999.0, "999"), (1024.0, "1.0K"), (1e9, "954M")]
+    {
+        assert_eq!(short(n), text);
+    }
+    for (seconds, text) in [(0.04, "0.0s"), (999.94, "999.9s"), (999.96, "1000s"), (1e6, "12d")] {
+        assert_eq!(age(seconds), text);
+    }
+}

@@ -1,0 +1,207 @@
+//! Metrics, the master's side: the socket, and the child that answers there (see [`crate::metrics`]).
+//!
+//! The child knows the names of the listening sockets as they were when it was forked, and has the sockets
+//! themselves, to ask how long their queues are. So where those change it is replaced: the next one takes the
+//! scrapers that come, and it leaves when it has answered those that it has.
+
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::atomic::AtomicU32;
+use std::time::{Instant, SystemTime};
+
+use nix::sys::signal::Signal;
+
+use super::birth;
+use super::context::Context;
+use super::descriptors::Closing;
+use super::master::Master;
+use super::phase::Phase;
+use super::pooling::signal_descriptors;
+use super::station::{Station, faces};
+use crate::config::values::MetricsEndpoint;
+use crate::log::RateLimit;
+use crate::metrics::{Face, Metrics, serve};
+use crate::model::starts::{EARLY, Starts};
+use crate::scoreboard::Cause;
+use crate::sys::fd::set_nonblocking;
+use crate::sys::fork::{Watch, fork};
+use crate::sys::pidfd::{how_it_ended, signal_child};
+use crate::sys::signal::TermHeld;
+use crate::transport::bind::{BindOptions, Holder, bind_all};
+use crate::transport::listener::Kind;
+use crate::transport::{Endpoint, Listener};
+use crate::{Error, events};
+
+/// Scrapers that the kernel queues.
+const BACKLOG: u32 = 64;
+
+/// Where metrics are served, and by whom.
+#[derive(Debug)]
+pub(super) struct MetricsServer {
+    listeners: Vec<Listener>,
+    started: SystemTime,
+    current: Option<Server>,
+    /// Those that leave when they have answered.
+    leaving: Vec<Server>,
+    /// The listening sockets or their names have changed since the current one was forked.
+    is_stale: bool,
+    starts: Starts,
+    complaints: RateLimit,
+}
+
+#[derive(Debug)]
+struct Server {
+    pid: u32,
+    watch: OwnedFd,
+    since: Instant,
+}
+
+impl MetricsServer {
+    /// The descriptors to poll, with the child that each stands for.
+    pub(super) fn watches(&self) -> impl Iterator<Item = (&OwnedFd, u32)> {
+        self.current.iter().chain(&self.leaving).map(|server| (&server.watch, server.pid))
+    }
+
+    /// When to try again to start one.
+    pub(super) fn deadline(&self, now: Instant) -> Option<Instant> {
+        self.starts.not_before().filter(|&then| self.current.is_none() && then > now)
+    }
+
+    /// The sockets or names have changed.
+    pub(super) fn renew(&mut self) {
+        self.is_stale = true;
+    }
+
+    fn on_turn(&mut self, cx: &mut Context, stations: &[Station]) {
+        if std::mem::take(&mut self.is_stale)
+            && let Some(server) = self.current.take()
+        {
+            signal_child(server.pid, Signal::SIGTERM);
+            self.leaving.push(server);
+        }
+        let is_early = self.starts.not_before().is_some_and(|then| cx.now < then);
+        if self.current.is_some() || is_early {
+            return;
+        }
+        match self.spawn(cx, stations) {
+            Ok(server) => {
+                cx.descriptors.add([server.watch.as_raw_fd()]);
+                self.current = Some(server);
+            }
+            Err(error) => {
+                self.starts.rest(cx.now);
+                if let Some(suppressed) = self.complaints.admit(cx.now) {
+                    events::metrics_fork_failed(&error, suppressed);
+                }
+            }
+        }
+    }
+
+    fn spawn(&self, cx: &mut Context, stations: &[Station]) -> std::io::Result<Server> {
+        let queues = faces(stations).filter_map(Station::listener).filter(|listener| has_queue(listener));
+        let own = self.listeners.iter().chain(queues).map(AsRawFd::as_raw_fd);
+        let mut closing = Closing::all_but(own.chain(signal_descriptors(cx)).collect());
+        let close = closing.of(&cx.descriptors);
+        let (board, pid) = (cx.board, AtomicU32::new(0));
+        let (blocked, parent, signals, null) = (&cx.blocked, cx.pid, &mut cx.signals, cx.null.as_ref());
+        let _held = TermHeld::new();
+        let child = fork(blocked, &pid, Watch::Descriptor, || {
+            let gate = match birth::worker(close, parent, signals.take(), null, &self.listeners[0]) {
+                Ok(gate) => gate,
+                Err(error) => {
+                    log::error!(error:%; "the metrics server cannot start");
+                    return Cause::Failed.status();
+                }
+            };
+            let metrics = Metrics::new(board, faces(stations).map(face).collect(), self.started);
+            match catch_unwind(AssertUnwindSafe(|| serve(&gate, &self.listeners, metrics))) {
+                Ok(()) => Cause::Retired.status(),
+                Err(_) => Cause::Panicked.status(),
+            }
+        })?;
+        let watch = child.watch.ok_or_else(|| std::io::Error::from_raw_os_error(libc::EBADF))?;
+        Ok(Server { pid: child.pid.cast_unsigned(), watch, since: cx.now })
+    }
+
+    /// A watch is readable: its child is dead.
+    pub(super) fn bury(&mut self, cx: &mut Context, pid: u32) {
+        let server = match self.leaving.iter().position(|server| server.pid == pid) {
+            Some(at) => self.leaving.swap_remove(at),
+            None => {
+                let Some(server) = self.current.take_if(|server| server.pid == pid) else { return };
+                if cx.now < server.since + EARLY {
+                    self.starts.failed(cx.now)
+                } else {
+                    self.starts.worked()
+                }
+                if !cx.stopping
+                    && let Some(suppressed) = self.complaints.admit(cx.now)
+                {
+                    events::metrics_server_ended(pid, how_it_ended(&server.watch), suppressed);
+                }
+                server
+            }
+        };
+        cx.descriptors.remove(server.watch.as_raw_fd());
+    }
+
+    /// Ends them: also one that is stopped, and whatever a scraper waits for.
+    pub(super) fn end(&self) {
+        self.watches().for_each(|(_, pid)| _ = signal_child(pid, Signal::SIGKILL));
+    }
+}
+
+impl Master {
+    /// Serves metrics here, once the loop runs.
+    pub(crate) fn bind_metrics(&mut self, endpoint: &MetricsEndpoint) -> Result<(), Error> {
+        let options = BindOptions { backlog: BACKLOG, ..BindOptions::default() };
+        let served =
+            self.stations.iter().map(|station| Holder { endpoint: station.endpoint(), is_old: false });
+        let holders: Vec<Holder<'_>> = served.collect();
+        let listeners = bind_all(&endpoint.0, options, &holders, &self.reload.inherited)?;
+        for listener in &listeners {
+            if listener.kind() != Kind::Stream {
+                let why = format!("cannot serve metrics at {endpoint}: it is a socket for datagrams");
+                return Err(Error::Config(why));
+            }
+            set_nonblocking(listener, true).map_err(|cause| Error::os("cannot set O_NONBLOCK", cause))?;
+            events::metrics_at(listener.endpoint());
+        }
+        self.cx.descriptors.add(listeners.iter().map(AsRawFd::as_raw_fd));
+        self.cx.board.measure();
+        self.metrics = Some(MetricsServer {
+            listeners,
+            started: SystemTime::now(),
+            current: None,
+            leaving: Vec::new(),
+            is_stale: false,
+            starts: Starts::default(),
+            complaints: RateLimit::default(),
+        });
+        Ok(())
+    }
+
+    /// Sees to it that somebody answers scrapers, until the daemon stops.
+    pub(super) fn see_to_metrics(&mut self) {
+        if let Some(metrics) = self.metrics.as_mut().filter(|_| self.phase == Phase::Running) {
+            metrics.on_turn(&mut self.cx, &self.stations);
+        }
+    }
+}
+
+/// Whether the kernel says how many wait at it.
+fn has_queue(listener: &Listener) -> bool {
+    matches!(listener.endpoint(), Endpoint::Tcp { .. })
+}
+
+fn face(station: &Station) -> Face {
+    let post = station.post().filter(|post| has_queue(&post.listener));
+    Face {
+        number: station.number(),
+        endpoint: station.endpoint().to_string(),
+        service: station.service.name().to_owned(),
+        model: station.model(),
+        queue: post.map(|post| Arc::clone(&post.listener)),
+    }
+}

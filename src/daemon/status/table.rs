@@ -1,0 +1,139 @@
+//! A status as tables for people.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::time::Duration;
+
+use super::Status;
+use crate::daemon::rates::{Rate, Rates};
+
+/// The table of `forkd status`.
+impl fmt::Display for Status {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.write(f, Columns::Counts)
+    }
+}
+
+/// The table of `forkd status --watch`: what happens per second, too, once that is known.
+#[derive(Debug, Clone, Copy)]
+pub struct Watched<'a> {
+    /// What the daemon says now.
+    pub status: &'a Status,
+    /// The difference to what it said before.
+    pub rates: Option<&'a Rates>,
+}
+
+impl fmt::Display for Watched<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.status.write(f, Columns::Rates(self.rates))
+    }
+}
+
+/// Which columns the tables have.
+#[derive(Clone, Copy)]
+enum Columns<'a> {
+    Counts,
+    /// What happens per second, too.
+    Rates(Option<&'a Rates>),
+}
+
+impl Columns<'_> {
+    /// The heads of the further columns, without the `skipped` first ones.
+    fn heads(self, skipped: usize) -> Vec<String> {
+        match self {
+            Self::Counts => Vec::new(),
+            Self::Rates(_) => row(["FORKS/S", "CONN/S", "IN/S", "OUT/S"]).split_off(skipped),
+        }
+    }
+
+    /// The cells below them; `of` picks a line's rate.
+    fn cells(self, skipped: usize, of: impl Fn(&Rates) -> Option<&Rate>) -> Vec<String> {
+        match self {
+            Self::Counts => Vec::new(),
+            Self::Rates(rates) => match rates.and_then(of) {
+                None => row(["-"; 4]).split_off(skipped),
+                Some(rate) => {
+                    let Rate { connections, forks, bytes_in, bytes_out } = rate;
+                    let few = [forks, connections].map(|n| format!("{n:.1}"));
+                    few.into_iter()
+                        .chain([bytes_in, bytes_out].map(|n| format!("{n:.0}")))
+                        .skip(skipped)
+                        .collect()
+                }
+            },
+        }
+    }
+}
+
+impl Status {
+    fn write(&self, f: &mut fmt::Formatter<'_>, columns: Columns<'_>) -> fmt::Result {
+        let uptime = humantime::format_duration(Duration::from_secs(self.uptime_s as u64));
+        writeln!(f, "forkd pid {}, up {uptime}\n", self.pid)?;
+        self.write_listeners(f, columns)?;
+        let mut states: BTreeMap<&str, u32> = BTreeMap::new();
+        self.children.iter().for_each(|child| *states.entry(&child.state).or_default() += 1);
+        let states: Vec<String> = states.iter().map(|(state, n)| format!("{state}={n}")).collect();
+        writeln!(
+            f,
+            "\n{} children{}{}",
+            self.children.len(),
+            if states.is_empty() { "" } else { ": " },
+            states.join(" ")
+        )?;
+        if self.children.is_empty() {
+            return Ok(());
+        }
+        let head = ["PID", "SLOT", "STATE", "SERVING", "THREADS", "AGE", "CONNECTIONS", "IN", "OUT"];
+        // a child forks nobody
+        let mut rows = vec![[row(head), columns.heads(1), row(["PEER", "LISTENER"])].concat()];
+        for (at, c) in self.children.iter().enumerate() {
+            let numbers = [c.connections, c.bytes_in, c.bytes_out].map(|n| n.to_string());
+            let who = [c.pid.to_string(), c.slot.to_string(), c.state.clone()];
+            let now = [c.serving.to_string(), c.threads.to_string(), format!("{:.1}s", c.age_s)];
+            let rates = columns.cells(1, |rates| rates.children.get(at));
+            rows.push([&who[..], &now, &numbers, &rates, &[c.peer.clone(), c.endpoint.clone()]].concat());
+        }
+        table(f, &rows)
+    }
+
+    fn write_listeners(&self, f: &mut fmt::Formatter<'_>, columns: Columns<'_>) -> fmt::Result {
+        let names = ["LISTENER", "SERVICE", "MODEL"];
+        let counts = ["ALIVE", "PEAK", "FORKED", "CONNECTIONS", "FAILED", "IN", "OUT"];
+        let mut rows = vec![[row(names), row(counts), columns.heads(0)].concat()];
+        for (at, l) in self.listeners.iter().enumerate() {
+            let names = [l.endpoint.clone(), l.service.clone(), l.model.clone()];
+            let processes = [l.alive.to_string(), l.peak.to_string(), l.forked.to_string()];
+            let numbers = [l.connections, l.failed, l.bytes_in, l.bytes_out].map(|n| n.to_string());
+            let rates = columns.cells(0, |rates| rates.listeners.get(at));
+            rows.push([&names[..], &processes, &numbers, &rates].concat());
+        }
+        table(f, &rows)?;
+        for l in &self.listeners {
+            for (what, counts) in [("refused", &l.refused), ("deaths", &l.deaths)] {
+                if !counts.is_empty() {
+                    let counts: Vec<String> =
+                        counts.iter().map(|(cause, n)| format!("{cause}={n}")).collect();
+                    writeln!(f, "{} {what}: {}", l.endpoint, counts.join(" "))?;
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+fn row<const N: usize>(cells: [&str; N]) -> Vec<String> {
+    cells.map(str::to_owned).to_vec()
+}
+
+/// Left-aligned columns, two spaces apart.
+fn table(f: &mut fmt::Formatter<'_>, rows: &[Vec<String>]) -> fmt::Result {
+    let columns = rows.first().map_or(0, Vec::len);
+    let width = |column: usize| rows.iter().map(|row| row[column].len()).max().unwrap_or(0);
+    let widths: Vec<usize> = (0..columns).map(width).collect();
+    for row in rows {
+        let line: Vec<String> =
+            row.iter().zip(&widths).map(|(cell, width)| format!("{cell:width$}")).collect();
+        writeln!(f, "{}", line.join("  ").trim_end())?;
+    }
+    Ok(())
+}

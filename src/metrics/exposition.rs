@@ -1,0 +1,243 @@
+//! A sample as text: OpenMetrics 1.0, or Prometheus's older format 0.0.4.
+//!
+//! The names are a contract with dashboards and alerts (docs/grafana.json is one of them).
+
+use std::fmt;
+use std::time::SystemTime;
+
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric, NoLabelSet};
+use prometheus_client::metrics::counter::ConstCounter;
+use prometheus_client::metrics::gauge::ConstGauge;
+use prometheus_client::metrics::{MetricType, TypedMetric};
+use prometheus_client::registry::{Registry, Unit};
+
+use super::http::Format;
+use super::sample::{ListenerSample, STATES, Sample};
+use crate::scoreboard::{BOUNDS_US, Lengths, State};
+
+type Gauge = ConstGauge<i64>;
+type Counter = ConstCounter<u64>;
+
+/// Writes a sample down.
+pub(super) fn text(sample: Sample, format: Format) -> String {
+    let mut registry = Registry::default();
+    registry.register_collector(Box::new(sample));
+    let mut text = String::new();
+    // writing to a String does not fail
+    let _ = prometheus_client::encoding::text::encode(&mut text, &registry);
+    match format {
+        Format::OpenMetrics => text,
+        Format::Plain => plain(&text),
+    }
+}
+
+/// In the older format a counter's and an info's family has the name of its samples, an info is a gauge,
+/// and units and the end are not said.
+fn plain(text: &str) -> String {
+    let mut plain = String::with_capacity(text.len());
+    let mut help = "";
+    for line in text.lines() {
+        let words: Vec<&str> = line.splitn(4, ' ').collect();
+        match words[..] {
+            ["#", "HELP", ..] => help = line,
+            ["#", "TYPE", name, kind] => {
+                let (suffix, kind) = match kind {
+                    "counter" => ("_total", kind),
+                    "info" => ("_info", "gauge"),
+                    other => ("", other),
+                };
+                let said = help.split_once(name).map_or("", |(_, said)| said);
+                plain += &format!("# HELP {name}{suffix}{said}\n# TYPE {name}{suffix} {kind}\n");
+            }
+            ["#", ..] => {}
+            _ => {
+                plain.push_str(line);
+                plain.push('\n');
+            }
+        }
+    }
+    plain
+}
+
+impl Collector for Sample {
+    fn encode(&self, encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        let mut families = Families { encoder, listeners: &self.listeners };
+        families.of_the_daemon(self.started)?;
+        families.of_children()?;
+        families.of_connections()?;
+        families.of_times()
+    }
+}
+
+/// A label beside those that all have.
+type Label = Option<(&'static str, String)>;
+
+struct Families<'e, 'l> {
+    encoder: DescriptorEncoder<'e>,
+    listeners: &'l [ListenerSample],
+}
+
+impl Families<'_, '_> {
+    fn of_the_daemon(&mut self, started: SystemTime) -> fmt::Result {
+        let mut build = self.encoder.encode_descriptor(
+            "forkd_build",
+            "What this forkd was built from",
+            None,
+            MetricType::Info,
+        )?;
+        build.encode_info(&[("version", env!("CARGO_PKG_VERSION"))])?;
+        let started = started.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        let help = "When the daemon started, in seconds since 1970";
+        let (name, unit) = ("forkd_start_time", Some(&Unit::Seconds));
+        let mut start = self.encoder.encode_descriptor(name, help, unit, MetricType::Gauge)?;
+        start.encode_gauge(&started.as_secs_f64())
+    }
+
+    fn of_children(&mut self) -> fmt::Result {
+        let states = |l: &ListenerSample| {
+            let count = |(state, &n): (&State, &u32)| (Some(("state", state.name().to_owned())), n.into());
+            STATES.iter().zip(&l.states).map(count).collect()
+        };
+        self.gauges("forkd_children", "Children alive, by what they do; ended: not yet buried", states)?;
+        let threads = |l: &ListenerSample| vec![(None, l.threads.into())];
+        self.gauges("forkd_threads", "Threads of the children alive", threads)?;
+        let peak = |l: &ListenerSample| vec![(None, l.peak.into())];
+        self.gauges("forkd_children_peak", "The most children that were alive at once", peak)?;
+        let limit = |l: &ListenerSample| l.limit.iter().map(|&limit| (None, limit.into())).collect();
+        self.gauges(
+            "forkd_children_limit",
+            "The most children that may be alive at once (model fork)",
+            limit,
+        )?;
+        let workers = |l: &ListenerSample| {
+            let count = |of: &[State]| -> u32 {
+                STATES.iter().zip(&l.states).filter(|(state, _)| of.contains(state)).map(|(_, n)| n).sum()
+            };
+            let busy = count(&[State::Serving, State::Leaving]);
+            let all = [("busy", busy), ("idle", count(&[State::Idle]))];
+            let all = all.map(|(state, n)| (Some(("state", state.to_owned())), n.into()));
+            if l.has_pool { all.to_vec() } else { Vec::new() }
+        };
+        self.gauges(
+            "forkd_workers",
+            "Workers of a pool that serve somebody, and that wait for somebody",
+            workers,
+        )?;
+        self.counters("forkd_forks", "Children forked", None, |l| vec![(None, l.forked)])?;
+        let deaths = |l: &ListenerSample| {
+            l.deaths.iter().map(|(cause, n)| (Some(("cause", cause.to_string())), *n)).collect()
+        };
+        self.counters("forkd_deaths", "Children that have ended, by cause", None, deaths)
+    }
+
+    fn of_connections(&mut self) -> fmt::Result {
+        let connections = |l: &ListenerSample| vec![(None, l.sums.connections)];
+        self.counters("forkd_connections", "Connections, or datagrams, that were served", None, connections)?;
+        let failed = |l: &ListenerSample| vec![(None, l.sums.failed)];
+        let help = "Connections, or datagrams, whose handler has failed or panicked";
+        self.counters("forkd_connections_failed", help, None, failed)?;
+        let serving = |l: &ListenerSample| vec![(None, l.serving.into())];
+        self.gauges("forkd_connections_open", "Connections that are being served", serving)?;
+        let backlog = |l: &ListenerSample| l.backlog.iter().map(|&n| (None, n.into())).collect();
+        let help = "Connections that wait to be accepted (TCP on Linux)";
+        self.gauges("forkd_connections_queued", help, backlog)?;
+        let refused = |l: &ListenerSample| {
+            l.refused.iter().map(|(why, n)| (Some(("cause", why.to_string())), *n)).collect()
+        };
+        self.counters(
+            "forkd_refusals",
+            "Clients and datagrams that were turned away, by cause",
+            None,
+            refused,
+        )?;
+        let bytes = Some(&Unit::Bytes);
+        self.counters("forkd_received", "Bytes received from clients", bytes, |l| {
+            vec![(None, l.sums.bytes_in)]
+        })?;
+        self.counters("forkd_sent", "Bytes sent to clients", bytes, |l| vec![(None, l.sums.bytes_out)])
+    }
+
+    fn of_times(&mut self) -> fmt::Result {
+        let help = "How long connections lasted that have ended, from when a child began to serve them; under the \
+             model fork also datagrams; without those whose worker was killed";
+        self.histograms("forkd_connection_duration", help, |l| Some(&l.durations))?;
+        let help = "How long clients were queued until they were accepted, from the end of the handshake (TCP on \
+             Linux, where it is known to a tick of the kernel, 1 to 10 ms)";
+        let is_known = |l: &ListenerSample| l.backlog.is_some();
+        self.histograms("forkd_accept_latency", help, |l| is_known(l).then_some(&l.accept_latencies))?;
+        let help = "How long clients that got a child of their own (model fork) waited for it: from accept(2) in the \
+             master until the child was ready to read";
+        self.histograms("forkd_fork_latency", help, |l| (!l.has_pool).then_some(&l.fork_latencies))
+    }
+
+    fn gauges(
+        &mut self,
+        name: &str,
+        help: &str,
+        rows: impl Fn(&ListenerSample) -> Vec<(Label, i64)>,
+    ) -> fmt::Result {
+        self.family(name, help, None, |l| {
+            rows(l).into_iter().map(|(label, n)| (label, Gauge::new(n))).collect()
+        })
+    }
+
+    fn counters(
+        &mut self,
+        name: &str,
+        help: &str,
+        unit: Option<&Unit>,
+        rows: impl Fn(&ListenerSample) -> Vec<(Label, u64)>,
+    ) -> fmt::Result {
+        self.family(name, help, unit, |l| {
+            rows(l).into_iter().map(|(label, n)| (label, Counter::new(n))).collect()
+        })
+    }
+
+    fn family<M: EncodeMetric + TypedMetric>(
+        &mut self,
+        name: &str,
+        help: &str,
+        unit: Option<&Unit>,
+        rows: impl Fn(&ListenerSample) -> Vec<(Label, M)>,
+    ) -> fmt::Result {
+        let mut metric = self.encoder.encode_descriptor(name, help, unit, M::TYPE)?;
+        for listener in self.listeners {
+            for (label, value) in rows(listener) {
+                value.encode(metric.encode_family(&labels(listener, label))?)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn histograms(
+        &mut self,
+        name: &str,
+        help: &str,
+        row: impl Fn(&ListenerSample) -> Option<&Lengths>,
+    ) -> fmt::Result {
+        let unit = Some(&Unit::Seconds);
+        let mut metric = self.encoder.encode_descriptor(name, help, unit, MetricType::Histogram)?;
+        for listener in self.listeners {
+            let Some(Lengths { counts, sum }) = row(listener) else { continue };
+            let bounds = BOUNDS_US.iter().map(|&us| us as f64 / 1e6).chain([f64::INFINITY]);
+            let buckets: Vec<(f64, u64)> = bounds.zip(counts.iter().copied()).collect();
+            metric.encode_family(&labels(listener, None))?.encode_histogram::<NoLabelSet>(
+                sum.as_secs_f64(),
+                counts.iter().sum(),
+                &buckets,
+                None,
+            )?;
+        }
+        Ok(())
+    }
+}
+
+fn labels(listener: &ListenerSample, label: Label) -> Vec<(&'static str, String)> {
+    let ListenerSample { endpoint, service, model, .. } = listener;
+    let common = [("listener", endpoint), ("service", service), ("model", model)];
+    common.map(|(key, value)| (key, value.clone())).into_iter().chain(label).collect()
+}
+
+#[cfg(test)]
+mod tests;

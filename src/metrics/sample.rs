@@ -1,0 +1,214 @@
+//! One reading of the scoreboard, by a process that is not the master.
+//!
+//! The master buries children meanwhile, which moves a child's counters from its slot to the totals.
+//! Totals are read first (see `Scoreboard::sums`), so a child that is buried in between may be missed, and
+//! is never counted twice; and as no counter is said to be lower than it was said before, which a
+//! scraper would take for a restart, it is only late.
+
+use std::time::SystemTime;
+
+use super::Face;
+use crate::scoreboard::{Cause, Lengths, Scoreboard, State, Sums};
+use crate::sys::tcp::queue_length;
+use crate::transport::Refusal;
+
+/// The states that a child can be seen in.
+pub(super) const STATES: [State; 5] =
+    [State::Starting, State::Idle, State::Serving, State::Leaving, State::Ended];
+
+/// What is known of all listening sockets.
+#[derive(Debug, Clone)]
+pub(super) struct Sample {
+    /// When the daemon started.
+    pub(super) started: SystemTime,
+    pub(super) listeners: Vec<ListenerSample>,
+}
+
+impl Default for Sample {
+    fn default() -> Self {
+        Self { started: SystemTime::UNIX_EPOCH, listeners: Vec::new() }
+    }
+}
+
+/// What is known of one listening socket and its children.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(super) struct ListenerSample {
+    pub(super) number: usize,
+    pub(super) endpoint: String,
+    pub(super) service: String,
+    pub(super) model: String,
+    pub(super) has_pool: bool,
+    /// Children in each of [`STATES`].
+    pub(super) states: [u32; STATES.len()],
+    pub(super) peak: u32,
+    /// The most children at once, where there is such a limit.
+    pub(super) limit: Option<u32>,
+    pub(super) forked: u64,
+    /// Over children dead and alive.
+    pub(super) sums: Sums,
+    /// Threads of all children.
+    pub(super) threads: u32,
+    /// Connections that are being served.
+    pub(super) serving: u32,
+    pub(super) backlog: Option<u32>,
+    pub(super) refused: Vec<(Refusal, u64)>,
+    pub(super) deaths: Vec<(Cause, u64)>,
+    pub(super) durations: Lengths,
+    pub(super) accept_latencies: Lengths,
+    pub(super) fork_latencies: Lengths,
+}
+
+impl Sample {
+    /// Reads everything; no counter is lower than it was in the `last` sample.
+    pub(super) fn read(board: &Scoreboard, faces: &[Face], started: SystemTime, last: &Self) -> Self {
+        let mut listeners: Vec<ListenerSample> =
+            faces.iter().map(|face| ListenerSample::of_totals(board, face)).collect();
+        for (index, slot) in board.taken() {
+            let number = board.listener_of(index);
+            let Some(listener) = listeners.iter_mut().find(|listener| listener.number == number) else {
+                continue;
+            };
+            let state = slot.state();
+            if let Some(at) = STATES.iter().position(|&known| known == state) {
+                listener.states[at] += 1;
+            }
+            listener.threads = listener.threads.saturating_add(slot.threads());
+            listener.serving = listener.serving.saturating_add(slot.serving());
+            listener.sums = listener.sums.and(&slot.traffic);
+        }
+        for listener in &mut listeners {
+            if let Some(last) = last.listeners.iter().find(|last| last.number == listener.number) {
+                listener.sums = listener.sums.at_least(&last.sums);
+            }
+        }
+        Self { started, listeners }
+    }
+}
+
+impl ListenerSample {
+    /// What is known without looking at children.
+    fn of_totals(board: &Scoreboard, face: &Face) -> Self {
+        use std::sync::atomic::Ordering::Relaxed;
+        let totals = board.totals(face.number);
+        let refused = Refusal::ALL.map(|why| (why, 0)).into_iter();
+        let deaths = Cause::NAMED.map(|cause| (cause, 0)).into_iter();
+        Self {
+            number: face.number,
+            endpoint: face.endpoint.clone(),
+            service: face.service.clone(),
+            model: face.model.to_string(),
+            has_pool: face.model.has_pool(),
+            peak: totals.peak.load(Relaxed),
+            limit: (!face.model.has_pool()).then(|| totals.limit()),
+            forked: totals.forked.load(Relaxed),
+            sums: board.sums(face.number),
+            backlog: face.queue.as_ref().and_then(queue_length),
+            refused: with_counts(refused, totals.refused()),
+            deaths: with_counts(deaths, totals.deaths()),
+            durations: totals.durations.read(),
+            accept_latencies: totals.accept_latencies.read(),
+            fork_latencies: totals.fork_latencies.read(),
+            ..Self::default()
+        }
+    }
+}
+
+/// Those that are always named, as one that appears with its first count has no rate; and those that happened.
+fn with_counts<K: PartialEq>(
+    named: impl Iterator<Item = (K, u64)>,
+    happened: impl Iterator<Item = (K, u64)>,
+) -> Vec<(K, u64)> {
+    let mut counts: Vec<(K, u64)> = named.collect();
+    for (key, n) in happened {
+        match counts.iter_mut().find(|(other, _)| *other == key) {
+            Some(count) => count.1 = n,
+            None => counts.push((key, n)),
+        }
+    }
+    counts
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::Model;
+    use crate::transport::Traffic;
+    use std::sync::atomic::Ordering;
+    use std::time::Instant;
+
+    fn face(number: usize, model: Model) -> Face {
+        Face { number, endpoint: format!("tcp://x:{number}"), service: "echo".into(), model, queue: None }
+    }
+
+    fn read(board: &Scoreboard, last: &Sample) -> Sample {
+        Sample::read(board, &[face(0, Model::Fork), face(1, Model::Prefork)], SystemTime::now(), last)
+    }
+
+    #[test]
+    fn adds_the_living_to_the_dead() {
+        let board = Scoreboard::new().unwrap();
+        board.totals(0).set_limit(9);
+        let slots = [(0, false), (0, false), (1, true)].map(|(listener, watched)| {
+            let index = board.take(listener, watched, Instant::now()).unwrap();
+            board.slot(index).set_state(State::Serving);
+            board.born(index);
+            Traffic::add(&board.slot(index).traffic.connections, 1);
+            Traffic::add(&board.slot(index).traffic.bytes_in, 10);
+            Traffic::add(&board.slot(index).traffic.failed, 1);
+            board.slot(index).threads.store(4, Ordering::Relaxed);
+            index
+        });
+        board.bury(slots[0], Cause::Done);
+        let Sample { listeners, .. } = read(&board, &Sample::default());
+        let [fork, pool] = &listeners[..] else { panic!("{listeners:?}") };
+        assert_eq!(
+            (fork.sums, fork.states),
+            (Sums { connections: 2, bytes_in: 20, bytes_out: 0, failed: 2 }, [0, 0, 1, 0, 0])
+        );
+        assert_eq!((fork.forked, fork.peak, fork.limit, fork.serving), (2, 2, Some(9), 1));
+        assert_eq!((fork.threads, pool.threads), (4, 4));
+        assert_eq!((pool.sums.connections, pool.limit, pool.has_pool), (1, None, true));
+        let died = |cause| fork.deaths.iter().find(|(other, _)| *other == cause).map(|(_, n)| *n);
+        assert_eq!(
+            (died(Cause::Done), died(Cause::Failed), died(Cause::Signal(9))),
+            (Some(1), Some(0), None)
+        );
+    }
+
+    #[test]
+    fn a_child_that_is_missed_does_not_turn_a_counter_back() {
+        let board = Scoreboard::new().unwrap();
+        board.totals(0).set_limit(9);
+        let index = board.take(0, false, Instant::now()).unwrap();
+        board.slot(index).set_state(State::Serving);
+        Traffic::add(&board.slot(index).traffic.connections, 1);
+        let last = read(&board, &Sample::default());
+        // as a reader sees it that has read the totals before the burial, and the slots after it
+        board.slot(index).set_state(State::Free);
+        assert_eq!(read(&board, &Sample::default()).listeners[0].sums.connections, 0);
+        assert_eq!(read(&board, &last).listeners[0].sums.connections, 1);
+    }
+
+    #[test]
+    fn times_are_measured_where_that_is_asked_for() {
+        let board = Scoreboard::new().unwrap();
+        board.totals(0).set_limit(9);
+        let live = || {
+            let index = board.take(0, false, Instant::now()).unwrap();
+            let slot = board.slot(index);
+            board.clock_us().into_iter().for_each(|now| slot.set_accepted(now - 50));
+            board.clock_us().into_iter().for_each(|now| slot.set_began(now));
+            slot.set_state(State::Serving);
+            board.announce(index, Cause::Done);
+            board.collect(|_, _| {});
+            let listener = read(&board, &Sample::default()).listeners.swap_remove(0);
+            let count = |lengths: Lengths| lengths.counts.iter().sum::<u64>();
+            (count(listener.fork_latencies), count(listener.durations), listener.fork_latencies.sum)
+        };
+        assert_eq!((live().0, live().1), (0, 0));
+        board.measure();
+        let (latencies, durations, sum) = live();
+        assert_eq!((latencies, durations), (1, 1));
+        assert!(sum.as_micros() >= 50, "{sum:?}");
+    }
+}

@@ -1,0 +1,161 @@
+//! The loop that answers scrapers: one thread, nobody is waited for.
+
+use std::io::{self, ErrorKind, Read, Write};
+use std::net::Shutdown;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::net::UnixStream;
+use std::time::{Duration, Instant};
+
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+
+use super::Metrics;
+use super::http::{self, LONGEST};
+use crate::sys::fd::{Gate, set_nonblocking};
+use crate::transport::Listener;
+
+/// How many scrapers there may be at once.
+const MOST: usize = 16;
+/// Who has been here for so long makes room for another, if there is none.
+const PATIENCE: Duration = Duration::from_secs(1);
+/// How long a scraper may take for all of it.
+const TIME_LIMIT: Duration = Duration::from_secs(5);
+/// The pause after accept(2) has found no descriptor or no memory.
+const REST: Duration = Duration::from_millis(100);
+
+/// Answers until the gate is shut, and then those who are here.
+pub(crate) fn serve(gate: &Gate, listeners: &[Listener], mut metrics: Metrics) {
+    let mut scrapers: Vec<Scraper> = Vec::with_capacity(MOST);
+    let mut rest_until = None;
+    loop {
+        let is_leaving = is_ready(gate.bell());
+        let now = Instant::now();
+        rest_until = rest_until.or_else(|| room_at(&scrapers)).filter(|&then| then > now);
+        if !is_leaving && rest_until.is_none() && !accept(listeners, &mut scrapers, now) {
+            rest_until = Some(now + REST);
+        }
+        scrapers.retain_mut(|scraper| scraper.go_on(&mut metrics) && now < scraper.since + TIME_LIMIT);
+        if is_leaving && scrapers.is_empty() {
+            return;
+        }
+        rest_until = rest_until.or_else(|| room_at(&scrapers));
+        let open = if is_leaving || rest_until.is_some() { &[][..] } else { listeners };
+        let bell = (!is_leaving).then(|| gate.bell());
+        wait(bell, open, &scrapers, rest_until);
+    }
+}
+
+/// If there is no room for another scraper: when there will be. They stand in the order of their coming.
+fn room_at(scrapers: &[Scraper]) -> Option<Instant> {
+    scrapers.first().filter(|_| scrapers.len() >= MOST).map(|oldest| oldest.since + PATIENCE)
+}
+
+fn is_ready(fd: BorrowedFd<'_>) -> bool {
+    poll(&mut [PollFd::new(fd, PollFlags::POLLIN)], PollTimeout::ZERO) == Ok(1)
+}
+
+/// Waits until somebody comes, or goes on, or it is time to do something about them.
+fn wait(bell: Option<BorrowedFd<'_>>, open: &[Listener], scrapers: &[Scraper], rest_until: Option<Instant>) {
+    let come = bell.into_iter().chain(open.iter().map(AsFd::as_fd));
+    let mut fds: Vec<PollFd<'_>> = come.map(|fd| PollFd::new(fd, PollFlags::POLLIN)).collect();
+    fds.extend(scrapers.iter().map(|scraper| PollFd::new(scraper.stream.as_fd(), scraper.flags())));
+    let next = scrapers.iter().map(|scraper| scraper.since + TIME_LIMIT).chain(rest_until).min();
+    let limit = next.map_or(PollTimeout::NONE, |then| {
+        // rounded up, or the last millisecond would be spent in turning round
+        let left = then.saturating_duration_since(Instant::now()) + Duration::from_millis(1);
+        PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX)
+    });
+    // what a signal has interrupted is looked at again
+    let _ = poll(&mut fds, limit);
+}
+
+/// Takes those who wait, as far as there is room; tells whether this process can have more.
+fn accept(listeners: &[Listener], scrapers: &mut Vec<Scraper>, now: Instant) -> bool {
+    use rustix::io::Errno;
+    for listener in listeners {
+        while room_at(scrapers).is_none_or(|then| then <= now) {
+            match listener.accept(listener) {
+                Ok((socket, _)) => {
+                    if scrapers.len() == MOST {
+                        scrapers.remove(0);
+                    }
+                    // a socket is a socket: nothing here is of Unix or of TCP
+                    let stream = UnixStream::from(socket);
+                    if set_nonblocking(&stream, true).is_ok() {
+                        scrapers.push(Scraper { stream, talk: Talk::Asking(Vec::new()), since: now });
+                    }
+                }
+                Err(Errno::AGAIN) => break,
+                Err(Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM) => return false,
+                // it listens no more: the daemon ends
+                Err(Errno::INVAL) => return false,
+                Err(_) => {}
+            }
+        }
+    }
+    true
+}
+
+/// Who asks for metrics.
+#[derive(Debug)]
+struct Scraper {
+    stream: UnixStream,
+    talk: Talk,
+    since: Instant,
+}
+
+/// How far the talk with a scraper has come.
+#[derive(Debug)]
+enum Talk {
+    /// Its request is not complete.
+    Asking(Vec<u8>),
+    /// What is still to be written, from the given place on.
+    Answering(Vec<u8>, usize),
+    /// It has the answer; what it still sends is thrown away, for a close with bytes unread is a reset
+    /// that may overtake the answer.
+    Ending,
+}
+
+impl Scraper {
+    fn flags(&self) -> PollFlags {
+        match self.talk {
+            Talk::Answering(..) => PollFlags::POLLOUT,
+            Talk::Asking(_) | Talk::Ending => PollFlags::POLLIN,
+        }
+    }
+
+    /// Reads and writes as far as that goes; tells whether there is more to come.
+    fn go_on(&mut self, metrics: &mut Metrics) -> bool {
+        loop {
+            match self.step(metrics) {
+                // what it sends then may go on for as long as it likes: once in a turn
+                Ok(true) if !matches!(self.talk, Talk::Ending) => {}
+                Ok(goes_on) => return goes_on,
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                // anything else says that it has gone
+                Err(error) => return error.kind() == ErrorKind::WouldBlock,
+            }
+        }
+    }
+
+    fn step(&mut self, metrics: &mut Metrics) -> io::Result<bool> {
+        match &mut self.talk {
+            Talk::Asking(request) => {
+                let mut chunk = [0; LONGEST];
+                let room = LONGEST - request.len();
+                let n = self.stream.read(&mut chunk[..room])?;
+                request.extend_from_slice(&chunk[..n]);
+                let Some(asked) = http::read(request) else { return Ok(n > 0) };
+                self.talk = Talk::Answering(http::answer(asked, |format| metrics.text(format)), 0);
+            }
+            Talk::Answering(answer, at) => {
+                *at += self.stream.write(&answer[*at..])?;
+                if *at == answer.len() {
+                    self.stream.shutdown(Shutdown::Write)?;
+                    self.talk = Talk::Ending;
+                }
+            }
+            Talk::Ending => return Ok(self.stream.read(&mut [0; 1024])? > 0),
+        }
+        Ok(true)
+    }
+}

@@ -1,0 +1,80 @@
+//! How long things took, counted in buckets.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+/// Up to which length, in microseconds, each bucket but the last counts: from a fork on a quick machine to
+/// most of an hour, about three times as much at each step.
+pub(crate) const BOUNDS_US: [u64; 17] = [
+    30,
+    100,
+    300,
+    1_000,
+    3_000,
+    10_000,
+    30_000,
+    100_000,
+    300_000,
+    1_000_000,
+    3_000_000,
+    10_000_000,
+    30_000_000,
+    100_000_000,
+    300_000_000,
+    1_000_000_000,
+    3_000_000_000,
+];
+
+/// Counts of lengths of time; may be written by many.
+#[repr(C)]
+#[derive(Debug)]
+pub(crate) struct Histogram {
+    /// How many were in each bucket; the last is of those longer than all bounds.
+    counts: [AtomicU64; BOUNDS_US.len() + 1],
+    sum_us: AtomicU64,
+}
+
+/// What a [`Histogram`] held at some moment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct Lengths {
+    /// In the order of [`BOUNDS_US`].
+    pub(crate) counts: [u64; BOUNDS_US.len() + 1],
+    pub(crate) sum: Duration,
+}
+
+impl Histogram {
+    pub(crate) fn observe(&self, us: u64) {
+        let bucket = BOUNDS_US.iter().position(|&bound| us <= bound).unwrap_or(BOUNDS_US.len());
+        self.counts[bucket].fetch_add(1, Ordering::Relaxed);
+        self.sum_us.fetch_add(us, Ordering::Relaxed);
+    }
+
+    pub(crate) fn read(&self) -> Lengths {
+        let counts = self.counts.each_ref().map(|count| count.load(Ordering::Relaxed));
+        Lengths { counts, sum: Duration::from_micros(self.sum_us.load(Ordering::Relaxed)) }
+    }
+
+    pub(super) fn reset(&self) {
+        self.counts.iter().chain([&self.sum_us]).for_each(|counter| counter.store(0, Ordering::Relaxed));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_length_is_in_the_bucket_that_it_fits_in() {
+        let histogram =
+            Histogram { counts: [const { AtomicU64::new(0) }; 18], sum_us: const { AtomicU64::new(0) } };
+        for us in [0, 30, 31, 1_000, 3_000_000_000, 3_000_000_001] {
+            histogram.observe(us);
+        }
+        let Lengths { counts, sum } = histogram.read();
+        assert_eq!((counts[0], counts[1], counts[3], counts[16], counts[17]), (2, 1, 1, 1, 1));
+        assert_eq!((counts.iter().sum::<u64>(), sum), (6, Duration::from_micros(6_000_001_062)));
+        histogram.reset();
+        assert_eq!(histogram.read(), Lengths::default());
+        assert!(BOUNDS_US.is_sorted());
+    }
+}

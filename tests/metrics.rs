@@ -1,0 +1,418 @@
+//! Metrics: what a scraper reads, and that no scraper is in anybody's way.
+#![allow(missing_docs, clippy::unwrap_used, clippy::expect_used)]
+
+mod common;
+
+use std::collections::BTreeSet;
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::os::unix::net::UnixStream;
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use common::*;
+use nix::sys::signal::Signal;
+
+const METRICS: &str = "--metrics tcp://127.0.0.1:0";
+/// With an endpoint to serve.
+const HERE: &str = "--metrics tcp://127.0.0.1:0 tcp://127.0.0.1:0";
+const GET: &str = "GET /metrics HTTP/1.1\r\nHost: x\r\n";
+
+/// Where its metrics are; the first such line.
+#[track_caller]
+fn address(daemon: &Daemon) -> SocketAddr {
+    let line = daemon.wait_for_line("metrics at http://");
+    let (_, address) = line.split_once("http://").unwrap();
+    address.strip_suffix("/metrics").unwrap().parse().unwrap()
+}
+
+/// Sends this, and returns all that comes back.
+#[track_caller]
+fn exchange(mut stream: impl Read + Write, request: &str) -> String {
+    stream.write_all(request.as_bytes()).unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    answer
+}
+
+fn connect(daemon: &Daemon) -> TcpStream {
+    let stream = TcpStream::connect_timeout(&address(daemon), LIMIT).unwrap();
+    stream.set_read_timeout(Some(LIMIT)).unwrap();
+    stream
+}
+
+/// The metrics, without the head of the answer.
+#[track_caller]
+fn scrape(daemon: &Daemon) -> String {
+    let answer = exchange(connect(daemon), &format!("{GET}\r\n"));
+    assert!(answer.starts_with("HTTP/1.1 200 OK\r\n"), "{answer}");
+    answer.split_once("\r\n\r\n").unwrap().1.to_owned()
+}
+
+/// The sum of all samples with this name and these labels.
+fn sum(text: &str, name: &str, labels: &[&str]) -> f64 {
+    let of = |line: &str| {
+        let (series, value) = line.rsplit_once(' ')?;
+        let is_it =
+            series.split('{').next() == Some(name) && labels.iter().all(|label| series.contains(label));
+        is_it.then(|| value.parse::<f64>().unwrap())
+    };
+    text.lines().filter_map(of).sum()
+}
+
+/// Waits until a sum of samples is such.
+#[track_caller]
+fn becomes(daemon: &Daemon, name: &str, labels: &[&str], value: f64) -> String {
+    let mut text = String::new();
+    let reached = becomes_true(LIMIT, || {
+        text = scrape(daemon);
+        sum(&text, name, labels) == value
+    });
+    assert!(reached, "{name}{labels:?} is not {value} in\n{text}");
+    text
+}
+
+/// The child that serves metrics, where there is no other.
+#[track_caller]
+fn server_of(daemon: &Daemon) -> i32 {
+    daemon.settles_at(1);
+    daemon.children()[0]
+}
+
+both_ways! {
+    fn what_happens_under_fork_is_counted(way: Way) {
+        let daemon = Forkd::new(&format!("{HERE} --max-children 7")).way(way).start();
+        let mut client = daemon.served();
+        let text = becomes(&daemon, "forkd_children", &["state=\"serving\""], 1.0);
+        assert_eq!(sum(&text, "forkd_connections_open", &[]), 1.0);
+        assert_eq!(sum(&text, "forkd_children_limit", &[]), 7.0);
+        // the child has nothing of what metrics are served with
+        let sockets = fds_of(daemon.server_of(&client)).into_iter().filter(|(_, path)| path.starts_with("socket:"));
+        assert_eq!(sockets.count(), 1);
+        echoes(&mut client, b"12345");
+        drop(client);
+        let text = becomes(&daemon, "forkd_deaths_total", &["cause=\"done\""], 1.0);
+        let endpoint = format!("listener=\"{}\",service=\"echo\",model=\"fork\"", daemon.endpoint(0));
+        for (name, value) in [
+            ("forkd_forks_total", 1.0),
+            ("forkd_connections_total", 1.0),
+            ("forkd_children", 0.0),
+            ("forkd_connections_open", 0.0),
+            ("forkd_connections_queued", 0.0),
+            ("forkd_received_bytes_total", 19.0),
+            ("forkd_sent_bytes_total", 19.0),
+            ("forkd_connection_duration_seconds_count", 1.0),
+            ("forkd_fork_latency_seconds_count", 1.0),
+        ] {
+            assert_eq!(sum(&text, name, &[&endpoint]), value, "{name} in\n{text}");
+        }
+        let seconds = |name| sum(&text, name, &[]);
+        assert!((1e-6..15.0).contains(&seconds("forkd_connection_duration_seconds_sum")), "{text}");
+        assert!((1e-6..15.0).contains(&seconds("forkd_fork_latency_seconds_sum")), "{text}");
+        // killed, it has lasted until it was missed
+        let client = daemon.served();
+        signal(daemon.server_of(&client), Signal::SIGKILL);
+        let text = becomes(&daemon, "forkd_deaths_total", &["cause=\"SIGKILL\""], 1.0);
+        assert_eq!(sum(&text, "forkd_connection_duration_seconds_count", &[]), 2.0);
+    }
+
+    fn what_happens_in_a_pool_is_counted(way: Way) {
+        let daemon = Forkd::new(&format!("{HERE} -m prefork -w 2")).way(way).start();
+        let clients = [daemon.served(), daemon.served()];
+        becomes(&daemon, "forkd_workers", &["state=\"busy\""], 2.0);
+        let waiting = daemon.connect();
+        becomes(&daemon, "forkd_connections_queued", &[], 1.0);
+        assert!(is_silent(&waiting, Duration::from_millis(300)));
+        drop((clients, waiting));
+        let text = becomes(&daemon, "forkd_connection_duration_seconds_count", &[], 3.0);
+        assert_eq!(sum(&text, "forkd_connections_total", &["model=\"prefork\""]), 3.0);
+        becomes(&daemon, "forkd_workers", &["state=\"idle\""], 2.0);
+        assert_eq!(sum(&text, "forkd_accept_latency_seconds_count", &[]), 3.0);
+        assert!((0.25..15.0).contains(&sum(&text, "forkd_accept_latency_seconds_sum", &[])), "{text}");
+    }
+
+    fn the_server_is_replaced_when_it_dies(way: Way) {
+        let daemon = Forkd::new(HERE).way(way).start();
+        let first = server_of(&daemon);
+        scrape(&daemon);
+        signal(first, Signal::SIGKILL);
+        daemon.wait_for_line("metrics server ended; starting another");
+        eventually("another one", || daemon.children().iter().any(|&pid| pid != first));
+        scrape(&daemon);
+        // and again and again, more and more patiently; clients notice nothing
+        for _ in 0..5 {
+            daemon.children().into_iter().for_each(|pid| signal(pid, Signal::SIGKILL));
+            short_connection(daemon.addr(), b"x").unwrap();
+            scrape(&daemon);
+        }
+    }
+
+    fn a_stop_leaves_nothing(way: Way) {
+        let daemon = Forkd::new(&format!("{HERE} -m prefork -w 2 --grace 1s")).way(way).start();
+        let workers = daemon.status()["children"].as_array().unwrap().len();
+        daemon.settles_at(workers + 1);
+        let is_worker = |pid: i32| daemon.status()["children"].as_array().unwrap().iter().any(|c| c["pid"] == pid);
+        let server = daemon.children().into_iter().find(|&pid| !is_worker(pid)).unwrap();
+        // a scraper that never asks, and a server that can't even die by itself
+        let _scraper = connect(&daemon);
+        stopped(server);
+        daemon.signal(Signal::SIGTERM);
+        assert!(daemon.wait().success());
+        eventually("all are gone", || daemon.is_gone());
+    }
+
+    fn a_stop_can_be_watched(way: Way) {
+        let daemon = Forkd::new(HERE).way(way).start();
+        let client = daemon.served();
+        daemon.signal(Signal::SIGTERM);
+        daemon.wait_for_line("stopping");
+        assert_eq!(sum(&scrape(&daemon), "forkd_connections_open", &[]), 1.0);
+        drop(client);
+        assert!(daemon.wait().success());
+        eventually("all are gone", || daemon.is_gone());
+    }
+
+    fn the_server_does_not_outlive_the_master(way: Way) {
+        let daemon = Forkd::new(HERE).way(way).start();
+        let server = server_of(&daemon);
+        scrape(&daemon);
+        signal(daemon.pid(), Signal::SIGKILL);
+        daemon.wait();
+        eventually("it ends", || !is_running(server));
+    }
+}
+
+#[test]
+fn scrapers_that_dawdle_hold_nobody() {
+    // so many listeners that the text does not fit into the socket's buffers
+    let listeners = "tcp://127.0.0.1:0 ".repeat(300);
+    let daemon = Daemon::start(&format!("{METRICS} {listeners}"));
+    let dawdlers: Vec<TcpStream> = (0..40)
+        .map(|n| {
+            let mut stream = connect(&daemon);
+            // a third asks for nothing, a third for half, a third never reads
+            let request = format!("{GET}\r\n");
+            let part = [0, 10, request.len()][n % 3];
+            stream.write_all(&request.as_bytes()[..part]).unwrap();
+            stream
+        })
+        .collect();
+    let text = scrape(&daemon);
+    assert!(text.len() > 2_000_000, "{}", text.len());
+    short_connection(daemon.addr(), b"x").unwrap();
+    assert_eq!(daemon.status()["listeners"].as_array().unwrap().len(), 300);
+    // they are given up, and their descriptors closed
+    let server = server_of(&daemon);
+    drop(dawdlers);
+    let is_client = |path: &str| path.starts_with("socket:");
+    let sockets = || fds_of(server).iter().filter(|(_, path)| is_client(path)).count();
+    // those of clients, that of scrapers, and the gate to it
+    eventually("only listeners are left", || sockets() == 300 + 2);
+}
+
+#[test]
+fn one_at_a_time_and_many_at_once_are_answered() {
+    let daemon = Daemon::start(HERE);
+    std::thread::scope(|scope| {
+        for _ in 0..8 {
+            scope.spawn(|| {
+                (0..20).for_each(|_| assert!(scrape(&daemon).contains("forkd_start_time_seconds ")))
+            });
+        }
+    });
+}
+
+#[test]
+fn what_is_no_scrape_gets_an_answer_that_says_why() {
+    let daemon = Daemon::start(HERE);
+    for (request, status) in [
+        ("GET / HTTP/1.1\r\n\r\n".to_owned(), "404 Not Found"),
+        (format!("POST /metrics HTTP/1.1\r\nContent-Length: 100000\r\n\r\n{}", "x".repeat(100_000)), "405 "),
+        ("hello\r\n\r\n".to_owned(), "400 Bad Request"),
+        (format!("GET /{}", "x".repeat(20_000)), "431 "),
+        (format!("{GET}{}\r\n", "a: b\r\n".repeat(200)), "431 "),
+    ] {
+        let answer = exchange(connect(&daemon), &request);
+        assert!(answer.starts_with(&format!("HTTP/1.1 {status}")), "{answer}");
+    }
+    let head = exchange(connect(&daemon), "HEAD /metrics HTTP/1.1\r\n\r\n");
+    assert!(head.starts_with("HTTP/1.1 200 OK\r\n") && head.ends_with("\r\n\r\n"), "{head}");
+    let open = exchange(connect(&daemon), &format!("{GET}Accept: application/openmetrics-text\r\n\r\n"));
+    assert!(open.contains("Content-Type: application/openmetrics-text; version=1.0.0"), "{open}");
+    assert!(open.ends_with("# EOF\n"), "{open}");
+    assert_eq!(daemon.count_lines("metrics server ended"), 0);
+}
+
+#[test]
+fn a_reload_brings_the_new_names() {
+    let forkd = Forkd::new(&format!("{METRICS} --config {{dir}}/forkd.toml"));
+    let path = forkd.dir.path().join("forkd.toml");
+    let unix = forkd.dir.path().join("s").display().to_string();
+    let old = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let group = |endpoint: &str, rest: &str| format!("[[listen]]\nendpoints = ['{endpoint}']\n{rest}\n");
+    std::fs::write(&path, group(&format!("tcp://{old}"), "")).unwrap();
+    let daemon = forkd.start();
+    let first = server_of(&daemon);
+    // who is in the middle of asking gets an answer
+    let mut scraper = connect(&daemon);
+    scraper.write_all(GET.as_bytes()).unwrap();
+    scrape(&daemon);
+    std::fs::write(&path, group(&format!("unix://{unix}"), "model = 'prefork'\nservice = 'discard'"))
+        .unwrap();
+    let control = daemon.control().to_str().unwrap().to_owned();
+    assert_eq!(run(&["reload", "--control", &control]).code, Some(0));
+    let labels = format!("listener=\"unix://{unix}\",service=\"discard\",model=\"prefork\"");
+    becomes(&daemon, "forkd_workers", &[&labels, "state=\"idle\""], 8.0);
+    assert!(exchange(scraper, "\r\n").starts_with("HTTP/1.1 200 OK"));
+    eventually("the old one leaves", || !is_running(first));
+    let text = scrape(&daemon);
+    assert!(!text.contains(&old.to_string()), "{text}");
+    // nobody holds the old socket any more
+    TcpListener::bind(old).unwrap();
+    assert_eq!(daemon.count_lines("metrics server ended"), 0);
+
+    std::fs::write(&path, format!("[daemon]\ngrace = '2s'\n{}", group(&format!("unix://{unix}"), "")))
+        .unwrap();
+    assert_eq!(run(&["reload", "--control", &control]).code, Some(0));
+    // the same socket, whose counters go on
+    becomes(&daemon, "forkd_forks_total", &["service=\"echo\",model=\"fork\""], 8.0);
+}
+
+#[test]
+fn where_metrics_are_needs_a_restart() {
+    let forkd = Forkd::new("--config {dir}/forkd.toml");
+    let path = forkd.dir.path().join("forkd.toml");
+    let toml =
+        |metrics: &str| format!("[daemon]\n{metrics}\n[[listen]]\nendpoints = ['tcp://127.0.0.1:0']\n");
+    std::fs::write(&path, toml("metrics = 'tcp://127.0.0.1:0'")).unwrap();
+    let daemon = forkd.start();
+    std::fs::write(&path, toml("")).unwrap();
+    let refusal = run(&["reload", "--control", daemon.control().to_str().unwrap()]);
+    assert_eq!(refusal.code, Some(78));
+    assert!(refusal.stderr.contains("metrics is another one"), "{}", refusal.stderr);
+    std::fs::write(&path, toml("metrics = 'tcp://127.0.0.1:1'")).unwrap();
+    assert_eq!(run(&["reload", "--control", daemon.control().to_str().unwrap()]).code, Some(78));
+    scrape(&daemon);
+}
+
+#[test]
+fn a_socket_file_and_a_socket_that_was_handed_over_will_do() {
+    let daemon = Daemon::start("--metrics unix://{dir}/m tcp://127.0.0.1:0");
+    let stream = UnixStream::connect(daemon.path("m")).unwrap();
+    assert!(exchange(stream, &format!("{GET}\r\n")).contains("\nforkd_forks_total{"));
+    daemon.signal(Signal::SIGTERM);
+    assert!(daemon.wait().success());
+    assert!(!daemon.path("m").exists());
+
+    let (clients, scrapers) =
+        (TcpListener::bind("127.0.0.1:0").unwrap(), TcpListener::bind("127.0.0.1:0").unwrap());
+    let forkd = Forkd::new("--metrics systemd:metrics systemd:echo");
+    let daemon = forkd.handed("echo", &clients).handed("metrics", &scrapers).start();
+    assert_eq!(address(&daemon), scrapers.local_addr().unwrap());
+    scrape(&daemon);
+    assert_eq!(daemon.count_lines("no endpoint asks for them"), 0);
+}
+
+#[test]
+fn the_server_has_no_more_rights_than_the_daemon() {
+    if !need_root() {
+        return;
+    }
+    let daemon = Daemon::start(&format!("{HERE} --user nobody --chroot {{dir}}"));
+    let (master, server) = (proc_status(daemon.pid(), "Uid"), proc_status(server_of(&daemon), "Uid"));
+    assert!(master == server && !server.starts_with("0"), "{master} {server}");
+    scrape(&daemon);
+}
+
+#[test]
+fn what_can_not_be_is_refused_with_a_reason() {
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let here = taken.local_addr().unwrap();
+    let refused = |args: &str, code: i32, why: &str| {
+        let ended = Forkd::new(args).run();
+        assert_eq!(ended.code, Some(code), "{}", ended.stderr);
+        assert!(ended.stderr.contains(why), "{}", ended.stderr);
+    };
+    refused(&format!("--metrics tcp://{here} tcp://127.0.0.1:0"), 69, &format!("cannot bind tcp://{here}"));
+    refused("--metrics udp://127.0.0.1:9", 64, "has no connections, which HTTP needs");
+    refused("--metrics systemd:m tcp://127.0.0.1:0", 69, "no sockets were handed over");
+    refused("--metrics tcp://127.0.0.1:9 tcp://127.0.0.1:9", 64, "--metrics names tcp://127.0.0.1:9");
+}
+
+/// The names of metrics in the expressions of the dashboard.
+fn names_in(text: &str) -> BTreeSet<String> {
+    let is_part = |c: char| c.is_ascii_alphanumeric() || c == '_';
+    let words = text.split(|c| !is_part(c));
+    words.filter(|word| word.starts_with("forkd_")).map(str::to_owned).collect()
+}
+
+#[test]
+fn the_dashboard_asks_for_what_there_is() {
+    let pool = Daemon::start(&format!("{HERE} -m prefork -w 1"));
+    let forks = Daemon::start(HERE);
+    drop(forks.served());
+    let text = becomes(&forks, "forkd_connections_total", &[], 1.0) + &scrape(&pool);
+    let there_is: BTreeSet<&str> = text.lines().filter_map(|line| line.split(['{', ' ']).next()).collect();
+    let file = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/grafana.json");
+    let dashboard: serde_json::Value = serde_json::from_str(&std::fs::read_to_string(file).unwrap()).unwrap();
+    let panels = dashboard["panels"].as_array().unwrap();
+    assert!(panels.len() > 10);
+    let asked: BTreeSet<String> = panels
+        .iter()
+        .flat_map(|panel| panel["targets"].as_array().unwrap())
+        .flat_map(|target| names_in(target["expr"].as_str().unwrap()))
+        .collect();
+    for name in &asked {
+        assert!(there_is.contains(&**name), "{name} is not in\n{text}");
+    }
+    // and it shows all that there is
+    let is_shown = |name: &str| {
+        let base = name.strip_suffix("_sum").or(name.strip_suffix("_count")).unwrap_or(name);
+        asked.iter().any(|asked| asked == name || *asked == format!("{base}_bucket"))
+    };
+    for name in there_is.into_iter().filter(|name| name.starts_with("forkd_")) {
+        assert!(is_shown(name), "no panel shows {name}");
+    }
+}
+
+under_models! { [fork prefork iterative thread threads event coroutine]
+    fn promtool_finds_nothing_to_complain_about(model) {
+        if !need_tool("promtool") {
+            return;
+        }
+        let daemon = Daemon::start(&format!("{HERE} {model} unix://{{dir}}/s udp://127.0.0.1:0"));
+        drop(daemon.served());
+        becomes(&daemon, "forkd_connection_duration_seconds_count", &[], 1.0);
+        let mut promtool = Command::new(tool("promtool").unwrap());
+        let promtool = promtool.args(["check", "metrics"]).stdin(Stdio::piped());
+        let mut check = promtool.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        check.stdin.take().unwrap().write_all(scrape(&daemon).as_bytes()).unwrap();
+        let output = check.wait_with_output().unwrap();
+        let said = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success() && said.is_empty(), "{said}");
+    }
+
+    fn each_connection_is_counted_and_timed(model) {
+        let daemon = Daemon::start(&format!("{HERE} {model}"));
+        let client = daemon.served();
+        let text = becomes(&daemon, "forkd_connections_open", &[], 1.0);
+        // its own one of two threads, or the one of three that it has; a worker that waits is one, too
+        let threads = [("-m thread --threads 2", 3.0), ("-m thread", 2.0), ("-m prefork -w 2", 2.0)];
+        let threads = threads.iter().find(|(with, _)| *with == model).map_or(1.0, |(_, threads)| *threads);
+        assert_eq!(sum(&text, "forkd_threads", &[]), threads, "{text}");
+        let status = daemon.status();
+        let workers = status["children"].as_array().unwrap();
+        let pids = workers.iter().map(|child| child["pid"].as_i64().unwrap() as i32);
+        assert_eq!(pids.map(|pid| threads_of(pid).len()).sum::<usize>() as f64, threads, "as the kernel counts");
+        drop(client);
+        let text = becomes(&daemon, "forkd_connection_duration_seconds_count", &[], 1.0);
+        assert_eq!(sum(&text, "forkd_connections_total", &[]), 1.0);
+        assert_eq!(sum(&text, "forkd_connections_failed_total", &[]), 0.0);
+        assert_eq!(sum(&text, "forkd_accept_latency_seconds_count", &[]), 1.0);
+        let has_pool = model != "-m fork";
+        assert_eq!(text.contains("forkd_fork_latency_seconds_count"), !has_pool, "{text}");
+        let idle = if has_pool { workers.len() } else { 0 };
+        becomes(&daemon, "forkd_workers", &["state=\"idle\""], idle as f64);
+        becomes(&daemon, "forkd_connections_open", &[], 0.0);
+    }
+}

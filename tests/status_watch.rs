@@ -1,0 +1,119 @@
+//! `forkd status --watch`: again and again, with what happens per second.
+#![allow(missing_docs, clippy::unwrap_used, clippy::expect_used)]
+
+mod common;
+
+use std::io::{BufRead, BufReader};
+use std::process::{Child, ChildStdout, Stdio};
+
+use common::*;
+use nix::sys::signal::Signal;
+use serde_json::Value;
+
+/// A running `forkd status --watch`; killed when dropped.
+struct Watch {
+    child: Child,
+    out: BufReader<ChildStdout>,
+}
+
+impl Watch {
+    fn start(daemon: &Daemon, args: &[&str]) -> Self {
+        let mut command = forkd_command();
+        command.args(["status", "--control"]).arg(daemon.control()).args(args);
+        let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().unwrap();
+        let out = BufReader::new(child.stdout.take().unwrap());
+        Self { child, out }
+    }
+
+    /// Reads up to a line that is wanted.
+    #[track_caller]
+    fn read_until(&mut self, what: &str, is_it: impl Fn(&str) -> bool) -> String {
+        let mut line = String::new();
+        while self.out.read_line(&mut line).unwrap() > 0 {
+            if is_it(&line) {
+                return line;
+            }
+            line.clear();
+        }
+        panic!("no line with {what}");
+    }
+
+    /// Ends it by Ctrl-C.
+    #[track_caller]
+    fn interrupt(&mut self) {
+        signal(self.child.id() as i32, Signal::SIGINT);
+        assert_eq!(self.child.wait().unwrap().code(), Some(0));
+    }
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+#[test]
+fn rates_are_of_what_happens_meanwhile() {
+    let daemon = Daemon::start("");
+    short_connection(daemon.addr(), b"before").unwrap();
+    let mut watch = Watch::start(&daemon, &["--watch", "300ms"]);
+    let is_row = |line: &str| line.starts_with("tcp://") && line.contains(" echo ");
+    let rates = |line: String| line.split_whitespace().skip(10).map(str::to_owned).collect::<Vec<_>>();
+    // nothing to compare the first one with
+    assert_eq!(rates(watch.read_until("a listener", is_row)), ["-", "-", "-", "-"]);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while daemon.ended().is_none() {
+                let _ = short_connection(daemon.addr(), b"x");
+            }
+        });
+        let moves = |line: &str| {
+            let cells: Vec<&str> = line.split_whitespace().collect();
+            is_row(line) && (10..14).all(|at| cells[at].parse::<f64>().is_ok_and(|rate| rate > 0.0))
+        };
+        watch.read_until("rates above 0", moves);
+        // blocks, each with its own first line
+        watch.read_until("a blank line", |line| line == "\n");
+        watch.read_until("another block", |line| line.starts_with("forkd pid"));
+        daemon.signal(Signal::SIGTERM);
+        watch.read_until("that the daemon is gone", |line| line.starts_with("no daemon answers at "));
+    });
+    watch.interrupt();
+}
+
+#[test]
+fn json_comes_line_by_line_and_ends_with_its_reader() {
+    let daemon = Daemon::start("");
+    let mut watch = Watch::start(&daemon, &["--json", "--watch", "100ms"]);
+    for _ in 0..3 {
+        let line = watch.read_until("anything", |_| true);
+        let status: Value = serde_json::from_str(&line).unwrap();
+        assert_eq!(status["pid"], daemon.pid());
+    }
+    let Watch { child, out } = &mut watch;
+    // the other end of the pipe
+    drop(std::mem::replace(out, BufReader::new(silence())));
+    let mut ended = None;
+    eventually("it ends", || {
+        ended = child.try_wait().unwrap();
+        ended.is_some()
+    });
+    assert_eq!(ended.unwrap().code(), Some(0));
+}
+
+/// An output that nothing comes from.
+fn silence() -> ChildStdout {
+    let mut child = std::process::Command::new("true").stdout(Stdio::piped()).spawn().unwrap();
+    child.wait().unwrap();
+    child.stdout.take().unwrap()
+}
+
+#[test]
+fn a_daemon_that_is_not_there_and_an_interval_that_is_none_are_refused() {
+    let nowhere = run(&["status", "--watch", "--control", "/nowhere/c.sock"]);
+    assert_eq!(nowhere.code, Some(69), "{}", nowhere.stderr);
+    let short = run(&["status", "--watch", "1ms"]);
+    assert_eq!(short.code, Some(64));
+    assert!(short.stderr.contains("the least is 100ms"), "{}", short.stderr);
+}
