@@ -440,6 +440,10 @@ fn no_server_outlives_it() {
     compare.child.kill().unwrap();
     compare.child.wait().unwrap();
     eventually("all have gone", || compare.servers().is_empty());
+    // its control group is the next one's to remove
+    Compare::start(&[&QUICK[..7], &["--models", "event", "--phases", "hold"]].concat()).ends();
+    let name = format!("forkd-compare-{}-", compare.pid());
+    assert_eq!(control_groups(Path::new("/sys/fs/cgroup"), &name, 0), Vec::<PathBuf>::new());
 }
 
 #[test]

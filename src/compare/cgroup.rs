@@ -14,6 +14,9 @@ use std::time::{Duration, Instant};
 /// How long a group may take to become empty, once all in it have been killed.
 const PATIENCE: Duration = Duration::from_secs(2);
 
+/// What our groups' names begin with; the process id follows.
+const PREFIX: &str = "forkd-compare-";
+
 /// What a hierarchy can tell.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Kind {
@@ -48,7 +51,7 @@ impl Group {
     pub(super) fn new() -> io::Result<Self> {
         static NUMBER: AtomicU32 = AtomicU32::new(0);
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
-        let name = format!("forkd-compare-{}-{number}", std::process::id());
+        let name = format!("{PREFIX}{}-{number}", std::process::id());
         let [own, mounts] = ["/proc/self/cgroup", "/proc/self/mountinfo"].map(fs::read_to_string);
         let mut group = Self { places: Vec::new() };
         let mut failure = io::Error::from(io::ErrorKind::NotFound);
@@ -56,6 +59,9 @@ impl Group {
             // one hierarchy that counts time is enough
             if place.kind == Kind::Cpuacct && group.find("cpu.stat").is_some() {
                 continue;
+            }
+            if number == 0 {
+                remove_stale(&place.dir);
             }
             place.dir.push(&name);
             match fs::create_dir(&place.dir).and_then(|()| door(&place.dir)) {
@@ -132,6 +138,17 @@ impl Drop for Group {
                 return;
             }
             std::thread::sleep(Duration::from_millis(2));
+        }
+    }
+}
+
+/// Removes the empty groups of comparisons that were killed: nobody else would.
+fn remove_stale(dir: &Path) {
+    for entry in fs::read_dir(dir).into_iter().flatten().map_while(Result::ok) {
+        let name = entry.file_name();
+        let whose = name.to_str().and_then(|name| name.strip_prefix(PREFIX)?.split('-').next());
+        if whose.is_some_and(|process| !Path::new("/proc").join(process).exists()) {
+            let _ = fs::remove_dir(entry.path());
         }
     }
 }
