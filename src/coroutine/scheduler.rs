@@ -81,6 +81,11 @@ impl Scheduler {
         self.current.get()
     }
 
+    /// Whether what is left is being unwound.
+    pub(crate) fn is_ending(&self) -> bool {
+        self.ending.get()
+    }
+
     /// Makes sure that one more coroutine can begin.
     pub(crate) fn reserve(&self) -> io::Result<()> {
         self.state.borrow_mut().stacks.reserve()

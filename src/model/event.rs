@@ -180,10 +180,10 @@ impl<'r, 'w> House<'w> {
         }
     }
 
-    /// Lets nobody in any more; who is in may finish.
+    /// Lets nobody in any more; who is in may finish, if that is waited for.
     fn shut(&self, reactor: &mut Reactor<'r>) {
         self.close_door(reactor, Door::Shut);
-        if self.open.get() == 0 {
+        if self.open.get() == 0 || !self.terms.waits {
             reactor.stop();
         }
     }
