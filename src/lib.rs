@@ -170,6 +170,7 @@ pub mod registry;
 mod scoreboard;
 pub mod server;
 pub mod service;
+mod slab;
 #[allow(unsafe_code)]
 mod sys;
 mod timers;
