@@ -104,7 +104,7 @@
 //! | `request_queue_size`, `allow_reuse_address`, `allow_reuse_port` | [`Server::builder`]; an address is reused unless that is forbidden |
 //! | `verify_request`, `handle_error`, `service_actions` | [`Server::verify_request`], [`Server::handle_error`], [`Server::service_actions`]: closures |
 //! | `max_children` | [`Server::max_children`]; at the limit clients wait, and the server doesn't |
-//! | `block_on_close`, `daemon_threads` | connections are finished before it ends; those of children within [`Server::grace`] |
+//! | `block_on_close`, `daemon_threads` | [`Server::block_on_close`]; connections of children are finished within [`Server::grace`] |
 //! | `max_packet_size` | none: a datagram comes whole |
 //! | a handler of datagrams that writes nothing answers with an empty one | it gives no answer; `write_all(b"")` is an empty one |
 //! | no counterpart | [`Server::workers`], [`Model::Prefork`](model::Model::Prefork), [`Protocol`] |
@@ -172,6 +172,7 @@ pub mod registry;
 mod scoreboard;
 pub mod server;
 pub mod service;
+mod slab;
 #[allow(unsafe_code)]
 mod sys;
 mod text;

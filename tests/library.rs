@@ -347,6 +347,19 @@ fn a_datagram_is_asked_about_once() {
 }
 
 #[test]
+fn children_are_not_waited_for_where_that_is_said() {
+    for model in FORKING {
+        let server = example("test-servers", &format!("hasty tcp://127.0.0.1:0 {model}"));
+        let mut client = server.served();
+        server.signal(Signal::SIGTERM);
+        server.wait_for_line("stopping signal=SIGTERM children=");
+        assert_eq!(server.count_lines(" grace=0s"), 1, "{:?}", server.log());
+        assert!(is_cut(&mut client), "{model}");
+        assert_eq!(server.wait().code(), Some(0), "{model}");
+    }
+}
+
+#[test]
 fn a_child_can_end_the_server() {
     for model in FORKING {
         let server = example("test-servers", &format!("hooks tcp://127.0.0.1:0 {model}"));

@@ -11,7 +11,7 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use common::{LIMIT, eventually, is_cut, is_refused};
-use forkd::model::Model;
+use forkd::model::{Model, Threads};
 use forkd::{Connection, Echo, Error, Handle, Handler, HandlerError, Peer, Server, Service};
 
 /// The models that serve in their caller's process.
@@ -145,6 +145,56 @@ fn a_shutdown_lets_a_client_finish() {
         assert!(is_refused(running.address), "{model}: nobody will serve who comes now");
         drop(client);
         running.ends();
+    }
+}
+
+#[test]
+fn a_stop_waits_for_nobody_where_it_is_told_so() {
+    let servers = [
+        local(Model::Thread),
+        local(Model::Thread).threads(Threads::Fixed(2)),
+        local(Model::Event),
+        local(Model::Coroutine),
+    ];
+    for server in servers {
+        let goes_on = format!("{server:?}").contains("Thread");
+        let (told, hears) = mpsc::channel();
+        let told = Mutex::new(told);
+        let server = server
+            .block_on_close(false)
+            .handle_error(move |_, error| told.lock().unwrap().send(error.to_string()).unwrap());
+        let running = Running::start(server, Echo);
+        let mut clients = [running.connect(), running.connect()];
+        clients.iter_mut().for_each(|client| common::echoes(client, b"are you there?"));
+        let address = running.address;
+        running.stop();
+        for mut client in clients {
+            if goes_on {
+                common::echoes(&mut client, b"still there?");
+                client.shutdown(Shutdown::Write).unwrap();
+            }
+            assert!(is_cut(&mut client));
+        }
+        eventually("nobody has the address", || Server::bind(&format!("tcp://{address}")).is_ok());
+        // the last of them has let go of the hook, and never called it
+        assert_eq!(hears.recv_timeout(LIMIT), Err(mpsc::RecvTimeoutError::Disconnected));
+    }
+}
+
+#[test]
+fn one_request_is_handled_to_its_end_all_the_same() {
+    for model in MODELS {
+        let server = local(model).block_on_close(false);
+        let address = address(&server);
+        let mut serving = server.ready(obedient()).unwrap();
+        let client = thread::spawn(move || {
+            let mut client = TcpStream::connect(address).unwrap();
+            client.write_all(b"slow").unwrap();
+            thread::sleep(Duration::from_millis(100));
+            talk(&mut client, "ly\n")
+        });
+        assert!(serving.handle_request().unwrap());
+        assert_eq!(client.join().unwrap(), "slowly\n0", "{model}");
     }
 }
 

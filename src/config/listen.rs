@@ -183,6 +183,8 @@ impl Listen {
             elastic: self.workers.is_elastic(),
             threads: self.threads,
             grace,
+            // who is in a hurry ends the process
+            waits: true,
         }
     }
 }

@@ -58,7 +58,6 @@
 mod net;
 mod pool;
 mod scheduler;
-mod slab;
 mod stacks;
 mod state;
 mod switch;

@@ -13,15 +13,16 @@ use std::rc::Rc;
 use std::time::Instant;
 
 use super::state::{Source, State, Task};
+use crate::slab::Key;
 use crate::sys::context::{self, Context, Stack, Step, Why};
 use crate::sys::poller::{Event, Poller};
 use crate::transport::Ready;
 
-/// The number of a coroutine.
-pub(crate) type Id = usize;
+/// Which coroutine.
+pub(crate) type Id = Key;
 
 /// The main function's.
-pub(crate) const MAIN: Id = 0;
+pub(crate) const MAIN: Id = Key::FIRST;
 
 pub(crate) struct Scheduler {
     poller: Poller,
@@ -79,6 +80,11 @@ impl Scheduler {
     /// The coroutine that runs now.
     pub(crate) fn current(&self) -> Id {
         self.current.get()
+    }
+
+    /// Whether what is left is being unwound.
+    pub(crate) fn is_ending(&self) -> bool {
+        self.ending.get()
     }
 
     /// Makes sure that one more coroutine can begin.
@@ -197,33 +203,33 @@ impl Scheduler {
     }
 
     /// Begins to look after a descriptor.
-    pub(super) fn add(&self, fd: BorrowedFd<'_>) -> io::Result<usize> {
-        let token = self.state.borrow_mut().sources.insert(Source::default());
-        self.poller.add_edge(fd, token).inspect_err(|_| self.forget(token))?;
-        Ok(token)
+    pub(super) fn add(&self, fd: BorrowedFd<'_>) -> io::Result<Key> {
+        let key = self.state.borrow_mut().sources.insert(Source::default());
+        self.poller.add_edge(fd, key.token()).inspect_err(|_| self.forget(key))?;
+        Ok(key)
     }
 
     /// Looks after a descriptor no longer, which is about to be closed.
-    pub(super) fn forget(&self, token: usize) {
-        self.state.borrow_mut().sources.remove(token);
+    pub(super) fn forget(&self, source: Key) {
+        self.state.borrow_mut().sources.remove(source);
     }
 
     /// A call has found the descriptor not ready, or has done less than it was asked for: then there is no
     /// more (epoll(7), question 9), except for the end of a peer that has ended.
-    pub(super) fn exhausted(&self, token: usize, ready: Ready, would_block: bool) {
-        if let Some(source) = self.state.borrow_mut().sources.get_mut(token) {
+    pub(super) fn exhausted(&self, source: Key, ready: Ready, would_block: bool) {
+        if let Some(source) = self.state.borrow_mut().sources.get_mut(source) {
             let end_is_left = source.ended && ready == Ready::Read && !would_block;
             source.side(ready).is_ready = end_is_left;
         }
     }
 
     /// Waits until the descriptor may be ready, or until then; tells whether it may be.
-    pub(super) fn wait(&self, token: usize, ready: Ready, until: Option<Instant>) -> io::Result<bool> {
+    pub(super) fn wait(&self, source: Key, ready: Ready, until: Option<Instant>) -> io::Result<bool> {
         let id = self.current();
         loop {
             {
                 let state = &mut *self.state.borrow_mut();
-                match state.sources.get_mut(token).map(|source| source.side(ready)) {
+                match state.sources.get_mut(source).map(|source| source.side(ready)) {
                     Some(side) if !side.is_ready => side.waiting.push(id),
                     _ => return Ok(true),
                 }
@@ -232,7 +238,7 @@ impl Scheduler {
             let waited = self.park(until);
             let state = &mut *self.state.borrow_mut();
             state.listening -= 1;
-            if let Some(source) = state.sources.get_mut(token) {
+            if let Some(source) = state.sources.get_mut(source) {
                 let side = source.side(ready);
                 side.waiting.retain(|other| *other != id);
                 if !side.is_ready && until.is_some_and(|at| Instant::now() >= at) {
@@ -246,7 +252,8 @@ impl Scheduler {
     }
 
     /// Has those that wait for a descriptor look again.
-    pub(super) fn rouse(&self, token: usize) {
+    pub(super) fn rouse(&self, source: Key) {
+        let token = source.token();
         self.state.borrow_mut().on_event(Event { token, readable: true, writable: true, ended: false });
     }
 

@@ -5,8 +5,8 @@ use std::collections::VecDeque;
 use smallvec::SmallVec;
 
 use super::scheduler::Id;
-use super::slab::Slab;
 use super::stacks::Stacks;
+use crate::slab::Slab;
 use crate::sys::context::Context;
 use crate::sys::poller::Event;
 use crate::timers::Timers;
@@ -73,7 +73,10 @@ impl State {
     }
 
     pub(super) fn on_event(&mut self, event: Event) {
-        let Some(source) = self.sources.get_mut(event.token) else { return };
+        // it may have gone, and another may have its place
+        let Some(source) = self.sources.key(event.token).and_then(|key| self.sources.get_mut(key)) else {
+            return;
+        };
         source.ended |= event.ended;
         let mut woken: SmallVec<[Id; 4]> = SmallVec::new();
         for (side, is_ready) in [(&mut source.read, event.readable), (&mut source.write, event.writable)] {

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use rustix::io::Errno;
 
 use super::scheduler::{Scheduler, scheduler};
+use crate::slab::Key;
 use crate::sys::fd::{wait_readable, wait_writable};
 use crate::transport::{Ready, Wait};
 
@@ -30,12 +31,12 @@ pub(crate) struct Waiter {
 #[derive(Debug)]
 struct Registration {
     scheduler: Rc<Scheduler>,
-    token: usize,
+    source: Key,
 }
 
 impl Drop for Registration {
     fn drop(&mut self) {
-        self.scheduler.forget(self.token);
+        self.scheduler.forget(self.source);
     }
 }
 
@@ -55,33 +56,33 @@ impl Waiter {
 
     fn wait(&self, socket: BorrowedFd<'_>, ready: Ready, until: Option<Instant>) -> io::Result<bool> {
         let Some(scheduler) = scheduler() else { return Ok(block(socket, ready, until)) };
-        let token = self.register(&scheduler, socket)?;
-        scheduler.wait(token, ready, until)
+        let source = self.register(&scheduler, socket)?;
+        scheduler.wait(source, ready, until)
     }
 
-    fn register(&self, scheduler: &Rc<Scheduler>, socket: BorrowedFd<'_>) -> io::Result<usize> {
+    fn register(&self, scheduler: &Rc<Scheduler>, socket: BorrowedFd<'_>) -> io::Result<Key> {
         let registration = &mut *self.registration.borrow_mut();
         match registration {
-            Some(known) if Rc::ptr_eq(&known.scheduler, scheduler) => Ok(known.token),
+            Some(known) if Rc::ptr_eq(&known.scheduler, scheduler) => Ok(known.source),
             _ => {
-                let token = scheduler.add(socket)?;
-                *registration = Some(Registration { scheduler: Rc::clone(scheduler), token });
-                Ok(token)
+                let source = scheduler.add(socket)?;
+                *registration = Some(Registration { scheduler: Rc::clone(scheduler), source });
+                Ok(source)
             }
         }
     }
 
     /// Has whoever waits look again, as if the socket had become ready.
     pub(crate) fn rouse(&self) {
-        if let Some(Registration { scheduler, token }) = &*self.registration.borrow() {
-            scheduler.rouse(*token);
+        if let Some(Registration { scheduler, source }) = &*self.registration.borrow() {
+            scheduler.rouse(*source);
         }
     }
 
     /// What the last call has found of the socket.
     fn exhausted(&self, ready: Ready, would_block: bool) {
-        if let Some(Registration { scheduler, token }) = &*self.registration.borrow() {
-            scheduler.exhausted(*token, ready, would_block);
+        if let Some(Registration { scheduler, source }) = &*self.registration.borrow() {
+            scheduler.exhausted(*source, ready, would_block);
         }
     }
 }

@@ -19,9 +19,10 @@ use super::entrance::{Entrance, Nobody, REST};
 use super::prefork;
 use super::serve::{Stopwatch, Work};
 use super::worker::Terms;
-use crate::reactor::{Key, Reactor, Session};
+use crate::reactor::{Reactor, Session};
 use crate::scoreboard::Cause;
 use crate::service::Protocol;
+use crate::slab::Key;
 use crate::sys::fd::{Gate, set_nonblocking};
 use crate::sys::limits::raise_open_files;
 use crate::transport::listener::Kind;
@@ -182,10 +183,10 @@ impl<'r, 'w> House<'w> {
         }
     }
 
-    /// Lets nobody in any more; who is in may finish.
+    /// Lets nobody in any more; who is in may finish, if that is waited for.
     fn shut(&self, reactor: &mut Reactor<'r>) {
         self.close_door(reactor, Door::Shut);
-        if self.open.get() == 0 {
+        if self.open.get() == 0 || !self.terms.waits {
             reactor.stop();
         }
     }

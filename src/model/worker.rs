@@ -24,6 +24,8 @@ pub(crate) struct Terms {
     pub(crate) threads: Threads,
     /// How long somebody is held who can't be served for want of something.
     pub(crate) grace: Duration,
+    /// Whether it waits for those that it serves when the gate is shut.
+    pub(crate) waits: bool,
 }
 
 /// Serves until the gate is shut, or the limit is reached.

@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use super::channel::{Channel, Flow, Session};
 use super::line::Line;
-use super::{Alarm, Key, Reactor, Source};
+use super::{Alarm, Reactor, Source};
+use crate::slab::Key;
 use crate::transport::Peer;
 
 /// An alarm that goes off at once would keep all others waiting.

@@ -12,9 +12,10 @@ use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, sockop
 use super::channel::{Channel, Session};
 use super::connections::guarded;
 use super::line::Line;
-use super::{Alarm, Key, Reactor, Source, later};
+use super::{Alarm, Reactor, Source, later};
 use crate::Error;
 use crate::service::Protocol;
+use crate::slab::Key;
 use crate::sys::poller::Interest;
 use crate::timers::At;
 use crate::transport::{Endpoint, Peer, resolve};

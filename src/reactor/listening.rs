@@ -8,10 +8,11 @@ use std::time::Duration;
 
 use rustix::io::Errno;
 
+use super::Reactor;
 use super::channel::Session;
-use super::{Key, Reactor};
 use crate::Error;
 use crate::service::{Protocol, Reply};
+use crate::slab::Key;
 use crate::sys::datagram::{Batch, Patience};
 use crate::sys::fd::set_nonblocking;
 use crate::transport::bind::{BindOptions, bind_all};

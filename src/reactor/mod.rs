@@ -81,7 +81,6 @@ mod connections;
 mod dial;
 mod line;
 mod listening;
-mod slab;
 #[cfg(test)]
 mod tests;
 mod watch;
@@ -93,13 +92,12 @@ pub(crate) use channel::Session;
 use connections::guarded;
 use dial::Dial;
 pub use listening::Listening;
-pub(crate) use slab::Key;
-use slab::Slab;
 use watch::Watch;
 
 use crate::Error;
 #[cfg(doc)]
 use crate::Protocol;
+use crate::slab::{Key, Slab};
 use crate::sys::poller::{Event, Poller};
 use crate::timers::{At, Timers};
 use crate::transport::Traffic;
@@ -170,7 +168,7 @@ impl<'a> Reactor<'a> {
         let buffer = vec![0; BUFFER].into();
         Ok(Self {
             poller,
-            sources: Slab::new(),
+            sources: Slab::default(),
             timers: Timers::default(),
             shared: Shared { buffer, now: Instant::now(), idle_timeout: None, traffic: None },
             connect_timeout: CONNECT_TIMEOUT,

@@ -3,7 +3,8 @@
 use std::io;
 use std::os::fd::AsFd;
 
-use super::{Key, Reactor, Source};
+use super::{Reactor, Source};
+use crate::slab::Key;
 use crate::sys::poller::Interest;
 
 /// Somebody wants to know when a descriptor is readable.

@@ -137,7 +137,7 @@ impl Here {
             }
         };
         self.handle.shuts(&gate);
-        let terms = Terms { limit, ..self.terms };
+        let terms = Terms { limit, waits: self.terms.waits || limit > 0, ..self.terms };
         let work = Work { post, guard: &self.guard, board: &self.board, slot, turns: Some(turns) };
         loop {
             match catch_unwind(AssertUnwindSafe(|| run(&work, &gate, &terms))) {

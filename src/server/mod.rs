@@ -32,6 +32,7 @@ use crate::daemon::sockets::Bound;
 use crate::model::Model;
 use crate::model::hooks::{Hooks, Turns};
 use crate::model::offer::Offer;
+use crate::model::worker::Terms;
 use crate::service::Service;
 use crate::transport::{Endpoint, Handle, Listener};
 
@@ -69,6 +70,8 @@ pub struct Server {
     listen: Listen,
     /// As the caller has said, whatever the model.
     workers: Option<WorkerRange>,
+    /// Whether a stop waits for connections.
+    block_on_close: bool,
     hooks: Hooks,
     handle: Handle,
     turns: Turns,
@@ -114,6 +117,7 @@ impl Server {
             config: Config::default(),
             listen: Listen::default(),
             workers: None,
+            block_on_close: true,
             hooks: Hooks { handle: Some(handle.clone()), ..Hooks::default() },
             handle,
             turns: Turns { every: Duration::from_millis(500), ..Turns::default() },
@@ -166,7 +170,8 @@ impl Server {
     /// socket is closed.
     ///
     /// An end by the handle is prompt, and in order: no client is accepted any more, those that
-    /// are being served are finished, children within [`grace`](Self::grace).
+    /// are being served are finished, children within [`grace`](Self::grace), unless
+    /// [`block_on_close`](Self::block_on_close) says otherwise.
     ///
     /// In this process, a panic of a handler costs its client the connection, and nobody else anything. Where a
     /// name stands for several addresses, all but the first are served by a thread each.
@@ -236,7 +241,9 @@ impl Server {
     /// As [`serve_forever`](Self::serve_forever).
     pub fn ready(self, service: impl Into<Service>) -> Result<Serving, Error> {
         let service = service.into();
-        let Self { listeners, config, listen, workers, hooks, handle, turns, timeout, on_timeout } = self;
+        let Self {
+            listeners, mut config, listen, workers, hooks, handle, turns, timeout, on_timeout, ..
+        } = self;
         let model = listen.model;
         model.require(&service).map_err(|why| Error::Usage(format!("the service {why}")))?;
         let (kind, turns) = if serves_here(model, workers) {
@@ -244,16 +251,13 @@ impl Server {
                 Offer::new(listener.endpoint(), service.clone(), model, hooks.clone(), failures)
                     .with_idle_timeout(listen.idle_timeout)
             };
-            (
-                serving::Kind::Here(Box::new(Here::new(
-                    listeners,
-                    listen.terms(config.daemon.grace),
-                    &handle,
-                    offer,
-                )?)),
-                Some(turns),
-            )
+            let terms = Terms { waits: self.block_on_close, ..listen.terms(config.daemon.grace) };
+            let here = Here::new(listeners, terms, &handle, offer)?;
+            (serving::Kind::Here(Box::new(here)), Some(turns))
         } else {
+            if !self.block_on_close {
+                config.daemon.grace = Duration::ZERO;
+            }
             let bound = |listener: Listener| {
                 let asked = listener.endpoint().clone();
                 Bound::new(asked, listen.clone(), service.clone(), listener).with(hooks.clone())

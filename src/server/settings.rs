@@ -113,7 +113,8 @@ impl Server {
     }
 
     /// How long connections of children may go on at a stop; the default is 10 s. In this process they are
-    /// finished however long that takes: see [`idle_timeout`](Self::idle_timeout).
+    /// finished however long that takes: see [`idle_timeout`](Self::idle_timeout) and
+    /// [`block_on_close`](Self::block_on_close).
     ///
     /// ```
     /// use std::time::Duration;
@@ -123,6 +124,38 @@ impl Server {
     #[must_use]
     pub fn grace(mut self, grace: Duration) -> Self {
         self.config.daemon.grace = grace;
+        self
+    }
+
+    /// Whether a stop waits for the connections that are being served; the default is yes, as in socketserver.
+    ///
+    /// Where it doesn't, [`serve_forever`](Self::serve_forever) returns at once, and those connections
+    ///
+    /// | model | |
+    /// |---|---|
+    /// | [`Thread`](Model::Thread) | go on in their threads, as long as the process does: socketserver's `daemon_threads`. They keep a UDP or Unix address occupied |
+    /// | [`Event`](Model::Event), [`Coroutine`](Model::Coroutine) | are cut: there is no thread left to serve them |
+    /// | [`Iterative`](Model::Iterative) | are finished: there is one at most, and it has the thread that would return |
+    /// | those that fork | are cut, by a signal to the child: as by a [`grace`](Self::grace) of nothing, and by forkd's `--grace 0s` or SIGQUIT |
+    ///
+    /// [`Serving::handle_request`](crate::Serving::handle_request) serves its client to the end all the same.
+    ///
+    /// ```
+    /// use forkd::{Echo, Server, model::Model};
+    ///
+    /// let server = Server::bind("tcp://127.0.0.1:0")?.model(Model::Thread).block_on_close(false);
+    /// let address = server.server_address().to_string();
+    /// let handle = server.handle();
+    /// let serving = std::thread::spawn(move || server.serve_forever(Echo));
+    /// let client = std::net::TcpStream::connect(address.strip_prefix("tcp://").unwrap()).unwrap();
+    /// handle.shutdown();
+    /// serving.join().unwrap()?;
+    /// drop(client);
+    /// # Ok::<(), forkd::Error>(())
+    /// ```
+    #[must_use]
+    pub fn block_on_close(mut self, wait: bool) -> Self {
+        self.block_on_close = wait;
         self
     }
 }

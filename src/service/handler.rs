@@ -22,6 +22,15 @@ use crate::transport::Connection;
 /// [`BrokenPipe`]: io::ErrorKind::BrokenPipe
 /// [`WouldBlock`]: io::ErrorKind::WouldBlock
 ///
+/// # Stacks
+///
+/// Under [`Model::Thread`](crate::model::Model::Thread) and [`Model::Coroutine`](crate::model::Model::Coroutine) a
+/// handler has a stack of 256 KiB, of which only what is touched takes memory; under the others that of the thread
+/// that serves, usually 8 MiB. One that needs more is a crash of its process, as any overflow: large buffers belong
+/// into a [`Vec`], and what goes deep into a thread or coroutine of its own
+/// ([`std::thread::Builder::stack_size`], [`coroutine::Builder::stack_size`](crate::coroutine::Builder::stack_size)),
+/// which the handler joins.
+///
 /// # Examples
 ///
 /// ```

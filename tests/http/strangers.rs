@@ -228,7 +228,10 @@ both_ways! {
         let daemon = forkd_http("-m prefork -w 2").way(way).start();
         symlink("digits.txt", daemon.path("root/inside")).unwrap();
         symlink("../digits.txt", daemon.path("root/sub/inside")).unwrap();
-        for target in ["/inside", "/sub/inside"] {
+        // whoever makes such a link wants the file to be seen; its own name is still refused
+        symlink(".hidden", daemon.path("root/published")).unwrap();
+        assert_eq!(status(&get(&daemon, "/.hidden")), 404);
+        for target in ["/inside", "/sub/inside", "/published"] {
             assert_eq!(status(&get(&daemon, target)), if way == Way::Native { 200 } else { 404 }, "{target}");
         }
         for target in ["/out", "/absolute", "/sub/up/secret", "/slash/etc/passwd"] {

@@ -133,3 +133,35 @@ fn a_socket_outlives_its_scheduler() {
         .expect("run");
     }
 }
+
+#[test]
+fn what_is_left_of_a_socket_says_nothing_of_the_one_that_has_its_place() {
+    use std::os::fd::AsFd;
+
+    use rustix::net::{AddressFamily, SocketType, bind, connect, getsockname, listen, socket};
+
+    // no client gets in any more
+    let any = std::net::SocketAddr::from(([127, 0, 0, 1], 0));
+    let tcp = || socket(AddressFamily::INET, SocketType::STREAM, None).expect("socket");
+    let full = tcp();
+    bind(&full, &any).and_then(|()| listen(&full, 0)).expect("listen");
+    let address = getsockname(&full).expect("address").try_into().expect("IPv4");
+    let first = tcp();
+    connect(&first, &address).expect("the queue has one place");
+
+    run(|| {
+        let (mut one, mut other) = UnixStream::pair().expect("pair");
+        one.set_read_timeout(Some(ms(1))).expect("time-out");
+        assert!(one.read(&mut [0]).is_err());
+        // as a program may have one: what the poller looks after is open still
+        let _copy = one.as_fd().try_clone_to_owned().expect("dup");
+        drop(one);
+        spawn(move || {
+            sleep(ms(20));
+            other.write_all(b"ready").expect("write");
+        });
+        let connected = TcpStream::connect_timeout(address, ms(200));
+        assert_eq!(connected.expect_err("it waits").kind(), io::ErrorKind::TimedOut);
+    })
+    .expect("run");
+}

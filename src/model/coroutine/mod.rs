@@ -253,10 +253,12 @@ impl<'a> Worker<'a> {
         true
     }
 
-    /// Serves those that are in to their end.
+    /// Serves those that are in to their end, or leaves them to be unwound.
     fn finish(&self, cause: Cause) -> Cause {
         self.work.leaves();
-        self.room.wait_until_fewer_than(1);
+        if self.terms.waits {
+            self.room.wait_until_fewer_than(1);
+        }
         cause
     }
 }

@@ -101,9 +101,11 @@ impl Drop for Seat {
     }
 }
 
-/// A panic costs one client.
+/// A panic costs one client. One that is left when the worker ends is unwound in the same way, and has not failed.
 pub(super) fn contained(room: &Room, peer: Peer, serve: impl FnOnce()) {
-    if let Err(payload) = catch_unwind(AssertUnwindSafe(serve)) {
+    if let Err(payload) = catch_unwind(AssertUnwindSafe(serve))
+        && scheduler().is_some_and(|scheduler| !scheduler.is_ending())
+    {
         room.work().panicked(peer, &*payload);
     }
 }

@@ -157,7 +157,9 @@ impl Reception<'_> {
             // who comes now shall go elsewhere, while others are served
             work.listener().refuse();
         }
-        self.crew.wait_for(0, None);
+        if self.terms.waits {
+            self.crew.wait_for(0, None);
+        }
         if drains { Cause::Retired } else { cause }
     }
 

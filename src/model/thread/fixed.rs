@@ -52,8 +52,10 @@ pub(super) fn run(shared: Shared, gate: &Arc<Gate>, terms: &Terms, count: u32) -
         // it fails for no thread that is not joined yet
         let _ = thread.poke();
     }
-    threads.into_iter().for_each(Thread::join);
-    work.slot.threads.store(1, Ordering::Relaxed);
+    if terms.waits {
+        threads.into_iter().for_each(Thread::join);
+        work.slot.threads.store(1, Ordering::Relaxed);
+    }
     if cause == Cause::Recycled && work.totals().is_draining() {
         // a stop began before the master had seen that this worker leaves, so it is to serve the queue
         return take(&work, gate, &*crew);

@@ -101,7 +101,9 @@ impl Http {
     ///
     /// No file is served whose path has a part that begins with a dot, and none outside of the directory:
     /// symbolic links are followed if they are relative and stay below it (by openat2(2); systems
-    /// without that follow none). A directory is answered with its `index.html`, never with a list.
+    /// without that follow none). It is the path that was asked for which must have no dot: a link with
+    /// another name to such a file or directory publishes it, as where `current` is a link to `.releases/7`.
+    /// A directory is answered with its `index.html`, never with a list.
     ///
     /// # Errors
     ///
