@@ -205,6 +205,14 @@ fn settings(options: &ListenOptions) -> Settings {
     if let Some(greeting) = &options.greeting {
         settings.texts.greeting.clone_from(greeting);
     }
+    if let Some(again) = &options.again {
+        settings.texts.again.clone_from(again);
+    }
+    if let Some(exit) = &options.exit {
+        // as an entry is compared
+        exit.trim().clone_into(&mut settings.texts.exit);
+        settings.texts.answers.remove(&settings.texts.exit);
+    }
     if !options.answer.is_empty() {
         let answers = options.answer.iter().map(|answer| (answer.entry.clone(), answer.text.clone()));
         settings.texts.answers = answers.collect();
@@ -237,6 +245,8 @@ impl From<&Listen> for ListenOptions {
             framing: (acks || asks).then_some(*framing),
             greeting: asks.then(|| texts.greeting.clone()),
             answer: if asks { texts.answers.iter().map(entry).collect() } else { Vec::new() },
+            again: asks.then(|| texts.again.clone()),
+            exit: asks.then(|| texts.exit.clone()),
             root: root.clone(),
             route: routes.iter().map(route).collect(),
             exec: exec.clone(),

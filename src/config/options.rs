@@ -46,6 +46,14 @@ pub struct ListenOptions {
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub answer: Vec<EntryText>,
 
+    /// What menu answers to any other entry [default: Please choose again]
+    #[arg(long, value_name = "TEXT", help_heading = "Service")]
+    pub again: Option<String>,
+
+    /// The entry that ends the dialogue of menu [default: exit]
+    #[arg(long, value_name = "ENTRY", help_heading = "Service")]
+    pub exit: Option<String>,
+
     /// Directory whose files http serves; the paths in requests never lead out of it [default: none]
     #[arg(long, value_name = "DIR", help_heading = "Service")]
     pub root: Option<PathBuf>,
@@ -199,6 +207,8 @@ impl ListenOptions {
             framing: self.framing.or(lower.framing),
             greeting: self.greeting.or(lower.greeting),
             answer: if self.answer.is_empty() { lower.answer } else { self.answer },
+            again: self.again.or(lower.again),
+            exit: self.exit.or(lower.exit),
             root: self.root.or(lower.root),
             route: if self.route.is_empty() { lower.route } else { self.route },
             exec: if self.exec.is_empty() { lower.exec } else { self.exec },

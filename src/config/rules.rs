@@ -18,6 +18,7 @@ impl Listen {
             self.model.require(&service).map_err(|why| Conflict { key: "service", why })?;
         }
         self.refuse_misplaced(given)?;
+        self.refuse_unreachable_entries()?;
         self.refuse_out_of_range(given)
     }
 
@@ -67,6 +68,8 @@ impl Listen {
             ("framing", MESSAGES, acks || asks),
             ("greeting", MENU, asks),
             ("answer", MENU, asks),
+            ("again", MENU, asks),
+            ("exit", MENU, asks),
             ("root", HTTP, is_http),
             ("route", HTTP, is_http),
             ("exec", "the service exec", self.service == Builtin::Exec),
@@ -89,6 +92,23 @@ impl Listen {
             key,
             why: format!("needs {needs}, and {endpoint} has none; add it or leave this out"),
         })
+    }
+
+    /// Refuses a dialogue of menu that says something to nobody, or has no end.
+    fn refuse_unreachable_entries(&self) -> Result<(), Conflict> {
+        let texts = &self.settings.texts;
+        if texts.exit.is_empty() || texts.exit.contains('\n') {
+            let why = format!("is {:?}, which can't be entered; choose a word or a number", texts.exit);
+            return Err(Conflict { key: "exit", why });
+        }
+        if texts.answers.contains_key(&texts.exit) {
+            let why = format!(
+                "has a text for {:?}, which ends the dialogue and is not answered; leave it out, or choose another exit",
+                texts.exit
+            );
+            return Err(Conflict { key: "answer", why });
+        }
+        Ok(())
     }
 
     fn refuse_out_of_range(&self, given: &ListenOptions) -> Result<(), Conflict> {
@@ -219,6 +239,12 @@ mod tests {
             (
                 listen("exec = ['cat']\nendpoints = ['tcp://a:1', 'unixgram:///x']"),
                 "service is exec, which needs a connection, and unixgram:///x has none",
+            ),
+            (listen("service = 'menu'\nexit = ' '"), "exit is \"\", which can't be entered"),
+            (listen("service = 'menu'\nanswer = ['exit=no']"), "answer has a text for \"exit\", which ends"),
+            (
+                listen("service = 'menu'\nexit = '0'\nanswer = ['0=no']"),
+                "answer has a text for \"0\", which ends",
             ),
             (elastic("min-spare = 0"), "min-spare is 0"),
             (
