@@ -230,6 +230,16 @@ impl ListenOptions {
         }
     }
 
+    /// Takes back the option with this name in the file.
+    pub(super) fn forget(&mut self, key: &str) {
+        if let Ok(serde_json::Value::Object(mut options)) = serde_json::to_value(&*self)
+            && options.remove(key).is_some()
+            && let Ok(rest) = serde_json::from_value(options.into())
+        {
+            *self = rest;
+        }
+    }
+
     /// Tells whether the option with this name in the file was given.
     pub(super) fn has(&self, key: &str) -> bool {
         serde_json::to_value(self).is_ok_and(|options| options.get(key).is_some_and(|value| !value.is_null()))
@@ -278,5 +288,10 @@ mod tests {
         let options = ListenOptions { min_spare: Some(1), ..Default::default() };
         assert!(options.has("min-spare"));
         assert!(!options.has("max-spare") && !options.has("v6only") && !options.has("endpoints"));
+        let mut rest = options.clone();
+        rest.forget("max-spare");
+        assert_eq!(rest, options);
+        rest.forget("min-spare");
+        assert_eq!(rest, ListenOptions::default());
     }
 }

@@ -204,6 +204,10 @@ impl<T: FromStr<Err = InvalidValue>> Visitor<'_> for Text<T> {
     fn visit_i64<E: serde::de::Error>(self, number: i64) -> Result<T, E> {
         self.visit_str(&number.to_string())
     }
+
+    fn visit_u64<E: serde::de::Error>(self, number: u64) -> Result<T, E> {
+        self.visit_str(&number.to_string())
+    }
 }
 
 impl<'de> Deserialize<'de> for Span {
