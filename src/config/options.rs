@@ -10,7 +10,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use super::RouteText;
-use super::values::{EntryText, LogFormat, LogLevel, LogSink, Mode, Overflow, Span, WorkerRange};
+use super::values::{EntryText, LogFormat, LogLevel, LogSink, Mode, Overflow, Span, WorkerRange, list};
 use crate::model::Model;
 use crate::service::{Builtin, Framing};
 use crate::transport::Endpoint;
@@ -22,7 +22,7 @@ pub struct ListenOptions {
     /// tcp://HOST:PORT, udp://HOST:PORT, unix:///PATH, unixgram:///PATH, or systemd:NAME for sockets that
     /// systemd hands over [default: all that it hands over, or else tcp and udp on 127.0.0.1:7007]
     #[arg(value_name = "ENDPOINT")]
-    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[serde(skip_serializing_if = "Vec::is_empty", deserialize_with = "list")]
     pub endpoints: Vec<Endpoint>,
 
     /// What is done with the bytes; `--service list` describes them [default: echo]
@@ -43,7 +43,7 @@ pub struct ListenOptions {
 
     /// What menu answers to an entry, such as 0=Hello; may be given several times [default: a text for 0]
     #[arg(long, value_name = "ENTRY=TEXT", help_heading = "Service")]
-    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[serde(skip_serializing_if = "Vec::is_empty", deserialize_with = "list")]
     pub answer: Vec<EntryText>,
 
     /// What menu answers to any other entry [default: Please choose again]
@@ -60,7 +60,7 @@ pub struct ListenOptions {
 
     /// What http answers at a path, such as /hello=Hello; may be given several times [default: /time alone]
     #[arg(long, value_name = "PATH=TEXT", help_heading = "Service")]
-    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[serde(skip_serializing_if = "Vec::is_empty", deserialize_with = "list")]
     pub route: Vec<RouteText>,
 
     /// Run this program for each connection, which is its standard input and output (the service exec). Takes
@@ -72,7 +72,7 @@ pub struct ListenOptions {
         allow_hyphen_values = true,
         help_heading = "Service"
     )]
-    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[serde(skip_serializing_if = "Vec::is_empty", deserialize_with = "list")]
     pub exec: Vec<String>,
 
     /// Let chargen, daytime, time and ack answer datagrams with more bytes than those have: whoever forges
