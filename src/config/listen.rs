@@ -175,6 +175,11 @@ impl Listen {
         self.endpoints.iter().all(Endpoint::is_inherited)
     }
 
+    /// Whether there is a listen queue that we make.
+    pub(super) fn has_queue(&self) -> bool {
+        self.endpoints.iter().any(|endpoint| !endpoint.is_inherited() && !endpoint.is_datagram())
+    }
+
     /// What a worker of such a pool is told, with so long to finish at a stop.
     pub(crate) fn terms(&self, grace: Duration) -> Terms {
         Terms {
@@ -253,7 +258,7 @@ impl From<&Listen> for ListenOptions {
             route: routes.iter().map(route).collect(),
             exec: exec.clone(),
             allow_amplification: *amplify,
-            backlog: (!listen.is_inherited()).then_some(listen.backlog),
+            backlog: listen.has_queue().then_some(listen.backlog),
             v6only: listen.v6only,
             socket_mode: listen.socket_mode.map(Mode),
             model: Some(listen.model),

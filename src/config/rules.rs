@@ -1,5 +1,6 @@
 //! The rules that the options of a group obey: a refusal names the option at fault, and says what to do.
 
+use std::net::Ipv4Addr;
 use std::time::Duration;
 
 use super::layers::Conflict;
@@ -48,6 +49,13 @@ impl Listen {
         }
         idle.retain(|conflict| given.has(conflict.key));
         idle
+    }
+
+    fn may_be_ipv6(&self) -> bool {
+        // a name may stand for anything
+        self.endpoints
+            .iter()
+            .any(|endpoint| endpoint.host().is_some_and(|host| host.parse::<Ipv4Addr>().is_err()))
     }
 
     /// What whoever makes the sockets has decided.
@@ -103,6 +111,8 @@ impl Listen {
             ("max-children", CHILDREN, forks),
             ("max-connections", MANY, self.model.polls()),
             ("overflow", CHILDREN, forks),
+            ("backlog", "a queue of connections (a tcp or unix endpoint that forkd binds)", self.has_queue()),
+            ("v6only", "a tcp or udp endpoint that may be of IPv6", self.may_be_ipv6()),
             ("socket-mode", "a socket file (a unix or unixgram endpoint)", on_disk),
         ];
         let endpoint = self.endpoints.first().map(Endpoint::to_string).unwrap_or_default();
@@ -213,6 +223,16 @@ mod tests {
             ),
             ("service = 'echo'\nexec = ['cat']", "exec needs the service exec"),
             ("endpoints = ['tcp://a:1']\nsocket-mode = '600'", "socket-mode needs a socket file"),
+            (
+                "v6only = true",
+                "v6only needs a tcp or udp endpoint that may be of IPv6, and tcp://127.0.0.1:7007 has",
+            ),
+            ("endpoints = ['unix:///x']\nv6only = true", "v6only needs a tcp or udp endpoint"),
+            (
+                "endpoints = ['udp://a:1', 'unixgram:///x']\nbacklog = 5",
+                "backlog needs a queue of connections",
+            ),
+            ("endpoints = ['udp://a:1', 'systemd:a']\nbacklog = 5", "backlog needs a queue of connections"),
             ("endpoints = ['systemd:a']\nsocket-mode = '600'", "socket-mode has no effect on systemd:a"),
             (
                 "endpoints = ['systemd:a']\nbacklog = 1",
@@ -225,6 +245,12 @@ mod tests {
         }
         assert!(listen("endpoints = ['tcp://a:1', 'unix:///x']\nsocket-mode = '600'").is_ok());
         assert!(listen("endpoints = ['tcp://a:1', 'systemd:a']\nbacklog = 1").is_ok());
+        for host in ["[::1]", "localhost"] {
+            assert!(
+                listen(&format!("endpoints = ['tcp://127.0.0.1:1', 'udp://{host}:1']\nv6only = true"))
+                    .is_ok()
+            );
+        }
     }
 
     #[test]

@@ -51,9 +51,17 @@ pub enum Endpoint {
 }
 
 impl Endpoint {
+    /// Returns the name or address, without brackets, if it has one.
+    pub(crate) fn host(&self) -> Option<&str> {
+        match self {
+            Self::Tcp { host, .. } | Self::Udp { host, .. } => Some(host),
+            Self::Unix(_) | Self::Unixgram(_) | Self::Systemd(_) => None,
+        }
+    }
+
     /// Tells whether its host is an IPv6 address.
     pub(crate) fn is_ipv6(&self) -> bool {
-        matches!(self, Self::Tcp { host, .. } | Self::Udp { host, .. } if host.contains(':'))
+        self.host().is_some_and(|host| host.contains(':'))
     }
 
     /// Tells whether each request is known to be a datagram of its own, without a connection.
