@@ -86,6 +86,11 @@ pub(crate) fn pool_resized(endpoint: &Endpoint, min: u32, max: u32) {
     info!(min, max, endpoint:%; "pool resized");
 }
 
+/// Whoever sent the signal expects something of it.
+pub(crate) fn no_pool(signal: &str) {
+    warn!(signal; "there is no pool of workers to resize; going on as before");
+}
+
 /// A child is no more: an ordinary end is for debugging, a violent one for the operator.
 pub(crate) fn child_ended(endpoint: &Endpoint, slot: &Slot, cause: Cause, age: Duration, is_stopping: bool) {
     let (pid, peer, age) = (slot.pid(), slot.peer(), humantime::format_duration(age));

@@ -40,7 +40,7 @@ pub(crate) const SIGNALS: &[(&str, &str)] = &[
     ("SIGHUP", "Read the configuration again."),
     ("SIGUSR1", "Write the status to the log, a line for each listening socket."),
     ("SIGUSR2", "Not supported yet: a line in the log, nothing else."),
-    ("SIGTTIN, SIGTTOU", "One worker more, one fewer, in each pool."),
+    ("SIGTTIN, SIGTTOU", "One worker more, one fewer, in each pool; a line in the log where there is none."),
 ];
 
 pub(crate) const ENVIRONMENT: &[(&str, &str)] = &[
