@@ -77,7 +77,8 @@ Examples:
   forkd check --config /etc/forkd/forkd.toml && forkd reload
   forkd reload --control /run/forkd-lab/control.sock";
 
-/// Echo daemon that forks: a child for each connection, or a pool of workers.
+/// Network daemon for echo and other services: a child for each connection, a pool of workers, or workers that
+/// serve many at once by threads, callbacks or coroutines.
 #[derive(Debug, Parser)]
 #[command(name = "forkd", version, after_help = EXAMPLES)]
 pub struct Cli {

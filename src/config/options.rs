@@ -33,7 +33,8 @@ pub struct ListenOptions {
     #[arg(long, value_name = "TEXT", help_heading = "Service")]
     pub reply: Option<String>,
 
-    /// How ack and menu tell one message from the next: what one read brings, or lines [default: read]
+    /// How ack and menu tell one message from the next: each line of what one read brings, whether or not
+    /// it has an end, or whole lines [default: read]
     #[arg(long, value_name = "read|line", hide_possible_values = true, help_heading = "Service")]
     pub framing: Option<Framing>,
 
@@ -139,8 +140,8 @@ pub struct ListenOptions {
     #[arg(long, value_name = "wait|reject", hide_possible_values = true, help_heading = "Limits")]
     pub overflow: Option<Overflow>,
 
-    /// Close a connection that is silent for so long, such as 30s or 5m; http closes one after 1m if nothing is
-    /// said [default: never]
+    /// Close a connection that is silent for so long, such as 30s or 5m; where nothing is said, http closes one
+    /// after 1m in which nothing of an answer was read [default: never]
     #[arg(long, value_name = "DURATION", help_heading = "Limits")]
     pub idle_timeout: Option<Span>,
 }
