@@ -12,8 +12,8 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use toml::de::DeTable;
 
+use super::lists::tables;
 use super::options::{DaemonOptions, ListenOptions};
-use super::values::tables;
 use crate::Error;
 
 /// What a file says.

@@ -7,6 +7,7 @@
 mod file;
 mod layers;
 mod listen;
+mod lists;
 pub mod options;
 mod route;
 mod rules;

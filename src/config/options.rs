@@ -10,7 +10,8 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use super::RouteText;
-use super::values::{EntryText, LogFormat, LogLevel, LogSink, Mode, Overflow, Span, WorkerRange, list};
+use super::lists::list;
+use super::values::{EntryText, LogFormat, LogLevel, LogSink, Mode, Overflow, Span, WorkerRange};
 use crate::model::Model;
 use crate::service::{Builtin, Framing};
 use crate::transport::Endpoint;
