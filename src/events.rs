@@ -8,15 +8,21 @@ use std::time::Duration;
 
 use log::{debug, error, info, warn};
 
+use crate::config::values::WorkerRange;
 use crate::model::Model;
 use crate::scoreboard::{Cause, Slot};
 use crate::sys::pidfd::Ended;
 use crate::transport::{Endpoint, Peer};
 
-pub(crate) fn listening(endpoint: &Endpoint, service: &str, model: Model, workers: Option<&dyn Display>) {
+pub(crate) fn listening(endpoint: &Endpoint, service: &str, model: Model, workers: Option<WorkerRange>) {
     match workers {
-        None => info!(service, model:%; "listening on {endpoint}"),
-        Some(workers) => info!(service, model:%, workers:%; "listening on {endpoint}"),
+        None => info!(endpoint:%, service, model:%; "listening on {endpoint}"),
+        Some(workers) if workers.is_elastic() => {
+            info!(endpoint:%, service, model:%, workers:%; "listening on {endpoint}");
+        }
+        Some(WorkerRange { max, .. }) => {
+            info!(endpoint:%, service, model:%, workers = max; "listening on {endpoint}");
+        }
     }
 }
 
@@ -33,7 +39,7 @@ pub(crate) fn backlog_capped(asked: u32, cap: u32) {
     warn!(asked, cap; "backlog is capped by the kernel (net.core.somaxconn)");
 }
 
-/// The line that everybody waits for; it says how to try the daemon out.
+/// The line that everybody waits for; it says how to try the daemon out. In JSON every line has the pid.
 pub(crate) fn ready(hint: &str) {
     info!("ready pid={} (try: {hint})", std::process::id());
 }
@@ -72,7 +78,7 @@ pub(crate) fn reload_refused(why: &str) {
 }
 
 pub(crate) fn no_longer_listening(endpoint: &Endpoint) {
-    info!("no longer listening on {endpoint}");
+    info!(endpoint:%; "no longer listening on {endpoint}");
 }
 
 pub(crate) fn not_adapted(endpoint: &Endpoint, error: &dyn Display) {
@@ -85,6 +91,11 @@ pub(crate) fn worker_started(endpoint: &Endpoint, slot: u32, pid: u32) {
 
 pub(crate) fn pool_resized(endpoint: &Endpoint, min: u32, max: u32) {
     info!(min, max, endpoint:%; "pool resized");
+}
+
+/// Whoever sent the signal expects something of it.
+pub(crate) fn no_pool(signal: &str) {
+    warn!(signal; "there is no pool of workers to resize; going on as before");
 }
 
 /// A child is no more: an ordinary end is for debugging, a violent one for the operator.
@@ -245,7 +256,7 @@ pub(crate) fn report(status: &crate::daemon::status::Status) {
             if all.is_empty() { "-".to_owned() } else { all.join(",") }
         };
         info!(
-            alive = l.alive, peak = l.peak, forked = l.forked, connections = l.connections, bytes_in = l.bytes_in,
+            endpoint:% = l.endpoint, alive = l.alive, peak = l.peak, forked = l.forked, connections = l.connections, bytes_in = l.bytes_in,
             bytes_out = l.bytes_out, failed = l.failed, refused:% = counts(&l.refused), deaths:% = counts(&l.deaths),
             uptime_s = status.uptime_s; "status of {}", l.endpoint
         );

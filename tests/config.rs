@@ -263,3 +263,20 @@ fn a_host_name_is_bound_at_each_of_its_addresses() {
     assert_eq!(code, Some(69));
     assert!(message.contains("cannot bind tcp://no-such-host.invalid:0"), "{message}");
 }
+
+#[test]
+fn an_interface_belongs_to_a_link_local_address() {
+    let (code, message) = mistake(&["serve", "tcp://[fe80::1]:0"]);
+    assert_eq!(code, Some(71));
+    assert!(message.contains("tcp://[fe80::1]:0 (a link-local address needs its interface"), "{message}");
+    let (code, message) = mistake(&["serve", "tcp://[fe80::1%no-such-if]:0"]);
+    assert_eq!(code, Some(69));
+    assert!(message.contains("no network interface is called \"no-such-if\""), "{message}");
+
+    let name = if cfg!(target_os = "linux") { "lo" } else { "lo0" };
+    let daemon = Daemon::start(&format!("tcp://[::1%{name}]:0"));
+    let endpoint = daemon.endpoints().remove(0);
+    assert!(endpoint.starts_with(&format!("tcp://[::1%{name}]:")), "{endpoint}");
+    let port = endpoint.rsplit_once(':').unwrap().1.parse().unwrap();
+    assert!(serves(SocketAddr::new("::1".parse().unwrap(), port)));
+}

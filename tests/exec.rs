@@ -334,6 +334,8 @@ fn what_can_t_be_run_is_said_before_the_start() {
             let ended = command(&format!("-m {model}"), &[program]).run();
             assert!(ended.code == Some(code) && ended.stderr.contains(why), "{ended:?}");
         }
+        let ended = run(&["check", "--exec", program]);
+        assert!(ended.code == Some(code) && ended.stderr.contains(why), "{ended:?}");
     }
     for (args, why) in [
         (

@@ -239,7 +239,10 @@ fn a_wrong_configuration_is_78_and_pointed_at() {
         &["no-such-user-here"],
     );
     assert_fails(&run(&["serve", "--group", "no-such-group", "tcp://127.0.0.1:0"]), 78, &["no-such-group"]);
+    assert_fails(&run(&["check", "--user", "no-such-user-here"]), 78, &["no-such-user-here"]);
+    assert_fails(&run(&["check", "--group", "no-such-group"]), 78, &["no-such-group"]);
     for root in ["/nonexistent-directory", file] {
         assert_fails(&run(&["serve", "--chroot", root, "tcp://127.0.0.1:0"]), 78, &[root, "that directory"]);
+        assert_fails(&run(&["check", "--chroot", root]), 78, &[root, "that directory"]);
     }
 }

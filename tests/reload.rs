@@ -330,7 +330,8 @@ both_ways! {
     fn what_does_not_concern_a_socket_does_not_keep_it_from_going_on(way: Way) {
         let forkd = Reloadable::start(way, &tcp(FORK));
         let socket = forkd.socket();
-        forkd.becomes(&tcp("v6only = true\nbacklog = 7"));
+        let mixed = "[[listen]]\nendpoints = ['tcp://127.0.0.1:0', 'tcp://[::1]:0']\nv6only = true\nbacklog = 7\n";
+        forkd.becomes(mixed);
         assert_eq!(forkd.socket(), socket);
         let overlap = format!("[[listen]]\nendpoints = ['tcp://0.0.0.0:{}']\n", forkd.daemon.addr().port());
         let why = forkd.refuses(&overlap, 69);

@@ -108,6 +108,10 @@ under_models! {
         each_stream(model, options, |client| {
             assert_eq!(dialogue(client, b"1\n0\r\n7\nexit\n0\n"), b"Hello\none\nzero\nPlease choose again\n");
         });
+        // each of its texts
+        each_stream(model, "--service menu --framing line --greeting Hi --answer a=A --again What? --exit bye", |client| {
+            assert_eq!(dialogue(client, b"a\nexit\nbye\na\n"), b"Hi\nA\nWhat?\n");
+        });
         each_stream(model, "--service menu", |client| {
             let mut heard = [0; 25];
             client.read_exact(&mut heard).unwrap();
@@ -186,8 +190,23 @@ fn the_services_are_listed_and_their_options_refused_elsewhere() {
     for name in ["echo", "discard", "chargen", "daytime", "time", "ack", "menu", "http", "exec"] {
         assert!(ended.stdout.lines().any(|line| line.starts_with(&format!("{name} "))), "{}", ended.stdout);
     }
-    let ended = run(&["check", "--reply", "x"]);
-    assert!(ended.code == Some(64) && ended.stderr.contains("needs the service ack"), "{}", ended.stderr);
+    for (option, service) in [("--reply", "ack"), ("--again", "menu"), ("--exit", "menu")] {
+        let ended = run(&["check", option, "x"]);
+        let expected = format!("{option} needs the service {service}");
+        assert!(ended.code == Some(64) && ended.stderr.contains(&expected), "{}", ended.stderr);
+    }
+}
+
+#[test]
+fn an_answer_that_nobody_can_get_is_refused() {
+    let ended = run(&["serve", "--service", "menu", "--answer", "exit=no", "tcp://127.0.0.1:0"]);
+    assert_eq!(ended.code, Some(64), "{}", ended.stderr);
+    assert!(ended.stderr.contains("--answer has a text for \"exit\", which ends"), "{}", ended.stderr);
+    // it would answer another end, and the default text for 0 makes way for this one
+    for options in ["--answer exit=no --exit 9", "--exit 0"] {
+        let args: Vec<&str> = ["check", "--service", "menu"].into_iter().chain(options.split(' ')).collect();
+        assert_eq!(run(&args).code, Some(0), "{options}");
+    }
 }
 
 /// Whether what is sent to its first endpoint gets no answer.

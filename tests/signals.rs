@@ -14,6 +14,16 @@ use nix::unistd::Pid;
 const MODELS: [&str; 4] = ["", "-m prefork -w 3", "-m event -w 2", "-m coroutine"];
 
 both_ways! {
+    fn a_pool_that_is_not_there_can_not_be_resized_and_that_is_said(way: Way) {
+        let daemon = Forkd::new("").way(way).start();
+        for which in [Signal::SIGTTIN, Signal::SIGTTOU] {
+            daemon.signal(which);
+            let line = daemon.wait_for_line(&format!("signal={which}"));
+            assert!(line.starts_with("forkd: warning: there is no pool"), "{line}");
+        }
+        short_connection(daemon.addr(), b"x").unwrap();
+    }
+
     fn what_is_not_supported_yet_is_said_and_harms_nothing(way: Way) {
         for args in MODELS {
             let daemon = Forkd::new(args).way(way).start();

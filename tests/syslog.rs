@@ -230,7 +230,8 @@ fn rsyslogd_writes_the_lines_and_may_be_restarted() {
 
 #[test]
 fn each_line_may_be_an_object() {
-    let daemon = Forkd::new("--log-level debug --log-format json").start();
+    let options = "--log-level debug --log-format json tcp://127.0.0.1:0";
+    let daemon = Forkd::new(options).start();
     short_connection(address_in(&daemon.log().join("\n")), b"x").unwrap();
     daemon.wait_for_line("connection closed");
     daemon.signal(Signal::SIGTERM);
@@ -245,4 +246,14 @@ fn each_line_may_be_an_object() {
     let with = |msg: &str| objects.iter().find(|object| object["msg"] == msg).expect(msg);
     assert_eq!(with("stopped")["pid"], daemon.pid());
     assert_eq!(with("connection accepted")["pid_"], with("connection closed")["pid"]);
+    let listening = objects.iter().find(|object| object["service"] == "echo").unwrap();
+    assert!(listening["endpoint"].as_str().unwrap().starts_with("tcp://127.0.0.1:"), "{listening}");
+    assert_eq!(listening["model"], "fork");
+
+    for (workers, expected) in [("3", Value::from(3)), ("2..3", Value::from("2..3"))] {
+        let daemon = Forkd::new(&format!("-m prefork -w {workers} {options}")).start();
+        let objects: Vec<Value> = daemon.log().iter().map(parse).collect();
+        let listening = objects.iter().find(|object| object["service"] == "echo").unwrap();
+        assert_eq!((&listening["model"], &listening["workers"]), (&Value::from("prefork"), &expected));
+    }
 }

@@ -49,6 +49,16 @@ fn a_stale_one_is_replaced() {
 }
 
 #[test]
+fn a_directory_is_neither_replaced_nor_told_to_be_removed() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().to_str().unwrap();
+    let ended = run(&["serve", &format!("unix://{path}")]);
+    assert!(ended.code == Some(73) && ended.stderr.contains("it is a directory; name a file"), "{ended:?}");
+    let ended = run(&["serve", "unix:///"]);
+    assert!(ended.code == Some(64) && ended.stderr.contains("names a directory"), "{ended:?}");
+}
+
+#[test]
 fn a_killed_daemon_leaves_one_that_the_next_replaces() {
     let daemon = Daemon::start("unix://{dir}/s");
     let path = daemon.path("s");

@@ -6,7 +6,8 @@ pub(crate) const DESCRIPTION: &[&str] = &[
      forks a child for each connection (--model fork), or keeps a pool of workers that accept for themselves, and \
      serve one connection at a time (--model prefork, iterative) or many (--model thread, event, coroutine).",
     "An option is looked for on the command line, then in the file that --config names, and then has its \
-     default. Endpoints on the command line replace those of the file. Limits are per listening socket, not \
+     default. Endpoints on the command line replace those of the file; any other option applies to each [[listen]] \
+     table that it can have an effect on, and what it leaves without effect there is passed over. Limits are per listening socket, not \
      per daemon. A duration has a unit: 500ms, 30s, 5m.",
 ];
 
@@ -39,7 +40,7 @@ pub(crate) const SIGNALS: &[(&str, &str)] = &[
     ("SIGHUP", "Read the configuration again."),
     ("SIGUSR1", "Write the status to the log, a line for each listening socket."),
     ("SIGUSR2", "Not supported yet: a line in the log, nothing else."),
-    ("SIGTTIN, SIGTTOU", "One worker more, one fewer, in each pool."),
+    ("SIGTTIN, SIGTTOU", "One worker more, one fewer, in each pool; a line in the log where there is none."),
 ];
 
 pub(crate) const ENVIRONMENT: &[(&str, &str)] = &[

@@ -82,7 +82,8 @@ Examples:
   forkd check --config /etc/forkd/forkd.toml
   forkd check -m prefork tcp://[::]:7 > forkd.toml   turn options into a file";
 
-/// Echo daemon that forks: a child for each connection, or a pool of workers.
+/// Network daemon for echo and other services: a child for each connection, a pool of workers, or workers that
+/// serve many at once by threads, callbacks or coroutines.
 #[derive(Debug, Parser)]
 #[command(name = "forkd", version, after_help = examples())]
 pub struct Cli {

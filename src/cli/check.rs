@@ -1,25 +1,35 @@
 //! `forkd check`: says what `forkd serve` would do, without doing it.
 //!
-//! Invariant: what is printed is a configuration file that means the same as the given options.
+//! Invariant: what is printed is a configuration file that means the same as the given options, and nothing
+//! that it names is missing here, as far as that can be seen from outside of its root directory.
 
 use std::io::{self, Write};
 
 use super::args::ServeArgs;
 use super::here;
-use crate::Error;
+use crate::daemon::privileges::Privileges;
+use crate::{Error, sys};
 
 /// Resolves the configuration and prints it as TOML to standard output.
 ///
 /// # Errors
 ///
 /// Those of [`Config::resolve`](crate::config::Config::resolve),
-/// [`Builtin::service`](crate::service::Builtin::service) and
-/// [`Config::to_toml`](crate::config::Config::to_toml), or [`Error::Os`] if the output can't be written.
+/// [`Builtin::service`](crate::service::Builtin::service), [`Exec::check`](crate::service::Exec::check) and
+/// [`Config::to_toml`](crate::config::Config::to_toml); [`Error::Config`] for a user, group or root directory that doesn't
+/// exist, or [`Error::Os`] if the output can't be written.
 pub fn run(args: ServeArgs) -> Result<(), Error> {
     let config = args.resolve(&here(), &[])?;
-    // what it needs may be missing
+    let daemon = &config.daemon;
+    // An invoker may have left it ignored, and helper programs are waited for below.
+    sys::signal::restore_sigchld().map_err(|cause| Error::os("cannot set the action of SIGCHLD", cause))?;
+    Privileges::look_up(daemon.user.as_deref(), daemon.group.as_deref(), daemon.chroot.as_deref())?;
     for listen in &config.listen {
-        listen.service()?;
+        let service = listen.service()?;
+        // programs are looked for below the new root
+        if daemon.chroot.is_none() {
+            service.check()?;
+        }
     }
     print(&config.to_toml()?, io::stdout().lock())
 }

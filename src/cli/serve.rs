@@ -8,7 +8,7 @@ use std::os::fd::{AsFd, AsRawFd};
 use std::path::Path;
 
 use crate::config::values::LogSink;
-use crate::config::{Config, default_control};
+use crate::config::{Config, Listen, default_control};
 use crate::daemon::background::{self, DEFAULT_UMASK, Launch, Notifier};
 use crate::daemon::master::Master;
 use crate::daemon::notify::ServiceManager;
@@ -16,6 +16,7 @@ use crate::daemon::pidfile::Pidfile;
 use crate::daemon::privileges::Privileges;
 use crate::daemon::reload::Source;
 use crate::daemon::sockets::bind;
+use crate::service::Builtin;
 use crate::transport::{Endpoint, Inherited};
 use crate::{Error, events, log, sys};
 
@@ -92,7 +93,8 @@ fn serve(
     for bound in &bound {
         bound.announce();
     }
-    let hint = bound.first().map(|bound| hint(bound.listener().endpoint())).unwrap_or_default();
+    let first = bound.first().zip(config.listen.first());
+    let hint = first.map(|(bound, listen)| hint(bound.listener().endpoint(), listen)).unwrap_or_default();
     let mut master = Master::new(config, bound)?;
     master.reload_from(source, inherited);
     master.report_to(ServiceManager::from_env());
@@ -155,18 +157,50 @@ fn run_master(
 }
 
 /// How to try the daemon out.
-fn hint(endpoint: &Endpoint) -> String {
+fn hint(endpoint: &Endpoint, listen: &Listen) -> String {
     let reachable = |host: &str| match host {
         "0.0.0.0" => "127.0.0.1".to_owned(),
         "::" => "::1".to_owned(),
         host => host.to_owned(),
     };
     let path = |path: &Path| path.display().to_string();
+    // what there is to see where no files are
+    let page = if listen.settings.root.is_some() { "" } else { "time" };
     match endpoint {
+        Endpoint::Tcp { host, port } if listen.service == Builtin::Http => {
+            // as RFC 6874 has an interface
+            let (host, port) = (reachable(host).replace('%', "%25"), *port);
+            format!("curl http{}/{page}", Endpoint::Tcp { host, port }.to_string().trim_start_matches("tcp"))
+        }
+        Endpoint::Unix(file) if listen.service == Builtin::Http => {
+            format!("curl --unix-socket {} http://localhost/{page}", path(file))
+        }
         Endpoint::Tcp { host, port } => format!("nc -N {} {port}", reachable(host)),
         Endpoint::Udp { host, port } => format!("nc -u {} {port}", reachable(host)),
         Endpoint::Unix(file) => format!("nc -NU {}", path(file)),
         Endpoint::Unixgram(file) => format!("nc -uU {}", path(file)),
         Endpoint::Systemd(_) => endpoint.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_hint_can_be_pasted() {
+        let hint = |service, root: Option<&str>, endpoint: &str| {
+            let mut listen = Listen { service, ..Listen::default() };
+            listen.settings.root = root.map(Into::into);
+            hint(&endpoint.parse().unwrap(), &listen)
+        };
+        let (echo, http) = (Builtin::Echo, Builtin::Http);
+        assert_eq!(hint(echo, None, "tcp://0.0.0.0:7"), "nc -N 127.0.0.1 7");
+        assert_eq!(hint(echo, None, "udp://[::]:7"), "nc -u ::1 7");
+        assert_eq!(hint(echo, None, "unix:///x"), "nc -NU /x");
+        assert_eq!(hint(http, Some("/srv"), "tcp://[::]:80"), "curl http://[::1]:80/");
+        assert_eq!(hint(http, None, "tcp://a:80"), "curl http://a:80/time");
+        assert_eq!(hint(http, None, "tcp://[fe80::1%lo]:80"), "curl http://[fe80::1%25lo]:80/time");
+        assert_eq!(hint(http, None, "unix:///x"), "curl --unix-socket /x http://localhost/time");
     }
 }

@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use toml::de::DeTable;
 
+use super::lists::tables;
 use super::options::{DaemonOptions, ListenOptions};
 use crate::Error;
 
@@ -22,6 +23,7 @@ pub(super) struct Tables {
     /// The `[daemon]` table.
     pub(super) daemon: DaemonOptions,
     /// The `[[listen]]` tables, in order.
+    #[serde(deserialize_with = "tables")]
     pub(super) listen: Vec<ListenOptions>,
 }
 
@@ -41,8 +43,13 @@ impl File {
     ///
     /// [`Error::Config`] if it can't be read, is no TOML, or has an unknown key or an impossible value.
     pub(super) fn read(path: &Path) -> Result<Self, Error> {
-        let text = text_of(path).map_err(|error| {
+        let bytes = bytes_of(path).map_err(|error| {
             Error::Config(format!("cannot read the configuration file {}: {error}", path.display()))
+        })?;
+        let text = String::from_utf8(bytes).map_err(|error| {
+            let start = error.utf8_error().valid_up_to();
+            let text = String::from_utf8_lossy(error.as_bytes());
+            Error::Config(point(path, &text, start..start, "this is not UTF-8, as TOML has to be"))
         })?;
         let tables = toml::from_str(&text).map_err(|error| {
             Error::Config(point(path, &text, error.span().unwrap_or_default(), error.message()))
@@ -60,15 +67,15 @@ impl File {
 
 /// Reads a regular file. Of anything else, such as a FIFO without a writer, a master might wait for the end,
 /// and it serves nobody meanwhile.
-fn text_of(path: &Path) -> io::Result<String> {
+fn bytes_of(path: &Path) -> io::Result<Vec<u8>> {
     // or it would wait for a writer here already
     let mut file = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path)?;
     if !file.metadata()?.is_file() {
         return Err(io::Error::other("it is no regular file"));
     }
-    let mut text = String::new();
-    file.read_to_string(&mut text)?;
-    Ok(text)
+    let mut bytes = Vec::new();
+    file.read_to_end(&mut bytes)?;
+    Ok(bytes)
 }
 
 /// Finds a key's value in bytes of `text`, which has been parsed before.
@@ -99,7 +106,7 @@ fn point(path: &Path, text: &str, span: Range<usize>, message: &str) -> String {
 mod tests {
     use super::*;
 
-    fn read(text: &str) -> Result<File, String> {
+    fn read(text: impl AsRef<[u8]>) -> Result<File, String> {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("f.toml");
         std::fs::write(&path, text).unwrap();
@@ -139,7 +146,10 @@ mod tests {
             ),
             ("[daemon]\ngrace = 10", "f.toml:2:9: 10 has no unit; add a unit"),
             ("[daemon]\ngrace = true", "f.toml:2:9: invalid type: boolean `true`, expected a duration"),
-            ("[daemon]\numask = 27", "f.toml:2:9: invalid type: integer `27`, expected a string"),
+            (
+                "[daemon]\numask = 27",
+                "f.toml:2:9: invalid type: integer `27`, expected an octal mode in quotes, such as \"0600\"",
+            ),
             ("[daemon]\numask = '9'", "f.toml:2:9: \"9\" is not an octal mode"),
             ("[[listen]]\nworkers = 0", "f.toml:2:11: 0 is not a possible number of workers"),
             ("[[listen]]\nworkers = '4..2'", "f.toml:2:11: 4..2 is not a possible number of workers"),
@@ -148,12 +158,34 @@ mod tests {
                 "[[listen]]\nendpoints = ['udp://é:1']",
                 "f.toml:2:14: endpoint \"udp://é:1\" has a host that is neither",
             ),
-            ("[listen]\n", "f.toml:1:1: invalid type: map, expected a sequence"),
+            (
+                "[listen]\nworkers = 3",
+                "f.toml:1:1: invalid type: map, expected a table for each group of endpoints: write [[listen]], with",
+            ),
+            (
+                "[[listen]]\nendpoints = 'tcp://a:1'",
+                "f.toml:2:13: invalid type: string \"tcp://a:1\", expected a list in brackets",
+            ),
+            (
+                "[[listen]]\nexec = 'cat'",
+                "f.toml:2:8: invalid type: string \"cat\", expected a list in brackets",
+            ),
+            ("[[listen]]\nendpoints = []", "f.toml:2:13: the list is empty; fill it, or leave it out"),
+            ("[[listen]]\nroute = [\n]", "f.toml:2:9: the list is empty"),
+            ("listen = []", "f.toml:1:10: the list is empty"),
             ("\n\n[daemon", "f.toml:3:8: unclosed table"),
         ] {
             let error = read(text).unwrap_err();
             assert!(error.starts_with(expected), "{text:?}: {error}");
         }
+    }
+
+    #[test]
+    fn what_is_no_text_is_shown() {
+        assert_eq!(
+            read(b"[daemon]\nuser = '\xc3\xa9\xff'\n").unwrap_err(),
+            "f.toml:2:10: this is not UTF-8, as TOML has to be\n  |\n2 | user = 'é\u{fffd}'\n  |          ^"
+        );
     }
 
     #[test]

@@ -7,6 +7,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use super::RouteText;
+use super::layers::Conflict;
 use super::options::ListenOptions;
 use super::values::{EntryText, Mode, Overflow, Span, WorkerRange};
 use crate::Error;
@@ -80,30 +81,32 @@ impl Default for Listen {
     }
 }
 
-/// Why a group of options makes no sense.
-#[derive(Debug)]
-pub(super) struct Conflict {
-    /// The name in the file of the option at fault, which was given (`endpoints` may be missing).
-    pub(super) key: &'static str,
-    /// The rest of a sentence that starts with the option.
-    pub(super) why: String,
-}
-
 impl Listen {
     /// Fills in the defaults and checks the result.
-    pub(super) fn new(options: ListenOptions) -> Result<Self, Conflict> {
+    pub(super) fn new(options: &ListenOptions) -> Result<Self, Conflict> {
+        let listen = Self::unchecked(options);
+        listen.obey_the_rules(options)?;
+        Ok(listen)
+    }
+
+    /// What of these options has no effect beside the others.
+    pub(super) fn without_effect(options: &ListenOptions) -> Vec<Conflict> {
+        Self::unchecked(options).idle(options)
+    }
+
+    fn unchecked(options: &ListenOptions) -> Self {
         let default = Self::default();
         let implied = if options.exec.is_empty() { Builtin::default() } else { Builtin::Exec };
         let service = options.service.unwrap_or(implied);
         let mut listen = Self {
             endpoints: options.endpoints.clone(),
             service,
-            settings: settings(&options),
+            settings: settings(options),
             model: options.model.unwrap_or_default(),
             workers: options.workers.unwrap_or_else(|| WorkerRange::of(options.model.unwrap_or_default())),
             min_spare: options.min_spare.unwrap_or(default.min_spare),
             max_spare: options.max_spare.unwrap_or(default.max_spare),
-            threads: threads(&options),
+            threads: threads(options),
             max_children: options.max_children.unwrap_or(default.max_children),
             max_connections: options.max_connections,
             max_connections_per_child: options.max_connections_per_child.unwrap_or_default(),
@@ -119,8 +122,7 @@ impl Listen {
             let fits = |endpoint: &Endpoint| listen.suits(endpoint).is_ok();
             listen.endpoints = listen.endpoints.iter().filter(|endpoint| fits(endpoint)).cloned().collect();
         }
-        listen.obey_the_rules(&options)?;
-        Ok(listen)
+        listen
     }
 
     /// Makes the service.
@@ -158,7 +160,7 @@ impl Listen {
         if matches!(endpoint, Endpoint::Udp { .. }) && !self.settings.amplify && amplifies() {
             return Err(format!(
                 "is {name}, which answers a datagram to {endpoint} with more bytes than it has: whoever forges a \
-                 sender's address could have it flood others; leave the endpoint out, or give allow-amplification"
+                 sender's address could have it flood others; leave the endpoint out, or give `allow-amplification`"
             ));
         }
         Ok(())
@@ -171,6 +173,11 @@ impl Listen {
     /// Whether all sockets come ready made.
     pub(super) fn is_inherited(&self) -> bool {
         self.endpoints.iter().all(Endpoint::is_inherited)
+    }
+
+    /// Whether there is a listen queue that we make.
+    pub(super) fn has_queue(&self) -> bool {
+        self.endpoints.iter().any(|endpoint| !endpoint.is_inherited() && !endpoint.is_datagram())
     }
 
     /// What a worker of such a pool is told, with so long to finish at a stop.
@@ -207,6 +214,14 @@ fn settings(options: &ListenOptions) -> Settings {
     if let Some(greeting) = &options.greeting {
         settings.texts.greeting.clone_from(greeting);
     }
+    if let Some(again) = &options.again {
+        settings.texts.again.clone_from(again);
+    }
+    if let Some(exit) = &options.exit {
+        // as an entry is compared
+        exit.trim().clone_into(&mut settings.texts.exit);
+        settings.texts.answers.remove(&settings.texts.exit);
+    }
     if !options.answer.is_empty() {
         let answers = options.answer.iter().map(|answer| (answer.entry.clone(), answer.text.clone()));
         settings.texts.answers = answers.collect();
@@ -239,11 +254,13 @@ impl From<&Listen> for ListenOptions {
             framing: (acks || asks).then_some(*framing),
             greeting: asks.then(|| texts.greeting.clone()),
             answer: if asks { texts.answers.iter().map(entry).collect() } else { Vec::new() },
+            again: asks.then(|| texts.again.clone()),
+            exit: asks.then(|| texts.exit.clone()),
             root: root.clone(),
             route: routes.iter().map(route).collect(),
             exec: exec.clone(),
             allow_amplification: *amplify,
-            backlog: (!listen.is_inherited()).then_some(listen.backlog),
+            backlog: listen.has_queue().then_some(listen.backlog),
             v6only: listen.v6only,
             socket_mode: listen.socket_mode.map(Mode),
             model: Some(listen.model),

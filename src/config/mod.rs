@@ -5,7 +5,9 @@
 //! The command line beats the file, and the file beats the defaults.
 
 mod file;
+mod layers;
 mod listen;
+mod lists;
 pub mod options;
 mod route;
 mod rules;
@@ -21,7 +23,7 @@ use std::time::Duration;
 use crate::Error;
 use crate::transport::Endpoint;
 use file::{File, Tables};
-use listen::Conflict;
+use layers::{CommandLine, Conflict};
 pub use listen::Listen;
 use options::{DaemonOptions, ListenOptions};
 pub use route::RouteText;
@@ -144,8 +146,9 @@ impl From<&Daemon> for DaemonOptions {
 impl Config {
     /// Lays the command line over the file over the defaults, and checks the result.
     ///
-    /// The command line's options for endpoints apply to each `[[listen]]` table; endpoints on the
-    /// command line replace those tables altogether. `here` is the directory that relative paths of a
+    /// The command line's options for endpoints apply to each `[[listen]]` table whose model and service they
+    /// can have an effect on, and what they leave without effect there is passed over; endpoints on the command
+    /// line replace those tables altogether. `here` is the directory that relative paths of a
     /// daemon start from; `env` looks up an environment variable. Where no endpoint is named at all, those
     /// of `default_endpoints` are served, or [`Listen`]'s own default if there are none.
     ///
@@ -163,25 +166,25 @@ impl Config {
     ) -> Result<Self, Error> {
         let file = config_file.map(File::read).transpose()?;
         let tables = file.as_ref().map(|file| file.tables.clone()).unwrap_or_default();
-        let from_file = cli_listen.endpoints.is_empty() && !tables.listen.is_empty();
+        let is_free = cli_listen.endpoints.is_empty();
+        let from_file = is_free && !tables.listen.is_empty();
         let groups = if from_file { tables.listen } else { vec![ListenOptions::default()] };
 
-        let blame = |group: usize, Conflict { key, why }| match &file {
-            Some(file) if from_file && !cli_listen.has(key) => file.error(group, key, &why),
-            _ if key == "endpoints" => Error::Usage(format!("the command line {why}")),
-            _ => Error::Usage(format!("--{key} {why}")),
-        };
         let alone = groups.len() == 1;
+        let mut command_line = CommandLine::new(cli_listen);
         let mut listen = Vec::with_capacity(groups.len());
-        for (index, group) in groups.into_iter().enumerate() {
-            let mut options = cli_listen.clone().over(group);
+        for (index, mut group) in groups.into_iter().enumerate() {
+            if is_free && alone && group.endpoints.is_empty() {
+                group.endpoints = default_endpoints.to_vec();
+            }
+            let mut options = command_line.over(group);
             // once a daemon runs, / is its current directory
             options.root = options.root.map(|root| here.join(root));
-            if options.endpoints.is_empty() && alone {
-                options.endpoints = default_endpoints.to_vec();
-            }
-            listen.push(next_group(&listen, options, alone).map_err(|conflict| blame(index, conflict))?);
+            let place = file.as_ref().filter(|_| from_file).map(|file| (file, index));
+            let next = next_group(&listen, &options, alone);
+            listen.push(next.map_err(|conflict| command_line.blame(&conflict, place))?);
         }
+        command_line.unused().map_or(Ok(()), Err)?;
         let is_usage = cli_daemon.metrics.is_some();
         let daemon = Daemon::new(cli_daemon.over(tables.daemon), here, env);
         if daemon.background {
@@ -210,8 +213,8 @@ impl Config {
 
 /// Makes a group that goes with the `earlier` ones; only one that is `alone` may leave its endpoints to
 /// the default.
-fn next_group(earlier: &[Listen], options: ListenOptions, alone: bool) -> Result<Listen, Conflict> {
-    let refuse = |why| Err(Conflict { key: "endpoints", why });
+fn next_group(earlier: &[Listen], options: &ListenOptions, alone: bool) -> Result<Listen, Conflict> {
+    let refuse = |why: String| Err(Conflict::new("endpoints", why));
     if options.endpoints.is_empty() && !alone {
         return refuse("is missing: where there are several [[listen]] tables, each needs its own".into());
     }

@@ -10,6 +10,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use super::RouteText;
+use super::lists::list;
 use super::values::{
     EntryText, LogFormat, LogLevel, LogSink, MetricsEndpoint, Mode, Overflow, Span, WorkerRange,
 };
@@ -24,7 +25,7 @@ pub struct ListenOptions {
     /// tcp://HOST:PORT, udp://HOST:PORT, unix:///PATH, unixgram:///PATH, or systemd:NAME for sockets that
     /// systemd hands over [default: all that it hands over, or else tcp and udp on 127.0.0.1:7007]
     #[arg(value_name = "ENDPOINT")]
-    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[serde(skip_serializing_if = "Vec::is_empty", deserialize_with = "list")]
     pub endpoints: Vec<Endpoint>,
 
     /// What is done with the bytes; `--service list` describes them [default: echo]
@@ -35,7 +36,8 @@ pub struct ListenOptions {
     #[arg(long, value_name = "TEXT", help_heading = "Service")]
     pub reply: Option<String>,
 
-    /// How ack and menu tell one message from the next: what one read brings, or lines [default: read]
+    /// How ack and menu tell one message from the next: each line of what one read brings, whether or not
+    /// it has an end, or whole lines [default: read]
     #[arg(long, value_name = "read|line", hide_possible_values = true, help_heading = "Service")]
     pub framing: Option<Framing>,
 
@@ -45,8 +47,16 @@ pub struct ListenOptions {
 
     /// What menu answers to an entry, such as 0=Hello; may be given several times [default: a text for 0]
     #[arg(long, value_name = "ENTRY=TEXT", help_heading = "Service")]
-    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[serde(skip_serializing_if = "Vec::is_empty", deserialize_with = "list")]
     pub answer: Vec<EntryText>,
+
+    /// What menu answers to any other entry [default: Please choose again]
+    #[arg(long, value_name = "TEXT", help_heading = "Service")]
+    pub again: Option<String>,
+
+    /// The entry that ends the dialogue of menu [default: exit]
+    #[arg(long, value_name = "ENTRY", help_heading = "Service")]
+    pub exit: Option<String>,
 
     /// Directory whose files http serves; the paths in requests never lead out of it [default: none]
     #[arg(long, value_name = "DIR", help_heading = "Service")]
@@ -54,7 +64,7 @@ pub struct ListenOptions {
 
     /// What http answers at a path, such as /hello=Hello; may be given several times [default: /time alone]
     #[arg(long, value_name = "PATH=TEXT", help_heading = "Service")]
-    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[serde(skip_serializing_if = "Vec::is_empty", deserialize_with = "list")]
     pub route: Vec<RouteText>,
 
     /// Run this program for each connection, which is its standard input and output (the service exec). Takes
@@ -66,7 +76,7 @@ pub struct ListenOptions {
         allow_hyphen_values = true,
         help_heading = "Service"
     )]
-    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[serde(skip_serializing_if = "Vec::is_empty", deserialize_with = "list")]
     pub exec: Vec<String>,
 
     /// Let chargen, daytime, time and ack answer datagrams with more bytes than those have: whoever forges
@@ -133,8 +143,8 @@ pub struct ListenOptions {
     #[arg(long, value_name = "wait|reject", hide_possible_values = true, help_heading = "Limits")]
     pub overflow: Option<Overflow>,
 
-    /// Close a connection that is silent for so long, such as 30s or 5m; http closes one after 1m if nothing is
-    /// said [default: never]
+    /// Close a connection that is silent for so long, such as 30s or 5m; where nothing is said, http closes one
+    /// after 1m in which nothing of an answer was read [default: never]
     #[arg(long, value_name = "DURATION", help_heading = "Limits")]
     pub idle_timeout: Option<Span>,
 }
@@ -206,6 +216,8 @@ impl ListenOptions {
             framing: self.framing.or(lower.framing),
             greeting: self.greeting.or(lower.greeting),
             answer: if self.answer.is_empty() { lower.answer } else { self.answer },
+            again: self.again.or(lower.again),
+            exit: self.exit.or(lower.exit),
             root: self.root.or(lower.root),
             route: if self.route.is_empty() { lower.route } else { self.route },
             exec: if self.exec.is_empty() { lower.exec } else { self.exec },
@@ -224,6 +236,16 @@ impl ListenOptions {
             max_connections: self.max_connections.or(lower.max_connections),
             overflow: self.overflow.or(lower.overflow),
             idle_timeout: self.idle_timeout.or(lower.idle_timeout),
+        }
+    }
+
+    /// Takes back the option with this name in the file.
+    pub(super) fn forget(&mut self, key: &str) {
+        if let Ok(serde_json::Value::Object(mut options)) = serde_json::to_value(&*self)
+            && options.remove(key).is_some()
+            && let Ok(rest) = serde_json::from_value(options.into())
+        {
+            *self = rest;
         }
     }
 
@@ -276,5 +298,10 @@ mod tests {
         let options = ListenOptions { min_spare: Some(1), ..Default::default() };
         assert!(options.has("min-spare"));
         assert!(!options.has("max-spare") && !options.has("v6only") && !options.has("endpoints"));
+        let mut rest = options.clone();
+        rest.forget("max-spare");
+        assert_eq!(rest, options);
+        rest.forget("min-spare");
+        assert_eq!(rest, ListenOptions::default());
     }
 }

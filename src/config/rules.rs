@@ -1,8 +1,10 @@
 //! The rules that the options of a group obey: a refusal names the option at fault, and says what to do.
 
+use std::net::Ipv4Addr;
 use std::time::Duration;
 
-use super::listen::{Conflict, Listen};
+use super::layers::Conflict;
+use super::listen::Listen;
 use super::options::ListenOptions;
 use super::values::MAX_CHILDREN;
 use crate::model::{Model, Threads};
@@ -11,41 +13,69 @@ use crate::transport::Endpoint;
 
 impl Listen {
     pub(super) fn obey_the_rules(&self, given: &ListenOptions) -> Result<(), Conflict> {
-        self.refuse_where_inherited(given)?;
         self.refuse_service_without_place()?;
         // one that can't be made is found out when it is
         if let Ok(service) = self.service() {
-            self.model.require(&service).map_err(|why| Conflict { key: "service", why })?;
+            self.model.require(&service).map_err(|why| Conflict::of_service(why, &["exec", "model"]))?;
         }
-        self.refuse_misplaced(given)?;
+        // whoever gave it expects an effect
+        self.idle(given).into_iter().next().map_or(Ok(()), Err)?;
+        self.refuse_unreachable_entries()?;
         self.refuse_out_of_range(given)
     }
 
     /// Refuses what would be a weapon, or can't work.
     fn refuse_service_without_place(&self) -> Result<(), Conflict> {
         if self.service == Builtin::Exec && self.settings.exec.is_empty() {
-            let why = "is exec, and no program is named; give exec with one, and its arguments";
-            return Err(Conflict { key: "service", why: why.into() });
+            let why = "is exec, and no program is named; give `exec` with one, and its arguments";
+            return Err(Conflict::new("service", why));
         }
         let misfit = self.endpoints.iter().find_map(|endpoint| self.suits(endpoint).err());
-        misfit.map_or(Ok(()), |why| Err(Conflict { key: "service", why }))
+        misfit.map_or(Ok(()), |why| Err(Conflict::of_service(why, &["exec"])))
     }
 
-    /// Refuses what whoever makes the sockets has decided.
-    fn refuse_where_inherited(&self, given: &ListenOptions) -> Result<(), Conflict> {
+    /// What was given and has no effect.
+    pub(super) fn idle(&self, given: &ListenOptions) -> Vec<Conflict> {
+        let mut idle = self.idle_where_inherited();
+        idle.extend(self.misplaced(given));
+        if self.service == Builtin::Exec {
+            let why = "has no effect on exec, whose program has the connection to itself; leave it out";
+            idle.push(Conflict::new("idle-timeout", why));
+        }
+        if self.workers.is_elastic() && self.model.has_pool() && !self.is_elastic() {
+            let (range, model) = (self.workers, self.model);
+            let why = format!("is {range}, but a worker of {model} serves many at once: give one number");
+            idle.push(Conflict::new("workers", why));
+        }
+        idle.retain(|conflict| given.has(conflict.key));
+        idle
+    }
+
+    fn may_be_ipv6(&self) -> bool {
+        // a name may stand for anything
+        self.endpoints
+            .iter()
+            .any(|endpoint| endpoint.host().is_some_and(|host| host.parse::<Ipv4Addr>().is_err()))
+    }
+
+    /// What whoever makes the sockets has decided.
+    fn idle_where_inherited(&self) -> Vec<Conflict> {
         let of_the_unit =
             [("backlog", "Backlog="), ("v6only", "BindIPv6Only="), ("socket-mode", "SocketMode=")];
-        let misplaced = of_the_unit.into_iter().find(|(key, _)| self.is_inherited() && given.has(key));
-        let (Some((key, directive)), Some(endpoint)) = (misplaced, self.endpoints.first()) else {
-            return Ok(());
+        let Some(endpoint) = self.endpoints.first().filter(|_| self.is_inherited()) else {
+            return Vec::new();
         };
-        let why =
-            format!("has no effect on {endpoint}, which is ready made; set {directive} in its socket unit");
-        Err(Conflict { key, why })
+        let idle = |(key, directive)| {
+            let why = format!(
+                "has no effect on {endpoint}, which is ready made; set {directive} in its socket unit"
+            );
+            Conflict::new(key, why)
+        };
+        of_the_unit.into_iter().map(idle).collect()
     }
 
-    /// Refuses what would have no effect: whoever gave it expects one.
-    fn refuse_misplaced(&self, given: &ListenOptions) -> Result<(), Conflict> {
+    /// What needs another model, service or endpoint.
+    fn misplaced(&self, given: &ListenOptions) -> Vec<Conflict> {
         const POOL: &str = "a pool (any model but fork)";
         const ELASTIC: &str = "an elastic pool (model prefork or iterative with workers MIN..MAX)";
         const THREADS: &str = "workers with threads (model thread)";
@@ -62,11 +92,13 @@ impl Listen {
         let (acks, asks) = (self.service == Builtin::Ack, self.service == Builtin::Menu);
         let is_http = self.service == Builtin::Http;
         let on_disk = self.endpoints.iter().any(|endpoint| endpoint.path().is_some());
-        let misplaced = [
+        let places = [
             ("reply", ACK, acks),
             ("framing", MESSAGES, acks || asks),
             ("greeting", MENU, asks),
             ("answer", MENU, asks),
+            ("again", MENU, asks),
+            ("exit", MENU, asks),
             ("root", HTTP, is_http),
             ("route", HTTP, is_http),
             ("exec", "the service exec", self.service == Builtin::Exec),
@@ -79,21 +111,36 @@ impl Listen {
             ("max-children", CHILDREN, forks),
             ("max-connections", MANY, self.model.polls()),
             ("overflow", CHILDREN, forks),
+            ("backlog", "a queue of connections (a tcp or unix endpoint that forkd binds)", self.has_queue()),
+            ("v6only", "a tcp or udp endpoint that may be of IPv6", self.may_be_ipv6()),
             ("socket-mode", "a socket file (a unix or unixgram endpoint)", on_disk),
-        ]
-        .into_iter()
-        .find(|(key, _, fits)| !fits && given.has(key));
-        let Some((key, needs, _)) = misplaced else { return Ok(()) };
+        ];
         let endpoint = self.endpoints.first().map(Endpoint::to_string).unwrap_or_default();
-        Err(Conflict {
-            key,
-            why: format!("needs {needs}, and {endpoint} has none; add it or leave this out"),
-        })
+        let misplaced = places.into_iter().filter(|(.., fits)| !fits);
+        let why = |needs| format!("needs {needs}, and {endpoint} has none; add it or leave this out");
+        misplaced.map(|(key, needs, _)| Conflict::new(key, why(needs))).collect()
+    }
+
+    /// Refuses a dialogue of menu that says something to nobody, or has no end.
+    fn refuse_unreachable_entries(&self) -> Result<(), Conflict> {
+        let texts = &self.settings.texts;
+        if texts.exit.is_empty() || texts.exit.contains('\n') {
+            let why = format!("is {:?}, which can't be entered; choose a word or a number", texts.exit);
+            return Err(Conflict::new("exit", why));
+        }
+        if texts.answers.contains_key(&texts.exit) {
+            let why = format!(
+                "has a text for {:?}, which ends the dialogue and is not answered; leave it out, or choose another `exit`",
+                texts.exit
+            );
+            return Err(Conflict::new("answer", why));
+        }
+        Ok(())
     }
 
     fn refuse_out_of_range(&self, given: &ListenOptions) -> Result<(), Conflict> {
         let Self { max_children, backlog, .. } = *self;
-        let refuse = |key, why: String| Err(Conflict { key, why });
+        let refuse = |key, why: String| Err(Conflict::new(key, why));
         if !(1..=MAX_CHILDREN).contains(&max_children) {
             return refuse("max-children", format!("is {max_children}; choose 1 to {MAX_CHILDREN}"));
         }
@@ -115,17 +162,6 @@ impl Listen {
         if self.idle_timeout.is_some_and(|timeout| timeout < Duration::from_millis(1)) {
             return refuse("idle-timeout", "is below 1ms; choose more, or leave it out for never".into());
         }
-        if self.idle_timeout.is_some() && self.service == Builtin::Exec {
-            let why = "has no effect on exec, whose program has the connection to itself; leave it out";
-            return refuse("idle-timeout", why.into());
-        }
-        if self.workers.is_elastic() && self.model.has_pool() && !self.is_elastic() {
-            let (range, model) = (self.workers, self.model);
-            return refuse(
-                "workers",
-                format!("is {range}, but a worker of {model} serves many at once: give one number"),
-            );
-        }
         self.refuse_spares_out_of_order(given.max_spare.is_some())
     }
 
@@ -139,14 +175,14 @@ impl Listen {
             ),
             () if max > min => return Ok(()),
             () if max_is_given => {
-                ("max-spare", format!("is {max}; choose more than min-spare, which is {min}"))
+                ("max-spare", format!("is {max}; choose more than `min-spare`, which is {min}"))
             }
             () => (
                 "min-spare",
-                format!("is {min}, but the default of max-spare is {max}; give a larger max-spare too"),
+                format!("is {min}, but the default of `max-spare` is {max}; give a larger one too"),
             ),
         };
-        Err(Conflict { key, why })
+        Err(Conflict::new(key, why))
     }
 }
 
@@ -156,7 +192,7 @@ mod tests {
 
     /// Reads the body of a `[[listen]]` table.
     fn listen(table: &str) -> Result<Listen, String> {
-        Listen::new(toml::from_str(table).unwrap())
+        Listen::new(&toml::from_str(table).unwrap())
             .map_err(|conflict| format!("{} {}", conflict.key, conflict.why))
     }
 
@@ -187,6 +223,16 @@ mod tests {
             ),
             ("service = 'echo'\nexec = ['cat']", "exec needs the service exec"),
             ("endpoints = ['tcp://a:1']\nsocket-mode = '600'", "socket-mode needs a socket file"),
+            (
+                "v6only = true",
+                "v6only needs a tcp or udp endpoint that may be of IPv6, and tcp://127.0.0.1:7007 has",
+            ),
+            ("endpoints = ['unix:///x']\nv6only = true", "v6only needs a tcp or udp endpoint"),
+            (
+                "endpoints = ['udp://a:1', 'unixgram:///x']\nbacklog = 5",
+                "backlog needs a queue of connections",
+            ),
+            ("endpoints = ['udp://a:1', 'systemd:a']\nbacklog = 5", "backlog needs a queue of connections"),
             ("endpoints = ['systemd:a']\nsocket-mode = '600'", "socket-mode has no effect on systemd:a"),
             (
                 "endpoints = ['systemd:a']\nbacklog = 1",
@@ -199,6 +245,12 @@ mod tests {
         }
         assert!(listen("endpoints = ['tcp://a:1', 'unix:///x']\nsocket-mode = '600'").is_ok());
         assert!(listen("endpoints = ['tcp://a:1', 'systemd:a']\nbacklog = 1").is_ok());
+        for host in ["[::1]", "localhost"] {
+            assert!(
+                listen(&format!("endpoints = ['tcp://127.0.0.1:1', 'udp://{host}:1']\nv6only = true"))
+                    .is_ok()
+            );
+        }
     }
 
     #[test]
@@ -220,18 +272,24 @@ mod tests {
                 listen("exec = ['cat']\nendpoints = ['tcp://a:1', 'unixgram:///x']"),
                 "service is exec, which needs a connection, and unixgram:///x has none",
             ),
+            (listen("service = 'menu'\nexit = ' '"), "exit is \"\", which can't be entered"),
+            (listen("service = 'menu'\nanswer = ['exit=no']"), "answer has a text for \"exit\", which ends"),
+            (
+                listen("service = 'menu'\nexit = '0'\nanswer = ['0=no']"),
+                "answer has a text for \"0\", which ends",
+            ),
             (elastic("min-spare = 0"), "min-spare is 0"),
             (
                 elastic("min-spare = 33\nmax-spare = 40"),
                 "min-spare is 33, but the pool has at most 32 workers",
             ),
-            (elastic("min-spare = 8"), "min-spare is 8, but the default of max-spare is 8; give a larger"),
+            (elastic("min-spare = 8"), "min-spare is 8, but the default of `max-spare` is 8; give a larger"),
             (
                 listen("model = 'event'\nworkers = '1..4'"),
                 "workers is 1..4, but a worker of event serves many at once: give one number",
             ),
-            (elastic("max-spare = 2"), "max-spare is 2; choose more than min-spare, which is 2"),
-            (elastic("min-spare = 9\nmax-spare = 3"), "max-spare is 3; choose more than min-spare"),
+            (elastic("max-spare = 2"), "max-spare is 2; choose more than `min-spare`, which is 2"),
+            (elastic("min-spare = 9\nmax-spare = 3"), "max-spare is 3; choose more than `min-spare`"),
         ] {
             let refusal = outcome.unwrap_err();
             assert!(refusal.starts_with(expected), "{refusal}");

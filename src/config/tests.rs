@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::cli::args::{Cli, Command};
+use crate::model::Model;
 use crate::service::Builtin;
 use crate::transport::Endpoint;
 use clap::Parser;
@@ -103,23 +104,79 @@ fn the_one_at_fault_is_named() {
     assert!(text.starts_with("2:11: workers needs a pool"), "{text}");
     assert!(text.ends_with("\n  |\n2 | workers = 4\n  |           ^"), "{text}");
 
-    // the command line's model makes the file's option the odd one, and the other way round
-    let (code, text) = refusal("-m fork", TWO_GROUPS);
-    assert!(code == 78 && text.starts_with("7:11: workers needs"), "{text}");
-    let (code, text) = refusal("-w 2", TWO_GROUPS);
-    assert!(
-        code == 64 && text.starts_with("--workers needs a pool (any model but fork), and tcp://a:1 has none"),
-        "{text}"
-    );
+    // one of the command line that no group can use
+    let (code, text) = refusal("--max-threads 2", TWO_GROUPS);
+    assert!(code == 64 && text.starts_with("--max-threads needs a thread for each connection"), "{text}");
     let (code, text) = refusal("tcp://b:1 --backlog 0", TWO_GROUPS);
     assert!(code == 64 && text.starts_with("--backlog is 0"), "{text}");
+}
+
+#[test]
+fn what_the_command_line_leaves_without_effect_in_the_file_is_passed_over() {
+    let config = resolve("-m fork", TWO_GROUPS).unwrap();
+    assert!(config.listen.iter().all(|group| group.model == Model::Fork));
+    assert!(!config.to_toml().unwrap().contains("workers"));
+
+    let elastic = "[[listen]]\nmodel = 'prefork'\nworkers = '4..32'\nmin-spare = 8\nmax-spare = 9\n";
+    let config = resolve("-m event", elastic).unwrap();
+    assert_eq!((config.listen[0].model, config.listen[0].workers.max), (Model::Event, 1));
+    let config = resolve("-w 3", elastic).unwrap();
+    assert_eq!((config.listen[0].model, config.listen[0].workers.max), (Model::Prefork, 3));
+
+    let menu = "[[listen]]\nendpoints = ['tcp://a:1']\nservice = 'menu'\ngreeting = 'Hello'\n";
+    assert_eq!(resolve("--service echo", menu).unwrap().listen[0].service, Builtin::Echo);
+
+    // what is a mistake without the command line stays one
+    let (code, text) = refusal("-m event", "[[listen]]\nmin-spare = 3\n");
+    assert!(code == 78 && text.starts_with("2:13: min-spare needs an elastic pool"), "{text}");
+    let (code, text) = refusal("-w 4", "[[listen]]\nworkers = 3\n");
+    assert!(code == 64 && text.starts_with("--workers needs a pool"), "{text}");
+}
+
+#[test]
+fn an_option_of_the_command_line_goes_to_the_groups_that_it_has_an_effect_on() {
+    let config = resolve("-w 2 --max-children 7", TWO_GROUPS).unwrap();
+    let [fork, pool] = &config.listen[..] else { panic!("{config:?}") };
+    assert_eq!((fork.model, fork.max_children), (Model::Fork, 7));
+    assert_eq!((pool.model, pool.workers.max), (Model::Prefork, 2));
+
+    let exec = format!("{TWO_GROUPS}[[listen]]\nendpoints = ['tcp://c:1']\nexec = ['cat']\n");
+    let timeouts: Vec<_> = resolve("--idle-timeout 5s", &exec).unwrap().listen;
+    let timeouts: Vec<_> = timeouts.iter().map(|group| group.idle_timeout.is_some()).collect();
+    assert_eq!(timeouts, [true, true, false]);
+}
+
+#[test]
+fn a_service_that_does_not_fit_is_shown_where_it_was_named() {
+    let (code, text) = refusal("", "[[listen]]\nmodel = 'event'\nexec = ['cat']\n");
+    assert!(
+        code == 78 && text.starts_with("3:8: exec doesn't fit: the service is exec, which waits"),
+        "{text}"
+    );
+    let (code, text) = refusal("-m event", "[[listen]]\nexec = ['cat']\n");
+    assert!(code == 64 && text.starts_with("--model doesn't fit: the service is exec"), "{text}");
+    let (code, text) = refusal("", "[[listen]]\nendpoints = ['unixgram:///x']\nexec = ['cat']\n");
+    assert!(
+        code == 78 && text.starts_with("3:8: exec doesn't fit: the service is exec, which needs"),
+        "{text}"
+    );
+    // options are named as they are given there
+    let (code, text) = refusal("--service exec", "");
+    assert!(code == 64 && text.contains("; give --exec with one"), "{text}");
+    let (code, text) = refusal("--service daytime udp://a:1", "");
+    assert!(code == 64 && text.ends_with("or give --allow-amplification"), "{text}");
+    let (_, text) = refusal("", "[[listen]]\nservice = 'exec'\n");
+    assert!(
+        text.starts_with("2:11: service is exec, and no program is named; give `exec` with one"),
+        "{text}"
+    );
 }
 
 #[test]
 fn spares_out_of_order_are_found_in_the_file() {
     let table = "[[listen]]\nmodel = 'prefork'\nworkers = '4..32'\nmin-spare = 9\nmax-spare = 3\n";
     let (code, text) = refusal("", table);
-    assert!(code == 78 && text.starts_with("5:13: max-spare is 3; choose more than min-spare"), "{text}");
+    assert!(code == 78 && text.starts_with("5:13: max-spare is 3; choose more than `min-spare`"), "{text}");
 }
 
 #[test]
@@ -165,8 +222,12 @@ fn a_program_takes_the_rest_of_the_line() {
     // where no endpoint is named, one that has connections
     let config = resolve("--exec=cat", "").unwrap();
     assert_eq!(config.listen[0].endpoints, [Endpoint::Tcp { host: "127.0.0.1".into(), port: 7007 }]);
-    let (code, text) = refusal("--service echo", "[[listen]]\nexec = ['cat']");
-    assert!(code == 78 && text.starts_with("2:8: exec needs the service exec"), "{text}");
+    let (code, text) = refusal("", "[[listen]]\nservice = 'echo'\nexec = ['cat']");
+    assert!(code == 78 && text.starts_with("3:8: exec needs the service exec"), "{text}");
+    assert_eq!(
+        resolve("--service echo", "[[listen]]\nexec = ['cat']").unwrap().listen[0].service,
+        Builtin::Echo
+    );
     assert_eq!(
         resolve("--exec cat", "[[listen]]\nexec = ['tac', '-s']").unwrap().listen[0].settings.exec,
         ["cat"]

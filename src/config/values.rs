@@ -255,6 +255,10 @@ impl<T: FromStr<Err = InvalidValue>> Visitor<'_> for Text<T> {
     fn visit_i64<E: serde::de::Error>(self, number: i64) -> Result<T, E> {
         self.visit_str(&number.to_string())
     }
+
+    fn visit_u64<E: serde::de::Error>(self, number: u64) -> Result<T, E> {
+        self.visit_str(&number.to_string())
+    }
 }
 
 impl<'de> Deserialize<'de> for Span {
@@ -297,7 +301,21 @@ impl Serialize for MetricsEndpoint {
 impl<'de> Deserialize<'de> for Mode {
     /// Takes a string only: in TOML the integer 600 is decimal, and 0600 is no integer at all.
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        String::deserialize(deserializer)?.parse().map_err(D::Error::custom)
+        deserializer.deserialize_any(QuotedMode)
+    }
+}
+
+struct QuotedMode;
+
+impl Visitor<'_> for QuotedMode {
+    type Value = Mode;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an octal mode in quotes, such as \"0600\"")
+    }
+
+    fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<Mode, E> {
+        text.parse().map_err(E::custom)
     }
 }
 

@@ -25,16 +25,16 @@ pub struct Privileges {
 }
 
 impl Privileges {
-    /// Looks up a user and a group, each a name or a number, while the system's files are still in
-    /// sight. `None` if there is nothing to give up.
+    /// Looks up a user and a group, each a name or a number, and the new root, while the system's files are still
+    /// in sight. `None` if there is nothing to give up.
     ///
     /// A user alone brings the primary group of its passwd(5) entry, and always its supplementary
     /// groups; a group alone is left with no others.
     ///
     /// # Errors
     ///
-    /// [`Error::Config`] for a user or group that nobody knows, [`Error::Os`] if they can't be
-    /// looked up.
+    /// [`Error::Config`] for a user or group that nobody knows, or a root that is no directory, [`Error::Os`] if
+    /// they can't be looked up.
     ///
     /// # Fork safety
     ///
@@ -47,6 +47,7 @@ impl Privileges {
         if user.is_none() && group.is_none() && root.is_none() {
             return Ok(None);
         }
+        root.map_or(Ok(()), look_for_root)?;
         let mut found =
             Self { root: root.map(Path::to_owned), user: None, group: None, supplementary: Vec::new() };
         if let Some(key) = group {
@@ -86,8 +87,7 @@ impl Privileges {
     ///
     /// # Errors
     ///
-    /// [`Error::Permission`] if the process lacks the right, [`Error::Config`] if the new root is no
-    /// directory, [`Error::Internal`] if root could be regained. After an error the process may
+    /// [`Error::Permission`] if the process lacks the right, [`Error::Internal`] if root could be regained. After an error the process may
     /// be halfway: it must end.
     ///
     /// # Fork safety
@@ -128,16 +128,22 @@ fn number(key: &str) -> Option<u32> {
     key.parse().ok().filter(|id| *id != u32::MAX)
 }
 
+/// Like a user or group, it has to be known. Whether it may be entered is found out then.
+fn look_for_root(root: &Path) -> Result<(), Error> {
+    let why = match root.metadata() {
+        Ok(found) if !found.is_dir() => io::Error::from_raw_os_error(libc::ENOTDIR),
+        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => error,
+        _ => return Ok(()),
+    };
+    let root = root.display();
+    Err(Error::Config(format!(
+        "cannot change the root to {root}: {why}; make that directory, or name another"
+    )))
+}
+
 fn enter_root(root: &Path) -> Result<(), Error> {
-    let what = format!("change the root to {}", root.display());
-    let result = chroot(root).and_then(|()| chdir("/")).map_err(io::Error::from);
-    result.map_err(|error| match error.kind() {
-        // like a user or group that nobody knows
-        io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => {
-            Error::Config(format!("cannot {what}: {error}; make that directory, or name another"))
-        }
-        _ => refused(&what, error),
-    })
+    let result = chroot(root).and_then(|()| chdir("/"));
+    result.map_err(|errno| refused(&format!("change the root to {}", root.display()), errno))
 }
 
 fn refused(what: &str, error: impl Into<io::Error>) -> Error {
@@ -202,7 +208,7 @@ mod tests {
 
     #[test]
     fn a_root_alone_changes_no_user() {
-        let found = Privileges::look_up(None, None, Some(Path::new("/srv"))).unwrap().unwrap();
+        let found = Privileges::look_up(None, None, Some(Path::new("/"))).unwrap().unwrap();
         assert_eq!((found.user, found.group, found.supplementary.len()), (None, None, 0));
     }
 

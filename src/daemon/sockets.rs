@@ -40,7 +40,7 @@ impl Bound {
     /// Says in the log what is served here.
     pub(crate) fn announce(&self) {
         let Listen { model, workers, .. } = &self.listen;
-        let workers = model.has_pool().then_some(workers as &dyn std::fmt::Display);
+        let workers = model.has_pool().then_some(*workers);
         events::listening(self.listener.endpoint(), self.service.name(), *model, workers);
     }
 

@@ -36,19 +36,24 @@ impl Master {
             Order::Reload => self.reload.wanted = true,
             Order::Upgrade => events::unsupported("SIGUSR2", "replacing the program"),
             Order::Report => events::report(&Status::of(&self.cx, faces(&self.stations))),
-            Order::Grow => self.resize(pool::Event::Grow),
-            Order::Shrink => self.resize(pool::Event::Shrink),
+            Order::Grow => self.resize("SIGTTIN", pool::Event::Grow),
+            Order::Shrink => self.resize("SIGTTOU", pool::Event::Shrink),
         }
     }
 
-    fn resize(&mut self, event: pool::Event) {
+    fn resize(&mut self, signal: &str, event: pool::Event) {
         if self.phase != Phase::Running {
             return;
         }
+        let mut has_pool = false;
         for station in &mut self.stations {
             if let (Kind::Pooling(pooling), Life::Live) = (&mut station.kind, station.life) {
                 pooling.resize(event, &self.cx);
+                has_pool = true;
             }
+        }
+        if !has_pool {
+            events::no_pool(signal);
         }
     }
 

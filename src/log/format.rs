@@ -12,7 +12,7 @@ use ::log::{Level, Record};
 use serde_json::Value as Json;
 
 /// Returns the text of a record: a word for its level, the message, then ` key=value` for each
-/// pair. There is neither a name in front nor a newline at the end: those are the sink's.
+/// pair, but for an `endpoint` that the message names. There is neither a name in front nor a newline at the end: those are the sink's.
 pub(super) fn text(record: &Record<'_>) -> String {
     let word = match record.level() {
         Level::Error => "error: ",
@@ -21,9 +21,10 @@ pub(super) fn text(record: &Record<'_>) -> String {
         Level::Debug | Level::Trace => "debug: ",
     };
     let mut line = String::from(word);
-    push_message(&mut line, &record.args().to_string());
+    let message = record.args().to_string();
+    push_message(&mut line, &message);
     // our own visitor never fails
-    let _ = record.key_values().visit(&mut TextFields(&mut line));
+    let _ = record.key_values().visit(&mut TextFields { line: &mut line, message: &message });
     line
 }
 
@@ -80,12 +81,18 @@ fn push_value(line: &mut String, value: &str) {
     }
 }
 
-struct TextFields<'a>(&'a mut String);
+struct TextFields<'a> {
+    line: &'a mut String,
+    message: &'a str,
+}
 
 impl<'kvs> VisitSource<'kvs> for TextFields<'_> {
     fn visit_pair(&mut self, key: Key<'kvs>, value: Value<'kvs>) -> Result<(), kv::Error> {
-        write!(self.0, " {key}=")?;
-        push_value(self.0, &value.to_string());
+        let value = value.to_string();
+        if key.as_str() != "endpoint" || !self.message.ends_with(&value) {
+            write!(self.line, " {key}=")?;
+            push_value(self.line, &value);
+        }
         Ok(())
     }
 }
@@ -162,6 +169,16 @@ mod tests {
         assert_eq!(text_of(Level::Warn, "x", &[]), "warning: x");
         assert_eq!(text_of(Level::Error, "x", &[]), "error: x");
         assert_eq!(text_of(Level::Debug, "x", &[]), "debug: x");
+    }
+
+    #[test]
+    fn an_endpoint_is_named_once() {
+        let pairs = [("endpoint", "tcp://a:1".into()), ("service", "echo".into())];
+        assert_eq!(
+            text_of(Level::Info, "listening on tcp://a:1", &pairs),
+            "listening on tcp://a:1 service=echo"
+        );
+        assert_eq!(text_of(Level::Info, "stop", &pairs), "stop endpoint=tcp://a:1 service=echo");
     }
 
     #[test]

@@ -35,7 +35,7 @@ pub enum Builtin {
     Time,
     /// Answers each message with a fixed reply (--reply, --framing)
     Ack,
-    /// Greets, answers what is entered, until that is "exit" (--greeting, --answer, --framing)
+    /// Greets, answers what is entered, until that is "exit" (--greeting, --answer, --again, --exit, --framing)
     Menu,
     /// Serves files and texts by HTTP/1.1 (--root, --route)
     Http,

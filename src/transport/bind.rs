@@ -2,11 +2,12 @@
 
 use std::fs;
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, SocketAddr, SocketAddrV6};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::path::Path;
 
+use nix::net::if_::if_indextoname;
 use nix::sys::socket::{
     AddressFamily, Backlog, SockFlag, SockType, SockaddrLike, SockaddrStorage, UnixAddr, bind, connect,
     getsockname, listen, setsockopt, socket, sockopt,
@@ -89,7 +90,7 @@ pub(crate) fn bind_all(
     let mut bound = Vec::new();
     let mut absent = None;
     let explain = |address: SocketAddr, error: io::Error| {
-        let advice = advice(&error, rival(address, kind, holders));
+        let advice = advice(&error, address, rival(address, kind, holders));
         Error::from_io(format!("cannot bind {}{advice}", ip_endpoint(address, kind)), error)
     };
     for address in addresses {
@@ -110,7 +111,7 @@ fn is_absent(error: &io::Error) -> bool {
     error.kind() == io::ErrorKind::AddrNotAvailable || error.raw_os_error() == Some(libc::EAFNOSUPPORT)
 }
 
-fn advice(error: &io::Error, rival: Option<String>) -> String {
+fn advice(error: &io::Error, address: SocketAddr, rival: Option<String>) -> String {
     match (error.kind(), rival) {
         (io::ErrorKind::AddrInUse, Some(rival)) => format!(" ({rival})"),
         (io::ErrorKind::AddrInUse, None) => {
@@ -119,9 +120,16 @@ fn advice(error: &io::Error, rival: Option<String>) -> String {
         (io::ErrorKind::PermissionDenied, _) => {
             " (ports below 1024 need root or CAP_NET_BIND_SERVICE)".into()
         }
+        (io::ErrorKind::InvalidInput, _) if lacks_scope(address) => {
+            format!(" (a link-local address needs its interface, such as [{}%eth0])", address.ip())
+        }
         (io::ErrorKind::AddrNotAvailable, _) => " (this machine has no such address)".into(),
         _ => String::new(),
     }
+}
+
+fn lacks_scope(address: SocketAddr) -> bool {
+    matches!(address, SocketAddr::V6(v6) if v6.ip().is_unicast_link_local() && v6.scope_id() == 0)
 }
 
 /// Says which of the holders has the address already, if one of them does.
@@ -148,13 +156,19 @@ fn rival(address: SocketAddr, kind: Kind, holders: &[Holder<'_>]) -> Option<Stri
 
 pub(super) fn ip_endpoint(address: SocketAddr, kind: Kind) -> Endpoint {
     let (host, port) = match address {
-        SocketAddr::V6(v6) if v6.scope_id() != 0 => (format!("{}%{}", v6.ip(), v6.scope_id()), v6.port()),
+        SocketAddr::V6(v6) if v6.scope_id() != 0 => (format!("{}%{}", v6.ip(), scope_of(v6)), v6.port()),
         other => (other.ip().to_string(), other.port()),
     };
     match kind {
         Kind::Stream => Endpoint::Tcp { host, port },
         Kind::Datagram => Endpoint::Udp { host, port },
     }
+}
+
+/// The name of the interface, as a person writes it, or its number.
+fn scope_of(address: SocketAddrV6) -> String {
+    let name = if_indextoname(address.scope_id()).ok().and_then(|name| name.into_string().ok());
+    name.unwrap_or_else(|| address.scope_id().to_string())
 }
 
 fn bind_ip(address: SocketAddr, kind: Kind, options: BindOptions) -> io::Result<Listener> {
@@ -277,6 +291,9 @@ fn remove_stale(path: &Path, socket_type: SockType) -> io::Result<()> {
     match fs::symlink_metadata(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
         Err(error) => return Err(error),
+        Ok(file) if file.is_dir() => {
+            return Err(io::Error::new(io::ErrorKind::IsADirectory, "it is a directory; name a file in it"));
+        }
         Ok(file) if !file.file_type().is_socket() => {
             return Err(io::Error::new(
                 io::ErrorKind::AlreadyExists,

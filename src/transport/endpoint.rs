@@ -28,14 +28,15 @@ const MAX_PATH: usize = 107;
 pub enum Endpoint {
     /// A TCP listener.
     Tcp {
-        /// A name or an address; IPv6 without brackets.
+        /// A name or an address; IPv6 without brackets, and with its interface if it is link-local:
+        /// `fe80::1%eth0`.
         host: String,
         /// The port; 0 lets the kernel choose.
         port: u16,
     },
     /// A UDP socket.
     Udp {
-        /// A name or an address; IPv6 without brackets.
+        /// A name or an address, as for TCP.
         host: String,
         /// The port; 0 lets the kernel choose.
         port: u16,
@@ -51,9 +52,17 @@ pub enum Endpoint {
 }
 
 impl Endpoint {
+    /// Returns the name or address, without brackets, if it has one.
+    pub(crate) fn host(&self) -> Option<&str> {
+        match self {
+            Self::Tcp { host, .. } | Self::Udp { host, .. } => Some(host),
+            Self::Unix(_) | Self::Unixgram(_) | Self::Systemd(_) => None,
+        }
+    }
+
     /// Tells whether its host is an IPv6 address.
     pub(crate) fn is_ipv6(&self) -> bool {
-        matches!(self, Self::Tcp { host, .. } | Self::Udp { host, .. } if host.contains(':'))
+        self.host().is_some_and(|host| host.contains(':'))
     }
 
     /// Tells whether each request is known to be a datagram of its own, without a connection.
@@ -132,7 +141,9 @@ fn host_and_port(rest: &str) -> Result<(String, u16), &'static str> {
     let (host, port) = match rest.strip_prefix('[') {
         Some(rest) => {
             let (host, tail) = rest.split_once(']').ok_or("has no closing bracket")?;
-            host.parse::<Ipv6Addr>().map_err(|_| "has no IPv6 address between its brackets")?;
+            let (address, scope) = host.split_once('%').map_or((host, None), |(a, scope)| (a, Some(scope)));
+            address.parse::<Ipv6Addr>().map_err(|_| "has no IPv6 address between its brackets")?;
+            scope.map_or(Ok(()), check_scope)?;
             (host, tail.strip_prefix(':').ok_or("has no port")?)
         }
         None => {
@@ -146,6 +157,16 @@ fn host_and_port(rest: &str) -> Result<(String, u16), &'static str> {
         // the parser of integers would take a sign
         _ if !port.bytes().all(|b| b.is_ascii_digit()) => Err("has a port that is not a number"),
         _ => Ok((host.to_owned(), port.parse().map_err(|_| "has a port above 65535")?)),
+    }
+}
+
+/// The network interface of an address that is no address without one, by name or number (RFC 4007).
+fn check_scope(scope: &str) -> Result<(), &'static str> {
+    let is_name = |b: u8| b.is_ascii_graphic() && !b"/%[]".contains(&b);
+    match scope {
+        "" => Err("has no interface after its %"),
+        _ if scope.bytes().all(is_name) => Ok(()),
+        _ => Err("has an interface after its % that no interface can be called"),
     }
 }
 
@@ -173,6 +194,7 @@ fn descriptor_name(name: &str) -> Result<Option<String>, &'static str> {
 fn socket_path(rest: &str) -> Result<PathBuf, &'static str> {
     match rest {
         _ if !rest.starts_with('/') => Err("has a path that does not start at / (with three slashes in all)"),
+        _ if rest.ends_with('/') => Err("has a path that names a directory"),
         _ if rest.len() > MAX_PATH => Err("has a path longer than 107 bytes, the most a socket can have"),
         _ if rest.contains('\0') => Err("has a NUL in its path"),
         _ => Ok(rest.into()),
@@ -236,6 +258,10 @@ mod tests {
     fn reads_each_form() {
         assert_eq!(endpoint("tcp://localhost:0"), Endpoint::Tcp { host: "localhost".into(), port: 0 });
         assert_eq!(endpoint("udp://[::1]:7"), Endpoint::Udp { host: "::1".into(), port: 7 });
+        assert_eq!(
+            endpoint("tcp://[fe80::1%eth0]:7"),
+            Endpoint::Tcp { host: "fe80::1%eth0".into(), port: 7 }
+        );
         assert_eq!(endpoint("unix:///run/a b.sock"), Endpoint::Unix("/run/a b.sock".into()));
         assert_eq!(endpoint("unixgram:///x"), Endpoint::Unixgram("/x".into()));
         assert_eq!(endpoint("systemd:forkd.socket"), Endpoint::Systemd(Some("forkd.socket".into())));
@@ -262,10 +288,15 @@ mod tests {
             ("tcp://[::1:7", "has no closing bracket"),
             ("tcp://[]:7", "has no IPv6 address between its brackets"),
             ("tcp://[127.0.0.1]:7", "has no IPv6 address between its brackets"),
+            ("tcp://[fe80::1%]:7", "has no interface after its %"),
+            ("tcp://[fe80::1%a b]:7", "has an interface after its % that no interface"),
+            ("tcp://[%eth0]:7", "has no IPv6 address between its brackets"),
             ("tcp://*:7", "has the host *"),
             ("tcp://a b:7", "has a host that is neither"),
             ("unix://run/x", "has a path that does not start at /"),
             ("unix:///\0", "has a NUL in its path"),
+            ("unix:///", "has a path that names a directory"),
+            ("unixgram:///run/", "has a path that names a directory"),
             ("systemd:", "has no name"),
             ("systemd://echo", "has slashes before its name"),
             ("systemd:a:b", "has a name that no socket can have"),
@@ -298,8 +329,14 @@ mod tests {
     }
 
     fn any_endpoint() -> impl Strategy<Value = Endpoint> {
-        let host = || prop_oneof!["[a-zA-Z0-9._-]{1,40}", any::<Ipv6Addr>().prop_map(|ip| ip.to_string())];
-        let path = || "/[^\0]{0,26}".prop_map(PathBuf::from); // a char has up to four bytes
+        let host = || {
+            prop_oneof![
+                "[a-zA-Z0-9._-]{1,40}",
+                (any::<Ipv6Addr>(), "(%[!-$&-.0-Z^-~]{1,15})?")
+                    .prop_map(|(ip, scope)| format!("{ip}{scope}")),
+            ]
+        };
+        let path = || "/[^\0]{0,25}[^\0/]".prop_map(PathBuf::from); // a char has up to four bytes
         prop_oneof![
             (host(), any::<u16>()).prop_map(|(host, port)| Endpoint::Tcp { host, port }),
             (host(), any::<u16>()).prop_map(|(host, port)| Endpoint::Udp { host, port }),
