@@ -33,6 +33,22 @@ use super::{Socket, TcpStream, UnixStream, socket};
 pub struct TcpListener(Socket<net::TcpListener>);
 
 /// A Unix socket that clients connect to, as [`TcpListener`].
+///
+/// ```
+/// use std::io::{Read, Write};
+/// use forkd::coroutine::{self, UnixListener, UnixStream};
+///
+/// let path = std::env::temp_dir().join(format!("listener-{}", std::process::id()));
+/// coroutine::run(|| {
+///     let listener = UnixListener::bind(&path)?;
+///     coroutine::spawn(move || listener.accept()?.write_all(b"hello"));
+///     let mut text = String::new();
+///     UnixStream::connect(&path)?.read_to_string(&mut text)?;
+///     assert_eq!(text, "hello");
+///     std::fs::remove_file(&path)
+/// })??;
+/// # Ok::<(), std::io::Error>(())
+/// ```
 pub struct UnixListener(Socket<unix::UnixListener>);
 
 impl TcpListener {
@@ -50,6 +66,16 @@ impl TcpListener {
     /// # Errors
     ///
     /// As fcntl(2).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let inherited = std::net::TcpListener::bind("127.0.0.1:0")?;
+    /// let address = inherited.local_addr()?;
+    /// let listener = forkd::coroutine::TcpListener::from_std(inherited)?;
+    /// assert_eq!(listener.local_addr()?, address);
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
     pub fn from_std(listener: net::TcpListener) -> io::Result<Self> {
         Socket::new(listener).map(Self)
     }
@@ -89,6 +115,17 @@ impl UnixListener {
     /// # Errors
     ///
     /// As fcntl(2).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let path = std::env::temp_dir().join(format!("inherited-{}", std::process::id()));
+    /// let listener = std::os::unix::net::UnixListener::bind(&path)?;
+    /// let client = std::os::unix::net::UnixStream::connect(&path)?;
+    /// assert!(forkd::coroutine::UnixListener::from_std(listener)?.accept().is_ok());
+    /// std::fs::remove_file(&path)?;
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
     pub fn from_std(listener: unix::UnixListener) -> io::Result<Self> {
         Socket::new(listener).map(Self)
     }
