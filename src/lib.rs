@@ -107,7 +107,7 @@
 //! | `block_on_close`, `daemon_threads` | connections are finished before it ends; those of children within [`Server::grace`] |
 //! | `max_packet_size` | none: a datagram comes whole |
 //! | a handler of datagrams that writes nothing answers with an empty one | it gives no answer; `write_all(b"")` is an empty one |
-//! | no counterpart | [`Server::workers`], [`Model::Prefork`](model::Model::Prefork), [`Protocol`] |
+//! | no counterpart | [`Server::workers`], [`Server::elastic_workers`], [`Model::Prefork`](model::Model::Prefork), [`Protocol`] |
 //!
 //! # Coming from Twisted
 //!

@@ -169,7 +169,7 @@ fn service(name: &str) -> Service {
         "hooks" | "single" => Service::handler("obedient", || Obedient),
         "steps" => Service::handler("steps", || Steps { first: 0 }),
         "exec" => Exec::new(["sh", "-c", "read line; echo $PROTO $line"]).into(),
-        "fragile" | "threads" => Service::handler("fragile", || Fragile),
+        "fragile" | "threads" | "elastic" => Service::handler("fragile", || Fragile),
         "turnstile" => Service::handler("turnstile", || Turnstile),
         "patient" => Service::protocol("patient", || Patient),
         "brittle" => Service::protocol("brittle", || Brittle),
@@ -215,6 +215,9 @@ fn main() -> Result<(), Error> {
     let mut server = Server::bind(endpoint)?.model(model).threads(threads).grace(Duration::from_secs(2));
     if !matches!(name.as_str(), "hooks" | "single" | "threads") || model == Model::Prefork {
         server = server.workers(if matches!(model, Model::Prefork | Model::Event) { 2 } else { 1 });
+    }
+    if name == "elastic" {
+        server = server.elastic_workers(1..=4).spare_workers(1..=2);
     }
     for endpoint in server.endpoints() {
         eprintln!("listening on {endpoint}");
