@@ -128,7 +128,7 @@
 //! |---|---|
 //! | `StreamServer(address, handle).serve_forever()` | [`Server`] with [`Model::Coroutine`](model::Model::Coroutine), and any [`Handler`] |
 //! | `spawn`, `joinall`, `sleep` | [`coroutine::spawn`], [`coroutine::join_all`], [`coroutine::sleep`] |
-//! | `pool.Pool`, `socket` | [`coroutine::Pool`]; [`coroutine::TcpStream`], [`coroutine::UnixStream`] and their listeners |
+//! | `pool.Pool`, `socket` | [`coroutine::Pool`]; [`coroutine::TcpStream`], [`coroutine::UnixStream`] and their listeners, [`coroutine::UdpSocket`] |
 //! | greenlet's `switch` | [`coroutine::Coroutine::switch`], [`coroutine::back`] |
 //! | `monkey.patch_all()` | not needed by handlers: their [`Connection`] lets others go on |
 //!

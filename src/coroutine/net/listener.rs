@@ -8,6 +8,7 @@ use std::os::unix::net as unix;
 use std::path::Path;
 
 use super::{Socket, TcpStream, UnixStream, socket};
+use crate::transport::Ready;
 
 /// A TCP socket that clients connect to; [`accept`](Self::accept) lets others go on while it waits.
 ///
@@ -86,7 +87,7 @@ impl TcpListener {
     ///
     /// As accept(2).
     pub fn accept(&self) -> io::Result<(TcpStream, SocketAddr)> {
-        let (client, address) = self.0.accept(net::TcpListener::accept)?;
+        let (client, address) = self.0.attempt(Ready::Read, net::TcpListener::accept)?;
         Ok((TcpStream::from_std(client)?, address))
     }
 
@@ -136,7 +137,7 @@ impl UnixListener {
     ///
     /// As accept(2).
     pub fn accept(&self) -> io::Result<UnixStream> {
-        let (client, _) = self.0.accept(unix::UnixListener::accept)?;
+        let (client, _) = self.0.attempt(Ready::Read, unix::UnixListener::accept)?;
         UnixStream::from_std(client)
     }
 }
