@@ -52,6 +52,16 @@ pub enum Error {
 }
 
 /// A sentence that names what failed, and the cause.
+///
+/// ```
+/// use std::io;
+/// use forkd::{Error, Failure};
+///
+/// let failure = Failure::new("cannot open the gate", io::Error::other("it is stuck"));
+/// assert_eq!(Error::Os(failure).sentence(), "cannot open the gate: it is stuck");
+/// // where there is nothing more to say
+/// assert_eq!(Error::Unavailable("nobody is at home".into()).sentence(), "nobody is at home");
+/// ```
 #[derive(Debug)]
 pub struct Failure {
     what: String,
@@ -118,6 +128,15 @@ impl Error {
 
     /// Makes the variant that fits an I/O error: a missing right is [`Error::Permission`], an
     /// address that is taken or absent is [`Error::Unavailable`], anything else [`Error::Os`].
+    ///
+    /// ```
+    /// use std::io::{Error as IoError, ErrorKind};
+    /// use forkd::Error;
+    ///
+    /// let error = Error::from_io("cannot bind tcp://127.0.0.1:7", IoError::from(ErrorKind::PermissionDenied));
+    /// assert!(matches!(error, Error::Permission(_)));
+    /// assert_eq!(error.exit_code(), 77);
+    /// ```
     #[must_use]
     pub fn from_io(what: impl Into<String>, cause: io::Error) -> Self {
         let kind = cause.kind();
@@ -133,6 +152,11 @@ impl Error {
     }
 
     /// Makes [`Error::Os`]; for system calls with no better explanation.
+    ///
+    /// ```
+    /// let error = forkd::Error::os("cannot fork", std::io::Error::from_raw_os_error(libc::EAGAIN));
+    /// assert_eq!((error.exit_code(), error.to_string().as_str()), (71, "cannot fork"));
+    /// ```
     #[must_use]
     pub fn os(what: impl Into<String>, cause: impl Into<io::Error>) -> Self {
         Self::Os(Failure::new(what, cause.into()))

@@ -107,7 +107,7 @@
 //! | `block_on_close`, `daemon_threads` | [`Server::block_on_close`]; connections of children are finished within [`Server::grace`] |
 //! | `max_packet_size` | none: a datagram comes whole |
 //! | a handler of datagrams that writes nothing answers with an empty one | it gives no answer; `write_all(b"")` is an empty one |
-//! | no counterpart | [`Server::workers`], [`Model::Prefork`](model::Model::Prefork), [`Protocol`] |
+//! | no counterpart | [`Server::workers`], [`Server::elastic_workers`], [`Model::Prefork`](model::Model::Prefork), [`Protocol`] |
 //!
 //! # Coming from Twisted
 //!
@@ -120,15 +120,16 @@
 //! | `Factory.buildProtocol` | the closure of [`Service::protocol`] |
 //! | `TimeoutMixin` | [`Protocol::deadline`], [`Protocol::timed_out`] |
 //! | `reactor.listenTCP(port, factory)`, `reactor.run()` | [`Server`] with [`Model::Event`](model::Model::Event) |
-//! | `reactor.connectTCP`, `callLater`, `stop` | `forkd::reactor`, for programs that have more to do than to serve |
+//! | `reactor.connectTCP`, `callLater`, `stop` | [`reactor::Reactor`]: [`connect`](reactor::Reactor::connect), [`call_later`](reactor::Reactor::call_later), [`stop`](reactor::Reactor::stop), for programs that have more to do than to serve |
 //!
 //! # Coming from gevent
 //!
 //! | gevent | here |
 //! |---|---|
 //! | `StreamServer(address, handle).serve_forever()` | [`Server`] with [`Model::Coroutine`](model::Model::Coroutine), and any [`Handler`] |
-//! | `spawn`, `joinall`, `sleep`, `pool.Pool`, `socket` | `forkd::coroutine`: `spawn`, `join_all`, `sleep`, `Pool`, `TcpStream` |
-//! | greenlet's `switch` | `forkd::coroutine`: `Coroutine::switch` |
+//! | `spawn`, `joinall`, `sleep` | [`coroutine::spawn`], [`coroutine::join_all`], [`coroutine::sleep`] |
+//! | `pool.Pool`, `socket` | [`coroutine::Pool`]; [`coroutine::TcpStream`], [`coroutine::UnixStream`] and their listeners, [`coroutine::UdpSocket`] |
+//! | greenlet's `switch` | [`coroutine::Coroutine::switch`], [`coroutine::back`] |
 //! | `monkey.patch_all()` | not needed by handlers: their [`Connection`] lets others go on |
 //!
 //! # Fork safety
@@ -154,16 +155,25 @@
 //! [`reactor`] is the event loop by itself, for programs that connect as well as listen ("coming from
 //! Twisted" is there), and [`registry`] a list of objects that are run in order.
 //!
-//! [`cli`], [`config`] and [`daemon`] are the program `forkd`, which is made of the same parts.
+//! The program `forkd` is made of the same parts.
+
+// Five modules are public for that program, the one that makes its manual pages, and their tests. They are
+// no part of the library: what is in them changes with the program, and isn't shown.
+#[doc(hidden)]
 pub mod cli;
+#[doc(hidden)]
 pub mod compare;
+#[doc(hidden)]
 pub mod config;
 pub mod coroutine;
+#[doc(hidden)]
 pub mod daemon;
 pub mod error;
 mod events;
 mod getent;
+#[doc(hidden)]
 pub mod load;
+#[doc(hidden)]
 pub mod log;
 mod metrics;
 pub mod model;

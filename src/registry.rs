@@ -95,11 +95,28 @@ impl<'a> Registry<'a> {
     }
 
     /// Runs each event once, the first that was registered first. One that panics ends the run in that panic.
+    ///
+    /// ```
+    /// let mut count = 0;
+    /// let mut registry = forkd::registry::Registry::new();
+    /// registry.register(|| count += 1);
+    /// registry.run();
+    /// registry.run();
+    /// drop(registry);
+    /// assert_eq!(count, 2);
+    /// ```
     pub fn run(&mut self) {
         self.events.iter_mut().for_each(|event| event.run());
     }
 
     /// How many events there are.
+    ///
+    /// ```
+    /// let mut registry = forkd::registry::Registry::new();
+    /// assert!(registry.is_empty());
+    /// registry.register(|| ()).register(|| ());
+    /// assert_eq!(registry.len(), 2);
+    /// ```
     #[must_use]
     pub fn len(&self) -> usize {
         self.events.len()

@@ -6,7 +6,7 @@
 
 mod common;
 
-use std::io::Write;
+use std::io::{Read, Write};
 use std::process::{Command, Stdio};
 
 use common::wire::noise;
@@ -42,8 +42,17 @@ fn fill_in(command: &str, daemon: &Daemon) -> String {
     command
 }
 
+/// When a client's input ends.
+#[derive(Clone, Copy, PartialEq)]
+enum Input {
+    /// At once: the client waits for the end of the answer.
+    Ends,
+    /// When the answer is there: ncat over UDP goes with its input, and leaves the answer behind.
+    Waits,
+}
+
 /// Runs a command with this input to its end; returns its output.
-fn talk(command: &str, input: Vec<u8>) -> Vec<u8> {
+fn talk(command: &str, bytes: Vec<u8>, input: Input) -> Vec<u8> {
     let mut child = Command::new("timeout")
         .arg("15")
         .args(command.split(' '))
@@ -52,31 +61,40 @@ fn talk(command: &str, input: Vec<u8>) -> Vec<u8> {
         .stderr(Stdio::piped())
         .spawn()
         .unwrap();
-    let mut stdin = child.stdin.take().unwrap();
-    // the pipe is closed at the end; a client that ends early breaks it
-    let writer = std::thread::spawn(move || _ = stdin.write_all(&input));
-    let output = child.wait_with_output().unwrap();
+    let (mut stdin, mut stdout) = (child.stdin.take().unwrap(), child.stdout.take().unwrap());
+    let awaited = if input == Input::Waits { bytes.len() as u64 } else { 0 };
+    let (answered, until_answered) = std::sync::mpsc::channel::<()>();
+    let writer = std::thread::spawn(move || {
+        // a client that ends early breaks the pipe
+        let _ = stdin.write_all(&bytes);
+        let _ = until_answered.recv();
+    });
+    let mut answer = Vec::new();
+    stdout.by_ref().take(awaited).read_to_end(&mut answer).unwrap();
+    drop(answered);
+    stdout.read_to_end(&mut answer).unwrap();
     writer.join().unwrap();
-    let errors = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{command}: {}: {errors}", output.status);
-    output.stdout
+    let ended = child.wait_with_output().unwrap();
+    let errors = String::from_utf8_lossy(&ended.stderr);
+    assert!(ended.status.success(), "{command}: {}: {errors}", ended.status);
+    answer
 }
 
-fn echoes(tool: &str, command: &str, inputs: &[Vec<u8>]) {
+fn echoes(tool: &str, command: &str, inputs: &[Vec<u8>], input: Input) {
     if !has(tool) {
         return;
     }
-    for model in ["fork", "prefork", "thread", "event", "coroutine"] {
+    for model in ["fork", "prefork", "iterative", "thread", "event", "coroutine"] {
         let daemon = Forkd::new(&format!("-m {model} {ENDPOINTS}")).start();
-        for input in inputs {
+        for bytes in inputs {
             let command = fill_in(command, &daemon);
-            let output = talk(&command, input.clone());
+            let output = talk(&command, bytes.clone(), input);
             let text = String::from_utf8_lossy(&output[..output.len().min(200)]).into_owned();
             assert!(
-                output == *input,
+                output == *bytes,
                 "{model}: {command}: {} bytes for {}: {text:?}",
                 output.len(),
-                input.len()
+                bytes.len()
             );
         }
     }
@@ -86,13 +104,21 @@ macro_rules! client {
     ($name:ident: stream $tool:literal $command:literal) => {
         #[test]
         fn $name() {
-            echoes($tool, concat!($tool, " ", $command), &[b"hello\nworld".to_vec(), noise(1, BULK)]);
+            let inputs = [b"hello\nworld".to_vec(), noise(1, BULK)];
+            echoes($tool, concat!($tool, " ", $command), &inputs, Input::Ends);
         }
     };
     ($name:ident: datagram $tool:literal $command:literal) => {
+        client!(@datagram $name, Ends, $tool $command);
+    };
+    ($name:ident: held_datagram $tool:literal $command:literal) => {
+        client!(@datagram $name, Waits, $tool $command);
+    };
+    (@datagram $name:ident, $input:ident, $tool:literal $command:literal) => {
         #[test]
         fn $name() {
-            echoes($tool, concat!($tool, " ", $command), &[b"hello\n".to_vec(), noise(1, 1400)]);
+            let inputs = [b"hello\n".to_vec(), noise(1, 1400)];
+            echoes($tool, concat!($tool, " ", $command), &inputs, Input::$input);
         }
     };
 }
@@ -107,6 +133,9 @@ client!(nc_unixgram: datagram "nc" "-uU -w1 {dir}/datagram");
 client!(ncat_tcp4: stream "ncat" "127.0.0.1 {tcp4}");
 client!(ncat_tcp6: stream "ncat" "-6 ::1 {tcp6}");
 client!(ncat_unix: stream "ncat" "-U {dir}/stream");
+client!(ncat_udp4: held_datagram "ncat" "-u 127.0.0.1 {udp4}");
+client!(ncat_udp6: held_datagram "ncat" "-u -6 ::1 {udp6}");
+client!(ncat_unixgram: held_datagram "ncat" "-uU {dir}/datagram");
 client!(socat_tcp4: stream "socat" "-t1 - TCP4:127.0.0.1:{tcp4}");
 client!(socat_tcp6: stream "socat" "-t1 - TCP6:[::1]:{tcp6}");
 client!(socat_unix: stream "socat" "-t1 - UNIX-CONNECT:{dir}/stream");

@@ -8,11 +8,11 @@ mod common;
 
 use std::io::{Read, Write};
 use std::net::Shutdown;
-use std::os::unix::net::UnixStream;
+use std::os::unix::net::{UnixDatagram, UnixStream};
 use std::time::Duration;
 
 use common::wire::{datagrams, noise, receive, stream};
-use common::{Daemon, Forkd};
+use common::{Daemon, Forkd, eventually};
 
 /// So many clients at once.
 const CLIENTS: usize = 200;
@@ -68,6 +68,18 @@ impl Service {
         assert!((self.is_answer)(&self.request, answer), "{}: {} bytes: {text:?}", self.name, answer.len());
     }
 
+    #[track_caller]
+    fn check_datagram(&self, request: &[u8], answer: &[u8]) {
+        let name = self.name;
+        match name {
+            // never more than 512 characters (RFC 864)
+            "chargen" => assert!(answer.len() <= 512),
+            // one datagram is one message
+            "ack" => assert_eq!(answer, b"Receive"),
+            _ => assert!((self.is_answer)(request, answer), "{name}: {} bytes", answer.len()),
+        }
+    }
+
     /// Sends what is left of a request, and checks what comes back, to the end.
     #[track_caller]
     fn finish(&self, client: &mut UnixStream, rest: &[u8]) {
@@ -119,7 +131,10 @@ fn cell(endpoint: &str, model: &str, name: &'static str) {
             a_slow_client_beside_a_quick_one(&daemon, model, &service);
             many_at_once(&daemon, &service);
         }
-        _ => datagrams_of_any_length(&daemon, &service),
+        _ => {
+            datagrams_of_any_length(&daemon, &service);
+            many_datagrams_at_once(&daemon, &service);
+        }
     }
     // of its own lines: a program that exec runs says what it likes
     let bad = |line: &String| line.starts_with("forkd: error: ") || line.starts_with("forkd: warning: ");
@@ -192,23 +207,52 @@ fn datagrams_of_any_length(daemon: &Daemon, service: &Service) {
     for length in [0, 1, 1472, 9000, 65_507] {
         let request = noise(length as u64, length);
         client.send(&request).unwrap();
-        if service.name == "discard" {
-            continue;
-        }
-        let answer = receive(&client).expect("an answer");
-        let name = service.name;
-        match name {
-            // never more than 512 characters (RFC 864)
-            "chargen" => assert!(answer.len() <= 512),
-            // one datagram is one message
-            "ack" => assert_eq!(answer, b"Receive"),
-            _ => assert!((service.is_answer)(&request, &answer), "{name}: {} bytes", answer.len()),
+        if service.name != "discard" {
+            service.check_datagram(&request, &receive(&client).expect("an answer"));
         }
     }
     if service.name == "discard" {
         client.set_read_timeout(Some(Duration::from_millis(100))).unwrap();
         assert!(receive(&client).is_err(), "discard does not answer");
     }
+}
+
+/// All ask before anybody reads; the requests differ, so an answer tells whose it is.
+fn many_datagrams_at_once(daemon: &Daemon, service: &Service) {
+    let clients: Vec<(UnixDatagram, Vec<u8>)> =
+        (0..CLIENTS).map(|number| (datagrams(daemon), noise(number as u64, 16 + number))).collect();
+    let read = |daemon: &Daemon| daemon.listener(0)["connections"].as_u64().unwrap();
+    let before = read(daemon);
+    for (client, request) in &clients {
+        client.send(request).unwrap();
+    }
+    if service.name == "discard" {
+        // nobody is told when UDP loses one: some may be missing, but not most
+        eventually("they are read", || read(daemon) >= before + CLIENTS as u64 / 2);
+        for (client, _) in &clients {
+            client.set_nonblocking(true).unwrap();
+            assert!(receive(client).is_err(), "discard does not answer");
+        }
+        return;
+    }
+    for (client, request) in &clients {
+        service.check_datagram(request, &insist(client, request));
+    }
+}
+
+/// The answer to a datagram that is under way. UDP may lose it, and an answer over a Unix socket fills its
+/// sender's buffer until it is read, in which not all of so many have room: then it is asked again.
+fn insist(client: &UnixDatagram, request: &[u8]) -> Vec<u8> {
+    client.set_read_timeout(Some(Duration::from_millis(200))).unwrap();
+    let mut answer = None;
+    eventually("an answer", || {
+        answer = receive(client).ok();
+        if answer.is_none() {
+            client.send(request).unwrap();
+        }
+        answer.is_some()
+    });
+    answer.unwrap()
 }
 
 macro_rules! grid {
@@ -246,6 +290,7 @@ grid! {
     fork: "fork";
     prefork: "prefork -w 2";
     thread: "thread";
+    thread_pool: "thread -w 2";
     threads: "thread --threads 3";
     event: "event";
     events: "event -w 2";

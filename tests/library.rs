@@ -173,6 +173,27 @@ fn a_handler_is_refused_where_nobody_may_wait() {
 }
 
 #[test]
+fn an_elastic_pool_grows_with_its_clients_and_shrinks_again() {
+    let server = example("test-servers", "elastic tcp://127.0.0.1:0 prefork");
+    eventually("one is spare", || (1..=2).contains(&server.children().len()));
+    let clients: Vec<_> = (0..4).map(|_| server.served()).collect();
+    assert_eq!(server.children().len(), 4);
+    drop(clients);
+    server.settles_at(2);
+    assert_eq!(talk(&server, "three"), "three");
+}
+
+#[test]
+fn an_elastic_pool_is_refused_where_nobody_is_known_to_be_idle() {
+    for model in ["fork", "thread", "event", "coroutine"] {
+        let server = Forkd::example("test-servers", &format!("elastic tcp://127.0.0.1:0 {model}")).launch();
+        assert_eq!(server.wait().code(), Some(1), "{model}");
+        let why = if model == "event" { "waits for its client" } else { "has no elastic pool, which needs" };
+        server.wait_for_line(why);
+    }
+}
+
+#[test]
 fn a_datagram_whose_handler_panics_costs_no_other_its_answer() {
     for model in MODELS {
         let server = example("test-servers", &format!("fragile udp://127.0.0.1:0 {model}"));

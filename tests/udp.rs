@@ -12,7 +12,16 @@ use common::raw::{Forger, loopback};
 use common::{Daemon, Forkd, LIMIT, eventually, holds_for, need_root};
 use nix::sys::socket::{ControlMessageOwned, MsgFlags, recvmsg, setsockopt, sockopt};
 
-const MODELS: [&str; 2] = ["-m fork", "-m prefork -w 2"];
+/// In turn, not beside each other: some tests need a certain port.
+const MODELS: [&str; 7] = [
+    "-m fork",
+    "-m prefork -w 2",
+    "-m iterative",
+    "-m thread",
+    "-m thread --threads 2",
+    "-m event",
+    "-m coroutine",
+];
 
 fn start(model: &str, endpoint: &str) -> Daemon {
     Forkd::new(&format!("{model} {endpoint}")).start()
@@ -34,9 +43,14 @@ fn client(local: &str, remote: SocketAddr) -> UdpSocket {
 #[track_caller]
 fn bounces(socket: &UdpSocket, text: &str) {
     socket.send(text.as_bytes()).unwrap();
+    assert_eq!(received(socket), text);
+}
+
+#[track_caller]
+fn received(socket: &UdpSocket) -> String {
     let mut buffer = [0; 2048];
-    let n = socket.recv(&mut buffer).unwrap_or_else(|e| panic!("no answer to {text:?}: {e}"));
-    assert_eq!(&buffer[..n], text.as_bytes());
+    let n = socket.recv(&mut buffer).expect("an answer");
+    String::from_utf8_lossy(&buffer[..n]).into_owned()
 }
 
 fn refused(daemon: &Daemon, cause: &str) -> u64 {
@@ -113,9 +127,11 @@ fn two_daemons_fed_one_forged_datagram_fall_silent() {
     if !need_root() {
         return;
     }
-    let [fork, prefork] = MODELS;
-    for (one, other) in [(fork, fork), (prefork, prefork), (fork, prefork)] {
-        fall_silent(&start(one, "udp://127.0.0.1:0"), &start(other, "udp://127.0.0.1:0"));
+    // each with its like, and with the next one
+    for (one, next) in MODELS.iter().zip(MODELS.iter().cycle().skip(1)) {
+        for other in [one, next] {
+            fall_silent(&start(one, "udp://127.0.0.1:0"), &start(other, "udp://127.0.0.1:0"));
+        }
     }
 }
 
@@ -124,9 +140,11 @@ fn two_daemons_on_wildcard_addresses_fall_silent_too() {
     if !need_root() {
         return;
     }
-    let [fork, prefork] = MODELS;
-    fall_silent(&start(prefork, "udp://0.0.0.0:0"), &start(fork, "udp://0.0.0.0:0"));
-    fall_silent(&start(prefork, "udp://[::]:0"), &start(fork, "udp://[::]:0"));
+    for (one, other) in MODELS.iter().zip(MODELS.iter().cycle().skip(1)) {
+        for any in ["udp://0.0.0.0:0", "udp://[::]:0"] {
+            fall_silent(&start(one, any), &start(other, any));
+        }
+    }
 }
 
 /// What the answer's hop limit is when the request's is `hops`.
@@ -229,28 +247,56 @@ fn a_burst_to_several_addresses_is_answered_from_each() {
 
 #[test]
 fn those_refused_in_a_batch_leave_the_others_their_own_answers() {
-    let daemon = start("-m prefork -w 1", "udp://127.0.0.1:0");
-    let [good, doomed] = [(); 2].map(|()| client("127.0.0.1:0", daemon.address("udp")));
-    setsockopt(&doomed, sockopt::Ipv4Ttl, &1).unwrap();
-    let text = |number: usize| format!("{number} {}", "x".repeat(number));
-    // all are queued before the worker looks, so that it takes them in batches
-    let worker = daemon.children()[0];
-    common::stopped(worker);
-    for number in 0..100 {
-        good.send(text(number).as_bytes()).unwrap();
-        if number % 3 != 1 {
-            doomed.send(b"of no avail").unwrap();
+    for model in MODELS {
+        let daemon = start(model, "udp://127.0.0.1:0");
+        let [good, doomed] = [(); 2].map(|()| client("127.0.0.1:0", daemon.address("udp")));
+        setsockopt(&doomed, sockopt::Ipv4Ttl, &1).unwrap();
+        let text = |number: usize| format!("{number} {}", "x".repeat(number));
+        // all are queued before anybody looks, so that who takes batches gets them so
+        let mut receivers = daemon.children();
+        if receivers.is_empty() {
+            receivers.push(daemon.pid());
+        }
+        receivers.iter().for_each(|&pid| common::stopped(pid));
+        for number in 0..100 {
+            good.send(text(number).as_bytes()).unwrap();
+            if number % 3 != 1 {
+                doomed.send(b"of no avail").unwrap();
+            }
+        }
+        for &pid in &receivers {
+            common::signal(pid, nix::sys::signal::Signal::SIGCONT);
+        }
+        // where several answer, they come in any order
+        let mut answers: Vec<String> = (0..100).map(|_| received(&good)).collect();
+        answers.sort_by_key(String::len);
+        let mut texts: Vec<String> = (0..100).map(text).collect();
+        texts.sort_by_key(String::len);
+        assert_eq!(answers, texts, "{model}");
+        eventually("all are counted", || refused(&daemon, "hop-limit") == 67);
+        doomed.set_nonblocking(true).unwrap();
+        assert!(doomed.recv(&mut [0; 64]).is_err(), "{model}");
+    }
+}
+
+#[test]
+fn the_empty_and_the_largest_datagram_come_back_whole() {
+    for model in MODELS {
+        for (endpoint, local) in [("udp://127.0.0.1:0", "127.0.0.1:0"), ("udp://[::1]:0", "[::1]:0")] {
+            let daemon = start(model, endpoint);
+            let socket = client(local, daemon.address("udp"));
+            // IPv4: 65,535 bytes less the headers; IPv6 doesn't count its own
+            let largest = if local.starts_with('[') { 65_527 } else { 65_507 };
+            for length in [0, 1, largest, 0, largest - 1] {
+                let sent = common::wire::noise(length as u64, length);
+                socket.send(&sent).unwrap();
+                let mut buffer = vec![0; 70_000];
+                let n = socket.recv(&mut buffer).unwrap_or_else(|e| panic!("{model}: {length} bytes: {e}"));
+                assert!(buffer[..n] == sent, "{model}: {n} bytes for {length}");
+            }
+            assert_eq!(daemon.listener(0)["refused"].as_object().unwrap().len(), 0, "{model}");
         }
     }
-    common::signal(worker, nix::sys::signal::Signal::SIGCONT);
-    for number in 0..100 {
-        let mut buffer = [0; 2048];
-        let n = good.recv(&mut buffer).unwrap_or_else(|e| panic!("no answer to number {number}: {e}"));
-        assert_eq!(String::from_utf8_lossy(&buffer[..n]), text(number));
-    }
-    assert_eq!(refused(&daemon, "hop-limit"), 67);
-    doomed.set_nonblocking(true).unwrap();
-    assert!(doomed.recv(&mut [0; 64]).is_err());
 }
 
 #[test]

@@ -36,7 +36,8 @@
 //! | `gevent.joinall(gs, timeout)` | [`join_all`] |
 //! | `gevent.sleep(s)`, `gevent.sleep(0)` | [`sleep`], [`yield_now`] |
 //! | `gevent.pool.Pool(n)` | [`Pool`] |
-//! | `gevent.socket`, `monkey.patch_all()` | [`TcpStream`], [`UnixStream`]; Rust has no way to patch `std` |
+//! | `gevent.socket`, `monkey.patch_all()` | [`TcpStream`], [`UnixStream`], [`UdpSocket`]; Rust has no way to patch `std` |
+//! | `DatagramServer` | [`Server`](crate::Server) with `udp://`, or [`UdpSocket`] |
 //! | `StreamServer` | [`Server`](crate::Server) with [`Model::Coroutine`](crate::model::Model::Coroutine), or [`TcpListener`] |
 //! | `LoopExit` | a panic of [`run`]: all wait for each other |
 //! | `greenlet(f)`, `g.switch(x)` | [`Coroutine::new`], [`Coroutine::switch`] |
@@ -66,7 +67,7 @@ mod waiter;
 
 use std::io;
 
-pub use net::{TcpListener, TcpStream, UnixListener, UnixStream};
+pub use net::{TcpListener, TcpStream, UdpSocket, UnixListener, UnixStream};
 pub use pool::Pool;
 pub(crate) use scheduler::{MAIN, scheduler};
 pub use stacks::STACK_SIZE;

@@ -68,6 +68,20 @@ impl Pool {
     /// # Panics
     ///
     /// As [`spawn`].
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use forkd::coroutine::{self, Pool};
+    ///
+    /// let squares: Vec<u32> = coroutine::run(|| {
+    ///     let pool = Pool::new(2);
+    ///     let handles: Vec<_> = (1..=3).map(|n| pool.spawn(move || n * n)).collect();
+    ///     handles.into_iter().map(|handle| handle.join().unwrap()).collect()
+    /// })?;
+    /// assert_eq!(squares, [1, 4, 9]);
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
     pub fn spawn<T: 'static>(&self, f: impl FnOnce() -> T + 'static) -> JoinHandle<T> {
         self.wait_while(|running| running >= self.0.size);
         self.0.running.set(self.0.running.get() + 1);

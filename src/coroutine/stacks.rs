@@ -6,6 +6,23 @@ use crate::sys::context::Stack;
 
 /// The size of a coroutine's stack, in bytes, unless another is asked for. Only what is touched takes memory:
 /// 4 to 12 KiB of a coroutine that waits for its client.
+///
+/// ```
+/// use forkd::coroutine::{self, Builder, STACK_SIZE};
+///
+/// /// Needs more than there is by default.
+/// fn large() -> u8 {
+///     let room = std::hint::black_box([1; STACK_SIZE]);
+///     room[STACK_SIZE - 1]
+/// }
+///
+/// let last = coroutine::run(|| {
+///     let handle = Builder::new().stack_size(8 * STACK_SIZE).spawn(large)?;
+///     Ok::<_, std::io::Error>(handle.join().unwrap())
+/// })??;
+/// assert_eq!(last, 1);
+/// # Ok::<(), std::io::Error>(())
+/// ```
 pub const STACK_SIZE: usize = 256 * 1024;
 
 /// How many are kept at most. One keeps the pages that were touched, so those of a great rush are given back.

@@ -132,6 +132,19 @@ impl<T> Drop for Finish<T> {
 }
 
 /// A coroutine that can be waited for. Dropping it changes nothing for the coroutine.
+///
+/// ```
+/// use forkd::coroutine::{self, spawn, yield_now};
+///
+/// coroutine::run(|| {
+///     let answer = spawn(|| 42);
+///     assert!(!answer.is_finished(), "it has its first turn when we wait");
+///     yield_now();
+///     assert!(answer.is_finished());
+///     assert_eq!(answer.join().unwrap(), 42);
+/// })?;
+/// # Ok::<(), std::io::Error>(())
+/// ```
 #[derive(Debug)]
 pub struct JoinHandle<T>(Rc<Packet<T>>);
 
@@ -189,6 +202,30 @@ impl<T> JoinHandle<T> {
 }
 
 /// What [`join_all`] says of a coroutine: how it has ended, or, where it hasn't, its handle.
+///
+/// ```
+/// use std::time::Duration;
+/// use forkd::coroutine::{self, Joined, join_all, sleep, spawn};
+///
+/// fn say(joined: &Joined<&str>) -> String {
+///     match joined {
+///         Ok(Ok(value)) => format!("it returned {value:?}"),
+///         Ok(Err(_)) => "it panicked".into(),
+///         Err(_) => "it still runs".into(),
+///     }
+/// }
+///
+/// coroutine::run(|| {
+///     let quick = spawn(|| "at once");
+///     let slow = spawn(|| {
+///         sleep(Duration::from_secs(60));
+///         "late"
+///     });
+///     let joined = join_all([quick, slow], Some(Duration::from_millis(10)));
+///     assert_eq!(joined.iter().map(say).collect::<Vec<_>>(), [r#"it returned "at once""#, "it still runs"]);
+/// })?;
+/// # Ok::<(), std::io::Error>(())
+/// ```
 pub type Joined<T> = Result<thread::Result<T>, JoinHandle<T>>;
 
 /// Waits until all coroutines have ended, at most for `limit`; says of each, in order, how it has ended, or
@@ -228,6 +265,28 @@ pub fn join_all<T>(
 ///
 /// Where no coroutines run, the thread sleeps ([`std::thread::sleep`]): a handler that calls this is right
 /// under every model.
+///
+/// ```
+/// use std::time::Duration;
+/// use forkd::coroutine::{self, sleep, spawn};
+///
+/// let order = coroutine::run(|| {
+///     let order = std::rc::Rc::new(std::cell::RefCell::new(Vec::new()));
+///     let sleepers: Vec<_> = [20, 1]
+///         .map(|ms| {
+///             let order = order.clone();
+///             spawn(move || {
+///                 sleep(Duration::from_millis(ms));
+///                 order.borrow_mut().push(ms);
+///             })
+///         })
+///         .into();
+///     coroutine::join_all(sleepers, None);
+///     order.take()
+/// })?;
+/// assert_eq!(order, [1, 20]);
+/// # Ok::<(), std::io::Error>(())
+/// ```
 pub fn sleep(span: Duration) {
     let Some(scheduler) = scheduler() else { return thread::sleep(span) };
     let until = Instant::now().checked_add(span);
@@ -240,6 +299,26 @@ pub fn sleep(span: Duration) {
 
 /// Lets all others that can go on do so first: what a long computation does now and then. Where no
 /// coroutines run, another thread may have its turn ([`std::thread::yield_now`]).
+///
+/// ```
+/// use std::cell::Cell;
+/// use std::rc::Rc;
+/// use forkd::coroutine::{self, spawn, yield_now};
+///
+/// coroutine::run(|| {
+///     let is_wanted = Rc::new(Cell::new(true));
+///     let still = is_wanted.clone();
+///     spawn(move || still.set(false));
+///     let mut rounds = 0;
+///     while is_wanted.get() {
+///         // a part of something long
+///         rounds += 1;
+///         yield_now();
+///     }
+///     assert_eq!(rounds, 1);
+/// })?;
+/// # Ok::<(), std::io::Error>(())
+/// ```
 pub fn yield_now() {
     match scheduler() {
         Some(scheduler) => scheduler.yield_now(),

@@ -62,6 +62,17 @@ pub enum Model {
 }
 
 /// The threads of a worker of [`Model::Thread`].
+///
+/// ```
+/// use forkd::model::{Model, Threads};
+/// use forkd::Server;
+///
+/// // 4 threads that take turns at the clients, or up to 4,000 threads, one for each
+/// let fixed = Server::bind("tcp://127.0.0.1:0")?.model(Model::Thread).threads(Threads::Fixed(4));
+/// let each = Server::bind("tcp://127.0.0.1:0")?.model(Model::Thread).threads(Threads::Each(4_000));
+/// assert!(4_000 <= Threads::MOST);
+/// # Ok::<(), forkd::Error>(())
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Threads {
     /// One for each connection (for each datagram, if a [`Handler`](crate::Handler) answers it), at most so

@@ -30,6 +30,18 @@ const REST: Duration = Duration::from_millis(100);
 const LARGEST: usize = 256 * 1024;
 
 /// What [`Reactor::listen`] has bound.
+///
+/// ```
+/// use forkd::{Echo, reactor::Reactor};
+///
+/// let mut reactor = Reactor::new()?;
+/// let listening = reactor.listen("tcp://127.0.0.1:0", || Echo)?;
+/// assert!(listening.endpoints().all(|endpoint| endpoint.to_string() != "tcp://127.0.0.1:0"));
+/// reactor.unlisten(listening);
+/// // nothing is left to wait for
+/// reactor.run()?;
+/// # Ok::<(), forkd::Error>(())
+/// ```
 #[derive(Debug)]
 pub struct Listening {
     endpoints: Vec<Endpoint>,

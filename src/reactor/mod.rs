@@ -122,6 +122,30 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
 /// A reactor is for the process that made it: after a fork its poller (epoll, kqueue) is shared, and the child
 /// must neither use it nor drop it. Make it after the fork, or start programs by
 /// [`Command`](std::process::Command), to which nothing of it is handed down.
+///
+/// # Examples
+///
+/// A ticker, which ends after three ticks:
+///
+/// ```
+/// use std::time::Duration;
+/// use forkd::reactor::Reactor;
+///
+/// fn tick<'a>(reactor: &mut Reactor<'a>, ticks: &'a std::cell::Cell<u32>) {
+///     ticks.set(ticks.get() + 1);
+///     match ticks.get() {
+///         3 => reactor.stop(),
+///         _ => _ = reactor.call_later(Duration::from_millis(1), |reactor| tick(reactor, ticks)),
+///     }
+/// }
+///
+/// let ticks = std::cell::Cell::new(0);
+/// let mut reactor = Reactor::new()?;
+/// tick(&mut reactor, &ticks);
+/// reactor.run()?;
+/// assert_eq!(ticks.get(), 3);
+/// # Ok::<(), forkd::Error>(())
+/// ```
 pub struct Reactor<'a> {
     poller: Poller,
     sources: Slab<Source<'a>>,
@@ -154,6 +178,20 @@ enum Alarm<'a> {
 }
 
 /// A call that was arranged by [`Reactor::call_later`].
+///
+/// ```
+/// use std::time::Duration;
+/// use forkd::reactor::{Reactor, Timer};
+///
+/// let mut reactor = Reactor::new()?;
+/// let alarm: Timer = reactor.call_later(Duration::from_secs(60), |_| panic!("nobody came"));
+/// reactor.call_later(Duration::from_millis(1), move |reactor| {
+///     // somebody has come
+///     assert!(reactor.cancel(alarm));
+/// });
+/// reactor.run()?;
+/// # Ok::<(), forkd::Error>(())
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Timer(At);
 
@@ -178,6 +216,23 @@ impl<'a> Reactor<'a> {
 
     /// How long a connection may be silent, in both directions; the default is for ever. After that it ends
     /// with [`TimedOut`](std::io::ErrorKind::TimedOut).
+    ///
+    /// ```
+    /// use std::{io::ErrorKind, time::Duration};
+    /// use forkd::{reactor::Reactor, service::Discard};
+    ///
+    /// let mut reactor = Reactor::new()?.idle_timeout(Duration::from_millis(10));
+    /// let server = reactor.listen("tcp://127.0.0.1:0", || Discard)?;
+    /// let address = server.endpoints().next().unwrap().to_string();
+    /// // neither end says anything; whichever gives up first, the other one hears of it
+    /// reactor.connect(&address, Discard, |reactor, _, outcome| {
+    ///     let kind = outcome.map_err(|error| error.kind());
+    ///     assert!(matches!(kind, Ok(()) | Err(ErrorKind::TimedOut | ErrorKind::ConnectionReset)));
+    ///     reactor.stop();
+    /// })?;
+    /// reactor.run()?;
+    /// # Ok::<(), forkd::Error>(())
+    /// ```
     #[must_use]
     pub fn idle_timeout(mut self, limit: Duration) -> Self {
         self.shared.idle_timeout = Some(limit);
@@ -185,6 +240,12 @@ impl<'a> Reactor<'a> {
     }
 
     /// How long a connection may take to come about; the default is 30 s.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// let reactor = forkd::reactor::Reactor::new()?.connect_timeout(Duration::from_secs(3));
+    /// # Ok::<(), forkd::Error>(())
+    /// ```
     #[must_use]
     pub fn connect_timeout(mut self, limit: Duration) -> Self {
         self.connect_timeout = limit;
@@ -231,6 +292,18 @@ impl<'a> Reactor<'a> {
 
     /// Has [`run`](Self::run) return when this turn of the loop is over. What the reactor looks after stays,
     /// and goes on if it is run again.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use forkd::{Echo, reactor::Reactor};
+    ///
+    /// let mut reactor = Reactor::new()?;
+    /// reactor.listen("tcp://127.0.0.1:0", || Echo)?;
+    /// reactor.call_later(Duration::from_millis(1), |reactor| reactor.stop());
+    /// // it would listen for ever
+    /// reactor.run()?;
+    /// # Ok::<(), forkd::Error>(())
+    /// ```
     pub fn stop(&mut self) {
         self.is_stopped = true;
     }

@@ -87,6 +87,15 @@ impl Builder {
     /// # Errors
     ///
     /// As [`Server::bind`].
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let server = forkd::Server::builder().bind("udp://127.0.0.1:0")?;
+    /// assert!(server.server_address().is_datagram());
+    /// assert!(forkd::Server::builder().bind("127.0.0.1:0").is_err(), "an endpoint has a scheme");
+    /// # Ok::<(), forkd::Error>(())
+    /// ```
     pub fn bind(self, endpoint: &str) -> Result<Server, Error> {
         let asked: Endpoint = endpoint.parse().map_err(|e| Error::Usage(format!("{e}")))?;
         let listeners = bind_all(&asked, self.0, &[], &Inherited::default())?;

@@ -213,7 +213,8 @@ impl Server {
     ///
     /// # Errors
     ///
-    /// [`Error::Usage`] if the model can't run the service: a [`Handler`](crate::Handler) under [`Model::Event`].
+    /// [`Error::Usage`] if the model can't run the service: a [`Handler`](crate::Handler) under [`Model::Event`];
+    /// or if its pool can't be [elastic](Self::elastic_workers).
     /// [`Error::Os`] if this process is to fork and has several threads, or the system refuses what a server
     /// can't do without; [`Error::Internal`] if workers die before they have served anybody; what
     /// [`Exec::check`](crate::service::Exec::check) says, and [`Error::Config`] if that service can't be had
@@ -246,6 +247,11 @@ impl Server {
         } = self;
         let model = listen.model;
         model.require(&service).map_err(|why| Error::Usage(format!("the service {why}")))?;
+        if listen.workers.is_elastic() && !model.serves_one_at_a_time() {
+            let why = "has no elastic pool, which needs workers that serve one client at a time; \
+                       choose the model prefork, or a fixed number of workers";
+            return Err(Error::Usage(format!("the model {model} {why}")));
+        }
         let (kind, turns) = if serves_here(model, workers) {
             let offer = |listener: &Listener, failures| {
                 Offer::new(listener.endpoint(), service.clone(), model, hooks.clone(), failures)

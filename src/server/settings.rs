@@ -1,5 +1,6 @@
 //! How a server serves: the model, and its limits.
 
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use super::Server;
@@ -33,10 +34,41 @@ impl Server {
     /// # Ok::<(), forkd::Error>(())
     /// ```
     #[must_use]
-    pub fn workers(mut self, workers: u32) -> Self {
-        let workers = workers.max(1);
-        self.listen.workers = WorkerRange { min: workers, max: workers };
+    pub fn workers(self, workers: u32) -> Self {
+        self.elastic_workers(workers..=workers)
+    }
+
+    /// The same, by a pool that grows with its clients and shrinks when they have gone, from the fewest to the
+    /// most workers. For [`Model::Prefork`] and [`Model::Iterative`], whose workers serve one client at a time:
+    /// of others nobody can say that they are idle, so they are refused before anybody is served.
+    ///
+    /// ```
+    /// use forkd::{Server, model::Model};
+    /// let server = Server::bind("tcp://127.0.0.1:0")?.model(Model::Prefork).elastic_workers(2..=64);
+    /// # Ok::<(), forkd::Error>(())
+    /// ```
+    #[must_use]
+    pub fn elastic_workers(mut self, workers: RangeInclusive<u32>) -> Self {
+        let min = (*workers.start()).clamp(1, MAX_CHILDREN);
+        let max = (*workers.end()).clamp(min, MAX_CHILDREN);
+        self.listen.workers = WorkerRange { min, max };
         self.workers = Some(self.listen.workers);
+        self
+    }
+
+    /// How many idle workers an [elastic](Self::elastic_workers) pool keeps for who comes next: with fewer it
+    /// grows, with more it shrinks. The default is `2..=8`; the most is more than the fewest, and that at least 1.
+    ///
+    /// ```
+    /// use forkd::{Server, model::Model};
+    /// let pool = Server::bind("tcp://127.0.0.1:0")?.model(Model::Prefork).elastic_workers(2..=64);
+    /// let server = pool.spare_workers(4..=16);
+    /// # Ok::<(), forkd::Error>(())
+    /// ```
+    #[must_use]
+    pub fn spare_workers(mut self, idle: RangeInclusive<u32>) -> Self {
+        self.listen.min_spare = (*idle.start()).clamp(1, MAX_CHILDREN);
+        self.listen.max_spare = (*idle.end()).max(self.listen.min_spare + 1);
         self
     }
 

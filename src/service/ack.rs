@@ -35,6 +35,13 @@ impl Ack {
 
     /// The same, with the whole reply to any datagram: whoever forges a sender's address can then have
     /// it flood others, each byte for a multiple of its own.
+    ///
+    /// ```
+    /// use forkd::{Protocol, Reply, service::{Ack, Framing}};
+    /// let mut ack = Ack::new("Receive", Framing::Read);
+    /// assert_eq!(ack.datagram(b"one"), Reply::Send(b"Rec"));
+    /// assert_eq!(ack.amplifying().datagram(b"one"), Reply::Send(b"Receive"));
+    /// ```
     #[must_use]
     pub fn amplifying(self) -> Self {
         Self { amplifies: true, ..self }

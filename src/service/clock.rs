@@ -25,12 +25,26 @@ pub struct Clock {
 
 impl Clock {
     /// Sends the date and time as a line of text, in UTC: `Mon Nov 23 05:06:07 2026`.
+    ///
+    /// ```
+    /// use forkd::{Peer, Protocol, Reply, service::Clock};
+    /// let mut clock = Clock::daytime();
+    /// let Reply::Finish(line) = clock.connected(Peer::default()) else { panic!() };
+    /// assert!(line.ends_with(b"\r\n"));
+    /// ```
     #[must_use]
     pub fn daytime() -> Self {
         Self { name: "daytime", tell: line, told: Vec::new() }
     }
 
     /// Sends the seconds since 1900 as four bytes, the most significant first. They wrap round in 2036.
+    ///
+    /// ```
+    /// use forkd::{Peer, Protocol, Reply, service::Clock};
+    /// let mut clock = Clock::time();
+    /// let Reply::Finish(seconds) = clock.connected(Peer::default()) else { panic!() };
+    /// assert_eq!(seconds.len(), 4);
+    /// ```
     #[must_use]
     pub fn time() -> Self {
         Self { name: "time", tell: seconds, told: Vec::new() }

@@ -159,6 +159,12 @@ impl Service {
 
     /// Whether its answer to a datagram has more bytes than that, so that whoever forges a sender's
     /// address could have it flood others.
+    ///
+    /// ```
+    /// use forkd::{Echo, Service, service::Chargen};
+    /// assert!(Service::from(Chargen::default()).amplifies());
+    /// assert!(!Service::from(Echo).amplifies());
+    /// ```
     #[must_use]
     pub fn amplifies(&self) -> bool {
         self.amplifies

@@ -66,12 +66,27 @@ impl Endpoint {
     }
 
     /// Tells whether each request is known to be a datagram of its own, without a connection.
+    ///
+    /// ```
+    /// use forkd::Endpoint;
+    /// assert!("udp://127.0.0.1:7".parse::<Endpoint>()?.is_datagram());
+    /// assert!(!"tcp://127.0.0.1:7".parse::<Endpoint>()?.is_datagram());
+    /// # Ok::<(), forkd::transport::ParseEndpointError>(())
+    /// ```
     #[must_use]
     pub fn is_datagram(&self) -> bool {
         matches!(self, Self::Udp { .. } | Self::Unixgram(_))
     }
 
     /// Returns the path of the socket file, if the endpoint has one.
+    ///
+    /// ```
+    /// use std::path::Path;
+    /// use forkd::Endpoint;
+    /// assert_eq!("unix:///run/echo".parse::<Endpoint>()?.path(), Some(Path::new("/run/echo")));
+    /// assert_eq!("tcp://127.0.0.1:7".parse::<Endpoint>()?.path(), None);
+    /// # Ok::<(), forkd::transport::ParseEndpointError>(())
+    /// ```
     #[must_use]
     pub fn path(&self) -> Option<&Path> {
         match self {
@@ -81,6 +96,12 @@ impl Endpoint {
     }
 
     /// Tells whether the socket comes from a service manager, ready made.
+    ///
+    /// ```
+    /// use forkd::Endpoint;
+    /// assert!("systemd:echo".parse::<Endpoint>()?.is_inherited());
+    /// # Ok::<(), forkd::transport::ParseEndpointError>(())
+    /// ```
     #[must_use]
     pub fn is_inherited(&self) -> bool {
         matches!(self, Self::Systemd(_))
@@ -88,6 +109,15 @@ impl Endpoint {
 
     /// Tells whether only one of the two can be bound. Two ports 0 are two different ports, and a
     /// stream and a datagram socket can't share a file.
+    ///
+    /// ```
+    /// use forkd::Endpoint;
+    /// let endpoint = |text: &str| text.parse::<Endpoint>();
+    /// assert!(endpoint("unix:///run/echo")?.collides_with(&endpoint("unixgram:///run/echo")?));
+    /// assert!(!endpoint("tcp://[::1]:7")?.collides_with(&endpoint("udp://[::1]:7")?));
+    /// assert!(!endpoint("tcp://[::1]:0")?.collides_with(&endpoint("tcp://[::1]:0")?));
+    /// # Ok::<(), forkd::transport::ParseEndpointError>(())
+    /// ```
     #[must_use]
     pub fn collides_with(&self, other: &Self) -> bool {
         match (self, other) {
@@ -99,6 +129,11 @@ impl Endpoint {
 }
 
 /// Why a text is no endpoint; the sentence names the text and the allowed forms.
+///
+/// ```
+/// let error = "http://localhost".parse::<forkd::Endpoint>().unwrap_err();
+/// assert!(error.to_string().starts_with(r#"endpoint "http://localhost" has an unknown scheme; write tcp://"#));
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ParseEndpointError {
     input: String,

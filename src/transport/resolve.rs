@@ -20,6 +20,14 @@ use std::net::{IpAddr, Ipv6Addr, SocketAddr, SocketAddrV6};
 /// # Fork safety
 ///
 /// May start a child and wait for it (see `getent`).
+///
+/// # Examples
+///
+/// ```
+/// use forkd::transport::resolve::resolve;
+/// assert_eq!(resolve("::1", 7)?, ["[::1]:7".parse().unwrap()]);
+/// # Ok::<(), std::io::Error>(())
+/// ```
 pub fn resolve(host: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
     if let Some(address) = parse_literal(host, port)? {
         return Ok(vec![address]);

@@ -137,6 +137,17 @@ impl Handle {
     }
 
     /// Whether the server has been asked to end.
+    ///
+    /// ```
+    /// let server = forkd::Server::bind("tcp://127.0.0.1:0")?;
+    /// let handle = server.handle();
+    /// assert!(!handle.is_shut_down());
+    /// handle.shutdown();
+    /// assert!(handle.is_shut_down());
+    /// // it returns at once
+    /// server.model(forkd::model::Model::Iterative).serve_forever(forkd::Echo)?;
+    /// # Ok::<(), forkd::Error>(())
+    /// ```
     #[must_use]
     pub fn is_shut_down(&self) -> bool {
         wait_readable(&self.0.wake, Duration::ZERO)

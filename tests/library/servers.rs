@@ -169,7 +169,7 @@ fn service(name: &str) -> Service {
         "hooks" | "single" => Service::handler("obedient", || Obedient),
         "steps" => Service::handler("steps", || Steps { first: 0 }),
         "exec" => Exec::new(["sh", "-c", "read line; echo $PROTO $line"]).into(),
-        "fragile" | "hasty" | "threads" => Service::handler("fragile", || Fragile),
+        "fragile" | "hasty" | "threads" | "elastic" => Service::handler("fragile", || Fragile),
         "turnstile" => Service::handler("turnstile", || Turnstile),
         "patient" => Service::protocol("patient", || Patient),
         "brittle" => Service::protocol("brittle", || Brittle),
@@ -218,6 +218,9 @@ fn main() -> Result<(), Error> {
     }
     if name == "hasty" {
         server = server.block_on_close(false);
+    }
+    if name == "elastic" {
+        server = server.elastic_workers(1..=4).spare_workers(1..=2);
     }
     for endpoint in server.endpoints() {
         eprintln!("listening on {endpoint}");

@@ -8,6 +8,7 @@ use std::os::unix::net as unix;
 use std::path::Path;
 
 use super::{Socket, TcpStream, UnixStream, socket};
+use crate::transport::Ready;
 
 /// A TCP socket that clients connect to; [`accept`](Self::accept) lets others go on while it waits.
 ///
@@ -33,6 +34,22 @@ use super::{Socket, TcpStream, UnixStream, socket};
 pub struct TcpListener(Socket<net::TcpListener>);
 
 /// A Unix socket that clients connect to, as [`TcpListener`].
+///
+/// ```
+/// use std::io::{Read, Write};
+/// use forkd::coroutine::{self, UnixListener, UnixStream};
+///
+/// let path = std::env::temp_dir().join(format!("listener-{}", std::process::id()));
+/// coroutine::run(|| {
+///     let listener = UnixListener::bind(&path)?;
+///     coroutine::spawn(move || listener.accept()?.write_all(b"hello"));
+///     let mut text = String::new();
+///     UnixStream::connect(&path)?.read_to_string(&mut text)?;
+///     assert_eq!(text, "hello");
+///     std::fs::remove_file(&path)
+/// })??;
+/// # Ok::<(), std::io::Error>(())
+/// ```
 pub struct UnixListener(Socket<unix::UnixListener>);
 
 impl TcpListener {
@@ -50,6 +67,16 @@ impl TcpListener {
     /// # Errors
     ///
     /// As fcntl(2).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let inherited = std::net::TcpListener::bind("127.0.0.1:0")?;
+    /// let address = inherited.local_addr()?;
+    /// let listener = forkd::coroutine::TcpListener::from_std(inherited)?;
+    /// assert_eq!(listener.local_addr()?, address);
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
     pub fn from_std(listener: net::TcpListener) -> io::Result<Self> {
         Socket::new(listener).map(Self)
     }
@@ -60,7 +87,7 @@ impl TcpListener {
     ///
     /// As accept(2).
     pub fn accept(&self) -> io::Result<(TcpStream, SocketAddr)> {
-        let (client, address) = self.0.accept(net::TcpListener::accept)?;
+        let (client, address) = self.0.attempt(Ready::Read, net::TcpListener::accept)?;
         Ok((TcpStream::from_std(client)?, address))
     }
 
@@ -89,6 +116,17 @@ impl UnixListener {
     /// # Errors
     ///
     /// As fcntl(2).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let path = std::env::temp_dir().join(format!("inherited-{}", std::process::id()));
+    /// let listener = std::os::unix::net::UnixListener::bind(&path)?;
+    /// let client = std::os::unix::net::UnixStream::connect(&path)?;
+    /// assert!(forkd::coroutine::UnixListener::from_std(listener)?.accept().is_ok());
+    /// std::fs::remove_file(&path)?;
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
     pub fn from_std(listener: unix::UnixListener) -> io::Result<Self> {
         Socket::new(listener).map(Self)
     }
@@ -99,7 +137,7 @@ impl UnixListener {
     ///
     /// As accept(2).
     pub fn accept(&self) -> io::Result<UnixStream> {
-        let (client, _) = self.0.accept(unix::UnixListener::accept)?;
+        let (client, _) = self.0.attempt(Ready::Read, unix::UnixListener::accept)?;
         UnixStream::from_std(client)
     }
 }

@@ -1,5 +1,6 @@
 //! Sockets that let other coroutines go on while they wait, with the names of `std`.
 
+mod datagram;
 mod listener;
 mod stream;
 
@@ -7,6 +8,7 @@ use std::io;
 use std::os::fd::AsFd;
 use std::time::Duration;
 
+pub use datagram::UdpSocket;
 pub use listener::{TcpListener, UnixListener};
 use rustix::io::Errno;
 use rustix::net::{SendFlags, sockopt};
@@ -15,7 +17,7 @@ pub use stream::{TcpStream, UnixStream};
 use super::waiter::Waiter;
 use crate::transport::{Ready, Wait};
 
-/// Connections and listeners have this in common: a socket that does not block, and who waits for it.
+/// All sockets have this in common: a socket that does not block, and who waits for it.
 pub(super) struct Socket<S> {
     pub(super) inner: S,
     pub(super) waiter: Waiter,
@@ -38,17 +40,22 @@ impl<S: AsFd> Socket<S> {
         self.waiter.attempt(fd, Ready::Write, bytes.len(), &mut || rustix::net::send(fd, bytes, flags))
     }
 
-    /// Calls `accept` until somebody has come in.
-    pub(super) fn accept<C, A>(&self, accept: impl Fn(&S) -> io::Result<(C, A)>) -> io::Result<(C, A)> {
-        let mut accepted = None;
-        self.waiter.attempt(self.inner.as_fd(), Ready::Read, 0, &mut || match accept(&self.inner) {
-            Ok(client) => {
-                accepted = Some(client);
+    /// Makes a call of std's until it does not say that it would block: one that takes a client or a datagram,
+    /// or sends one, after which there may be more.
+    pub(super) fn attempt<T>(
+        &self,
+        ready: Ready,
+        mut call: impl FnMut(&S) -> io::Result<T>,
+    ) -> io::Result<T> {
+        let mut outcome = None;
+        self.waiter.attempt(self.inner.as_fd(), ready, 0, &mut || match call(&self.inner) {
+            Ok(value) => {
+                outcome = Some(value);
                 Ok(0)
             }
             Err(error) => Err(Errno::from_io_error(&error).unwrap_or(Errno::IO)),
         })?;
-        accepted.ok_or_else(|| io::ErrorKind::WouldBlock.into())
+        outcome.ok_or_else(|| io::ErrorKind::WouldBlock.into())
     }
 
     /// Waits until a connection that was begun is there, or has failed.
@@ -69,7 +76,7 @@ impl<S: AsFd> Socket<S> {
     }
 }
 
-/// What streams and listeners have.
+/// What sockets of all kinds have.
 macro_rules! socket {
     ($($socket:ty)*) => {$(
         impl AsFd for $socket {

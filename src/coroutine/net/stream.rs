@@ -48,6 +48,28 @@ use crate::transport::Ready;
 pub struct TcpStream(Socket<net::TcpStream>);
 
 /// A Unix stream connection, as [`TcpStream`].
+///
+/// ```
+/// use std::io::{Read, Write};
+/// use std::net::Shutdown;
+/// use forkd::coroutine::{self, UnixStream};
+///
+/// coroutine::run(|| {
+///     let (mut here, mut there) = UnixStream::pair()?;
+///     let answering = coroutine::spawn(move || {
+///         let mut text = String::new();
+///         there.read_to_string(&mut text)?;
+///         there.write_all(text.to_uppercase().as_bytes())
+///     });
+///     here.write_all(b"hello")?;
+///     here.shutdown(Shutdown::Write)?;
+///     let mut answer = String::new();
+///     here.read_to_string(&mut answer)?;
+///     assert_eq!(answer, "HELLO");
+///     answering.join().unwrap()
+/// })??;
+/// # Ok::<(), std::io::Error>(())
+/// ```
 pub struct UnixStream(Socket<unix::UnixStream>);
 
 impl TcpStream {
@@ -66,6 +88,18 @@ impl TcpStream {
     /// # Errors
     ///
     /// As connect(2), and [`TimedOut`](io::ErrorKind::TimedOut).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use forkd::coroutine::{TcpListener, TcpStream};
+    ///
+    /// let listener = TcpListener::bind("127.0.0.1:0".parse().unwrap())?;
+    /// let stream = TcpStream::connect_timeout(listener.local_addr()?, Duration::from_secs(3))?;
+    /// assert_eq!(stream.peer_addr()?, listener.local_addr()?);
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
     pub fn connect_timeout(address: SocketAddr, limit: Duration) -> io::Result<Self> {
         Self::connect_within(address, Some(limit))
     }
@@ -88,6 +122,18 @@ impl TcpStream {
     /// # Errors
     ///
     /// As fcntl(2).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let listener = std::net::TcpListener::bind("127.0.0.1:0")?;
+    /// let stream = std::net::TcpStream::connect(listener.local_addr()?)?;
+    /// let stream = forkd::coroutine::TcpStream::from_std(stream)?;
+    /// stream.set_nodelay(true)?;
+    /// let (_, client) = listener.accept()?;
+    /// assert_eq!(stream.local_addr()?, client);
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
     pub fn from_std(stream: net::TcpStream) -> io::Result<Self> {
         Socket::new(stream).map(Self)
     }
@@ -156,6 +202,19 @@ impl UnixStream {
     /// # Errors
     ///
     /// As fcntl(2).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::io::{Read, Write};
+    /// let (one, mut other) = std::os::unix::net::UnixStream::pair()?;
+    /// let mut one = forkd::coroutine::UnixStream::from_std(one)?;
+    /// other.write_all(b"hello")?;
+    /// let mut text = [0; 5];
+    /// one.read_exact(&mut text)?;
+    /// assert_eq!(&text, b"hello");
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
     pub fn from_std(stream: unix::UnixStream) -> io::Result<Self> {
         Socket::new(stream).map(Self)
     }
@@ -171,6 +230,22 @@ macro_rules! stream {
             /// # Errors
             ///
             /// A time-out of zero is refused.
+            ///
+            /// # Examples
+            ///
+            /// ```
+            /// use std::io::{ErrorKind, Read};
+            /// use std::time::Duration;
+            /// use forkd::coroutine::{self, UnixStream};
+            ///
+            /// coroutine::run(|| {
+            ///     let (mut one, _other) = UnixStream::pair()?;
+            ///     one.set_read_timeout(Some(Duration::from_millis(1)))?;
+            ///     assert_eq!(one.read(&mut [0; 9]).unwrap_err().kind(), ErrorKind::WouldBlock);
+            ///     Ok::<(), std::io::Error>(())
+            /// })??;
+            /// # Ok::<(), std::io::Error>(())
+            /// ```
             pub fn set_read_timeout(&self, limit: Option<Duration>) -> io::Result<()> {
                 self.0.set_limit(Ready::Read, limit)
             }
@@ -180,6 +255,23 @@ macro_rules! stream {
             /// # Errors
             ///
             /// A time-out of zero is refused.
+            ///
+            /// # Examples
+            ///
+            /// ```
+            /// use std::io::{ErrorKind, Write};
+            /// use std::time::Duration;
+            /// use forkd::coroutine::{self, UnixStream};
+            ///
+            /// coroutine::run(|| {
+            ///     let (mut one, _who_does_not_read) = UnixStream::pair()?;
+            ///     one.set_write_timeout(Some(Duration::from_millis(1)))?;
+            ///     let error = one.write_all(&vec![0; 16 << 20]).unwrap_err();
+            ///     assert_eq!(error.kind(), ErrorKind::WouldBlock);
+            ///     Ok::<(), std::io::Error>(())
+            /// })??;
+            /// # Ok::<(), std::io::Error>(())
+            /// ```
             pub fn set_write_timeout(&self, limit: Option<Duration>) -> io::Result<()> {
                 self.0.set_limit(Ready::Write, limit)
             }

@@ -3,6 +3,22 @@
 use std::fmt;
 
 /// Why nobody could be switched to, with the value that was to go along.
+///
+/// ```
+/// use forkd::coroutine::{Coroutine, Switch, SwitchError, back};
+///
+/// let nobody = Switch::new();
+/// assert_eq!(nobody.switch("one"), Err(SwitchError::Vacant("one")));
+///
+/// let once = Coroutine::new(|n: u32| n + 1);
+/// assert_eq!(once.switch(1), Ok(2));
+/// assert_eq!(once.switch(2), Err(SwitchError::Ended(2)));
+///
+/// // what was to go along isn't lost
+/// let error = back("three").unwrap_err();
+/// assert_eq!(error, SwitchError::Outside("three"));
+/// assert_eq!(error.into_value(), "three");
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum SwitchError<T> {

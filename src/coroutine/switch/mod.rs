@@ -137,6 +137,19 @@ impl<T: 'static> Switch<T> {
 /// # Errors
 ///
 /// Where there is no coroutine to leave.
+///
+/// # Examples
+///
+/// ```
+/// use forkd::coroutine::{Coroutine, back};
+///
+/// let counter = Coroutine::new(|start: u32| {
+///     let step = back(start).unwrap();
+///     start + step
+/// });
+/// assert_eq!(counter.switch(40), Ok(40));
+/// assert_eq!(counter.switch(2), Ok(42));
+/// ```
 pub fn back<T: 'static>(value: T) -> Result<T, SwitchError<T>> {
     match here() {
         Some(here) => leave(&here, None, value),
@@ -157,6 +170,13 @@ impl<T: 'static> Coroutine<T> {
     }
 
     /// The name by which others switch to it.
+    ///
+    /// ```
+    /// let doubles = forkd::coroutine::Coroutine::new(|n: u32| 2 * n);
+    /// let name = doubles.name();
+    /// assert_eq!(name.switch(21), Ok(42));
+    /// assert!(doubles.is_finished());
+    /// ```
     #[must_use]
     pub fn name(&self) -> Switch<T> {
         self.0.clone()

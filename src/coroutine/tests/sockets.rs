@@ -165,3 +165,98 @@ fn what_is_left_of_a_socket_says_nothing_of_the_one_that_has_its_place() {
     })
     .expect("run");
 }
+
+fn udp_pair() -> (UdpSocket, UdpSocket) {
+    let socket = || UdpSocket::bind("127.0.0.1:0".parse().expect("an address")).expect("bind");
+    let (one, other) = (socket(), socket());
+    one.connect(other.local_addr().expect("address")).expect("connect");
+    (one, other)
+}
+
+/// A short read of a stream means that no more is there; one datagram says nothing of the next.
+#[test]
+fn datagrams_that_are_queued_are_all_read_before_anybody_waits() {
+    run(|| {
+        let (one, other) = udp_pair();
+        let log = super::Log::default();
+        let heard = log.clone();
+        let reader = spawn(move || {
+            for _ in 0..2 {
+                let mut buffer = [0; 100];
+                let lengths: Vec<usize> =
+                    (0..4).map(|_| other.recv_from(&mut buffer).expect("a datagram").0).collect();
+                assert_eq!(lengths, [3, 0, 5, 1]);
+                heard.add("all four");
+            }
+        });
+        for _ in 0..2 {
+            // it waits already
+            yield_now();
+            assert_eq!(log.take(), [""; 0]);
+            for payload in [&b"one"[..], b"", b"three", b"4"] {
+                assert_eq!(one.send(payload).expect("send"), payload.len());
+            }
+            // neither is there a further one that would wake it again
+            for _ in 0..10_000 {
+                sleep(ms(1));
+                if !log.0.borrow().is_empty() {
+                    break;
+                }
+            }
+            assert_eq!(log.take(), ["all four"]);
+        }
+        reader.join().expect("no panic");
+    })
+    .expect("run");
+}
+
+#[test]
+fn many_ask_by_datagram_at_once_and_each_hears_its_own_answer() {
+    run(|| {
+        let server = UdpSocket::bind("127.0.0.1:0".parse().expect("an address")).expect("bind");
+        let address = server.local_addr().expect("address");
+        let serving = spawn(move || {
+            let mut buffer = [0; 100];
+            for _ in 0..50 {
+                let (n, from) = server.recv_from(&mut buffer).expect("a datagram");
+                server.send_to(&buffer[..n], from).expect("send");
+            }
+        });
+        let clients = (0..50).map(|number| {
+            spawn(move || {
+                let client = UdpSocket::bind("127.0.0.1:0".parse().expect("an address")).expect("bind");
+                client.connect(address).expect("connect");
+                client.set_read_timeout(Some(LONG)).expect("a time-out");
+                let text = format!("number {number}");
+                client.send(text.as_bytes()).expect("send");
+                let mut answer = [0; 100];
+                let n = client.recv(&mut answer).expect("an answer");
+                assert_eq!(&answer[..n], text.as_bytes());
+            })
+        });
+        let clients: Vec<_> = clients.collect();
+        for client in join_all(clients, Some(LONG)) {
+            client.expect("in time").expect("no panic");
+        }
+        serving.join().expect("no panic");
+    })
+    .expect("run");
+}
+
+#[test]
+fn a_datagram_is_waited_for_no_longer_than_was_said_and_nobody_there_is_an_error() {
+    let waits = || {
+        let (one, other) = udp_pair();
+        other.set_read_timeout(Some(ms(10))).expect("a time-out");
+        let error = other.recv(&mut [0; 9]).expect_err("nobody has sent anything");
+        assert_eq!(error.kind(), io::ErrorKind::WouldBlock);
+        assert!(other.set_read_timeout(Some(Duration::ZERO)).is_err());
+        drop(other);
+        one.send(b"anybody?").expect("send");
+        let error = one.recv(&mut [0; 9]).expect_err("nobody is there");
+        assert_eq!(error.kind(), io::ErrorKind::ConnectionRefused);
+    };
+    run(waits).expect("run");
+    // and where no coroutines run
+    waits();
+}

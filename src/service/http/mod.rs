@@ -92,6 +92,13 @@ pub struct Http {
 
 impl Http {
     /// A server of nothing yet.
+    ///
+    /// ```
+    /// use forkd::{Protocol, Reply, service::Http};
+    /// let mut http = Http::new();
+    /// let Reply::Finish(answer) = http.received(b"GET /here HTTP/1.0\r\n\r\n") else { panic!() };
+    /// assert!(answer.starts_with(b"HTTP/1.1 404 Not Found\r\n"));
+    /// ```
     #[must_use]
     pub fn new() -> Self {
         Self::default()
@@ -108,6 +115,18 @@ impl Http {
     /// # Errors
     ///
     /// [`Error::Config`] if it can't be opened.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use forkd::{Server, service::Http};
+    ///
+    /// let server = Server::bind("tcp://127.0.0.1:0")?;
+    /// let http = Http::new().root(std::env::temp_dir())?;
+    /// let serving = server.ready(http)?;
+    /// assert!(Http::new().root("/nowhere/to/be/found").is_err());
+    /// # Ok::<(), forkd::Error>(())
+    /// ```
     pub fn root(mut self, directory: impl AsRef<Path>) -> Result<Self, Error> {
         Arc::make_mut(&mut self.site).root = Some(Root::new(directory.as_ref())?);
         Ok(self)
@@ -118,6 +137,19 @@ impl Http {
     /// slash at its end makes no difference.
     ///
     /// `make` is called for each request, in the process that serves it.
+    ///
+    /// ```
+    /// use std::sync::atomic::{AtomicU32, Ordering};
+    /// use forkd::{Protocol, Reply, service::Http};
+    ///
+    /// let visits = AtomicU32::new(0);
+    /// let count = move || format!("{}\n", visits.fetch_add(1, Ordering::Relaxed) + 1);
+    /// let mut http = Http::new().route("/visits", count);
+    /// for expected in [b"\r\n\r\n1\n", b"\r\n\r\n2\n"] {
+    ///     let Reply::Send(answer) = http.received(b"GET /visits HTTP/1.1\r\nHost: here\r\n\r\n") else { panic!() };
+    ///     assert!(answer.ends_with(expected));
+    /// }
+    /// ```
     #[must_use]
     pub fn route<Text: Into<Vec<u8>>>(
         mut self,
