@@ -16,7 +16,7 @@ use super::tree::Memory;
 use super::usage::{Mark, Rest};
 use super::watch::Watch;
 use crate::Error;
-use crate::load::{Live, Load, Phase};
+use crate::load::{self, Live, Load, Phase};
 
 /// How long the processes of connections that are over may take to go, before it goes on without them.
 const LEAVE: Duration = Duration::from_millis(500);
@@ -46,7 +46,15 @@ pub(super) fn take(
         let (held, over) = channel::<()>();
         let eyes = &watch;
         scope.spawn(move || eyes.run(&over));
-        let mut turn = Turn { terms, contestant, server: &server, watch: &watch, tally, found: &mut found };
+        let mut turn = Turn {
+            terms,
+            contestant,
+            server: &server,
+            watch: &watch,
+            tally,
+            found: &mut found,
+            places: None,
+        };
         result = turn.run(says);
         drop(held);
     });
@@ -74,6 +82,8 @@ struct Turn<'a> {
     watch: &'a Watch<'a>,
     tally: &'a mut Tally,
     found: &'a mut Found,
+    /// How many it was found to serve at once, if that isn't all.
+    places: Option<usize>,
 }
 
 impl Turn<'_> {
@@ -89,6 +99,7 @@ impl Turn<'_> {
         let threads = idle.map(|count| count.threads);
         let plan = self.terms.plan;
         for &clients in &plan.clients {
+            self.places = None;
             for &phase in &plan.phases {
                 let is_once = matches!(phase, Phase::Bulk | Phase::Datagrams);
                 if (is_once && clients != plan.most_clients()) || !self.contestant.has(phase) {
@@ -118,7 +129,9 @@ impl Turn<'_> {
         let target = self.server.target(phase).ok_or_else(|| {
             Error::Internal(format!("{} has no socket for {}", self.contestant.name(), phase.name()))
         })?;
-        Load::new(target.clone(), self.terms.plan.load(clients))
+        // what the last phase has just found out need not take its time again
+        let places = self.places.filter(|_| phase == Phase::PingPong);
+        Load::new(target.clone(), load::Plan { places, ..self.terms.plan.load(clients) })
     }
 
     fn hold(&mut self, clients: usize, idle: Option<Memory>) -> Result<(), Error> {
@@ -129,6 +142,8 @@ impl Turn<'_> {
         if self.terms.live.is_stopped() {
             return Ok(());
         }
+        // it may well serve more than all
+        self.places = Some(outcome.served).filter(|served| *served < clients);
         let served = outcome.served as f64;
         let each = |of: fn(&Memory) -> f64| {
             let (held, idle) = (of(memory.as_ref()?), of(idle.as_ref()?));

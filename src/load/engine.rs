@@ -7,6 +7,7 @@ use std::cmp::Reverse;
 use std::collections::{BinaryHeap, VecDeque};
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use super::client::{Client, State};
@@ -228,6 +229,7 @@ impl Engine {
             }
             Stage::Settling => {
                 self.settled_at = now;
+                self.task.settled.fetch_add(1, Ordering::Relaxed);
                 if self.task.phase == Phase::Hold {
                     self.meter.done(now, now - due, self.task.messages.size());
                 }
@@ -248,7 +250,7 @@ impl Engine {
     }
 
     /// A client has failed: it is counted, loses its connection, and tries again after a pause.
-    fn fail(&mut self, i: usize, fault: Fault) {
+    pub(super) fn fail(&mut self, i: usize, fault: Fault) {
         self.meter.fault(fault);
         match self.clients[i].state {
             State::Busy => self.busy -= 1,

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use super::client::{Client, State};
 use super::clock::{Clock, Nanos};
 use super::engine::{Engine, Stage};
+use super::fault::Fault;
 use super::meter::{Meter, Part};
 use super::outcome::Outcome;
 use super::target::TICK;
@@ -16,7 +17,7 @@ use crate::Error;
 /// How many clients wait for their first echo at the same time, so that no listener's queue overflows ...
 const WINDOW: usize = 32;
 /// ... and how long each of these has before it is taken to be one that nobody serves, and others come.
-const PATIENCE: Nanos = 250_000_000;
+const PATIENCE: Nanos = 100_000_000;
 /// ... or this, once nobody has been served for that long: then others would only wait in vain, too.
 const IN_VAIN: Nanos = 10_000_000;
 
@@ -83,8 +84,23 @@ impl Engine {
             self.resume(now)?;
             self.sweep(now);
             self.turn(TICK / 10)?;
+            if self.task.is_full() {
+                self.give_up(next);
+                break;
+            }
         }
         Ok(())
+    }
+
+    /// Those that wait, and those from `next` on, would wait in vain.
+    fn give_up(&mut self, next: usize) {
+        for i in 0..self.clients.len() {
+            if self.clients[i].state == State::Busy {
+                self.fail(i, Fault::TimedOut);
+            } else if i >= next {
+                self.meter.fault(Fault::TimedOut);
+            }
+        }
     }
 
     /// Whether fewer than [`WINDOW`] wait with good reason to hope.

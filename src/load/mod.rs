@@ -48,6 +48,7 @@ mod report;
 mod table;
 mod target;
 
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Barrier};
 
 pub use fault::{Fault, Faults};
@@ -76,9 +77,16 @@ struct Task {
     phase: Phase,
     messages: Messages,
     live: Arc<Live>,
+    /// How many clients have had the first echo.
+    settled: AtomicUsize,
 }
 
 impl Task {
+    /// Whether all are served that the server is known to have places for.
+    fn is_full(&self) -> bool {
+        self.plan.places.is_some_and(|places| self.settled.load(Ordering::Relaxed) >= places)
+    }
+
     /// When the time is up, after the phase has begun.
     fn end(&self) -> Nanos {
         nanos(self.plan.warm_up.saturating_add(self.plan.duration))
@@ -190,7 +198,7 @@ impl Load {
         let size = if phase == Phase::Bulk { self.plan.piece } else { self.plan.size };
         let messages = Messages::new(self.plan.seed, size);
         let (target, plan, live) = (self.target.clone(), self.plan.clone(), Arc::clone(live));
-        Ok(Arc::new(Task { target, plan, phase, messages, live }))
+        Ok(Arc::new(Task { target, plan, phase, messages, live, settled: AtomicUsize::new(0) }))
     }
 
     fn failed(&self, cause: std::io::Error) -> Error {

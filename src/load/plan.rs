@@ -111,6 +111,9 @@ pub struct Plan {
     /// How long a client that is to stay may wait for its first echo: in [`Phase::Hold`] and
     /// [`Phase::PingPong`].
     pub patience: Duration,
+    /// How many clients the server is known to serve at once, at most: when so many are served, nobody waits
+    /// for the others. `None` if that isn't known.
+    pub places: Option<usize>,
     /// How many threads the clients are spread over.
     pub threads: usize,
 }
@@ -129,6 +132,7 @@ impl Default for Plan {
             seed: 1,
             timeout: Duration::from_secs(5),
             patience: Duration::from_secs(5),
+            places: None,
             threads: 1,
         }
     }

@@ -81,6 +81,7 @@ impl LoadArgs {
             seed: self.seed.unwrap_or(usual.seed),
             timeout,
             patience: timeout,
+            places: usual.places,
             threads: self.threads.unwrap_or(usual.threads),
         }
     }
@@ -139,6 +140,7 @@ mod tests {
             seed: 6,
             timeout: seconds(7),
             patience: seconds(7),
+            places: None,
             threads: 8,
         };
         assert_eq!((args.plan(), args.reach()), (expected, Reach::OwnHost));
