@@ -137,8 +137,8 @@ impl Comparison {
             let mut says = |phase, clients| observer.begins(&step(Some(name.clone()), phase, clients));
             match take(&terms, contestant, tally, &mut says) {
                 Ok(Found { others, stolen }) => {
-                    self.notes.during = self.notes.during.max(others);
-                    self.notes.stolen = self.notes.stolen.max(stolen);
+                    self.notes.during = self.notes.during.max(others.get());
+                    self.notes.stolen = self.notes.stolen.max(stolen.get());
                 }
                 Err(_) if live.is_stopped() => {}
                 Err(error) => tally.failure = Some(error.sentence()),

@@ -66,13 +66,30 @@ pub(super) fn take(
     result.map(|()| found)
 }
 
-/// What was noticed about the machine meanwhile: shares of a processor.
-#[derive(Debug, Clone, Copy, Default)]
+/// What was noticed about the machine meanwhile: shares of a processor, one for each time it was measured. The
+/// mean counts: a phase is short, and the system's clock of processor time goes by hundredths of a second.
+#[derive(Debug, Default)]
 pub(super) struct Found {
-    /// Somebody else's, at worst.
-    pub(super) others: f64,
-    /// Other machines', at worst.
-    pub(super) stolen: f64,
+    /// Somebody else's.
+    pub(super) others: Mean,
+    /// Other machines'.
+    pub(super) stolen: Mean,
+}
+
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Mean {
+    sum: f64,
+    count: u32,
+}
+
+impl Mean {
+    fn push(&mut self, value: f64) {
+        (self.sum, self.count) = (self.sum + value, self.count + 1);
+    }
+
+    pub(super) fn get(self) -> f64 {
+        self.sum / f64::from(self.count.max(1))
+    }
 }
 
 struct Turn<'a> {
@@ -174,9 +191,9 @@ impl Turn<'_> {
             return Ok(());
         }
         if let Some(usage) = shown.usage {
-            self.found.others = self.found.others.max(usage.others.unwrap_or(0.0));
+            self.found.others.push(usage.others.unwrap_or(0.0));
             self.tally.is_estimated |= usage.is_estimated && usage.cpu.is_some();
-            self.found.stolen = self.found.stolen.max(usage.stolen.unwrap_or(0.0));
+            self.found.stolen.push(usage.stolen.unwrap_or(0.0));
         }
         self.tally.count(&shown.outcome);
         match phase {

@@ -9,7 +9,7 @@ const BOUND: f64 = 0.9;
 /// From which share of a processor on a client's thread had no time left.
 const BUSY: f64 = 0.95;
 /// From which share of a processor on others disturb.
-const DISTURBED: f64 = 0.15;
+const DISTURBED: f64 = 0.2;
 /// With fewer rounds there is no range to speak of.
 const ROUNDS: usize = 3;
 

@@ -230,6 +230,7 @@ impl Engine {
             Stage::Settling => {
                 self.settled_at = now;
                 self.task.settled.fetch_add(1, Ordering::Relaxed);
+                self.meter.settled();
                 if self.task.phase == Phase::Hold {
                     self.meter.done(now, now - due, self.task.messages.size());
                 }
