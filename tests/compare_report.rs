@@ -343,3 +343,50 @@ fn a_browser_draws_the_page() {
     assert!(light != dark);
     picture("phone.png", "phone.html", &[]);
 }
+
+fn docs(path: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("docs").join(path)
+}
+
+/// docs/COMPARE.md says how they are made.
+#[test]
+fn the_documents_show_what_their_figures_say() {
+    let pictures = |dir: &Path| {
+        let names = fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path());
+        let mut names: Vec<_> =
+            names.filter(|path| path.extension().is_some_and(|end| end == "svg")).collect();
+        names.sort();
+        let named = |path: &PathBuf| (path.file_name().unwrap().to_owned(), text(path));
+        names.iter().map(named).collect::<Vec<_>>()
+    };
+    for dir in [docs("compare"), docs("compare/growth")] {
+        let drawn = tempfile::tempdir().unwrap();
+        let figures = dir.join("figures.json").display().to_string();
+        let mut command = forkd_command();
+        command.env_remove("COLUMNS").env("LC_ALL", "C.UTF-8");
+        shown(command.args(["compare", "--from", &figures, "--svg"]).arg(drawn.path()));
+        let (drawn, kept) = (pictures(drawn.path()), pictures(&dir));
+        assert!(!kept.is_empty() && drawn == kept, "the pictures in {dir:?} are out of date");
+    }
+
+    let figures = docs("compare/figures.json");
+    let mut command = forkd_command();
+    command.env_remove("COLUMNS").env("LC_ALL", "C.UTF-8").args(["compare", "--from"]).arg(&figures);
+    let all = shown(&mut command);
+    let (table, lecture) = (all.split("\n\n").next().unwrap(), text(docs("COMPARE.md")));
+    assert!(text(docs("../README.md")).contains(table), "the README's table is not:\n{table}");
+    assert!(lecture.contains(table), "the table in docs/COMPARE.md is not:\n{table}");
+
+    let record: serde_json::Value = serde_json::from_str(&text(figures)).unwrap();
+    for model in record["models"].as_array().unwrap() {
+        let cost = |figures: &serde_json::Value| figures["cpu_us_per_conn"].as_f64().unwrap();
+        let mut rounds: Vec<f64> = model["churn"]["rounds"].as_array().unwrap().iter().map(cost).collect();
+        rounds.sort_by(f64::total_cmp);
+        let (least, most) = (rounds[0], rounds[rounds.len() - 1]);
+        let figure = format!("{:.1} µs ({least:.1}–{most:.1})", cost(&model["churn"]));
+        let name = format!("| `{}` |", model["name"].as_str().unwrap());
+        let row =
+            lecture.lines().find(|line| line.starts_with(&name) && line.contains('–')).unwrap_or_default();
+        assert!(row.contains(&figure), "{name} has {figure}, and not: {row}");
+    }
+}
