@@ -289,7 +289,7 @@ mod tests {
     #[test]
     fn a_busy_machine_is_told() {
         let record = record(vec![entry("a", 1.0, 0.1), entry("b", 1.0, 0.1)]);
-        let notes = Notes { before: 0.5, during: 0.6, stolen: 0.2, ..Notes::default() };
+        let notes = Notes { before: 0.5, during: 0.6, stolen: 0.3, ..Notes::default() };
         says(&record, &notes, &["busy before it began (50 % of a processor)", "other machines"]);
         let notes = Notes { during: 0.3, ..Notes::default() };
         says(&record, &notes, &["others were busy while it was measured (up to 30 %"]);
