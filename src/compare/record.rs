@@ -251,6 +251,8 @@ figures! {
         pss_kib,
         /// Memory in KiB that is nobody else's.
         uss_kib,
+        /// KiB of page tables, which each process has for itself and no share counts.
+        page_tables_kib,
     }
 
     /// Clients that connect, have one echo, and stay.
@@ -271,6 +273,8 @@ figures! {
         pss_kib_per_conn,
         /// The same of memory that is nobody else's.
         uss_kib_per_conn,
+        /// The same of page tables.
+        page_tables_kib_per_conn,
         /// What failed.
         errors,
     }

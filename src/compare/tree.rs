@@ -22,6 +22,30 @@ pub(super) struct Memory {
     pub(super) pss: f64,
     /// What nobody else has.
     pub(super) uss: f64,
+    /// What the kernel keeps to find it: a process that forks has its own, threads share theirs.
+    pub(super) page_tables: f64,
+}
+
+impl Memory {
+    /// From what proc(5) has in `smaps_rollup` and `status` of a process.
+    fn parse(rollup: &str, status: &str) -> Option<Self> {
+        let field = |text: &str, name: &str| {
+            let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))?;
+            line.split_whitespace().next()?.parse::<f64>().ok()
+        };
+        let private = |name| field(rollup, name);
+        let huge = private("Private_Hugetlb").unwrap_or(0.0);
+        Some(Self {
+            pss: field(rollup, "Pss")?,
+            uss: private("Private_Clean")? + private("Private_Dirty")? + huge,
+            page_tables: field(status, "VmPTE")?,
+        })
+    }
+
+    fn of(process: u32) -> Option<Self> {
+        let text = |name: &str| fs::read_to_string(format!("/proc/{process}/{name}")).ok();
+        Self::parse(&text("smaps_rollup")?, &text("status")?)
+    }
 }
 
 /// A server's processes.
@@ -76,13 +100,25 @@ impl Tree {
     }
 
     /// Adds up what each process has, which costs the kernel a walk through each one's pages; `None` if
-    /// there is none of which one may know that.
+    /// there is one of which one may not know that, or nobody.
     pub(super) fn memory(&self) -> Option<Memory> {
-        let each = self
-            .ids()
-            .into_iter()
-            .filter_map(|id| memory_of(&fs::read_to_string(format!("/proc/{id}/smaps_rollup")).ok()?));
-        each.reduce(|sum, one| Memory { pss: sum.pss + one.pss, uss: sum.uss + one.uss })
+        let mut sum = None;
+        for id in self.ids() {
+            let Some(one) = Memory::of(id) else {
+                // one that has gone meanwhile has none
+                if Process::of(id).is_some() {
+                    return None;
+                }
+                continue;
+            };
+            let Memory { pss, uss, page_tables } = sum.unwrap_or_default();
+            sum = Some(Memory {
+                pss: pss + one.pss,
+                uss: uss + one.uss,
+                page_tables: page_tables + one.page_tables,
+            });
+        }
+        sum
     }
 
     /// Returns the processor time of each process that lives, by its id.
@@ -171,15 +207,6 @@ fn descendants(all: &[Process], root: u32) -> Vec<&Process> {
 }
 
 /// From /proc/PID/smaps_rollup.
-fn memory_of(rollup: &str) -> Option<Memory> {
-    let field = |name: &str| {
-        let line = rollup.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))?;
-        line.split_whitespace().next()?.parse::<f64>().ok()
-    };
-    let huge = field("Private_Hugetlb").unwrap_or(0.0);
-    Some(Memory { pss: field("Pss")?, uss: field("Private_Clean")? + field("Private_Dirty")? + huge })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -223,8 +250,10 @@ mod tests {
     fn memory_is_read_from_the_roll_up() {
         let text = "5641a4266000-7fffb49e2000 ---p 00000000 00:00 0   [rollup]\nRss:      1752 kB\nPss:       \
                     246 kB\nPss_Dirty:   112 kB\nPrivate_Clean:    4 kB\nPrivate_Dirty:  16 kB\n";
-        assert_eq!(memory_of(text), Some(Memory { pss: 246.0, uss: 20.0 }));
-        assert_eq!(memory_of(""), None);
+        let status = "Name:\tforkd\nVmPTE:\t      44 kB\n";
+        let memory = Memory { pss: 246.0, uss: 20.0, page_tables: 44.0 };
+        assert_eq!(Memory::parse(text, status), Some(memory));
+        assert_eq!((Memory::parse("", status), Memory::parse(text, "")), (None, None));
     }
 
     #[cfg(target_os = "linux")]

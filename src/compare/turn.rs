@@ -112,6 +112,7 @@ impl Turn<'_> {
             threads: idle.map(|count| count.threads.into()),
             pss_kib: memory.map(|memory| memory.pss),
             uss_kib: memory.map(|memory| memory.uss),
+            page_tables_kib: memory.map(|memory| memory.page_tables),
         });
         let threads = idle.map(|count| count.threads);
         let plan = self.terms.plan;
@@ -178,6 +179,7 @@ impl Turn<'_> {
                 threads: count.map(|count| count.threads.into()),
                 pss_kib_per_conn: each(|memory| memory.pss),
                 uss_kib_per_conn: each(|memory| memory.uss),
+                page_tables_kib_per_conn: each(|memory| memory.page_tables),
                 errors: Some(errors(&outcome)),
             },
         );

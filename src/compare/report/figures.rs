@@ -236,6 +236,8 @@ catalogue! {
         "the share of datagrams that had no answer within 250 ms";
     USS: Kib, "uss_kib_per_conn", "USS/conn", "Memory of its own for a held connection", of!(hold.uss_kib_per_conn),
         "as PSS, of memory that is shared with no other process";
+    PAGE_TABLES: Kib, "page_tables_kib_per_conn", "page tables/conn", "Page tables for a held connection", of!(hold.page_tables_kib_per_conn),
+        "what the kernel keeps to find the memory of a process (VmPTE of proc(5)); a child has its own, threads share theirs, and PSS counts none";
     FORKS: Plain, "forks_per_conn", "forks/conn", "Processes and threads started for a connection", of!(churn.forks_per_conn),
         "what the server has started in the churn, for each connection";
     SWITCHES: Plain, "switches_per_conn", "switches/conn", "Context switches for a connection", of!(churn.switches_per_conn),
