@@ -139,7 +139,7 @@ mod tests {
         let mut meter = Meter::new(Arc::default());
         fail(&mut meter);
         assert!(meter.is_over());
-        for serve in [|meter: &mut Meter| meter.done(0, 1, 1), |meter| meter.settled()] {
+        for serve in [|meter: &mut Meter| meter.done(0, 1, 1), |meter: &mut Meter| meter.settled()] {
             let mut meter = Meter::new(Arc::default());
             serve(&mut meter);
             fail(&mut meter);
