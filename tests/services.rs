@@ -119,6 +119,14 @@ under_models! {
             // as the textbook's client sends it, without the end of a line
             assert_eq!(dialogue(client, b"exit"), b"");
         });
+        // one that goes on after the end, and doesn't end itself, loses nothing
+        each_stream(model, "--service menu --framing line --greeting Hi", |client| {
+            client.write_all(&b"exit\n".repeat(100_000)).unwrap();
+            let mut heard = Vec::new();
+            client.read_to_end(&mut heard).unwrap();
+            assert_eq!(heard, b"Hi\n");
+            client.write_all(b"and on").unwrap();
+        });
     }
 }
 

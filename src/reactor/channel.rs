@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use super::line::{Line, Next};
 use super::{Reactor, Shared};
 use crate::events;
-use crate::service::{Protocol, Reply};
+use crate::service::{LEFTOVER, LINGER, Protocol, Reply};
 use crate::sys::poller::{Event, Interest};
 use crate::timers::At;
 use crate::transport::Peer;
@@ -21,10 +21,6 @@ const TURN: usize = 64 * 1024;
 
 /// What a reply counts at least, so that one without bytes counts.
 const LEAST: usize = 1024;
-
-/// How long what the client still sends is taken after the end was said. To close before would be to
-/// reset the connection, and what is on its way to the client would be lost.
-const LINGER: Duration = Duration::from_secs(2);
 
 /// Whose protocol it is, and who hears of the end.
 pub(crate) trait Session<'a> {
@@ -74,8 +70,8 @@ enum Phase {
     Producing,
     /// Ends once all is sent.
     Finishing,
-    /// Has said that it ends; waits for the client to end, too.
-    Lingering,
+    /// Has said that it ends; waits for the client to end, too, and for so many bytes at most.
+    Lingering(usize),
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -130,7 +126,7 @@ impl<'a> Channel<'a> {
                 let next = self.line.dispose(self.session.protocol().timed_out())?;
                 self.follow(next);
             }
-            Phase::Lingering if is_over => return Ok(Flow::Over),
+            Phase::Lingering(_) if is_over => return Ok(Flow::Over),
             _ if shared.idle_timeout.is_some_and(|limit| shared.now.duration_since(self.active) >= limit) => {
                 return Err(io::ErrorKind::TimedOut.into());
             }
@@ -143,7 +139,13 @@ impl<'a> Channel<'a> {
         let Some(n) = self.line.read(&mut shared.buffer)? else { return Ok(()) };
         if n == 0 {
             self.input = Input::Ended;
-        } else if self.phase != Phase::Lingering {
+        } else if let Phase::Lingering(left) = &mut self.phase {
+            match left.checked_sub(n) {
+                Some(less) => *left = less,
+                // enough, whether there is more or not
+                None => self.input = Input::Ended,
+            }
+        } else {
             let reply = self.session.protocol().received(&shared.buffer[..n]);
             let is_silent = matches!(reply, Reply::Wait);
             let next = self.line.dispose(reply)?;
@@ -187,17 +189,19 @@ impl<'a> Channel<'a> {
                     if self.line.end().is_err() {
                         return Ok(Flow::Over);
                     }
-                    self.phase = Phase::Lingering;
+                    self.phase = Phase::Lingering(LEFTOVER);
                     self.until = Some(shared.now + LINGER);
                 }
-                (Phase::Finishing | Phase::Lingering, Input::Ended | Input::Told) => return Ok(Flow::Over),
+                (Phase::Finishing | Phase::Lingering(_), Input::Ended | Input::Told) => {
+                    return Ok(Flow::Over);
+                }
                 _ => break,
             }
         }
         if self.line.has_moved() {
             self.active = shared.now;
         }
-        if self.phase != Phase::Lingering {
+        if !matches!(self.phase, Phase::Lingering(_)) {
             let waits = self.phase == Phase::Open && self.line.is_clear();
             self.until = if waits { self.session.protocol().deadline(shared.now) } else { None };
         }
@@ -213,7 +217,7 @@ impl<'a> Channel<'a> {
                 self.input == Input::Open && !self.crowded && self.session.protocol().listens()
             }
             Phase::Finishing => false,
-            Phase::Lingering => true,
+            Phase::Lingering(_) => true,
         };
         Interest { read, write: !is_clear || self.phase == Phase::Producing }
     }

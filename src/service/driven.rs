@@ -3,7 +3,7 @@
 use std::io::{self, Write};
 use std::time::{Duration, Instant};
 
-use super::{Protocol, Reply};
+use super::protocol::{LEFTOVER, LINGER, Protocol, Reply};
 use crate::sys::buffer::Buffer;
 use crate::transport::Connection;
 
@@ -14,10 +14,11 @@ pub(super) fn drive(protocol: &mut dyn Protocol, connection: &mut Connection<'_>
     let peer = connection.peer();
     let mut buffer = Buffer::new();
     let mut next = dispose(protocol.connected(peer), connection)?;
-    let mut has_ended = false;
+    let (mut has_begun, mut has_ended) = (false, false);
     loop {
         match next {
-            Next::End => return Ok(()),
+            Next::End if has_ended => return Ok(()),
+            Next::End => return linger(connection, &mut buffer, has_begun),
             Next::Input => {
                 let chunk = match protocol.deadline(Instant::now()) {
                     None => Some(connection.chunk(&mut buffer)?),
@@ -29,7 +30,10 @@ pub(super) fn drive(protocol: &mut dyn Protocol, connection: &mut Connection<'_>
                 next = match chunk {
                     None => dispose(protocol.timed_out(), connection)?,
                     Some([]) => return finish(protocol, connection),
-                    Some(chunk) => dispose(protocol.received(chunk), connection)?,
+                    Some(chunk) => {
+                        has_begun = true;
+                        dispose(protocol.received(chunk), connection)?
+                    }
                 };
             }
             Next::Produce => {
@@ -39,8 +43,10 @@ pub(super) fn drive(protocol: &mut dyn Protocol, connection: &mut Connection<'_>
                     && let Some(chunk) = connection.chunk_within(&mut buffer, Duration::ZERO)?
                 {
                     has_ended = chunk.is_empty();
+                    has_begun |= !has_ended;
                     if !has_ended && dispose(protocol.received(chunk), connection)? == Next::End {
-                        return Ok(());
+                        next = Next::End;
+                        continue;
                     }
                 }
                 next = dispose(protocol.resume(), connection)?;
@@ -54,6 +60,29 @@ fn finish(protocol: &mut dyn Protocol, connection: &mut Connection<'_>) -> io::R
     let mut next = dispose(protocol.ended(), connection)?;
     while next == Next::Produce {
         next = dispose(protocol.resume(), connection)?;
+    }
+    Ok(())
+}
+
+/// Says that no more comes, and takes what the client still sends. So it sees the end before its place is free
+/// for the next one.
+///
+/// One that has sent nothing yet is not in the middle of it: nobody need wait for its end.
+fn linger(connection: &Connection<'_>, buffer: &mut Buffer, has_begun: bool) -> io::Result<()> {
+    let is_there = |chunk: Option<&[u8]>| chunk.is_some_and(|chunk| !chunk.is_empty());
+    if !has_begun && !is_there(connection.chunk_within(buffer, Duration::ZERO)?) {
+        return Ok(());
+    }
+    // it fails only if the client has gone
+    if connection.end().is_err() {
+        return Ok(());
+    }
+    let (until, mut left) = (Instant::now() + LINGER, LEFTOVER);
+    while let Some(limit) = until.checked_duration_since(Instant::now())
+        && let Some(chunk @ [_, ..]) = connection.chunk_within(buffer, limit)?
+        && chunk.len() <= left
+    {
+        left -= chunk.len();
     }
     Ok(())
 }
@@ -72,5 +101,42 @@ fn dispose(reply: Reply<'_>, connection: &mut Connection<'_>) -> io::Result<Next
         Reply::More(bytes) => connection.write_all(bytes).map(|()| Next::Produce),
         Reply::File(part) => connection.send_file(part).map(|()| Next::Produce),
         Reply::Finish(bytes) => connection.write_all(bytes).map(|()| Next::End),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::service::Clock;
+    use crate::transport::{Peer, Site, Traffic};
+    use std::io::Read;
+    use std::os::unix::net::UnixStream;
+
+    /// Tells a client the time that has sent this, and shows the connection to it, which is not closed yet.
+    fn told(sent: &[u8], check: impl FnOnce(UnixStream)) {
+        let (ours, mut theirs) = UnixStream::pair().unwrap();
+        theirs.set_nonblocking(true).unwrap();
+        theirs.write_all(sent).unwrap();
+        let (traffic, site) = (Traffic::default(), Site::nowhere());
+        let mut connection = Connection::stream(ours.into(), Peer::None, &traffic, &site);
+        drive(&mut Clock::time(), &mut connection).unwrap();
+        assert_eq!(theirs.read(&mut [0; 9]).unwrap(), 4);
+        check(theirs);
+    }
+
+    #[test]
+    fn who_has_sent_what_nobody_wants_is_told_the_end_before_the_close() {
+        told(b"what time is it?", |mut client| {
+            assert_eq!(client.read(&mut [0; 9]).unwrap(), 0);
+            // nothing is left that would make a reset of the close
+            assert!(client.write(b"thanks").is_ok());
+        });
+    }
+
+    #[test]
+    fn who_has_sent_nothing_is_not_waited_for() {
+        told(b"", |mut client| {
+            assert_eq!(client.read(&mut [0; 9]).unwrap_err().kind(), io::ErrorKind::WouldBlock);
+        });
     }
 }

@@ -1,8 +1,16 @@
 //! The sans-I/O way to be called.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::transport::{FilePart, Peer};
+
+/// How long what the client still sends is taken, and thrown away, after the end was said to it
+/// ([`Reply::Finish`]). To close before is to reset the connection, which can take from it what it has not
+/// read yet (RFC 1122, section 4.2.2.13; RFC 9112, section 9.6).
+pub(crate) const LINGER: Duration = Duration::from_secs(2);
+
+/// The most bytes that are taken so.
+pub(crate) const LEFTOVER: usize = 16 * 1024 * 1024;
 
 /// A service that is called back with bytes, as in Twisted or asyncio; it never blocks.
 ///
@@ -125,6 +133,9 @@ pub enum Reply<'a> {
     /// This part of a file, without its bytes being read; then [`Protocol::resume`] is asked for more. To
     /// a datagram it is no answer.
     File(&'a FilePart),
-    /// These bytes, and then the end of the connection.
+    /// These bytes, and then the end of the connection. The client reads its end of file at once; what it
+    /// still sends is thrown away until it ends, too, for at most 2 seconds and 16 MiB: it would lose what it
+    /// has not read yet if the connection were closed before (RFC 9112, section 9.6). Where that would occupy a
+    /// process or a thread, a client that has sent nothing at all is not waited for.
     Finish(&'a [u8]),
 }

@@ -177,6 +177,14 @@ impl<'a> Connection<'a> {
         }
     }
 
+    /// Tells a stream's client that no more comes; what it sends can still be read.
+    pub(crate) fn end(&self) -> io::Result<()> {
+        match &self.medium {
+            Medium::Stream(socket, _) => Ok(rustix::net::shutdown(socket, rustix::net::Shutdown::Write)?),
+            Medium::Datagram { .. } => Ok(()),
+        }
+    }
+
     /// Closes the connection.
     pub(crate) fn close(self) {
         if let Medium::Stream(socket, _) = self.medium {

@@ -95,6 +95,38 @@ under_models! {
         assert_eq!(status(&get(&daemon, "/hello")), 200);
     }
 
+    fn whoever_is_refused_hears_all_of_it_at_once_and_may_go_on_for_a_moment(model) {
+        for endpoint in ["tcp://127.0.0.1:0", "unix://{dir}/s"] {
+            let daemon = forkd_http(&format!("{model} {endpoint}")).start();
+            for request in [b"nonsense\r\n".to_vec(), [b"nonsense\r\n".to_vec(), vec![b'x'; 100_000]].concat()] {
+                let mut client = wire::stream(&daemon);
+                client.write_all(&request).unwrap();
+                let mut heard = Vec::new();
+                client.read_to_end(&mut heard).unwrap();
+                assert_eq!(status(&text(heard)), 400);
+                // the end came before the close: much more than the buffers on the way can hold is still taken
+                client.write_all(&vec![b'x'; 5_000_000]).unwrap();
+            }
+        }
+    }
+
+    fn whoever_is_refused_does_not_stay(model) {
+        let daemon = forkd_http(model).start();
+        let refused = || {
+            let mut client = daemon.connect();
+            client.write_all(b"nonsense\r\n").unwrap();
+            assert_eq!(status(&rest_of(client.try_clone().unwrap())), 400);
+            client
+        };
+        // one that goes on for ever, and one that goes on slowly
+        let mut flood = refused();
+        let megabytes = (0..100).take_while(|_| flood.write_all(&vec![b'x'; 1_000_000]).is_ok()).count();
+        assert!(megabytes < 100);
+        let mut trickle = refused();
+        eventually("the connection is closed", || trickle.write_all(b"x").is_err());
+        assert_eq!(status(&get(&daemon, "/hello")), 200, "it goes on");
+    }
+
     fn whoever_leaves_midway_harms_nobody(model) {
         let daemon = serve(model);
         for n in 0..10 {

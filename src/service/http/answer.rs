@@ -6,9 +6,6 @@ use super::request::{Body, Method, Request};
 use super::response::{Refusal, Response};
 use super::site::{Site, is_short};
 
-/// The most bytes that are thrown away at the end.
-pub(super) const LINGER: u64 = 16 * 1024 * 1024;
-
 /// How a connection goes on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(super) enum Stage {
@@ -16,9 +13,6 @@ pub(super) enum Stage {
     Open,
     /// It ends after what is being sent.
     Last,
-    /// The last answer is out, and the client may be sending still: a close now would be a reset, which
-    /// can take the answer from it (RFC 9112, section 9.6). So many bytes more are taken from it.
-    Lingering(u64),
 }
 
 /// An answer, and how it goes on after it.
@@ -44,14 +38,9 @@ impl Answer {
         let is_unclear = has_content && request.expects && is_refused;
         let (content, stage) = match request.body {
             Body::Length(content) if is_short(request.body) && !is_unclear => {
-                let stage = match request.stays && !is_last {
-                    true => Stage::Open,
-                    false if content == 0 => Stage::Last,
-                    false => Stage::Lingering(LINGER),
-                };
-                (content, stage)
+                (content, if request.stays && !is_last { Stage::Open } else { Stage::Last })
             }
-            _ => (0, Stage::Lingering(LINGER)),
+            _ => (0, Stage::Last),
         };
         let continues = has_content && request.expects && !is_refused;
         let (is_head, is_old) = (request.method == Method::Head, request.is_old);
@@ -64,7 +53,7 @@ impl Answer {
     }
 
     pub(super) fn refusing(refusal: Refusal) -> Self {
-        let (response, now, stage) = (refusal.into(), SystemTime::now(), Stage::Lingering(LINGER));
+        let (response, now, stage) = (refusal.into(), SystemTime::now(), Stage::Last);
         Self { response, now, is_head: false, is_old: false, continues: false, content: 0, stage }
     }
 }

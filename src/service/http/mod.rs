@@ -251,7 +251,7 @@ impl Http {
         let connection = match answer.stage {
             Stage::Open if answer.is_old => Some("keep-alive"),
             Stage::Open => None,
-            Stage::Last | Stage::Lingering(_) => Some("close"),
+            Stage::Last => Some("close"),
         };
         if answer.continues {
             self.output.extend_from_slice(b"HTTP/1.1 100 Continue\r\n\r\n");
@@ -267,11 +267,10 @@ impl Http {
     }
 
     fn phase(&self) -> Phase {
-        match self.stage {
-            Stage::Lingering(_) => Phase::End,
+        match self.answered {
             _ if self.content > 0 => Phase::Content(self.answered),
             _ if !self.input.is_empty() => Phase::Head(self.answered),
-            _ if self.answered == 0 => Phase::First,
+            0 => Phase::First,
             _ => Phase::Next(self.answered),
         }
     }
@@ -284,11 +283,6 @@ impl Protocol for Http {
     }
 
     fn received<'a>(&'a mut self, input: &'a [u8]) -> Reply<'a> {
-        if let Stage::Lingering(left) = &mut self.stage {
-            let Some(less) = left.checked_sub(input.len() as u64) else { return Reply::Finish(b"") };
-            *left = less;
-            return Reply::Wait;
-        }
         self.input.extend_from_slice(input);
         self.answer()
     }

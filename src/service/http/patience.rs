@@ -9,7 +9,6 @@ pub(super) enum Phase {
     Head(u32),
     Content(u32),
     Next(u32),
-    End,
 }
 
 /// For how long a client may read nothing of what it has asked for, where no idle time-out is given: it may
@@ -24,16 +23,14 @@ pub(super) struct Limits {
     pub(super) request: Duration,
     /// For the next request. Short, because a client that is silent may occupy a whole worker.
     pub(super) idle: Duration,
-    /// For the end of what nobody listens to any more.
-    pub(super) linger: Duration,
     /// So many requests, and then others have their turn: a worker serves one connection at a time.
     pub(super) requests: u32,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        let [request, idle, linger] = [10, 5, 2].map(Duration::from_secs);
-        Self { request, idle, linger, requests: 1000 }
+        let [request, idle] = [10, 5].map(Duration::from_secs);
+        Self { request, idle, requests: 1000 }
     }
 }
 
@@ -56,7 +53,6 @@ impl Patience {
             + match phase {
                 Phase::First | Phase::Head(_) | Phase::Content(_) => self.limits.request,
                 Phase::Next(_) => self.limits.idle,
-                Phase::End => self.limits.linger,
             }
     }
 }
