@@ -10,7 +10,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use super::Metrics;
 use super::http::{self, LONGEST};
-use crate::sys::fd::{Gate, set_nonblocking};
+use crate::sys::fd::set_nonblocking;
 use crate::transport::Listener;
 
 /// How many scrapers there may be at once.
@@ -22,12 +22,12 @@ const TIME_LIMIT: Duration = Duration::from_secs(5);
 /// The pause after accept(2) has found no descriptor or no memory.
 const REST: Duration = Duration::from_millis(100);
 
-/// Answers until the gate is shut, and then those who are here.
-pub(crate) fn serve(gate: &Gate, listeners: &[Listener], mut metrics: Metrics) {
+/// Answers until the bell rings (it becomes readable, or hangs up), and then those who are here.
+pub(crate) fn serve(bell: BorrowedFd<'_>, listeners: &[Listener], mut metrics: Metrics) {
     let mut scrapers: Vec<Scraper> = Vec::with_capacity(MOST);
     let mut rest_until = None;
     loop {
-        let is_leaving = is_ready(gate.bell());
+        let is_leaving = is_ready(bell);
         let now = Instant::now();
         rest_until = rest_until.or_else(|| room_at(&scrapers)).filter(|&then| then > now);
         if !is_leaving && rest_until.is_none() && !accept(listeners, &mut scrapers, now) {
@@ -39,8 +39,7 @@ pub(crate) fn serve(gate: &Gate, listeners: &[Listener], mut metrics: Metrics) {
         }
         rest_until = rest_until.or_else(|| room_at(&scrapers));
         let open = if is_leaving || rest_until.is_some() { &[][..] } else { listeners };
-        let bell = (!is_leaving).then(|| gate.bell());
-        wait(bell, open, &scrapers, rest_until);
+        wait((!is_leaving).then_some(bell), open, &scrapers, rest_until);
     }
 }
 
