@@ -8,7 +8,7 @@ use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::unix::net::UnixStream;
 use std::process::{Command, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use common::*;
 use nix::sys::signal::Signal;
@@ -224,6 +224,18 @@ fn scrapers_that_dawdle_hold_nobody() {
     let sockets = || fds_of(server).iter().filter(|(_, path)| is_client(path)).count();
     // those of clients, and that of scrapers
     eventually("only listeners are left", || sockets() == 300 + 1);
+}
+
+#[test]
+fn a_scraper_waits_for_a_hundred_that_never_ask_but_not_for_long() {
+    let daemon = Daemon::start(HERE);
+    scrape(&daemon);
+    let began = Instant::now();
+    let dawdlers: Vec<TcpStream> = (0..100).map(|_| connect(&daemon)).collect();
+    scrape(&daemon);
+    // 16 at a time take 6 x 100 ms to be given up
+    assert!(began.elapsed() < Duration::from_secs(4), "{:?}", began.elapsed());
+    drop(dawdlers);
 }
 
 #[test]

@@ -33,8 +33,8 @@ use crate::transport::listener::Kind;
 use crate::transport::{Endpoint, Listener};
 use crate::{Error, events};
 
-/// Scrapers that the kernel queues.
-const BACKLOG: u32 = 64;
+/// Scrapers that the kernel queues: who finds no place asks again only after a second.
+const BACKLOG: u32 = 1024;
 
 /// Where metrics are served, and by whom.
 #[derive(Debug)]
