@@ -73,8 +73,11 @@ fn headline(model: &Model) -> Vec<Span<'static>> {
     let mut states: BTreeMap<&str, u32> = BTreeMap::new();
     status.children.iter().for_each(|child| *states.entry(&child.state).or_default() += 1);
     let mut spans = vec![Span::from(format!("forkd {}  ", status.pid)).bold()];
-    spans.extend(model.is_paused.then(|| Span::from("PAUSED").reversed()));
-    spans.extend(model.is_paused.then(|| Span::from("  ")));
+    // what is shown was so, and may be no more
+    let flags = [(model.problem.is_some(), "NO ANSWER"), (model.is_paused, "PAUSED")];
+    for (_, flag) in flags.into_iter().filter(|(is_so, _)| *is_so) {
+        spans.extend([Span::from(flag).reversed(), Span::from("  ")]);
+    }
     spans.push(Span::from(format!("{} children", status.children.len())));
     let separators = [": "].into_iter().chain(std::iter::repeat(", "));
     spans.extend(
@@ -96,7 +99,7 @@ fn draw_foot(frame: &mut Frame<'_>, model: &Model, page: usize, area: Rect) {
     let (first, shown) = model.shown(page);
     let (last, all) = (first + shown.len(), model.rows.len());
     let place = match shown.len() {
-        n if n == all => String::new(),
+        n if n == all || model.problem.is_some() => String::new(),
         0 => format!(" 0 of {all} "),
         _ => format!(" {}-{last} of {all} ", first + 1),
     };

@@ -37,9 +37,11 @@ impl Widths {
         let mut widths = vec![0; needs.len()];
         // there is no space before the first one
         let mut left = room + SPACING;
-        for &column in order {
-            let Some(rest) = left.checked_sub(needs[column].least + SPACING) else { break };
-            widths[column] = needs[column].least;
+        for (nth, &column) in order.iter().enumerate() {
+            // the first one is there at any rate: it says whose line it is
+            let width = needs[column].least.min(if nth == 0 { room } else { usize::MAX });
+            let Some(rest) = left.checked_sub(width + SPACING) else { break };
+            widths[column] = width;
             left = rest;
         }
         for (width, need) in widths.iter_mut().zip(needs).filter(|(width, _)| **width > 0) {
@@ -97,7 +99,7 @@ mod tests {
         // nothing less important is shown instead
         assert_eq!(widths(&[2, 0, 1], 10), [5, 0, 3]);
         assert_eq!(widths(&[0, 1, 2], 13), [5, 7, 0]);
-        assert_eq!(widths(&[0, 1, 2], 4), [0, 0, 0]);
+        assert_eq!(widths(&[0, 1, 2], 4), [4, 0, 0]);
         let line = Widths(vec![3, 0, 4]).line(["1", "2", "10.0.0.1"].map(str::to_owned));
         assert_eq!(line, "1   10.…");
     }

@@ -64,8 +64,7 @@ pub(super) fn draw_listeners(frame: &mut Frame<'_>, model: &Model, status: &Stat
     for (at, l) in status.listeners.iter().enumerate() {
         let is_last = at + 1 == all;
         if lines.len() + height_of(l) + usize::from(!is_last) > height {
-            let text = format!("{} more listeners", all - at);
-            lines.push(Line::from(cut(&text, room)).dim());
+            lines.push(Line::from(cut(&format!("and {} more", all - at), room)).dim());
             break;
         }
         let rate =

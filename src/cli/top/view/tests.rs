@@ -160,6 +160,7 @@ fn a_restart_is_said() {
     model.heard(2.0, Err("no daemon answers at /x".into()));
     let text = screen(&mut model, 120, 30);
     assert!(text.contains("no daemon answers at /x; asking again"), "{text}");
+    assert!(text.contains("forkd 42  NO ANSWER  3 children"), "{text}");
     assert_eq!(model.history.back().map(|point| point.children), Some(0.0));
     model.heard(3.0, Ok(status(43, 0.5, 1, &[])));
     let text = screen(&mut model, 120, 30);
@@ -318,8 +319,9 @@ fn listeners_without_room_are_counted() {
     let mut model = Model::new(Duration::from_secs(1));
     model.heard(0.0, Ok(status));
     // two lines for each, and a head
-    assert!(screen(&mut model, 80, 24).contains("7 more listeners"));
-    assert!(!screen(&mut model, 80, 80).contains("more listeners"));
+    assert!(screen(&mut model, 80, 24).contains("and 7 more"));
+    assert!(!screen(&mut model, 80, 80).contains("more"));
+    assert!(screen(&mut model, 15, 24).contains("tcp://127.0.0.…"));
 }
 
 #[test]
