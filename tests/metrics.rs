@@ -8,7 +8,7 @@ use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::unix::net::UnixStream;
 use std::process::{Command, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use common::*;
 use nix::sys::signal::Signal;
@@ -172,6 +172,22 @@ both_ways! {
         eventually("all are gone", || daemon.is_gone());
     }
 
+    fn a_stop_of_the_whole_group_can_be_watched_as_well(way: Way) {
+        let daemon = Forkd::new(&format!("{HERE} -m prefork -w 1")).way(way).start();
+        let client = daemon.served();
+        scrape(&daemon);
+        let before = daemon.children();
+        daemon.signal_group(Signal::SIGTERM);
+        daemon.wait_for_line("stopping");
+        assert_eq!(sum(&scrape(&daemon), "forkd_connections_open", &[]), 1.0);
+        // the worker and the server, and no new one
+        assert_eq!(daemon.children(), before);
+        drop(client);
+        assert!(daemon.wait().success());
+        eventually("all are gone", || daemon.is_gone());
+        assert_eq!(daemon.count_lines("metrics server"), 0);
+    }
+
     fn the_server_does_not_outlive_the_master(way: Way) {
         let daemon = Forkd::new(HERE).way(way).start();
         let server = server_of(&daemon);
@@ -206,8 +222,20 @@ fn scrapers_that_dawdle_hold_nobody() {
     drop(dawdlers);
     let is_client = |path: &str| path.starts_with("socket:");
     let sockets = || fds_of(server).iter().filter(|(_, path)| is_client(path)).count();
-    // those of clients, that of scrapers, and the gate to it
-    eventually("only listeners are left", || sockets() == 300 + 2);
+    // those of clients, and that of scrapers
+    eventually("only listeners are left", || sockets() == 300 + 1);
+}
+
+#[test]
+fn a_scraper_waits_for_a_hundred_that_never_ask_but_not_for_long() {
+    let daemon = Daemon::start(HERE);
+    scrape(&daemon);
+    let began = Instant::now();
+    let dawdlers: Vec<TcpStream> = (0..100).map(|_| connect(&daemon)).collect();
+    scrape(&daemon);
+    // 16 at a time take 6 x 100 ms to be given up
+    assert!(began.elapsed() < Duration::from_secs(4), "{:?}", began.elapsed());
+    drop(dawdlers);
 }
 
 #[test]

@@ -3,7 +3,7 @@
 
 mod common;
 
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Read};
 use std::process::{Child, ChildStdout, Stdio};
 
 use common::*;
@@ -100,6 +100,49 @@ fn json_comes_line_by_line_and_ends_with_its_reader() {
         ended.is_some()
     });
     assert_eq!(ended.unwrap().code(), Some(0));
+}
+
+#[test]
+fn it_ends_with_its_reader_and_not_at_the_next_interval() {
+    let daemon = Daemon::start("");
+    let mut watch = Watch::start(&daemon, &["--watch", "1h"]);
+    watch.read_until("a line", |line| line.starts_with("forkd pid"));
+    let Watch { child, out } = &mut watch;
+    drop(std::mem::replace(out, BufReader::new(silence())));
+    let mut ended = None;
+    eventually("it ends", || {
+        ended = child.try_wait().unwrap();
+        ended.is_some()
+    });
+    assert_eq!(ended.unwrap().code(), Some(0));
+}
+
+#[test]
+fn on_a_small_terminal_nothing_wraps_or_scrolls_away() {
+    if !need_tool("script") {
+        return;
+    }
+    let daemon = Daemon::start("");
+    let _clients: Vec<Client> = (0..30).map(|_| daemon.served()).collect();
+    let (program, control) = (env!("CARGO_BIN_EXE_forkd"), daemon.control().display());
+    let line = format!("stty rows 20 cols 60; exec {program} status --watch 100ms --control {control}");
+    let mut terminal = std::process::Command::new("script");
+    terminal.args(["-q", "-c", &line, "/dev/null"]).stdin(Stdio::null()).stdout(Stdio::piped());
+    let mut child = terminal.spawn().unwrap();
+    let mut watch = Watch { out: BufReader::new(child.stdout.take().unwrap()), child };
+    let (clear, mut seen) = ("\x1b[H\x1b[2J", String::new());
+    while seen.matches(clear).count() < 3 {
+        let mut chunk = [0; 4096];
+        let n = watch.out.read(&mut chunk).unwrap();
+        assert!(n > 0, "{seen}");
+        seen += &String::from_utf8_lossy(&chunk[..n]).replace('\r', "");
+    }
+    // without what comes before the first, and the last, which may be incomplete
+    let screens: Vec<&str> = seen.split(clear).skip(1).take(2).collect();
+    for screen in screens {
+        assert!(screen.lines().count() < 20 && screen.lines().all(|line| line.len() <= 60), "{screen}");
+        assert!(screen.starts_with("forkd pid ") && screen.contains(" more lines"), "{screen}");
+    }
 }
 
 /// An output that nothing comes from.

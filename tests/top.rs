@@ -77,7 +77,7 @@ impl Terminal {
         self.run(&format!(
             "clear; echo before; {before} {program} top --interval 100ms --control {control}; echo end=$?"
         ));
-        self.shows(&format!("forkd {} up ", daemon.pid()));
+        self.shows(&format!("forkd {}  ", daemon.pid()));
     }
 
     /// Waits until top has ended with this status, and the terminal is as it was.
@@ -181,7 +181,7 @@ fn it_finds_the_daemon_that_takes_another_ones_place() {
     let mut again = Killed(again.spawn().unwrap());
     let pid = again.0.id();
     terminal.shows(&format!("pid {pid} after {}", daemon.pid()));
-    terminal.shows(&format!("forkd {pid} up "));
+    terminal.shows(&format!("forkd {pid}  "));
     terminal.press(&["C-d"]);
     terminal.is_as_before("0");
     signal(pid as i32, Signal::SIGTERM);

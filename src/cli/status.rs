@@ -2,11 +2,13 @@
 
 use std::fmt::Display;
 use std::io::{ErrorKind, IsTerminal, Write};
+use std::os::fd::AsFd;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use signal_hook::consts::SIGINT;
 
 use super::args::StatusArgs;
@@ -61,18 +63,21 @@ fn watch(control: Option<PathBuf>, json: bool, interval: Duration, first: Answer
     signal_hook::flag::register_conditional_shutdown(SIGINT, 0, Arc::new(AtomicBool::new(true)))
         .map_err(|cause| Error::os("cannot install the handler of SIGINT", cause))?;
     let is_terminal = std::io::stdout().is_terminal() && !json;
+    let size = || size_of_screen().filter(|_| is_terminal);
     let mut before: Option<Status> = None;
     let mut answer: Result<Answer, Error> = Ok(first);
     loop {
         let text = match &answer {
             Ok(now) => {
                 let rates = before.as_ref().and_then(|before| Rates::between(before, &now.status));
-                now.show(json, Watched { status: &now.status, rates: rates.as_ref() })
+                let width = size().map(|(_, columns)| columns);
+                now.show(json, Watched { status: &now.status, rates: rates.as_ref(), width })
             }
             // it may be about to start again
             Err(error) if json => format!("{}\n", serde_json::json!({ "error": error.sentence() })),
             Err(error) => format!("{}\n", error.sentence()),
         };
+        let text = size().map_or_else(|| text.clone(), |size| on_screen(&text, size));
         let (before_it, after_it) = if is_terminal {
             (CLEAR, "")
         } else if json {
@@ -84,8 +89,28 @@ fn watch(control: Option<PathBuf>, json: bool, interval: Duration, first: Answer
             return Ok(());
         }
         before = answer.ok().map(|answer| answer.status);
-        std::thread::sleep(interval);
+        if !somebody_reads_for(interval) {
+            return Ok(());
+        }
         answer = ask(control.clone());
+    }
+}
+
+/// Waits, and tells whether somebody still reads then; as soon as nobody does.
+fn somebody_reads_for(interval: Duration) -> bool {
+    let (began, out) = (Instant::now(), std::io::stdout());
+    loop {
+        let left = interval.saturating_sub(began.elapsed());
+        if left.is_zero() {
+            return true;
+        }
+        // rounded up, or the last millisecond would be spent in turning round
+        let limit = PollTimeout::try_from(left.saturating_add(Duration::from_millis(1)));
+        // asked for nothing, it tells that the reader of a pipe, or a terminal, has gone
+        let mut fds = [PollFd::new(out.as_fd(), PollFlags::empty())];
+        if poll(&mut fds, limit.unwrap_or(PollTimeout::MAX)).is_ok_and(|ready| ready > 0) {
+            return false;
+        }
     }
 }
 
@@ -96,5 +121,45 @@ fn print(text: &str) -> Result<bool, Error> {
         Ok(()) => Ok(true),
         Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(false),
         Err(error) => Err(Error::os("cannot write to standard output", error)),
+    }
+}
+
+/// The lines and columns of the terminal that is standard output; `None` if it is another thing.
+fn size_of_screen() -> Option<(usize, usize)> {
+    let size = rustix::termios::tcgetwinsize(std::io::stdout()).ok()?;
+    // a serial line may not know it
+    (size.ws_row > 1 && size.ws_col > 0).then(|| (size.ws_row.into(), size.ws_col.into()))
+}
+
+/// As much of a text as there is room for: what wraps or scrolls would take its beginning away. What is cut
+/// has a mark, as in less(1), and the last line says how many there are no lines for.
+fn on_screen(text: &str, (lines, columns): (usize, usize)) -> String {
+    let cut = |line: &str| {
+        if line.chars().count() <= columns {
+            return line.to_owned();
+        }
+        line.chars().take(columns - 1).chain(['>']).collect()
+    };
+    let all = text.lines().count();
+    // the cursor stands on the last one
+    let shown = if all < lines { all } else { lines.saturating_sub(2) };
+    let mut kept: Vec<String> = text.lines().take(shown).map(cut).collect();
+    if shown < all {
+        kept.push(cut(&format!("and {} more lines", all - shown)));
+    }
+    kept.iter().map(|line| format!("{line}\n")).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_screen_has_the_beginning_of_all_lines_that_fit() {
+        let text = "one\ntwo and more\nthree\n";
+        assert_eq!(on_screen(text, (4, 12)), text);
+        assert_eq!(on_screen(text, (4, 7)), "one\ntwo an>\nthree\n");
+        assert_eq!(on_screen(text, (3, 20)), "one\nand 2 more lines\n");
+        assert_eq!(on_screen(text, (2, 5)), "and >\n");
     }
 }

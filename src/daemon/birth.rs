@@ -40,9 +40,7 @@ pub(super) fn worker(
     null: Option<&File>,
     listener: &Listener,
 ) -> std::io::Result<Arc<Gate>> {
-    if let Some(null) = null {
-        let _ = nix::unistd::dup2_stdout(null).and_then(|()| nix::unistd::dup2_stderr(null));
-    }
+    silence(null);
     let gate = Arc::new(Gate::new(listener, !listener.is_inherited())?);
     Gate::shut_on(&gate, libc::SIGTERM)?;
     // Takes back what these signals mean to a master and to a child, and closes the master's pipe.
@@ -54,4 +52,22 @@ pub(super) fn worker(
     // An idle worker leaves at once then, and a busy one after its connection.
     at_death_of(parent, Bereaved::Terminate);
     Ok(gate)
+}
+
+/// Becomes a process that serves no clients of the daemon. It ends when its master says so, and not at a
+/// SIGTERM, which may go to the whole process group (as that of timeout(1)): it has work until all the others
+/// are done. SIGTERM is held back already.
+pub(super) fn attendant(close: &CloseSet, signals: Option<Signals>, null: Option<&File>) {
+    silence(null);
+    if let Some(signals) = signals {
+        signals.leave_to_worker();
+    }
+    close.close_in_child();
+}
+
+/// Puts `null`, if there is one, in the place of the standard streams.
+fn silence(null: Option<&File>) {
+    if let Some(null) = null {
+        let _ = nix::unistd::dup2_stdout(null).and_then(|()| nix::unistd::dup2_stderr(null));
+    }
 }

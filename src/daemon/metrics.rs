@@ -4,7 +4,7 @@
 //! themselves, to ask how long their queues are. So where those change it is replaced: the next one takes the
 //! scrapers that come, and it leaves when it has answered those that it has.
 
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::AtomicU32;
@@ -24,7 +24,7 @@ use crate::log::RateLimit;
 use crate::metrics::{Face, Metrics, serve};
 use crate::model::starts::{EARLY, Starts};
 use crate::scoreboard::Cause;
-use crate::sys::fd::set_nonblocking;
+use crate::sys::fd::{pipe, set_nonblocking};
 use crate::sys::fork::{Watch, fork};
 use crate::sys::pidfd::{how_it_ended, signal_child};
 use crate::sys::signal::TermHeld;
@@ -33,8 +33,8 @@ use crate::transport::listener::Kind;
 use crate::transport::{Endpoint, Listener};
 use crate::{Error, events};
 
-/// Scrapers that the kernel queues.
-const BACKLOG: u32 = 64;
+/// Scrapers that the kernel queues: who finds no place asks again only after a second.
+const BACKLOG: u32 = 1024;
 
 /// Where metrics are served, and by whom.
 #[derive(Debug)]
@@ -54,7 +54,18 @@ pub(super) struct MetricsServer {
 struct Server {
     pid: u32,
     watch: OwnedFd,
+    /// The end of a pipe that it leaves at the end of: told to, or bereaved.
+    leash: Option<OwnedFd>,
     since: Instant,
+}
+
+impl Server {
+    /// Tells it to leave when it has answered.
+    fn dismiss(&mut self, cx: &mut Context) {
+        if let Some(leash) = self.leash.take() {
+            cx.descriptors.remove(leash.as_raw_fd());
+        }
+    }
 }
 
 impl MetricsServer {
@@ -75,9 +86,9 @@ impl MetricsServer {
 
     fn on_turn(&mut self, cx: &mut Context, stations: &[Station]) {
         if std::mem::take(&mut self.is_stale)
-            && let Some(server) = self.current.take()
+            && let Some(mut server) = self.current.take()
         {
-            signal_child(server.pid, Signal::SIGTERM);
+            server.dismiss(cx);
             self.leaving.push(server);
         }
         let is_early = self.starts.not_before().is_some_and(|then| cx.now < then);
@@ -86,7 +97,7 @@ impl MetricsServer {
         }
         match self.spawn(cx, stations) {
             Ok(server) => {
-                cx.descriptors.add([server.watch.as_raw_fd()]);
+                cx.descriptors.add([&server.watch].into_iter().chain(&server.leash).map(AsRawFd::as_raw_fd));
                 self.current = Some(server);
             }
             Err(error) => {
@@ -103,30 +114,28 @@ impl MetricsServer {
         let own = self.listeners.iter().chain(queues).map(AsRawFd::as_raw_fd);
         let mut closing = Closing::all_but(own.chain(signal_descriptors(cx)).collect());
         let close = closing.of(&cx.descriptors);
+        let (bell, leash) = pipe()?;
+        let mut leash = Some(leash);
         let (board, pid) = (cx.board, AtomicU32::new(0));
-        let (blocked, parent, signals, null) = (&cx.blocked, cx.pid, &mut cx.signals, cx.null.as_ref());
+        let (blocked, signals, null) = (&cx.blocked, &mut cx.signals, cx.null.as_ref());
         let _held = TermHeld::new();
         let child = fork(blocked, &pid, Watch::Descriptor, || {
-            let gate = match birth::worker(close, parent, signals.take(), null, &self.listeners[0]) {
-                Ok(gate) => gate,
-                Err(error) => {
-                    log::error!(error:%; "the metrics server cannot start");
-                    return Cause::Failed.status();
-                }
-            };
+            birth::attendant(close, signals.take(), null);
+            // or it would hold itself
+            drop(leash.take());
             let metrics = Metrics::new(board, faces(stations).map(face).collect(), self.started);
-            match catch_unwind(AssertUnwindSafe(|| serve(&gate, &self.listeners, metrics))) {
+            match catch_unwind(AssertUnwindSafe(|| serve(bell.as_fd(), &self.listeners, metrics))) {
                 Ok(()) => Cause::Retired.status(),
                 Err(_) => Cause::Panicked.status(),
             }
         })?;
         let watch = child.watch.ok_or_else(|| std::io::Error::from_raw_os_error(libc::EBADF))?;
-        Ok(Server { pid: child.pid.cast_unsigned(), watch, since: cx.now })
+        Ok(Server { pid: child.pid.cast_unsigned(), watch, leash, since: cx.now })
     }
 
     /// A watch is readable: its child is dead.
     pub(super) fn bury(&mut self, cx: &mut Context, pid: u32) {
-        let server = match self.leaving.iter().position(|server| server.pid == pid) {
+        let mut server = match self.leaving.iter().position(|server| server.pid == pid) {
             Some(at) => self.leaving.swap_remove(at),
             None => {
                 let Some(server) = self.current.take_if(|server| server.pid == pid) else { return };
@@ -143,6 +152,7 @@ impl MetricsServer {
                 server
             }
         };
+        server.dismiss(cx);
         cx.descriptors.remove(server.watch.as_raw_fd());
     }
 

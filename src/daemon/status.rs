@@ -191,7 +191,7 @@ mod tests {
     #[test]
     fn rates_stand_beside_the_counts_once_they_are_known() {
         let now = status();
-        let text = |rates: Option<&Rates>| Watched { status: &now, rates }.to_string();
+        let text = |rates: Option<&Rates>| Watched { status: &now, rates, width: None }.to_string();
         let lines = |text: String| text.lines().filter(|line| line.contains("127.0.0.1:7007")).count();
         assert!(text(None).contains("FORKS/S  CONN/S  IN/S  OUT/S\n"), "{}", text(None));
         assert_eq!(lines(text(None)), lines(now.to_string()));
@@ -204,6 +204,24 @@ mod tests {
         assert_eq!(cells(0)[10..], ["1.2", "2.5", "70", "80"], "{known}");
         let child = known.lines().last().unwrap().split_whitespace().collect::<Vec<_>>();
         assert_eq!(child[9..], ["2.5", "70", "80", "127.0.0.1:50000", "tcp://127.0.0.1:7007"], "{known}");
+    }
+
+    #[test]
+    fn columns_that_do_not_fit_are_left_out_as_a_whole() {
+        let now = status();
+        let all = Watched { status: &now, rates: None, width: None }.to_string();
+        let known: Vec<&str> = all.split_whitespace().collect();
+        for width in 12..200 {
+            let text = Watched { status: &now, rates: None, width: Some(width) }.to_string();
+            let tables = || text.lines().filter(|line| !line.contains([',', '=']));
+            assert!(tables().all(|line| line.len() <= width.max(20)), "{width}:\n{text}");
+            assert!(text.split_whitespace().all(|word| known.contains(&word)), "{width}:\n{text}");
+        }
+        let narrow = Watched { status: &now, rates: None, width: Some(80) }.to_string();
+        for part in ["tcp://127.0.0.1:7007", "OUT/S", "FORKS/S", "127.0.0.1:50000", "4712"] {
+            assert!(narrow.contains(part), "{part:?} in\n{narrow}");
+        }
+        assert_eq!(Watched { status: &now, rates: None, width: Some(300) }.to_string(), all);
     }
 
     #[test]

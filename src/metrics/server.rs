@@ -10,24 +10,26 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use super::Metrics;
 use super::http::{self, LONGEST};
-use crate::sys::fd::{Gate, set_nonblocking};
+use crate::sys::fd::set_nonblocking;
 use crate::transport::Listener;
 
 /// How many scrapers there may be at once.
 const MOST: usize = 16;
-/// Who has been here for so long makes room for another, if there is none.
-const PATIENCE: Duration = Duration::from_secs(1);
+/// Who has been here for so long makes room for another, if there is none: a request comes with the connection,
+const PATIENCE: Duration = Duration::from_millis(100);
+/// and an answer may be long, and the way too.
+const PATIENCE_WITH_ANSWERS: Duration = Duration::from_secs(1);
 /// How long a scraper may take for all of it.
 const TIME_LIMIT: Duration = Duration::from_secs(5);
 /// The pause after accept(2) has found no descriptor or no memory.
 const REST: Duration = Duration::from_millis(100);
 
-/// Answers until the gate is shut, and then those who are here.
-pub(crate) fn serve(gate: &Gate, listeners: &[Listener], mut metrics: Metrics) {
+/// Answers until the bell rings (it becomes readable, or hangs up), and then those who are here.
+pub(crate) fn serve(bell: BorrowedFd<'_>, listeners: &[Listener], mut metrics: Metrics) {
     let mut scrapers: Vec<Scraper> = Vec::with_capacity(MOST);
     let mut rest_until = None;
     loop {
-        let is_leaving = is_ready(gate.bell());
+        let is_leaving = is_ready(bell);
         let now = Instant::now();
         rest_until = rest_until.or_else(|| room_at(&scrapers)).filter(|&then| then > now);
         if !is_leaving && rest_until.is_none() && !accept(listeners, &mut scrapers, now) {
@@ -39,14 +41,20 @@ pub(crate) fn serve(gate: &Gate, listeners: &[Listener], mut metrics: Metrics) {
         }
         rest_until = rest_until.or_else(|| room_at(&scrapers));
         let open = if is_leaving || rest_until.is_some() { &[][..] } else { listeners };
-        let bell = (!is_leaving).then(|| gate.bell());
-        wait(bell, open, &scrapers, rest_until);
+        wait((!is_leaving).then_some(bell), open, &scrapers, rest_until);
     }
 }
 
-/// If there is no room for another scraper: when there will be. They stand in the order of their coming.
+/// If there is no room for another scraper: who will make room first, and when.
+fn next_to_go(scrapers: &[Scraper]) -> Option<(usize, Instant)> {
+    let goes = |(at, scraper): (usize, &Scraper)| (at, scraper.since + scraper.patience());
+    let all = scrapers.iter().enumerate().filter(|_| scrapers.len() >= MOST);
+    all.map(goes).min_by_key(|(_, then)| *then)
+}
+
+/// If there is no room for another scraper: when there will be.
 fn room_at(scrapers: &[Scraper]) -> Option<Instant> {
-    scrapers.first().filter(|_| scrapers.len() >= MOST).map(|oldest| oldest.since + PATIENCE)
+    next_to_go(scrapers).map(|(_, then)| then)
 }
 
 fn is_ready(fd: BorrowedFd<'_>) -> bool {
@@ -75,8 +83,8 @@ fn accept(listeners: &[Listener], scrapers: &mut Vec<Scraper>, now: Instant) -> 
         while room_at(scrapers).is_none_or(|then| then <= now) {
             match listener.accept(listener) {
                 Ok((socket, _)) => {
-                    if scrapers.len() == MOST {
-                        scrapers.remove(0);
+                    if let Some((at, _)) = next_to_go(scrapers) {
+                        scrapers.swap_remove(at);
                     }
                     // a socket is a socket: nothing here is of Unix or of TCP
                     let stream = UnixStream::from(socket);
@@ -116,6 +124,14 @@ enum Talk {
 }
 
 impl Scraper {
+    /// For how long others wait for it.
+    fn patience(&self) -> Duration {
+        match self.talk {
+            Talk::Asking(_) | Talk::Ending => PATIENCE,
+            Talk::Answering(..) => PATIENCE_WITH_ANSWERS,
+        }
+    }
+
     fn flags(&self) -> PollFlags {
         match self.talk {
             Talk::Answering(..) => PollFlags::POLLOUT,
@@ -157,5 +173,29 @@ impl Scraper {
             Talk::Ending => return Ok(self.stream.read(&mut [0; 1024])? > 0),
         }
         Ok(true)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_has_not_asked_goes_before_who_is_being_answered() {
+        let now = Instant::now();
+        let scraper = |talk: Talk, millis: u64| {
+            let (stream, _) = UnixStream::pair().unwrap();
+            Scraper { stream, talk, since: now + Duration::from_millis(millis) }
+        };
+        let mut scrapers = vec![scraper(Talk::Answering(Vec::new(), 0), 0)];
+        scrapers.extend((1..MOST as u64 - 1).map(|at| scraper(Talk::Asking(Vec::new()), 100 - at)));
+        assert_eq!(next_to_go(&scrapers), None, "there is room");
+        scrapers.push(scraper(Talk::Ending, 900));
+        // the one that has been there for the longest time, of those
+        let next = next_to_go(&scrapers).unwrap();
+        assert_eq!(next, (MOST - 2, now + Duration::from_millis(100 - (MOST as u64 - 2)) + PATIENCE));
+        assert!(PATIENCE * 5 < PATIENCE_WITH_ANSWERS);
+        scrapers.iter_mut().skip(1).for_each(|scraper| scraper.talk = Talk::Answering(Vec::new(), 0));
+        assert_eq!(next_to_go(&scrapers), Some((0, now + PATIENCE_WITH_ANSWERS)));
     }
 }

@@ -134,8 +134,10 @@ impl Model {
         }
         self.problem = None;
         self.rates = before.and_then(|before| Rates::between(&before, &status));
-        let sum =
-            |of: fn(&ChildStatus) -> u32| status.children.iter().map(|child| f64::from(of(child))).sum();
+        // an empty sum of floats is -0
+        let sum = |of: fn(&ChildStatus) -> u32| -> f64 {
+            status.children.iter().map(|child| u64::from(of(child))).sum::<u64>() as f64
+        };
         self.remember(Point {
             at,
             children: status.children.len() as f64,

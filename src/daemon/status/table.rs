@@ -10,7 +10,7 @@ use crate::daemon::rates::{Rate, Rates};
 /// The table of `forkd status`.
 impl fmt::Display for Status {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.write(f, Columns::Counts)
+        self.write(f, Columns::Counts, None)
     }
 }
 
@@ -21,13 +21,54 @@ pub struct Watched<'a> {
     pub status: &'a Status,
     /// The difference to what it said before.
     pub rates: Option<&'a Rates>,
+    /// How wide the tables may be: columns that don't fit are left out, the least important first.
+    pub width: Option<usize>,
 }
 
 impl fmt::Display for Watched<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.status.write(f, Columns::Rates(self.rates))
+        self.status.write(f, Columns::Rates(self.rates), self.width)
     }
 }
+
+/// How many columns there are between two cells.
+const SPACING: usize = 2;
+
+/// The columns of listeners from the most important one on.
+const OF_LISTENERS: [&str; 14] = [
+    "LISTENER",
+    "ALIVE",
+    "CONN/S",
+    "IN/S",
+    "OUT/S",
+    "FORKS/S",
+    "PEAK",
+    "CONNECTIONS",
+    "FAILED",
+    "FORKED",
+    "MODEL",
+    "SERVICE",
+    "IN",
+    "OUT",
+];
+
+/// The columns of children from the most important one on.
+const OF_CHILDREN: [&str; 14] = [
+    "PID",
+    "STATE",
+    "PEER",
+    "AGE",
+    "IN/S",
+    "OUT/S",
+    "CONN/S",
+    "SERVING",
+    "CONNECTIONS",
+    "THREADS",
+    "IN",
+    "OUT",
+    "SLOT",
+    "LISTENER",
+];
 
 /// Which columns the tables have.
 #[derive(Clone, Copy)]
@@ -66,10 +107,10 @@ impl Columns<'_> {
 }
 
 impl Status {
-    fn write(&self, f: &mut fmt::Formatter<'_>, columns: Columns<'_>) -> fmt::Result {
+    fn write(&self, f: &mut fmt::Formatter<'_>, columns: Columns<'_>, width: Option<usize>) -> fmt::Result {
         let uptime = humantime::format_duration(Duration::from_secs(self.uptime_s as u64));
         writeln!(f, "forkd pid {}, up {uptime}\n", self.pid)?;
-        self.write_listeners(f, columns)?;
+        self.write_listeners(f, columns, width)?;
         let mut states: BTreeMap<&str, u32> = BTreeMap::new();
         self.children.iter().for_each(|child| *states.entry(&child.state).or_default() += 1);
         let states: Vec<String> = states.iter().map(|(state, n)| format!("{state}={n}")).collect();
@@ -93,10 +134,15 @@ impl Status {
             let rates = columns.cells(1, |rates| rates.children.get(at));
             rows.push([&who[..], &now, &numbers, &rates, &[c.peer.clone(), c.endpoint.clone()]].concat());
         }
-        table(f, &rows)
+        table(f, &rows, &OF_CHILDREN, width)
     }
 
-    fn write_listeners(&self, f: &mut fmt::Formatter<'_>, columns: Columns<'_>) -> fmt::Result {
+    fn write_listeners(
+        &self,
+        f: &mut fmt::Formatter<'_>,
+        columns: Columns<'_>,
+        width: Option<usize>,
+    ) -> fmt::Result {
         let names = ["LISTENER", "SERVICE", "MODEL"];
         let counts = ["ALIVE", "PEAK", "FORKED", "CONNECTIONS", "FAILED", "IN", "OUT"];
         let mut rows = vec![[row(names), row(counts), columns.heads(0)].concat()];
@@ -107,7 +153,7 @@ impl Status {
             let rates = columns.cells(0, |rates| rates.listeners.get(at));
             rows.push([&names[..], &processes, &numbers, &rates].concat());
         }
-        table(f, &rows)?;
+        table(f, &rows, &OF_LISTENERS, width)?;
         for l in &self.listeners {
             for (what, counts) in [("refused", &l.refused), ("deaths", &l.deaths)] {
                 if !counts.is_empty() {
@@ -125,15 +171,33 @@ fn row<const N: usize>(cells: [&str; N]) -> Vec<String> {
     cells.map(str::to_owned).to_vec()
 }
 
-/// Left-aligned columns, two spaces apart.
-fn table(f: &mut fmt::Formatter<'_>, rows: &[Vec<String>]) -> fmt::Result {
-    let columns = rows.first().map_or(0, Vec::len);
+/// Left-aligned columns, two spaces apart; as many as fit, in the order of their importance.
+fn table(
+    f: &mut fmt::Formatter<'_>,
+    rows: &[Vec<String>],
+    order: &[&str],
+    room: Option<usize>,
+) -> fmt::Result {
+    let heads = rows.first().map_or(&[][..], |heads| heads);
     let width = |column: usize| rows.iter().map(|row| row[column].len()).max().unwrap_or(0);
-    let widths: Vec<usize> = (0..columns).map(width).collect();
+    let widths: Vec<usize> = (0..heads.len()).map(width).collect();
+    let mut left = room.map_or(usize::MAX, |room| room + SPACING);
+    let fits = |column: &usize| {
+        let rest = left.checked_sub(widths[*column] + SPACING);
+        left = rest.unwrap_or(0);
+        rest.is_some()
+    };
+    let of = |head: &&str| heads.iter().position(|other| other == head);
+    let mut shown: Vec<usize> = order.iter().filter_map(of).take_while(fits).collect();
+    // the first of them at any rate: whose line it is
+    if shown.is_empty() {
+        shown.extend(order.first().and_then(of));
+    }
+    shown.sort_unstable();
     for row in rows {
         let line: Vec<String> =
-            row.iter().zip(&widths).map(|(cell, width)| format!("{cell:width$}")).collect();
-        writeln!(f, "{}", line.join("  ").trim_end())?;
+            shown.iter().map(|&column| format!("{:width$}", row[column], width = widths[column])).collect();
+        writeln!(f, "{}", line.join(&" ".repeat(SPACING)).trim_end())?;
     }
     Ok(())
 }

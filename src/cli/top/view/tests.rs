@@ -2,6 +2,7 @@
 
 use super::super::model::Go;
 use super::*;
+use crate::daemon::status::Status;
 use ratatui::Terminal;
 use ratatui::backend::TestBackend;
 use ratatui::crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
@@ -65,7 +66,7 @@ fn pids(screen: &str) -> Vec<u32> {
 fn everything_is_there() {
     let text = screen(&mut model(3), 130, 30);
     for part in [
-        "forkd 42 up 1m 1s  4.0 conn/s  4.0 forks/s  0B/s in  16.0KB/s out  3 children: 3 serving",
+        "forkd 42  3 children: 3 serving  up 1m 1s  4.0 conn/s  4.0 forks/s  0B/s in  16.0KB/s out",
         "children 3",
         "serving 3",
         "threads 6",
@@ -159,6 +160,7 @@ fn a_restart_is_said() {
     model.heard(2.0, Err("no daemon answers at /x".into()));
     let text = screen(&mut model, 120, 30);
     assert!(text.contains("no daemon answers at /x; asking again"), "{text}");
+    assert!(text.contains("forkd 42  NO ANSWER  3 children"), "{text}");
     assert_eq!(model.history.back().map(|point| point.children), Some(0.0));
     model.heard(3.0, Ok(status(43, 0.5, 1, &[])));
     let text = screen(&mut model, 120, 30);
@@ -215,11 +217,124 @@ fn any_size_will_do() {
     screen(&mut Model::new(Duration::from_secs(1)), 80, 24);
 }
 
+/// A daemon with long numbers and names, that has looked twice.
+fn wide_model() -> Model {
+    let child = |pid: u32, bytes: u64| {
+        let mut child = child(pid, bytes);
+        child["connections"] = json!(1_234_567_890_u64);
+        child["peer"] = json!(format!("198.51.100.213:{}", 20_000 + pid % 100));
+        child
+    };
+    let children = |bytes: u64| (30_390..30_420).map(|pid| child(pid, bytes)).collect::<Vec<_>>();
+    let mut model = Model::new(Duration::from_secs(1));
+    model.heard(0.0, Ok(status(30_389, 60.0, 0, &children(0))));
+    model.heard(1.0, Ok(status(30_389, 61.0, 12_345, &children(39_834))));
+    model
+}
+
+#[test]
+fn on_a_narrow_terminal_everything_is_whole_or_missing() {
+    let mut model = wide_model();
+    let whole = |word: &str| {
+        let number = word.trim_end_matches(['s', 'K', 'M', ',', ':']);
+        let known = [
+            "30389",
+            "30",
+            "9",
+            "1",
+            "2",
+            "60",
+            "1234567890",
+            "12345.0",
+            "12345",
+            "38.9",
+            "48.2",
+            "0",
+            "0.0",
+            "5",
+            "3",
+            "-60",
+            "0B/",
+            "48.2MB/",
+            "1m",
+            "limit=3",
+            "done=5",
+            "SIGSEGV=1",
+        ];
+        let is_pid = (30_390..30_420).any(|pid| number == pid.to_string());
+        let is_place =
+            number.split_once('-').is_some_and(|(first, last)| first == "1" && last.parse::<u8>().is_ok());
+        let is_age =
+            number.strip_suffix(".0").is_some_and(|age| (30_390..30_420).any(|pid| age == pid.to_string()));
+        known.contains(&number)
+            || is_pid
+            || is_place
+            || is_age
+            || number.parse::<u32>().is_ok_and(|age| (30_390..30_420).contains(&age))
+    };
+    for width in 5..=130 {
+        for height in [5, 12, 24] {
+            let text = screen(&mut model, width, height);
+            for line in text.lines() {
+                let words = line.split([' ', '"', '│']);
+                let numbers = words.filter(|word| word.starts_with(|c: char| c.is_ascii_digit()));
+                for word in numbers.filter(|word| !word.contains([':', '…'])) {
+                    assert!(whole(word), "{word:?} at {width}x{height} in\n{text}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn what_matters_most_is_shown_where_there_is_little_room() {
+    let text = screen(&mut wide_model(), 60, 20);
+    for part in ["children 30  threads 60  serving 30", "198.51.100.213:20090", "38.9K", " 1-6 of 30 "] {
+        assert!(text.contains(part), "{part:?} in\n{text}");
+    }
+    // the column by which they are sorted is always there
+    let mut model = wide_model();
+    press(&mut model, &[KeyCode::Right]);
+    let text = screen(&mut model, 45, 20);
+    assert!(text.contains("CONNS^") && text.contains("1234567890") && !text.contains("THREADS"), "{text}");
+    let text = screen(&mut model, 100, 30);
+    assert!(text.contains("serving 30  ") && text.contains("conn/s 12345  forks/s 12345"), "{text}");
+    assert!(text.contains("LISTENER ") && text.contains(" of 30 "), "{text}");
+    // children, even on so few lines
+    let text = screen(&mut model, 20, 5);
+    assert!(text.contains(" 1-2 of 30 ") && text.contains("30390"), "{text}");
+    assert!(screen(&mut model, 20, 3).contains(" 0 of 30 "));
+}
+
+#[test]
+fn a_daemon_without_children_has_no_less_than_none() {
+    let text = screen(&mut model(0), 100, 30);
+    assert!(text.contains("children 0  threads 0  serving 0 "), "{text}");
+}
+
+#[test]
+fn listeners_without_room_are_counted() {
+    let mut status = status(42, 60.0, 1, &[]);
+    status.listeners = vec![status.listeners[0].clone(); 9];
+    let mut model = Model::new(Duration::from_secs(1));
+    model.heard(0.0, Ok(status));
+    // two lines for each, and a head
+    assert!(screen(&mut model, 80, 24).contains("and 7 more"));
+    assert!(!screen(&mut model, 80, 80).contains("more"));
+    assert!(screen(&mut model, 15, 24).contains("tcp://127.0.0.…"));
+}
+
 #[test]
 fn numbers_are_short() {
     for (n, text) in [(0.0, "0"), (12.0, "12"), (1.5, "1.5"), (999.0, "999"), (1024.0, "1.0K"), (1e9, "954M")]
     {
         assert_eq!(short(n), text);
+    }
+    for (n, text) in [(2000.0, "2000"), (1.5, "1.5"), (99.96, "100"), (0.0, "0")] {
+        assert_eq!(count(n), text);
+    }
+    for (seconds, text) in [(0.0, "0s"), (61.9, "1m 1s"), (90_061.0, "1day 1h")] {
+        assert_eq!(uptime(seconds), text);
     }
     for (seconds, text) in [(0.04, "0.0s"), (999.94, "999.9s"), (999.96, "1000s"), (1e6, "12d")] {
         assert_eq!(age(seconds), text);

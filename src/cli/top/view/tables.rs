@@ -1,0 +1,178 @@
+//! The table of listeners and that of children.
+
+use std::collections::BTreeMap;
+
+use ratatui::Frame;
+use ratatui::layout::Rect;
+use ratatui::style::{Style, Stylize};
+use ratatui::text::{Line, Span};
+use ratatui::widgets::Paragraph;
+
+use super::super::model::{Column, Model};
+use super::fit::{Need, Widths, cut};
+use super::{age, short};
+use crate::daemon::rates::Rate;
+use crate::daemon::status::{ChildStatus, ListenerStatus, Status};
+
+/// The columns of listeners, and how wide they are; the first one is a name.
+const LISTENER: [(&str, usize); 8] = [
+    ("LISTENER", 22),
+    ("SERVICE", 8),
+    ("MODEL", 9),
+    ("ALIVE", 6),
+    ("PEAK", 6),
+    ("CONN/S", 8),
+    ("IN/S", 6),
+    ("OUT/S", 6),
+];
+/// Those from the most important one on.
+const LISTENER_ORDER: [usize; 8] = [0, 3, 5, 6, 7, 4, 2, 1];
+
+/// The columns of children from the most important one on.
+const CHILD_ORDER: [Column; 10] = [
+    Column::Pid,
+    Column::State,
+    Column::Peer,
+    Column::Age,
+    Column::BytesIn,
+    Column::BytesOut,
+    Column::Serving,
+    Column::Connections,
+    Column::Threads,
+    Column::Listener,
+];
+
+/// How many lines the listeners take.
+pub(super) fn height_of_listeners(status: &Status) -> usize {
+    1 + status.listeners.iter().map(height_of).sum::<usize>()
+}
+
+fn height_of(l: &ListenerStatus) -> usize {
+    1 + usize::from(losses(l).is_some())
+}
+
+/// A line for each listener, and one for those that it has turned away and lost; the last line says how many
+/// listeners have no room.
+pub(super) fn draw_listeners(frame: &mut Frame<'_>, model: &Model, status: &Status, area: Rect) {
+    let room = usize::from(area.width);
+    let longest = longest(status.listeners.iter().map(|l| &*l.endpoint), LISTENER[0].0);
+    let mut needs = LISTENER.map(|(_, width)| Need::whole(width));
+    needs[0] = Need::name(LISTENER[0].1, longest);
+    let widths = Widths::new(&needs, &LISTENER_ORDER, room);
+    let mut lines = vec![Line::from(widths.line(LISTENER.map(|(head, _)| head.to_owned()))).underlined()];
+    let (all, height) = (status.listeners.len(), usize::from(area.height));
+    for (at, l) in status.listeners.iter().enumerate() {
+        let is_last = at + 1 == all;
+        if lines.len() + height_of(l) + usize::from(!is_last) > height {
+            lines.push(Line::from(cut(&format!("and {} more", all - at), room)).dim());
+            break;
+        }
+        let rate =
+            model.rates.as_ref().and_then(|rates| rates.listeners.get(at)).copied().unwrap_or_default();
+        lines.push(Line::from(widths.line(listener(l, rate))));
+        lines.extend(losses(l).map(|text| Line::from(cut(&format!("  {text}"), room)).dim()));
+    }
+    frame.render_widget(Paragraph::new(lines), area);
+}
+
+fn listener(l: &ListenerStatus, rate: Rate) -> [String; 8] {
+    let [alive, peak] = [l.alive, l.peak].map(|n| n.to_string());
+    let connections = format!("{:.1}", rate.connections);
+    let [bytes_in, bytes_out] = [rate.bytes_in, rate.bytes_out].map(short);
+    [l.endpoint.clone(), l.service.clone(), l.model.clone(), alive, peak, connections, bytes_in, bytes_out]
+}
+
+/// Whom a listener has turned away, and how its children have ended.
+fn losses(l: &ListenerStatus) -> Option<String> {
+    let counts = |what: &str, counts: &BTreeMap<String, u64>| {
+        let counts: Vec<String> = counts.iter().map(|(cause, n)| format!("{cause}={n}")).collect();
+        (!counts.is_empty()).then(|| format!("{what}: {}", counts.join(" ")))
+    };
+    let all = [counts("refused", &l.refused), counts("deaths", &l.deaths)];
+    let all: Vec<String> = all.into_iter().flatten().collect();
+    (!all.is_empty()).then(|| all.join("  "))
+}
+
+/// A line for each child that there is room for. The column that they are sorted by is always among those shown.
+pub(super) fn draw_children(frame: &mut Frame<'_>, model: &Model, status: &Status, area: Rect) {
+    let needs = Column::ALL.map(|column| need(column, &status.children));
+    let sorted_by = CHILD_ORDER.iter().filter(|&&column| column == model.sort);
+    let others = CHILD_ORDER.iter().filter(|&&column| column != model.sort && column != Column::Pid);
+    let first = [Column::Pid].iter().filter(|&&column| column != model.sort);
+    let place = |column: &Column| Column::ALL.iter().position(|other| other == column);
+    let order: Vec<usize> = first.chain(sorted_by).chain(others).filter_map(place).collect();
+    let widths = Widths::new(&needs, &order, area.width.into());
+    let heads = widths.cells(Column::ALL.map(|column| head(column, model))).into_iter().map(|(at, head)| {
+        let is_sorted_by = Column::ALL[at] == model.sort;
+        if is_sorted_by { Span::from(head).bold().reversed() } else { Span::from(head) }
+    });
+    let heads: Vec<Span<'_>> = heads.flat_map(|head| [head, Span::from(" ")]).collect();
+    let (_, shown) = model.shown(usize::from(area.height.saturating_sub(1)));
+    let rows =
+        shown.iter().map(|&at| Line::from(widths.line(child(&status.children[at], model.rate_of_child(at)))));
+    let head = Line::from(heads).style(Style::new().underlined());
+    frame.render_widget(Paragraph::new([head].into_iter().chain(rows).collect::<Vec<_>>()), area);
+}
+
+fn need(column: Column, children: &[ChildStatus]) -> Need {
+    // with the mark of the order
+    let head = column.name().len() + 1;
+    let most = |of: fn(&ChildStatus) -> u64| children.iter().map(of).max().unwrap_or(0).to_string().len();
+    let name = |of: fn(&ChildStatus) -> &str| longest(children.iter().map(of), column.name()).max(head);
+    match column {
+        Column::Pid => Need::whole(most(|c| c.pid.into()).max(head)),
+        Column::State | Column::Serving | Column::Threads => Need::whole(8),
+        Column::Age => Need::whole(7),
+        Column::Connections => Need::whole(most(|c| c.connections).max(head)),
+        Column::BytesIn | Column::BytesOut => Need::whole(6),
+        // an address of IPv4, and its port
+        Column::Peer => Need::name(21, name(|c| &c.peer)),
+        Column::Listener => Need::name(22, name(|c| &c.endpoint)),
+    }
+}
+
+/// The length of the longest of these, and of the head above them.
+fn longest<'a>(names: impl Iterator<Item = &'a str>, head: &str) -> usize {
+    names.map(|name| name.chars().count()).max().unwrap_or(0).max(head.len())
+}
+
+fn head(column: Column, model: &Model) -> String {
+    let mark = match (column == model.sort, model.is_descending) {
+        (false, _) => "",
+        (true, false) => "^",
+        (true, true) => "v",
+    };
+    format!("{}{mark}", column.name())
+}
+
+impl Column {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Pid => "PID",
+            Self::State => "STATE",
+            Self::Serving => "SERVING",
+            Self::Threads => "THREADS",
+            Self::Age => "AGE",
+            Self::Connections => "CONNS",
+            Self::BytesIn => "IN/S",
+            Self::BytesOut => "OUT/S",
+            Self::Peer => "PEER",
+            Self::Listener => "LISTENER",
+        }
+    }
+}
+
+fn child(c: &ChildStatus, rate: Rate) -> [String; 10] {
+    Column::ALL.map(|column| match column {
+        Column::Pid => c.pid.to_string(),
+        Column::State => c.state.clone(),
+        Column::Serving => c.serving.to_string(),
+        Column::Threads => c.threads.to_string(),
+        Column::Age => age(c.age_s),
+        Column::Connections => c.connections.to_string(),
+        Column::BytesIn => short(rate.bytes_in),
+        Column::BytesOut => short(rate.bytes_out),
+        Column::Peer => c.peer.clone(),
+        Column::Listener => c.endpoint.clone(),
+    })
+}
