@@ -1,14 +1,16 @@
 //! A bar for each server, with the range of its rounds.
 
 use super::scale::Scale;
-use super::{Anchor, COLOURS, Chart, Drawing, shortened, tick, width_of};
-use crate::compare::record::Record;
+use super::{Anchor, COLOURS, Chart, Drawing, WIDTH, fewer, label, tick, width_of};
+use crate::compare::record::{Entry, Record};
 use crate::compare::report::figures::{Figure, Unit, View};
 
-const WIDTH: f64 = 520.0;
 const ROW: f64 = 26.0;
 const BAR: f64 = 16.0;
 const TOP: f64 = 54.0;
+
+const PARTIAL: &str =
+    "faint: so many of its clients were served while the others waited; no match for who served all";
 
 /// A chart of a figure; `None` if no server has it.
 pub(in crate::compare::report) fn bars(record: &Record, figure: &Figure, name: &str) -> Option<Chart> {
@@ -16,7 +18,8 @@ pub(in crate::compare::report) fn bars(record: &Record, figure: &Figure, name: &
         return None;
     }
     let rows: Vec<_> = record.models.iter().map(|entry| (entry, figure.of(&View::from(entry)))).collect();
-    let labels: Vec<String> = rows.iter().map(|(entry, _)| shortened(&entry.title())).collect();
+    let fewer = |entry: &Entry| fewer(figure, entry.pingpong.as_ref());
+    let labels: Vec<String> = rows.iter().map(|(entry, _)| label(entry, fewer(entry))).collect();
     let texts: Vec<String> = rows
         .iter()
         .map(|(entry, value)| match value {
@@ -41,19 +44,23 @@ pub(in crate::compare::report) fn bars(record: &Record, figure: &Figure, name: &
     to.heading(figure.name, below);
     axis(&mut to, &scale, figure, bottom);
     let mut told = Vec::new();
-    for (k, ((_, value), (label, text))) in rows.iter().zip(labels.iter().zip(&texts)).enumerate() {
+    for (k, ((entry, value), (label, text))) in rows.iter().zip(labels.iter().zip(&texts)).enumerate() {
         let middle = TOP + (k as f64 + 0.5) * ROW;
         to.text("label", (left - 8.0, middle + 4.0), Anchor::End, label);
         let mut end = left;
         if let Some(value) = value {
             end = scale.at(value.median);
-            to.rect(&format!("bar s{}", k % COLOURS), (left, middle - BAR / 2.0), (end - left, BAR));
+            let partial = if fewer(entry).is_some() { " partial" } else { "" };
+            to.rect(&format!("bar s{}{partial}", k % COLOURS), (left, middle - BAR / 2.0), (end - left, BAR));
             let (low, high) = value.range();
             if high > low {
                 let (low, high) = (scale.at(low), scale.at(high));
-                to.line("whisker", (low, middle), (high, middle));
-                for x in [low, high] {
-                    to.line("whisker", (x, middle - 4.0), (x, middle + 4.0));
+                // with an outline, as it may have the colour of its bar
+                for class in ["outline", "whisker"] {
+                    to.line(class, (low, middle), (high, middle));
+                    for x in [low, high] {
+                        to.line(class, (x, middle - 4.0), (x, middle + 4.0));
+                    }
                 }
                 end = high;
             }
@@ -62,7 +69,11 @@ pub(in crate::compare::report) fn bars(record: &Record, figure: &Figure, name: &
         told.push(format!("{label}: {text}"));
     }
     let description = format!("Bars: {}.", told.join("; "));
-    let height = bottom + 26.0;
+    let mut notes = Vec::new();
+    if rows.iter().any(|(entry, _)| fewer(entry).is_some()) {
+        notes.push(PARTIAL.to_owned());
+    }
+    let height = to.notes(&notes, bottom + 26.0, WIDTH);
     Some(Chart {
         name: name.into(),
         title: figure.name.into(),

@@ -6,10 +6,11 @@ use crate::compare::record::Record;
 use crate::compare::report::figures::{self, Figure, View};
 use crate::text::thousands;
 
-const WIDTH: f64 = 980.0;
+/// As wide as the text of a page on GitHub, so that letters keep their size there.
+const WIDTH: f64 = 840.0;
 const TOP: f64 = 86.0;
 const ROW: f64 = 30.0;
-const GAP: f64 = 22.0;
+const GAP: f64 = 16.0;
 /// How much wider a letter of a name is than another.
 const NAME: f64 = 1.32;
 
@@ -17,10 +18,10 @@ const NAME: f64 = 1.32;
 static SHOWN: [(&Figure, &str, &str); 6] = [
     (&figures::PROCESSES, "processes", "with all clients"),
     (&figures::THREADS, "threads", "in all of them"),
-    (&figures::SERVED, "served at once", "clients"),
+    (&figures::SERVED, "served at once", "of all clients"),
     (&figures::CONN_PER_S, "connections", "per second"),
-    (&figures::CPU, "processor time", "per connection"),
-    (&figures::PSS, "memory", "per held connection"),
+    (&figures::CPU, "CPU time", "per connection"),
+    (&figures::PSS, "memory", "per held client"),
 ];
 
 /// A row for each server, a column for each figure; `None` if there are none.
