@@ -257,4 +257,21 @@ mod tests {
         roxmltree_of(&page);
         assert!(!page.contains("NaN") && !page.contains("{{"), "{page}");
     }
+
+    #[test]
+    fn a_percentile_needs_its_operations() {
+        let mut record = sample::record();
+        for entry in &mut record.models {
+            let churn = entry.churn.as_mut().unwrap();
+            churn.median.p999_us = Some(7_000.0);
+            churn.rounds.iter_mut().for_each(|round| round.p999_us = Some(7_000.0));
+        }
+        let head = "<th scope=\"col\">p99.9</th>";
+        assert!(!html(&record, None).contains(head), "3,660 in a round are too few");
+        // the 4,750 of fork still are, and the others have enough
+        record.settings.duration_s = 1.0;
+        let page = html(&record, None);
+        assert!(page.contains(head), "{page}");
+        assert_eq!(page.matches("<td>7.00 ms</td>").count(), 3, "{page}");
+    }
 }

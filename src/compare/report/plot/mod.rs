@@ -132,6 +132,11 @@ pub(super) fn can_tell(percent: f64, operations: f64) -> bool {
     operations * (1.0 - percent / 100.0) >= BEYOND - 1e-6
 }
 
+/// The length of a bar, which is seen unless it is of nothing.
+fn seen(value: f64, length: f64) -> f64 {
+    if value > 0.0 { length.max(1.5) } else { length }
+}
+
 /// About how wide a text is.
 fn width_of(text: &str) -> f64 {
     text.chars().count() as f64 * LETTER_WIDTH

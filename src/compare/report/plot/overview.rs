@@ -18,7 +18,7 @@ const NAME: f64 = 1.32;
 static SHOWN: [(&Figure, &str, &str); 6] = [
     (&figures::PROCESSES, "processes", "with all clients"),
     (&figures::THREADS, "threads", "in all of them"),
-    (&figures::SERVED, "served at once", "of all clients"),
+    (&figures::SERVED, "served", "clients at once"),
     (&figures::CONN_PER_S, "connections", "per second"),
     (&figures::CPU, "CPU time", "per connection"),
     (&figures::PSS, "memory", "per held client"),
@@ -69,7 +69,7 @@ fn bars(to: &mut Drawing, record: &Record, figure: &Figure, (x, room): (f64, f64
     let scale = Scale::even(0.0, most, (0.0, (room - widest - 6.0).max(10.0)));
     for (k, (value, text)) in values.iter().zip(&texts).enumerate() {
         let y = TOP + k as f64 * ROW;
-        let length = value.map_or(0.0, |value| scale.at(value));
+        let length = value.map_or(0.0, |value| super::seen(value, scale.at(value)));
         to.rect(&format!("bar s{}", k % COLOURS), (x, y + 7.0), (length, ROW - 14.0));
         to.text("value", (x + length + 5.0, y + 19.5), Anchor::Start, text);
     }

@@ -4,7 +4,7 @@
 //! one that is over in a moment is seen, too.
 
 use super::scale::Scale;
-use super::{Anchor, COLOURS, Chart, Drawing, WIDTH, shortened, tick};
+use super::{Anchor, COLOURS, Chart, Drawing, WIDTH, shortened, tick, width_of};
 use crate::compare::record::{Entry, Moment, Record, Settings};
 use crate::load::Phase;
 use crate::text::{listed, thousands};
@@ -12,8 +12,9 @@ use crate::text::{listed, thousands};
 const TOP: f64 = 62.0;
 const LEFT: f64 = 52.0;
 const RIGHT: f64 = 14.0;
-/// The least width of a phase: that of its name.
+/// The width of a phase: that of its name, if all of them have room on a page.
 const COLUMN: f64 = 58.0;
+const PAGE: f64 = 1100.0;
 const PANEL: f64 = 78.0;
 /// From one panel to the next.
 const STEP: f64 = PANEL + 32.0;
@@ -43,7 +44,7 @@ pub(in crate::compare::report) fn timeline(record: &Record, name: &str) -> Optio
         false => Scale::linear(values, (PANEL, 4.0)),
     };
     let count = scale(&mut most());
-    let width = (LEFT + RIGHT + columns.len() as f64 * COLUMN).max(WIDTH);
+    let width = (LEFT + RIGHT + columns.len() as f64 * COLUMN).clamp(WIDTH, PAGE);
     let axes = Axes { count, column: (width - LEFT - RIGHT) / columns.len() as f64, columns: &columns };
     let title = "Processes and threads over time";
     let mut to = Drawing::default();
@@ -175,7 +176,8 @@ impl Axes<'_> {
             let middle = self.left(first) + count as f64 * self.column / 2.0;
             to.text("head", (middle, TOP), Anchor::Middle, &clients);
         }
-        for (k, (phase, _)) in self.columns.iter().enumerate() {
+        let fits = |phase: Phase| width_of(phase.name()) * 0.9 < self.column;
+        for (k, (phase, _)) in self.columns.iter().enumerate().filter(|(_, column)| fits(column.0)) {
             to.text("tick", (self.left(k) + self.column / 2.0, top), Anchor::Middle, phase.name());
         }
     }
