@@ -1,6 +1,7 @@
 //! What the page says about how its figures came to be.
 
 use super::figures;
+use super::html::is_shown;
 use super::plot::escaped;
 use crate::compare::record::Record;
 use crate::text::thousands;
@@ -24,7 +25,7 @@ fn definitions<'a>(items: impl Iterator<Item = (&'a str, String)>) -> String {
 
 /// How each figure that is shown was measured.
 pub(super) fn method(record: &Record) -> String {
-    let shown = figures::ALL.iter().filter(|figure| figure.is_in(record));
+    let shown = figures::ALL.iter().filter(|figure| is_shown(record, figure));
     definitions(shown.map(|figure| (figure.head, figure.how.to_owned())))
 }
 

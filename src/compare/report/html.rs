@@ -132,10 +132,7 @@ fn table(caption: &str, heads: &[String], rows: &[Vec<String>], words: &[usize])
 }
 
 fn figures_table(record: &Record, all: &[&'static Figure], caption: &str) -> String {
-    let any = |figure: &&&Figure| {
-        figure.is_in(record) && record.models.iter().any(|entry| has_enough(record, &entry.into(), figure))
-    };
-    let shown: Vec<_> = all.iter().filter(any).collect();
+    let shown: Vec<_> = all.iter().filter(|figure| is_shown(record, figure)).collect();
     if shown.is_empty() {
         return String::new();
     }
@@ -159,6 +156,11 @@ fn figures_table(record: &Record, all: &[&'static Figure], caption: &str) -> Str
         })
         .collect();
     table(caption, &heads, &rows, &[])
+}
+
+/// Whether any server has the figure, and operations enough for it.
+pub(super) fn is_shown(record: &Record, figure: &Figure) -> bool {
+    figure.is_in(record) && record.models.iter().any(|entry| has_enough(record, &entry.into(), figure))
 }
 
 /// Whether each round had operations enough for the figure, if it is one that needs many.
