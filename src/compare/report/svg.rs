@@ -38,15 +38,6 @@ static BARS: [(&Figure, &str); 8] = [
     (&figures::DATAGRAMS, "datagrams"),
 ];
 
-static GROWTH: [(&Figure, &str); 6] = [
-    (&figures::CONN_PER_S, "growth-connections"),
-    (&figures::P99, "growth-latency"),
-    (&figures::CPU, "growth-processor"),
-    (&figures::REQ_PER_S, "growth-requests"),
-    (&figures::PROCESSES, "growth-processes"),
-    (&figures::PSS, "growth-memory"),
-];
-
 static LATENCIES: [(Phase, &str); 3] = [
     (Phase::Churn, "latency-connections"),
     (Phase::PingPong, "latency-requests"),
@@ -62,7 +53,8 @@ pub(super) fn overview(record: &Record) -> Option<Chart> {
 pub(super) fn charts(record: &Record) -> Vec<Chart> {
     let bars = BARS.iter().filter_map(|(figure, name)| plot::bars(record, figure, name));
     let latencies = LATENCIES.iter().filter_map(|(phase, name)| plot::latencies(record, *phase, name));
-    let growth = GROWTH.iter().filter_map(|(figure, name)| plot::growth(record, figure, name));
+    let growth = figures::growth(record);
+    let growth = growth.iter().filter_map(|(figure, name)| plot::growth(record, figure, name));
     let over_time = plot::timeline(record, "over-time");
     bars.chain(latencies).chain(over_time).chain(growth).collect()
 }
