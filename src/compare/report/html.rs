@@ -6,6 +6,7 @@ use super::difference::Difference;
 use super::figures::{self, Figure, View};
 use super::findings::{findings, warnings};
 use super::plot::{Chart, can_tell, escaped};
+use super::table::note;
 use super::{about, repeat, svg};
 use crate::compare::record::Record;
 use crate::text::thousands;
@@ -25,12 +26,11 @@ pub fn html(record: &Record, difference: Option<&Difference>) -> String {
         "style" => style(),
         "summary" => summary(record),
         "overview" => svg::overview(record).iter().map(figure).collect(),
-        "table" => figures_table(
-            record,
-            &figures::ALL[..figures::MAIN],
-            "Medians, and from the lowest round to the highest",
-        ),
-        "more" => figures_table(record, &figures::ALL[figures::MAIN..], "More figures"),
+        "table" => {
+            figures_table(record, &figures::main(record), "Medians, and from the lowest round to the highest")
+        }
+        "note" => note(record).map(|note| format!("<p>{}</p>", escaped(&note))).unwrap_or_default(),
+        "more" => figures_table(record, &figures::more(record), "More figures"),
         "difference" => difference.map(difference_table).unwrap_or_default(),
         "charts" => charts(record),
         "growth" => growth(record),
@@ -174,15 +174,16 @@ fn has_enough(record: &Record, view: &View, figure: &Figure) -> bool {
 fn growth(record: &Record) -> String {
     let charts: String = svg::growth(record).iter().map(figure).collect();
     let mut text = String::new();
-    for (figure, _) in &svg::GROWTH {
+    for (figure, _) in figures::growth(record) {
         let clients = &record.settings.clients;
         let mut heads = vec!["model".to_owned()];
         heads.extend(clients.iter().map(|count| thousands(*count as f64)));
         let mut rows = Vec::new();
         for entry in record.models.iter().filter(|entry| !entry.growth.is_empty()) {
             let at = |clients: &usize| entry.growth.iter().find(|growth| growth.clients == *clients);
-            let cells =
-                clients.iter().map(|count| at(count).map_or("-".into(), |it| figure.cell(&it.into())));
+            let cells = clients
+                .iter()
+                .map(|count| at(count).map_or("-".into(), |it| figure.cell_with_unit(&it.into())));
             rows.push(std::iter::once(escaped(&entry.title())).chain(cells).collect());
         }
         if rows.iter().any(|row: &Vec<String>| row[1..].iter().any(|cell| cell != "-")) {

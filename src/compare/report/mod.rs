@@ -16,6 +16,8 @@ mod repeat;
 pub(crate) mod sample;
 pub mod svg;
 pub mod table;
+mod topics;
+mod value;
 
 pub use html::html;
 

@@ -30,26 +30,19 @@ pub(super) const PALETTE: [Colour; 6 + COLOURS] = [
     ("s7", "#8a5a44", "#c9a27e"),
 ];
 
-static BARS: [(&Figure, &str); 8] = [
-    (&figures::CONN_PER_S, "connections"),
-    (&figures::REQ_PER_S, "requests"),
-    (&figures::CPU, "processor"),
-    (&figures::PSS, "memory"),
-    (&figures::PROCESSES, "processes"),
-    (&figures::SERVED, "served"),
-    (&figures::MB_PER_S, "stream"),
-    (&figures::DATAGRAMS, "datagrams"),
-];
-
-/// What is shown of how cost grows.
-pub(super) static GROWTH: [(&Figure, &str); 6] = [
-    (&figures::CONN_PER_S, "growth-connections"),
-    (&figures::P99, "growth-latency"),
-    (&figures::CPU, "growth-processor"),
-    (&figures::REQ_PER_S, "growth-requests"),
-    (&figures::PROCESSES, "growth-processes"),
-    (&figures::PSS, "growth-memory"),
-];
+/// What has bars.
+fn bars(record: &Record) -> [(&'static Figure, &'static str); 8] {
+    [
+        (&figures::CONN_PER_S, "connections"),
+        (&figures::REQ_PER_S, "requests"),
+        (&figures::CPU, "processor"),
+        (figures::memory(record), "memory"),
+        (&figures::PROCESSES, "processes"),
+        (&figures::SERVED, "served"),
+        (&figures::MB_PER_S, "stream"),
+        (&figures::DATAGRAMS, "datagrams"),
+    ]
+}
 
 static LATENCIES: [(Phase, &str); 3] = [
     (Phase::Churn, "latency-connections"),
@@ -64,12 +57,15 @@ pub(super) fn overview(record: &Record) -> Option<Chart> {
 
 /// The charts of how cost grows, if there were several numbers of clients.
 pub(super) fn growth(record: &Record) -> Vec<Chart> {
-    GROWTH.iter().filter_map(|(figure, name)| plot::growth(record, figure, name)).collect()
+    figures::growth(record)
+        .into_iter()
+        .filter_map(|(figure, name)| plot::growth(record, figure, name))
+        .collect()
 }
 
 /// All other charts that there are figures for.
 pub(super) fn charts(record: &Record) -> Vec<Chart> {
-    let bars = BARS.iter().filter_map(|(figure, name)| plot::bars(record, figure, name));
+    let bars = bars(record).into_iter().filter_map(|(figure, name)| plot::bars(record, figure, name));
     let latencies = LATENCIES.iter().filter_map(|(phase, name)| plot::latencies(record, *phase, name));
     let over_time = plot::timeline(record, "over-time");
     bars.chain(latencies).chain(over_time).collect()

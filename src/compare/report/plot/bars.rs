@@ -1,7 +1,7 @@
 //! A bar for each server, with the range of its rounds.
 
 use super::scale::Scale;
-use super::{Anchor, COLOURS, Chart, Drawing, WIDTH, fewer, label, seen, tick, width_of};
+use super::{Anchor, COLOURS, Chart, Drawing, WIDTH, label, seen, tick, width_of};
 use crate::compare::record::{Entry, Record};
 use crate::compare::report::figures::{Figure, Unit, Value, View};
 
@@ -20,8 +20,8 @@ pub(in crate::compare::report) fn bars(record: &Record, figure: &Figure, name: &
         return None;
     }
     let rows: Vec<_> = record.models.iter().map(|entry| (entry, figure.of(&View::from(entry)))).collect();
-    let fewer = |entry: &Entry| fewer(figure, entry.pingpong.as_ref());
-    let labels: Vec<String> = rows.iter().map(|(entry, _)| label(entry, fewer(entry))).collect();
+    let fewer = |value: &Option<Value>| value.as_ref().and_then(|value| value.fewer);
+    let labels: Vec<String> = rows.iter().map(|(entry, value)| label(entry, fewer(value))).collect();
     let widest = |texts: &[String]| texts.iter().map(|text| width_of(text)).fold(0.0, f64::max);
     let left = 20.0 + widest(&labels);
     let room = |texts: &[String]| WIDTH - 20.0 - widest(texts) - left;
@@ -39,13 +39,13 @@ pub(in crate::compare::report) fn bars(record: &Record, figure: &Figure, name: &
     to.heading(figure.name, below);
     axis(&mut to, &scale, figure, bottom);
     let mut told = Vec::new();
-    for (k, ((entry, value), (label, text))) in rows.iter().zip(labels.iter().zip(texts)).enumerate() {
+    for (k, ((_, value), (label, text))) in rows.iter().zip(labels.iter().zip(texts)).enumerate() {
         let middle = TOP + (k as f64 + 0.5) * ROW;
         to.text("label", (left - 8.0, middle + 4.0), Anchor::End, label);
         let mut end = left;
         if let Some(value) = value {
             end = scale.at(value.median);
-            let partial = if fewer(entry).is_some() { " partial" } else { "" };
+            let partial = if value.fewer.is_some() { " partial" } else { "" };
             to.rect(
                 &format!("bar s{}{partial}", k % COLOURS),
                 (left, middle - BAR / 2.0),
@@ -69,7 +69,7 @@ pub(in crate::compare::report) fn bars(record: &Record, figure: &Figure, name: &
     }
     let description = format!("Bars: {}.", told.join("; "));
     let mut notes = Vec::new();
-    if rows.iter().any(|(entry, _)| fewer(entry).is_some()) {
+    if rows.iter().any(|(_, value)| fewer(value).is_some()) {
         notes.push(PARTIAL.to_owned());
     }
     let height = to.notes(&notes, bottom + 26.0, WIDTH);

@@ -2,14 +2,14 @@
 
 use super::lines::{Lines, Series, draw, span};
 use super::scale::Scale;
-use super::{Chart, fewer, label, span_tick, tick};
+use super::{Chart, label, shortened, span_tick, tick};
 use crate::compare::record::{Entry, Growth, Record};
 use crate::compare::report::figures::{self, Figure, Unit, View};
 use crate::text::{listed, thousands};
 
 /// How a figure grows with the clients; `None` if there was one number of clients only.
 pub(in crate::compare::report) fn growth(record: &Record, figure: &Figure, name: &str) -> Option<Chart> {
-    let is_relative = std::ptr::eq(figure, &raw const figures::P99);
+    let is_relative = [&figures::P99, &figures::REQ_P99].into_iter().any(|other| std::ptr::eq(figure, other));
     let mut notes = Vec::new();
     let mut all: Vec<Series> = record
         .models
@@ -69,7 +69,8 @@ fn line(
     sorted.sort_by_key(|growth| growth.clients);
     for growth in sorted {
         let clients = growth.clients as f64;
-        let Some(value) = figure.of(&View::from(growth)).map(|value| value.median) else { continue };
+        let Some(found) = figure.of(&View::from(growth)) else { continue };
+        let value = found.median;
         let value = if is_relative { value / best(record, figure, growth.clients) } else { value };
         if clients <= 0.0 || !value.is_finite() {
             continue;
@@ -78,15 +79,15 @@ fn line(
             nowhere.push(thousands(clients));
             continue;
         }
-        if fewer(figure, growth.pingpong.as_ref()).is_some() {
+        if found.fewer.is_some() {
             hollow.push(clients);
         }
         points.push((clients, value));
     }
-    let label = label(entry, fewer(figure, entry.pingpong.as_ref()));
+    let label = label(entry, figure.of(&entry.into()).and_then(|value| value.fewer));
     if !nowhere.is_empty() {
-        let text = figure.text(0.0);
-        notes.push(format!("not shown, as it is {text}: {label} with {} clients", listed(&nowhere)));
+        let (text, name) = (figure.text(0.0), shortened(&entry.title()));
+        notes.push(format!("not shown, as it is {text}: {name} with {} clients", listed(&nowhere)));
     }
     Series { number: Some(number), label, points, hollow }
 }
@@ -96,7 +97,10 @@ fn best(record: &Record, figure: &Figure, clients: usize) -> f64 {
     let all = record.models.iter().flat_map(|entry| &entry.growth);
     let values = all
         .filter(|growth| growth.clients == clients)
-        .filter_map(|growth| Some(figure.of(&growth.into())?.median));
+        .filter_map(|growth| figure.of(&growth.into()))
+        // who lets the others wait is no measure for them
+        .filter(|value| value.fewer.is_none())
+        .map(|value| value.median);
     values.filter(|value| *value > 0.0).fold(f64::INFINITY, f64::min)
 }
 

@@ -2,8 +2,9 @@
 
 use super::lines::{Lines, Series, draw, span};
 use super::scale::Scale;
-use super::{Chart, can_tell, label, served_in_part, span_tick};
+use super::{Chart, can_tell, label, span_tick};
 use crate::compare::record::{Entry, Measured, Record};
+use crate::compare::report::figures::View;
 use crate::load::Phase;
 
 /// The percentiles that are marked, and at most shown.
@@ -13,7 +14,7 @@ const PERCENTILES: [f64; 5] = [50.0, 90.0, 99.0, 99.9, 99.99];
 pub(in crate::compare::report) fn latencies(record: &Record, phase: Phase, name: &str) -> Option<Chart> {
     let one = |(number, entry): (usize, &Entry)| {
         let points = points(entry, phase, record.settings.duration_s);
-        let fewer = served_in_part(entry.pingpong.as_ref()).filter(|_| phase == Phase::PingPong);
+        let fewer = View::from(entry).fewer(phase);
         let label = label(entry, fewer);
         Series { number: Some(number), label, points, hollow: Vec::new() }
     };
@@ -32,7 +33,7 @@ pub(in crate::compare::report) fn latencies(record: &Record, phase: Phase, name:
         _ => ("Latency of datagrams", "datagrams"),
     };
     let mut notes = vec!["all rounds together; a line ends where fewer than ten took longer".to_owned()];
-    if phase == Phase::PingPong && all.iter().any(|line| line.label.ends_with(')')) {
+    if all.iter().any(|line| line.label.ends_with(')')) {
         notes.push(
             "in brackets: so many of the clients were served; the others waited, and are not in the line"
                 .into(),

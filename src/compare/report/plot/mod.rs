@@ -13,9 +13,9 @@ mod timeline;
 
 use std::fmt::Write;
 
-use super::figures::{self, Figure};
-use crate::compare::record::{Entry, Measured, PingPong};
-use crate::text::{thousands, wrapped};
+use super::figures::Fewer;
+use crate::compare::record::Entry;
+use crate::text::wrapped;
 
 pub(super) use bars::bars;
 pub(super) use growth::growth;
@@ -109,22 +109,7 @@ fn shortened(name: &str) -> String {
 
 /// The name of a server, with how many clients it served if the others waited.
 fn label(entry: &Entry, fewer: Option<Fewer>) -> String {
-    let fewer = fewer.map(|(served, of)| format!(" ({} of {})", thousands(served), thousands(of)));
-    shortened(&entry.title()) + &fewer.unwrap_or_default()
-}
-
-/// How many of how many clients were served, where not all were.
-type Fewer = (f64, f64);
-
-/// How many clients this figure is of, if that isn't all of them: standing ones may wait for ever.
-fn fewer(figure: &Figure, measured: Option<&Measured<PingPong>>) -> Option<Fewer> {
-    let is_of_requests = std::ptr::eq(figure, &raw const figures::REQ_PER_S);
-    is_of_requests.then(|| served_in_part(measured)).flatten()
-}
-
-fn served_in_part(measured: Option<&Measured<PingPong>>) -> Option<Fewer> {
-    let PingPong { served, clients, .. } = &measured?.median;
-    Some(((*served)?, (*clients)?)).filter(|(served, clients)| served < clients)
+    shortened(&entry.title()) + &fewer.map(|fewer| format!(" ({fewer})")).unwrap_or_default()
 }
 
 /// Whether so many operations are enough for a percentile.

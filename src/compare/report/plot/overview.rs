@@ -15,18 +15,20 @@ const GAP: f64 = 16.0;
 const NAME: f64 = 1.32;
 
 /// The figures, each with the two lines above its column.
-static SHOWN: [(&Figure, &str, &str); 6] = [
-    (&figures::PROCESSES, "processes", "with all clients"),
-    (&figures::THREADS, "threads", "in all of them"),
-    (&figures::SERVED, "served", "clients at once"),
-    (&figures::CONN_PER_S, "connections", "per second"),
-    (&figures::CPU, "CPU time", "per connection"),
-    (&figures::PSS, "memory", "per held client"),
-];
+fn shown(record: &Record) -> [(&'static Figure, &'static str, &'static str); 6] {
+    [
+        (&figures::PROCESSES, "processes", "with all clients"),
+        (&figures::THREADS, "threads", "in all of them"),
+        (&figures::SERVED, "served", "clients at once"),
+        (&figures::CONN_PER_S, "connections", "per second"),
+        (&figures::CPU, "CPU time", "per connection"),
+        (figures::memory(record), "memory", "per held client"),
+    ]
+}
 
 /// A row for each server, a column for each figure; `None` if there are none.
 pub(in crate::compare::report) fn overview(record: &Record, name: &str) -> Option<Chart> {
-    let shown: Vec<_> = SHOWN.iter().filter(|(figure, ..)| figure.is_in(record)).collect();
+    let shown: Vec<_> = shown(record).into_iter().filter(|(figure, ..)| figure.is_in(record)).collect();
     if shown.is_empty() {
         return None;
     }
