@@ -2,7 +2,7 @@
 
 use super::lines::{Lines, Series, draw, span};
 use super::scale::Scale;
-use super::{Chart, fewer, label, span_tick, tick};
+use super::{Chart, fewer, label, shortened, span_tick, tick};
 use crate::compare::record::{Entry, Growth, Record};
 use crate::compare::report::figures::{self, Figure, Unit, View};
 use crate::text::{listed, thousands};
@@ -85,8 +85,8 @@ fn line(
     }
     let label = label(entry, fewer(figure, entry.pingpong.as_ref()));
     if !nowhere.is_empty() {
-        let text = figure.text(0.0);
-        notes.push(format!("not shown, as it is {text}: {label} with {} clients", listed(&nowhere)));
+        let (text, name) = (figure.text(0.0), shortened(&entry.title()));
+        notes.push(format!("not shown, as it is {text}: {name} with {} clients", listed(&nowhere)));
     }
     Series { number: Some(number), label, points, hollow }
 }
