@@ -78,7 +78,7 @@ impl Figure {
     #[must_use]
     pub fn cell(&self, view: &View) -> String {
         match self.of(view).filter(|_| self.unit == Unit::Micros) {
-            Some(value) => three_digits(value.median),
+            Some(value) => three_digits(value.median) + self.mark(view),
             None => self.cell_with_unit(view),
         }
     }
@@ -87,11 +87,14 @@ impl Figure {
     #[must_use]
     pub fn cell_with_unit(&self, view: &View) -> String {
         let Some(value) = self.of(view) else { return "-".into() };
-        let mark = if self.marked(view).is_some() { MARK } else { "" };
         match view.hold.and_then(|hold| hold.median.clients).filter(|_| self.unit == Unit::Clients) {
             Some(clients) => format!("{} of {}", self.text(value.median), thousands(clients)),
-            None => self.text(value.median) + mark,
+            None => self.text(value.median) + self.mark(view),
         }
+    }
+
+    fn mark(&self, view: &View) -> &'static str {
+        if self.marked(view).is_some() { MARK } else { "" }
     }
 
     /// A value, as it is written in a sentence.
@@ -175,7 +178,7 @@ catalogue! {
         "half of the requests had their echo sooner";
     REQ_P99: Span, "p99_us", "request p99", "99th percentile of the time of a request", of_served!(pingpong.p99_us),
         "99 of 100 requests had their echo sooner";
-    REQ_CPU: Micros, "cpu_us_per_req", "CPU µs/req", "Processor time for a request", of!(pingpong.cpu_us_per_req),
+    REQ_CPU: Micros, "cpu_us_per_req", "CPU µs/req", "Processor time for a request", of_served!(pingpong.cpu_us_per_req),
         "processor time of the server for each request of the ping-pong";
     CPU: Micros, "cpu_us_per_conn", "CPU µs/conn", "Processor time for a connection", of!(churn.cpu_us_per_conn),
         "processor time of the server alone, in user mode and in the kernel, for each connection of the churn";

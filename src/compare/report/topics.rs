@@ -22,7 +22,7 @@ pub(super) struct Contrast<'a> {
     pub(super) both: String,
 }
 
-pub(super) static TOPICS: [Topic; 9] = [
+pub(super) static TOPICS: [Topic; 11] = [
     Topic {
         figure: &figures::CPU,
         more_is_better: false,
@@ -113,6 +113,28 @@ pub(super) static TOPICS: [Topic; 9] = [
         say: |it| {
             format!(
                 "{} answered {} the datagrams per second of {}: {}.",
+                it.most, it.times, it.least, it.both
+            )
+        },
+    },
+    Topic {
+        figure: &figures::DATAGRAM_CPU,
+        more_is_better: false,
+        what: "the processor time for a datagram",
+        say: |it| {
+            format!(
+                "a datagram cost {} {} the processor time that it cost {}: {}.",
+                it.most, it.times, it.least, it.both
+            )
+        },
+    },
+    Topic {
+        figure: &figures::REQ_CPU,
+        more_is_better: false,
+        what: "the processor time for a request",
+        say: |it| {
+            format!(
+                "a request cost {} {} the processor time that it cost {}: {}.",
                 it.most, it.times, it.least, it.both
             )
         },
