@@ -9,13 +9,15 @@ const PARTS: [char; 7] = ['▏', '▎', '▍', '▌', '▋', '▊', '▉'];
 /// How wide a line gets at most, wherever it is shown.
 const WIDEST: usize = 100;
 
-static SHOWN: [&Figure; 3] = [&figures::PROCESSES, &figures::CONN_PER_S, &figures::PSS];
+/// How long a bar may be at least.
+const LEAST: usize = 4;
 
 /// Bars for processes, connections per second and memory, where they were measured.
 #[must_use]
 pub fn charts(record: &Record, width: Option<usize>) -> String {
     let width = width.unwrap_or(WIDEST).min(WIDEST);
-    let charts = SHOWN.iter().filter_map(|figure| chart(record, figure, width));
+    let shown = [&figures::PROCESSES, &figures::CONN_PER_S, figures::memory(record)];
+    let charts = shown.iter().filter_map(|figure| chart(record, figure, width));
     charts.collect::<Vec<_>>().join("\n")
 }
 
@@ -29,15 +31,27 @@ fn chart(record: &Record, figure: &Figure, width: usize) -> Option<String> {
         |texts: &mut dyn Iterator<Item = String>| texts.map(|t| t.chars().count()).max().unwrap_or(0);
     let label = longest(&mut record.models.iter().map(|entry| entry.title()));
     let number = longest(&mut values.iter().map(cell));
-    let room = width.saturating_sub(label + number + 6).max(4);
+    let mut notes: Vec<String> = values.iter().map(|value| note(value.as_ref())).collect();
+    let mut room = width.saturating_sub(label + number + 6).max(LEAST);
+    match longest(&mut notes.iter().cloned()) {
+        // the table has them, too
+        note if room < note + LEAST => notes.iter_mut().for_each(String::clear),
+        note => room -= note,
+    }
     let mut text = format!("{}\n", figure.name);
-    for (entry, value) in record.models.iter().zip(&values) {
+    for ((entry, value), note) in record.models.iter().zip(&values).zip(&notes) {
         let share = value.as_ref().map_or(0.0, |value| if most > 0.0 { value.median / most } else { 0.0 });
-        let line = format!("  {:<label$}  {:>number$}  {}", entry.title(), cell(value), bar(share, room));
+        let bar = bar(share, room);
+        let line = format!("  {:<label$}  {:>number$}  {bar}{note}", entry.title(), cell(value));
         text.push_str(line.trim_end());
         text.push('\n');
     }
     Some(text)
+}
+
+/// Says behind a bar that it is of fewer clients than the others.
+fn note(value: Option<&figures::Value>) -> String {
+    value.and_then(|value| value.fewer).map(|fewer| format!(" ({fewer})")).unwrap_or_default()
 }
 
 /// A bar of this share, from 0 to 1, of so many characters; one that isn't zero is seen.

@@ -8,22 +8,6 @@ use crate::compare::record::Record;
 use crate::compare::stats::{LEVEL, Verdict, verdict};
 use crate::text::{thousands, wrapped};
 
-/// The figures that are compared.
-static COMPARED: [&Figure; 12] = [
-    &figures::PROCESSES,
-    &figures::THREADS,
-    &figures::SERVED,
-    &figures::PSS,
-    &figures::CONN_PER_S,
-    &figures::P50,
-    &figures::P99,
-    &figures::CPU,
-    &figures::REQ_PER_S,
-    &figures::MB_PER_S,
-    &figures::DATAGRAMS,
-    &figures::LOST,
-];
-
 /// What has changed since an earlier record.
 #[derive(Debug)]
 pub struct Difference {
@@ -44,16 +28,18 @@ pub struct Row {
     pub before: f64,
     /// Its median now.
     pub now: f64,
+    /// Whether it was memory so little that a ratio says nothing.
+    pub is_too_little: bool,
     /// What the rounds say.
     pub verdict: Verdict,
 }
 
 impl Row {
-    /// By how much it has changed, as in "×1.25"; "-" if it came from nothing.
+    /// By how much it has changed, as in "×1.25"; "-" if it came from nothing, or next to it.
     #[must_use]
     pub fn ratio(&self) -> String {
         match self.now / self.before {
-            ratio if ratio.is_finite() && ratio >= 0.0 => format!("×{ratio:.2}"),
+            ratio if ratio.is_finite() && ratio >= 0.0 && !self.is_too_little => format!("×{ratio:.2}"),
             _ => "-".into(),
         }
     }
@@ -77,19 +63,24 @@ impl Difference {
     pub fn between(before: &Record, now: &Record) -> Self {
         let mut doubts = changed(&before.settings, &now.settings, "the settings differ");
         doubts.extend(changed(&before.machine, &now.machine, "the machine or the program differs"));
+        let figures = figures::main(now);
         let mut rows = Vec::new();
         for entry in &now.models {
             let Some(old) = before.models.iter().find(|old| old.title() == entry.title()) else {
                 doubts.push(format!("{} was not measured then", entry.title()));
                 continue;
             };
-            for figure in COMPARED {
-                let (Some(was), Some(is)) = (figure.of(&View::from(old)), figure.of(&View::from(entry)))
-                else {
-                    continue;
-                };
-                let verdict = verdict(&was.rounds, &is.rounds);
-                rows.push(Row { model: entry.title(), figure, before: was.median, now: is.median, verdict });
+            let (then, now) = (View::from(old), View::from(entry));
+            for figure in &figures {
+                let (Some(was), Some(is)) = (figure.of(&then), figure.of(&now)) else { continue };
+                rows.push(Row {
+                    model: entry.title(),
+                    figure,
+                    before: was.median,
+                    now: is.median,
+                    is_too_little: figure.is_too_little(&was, &then),
+                    verdict: verdict(&was.rounds, &is.rounds),
+                });
             }
         }
         Self { doubts, rows }

@@ -1,9 +1,7 @@
 //! The figures that reports show: what each is called, how it is measured, and where a record has it.
 
-use crate::compare::record::{
-    Bulk, Churn, Datagrams, Entry, Figures, Growth, Hold, Idle, Measured, PingPong, Record,
-};
-use crate::compare::stats::range;
+pub use super::value::{Fewer, Value, View};
+use crate::compare::record::Record;
 use crate::text::{micros, thousands, three_digits};
 
 /// A figure of one server.
@@ -21,6 +19,13 @@ pub struct Figure {
     pub unit: Unit,
     of: fn(&View) -> Option<Value>,
 }
+
+/// The least memory of all clients together that says something, in KiB: of a few pages nobody knows
+/// whether a client took them.
+const LEAST_KIB: f64 = 64.0;
+
+/// What stands behind a figure that is of fewer clients than were asked for; see [`note`](super::table::note).
+pub const MARK: &str = "*";
 
 /// How values are written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -41,98 +46,6 @@ pub enum Unit {
     Clients,
 }
 
-/// The median of a figure, and each round that has it.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Value {
-    /// The median.
-    pub median: f64,
-    /// Each round.
-    pub rounds: Vec<f64>,
-}
-
-impl Value {
-    fn of<T: Figures>(measured: Option<&Measured<T>>, figure: fn(&T) -> Option<f64>) -> Option<Self> {
-        let measured = measured?;
-        let median = figure(&measured.median).filter(|median| median.is_finite())?;
-        let mut rounds = measured.each(figure);
-        rounds.retain(|value| value.is_finite());
-        Some(Self { median, rounds })
-    }
-
-    /// The least and the most that it was.
-    #[must_use]
-    pub fn range(&self) -> (f64, f64) {
-        range(&self.rounds).unwrap_or((self.median, self.median))
-    }
-
-    /// Whether the rounds of both overlap: then none can be said to be the greater one.
-    #[must_use]
-    pub fn overlaps(&self, other: &Self) -> bool {
-        let (one, other) = (self.range(), other.range());
-        one.0 <= other.1 && other.0 <= one.1
-    }
-}
-
-/// What was measured of a server, with one number of clients.
-#[derive(Debug, Default)]
-pub struct View<'a> {
-    idle: Option<&'a Measured<Idle>>,
-    hold: Option<&'a Measured<Hold>>,
-    churn: Option<&'a Measured<Churn>>,
-    pingpong: Option<&'a Measured<PingPong>>,
-    bulk: Option<&'a Measured<Bulk>>,
-    datagrams: Option<&'a Measured<Datagrams>>,
-}
-
-impl<'a> From<&'a Entry> for View<'a> {
-    fn from(entry: &'a Entry) -> Self {
-        Self {
-            idle: entry.idle.as_ref(),
-            hold: entry.hold.as_ref(),
-            churn: entry.churn.as_ref(),
-            pingpong: entry.pingpong.as_ref(),
-            bulk: entry.bulk.as_ref(),
-            datagrams: entry.datagrams.as_ref(),
-        }
-    }
-}
-
-impl<'a> From<&'a Growth> for View<'a> {
-    fn from(growth: &'a Growth) -> Self {
-        Self {
-            hold: growth.hold.as_ref(),
-            churn: growth.churn.as_ref(),
-            pingpong: growth.pingpong.as_ref(),
-            ..Self::default()
-        }
-    }
-}
-
-impl View<'_> {
-    /// Calls this with the name of each phase that was measured, and all its figures.
-    pub fn each(&self, mut told: impl FnMut(&'static str, Vec<(&'static str, Value)>)) {
-        fn all<T: Figures>(measured: &Measured<T>) -> Vec<(&'static str, Value)> {
-            let rounds: Vec<_> = measured.rounds.iter().map(Figures::named).collect();
-            let value = |(k, (name, median)): (usize, (&'static str, Option<f64>))| {
-                let rounds = rounds.iter().filter_map(|round| round[k].1).filter(|v| v.is_finite()).collect();
-                Some((name, Value { median: median.filter(|median| median.is_finite())?, rounds }))
-            };
-            measured.median.named().into_iter().enumerate().filter_map(value).collect()
-        }
-        self.idle.iter().for_each(|it| told("idle", all(it)));
-        self.hold.iter().for_each(|it| told("hold", all(it)));
-        self.churn.iter().for_each(|it| told("churn", all(it)));
-        self.pingpong.iter().for_each(|it| told("pingpong", all(it)));
-        self.bulk.iter().for_each(|it| told("bulk", all(it)));
-        self.datagrams.iter().for_each(|it| told("datagrams", all(it)));
-    }
-
-    /// How many clients were held.
-    fn held(&self) -> Option<f64> {
-        self.hold?.median.clients
-    }
-}
-
 impl Figure {
     /// The figure of this server, if it was measured.
     #[must_use]
@@ -146,17 +59,42 @@ impl Figure {
         record.models.iter().any(|entry| self.of(&entry.into()).is_some())
     }
 
-    /// Its median, as it is written in a table; "-" if it is missing.
+    /// Whether this is memory of a connection, and so little that it says nothing.
+    #[must_use]
+    pub fn is_too_little(&self, value: &Value, view: &View) -> bool {
+        let served = view.hold.and_then(|hold| hold.median.served).unwrap_or(1.0);
+        self.unit == Unit::Kib && value.median * served < LEAST_KIB
+    }
+
+    /// How many clients it is of, where that must be said beside it. Memory is that of each client that was
+    /// served anyway, and how many these were stands in the same row.
+    #[must_use]
+    pub fn marked(&self, view: &View) -> Option<Fewer> {
+        self.of(view)?.fewer.filter(|_| self.unit != Unit::Kib)
+    }
+
+    /// Its median, as it is written below its head in a table, with a [`MARK`] if it is of fewer clients than
+    /// were asked for; "-" if it is missing.
     #[must_use]
     pub fn cell(&self, view: &View) -> String {
-        let Some(value) = self.of(view) else { return "-".into() };
-        match (self.unit, view.held()) {
-            (Unit::Clients, Some(clients)) => {
-                format!("{} of {}", self.text(value.median), thousands(clients))
-            }
-            (Unit::Micros, _) => three_digits(value.median),
-            _ => self.text(value.median),
+        match self.of(view).filter(|_| self.unit == Unit::Micros) {
+            Some(value) => three_digits(value.median) + self.mark(view),
+            None => self.cell_with_unit(view),
         }
+    }
+
+    /// The same where no head says the unit.
+    #[must_use]
+    pub fn cell_with_unit(&self, view: &View) -> String {
+        let Some(value) = self.of(view) else { return "-".into() };
+        match view.hold.and_then(|hold| hold.median.clients).filter(|_| self.unit == Unit::Clients) {
+            Some(clients) => format!("{} of {}", self.text(value.median), thousands(clients)),
+            None => self.text(value.median) + self.mark(view),
+        }
+    }
+
+    fn mark(&self, view: &View) -> &'static str {
+        if self.marked(view).is_some() { MARK } else { "" }
     }
 
     /// A value, as it is written in a sentence.
@@ -194,8 +132,18 @@ macro_rules! of {
     ($phase:ident.$field:ident) => {
         |view| Value::of(view.$phase, |it| it.$field)
     };
-    ($phase:ident.$field:ident, or $other:ident.$same:ident) => {
-        |view| Value::of(view.$phase, |it| it.$field).or_else(|| Value::of(view.$other, |it| it.$same))
+    ($phase:ident.$field:ident, or $seen:ident) => {
+        |view| Value::of(view.$phase, |it| it.$field).or_else(|| view.seen(|moment| moment.$seen))
+    };
+}
+
+/// The figure of a field that is that of the clients that were served; and of two that are added.
+macro_rules! of_served {
+    ($phase:ident.$field:ident) => {
+        |view| Value::of_served(view.$phase, |it| it.$field)
+    };
+    ($phase:ident.$field:ident + $other:ident) => {
+        |view| Value::of_sum(view.$phase, |it| Some(it.$field? + it.$other?))
     };
 }
 
@@ -210,52 +158,121 @@ macro_rules! catalogue {
 }
 
 catalogue! {
-    PROCESSES: Count, "processes", "processes", "Processes", of!(hold.processes, or idle.processes),
-        "all processes of the server, its master among them, while all clients are held (of the idle server if none were)";
-    THREADS: Count, "threads", "threads", "Threads", of!(hold.threads, or idle.threads),
+    PROCESSES: Count, "processes", "processes", "Processes", of!(hold.processes, or processes),
+        "all processes of the server, its master among them, while all clients are held (if none were, the most that were seen at one moment of the ping-pong or the datagrams)";
+    THREADS: Count, "threads", "threads", "Threads", of!(hold.threads, or threads),
         "the threads of all these processes; each process has at least one";
+    PEAK: Count, "peak_processes", "peak processes", "Most processes in the churn", of!(churn.peak_processes),
+        "the most processes that were seen at one moment of the churn";
     CONN_PER_S: Count, "conn_per_s", "conn/s", "Connections per second", of!(churn.conn_per_s),
         "clients connect, have one message echoed, close, and do it again; each waits for its echo";
-    P50: Span, "p50_us", "p50", "Median time of a connection", of!(churn.p50_us, or pingpong.p50_us),
-        "half of the connections took no longer, from connect(2) to the end (of requests, if there was no churn)";
-    P99: Span, "p99_us", "p99", "99th percentile of the time of a connection", of!(churn.p99_us, or pingpong.p99_us),
-        "99 of 100 took no longer";
-    REQ_PER_S: Count, "req_per_s", "req/s", "Requests per second", of!(pingpong.req_per_s),
+    P50: Span, "p50_us", "p50", "Median time of a connection", of_served!(churn.p50_us),
+        "half of the connections took no longer, from connect(2) to the end";
+    P99: Span, "p99_us", "p99", "99th percentile of the time of a connection", of_served!(churn.p99_us),
+        "99 of 100 connections took no longer";
+    CHURN_P999: Span, "p999_us", "p99.9", "99.9th percentile of the time of a connection", of_served!(churn.p999_us),
+        "999 of 1,000 connections took no longer";
+    REQ_PER_S: Count, "req_per_s", "req/s", "Requests per second", of_served!(pingpong.req_per_s),
         "clients stay connected, and each sends a message when it has the last one's echo";
+    REQ_P50: Span, "p50_us", "request p50", "Median time of a request", of_served!(pingpong.p50_us),
+        "half of the requests had their echo sooner";
+    REQ_P99: Span, "p99_us", "request p99", "99th percentile of the time of a request", of_served!(pingpong.p99_us),
+        "99 of 100 requests had their echo sooner";
+    REQ_CPU: Micros, "cpu_us_per_req", "CPU µs/req", "Processor time for a request", of_served!(pingpong.cpu_us_per_req),
+        "processor time of the server for each request of the ping-pong";
     CPU: Micros, "cpu_us_per_conn", "CPU µs/conn", "Processor time for a connection", of!(churn.cpu_us_per_conn),
         "processor time of the server alone, in user mode and in the kernel, for each connection of the churn";
-    PSS: Kib, "pss_kib_per_conn", "PSS/conn", "Memory for a held connection", of!(hold.pss_kib_per_conn),
-        "what the server has above the idle server, for each client that was served; shared memory counts by its share (PSS of proc(5))";
+    PSS: Kib, "pss_kib_per_conn", "PSS/conn", "PSS for a held connection", of_served!(hold.pss_kib_per_conn),
+        "memory of the server's processes above what they have when idle, for each client that was served; shared memory counts by its share (PSS of proc(5)); page tables, sockets and the kernel's stacks are not in it";
+    PAGE_TABLES: Kib, "page_tables_kib_per_conn", "tables/conn", "Page tables for a held connection", of_served!(hold.page_tables_kib_per_conn),
+        "what the kernel keeps to find the memory of a process (VmPTE of proc(5)), likewise; a child has its own, threads share theirs, and PSS counts none";
+    MEMORY: Kib, "memory_kib_per_conn", "memory/conn", "Memory for a held connection", of_served!(hold.pss_kib_per_conn + page_tables_kib_per_conn),
+        "PSS and page tables together; what else the kernel keeps for sockets, processes and threads, such as buffers and stacks, is not in it";
     SERVED: Clients, "served", "served at once", "Clients served at once", of!(hold.served),
         "clients that had their echo while all others stayed connected";
     MB_PER_S: Plain, "mb_per_s", "MB/s", "Megabytes per second of one stream", of!(bulk.mb_per_s),
         "one connection sends and receives as much as it can; 1 MB is 1,000,000 bytes";
+    MB_CPU: Micros, "cpu_us_per_mb", "CPU µs/MB", "Processor time for a megabyte", of!(bulk.cpu_us_per_mb),
+        "processor time of the server for each megabyte of the stream that came back";
     DATAGRAMS: Count, "datagrams_per_s", "datagrams/s", "Answered datagrams per second", of!(datagrams.datagrams_per_s),
         "clients send a datagram when they have the last one's answer, or have given it up";
     LOST: Percent, "lost_percent", "lost", "Datagrams without an answer", of!(datagrams.lost_percent),
         "the share of datagrams that had no answer within 250 ms";
-    USS: Kib, "uss_kib_per_conn", "USS/conn", "Memory of its own for a held connection", of!(hold.uss_kib_per_conn),
+    DATAGRAM_P50: Span, "p50_us", "datagram p50", "Median time of a datagram", of!(datagrams.p50_us),
+        "half of the datagrams that were answered had their answer sooner";
+    DATAGRAM_P99: Span, "p99_us", "datagram p99", "99th percentile of the time of a datagram", of!(datagrams.p99_us),
+        "99 of 100 datagrams that were answered had their answer sooner";
+    DATAGRAM_CPU: Micros, "cpu_us_per_datagram", "CPU µs/datagram", "Processor time for a datagram", of!(datagrams.cpu_us_per_datagram),
+        "processor time of the server for each datagram that was answered";
+    USS: Kib, "uss_kib_per_conn", "USS/conn", "Memory of its own for a held connection", of_served!(hold.uss_kib_per_conn),
         "as PSS, of memory that is shared with no other process";
-    PAGE_TABLES: Kib, "page_tables_kib_per_conn", "page tables/conn", "Page tables for a held connection", of!(hold.page_tables_kib_per_conn),
-        "what the kernel keeps to find the memory of a process (VmPTE of proc(5)); a child has its own, threads share theirs, and PSS counts none";
     FORKS: Plain, "forks_per_conn", "forks/conn", "Processes and threads started for a connection", of!(churn.forks_per_conn),
-        "what the server has started in the churn, for each connection";
+        "what forkd has counted in the churn, for each connection; of other servers, and of threads, what the whole machine has started, without what it does at rest";
     SWITCHES: Plain, "switches_per_conn", "switches/conn", "Context switches for a connection", of!(churn.switches_per_conn),
-        "voluntary and involuntary ones of the server, in the churn";
-    PEAK: Count, "peak_processes", "peak processes", "Most processes in the churn", of!(churn.peak_processes),
-        "the most processes that were seen at one moment of the churn";
-    CHURN_P999: Span, "p999_us", "p99.9", "99.9th percentile of the time of a connection", of!(churn.p999_us),
-        "999 of 1,000 connections took no longer";
-    REQ_P50: Span, "p50_us", "request p50", "Median time of a request", of!(pingpong.p50_us),
-        "half of the requests had their echo sooner";
-    REQ_P99: Span, "p99_us", "request p99", "99th percentile of the time of a request", of!(pingpong.p99_us),
-        "99 of 100 requests had their echo sooner";
-    REQ_CPU: Micros, "cpu_us_per_req", "CPU µs/req", "Processor time for a request", of!(pingpong.cpu_us_per_req),
-        "processor time of the server for each request of the ping-pong";
+        "voluntary and involuntary ones of the server's threads, in the churn; where threads come and go, those of the whole machine without the client's and what it does at rest";
 }
 
-/// How many of [`ALL`] stand in the table; the others are in the HTML report and the CSV.
-pub const MAIN: usize = 12;
+/// What the table shows.
+static MAIN: [&Figure; 16] = [
+    &PROCESSES,
+    &THREADS,
+    &CONN_PER_S,
+    &P50,
+    &P99,
+    &REQ_PER_S,
+    &CPU,
+    &PSS,
+    &PAGE_TABLES,
+    &SERVED,
+    &MB_PER_S,
+    &DATAGRAMS,
+    &LOST,
+    &DATAGRAM_P50,
+    &DATAGRAM_P99,
+    &DATAGRAM_CPU,
+];
+
+/// The figures of the table, of those that some server has. Where nobody counted processes under a steady
+/// load, it is the most of the churn; and where there was no churn, requests have the place of connections.
+#[must_use]
+pub fn main(record: &Record) -> Vec<&'static Figure> {
+    let instead = |figure: &'static Figure| match figure.head {
+        "processes" if !figure.is_in(record) => &PEAK,
+        "p50" if !figure.is_in(record) => &REQ_P50,
+        "p99" if !figure.is_in(record) => &REQ_P99,
+        _ => figure,
+    };
+    MAIN.iter().map(|figure| instead(figure)).filter(|figure| figure.is_in(record)).collect()
+}
+
+/// All other figures that some server has.
+#[must_use]
+pub fn more(record: &Record) -> Vec<&'static Figure> {
+    let main = main(record);
+    let is_in_main = |figure: &Figure| main.iter().any(|other| std::ptr::eq(figure, *other));
+    ALL.into_iter().filter(|figure| figure.is_in(record) && !is_in_main(figure)).collect()
+}
+
+/// What a held connection takes: all of its memory that was measured. Old records have no page tables; then
+/// it is PSS, and is called so.
+#[must_use]
+pub fn memory(record: &Record) -> &'static Figure {
+    if MEMORY.is_in(record) { &MEMORY } else { &PSS }
+}
+
+/// The figures that show how cost grows with the clients, each with the name of its chart's file.
+#[must_use]
+pub fn growth(record: &Record) -> Vec<(&'static Figure, &'static str)> {
+    let latency = if P99.is_in(record) { &P99 } else { &REQ_P99 };
+    vec![
+        (&CONN_PER_S, "growth-connections"),
+        (latency, "growth-latency"),
+        (&CPU, "growth-processor"),
+        (&REQ_PER_S, "growth-requests"),
+        (&PROCESSES, "growth-processes"),
+        (memory(record), "growth-memory"),
+    ]
+}
 
 #[cfg(test)]
 mod tests {
@@ -265,7 +282,7 @@ mod tests {
     #[test]
     fn values_are_written_with_their_unit_said_once() {
         let span = |figure: &Figure, rounds: &[f64]| {
-            figure.span(&Value { median: rounds[0], rounds: rounds.to_vec() })
+            figure.span(&Value { median: rounds[0], rounds: rounds.to_vec(), fewer: None })
         };
         assert_eq!(span(&P50, &[2_400.0, 2_210.0]).as_deref(), Some("2.21–2.40 ms"));
         assert_eq!(span(&P50, &[900.0, 2_210.0]).as_deref(), Some("900 µs–2.21 ms"));
@@ -281,10 +298,48 @@ mod tests {
         let view = View::from(&record.models[1]);
         let mut names = Vec::new();
         view.each(|_, figures| names.extend(figures.into_iter().map(|(name, _)| name)));
-        for figure in ALL.iter().filter(|figure| figure.of(&view).is_some()) {
+        for figure in ALL.iter().filter(|figure| figure.of(&view).is_some() && figure.key != MEMORY.key) {
             assert!(names.contains(&figure.key), "{} {names:?}", figure.key);
         }
         assert_eq!(SERVED.cell(&view), "100 of 100");
         assert_eq!(SERVED.cell(&View::default()), "-");
+    }
+
+    #[test]
+    fn each_figure_is_shown_once_and_under_its_own_name() {
+        let mut record = sample::record();
+        let heads = |figures: Vec<&Figure>| figures.into_iter().map(|figure| figure.head).collect::<Vec<_>>();
+        let usual = heads(main(&record));
+        assert_eq!(usual[..5], ["processes", "threads", "conn/s", "p50", "p99"]);
+        let mut all = [usual, heads(more(&record))].concat();
+        all.sort_unstable();
+        let count = all.len();
+        all.dedup();
+        assert_eq!(all.len(), count, "{all:?}");
+        for entry in &mut record.models {
+            (entry.hold, entry.churn) = (None, None);
+            if let Some(pingpong) = &mut entry.pingpong {
+                pingpong.median.p99_us = Some(7.0);
+            }
+            entry.timeline.clear();
+        }
+        assert_eq!(heads(main(&record)), ["request p99", "req/s", "MB/s"]);
+        assert_eq!(growth(&record)[1].0.name, REQ_P99.name);
+    }
+
+    #[test]
+    fn memory_is_called_what_it_is() {
+        let mut record = sample::record();
+        assert_eq!(memory(&record).head, "memory/conn");
+        let view = View::from(&record.models[1]);
+        let value = MEMORY.of(&view).unwrap();
+        assert_eq!(MEMORY.text(value.median), "172 KiB");
+        assert!(!MEMORY.is_too_little(&value, &view));
+        assert!(MEMORY.is_too_little(&Value { median: 0.63, ..value }, &view));
+        for hold in record.models.iter_mut().filter_map(|entry| entry.hold.as_mut()) {
+            hold.median.page_tables_kib_per_conn = None;
+            hold.rounds.iter_mut().for_each(|round| round.page_tables_kib_per_conn = None);
+        }
+        assert_eq!(memory(&record).head, "PSS/conn");
     }
 }

@@ -5,8 +5,9 @@ use std::fmt::Write;
 use super::difference::Difference;
 use super::figures::{self, Figure, View};
 use super::findings::{findings, warnings};
-use super::plot::{Chart, escaped};
-use super::{repeat, svg};
+use super::plot::{Chart, can_tell, escaped};
+use super::table::note;
+use super::{about, repeat, svg};
 use crate::compare::record::Record;
 use crate::text::thousands;
 
@@ -24,20 +25,19 @@ pub fn html(record: &Record, difference: Option<&Difference>) -> String {
         )),
         "style" => style(),
         "summary" => summary(record),
-        "overview" => svg::overview(record).map(|chart| figure("wide", &chart)).unwrap_or_default(),
-        "table" => figures_table(
-            record,
-            &figures::ALL[..figures::MAIN],
-            "Medians, and from the lowest round to the highest",
-        ),
-        "more" => figures_table(record, &figures::ALL[figures::MAIN..], "More figures"),
+        "overview" => svg::overview(record).iter().map(figure).collect(),
+        "table" => {
+            figures_table(record, &figures::main(record), "Medians, and from the lowest round to the highest")
+        }
+        "note" => note(record).map(|note| format!("<p>{}</p>", escaped(&note))).unwrap_or_default(),
+        "more" => figures_table(record, &figures::more(record), "More figures"),
         "difference" => difference.map(difference_table).unwrap_or_default(),
-        "charts" => svg::charts(record).iter().map(|chart| figure("chart", chart)).collect(),
+        "charts" => charts(record),
         "growth" => growth(record),
         "faults" => faults(record),
-        "loop" => paced(record),
-        "method" => method(record),
-        "settings" => settings(record),
+        "loop" => about::paced(record),
+        "method" => about::method(record),
+        "settings" => about::settings(record),
         "command" => escaped(&repeat::command(record)),
         other => unreachable!("the template has no place {other}"),
     })
@@ -69,7 +69,7 @@ fn title(record: &Record) -> String {
 fn style() -> String {
     let light: String = svg::PALETTE.map(|(name, light, _)| format!("--{name}: {light}; ")).concat();
     let dark: String = svg::PALETTE.map(|(name, _, dark)| format!("--{name}: {dark}; ")).concat();
-    let charts = svg::style(|name, _| format!("var(--{name})"));
+    let charts = svg::style(|(name, ..)| format!("var(--{name})"));
     format!(
         ":root {{ color-scheme: light dark; {light}}}\n\
          @media screen and (prefers-color-scheme: dark) {{ :root {{ {dark}}} }}\n{STYLE}{charts}"
@@ -87,15 +87,33 @@ fn summary(record: &Record) -> String {
     list("findings", findings(record)) + &list("warnings", warnings(record))
 }
 
-fn figure(class: &str, chart: &Chart) -> String {
-    format!("<figure class=\"{class}\">{}</figure>\n", chart.svg(None))
+fn figure(chart: &Chart) -> String {
+    let svg = chart.svg(None);
+    match chart.is_wide() {
+        true => format!("{ASIDE}<figure class=\"wide\">{svg}</figure></div>\n"),
+        false => format!("<figure>{svg}</figure>\n"),
+    }
+}
+
+/// What is wider than a phone begins with a word on that.
+const ASIDE: &str = "<div class=\"aside\"><p class=\"hint\">wider than this screen: move it sideways</p>";
+
+/// So many columns are as wide as a phone.
+const NARROW: usize = 5;
+
+/// Those as wide as the page come first, or they would leave a gap before them.
+fn charts(record: &Record) -> String {
+    let mut charts = svg::charts(record);
+    charts.sort_by_key(|chart| !chart.is_wide());
+    charts.iter().map(figure).collect()
 }
 
 /// A table; cells are HTML, the first of a row is its head, and those of the columns `words` are no numbers.
 fn table(caption: &str, heads: &[String], rows: &[Vec<String>], words: &[usize]) -> String {
     let class = |k: usize| if words.contains(&k) { " class=\"words\"" } else { "" };
-    let mut text =
-        format!("<div class=\"scroll\"><table>\n<caption>{}</caption>\n<thead><tr>", escaped(caption));
+    let aside = if heads.len() > NARROW { ASIDE } else { "<div>" };
+    let caption = escaped(caption);
+    let mut text = format!("{aside}<div class=\"scroll\"><table>\n<caption>{caption}</caption>\n<thead><tr>");
     for (k, head) in heads.iter().enumerate() {
         let _ = write!(text, "<th scope=\"col\"{}>{}</th>", class(k), escaped(head));
     }
@@ -110,15 +128,18 @@ fn table(caption: &str, heads: &[String], rows: &[Vec<String>], words: &[usize])
         }
         text.push_str("</tr>\n");
     }
-    text + "</tbody></table></div>\n"
+    text + "</tbody></table></div></div>\n"
 }
 
 fn figures_table(record: &Record, all: &[&'static Figure], caption: &str) -> String {
-    let shown: Vec<_> = all.iter().filter(|figure| figure.is_in(record)).collect();
+    let shown: Vec<_> = all.iter().filter(|figure| is_shown(record, figure)).collect();
     if shown.is_empty() {
         return String::new();
     }
     let cell = |view: &View, figure: &Figure| {
+        if !has_enough(record, view, figure) {
+            return "-".into();
+        }
         let range = figure.of(view).and_then(|value| figure.span(&value));
         let range = range.map(|range| format!("<span class=\"range\">{}</span>", escaped(&range)));
         escaped(&figure.cell(view)) + &range.unwrap_or_default()
@@ -137,22 +158,40 @@ fn figures_table(record: &Record, all: &[&'static Figure], caption: &str) -> Str
     table(caption, &heads, &rows, &[])
 }
 
+/// Whether any server has the figure, and operations enough for it.
+pub(super) fn is_shown(record: &Record, figure: &Figure) -> bool {
+    figure.is_in(record) && record.models.iter().any(|entry| has_enough(record, &entry.into(), figure))
+}
+
+/// Whether each round had operations enough for the figure, if it is one that needs many.
+fn has_enough(record: &Record, view: &View, figure: &Figure) -> bool {
+    let is_rare = std::ptr::eq(figure, &raw const figures::CHURN_P999);
+    let rates = figures::CONN_PER_S.of(view).map(|value| value.rounds).unwrap_or_default();
+    let enough = |rate: &f64| can_tell(99.9, rate * record.settings.duration_s);
+    !is_rare || (!rates.is_empty() && rates.iter().all(enough))
+}
+
 fn growth(record: &Record) -> String {
+    let charts: String = svg::growth(record).iter().map(figure).collect();
     let mut text = String::new();
-    for figure in [&figures::CONN_PER_S, &figures::P99, &figures::REQ_PER_S, &figures::PROCESSES] {
+    for (figure, _) in figures::growth(record) {
         let clients = &record.settings.clients;
         let mut heads = vec!["model".to_owned()];
         heads.extend(clients.iter().map(|count| thousands(*count as f64)));
         let mut rows = Vec::new();
         for entry in record.models.iter().filter(|entry| !entry.growth.is_empty()) {
             let at = |clients: &usize| entry.growth.iter().find(|growth| growth.clients == *clients);
-            let cells =
-                clients.iter().map(|count| at(count).map_or("-".into(), |it| figure.cell(&it.into())));
+            let cells = clients
+                .iter()
+                .map(|count| at(count).map_or("-".into(), |it| figure.cell_with_unit(&it.into())));
             rows.push(std::iter::once(escaped(&entry.title())).chain(cells).collect());
         }
         if rows.iter().any(|row: &Vec<String>| row[1..].iter().any(|cell| cell != "-")) {
             text.push_str(&table(&format!("{} with so many clients", figure.name), &heads, &rows, &[]));
         }
+    }
+    if !charts.is_empty() {
+        text = format!("<div class=\"charts\">\n{charts}</div>\n{text}");
     }
     if text.is_empty() { text } else { format!("<section>\n<h2>Growth</h2>\n{text}</section>\n") }
 }
@@ -185,76 +224,6 @@ fn faults(record: &Record) -> String {
     let heads = ["model", "error", "times"].map(ToOwned::to_owned);
     let table = table("In all phases and rounds", &heads, &rows, &[1]);
     format!("<section>\n<h2>What failed</h2>\n{table}</section>\n")
-}
-
-fn paced(record: &Record) -> String {
-    match record.settings.rate {
-        Some(rate) => format!(
-            "Operations came due {} times a second whatever the server did, and each latency counts from when it was due.",
-            thousands(rate)
-        ),
-        None => "Each client waited for its echo before it went on (closed loop), so a slow server was asked less; \
-                 --rate asks at a constant rate instead."
-            .into(),
-    }
-}
-
-fn definitions<'a>(items: impl Iterator<Item = (&'a str, String)>) -> String {
-    items.map(|(term, text)| format!("<dt>{}</dt><dd>{}</dd>\n", escaped(term), escaped(&text))).collect()
-}
-
-fn method(record: &Record) -> String {
-    let shown = figures::ALL.iter().filter(|figure| figure.is_in(record));
-    definitions(shown.map(|figure| (figure.head, figure.how.to_owned())))
-}
-
-fn settings(record: &Record) -> String {
-    let (machine, settings) = (&record.machine, &record.settings);
-    let listed =
-        |numbers: &[usize]| numbers.iter().map(|n| thousands(*n as f64)).collect::<Vec<_>>().join(", ");
-    let phases: Vec<&str> = settings.phases.iter().map(|phase| phase.name()).collect();
-    let mut items = vec![
-        (
-            "machine",
-            format!(
-                "{} × {}, {} MiB",
-                machine.processors,
-                machine.processor,
-                thousands(machine.memory_mib as f64)
-            ),
-        ),
-        ("system", machine.kernel.clone()),
-        ("processor time by", machine.cpu_by.clone()),
-        ("open files, at most", thousands(machine.open_files as f64)),
-        ("clients", listed(&settings.clients)),
-        (
-            "phases",
-            format!("{}; {} s each, {} rounds", phases.join(", "), settings.duration_s, settings.rounds),
-        ),
-        (
-            "messages",
-            format!(
-                "{} bytes, seed {}, service {}, over {}",
-                settings.size, settings.seed, settings.service, settings.transport
-            ),
-        ),
-    ];
-    items.extend(machine.load_before.map(|load| ("load average before", format!("{load:.2}"))));
-    if let Some(calibration) = &record.calibration {
-        let rates = [
-            (calibration.conn_per_s, "connections/s"),
-            (calibration.req_per_s, "requests/s"),
-            (calibration.mb_per_s, "MB/s"),
-            (calibration.datagrams_per_s, "datagrams/s"),
-        ];
-        let rates: Vec<String> =
-            rates.iter().filter_map(|(rate, unit)| Some(format!("{} {unit}", thousands((*rate)?)))).collect();
-        items.push(("the same clients against a server that does as little as possible", rates.join(", ")));
-    }
-    let commands = record.models.iter().filter_map(|entry| Some((entry, entry.command.as_ref()?)));
-    let commands: Vec<_> = commands.map(|(entry, command)| (entry.title(), command.clone())).collect();
-    definitions(items.into_iter())
-        + &definitions(commands.iter().map(|(title, command)| (&**title, command.clone())))
 }
 
 #[cfg(test)]
@@ -290,5 +259,22 @@ mod tests {
         let page = html(&sample::empty(), None);
         roxmltree_of(&page);
         assert!(!page.contains("NaN") && !page.contains("{{"), "{page}");
+    }
+
+    #[test]
+    fn a_percentile_needs_its_operations() {
+        let mut record = sample::record();
+        for entry in &mut record.models {
+            let churn = entry.churn.as_mut().unwrap();
+            churn.median.p999_us = Some(7_000.0);
+            churn.rounds.iter_mut().for_each(|round| round.p999_us = Some(7_000.0));
+        }
+        let head = "<th scope=\"col\">p99.9</th>";
+        assert!(!html(&record, None).contains(head), "3,660 in a round are too few");
+        // the 4,750 of fork still are, and the others have enough
+        record.settings.duration_s = 1.0;
+        let page = html(&record, None);
+        assert!(page.contains(head), "{page}");
+        assert_eq!(page.matches("<td>7.00 ms</td>").count(), 3, "{page}");
     }
 }

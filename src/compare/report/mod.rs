@@ -3,6 +3,7 @@
 //! Invariant: a report can be made of every record, however much of it is missing; and what is missing is
 //! left out or shown as missing, never as 0.
 
+mod about;
 pub mod chart;
 pub mod csv;
 pub mod difference;
@@ -15,6 +16,8 @@ mod repeat;
 pub(crate) mod sample;
 pub mod svg;
 pub mod table;
+mod topics;
+mod value;
 
 pub use html::html;
 

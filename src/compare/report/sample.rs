@@ -42,6 +42,7 @@ pub(crate) fn entry(name: &str, processes: f64, served: f64, rate: f64, cpu: f64
             processes: Some(processes),
             threads: Some(processes),
             pss_kib_per_conn: Some(pss * k),
+            page_tables_kib_per_conn: Some(if processes > 100.0 { 60.0 } else { 0.0 }),
             ..Hold::default()
         }),
         churn: rounds(|k| Churn {

@@ -8,15 +8,18 @@ use crate::load::Phase;
 /// What a chart looks like, with colours by their names in [`PALETTE`].
 const STYLE: &str = include_str!("chart.css");
 
-/// What has a colour, in light and in dark. Those of the servers are told apart also by people who see
+/// What has a colour, and which one in light and in dark.
+pub(super) type Colour = (&'static str, &'static str, &'static str);
+
+/// All colours. Those of the servers are told apart also by people who see
 /// fewer colours (after Okabe and Ito, 2008), and are dark, or light, enough for thin lines.
-pub(super) const PALETTE: [(&str, &str, &str); 6 + COLOURS] = [
-    ("paper", "#ffffff", "#16181d"),
+pub(super) const PALETTE: [Colour; 6 + COLOURS] = [
+    ("paper", "#ffffff", "#0d1117"),
     ("ink", "#1b1f24", "#e8eaed"),
     ("soft", "#59636e", "#a4acb6"),
-    ("grid", "#dfe3e8", "#333941"),
-    ("band", "#eef1f5", "#22262d"),
-    ("band2", "#e2e7ee", "#2c323b"),
+    ("grid", "#dfe3e8", "#30363d"),
+    ("band", "#eef1f5", "#161b22"),
+    ("band2", "#e2e7ee", "#212830"),
     ("s0", "#0072b2", "#5aa9e6"),
     ("s1", "#d55e00", "#ff9447"),
     ("s2", "#00805e", "#2fcfa0"),
@@ -27,25 +30,19 @@ pub(super) const PALETTE: [(&str, &str, &str); 6 + COLOURS] = [
     ("s7", "#8a5a44", "#c9a27e"),
 ];
 
-static BARS: [(&Figure, &str); 8] = [
-    (&figures::CONN_PER_S, "connections"),
-    (&figures::REQ_PER_S, "requests"),
-    (&figures::CPU, "processor"),
-    (&figures::PSS, "memory"),
-    (&figures::PROCESSES, "processes"),
-    (&figures::SERVED, "served"),
-    (&figures::MB_PER_S, "stream"),
-    (&figures::DATAGRAMS, "datagrams"),
-];
-
-static GROWTH: [(&Figure, &str); 6] = [
-    (&figures::CONN_PER_S, "growth-connections"),
-    (&figures::P99, "growth-latency"),
-    (&figures::CPU, "growth-processor"),
-    (&figures::REQ_PER_S, "growth-requests"),
-    (&figures::PROCESSES, "growth-processes"),
-    (&figures::PSS, "growth-memory"),
-];
+/// What has bars.
+fn bars(record: &Record) -> [(&'static Figure, &'static str); 8] {
+    [
+        (&figures::CONN_PER_S, "connections"),
+        (&figures::REQ_PER_S, "requests"),
+        (&figures::CPU, "processor"),
+        (figures::memory(record), "memory"),
+        (&figures::PROCESSES, "processes"),
+        (&figures::SERVED, "served"),
+        (&figures::MB_PER_S, "stream"),
+        (&figures::DATAGRAMS, "datagrams"),
+    ]
+}
 
 static LATENCIES: [(Phase, &str); 3] = [
     (Phase::Churn, "latency-connections"),
@@ -58,32 +55,46 @@ pub(super) fn overview(record: &Record) -> Option<Chart> {
     plot::overview(record, "overview")
 }
 
+/// The charts of how cost grows, if there were several numbers of clients.
+pub(super) fn growth(record: &Record) -> Vec<Chart> {
+    figures::growth(record)
+        .into_iter()
+        .filter_map(|(figure, name)| plot::growth(record, figure, name))
+        .collect()
+}
+
 /// All other charts that there are figures for.
 pub(super) fn charts(record: &Record) -> Vec<Chart> {
-    let bars = BARS.iter().filter_map(|(figure, name)| plot::bars(record, figure, name));
+    let bars = bars(record).into_iter().filter_map(|(figure, name)| plot::bars(record, figure, name));
     let latencies = LATENCIES.iter().filter_map(|(phase, name)| plot::latencies(record, *phase, name));
-    let growth = GROWTH.iter().filter_map(|(figure, name)| plot::growth(record, figure, name));
     let over_time = plot::timeline(record, "over-time");
-    bars.chain(latencies).chain(over_time).chain(growth).collect()
+    bars.chain(latencies).chain(over_time).collect()
 }
 
 /// The style of a chart: each colour in its words, as `colour` gives them.
-pub(super) fn style(colour: impl Fn(&str, &str) -> String) -> String {
+pub(super) fn style(colour: impl Fn(Colour) -> String) -> String {
     // the longest names first: band2 begins with band
     let mut palette = PALETTE;
     palette.sort_by_key(|(name, ..)| std::cmp::Reverse(name.len()));
     let mut text = STYLE.to_owned();
-    for (name, light, _) in palette {
-        text = text.replace(&format!("${name}"), &colour(name, light));
+    for entry in palette {
+        text = text.replace(&format!("${}", entry.0), &colour(entry));
     }
     text
 }
 
-/// The charts as documents, each with the name of its file: for slides and pages with a light background.
+/// The charts as documents, each with the name of its file: for slides and pages with a light background, and
+/// the picture of the whole also for those with a dark one.
 #[must_use]
 pub fn files(record: &Record) -> Vec<(String, String)> {
     // programs that draw slides know no variables
-    let style = style(|_, light| light.to_owned());
-    let all = overview(record).into_iter().chain(charts(record));
-    all.map(|chart| (format!("{}.svg", chart.name), chart.svg(Some(&style)))).collect()
+    let [light, dark] = [|(_, light, _): Colour| light, |(_, _, dark): Colour| dark]
+        .map(|of| style(|colour| of(colour).to_owned()));
+    let overview = overview(record);
+    // for a page that has a dark face, too, as GitHub's have
+    let night = overview.iter().map(|chart| (format!("{}-dark.svg", chart.name), chart.svg(Some(&dark))));
+    let night: Vec<_> = night.collect();
+    let all = overview.into_iter().chain(charts(record)).chain(growth(record));
+    let all = all.map(|chart| (format!("{}.svg", chart.name), chart.svg(Some(&light))));
+    all.chain(night).collect()
 }

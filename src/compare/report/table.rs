@@ -1,14 +1,15 @@
 //! A record as tables, as wide as there is room for.
 
-use super::figures::{self, Figure, View};
+use super::figures::{self, Figure, MARK, View};
 use crate::compare::record::{Entry, Record};
-use crate::text::{columns, thousands, wrapped};
+use crate::text::{columns, listed, thousands, wrapped};
 
 /// All tables, one after the other; lines have at most `width` columns, where that is possible.
 #[must_use]
 pub fn tables(record: &Record, width: Option<usize>) -> String {
     let width = width.unwrap_or(usize::MAX);
     let mut text = fit(&medians(record), width, 1);
+    text.extend(note(record).map(|note| wrapped(&note, Some(width))));
     let mut add = |title: &str, rows: &[Vec<String>]| {
         // a head alone tells nothing
         if rows.len() > 1 && rows[0].len() > 1 {
@@ -16,21 +17,45 @@ pub fn tables(record: &Record, width: Option<usize>) -> String {
         }
     };
     add("From the lowest to the highest round:", &ranges(record));
-    for figure in GROWTH {
+    for (figure, _) in figures::growth(record) {
         add(&format!("{} with so many clients:", figure.name), &growth(record, figure));
     }
     text
 }
 
-/// What is shown of how cost grows.
-static GROWTH: [&Figure; 3] = [&figures::CONN_PER_S, &figures::P99, &figures::REQ_PER_S];
+/// What a [`MARK`] says, and of whom in the table; `None` if there is none.
+#[must_use]
+pub fn note(record: &Record) -> Option<String> {
+    let figures = figures::main(record);
+    let counts = |view: &View| {
+        let mut counts: Vec<String> = Vec::new();
+        for fewer in figures.iter().filter_map(|figure| figure.marked(view)) {
+            counts.push(fewer.to_string());
+        }
+        counts.dedup();
+        counts
+    };
+    let servers = record.models.iter().filter_map(|entry| {
+        let counts = counts(&entry.into());
+        (!counts.is_empty()).then(|| format!("{}: {}", entry.title(), listed(&counts)))
+    });
+    let servers = servers.collect::<Vec<_>>().join(", ");
+    let mut growth = record.models.iter().flat_map(|entry| &entry.growth);
+    match servers.is_empty() {
+        false => Some(format!("{MARK} only of the clients that were served ({servers})")),
+        true if growth.any(|growth| !counts(&growth.into()).is_empty()) => {
+            Some(format!("{MARK} only of the clients that were served"))
+        }
+        true => None,
+    }
+}
 
 fn row<'a>(first: &str, cells: impl Iterator<Item = String> + 'a) -> Vec<String> {
     std::iter::once(first.to_owned()).chain(cells).collect()
 }
 
 fn medians(record: &Record) -> Vec<Vec<String>> {
-    let shown: Vec<_> = figures::ALL[..figures::MAIN].iter().filter(|figure| figure.is_in(record)).collect();
+    let shown = figures::main(record);
     let mut rows = vec![row("model", shown.iter().map(|figure| figure.head.to_owned()))];
     for entry in &record.models {
         let view = View::from(entry);
@@ -42,8 +67,8 @@ fn medians(record: &Record) -> Vec<Vec<String>> {
 /// Those figures that differ from round to round, of the servers that have some.
 fn ranges(record: &Record) -> Vec<Vec<String>> {
     let span = |figure: &Figure, entry: &Entry| figure.span(&figure.of(&entry.into())?);
-    let varies = |figure: &&&Figure| record.models.iter().any(|entry| span(figure, entry).is_some());
-    let shown: Vec<_> = figures::ALL[..figures::MAIN].iter().filter(varies).collect();
+    let varies = |figure: &&Figure| record.models.iter().any(|entry| span(figure, entry).is_some());
+    let shown: Vec<_> = figures::main(record).into_iter().filter(varies).collect();
     let mut rows = vec![row("model", shown.iter().map(|figure| figure.head.to_owned()))];
     for entry in &record.models {
         let cells: Vec<_> = shown.iter().map(|figure| span(figure, entry)).collect();
@@ -56,7 +81,11 @@ fn ranges(record: &Record) -> Vec<Vec<String>> {
 
 fn growth(record: &Record, figure: &Figure) -> Vec<Vec<String>> {
     let at = |entry: &Entry, clients: usize| {
-        entry.growth.iter().find(|growth| growth.clients == clients).map(|growth| figure.cell(&growth.into()))
+        entry
+            .growth
+            .iter()
+            .find(|growth| growth.clients == clients)
+            .map(|growth| figure.cell_with_unit(&growth.into()))
     };
     let clients: Vec<usize> = record.settings.clients.clone();
     let mut rows = vec![row("model", clients.iter().map(|count| thousands(*count as f64)))];
@@ -105,6 +134,7 @@ pub(crate) fn fit(rows: &[Vec<String>], width: usize, left: usize) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::compare::record::Growth;
     use crate::compare::report::sample;
 
     #[test]
@@ -123,6 +153,40 @@ mod tests {
         );
         assert_eq!(fit(&rows, 1, 1), fit(&rows, 22, 1));
         assert_eq!(fit(&[], 1, 1), "");
+    }
+
+    #[test]
+    fn figures_of_fewer_clients_are_marked() {
+        let mut record = sample::record();
+        assert_eq!(note(&record), None);
+        let pingpong = record.models[2].pingpong.as_mut().unwrap();
+        pingpong.median.served = Some(8.0);
+        let text = tables(&record, Some(200));
+        assert!(text.contains("  60,000* ") && text.contains(" 25,000 "), "{text}");
+        assert!(text.contains("\n* only of the clients that were served (prefork ×8: 8 of 100)\n"), "{text}");
+        assert!(!text.contains("KiB*"), "{text}");
+    }
+
+    #[test]
+    fn growth_has_units_and_all_that_grows() {
+        let mut record = sample::record();
+        record.settings.clients = vec![10, 100];
+        let fork = &mut record.models[1];
+        fork.growth = vec![Growth {
+            clients: 10,
+            hold: fork.hold.clone(),
+            churn: fork.churn.clone(),
+            pingpong: fork.pingpong.clone(),
+        }];
+        let text = tables(&record, None);
+        for (figure, cell) in [
+            ("Processor time for a connection", " 110 µs    -"),
+            ("Processes", "    101    -"),
+            ("Memory for a held connection", " 172 KiB    -"),
+        ] {
+            let (_, table) = text.split_once(&format!("\n{figure} with so many clients:\n")).unwrap();
+            assert!(table.lines().nth(1).unwrap().ends_with(cell.trim_start()), "{table}");
+        }
     }
 
     #[test]

@@ -1,171 +1,100 @@
-//! A line for each server: how it grows with its clients, and how its latencies are distributed.
+//! A line for each server, with its name at the end.
 
 use super::scale::{Scale, apart};
-use super::{Anchor, COLOURS, Chart, Drawing, LETTER, line_class, shortened, span_tick, tick, width_of};
-use crate::compare::record::{Entry, Record};
-use crate::compare::report::figures::{Figure, Unit, View};
-use crate::load::Phase;
+use super::{Anchor, COLOURS, Chart, Drawing, LETTER, WIDTH, line_class, width_of};
 
-const WIDTH: f64 = 520.0;
 const TOP: f64 = 54.0;
 const BOTTOM: f64 = 300.0;
 const LEFT: f64 = 70.0;
 
-/// The percentiles that are marked, and at most shown.
-const PERCENTILES: [f64; 5] = [50.0, 90.0, 99.0, 99.9, 99.99];
-
 /// Points of a server, as its values.
-struct Series {
-    /// Its number among all servers, which gives it its colour.
-    number: usize,
-    label: String,
-    points: Vec<(f64, f64)>,
+#[derive(Debug)]
+pub(super) struct Series {
+    /// Its number among all servers, which gives it its colour; `None` if it stands for several.
+    pub(super) number: Option<usize>,
+    pub(super) label: String,
+    pub(super) points: Vec<(f64, f64)>,
+    /// Where on the horizontal axis a point isn't of all clients.
+    pub(super) hollow: Vec<f64>,
 }
 
-/// What both axes show.
-struct Axes<'a> {
-    name: &'a str,
-    title: String,
-    below: String,
-    tick: fn(f64) -> String,
+/// What is drawn besides the lines.
+pub(super) struct Lines<'a> {
+    pub(super) name: &'a str,
+    pub(super) title: String,
+    pub(super) below: String,
+    pub(super) notes: Vec<String>,
+    /// How the vertical axis writes its values.
+    pub(super) tick: fn(f64) -> String,
+    /// What the horizontal axis counts.
+    pub(super) unit: &'a str,
 }
 
-/// How a figure grows with the clients; `None` if there was one number of clients only.
-pub(in crate::compare::report) fn growth(record: &Record, figure: &Figure, name: &str) -> Option<Chart> {
-    let point = |growth: &crate::compare::record::Growth| {
-        Some((growth.clients as f64, figure.of(&View::from(growth))?.median))
-    };
-    let all = series(record, |entry| entry.growth.iter().filter_map(point).collect());
-    let clients: Vec<f64> = all.iter().flat_map(|line| line.points.iter().map(|point| point.0)).collect();
-    if clients.iter().all(|count| *count == clients[0]) {
-        return None;
-    }
-    let mut ticks = clients.clone();
-    ticks.sort_by(f64::total_cmp);
-    ticks.dedup();
-    let right = right(&all);
-    let x = Scale::log(clients.into_iter(), (LEFT, right)).marked(&ticks);
-    let marks: Vec<(f64, String)> = x.ticks.iter().map(|clients| (x.at(*clients), tick(*clients))).collect();
-    let axes = Axes {
-        name,
-        title: figure.name.to_owned(),
-        below: "over the number of clients; both axes are logarithmic".to_owned(),
-        tick: match figure.unit {
-            Unit::Span | Unit::Micros => span_tick,
-            Unit::Kib => |kib| format!("{} KiB", tick(kib)),
-            _ => tick,
-        },
-    };
-    draw(&all, &axes, &marks, right, |clients| x.at(clients), "clients")
+/// Where lines begin, and where they end, so that there is room for their names.
+pub(super) fn span(all: &[Series]) -> (f64, f64) {
+    (LEFT, WIDTH - 32.0 - all.iter().map(|line| width_of(&line.label)).fold(0.0, f64::max))
 }
 
-/// The distribution of latencies in a phase; `None` if there is none.
-pub(in crate::compare::report) fn latencies(record: &Record, phase: Phase, name: &str) -> Option<Chart> {
-    let last = PERCENTILES[PERCENTILES.len() - 1];
-    let all = series(record, |entry| {
-        let points = match phase {
-            Phase::Churn => entry.churn.as_ref().map(|it| &it.latency_us),
-            Phase::PingPong => entry.pingpong.as_ref().map(|it| &it.latency_us),
-            Phase::Datagrams => entry.datagrams.as_ref().map(|it| &it.latency_us),
-            Phase::Hold | Phase::Bulk => None,
-        };
-        // beyond that there are but a few, and the longest has no place
-        points.into_iter().flatten().filter(|point| point.0 <= last).copied().collect()
-    });
-    // how many nines a percentile has
-    let nines = |percent: f64| -(1.0 - percent / 100.0).log10();
-    let right = right(&all);
-    let x = Scale::even(0.0, nines(last), (LEFT, right));
-    let marks: Vec<(f64, String)> =
-        PERCENTILES.iter().map(|percent| (x.at(nines(*percent)), format!("{percent} %"))).collect();
-    let (title, what) = match phase {
-        Phase::Churn => ("Latency of connections", "connections"),
-        Phase::PingPong => ("Latency of requests", "requests"),
-        _ => ("Latency of datagrams", "datagrams"),
-    };
-    let below = format!("so many percent of the {what} took no longer; both axes are logarithmic");
-    draw(
-        &all,
-        &Axes { name, title: title.to_owned(), below, tick: span_tick },
-        &marks,
-        right,
-        |p| x.at(nines(p)),
-        "",
-    )
-}
-
-/// The servers that have points to show.
-fn series(record: &Record, points: impl Fn(&Entry) -> Vec<(f64, f64)>) -> Vec<Series> {
-    let one = |(number, entry): (usize, &Entry)| {
-        let mut points = points(entry);
-        points.retain(|(x, y)| x.is_finite() && *y > 0.0 && y.is_finite());
-        points.sort_by(|one, other| one.0.total_cmp(&other.0));
-        Series { number, label: shortened(&entry.title()), points }
-    };
-    record.models.iter().enumerate().map(one).filter(|line| !line.points.is_empty()).collect()
-}
-
-/// Where lines end, so that there is room for their names.
-fn right(all: &[Series]) -> f64 {
-    WIDTH - 32.0 - all.iter().map(|line| width_of(&line.label)).fold(0.0, f64::max)
-}
-
-fn draw(
+/// Draws lines over an axis with these marks, on which `x` gives the place of a value; `None` if there are none.
+pub(super) fn draw(
     all: &[Series],
-    axes: &Axes,
+    about: Lines,
     marks: &[(f64, String)],
-    right: f64,
     x: impl Fn(f64) -> f64,
-    unit: &str,
 ) -> Option<Chart> {
     let values = || all.iter().flat_map(|line| line.points.iter().map(|point| point.1));
     values().next()?;
+    let (_, right) = span(all);
     // as many servers as there are names, one below the other
     let bottom = BOTTOM.max(TOP + all.len() as f64 * (LETTER + 3.0));
     let y = Scale::log(values(), (bottom, TOP + 6.0));
     let mut to = Drawing::default();
-    to.heading(&axes.title, &axes.below);
+    to.heading(&about.title, &about.below);
     for value in &y.ticks {
         to.line("grid", (LEFT, y.at(*value)), (right, y.at(*value)));
-        to.text("tick", (LEFT - 6.0, y.at(*value) + 4.0), Anchor::End, &(axes.tick)(*value));
+        to.text("tick", (LEFT - 6.0, y.at(*value) + 4.0), Anchor::End, &(about.tick)(*value));
     }
     for (place, label) in marks {
         to.line("grid", (*place, TOP), (*place, bottom));
         to.text("tick", (*place, bottom + 17.0), Anchor::Middle, label);
     }
-    if !unit.is_empty() {
-        to.text("tick", (right + 24.0, bottom + 17.0), Anchor::Start, unit);
+    if !about.unit.is_empty() {
+        to.text("tick", (right + 24.0, bottom + 17.0), Anchor::Start, about.unit);
     }
     let ends: Vec<f64> =
         all.iter().map(|line| y.at(line.points.last().map_or(0.0, |point| point.1))).collect();
     let labels = apart(&ends, LETTER + 2.0, (TOP, bottom));
     let mut told = Vec::new();
     for (line, label) in all.iter().zip(labels) {
-        let points: Vec<_> = line.points.iter().map(|(px, py)| (x(*px), y.at(*py))).collect();
-        to.path(&line_class(line.number), &points);
-        let is_marked = |point: &(f64, f64)| marks.iter().any(|(place, _)| (place - point.0).abs() < 0.5);
-        points.iter().filter(|point| is_marked(point)).for_each(|point| to.mark(line.number, *point));
-        let Some(last) = points.last() else { continue };
-        to.line(&format!("leader s{}", line.number % COLOURS), *last, (right + 18.0, label));
-        to.mark(line.number, (right + 18.0, label));
+        let places: Vec<_> = line.points.iter().map(|(px, py)| (x(*px), y.at(*py))).collect();
+        trace(&mut to, line, &places, marks);
+        let (Some(last), Some(end)) = (line.points.last(), places.last()) else { continue };
+        let colour = line.number.map(|number| format!(" s{}", number % COLOURS)).unwrap_or_default();
+        to.line(&format!("leader{colour}"), *end, (right + 18.0, label));
+        if let Some(number) = line.number {
+            to.mark(number, line.hollow.contains(&last.0), (right + 18.0, label));
+        }
         to.text("label", (right + 27.0, label + 4.0), Anchor::Start, &line.label);
-        let ends = [line.points.first(), line.points.last()].map(|point| point.copied().unwrap_or_default());
-        let [(from, first), (until, last)] = ends;
-        told.push(format!(
-            "{} from {} at {from} to {} at {until}",
-            line.label,
-            (axes.tick)(first),
-            (axes.tick)(last)
-        ));
+        let (from, first) = line.points.first().copied().unwrap_or_default();
+        let (until, last) = *last;
+        let values = [first, last].map(about.tick);
+        told.push(format!("{} from {} at {from} to {} at {until}", line.label, values[0], values[1]));
     }
     let description = format!("Lines: {}.", told.join("; "));
-    let height = bottom + 30.0;
-    Some(Chart {
-        name: axes.name.into(),
-        title: axes.title.clone(),
-        description,
-        width: WIDTH,
-        height,
-        body: to.0,
-    })
+    let height = to.notes(&about.notes, bottom + 28.0, WIDTH);
+    Some(Chart { name: about.name.into(), title: about.title, description, width: WIDTH, height, body: to.0 })
+}
+
+/// Draws a line, and its points where the axis has marks.
+fn trace(to: &mut Drawing, line: &Series, places: &[(f64, f64)], marks: &[(f64, String)]) {
+    let Some(number) = line.number else {
+        to.path("line flat", places);
+        return;
+    };
+    to.path(&line_class(number), places);
+    for (place, (value, _)) in places.iter().zip(&line.points) {
+        if marks.iter().any(|(mark, _)| (mark - place.0).abs() < 0.5) {
+            to.mark(number, line.hollow.contains(value), *place);
+        }
+    }
 }

@@ -4,6 +4,8 @@
 //! Servers are told apart by their marks, dashes and labels, and by colour besides.
 
 mod bars;
+mod growth;
+mod latencies;
 mod lines;
 mod overview;
 mod scale;
@@ -11,12 +13,17 @@ mod timeline;
 
 use std::fmt::Write;
 
+use super::figures::Fewer;
+use crate::compare::record::Entry;
+use crate::text::wrapped;
+
 pub(super) use bars::bars;
-pub(super) use lines::{growth, latencies};
+pub(super) use growth::growth;
+pub(super) use latencies::latencies;
 pub(super) use overview::overview;
 pub(super) use timeline::timeline;
 
-/// How many servers have a colour of their own; after that the same come again.
+/// How many servers have a colour of their own; after that the same come again, with other marks and dashes.
 pub(super) const COLOURS: usize = 8;
 
 /// The size of letters, and about how wide one is.
@@ -25,6 +32,15 @@ const LETTER_WIDTH: f64 = 6.8;
 
 /// The longest name that is shown.
 const LONGEST_NAME: usize = 22;
+
+/// How wide a chart is that has a place beside another one.
+const WIDTH: f64 = 480.0;
+
+/// The height of a line of notes.
+const NOTE: f64 = 15.0;
+
+/// So many operations must have taken longer than a percentile, or chance made it.
+const BEYOND: f64 = 10.0;
 
 /// A chart that is drawn.
 #[derive(Debug)]
@@ -41,6 +57,11 @@ pub(super) struct Chart {
 }
 
 impl Chart {
+    /// Whether it needs the width of a page.
+    pub(super) fn is_wide(&self) -> bool {
+        self.width > WIDTH
+    }
+
     /// The element `svg`; with a style, it is a document of its own.
     pub(super) fn svg(&self, style: Option<&str>) -> String {
         let Self { name, title, description, width, height, body } = self;
@@ -75,12 +96,30 @@ pub(super) fn escaped(text: &str) -> String {
     safe
 }
 
-/// A name that leaves room for what it names.
+/// A name that leaves room for what it names: names that are alike often differ at their ends.
 fn shortened(name: &str) -> String {
-    match name.chars().count() > LONGEST_NAME {
-        true => name.chars().take(LONGEST_NAME - 1).chain(['…']).collect(),
-        false => name.to_owned(),
+    let count = name.chars().count();
+    if count <= LONGEST_NAME {
+        return name.to_owned();
     }
+    let end = LONGEST_NAME / 2 - 1;
+    let (first, last) = (name.chars().take(LONGEST_NAME - 1 - end), name.chars().skip(count - end));
+    first.chain(['…']).chain(last).collect()
+}
+
+/// The name of a server, with how many clients it served if the others waited.
+fn label(entry: &Entry, fewer: Option<Fewer>) -> String {
+    shortened(&entry.title()) + &fewer.map(|fewer| format!(" ({fewer})")).unwrap_or_default()
+}
+
+/// Whether so many operations are enough for a percentile.
+pub(super) fn can_tell(percent: f64, operations: f64) -> bool {
+    operations * (1.0 - percent / 100.0) >= BEYOND - 1e-6
+}
+
+/// The length of a bar, which is seen unless it is of nothing.
+fn seen(value: f64, length: f64) -> f64 {
+    if value > 0.0 { length.max(1.5) } else { length }
 }
 
 /// About how wide a text is.
@@ -140,9 +179,9 @@ impl Drawing {
         let _ = write!(self.0, "<path class=\"{class}\" d=\"{path}\"/>");
     }
 
-    /// The sign of a server.
-    fn mark(&mut self, series: usize, (x, y): (f64, f64)) {
-        let class = format!("mark s{}", series % COLOURS);
+    /// The sign of a server; a hollow one is of what isn't all.
+    fn mark(&mut self, series: usize, is_hollow: bool, (x, y): (f64, f64)) {
+        let class = format!("mark s{}{}", series % COLOURS, if is_hollow { " hollow" } else { "" });
         let polygon = |points: &[(f64, f64)]| {
             points.iter().map(|(dx, dy)| format!("{:.1},{:.1}", x + dx, y + dy)).collect::<Vec<_>>().join(" ")
         };
@@ -165,11 +204,24 @@ impl Drawing {
         self.text("title", (12.0, 22.0), Anchor::Start, title);
         self.text("note", (12.0, 39.0), Anchor::Start, below);
     }
+
+    /// Writes what else must be known below a chart; returns where that ends.
+    fn notes(&mut self, notes: &[String], bottom: f64, width: f64) -> f64 {
+        let letters = ((width - 24.0) / 5.8) as usize;
+        let mut y = bottom;
+        for note in notes {
+            for line in wrapped(note, Some(letters)).lines() {
+                y += NOTE;
+                self.text("note", (12.0, y), Anchor::Start, line);
+            }
+        }
+        if notes.is_empty() { bottom } else { y + 8.0 }
+    }
 }
 
 /// The classes of the line of a server.
 fn line_class(series: usize) -> String {
-    format!("line s{} d{}", series % COLOURS, series % 4)
+    format!("line s{} d{}", series % COLOURS, (series + series / COLOURS) % 4)
 }
 
 /// A number on an axis, with as few letters as it needs.
@@ -200,7 +252,8 @@ mod tests {
     #[test]
     fn nothing_gets_out_of_a_text() {
         assert_eq!(escaped("<script>&\"'\u{1}"), "&lt;script&gt;&amp;&quot;&#39;\u{fffd}");
-        assert_eq!(shortened("a name that is much too long"), "a name that is much t…");
+        assert_eq!(shortened("a name that is much too long"), "a name that…h too long");
+        assert_eq!(shortened("a name that isn't long"), "a name that isn't long");
     }
 
     #[test]

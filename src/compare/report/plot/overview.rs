@@ -6,26 +6,29 @@ use crate::compare::record::Record;
 use crate::compare::report::figures::{self, Figure, View};
 use crate::text::thousands;
 
-const WIDTH: f64 = 980.0;
+/// As wide as the text of a page on GitHub, so that letters keep their size there.
+const WIDTH: f64 = 840.0;
 const TOP: f64 = 86.0;
 const ROW: f64 = 30.0;
-const GAP: f64 = 22.0;
+const GAP: f64 = 16.0;
 /// How much wider a letter of a name is than another.
 const NAME: f64 = 1.32;
 
 /// The figures, each with the two lines above its column.
-static SHOWN: [(&Figure, &str, &str); 6] = [
-    (&figures::PROCESSES, "processes", "with all clients"),
-    (&figures::THREADS, "threads", "in all of them"),
-    (&figures::SERVED, "served at once", "clients"),
-    (&figures::CONN_PER_S, "connections", "per second"),
-    (&figures::CPU, "processor time", "per connection"),
-    (&figures::PSS, "memory", "per held connection"),
-];
+fn shown(record: &Record) -> [(&'static Figure, &'static str, &'static str); 6] {
+    [
+        (&figures::PROCESSES, "processes", "with all clients"),
+        (&figures::THREADS, "threads", "in all of them"),
+        (&figures::SERVED, "served", "clients at once"),
+        (&figures::CONN_PER_S, "connections", "per second"),
+        (&figures::CPU, "CPU time", "per connection"),
+        (figures::memory(record), "memory", "per held client"),
+    ]
+}
 
 /// A row for each server, a column for each figure; `None` if there are none.
 pub(in crate::compare::report) fn overview(record: &Record, name: &str) -> Option<Chart> {
-    let shown: Vec<_> = SHOWN.iter().filter(|(figure, ..)| figure.is_in(record)).collect();
+    let shown: Vec<_> = shown(record).into_iter().filter(|(figure, ..)| figure.is_in(record)).collect();
     if shown.is_empty() {
         return None;
     }
@@ -68,7 +71,7 @@ fn bars(to: &mut Drawing, record: &Record, figure: &Figure, (x, room): (f64, f64
     let scale = Scale::even(0.0, most, (0.0, (room - widest - 6.0).max(10.0)));
     for (k, (value, text)) in values.iter().zip(&texts).enumerate() {
         let y = TOP + k as f64 * ROW;
-        let length = value.map_or(0.0, |value| scale.at(value));
+        let length = value.map_or(0.0, |value| super::seen(value, scale.at(value)));
         to.rect(&format!("bar s{}", k % COLOURS), (x, y + 7.0), (length, ROW - 14.0));
         to.text("value", (x + length + 5.0, y + 19.5), Anchor::Start, text);
     }

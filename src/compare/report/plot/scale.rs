@@ -44,6 +44,10 @@ impl Scale {
         if ticks.len() > 7 && decades.len() > 1 {
             let every = decades.len().div_ceil(6);
             ticks = decades.into_iter().step_by(every).collect();
+            // where the axis begins is worth a mark, too, if it doesn't meet the next one
+            if (ticks[0] / low).ln() > (high / low).ln() / 16.0 {
+                ticks.insert(0, low);
+            }
         }
         Self { is_log: true, low, high, place, ticks }
     }
@@ -139,6 +143,8 @@ mod tests {
         assert_eq!(linear(0.0), linear(1.0));
         assert_eq!(log(30.0, 900.0).ticks, [20.0, 50.0, 100.0, 200.0, 500.0, 1000.0]);
         assert_eq!(log(1.0, 1000.0).ticks, [1.0, 10.0, 100.0, 1000.0]);
+        assert_eq!(log(2.0, 1000.0).ticks, [2.0, 10.0, 100.0, 1000.0]);
+        assert_eq!(log(5.0, 1e9).ticks, [10.0, 1e3, 1e5, 1e7, 1e9]);
         assert_eq!(log(7.0, 7.0).ticks, [5.0, 10.0]);
     }
 

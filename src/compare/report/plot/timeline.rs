@@ -1,105 +1,239 @@
-//! Processes and threads over time: a small chart for each server, all with the same
-//! scale for their number, and each with its own time.
+//! Processes and threads over time: a panel for each server whose number changes, all with the same axes.
+//!
+//! Each phase has the same width, however long it took: so phases of all servers stand below each other, and
+//! one that is over in a moment is seen, too.
 
 use super::scale::Scale;
-use super::{Anchor, COLOURS, Chart, Drawing, shortened, tick, width_of};
-use crate::compare::record::{Entry, Moment, Record};
+use super::{Anchor, COLOURS, Chart, Drawing, WIDTH, shortened, tick, width_of};
+use crate::compare::record::{Entry, Moment, Record, Settings};
 use crate::load::Phase;
+use crate::text::{listed, thousands};
 
-const WIDTH: f64 = 520.0;
 const TOP: f64 = 62.0;
-const LEFT: f64 = 44.0;
-const PANEL: (f64, f64) = (218.0, 84.0);
+const LEFT: f64 = 52.0;
+const RIGHT: f64 = 14.0;
+/// The width of a phase: that of its name, if all of them have room on a page.
+const COLUMN: f64 = 58.0;
+const PAGE: f64 = 1100.0;
+const PANEL: f64 = 78.0;
 /// From one panel to the next.
-const STEP: (f64, f64) = (238.0, 122.0);
+const STEP: f64 = PANEL + 32.0;
 
-/// A chart of all servers whose processes were seen over time.
+/// A phase with so many clients, or with one stream: what all servers went through, one after the other.
+type Column = (Phase, Option<usize>);
+
+/// A chart of all servers whose processes were seen over time; `None` if none of them changes.
 pub(in crate::compare::report) fn timeline(record: &Record, name: &str) -> Option<Chart> {
-    let seen: Vec<(usize, &Entry)> =
-        record.models.iter().enumerate().filter(|(_, entry)| entry.timeline.len() > 1).collect();
-    let moments = || seen.iter().flat_map(|(_, entry)| &entry.timeline);
-    moments().next()?;
-    let most = moments().map(|moment| f64::from(moment.processes.max(moment.threads)));
-    // above the highest there is room for the names of phases
-    let count = Scale::linear(most, (PANEL.1, 13.0));
+    let columns = columns(&record.settings);
+    let seen: Vec<(usize, &Entry, Vec<Run>)> = record
+        .models
+        .iter()
+        .enumerate()
+        .map(|(number, entry)| (number, entry, runs(&entry.timeline, &columns)))
+        .filter(|(_, _, runs)| !runs.is_empty())
+        .collect();
+    let (still, moving): (Vec<_>, Vec<_>) =
+        seen.into_iter().partition(|(_, _, runs)| counts(runs).len() == 1);
+    let all = moving.iter().flat_map(|(_, _, runs)| counts(runs));
+    let most = || all.clone().map(|(processes, threads)| f64::from(processes.max(threads)));
+    most().next()?;
+    let is_sweep = record.settings.clients.len() > 1;
+    // the numbers of a sweep are far apart
+    let scale = |values: &mut dyn Iterator<Item = f64>| match is_sweep {
+        true => Scale::log(values.chain([1.0]), (PANEL, 4.0)),
+        false => Scale::linear(values, (PANEL, 4.0)),
+    };
+    let count = scale(&mut most());
+    let width = (LEFT + RIGHT + columns.len() as f64 * COLUMN).clamp(WIDTH, PAGE);
+    let axes = Axes { count, column: (width - LEFT - RIGHT) / columns.len() as f64, columns: &columns };
     let title = "Processes and threads over time";
     let mut to = Drawing::default();
-    to.heading(title, "area: processes; dashed line: threads; seconds since the server was ready");
+    to.heading(title, "area: processes; dashed: threads; every phase is as wide, however long it took");
+    let top = if is_sweep { TOP + 36.0 } else { TOP + 20.0 };
+    axes.heads(&mut to, is_sweep);
     let mut told = Vec::new();
-    for (k, (number, entry)) in seen.iter().enumerate() {
-        let corner = (LEFT + (k % 2) as f64 * STEP.0, TOP + 18.0 + (k / 2) as f64 * STEP.1);
-        told.push(panel(&mut to, corner, (*number, entry), &count));
-        let is_left = k % 2 == 0;
-        for value in [count.ticks.first(), count.ticks.last()].into_iter().flatten().filter(|_| is_left) {
-            to.text("tick", (corner.0 - 5.0, corner.1 + count.at(*value) + 4.0), Anchor::End, &tick(*value));
-        }
+    for (k, (number, entry, runs)) in moving.iter().enumerate() {
+        let label = shortened(&entry.title());
+        told.push(axes.panel(&mut to, top + 12.0 + k as f64 * STEP, (*number, &label), runs));
     }
-    let description = format!("At most: {}.", told.join("; "));
-    let height = TOP + seen.len().div_ceil(2) as f64 * STEP.1;
-    Some(Chart { name: name.into(), title: title.into(), description, width: WIDTH, height, body: to.0 })
+    let notes = stills(&still);
+    let bottom = top + moving.len() as f64 * STEP - 8.0;
+    let height = to.notes(&notes, bottom, width).max(bottom + 8.0);
+    let description = format!("Seen at most: {}.", [told, notes].concat().join("; "));
+    Some(Chart { name: name.into(), title: title.into(), description, width, height, body: to.0 })
 }
 
-/// Draws a server; says how many processes and threads it had at most.
-fn panel(
-    to: &mut Drawing,
-    (left, top): (f64, f64),
-    (number, entry): (usize, &Entry),
-    count: &Scale,
-) -> String {
-    let most = |of: fn(&Moment) -> u32| entry.timeline.iter().map(of).max().unwrap_or(0);
-    let (processes, threads) = (most(|moment| moment.processes), most(|moment| moment.threads));
-    let label = shortened(&entry.title());
-    to.text("label", (left, top - 6.0), Anchor::Start, &label);
-    to.text(
-        "tick",
-        (left + PANEL.0, top - 6.0),
-        Anchor::End,
-        &format!("≤ {processes} proc., {threads} thr."),
-    );
-    // who lets clients wait takes longer, and must not make the others' charts too narrow to be read
-    let seconds = Scale::linear(entry.timeline.iter().map(|moment| moment.t_s), (0.0, PANEL.0));
-    bands(to, (left, top), &entry.timeline, &seconds);
-    for value in &count.ticks {
-        to.line("grid", (left, top + count.at(*value)), (left + PANEL.0, top + count.at(*value)));
-    }
-    for value in &seconds.ticks {
-        to.text("tick", (left + seconds.at(*value), top + PANEL.1 + 14.0), Anchor::Middle, &tick(*value));
-    }
-    let at =
-        |moment: &Moment, number: u32| (left + seconds.at(moment.t_s), top + count.at(f64::from(number)));
-    let floor = top + PANEL.1;
-    let mut area: Vec<_> = stepped(entry.timeline.iter().map(|moment| at(moment, moment.processes)));
-    let (first, last) =
-        (area.first().map_or(left, |point| point.0), area.last().map_or(left, |point| point.0));
-    area.push((last, floor));
-    area.push((first, floor));
-    to.path(&format!("area s{}", number % COLOURS), &area);
-    let line = stepped(entry.timeline.iter().map(|moment| at(moment, moment.threads)));
-    to.path("threads", &line);
-    format!("{label} {processes} processes and {threads} threads")
+/// What servers went through, in its order.
+fn columns(settings: &Settings) -> Vec<Column> {
+    let most = settings.clients.iter().max().copied();
+    let is_once = |phase: &Phase| matches!(phase, Phase::Bulk | Phase::Datagrams);
+    let of = |clients: &usize| {
+        let phases = settings.phases.iter().filter(|phase| Some(*clients) == most || !is_once(phase));
+        phases.map(|phase| (*phase, (*phase != Phase::Bulk).then_some(*clients))).collect::<Vec<_>>()
+    };
+    settings.clients.iter().flat_map(of).collect()
 }
 
-/// Shades each phase in turn, and names those that have room for their names.
-fn bands(to: &mut Drawing, (left, top): (f64, f64), moments: &[Moment], seconds: &Scale) {
-    let mut runs: Vec<(Phase, f64, f64)> = Vec::new();
-    for pair in moments.windows(2) {
-        let Some(phase) = pair[0].phase else { continue };
-        let (from, until) = (seconds.at(pair[0].t_s), seconds.at(pair[1].t_s));
-        match runs.last_mut() {
-            Some((last, _, end)) if *last == phase && (*end - from).abs() < 0.5 => *end = until,
-            _ => runs.push((phase, from, until)),
+/// What was seen of a server in a column.
+struct Run {
+    column: usize,
+    moments: Vec<Moment>,
+    /// When it was over.
+    until: f64,
+}
+
+/// Finds out to which column each moment belongs; a phase may be over before anybody looks.
+fn runs(moments: &[Moment], columns: &[Column]) -> Vec<Run> {
+    let mut runs: Vec<Run> = Vec::new();
+    let mut last: Option<&Moment> = None;
+    for moment in moments {
+        // the count of what is done begins anew with each phase
+        let goes_on = last.is_some_and(|last| last.phase == moment.phase && last.done <= moment.done);
+        if let (Some(run), Some(last)) = (runs.last_mut(), last)
+            && last.phase.is_some()
+        {
+            run.until = moment.t_s;
+        }
+        if let (Some(phase), false) = (moment.phase, goes_on) {
+            let next = runs.last().map_or(0, |run| run.column + 1);
+            let Some(more) = columns.iter().skip(next).position(|column| column.0 == phase) else { break };
+            runs.push(Run { column: next + more, moments: Vec::new(), until: moment.t_s });
+        }
+        if let (Some(_), Some(run)) = (moment.phase, runs.last_mut()) {
+            run.moments.push(*moment);
+        }
+        last = Some(moment);
+    }
+    runs
+}
+
+/// The numbers of processes and threads that were seen, each once.
+fn counts(runs: &[Run]) -> Vec<(u32, u32)> {
+    let moments = runs.iter().flat_map(|run| &run.moments);
+    let mut counts: Vec<_> = moments.map(|moment| (moment.processes, moment.threads)).collect();
+    counts.sort_unstable();
+    counts.dedup();
+    counts
+}
+
+/// Says of those that never change what they have.
+fn stills(servers: &[(usize, &Entry, Vec<Run>)]) -> Vec<String> {
+    let mut all: Vec<((u32, u32), Vec<String>)> = Vec::new();
+    for (_, entry, runs) in servers {
+        let (Some(count), title) = (counts(runs).first().copied(), shortened(&entry.title())) else {
+            continue;
+        };
+        match all.iter_mut().find(|(other, _)| *other == count) {
+            Some((_, titles)) => titles.push(title),
+            None => all.push((count, vec![title])),
         }
     }
-    for (k, (phase, from, until)) in runs.into_iter().enumerate() {
-        let width = (until - from).max(0.0);
-        to.rect(&format!("band b{}", k % 2), (left + from, top), (width, PANEL.1));
-        if width_of(phase.name()) * 0.75 < width {
-            to.text("tiny", (left + from + width / 2.0, top + 9.0), Anchor::Middle, phase.name());
+    all.sort();
+    all.into_iter().map(|(count, titles)| format!("always {}: {}", told(count), listed(&titles))).collect()
+}
+
+fn told((processes, threads): (u32, u32)) -> String {
+    let of = |count: u32, one: &str, many: &str| {
+        format!("{} {}", thousands(count.into()), if count == 1 { one } else { many })
+    };
+    format!("{}, {}", of(processes, "process", "processes"), of(threads, "thread", "threads"))
+}
+
+/// What all panels share.
+struct Axes<'a> {
+    count: Scale,
+    column: f64,
+    columns: &'a [Column],
+}
+
+impl Axes<'_> {
+    fn left(&self, column: usize) -> f64 {
+        LEFT + column as f64 * self.column
+    }
+
+    /// Columns of one number of clients, as the first of them and how many there are.
+    fn groups(&self) -> Vec<(usize, usize)> {
+        let mut groups: Vec<(usize, usize)> = Vec::new();
+        for (k, (_, clients)) in self.columns.iter().enumerate() {
+            match groups.last_mut() {
+                Some((first, count)) if self.columns[*first].1 == *clients => *count += 1,
+                _ => groups.push((k, 1)),
+            }
         }
+        groups
+    }
+
+    /// Names phases, and in a sweep the numbers of clients.
+    fn heads(&self, to: &mut Drawing, is_sweep: bool) {
+        let top = if is_sweep { TOP + 16.0 } else { TOP };
+        for (first, count) in self.groups().into_iter().filter(|_| is_sweep) {
+            let Some(clients) = self.columns[first].1 else { continue };
+            let clients = match clients {
+                1 => "1 client".into(),
+                _ if count == 1 => thousands(clients as f64),
+                _ => format!("{} clients", thousands(clients as f64)),
+            };
+            let middle = self.left(first) + count as f64 * self.column / 2.0;
+            to.text("head", (middle, TOP), Anchor::Middle, &clients);
+        }
+        let fits = |phase: Phase| width_of(phase.name()) * 0.9 < self.column;
+        for (k, (phase, _)) in self.columns.iter().enumerate().filter(|(_, column)| fits(column.0)) {
+            to.text("tick", (self.left(k) + self.column / 2.0, top), Anchor::Middle, phase.name());
+        }
+    }
+
+    /// Draws a server; says how many processes and threads it had at most.
+    fn panel(&self, to: &mut Drawing, top: f64, (number, label): (usize, &str), runs: &[Run]) -> String {
+        let right = self.left(self.columns.len());
+        let moments = || runs.iter().flat_map(|run| &run.moments);
+        let most = |of: fn(&Moment) -> u32| moments().map(of).max().unwrap_or(0);
+        // there may have been more between two looks
+        let seen = told((most(|moment| moment.processes), most(|moment| moment.threads)));
+        to.text("head", (LEFT, top - 6.0), Anchor::Start, label);
+        to.text("tick", (right, top - 6.0), Anchor::End, &format!("seen: {seen}"));
+        for column in 0..self.columns.len() {
+            let class = format!("band b{}", column % 2);
+            to.rect(&class, (self.left(column), top), (self.column, PANEL));
+        }
+        for value in &self.count.ticks {
+            let y = top + self.count.at(*value);
+            to.line("grid", (LEFT, y), (right, y));
+            if value.fract() == 0.0 {
+                to.text("tick", (LEFT - 6.0, y + 4.0), Anchor::End, &tick(*value));
+            }
+        }
+        for (first, _) in self.groups().into_iter().skip(1) {
+            to.line("edge", (self.left(first), top), (self.left(first), top + PANEL));
+        }
+        let place = |number: u32| top + self.count.at(f64::from(number));
+        for chain in chains(runs) {
+            let mut area = self.steps(chain, |moment| place(moment.processes));
+            let ends = (area.first().map_or(LEFT, |p| p.0), area.last().map_or(LEFT, |p| p.0));
+            area.extend([(ends.1, top + PANEL), (ends.0, top + PANEL)]);
+            to.path(&format!("area s{}", number % COLOURS), &area);
+            to.path("threads", &self.steps(chain, |moment| place(moment.threads)));
+        }
+        format!("{label} {seen}")
+    }
+
+    /// The corners of a line: what was seen lasts until something else is.
+    fn steps(&self, runs: &[Run], y: impl Fn(&Moment) -> f64) -> Vec<(f64, f64)> {
+        let mut points: Vec<(f64, f64)> = Vec::new();
+        for run in runs {
+            let from = run.moments.first().map_or(0.0, |moment| moment.t_s);
+            let time = Scale::even(from, run.until, (self.left(run.column), self.left(run.column + 1)));
+            let ends = run.moments.last().map(|last| (self.left(run.column + 1), y(last)));
+            points.extend(run.moments.iter().map(|moment| (time.at(moment.t_s), y(moment))).chain(ends));
+        }
+        stepped(points.into_iter())
     }
 }
 
-/// What was seen lasts until something else is.
+/// Runs that have no gap between them.
+fn chains(runs: &[Run]) -> impl Iterator<Item = &[Run]> {
+    runs.chunk_by(|one, next| one.column + 1 == next.column)
+}
+
 fn stepped(points: impl Iterator<Item = (f64, f64)>) -> Vec<(f64, f64)> {
     let mut steps: Vec<(f64, f64)> = Vec::new();
     for (x, y) in points {
@@ -116,10 +250,45 @@ fn stepped(points: impl Iterator<Item = (f64, f64)>) -> Vec<(f64, f64)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::compare::report::sample;
 
     #[test]
     fn steps_have_corners() {
         let steps = stepped([(0.0, 1.0), (1.0, 1.0), (2.0, 5.0)].into_iter());
         assert_eq!(steps, [(0.0, 1.0), (1.0, 1.0), (2.0, 1.0), (2.0, 5.0)]);
+    }
+
+    #[test]
+    fn each_moment_belongs_to_a_phase() {
+        let settings = Settings {
+            phases: vec![Phase::Hold, Phase::Churn, Phase::Bulk],
+            clients: vec![1, 10],
+            ..Settings::default()
+        };
+        let columns = columns(&settings);
+        assert_eq!(columns.len(), 5, "there is one stream, with the most clients: {columns:?}");
+        let moment = |t_s, phase, done| Moment { t_s, phase: Some(phase), processes: 2, threads: 2, done };
+        // nobody looked while ten were held
+        let moments = [
+            moment(0.0, Phase::Hold, 0),
+            moment(1.0, Phase::Churn, 3),
+            moment(2.0, Phase::Churn, 9),
+            moment(3.0, Phase::Churn, 4),
+            moment(4.0, Phase::Bulk, 1),
+        ];
+        let found: Vec<_> =
+            runs(&moments, &columns).iter().map(|run| (run.column, run.moments.len(), run.until)).collect();
+        assert_eq!(found, [(0, 1, 1.0), (1, 2, 3.0), (3, 1, 4.0), (4, 1, 4.0)]);
+    }
+
+    #[test]
+    fn who_never_changes_is_named() {
+        let mut record = sample::record();
+        for entry in &mut record.models {
+            entry.timeline.iter_mut().for_each(|moment| moment.phase = Some(Phase::Hold));
+        }
+        let drawn = timeline(&record, "it").unwrap().svg(None);
+        assert!(drawn.contains("always 2 processes, 2 threads: iterative and event<"), "{drawn}");
+        assert!(drawn.contains("seen: 101 processes, 101 threads"), "{drawn}");
     }
 }
