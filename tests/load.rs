@@ -344,7 +344,7 @@ fn ctrl_c_ends_it_and_shows_what_there_is() {
     std::thread::sleep(Duration::from_millis(700));
     signal(pid, Signal::SIGINT);
     let output = child.wait_with_output().unwrap();
-    assert_eq!(output.status.code(), Some(0));
+    assert_eq!(output.status.code(), Some(130));
     let json: Value = serde_json::from_slice(&output.stdout).unwrap();
     assert_eq!(json["interrupted"], true, "{json}");
     let phases = json["phases"].as_array().unwrap();

@@ -16,6 +16,8 @@ pub(super) struct Counters {
     pub(super) forked: u64,
     /// Connections that it has had, and datagrams.
     pub(super) connections: u64,
+    /// Clients that it has turned away.
+    pub(super) refused: u64,
     /// The most children at once.
     pub(super) peak: u32,
 }
@@ -27,6 +29,7 @@ impl Counters {
         Some(status.listeners.iter().fold(Self::default(), |sum, listener| Self {
             forked: sum.forked + listener.forked,
             connections: sum.connections + listener.connections,
+            refused: sum.refused + listener.refused.values().sum::<u64>(),
             peak: sum.peak + listener.peak,
         }))
     }

@@ -14,6 +14,7 @@ mod figures;
 mod machine;
 mod messages;
 mod null;
+mod orphans;
 mod plan;
 pub mod record;
 pub mod report;
@@ -35,6 +36,7 @@ pub use contestant::{Contestant, MODELS};
 pub(crate) use null::serve as serve_nothing;
 pub use plan::Plan;
 pub use run::{Observer, Step, compare};
+pub(crate) use watch::lock;
 
 /// Kills a process of a server of ours; that it has gone is as good.
 fn kill(process: u32) {

@@ -125,6 +125,17 @@ pub struct Entry {
 }
 
 impl Entry {
+    /// Whether there is anything to tell of it: figures under load, or why there are none.
+    #[must_use]
+    pub fn has_any(&self) -> bool {
+        self.failure.is_some()
+            || self.hold.is_some()
+            || self.churn.is_some()
+            || self.pingpong.is_some()
+            || self.bulk.is_some()
+            || self.datagrams.is_some()
+    }
+
     /// Its name, and its workers where that says more.
     #[must_use]
     pub fn title(&self) -> String {
@@ -283,6 +294,10 @@ figures! {
     Churn {
         /// Clients.
         clients,
+        /// Those that were served at all.
+        served,
+        /// Connections that a forkd has turned away.
+        refused,
         /// Connections per second.
         conn_per_s,
         /// Median of the time from connect(2) to the end of the connection, in microseconds.
@@ -303,11 +318,14 @@ figures! {
         client_cpu_us_per_conn,
         /// The share of a processor that the busiest client thread had, from 0 to 1.
         client_busy,
-        /// Processes and threads that the server has started, for a connection.
+        /// Processes and threads that the server has started, for a connection: as forkd has counted them, else, and
+        /// where threads are started, those of the machine, without what it does at rest.
         forks_per_conn,
-        /// Context switches of the server for a connection.
+        /// Context switches of the server for a connection; of one whose threads come and go those of the machine,
+        /// without the client's and without what it does at rest.
         switches_per_conn,
-        /// The most processes that were seen.
+        /// The most processes at once: as forkd or the control group has counted them, if there were more than in
+        /// all phases before, else as they were seen.
         peak_processes,
     }
 
@@ -317,6 +335,10 @@ figures! {
         clients,
         /// Those that were served at all.
         served,
+        /// Processes, while all who were served stood.
+        processes,
+        /// Threads.
+        threads,
         /// Requests per second.
         req_per_s,
         /// Median of the time from request to answer, in microseconds.
@@ -337,7 +359,7 @@ figures! {
         client_cpu_us_per_req,
         /// The share of a processor that the busiest client thread had, from 0 to 1.
         client_busy,
-        /// Context switches of the server for a request.
+        /// Context switches of the server for a request, as in [`Churn`].
         switches_per_req,
     }
 

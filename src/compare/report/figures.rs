@@ -239,9 +239,9 @@ catalogue! {
     PAGE_TABLES: Kib, "page_tables_kib_per_conn", "page tables/conn", "Page tables for a held connection", of!(hold.page_tables_kib_per_conn),
         "what the kernel keeps to find the memory of a process (VmPTE of proc(5)); a child has its own, threads share theirs, and PSS counts none";
     FORKS: Plain, "forks_per_conn", "forks/conn", "Processes and threads started for a connection", of!(churn.forks_per_conn),
-        "what the server has started in the churn, for each connection";
+        "what forkd has counted in the churn, for each connection; of other servers, and of threads, what the whole machine has started, without what it does at rest";
     SWITCHES: Plain, "switches_per_conn", "switches/conn", "Context switches for a connection", of!(churn.switches_per_conn),
-        "voluntary and involuntary ones of the server, in the churn";
+        "voluntary and involuntary ones of the server's threads, in the churn; where threads come and go, those of the whole machine without the client's and what it does at rest";
     PEAK: Count, "peak_processes", "peak processes", "Most processes in the churn", of!(churn.peak_processes),
         "the most processes that were seen at one moment of the churn";
     CHURN_P999: Span, "p999_us", "p99.9", "99.9th percentile of the time of a connection", of!(churn.p999_us),
