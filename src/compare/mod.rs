@@ -16,6 +16,7 @@ mod messages;
 mod null;
 mod orphans;
 mod plan;
+mod process;
 pub mod record;
 pub mod report;
 mod run;

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use nix::unistd::Pid;
 
-use super::tree::{Process, everybody};
+use super::process::{Process, everybody};
 
 /// How long they may take to go, once all have been killed.
 const PATIENCE: Duration = Duration::from_secs(2);

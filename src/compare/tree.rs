@@ -1,14 +1,11 @@
 //! The processes of a server: by its control group where it has one, else by whose child is whose.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{HashMap, HashSet};
 use std::fs;
-use std::os::unix::fs::MetadataExt;
-use std::time::Duration;
-
-use nix::unistd::Pid;
 
 use super::cgroup::Group;
 use super::orphans::Orphans;
+use super::process::{Process, everybody, threads_of};
 
 /// How many processes there are, and threads in all of them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -150,94 +147,6 @@ impl Tree {
     }
 }
 
-/// Returns the processor time of each of these processes that lives, by its id.
-pub(super) fn clocks(processes: &[u32]) -> BTreeMap<u32, Duration> {
-    processes.iter().filter_map(|process| Some((*process, clock_of(*process)?))).collect()
-}
-
-/// The processor time of a process: of all its threads, also of those that have ended, but of no children
-/// (clock_getcpuclockid(3)).
-fn clock_of(process: u32) -> Option<Duration> {
-    let clock = nix::time::clock_getcpuclockid(Pid::from_raw(process.cast_signed())).ok()?;
-    Some(nix::time::clock_gettime(clock).ok()?.into())
-}
-
-/// How many threads a process has; 0 if it has gone.
-fn threads_of(process: u32) -> u64 {
-    // a directory has two links, and here one more for each thread
-    fs::metadata(format!("/proc/{process}/task")).map_or(0, |task| task.nlink().saturating_sub(2))
-}
-
-/// Returns the context switches of each thread of these processes, by its id; of none if there are others than so
-/// many.
-pub(super) fn switches(processes: &[u32], threads: u32) -> BTreeMap<u32, u64> {
-    if processes.iter().copied().map(threads_of).sum::<u64>() != u64::from(threads) {
-        return BTreeMap::new();
-    }
-    let of = |entry: std::io::Result<fs::DirEntry>| {
-        let entry = entry.ok()?;
-        let status = fs::read_to_string(entry.path().join("status")).ok()?;
-        Some((entry.file_name().to_str()?.parse().ok()?, switches_of(&status)?))
-    };
-    let tasks = |process: &u32| fs::read_dir(format!("/proc/{process}/task")).into_iter().flatten();
-    processes.iter().flat_map(tasks).filter_map(of).collect()
-}
-
-/// Voluntary and involuntary ones, from what proc(5) has in `status` of a thread.
-fn switches_of(status: &str) -> Option<u64> {
-    let count = |name: &str| {
-        let line = status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))?;
-        line.trim().parse::<u64>().ok()
-    };
-    Some(count("voluntary_ctxt_switches")? + count("nonvoluntary_ctxt_switches")?)
-}
-
-/// A process, from /proc/PID/stat.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Process {
-    pub(super) id: u32,
-    pub(super) parent: u32,
-    pub(super) group: u32,
-    threads: u32,
-    /// When it started, in ticks since the system did: with the id it says which process it is.
-    pub(super) started: u64,
-    /// Whether it is dead, and only its parent has not taken note of that.
-    pub(super) is_dead: bool,
-}
-
-impl Process {
-    pub(super) fn of(id: u32) -> Option<Self> {
-        Self::parse(&fs::read_to_string(format!("/proc/{id}/stat")).ok()?)
-    }
-
-    /// The name may hold anything, also spaces and brackets.
-    fn parse(stat: &str) -> Option<Self> {
-        let (id, _) = stat.split_once(' ')?;
-        let fields: Vec<&str> = stat.rsplit_once(')')?.1.split_whitespace().collect();
-        // the first one here is the third of proc_pid_stat(5)
-        let number = |nth: usize| fields.get(nth - 3)?.parse::<u64>().ok();
-        Some(Self {
-            id: id.parse().ok()?,
-            parent: number(4)? as u32,
-            group: number(5)? as u32,
-            threads: number(20)? as u32,
-            started: number(22)?,
-            is_dead: matches!(*fields.first()?, "Z" | "X"),
-        })
-    }
-
-    /// Its id, if it lives still.
-    pub(super) fn alive(&self) -> Option<u32> {
-        Self::of(self.id).filter(|now| now.started == self.started && !now.is_dead).map(|now| now.id)
-    }
-}
-
-/// All processes that there are, also the dead.
-pub(super) fn everybody() -> Vec<Process> {
-    let entries = fs::read_dir("/proc").into_iter().flatten().map_while(Result::ok);
-    entries.filter_map(|entry| Process::of(entry.file_name().to_str()?.parse().ok()?)).collect()
-}
-
 /// Those of whom it is said, their children, and theirs.
 fn descendants(all: &[Process], is_first: impl Fn(&Process) -> bool) -> Vec<&Process> {
     let mut children: HashMap<u32, Vec<&Process>> = HashMap::new();
@@ -263,20 +172,7 @@ mod tests {
     use super::*;
 
     fn process(id: u32, parent: u32, group: u32, threads: u32) -> Process {
-        let stat = format!(
-            "{id} (a) b (c) S {parent} {group} 1 0 -1 4194560 1 2 3 4 5 6 7 8 20 0 {threads} 0 4711 1 2 3"
-        );
-        let process = Process::parse(&stat).unwrap();
-        assert_eq!(process, Process { id, parent, group, threads, started: 4711, is_dead: false });
-        process
-    }
-
-    #[test]
-    fn the_dead_are_told_from_the_living() {
-        let stat = "7 (x) Z 1 7 1 0 -1 0 0 0 0 0 0 0 0 0 20 0 1 0 9 0 0";
-        assert!(Process::parse(stat).unwrap().is_dead);
-        assert!(!Process::parse(&stat.replace('Z', "S")).unwrap().is_dead);
-        assert_eq!(Process::parse(""), None);
+        Process { id, parent, group, threads, started: 4711, is_dead: false }
     }
 
     #[test]
@@ -314,15 +210,6 @@ mod tests {
         assert_eq!((Memory::parse("", status), Memory::parse(text, "")), (None, None));
     }
 
-    #[test]
-    fn switches_are_of_both_kinds() {
-        assert_eq!(
-            switches_of("Threads:\t1\nvoluntary_ctxt_switches:\t40\nnonvoluntary_ctxt_switches:\t2\n"),
-            Some(42)
-        );
-        assert_eq!(switches_of("Threads:\t1\n"), None);
-    }
-
     #[cfg(target_os = "linux")]
     #[test]
     fn counts_this_process() {
@@ -331,17 +218,6 @@ mod tests {
         assert!(count.processes >= 1 && count.threads > count.processes, "{count:?}");
         assert!(tree.memory().unwrap().uss > 100.0);
         assert!(tree.has_threads());
-        let mut sleep = std::process::Command::new("sleep").arg("1000").spawn().unwrap();
-        assert!(!Tree::new(sleep.id(), None, None).has_threads());
-        assert!(switches(&[sleep.id()], 2).is_empty());
-        let until = std::time::Instant::now() + Duration::from_secs(15);
-        // it has to begin, and to sleep
-        while switches(&[sleep.id()], 1)[&sleep.id()] == 0 {
-            assert!(std::time::Instant::now() < until);
-        }
-        sleep.kill().unwrap();
-        sleep.wait().unwrap();
-        assert!(clocks(&tree.ids())[&std::process::id()] > Duration::ZERO);
         assert!(tree.members().iter().all(|process| process.alive().is_some()));
     }
 }

@@ -9,8 +9,9 @@ use std::time::{Duration, Instant};
 use nix::sys::resource::{UsageWho, getrusage};
 use nix::sys::time::{TimeVal, TimeValLike};
 
+use super::process::{clocks, switches};
 use super::system::System;
-use super::tree::{Tree, clocks, switches};
+use super::tree::Tree;
 use crate::load::Live;
 
 /// Where fewer threads than this are started for an operation, none is started for each.

@@ -128,7 +128,8 @@ fn starved(record: &Record) -> Option<String> {
     (!names.is_empty() && record.settings.rate.is_none()).then(|| {
         format!(
             "in churn not all clients were served by {} in {} s, and how long the others would have waited is in no \
-             figure: take a longer --duration, or fewer --clients",
+             figure: take a longer --duration or fewer --clients, unless a limit such as that of processes (ulimit -u) \
+             stops it",
             listed(&names),
             record.settings.duration_s
         )
