@@ -42,6 +42,13 @@ pub enum Error {
     Permission(Failure),
     /// The configuration is wrong (78, `EX_CONFIG`).
     Config(String),
+    /// A signal ended a measurement before its time (128 and the signal's number, as shells have it).
+    Interrupted {
+        /// The code.
+        exit_code: u8,
+        /// Which signal, and what there is.
+        why: String,
+    },
     /// A running daemon refuses what it is asked for.
     Refused {
         /// The sysexits(3) code of its reason.
@@ -105,7 +112,7 @@ impl Error {
             Self::CannotCreate(_) => 73,
             Self::Permission(_) => 77,
             Self::Config(_) => 78,
-            Self::Refused { exit_code, .. } => *exit_code,
+            Self::Refused { exit_code, .. } | Self::Interrupted { exit_code, .. } => *exit_code,
         }
     }
 
@@ -165,9 +172,12 @@ impl Error {
     fn failure(&self) -> Option<&Failure> {
         match self {
             Self::Unavailable(f) | Self::Os(f) | Self::CannotCreate(f) | Self::Permission(f) => Some(f),
-            Self::Usage(_) | Self::Data(_) | Self::Internal(_) | Self::Config(_) | Self::Refused { .. } => {
-                None
-            }
+            Self::Usage(_)
+            | Self::Data(_)
+            | Self::Internal(_)
+            | Self::Config(_)
+            | Self::Interrupted { .. }
+            | Self::Refused { .. } => None,
         }
     }
 }
@@ -179,6 +189,7 @@ impl fmt::Display for Error {
             | Self::Data(text)
             | Self::Internal(text)
             | Self::Config(text)
+            | Self::Interrupted { why: text, .. }
             | Self::Refused { why: text, .. } => f.write_str(text),
             Self::Unavailable(x) | Self::Os(x) | Self::CannotCreate(x) | Self::Permission(x) => {
                 f.write_str(&x.what)

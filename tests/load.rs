@@ -344,7 +344,7 @@ fn ctrl_c_ends_it_and_shows_what_there_is() {
     std::thread::sleep(Duration::from_millis(700));
     signal(pid, Signal::SIGINT);
     let output = child.wait_with_output().unwrap();
-    assert_eq!(output.status.code(), Some(0));
+    assert_eq!(output.status.code(), Some(130));
     let json: Value = serde_json::from_slice(&output.stdout).unwrap();
     assert_eq!(json["interrupted"], true, "{json}");
     let phases = json["phases"].as_array().unwrap();
@@ -352,6 +352,42 @@ fn ctrl_c_ends_it_and_shows_what_there_is() {
     assert_eq!(phases.len(), 1, "{json}");
     is_sound(&phases[0], 2);
     assert!(number(&phases[0], "seconds") < 60.0, "{json}");
+}
+
+#[test]
+fn of_nothing_there_is_no_table() {
+    let (came, comes) = std::sync::mpsc::channel();
+    let endpoint = fake::server(move |_| {
+        came.send(()).unwrap();
+        std::thread::sleep(LIMIT);
+    });
+    let mut command = forkd_command();
+    command.args(["load", "--duration", "1h", "--timeout", "1h", "--clients", "1", &endpoint]);
+    command.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped());
+    let child = command.spawn().unwrap();
+    comes.recv_timeout(LIMIT).unwrap();
+    signal(child.id() as i32, Signal::SIGTERM);
+    let output = child.wait_with_output().unwrap();
+    assert_eq!((output.status.code(), output.stdout), (Some(143), Vec::new()));
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(stderr, "forkd: error: SIGTERM ended it before anything was measured\n");
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_hangup_that_is_ignored_stays_so() {
+    let daemon = Daemon::start("-m prefork -w 1");
+    for (trap, code) in [("trap '' HUP; ", 0), ("", 129)] {
+        let program = env!("CARGO_BIN_EXE_forkd");
+        let line = format!("{trap}exec {program} load --clients 1 --duration 1s {}", daemon.endpoint(0));
+        let before = daemon.listener(0)["connections"].as_u64().unwrap();
+        let mut command = std::process::Command::new("sh");
+        command.args(["-c", &line]).stdout(std::process::Stdio::null()).stderr(std::process::Stdio::null());
+        let mut child = command.spawn().unwrap();
+        eventually("it has begun", || daemon.listener(0)["connections"].as_u64().unwrap() > before);
+        signal(child.id() as i32, Signal::SIGHUP);
+        assert_eq!(child.wait().unwrap().code(), Some(code), "{line}");
+    }
 }
 
 #[test]

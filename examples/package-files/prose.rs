@@ -21,13 +21,17 @@ pub(crate) const EXIT_STATUS: &[(&str, &str)] = &[
     (
         "69",
         "The address is in use or unknown here, another forkd holds the pidfile, no syslog daemon listens, the \
-         program to run isn't there, no daemon answers on the control socket, or no echo came back to forkd load.",
+         program to run isn't there, no daemon answers on the control socket, no echo came back to forkd load, or a server \
+         that forkd compare was to measure failed, which it tells after the others' results.",
     ),
     ("70", "The workers of a pool die before they have served anybody."),
     ("71", "The system refuses something that ought to work."),
-    ("73", "A pidfile or socket file can't be made."),
+    ("73", "A pidfile, a socket file or a report can't be made."),
     ("77", "A right is missing, such as for a port below 1024."),
     ("78", "The configuration file is wrong, or names a user or group that doesn't exist."),
+    ("129", "SIGHUP ended forkd compare or forkd load, which have shown what was measured until then."),
+    ("130", "The same by SIGINT."),
+    ("143", "The same by SIGTERM."),
 ];
 
 pub(crate) const SIGNALS: &[(&str, &str)] = &[

@@ -3,12 +3,13 @@
 //! The invariant: an operator of the packaged service need not know where its control socket is.
 
 use std::ffi::OsString;
-use std::io::{ErrorKind, Read, Write};
+use std::io::ErrorKind;
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::config::default_control;
+use crate::daemon::ask;
 use crate::{Error, Failure};
 
 /// Where the packaged service has it.
@@ -50,14 +51,7 @@ impl Daemon {
 
     /// Sends a request and waits for the whole answer, as long as `patience` lets it.
     pub(super) fn ask(&mut self, request: &str, patience: Duration) -> Result<String, Error> {
-        let mut exchange = || {
-            self.stream.set_read_timeout(Some(patience))?;
-            self.stream.write_all(format!("{request}\n").as_bytes())?;
-            let mut text = String::new();
-            self.stream.read_to_string(&mut text)?;
-            Ok(text)
-        };
-        exchange()
+        ask(&mut self.stream, request, patience)
             .map_err(|cause| failed(format!("the daemon does not answer at {}", self.path.display()), cause))
     }
 

@@ -10,25 +10,21 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::{Duration, Instant};
 
-use signal_hook::consts::{SIGINT, SIGTERM};
-use signal_hook::flag;
-
 use super::args::LoadArgs;
+use super::interrupt::Interrupt;
 use super::progress::Line;
 use super::terminal::{has_colours, painted, print};
 use crate::load::{Fault, Live, Load, Outcome, Phase, Report, Target, table};
 use crate::text::thousands;
 use crate::{Error, Failure};
 
-/// What a shell tells of a program that a signal has ended: 128 and its number (SIGINT is 2).
-const ENDED_BY_INT: i32 = 130;
-
 /// Carries out the phases and prints what was measured.
 ///
 /// # Errors
 ///
 /// [`Error::Unavailable`] if there was nothing to measure in a phase, [`Error::Data`] if the server sent
-/// back something else than it was sent; both after the result has been printed. Before that, what
+/// back something else than it was sent, [`Error::Interrupted`] if a signal ended it; all after the result has
+/// been printed. Before that, what
 /// [`Target::new`], [`Load::new`] and [`Load::run`] say.
 pub fn run(args: &LoadArgs) -> Result<(), Error> {
     let target = Target::new(&args.endpoint, args.reach())?;
@@ -37,7 +33,7 @@ pub fn run(args: &LoadArgs) -> Result<(), Error> {
     phases.iter().try_for_each(|phase| load.check(*phase))?;
     let file = args.json.as_deref().filter(|path| *path != Path::new("-")).map(create).transpose()?;
     let live = Arc::new(Live::default());
-    stop_at_signals(&live).map_err(|cause| Error::os("cannot catch SIGINT", cause))?;
+    let interrupt = Interrupt::catch(&live, Duration::ZERO)?;
     let (mut outcomes, mut failure) = (Vec::new(), Ok(()));
     for phase in phases {
         match watched(&load, phase, &live) {
@@ -50,14 +46,18 @@ pub fn run(args: &LoadArgs) -> Result<(), Error> {
     }
     let report = Report::new(&args.endpoint, load.plan(), &outcomes, live.is_stopped());
     show(args, &report, &outcomes, file)?;
-    failure.and_then(|()| verdict(args, &outcomes, live.is_stopped()))
+    interrupt.verdict(if has_any(&outcomes) { "early" } else { "before anything was measured" })?;
+    failure.and_then(|()| verdict(args, &outcomes))
 }
 
 /// Prints the result, and writes it to the file, if there is one.
 fn show(args: &LoadArgs, report: &Report, outcomes: &[Outcome], file: Option<File>) -> Result<(), Error> {
     let json =
         serde_json::to_string_pretty(report).map_err(|error| Error::Internal(error.to_string()))? + "\n";
-    let text = painted(&(headline(args) + &table(outcomes)), has_colours(&io::stdout()));
+    let text = match report.interrupted && !has_any(outcomes) {
+        true => String::new(),
+        false => painted(&(headline(args) + &table(outcomes)), has_colours(&io::stdout())),
+    };
     match (&args.json, file) {
         (Some(_), None) => print(&json),
         (Some(path), Some(mut file)) => {
@@ -71,20 +71,15 @@ fn show(args: &LoadArgs, report: &Report, outcomes: &[Outcome], file: Option<Fil
     }
 }
 
+fn has_any(outcomes: &[Outcome]) -> bool {
+    outcomes.iter().any(|outcome| outcome.done > 0)
+}
+
 /// Before anything is measured: it would be a pity if it could not be kept.
 fn create(path: &Path) -> Result<File, Error> {
     File::create(path).map_err(|cause| {
         Error::CannotCreate(Failure::new(format!("cannot create {}", path.display()), cause))
     })
-}
-
-/// The first one ends the phase, and a second one the program.
-fn stop_at_signals(live: &Live) -> io::Result<()> {
-    for signal in [SIGINT, SIGTERM] {
-        flag::register_conditional_shutdown(signal, ENDED_BY_INT, live.stop_flag())?;
-        flag::register(signal, live.stop_flag())?;
-    }
-    Ok(())
 }
 
 /// Carries out a phase and tells meanwhile how it goes.
@@ -125,7 +120,7 @@ fn headline(args: &LoadArgs) -> String {
 }
 
 /// Whether a script can go on with these figures.
-fn verdict(args: &LoadArgs, outcomes: &[Outcome], is_interrupted: bool) -> Result<(), Error> {
+fn verdict(args: &LoadArgs, outcomes: &[Outcome]) -> Result<(), Error> {
     let wrong: u64 = outcomes.iter().map(|outcome| outcome.faults.of(Fault::WrongBytes)).sum();
     if wrong > 0 {
         let (endpoint, wrong) = (&args.endpoint, thousands(wrong as f64));
@@ -134,12 +129,12 @@ fn verdict(args: &LoadArgs, outcomes: &[Outcome], is_interrupted: bool) -> Resul
         )));
     }
     match outcomes.iter().find(|outcome| outcome.done == 0) {
-        Some(empty) if !is_interrupted => {
+        Some(empty) => {
             let why = empty.faults.chief().map(|fault| format!(" ({fault})")).unwrap_or_default();
             let (endpoint, phase) = (&args.endpoint, empty.phase.name());
             Err(Error::Unavailable(Failure::from(format!("no echo came from {endpoint} in {phase}{why}"))))
         }
-        _ => Ok(()),
+        None => Ok(()),
     }
 }
 

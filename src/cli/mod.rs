@@ -7,6 +7,7 @@ mod ask;
 pub mod check;
 pub mod compare;
 pub mod inetd;
+mod interrupt;
 pub mod load;
 mod progress;
 pub mod reload;

@@ -33,13 +33,33 @@ impl Line {
         if self.is_terminal { ON_TERMINAL } else { ELSEWHERE }
     }
 
+    /// Replaces the line before.
     pub(super) fn show(&mut self, line: &str) {
         // one write, and nobody to tell if it fails
         let _ = match self.is_terminal {
-            true => io::stderr().write_all(format!("\r{line}\x1b[K").as_bytes()),
-            false => io::stderr().write_all(format!("{line}\n").as_bytes()),
+            true => {
+                let size = rustix::termios::tcgetwinsize(io::stderr()).ok();
+                let width = size.map(|size| size.ws_col.into()).filter(|width| *width > 0);
+                io::stderr().write_all(format!("\r{}\x1b[K", cut(line, width)).as_bytes())
+            }
+            false => io::stderr().write_all(format!("{}\n", cut(line, None)).as_bytes()),
         };
     }
+
+    /// Says what is to stay, also on a terminal.
+    pub(super) fn tell(&mut self, line: &str) {
+        let begin = if self.is_terminal { "\r\x1b[K" } else { "" };
+        let _ = io::stderr().write_all(format!("{begin}{}\n", cut(line, None)).as_bytes());
+    }
+}
+
+/// What fits: a line that is broken could not be replaced. The last column stays free, as some terminals break
+/// there. Names come from command lines: none may steer the terminal.
+fn cut(line: &str, width: Option<usize>) -> String {
+    line.chars()
+        .take(width.map_or(usize::MAX, |width| width - 1))
+        .map(|c| if c.is_control() { '?' } else { c })
+        .collect()
 }
 
 impl Drop for Line {
@@ -47,5 +67,17 @@ impl Drop for Line {
         if self.is_terminal {
             let _ = io::stderr().write_all(b"\r\x1b[K");
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_fits() {
+        assert_eq!(cut("ä: 0.2 s", Some(5)), "ä: 0");
+        assert_eq!(cut("a\x1b[2Jb\n", None), "a?[2Jb?");
+        assert_eq!(cut("abc", Some(1)), "");
     }
 }

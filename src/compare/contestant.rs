@@ -20,7 +20,9 @@ pub enum Contestant {
     Command {
         /// What it is called.
         name: String,
-        /// The program and its arguments, with `{port}` or `{path}` in them.
+        /// The command as it was given, with `{port}` or `{path}` in it.
+        command: String,
+        /// The program and its arguments, taken from that.
         words: Vec<String>,
     },
     /// One that runs already.
@@ -59,7 +61,7 @@ impl Contestant {
             .ok_or_else(|| format!("{text:?} has no name: write NAME=COMMAND, such as 'socat=socat TCP-LISTEN:{{port}},fork EXEC:cat'"))?;
         let words = split(command)?;
         match words.iter().any(|word| word.contains(place)) {
-            true => Ok(Self::Command { name: name.trim().into(), words }),
+            true => Ok(Self::Command { name: name.trim().into(), command: command.into(), words }),
             false => Err(format!(
                 "the command of {:?} has no {place}, so it can't be told where to listen",
                 name.trim()
@@ -140,7 +142,8 @@ mod tests {
     fn a_command_has_a_name_and_a_place_to_listen() {
         let socat = Contestant::command(" so=socat 'TCP-LISTEN:{port},fork' EXEC:cat", "{port}").unwrap();
         let words = ["socat", "TCP-LISTEN:{port},fork", "EXEC:cat"].map(str::to_owned).to_vec();
-        assert_eq!(socat, Contestant::Command { name: "so".into(), words });
+        let command = "socat 'TCP-LISTEN:{port},fork' EXEC:cat".into();
+        assert_eq!(socat, Contestant::Command { name: "so".into(), command, words });
         for (text, why) in [
             ("socat", "has no name: write NAME=COMMAND"),
             ("=socat {port}", "has no name"),

@@ -1,10 +1,10 @@
 //! forkd's own counters: children that lived for a moment are in them, too.
 
-use std::io::{self, Read, Write};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::Duration;
 
+use crate::daemon::ask;
 use crate::daemon::status::Status;
 
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -16,6 +16,8 @@ pub(super) struct Counters {
     pub(super) forked: u64,
     /// Connections that it has had, and datagrams.
     pub(super) connections: u64,
+    /// Clients that it has turned away.
+    pub(super) refused: u64,
     /// The most children at once.
     pub(super) peak: u32,
 }
@@ -23,20 +25,13 @@ pub(super) struct Counters {
 impl Counters {
     /// Asks the one behind this control socket; `None` if it does not answer.
     pub(super) fn of(control: &Path) -> Option<Self> {
-        let status: Status = serde_json::from_str(&ask(control).ok()?).ok()?;
+        let mut stream = UnixStream::connect(control).ok()?;
+        let status: Status = serde_json::from_str(&ask(&mut stream, "status", PATIENCE).ok()?).ok()?;
         Some(status.listeners.iter().fold(Self::default(), |sum, listener| Self {
             forked: sum.forked + listener.forked,
             connections: sum.connections + listener.connections,
+            refused: sum.refused + listener.refused.values().sum::<u64>(),
             peak: sum.peak + listener.peak,
         }))
     }
-}
-
-fn ask(control: &Path) -> io::Result<String> {
-    let mut stream = UnixStream::connect(control)?;
-    stream.set_read_timeout(Some(PATIENCE))?;
-    stream.write_all(b"status\n")?;
-    let mut text = String::new();
-    stream.read_to_string(&mut text)?;
-    Ok(text)
 }

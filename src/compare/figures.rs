@@ -3,6 +3,7 @@
 use super::counters::Counters;
 use super::record::{Bulk, Churn, Datagrams, PingPong};
 use super::tally::errors;
+use super::tree::Count;
 use super::usage::Usage;
 use crate::load::Outcome;
 
@@ -11,6 +12,8 @@ pub(super) struct Shown {
     pub(super) outcome: Outcome,
     pub(super) usage: Option<Usage>,
     pub(super) counted: Option<(Counters, Counters)>,
+    /// The processes when the warm-up was over.
+    pub(super) count: Option<Count>,
     /// The most threads in the server's control group, before the phase and after it.
     pub(super) peaks: Option<(u32, u32)>,
 }
@@ -18,7 +21,7 @@ pub(super) struct Shown {
 /// `starts_threads`: for each connection, so that its own count of children is not all; `is_single`: each of
 /// its processes has one thread; `seen`: the most processes that were seen.
 pub(super) fn churn(shown: &Shown, starts_threads: bool, is_single: bool, seen: u32) -> Churn {
-    let Shown { outcome, usage, counted, peaks } = shown;
+    let Shown { outcome, usage, counted, peaks, .. } = shown;
     let percentile = |percent| micros(outcome, percent);
     let by_itself = counted.filter(|_| !starts_threads).and_then(|(before, after)| {
         let connections = after.connections.saturating_sub(before.connections);
@@ -33,6 +36,8 @@ pub(super) fn churn(shown: &Shown, starts_threads: bool, is_single: bool, seen: 
     let peak = Some(seen.max(risen)).filter(|peak| *peak > 0);
     Churn {
         clients: Some(outcome.clients as f64),
+        served: Some(outcome.served as f64),
+        refused: counted.map(|(before, after)| after.refused.saturating_sub(before.refused) as f64),
         conn_per_s: Some(outcome.rate()),
         p50_us: percentile(50.0),
         p90_us: percentile(90.0),
@@ -50,11 +55,13 @@ pub(super) fn churn(shown: &Shown, starts_threads: bool, is_single: bool, seen: 
 }
 
 pub(super) fn pingpong(shown: &Shown) -> PingPong {
-    let Shown { outcome, usage, .. } = shown;
+    let Shown { outcome, usage, count, .. } = shown;
     let percentile = |percent| micros(outcome, percent);
     PingPong {
         clients: Some(outcome.clients as f64),
         served: Some(outcome.served as f64),
+        processes: count.map(|count| count.processes.into()),
+        threads: count.map(|count| count.threads.into()),
         req_per_s: Some(outcome.rate()),
         p50_us: percentile(50.0),
         p90_us: percentile(90.0),

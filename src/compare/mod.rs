@@ -14,7 +14,9 @@ mod figures;
 mod machine;
 mod messages;
 mod null;
+mod orphans;
 mod plan;
+mod process;
 pub mod record;
 pub mod report;
 mod run;
@@ -35,6 +37,7 @@ pub use contestant::{Contestant, MODELS};
 pub(crate) use null::serve as serve_nothing;
 pub use plan::Plan;
 pub use run::{Observer, Step, compare};
+pub(crate) use watch::lock;
 
 /// Kills a process of a server of ours; that it has gone is as good.
 fn kill(process: u32) {

@@ -83,7 +83,7 @@ impl Plan {
             clients: self.clients.clone(),
             duration_s: self.duration.as_secs_f64(),
             rounds: self.rounds,
-            workers: self.workers.or_else(|| Contestant::Model("prefork").workers(None, 1)).unwrap_or(1),
+            workers: self.workers,
             service: "echo".into(),
             size: self.size,
             transport: if self.is_unix { "unix" } else { "tcp" }.into(),

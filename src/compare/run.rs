@@ -9,7 +9,7 @@ use super::contestant::{Contestant, options};
 use super::copy::Copy;
 use super::machine::{machine, processors};
 use super::plan::Plan;
-use super::record::{Record, VERSION};
+use super::record::{Entry, Record, VERSION};
 use super::tally::Tally;
 use super::turn::{Found, Terms, take};
 use super::usage::Rest;
@@ -25,6 +25,8 @@ const REST: Duration = Duration::from_millis(200);
 pub struct Step {
     /// Which round, from 1.
     pub round: usize,
+    /// Which server's turn, from 1, of all rounds; that of the next one while clients are calibrated.
+    pub turn: usize,
     /// Who has its turn; `None` for the null server, by which clients are calibrated.
     pub name: Option<String>,
     /// What the clients do.
@@ -39,11 +41,7 @@ pub trait Observer {
     fn begins(&mut self, step: &Step);
 
     /// A server has had its turn in a round: this is what there is so far.
-    ///
-    /// # Errors
-    ///
-    /// Any error ends the comparison.
-    fn has(&mut self, name: &str, round: usize, record: &Record) -> Result<(), Error>;
+    fn has(&mut self, name: &str, round: usize, record: &Record);
 }
 
 /// Carries out a plan; [`Live::stop`] ends it soon, and what there is then is returned.
@@ -53,7 +51,7 @@ pub trait Observer {
 ///
 /// # Errors
 ///
-/// [`Error::Usage`] for a plan that can't be carried out, the observer's, and
+/// [`Error::Usage`] for a plan that can't be carried out, and
 /// [`Error::Unavailable`] if no server could be measured at all.
 pub fn compare(plan: &Plan, live: &Arc<Live>, observer: &mut dyn Observer) -> Result<Record, Error> {
     let mut comparison = Comparison::new(plan)?;
@@ -117,11 +115,17 @@ impl Comparison {
         rest: &Rest,
         observer: &mut dyn Observer,
     ) -> Result<(), Error> {
-        let step = |name: Option<String>, phase, clients| Step { round, name, phase, clients };
-        self.calibration.measure(&self.plan, live, &mut |phase, clients| {
-            observer.begins(&step(None, phase, clients));
-        })?;
         let count = self.plan.contestants.len();
+        let before = (round - 1) * count;
+        let step = |turn, name: Option<String>, phase, clients| Step { round, turn, name, phase, clients };
+        // in an open loop the null server would do what is asked for, too
+        if self.plan.rate.is_none() {
+            let mut says = |phase, clients| observer.begins(&step(before + 1, None, phase, clients));
+            match self.calibration.measure(&self.plan, live, &mut says) {
+                Err(_) if live.is_stopped() => return Ok(()),
+                measured => measured?,
+            }
+        }
         for turn in 0..count {
             // nobody is always first
             let which = (turn + round - 1) % count;
@@ -134,7 +138,9 @@ impl Comparison {
             }
             let name = contestant.name();
             let terms = Terms { plan: &self.plan, live, rest, forkd: self.forkd.path() };
-            let mut says = |phase, clients| observer.begins(&step(Some(name.clone()), phase, clients));
+            let mut says = |phase, clients| {
+                observer.begins(&step(before + turn + 1, Some(name.clone()), phase, clients));
+            };
             match take(&terms, contestant, tally, &mut says) {
                 Ok(Found { others, stolen }) => {
                     self.notes.during = self.notes.during.max(others.get());
@@ -143,7 +149,7 @@ impl Comparison {
                 Err(_) if live.is_stopped() => {}
                 Err(error) => tally.failure = Some(error.sentence()),
             }
-            observer.has(&name, round, &self.record(true))?;
+            observer.has(&name, round, &self.record(true));
         }
         Ok(())
     }
@@ -156,8 +162,16 @@ impl Comparison {
         let missed = self.tallies.iter().zip(&record.models);
         let missed = missed.filter_map(|(tally, entry)| Some((entry.title(), tally.missed?)));
         let estimated = self.tallies.iter().zip(&record.models).filter(|(tally, _)| tally.is_estimated);
-        let estimated = estimated.map(|(_, entry)| entry.title());
-        let notes = Notes { missed: missed.collect(), estimated: estimated.collect(), ..self.notes.clone() };
+        // one that ran already was started by no command
+        let (started, targets) =
+            estimated.map(|(_, entry)| entry).partition::<Vec<_>, _>(|entry| entry.command.is_some());
+        let titles = |entries: Vec<&Entry>| entries.into_iter().map(Entry::title).collect();
+        let notes = Notes {
+            missed: missed.collect(),
+            estimated: titles(started),
+            estimated_targets: titles(targets),
+            ..self.notes.clone()
+        };
         record.warnings = warnings(&record, &notes);
         record
     }
@@ -169,7 +183,7 @@ fn tally(contestant: &Contestant, plan: &Plan) -> Tally {
         Contestant::Model(name) => {
             Some(format!("forkd serve {}", options(name, workers, plan.most_clients()).join(" ")))
         }
-        Contestant::Command { words, .. } => Some(words.join(" ")),
+        Contestant::Command { command, .. } => Some(command.clone()),
         Contestant::Running { .. } => None,
     };
     Tally::new(contestant.name(), workers, command)

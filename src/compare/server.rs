@@ -15,9 +15,11 @@ use super::contestant::{Contestant, options};
 use super::counters::Counters;
 use super::machine::processors;
 use super::messages::Messages;
+use super::orphans::{Adoption, Orphans};
 use super::plan::Plan;
+use super::process::Process;
 use super::scratch::Scratch;
-use super::tree::{Process, Tree};
+use super::tree::Tree;
 use super::turn::Terms;
 use crate::load::{Live, Phase, Reach, Target};
 use crate::sys::program::Program;
@@ -130,7 +132,7 @@ impl Server {
 
     fn running(endpoint: &Endpoint, pid: Option<u32>, reach: Reach, live: &Live) -> Result<Self, Error> {
         let target = Target::new(endpoint, reach)?;
-        let tree = pid.map_or_else(Tree::unknown, |pid| Tree::new(pid, None));
+        let tree = pid.map_or_else(Tree::unknown, |pid| Tree::new(pid, None, None));
         if let Some(pid) = pid.filter(|_| cfg!(target_os = "linux") && tree.count().is_none()) {
             return Err(Error::Unavailable(Failure::from(format!("there is no process {pid}"))));
         }
@@ -158,13 +160,16 @@ impl Server {
         command.stdin(Stdio::null()).stdout(output).stderr(writer);
         let group = Group::new().ok();
         let doors = group.as_ref().map(Group::doors).transpose().map_err(failed)?;
+        let adoption = if group.is_none() { Adoption::begin() } else { None };
         let program = Program::start_in(&mut command, doors.unwrap_or_default()).map_err(failed)?;
         // with it go our copies of the pipe's end
         drop(command);
         let log = Arc::new(Messages::default());
         let book = Arc::clone(&log);
         std::thread::spawn(move || book.keep(File::from(reader)));
-        let tree = Tree::new(program.id(), group);
+        // dead or alive it is there, until it is waited for
+        let orphans = adoption.and_then(|begun| Some(Orphans::of(Process::of(program.id())?, begun)));
+        let tree = Tree::new(program.id(), group, orphans);
         let (stream, datagrams, control) = (None, None, None);
         Ok(Self { program: Some(program), log, tree, stream, datagrams, control, _scratch: scratch })
     }
@@ -239,7 +244,7 @@ impl Server {
         // kills its process group
         drop(program);
         members.iter().filter_map(Process::alive).for_each(super::kill);
-        // kills who is left in the control group
+        // kills who is left in the control group, or has become our child
         self.tree = Tree::unknown();
     }
 }

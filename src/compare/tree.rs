@@ -1,12 +1,11 @@
 //! The processes of a server: by its control group where it has one, else by whose child is whose.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{HashMap, HashSet};
 use std::fs;
-use std::time::Duration;
-
-use nix::unistd::Pid;
 
 use super::cgroup::Group;
+use super::orphans::Orphans;
+use super::process::{Process, everybody, threads_of};
 
 /// How many processes there are, and threads in all of them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -54,16 +53,18 @@ pub(super) struct Tree {
     /// The first one, if it is known.
     root: Option<u32>,
     group: Option<Group>,
+    /// Of one of ours that has no group.
+    orphans: Option<Orphans>,
 }
 
 impl Tree {
-    pub(super) fn new(root: u32, group: Option<Group>) -> Self {
-        Self { root: Some(root), group }
+    pub(super) fn new(root: u32, group: Option<Group>, orphans: Option<Orphans>) -> Self {
+        Self { root: Some(root), group, orphans }
     }
 
     /// Of a server of which only its address is known.
     pub(super) fn unknown() -> Self {
-        Self { root: None, group: None }
+        Self { root: None, group: None, orphans: None }
     }
 
     /// Tells whether anything can be seen of it: it may be on another machine.
@@ -91,8 +92,13 @@ impl Tree {
         (count.processes > 0).then_some(count)
     }
 
+    /// Tells whether any process has more than one thread. (Counts don't: the group's count of threads has the dead.)
+    pub(super) fn has_threads(&self) -> bool {
+        self.ids().into_iter().any(|id| threads_of(id) > 1)
+    }
+
     /// The ids of the processes.
-    fn ids(&self) -> Vec<u32> {
+    pub(super) fn ids(&self) -> Vec<u32> {
         match &self.group {
             Some(group) => group.processes().unwrap_or_default(),
             None => self.members().iter().map(|process| process.id).collect(),
@@ -106,7 +112,7 @@ impl Tree {
         for id in self.ids() {
             let Some(one) = Memory::of(id) else {
                 // one that has gone meanwhile has none
-                if Process::of(id).is_some() {
+                if Process::of(id).is_some_and(|process| !process.is_dead) {
                     return None;
                 }
                 continue;
@@ -121,78 +127,33 @@ impl Tree {
         sum
     }
 
-    /// Returns the processor time of each process that lives, by its id.
-    pub(super) fn clocks(&self) -> BTreeMap<u32, Duration> {
-        self.members().iter().filter_map(|process| Some((process.id, clock_of(process.id)?))).collect()
-    }
-
     /// Those that live, by whose child is whose; they can be found again after the server's end.
     pub(super) fn members(&self) -> Vec<Process> {
-        self.root.map(|root| descendants(&all(), root).into_iter().cloned().collect()).unwrap_or_default()
-    }
-}
-
-/// The processor time of a process: of all its threads, also of those that have ended, but of no children
-/// (clock_getcpuclockid(3)).
-fn clock_of(process: u32) -> Option<Duration> {
-    let clock = nix::time::clock_getcpuclockid(Pid::from_raw(process.cast_signed())).ok()?;
-    Some(nix::time::clock_gettime(clock).ok()?.into())
-}
-
-/// A process, from /proc/PID/stat.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Process {
-    id: u32,
-    parent: u32,
-    group: u32,
-    threads: u32,
-    /// When it started, in ticks since the system did: with the id it says which process it is.
-    started: u64,
-}
-
-impl Process {
-    fn of(id: u32) -> Option<Self> {
-        Self::parse(&fs::read_to_string(format!("/proc/{id}/stat")).ok()?)
-    }
-
-    /// `None` for one that is dead, too. The name may hold anything, also spaces and brackets.
-    fn parse(stat: &str) -> Option<Self> {
-        let (id, _) = stat.split_once(' ')?;
-        let fields: Vec<&str> = stat.rsplit_once(')')?.1.split_whitespace().collect();
-        // the first one here is the third of proc_pid_stat(5)
-        let number = |nth: usize| fields.get(nth - 3)?.parse::<u64>().ok();
-        if matches!(*fields.first()?, "Z" | "X") {
-            return None;
+        if self.root.is_none() {
+            return Vec::new();
         }
-        Some(Self {
-            id: id.parse().ok()?,
-            parent: number(4)? as u32,
-            group: number(5)? as u32,
-            threads: number(20)? as u32,
-            started: number(22)?,
-        })
+        let (dead, alive): (Vec<_>, Vec<_>) = everybody().into_iter().partition(|process| process.is_dead);
+        if let Some(orphans) = &self.orphans {
+            dead.iter().filter(|process| orphans.has(process)).for_each(Orphans::bury);
+        }
+        descendants(&alive, |process| self.has(process)).into_iter().cloned().collect()
     }
 
-    /// Its id, if it lives still.
-    pub(super) fn alive(&self) -> Option<u32> {
-        Self::of(self.id).filter(|now| now.started == self.started).map(|now| now.id)
+    /// Whether it is the first process, or in its process group, if it is the leader of that, or an orphan: who
+    /// has lost its parent is still a part of the server.
+    fn has(&self, process: &Process) -> bool {
+        let root = self.root.is_some_and(|root| process.id == root || process.group == root);
+        root || self.orphans.as_ref().is_some_and(|orphans| orphans.has(process))
     }
 }
 
-fn all() -> Vec<Process> {
-    let entries = fs::read_dir("/proc").into_iter().flatten().map_while(Result::ok);
-    entries.filter_map(|entry| Process::of(entry.file_name().to_str()?.parse().ok()?)).collect()
-}
-
-/// The first process, its children, theirs, and what is in the process group of the first, if that is its
-/// leader: who has lost its parent is still a part of the server.
-fn descendants(all: &[Process], root: u32) -> Vec<&Process> {
+/// Those of whom it is said, their children, and theirs.
+fn descendants(all: &[Process], is_first: impl Fn(&Process) -> bool) -> Vec<&Process> {
     let mut children: HashMap<u32, Vec<&Process>> = HashMap::new();
     for process in all {
         children.entry(process.parent).or_default().push(process);
     }
-    let is_first = |process: &&Process| process.id == root || process.group == root;
-    let mut found: Vec<&Process> = all.iter().filter(is_first).collect();
+    let mut found: Vec<&Process> = all.iter().filter(|process| is_first(process)).collect();
     let mut seen: HashSet<u32> = found.iter().map(|process| process.id).collect();
     let mut next = 0;
     while let Some(process) = found.get(next) {
@@ -206,24 +167,12 @@ fn descendants(all: &[Process], root: u32) -> Vec<&Process> {
     found
 }
 
-/// From /proc/PID/smaps_rollup.
 #[cfg(test)]
 mod tests {
     use super::*;
 
     fn process(id: u32, parent: u32, group: u32, threads: u32) -> Process {
-        let stat = format!(
-            "{id} (a) b (c) S {parent} {group} 1 0 -1 4194560 1 2 3 4 5 6 7 8 20 0 {threads} 0 4711 1 2 3"
-        );
-        let process = Process::parse(&stat).unwrap();
-        assert_eq!(process, Process { id, parent, group, threads, started: 4711 });
-        process
-    }
-
-    #[test]
-    fn the_dead_are_no_processes() {
-        assert_eq!(Process::parse("7 (x) Z 1 7 1 0 -1 0 0 0 0 0 0 0 0 0 20 0 1 0 9 0 0"), None);
-        assert_eq!(Process::parse(""), None);
+        Process { id, parent, group, threads, started: 4711, is_dead: false }
     }
 
     #[test]
@@ -240,10 +189,15 @@ mod tests {
             process(20, 1, 20, 5),
             process(21, 20, 20, 1),
         ];
-        let mut ids: Vec<u32> = descendants(&all, 10).iter().map(|process| process.id).collect();
-        ids.sort_unstable();
-        assert_eq!(ids, [10, 11, 12, 13]);
-        assert!(descendants(&all, 99).is_empty());
+        let of = |root: u32| {
+            let tree = Tree::new(root, None, None);
+            let mut ids: Vec<u32> =
+                descendants(&all, |process| tree.has(process)).iter().map(|process| process.id).collect();
+            ids.sort_unstable();
+            ids
+        };
+        assert_eq!(of(10), [10, 11, 12, 13]);
+        assert!(of(99).is_empty());
     }
 
     #[test]
@@ -259,11 +213,11 @@ mod tests {
     #[cfg(target_os = "linux")]
     #[test]
     fn counts_this_process() {
-        let tree = Tree::new(std::process::id(), None);
+        let tree = Tree::new(std::process::id(), None, None);
         let count = tree.count().unwrap();
         assert!(count.processes >= 1 && count.threads > count.processes, "{count:?}");
         assert!(tree.memory().unwrap().uss > 100.0);
-        assert!(tree.clocks()[&std::process::id()] > Duration::ZERO);
+        assert!(tree.has_threads());
         assert!(tree.members().iter().all(|process| process.alive().is_some()));
     }
 }

@@ -200,10 +200,8 @@ impl Turn<'_> {
         self.tally.count(&shown.outcome);
         match phase {
             Phase::Churn => {
-                let idle = self.tally.idle.last();
-                let is_single = idle.is_some_and(|idle| idle.processes == idle.threads);
                 let starts_threads = self.contestant.starts_threads();
-                let figures = churn(&shown, starts_threads, is_single, self.watch.peak());
+                let figures = churn(&shown, starts_threads, self.watch.is_single(), self.watch.peak());
                 self.tally.churn(clients, figures, &shown.outcome);
             }
             Phase::PingPong => self.tally.pingpong(clients, pingpong(&shown), &shown.outcome),
@@ -217,7 +215,7 @@ impl Turn<'_> {
     /// Carries out a phase between two marks.
     fn observe(&self, phase: Phase, clients: usize, idle: Option<u32>) -> Result<Shown, Error> {
         let load = self.load(phase, clients)?;
-        let (live, tree) = (self.terms.live, &self.server.tree);
+        let (live, tree, watch) = (self.terms.live, &self.server.tree, self.watch);
         let most = || tree.group().and_then(Group::peak);
         let (before, peak) = (self.server.counters(), most());
         // or the marker would see what the phase before has done
@@ -225,20 +223,32 @@ impl Turn<'_> {
         let (outcome, start) = std::thread::scope(|scope| {
             let (held, over) = channel::<()>();
             let warm_up = load.plan().warm_up;
-            let marker = scope.spawn(move || begun(live, warm_up, &over).then(|| Mark::now(tree, live)));
+            let marker = scope.spawn(move || {
+                begun(live, warm_up, &over).then(|| {
+                    let (mark, count) = (Mark::now(tree, live, idle), watch.look());
+                    // those that have just hung up are none that stand
+                    (count.filter(|_| goes_on(&over, Duration::ZERO)), mark)
+                })
+            });
             let outcome = load.run(phase, live);
             drop(held);
             (outcome, marker.join().ok().flatten())
         });
+        let (count, start) = start.unzip();
         let outcome = outcome?;
+        if watch.peak() == 0 {
+            // nobody was served, or not for long
+            watch.look();
+        }
         if phase == Phase::Churn {
             // the end of a child belongs to its connection
             self.leave(idle);
         }
         let usage = start
             .filter(|_| tree.is_known())
-            .map(|start| start.until(&Mark::now(tree, live), self.watch.peak(), self.terms.rest));
-        Ok(Shown { outcome, usage, counted: before.zip(self.server.counters()), peaks: peak.zip(most()) })
+            .map(|start| start.until(&Mark::now(tree, live, idle), watch.peak(), self.terms.rest));
+        let (counted, peaks) = (before.zip(self.server.counters()), peak.zip(most()));
+        Ok(Shown { outcome, usage, counted, count: count.flatten(), peaks })
     }
 
     /// Waits until there are no more threads than before the clients came.
@@ -254,11 +264,14 @@ impl Turn<'_> {
 
 /// Waits until clients are served and the warm-up is over; false if the phase is over before.
 fn begun(live: &Live, warm_up: Duration, over: &Receiver<()>) -> bool {
-    let goes_on = |span| over.recv_timeout(span) == Err(RecvTimeoutError::Timeout);
     while live.done() == 0 {
-        if !goes_on(LOOK) {
+        if !goes_on(over, LOOK) {
             return false;
         }
     }
-    goes_on(warm_up)
+    goes_on(over, warm_up)
+}
+
+fn goes_on(over: &Receiver<()>, span: Duration) -> bool {
+    over.recv_timeout(span) == Err(RecvTimeoutError::Timeout)
 }

@@ -9,9 +9,13 @@ use std::time::{Duration, Instant};
 use nix::sys::resource::{UsageWho, getrusage};
 use nix::sys::time::{TimeVal, TimeValLike};
 
+use super::process::{clocks, switches};
 use super::system::System;
 use super::tree::Tree;
 use crate::load::Live;
+
+/// Where fewer threads than this are started for an operation, none is started for each.
+const FEW: f64 = 0.1;
 
 /// A moment.
 #[derive(Debug, Clone)]
@@ -22,16 +26,22 @@ pub(super) struct Mark {
     group: Option<Duration>,
     /// Where there is none, of each of its processes.
     clocks: BTreeMap<u32, Duration>,
+    /// The context switches of each of its threads, if those seem to stay.
+    switches: BTreeMap<u32, u64>,
     system: Option<System>,
     /// Our own processor time and context switches.
     own: Option<(Duration, u64)>,
 }
 
 impl Mark {
-    pub(super) fn now(tree: &Tree, live: &Live) -> Self {
+    /// `idle`: how many threads there are without clients; if there are as many, they are likely to stay.
+    pub(super) fn now(tree: &Tree, live: &Live, idle: Option<u32>) -> Self {
+        let processes = tree.ids();
+        let switches = idle.map(|threads| switches(&processes, threads)).unwrap_or_default();
         let group = tree.group().and_then(super::cgroup::Group::cpu);
-        let clocks = if group.is_none() { tree.clocks() } else { BTreeMap::new() };
-        Self { at: Instant::now(), done: live.done(), group, clocks, system: System::now(), own: own() }
+        let clocks = if group.is_none() { clocks(&processes) } else { BTreeMap::new() };
+        let (system, own) = (System::now(), own());
+        Self { at: Instant::now(), done: live.done(), group, clocks, switches, system, own }
     }
 
     /// What was used since then, when at most `peak` processes were seen; of what only the machine counts, what
@@ -57,12 +67,19 @@ impl Mark {
         let share = |spent: Option<f64>| {
             spent.map(|spent| if seconds > 0.0 { (spent / seconds).max(0.0) } else { 0.0 })
         };
+        let done = end.done.saturating_sub(self.done) as f64;
+        let forks = beyond(|system| system.forks, rest.forks * seconds);
+        // those that came and went between two looks are in no thread's count
+        let stay = forks.is_some_and(|forks| forks < done * FEW);
         Usage {
-            done: end.done.saturating_sub(self.done) as f64,
+            done,
             cpu: known.or(beside),
             is_estimated: known.is_none(),
-            switches: beyond(|system| system.switches, switches + rest.switches * seconds),
-            forks: beyond(|system| system.forks, rest.forks * seconds),
+            switches: self
+                .by_threads(end)
+                .filter(|_| stay)
+                .or_else(|| beyond(|system| system.switches, switches + rest.switches * seconds)),
+            forks,
             others: share(group.and_then(|group| Some(busy? - own - group))),
             stolen: share(stolen),
         }
@@ -70,6 +87,13 @@ impl Mark {
 }
 
 impl Mark {
+    /// By the counts of the threads, if those are the same.
+    fn by_threads(&self, end: &Self) -> Option<f64> {
+        let is_same = !self.switches.is_empty() && self.switches.keys().eq(end.switches.keys());
+        let sum = |mark: &Self| mark.switches.values().sum::<u64>();
+        is_same.then(|| sum(end).saturating_sub(sum(self)) as f64)
+    }
+
     /// By the clocks of the processes, if those were always the same; nobody has the time of one that came and went.
     fn by_clocks(&self, end: &Self, peak: u32) -> Option<f64> {
         let is_same = self.clocks.keys().eq(end.clocks.keys()) && peak <= self.clocks.len() as u32;
@@ -88,7 +112,7 @@ pub(super) struct Usage {
     pub(super) cpu: Option<f64>,
     /// Whether that is only what the machine did beside the client.
     pub(super) is_estimated: bool,
-    /// Context switches, of all but the client.
+    /// Context switches: of the server's threads if they stay, else of all but the client.
     pub(super) switches: Option<f64>,
     /// Processes and threads that were started.
     pub(super) forks: Option<f64>,
@@ -123,9 +147,9 @@ impl Rest {
     /// Looks at the machine for a while.
     pub(super) fn over(span: Duration) -> Self {
         let (nobody, live) = (Tree::unknown(), Live::default());
-        let before = Mark::now(&nobody, &live);
+        let before = Mark::now(&nobody, &live, None);
         std::thread::sleep(span);
-        let after = Mark::now(&nobody, &live);
+        let after = Mark::now(&nobody, &live, None);
         let seconds = (after.at - before.at).as_secs_f64();
         let usage = before.until(&after, 0, &Self::default());
         let rate = |count: Option<f64>| count.unwrap_or(0.0) / seconds;
@@ -160,6 +184,7 @@ mod tests {
             done,
             group: group.map(span),
             clocks: BTreeMap::from([(7, span(own / 2)), (8, span(own / 2))]),
+            switches: BTreeMap::new(),
             system: Some(system),
             own: Some((span(own), own)),
         }
@@ -200,6 +225,23 @@ mod tests {
         // what the machine did not do, nobody knows
         after.system = before.system;
         assert_eq!(before.until(&after, 2, &Rest::default()).cpu, None);
+    }
+
+    #[test]
+    fn threads_that_stay_count_their_switches_themselves() {
+        let at = Instant::now();
+        let (mut before, mut after) =
+            (mark(at, 0, 0, None, 0, 0, 0), mark(at, 1000, 1001, None, 1000, 100, 300));
+        (before.switches, after.switches) =
+            (BTreeMap::from([(7, 10), (8, 0)]), BTreeMap::from([(7, 30), (8, 5)]));
+        let switches = |before: &Mark, after: &Mark| before.until(after, 2, &Rest::default()).switches;
+        assert_eq!(switches(&before, &after), Some(25.0));
+        // one for every tenth operation may have been another one each time
+        after.done = 1000;
+        assert_eq!(switches(&before, &after), Some(700.0));
+        after.done = 1001;
+        after.switches.remove(&8);
+        assert_eq!(switches(&before, &after), Some(700.0));
     }
 
     #[test]

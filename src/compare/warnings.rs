@@ -1,13 +1,11 @@
 //! What must be known to read the figures right, and what to do about it.
 
-use super::record::{Calibration, Entry, Record};
+mod clients;
+
+use super::record::Record;
 use crate::load::Phase;
 use crate::text::listed;
 
-/// From which share of what the clients can do at all they are taken to be the bottleneck.
-const BOUND: f64 = 0.9;
-/// From which share of a processor on a client's thread had no time left.
-const BUSY: f64 = 0.95;
 /// From which share of a processor on others disturb.
 const DISTURBED: f64 = 0.2;
 /// With fewer rounds there is no range to speak of.
@@ -23,8 +21,9 @@ pub(super) struct Notes {
     pub(super) stolen: f64,
     /// Numbers of clients that were asked for and not had, for want of descriptors.
     pub(super) left_out: Vec<usize>,
-    /// Of whom processor time could only be estimated.
+    /// Of whom processor time could only be estimated: servers that were started, and those that ran already.
     pub(super) estimated: Vec<String>,
+    pub(super) estimated_targets: Vec<String>,
     /// Who did not keep up with the rate that was asked for: in which phase, and which share was done.
     pub(super) missed: Vec<(String, (Phase, f64))>,
 }
@@ -36,10 +35,7 @@ pub(super) fn warnings(record: &Record, notes: &Notes) -> Vec<String> {
         all.push("this forkd is a debug build, which is slow: measure with `cargo build --release`".into());
     }
     all.extend(of_the_machine(record, notes));
-    all.extend(PHASES.iter().filter_map(|phase| client_bound(record, phase)));
-    all.extend(too_short(record));
-    all.extend(not_served(record));
-    all.extend(record.models.iter().filter_map(failed));
+    all.extend(clients::warnings(record));
     if let Some(rate) = record.settings.rate {
         all.extend(notes.missed.iter().map(|(title, (phase, share))| {
             let percent = share * 100.0;
@@ -86,131 +82,31 @@ fn of_the_machine(record: &Record, notes: &Notes) -> Vec<String> {
             share(notes.stolen)
         ));
     }
-    if !notes.estimated.is_empty() {
-        let names = listed(&notes.estimated);
-        all.push(format!(
-            "the processor time of {names}, whose processes come and go, is what the whole machine did beside the \
-             client, so others are counted, too; a control group counts exactly: run it as root, or with \
-             `systemd-run --user --scope -p Delegate=yes`"
-        ));
-    }
+    let way_out = match nix::unistd::geteuid().is_root() {
+        true => "none can be made here: measure where /sys/fs/cgroup can be written to",
+        false => "run it as root, or with `systemd-run --user --scope -p Delegate=yes`",
+    };
+    all.extend(estimated(&notes.estimated, way_out));
+    all.extend(estimated(
+        &notes.estimated_targets,
+        "one that runs already is in none of ours, so have it started with --against",
+    ));
     all
 }
 
-/// A phase, what the clients can do in it at all, and what a server did and how busy the client was.
-struct Bound {
-    name: &'static str,
-    most: fn(&Calibration) -> Option<f64>,
-    rate: fn(&Entry) -> Option<f64>,
-    busy: fn(&Entry) -> Option<f64>,
-}
-
-const PHASES: [Bound; 4] = [
-    Bound {
-        name: "churn",
-        most: |most| most.conn_per_s,
-        rate: |entry| entry.churn.as_ref()?.median.conn_per_s,
-        busy: |entry| entry.churn.as_ref()?.median.client_busy,
-    },
-    Bound {
-        name: "pingpong",
-        most: |most| most.req_per_s,
-        // a few clients do not ask as much as many
-        rate: |entry| {
-            let figures = &entry.pingpong.as_ref()?.median;
-            figures.req_per_s.filter(|_| figures.served >= figures.clients)
-        },
-        busy: |entry| entry.pingpong.as_ref()?.median.client_busy,
-    },
-    Bound {
-        name: "bulk",
-        most: |most| most.mb_per_s,
-        rate: |entry| entry.bulk.as_ref()?.median.mb_per_s,
-        busy: |entry| entry.bulk.as_ref()?.median.client_busy,
-    },
-    Bound {
-        name: "datagrams",
-        most: |most| most.datagrams_per_s,
-        rate: |entry| entry.datagrams.as_ref()?.median.datagrams_per_s,
-        busy: |entry| entry.datagrams.as_ref()?.median.client_busy,
-    },
-];
-
-fn client_bound(record: &Record, phase: &Bound) -> Option<String> {
-    // in an open loop it is the reader who says how much there is to do
-    if record.settings.rate.is_some() {
-        return None;
-    }
-    let most = record.calibration.as_ref().and_then(phase.most);
-    let is_bound = |entry: &&Entry| {
-        let near = most.zip((phase.rate)(entry)).is_some_and(|(most, rate)| rate >= most * BOUND);
-        near || (phase.busy)(entry).is_some_and(|busy| busy >= BUSY)
-    };
-    let names: Vec<String> = record.models.iter().filter(is_bound).map(Entry::title).collect();
+fn estimated(names: &[String], way_out: &str) -> Option<String> {
     (!names.is_empty()).then(|| {
         format!(
-            "in {} the client was the bottleneck for {}, as it is for a server that does nothing: they may be able to \
-             do more; compare their processor time, or measure where there are more processors",
-            phase.name,
-            listed(&names)
+            "the processor time of {}, whose processes come and go, is what the whole machine did beside the client, so \
+             others are counted, too; a control group counts exactly: {way_out}",
+            listed(names)
         )
-    })
-}
-
-/// Where clients have not even been done once, a rate is that of the beginning.
-fn too_short(record: &Record) -> Option<String> {
-    let seconds = record.settings.duration_s;
-    let few = |rate: Option<f64>, clients: Option<f64>| {
-        rate.zip(clients).is_some_and(|(rate, clients)| rate * seconds < clients)
-    };
-    let is_short = |entry: &&Entry| {
-        let churn = entry.churn.as_ref().map(|churn| &churn.median);
-        let pingpong = entry.pingpong.as_ref().map(|pingpong| &pingpong.median);
-        churn.is_some_and(|figures| few(figures.conn_per_s, figures.clients))
-            || pingpong.is_some_and(|figures| few(figures.req_per_s, figures.served))
-    };
-    let names: Vec<String> = record.models.iter().filter(is_short).map(Entry::title).collect();
-    (!names.is_empty() && record.settings.rate.is_none()).then(|| {
-        format!(
-            "{seconds} s were not enough for each client of {} to be done once: take a longer --duration, or fewer \
-             --clients",
-            listed(&names)
-        )
-    })
-}
-
-/// Requests are those of the clients that a server has room for.
-fn not_served(record: &Record) -> Option<String> {
-    let shy = |entry: &Entry| {
-        let figures = &entry.pingpong.as_ref()?.median;
-        let (served, clients) = (figures.served?, figures.clients?);
-        (served < clients).then(|| format!("{} ({served:.0} of {clients:.0})", entry.title()))
-    };
-    let names: Vec<String> = record.models.iter().filter_map(shy).collect();
-    (!names.is_empty()).then(|| {
-        format!(
-            "in pingpong not all clients were served by {}: the figures are those of the clients that were; more \
-             --workers serve more, and fewer --clients make it even",
-            listed(&names)
-        )
-    })
-}
-
-fn failed(entry: &Entry) -> Option<String> {
-    let title = entry.title();
-    if entry.faults.contains_key("wrong-bytes") {
-        return Some(format!("{title} sent back something else than it was sent: is it an echo server?"));
-    }
-    let what = |(key, count): (&String, &u64)| format!("{count} {key}");
-    let kinds: Vec<String> = entry.faults.iter().map(what).collect();
-    (!kinds.is_empty()).then(|| {
-        format!("clients of {title} failed ({}): its figures are of those that did not", listed(&kinds))
     })
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::record::{Churn, Machine, Measured, PingPong, Settings};
+    use super::super::record::{Calibration, Churn, Entry, Machine, Measured, PingPong, Settings};
     use super::*;
 
     fn entry(name: &str, rate: f64, busy: f64) -> Entry {
@@ -287,6 +183,45 @@ mod tests {
     }
 
     #[test]
+    fn clients_that_were_not_served_are_told() {
+        let mut slow = entry("slow", 10.0, 0.1);
+        let churn = &mut slow.churn.as_mut().unwrap().median;
+        (churn.served, churn.clients) = (Some(30.0), Some(100.0));
+        let mut full = entry("full", 900.0, 0.1);
+        let churn = &mut full.churn.as_mut().unwrap().median;
+        (churn.served, churn.clients, churn.refused) = (Some(100.0), Some(100.0), Some(1234.0));
+        let mut record = record(vec![slow, full]);
+        record.calibration = None;
+        record.settings.duration_s = 1.0;
+        let limit = "full refused 1,234 connections in churn of 100 clients: it met a limit of the system";
+        says(
+            &record,
+            &Notes::default(),
+            &[limit, "in churn not all clients were served by slow (30 of 100) in 1 s"],
+        );
+        record.settings.rate = Some(1.0);
+        says(&record, &Notes::default(), &[limit]);
+    }
+
+    #[test]
+    fn of_a_sweep_it_is_said_which_clients_are_meant() {
+        let (mut event, mut dead) = (entry("event", 950.0, 0.1), entry("dead", 0.0, 0.99));
+        event.churn.as_mut().unwrap().median.clients = Some(1000.0);
+        dead.churn.as_mut().unwrap().median.clients = Some(0.0);
+        let mut record = record(vec![event, dead]);
+        record.settings.duration_s = 1.0;
+        record.settings.clients = vec![10, 1000];
+        says(
+            &record,
+            &Notes::default(),
+            &[
+                "in churn with 1,000 clients the client was the bottleneck for event,",
+                "1 s were not enough for each client of event with 1,000 clients to be done once",
+            ],
+        );
+    }
+
+    #[test]
     fn a_busy_machine_is_told() {
         let record = record(vec![entry("a", 1.0, 0.1), entry("b", 1.0, 0.1)]);
         let notes = Notes { before: 0.5, during: 0.6, stolen: 0.3, ..Notes::default() };
@@ -299,6 +234,8 @@ mod tests {
             &notes,
             &["2000 and 9000 clients were left out: a process may have 1024", "time of a, whose"],
         );
+        let notes = Notes { estimated_targets: vec!["tcp://a:1".into()], ..Notes::default() };
+        says(&record, &notes, &["have it started with --against"]);
     }
 
     #[test]

@@ -16,8 +16,15 @@ pub(super) fn split(text: &str) -> Result<Vec<String>, String> {
     while let Some(c) = chars.next() {
         match (quote, c) {
             (Some(open), c) if c == open => quote = None,
-            // within single quotes a backslash is one
-            (None | Some('"'), '\\') => word.get_or_insert_default().extend(chars.next()),
+            // within single quotes a backslash is one, and within double quotes before most characters
+            (None, '\\') => word.get_or_insert_default().extend(chars.next().filter(|next| *next != '\n')),
+            (Some('"'), '\\') => {
+                let next = chars.next();
+                let has_meaning = next.is_some_and(|next| "$`\"\\\n".contains(next));
+                let word = word.get_or_insert_default();
+                let next = next.filter(|next| *next != '\n');
+                word.extend((!has_meaning).then_some('\\').into_iter().chain(next));
+            }
             (Some(_), c) => word.get_or_insert_default().push(c),
             (None, '\'' | '"') => {
                 quote = Some(c);
@@ -46,6 +53,8 @@ mod tests {
             (r#"a "b \" 'c'" d\ e"#, vec!["a", "b \" 'c'", "d e"]),
             ("a''b '' \"\"", vec!["ab", "", ""]),
             (r"'a\b'", vec![r"a\b"]),
+            (r#""a\b \$c \` \\ \n" \n"#, vec![r"a\b $c ` \ \n", "n"]),
+            ("a\\\nb \"c\\\nd\"", vec!["ab", "cd"]),
             ("", vec![]),
         ] {
             assert_eq!(split(text).unwrap(), expected, "{text}");

@@ -23,6 +23,15 @@ const MAX_CLIENTS: usize = 16;
 const TIME_LIMIT: Duration = Duration::from_secs(5);
 const LONGEST_REQUEST: usize = 256;
 
+/// Sends a request to a control socket and waits for the whole answer, each time as long as `patience` lets it.
+pub(crate) fn ask(stream: &mut UnixStream, request: &str, patience: Duration) -> std::io::Result<String> {
+    stream.set_read_timeout(Some(patience))?;
+    stream.write_all(format!("{request}\n").as_bytes())?;
+    let mut text = String::new();
+    stream.read_to_string(&mut text)?;
+    Ok(text)
+}
+
 /// The control socket and its clients.
 #[derive(Debug)]
 pub(super) struct Control {

@@ -32,3 +32,5 @@ mod station;
 pub mod status;
 mod stop;
 mod watch;
+
+pub(crate) use control::ask;

@@ -6,7 +6,6 @@ use clap::Args;
 
 use crate::config::values::Span;
 use crate::load::Phase;
-use crate::service::Builtin;
 use crate::transport::Endpoint;
 
 pub(super) const EXAMPLES: &str = "\
@@ -72,9 +71,9 @@ pub struct RunArgs {
     #[arg(long, value_name = "N")]
     pub workers: Option<u32>,
 
-    /// What forkd does with the bytes; clients verify an echo
-    #[arg(long, value_enum, default_value_t = Builtin::Echo)]
-    pub service: Builtin,
+    /// What servers do with the bytes: clients verify an echo
+    #[arg(long, value_parser = ["echo"], default_value = "echo")]
+    pub service: String,
 
     /// Bytes in a message [default: 64]
     #[arg(long, value_name = "BYTES")]
@@ -93,11 +92,29 @@ pub struct RunArgs {
     pub seed: Option<u64>,
 }
 
+/// What says how to measure, and not what to show.
+const MEASURED: [&str; 14] = [
+    "against",
+    "target",
+    "pid",
+    "i_own_this_host",
+    "phases",
+    "clients",
+    "duration",
+    "rounds",
+    "workers",
+    "service",
+    "size",
+    "transport",
+    "rate",
+    "seed",
+];
+
 /// What becomes of it.
 #[derive(Debug, Clone, Default, Args)]
 pub struct OutputArgs {
-    /// Measure nothing: show what this file has, which --json has written
-    #[arg(long, value_name = "FILE")]
+    /// Measure nothing: show what this file has, which --json has written, or of it only --models
+    #[arg(long, value_name = "FILE", conflicts_with_all = MEASURED)]
     pub from: Option<PathBuf>,
 
     /// Show what has changed since this file was written, and whether that can be chance
@@ -142,7 +159,7 @@ mod tests {
     fn nothing_need_be_said() {
         let args = parse("").unwrap();
         assert!(args.run.models.is_none() && args.run.phases.is_empty() && args.run.clients.is_empty());
-        assert_eq!((args.run.service, args.run.transport.as_str()), (Builtin::Echo, "tcp"));
+        assert_eq!((args.run.service.as_str(), args.run.transport.as_str()), ("echo", "tcp"));
         assert!(args.output.json.is_none() && args.output.from.is_none());
     }
 
@@ -150,7 +167,7 @@ mod tests {
     fn reads_every_option() {
         let line = "--models fork,event --against a=b_{port} --against c=d_{port} --target tcp://a:1 --pid 5 \
             --i-own-this-host --phases hold,datagrams --clients 1,10 --duration 2s --rounds 4 --workers 3 \
-            --service echo --size 6 --transport unix --rate 0.5/s --seed 7 --from f --baseline b --json - \
+            --service echo --size 6 --transport unix --rate 0.5/s --seed 7 --baseline b --json - \
             --csv c --html h --svg s";
         let CompareArgs { run, output } = parse(line).unwrap();
         assert_eq!(run.models, Some(vec!["fork".into(), "event".into()]));
@@ -161,9 +178,33 @@ mod tests {
         assert_eq!(run.duration.map(|span| span.0), Some(Duration::from_secs(2)));
         assert_eq!((run.rounds, run.workers, run.size), (Some(4), Some(3), Some(6)));
         assert_eq!((run.transport.as_str(), run.rate, run.seed), ("unix", Some(0.5), Some(7)));
-        let files = [output.from, output.baseline, output.json, output.csv, output.html, output.svg];
+        let files = [output.baseline, output.json, output.csv, output.html, output.svg];
         let names: Vec<String> = files.iter().flatten().map(|path| path.display().to_string()).collect();
-        assert_eq!(names, ["f", "b", "-", "c", "h", "s"]);
+        assert_eq!(names, ["b", "-", "c", "h", "s"]);
+    }
+
+    #[test]
+    fn what_was_measured_is_not_measured_otherwise() {
+        let CompareArgs { run, output } = parse("--from f --models fork --baseline b").unwrap();
+        assert_eq!((run.models, output.from), (Some(vec!["fork".into()]), Some("f".into())));
+        for option in [
+            "--against a=b",
+            "--target tcp://a:1",
+            "--target tcp://a:1 --pid 5",
+            "--phases hold",
+            "--clients 1",
+            "--duration 1s",
+            "--rounds 1",
+            "--workers 1",
+            "--service echo",
+            "--size 1",
+            "--transport tcp",
+            "--rate 1",
+            "--seed 1",
+        ] {
+            let error = parse(&format!("--from f {option}")).unwrap_err();
+            assert!(error.contains("cannot be used with"), "{option}: {error}");
+        }
     }
 
     #[test]
@@ -183,6 +224,7 @@ mod tests {
             ("--i-own-this-host", "--target <ENDPOINT>"),
             ("--clients many", "invalid value 'many'"),
             ("--service ecko", "a similar value exists: 'echo'"),
+            ("--service chargen", "[possible values: echo]"),
             ("--transport udp", "[possible values: tcp, unix]"),
             ("--jsn f", "a similar argument exists: '--json'"),
         ] {

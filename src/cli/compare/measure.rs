@@ -1,63 +1,42 @@
 //! Measures, tells meanwhile how it goes, and lets nothing be lost.
 
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
-
-use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
-use signal_hook::iterator::Signals;
 
 use super::plan::plan;
 use crate::Error;
 use crate::cli::args::RunArgs;
+use crate::cli::interrupt::Interrupt;
 use crate::cli::progress::Line;
 use crate::compare::record::{Entry, Record};
-use crate::compare::{Observer, Step, compare};
+use crate::compare::{Observer, Plan, Step, compare, lock};
 use crate::load::Live;
 use crate::text::thousands;
 
-/// The exit code of a program that SIGINT has ended.
-const ENDED_BY_INT: i32 = 130;
 /// How long the rest may take, once the servers have been killed.
 const LAST: Duration = Duration::from_secs(2);
 
-/// Measures; `keep` gets what there is after each model.
+/// Measures; `keep` gets what there is after each model. It returns what there is, also after a signal.
 pub(super) fn measure(
     args: &RunArgs,
     keep: impl FnMut(&Record) -> Result<(), Error>,
-) -> Result<Record, Error> {
+) -> Result<(Record, Interrupt), Error> {
     let plan = plan(args)?;
     let live = Arc::new(Live::default());
-    stop_at_signals(&live).map_err(|cause| Error::os("cannot catch SIGINT", cause))?;
+    let interrupt = Interrupt::catch(&live, LAST)?;
     let stage = Mutex::new(None);
     let (over, is_over) = channel::<()>();
-    std::thread::scope(|scope| {
-        let (stage, live, rounds) = (&stage, &live, plan.rounds);
-        let teller = scope.spawn(move || tell(stage, rounds, live, &is_over));
-        let mut told = Told { stage, rounds, keep };
-        let record = compare(&plan, live, &mut told);
+    let record = std::thread::scope(|scope| {
+        let (stage, live, plan) = (&stage, &live, &plan);
+        let teller = scope.spawn(move || tell(stage, plan, live, &is_over));
+        let mut told = Told { stage, rounds: plan.rounds, keep, is_kept: true };
+        let record = compare(plan, live, &mut told);
         drop(over);
         let _ = teller.join();
         record
-    })
-}
-
-/// The first signal ends what is measured now. The second one ends the servers, and then the program, if that
-/// does not end by itself.
-fn stop_at_signals(live: &Arc<Live>) -> std::io::Result<()> {
-    let (mut signals, live) = (Signals::new([SIGINT, SIGTERM, SIGHUP])?, Arc::clone(live));
-    let watch = move || {
-        for _ in signals.forever() {
-            if !live.is_stopped() {
-                live.stop();
-                continue;
-            }
-            crate::sys::program::end_all();
-            std::thread::sleep(LAST);
-            std::process::exit(ENDED_BY_INT);
-        }
-    };
-    std::thread::Builder::new().name("signals".into()).spawn(watch).map(|_| ())
+    })?;
+    Ok((record, interrupt))
 }
 
 /// What it is at, and since when.
@@ -67,6 +46,8 @@ struct Told<'a, K> {
     stage: &'a Mutex<Stage>,
     rounds: usize,
     keep: K,
+    /// Whether all could be kept so far.
+    is_kept: bool,
 }
 
 impl<K: FnMut(&Record) -> Result<(), Error>> Observer for Told<'_, K> {
@@ -74,41 +55,46 @@ impl<K: FnMut(&Record) -> Result<(), Error>> Observer for Told<'_, K> {
         *lock(self.stage) = Some((step.clone(), Instant::now()));
     }
 
-    fn has(&mut self, name: &str, round: usize, record: &Record) -> Result<(), Error> {
+    fn has(&mut self, name: &str, round: usize, record: &Record) {
         *lock(self.stage) = None;
         let entry = record.models.iter().find(|entry| entry.name == name);
         let mut line = Line::default();
         if let Some(entry) = entry.filter(|_| !line.is_replaced()) {
             line.show(&format!("round {round} of {}: {}", self.rounds, summary(entry)));
         }
-        (self.keep)(record)
+        // what can't be written now is still measured, and shown in the end
+        if record.models.iter().any(Entry::has_any)
+            && let Err(error) = (self.keep)(record)
+            && std::mem::take(&mut self.is_kept)
+        {
+            line.tell(&format!("forkd: {}; it goes on", error.sentence()));
+        }
     }
 }
 
 /// Says how it goes, where a line can be replaced, until it is over.
-fn tell(stage: &Mutex<Stage>, rounds: usize, live: &Live, is_over: &Receiver<()>) {
+fn tell(stage: &Mutex<Stage>, plan: &Plan, live: &Live, is_over: &Receiver<()>) {
     let mut line = Line::default();
     if !line.is_replaced() {
         return;
     }
     while is_over.recv_timeout(line.interval()) == Err(RecvTimeoutError::Timeout) {
         if let Some((step, since)) = &*lock(stage) {
-            line.show(&progress(step, rounds, since.elapsed(), live.done()));
+            line.show(&progress(step, plan, since.elapsed(), live.done()));
         }
     }
 }
 
-fn lock(stage: &Mutex<Stage>) -> MutexGuard<'_, Stage> {
-    stage.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-fn progress(step: &Step, rounds: usize, elapsed: Duration, done: u64) -> String {
-    let Step { round, name, phase, clients } = step;
-    let name = name.as_deref().unwrap_or("calibration");
+fn progress(step: &Step, plan: &Plan, elapsed: Duration, done: u64) -> String {
+    let Step { round, turn, name, phase, clients } = step;
+    let at = match name {
+        Some(name) => format!("turn {turn} of {}: {name}", plan.rounds * plan.contestants.len()),
+        None => format!("round {round} of {}: calibration", plan.rounds),
+    };
     let (seconds, done, clients) =
         (elapsed.as_secs_f64(), thousands(done as f64), thousands(*clients as f64));
     let (phase, unit) = (phase.name(), phase.unit());
-    format!("round {round} of {rounds}: {name}: {phase}, {clients} clients: {seconds:.1} s, {done} {unit}")
+    format!("{at}: {phase}, {clients} clients: {seconds:.1} s, {done} {unit}")
 }
 
 /// As in "fork: hold 100 of 100, churn 6,123 conn/s".
@@ -143,9 +129,11 @@ mod tests {
 
     #[test]
     fn a_line_tells_how_it_goes() {
-        let step = Step { round: 2, name: Some("fork".into()), phase: Phase::Churn, clients: 1000 };
-        let line = progress(&step, 3, Duration::from_millis(240), 12_345);
-        assert_eq!(line, "round 2 of 3: fork: churn, 1,000 clients: 0.2 s, 12,345 conn");
+        let step = Step { round: 2, turn: 12, name: Some("fork".into()), phase: Phase::Churn, clients: 1000 };
+        let line = |step: &Step| progress(step, &Plan::default(), Duration::from_millis(240), 12_345);
+        assert_eq!(line(&step), "turn 12 of 21: fork: churn, 1,000 clients: 0.2 s, 12,345 conn");
+        let step = Step { name: None, ..step };
+        assert!(line(&step).starts_with("round 2 of 3: calibration: churn, "), "{}", line(&step));
     }
 
     #[test]

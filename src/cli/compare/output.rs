@@ -71,25 +71,31 @@ impl Output {
         })
     }
 
-    /// Writes the files anew: little is lost if that was the last time.
+    /// Writes the files anew: little is lost if that was the last time. Where one can't be written, others are.
     pub(super) fn keep(&self, record: &Record) -> Result<(), Error> {
-        for (format, path) in &self.reports {
+        let report = |(format, path): &(Format, PathBuf)| {
             let text = match format {
                 Format::Json => json(record)?,
                 Format::Csv => csv::csv(record),
                 Format::Html => html(record, self.difference(record).as_ref()),
             };
-            write(path, &text)?;
-        }
-        if let Some(dir) = &self.svg {
-            svg::files(record).iter().try_for_each(|(name, text)| write(&dir.join(name), text))?;
-        }
-        Ok(())
+            write(path, &text)
+        };
+        let reports = self.reports.iter().map(report).fold(Ok(()), Result::and);
+        let slides = self.svg.as_ref().map_or(Ok(()), |dir| {
+            svg::files(record).iter().try_for_each(|(name, text)| write(&dir.join(name), text))
+        });
+        reports.and(slides)
     }
 
-    /// Writes the files, and shows the whole on standard output.
+    /// Writes the files, and shows the whole on standard output, also if they can't be written.
     pub(super) fn show(&self, record: &Record) -> Result<(), Error> {
-        self.keep(record)?;
+        let kept = self.keep(record);
+        self.print(record)?;
+        kept
+    }
+
+    fn print(&self, record: &Record) -> Result<(), Error> {
         if self.is_json_printed {
             return terminal::print(&json(record)?);
         }

@@ -1,10 +1,14 @@
 //! From options to a plan; what makes no sense is refused before anything is started.
 
+use std::time::Duration;
+
 use crate::Error;
 use crate::cli::args::RunArgs;
 use crate::compare::{Contestant, Plan};
 use crate::load::{Load, Phase, Reach, Target};
-use crate::service::Builtin;
+
+/// The shortest time in which a phase is measured.
+const SHORTEST: Duration = Duration::from_millis(10);
 
 /// Reads the options.
 ///
@@ -13,11 +17,6 @@ use crate::service::Builtin;
 /// [`Error::Usage`] with a sentence, and those of a target that can't be.
 pub(super) fn plan(args: &RunArgs) -> Result<Plan, Error> {
     let usual = Plan::default();
-    if args.service != Builtin::Echo {
-        return Err(Error::Usage(
-            "clients verify each byte of an echo, so only echo can be compared: leave --service out".into(),
-        ));
-    }
     let mut clients = if args.clients.is_empty() { usual.clients.clone() } else { args.clients.clone() };
     clients.sort_unstable();
     clients.dedup();
@@ -91,6 +90,12 @@ fn check(plan: &Plan) -> Result<(), Error> {
     if plan.workers.is_some_and(|workers| !(1..=1024).contains(&workers)) {
         return Err(Error::Usage("the number of workers may be from 1 to 1024".into()));
     }
+    if plan.duration > Duration::ZERO && plan.duration < SHORTEST {
+        return Err(Error::Usage(format!(
+            "the duration can't be less than {}: nothing could be told from so short a time",
+            humantime::format_duration(SHORTEST)
+        )));
+    }
     // what one load may be, each of these may be: a target that nobody is asked about stands for all
     for datagrams in [false, true] {
         let scheme = if datagrams { "udp" } else { "tcp" };
@@ -100,7 +105,8 @@ fn check(plan: &Plan) -> Result<(), Error> {
         for &clients in &plan.clients {
             plan.load(clients).check().map_err(Error::Usage)?;
         }
-        let load = Load::new(target, plan.load(1))?;
+        // where that is not possible, all is not
+        let load = Load::new(target, plan.load(plan.clients.first().copied().unwrap_or(1)))?;
         let is_of_it = |phase: &&Phase| (**phase == Phase::Datagrams) == datagrams;
         plan.phases.iter().filter(is_of_it).try_for_each(|phase| load.check(*phase))?;
     }
@@ -119,8 +125,6 @@ fn check(plan: &Plan) -> Result<(), Error> {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
     use crate::cli::args::{Cli, Command};
 
@@ -148,7 +152,11 @@ mod tests {
             contestants: vec![
                 Contestant::Model("fork"),
                 Contestant::Model("event"),
-                Contestant::Command { name: "a".into(), words: vec!["b".into(), "{path}".into()] },
+                Contestant::Command {
+                    name: "a".into(),
+                    command: "b {path}".into(),
+                    words: vec!["b".into(), "{path}".into()],
+                },
             ],
             phases: vec![Phase::Hold, Phase::Datagrams],
             clients: vec![1, 10],
@@ -182,7 +190,8 @@ mod tests {
             ("--workers 0", "the number of workers may be from 1"),
             ("--duration 0s", "leaves no time to measure"),
             ("--rate 0", "the rate can't be 0"),
-            ("--service chargen", "only echo can be compared"),
+            ("--service chargen", "[possible values: echo]"),
+            ("--duration 9ms", "the duration can't be less than 10ms"),
             ("--target tcp://192.0.2.1:7", "say --i-own-this-host"),
             ("--target udp://127.0.0.1:7 --phases churn", "has none of the phases churn"),
             ("--phases datagrams --size 70000", "a datagram of 70000 bytes"),

@@ -36,8 +36,10 @@ pub(super) fn command(record: &Record) -> String {
     option("duration", Span(duration).to_string().replace(' ', ""));
     option("rounds", settings.rounds.to_string());
     // where nobody said how many, each model has its own number
-    if models.iter().filter_map(|entry| entry.workers).all(|workers| workers == settings.workers) {
-        option("workers", settings.workers.to_string());
+    if let Some(asked) = settings.workers
+        && models.iter().filter_map(|entry| entry.workers).all(|workers| workers == asked)
+    {
+        option("workers", asked.to_string());
     }
     option("service", settings.service.clone());
     option("size", settings.size.to_string());

@@ -77,7 +77,7 @@ pub(crate) fn record() -> Record {
             clients: vec![100],
             duration_s: 0.3,
             rounds: 3,
-            workers: 8,
+            workers: Some(8),
             service: "echo".into(),
             size: 64,
             transport: "tcp".into(),

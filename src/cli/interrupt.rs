@@ -1,0 +1,69 @@
+//! Signals that end a measurement: what there is by then is shown, and the exit code tells that it isn't all.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI32, Ordering};
+use std::time::Duration;
+
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
+use signal_hook::low_level::signal_name;
+
+use crate::Error;
+use crate::load::Live;
+
+/// Which signal has come first; 0 for none.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Interrupt(Arc<AtomicI32>);
+
+impl Interrupt {
+    /// The first signal ends what is measured now. The second one ends the programs that were started, and this one
+    /// too, if it does not end by itself within `patience`.
+    pub(super) fn catch(live: &Arc<Live>, patience: Duration) -> Result<Self, Error> {
+        let failed = |cause| Error::os("cannot catch SIGINT", cause);
+        let heard = [SIGINT, SIGTERM, SIGHUP].into_iter().filter(|signal| !is_ignored(*signal));
+        let mut signals = Signals::new(heard).map_err(failed)?;
+        let (interrupt, live) = (Self::default(), Arc::clone(live));
+        let first = interrupt.clone();
+        let watch = move || {
+            for signal in signals.forever() {
+                if !live.is_stopped() {
+                    first.0.store(signal, Ordering::Relaxed);
+                    live.stop();
+                    continue;
+                }
+                crate::sys::program::end_all();
+                std::thread::sleep(patience);
+                std::process::exit(ended_by(signal).into());
+            }
+        };
+        std::thread::Builder::new().name("signals".into()).spawn(watch).map_err(failed)?;
+        Ok(interrupt)
+    }
+
+    /// What the program ends with if one has come; `what` says what that means for the result.
+    pub(super) fn verdict(&self, what: &str) -> Result<(), Error> {
+        match self.0.load(Ordering::Relaxed) {
+            0 => Ok(()),
+            signal => {
+                let name = signal_name(signal).unwrap_or("a signal");
+                Err(Error::Interrupted {
+                    exit_code: ended_by(signal),
+                    why: format!("{name} ended it {what}"),
+                })
+            }
+        }
+    }
+}
+
+/// What a shell tells of a program that a signal has ended.
+fn ended_by(signal: i32) -> u8 {
+    128 + signal as u8
+}
+
+/// Whether whoever started us wants that, as nohup(1) does with SIGHUP.
+fn is_ignored(signal: i32) -> bool {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let mask =
+        status.lines().find_map(|line| u64::from_str_radix(line.strip_prefix("SigIgn:")?.trim(), 16).ok());
+    mask.is_some_and(|mask| mask >> (signal - 1) & 1 == 1)
+}
