@@ -132,8 +132,12 @@ macro_rules! of {
     ($phase:ident.$field:ident) => {
         |view| Value::of(view.$phase, |it| it.$field)
     };
-    ($phase:ident.$field:ident, or $seen:ident) => {
-        |view| Value::of(view.$phase, |it| it.$field).or_else(|| view.seen(|moment| moment.$seen))
+    ($phase:ident.$field:ident, or $other:ident, or $seen:ident) => {
+        |view| {
+            Value::of(view.$phase, |it| it.$field)
+                .or_else(|| Value::of(view.$other, |it| it.$field))
+                .or_else(|| view.seen(|moment| moment.$seen))
+        }
     };
 }
 
@@ -158,9 +162,9 @@ macro_rules! catalogue {
 }
 
 catalogue! {
-    PROCESSES: Count, "processes", "processes", "Processes", of!(hold.processes, or processes),
-        "all processes of the server, its master among them, while all clients are held (if none were, the most that were seen at one moment of the ping-pong or the datagrams)";
-    THREADS: Count, "threads", "threads", "Threads", of!(hold.threads, or threads),
+    PROCESSES: Count, "processes", "processes", "Processes", of!(hold.processes, or pingpong, or processes),
+        "all processes of the server, its master among them, while all clients are held (if none were, while those that were served stood in the ping-pong; under datagrams alone, the most that were seen at one moment)";
+    THREADS: Count, "threads", "threads", "Threads", of!(hold.threads, or pingpong, or threads),
         "the threads of all these processes; each process has at least one";
     PEAK: Count, "peak_processes", "peak processes", "Most processes in the churn", of!(churn.peak_processes),
         "the most processes that were seen at one moment of the churn";

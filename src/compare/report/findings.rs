@@ -25,7 +25,10 @@ pub fn findings(record: &Record) -> Vec<String> {
     let mut sentences: Vec<String> = served(record).into_iter().collect();
     // part of the memory is no topic where there is all of it
     let is_part = |topic: &&Topic| topic.figure.key == figures::PSS.key && figures::MEMORY.is_in(record);
-    let topics = TOPICS.iter().filter(|topic| !is_part(topic));
+    // nor how much was done where that was asked for
+    let rates = [&figures::CONN_PER_S, &figures::REQ_PER_S, &figures::DATAGRAMS].map(|figure| figure.key);
+    let is_asked = |topic: &&Topic| record.settings.rate.is_some() && rates.contains(&topic.figure.key);
+    let topics = TOPICS.iter().filter(|topic| !is_part(topic) && !is_asked(topic));
     let mut said: Vec<(f64, String)> = topics.filter_map(|topic| contrast(record, topic)).collect();
     // what differs much comes first; beyond that the order of the topics counts
     said.sort_by(|one, other| other.0.min(MUCH).total_cmp(&one.0.min(MUCH)));
@@ -230,6 +233,20 @@ mod tests {
         assert!(
             said[2].starts_with("In the memory for a held connection no server can be told from another")
         );
+    }
+
+    #[test]
+    fn how_much_was_asked_for_is_no_finding() {
+        let mut record = sample::record();
+        record.models = vec![
+            entry("one", 2.0, 100.0, 10_000.0, 46.0, 3.0),
+            entry("two", 2.0, 100.0, 30_000.0, 46.0, 3.0),
+        ];
+        let is_said =
+            |record: &Record| findings(record).iter().any(|said| said.contains("connections per second"));
+        assert!(is_said(&record));
+        record.settings.rate = Some(2000.0);
+        assert!(!is_said(&record), "{:#?}", findings(&record));
     }
 
     #[test]
