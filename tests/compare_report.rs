@@ -373,7 +373,7 @@ fn the_documents_show_what_their_figures_say() {
 
     let figures = docs("compare/figures.json");
     let mut command = forkd_command();
-    command.env_remove("COLUMNS").env("LC_ALL", "C.UTF-8").args(["compare", "--from"]).arg(&figures);
+    command.env("COLUMNS", "120").env("LC_ALL", "C.UTF-8").args(["compare", "--from"]).arg(&figures);
     let all = shown(&mut command);
     let (table, lecture) = (all.split("\n\n").next().unwrap(), text(docs("COMPARE.md")));
     assert!(text(docs("../README.md")).contains(table), "the README's table is not:\n{table}");
