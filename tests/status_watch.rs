@@ -44,6 +44,18 @@ impl Watch {
         signal(self.child.id() as i32, Signal::SIGINT);
         assert_eq!(self.child.wait().unwrap().code(), Some(0));
     }
+
+    /// Closes the other end of its pipe.
+    #[track_caller]
+    fn ends_with_its_reader(&mut self) {
+        drop(std::mem::replace(&mut self.out, BufReader::new(silence())));
+        let mut ended = None;
+        eventually("it ends", || {
+            ended = self.child.try_wait().unwrap();
+            ended.is_some()
+        });
+        assert_eq!(ended.unwrap().code(), Some(0));
+    }
 }
 
 impl Drop for Watch {
@@ -91,15 +103,7 @@ fn json_comes_line_by_line_and_ends_with_its_reader() {
         let status: Value = serde_json::from_str(&line).unwrap();
         assert_eq!(status["pid"], daemon.pid());
     }
-    let Watch { child, out } = &mut watch;
-    // the other end of the pipe
-    drop(std::mem::replace(out, BufReader::new(silence())));
-    let mut ended = None;
-    eventually("it ends", || {
-        ended = child.try_wait().unwrap();
-        ended.is_some()
-    });
-    assert_eq!(ended.unwrap().code(), Some(0));
+    watch.ends_with_its_reader();
 }
 
 #[test]
@@ -107,14 +111,7 @@ fn it_ends_with_its_reader_and_not_at_the_next_interval() {
     let daemon = Daemon::start("");
     let mut watch = Watch::start(&daemon, &["--watch", "1h"]);
     watch.read_until("a line", |line| line.starts_with("forkd pid"));
-    let Watch { child, out } = &mut watch;
-    drop(std::mem::replace(out, BufReader::new(silence())));
-    let mut ended = None;
-    eventually("it ends", || {
-        ended = child.try_wait().unwrap();
-        ended.is_some()
-    });
-    assert_eq!(ended.unwrap().code(), Some(0));
+    watch.ends_with_its_reader();
 }
 
 #[test]
