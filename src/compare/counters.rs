@@ -12,6 +12,8 @@ const PATIENCE: Duration = Duration::from_secs(2);
 /// What a forkd has counted, over all its listening sockets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(super) struct Counters {
+    /// Children that it has.
+    pub(super) alive: u32,
     /// Children that it has forked.
     pub(super) forked: u64,
     /// Connections that it has had, and datagrams.
@@ -28,6 +30,7 @@ impl Counters {
         let mut stream = UnixStream::connect(control).ok()?;
         let status: Status = serde_json::from_str(&ask(&mut stream, "status", PATIENCE).ok()?).ok()?;
         Some(status.listeners.iter().fold(Self::default(), |sum, listener| Self {
+            alive: sum.alive + listener.alive,
             forked: sum.forked + listener.forked,
             connections: sum.connections + listener.connections,
             refused: sum.refused + listener.refused.values().sum::<u64>(),

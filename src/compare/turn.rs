@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use super::cgroup::Group;
 use super::contestant::Contestant;
+use super::counters::Counters;
 use super::figures::{Shown, bulk, churn, datagrams, pingpong};
 use super::plan::Plan;
 use super::record::{Hold, Idle};
@@ -54,6 +55,7 @@ pub(super) fn take(
             tally,
             found: &mut found,
             places: None,
+            children: 0,
         };
         result = turn.run(says);
         drop(held);
@@ -101,6 +103,8 @@ struct Turn<'a> {
     found: &'a mut Found,
     /// How many it was found to serve at once, if that isn't all.
     places: Option<usize>,
+    /// The children that it has without clients.
+    children: u32,
 }
 
 impl Turn<'_> {
@@ -114,6 +118,7 @@ impl Turn<'_> {
             uss_kib: memory.map(|memory| memory.uss),
             page_tables_kib: memory.map(|memory| memory.page_tables),
         });
+        self.children = self.server.counters().map_or(0, |counters| counters.alive);
         let threads = idle.map(|count| count.threads);
         let plan = self.terms.plan;
         for &clients in &plan.clients {
@@ -217,7 +222,7 @@ impl Turn<'_> {
         let load = self.load(phase, clients)?;
         let (live, tree, watch) = (self.terms.live, &self.server.tree, self.watch);
         let most = || tree.group().and_then(Group::peak);
-        let (before, peak) = (self.server.counters(), most());
+        let (before, peak) = (self.counters(), most());
         // or the marker would see what the phase before has done
         live.begin();
         let (outcome, start) = std::thread::scope(|scope| {
@@ -247,8 +252,21 @@ impl Turn<'_> {
         let usage = start
             .filter(|_| tree.is_known())
             .map(|start| start.until(&Mark::now(tree, live, idle), watch.peak(), self.terms.rest));
-        let (counted, peaks) = (before.zip(self.server.counters()), peak.zip(most()));
+        let (counted, peaks) = (before.zip(self.counters()), peak.zip(most()));
         Ok(Shown { outcome, usage, counted, count: count.flatten(), peaks })
+    }
+
+    /// What the server has counted, once the children of connections that are over are counted as gone: until then
+    /// it knows of more children than of connections.
+    fn counters(&self) -> Option<Counters> {
+        let until = Instant::now() + LEAVE;
+        loop {
+            let counters = self.server.counters()?;
+            if counters.alive <= self.children || Instant::now() >= until {
+                return Some(counters);
+            }
+            std::thread::sleep(LOOK);
+        }
     }
 
     /// Waits until there are no more threads than before the clients came.
