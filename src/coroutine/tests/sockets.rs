@@ -70,6 +70,8 @@ fn a_read_that_takes_too_long_fails_and_the_next_does_not() {
         one.set_read_timeout(Some(ms(20))).expect("time-out");
         assert!(one.set_read_timeout(Some(Duration::ZERO)).is_err());
         assert_eq!(one.read(&mut [0; 9]).expect_err("silence").kind(), io::ErrorKind::WouldBlock);
+        // where all stood still for a while, both would be due
+        one.set_read_timeout(Some(LONG)).expect("time-out");
         let late = spawn(move || {
             sleep(ms(5));
             other.write_all(b"late")
