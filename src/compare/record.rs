@@ -96,7 +96,7 @@ pub struct Calibration {
 }
 
 /// One server under load.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Entry {
     /// What it is called, as in "prefork" or the name given with `--against`.
     pub name: String,

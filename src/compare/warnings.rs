@@ -111,21 +111,7 @@ mod tests {
 
     fn entry(name: &str, rate: f64, busy: f64) -> Entry {
         let churn = Churn { conn_per_s: Some(rate), client_busy: Some(busy), ..Churn::default() };
-        Entry {
-            name: name.into(),
-            workers: None,
-            command: None,
-            idle: None,
-            hold: None,
-            churn: Measured::of(vec![churn], Vec::new()),
-            pingpong: None,
-            bulk: None,
-            datagrams: None,
-            growth: Vec::new(),
-            timeline: Vec::new(),
-            faults: Default::default(),
-            failure: None,
-        }
+        Entry { name: name.into(), churn: Measured::of(vec![churn], Vec::new()), ..Entry::default() }
     }
 
     fn record(models: Vec<Entry>) -> Record {

@@ -2,13 +2,13 @@
 //!
 //! Invariant: what parses is in range, and displays as a text that parses to the same value.
 
+mod serial;
+
 use std::fmt;
-use std::marker::PhantomData;
 use std::str::FromStr;
 use std::time::Duration;
 
-use serde::de::{Error as _, Visitor};
-use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use serde::{Deserialize, Serialize};
 
 use crate::model::Model;
 use crate::transport::Endpoint;
@@ -234,97 +234,6 @@ pub enum LogFormat {
     Json,
 }
 
-/// Reads a value from a string, or from an integer as if it stood in quotes: then it is the value's own
-/// parser that accepts `8` workers and explains why `30` is no duration.
-struct Text<T> {
-    expecting: &'static str,
-    value: PhantomData<T>,
-}
-
-impl<T: FromStr<Err = InvalidValue>> Visitor<'_> for Text<T> {
-    type Value = T;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.expecting)
-    }
-
-    fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<T, E> {
-        text.parse().map_err(E::custom)
-    }
-
-    fn visit_i64<E: serde::de::Error>(self, number: i64) -> Result<T, E> {
-        self.visit_str(&number.to_string())
-    }
-
-    fn visit_u64<E: serde::de::Error>(self, number: u64) -> Result<T, E> {
-        self.visit_str(&number.to_string())
-    }
-}
-
-impl<'de> Deserialize<'de> for Span {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_any(Text { expecting: "a duration such as \"30s\"", value: PhantomData })
-    }
-}
-
-impl Serialize for Span {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(self)
-    }
-}
-
-impl<'de> Deserialize<'de> for WorkerRange {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer
-            .deserialize_any(Text { expecting: "a number such as 8, or \"4..32\"", value: PhantomData })
-    }
-}
-
-impl Serialize for WorkerRange {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        if self.is_elastic() { serializer.collect_str(self) } else { serializer.serialize_u32(self.min) }
-    }
-}
-
-impl<'de> Deserialize<'de> for MetricsEndpoint {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        String::deserialize(deserializer)?.parse().map_err(D::Error::custom)
-    }
-}
-
-impl Serialize for MetricsEndpoint {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(self)
-    }
-}
-
-impl<'de> Deserialize<'de> for Mode {
-    /// Takes a string only: in TOML the integer 600 is decimal, and 0600 is no integer at all.
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_any(QuotedMode)
-    }
-}
-
-struct QuotedMode;
-
-impl Visitor<'_> for QuotedMode {
-    type Value = Mode;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("an octal mode in quotes, such as \"0600\"")
-    }
-
-    fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<Mode, E> {
-        text.parse().map_err(E::custom)
-    }
-}
-
-impl Serialize for Mode {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(self)
-    }
-}
-
 /// An entry of a menu and what is answered to it: `ENTRY=TEXT`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EntryText {
@@ -352,18 +261,6 @@ impl FromStr for EntryText {
 impl fmt::Display for EntryText {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}={}", self.entry, self.text)
-    }
-}
-
-impl<'de> Deserialize<'de> for EntryText {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        String::deserialize(deserializer)?.parse().map_err(D::Error::custom)
-    }
-}
-
-impl Serialize for EntryText {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(self)
     }
 }
 

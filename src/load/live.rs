@@ -1,6 +1,5 @@
 //! What a phase shows while it runs, and how it is stopped.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
@@ -9,7 +8,7 @@ use std::time::{Duration, Instant};
 pub struct Live {
     done: AtomicU64,
     faults: AtomicU64,
-    stopped: Arc<AtomicBool>,
+    stopped: AtomicBool,
 }
 
 impl Live {
@@ -34,12 +33,6 @@ impl Live {
     #[must_use]
     pub fn is_stopped(&self) -> bool {
         self.stopped.load(Ordering::Relaxed)
-    }
-
-    /// Returns what a signal handler can set in place of [`stop`](Self::stop).
-    #[must_use]
-    pub fn stop_flag(&self) -> Arc<AtomicBool> {
-        Arc::clone(&self.stopped)
     }
 
     /// Starts the counts anew, as each phase does.

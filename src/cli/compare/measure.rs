@@ -143,17 +143,9 @@ mod tests {
         let mut entry = Entry {
             name: "prefork".into(),
             workers: Some(8),
-            command: None,
-            idle: None,
             hold: Measured::of(vec![hold], Vec::new()),
             churn: Measured::of(vec![churn], Vec::new()),
-            pingpong: None,
-            bulk: None,
-            datagrams: None,
-            growth: Vec::new(),
-            timeline: Vec::new(),
-            faults: Default::default(),
-            failure: None,
+            ..Entry::default()
         };
         assert_eq!(summary(&entry), "prefork ×8: hold 8 of 100, churn 6,123 conn/s");
         entry.failure = Some("it has ended".into());
