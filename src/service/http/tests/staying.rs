@@ -1,0 +1,131 @@
+//! Who may stay for how long, and for how many requests.
+
+use super::*;
+
+#[test]
+fn who_stays_is_answered_again_and_who_goes_is_not() {
+    let (_dir, http) = site();
+    let two = "GET /hello HTTP/1.1\r\nHost: a\r\n\r\nGET /digits.txt HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n";
+    let heard = talk(&http, [[two, two].concat().as_bytes()]);
+    assert!(heard.has_ended);
+    let text = heard.text();
+    assert_eq!(
+        (text.matches("HTTP/1.1 200").count(), text.matches("Connection: close").count()),
+        (2, 1),
+        "{text}"
+    );
+    assert!(text.find("Hello") < text.find("0123456789"));
+    let old = ask(&http, "GET /hello HTTP/1.0\r\nConnection: keep-alive\r\n\r\nGET /hello HTTP/1.0\r\n\r\n");
+    assert_eq!(
+        (old.matches("Connection: keep-alive").count(), old.matches("Connection: close").count()),
+        (1, 1)
+    );
+}
+
+#[test]
+fn a_connection_is_not_for_ever() {
+    let (_dir, mut http) = site();
+    http.patience.limits.requests = 3;
+    let text = ask(&http, &"GET /hello HTTP/1.1\r\nHost: a\r\n\r\n".repeat(5));
+    assert_eq!((text.matches("HTTP/1.1 200").count(), text.matches("Connection: close").count()), (3, 1));
+}
+
+#[test]
+fn content_is_thrown_away_if_it_is_short() {
+    let (_dir, http) = site();
+    let with = |start: &str, fields: &str, content: &str| {
+        let request = format!(
+            "{start} HTTP/1.1\r\nHost: a\r\n{fields}\r\n{content}GET /hello HTTP/1.1\r\nHost: a\r\n\r\n"
+        );
+        ask(&http, &request)
+    };
+    let statuses = |text: &str| -> Vec<u16> {
+        text.split("HTTP/1.1 ").skip(1).map(|answer| answer[..3].parse().expect("a status")).collect()
+    };
+    assert_eq!(statuses(&with("GET /hello", "Content-Length: 3\r\n", "GET\r\n")), [200, 200]);
+    assert_eq!(statuses(&with("POST /hello", "Content-Length: 3\r\n", "GET")), [405, 200]);
+    assert_eq!(statuses(&with("BREW /hello", "", "")), [501, 200]);
+    assert_eq!(statuses(&with("GET /hello", "Content-Length: 65537\r\n", "")), [413]);
+    assert_eq!(statuses(&with("POST /hello", "Content-Length: 65537\r\n", "")), [405]);
+    assert_eq!(statuses(&with("GET /hello", "Transfer-Encoding: chunked\r\n", "")), [501]);
+    let expects = "Content-Length: 3\r\nExpect: 100-continue\r\n";
+    assert_eq!(statuses(&with("GET /hello", expects, "abc")), [100, 200, 200]);
+    assert_eq!(statuses(&with("POST /hello", expects, "abc")), [405]);
+    assert!(with("POST /hello", "", "").contains("\r\nAllow: GET, HEAD\r\n"));
+    let closing = "Content-Length: 3\r\nConnection: close\r\n";
+    assert!(talk(&http, [format!("GET /hello HTTP/1.1\r\nHost: a\r\n{closing}\r\n").as_bytes()]).has_ended);
+}
+
+#[test]
+fn whoever_is_refused_is_not_listened_to() {
+    let (_dir, mut http) = site();
+    let mut heard = Heard::default();
+    heard.hear(&mut http, b"nonsense\r\nGET /hello HTTP/1.1\r\nHost: a\r\n\r\n");
+    let text = heard.text();
+    assert_eq!((status(&text), heard.has_ended, text.matches("HTTP/1.1").count()), (400, true, 1), "{text}");
+}
+
+/// What is said when the time is up; after that the connection ends.
+fn told_at_the_end(http: &mut Http) -> String {
+    let Reply::Finish(bytes) = http.timed_out() else { panic!("the connection goes on") };
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+#[test]
+fn a_request_has_so_long_however_it_trickles_in() {
+    let (_dir, mut http) = site();
+    let start = Instant::now();
+    let at = |seconds| start + Duration::from_secs(seconds);
+    assert_eq!(http.deadline(at(0)), Some(at(10)));
+    let mut heard = Heard::default();
+    for (second, byte) in (3..).zip(b"\r\nGET /he") {
+        heard.hear(&mut http, &[*byte]);
+        // empty lines are no beginning
+        let until = if second < 5 { 10 } else { 15 };
+        assert_eq!(http.deadline(at(second)), Some(at(until)), "{second}");
+    }
+    let text = told_at_the_end(&mut http);
+    assert!(text.starts_with("HTTP/1.1 408 ") && text.contains("\r\nConnection: close\r\n"), "{text}");
+}
+
+#[test]
+fn the_next_request_has_a_time_of_its_own() {
+    let (_dir, mut http) = site();
+    let start = Instant::now();
+    let at = |seconds| start + Duration::from_secs(seconds);
+    let mut heard = Heard::default();
+    let request = b"GET /hello HTTP/1.1\r\nHost: a\r\n\r\n";
+    heard.hear(&mut http, &request[..9]);
+    assert_eq!(http.deadline(at(1)), Some(at(11)));
+    // the end of one and the beginning of the next
+    heard.hear(&mut http, &[&request[9..], &request[..9]].concat());
+    assert_eq!(http.deadline(at(8)), Some(at(18)));
+    heard.hear(&mut http, &request[9..]);
+    assert_eq!((http.deadline(at(9)), http.deadline(at(12))), (Some(at(14)), Some(at(14))));
+    assert_eq!(told_at_the_end(&mut http), "", "nobody has begun");
+    heard.hear(&mut http, request);
+    assert_eq!(http.deadline(at(13)), Some(at(18)));
+    heard.hear(&mut http, b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\n12345");
+    assert_eq!(http.deadline(at(14)), Some(at(24)), "content is waited for, too");
+    assert_eq!(told_at_the_end(&mut http), "", "it was answered");
+    heard.hear(&mut http, b"6789");
+    assert_eq!(http.deadline(at(20)), Some(at(25)));
+}
+
+#[test]
+fn empty_lines_are_no_way_to_stay() {
+    let (_dir, mut http) = site();
+    let mut heard = Heard::default();
+    for _ in 0..BLANK {
+        heard.hear(&mut http, b"\n");
+    }
+    assert!(heard.bytes.is_empty());
+    heard.hear(&mut http, b"GET /hello HTTP/1.1\nHost: a\n\n");
+    heard.hear(&mut http, &[b'\r'; BLANK + 1]);
+    let text = heard.text();
+    assert_eq!(
+        (text.matches("HTTP/1.1 200").count(), text.matches("HTTP/1.1 400").count()),
+        (1, 1),
+        "{text}"
+    );
+}
