@@ -259,24 +259,25 @@ impl Turn<'_> {
     /// What the server has counted, once the children of connections that are over are counted as gone: until then
     /// it knows of more children than of connections.
     fn counters(&self) -> Option<Counters> {
-        let until = Instant::now() + LEAVE;
-        loop {
-            let counters = self.server.counters()?;
-            if counters.alive <= self.children || Instant::now() >= until {
-                return Some(counters);
-            }
-            std::thread::sleep(LOOK);
-        }
+        last(|| self.server.counters(), |counters| counters.alive <= self.children)
     }
 
     /// Waits until there are no more threads than before the clients came.
     fn leave(&self, threads: Option<u32>) {
         let Some(threads) = threads else { return };
-        let until = Instant::now() + LEAVE;
-        while self.server.tree.count().is_some_and(|count| count.threads > threads) && Instant::now() < until
-        {
-            std::thread::sleep(LOOK);
+        last(|| self.server.tree.count(), |count| count.threads <= threads);
+    }
+}
+
+/// Asks again and again until the answer will do, or none comes, or time is up; returns the last one.
+fn last<T>(ask: impl Fn() -> Option<T>, will_do: impl Fn(&T) -> bool) -> Option<T> {
+    let until = Instant::now() + LEAVE;
+    loop {
+        let answer = ask();
+        if answer.as_ref().is_none_or(&will_do) || Instant::now() >= until {
+            return answer;
         }
+        std::thread::sleep(LOOK);
     }
 }
 
