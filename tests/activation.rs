@@ -194,6 +194,31 @@ fn a_missing_name_is_69_and_lists_those_there_are() {
 }
 
 #[test]
+fn variables_for_another_process_mean_nothing() {
+    for (pid, count, names) in [
+        ("1", "1", "other"),
+        ("1", "x", ""),
+        ("1", "2000", "a:b"),
+        ("x", "1", "a"),
+        ("", "1", "a"),
+        ("$$$", "-1", "a:b:c"),
+        ("99999999999999999999", "1", "a"),
+    ] {
+        let forkd = Forkd::new("").env("LISTEN_PID", pid).env("LISTEN_FDS", count);
+        let daemon = forkd.env("LISTEN_FDNAMES", names).start();
+        echoes(&mut daemon.connect(), b"served");
+    }
+    // nobody's, and ours without a descriptor
+    let daemon = Forkd::new("").env("LISTEN_FDS", "1").env("LISTEN_FDNAMES", "a:b").start();
+    echoes(&mut daemon.connect(), b"served");
+    for (name, value) in [("LISTEN_FDNAMES", "a"), ("LISTEN_FDS", "0")] {
+        let ours = ["sh", "-c", "LISTEN_PID=$$ exec \"$0\" \"$@\""];
+        let daemon = Forkd::new("").env(name, value).within(&ours).start();
+        echoes(&mut daemon.connect(), b"served");
+    }
+}
+
+#[test]
 fn what_can_t_be_served_is_78_and_named() {
     let listener = tcp();
     let connection: OwnedFd = connect(&listener).into();
