@@ -203,6 +203,67 @@ fn a_reset_in_the_backlog_is_nobody_elses_concern() {
     }
 }
 
+/// Each has room for one client.
+const ONE_PLACE: [&str; 7] = [
+    "--max-children 1",
+    "-m prefork -w 1",
+    "-m iterative",
+    "-m thread --max-threads 1",
+    "-m thread --threads 1",
+    "-m event --max-connections 1",
+    "-m coroutine --max-connections 1",
+];
+
+#[test]
+fn a_client_that_has_vanished_gives_its_place_back() {
+    for args in ONE_PLACE {
+        let daemon = Forkd::new(args).arg("--keepalive").arg("2s").start();
+        let silent = daemon.served();
+        vanishes(&silent);
+        short_connection(daemon.addr(), b"my turn").unwrap_or_else(|error| panic!("{args}: {error}"));
+        // it is no failure of the handler's
+        assert_eq!(daemon.count_lines("failed") + daemon.count_lines("error"), 0, "{:?}", daemon.log());
+    }
+}
+
+#[test]
+fn a_client_that_has_vanished_while_bytes_wait_gives_its_place_back() {
+    for args in ONE_PLACE {
+        let daemon = Forkd::new(args).arg("--service").arg("chargen").arg("--keepalive").arg("2s").start();
+        let mut reads = daemon.connect();
+        reads.read_exact(&mut [0; 100]).unwrap();
+        vanishes(&reads);
+        let mut next = daemon.connect();
+        next.read_exact(&mut [0; 100]).unwrap_or_else(|error| panic!("{args}: {error}"));
+    }
+}
+
+#[test]
+fn the_kernel_looks_after_every_connection_whichever_socket_it_came_by() {
+    let is_half_of = |due: Option<Duration>, limit: u64| {
+        due.is_some_and(|due| {
+            due > Duration::from_secs(limit / 2 - LIMIT.as_secs()) && due.as_secs() <= limit / 2
+        })
+    };
+    for args in ONE_PLACE {
+        for host in ["127.0.0.1", "[::1]"] {
+            let started = |more: &str| Forkd::new(&format!("{args} {more} tcp://{host}:0")).start();
+            assert!(is_half_of(keepalive_due(&started("").served()), 120), "{args} {host}");
+            assert!(is_half_of(keepalive_due(&started("--keepalive 10m").served()), 600), "{args} {host}");
+            assert_eq!(keepalive_due(&started("--keepalive off").served()), None, "{args} {host}");
+        }
+        // the options of a socket that is handed over are its owner's
+        let owner = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let daemon = Forkd::new(&format!("{args} systemd:echo")).handed("echo", &owner).start();
+        assert!(is_half_of(keepalive_due(&daemon.served()), 120), "{args}");
+        assert_eq!(keeps_alive(&owner), Ok(false), "{args}");
+    }
+}
+
+fn keeps_alive(listener: &std::net::TcpListener) -> nix::Result<bool> {
+    nix::sys::socket::getsockopt(listener, nix::sys::socket::sockopt::KeepAlive)
+}
+
 #[test]
 fn a_slow_client_delays_nobody() {
     for (args, slow_ones) in [("", 10), ("-m prefork -w 2", 1), ("-m event", 50), ("-m coroutine", 50)] {

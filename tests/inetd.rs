@@ -125,6 +125,15 @@ fn a_silent_client_and_a_signal_end_it() {
 }
 
 #[test]
+fn a_client_that_has_vanished_ends_it() {
+    let (mut client, server) = tcp();
+    let mut served = Served::by_inetd(server, "--keepalive 2s");
+    echoes(&mut client, b"x");
+    vanishes(&client);
+    assert_eq!(served.ended(), Some(0));
+}
+
+#[test]
 fn a_client_that_has_gone_already_is_no_failure() {
     let (client, server) = tcp();
     reset(client);

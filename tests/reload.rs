@@ -111,6 +111,20 @@ both_ways! {
         assert!(short_connection(forkd.daemon.addr(), b"z").is_err());
     }
 
+    fn new_connections_get_the_new_keepalive(way: Way) {
+        for model in [FORK, POOL, THREADS] {
+            let forkd = Reloadable::start(way, &tcp(&format!("{model}\nkeepalive = '10m'")));
+            let due = || keepalive_due(&forkd.daemon.served()).map(|due| due.as_secs());
+            assert!(due() > Some(200), "{:?}", due());
+            forkd.becomes(&tcp(&format!("{model}\nkeepalive = '20s'")));
+            assert!(due() <= Some(10) && due().is_some(), "{:?}", due());
+            forkd.becomes(&tcp(&format!("{model}\nkeepalive = 'off'")));
+            assert_eq!(due(), None);
+            forkd.becomes(&tcp(model));
+            assert!(due() > Some(10), "{:?}", due());
+        }
+    }
+
     fn a_pool_takes_its_new_size(way: Way) {
         let forkd = Reloadable::start(way, &tcp(POOL));
         for workers in [5, 2] {

@@ -216,7 +216,7 @@ mod tests {
     fn reads_every_option_of_serve() {
         let line = "forkd serve -m prefork -w 4..32 --min-spare 1 --max-spare 2 --max-children 3 \
             --threads 7 --max-threads 8 \
-            --max-connections-per-child 4 --overflow reject --backlog 5 --idle-timeout 5m --grace 1s \
+            --max-connections-per-child 4 --overflow reject --backlog 5 --idle-timeout 5m --keepalive 3m --grace 1s \
             --log syslog --log-level warn --log-format json --daemon --pidfile p --user u --group g \
             --chroot c --umask 027 --v6only --socket-mode 0660 --control s --metrics tcp://m:9 --config f tcp://a:1 unix:///x";
         let Command::Serve { args, .. } = parse(line).unwrap().command else { panic!("not serve") };

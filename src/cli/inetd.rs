@@ -100,7 +100,7 @@ fn serve(stdin: impl AsFd, kind: SocketType, listen: &Listen) -> Result<(), Erro
         .with_idle_timeout(listen.idle_timeout);
     if kind == SocketType::STREAM && sockopt::socket_acceptconn(&stdin) == Ok(false) {
         let socket = stdin.as_fd().try_clone_to_owned().map_err(cannot)?;
-        return connection(&offer, socket).map_err(cannot);
+        return connection(&offer, socket, listen.keep_alive).map_err(cannot);
     }
     let listener = listener_of(&stdin).map_err(|why| refusal(&why))?;
     match listener.kind() {
@@ -113,8 +113,8 @@ fn serve(stdin: impl AsFd, kind: SocketType, listen: &Listen) -> Result<(), Erro
     }
 }
 
-fn connection(offer: &Offer, socket: OwnedFd) -> io::Result<()> {
-    let peer = own_connection(&socket)?;
+fn connection(offer: &Offer, socket: OwnedFd, keep_alive: Option<Duration>) -> io::Result<()> {
+    let peer = own_connection(&socket, keep_alive)?;
     let traffic = Traffic::default();
     offer.serve(Connection::stream(socket, peer, &traffic, &offer.site)).1.close();
     Ok(())

@@ -9,12 +9,13 @@ use std::time::Duration;
 use super::RouteText;
 use super::layers::Conflict;
 use super::options::ListenOptions;
-use super::values::{EntryText, Mode, Overflow, Span, WorkerRange};
+use super::values::{EntryText, KeepAlive, Mode, Overflow, Span, WorkerRange};
 use crate::Error;
 use crate::model::worker::Terms;
 use crate::model::{Model, Threads};
 use crate::service::{Builtin, Service, Settings};
 use crate::transport::Endpoint;
+use crate::transport::bind::KEEP_ALIVE;
 
 /// In a small pool, so many workers may serve their last clients at once.
 const LEAVERS: u32 = 16;
@@ -51,6 +52,8 @@ pub struct Listen {
     pub backlog: u32,
     /// How long a connection may be silent, at least a millisecond; `None` means for ever.
     pub idle_timeout: Option<Duration>,
+    /// How long a TCP client may leave the kernel without an answer; `None` means for ever.
+    pub keep_alive: Option<Duration>,
     /// Whether an IPv6 socket refuses IPv4.
     pub v6only: bool,
     /// The permission bits of a Unix socket's file; `None` leaves them to the umask.
@@ -75,6 +78,7 @@ impl Default for Listen {
             overflow: Overflow::default(),
             backlog: 4096,
             idle_timeout: None,
+            keep_alive: Some(KEEP_ALIVE),
             v6only: false,
             socket_mode: None,
         }
@@ -113,6 +117,7 @@ impl Listen {
             overflow: options.overflow.unwrap_or_default(),
             backlog: options.backlog.unwrap_or(default.backlog),
             idle_timeout: options.idle_timeout.map(|span| span.0),
+            keep_alive: options.keepalive.map_or(default.keep_alive, |keep_alive| keep_alive.0),
             v6only: options.v6only,
             socket_mode: options.socket_mode.map(|mode| mode.0),
         };
@@ -178,6 +183,13 @@ impl Listen {
     /// Whether there is a listen queue that we make.
     pub(super) fn has_queue(&self) -> bool {
         self.endpoints.iter().any(|endpoint| !endpoint.is_inherited() && !endpoint.is_datagram())
+    }
+
+    /// Whether there may be TCP connections: what is handed over is known only then.
+    pub(super) fn may_be_tcp(&self) -> bool {
+        self.endpoints
+            .iter()
+            .any(|endpoint| matches!(endpoint, Endpoint::Tcp { .. }) || endpoint.is_inherited())
     }
 
     /// What a worker of such a pool is told, with so long to finish at a stop.
@@ -274,6 +286,7 @@ impl From<&Listen> for ListenOptions {
             max_connections: listen.max_connections,
             overflow: forks.then_some(listen.overflow),
             idle_timeout: listen.idle_timeout.map(Span),
+            keepalive: listen.may_be_tcp().then_some(KeepAlive(listen.keep_alive)),
         }
     }
 }

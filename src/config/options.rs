@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use super::RouteText;
 use super::lists::list;
 use super::values::{
-    EntryText, LogFormat, LogLevel, LogSink, MetricsEndpoint, Mode, Overflow, Span, WorkerRange,
+    EntryText, KeepAlive, LogFormat, LogLevel, LogSink, MetricsEndpoint, Mode, Overflow, Span, WorkerRange,
 };
 use crate::model::Model;
 use crate::service::{Builtin, Framing};
@@ -147,6 +147,11 @@ pub struct ListenOptions {
     /// after 1m in which nothing of an answer was read [default: never]
     #[arg(long, value_name = "DURATION", help_heading = "Limits")]
     pub idle_timeout: Option<Span>,
+
+    /// End a TCP connection whose client no longer answers for so long: one that has vanished, or that takes
+    /// nothing of what it is sent; off: never [default: 2m]
+    #[arg(long, value_name = "DURATION|off", help_heading = "Limits")]
+    pub keepalive: Option<KeepAlive>,
 }
 
 /// What holds for the whole process: the options of the `[daemon]` table.
@@ -236,6 +241,7 @@ impl ListenOptions {
             max_connections: self.max_connections.or(lower.max_connections),
             overflow: self.overflow.or(lower.overflow),
             idle_timeout: self.idle_timeout.or(lower.idle_timeout),
+            keepalive: self.keepalive.or(lower.keepalive),
         }
     }
 

@@ -112,6 +112,7 @@ impl Listen {
             ("max-connections", MANY, self.model.polls()),
             ("overflow", CHILDREN, forks),
             ("backlog", "a queue of connections (a tcp or unix endpoint that forkd binds)", self.has_queue()),
+            ("keepalive", "a tcp endpoint", self.may_be_tcp()),
             ("v6only", "a tcp or udp endpoint that may be of IPv6", self.may_be_ipv6()),
             ("socket-mode", "a socket file (a unix or unixgram endpoint)", on_disk),
         ];
@@ -266,6 +267,10 @@ mod tests {
             (listen("backlog = 4294967295"), "backlog is 4294967295"),
             (listen("idle-timeout = '0s'"), "idle-timeout is below 1ms"),
             (listen("idle-timeout = '999us'"), "idle-timeout is below 1ms"),
+            (
+                listen("endpoints = ['udp://a:1', 'unix:///x']\nkeepalive = '1m'"),
+                "keepalive needs a tcp endpoint, and udp://a:1 has none",
+            ),
             (listen("exec = ['cat']\nidle-timeout = '1s'"), "idle-timeout has no effect on exec"),
             (listen("service = 'exec'"), "service is exec, and no program is named"),
             (

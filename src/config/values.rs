@@ -2,6 +2,7 @@
 //!
 //! Invariant: what parses is in range, and displays as a text that parses to the same value.
 
+mod keep_alive;
 mod serial;
 
 use std::fmt;
@@ -12,6 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::model::Model;
 use crate::transport::Endpoint;
+pub use keep_alive::KeepAlive;
 
 /// The most children or workers that may be asked for.
 pub const MAX_CHILDREN: u32 = 65_536;

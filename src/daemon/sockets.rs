@@ -105,6 +105,7 @@ pub(crate) fn bind_options(listen: &Listen) -> BindOptions {
         backlog: listen.backlog,
         v6only: listen.v6only,
         socket_mode: listen.socket_mode,
+        keep_alive: listen.keep_alive,
         ..BindOptions::default()
     }
 }

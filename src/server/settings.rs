@@ -4,7 +4,7 @@ use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use super::Server;
-use crate::config::values::{MAX_CHILDREN, WorkerRange};
+use crate::config::values::{KeepAlive, MAX_CHILDREN, WorkerRange};
 use crate::model::{Model, Threads};
 
 impl Server {
@@ -141,6 +141,26 @@ impl Server {
     #[must_use]
     pub fn idle_timeout(mut self, limit: Duration) -> Self {
         self.listen.idle_timeout = Some(limit.max(Duration::from_millis(1)));
+        self
+    }
+
+    /// How long a TCP client may leave this system without an answer until its connection ends with an error; the
+    /// default is two minutes, and `None` means for ever. What is out of the range from 2 s to 12 h becomes its end.
+    ///
+    /// That finds clients that have vanished without a word, and those that take nothing of what they are sent
+    /// (tcp(7), SO_KEEPALIVE and TCP_USER_TIMEOUT). A client that is silent and still there may stay, if there is
+    /// no [`idle_timeout`](Self::idle_timeout).
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// let server = forkd::Server::bind("tcp://127.0.0.1:0")?.keepalive(Some(Duration::from_secs(30)));
+    /// # Ok::<(), forkd::Error>(())
+    /// ```
+    #[must_use]
+    pub fn keepalive(mut self, limit: Option<Duration>) -> Self {
+        let (least, most) = KeepAlive::RANGE.into_inner();
+        self.listen.keep_alive = limit.map(|limit| limit.clamp(least, most));
+        self.listeners.iter().for_each(|listener| listener.keep_alive(self.listen.keep_alive));
         self
     }
 

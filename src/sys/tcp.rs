@@ -32,17 +32,48 @@ pub(crate) fn queued_for(connection: impl AsFd) -> Option<Duration> {
     }
 }
 
-/// Has the kernel ask now and then whether the peer of a silent TCP connection is still there (tcp(7),
-/// SO_KEEPALIVE): one that has closed, vanished or restarted answers with a reset, or not at all.
-pub(crate) fn keep_alive(connection: impl AsFd) {
+/// Has the kernel end a TCP connection whose peer does not answer for `limit`; `None`: never.
+///
+/// While the connection is silent, the kernel sends probes from half of the limit on (tcp(7), SO_KEEPALIVE): a peer
+/// that has restarted answers with a reset, one that has vanished does not answer. While sent bytes wait, the peer
+/// has to acknowledge or to take some of them within the limit (TCP_USER_TIMEOUT; Linux only). On a listening
+/// socket, it holds for each connection that is accepted there.
+pub(crate) fn keep_alive(socket: impl AsFd, limit: Option<Duration>) {
     use rustix::net::sockopt;
-    // what the system refuses is as it was
-    let _ = sockopt::set_socket_keepalive(&connection, true);
+    // what the system refuses stays as it was
+    let _ = sockopt::set_socket_keepalive(&socket, limit.is_some());
     #[cfg(not(target_os = "openbsd"))]
+    if let Some(Probes { idle, interval, count }) = limit.map(Probes::within) {
+        let _ = sockopt::set_tcp_keepidle(&socket, idle);
+        let _ = sockopt::set_tcp_keepintvl(&socket, interval);
+        let _ = sockopt::set_tcp_keepcnt(&socket, count);
+    }
+    #[cfg(target_os = "linux")]
     {
-        let _ = sockopt::set_tcp_keepidle(&connection, Duration::from_secs(60));
-        let _ = sockopt::set_tcp_keepintvl(&connection, Duration::from_secs(15));
-        let _ = sockopt::set_tcp_keepcnt(&connection, 4);
+        let limit = limit.unwrap_or_default().as_millis();
+        let _ = sockopt::set_tcp_user_timeout(&socket, u32::try_from(limit).unwrap_or(u32::MAX));
+    }
+}
+
+/// When the kernel asks whether the peer of a silent connection is still there.
+#[cfg(not(target_os = "openbsd"))]
+#[derive(Debug, PartialEq, Eq)]
+struct Probes {
+    /// From when on.
+    idle: Duration,
+    /// Each so much later.
+    interval: Duration,
+    /// After so many without an answer the connection ends.
+    count: u32,
+}
+
+#[cfg(not(target_os = "openbsd"))]
+impl Probes {
+    /// The system counts whole seconds, at least one.
+    fn within(limit: Duration) -> Self {
+        let [idle, interval] = [2, 8].map(|part| (limit.as_secs() / part).max(1));
+        let count = (limit.as_secs().saturating_sub(idle) / interval).clamp(1, 127);
+        Self { idle: Duration::from_secs(idle), interval: Duration::from_secs(interval), count: count as u32 }
     }
 }
 
@@ -94,5 +125,21 @@ pub(crate) fn limit_unsent(socket: impl AsFd, bytes: u32) {
     // SAFETY: the kernel reads `length` bytes from `bytes`.
     unsafe {
         libc::setsockopt(fd, libc::IPPROTO_TCP, libc::TCP_NOTSENT_LOWAT, (&raw const bytes).cast(), length);
+    }
+}
+
+#[cfg(all(test, not(target_os = "openbsd")))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn probes_end_with_the_limit() {
+        for (limit, idle, interval, count) in
+            [(2, 1, 1, 1), (5, 2, 1, 3), (120, 60, 15, 4), (300, 150, 37, 4), (43_200, 21_600, 5_400, 4)]
+        {
+            let [limit, idle, interval] = [limit, idle, interval].map(Duration::from_secs);
+            assert_eq!(Probes::within(limit), Probes { idle, interval, count });
+            assert!(idle + interval * count <= limit);
+        }
     }
 }

@@ -6,6 +6,7 @@ use std::net::{IpAddr, SocketAddr, SocketAddrV6};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::path::Path;
+use std::time::Duration;
 
 use nix::net::if_::if_indextoname;
 use nix::sys::socket::{
@@ -31,21 +32,34 @@ pub(crate) struct BindOptions {
     pub(crate) reuse_address: bool,
     /// Whether others may bind the same port, who share its clients (`SO_REUSEPORT`).
     pub(crate) reuse_port: bool,
+    /// How long a TCP peer may leave the kernel without an answer, see [`Listener::keep_alive`].
+    pub(crate) keep_alive: Option<Duration>,
 }
+
+/// Where nothing is said, a TCP peer that has vanished is noticed after so long.
+pub(crate) const KEEP_ALIVE: Duration = Duration::from_secs(120);
 
 impl Default for BindOptions {
     fn default() -> Self {
-        Self { backlog: 4096, v6only: false, socket_mode: None, reuse_address: true, reuse_port: false }
+        Self {
+            backlog: 4096,
+            v6only: false,
+            socket_mode: None,
+            reuse_address: true,
+            reuse_port: false,
+            keep_alive: Some(KEEP_ALIVE),
+        }
     }
 }
 
-/// Changes what can be changed of a socket that is bound: its queue, and the mode of its file. One that
-/// was inherited is not ours to change.
+/// Changes what can be changed of a socket that is bound: its queue, the mode of its file, and what its
+/// connections get. One that was inherited is not ours to change.
 ///
 /// # Errors
 ///
 /// As listen(2) and chmod(2).
 pub(crate) fn adapt(listener: &Listener, options: BindOptions) -> io::Result<()> {
+    listener.keep_alive(options.keep_alive);
     if listener.is_inherited() {
         return Ok(());
     }
@@ -81,7 +95,11 @@ pub(crate) fn bind_all(
     let (host, port, kind) = match endpoint {
         Endpoint::Unix(path) => return Ok(vec![bind_unix(endpoint, path, Kind::Stream, options)?]),
         Endpoint::Unixgram(path) => return Ok(vec![bind_unix(endpoint, path, Kind::Datagram, options)?]),
-        Endpoint::Systemd(name) => return inherited.adopt(name.as_deref()),
+        Endpoint::Systemd(name) => {
+            let listeners = inherited.adopt(name.as_deref())?;
+            listeners.iter().for_each(|listener| listener.keep_alive(options.keep_alive));
+            return Ok(listeners);
+        }
         Endpoint::Tcp { host, port } => (host, *port, Kind::Stream),
         Endpoint::Udp { host, port } => (host, *port, Kind::Datagram),
     };
@@ -195,7 +213,9 @@ fn bind_ip(address: SocketAddr, kind: Kind, options: BindOptions) -> io::Result<
     let port = local.as_sockaddr_in().map(|a| a.port()).or(local.as_sockaddr_in6().map(|a| a.port()));
     let mut bound = address;
     bound.set_port(port.unwrap_or(address.port()));
-    Ok(Listener { socket, kind, endpoint: ip_endpoint(bound, kind), file: None.into(), is_inherited: false })
+    let listener = Listener::ours(socket, kind, ip_endpoint(bound, kind), None);
+    listener.keep_alive(options.keep_alive);
+    Ok(listener)
 }
 
 #[cfg(not(any(target_os = "illumos", target_os = "solaris")))]
@@ -283,7 +303,7 @@ fn bind_unix(endpoint: &Endpoint, path: &Path, kind: Kind, options: BindOptions)
         inode: file.ino(),
         owner: std::process::id(),
     };
-    Ok(Listener { socket, kind, endpoint: endpoint.clone(), file: Some(file).into(), is_inherited: false })
+    Ok(Listener::ours(socket, kind, endpoint.clone(), Some(file)))
 }
 
 /// Removes a socket file that nobody listens behind.

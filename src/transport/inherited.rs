@@ -11,6 +11,7 @@ use std::io;
 use std::net::{SocketAddr, SocketAddrV4, SocketAddrV6};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStringExt;
+use std::time::Duration;
 
 use nix::sys::socket::{SockaddrStorage, UnixAddr, getpeername, getsockname};
 use rustix::net::{AddressFamily, SocketType, sockopt as ask};
@@ -120,18 +121,21 @@ pub(crate) fn listener_of(descriptor: impl AsFd) -> Result<Listener, String> {
     Ok(Listener::inherited(socket, kind, endpoint))
 }
 
-/// Makes a connection that somebody else has accepted like one of a listener's, and says who is at its
-/// other end.
+/// Makes a connection that somebody else has accepted like one of a listener's with this `keep_alive`, and says who
+/// is at its other end.
 ///
 /// # Errors
 ///
 /// As fcntl(2).
-pub(crate) fn own_connection(socket: &OwnedFd) -> io::Result<Peer> {
+pub(crate) fn own_connection(socket: &OwnedFd, keep_alive: Option<Duration>) -> io::Result<Peer> {
     sys::fd::set_nonblocking(socket, false)?;
     let is_unix = ask::socket_domain(socket) == Ok(AddressFamily::UNIX);
     if !is_unix {
         // it may have ended already, which the first read tells better
         let _ = ask::set_tcp_nodelay(socket, true);
+        if keep_alive.is_some() {
+            sys::tcp::keep_alive(socket, keep_alive);
+        }
     }
     Ok(Peer::of(socket, rustix::net::getpeername(socket).ok().flatten(), is_unix))
 }

@@ -7,7 +7,9 @@ use std::fs;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use rustix::io::Errno;
 use rustix::net::{SocketFlags, acceptfrom_with};
@@ -32,6 +34,9 @@ pub(crate) struct Listener {
     pub(super) file: Mutex<Option<SocketFile>>,
     /// Others have this socket, too, or will.
     pub(super) is_inherited: bool,
+    /// What accepted connections are given that they don't inherit, see [`keep_alive`](Self::keep_alive); in
+    /// milliseconds, 0 for nothing.
+    pub(super) keep_alive: AtomicU64,
 }
 
 /// What is removed at the end, by the process that made it, if it still is the same file.
@@ -44,9 +49,16 @@ pub(super) struct SocketFile {
 }
 
 impl Listener {
+    /// A socket that was bound here.
+    pub(super) fn ours(socket: OwnedFd, kind: Kind, endpoint: Endpoint, file: Option<SocketFile>) -> Self {
+        Self { socket, kind, endpoint, file: file.into(), is_inherited: false, keep_alive: 0.into() }
+    }
+
     /// A socket that somebody else has bound, and that stays theirs.
     pub(super) fn inherited(socket: OwnedFd, kind: Kind, endpoint: Endpoint) -> Self {
-        Self { socket, kind, endpoint, file: Mutex::default(), is_inherited: true }
+        let mut listener = Self::ours(socket, kind, endpoint, None);
+        listener.is_inherited = true;
+        listener
     }
 
     /// Whether the socket goes on without this process: who is queued there at a stop is left to
@@ -74,6 +86,23 @@ impl Listener {
         if let Endpoint::Udp { port, .. } = self.endpoint { Some(port) } else { None }
     }
 
+    /// Has the kernel end TCP connections that are accepted from now on when their peer does not answer for
+    /// `limit` (`sys::tcp`).
+    ///
+    /// They inherit that from the listener, without a system call. The options of an inherited listener are its
+    /// owner's, so there each connection is given it; without a limit, they are as the owner has them.
+    pub(crate) fn keep_alive(&self, limit: Option<Duration>) {
+        if !matches!(self.endpoint, Endpoint::Tcp { .. }) {
+            return;
+        }
+        if self.is_inherited {
+            let limit = limit.unwrap_or_default().as_millis();
+            self.keep_alive.store(u64::try_from(limit).unwrap_or(u64::MAX), Ordering::Relaxed);
+        } else {
+            crate::sys::tcp::keep_alive(self, limit);
+        }
+    }
+
     /// Accepts one connection, with who is at its other end.
     ///
     /// # Errors
@@ -95,6 +124,10 @@ impl Listener {
     #[inline]
     fn accept_with(&self, gate: impl AsFd, flags: SocketFlags) -> rustix::io::Result<(OwnedFd, Peer)> {
         let (connection, address) = acceptfrom_with(gate, flags)?;
+        let keep_alive = self.keep_alive.load(Ordering::Relaxed);
+        if keep_alive > 0 {
+            crate::sys::tcp::keep_alive(&connection, Some(Duration::from_millis(keep_alive)));
+        }
         let peer = Peer::of(&connection, address, self.is_unix());
         Ok((connection, peer))
     }

@@ -26,7 +26,10 @@ pub mod wire;
 pub use daemon::Daemon;
 pub use models::options_of;
 pub(crate) use models::under_models;
-pub use net::{Client, echoes, is_answered, is_cut, is_refused, is_silent, reset, short_connection};
+pub use net::{
+    Client, echoes, is_answered, is_cut, is_refused, is_silent, keepalive_due, reset, short_connection,
+    vanishes,
+};
 pub use proc::{
     Children, Usage, children_of, fds_of, is_running, proc_status, signal, state_of, stopped, threads_of,
 };

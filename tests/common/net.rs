@@ -74,6 +74,39 @@ pub fn is_refused(address: SocketAddr) -> bool {
     matches!(TcpStream::connect_timeout(&address, LIMIT), Err(e) if e.kind() == ErrorKind::ConnectionRefused)
 }
 
+/// Makes a client one that has vanished: its kernel drops whatever the server sends, unseen, and answers nothing.
+pub fn vanishes(stream: &Client) {
+    // socket(7), SO_ATTACH_FILTER: a filter of one instruction, which lets 0 bytes pass
+    let mut nothing = libc::sock_filter { code: 0x06, jt: 0, jf: 0, k: 0 };
+    let filter = libc::sock_fprog { len: 1, filter: &raw mut nothing };
+    let length = size_of_val(&filter) as libc::socklen_t;
+    let (fd, value) = (stream.as_raw_fd(), (&raw const filter).cast());
+    // SAFETY: the kernel copies the filter during the call.
+    let done = unsafe { libc::setsockopt(fd, libc::SOL_SOCKET, libc::SO_ATTACH_FILTER, value, length) };
+    assert_eq!(done, 0, "{}", io::Error::last_os_error());
+}
+
+/// When the kernel will ask whether this client is still there, by the server's end of its connection.
+pub fn keepalive_due(client: &Client) -> Option<Duration> {
+    let [server, client] = [client.peer_addr().unwrap(), client.local_addr().unwrap()].map(in_proc);
+    let table = if server.len() > 13 { "/proc/net/tcp6" } else { "/proc/net/tcp" };
+    let table = std::fs::read_to_string(table).unwrap();
+    let line = table.lines().find(|line| line.contains(&format!(" {server} {client} "))).expect("its line");
+    // "tr tm->when": 02 is the keepalive timer, which is due in so many hundredths of a second
+    let (timer, when) = line.split_whitespace().nth(5).unwrap().split_once(':').unwrap();
+    (timer == "02").then(|| Duration::from_millis(10 * u64::from_str_radix(when, 16).unwrap()))
+}
+
+/// As proc_net_tcp(5) writes it: words in the order of this machine's bytes.
+fn in_proc(address: SocketAddr) -> String {
+    let bytes = match address.ip() {
+        std::net::IpAddr::V4(v4) => v4.octets().to_vec(),
+        std::net::IpAddr::V6(v6) => v6.octets().to_vec(),
+    };
+    let words = bytes.chunks_exact(4).map(|word| u32::from_ne_bytes(word.try_into().unwrap()));
+    words.map(|word| format!("{word:08X}")).collect::<String>() + &format!(":{:04X}", address.port())
+}
+
 /// Ends a connection by a reset instead of an orderly close.
 pub fn reset(stream: impl AsFd) {
     let linger = libc::linger { l_onoff: 1, l_linger: 0 };

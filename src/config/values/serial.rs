@@ -7,7 +7,7 @@ use std::str::FromStr;
 use serde::de::{Error as _, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use super::{EntryText, InvalidValue, MetricsEndpoint, Mode, Span, WorkerRange};
+use super::{EntryText, InvalidValue, KeepAlive, MetricsEndpoint, Mode, Span, WorkerRange};
 
 macro_rules! written_as_text {
     ($($value:ty),*) => {$(
@@ -29,7 +29,7 @@ macro_rules! read_from_text {
     )*};
 }
 
-written_as_text!(EntryText, MetricsEndpoint, Mode, Span);
+written_as_text!(EntryText, KeepAlive, MetricsEndpoint, Mode, Span);
 read_from_text!(EntryText, MetricsEndpoint);
 
 /// Reads a value from a string, or from an integer as if it stood in quotes: then it is the value's own
@@ -62,6 +62,13 @@ impl<T: FromStr<Err = InvalidValue>> Visitor<'_> for Text<T> {
 impl<'de> Deserialize<'de> for Span {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         deserializer.deserialize_any(Text { expecting: "a duration such as \"30s\"", value: PhantomData })
+    }
+}
+
+impl<'de> Deserialize<'de> for KeepAlive {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let expecting = "a duration such as \"2m\", or \"off\"";
+        deserializer.deserialize_any(Text { expecting, value: PhantomData })
     }
 }
 

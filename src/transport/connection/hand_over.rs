@@ -5,11 +5,10 @@ use std::os::fd::OwnedFd;
 
 use super::{Connection, Medium};
 use crate::sys;
-use crate::transport::{Peer, Traffic};
+use crate::transport::Traffic;
 
 impl Connection<'_> {
-    /// The socket, for a program that reads and writes it itself: it blocks from now on, and the kernel
-    /// finds out whether the peer is still there.
+    /// The socket, for a program that reads and writes it itself: it blocks from now on.
     ///
     /// # Errors
     ///
@@ -22,9 +21,6 @@ impl Connection<'_> {
             ));
         };
         sys::fd::set_nonblocking(socket, false)?;
-        if matches!(self.peer, Peer::Ip(_)) {
-            sys::tcp::keep_alive(socket);
-        }
         socket.try_clone()
     }
 
