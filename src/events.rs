@@ -7,6 +7,7 @@ use std::fmt::Display;
 use std::time::Duration;
 
 use log::{debug, error, info, warn};
+use nix::sys::signal::Signal;
 
 use crate::config::values::WorkerRange;
 use crate::model::Model;
@@ -51,6 +52,10 @@ pub(crate) fn log_goes_dark() {
 pub(crate) fn stopping(signal: &str, children: u32, grace: Duration) {
     let grace = humantime::format_duration(grace);
     info!(signal, children, grace:%; "stopping");
+}
+
+pub(crate) fn stopped_early(signal: Signal) {
+    info!(signal:%; "stopped before it was ready");
 }
 
 pub(crate) fn stop_hastened(children: u32) {

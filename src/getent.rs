@@ -14,8 +14,13 @@ use std::time::{Duration, Instant};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
+use crate::sys::program::spawn_helper;
+use crate::sys::signal::{StopsHeld, pending_stop};
+
 /// How long an answer may take: a master that asks for a new name serves nobody meanwhile.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// How often to look meanwhile whether a signal asks this process to end.
+const LOOK: Duration = Duration::from_millis(50);
 
 /// What the name service knows about a name.
 #[derive(Debug, PartialEq, Eq)]
@@ -32,7 +37,8 @@ pub(crate) enum Answer {
 ///
 /// # Errors
 ///
-/// What starting the program, or waiting for it, failed with; `TimedOut` if there is no answer.
+/// What starting the program, or waiting for it, failed with; `TimedOut` if there is no answer, `Interrupted` if a
+/// signal asks this process to end meanwhile.
 ///
 /// # Fork safety
 ///
@@ -45,7 +51,9 @@ pub(crate) fn ask(database: &str, name: &str) -> io::Result<Answer> {
     }
     let mut command = Command::new("getent");
     command.args([database, name]).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
-    let mut getent = match command.spawn() {
+    // kept back until the end, when the caller's mask says what becomes of it
+    let _held = StopsHeld::new();
+    let mut getent = match spawn_helper(&mut command) {
         // a hardened service may start no other program
         Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::PermissionDenied) => {
             return Ok(Answer::NoService);
@@ -81,12 +89,17 @@ fn read_until_end(mut output: ChildStdout, patience: Duration) -> io::Result<Vec
     let (mut bytes, mut chunk) = (Vec::new(), [0; 4096]);
     loop {
         let left = until.saturating_duration_since(Instant::now());
-        let timeout = PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX);
-        match poll(&mut [PollFd::new(output.as_fd(), PollFlags::POLLIN)], timeout) {
-            Ok(0) => {
+        let timeout = PollTimeout::try_from(left.min(LOOK)).unwrap_or(PollTimeout::ZERO);
+        let polled = poll(&mut [PollFd::new(output.as_fd(), PollFlags::POLLIN)], timeout);
+        if let Some(signal) = pending_stop() {
+            return Err(io::Error::new(ErrorKind::Interrupted, format!("{signal} asks for the end")));
+        }
+        match polled {
+            Ok(0) if left.is_zero() => {
                 let why = format!("no answer from the name service within {patience:?}");
                 return Err(io::Error::new(ErrorKind::TimedOut, why));
             }
+            Ok(0) => {}
             Ok(_) => match output.read(&mut chunk)? {
                 0 => return Ok(bytes),
                 n => bytes.extend_from_slice(&chunk[..n]),

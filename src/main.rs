@@ -2,12 +2,14 @@
 
 use std::process::ExitCode;
 
-use forkd::cli::{self, args::Cli};
+use forkd::cli::{self, HeldSignals, args::Cli};
 
 /// `EX_USAGE` of sysexits(3).
 const USAGE: u8 = 64;
 
 fn main() -> ExitCode {
+    // Before anything else: one that comes early is kept for the daemon, which obeys it as soon as it can.
+    let signals = HeldSignals::new();
     let cli = match Cli::from_args(std::env::args_os()) {
         Ok(cli) => cli,
         Err(message) => {
@@ -19,7 +21,7 @@ fn main() -> ExitCode {
             return ExitCode::from(if is_mistake { USAGE } else { 0 });
         }
     };
-    match cli::run(cli) {
+    match cli::run(cli, signals) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             forkd::log::complain(&error.sentence());

@@ -19,14 +19,43 @@ mod terminal;
 pub mod top;
 
 use crate::Error;
+use crate::sys::signal::{Blocked, ignore_file_size_limit};
 use args::{Cli, Command};
 
+/// Signals that are kept back from the first instruction of the program on, until it is known whether it is a
+/// daemon. A file that has grown to its limit (SIGXFSZ) never ends the program.
+#[derive(Debug)]
+pub struct HeldSignals(Blocked);
+
+impl HeldSignals {
+    /// Blocks all but those of a process that has gone wrong.
+    #[must_use]
+    pub fn new() -> Self {
+        let signals = Self(Blocked::all());
+        // it fails only for a signal that can't be ignored
+        let _ = ignore_file_size_limit();
+        signals
+    }
+}
+
+impl Default for HeldSignals {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
 /// Does what the command line asks for, to the end.
+///
+/// `signals` come as they come to any program, unless this one becomes a daemon: that has its own ways with them.
 ///
 /// # Errors
 ///
 /// Whatever stops the subcommand; [`Error::exit_code`] is the code to exit with.
-pub fn run(cli: Cli) -> Result<(), Error> {
+pub fn run(cli: Cli, signals: HeldSignals) -> Result<(), Error> {
+    match cli.command {
+        Command::Serve { inetd: false, .. } => signals.0.for_good(),
+        _ => drop(signals),
+    }
     match cli.command {
         Command::Serve { args, inetd: true } => inetd::run(&args),
         Command::Serve { args, inetd: false } => serve::run(args),

@@ -2,21 +2,25 @@
 //!
 //! The order matters: users and groups are looked up before SIGCHLD is ignored (a helper program's exit
 //! code is lost then), sockets and files are opened before the root directory and the user change, and only then
-//! does the process become a master.
+//! does the process become a master. Signals are kept back until then, and what may take long looks at those
+//! that ask for the end.
 
 use std::os::fd::{AsFd, AsRawFd};
 use std::path::Path;
 
+use nix::sys::signal::Signal;
+
 use crate::config::values::LogSink;
-use crate::config::{Config, Listen, default_control};
+use crate::config::{Config, Daemon, Listen, default_control};
 use crate::daemon::background::{self, DEFAULT_UMASK, Launch, Notifier};
 use crate::daemon::master::Master;
 use crate::daemon::notify::ServiceManager;
 use crate::daemon::pidfile::Pidfile;
 use crate::daemon::privileges::Privileges;
 use crate::daemon::reload::Source;
-use crate::daemon::sockets::bind;
+use crate::daemon::sockets::{Bound, bind};
 use crate::service::Builtin;
+use crate::sys::signal::pending_stop;
 use crate::transport::{Endpoint, Inherited};
 use crate::{Error, events, log, sys};
 
@@ -41,13 +45,18 @@ pub fn run(args: ServeArgs) -> Result<(), Error> {
     });
     if !config.daemon.background {
         set_umask(config.daemon.umask);
-        return serve(&config, source, inherited, None);
+        // a daemon that was told to end has done what it was told
+        return serve(&config, source, inherited, None).map(|_| ());
     }
     match background::detach(config.daemon.umask.unwrap_or(DEFAULT_UMASK))? {
         Launch::Invoker => Ok(()),
         Launch::Daemon(notifier) => {
             let mut notifier = Some(notifier);
-            let result = serve(&config, source, inherited, Some(&mut notifier));
+            let served = serve(&config, source, inherited, Some(&mut notifier));
+            let result = served.and_then(|served| match served {
+                Served::NotAtAll(signal) => Err(never_ready(signal)),
+                Served::UntilTheEnd => Ok(()),
+            });
             match (result, notifier) {
                 // the invoking process says it, and ends with its code
                 (Err(error), Some(notifier)) => {
@@ -58,6 +67,20 @@ pub fn run(args: ServeArgs) -> Result<(), Error> {
             }
         }
     }
+}
+
+/// What became of a daemon that has ended as it was told.
+#[derive(Debug)]
+enum Served {
+    UntilTheEnd,
+    /// This signal came before it was ready.
+    NotAtAll(Signal),
+}
+
+/// For whoever waits for a daemon in the background.
+fn never_ready(signal: Signal) -> Error {
+    let why = format!("{signal} ended the daemon before it was ready");
+    Error::Interrupted { exit_code: 128 + signal as u8, why }
 }
 
 /// At a reload the path of the configuration file starts from the new root directory.
@@ -81,18 +104,19 @@ fn serve(
     source: Source,
     inherited: Inherited,
     notifier: Option<&mut Option<Notifier>>,
-) -> Result<(), Error> {
+) -> Result<Served, Error> {
     let daemon = &config.daemon;
     // An invoker may have left it ignored, and helper programs are waited for below.
     sys::signal::restore_sigchld().map_err(|cause| Error::os("cannot set the action of SIGCHLD", cause))?;
     log::init(daemon.log, daemon.log_level, daemon.log_format)?;
-    let privileges =
-        Privileges::look_up(daemon.user.as_deref(), daemon.group.as_deref(), daemon.chroot.as_deref())?;
-    let bound = bind(config, &[], &inherited)?;
-    let mut pidfile = daemon.pidfile.as_deref().map(Pidfile::create).transpose()?;
-    for bound in &bound {
-        bound.announce();
+    let opened = open(config, &inherited);
+    // what has been opened goes, with its files
+    if let Some(signal) = pending_stop() {
+        events::stopped_early(signal);
+        return Ok(Served::NotAtAll(signal));
     }
+    let (privileges, bound) = opened?;
+    let mut pidfile = daemon.pidfile.as_deref().map(Pidfile::create).transpose()?;
     let first = bound.first().zip(config.listen.first());
     let hint = first.map(|(bound, listen)| hint(bound.listener().endpoint(), listen)).unwrap_or_default();
     let mut master = Master::new(config, bound)?;
@@ -102,7 +126,15 @@ fn serve(
     if let Some(pidfile) = pidfile {
         pidfile.remove();
     }
-    result
+    // it can have been told to end by any of them
+    result.map(|()| if master.was_ready() { Served::UntilTheEnd } else { Served::NotAtAll(Signal::SIGTERM) })
+}
+
+/// What may take long, because others are asked: a signal that asks for the end makes it fail.
+fn open(config: &Config, inherited: &Inherited) -> Result<(Option<Privileges>, Vec<Bound>), Error> {
+    let Daemon { user, group, chroot, .. } = &config.daemon;
+    let privileges = Privileges::look_up(user.as_deref(), group.as_deref(), chroot.as_deref())?;
+    Ok((privileges, bind(config, &[], inherited)?))
 }
 
 fn run_master(
@@ -140,6 +172,8 @@ fn run_master(
         if let Some(pidfile) = &mut pidfile {
             pidfile.write(std::process::id())?;
         }
+        // not before: what can serve nobody does not listen
+        master.announce();
         events::ready(hint);
         if config.daemon.background && config.daemon.log == LogSink::Stderr {
             events::log_goes_dark();

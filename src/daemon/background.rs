@@ -8,22 +8,32 @@
 //! why it can't, or has died; and its exit code tells which. Until then the daemon writes to the
 //! standard output and error of its invoker; its standard input is `/dev/null` from the start.
 //!
-//! On the pipe between them, the daemon's one message ends with NUL: `READY`, or a byte with the
-//! sysexits(3) code and a sentence.
+//! Signals that ask the invoking process for the end meanwhile are passed on to the daemon.
+//!
+//! On the pipe between them, each message of the daemon ends with NUL: first `PID` and the number of its process,
+//! then `READY`, or a byte with the exit code and a sentence.
 
 use std::fs::{File, OpenOptions};
-use std::io::{self, BufRead, BufReader, PipeReader, PipeWriter, Write};
+use std::io::{self, PipeReader, PipeWriter, Read, Write};
 use std::os::fd::{AsRawFd, RawFd};
+use std::time::Duration;
 
 use daemonize::{Daemonize, Outcome, Stdio};
-use nix::unistd::{dup2_stderr, dup2_stdout};
+use nix::sys::signal::kill;
+use nix::unistd::{Pid, dup2_stderr, dup2_stdout};
 
 use crate::Error;
+use crate::sys::fd::wait_readable;
+use crate::sys::signal::StopsHeld;
 
 /// The umask of a daemon that was not told another.
 pub const DEFAULT_UMASK: u32 = 0o022;
 
 const READY: &[u8] = b"READY";
+const PID: &[u8] = b"PID";
+
+/// How often the invoking process looks whether a signal asks it for the end.
+const LOOK: Duration = Duration::from_millis(50);
 
 /// Which of the two processes returned from [`detach`].
 #[derive(Debug)]
@@ -49,7 +59,8 @@ pub enum Launch {
 /// # Fork safety
 ///
 /// Forks: the process must have one thread, and SIGCHLD should not be ignored yet. The daemon is
-/// not a child of the invoking process.
+/// not a child of the invoking process. Where SIGTERM, SIGINT and SIGQUIT have been blocked before, none is lost
+/// between the two.
 pub fn detach(umask: u32) -> Result<Launch, Error> {
     let cannot = |cause: io::Error| Error::os("cannot go into the background", cause);
     let (reader, writer) = io::pipe().map_err(cannot)?;
@@ -64,7 +75,12 @@ pub fn detach(umask: u32) -> Result<Launch, Error> {
             // the pipe knows best: waiting fails, and harms nothing, where SIGCHLD is ignored
             if is_ready(reader)? { Ok(Launch::Invoker) } else { Err(died(outcome.err())) }
         }
-        Outcome::Child(Ok(_)) => Ok(Launch::Daemon(Notifier { writer, null })),
+        Outcome::Child(Ok(_)) => {
+            let mut notifier = Notifier { writer, null };
+            // the invoking process may have gone away, and then passes on no signal
+            let _ = notifier.send(&[PID, std::process::id().to_string().as_bytes()].concat());
+            Ok(Launch::Daemon(notifier))
+        }
         Outcome::Child(Err(error)) => {
             // a process between the two, which nobody waits for: the invoker does the talking
             let error = Error::os("cannot go into the background", io::Error::other(error));
@@ -134,16 +150,32 @@ impl Notifier {
     }
 }
 
-/// Reads the daemon's message; false if it died before the end of one.
-fn is_ready(reader: PipeReader) -> Result<bool, Error> {
-    let mut message = Vec::new();
+/// Reads the daemon's messages; false if it died before the last one.
+fn is_ready(mut reader: PipeReader) -> Result<bool, Error> {
+    let cannot = |cause| Error::os("cannot hear from the daemon", cause);
+    let (mut heard, mut chunk, mut daemon) = (Vec::new(), [0; 512], None);
+    let stops = StopsHeld::new();
     // not to the end of the file: a worker may hold the pipe open
-    let result = BufReader::new(reader).read_until(0, &mut message);
-    result.map_err(|cause| Error::os("cannot hear from the daemon", cause))?;
-    match message.split_last() {
-        Some((0, READY)) => Ok(true),
-        Some((0, [code, text @ ..])) => Err(failure(*code, String::from_utf8_lossy(text).into_owned())),
-        _ => Ok(false),
+    loop {
+        while let Some(end) = heard.iter().position(|byte| *byte == 0) {
+            let message: Vec<u8> = heard.drain(..=end).take(end).collect();
+            match message.as_slice() {
+                READY => return Ok(true),
+                [b'P', b'I', b'D', pid @ ..] => daemon = String::from_utf8_lossy(pid).parse().ok(),
+                [code, text @ ..] => return Err(failure(*code, String::from_utf8_lossy(text).into_owned())),
+                [] => return Ok(false),
+            }
+        }
+        if let Some(signal) = daemon.and_then(|_| stops.take()) {
+            // it says what came of that, or has gone already
+            let _ = daemon.map(|pid| kill(Pid::from_raw(pid), signal));
+        }
+        if wait_readable(&reader, LOOK) {
+            match reader.read(&mut chunk).map_err(cannot)? {
+                0 => return Ok(false),
+                n => heard.extend_from_slice(&chunk[..n]),
+            }
+        }
     }
 }
 
@@ -164,6 +196,7 @@ fn failure(code: u8, text: String) -> Error {
         73 => Error::CannotCreate(text.into()),
         77 => Error::Permission(text.into()),
         78 => Error::Config(text),
+        129.. => Error::Interrupted { exit_code: code, why: text },
         _ => Error::Internal(text),
     }
 }
@@ -197,6 +230,7 @@ mod tests {
             Error::CannotCreate("a".into()),
             Error::Permission("a".into()),
             Error::Config("a".into()),
+            Error::Interrupted { exit_code: 143, why: "a".into() },
         ];
         for error in errors {
             let (reader, notifier) = pair();
@@ -209,7 +243,7 @@ mod tests {
 
     #[test]
     fn silence_is_death() {
-        for last_words in ["", "REA", "READY", "\x45half a sen"] {
+        for last_words in ["", "REA", "READY", "PID1", "PID1\0", "PID\0", "\0", "\x45half a sen"] {
             let (reader, mut notifier) = pair();
             notifier.writer.write_all(last_words.as_bytes()).unwrap();
             drop(notifier);

@@ -80,6 +80,7 @@ impl Context {
         sys::signal::record_crashes(recorder).map_err(cannot("cannot install the crash handlers"))?;
         sys::signal::prepare_orphan_deadline(grace)
             .map_err(cannot("cannot install the handler of SIGALRM"))?;
+        blocked.let_in_deadly();
         let mut context = Self {
             board,
             blocked,

@@ -192,6 +192,16 @@ impl Master {
         Ok(())
     }
 
+    /// Says in the log what is served.
+    pub(crate) fn announce(&self) {
+        self.stations.iter().filter_map(Station::bound).for_each(|bound| bound.announce());
+    }
+
+    /// Whether it has served.
+    pub(crate) fn was_ready(&self) -> bool {
+        self.is_ready
+    }
+
     /// Waits, at most until then, and sees to what happens.
     pub(super) fn wait_and_see(&mut self, until: Option<Instant>) -> Result<(), Error> {
         let events = self.wait(until)?;

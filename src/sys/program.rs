@@ -50,11 +50,8 @@ impl Program {
         };
         // SAFETY: between fork and exec, maybe beside the locks of other threads, it makes system calls only.
         unsafe { command.pre_exec(prepare) };
-        // or a handler of ours could run in the new process and speak for this one
-        let before = SigSet::all().thread_swap_mask(SigmaskHow::SIG_BLOCK)?;
-        let started = command.spawn().map(|child| (Place::take(child.id().cast_signed()), child));
-        before.thread_set_mask()?;
-        let (place, mut child) = started?;
+        let start = || command.spawn().map(|child| (Place::take(child.id().cast_signed()), child));
+        let (place, mut child) = with_signals_blocked(start)?;
         match watch(place.group()) {
             Ok(watch) => Ok(Self { child, watch, place: Some(place) }),
             Err(error) => {
@@ -121,13 +118,29 @@ fn prepare(parent: Pid) -> io::Result<()> {
     #[cfg(not(any(target_os = "linux", target_os = "freebsd")))]
     let _ = parent;
     super::fd::close_others_at_exec();
-    // as daemon(7) has it; a number of no signal is only an error
-    for signal in 1..=64 {
-        // SAFETY: signal(3) is async-signal-safe, and the default needs no handler.
-        unsafe { libc::signal(signal, libc::SIG_DFL) };
-    }
-    SigSet::empty().thread_set_mask()?;
-    Ok(())
+    expect_nothing_of_signals()
+}
+
+/// Starts a short helper of this process, which waits for it: a program in its process group, with no signal
+/// ignored or blocked.
+pub(crate) fn spawn_helper(command: &mut Command) -> io::Result<Child> {
+    // SAFETY: between fork and exec, maybe beside the locks of other threads, it makes system calls only.
+    unsafe { command.pre_exec(expect_nothing_of_signals) };
+    with_signals_blocked(|| command.spawn())
+}
+
+/// Starts a program by `start`. In the new process a handler of ours could run before exec, and speak for this one.
+fn with_signals_blocked<T>(start: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
+    let before = SigSet::all().thread_swap_mask(SigmaskHow::SIG_BLOCK)?;
+    let started = start();
+    before.thread_set_mask()?;
+    started
+}
+
+/// In the new process: no signal is ignored or blocked.
+fn expect_nothing_of_signals() -> io::Result<()> {
+    super::signal::reset_all();
+    Ok(SigSet::empty().thread_set_mask()?)
 }
 
 /// A descriptor that becomes readable when our child ends, which nobody has waited for.

@@ -1,74 +1,21 @@
-//! Masks, and the handlers that children inherit.
+//! The handlers that children inherit; the masks are in `mask`.
 //!
-//! The master keeps most signals blocked except while it waits in `ppoll`, and a child keeps them
-//! blocked for good. The others, by which a child dies, have handlers that are right in either
-//! process, from the first instruction on; all are installed once, in the master, and inherited.
-//! So a fork needs no masking, and a child no system call to set up its signals.
+//! The master keeps all signals blocked that it does not act on, and lets in most others only while it
+//! waits in `ppoll`; a child keeps both kinds blocked for good. The rest, by which a child dies, have
+//! handlers that are right in either process, from the first instruction on; all are installed once, in
+//! the master, and inherited. So a fork needs no masking, and a child no system call to set up its signals.
+
+mod mask;
 
 use std::io;
 use std::ptr;
 use std::sync::atomic::{AtomicPtr, AtomicU32, Ordering};
 use std::time::Duration;
 
-use nix::errno::Errno;
-use nix::poll::PollFd;
-#[cfg(not(any(target_os = "linux", target_os = "freebsd")))]
-use nix::poll::PollTimeout;
-use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, SigmaskHow, Signal, sigaction, sigprocmask};
-#[cfg(any(target_os = "linux", target_os = "freebsd"))]
-use nix::sys::time::TimeSpec;
+use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction};
 use signal_hook::SigId;
 
-/// Proof that this thread's signals are blocked; the mask is restored when it goes.
-#[derive(Debug)]
-pub(crate) struct Blocked {
-    before: SigSet,
-    waiting: SigSet,
-}
-
-impl Blocked {
-    /// Blocks every signal but those that are handled right in either process.
-    pub(crate) fn all() -> Self {
-        let mut before = SigSet::empty();
-        let mut blocked = SigSet::all();
-        CRASHES.into_iter().chain(DEADLY).chain([ORPHANED]).for_each(|signal| blocked.remove(signal));
-        // sigprocmask(2) fails only for an unknown `how`.
-        let _ = sigprocmask(SigmaskHow::SIG_SETMASK, Some(&blocked), Some(&mut before));
-        // Whoever started us may have blocked some; those that we act on are let in all the same.
-        let mut waiting = before;
-        HANDLED.into_iter().chain(DEADLY).chain([ORPHANED]).for_each(|signal| waiting.remove(signal));
-        Self { before, waiting }
-    }
-
-    /// Waits for the descriptors, and lets signals in meanwhile. A signal ends the wait, too.
-    pub(crate) fn wait(&self, fds: &mut [PollFd<'_>], timeout: Option<Duration>) -> io::Result<()> {
-        #[cfg(any(target_os = "linux", target_os = "freebsd"))]
-        let waited = nix::poll::ppoll(fds, timeout.map(TimeSpec::from_duration), Some(self.waiting));
-        #[cfg(not(any(target_os = "linux", target_os = "freebsd")))]
-        let waited = {
-            // A signal between the two calls has written to the self-pipe, which is among `fds`.
-            let _ = sigprocmask(SigmaskHow::SIG_SETMASK, Some(&self.waiting), None);
-            let millis = timeout.map_or(PollTimeout::NONE, |limit| {
-                PollTimeout::try_from(limit.as_millis() + 1).unwrap_or(PollTimeout::MAX)
-            });
-            let waited = nix::poll::poll(fds, millis);
-            std::mem::forget(Self::all());
-            waited
-        };
-        match waited {
-            Ok(_) => Ok(()),
-            // then the kernel has not touched `fds`, which were made with nothing ready
-            Err(Errno::EINTR) => Ok(()),
-            Err(errno) => Err(errno.into()),
-        }
-    }
-}
-
-impl Drop for Blocked {
-    fn drop(&mut self) {
-        let _ = sigprocmask(SigmaskHow::SIG_SETMASK, Some(&self.before), None);
-    }
-}
+pub(crate) use mask::{Blocked, StopsHeld, TermHeld, pending_stop};
 
 /// SIGCHLD as every program expects it: for helpers that are waited for at the start, and for what
 /// a handler in a child runs.
@@ -81,12 +28,73 @@ pub(crate) fn ignore_sigchld() -> io::Result<()> {
     set(Signal::SIGCHLD, SigHandler::SigIgn, SaFlags::empty())
 }
 
+/// Ignores SIGXFSZ, as the Rust runtime ignores SIGPIPE: a write beyond the limit on the size of files fails with
+/// EFBIG, and who writes deals with that.
+pub(crate) fn ignore_file_size_limit() -> io::Result<()> {
+    set(Signal::SIGXFSZ, SigHandler::SigIgn, SaFlags::empty())
+}
+
 pub(super) fn set(signal: Signal, handler: SigHandler, flags: SaFlags) -> io::Result<()> {
     let action = SigAction::new(handler, flags, SigSet::empty());
     // SAFETY: the handlers of this module are async-signal-safe (each says why), and replacing a
     // disposition is what the caller asked for.
     unsafe { sigaction(signal, &action)? };
     Ok(())
+}
+
+/// Gives every signal its default action, as daemon(7) has it. Async-signal-safe.
+pub(super) fn reset_all() {
+    for signal in 1..=LAST {
+        set_unchecked(signal, libc::SIG_DFL);
+    }
+}
+
+/// The highest number of a signal: signal(7).
+const LAST: i32 = 64;
+
+/// The signals that the C library has to itself (nptl(7)). Its own functions neither block nor handle them for a
+/// caller, and where it has no use for them yet, their default action ends the process.
+#[cfg(target_os = "linux")]
+const OF_THE_C_LIBRARY: [i32; 2] = [32, 33];
+
+/// Ignores the signals of the C library that have no handler; it installs its own where it needs one, and then
+/// nothing is changed here.
+#[cfg(target_os = "linux")]
+fn ignore_those_of_the_c_library() {
+    for signal in OF_THE_C_LIBRARY {
+        let mut now: KernelAction = [0; 8];
+        // SAFETY: the kernel writes its `struct sigaction`, which is shorter, to `now`.
+        let asked = unsafe {
+            let null = ptr::null::<KernelAction>();
+            libc::syscall(libc::SYS_rt_sigaction, signal, null, &raw mut now, size_of::<u64>())
+        };
+        if asked == 0 && now[0] == libc::SIG_DFL {
+            set_unchecked(signal, libc::SIG_IGN);
+        }
+    }
+}
+
+/// The kernel's `struct sigaction` begins with the handler; there is room for the rest.
+#[cfg(target_os = "linux")]
+type KernelAction = [usize; 8];
+
+/// Sets the default action, or none, for a signal by its number, past the C library, which refuses that for its
+/// own. A number of no signal is only an error. Async-signal-safe.
+#[cfg(target_os = "linux")]
+fn set_unchecked(signal: i32, action: libc::sighandler_t) {
+    let new: KernelAction = [action, 0, 0, 0, 0, 0, 0, 0];
+    // SAFETY: the kernel reads its `struct sigaction`, which is shorter, from `new`: without flags and without a
+    // handler, which would need a restorer.
+    unsafe {
+        let null = ptr::null::<KernelAction>();
+        libc::syscall(libc::SYS_rt_sigaction, signal, &raw const new, null, size_of::<u64>());
+    }
+}
+
+#[cfg(not(target_os = "linux"))]
+fn set_unchecked(signal: i32, action: libc::sighandler_t) {
+    // SAFETY: signal(3) is async-signal-safe, and neither action needs a handler.
+    unsafe { libc::signal(signal, action) };
 }
 
 /// Notes that this process ends by a signal, or (`None`) by exit(3). It runs in a signal handler.
@@ -145,33 +153,6 @@ pub(crate) fn have_children_die() -> io::Result<SigId> {
     });
     quit?;
     term
-}
-
-/// Keeps SIGTERM back while a worker is forked, so that it does not die of one that comes before it
-/// knows what SIGTERM asks of a worker.
-#[derive(Debug)]
-pub(crate) struct TermHeld(());
-
-impl TermHeld {
-    pub(crate) fn new() -> Self {
-        Self::mask(SigmaskHow::SIG_BLOCK);
-        Self(())
-    }
-
-    /// In the worker: now it may come.
-    pub(crate) fn release_in_child() {
-        Self::mask(SigmaskHow::SIG_UNBLOCK);
-    }
-
-    fn mask(how: SigmaskHow) {
-        let _ = sigprocmask(how, Some(&SigSet::from(Signal::SIGTERM)), None);
-    }
-}
-
-impl Drop for TermHeld {
-    fn drop(&mut self) {
-        Self::mask(SigmaskHow::SIG_UNBLOCK);
-    }
 }
 
 /// In a worker: SIGTERM shall not kill it.

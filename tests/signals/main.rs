@@ -1,10 +1,14 @@
 //! What signals do that do not end the daemon, and what they don't do.
 #![allow(missing_docs, clippy::unwrap_used, clippy::expect_used)]
 
+#[path = "../common/mod.rs"]
 mod common;
+mod early;
+mod table;
 
 use std::io::{Read, Write};
 use std::net::Shutdown;
+use std::os::unix::net::UnixStream;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use common::*;
@@ -162,4 +166,38 @@ both_ways! {
             short_connection(daemon.addr(), b"x").unwrap();
         }
     }
+}
+
+under_models! {
+    [fork prefork iterative thread event coroutine]
+
+    /// The kernel sends SIGXFSZ to who writes beyond the limit on the size of files.
+    fn a_log_file_at_its_limit_loses_lines_only(model) {
+        const LIMIT: u64 = 400;
+        let log = ["sh", "-c", "exec \"$@\" 2>{dir}/log", "sh"];
+        let forkd = Forkd::new(&format!("{model} --log-level debug unix://{{dir}}/s"));
+        let daemon = forkd.limit(libc::RLIMIT_FSIZE, LIMIT).within(&log).launch();
+        let connect = || UnixStream::connect(daemon.path("s"));
+        eventually("it serves", || connect().is_ok());
+        for _ in 0..20 {
+            let mut client = connect().unwrap();
+            client.set_read_timeout(Some(common::LIMIT)).unwrap();
+            client.write_all(b"hello").unwrap();
+            let mut answer = [0; 5];
+            client.read_exact(&mut answer).unwrap();
+            assert_eq!(&answer, b"hello");
+        }
+        daemon.signal(Signal::SIGTERM);
+        assert_eq!(daemon.wait().code(), Some(0));
+        assert_eq!(std::fs::metadata(daemon.path("log")).unwrap().len(), LIMIT);
+    }
+}
+
+/// Also of the two that the C library has to itself, which a child inherits all the same.
+#[test]
+fn a_program_has_no_signal_ignored_or_blocked() {
+    let daemon = Daemon::start("tcp://127.0.0.1:0 --exec grep ^Sig...: /proc/self/status");
+    let mut masks = String::new();
+    daemon.connect().read_to_string(&mut masks).unwrap();
+    early::expects_nothing(&masks);
 }
