@@ -170,6 +170,7 @@ pub mod coroutine;
 pub mod daemon;
 pub mod error;
 mod events;
+mod foreign;
 mod getent;
 #[doc(hidden)]
 pub mod load;

@@ -15,7 +15,9 @@ fn main() -> ExitCode {
         Err(message) => {
             // help and version are asked for; anything else is a mistake. A closed pipe is neither.
             let is_mistake = message.use_stderr();
-            if !(is_mistake && forkd::log::complain_to_journal(&message.to_string())) {
+            if is_mistake {
+                forkd::log::complain_about_usage(&message.to_string());
+            } else {
                 let _ = message.print();
             }
             return ExitCode::from(if is_mistake { USAGE } else { 0 });

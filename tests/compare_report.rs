@@ -207,9 +207,15 @@ fn names_are_text_wherever_they_stand() {
     assert!(!page.contains("<script") && page.contains("&lt;script&gt;alert(1)"), "{page}");
     // nor do they steer a terminal
     let evil = dir.path().join("evil.json");
-    fs::write(&evil, text(record("failed")).replace("half", "\\u001b[2Jhalf")).unwrap();
-    let said = shown(forkd_command().args(["compare", "--from"]).arg(&evil));
-    assert!(!said.contains('\x1b') && said.contains("?[2Jhalf"), "{said}");
+    let steering = "\\u001b[2J\\u202e\u{9b}31m\\nhalf";
+    fs::write(&evil, text(record("failed")).replace("half", steering)).unwrap();
+    let is_harmless = |said: &str, shown: &str| {
+        assert!(!said.contains(['\x1b', '\u{9b}', '\u{202e}']) && said.contains(shown), "{said:?}");
+    };
+    let shows = |args: &[&str]| forkd(forkd_command().args(["compare", "--from"]).arg(&evil).args(args));
+    is_harmless(&shows(&[]).stdout, r"\u{1b}[2J\u{202e}\u{9b}31m\nhalf");
+    is_harmless(&shows(&["--json", "-"]).stdout, "half");
+    is_harmless(&shows(&["--models", "no\u{9b}one"]).stderr, r"no\u{9b}one");
 }
 
 #[test]
@@ -254,6 +260,11 @@ fn what_is_no_record_is_refused() {
             assert!(code == Some(65) && why.contains(expected), "{code:?} {why}");
         }
     }
+    let (code, why) = refused(&["--from", "/dev/zero"]);
+    assert!(
+        code == Some(71) && why.contains("cannot read /dev/zero: it has more than 64 MiB"),
+        "{code:?} {why}"
+    );
     let (code, why) = refused(&["--from", "/nowhere/at/all"]);
     assert!(code == Some(69) && why.contains("cannot read /nowhere/at/all"), "{code:?} {why}");
 }

@@ -3,7 +3,7 @@
 
 mod common;
 
-use std::io::{BufRead, BufReader, Read};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::process::{Child, ChildStdout, Stdio};
 
 use common::*;
@@ -124,6 +124,7 @@ fn on_a_small_terminal_nothing_wraps_or_scrolls_away() {
     let (program, control) = (env!("CARGO_BIN_EXE_forkd"), daemon.control().display());
     let line = format!("stty rows 20 cols 60; exec {program} status --watch 100ms --control {control}");
     let mut terminal = std::process::Command::new("script");
+    terminal.env("TERM", "xterm");
     terminal.args(["-q", "-c", &line, "/dev/null"]).stdin(Stdio::null()).stdout(Stdio::piped());
     let mut child = terminal.spawn().unwrap();
     let mut watch = Watch { out: BufReader::new(child.stdout.take().unwrap()), child };
@@ -147,6 +148,53 @@ fn silence() -> ChildStdout {
     let mut child = std::process::Command::new("true").stdout(Stdio::piped()).spawn().unwrap();
     child.wait().unwrap();
     child.stdout.take().unwrap()
+}
+
+/// Each of the ways in which a terminal can be steered, as JSON has it, and as it is shown.
+const STEERING: &str = r"a\u001b[2J\u009b31m\u202e\nb\u007f";
+const SHOWN: &str = r"a\u{1b}[2J\u{9b}31m\u{202e}\nb\u{7f}";
+
+#[test]
+fn what_others_say_steers_no_terminal() {
+    let dir = tempfile::tempdir().unwrap();
+    let control = dir.path().join("c\x1b[2J\u{9b}31m");
+    let is_harmless = |said: &str, shown: &str| {
+        let steers = |c: char| c.is_control() && c != '\n' || c == '\u{202e}';
+        assert!(!said.contains(steers) && said.contains(shown), "{said:?}");
+    };
+    let ask = |what: &[&str]| forkd(forkd_command().args(what).arg("--control").arg(&control));
+    is_harmless(&ask(&["status"]).stderr, r"/c\u{1b}[2J\u{9b}31m: No such file");
+    let text = r#"{ "pid": 1, "uptime_s": 2.5, "note": "RAW", "listeners": [{ "endpoint": "X", "service": "X",
+        "model": "X", "alive": 1, "peak": 1, "forked": 1, "connections": 1, "bytes_in": 1, "bytes_out": 1,
+        "failed": 1, "refused": { "X": 1 }, "deaths": { "X": 1 } }], "children": [{ "pid": 2, "slot": 0,
+        "endpoint": "X", "state": "X", "serving": 1, "threads": 1, "peer": "X", "age_s": 1.0,
+        "connections": 1, "bytes_in": 1, "bytes_out": 1 }] }"#;
+    let status = text.replace('X', STEERING).replace("RAW", "\u{9b}31m\u{202e}\u{7f}");
+    let refusal = format!(r#"{{ "error": "{STEERING}" }}"#);
+    let listener = std::os::unix::net::UnixListener::bind(&control).unwrap();
+    let answers = [status.as_str(), &status, &refusal, "\x1b[2J", &status];
+    let daemon = std::thread::spawn({
+        let answers = answers.map(str::to_owned);
+        move || {
+            for answer in answers {
+                let (mut client, _) = listener.accept().unwrap();
+                client.read_exact(&mut [0; 7]).unwrap();
+                client.write_all(answer.as_bytes()).unwrap();
+            }
+        }
+    });
+    is_harmless(&ask(&["status"]).stdout, &format!("{SHOWN} refused: {SHOWN}=1\n"));
+    let json = ask(&["status", "--json"]).stdout;
+    is_harmless(&json, "\"note\": \"\\u009b31m\\u202e\\u007f\"");
+    assert_eq!(
+        serde_json::from_str::<Value>(&json).unwrap(),
+        serde_json::from_str::<Value>(&status).unwrap()
+    );
+    is_harmless(&ask(&["status"]).stderr, "is no forkd");
+    is_harmless(&ask(&["status"]).stderr, "is no forkd");
+    is_harmless(&ask(&["reload"]).stderr, "is no forkd");
+    daemon.join().unwrap();
+    is_harmless(&run(&["status", "--c\u{9b}2J"]).stderr, r"--c\u{9b}2J");
 }
 
 #[test]

@@ -4,12 +4,11 @@
 
 use std::ffi::OsString;
 use std::io::ErrorKind;
-use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::config::default_control;
-use crate::daemon::ask;
+use crate::daemon::Question;
 use crate::{Error, Failure};
 
 /// Where the packaged service has it.
@@ -19,26 +18,28 @@ const OF_THE_SERVICE: &str = "/run/forkd/control.sock";
 #[derive(Debug)]
 pub(super) struct Daemon {
     path: PathBuf,
-    stream: UnixStream,
+    question: Question,
 }
 
 impl Daemon {
-    /// Connects to the one behind this control socket, or else to the first that listens behind a usual one.
-    pub(super) fn at(path: Option<PathBuf>) -> Result<Self, Error> {
+    /// Connects to the one behind this control socket, or else to the first that listens behind a usual one. Its
+    /// answer has to come within `patience`.
+    pub(super) fn at(path: Option<PathBuf>, patience: Duration) -> Result<Self, Error> {
         match path {
-            Some(path) => Self::behind(vec![path], ""),
+            Some(path) => Self::behind(vec![path], patience, ""),
             None => Self::behind(
                 usual(|name| std::env::var_os(name)),
+                patience,
                 " (is it running? one with another control socket needs --control PATH)",
             ),
         }
     }
 
-    fn behind(paths: Vec<PathBuf>, hint: &str) -> Result<Self, Error> {
+    fn behind(paths: Vec<PathBuf>, patience: Duration, hint: &str) -> Result<Self, Error> {
         let mut why = None;
         for path in &paths {
-            match UnixStream::connect(path) {
-                Ok(stream) => return Ok(Self { path: path.clone(), stream }),
+            match Question::at(path, patience) {
+                Ok(question) => return Ok(Self { path: path.clone(), question }),
                 // what is in the way says more than what isn't there
                 Err(error) if why.is_none() || error.kind() != ErrorKind::NotFound => why = Some(error),
                 Err(_) => {}
@@ -49,15 +50,18 @@ impl Daemon {
         Err(failed(what, why.unwrap_or_else(|| ErrorKind::NotFound.into())))
     }
 
-    /// Sends a request and waits for the whole answer, as long as `patience` lets it.
-    pub(super) fn ask(&mut self, request: &str, patience: Duration) -> Result<String, Error> {
-        ask(&mut self.stream, request, patience)
-            .map_err(|cause| failed(format!("the daemon does not answer at {}", self.path.display()), cause))
-    }
-
-    /// What answers talks, but not as forkd does.
-    pub(super) fn no_forkd(&self, error: &serde_json::Error) -> Error {
-        Error::Data(format!("what answers at {} is no forkd: {error}", self.path.display()))
+    /// Sends a request, waits for the whole answer, and has it read.
+    pub(super) fn ask<T>(
+        self,
+        request: &str,
+        read: impl Fn(&str) -> serde_json::Result<T>,
+    ) -> Result<T, Error> {
+        let path = self.path.display();
+        let answer = self
+            .question
+            .ask(request)
+            .map_err(|cause| failed(format!("the daemon does not answer at {path}"), cause))?;
+        read(&answer).map_err(|error| Error::Data(format!("what answers at {path} is no forkd: {error}")))
     }
 }
 
@@ -83,6 +87,8 @@ mod tests {
     use super::*;
     use std::os::unix::net::UnixListener;
 
+    const PATIENCE: Duration = Duration::from_secs(5);
+
     fn paths(env: &[(&str, &str)]) -> Vec<String> {
         let value = |name: &str| env.iter().find(|pair| pair.0 == name).map(|pair| pair.1.into());
         usual(value).iter().map(|path| path.display().to_string()).collect()
@@ -102,12 +108,12 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let [absent, stale, alive] = ["absent", "stale", "alive"].map(|name| dir.path().join(name));
         drop(UnixListener::bind(&stale).unwrap());
-        let sentence = |paths: Vec<PathBuf>| Daemon::behind(paths, "!").unwrap_err().sentence();
+        let sentence = |paths: Vec<PathBuf>| Daemon::behind(paths, PATIENCE, "!").unwrap_err().sentence();
         let why = sentence(vec![absent.clone(), stale.clone(), absent.clone()]);
         assert!(why.contains("/absent or ") && why.contains("/stale or "), "{why}");
         assert!(why.contains("!: Connection refused"), "{why}");
         assert!(sentence(vec![absent.clone()]).contains("/absent!: No such file"));
         let _listener = UnixListener::bind(&alive).unwrap();
-        assert_eq!(Daemon::behind(vec![absent, stale, alive.clone()], "").unwrap().path, alive);
+        assert_eq!(Daemon::behind(vec![absent, stale, alive.clone()], PATIENCE, "").unwrap().path, alive);
     }
 }

@@ -3,12 +3,12 @@
 //! Invariant: what is printed is a configuration file that means the same as the given options, and nothing
 //! that it names is missing here, as far as that can be seen from outside of its root directory.
 
-use std::io::{self, Write};
+use std::io::{self, IsTerminal, Write};
 
 use super::args::ServeArgs;
 use super::here;
 use crate::daemon::privileges::Privileges;
-use crate::{Error, sys};
+use crate::{Error, foreign, sys};
 
 /// Resolves the configuration and prints it as TOML to standard output.
 ///
@@ -31,7 +31,9 @@ pub fn run(args: ServeArgs) -> Result<(), Error> {
             service.check()?;
         }
     }
-    print(&config.to_toml()?, io::stdout().lock())
+    let (text, out) = (config.to_toml()?, io::stdout());
+    // what a file gets has to mean the same
+    if out.is_terminal() { print(&foreign::lines(&text), out.lock()) } else { print(&text, out.lock()) }
 }
 
 fn print(text: &str, mut out: impl Write) -> Result<(), Error> {

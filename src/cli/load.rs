@@ -4,7 +4,7 @@
 //! standard error what goes on meanwhile.
 
 use std::fs::File;
-use std::io::{self, Write};
+use std::io::Write;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use super::args::LoadArgs;
 use super::interrupt::Interrupt;
 use super::progress::Line;
-use super::terminal::{has_colours, painted, print};
+use super::terminal::{Terminal, print_json};
 use crate::load::{Fault, Live, Load, Outcome, Phase, Report, Target, table};
 use crate::text::thousands;
 use crate::{Error, Failure};
@@ -56,18 +56,18 @@ fn show(args: &LoadArgs, report: &Report, outcomes: &[Outcome], file: Option<Fil
         serde_json::to_string_pretty(report).map_err(|error| Error::Internal(error.to_string()))? + "\n";
     let text = match report.interrupted && !has_any(outcomes) {
         true => String::new(),
-        false => painted(&(headline(args) + &table(outcomes)), has_colours(&io::stdout())),
+        false => headline(args) + &table(outcomes),
     };
     match (&args.json, file) {
-        (Some(_), None) => print(&json),
+        (Some(_), None) => print_json(&json),
         (Some(path), Some(mut file)) => {
             let written = file.write_all(json.as_bytes());
-            print(&text)?;
+            Terminal::new().print(&text)?;
             written.map_err(|cause| {
                 Error::CannotCreate(Failure::new(format!("cannot write to {}", path.display()), cause))
             })
         }
-        (None, _) => print(&text),
+        (None, _) => Terminal::new().print(&text),
     }
 }
 

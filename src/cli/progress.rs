@@ -1,7 +1,10 @@
 //! A line on standard error that tells how it goes.
 
-use std::io::{self, IsTerminal, Write};
+use std::io::{self, Write};
 use std::time::Duration;
+
+use super::terminal::obeys;
+use crate::foreign;
 
 /// How often a line is due, where it replaces the one before ...
 const ON_TERMINAL: Duration = Duration::from_millis(200);
@@ -16,9 +19,7 @@ pub(super) struct Line {
 
 impl Default for Line {
     fn default() -> Self {
-        let is_terminal =
-            io::stderr().is_terminal() && std::env::var_os("TERM").is_some_and(|term| term != "dumb");
-        Self { is_terminal }
+        Self { is_terminal: obeys(&io::stderr()) }
     }
 }
 
@@ -54,12 +55,9 @@ impl Line {
 }
 
 /// What fits: a line that is broken could not be replaced. The last column stays free, as some terminals break
-/// there. Names come from command lines: none may steer the terminal.
+/// there.
 fn cut(line: &str, width: Option<usize>) -> String {
-    line.chars()
-        .take(width.map_or(usize::MAX, |width| width - 1))
-        .map(|c| if c.is_control() { '?' } else { c })
-        .collect()
+    foreign::line(line).chars().take(width.map_or(usize::MAX, |width| width - 1)).collect()
 }
 
 impl Drop for Line {
@@ -77,7 +75,7 @@ mod tests {
     #[test]
     fn a_line_fits() {
         assert_eq!(cut("ä: 0.2 s", Some(5)), "ä: 0");
-        assert_eq!(cut("a\x1b[2Jb\n", None), "a?[2Jb?");
+        assert_eq!(cut("a\x1b[2Jb\n", None), r"a\u{1b}[2Jb\n");
         assert_eq!(cut("abc", Some(1)), "");
     }
 }

@@ -17,9 +17,8 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// Why the daemon keeps its old configuration, with the exit code that a start would have ended with;
 /// [`Error::Unavailable`] if no daemon answers at the control socket.
 pub fn run(args: ReloadArgs) -> Result<(), Error> {
-    let mut daemon = Daemon::at(args.control)?;
-    let text = daemon.ask("reload", PATIENCE)?;
-    match serde_json::from_str(&text).map_err(|error| daemon.no_forkd(&error))? {
+    // its reason has several lines
+    match Daemon::at(args.control, PATIENCE)?.ask("reload", |text| serde_json::from_str(text))? {
         Answer::Reloaded => Ok(()),
         Answer::Refused { exit_code, why } => {
             Err(Error::Refused { exit_code, why: format!("the old configuration goes on: {why}") })

@@ -1,7 +1,6 @@
 //! `forkd status`: asks a running daemon what it is doing, once or again and again.
 
 use std::fmt::Display;
-use std::io::{ErrorKind, IsTerminal, Write};
 use std::os::fd::AsFd;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -13,9 +12,10 @@ use signal_hook::consts::SIGINT;
 
 use super::args::StatusArgs;
 use super::ask::Daemon;
-use crate::Error;
+use super::terminal::{obeys, write};
 use crate::daemon::rates::Rates;
 use crate::daemon::status::{Status, Watched};
+use crate::{Error, foreign};
 
 /// How long to wait for the daemon.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -32,7 +32,7 @@ const CLEAR: &str = "\x1b[H\x1b[2J";
 pub fn run(args: StatusArgs) -> Result<(), Error> {
     let first = ask(args.control.clone())?;
     match args.watch {
-        None => print(&first.show(args.json, &first.status)).map(|_| ()),
+        None => write(&first.show(args.json, &first.status)).map(|_| ()),
         Some(interval) => watch(args.control, args.json, interval.0, first),
     }
 }
@@ -51,10 +51,9 @@ impl Answer {
 
 /// Asks for the status.
 pub(super) fn ask(control: Option<PathBuf>) -> Result<Answer, Error> {
-    let mut daemon = Daemon::at(control)?;
-    let text = daemon.ask("status", PATIENCE)?;
-    let status = serde_json::from_str(&text).map_err(|error| daemon.no_forkd(&error))?;
-    Ok(Answer { text, status })
+    Daemon::at(control, PATIENCE)?.ask("status", |text| {
+        Ok(Answer { text: foreign::json(text).into_owned(), status: foreign::from_json(text.as_bytes())? })
+    })
 }
 
 /// Prints until Ctrl-C, or until nobody reads any more.
@@ -62,7 +61,7 @@ fn watch(control: Option<PathBuf>, json: bool, interval: Duration, first: Answer
     // there is nothing to tidy up, so it ends in the handler, whatever it waits for
     signal_hook::flag::register_conditional_shutdown(SIGINT, 0, Arc::new(AtomicBool::new(true)))
         .map_err(|cause| Error::os("cannot install the handler of SIGINT", cause))?;
-    let is_terminal = std::io::stdout().is_terminal() && !json;
+    let is_terminal = obeys(&std::io::stdout()) && !json;
     let size = || size_of_screen().filter(|_| is_terminal);
     let mut before: Option<Status> = None;
     let mut answer: Result<Answer, Error> = Ok(first);
@@ -74,8 +73,11 @@ fn watch(control: Option<PathBuf>, json: bool, interval: Duration, first: Answer
                 now.show(json, Watched { status: &now.status, rates: rates.as_ref(), width })
             }
             // it may be about to start again
-            Err(error) if json => format!("{}\n", serde_json::json!({ "error": error.sentence() })),
-            Err(error) => format!("{}\n", error.sentence()),
+            Err(error) if json => {
+                foreign::json(&serde_json::json!({ "error": error.sentence() }).to_string()).into_owned()
+                    + "\n"
+            }
+            Err(error) => foreign::line(&error.sentence()).into_owned() + "\n",
         };
         let text = size().map_or_else(|| text.clone(), |size| on_screen(&text, size));
         let (before_it, after_it) = if is_terminal {
@@ -85,7 +87,7 @@ fn watch(control: Option<PathBuf>, json: bool, interval: Duration, first: Answer
         } else {
             ("", "\n")
         };
-        if !print(&format!("{before_it}{text}{after_it}"))? {
+        if !write(&format!("{before_it}{text}{after_it}"))? {
             return Ok(());
         }
         before = answer.ok().map(|answer| answer.status);
@@ -111,16 +113,6 @@ fn somebody_reads_for(interval: Duration) -> bool {
         if poll(&mut fds, limit.unwrap_or(PollTimeout::MAX)).is_ok_and(|ready| ready > 0) {
             return false;
         }
-    }
-}
-
-/// Tells whether somebody still reads.
-fn print(text: &str) -> Result<bool, Error> {
-    let mut out = std::io::stdout().lock();
-    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
-        Ok(()) => Ok(true),
-        Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(false),
-        Err(error) => Err(Error::os("cannot write to standard output", error)),
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::io::{self, ErrorKind, IsTerminal, Write};
 
-use crate::Error;
+use crate::{Error, foreign};
 
 /// What stands for a character where there is ASCII alone; each is as wide as what it stands for.
 const ASCII: [(&str, char); 7] =
@@ -33,18 +33,14 @@ impl Terminal {
 
     /// Prints lines; those that begin with "error" are red, and warnings yellow.
     pub(super) fn print(&self, text: &str) -> Result<(), Error> {
-        let shown: String = text.chars().map(|c| self.shown(c)).collect();
-        print(&painted(&shown, self.has_colours))
+        write(&painted(&self.shown(text), self.has_colours)).map(|_| ())
     }
 
-    /// Names come from files and command lines: none may steer the terminal.
-    fn shown(&self, c: char) -> char {
-        match c {
-            '\n' => c,
-            _ if c.is_control() => '?',
-            _ if self.is_unicode || c.is_ascii() => c,
-            _ => ASCII.iter().find(|(from, _)| from.contains(c)).map_or('?', |(_, to)| *to),
-        }
+    /// In characters that it has, none of which steers it.
+    fn shown(&self, text: &str) -> String {
+        let has = |c: char| self.is_unicode || c.is_ascii();
+        let like = |c| ASCII.iter().find(|(from, _)| from.contains(c)).map_or('?', |(_, to)| *to);
+        foreign::lines(text).chars().map(|c| if has(c) { c } else { like(c) }).collect()
     }
 }
 
@@ -58,13 +54,18 @@ fn is_utf8(locale: &str) -> bool {
 }
 
 /// See <https://no-color.org>.
-pub(super) fn has_colours(out: &impl IsTerminal) -> bool {
-    let is_set = |name: &str| std::env::var_os(name).is_some_and(|value| !value.is_empty());
-    out.is_terminal() && !is_set("NO_COLOR") && std::env::var_os("TERM").is_none_or(|term| term != "dumb")
+fn has_colours(out: &impl IsTerminal) -> bool {
+    text_of("NO_COLOR").is_none() && obeys(out)
+}
+
+/// Whether it is a terminal that moves its cursor where it is told to: one that says what it is, and is not dumb
+/// (terminfo(5)).
+pub(super) fn obeys(out: &impl IsTerminal) -> bool {
+    out.is_terminal() && text_of("TERM").is_some_and(|term| !["dumb", "unknown"].contains(&&*term))
 }
 
 /// Puts errors in red and warnings in yellow.
-pub(super) fn painted(text: &str, has_colours: bool) -> String {
+fn painted(text: &str, has_colours: bool) -> String {
     let paint = |line: &str| match line.split([' ', ':']).next() {
         Some("errors" | "error") if has_colours => format!("\x1b[31m{line}\x1b[0m\n"),
         Some("warning") if has_colours => format!("\x1b[33m{line}\x1b[0m\n"),
@@ -73,13 +74,18 @@ pub(super) fn painted(text: &str, has_colours: bool) -> String {
     text.lines().map(paint).collect()
 }
 
-/// Prints; a reader that has gone is no error.
-pub(super) fn print(text: &str) -> Result<(), Error> {
-    match io::stdout().write_all(text.as_bytes()) {
-        Err(error) if error.kind() != ErrorKind::BrokenPipe => {
-            Err(Error::os("cannot write to standard output", error))
-        }
-        _ => Ok(()),
+/// Prints JSON.
+pub(super) fn print_json(text: &str) -> Result<(), Error> {
+    write(&foreign::json(text)).map(|_| ())
+}
+
+/// Writes to standard output what may go to a terminal as it is; tells whether somebody still reads.
+pub(super) fn write(text: &str) -> Result<bool, Error> {
+    let mut out = io::stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(false),
+        Err(error) => Err(Error::os("cannot write to standard output", error)),
     }
 }
 
@@ -98,11 +104,8 @@ mod tests {
 
     #[test]
     fn ascii_stands_for_what_a_terminal_lacks_and_nothing_steers_it() {
-        let shown = |is_unicode: bool, text: &str| -> String {
-            let terminal = Terminal { has_colours: false, is_unicode, width: None };
-            text.chars().map(|c| terminal.shown(c)).collect()
-        };
-        assert_eq!(shown(true, "5 µs ×8 ██▎ \x1b[2J\n"), "5 µs ×8 ██▎ ?[2J\n");
+        let shown = |is_unicode, text| Terminal { has_colours: false, is_unicode, width: None }.shown(text);
+        assert_eq!(shown(true, "5 µs ×8 ██▎ \x1b[2J\n"), "5 µs ×8 ██▎ \\u{1b}[2J\n");
         assert_eq!(shown(false, "5 µs ×8 ██▎ 1–2 é"), "5 us x8 ##  1-2 ?");
         assert!(is_utf8("de_DE.UTF-8") && is_utf8("C.utf8") && !is_utf8("POSIX") && !is_utf8(""));
     }

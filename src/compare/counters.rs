@@ -1,11 +1,11 @@
 //! forkd's own counters: children that lived for a moment are in them, too.
 
-use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::Duration;
 
-use crate::daemon::ask;
+use crate::daemon::Question;
 use crate::daemon::status::Status;
+use crate::foreign;
 
 const PATIENCE: Duration = Duration::from_secs(2);
 
@@ -27,8 +27,8 @@ pub(super) struct Counters {
 impl Counters {
     /// Asks the one behind this control socket; `None` if it does not answer.
     pub(super) fn of(control: &Path) -> Option<Self> {
-        let mut stream = UnixStream::connect(control).ok()?;
-        let status: Status = serde_json::from_str(&ask(&mut stream, "status", PATIENCE).ok()?).ok()?;
+        let answer = Question::at(control, PATIENCE).and_then(|question| question.ask("status")).ok()?;
+        let status: Status = foreign::from_json(answer.as_bytes()).ok()?;
         Some(status.listeners.iter().fold(Self::default(), |sum, listener| Self {
             alive: sum.alive + listener.alive,
             forked: sum.forked + listener.forked,

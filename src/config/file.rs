@@ -4,7 +4,7 @@
 //! where only two keys together are wrong.
 
 use std::fs::OpenOptions;
-use std::io::{self, Read};
+use std::io;
 use std::ops::Range;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
@@ -14,7 +14,10 @@ use toml::de::DeTable;
 
 use super::lists::tables;
 use super::options::{DaemonOptions, ListenOptions};
-use crate::Error;
+use crate::{Error, foreign};
+
+/// In bytes: many times what thousands of `[[listen]]` tables take.
+const LARGEST: u64 = 16 << 20;
 
 /// What a file says.
 #[derive(Debug, Default, Clone, Deserialize, Serialize)]
@@ -69,13 +72,11 @@ impl File {
 /// and it serves nobody meanwhile.
 fn bytes_of(path: &Path) -> io::Result<Vec<u8>> {
     // or it would wait for a writer here already
-    let mut file = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path)?;
+    let file = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path)?;
     if !file.metadata()?.is_file() {
         return Err(io::Error::other("it is no regular file"));
     }
-    let mut bytes = Vec::new();
-    file.read_to_end(&mut bytes)?;
-    Ok(bytes)
+    foreign::read(file, LARGEST)
 }
 
 /// Finds a key's value in bytes of `text`, which has been parsed before.
@@ -90,16 +91,20 @@ fn point(path: &Path, text: &str, span: Range<usize>, message: &str) -> String {
     let before = text.get(..span.start).unwrap_or(text);
     let start = before.rfind('\n').map_or(0, |newline| newline + 1);
     let line = before.matches('\n').count() + 1;
-    let content = text[start..].lines().next().unwrap_or_default();
-    let indent = before[start..].chars().count();
+    // as it is shown, so that the caret stands below what it means
+    let shown = |part: &str| foreign::line(&part.replace('\t', " ")).into_owned();
+    let content = shown(text[start..].lines().next().unwrap_or_default());
+    let indent = shown(&before[start..]).chars().count();
     // a value that spans several lines is marked to the end of its first
     let marked =
-        text.get(span).and_then(|value| value.lines().next()).map_or(0, |value| value.chars().count());
+        text.get(span).and_then(|value| value.lines().next()).map_or(0, |value| shown(value).chars().count());
 
     let gutter = " ".repeat(line.to_string().len());
     let caret = " ".repeat(indent) + &"^".repeat(marked.max(1));
-    let position = format!("{}:{line}:{}", path.display(), indent + 1);
-    format!("{position}: {message}\n{gutter} |\n{line} | {content}\n{gutter} | {caret}")
+    let path = path.display().to_string();
+    let (path, message) = (foreign::line(&path), foreign::line(message));
+    let column = before[start..].chars().count() + 1;
+    format!("{path}:{line}:{column}: {message}\n{gutter} |\n{line} | {content}\n{gutter} | {caret}")
 }
 
 #[cfg(test)]
@@ -186,6 +191,30 @@ mod tests {
             read(b"[daemon]\nuser = '\xc3\xa9\xff'\n").unwrap_err(),
             "f.toml:2:10: this is not UTF-8, as TOML has to be\n  |\n2 | user = 'é\u{fffd}'\n  |          ^"
         );
+    }
+
+    #[test]
+    fn what_a_terminal_would_obey_is_escaped_and_the_caret_stands_below_it() {
+        assert_eq!(
+            read("\t'\u{9b}2J\u{202e}' = \"\u{7f}\"\n").unwrap_err().lines().collect::<Vec<_>>(),
+            [
+                r"f.toml:1:12: invalid basic string, expected non-double-quote visible characters, `\`",
+                "  |",
+                r#"1 |  '\u{9b}2J\u{202e}' = "\u{7f}""#,
+                "  |                        ^^^^^^",
+            ]
+        );
+        let error = read("[daemon]\n\"\\u001b[2J\\n\" = 1\n").unwrap_err();
+        assert!(error.starts_with(r"f.toml:2:1: unknown field `\u{1b}[2J\n`, expected"), "{error}");
+        assert!(error.ends_with("\n  | ^^^^^^^^^^^^^"), "{error}");
+    }
+
+    #[test]
+    fn a_file_that_is_no_configuration_is_not_read_into_memory() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        file.as_file().set_len(1 << 40).unwrap();
+        let error = File::read(file.path()).unwrap_err().to_string();
+        assert!(error.ends_with("it has more than 16 MiB"), "{error}");
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! The control socket: `forkd status` and `forkd reload` ask, the master answers.
+//! The control socket, the answering side: `forkd status` and `forkd reload` ask, the master answers.
 //!
 //! A request is one line, the answer one JSON text and the end of file. Clients are served inside
 //! the master's loop and never waited for: what can't be written at once is kept, and a client
@@ -22,15 +22,6 @@ use crate::{Error, Failure, events};
 const MAX_CLIENTS: usize = 16;
 const TIME_LIMIT: Duration = Duration::from_secs(5);
 const LONGEST_REQUEST: usize = 256;
-
-/// Sends a request to a control socket and waits for the whole answer, each time as long as `patience` lets it.
-pub(crate) fn ask(stream: &mut UnixStream, request: &str, patience: Duration) -> std::io::Result<String> {
-    stream.set_read_timeout(Some(patience))?;
-    stream.write_all(format!("{request}\n").as_bytes())?;
-    let mut text = String::new();
-    stream.read_to_string(&mut text)?;
-    Ok(text)
-}
 
 /// The control socket and its clients.
 #[derive(Debug)]

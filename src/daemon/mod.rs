@@ -7,6 +7,7 @@
 //! [`privileges`] are what a SysV daemon does around all that.
 
 mod accepting;
+mod ask;
 pub mod background;
 mod birth;
 mod context;
@@ -33,4 +34,4 @@ pub mod status;
 mod stop;
 mod watch;
 
-pub(crate) use control::ask;
+pub(crate) use ask::Question;

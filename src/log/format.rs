@@ -11,6 +11,8 @@ use ::log::kv::{self, Key, Value, VisitSource, VisitValue};
 use ::log::{Level, Record};
 use serde_json::Value as Json;
 
+use crate::foreign;
+
 /// Returns the text of a record: a word for its level, the message, then ` key=value` for each
 /// pair, but for an `endpoint` that the message names. There is neither a name in front nor a newline at the end: those are the sink's.
 pub(super) fn text(record: &Record<'_>) -> String {
@@ -22,7 +24,7 @@ pub(super) fn text(record: &Record<'_>) -> String {
     };
     let mut line = String::from(word);
     let message = record.args().to_string();
-    push_message(&mut line, &message);
+    line.push_str(&foreign::line(&message));
     // our own visitor never fails
     let _ = record.key_values().visit(&mut TextFields { line: &mut line, message: &message });
     line
@@ -47,7 +49,7 @@ pub(super) fn json(record: &Record<'_>, now: SystemTime, pid: u32) -> String {
     // our own visitor never fails
     let _ = record.key_values().visit(&mut JsonFields(&mut line));
     line.push('}');
-    line
+    foreign::json(&line).into_owned()
 }
 
 /// Returns the severity of syslog(3), as the journal reads it in `<N>`; see sd-daemon(3).
@@ -57,16 +59,6 @@ pub(super) fn severity(level: Level) -> u8 {
         Level::Warn => 4,
         Level::Info => 6,
         Level::Debug | Level::Trace => 7,
-    }
-}
-
-/// Appends words, with control and invisible characters escaped. Quotes stay: a message is prose.
-fn push_message(line: &mut String, message: &str) {
-    for c in message.chars() {
-        match c {
-            '"' | '\'' | '\\' => line.push(c),
-            _ => line.extend(c.escape_debug()),
-        }
     }
 }
 
@@ -210,13 +202,13 @@ mod tests {
             ("ratio", 0.5.into()),
             ("up", true.into()),
             ("delta", (-2).into()),
-            ("peer", "a\n\"b".into()),
+            ("peer", "a\n\"b\u{9b}".into()),
         ];
         let now = SystemTime::UNIX_EPOCH + Duration::from_millis(1_700_000_000_123);
         with_record(Level::Warn, "worker \"w\"\n", &pairs, |record| {
             let expected = concat!(
                 r#"{"ts":"2023-11-14T22:13:20.123Z","level":"warn","pid":7,"msg":"worker \"w\"\n","#,
-                r#""slot":3,"pid_":41,"ratio":0.5,"up":true,"delta":-2,"peer":"a\n\"b"}"#
+                r#""slot":3,"pid_":41,"ratio":0.5,"up":true,"delta":-2,"peer":"a\n\"b\u009b"}"#
             );
             assert_eq!(json(record, now, 7), expected);
             assert!(serde_json::from_str::<Json>(expected).is_ok());

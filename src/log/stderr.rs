@@ -15,6 +15,7 @@ use nix::unistd::write;
 
 use super::{count_lost, format};
 use crate::config::values::LogFormat;
+use crate::foreign;
 
 /// The logger that writes to standard error.
 pub(super) struct Stderr {
@@ -49,22 +50,20 @@ fn for_journal(level: Level, line: &str) -> String {
 
 /// Says on standard error why the program ends; for the journal, as an error.
 pub fn complain(sentence: &str) {
-    if !complain_to_journal(&format!("error: {sentence}")) {
-        // there is nobody else to tell
-        let _ = write(io::stderr(), format!("forkd: error: {sentence}\n").as_bytes());
-    }
+    say("forkd: ", &format!("error: {sentence}\n"));
 }
 
-/// Says on standard error why the program ends, if the journal reads it, and tells whether that is so. A
-/// text for people at a terminal may be said to others.
-#[must_use]
-pub fn complain_to_journal(text: &str) -> bool {
-    let handle = io::stderr();
-    let is_journal = is_journal(&handle);
-    if is_journal {
-        let _ = write(&handle, complaint(text).as_bytes());
-    }
-    is_journal
+/// Says on standard error what is wrong with the command line, in a text of several lines; for the journal, as
+/// errors.
+pub fn complain_about_usage(text: &str) {
+    say("", text);
+}
+
+fn say(name: &str, text: &str) {
+    let (handle, text) = (io::stderr(), foreign::lines(text));
+    let text = if is_journal(&handle) { complaint(&text) } else { format!("{name}{text}") };
+    // if it fails, there is nobody else to tell
+    let _ = write(&handle, text.as_bytes());
 }
 
 /// Each line is a message of its own in the journal, and an empty one is none.

@@ -8,13 +8,16 @@ use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
 
 use crate::cli::args::OutputArgs;
-use crate::cli::terminal::{self, Terminal};
+use crate::cli::terminal::{Terminal, print_json};
 use crate::compare::record::{Record, VERSION};
 use crate::compare::report::difference::Difference;
 use crate::compare::report::findings::{findings, warnings};
 use crate::compare::report::{chart, csv, html, svg, table};
 use crate::text::wrapped;
-use crate::{Error, Failure};
+use crate::{Error, Failure, foreign};
+
+/// In bytes: many times what thousands of rounds take.
+const LARGEST_RECORD: u64 = 64 << 20;
 
 /// What was asked for.
 pub(super) struct Output {
@@ -97,7 +100,7 @@ impl Output {
 
     fn print(&self, record: &Record) -> Result<(), Error> {
         if self.is_json_printed {
-            return terminal::print(&json(record)?);
+            return print_json(&json(record)?);
         }
         let terminal = Terminal::new();
         let width = terminal.width;
@@ -123,7 +126,9 @@ impl Output {
 /// Reads what `--json` has written.
 pub(super) fn read(path: &Path) -> Result<Record, Error> {
     let name = path.display();
-    let bytes = fs::read(path).map_err(|cause| Error::from_io(format!("cannot read {name}"), cause))?;
+    let bytes = File::open(path)
+        .and_then(|file| foreign::read(file, LARGEST_RECORD))
+        .map_err(|cause| Error::from_io(format!("cannot read {name}"), cause))?;
     let no_record = |error: serde_json::Error| {
         Error::Data(format!("{name} is not what forkd compare --json has written, or not all of it: {error}"))
     };
@@ -142,8 +147,7 @@ pub(super) fn read(path: &Path) -> Result<Record, Error> {
             )));
         }
     }
-    // from the text again, so that an error has its line
-    serde_json::from_slice(&bytes).map_err(no_record)
+    foreign::from_json(&bytes).map_err(no_record)
 }
 
 fn json(record: &Record) -> Result<String, Error> {

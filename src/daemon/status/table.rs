@@ -179,7 +179,7 @@ fn table(
     room: Option<usize>,
 ) -> fmt::Result {
     let heads = rows.first().map_or(&[][..], |heads| heads);
-    let width = |column: usize| rows.iter().map(|row| row[column].len()).max().unwrap_or(0);
+    let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
     let widths: Vec<usize> = (0..heads.len()).map(width).collect();
     let mut left = room.map_or(usize::MAX, |room| room + SPACING);
     let fits = |column: &usize| {

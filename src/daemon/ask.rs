@@ -1,0 +1,143 @@
+//! The control socket, the asking side.
+//!
+//! Invariant: whatever is at the other end, and whatever it sends or leaves undone, it takes no more time and
+//! memory than this. A daemon that is stopped lets clients queue until the kernel lets no more connect.
+
+use std::io::{self, ErrorKind, Read, Write};
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use rustix::net::sockopt::{Timeout, set_socket_timeout};
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, socket_with};
+
+use crate::foreign;
+
+/// More than a status has of as many children as there can be.
+const LONGEST_ANSWER: u64 = 64 << 20;
+
+/// A connection to a daemon, which answers once.
+#[derive(Debug)]
+pub(crate) struct Question {
+    stream: UnixStream,
+    patience: Duration,
+    until: Instant,
+}
+
+impl Question {
+    /// Connects to a control socket; from here on all of it takes as long as `patience` lets it.
+    ///
+    /// # Errors
+    ///
+    /// Those of connect(2); `TimedOut` if as many as it lets in are there already.
+    pub(crate) fn at(path: &Path, patience: Duration) -> io::Result<Self> {
+        let until = Instant::now() + patience;
+        // by hand, as connect(2) waits where the queue is full, and std's can't be told how long
+        let flags = SocketFlags::empty();
+        #[cfg(not(target_vendor = "apple"))]
+        let flags = flags | SocketFlags::CLOEXEC;
+        let socket = socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
+        set_socket_timeout(&socket, Timeout::Send, Some(patience))?;
+        rustix::net::connect(&socket, &SocketAddrUnix::new(path)?).map_err(|e| late(e.into(), patience))?;
+        Ok(Self { stream: socket.into(), patience, until })
+    }
+
+    /// Sends a request and reads the whole answer.
+    ///
+    /// # Errors
+    ///
+    /// Those of reading and writing; `TimedOut` if it is not there in time, `FileTooLarge` if it is longer than
+    /// any, `InvalidData` if it is not UTF-8.
+    pub(crate) fn ask(mut self, request: &str) -> io::Result<String> {
+        let patience = self.patience;
+        let asked = self.stream.write_all(format!("{request}\n").as_bytes());
+        let answer =
+            asked.and_then(|()| foreign::read(self, LONGEST_ANSWER)).map_err(|e| late(e, patience))?;
+        String::from_utf8(answer).map_err(|error| io::Error::new(ErrorKind::InvalidData, error.utf8_error()))
+    }
+}
+
+/// Reads what is there before the time is up.
+impl Read for Question {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let left = self.until.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return Err(ErrorKind::WouldBlock.into());
+        }
+        self.stream.set_read_timeout(Some(left))?;
+        self.stream.read(buffer)
+    }
+}
+
+/// What the kernel says when a time-out is over ("resource temporarily unavailable") is no help.
+fn late(error: io::Error, patience: Duration) -> io::Error {
+    match error.kind() {
+        ErrorKind::WouldBlock => {
+            let patience = humantime::format_duration(patience);
+            io::Error::new(ErrorKind::TimedOut, format!("no whole answer within {patience}"))
+        }
+        _ => error,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::net::UnixListener;
+
+    const SHORT: Duration = Duration::from_millis(200);
+
+    fn ask(path: &Path) -> io::Result<String> {
+        Question::at(path, SHORT)?.ask("status")
+    }
+
+    #[test]
+    fn a_daemon_that_never_answers_or_never_ends_is_not_waited_for() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("control");
+        let listener = UnixListener::bind(&path).unwrap();
+        let why = ask(&path).unwrap_err();
+        assert_eq!((why.kind(), &*why.to_string()), (ErrorKind::TimedOut, "no whole answer within 200ms"));
+        // the one before is queued still
+        let _ = listener.accept().unwrap();
+        // a byte now and then
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                let (mut client, _) = listener.accept().unwrap();
+                while client.write_all(b" ").is_ok() {
+                    std::thread::sleep(SHORT / 10);
+                }
+            });
+            assert_eq!(ask(&path).unwrap_err().kind(), ErrorKind::TimedOut);
+        });
+        // more than any daemon has to say
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                let (mut client, _) = listener.accept().unwrap();
+                while client.write_all(&[b' '; 1 << 16]).is_ok() {}
+            });
+            let why = Question::at(&path, SHORT * 100).unwrap().ask("status").unwrap_err();
+            assert_eq!(why.kind(), ErrorKind::FileTooLarge);
+        });
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                let (mut client, _) = listener.accept().unwrap();
+                client.read_exact(&mut [0; 7]).unwrap();
+                client.write_all(b"\xff").unwrap();
+            });
+            assert_eq!(ask(&path).unwrap_err().kind(), ErrorKind::InvalidData);
+        });
+    }
+
+    #[test]
+    fn a_queue_that_is_full_is_not_waited_for() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("control");
+        let listener = UnixListener::bind(&path).unwrap();
+        rustix::net::listen(&listener, 1).unwrap();
+        // Linux lets one more in than that
+        let tries: Vec<_> = (0..3).map(|_| Question::at(&path, SHORT)).collect();
+        let why = tries.into_iter().find_map(Result::err).unwrap();
+        assert!(matches!(why.kind(), ErrorKind::TimedOut | ErrorKind::ConnectionRefused), "{why}");
+    }
+}
