@@ -4,7 +4,7 @@
 
 mod common;
 
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 
 use common::*;
 use nix::sys::signal::Signal;
@@ -191,6 +191,19 @@ fn it_finds_the_daemon_that_takes_another_ones_place() {
 /// A process that does not outlive the test.
 struct Killed(Child);
 
+impl Killed {
+    /// Waits for its end.
+    #[track_caller]
+    fn ended(&mut self) -> ExitStatus {
+        let mut status = None;
+        eventually("it has ended", || {
+            status = self.0.try_wait().unwrap();
+            status.is_some()
+        });
+        status.unwrap()
+    }
+}
+
 impl Drop for Killed {
     fn drop(&mut self) {
         let _ = self.0.kill();
@@ -213,6 +226,161 @@ fn a_signal_that_ends_it_leaves_the_terminal_as_it_was() {
     terminal.top(&daemon, "");
     terminal.press(&["C-c"]);
     terminal.is_as_before("0");
+}
+
+/// Job control is a shell's, and few give a job back the modes that it had.
+#[test]
+fn it_hands_the_terminal_back_while_it_is_stopped() {
+    if !need_tool("tmux") || !need_tool("bash") {
+        return;
+    }
+    let daemon = Daemon::start("");
+    let terminal = Terminal::start(100, 30);
+    terminal.run("PS1='$ ' exec bash --norc --noprofile");
+    let signals = [Signal::SIGTSTP, Signal::SIGTTIN, Signal::SIGTTOU, Signal::SIGSTOP];
+    for which in [None].into_iter().chain(signals.map(Some)) {
+        terminal.top(&daemon, "");
+        let top = terminal.pid_of_top();
+        match which {
+            None => terminal.press(&["C-z"]),
+            Some(which) => signal(top, which),
+        }
+        eventually("it is stopped", || state_of(top) == Some('T'));
+        if which != Some(Signal::SIGSTOP) {
+            let status = 128 + which.unwrap_or(Signal::SIGTSTP) as i32;
+            terminal.is_as_before(&status.to_string());
+        }
+        // in the background it stays stopped, and leaves the terminal alone
+        terminal.run("clear; bg; echo $((6*8))");
+        terminal.shows("\n48\n");
+        eventually("it is stopped again", || state_of(top) == Some('T'));
+        terminal.run("stty -a | tr ' ' '\\n' | grep -c -x -e icanon -e echo");
+        terminal.shows("\n2\n");
+        terminal.run("fg");
+        let screen = terminal.shows(&format!("forkd {}  ", daemon.pid()));
+        assert!(!screen.contains("fg"), "{which:?}:\n{screen}");
+        terminal.press(&["?"]);
+        terminal.shows("this help");
+        terminal.press(&["q"]);
+        eventually("it has ended", || !is_running(top));
+        terminal.run("echo $((6*7))");
+        let screen = terminal.shows("\n42\n");
+        assert!(!screen.contains("children"), "{which:?}:\n{screen}");
+    }
+}
+
+/// Starts top at a terminal, and waits for its first picture.
+#[track_caller]
+fn top_at(terminal: &Pty, daemon: &Daemon, interval: &str) -> Killed {
+    let mut command = forkd_command();
+    command.env("TERM", "xterm").args(["top", "--interval", interval, "--control"]).arg(daemon.control());
+    let top = Killed(terminal.start(&mut command));
+    terminal.shows("LISTENER");
+    top
+}
+
+#[test]
+fn whichever_signal_ends_it_the_terminal_is_as_it_was() {
+    use std::os::unix::process::ExitStatusExt;
+    let daemon = Daemon::start("");
+    let stays = [
+        Signal::SIGKILL,
+        Signal::SIGSTOP,
+        Signal::SIGTSTP,
+        Signal::SIGTTIN,
+        Signal::SIGTTOU,
+        Signal::SIGCONT,
+        Signal::SIGCHLD,
+        Signal::SIGURG,
+        Signal::SIGWINCH,
+        Signal::SIGPIPE,
+        Signal::SIGXFSZ,
+    ];
+    let ends = |n: &i32| !stays.iter().any(|&signal| signal as i32 == *n);
+    let all: Vec<i32> = (1..32).filter(ends).chain([libc::SIGRTMIN(), libc::SIGRTMAX()]).collect();
+    std::thread::scope(|scope| {
+        for some in all.chunks(all.len().div_ceil(4)) {
+            let daemon = &daemon;
+            scope.spawn(move || {
+                some.iter().for_each(|&signal| {
+                    let terminal = Pty::open(80, 24);
+                    let modes = terminal.modes();
+                    let mut top = top_at(&terminal, daemon, "1h");
+                    assert_ne!(terminal.modes(), modes);
+                    // SAFETY: kill(2) touches no memory.
+                    assert_eq!(unsafe { libc::kill(top.0.id() as i32, signal) }, 0);
+                    let ended = top.ended();
+                    match signal {
+                        libc::SIGINT => assert!(ended.success()),
+                        _ => assert_eq!(ended.signal(), Some(signal)),
+                    }
+                    terminal.shows("\x1b[?1049l");
+                    eventually(&format!("the cursor is back after {signal}"), || {
+                        terminal.seen().ends_with("\x1b[?25h")
+                    });
+                    assert_eq!(terminal.modes(), modes, "{signal}");
+                })
+            });
+        }
+    });
+}
+
+#[test]
+fn no_size_of_a_terminal_harms_it() {
+    let daemon = Daemon::start("");
+    let terminal = Pty::open(0, 0);
+    let mut top = top_at(&terminal, &daemon, "100ms");
+    for (columns, lines) in
+        [(1, 1), (0, 7), (7, 0), (10_000, 10_000), (1, 10_000), (65_535, 1), (65_535, 65_535)]
+    {
+        terminal.resize(columns, lines);
+        signal(top.0.id() as i32, Signal::SIGWINCH);
+        terminal.forget();
+        eventually("it draws", || !terminal.seen().is_empty());
+    }
+    let memory = proc_status(top.0.id() as i32, "VmHWM");
+    let kib: u64 = memory.trim_end_matches(" kB").trim().parse().unwrap();
+    assert!(kib < 512 << 10, "{memory}");
+    terminal.resize(100, 30);
+    signal(top.0.id() as i32, Signal::SIGWINCH);
+    terminal.shows("q quit  ? help");
+    signal(top.0.id() as i32, Signal::SIGTERM);
+    assert_eq!(top.ended().code(), None);
+}
+
+#[test]
+fn a_terminal_that_cannot_move_its_cursor_is_refused() {
+    let daemon = Daemon::start("");
+    for term in [Some("dumb"), Some("unknown"), Some(""), None] {
+        let terminal = Pty::open(80, 24);
+        let mut command = forkd_command();
+        command.args(["top", "--control"]).arg(daemon.control()).env_remove("TERM");
+        command.envs(term.map(|term| ("TERM", term)));
+        let mut top = Killed(terminal.start(&mut command));
+        terminal.shows("which `forkd top` needs; try `forkd status --watch`");
+        assert_eq!(top.ended().code(), Some(64));
+        assert!(!terminal.seen().contains('\x1b'), "{:?}", terminal.seen());
+        // which does no better than it can
+        let mut command = forkd_command();
+        command.args(["status", "--watch", "100ms", "--control"]).arg(daemon.control()).env_remove("TERM");
+        command.envs(term.map(|term| ("TERM", term)));
+        terminal.forget();
+        let _watch = Killed(terminal.start(&mut command));
+        eventually("it looks twice", || terminal.seen().matches("forkd pid").count() >= 2);
+        assert!(!terminal.seen().contains('\x1b'), "{:?}", terminal.seen());
+    }
+}
+
+#[test]
+fn a_daemon_that_is_stopped_is_not_shown_as_alive() {
+    let daemon = Daemon::start("");
+    let terminal = Pty::open(120, 30);
+    let _top = top_at(&terminal, &daemon, "100ms");
+    daemon.signal(Signal::SIGSTOP);
+    terminal.shows("NO ANSWER for ");
+    daemon.signal(Signal::SIGCONT);
+    terminal.forget();
+    eventually("it is alive again", || terminal.seen().contains("up "));
 }
 
 #[test]

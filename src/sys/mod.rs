@@ -21,6 +21,8 @@ pub(crate) mod signal;
 pub(crate) mod slim;
 pub(crate) mod tcp;
 pub(crate) mod thread;
+#[cfg(feature = "top")]
+pub(crate) mod tty;
 pub(crate) mod wake;
 
 use std::sync::OnceLock;

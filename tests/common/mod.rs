@@ -18,6 +18,7 @@ mod daemon;
 mod models;
 mod net;
 mod proc;
+mod pty;
 pub mod raw;
 mod run;
 mod start;
@@ -33,6 +34,7 @@ pub use net::{
 pub use proc::{
     Children, Usage, children_of, fds_of, is_running, proc_status, signal, state_of, stopped, threads_of,
 };
+pub use pty::Pty;
 pub use run::{Ended, forkd, forkd_command, public_binary, run};
 pub use start::{Forkd, example, may_open, set_limit};
 

@@ -1,8 +1,8 @@
 //! `forkd top`: a running daemon, live, on the whole terminal.
 //!
 //! `model` is what is known and chosen: fed with answers and keys, it does no I/O. `view` draws it. Here is
-//! the rest: a thread that asks the daemon, one that ends this program with its terminal, and the terminal itself,
-//! which is left as it was found, whatever happens.
+//! the rest: a thread that asks the daemon, one that ends this program with its terminal, and the screen.
+//! `sys::tty` leaves the terminal as it was, whatever happens.
 
 mod model;
 mod view;
@@ -10,20 +10,24 @@ mod view;
 use std::io::IsTerminal;
 use std::os::fd::AsFd;
 use std::path::PathBuf;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, TryRecvError, channel};
 use std::time::{Duration, Instant};
+use std::{io, thread};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use ratatui::DefaultTerminal;
+use nix::sys::signal::{SigSet, SigmaskHow};
+use ratatui::backend::CrosstermBackend;
 use ratatui::crossterm::event::{self, Event};
-use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use ratatui::layout::Rect;
+use ratatui::{Terminal, TerminalOptions, Viewport};
+use signal_hook::consts::SIGHUP;
 
 use super::args::TopArgs;
 use super::status::ask;
+use super::terminal::obeys;
 use crate::Error;
 use crate::daemon::status::Status;
+use crate::sys::tty::{self, Held};
 use model::{Go, Model};
 
 /// How long a signal, or an answer of the daemon, may have to wait to be noticed.
@@ -39,36 +43,44 @@ type Answer = Result<Status, String>;
 /// [`Error::Usage`] if standard output is no terminal, [`Error::Unavailable`] if no daemon answers at first,
 /// [`Error::Os`] if the terminal fails.
 pub fn run(args: TopArgs) -> Result<(), Error> {
-    if !std::io::stdout().is_terminal() {
-        return Err(Error::Usage(
-            "standard output is no terminal, which `forkd top` needs; try `forkd status --watch`".into(),
-        ));
+    let stdout = io::stdout();
+    if !obeys(&stdout) {
+        let why = match stdout.is_terminal() {
+            true => "standard output is no terminal that can move its cursor, as TERM says",
+            false => "standard output is no terminal",
+        };
+        return Err(Error::Usage(format!("{why}, which `forkd top` needs; try `forkd status --watch`")));
     }
-    let line = Line { is_input: std::io::stdin().is_terminal() };
+    let line = Line { is_input: io::stdin().is_terminal() };
     let first = ask(args.control.clone())?.status;
     let (cannot, interval) = (|cause| Error::os("cannot use the terminal", cause), args.interval.0);
-    let ended_by = Signals::new().map_err(|cause| Error::os("cannot install signal handlers", cause))?;
     let mut model = Model::new(interval);
     model.heard(0.0, Ok(first));
     let answers = ask_again_and_again(args.control, interval);
-    std::thread::spawn(move || line.end_with_it());
-    let outcome = {
-        let mut screen = Screen::new().map_err(cannot)?;
-        show(&mut screen.terminal, &mut model, &answers, &ended_by)
-    };
-    ended_by.die_if_told();
+    aside(move || line.end_with_it());
+    let outcome = Screen::new().and_then(|mut screen| screen.show(&mut model, &answers));
     if line.is_gone(PollTimeout::ZERO) {
         die_of(SIGHUP);
     }
     outcome.map_err(cannot)
 }
 
+/// Runs a thread that takes no signals: they interrupt the one that writes to the terminal, so that nothing is
+/// written after it was given back. What a thread does wrong still ends it.
+fn aside(job: impl FnOnce() + Send + 'static) {
+    let mut asynchronous = SigSet::all();
+    tty::FAULTS.into_iter().for_each(|signal| asynchronous.remove(signal));
+    let before = asynchronous.thread_swap_mask(SigmaskHow::SIG_BLOCK);
+    thread::spawn(job);
+    let _ = before.map(|before| before.thread_set_mask());
+}
+
 /// Asks in a thread of its own: a daemon that does not answer must not hold up the keys.
 fn ask_again_and_again(control: Option<PathBuf>, interval: Duration) -> Receiver<Answer> {
     let (sender, answers) = channel();
-    std::thread::spawn(move || {
+    aside(move || {
         loop {
-            std::thread::sleep(interval);
+            thread::sleep(interval);
             let answer = ask(control.clone()).map(|answer| answer.status).map_err(|error| error.sentence());
             if sender.send(answer).is_err() {
                 return;
@@ -78,66 +90,93 @@ fn ask_again_and_again(control: Option<PathBuf>, interval: Duration) -> Receiver
     answers
 }
 
-fn show(
-    terminal: &mut DefaultTerminal,
-    model: &mut Model,
-    answers: &Receiver<Answer>,
-    ended_by: &Signals,
-) -> std::io::Result<()> {
-    let began = Instant::now();
-    let mut is_stale = true;
-    while !ended_by.any() {
-        if std::mem::take(&mut is_stale) {
-            let mut page = 0;
-            terminal.draw(|frame| page = view::draw(frame, model))?;
-            model.set_page(page);
-        }
-        if event::poll(TICK)? {
-            is_stale = true;
-            match event::read()? {
-                Event::Key(key) if model.key(key) == Go::Away => return Ok(()),
-                // the size is asked for at each drawing
-                _ => {}
-            }
-        }
+/// The terminal while it is ours. A panic gives it back, too: before its message, by a hook.
+struct Screen {
+    terminal: Terminal<CrosstermBackend<io::Stdout>>,
+    held: Held,
+    /// What is drawn on.
+    area: Rect,
+}
+
+impl Screen {
+    fn new() -> io::Result<Self> {
+        let before = std::panic::take_hook();
+        std::panic::set_hook(Box::new(move |info| {
+            tty::give_back();
+            before(info);
+        }));
+        let held = Held::take()?;
+        let options = TerminalOptions { viewport: Viewport::Fixed(Rect::ZERO) };
+        let terminal = Terminal::with_options(CrosstermBackend::new(io::stdout()), options)?;
+        Ok(Self { terminal, held, area: Rect::ZERO })
+    }
+
+    fn show(&mut self, model: &mut Model, answers: &Receiver<Answer>) -> io::Result<()> {
+        let began = Instant::now();
+        let mut is_stale = true;
         loop {
-            match answers.try_recv() {
-                Ok(answer) => {
-                    model.heard(began.elapsed().as_secs_f64(), answer);
-                    is_stale = true;
+            let is_due = model.now(began.elapsed().as_secs_f64()) | self.is_empty();
+            if std::mem::take(&mut is_stale) | is_due {
+                self.draw(model)?;
+            }
+            if event::poll(TICK)? {
+                is_stale = true;
+                match event::read()? {
+                    Event::Key(key) if model.key(key) == Go::Away => return Ok(()),
+                    // the size is asked for at each drawing
+                    _ => {}
                 }
-                Err(TryRecvError::Empty) => break,
-                Err(TryRecvError::Disconnected) => {
-                    return Err(std::io::Error::other("the thread that asks the daemon has ended"));
+            }
+            loop {
+                match answers.try_recv() {
+                    Ok(answer) => {
+                        model.heard(began.elapsed().as_secs_f64(), answer);
+                        is_stale = true;
+                    }
+                    Err(TryRecvError::Empty) => break,
+                    Err(TryRecvError::Disconnected) => {
+                        return Err(io::Error::other("the thread that asks the daemon has ended"));
+                    }
                 }
             }
         }
     }
-    Ok(())
-}
 
-/// The terminal while it is ours. A panic gives it back, too: before its message, by a hook.
-struct Screen {
-    terminal: DefaultTerminal,
-}
+    /// Whether nothing of it is on the screen any more.
+    fn is_empty(&mut self) -> bool {
+        let is_so = self.held.is_taken_anew();
+        if is_so {
+            self.area = Rect::ZERO;
+        }
+        is_so
+    }
 
-impl Screen {
-    fn new() -> std::io::Result<Self> {
-        // half a change is undone as well
-        let terminal = ratatui::try_init().inspect_err(|_| ratatui::restore())?;
-        Ok(Self { terminal })
+    fn draw(&mut self, model: &mut Model) -> io::Result<()> {
+        let size = rustix::termios::tcgetwinsize(io::stdout())?;
+        let area = drawn_on(size.ws_col, size.ws_row);
+        if area != self.area {
+            self.terminal.resize(area)?;
+            self.area = area;
+        }
+        let mut page = 0;
+        self.terminal.draw(|frame| page = view::draw(frame, model))?;
+        model.set_page(page);
+        Ok(())
     }
 }
 
 impl Drop for Screen {
     fn drop(&mut self) {
-        // this fails only where there is no terminal any more
+        // ratatui would complain where there is no terminal any more
         let _ = self.terminal.show_cursor();
-        // twice would move the cursor back to above the message
-        if !std::thread::panicking() {
-            let _ = ratatui::try_restore();
-        }
     }
+}
+
+/// How much of a terminal that says it has so many columns and lines. One that does not know, as a serial line,
+/// has what terminals had; of one that has more than anybody can read, memory is taken for a part.
+fn drawn_on(columns: u16, lines: u16) -> Rect {
+    let known = |n: u16, usual: u16, most: u16| if n == 0 { usual } else { n.min(most) };
+    Rect::new(0, 0, known(columns, 80, 1000), known(lines, 24, 500))
 }
 
 /// What connects this program with whoever sits at the terminal.
@@ -153,43 +192,17 @@ impl Line {
     fn end_with_it(self) {
         while !self.is_gone(PollTimeout::NONE) {}
         // where input and output are two terminals, one may be left
-        let _ = ratatui::try_restore();
+        tty::give_back();
         die_of(SIGHUP);
     }
 
     /// Whether it is cut, or will be within that time.
     fn is_gone(self, within: PollTimeout) -> bool {
-        let (input, output) = (std::io::stdin(), std::io::stdout());
+        let (input, output) = (io::stdin(), io::stdout());
         let hang_up = PollFlags::empty();
         let mut ends = vec![PollFd::new(output.as_fd(), hang_up)];
         ends.extend(self.is_input.then(|| PollFd::new(input.as_fd(), hang_up)));
         poll(&mut ends, within).is_ok_and(|ready| ready > 0)
-    }
-}
-
-/// The signals that end this program: after the terminal is as it was.
-struct Signals([(i32, Arc<AtomicBool>); 3]);
-
-impl Signals {
-    fn new() -> std::io::Result<Self> {
-        let signals = [SIGINT, SIGTERM, SIGHUP].map(|signal| (signal, Arc::new(AtomicBool::new(false))));
-        for (signal, flag) in &signals {
-            signal_hook::flag::register(*signal, Arc::clone(flag))?;
-        }
-        Ok(Self(signals))
-    }
-
-    fn any(&self) -> bool {
-        self.0.iter().any(|(_, flag)| flag.load(Ordering::Relaxed))
-    }
-
-    /// Ends as whoever sent one expects it; SIGINT is as good as a key.
-    fn die_if_told(&self) {
-        for (signal, flag) in &self.0[1..] {
-            if flag.load(Ordering::Relaxed) {
-                die_of(*signal);
-            }
-        }
     }
 }
 

@@ -74,6 +74,9 @@ pub(super) struct Model {
     pub(super) history: VecDeque<Point>,
     /// Why the daemon does not answer.
     pub(super) problem: Option<String>,
+    /// When it answered last, and what time it is: in seconds since the first look.
+    answered: f64,
+    now: f64,
     /// What has happened lately, and for how many more looks to say so.
     news: Option<(String, u32)>,
     /// Which children are shown, in which order: places in the status.
@@ -98,6 +101,8 @@ impl Model {
             rates: None,
             history: VecDeque::with_capacity(REMEMBERED),
             problem: None,
+            answered: 0.0,
+            now: 0.0,
             news: None,
             rows: Vec::new(),
             sort: Column::Age,
@@ -111,8 +116,27 @@ impl Model {
         }
     }
 
+    /// So many seconds have passed since the first look; tells whether that is to be seen.
+    pub(super) fn now(&mut self, at: f64) -> bool {
+        let before = self.silence();
+        self.now = at;
+        self.silence() != before
+    }
+
+    /// For how many whole seconds the daemon has not answered, if it should have.
+    pub(super) fn silence(&self) -> Option<u64> {
+        let seconds = self.now - self.answered;
+        // an answer may take a moment
+        let is_late = seconds > 2.0 * self.interval.as_secs_f64() + 1.0;
+        (!self.is_paused && (is_late || self.problem.is_some())).then_some(seconds as u64)
+    }
+
     /// The daemon has answered, or not, so many seconds after the first look.
     pub(super) fn heard(&mut self, at: f64, answer: Answer) {
+        self.now = at;
+        if answer.is_ok() {
+            self.answered = at;
+        }
         if self.is_paused {
             return;
         }

@@ -57,6 +57,11 @@ pub(super) fn draw(frame: &mut Frame<'_>, model: &Model) -> usize {
             tables::draw_listeners(frame, model, status, table);
         }
         tables::draw_children(frame, model, status, children);
+        if model.silence().is_some() {
+            for area in [table, children] {
+                frame.buffer_mut().set_style(area, Style::new().dim());
+            }
+        }
     }
     let page = usize::from(children.height.saturating_sub(1));
     draw_foot(frame, model, page, foot);
@@ -74,15 +79,23 @@ fn headline(model: &Model) -> Vec<Span<'static>> {
     status.children.iter().for_each(|child| *states.entry(&child.state).or_default() += 1);
     let mut spans = vec![Span::from(format!("forkd {}  ", status.pid)).bold()];
     // what is shown was so, and may be no more
-    let flags = [(model.problem.is_some(), "NO ANSWER"), (model.is_paused, "PAUSED")];
-    for (_, flag) in flags.into_iter().filter(|(is_so, _)| *is_so) {
+    let silence = model.silence();
+    let flags = [
+        silence.map(|seconds| format!("NO ANSWER for {}", uptime(seconds as f64))),
+        model.is_paused.then(|| "PAUSED".into()),
+    ];
+    for flag in flags.into_iter().flatten() {
         spans.extend([Span::from(flag).reversed(), Span::from("  ")]);
     }
-    spans.push(Span::from(format!("{} children", status.children.len())));
+    let had = if silence.is_some() { "had " } else { "" };
+    spans.push(Span::from(format!("{had}{} children", status.children.len())));
     let separators = [": "].into_iter().chain(std::iter::repeat(", "));
     spans.extend(
         states.iter().zip(separators).map(|((state, n), before)| format!("{before}{n} {state}").into()),
     );
+    if silence.is_some() {
+        return spans;
+    }
     let figures = [
         format!("  up {}", uptime(status.uptime_s)),
         format!("  {connections:.1} conn/s"),

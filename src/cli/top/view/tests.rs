@@ -160,7 +160,8 @@ fn a_restart_is_said() {
     model.heard(2.0, Err("no daemon answers at /x".into()));
     let text = screen(&mut model, 120, 30);
     assert!(text.contains("no daemon answers at /x; asking again"), "{text}");
-    assert!(text.contains("forkd 42  NO ANSWER  3 children"), "{text}");
+    assert!(text.contains("forkd 42  NO ANSWER for 1s  had 3 children: 3 serving "), "{text}");
+    assert!(!text.contains("conn/s 4") && !text.contains("up "), "{text}");
     assert_eq!(model.history.back().map(|point| point.children), Some(0.0));
     model.heard(3.0, Ok(status(43, 0.5, 1, &[])));
     let text = screen(&mut model, 120, 30);
@@ -171,6 +172,22 @@ fn a_restart_is_said() {
         model.heard(3.0, Ok(status(43, 0.5 + f64::from(n), 1, &[])));
     }
     assert!(!screen(&mut model, 120, 30).contains("another daemon"));
+}
+
+#[test]
+fn silence_is_said_before_anything_fails() {
+    let mut model = model(3);
+    assert!(!model.now(3.9), "an answer may take a moment");
+    assert!(!screen(&mut model, 120, 30).contains("NO ANSWER"));
+    assert!(model.now(4.1) && !model.now(4.2) && model.now(5.0));
+    let text = screen(&mut model, 120, 30);
+    assert!(text.contains("forkd 42  NO ANSWER for 4s  had 3 children: 3 serving "), "{text}");
+    // what is not looked at is not missed
+    press(&mut model, &[KeyCode::Char('p')]);
+    assert!(!screen(&mut model, 120, 30).contains("NO ANSWER"));
+    model.heard(9.0, Ok(status(42, 69.0, 14, &[])));
+    press(&mut model, &[KeyCode::Char('p')]);
+    assert!(!screen(&mut model, 120, 30).contains("NO ANSWER"));
 }
 
 #[test]
