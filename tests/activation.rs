@@ -6,12 +6,15 @@ mod common;
 use std::fs;
 use std::io::{Read, Write};
 use std::net::{TcpListener, UdpSocket};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixDatagram, UnixListener, UnixStream};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use common::*;
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::sys::signal::Signal;
 
 fn tcp() -> TcpListener {
@@ -147,6 +150,125 @@ both_ways! {
             // a worker has its listener and its gate
             assert_eq!(inodes.each_ref().map(held), [own * 2, 0], "{model}: {fds:?}");
         }
+    }
+}
+
+/// Whether what this process has of a socket doesn't block. The daemon's descriptor is of the same open file
+/// description.
+fn is_nonblocking(socket: &impl AsFd) -> bool {
+    OFlag::from_bits_retain(fcntl(socket, FcntlArg::F_GETFL).unwrap()).contains(OFlag::O_NONBLOCK)
+}
+
+const MODELS: [&str; 7] = [
+    "-m fork",
+    "-m iterative",
+    "-m prefork -w 2",
+    "-m thread",
+    "-m thread --threads 2",
+    "-m event",
+    "-m coroutine",
+];
+
+both_ways! {
+    fn a_flag_that_others_share_is_not_changed_and_means_nothing(way: Way) {
+        for (model, is_set) in MODELS.iter().flat_map(|model| [(model, false), (model, true)]) {
+            let room = tempfile::tempdir().unwrap();
+            let (listener, udp) = (tcp(), UdpSocket::bind("127.0.0.1:0").unwrap());
+            let unix = UnixListener::bind(room.path().join("s")).unwrap();
+            let flags = || [is_nonblocking(&listener), is_nonblocking(&udp), is_nonblocking(&unix)];
+            let set = |is_set| {
+                listener.set_nonblocking(is_set).unwrap();
+                udp.set_nonblocking(is_set).unwrap();
+                unix.set_nonblocking(is_set).unwrap();
+            };
+            set(is_set);
+            let forkd = Forkd::new(&format!("{model} systemd:*")).way(way);
+            let daemon = forkd.handed("a", &listener).handed("a", &udp).handed("a", &unix).start();
+            let client = UdpSocket::bind("127.0.0.1:0").unwrap();
+            client.set_read_timeout(Some(LIMIT)).unwrap();
+            client.connect(udp.local_addr().unwrap()).unwrap();
+            let all_are_served = || {
+                for _ in 0..3 {
+                    echoes(&mut connect(&listener), b"over tcp");
+                    let mut unix = UnixStream::connect(room.path().join("s")).unwrap();
+                    unix.set_read_timeout(Some(LIMIT)).unwrap();
+                    echoes(&mut unix, b"over unix");
+                    client.send(b"over udp").unwrap();
+                    assert_eq!(client.recv(&mut [0; 16]).expect("an answer"), 8, "{model}");
+                }
+            };
+            all_are_served();
+            assert_eq!(flags(), [is_set; 3], "{model}");
+            // the other owner changes its mind
+            set(!is_set);
+            all_are_served();
+            assert_eq!(flags(), [!is_set; 3], "{model}");
+            daemon.signal(Signal::SIGTERM);
+            assert_eq!(daemon.wait().code(), Some(0), "{model}");
+            assert_eq!(flags(), [!is_set; 3], "{model}");
+        }
+    }
+
+    fn whoever_else_accepts_makes_neither_clients_nor_signals_wait(way: Way) {
+        for model in MODELS {
+            let listener = tcp();
+            let forkd = Forkd::new(&format!("{model} systemd:*")).way(way);
+            let daemon = forkd.handed("a", &listener).start();
+            // the other service blocks in accept(2), and serves by echoing once
+            let (other, address) = (listener.try_clone().unwrap(), listener.local_addr().unwrap());
+            let is_over = Arc::new(AtomicBool::new(false));
+            let over = Arc::clone(&is_over);
+            let thief = std::thread::spawn(move || {
+                while let Ok((mut client, _)) = other.accept() {
+                    let mut text = [0; 8];
+                    if over.load(Ordering::Relaxed) {
+                        return;
+                    }
+                    if let Ok(n) = client.read(&mut text) {
+                        let _ = client.write_all(&text[..n]);
+                    }
+                }
+            });
+            for _ in 0..200 {
+                echoes(&mut connect(&listener), b"x");
+            }
+            assert!(!is_nonblocking(&listener), "{model}");
+            daemon.signal(Signal::SIGTERM);
+            assert_eq!(daemon.wait().code(), Some(0), "{model}");
+            is_over.store(true, Ordering::Relaxed);
+            let _last = Client::connect(address);
+            thief.join().unwrap();
+        }
+    }
+}
+
+#[test]
+fn a_reload_to_another_model_leaves_the_flag_of_a_shared_socket_alone() {
+    for is_set in [false, true] {
+        let listener = tcp();
+        listener.set_nonblocking(is_set).unwrap();
+        let room = tempfile::tempdir().unwrap();
+        let file = room.path().join("forkd.toml");
+        let write = |model: &str| {
+            let text = format!("[[listen]]\nendpoints = [\"systemd:*\"]\nmodel = \"{model}\"\n");
+            fs::write(&file, text).unwrap();
+        };
+        write("fork");
+        let forkd = Forkd::new(&format!("--config {}", file.display()));
+        let daemon = forkd.handed("a", &listener).start();
+        let models = ["prefork", "event", "iterative", "coroutine", "thread", "fork"];
+        for (reloads, model) in (1..).zip(models) {
+            write(model);
+            daemon.signal(Signal::SIGHUP);
+            daemon.wait_for_lines(reloads, "is in force");
+            for _ in 0..3 {
+                echoes(&mut connect(&listener), b"served");
+            }
+            assert_eq!(is_nonblocking(&listener), is_set, "{model}");
+        }
+        daemon.signal(Signal::SIGTERM);
+        assert_eq!(daemon.wait().code(), Some(0));
+        assert_eq!(is_nonblocking(&listener), is_set);
     }
 }
 

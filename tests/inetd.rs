@@ -12,6 +12,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use common::*;
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::sys::signal::Signal;
 
 /// A `forkd serve --inetd`; killed when dropped.
@@ -96,6 +97,58 @@ fn one_process_serves_the_connection_and_ends_with_it() {
     writer.join().unwrap();
     assert!(back == payload, "{} bytes came back; not a line of the log is among them", back.len());
     assert_eq!(served.ended(), Some(0));
+}
+
+/// Whether what this process has of a socket doesn't block.
+fn is_nonblocking(socket: &impl AsFd) -> bool {
+    OFlag::from_bits_retain(fcntl(socket, FcntlArg::F_GETFL).unwrap()).contains(OFlag::O_NONBLOCK)
+}
+
+#[test]
+fn whoever_shares_the_connection_has_it_block_or_not_as_before() {
+    let root = tempfile::tempdir().unwrap();
+    let file = wire::noise(2, 3 << 20);
+    std::fs::write(root.path().join("file"), &file).unwrap();
+    let http = format!("--service http --root {}", root.path().display());
+    for is_set in [false, true] {
+        let (mut client, server) = tcp();
+        server.set_nonblocking(is_set).unwrap();
+        let mut served = Served::by_systemd(&server, "");
+        echoes(&mut client, b"hello");
+        echoes(&mut client, &wire::noise(1, 100_000));
+        assert_eq!(is_nonblocking(&server), is_set);
+        client.shutdown(Shutdown::Write).unwrap();
+        assert_eq!(served.ended(), Some(0));
+
+        let (mut client, server) = tcp();
+        server.set_nonblocking(is_set).unwrap();
+        let mut served = Served::by_systemd(&server, &http);
+        client.write_all(b"GET /file HTTP/1.0\r\n\r\n").unwrap();
+        let mut answer = vec![0; 9];
+        client.read_exact(&mut answer).unwrap();
+        drop(server);
+        client.read_to_end(&mut answer).unwrap();
+        assert!(answer.ends_with(&file), "{} bytes", answer.len());
+        drop(client);
+        assert_eq!(served.ended(), Some(0));
+
+        // no wait is longer than may be, for one who reads nothing either
+        for args in ["--service chargen", http.as_str()] {
+            let (mut client, server) = tcp();
+            server.set_nonblocking(is_set).unwrap();
+            client.write_all(&b"GET /file HTTP/1.1\r\nHost: x\r\n\r\n".repeat(100)).unwrap();
+            let mut served = Served::by_systemd(&server, &format!("{args} --idle-timeout 100ms"));
+            assert_eq!(served.ended(), Some(0), "{args}");
+            assert_eq!(is_nonblocking(&server), is_set, "{args}");
+        }
+    }
+    for is_set in [false, true] {
+        let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+        socket.set_nonblocking(is_set).unwrap();
+        let mut served = Served::by_systemd(&socket, "--idle-timeout 50ms");
+        assert_eq!(served.ended(), Some(0));
+        assert_eq!(is_nonblocking(&socket), is_set);
+    }
 }
 
 #[test]

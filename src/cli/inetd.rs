@@ -18,6 +18,7 @@ use super::args::ServeArgs;
 use super::here;
 use crate::config::Listen;
 use crate::config::values::LogSink;
+use crate::coroutine::Waiter;
 use crate::model::Model;
 use crate::model::hooks::Hooks;
 use crate::model::offer::Offer;
@@ -26,7 +27,7 @@ use crate::scoreboard::Scoreboard;
 use crate::sys::datagram::{Batch, Patience};
 use crate::sys::fd::wait_readable;
 use crate::transport::guard::Guard;
-use crate::transport::inherited::{listener_of, own_connection};
+use crate::transport::inherited::{adopt_connection, listener_of};
 use crate::transport::listener::Kind;
 use crate::transport::{Connection, Endpoint, Listener, Traffic};
 use crate::{Error, events, log};
@@ -100,7 +101,8 @@ fn serve(stdin: impl AsFd, kind: SocketType, listen: &Listen) -> Result<(), Erro
         .with_idle_timeout(listen.idle_timeout);
     if kind == SocketType::STREAM && sockopt::socket_acceptconn(&stdin) == Ok(false) {
         let socket = stdin.as_fd().try_clone_to_owned().map_err(cannot)?;
-        return connection(&offer, socket, listen.keep_alive).map_err(cannot);
+        connection(&offer, socket, listen.keep_alive);
+        return Ok(());
     }
     let listener = listener_of(&stdin).map_err(|why| refusal(&why))?;
     match listener.kind() {
@@ -113,11 +115,12 @@ fn serve(stdin: impl AsFd, kind: SocketType, listen: &Listen) -> Result<(), Erro
     }
 }
 
-fn connection(offer: &Offer, socket: OwnedFd, keep_alive: Option<Duration>) -> io::Result<()> {
-    let peer = own_connection(&socket, keep_alive)?;
-    let traffic = Traffic::default();
-    offer.serve(Connection::stream(socket, peer, &traffic, &offer.site)).1.close();
-    Ok(())
+/// Whoever has started this process may share the connection, so it is waited for by poll(2).
+fn connection(offer: &Offer, socket: OwnedFd, keep_alive: Option<Duration>) {
+    let (peer, traffic) = (adopt_connection(&socket, keep_alive), Traffic::default());
+    let waiter = Waiter::new(offer.idle_timeout);
+    let connection = Connection::stream(socket, peer, &traffic, &offer.site).shared();
+    offer.serve(connection.waiting(&waiter)).1.close();
 }
 
 /// Answers what is queued, and what comes while it stays.

@@ -52,7 +52,7 @@ impl Forking {
 
     fn take_connection(&mut self, cx: &mut Context) -> Next {
         let Some(slot) = cx.board.take(self.post.number, false, cx.now) else { return self.at_limit(cx) };
-        match self.post.accept(&*self.post.listener, cx.board) {
+        match self.post.accept_now(cx.board) {
             Ok((connection, peer)) => {
                 if self.starved.end() {
                     events::descriptors_back(self.post.listener.endpoint());
@@ -100,7 +100,7 @@ impl Forking {
             return;
         }
         if let Some(slot) = cx.board.take(self.post.number, false, cx.now) {
-            match self.post.accept(&*self.post.listener, cx.board) {
+            match self.post.accept_now(cx.board) {
                 Ok((connection, peer)) => _ = self.give_child(cx, slot, Some(connection), peer),
                 Err(_) => cx.board.put_back(slot),
             }
@@ -143,7 +143,7 @@ impl Forking {
                 .receive_one(&*self.post.listener, Patience::DontWait)
                 .map(|()| peer_of(&batch.datagram(0)))
                 .map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO)),
-            None => self.post.listener.accept(&*self.post.listener).map(|(connection, peer)| {
+            None => self.post.listener.accept_now(&*self.post.listener).map(|(connection, peer)| {
                 // a reset says "no" at once, where an orderly close looks like an answer of nothing
                 let _ = rustix::net::sockopt::set_socket_linger(&connection, Some(Duration::ZERO));
                 peer

@@ -62,7 +62,7 @@ impl Control {
         let listener = bind_all(&Endpoint::Unix(path), options, &[], &Inherited::default())?
             .pop()
             .ok_or_else(|| cannot("nothing was bound"))?;
-        crate::sys::fd::set_nonblocking(&listener, true).map_err(|e| cannot(&e.to_string()))?;
+        listener.set_nonblocking(true).map_err(|e| cannot(&e.to_string()))?;
         Ok(Self { listener, clients: Vec::new(), rest_until: None })
     }
 
@@ -94,7 +94,7 @@ impl Control {
     /// Takes new clients.
     pub(super) fn accept(&mut self, cx: &mut Context) {
         while self.talks() < MAX_CLIENTS {
-            let socket = match self.listener.accept(&self.listener) {
+            let socket = match self.listener.accept_now(&self.listener) {
                 Ok((socket, _)) => socket,
                 Err(rustix::io::Errno::AGAIN) => return,
                 Err(error) => {

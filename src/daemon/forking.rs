@@ -18,7 +18,6 @@ use crate::model::fork::{Task, run};
 use crate::model::serve::{Post, Work, batch_for};
 use crate::scoreboard::Cause;
 use crate::sys::datagram::Batch;
-use crate::sys::fd::set_nonblocking;
 use crate::sys::fork::{Watch, fork};
 use crate::transport::listener::Kind;
 use crate::transport::{Peer, Refusal};
@@ -103,7 +102,7 @@ impl Forking {
         totals.set_limit(self.max_children);
         totals.set_wanted_idle(0);
         // it fails only for what is no open file
-        let _ = set_nonblocking(&*self.post.listener, true);
+        let _ = self.post.listener.set_nonblocking(true);
     }
 
     /// Leaves the listener to a successor, and the client that is held to a child to come.

@@ -24,7 +24,7 @@ use crate::log::RateLimit;
 use crate::metrics::{Face, Metrics, serve};
 use crate::model::starts::{EARLY, Starts};
 use crate::scoreboard::Cause;
-use crate::sys::fd::{pipe, set_nonblocking};
+use crate::sys::fd::pipe;
 use crate::sys::fork::{Watch, fork};
 use crate::sys::pidfd::{how_it_ended, signal_child};
 use crate::sys::signal::TermHeld;
@@ -175,7 +175,7 @@ impl Master {
                 let why = format!("cannot serve metrics at {endpoint}: it is a socket for datagrams");
                 return Err(Error::Config(why));
             }
-            set_nonblocking(listener, true).map_err(|cause| Error::os("cannot set O_NONBLOCK", cause))?;
+            listener.set_nonblocking(true).map_err(|cause| Error::os("cannot set O_NONBLOCK", cause))?;
             events::metrics_at(listener.endpoint());
         }
         self.cx.descriptors.add(listeners.iter().map(AsRawFd::as_raw_fd));

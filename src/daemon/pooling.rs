@@ -17,7 +17,6 @@ use crate::model::serve::{Post, Work};
 use crate::model::starts::{EARLY, MAX_START_FAILURES};
 use crate::model::worker::{Terms, run};
 use crate::scoreboard::{Cause, Slot, State};
-use crate::sys::fd::set_nonblocking;
 use crate::sys::fork::{Watch, fork};
 use crate::sys::pidfd::{Ended, how_it_ended, signal_child};
 use crate::sys::signal::TermHeld;
@@ -94,7 +93,7 @@ impl Pooling {
         // whoever waits for many clients at once must not wait for the next one
         let polls = self.terms.model.polls() && self.post.listener.kind() == Kind::Stream;
         // it fails only for what is no open file
-        let _ = set_nonblocking(&*self.post.listener, polls);
+        let _ = self.post.listener.set_nonblocking(polls);
     }
 
     /// Leaves the listener to a successor: workers go after their connection.
@@ -284,7 +283,7 @@ impl Pooling {
     pub(super) fn drain(&mut self, cx: &Context) {
         self.leaving = true;
         // Shared by all workers: an accept that finds nothing queued returns, from now on.
-        let _ = set_nonblocking(&*self.post.listener, true);
+        let _ = self.post.listener.set_nonblocking(true);
         for worker in &mut self.workers {
             worker.drains = !worker.leaving;
             worker.dismiss(cx);

@@ -81,7 +81,7 @@ fn accept(listeners: &[Listener], scrapers: &mut Vec<Scraper>, now: Instant) -> 
     use rustix::io::Errno;
     for listener in listeners {
         while room_at(scrapers).is_none_or(|then| then <= now) {
-            match listener.accept(listener) {
+            match listener.accept_now(listener) {
                 Ok((socket, _)) => {
                     if let Some((at, _)) = next_to_go(scrapers) {
                         scrapers.swap_remove(at);

@@ -1,6 +1,7 @@
 //! What a worker makes of an accept(2) or recvmsg(2) that fails.
 
 use std::io;
+use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
@@ -8,7 +9,7 @@ use rustix::io::Errno;
 use super::serve::Work;
 use crate::events;
 use crate::log::{RateLimit, Spell};
-use crate::sys::fd::wait_readable;
+use crate::sys::fd::{Gate, first_readable};
 use crate::transport::Endpoint;
 use crate::transport::listener::concerns_one_connection;
 
@@ -58,14 +59,15 @@ impl<'a> Entrance<'a> {
     }
 
     /// Nobody has: whether to try again, when what kept them out may have passed.
-    pub(crate) fn goes_on(&mut self, error: Errno) -> bool {
+    pub(crate) fn goes_on(&mut self, error: Errno, gate: &Gate) -> bool {
         match self.failed(error) {
             Nobody::Comes => return false,
             Nobody::Yet => {}
             // whoever takes turns waits before it accepts
             Nobody::Waits if self.work.turns.is_some() => {}
-            // the daemon has begun to stop, and its signal is on the way
-            Nobody::Waits => _ = wait_readable(self.work.listener(), REST),
+            // The daemon has begun to stop, and its signal is on the way; or the socket is shared with others, who
+            // have it not block.
+            Nobody::Waits => _ = first_readable(&[self.work.listener().as_fd(), gate.bell()], None),
             Nobody::Fits => std::thread::sleep(REST),
         }
         true

@@ -23,7 +23,7 @@ use crate::reactor::{Reactor, Session};
 use crate::scoreboard::Cause;
 use crate::service::Protocol;
 use crate::slab::Key;
-use crate::sys::fd::{Gate, set_nonblocking};
+use crate::sys::fd::Gate;
 use crate::sys::limits::raise_open_files;
 use crate::transport::listener::Kind;
 use crate::transport::{Peer, Traffic};
@@ -43,7 +43,7 @@ pub(crate) fn run(work: &Work<'_>, gate: &Gate, terms: &Terms) -> Cause {
         raise_open_files();
     }
     // it fails only for what is no open file
-    let _ = set_nonblocking(work.listener(), true);
+    let _ = work.listener().set_nonblocking(true);
     let house = House {
         work,
         gate,

@@ -29,9 +29,9 @@ pub(crate) struct Post {
 }
 
 impl Post {
-    /// Accepts one connection that is [`admitted`](Self::admitted).
-    pub(crate) fn accept(&self, gate: impl AsFd, board: &Scoreboard) -> rustix::io::Result<(OwnedFd, Peer)> {
-        self.listener.accept(gate).and_then(|client| self.admitted(client, board))
+    /// Accepts one connection that is [`admitted`](Self::admitted), and waits for none.
+    pub(crate) fn accept_now(&self, board: &Scoreboard) -> rustix::io::Result<(OwnedFd, Peer)> {
+        self.listener.accept_now(&*self.listener).and_then(|client| self.admitted(client, board))
     }
 
     /// Asks the application about one who was accepted. One that it refuses is closed, and looks like one that
@@ -119,12 +119,12 @@ impl<'w> Work<'w> {
         offer.serve(Connection::stream(socket, peer, &self.slot.traffic, &offer.site).waiting(wait))
     }
 
-    /// Accepts one connection, see [`Post::accept`].
+    /// Accepts one connection that is [`admitted`](Post::admitted); waits for one, where the listener blocks.
     pub(crate) fn accept(&self, gate: impl AsFd) -> rustix::io::Result<(OwnedFd, Peer)> {
-        self.post.accept(gate, self.board)
+        self.listener().accept(gate).and_then(|client| self.post.admitted(client, self.board))
     }
 
-    /// As [`accept`](Self::accept), but the connection does not block.
+    /// As [`accept`](Self::accept), but it waits for none, and the connection does not block.
     pub(crate) fn accept_nonblocking(&self, gate: impl AsFd) -> rustix::io::Result<(OwnedFd, Peer)> {
         self.listener().accept_nonblocking(gate).and_then(|client| self.post.admitted(client, self.board))
     }

@@ -46,7 +46,7 @@ fn connections(work: &Work<'_>, gate: &Gate, turn: &impl Turn) -> Cause {
                     return Cause::Recycled;
                 }
             }
-            Err(error) if entrance.goes_on(error) => {}
+            Err(error) if entrance.goes_on(error, gate) => {}
             Err(_) => break,
         }
     }
@@ -110,7 +110,7 @@ fn datagrams(work: &Work<'_>, gate: &Gate, turn: &impl Turn) -> Cause {
                 }
             }
             Err(error) => {
-                if !entrance.goes_on(errno(&error)) {
+                if !entrance.goes_on(errno(&error), gate) {
                     break;
                 }
             }

@@ -14,7 +14,6 @@ use crate::Error;
 use crate::service::{Protocol, Reply};
 use crate::slab::Key;
 use crate::sys::datagram::{Batch, Patience};
-use crate::sys::fd::set_nonblocking;
 use crate::transport::bind::{BindOptions, bind_all};
 use crate::transport::guard::Guard;
 use crate::transport::listener::{Kind, concerns_one_connection};
@@ -113,7 +112,7 @@ impl<'a> Reactor<'a> {
         let mut listening = Listening { endpoints: Vec::new(), doors: Vec::new() };
         for listener in bind_all(&endpoint, BindOptions::default(), &[], &Inherited::default())? {
             let cannot = |cause| Error::os(format!("cannot listen on {endpoint}"), cause);
-            set_nonblocking(&listener, true).map_err(cannot)?;
+            listener.set_nonblocking(true).map_err(cannot)?;
             listening.endpoints.push(listener.endpoint().clone());
             let door = Rc::new(Door { listener, watch: Cell::new(None), is_shut: Cell::new(false) });
             self.open(&door, &make).map_err(cannot)?;

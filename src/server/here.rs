@@ -16,7 +16,7 @@ use crate::model::offer::Offer;
 use crate::model::serve::{Post, Work};
 use crate::model::worker::{Terms, run};
 use crate::scoreboard::{Cause, Scoreboard};
-use crate::sys::fd::{Gate, first_readable, set_nonblocking};
+use crate::sys::fd::{Gate, first_readable};
 use crate::transport::guard::Guard;
 use crate::transport::listener::Kind;
 use crate::transport::{Handle, Listener};
@@ -59,7 +59,7 @@ impl Here {
             let slot = slot.ok_or_else(|| Error::Internal("the scoreboard is too small".into()))?;
             if listener.kind() == Kind::Stream {
                 // a client that has gone again must not make us wait for the next
-                set_nonblocking(&listener, true).map_err(|e| Error::os("cannot set up the listener", e))?;
+                listener.set_nonblocking(true).map_err(|e| Error::os("cannot set up the listener", e))?;
             }
             places.push(Place { post: Post { listener: Arc::new(listener), number, offer }, slot });
         }

@@ -12,6 +12,8 @@ use std::mem::MaybeUninit;
 use std::os::fd::AsFd;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use rustix::net::{RecvFlags, recv};
+
 /// What is read at once. Small enough to cost an idle child little, and large enough that the
 /// switch to splice(2) comes early for a bulk sender.
 pub(crate) const CHUNK: usize = 16 * 1024;
@@ -66,6 +68,19 @@ impl Buffer {
     /// Reads into it what there is, in place of what it had; returns how many bytes that are.
     #[inline(always)]
     pub(crate) fn fill(&mut self, fd: impl AsFd) -> rustix::io::Result<usize> {
+        self.fill_by(|bytes| rustix::io::read(fd, bytes).map(|(filled, _)| filled.len()))
+    }
+
+    /// The same from a socket, without waiting for it, whether it blocks or not.
+    pub(crate) fn fill_now(&mut self, socket: impl AsFd) -> rustix::io::Result<usize> {
+        self.fill_by(|bytes| recv(socket, bytes, RecvFlags::DONTWAIT).map(|((filled, _), _)| filled.len()))
+    }
+
+    #[inline(always)]
+    fn fill_by(
+        &mut self,
+        read: impl FnOnce(&mut [MaybeUninit<u8>]) -> rustix::io::Result<usize>,
+    ) -> rustix::io::Result<usize> {
         self.length = 0;
         if let Place::Nowhere = self.place {
             self.place = Place::take();
@@ -75,8 +90,8 @@ impl Buffer {
             Place::Static(bytes) => *bytes,
             Place::Own(bytes) => bytes,
         };
-        match rustix::io::read(fd, bytes) {
-            Ok((filled, _)) => self.length = filled.len(),
+        match read(bytes) {
+            Ok(length) => self.length = length,
             Err(error) => {
                 self.empty();
                 return Err(error);
@@ -92,7 +107,7 @@ impl Buffer {
             Place::Static(bytes) => *bytes,
             Place::Own(bytes) => bytes,
         };
-        // SAFETY: `fill` is the only one that sets the length, to what read(2) wrote.
+        // SAFETY: `fill_by` is the only one that sets the length, to what read(2) or recv(2) wrote.
         unsafe { &*(&raw const bytes[..self.length] as *const [u8]) }
     }
 

@@ -3,6 +3,7 @@
 //! Each file is small, safe on the outside, and states at each `unsafe` the fact that makes it
 //! sound. Nothing here knows what forkd does: no policy, no logging, no configuration.
 
+pub(crate) mod accept;
 pub(crate) mod buffer;
 pub(crate) mod clock;
 pub(crate) mod context;

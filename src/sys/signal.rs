@@ -121,6 +121,9 @@ const HANDLED: [Signal; 6] =
 /// The signals that end a child, and ask the master to stop.
 const DEADLY: [Signal; 2] = [Signal::SIGTERM, Signal::SIGQUIT];
 
+/// Ends a wait in the kernel, and nothing else: by default it is ignored, so one from outside does no harm.
+pub(super) const NUDGE: Signal = Signal::SIGURG;
+
 /// The process whose children the handlers below tell from itself.
 static MASTER: AtomicU32 = AtomicU32::new(0);
 

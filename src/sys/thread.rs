@@ -12,7 +12,7 @@ use std::ptr;
 
 use nix::sys::signal::{SaFlags, SigHandler, SigSet, Signal};
 
-use super::signal::set;
+use super::signal::{NUDGE, set};
 
 /// How much address space a stack has, in bytes: many times what the services need, even in a debug
 /// build, and room for a handler with buffers of its own. Pages that are not touched take no memory.
@@ -21,9 +21,6 @@ const STACK: usize = 256 * 1024;
 /// On this one a stack overflow is recorded, when there is no other: the kernel puts all registers there (12 KiB
 /// at most, with AMX), and the handler needs little.
 const SIGNAL_STACK: usize = 16 * 1024;
-
-/// Ends a wait. Before there is a handler for it, it is ignored, so that one from outside does no harm.
-const POKE: Signal = Signal::SIGURG;
 
 /// A thread. Dropping this leaves it to itself.
 #[derive(Debug)]
@@ -50,7 +47,7 @@ pub(crate) fn spawn<F: FnOnce() + Send + 'static>(
     let before = SigSet::thread_get_mask().unwrap_or_else(|_| SigSet::empty());
     let mut inside = before;
     inside.add(Signal::SIGTERM);
-    inside.remove(POKE);
+    inside.remove(NUDGE);
     let _ = inside.thread_set_mask();
     let created = create(start::<F>, job.cast());
     let _ = before.thread_set_mask();
@@ -95,10 +92,10 @@ impl Thread {
     /// looks at its arguments anew.
     pub(crate) fn poke(&self) -> io::Result<()> {
         extern "C" fn nothing(_: i32) {}
-        set(POKE, SigHandler::Handler(nothing), SaFlags::SA_RESTART)?;
+        set(NUDGE, SigHandler::Handler(nothing), SaFlags::SA_RESTART)?;
         // SAFETY: the thread is neither joined nor detached while `self` lives, so its id is good, even
         // if it has ended.
-        match unsafe { libc::pthread_kill(self.0, POKE as i32) } {
+        match unsafe { libc::pthread_kill(self.0, NUDGE as i32) } {
             0 => Ok(()),
             errno => Err(io::Error::from_raw_os_error(errno)),
         }

@@ -204,7 +204,11 @@ fn bind_ip(address: SocketAddr, kind: Kind, options: BindOptions) -> io::Result<
     if options.reuse_port {
         share_port(&socket)?;
     }
-    prepare(&socket, address, kind)?;
+    match kind {
+        // accepted sockets inherit it
+        Kind::Stream => setsockopt(&socket, sockopt::TcpNoDelay, &true)?,
+        Kind::Datagram => ask_for_packet_information(&socket, address)?,
+    }
     bind(socket.as_raw_fd(), &sockaddr)?;
     if kind == Kind::Stream {
         start_listening(&socket, options.backlog)?;
@@ -228,15 +232,6 @@ fn share_port(_: &OwnedFd) -> io::Result<()> {
     Err(io::Error::new(io::ErrorKind::Unsupported, "this system has no SO_REUSEPORT"))
 }
 
-/// Sets what the connections and datagrams of an Internet socket need.
-pub(super) fn prepare(socket: &OwnedFd, address: SocketAddr, kind: Kind) -> io::Result<()> {
-    match kind {
-        // accepted sockets inherit it
-        Kind::Stream => Ok(setsockopt(socket, sockopt::TcpNoDelay, &true)?),
-        Kind::Datagram => ask_for_packet_information(socket, address),
-    }
-}
-
 fn start_listening(socket: &OwnedFd, backlog: u32) -> io::Result<()> {
     let backlog = i32::try_from(backlog).unwrap_or(i32::MAX);
     listen(socket, Backlog::new(backlog).unwrap_or(Backlog::MAXCONN))?;
@@ -245,7 +240,7 @@ fn start_listening(socket: &OwnedFd, backlog: u32) -> io::Result<()> {
 
 /// With each datagram: its hop limit (see `guard`), and on a wildcard address the local address
 /// that it was sent to, from which the answer must leave (ip(7), ipv6(7)).
-fn ask_for_packet_information(socket: &OwnedFd, address: SocketAddr) -> io::Result<()> {
+pub(super) fn ask_for_packet_information(socket: &OwnedFd, address: SocketAddr) -> io::Result<()> {
     if address.is_ipv6() {
         if address.ip().is_unspecified() {
             setsockopt(socket, sockopt::Ipv6RecvPacketInfo, &true)?;

@@ -47,6 +47,8 @@ pub struct Connection<'a> {
     site: &'a Site,
     /// How long a wait may last.
     idle_timeout: Option<Duration>,
+    /// Other processes may have the socket, too, so that its flags are not ours to change.
+    is_shared: bool,
 }
 
 #[derive(Debug)]
@@ -87,7 +89,13 @@ pub(crate) enum Ready {
 impl<'a> Connection<'a> {
     pub(crate) fn stream(socket: OwnedFd, peer: Peer, traffic: &'a Traffic, site: &'a Site) -> Self {
         Traffic::add(&traffic.connections, 1);
-        Self { medium: Medium::Stream(socket, None), peer, traffic, site, idle_timeout: None }
+        let medium = Medium::Stream(socket, None);
+        Self { medium, peer, traffic, site, idle_timeout: None, is_shared: false }
+    }
+
+    /// The same with a socket that others may have, too: it may block or not, whatever they like.
+    pub(crate) fn shared(self) -> Self {
+        Self { is_shared: true, ..self }
     }
 
     /// The same with a socket that does not block, which `wait` waits for; how long it may be silent is known
@@ -102,7 +110,7 @@ impl<'a> Connection<'a> {
     /// A datagram was counted when it came, so reading it does not count again.
     pub(crate) fn datagram(payload: &'a [u8], peer: Peer, traffic: &'a Traffic, site: &'a Site) -> Self {
         let medium = Medium::Datagram { unread: Cell::new(payload), answer: RefCell::default() };
-        Self { medium, peer, traffic, site, idle_timeout: None }
+        Self { medium, peer, traffic, site, idle_timeout: None, is_shared: false }
     }
 
     /// Who is at the other end: `client_address` of socketserver.

@@ -6,6 +6,8 @@ use std::os::fd::AsFd;
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 
+use rustix::net::{SendFlags, send};
+
 /// A part of a file that a [`Protocol`](crate::Protocol) sends, see
 /// [`Reply::File`](crate::Reply::File).
 ///
@@ -69,10 +71,21 @@ impl FilePart {
     /// Sends a piece to a socket, and returns how many bytes went; 0 at the end of the file.
     #[cfg(not(target_os = "linux"))]
     pub(crate) fn send_to(&self, socket: impl AsFd) -> rustix::io::Result<usize> {
+        self.copy(|piece| rustix::io::write(socket, piece))
+    }
+
+    /// The same, without waiting for the socket, whether it blocks or not.
+    pub(crate) fn copy_to(&self, socket: impl AsFd) -> rustix::io::Result<usize> {
+        self.copy(|piece| send(socket, piece, SendFlags::DONTWAIT | SendFlags::NOSIGNAL))
+    }
+
+    fn copy(&self, write: impl FnOnce(&[u8]) -> rustix::io::Result<usize>) -> rustix::io::Result<usize> {
         let mut piece = [0; 16 * 1024];
-        let n =
-            rustix::io::pread(&self.file, &mut piece[..self.length.min(16 * 1024) as usize], self.offset)?;
-        rustix::io::write(socket, &piece[..n])
+        let wanted = self.length.min(piece.len() as u64) as usize;
+        match rustix::io::pread(&self.file, &mut piece[..wanted], self.offset)? {
+            0 => Ok(0),
+            n => write(&piece[..n]),
+        }
     }
 
     /// Appends a piece to what is sent later, and returns how many bytes those are.

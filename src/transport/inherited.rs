@@ -7,7 +7,6 @@
 
 use std::collections::BTreeSet;
 use std::ffi::OsString;
-use std::io;
 use std::net::{SocketAddr, SocketAddrV4, SocketAddrV6};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStringExt;
@@ -16,7 +15,7 @@ use std::time::Duration;
 use nix::sys::socket::{SockaddrStorage, UnixAddr, getpeername, getsockname};
 use rustix::net::{AddressFamily, SocketType, sockopt as ask};
 
-use super::bind::{ip_endpoint, prepare};
+use super::bind::{ask_for_packet_information, ip_endpoint};
 use super::listener::{Kind, Listener};
 use super::{Endpoint, Peer};
 use crate::{Error, Failure, sys};
@@ -112,7 +111,10 @@ pub(crate) fn listener_of(descriptor: impl AsFd) -> Result<Listener, String> {
         (Some(ip), _) if ip.port() == 0 => return Err("is bound to no port".into()),
         (Some(ip), _) => {
             let endpoint = ip_endpoint(ip, kind);
-            prepare(&socket, ip, kind).map_err(|e| format!("can't be set up as {endpoint} ({e})"))?;
+            if kind == Kind::Datagram {
+                ask_for_packet_information(&socket, ip)
+                    .map_err(|e| format!("can't be set up as {endpoint} ({e})"))?;
+            }
             endpoint
         }
         (None, Some(unix)) => unix_endpoint(unix, kind).ok_or("is bound to no path")?,
@@ -121,14 +123,9 @@ pub(crate) fn listener_of(descriptor: impl AsFd) -> Result<Listener, String> {
     Ok(Listener::inherited(socket, kind, endpoint))
 }
 
-/// Makes a connection that somebody else has accepted like one of a listener's with this `keep_alive`, and says who
-/// is at its other end.
-///
-/// # Errors
-///
-/// As fcntl(2).
-pub(crate) fn own_connection(socket: &OwnedFd, keep_alive: Option<Duration>) -> io::Result<Peer> {
-    sys::fd::set_nonblocking(socket, false)?;
+/// Makes a connection that somebody else has accepted like one of a listener's with this `keep_alive`, as far as
+/// that can be done while others may have it, too, and says who is at its other end.
+pub(crate) fn adopt_connection(socket: &OwnedFd, keep_alive: Option<Duration>) -> Peer {
     let is_unix = ask::socket_domain(socket) == Ok(AddressFamily::UNIX);
     if !is_unix {
         // it may have ended already, which the first read tells better
@@ -137,7 +134,7 @@ pub(crate) fn own_connection(socket: &OwnedFd, keep_alive: Option<Duration>) -> 
             sys::tcp::keep_alive(socket, keep_alive);
         }
     }
-    Ok(Peer::of(socket, rustix::net::getpeername(socket).ok().flatten(), is_unix))
+    Peer::of(socket, rustix::net::getpeername(socket).ok().flatten(), is_unix)
 }
 
 /// What our end of a connection is bound to, where that has an address or a path.
@@ -223,7 +220,11 @@ mod tests {
         assert_eq!(endpoints(Some("b")), [expected[1].clone(), expected[3].clone()]);
 
         let listeners = all.adopt(None).unwrap();
-        assert!(getsockopt(&listeners[0], sockopt::TcpNoDelay).unwrap());
+        // an option of the listener is its owner's, and a connection is given it
+        assert!(!getsockopt(&listeners[0], sockopt::TcpNoDelay).unwrap());
+        let _client = TcpStream::connect(&expected[0]["tcp://".len()..]).unwrap();
+        let (connection, _) = listeners[0].accept_now(&listeners[0]).unwrap();
+        assert!(getsockopt(&connection, sockopt::TcpNoDelay).unwrap());
         assert!(getsockopt(&listeners[1], sockopt::Ipv6RecvPacketInfo).unwrap());
         assert!(getsockopt(&listeners[1], sockopt::Ipv6RecvHopLimit).unwrap());
         let taken: Vec<RawFd> = listeners.iter().map(AsRawFd::as_raw_fd).collect();

@@ -1,9 +1,11 @@
 //! Bound sockets, our own and inherited ones.
 //!
 //! Invariant: a [`Listener`] is ready to be polled, accepted from or received from; `bind` has set
-//! all that its connections need (TCP_NODELAY, packet information), which they inherit.
+//! all that its connections need (TCP_NODELAY), which they inherit, and what datagrams need (packet information).
+//! Options and flags of an inherited socket are its owner's: there each connection is given what it needs.
 
 use std::fs;
+use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
@@ -12,9 +14,15 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use rustix::io::Errno;
-use rustix::net::{SocketFlags, acceptfrom_with};
+use rustix::net::sockopt::set_tcp_nodelay;
+use rustix::net::{SocketAddrAny, SocketFlags, acceptfrom_with};
 
 use super::{Endpoint, Peer};
+use crate::sys::accept::accept_now;
+use crate::sys::fd::set_nonblocking;
+
+/// A connection, with the address of its other end.
+type Accepted = (OwnedFd, Option<SocketAddrAny>);
 
 /// What comes out of a listening socket.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -86,6 +94,16 @@ impl Listener {
         if let Endpoint::Udp { port, .. } = self.endpoint { Some(port) } else { None }
     }
 
+    /// Sets whether accepting waits for a client. The flag of an inherited socket belongs to all who share it, who
+    /// may change it at any moment: it stays as it is, and says nothing.
+    ///
+    /// # Errors
+    ///
+    /// As fcntl(2).
+    pub(crate) fn set_nonblocking(&self, on: bool) -> io::Result<()> {
+        if self.is_inherited { Ok(()) } else { set_nonblocking(self, on) }
+    }
+
     /// Has the kernel end TCP connections that are accepted from now on when their peer does not answer for
     /// `limit` (`sys::tcp`).
     ///
@@ -103,33 +121,52 @@ impl Listener {
         }
     }
 
-    /// Accepts one connection, with who is at its other end.
+    /// Accepts one connection, with who is at its other end. It waits for one, unless the socket does not block:
+    /// it may or may not.
     ///
     /// # Errors
     ///
     /// As accept(2).
     pub(crate) fn accept(&self, gate: impl AsFd) -> rustix::io::Result<(OwnedFd, Peer)> {
-        let accepted = self.accept_with(gate, SocketFlags::CLOEXEC)?;
-        // the BSDs hand O_NONBLOCK down from the listener
-        #[cfg(not(target_os = "linux"))]
-        let _ = crate::sys::fd::set_nonblocking(&accepted.0, false);
-        Ok(accepted)
+        self.blocking(acceptfrom_with(gate, SocketFlags::CLOEXEC)?)
     }
 
-    /// As [`accept`](Self::accept), but the connection does not block.
+    /// As [`accept`](Self::accept), but it does not wait: `AGAIN` if there is none. A socket of our own has been
+    /// [set](Self::set_nonblocking) not to block.
+    pub(crate) fn accept_now(&self, gate: impl AsFd) -> rustix::io::Result<(OwnedFd, Peer)> {
+        self.blocking(self.take(gate, SocketFlags::CLOEXEC)?)
+    }
+
+    /// As [`accept_now`](Self::accept_now), and the connection does not block either.
     pub(crate) fn accept_nonblocking(&self, gate: impl AsFd) -> rustix::io::Result<(OwnedFd, Peer)> {
-        self.accept_with(gate, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK)
+        self.take(gate, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK).map(|accepted| self.with_peer(accepted))
     }
 
     #[inline]
-    fn accept_with(&self, gate: impl AsFd, flags: SocketFlags) -> rustix::io::Result<(OwnedFd, Peer)> {
-        let (connection, address) = acceptfrom_with(gate, flags)?;
+    fn take(&self, gate: impl AsFd, flags: SocketFlags) -> rustix::io::Result<Accepted> {
+        if self.is_inherited { accept_now(gate, flags) } else { acceptfrom_with(gate, flags) }
+    }
+
+    #[inline]
+    fn blocking(&self, accepted: Accepted) -> rustix::io::Result<(OwnedFd, Peer)> {
+        // the BSDs hand O_NONBLOCK down from the listener
+        #[cfg(not(target_os = "linux"))]
+        let _ = set_nonblocking(&accepted.0, false);
+        Ok(self.with_peer(accepted))
+    }
+
+    #[inline]
+    fn with_peer(&self, (connection, address): Accepted) -> (OwnedFd, Peer) {
+        if self.is_inherited && matches!(self.endpoint, Endpoint::Tcp { .. }) {
+            // it fails for a connection that has ended already, which the first read tells better
+            let _ = set_tcp_nodelay(&connection, true);
+        }
         let keep_alive = self.keep_alive.load(Ordering::Relaxed);
         if keep_alive > 0 {
             crate::sys::tcp::keep_alive(&connection, Some(Duration::from_millis(keep_alive)));
         }
         let peer = Peer::of(&connection, address, self.is_unix());
-        Ok((connection, peer))
+        (connection, peer)
     }
 
     /// Takes no more clients, in no process: who tries is refused at once. An inherited socket is not

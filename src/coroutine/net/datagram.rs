@@ -59,7 +59,7 @@ impl UdpSocket {
         Self::from_std(net::UdpSocket::bind(address)?)
     }
 
-    /// Takes over a socket.
+    /// Takes over a socket. From now on it does not block, in other processes that share it either.
     ///
     /// # Errors
     ///

@@ -62,7 +62,7 @@ impl TcpListener {
         Self::from_std(net::TcpListener::bind(address)?)
     }
 
-    /// Takes over a socket that listens.
+    /// Takes over a socket that listens. From now on it does not block, in other processes that share it either.
     ///
     /// # Errors
     ///
@@ -111,7 +111,7 @@ impl UnixListener {
         Self::from_std(unix::UnixListener::bind(path)?)
     }
 
-    /// Takes over a socket that listens.
+    /// Takes over a socket that listens. From now on it does not block, in other processes that share it either.
     ///
     /// # Errors
     ///

@@ -22,7 +22,7 @@ use crate::coroutine::{self, JoinHandle, Waiter, scheduler};
 use crate::events;
 use crate::scoreboard::Cause;
 use crate::sys::datagram::{Batch, Patience};
-use crate::sys::fd::{Gate, set_nonblocking};
+use crate::sys::fd::Gate;
 use crate::sys::limits::raise_open_files;
 use crate::transport::listener::Kind;
 use crate::transport::listener::concerns_one_connection;
@@ -42,7 +42,7 @@ pub(crate) fn run(work: &Work<'_>, gate: &Gate, terms: &Terms) -> Cause {
     }
     if work.listener().kind() == Kind::Stream {
         // it fails only for what is no open file
-        let _ = set_nonblocking(work.listener(), true);
+        let _ = work.listener().set_nonblocking(true);
     }
     work.is_up();
     let main = || {

@@ -182,7 +182,7 @@ impl Reception<'_> {
                         return Cause::Recycled;
                     }
                 }
-                Err(error) if self.entrance.goes_on(error) => {}
+                Err(error) if self.entrance.goes_on(error, self.gate) => {}
                 Err(_) => return Cause::Retired,
             }
         }

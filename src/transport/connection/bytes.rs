@@ -1,14 +1,15 @@
 //! What goes in and out of a connection.
 
 use std::io::{self, Read, Write};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::AsFd;
 use std::time::Duration;
 
 use rustix::io::{Errno, retry_on_intr};
+use rustix::net::{RecvFlags, SendFlags};
 
 use super::super::pump::Pump;
 use super::super::{FilePart, Traffic};
-use super::{Connection, Medium, Ready, Wait};
+use super::{Connection, Medium, Ready};
 use crate::sys::buffer::{Buffer, CHUNK};
 
 /// Makes a call on a socket that blocks. No function: what has two callers may become one of its own, and that
@@ -42,7 +43,7 @@ impl<'a> Connection<'a> {
                     Some(wait) => {
                         // others go on meanwhile, and need it
                         buffer.empty();
-                        wait.attempt(socket.as_fd(), Ready::Read, CHUNK, &mut || buffer.fill(socket))?
+                        wait.attempt(socket.as_fd(), Ready::Read, CHUNK, &mut || buffer.fill_now(socket))?
                     }
                 };
                 Traffic::add(&self.traffic.bytes_in, n as u64);
@@ -116,7 +117,7 @@ impl<'a> Connection<'a> {
                 let n = match wait {
                     None => at_once!(rustix::io::write(socket, bytes))?,
                     Some(wait) => wait.attempt(socket.as_fd(), Ready::Write, bytes.len(), &mut || {
-                        rustix::io::write(socket, bytes)
+                        rustix::net::send(socket, bytes, SendFlags::DONTWAIT | SendFlags::NOSIGNAL)
                     })?,
                 };
                 Traffic::add(&self.traffic.bytes_out, n as u64);
@@ -131,7 +132,16 @@ impl<'a> Connection<'a> {
         while left.length > 0 {
             let sent = match &self.medium {
                 Medium::Stream(socket, wait) => {
-                    let n = patiently(socket, *wait, Ready::Write, 0, || left.send_to(socket))?;
+                    let n = match wait {
+                        None => retry_on_intr(|| left.send_to(socket))?,
+                        // sendfile(2) has no flag by which it does not wait
+                        Some(wait) if self.is_shared => {
+                            wait.attempt(socket.as_fd(), Ready::Write, 0, &mut || left.copy_to(socket))?
+                        }
+                        Some(wait) => {
+                            wait.attempt(socket.as_fd(), Ready::Write, 0, &mut || left.send_to(socket))?
+                        }
+                    };
                     Traffic::add(&self.traffic.bytes_out, n as u64);
                     n
                 }
@@ -149,21 +159,6 @@ impl<'a> Connection<'a> {
     }
 }
 
-/// Makes a call that may have to wait for the socket, however that is waited for.
-#[inline(always)]
-fn patiently(
-    socket: &OwnedFd,
-    wait: Option<&dyn Wait>,
-    ready: Ready,
-    wanted: usize,
-    mut call: impl FnMut() -> rustix::io::Result<usize>,
-) -> io::Result<usize> {
-    match wait {
-        None => Ok(retry_on_intr(call)?),
-        Some(wait) => wait.attempt(socket.as_fd(), ready, wanted, &mut call),
-    }
-}
-
 impl Read for &Connection<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         match &self.medium {
@@ -174,9 +169,12 @@ impl Read for &Connection<'_> {
                 Ok(n)
             }
             Medium::Stream(socket, wait) => {
-                let n = patiently(socket, *wait, Ready::Read, buffer.len(), || {
-                    rustix::io::read(socket, &mut *buffer)
-                })?;
+                let n = match wait {
+                    None => retry_on_intr(|| rustix::io::read(socket, &mut *buffer))?,
+                    Some(wait) => wait.attempt(socket.as_fd(), Ready::Read, buffer.len(), &mut || {
+                        rustix::net::recv(socket, &mut *buffer, RecvFlags::DONTWAIT).map(|(n, _)| n)
+                    })?,
+                };
                 Traffic::add(&self.traffic.bytes_in, n as u64);
                 Ok(n)
             }

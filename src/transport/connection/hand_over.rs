@@ -8,7 +8,7 @@ use crate::sys;
 use crate::transport::Traffic;
 
 impl Connection<'_> {
-    /// The socket, for a program that reads and writes it itself: it blocks from now on.
+    /// The socket, for a program that reads and writes it itself: it blocks from now on, unless others have it, too.
     ///
     /// # Errors
     ///
@@ -20,7 +20,9 @@ impl Connection<'_> {
                 "a datagram has no connection to hand over",
             ));
         };
-        sys::fd::set_nonblocking(socket, false)?;
+        if !self.is_shared {
+            sys::fd::set_nonblocking(socket, false)?;
+        }
         socket.try_clone()
     }
 
