@@ -11,7 +11,7 @@ use nix::sys::signal::Signal;
 
 use crate::config::values::WorkerRange;
 use crate::model::Model;
-use crate::scoreboard::{Cause, Slot};
+use crate::scoreboard::{Cause, Child};
 use crate::sys::pidfd::Ended;
 use crate::transport::{Endpoint, Peer};
 
@@ -104,9 +104,15 @@ pub(crate) fn no_pool(signal: &str) {
 }
 
 /// A child is no more: an ordinary end is for debugging, a violent one for the operator.
-pub(crate) fn child_ended(endpoint: &Endpoint, slot: &Slot, cause: Cause, age: Duration, is_stopping: bool) {
-    let (pid, peer, age) = (slot.pid(), slot.peer(), humantime::format_duration(age));
-    let what = if slot.is_watched() { "worker" } else { "child" };
+pub(crate) fn child_ended(
+    endpoint: &Endpoint,
+    child: &Child<'_>,
+    cause: Cause,
+    age: Duration,
+    is_stopping: bool,
+) {
+    let (pid, peer, age) = (child.pid(), child.slot.peer(), humantime::format_duration(age));
+    let what = if child.is_watched() { "worker" } else { "child" };
     match cause {
         Cause::Signal(signal) if is_stopping && is_of_a_stop(signal) => {
             debug!(pid, cause:%, peer:%, endpoint:%; "{what} ended");

@@ -2,6 +2,8 @@
 #![allow(missing_docs, clippy::unwrap_used, clippy::expect_used)]
 
 mod common;
+#[path = "faults/memory.rs"]
+mod memory;
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::Shutdown;

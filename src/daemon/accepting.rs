@@ -36,7 +36,7 @@ impl Forking {
         // it could not be filled up while there was no descriptor at all
         cx.restore_reserve();
         for _ in 0..most {
-            if self.draining && self.has_room(cx) && !cx.board.totals(self.post.number).take_queued() {
+            if self.draining && self.has_room(cx) && !self.take_queued() {
                 self.close(cx);
                 return;
             }

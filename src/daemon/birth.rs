@@ -10,13 +10,15 @@ use std::sync::Arc;
 use rustix::process::Pid;
 
 use super::signals::Signals;
+use crate::scoreboard::Scoreboard;
 use crate::service::Service;
 use crate::sys::fd::{CloseSet, Gate};
 use crate::sys::signal::{Bereaved, TermHeld, at_death_of, restore_sigchld};
 use crate::transport::Listener;
 
 /// Becomes a child that serves one connection or datagram.
-pub(super) fn child(close: &CloseSet, parent: Pid, service: &Service) {
+pub(super) fn child(board: &Scoreboard, close: &CloseSet, parent: Pid, service: &Service) {
+    board.keep_out();
     // The signal pipe is among them: a signal to a child must not wake the master.
     close.close_in_child();
     at_death_of(parent, Bereaved::FinishSoon);
@@ -32,14 +34,16 @@ pub(super) fn expect_children(service: &Service) {
 }
 
 /// Becomes a worker, which SIGTERM tells to leave after its connection, by shutting the gate to
-/// its listener. SIGQUIT ends it at once. With `null`, that takes the place of the standard streams.
+/// its listener. SIGQUIT ends it at once. What the master knows it may read from here on, and not write. With `null`, that takes the place of the standard streams.
 pub(super) fn worker(
+    board: &Scoreboard,
     close: &CloseSet,
     parent: Pid,
     signals: Option<Signals>,
     null: Option<&File>,
     listener: &Listener,
 ) -> std::io::Result<Arc<Gate>> {
+    board.read_only()?;
     silence(null);
     let gate = Arc::new(Gate::new(listener, !listener.is_inherited())?);
     Gate::shut_on(&gate, libc::SIGTERM)?;
@@ -57,12 +61,19 @@ pub(super) fn worker(
 /// Becomes a process that serves no clients of the daemon. It ends when its master says so, and not at a
 /// SIGTERM, which may go to the whole process group (as that of timeout(1)): it has work until all the others
 /// are done. SIGTERM is held back already.
-pub(super) fn attendant(close: &CloseSet, signals: Option<Signals>, null: Option<&File>) {
+pub(super) fn attendant(
+    board: &Scoreboard,
+    close: &CloseSet,
+    signals: Option<Signals>,
+    null: Option<&File>,
+) -> std::io::Result<()> {
+    board.read_only()?;
     silence(null);
     if let Some(signals) = signals {
         signals.leave_to_worker();
     }
     close.close_in_child();
+    Ok(())
 }
 
 /// Puts `null`, if there is one, in the place of the standard streams.

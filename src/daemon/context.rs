@@ -8,7 +8,7 @@ use rustix::process::{Pid, getpid};
 use super::descriptors::Descriptors;
 use super::signals::Signals;
 use crate::log::Spell;
-use crate::scoreboard::{Cause, Scoreboard, Slot};
+use crate::scoreboard::{Cause, Child, Scoreboard};
 use crate::sys;
 use crate::sys::signal::Blocked;
 use crate::transport::guard::Guard;
@@ -149,7 +149,7 @@ impl Context {
     }
 
     /// How long ago a child was forked.
-    pub(super) fn age(&self, slot: &Slot) -> Duration {
-        Duration::from_millis(self.board.millis(self.now).saturating_sub(slot.started_ms()))
+    pub(super) fn age(&self, child: &Child<'_>) -> Duration {
+        Duration::from_millis(self.board.millis(self.now).saturating_sub(child.started_ms()))
     }
 }

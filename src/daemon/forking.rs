@@ -18,7 +18,7 @@ use crate::model::fork::{Task, run};
 use crate::model::serve::{Post, Work, batch_for};
 use crate::scoreboard::Cause;
 use crate::sys::datagram::Batch;
-use crate::sys::fork::{Watch, fork};
+use crate::sys::fork::{PidCells, Watch, fork};
 use crate::transport::listener::Kind;
 use crate::transport::{Peer, Refusal};
 
@@ -37,6 +37,8 @@ pub(super) struct Forking {
     pub(super) starved: Spell,
     /// It takes no more clients but those that are queued.
     pub(super) draining: bool,
+    /// How many of those there still are.
+    queued: u32,
     /// It takes no more clients.
     closed: bool,
     pub(super) refusals: RateLimit,
@@ -58,6 +60,7 @@ impl Forking {
             rest_until: None,
             starved: Spell::default(),
             draining: false,
+            queued: 0,
             closed: false,
             refusals: RateLimit::default(),
             full: RateLimit::default(),
@@ -110,9 +113,17 @@ impl Forking {
         self.closed = true;
     }
 
-    /// Serves those that are queued, and nobody else.
-    pub(super) fn drain(&mut self) {
+    /// Serves those that are queued, and no others.
+    pub(super) fn drain(&mut self, queued: u32) {
         self.draining = true;
+        self.queued = queued;
+    }
+
+    /// Whether one more of those that are queued is served.
+    pub(super) fn take_queued(&mut self) -> bool {
+        let left = self.queued.checked_sub(1);
+        self.queued = left.unwrap_or(0);
+        left.is_some()
     }
 
     pub(super) fn is_closed(&self) -> bool {
@@ -138,7 +149,7 @@ impl Forking {
     ) -> Next {
         let since = cx.now;
         if let Some(now) = cx.board.clock_us() {
-            cx.board.slot(slot).set_accepted(now);
+            cx.board.record(slot).set_accepted(now);
         }
         match self.fork_child(cx, slot, connection, peer) {
             Ok(()) => Next::More,
@@ -159,7 +170,7 @@ impl Forking {
             Some(slot) => {
                 if let Some(now) = cx.board.clock_us() {
                     let held = cx.now.duration_since(since).as_micros() as u64;
-                    cx.board.slot(slot).set_accepted(now.saturating_sub(held));
+                    cx.board.record(slot).set_accepted(now.saturating_sub(held));
                 }
                 match self.fork_child(cx, slot, connection, peer) {
                     Ok(()) => return,
@@ -191,8 +202,9 @@ impl Forking {
         let close = self.closing.of(&cx.descriptors);
         let work = Work { post: &self.post, guard: &cx.guard, board: cx.board, slot, turns: None };
         let (connection_ref, batch) = (&mut connection, &mut self.batch);
-        let forked = fork(&cx.blocked, &slot.pid, Watch::Nothing, || {
-            birth::child(close, cx.pid, work.service());
+        let cells = PidCells { parent: &cx.board.record(index).pid, child: Some(&slot.pid) };
+        let forked = fork(&cx.blocked, cells, Watch::Nothing, || {
+            birth::child(work.board, close, cx.pid, work.service());
             let task = match (connection_ref.take(), batch) {
                 (Some(connection), _) => Task::Connection(connection, peer),
                 (None, Some(batch)) => Task::Datagram(batch),

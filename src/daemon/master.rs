@@ -24,7 +24,7 @@ use crate::config::{Config, Daemon};
 use crate::model::hooks::Turns;
 use crate::model::offer::Offer;
 use crate::model::serve::Post;
-use crate::scoreboard::{Death, Scoreboard, Slot};
+use crate::scoreboard::{Child, Death, Scoreboard};
 use crate::sys;
 use crate::transport::{Handle, Inherited};
 use crate::{Error, events};
@@ -108,7 +108,7 @@ impl Master {
             })?,
         };
         self.cx.descriptors.add([listener.as_raw_fd()]);
-        let failures = &self.cx.board.totals(number).failures;
+        let failures = &self.cx.board.tally(number).failures;
         let offer = Offer::new(listener.endpoint(), service, listen.model, hooks, failures)
             .with_idle_timeout(listen.idle_timeout);
         let post = Post { listener, number, offer };
@@ -250,19 +250,20 @@ impl Master {
     fn look_for_the_dead(&mut self) {
         let cx = &self.cx;
         let stations = &self.stations;
-        let on = |slot: &Slot, death: Death| {
+        let on = |child: &Child<'_>, death: Death| {
             let Some(station) = stations.iter().find(|station| station.number() == death.listener) else {
                 return;
             };
-            events::child_ended(station.endpoint(), slot, death.cause, cx.age(slot), cx.stopping);
+            events::child_ended(station.endpoint(), child, death.cause, cx.age(child), cx.stopping);
         };
         let soon = self.someone_waits();
         cx.board.set_waiting(soon);
         if cx.now >= self.swept + self.sweep_pause(soon) {
-            self.sweep_from = cx.board.sweep(self.sweep_from, SWEEP_SLICE, sys::pidfd::is_our_child, on);
+            self.sweep_from =
+                cx.board.sweep(self.sweep_from, SWEEP_SLICE, cx.now, sys::pidfd::is_our_child, on);
             self.swept = cx.now;
         } else {
-            cx.board.collect(on);
+            cx.board.collect(cx.now, on);
         }
     }
 

@@ -25,7 +25,7 @@ use crate::metrics::{Face, Metrics, serve};
 use crate::model::starts::{EARLY, Starts};
 use crate::scoreboard::Cause;
 use crate::sys::fd::pipe;
-use crate::sys::fork::{Watch, fork};
+use crate::sys::fork::{PidCells, Watch, fork};
 use crate::sys::pidfd::{how_it_ended, signal_child};
 use crate::sys::signal::TermHeld;
 use crate::transport::bind::{BindOptions, Holder, bind_all};
@@ -119,8 +119,12 @@ impl MetricsServer {
         let (board, pid) = (cx.board, AtomicU32::new(0));
         let (blocked, signals, null) = (&cx.blocked, &mut cx.signals, cx.null.as_ref());
         let _held = TermHeld::new();
-        let child = fork(blocked, &pid, Watch::Descriptor, || {
-            birth::attendant(close, signals.take(), null);
+        let _lent = board.lend()?;
+        let cells = PidCells { parent: &pid, child: None };
+        let child = fork(blocked, cells, Watch::Descriptor, || {
+            if birth::attendant(board, close, signals.take(), null).is_err() {
+                return Cause::Failed.status();
+            }
             // or it would hold itself
             drop(leash.take());
             let metrics = Metrics::new(board, faces(stations).map(face).collect(), self.started);

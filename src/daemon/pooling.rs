@@ -17,7 +17,7 @@ use crate::model::serve::{Post, Work};
 use crate::model::starts::{EARLY, MAX_START_FAILURES};
 use crate::model::worker::{Terms, run};
 use crate::scoreboard::{Cause, Slot, State};
-use crate::sys::fork::{Watch, fork};
+use crate::sys::fork::{PidCells, Watch, fork};
 use crate::sys::pidfd::{Ended, how_it_ended, signal_child};
 use crate::sys::signal::TermHeld;
 use crate::transport::listener::Kind;
@@ -50,7 +50,7 @@ struct Worker {
     watch: OwnedFd,
     started: Instant,
     /// It has been told to leave.
-    leaving: bool,
+    dismissed: bool,
     /// It has been told to serve what is queued first.
     drains: bool,
     /// It has served, or lived long enough.
@@ -60,8 +60,14 @@ struct Worker {
 impl Worker {
     /// Tells it to leave after its connection.
     fn dismiss(&mut self, cx: &Context) {
-        self.leaving = true;
-        signal_child(cx.board.slot(self.slot).pid(), Signal::SIGTERM);
+        self.dismissed = true;
+        signal_child(cx.board.record(self.slot).pid(), Signal::SIGTERM);
+    }
+
+    /// Whether it takes no more clients: it has been told to leave, or says that it has reached its limit of
+    /// connections and serves the last of them.
+    fn leaves(&self, cx: &Context) -> bool {
+        self.dismissed || cx.board.slot(self.slot).state() == State::Leaving
     }
 }
 
@@ -100,7 +106,7 @@ impl Pooling {
     pub(super) fn hand_over(&mut self, cx: &Context) {
         self.leaving = true;
         // not by their states, which change meanwhile
-        self.workers.iter_mut().filter(|worker| !worker.leaving).for_each(|worker| worker.dismiss(cx));
+        self.workers.iter_mut().filter(|worker| !worker.dismissed).for_each(|worker| worker.dismiss(cx));
     }
 
     /// The descriptors to poll, with the slot that each stands for.
@@ -193,19 +199,19 @@ impl Pooling {
 
     /// Counts, and corrects the count that the workers keep among themselves.
     fn census(&mut self, cx: &Context) -> Census {
-        let (mut alive, mut idle) = (0, 0);
-        for worker in self.workers.iter_mut().filter(|worker| !worker.leaving) {
-            let state = cx.board.slot(worker.slot).state();
-            // it has reached its limit of connections, and serves the last of them
-            worker.leaving = state == State::Leaving;
-            alive += u32::from(!worker.leaving);
-            idle += u32::from(matches!(state, State::Starting | State::Idle));
+        let (mut alive, mut idle, mut leaving) = (0, 0, 0);
+        for worker in &self.workers {
+            match cx.board.slot(worker.slot).state() {
+                // no more than may leave on their own: a child that went wild may have written that of all
+                State::Leaving if worker.dismissed || leaving < self.terms.leavers => leaving += 1,
+                _ if worker.dismissed => {}
+                State::Starting | State::Idle => (alive, idle) = (alive + 1, idle + 1),
+                _ => alive += 1,
+            }
         }
-        let leaves = |worker: &&Worker| cx.board.slot(worker.slot).state() == State::Leaving;
-        let leaving = self.workers.iter().filter(leaves).count() as u32;
-        let totals = cx.board.totals(self.post.number);
-        totals.idle.store(idle, Ordering::Relaxed);
-        totals.leaving.store(leaving, Ordering::Relaxed);
+        let tally = cx.board.tally(self.post.number);
+        tally.idle.store(idle, Ordering::Relaxed);
+        tally.leaving.store(leaving, Ordering::Relaxed);
         let settled = self.workers.iter().any(|worker| worker.settled);
         Census { alive, idle, settled }
     }
@@ -215,7 +221,7 @@ impl Pooling {
         match self.fork_worker(cx, index) {
             Ok(worker) => {
                 cx.board.born(index);
-                events::worker_started(self.post.listener.endpoint(), index, cx.board.slot(index).pid());
+                events::worker_started(self.post.listener.endpoint(), index, cx.board.record(index).pid());
                 cx.descriptors.add([worker.watch.as_raw_fd()]);
                 self.workers.push(worker);
                 true
@@ -240,8 +246,10 @@ impl Pooling {
         let work = Work { post: &self.post, guard: &cx.guard, board: cx.board, slot, turns: None };
         let (blocked, parent, signals, null) = (&cx.blocked, cx.pid, &mut cx.signals, cx.null.as_ref());
         let _held = TermHeld::new();
-        let child = fork(blocked, &slot.pid, Watch::Descriptor, || {
-            let gate = birth::worker(close, parent, signals.take(), null, work.listener());
+        let _lent = work.board.lend()?;
+        let cells = PidCells { parent: &work.board.record(index).pid, child: Some(&slot.pid) };
+        let child = fork(blocked, cells, Watch::Descriptor, || {
+            let gate = birth::worker(work.board, close, parent, signals.take(), null, work.listener());
             birth::expect_children(work.service());
             let cause = match gate {
                 Ok(gate) => {
@@ -261,13 +269,13 @@ impl Pooling {
             cause.status()
         })?;
         let watch = child.watch.ok_or_else(|| std::io::Error::from_raw_os_error(libc::EBADF))?;
-        Ok(Worker { slot: index, watch, started: cx.now, leaving: false, drains: false, settled: false })
+        Ok(Worker { slot: index, watch, started: cx.now, dismissed: false, drains: false, settled: false })
     }
 
     /// Tells so many workers to leave after their connection, idle ones first.
     fn retire(&mut self, cx: &Context, mut count: u32) {
         for wanted in [State::Idle, State::Starting, State::Serving] {
-            for worker in self.workers.iter_mut().filter(|worker| !worker.leaving) {
+            for worker in self.workers.iter_mut().filter(|worker| !worker.dismissed) {
                 if count == 0 {
                     return;
                 }
@@ -280,12 +288,14 @@ impl Pooling {
     }
 
     /// Has all workers serve what is queued, and leave.
-    pub(super) fn drain(&mut self, cx: &Context) {
+    pub(super) fn drain(&mut self, cx: &Context, queued: u32) {
         self.leaving = true;
+        // before the workers are told: they look at it when they leave
+        cx.board.drain(self.post.number, queued);
         // Shared by all workers: an accept that finds nothing queued returns, from now on.
         let _ = self.post.listener.set_nonblocking(true);
         for worker in &mut self.workers {
-            worker.drains = !worker.leaving;
+            worker.drains = !worker.leaves(cx);
             worker.dismiss(cx);
         }
     }
@@ -320,12 +330,13 @@ impl Pooling {
             // it has found the backlog empty: who comes now shall go elsewhere
             self.post.listener.refuse();
         }
-        if !worker.settled && !worker.leaving && !has_settled(slot, worker.started, cx.now) {
+        if !worker.settled && !worker.leaves(cx) && !has_settled(slot, worker.started, cx.now) {
             self.pool.on(Event::StartFailed, cx.now);
         }
         cx.descriptors.remove(worker.watch.as_raw_fd());
-        events::child_ended(self.post.listener.endpoint(), slot, cause, cx.age(slot), cx.stopping);
-        cx.board.bury(index, cause);
+        let child = cx.board.child(index);
+        events::child_ended(self.post.listener.endpoint(), &child, cause, cx.age(&child), cx.stopping);
+        cx.board.bury(index, cause, cx.now);
     }
 }
 

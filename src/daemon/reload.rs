@@ -11,7 +11,6 @@
 
 use std::fmt;
 use std::os::fd::AsRawFd;
-use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
@@ -249,7 +248,7 @@ impl Master {
             if is_shared {
                 self.stations.remove(at);
             } else if station.alive(&self.cx) == 0 {
-                self.past_connections += self.cx.board.totals(number).connections.load(Ordering::Relaxed);
+                self.past_connections += self.cx.board.totals(number).sums().connections;
                 self.stations.remove(at);
                 self.renew_metrics();
             } else {

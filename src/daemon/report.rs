@@ -1,6 +1,5 @@
 //! What the service manager hears of this daemon, and when.
 
-use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use super::master::Master;
@@ -52,11 +51,11 @@ impl Master {
 
     /// How many connections and datagrams there have been, of children dead or alive.
     pub(super) fn connections(&self) -> u64 {
-        let ended = faces(&self.stations)
-            .map(|station| self.cx.board.totals(station.number()).connections.load(Ordering::Relaxed));
-        let going_on =
-            self.cx.board.taken().map(|(_, slot)| slot.traffic.connections.load(Ordering::Relaxed));
-        ended.chain(going_on).fold(self.past_connections, u64::wrapping_add)
+        let ended =
+            faces(&self.stations).map(|station| self.cx.board.totals(station.number()).sums().connections);
+        let now = self.cx.board.millis(self.cx.now);
+        let going_on = self.cx.board.children().map(|child| child.carried(now).connections);
+        ended.chain(going_on).fold(self.past_connections, u64::saturating_add)
     }
 
     /// Whether somebody who connects now will be served: the master can fork, or has workers.

@@ -203,18 +203,14 @@ impl Station {
     pub(super) fn drain(&mut self, cx: &Context) {
         self.life = Life::Leaving;
         self.close_at = Some(cx.now + cx.grace);
-        if let Some(listener) = self.listener() {
-            // before the workers are told: they look at it when they leave
-            let queued = match listener.is_inherited() {
-                // they are left to whoever serves the socket next
-                true => 0,
-                false => queue_length(listener).unwrap_or_else(|| most_queued(listener.kind())),
-            };
-            cx.board.totals(self.number()).drain(queued);
-        }
+        let queued = self.listener().map_or(0, |listener| match listener.is_inherited() {
+            // they are left to whoever serves the socket next
+            true => 0,
+            false => queue_length(listener).unwrap_or_else(|| most_queued(listener.kind())),
+        });
         match &mut self.kind {
-            Kind::Forking(forking) => forking.drain(),
-            Kind::Pooling(pooling) => pooling.drain(cx),
+            Kind::Forking(forking) => forking.drain(queued),
+            Kind::Pooling(pooling) => pooling.drain(cx, queued),
             Kind::Gone { .. } => {}
         }
     }

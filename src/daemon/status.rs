@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::context::Context;
 use super::station::Station;
-use crate::scoreboard::Slot;
+use crate::scoreboard::{Child, Sums};
 pub use table::Watched;
 
 /// What `forkd status --json` prints; its field names are a contract with scripts.
@@ -87,17 +87,16 @@ impl Status {
         let (numbers, mut listeners): (Vec<usize>, Vec<ListenerStatus>) =
             stations.map(|station| (station.number(), ListenerStatus::of(cx, station))).unzip();
         let mut children = Vec::new();
-        for (index, slot) in cx.board.taken() {
-            let number = cx.board.listener_of(index);
+        for child in cx.board.children() {
+            let number = child.listener();
             let Some(at) = numbers.iter().position(|&other| other == number) else { continue };
             let listener = &mut listeners[at];
-            let child = ChildStatus::of(cx, index, slot, &listener.endpoint);
-            // a child that went wild may have written anything
-            listener.connections = listener.connections.wrapping_add(child.connections);
-            listener.bytes_in = listener.bytes_in.wrapping_add(child.bytes_in);
-            listener.bytes_out = listener.bytes_out.wrapping_add(child.bytes_out);
-            listener.failed = listener.failed.wrapping_add(slot.traffic.failed.load(Ordering::Relaxed));
-            children.push(child);
+            let carried = child.carried(cx.board.millis(cx.now));
+            listener.connections = listener.connections.saturating_add(carried.connections);
+            listener.bytes_in = listener.bytes_in.saturating_add(carried.bytes_in);
+            listener.bytes_out = listener.bytes_out.saturating_add(carried.bytes_out);
+            listener.failed = listener.failed.saturating_add(carried.failed);
+            children.push(ChildStatus::of(cx, &child, carried, &listener.endpoint));
         }
         let uptime_s = cx.board.millis(cx.now) as f64 / 1000.0;
         Self { pid: std::process::id(), uptime_s, listeners, children }
@@ -107,6 +106,7 @@ impl Status {
 impl ListenerStatus {
     fn of(cx: &Context, station: &Station) -> Self {
         let totals = cx.board.totals(station.number());
+        let sums = totals.sums();
         Self {
             endpoint: station.endpoint().to_string(),
             service: station.service.name().to_owned(),
@@ -114,30 +114,36 @@ impl ListenerStatus {
             alive: totals.alive.load(Ordering::Relaxed),
             peak: totals.peak.load(Ordering::Relaxed),
             forked: totals.forked.load(Ordering::Relaxed),
-            connections: totals.connections.load(Ordering::Relaxed),
-            bytes_in: totals.bytes_in.load(Ordering::Relaxed),
-            bytes_out: totals.bytes_out.load(Ordering::Relaxed),
-            failed: totals.failed.load(Ordering::Relaxed),
-            refused: totals.refused().map(|(why, n)| (why.to_string(), n)).collect(),
+            connections: sums.connections,
+            bytes_in: sums.bytes_in,
+            bytes_out: sums.bytes_out,
+            failed: sums.failed,
+            refused: cx
+                .board
+                .tally(station.number())
+                .refused()
+                .map(|(why, n)| (why.to_string(), n))
+                .collect(),
             deaths: totals.deaths().map(|(cause, n)| (cause.to_string(), n)).collect(),
         }
     }
 }
 
 impl ChildStatus {
-    fn of(cx: &Context, index: u32, slot: &Slot, endpoint: &str) -> Self {
+    fn of(cx: &Context, child: &Child<'_>, carried: Sums, endpoint: &str) -> Self {
+        let slot = child.slot;
         Self {
-            pid: slot.pid(),
-            slot: index,
+            pid: child.pid(),
+            slot: child.index,
             endpoint: endpoint.to_owned(),
             state: slot.state().name().to_owned(),
-            serving: slot.serving(),
+            serving: child.serving(),
             threads: slot.threads(),
             peer: slot.peer().to_string(),
-            age_s: cx.age(slot).as_millis() as f64 / 1000.0,
-            connections: slot.traffic.connections.load(Ordering::Relaxed),
-            bytes_in: slot.traffic.bytes_in.load(Ordering::Relaxed),
-            bytes_out: slot.traffic.bytes_out.load(Ordering::Relaxed),
+            age_s: cx.age(child).as_millis() as f64 / 1000.0,
+            connections: carried.connections,
+            bytes_in: carried.bytes_in,
+            bytes_out: carried.bytes_out,
         }
     }
 }

@@ -88,12 +88,12 @@ impl Master {
 
     /// Sends each child the signal for a worker, or for another child; returns how many were serving somebody.
     fn signal_children(&self, signal: impl Fn(bool) -> Signal) -> u32 {
-        let mut count = 0;
-        for (_, slot) in self.cx.board.taken() {
-            let signal = signal(slot.is_watched());
-            let serving = slot.serving();
-            if !slot.is_superseded() && signal_child(slot.pid(), signal) {
-                count += serving;
+        let mut count = 0_u32;
+        for child in self.cx.board.children() {
+            let signal = signal(child.is_watched());
+            let serving = child.serving();
+            if !child.is_superseded() && signal_child(child.pid(), signal) {
+                count = count.saturating_add(serving);
             }
         }
         if count > 0 {

@@ -5,7 +5,7 @@
 //! is never counted twice; and as no counter is said to be lower than it was said before, which a
 //! scraper would take for a restart, it is only late.
 
-use std::time::SystemTime;
+use std::time::{Instant, SystemTime};
 
 use super::Face;
 use crate::scoreboard::{Cause, Lengths, Scoreboard, State, Sums};
@@ -63,18 +63,19 @@ impl Sample {
     pub(super) fn read(board: &Scoreboard, faces: &[Face], started: SystemTime, last: &Self) -> Self {
         let mut listeners: Vec<ListenerSample> =
             faces.iter().map(|face| ListenerSample::of_totals(board, face)).collect();
-        for (index, slot) in board.taken() {
-            let number = board.listener_of(index);
+        let now = board.millis(Instant::now());
+        for child in board.children() {
+            let number = child.listener();
             let Some(listener) = listeners.iter_mut().find(|listener| listener.number == number) else {
                 continue;
             };
-            let state = slot.state();
+            let state = child.slot.state();
             if let Some(at) = STATES.iter().position(|&known| known == state) {
                 listener.states[at] += 1;
             }
-            listener.threads = listener.threads.saturating_add(slot.threads());
-            listener.serving = listener.serving.saturating_add(slot.serving());
-            listener.sums = listener.sums.and(&slot.traffic);
+            listener.threads = listener.threads.saturating_add(child.slot.threads());
+            listener.serving = listener.serving.saturating_add(child.serving());
+            listener.sums = listener.sums.and(child.carried(now));
         }
         for listener in &mut listeners {
             if let Some(last) = last.listeners.iter().find(|last| last.number == listener.number) {
@@ -89,7 +90,7 @@ impl ListenerSample {
     /// What is known without looking at children.
     fn of_totals(board: &Scoreboard, face: &Face) -> Self {
         use std::sync::atomic::Ordering::Relaxed;
-        let totals = board.totals(face.number);
+        let (totals, tally) = (board.totals(face.number), board.tally(face.number));
         let refused = Refusal::ALL.map(|why| (why, 0)).into_iter();
         let deaths = Cause::NAMED.map(|cause| (cause, 0)).into_iter();
         Self {
@@ -103,10 +104,10 @@ impl ListenerSample {
             forked: totals.forked.load(Relaxed),
             sums: board.sums(face.number),
             backlog: face.queue.as_ref().and_then(queue_length),
-            refused: with_counts(refused, totals.refused()),
+            refused: with_counts(refused, tally.refused()),
             deaths: with_counts(deaths, totals.deaths()),
-            durations: totals.durations.read(),
-            accept_latencies: totals.accept_latencies.read(),
+            durations: totals.durations.read().and(&tally.durations.read()),
+            accept_latencies: tally.accept_latencies.read(),
             fork_latencies: totals.fork_latencies.read(),
             ..Self::default()
         }
@@ -134,7 +135,6 @@ mod tests {
     use crate::model::Model;
     use crate::transport::Traffic;
     use std::sync::atomic::Ordering;
-    use std::time::Instant;
 
     fn face(number: usize, model: Model) -> Face {
         Face { number, endpoint: format!("tcp://x:{number}"), service: "echo".into(), model, queue: None }
@@ -158,7 +158,7 @@ mod tests {
             board.slot(index).threads.store(4, Ordering::Relaxed);
             index
         });
-        board.bury(slots[0], Cause::Done);
+        board.bury(slots[0], Cause::Done, Instant::now());
         let Sample { listeners, .. } = read(&board, &Sample::default());
         let [fork, pool] = &listeners[..] else { panic!("{listeners:?}") };
         assert_eq!(
@@ -184,7 +184,7 @@ mod tests {
         Traffic::add(&board.slot(index).traffic.connections, 1);
         let last = read(&board, &Sample::default());
         // as a reader sees it that has read the totals before the burial, and the slots after it
-        board.slot(index).set_state(State::Free);
+        board.put_back(index);
         assert_eq!(read(&board, &Sample::default()).listeners[0].sums.connections, 0);
         assert_eq!(read(&board, &last).listeners[0].sums.connections, 1);
     }
@@ -196,11 +196,11 @@ mod tests {
         let live = || {
             let index = board.take(0, false, Instant::now()).unwrap();
             let slot = board.slot(index);
-            board.clock_us().into_iter().for_each(|now| slot.set_accepted(now - 50));
+            board.clock_us().into_iter().for_each(|now| board.record(index).set_accepted(now - 50));
             board.clock_us().into_iter().for_each(|now| slot.set_began(now));
             slot.set_state(State::Serving);
             board.announce(index, Cause::Done);
-            board.collect(|_, _| {});
+            board.collect(Instant::now(), |_, _| {});
             let listener = read(&board, &Sample::default()).listeners.swap_remove(0);
             let count = |lengths: Lengths| lengths.counts.iter().sum::<u64>();
             (count(listener.fork_latencies), count(listener.durations), listener.fork_latencies.sum)

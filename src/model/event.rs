@@ -195,7 +195,7 @@ impl<'r, 'w> House<'w> {
     fn rung(&'r self, reactor: &mut Reactor<'r>) {
         // it rings for good
         self.bell.take().into_iter().for_each(|bell| reactor.unwatch(bell));
-        if !self.work.totals().is_draining() {
+        if !self.work.is_draining() {
             return self.shut(reactor);
         }
         self.is_draining.set(true);
@@ -245,7 +245,7 @@ impl<'r, 'w> House<'w> {
         let listener = self.work.listener();
         match self.is_draining.get() {
             false => self.work.accept_nonblocking(self.gate),
-            true if self.work.totals().take_queued() => self.work.accept_nonblocking(listener),
+            true if self.work.tally().take_queued() => self.work.accept_nonblocking(listener),
             true => Err(Errno::AGAIN),
         }
     }

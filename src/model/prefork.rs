@@ -37,15 +37,15 @@ impl Worker<'_> {
     /// Waits for the next one, as far as the scoreboard is concerned.
     fn rest(&self) {
         if self.elastic {
-            self.work.totals().one_more_idle();
+            self.work.tally().one_more_idle();
         }
         self.work.slot.set_state(State::Idle);
     }
 
     fn begin(&self) {
         self.work.slot.set_state(State::Serving);
-        if self.elastic && self.work.totals().one_fewer_idle() {
-            self.work.board.wake().notify();
+        if self.elastic {
+            self.work.board.one_fewer_idle(self.work.post.number);
         }
     }
 }
@@ -65,7 +65,7 @@ impl Turn for Worker<'_> {
     fn is_spent(&self, served: u64) -> bool {
         self.served.set(self.served.get() + served);
         let is_spent = self.limit != 0 && self.served.get() >= self.limit;
-        if is_spent && !self.work.totals().is_draining() {
+        if is_spent && !self.work.is_draining() {
             return true;
         }
         self.rest();

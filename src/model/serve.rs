@@ -11,7 +11,7 @@ use super::hooks::Turns;
 use super::offer::Offer;
 use super::worker::Terms;
 use crate::events;
-use crate::scoreboard::{Cause, Scoreboard, Slot, State, Totals};
+use crate::scoreboard::{Cause, Scoreboard, Slot, State, Tally};
 use crate::service::Service;
 use crate::sys::datagram::{Batch, Datagram, Patience, Source};
 use crate::sys::tcp::queued_for;
@@ -44,7 +44,7 @@ impl Post {
         if board.measures()
             && let Some(waited) = queued_for(&client.0)
         {
-            board.totals(self.number).accept_latencies.observe(waited.as_micros() as u64);
+            board.tally(self.number).accept_latencies.observe(waited.as_micros() as u64);
         }
         if self.offer.hooks.admit(client.1) {
             return Ok(client);
@@ -81,15 +81,20 @@ impl<'w> Work<'w> {
         &self.post.offer.service
     }
 
-    /// The listener's counters.
-    pub(crate) fn totals(&self) -> &'static Totals {
-        self.board.totals(self.post.number)
+    /// The listener's counters that children write.
+    pub(crate) fn tally(&self) -> &'static Tally {
+        self.board.tally(self.post.number)
+    }
+
+    /// In a worker: whether it serves those that are queued before it leaves.
+    pub(crate) fn is_draining(&self) -> bool {
+        self.board.totals(self.post.number).is_draining()
     }
 
     /// Measures how long a connection lasts, from here on, if that is measured at all. It is for workers: of a
     /// child that has one connection the master keeps count.
     pub(crate) fn stopwatch(&self) -> Stopwatch<'w> {
-        Stopwatch { board: self.board, totals: self.totals(), since: self.board.clock_us() }
+        Stopwatch { board: self.board, tally: self.tally(), since: self.board.clock_us() }
     }
 
     /// Serves one connection until it ends; it is still to be closed.
@@ -153,8 +158,8 @@ impl<'w> Work<'w> {
     pub(crate) fn is_spent(&self, terms: &Terms, served: u64) -> bool {
         terms.limit != 0
             && served >= terms.limit
-            && !self.totals().is_draining()
-            && (self.turns.is_some() || self.totals().may_leave(terms.leavers))
+            && !self.is_draining()
+            && (self.turns.is_some() || self.tally().may_leave(terms.leavers))
     }
 
     /// A handler or a protocol has panicked, and this process goes on.
@@ -233,7 +238,7 @@ impl<'w> Work<'w> {
 #[derive(Debug)]
 pub(crate) struct Stopwatch<'a> {
     board: &'a Scoreboard,
-    totals: &'static Totals,
+    tally: &'static Tally,
     /// By the clock, in microseconds.
     since: Option<u64>,
 }
@@ -241,7 +246,7 @@ pub(crate) struct Stopwatch<'a> {
 impl Drop for Stopwatch<'_> {
     fn drop(&mut self) {
         if let (Some(since), Some(now)) = (self.since, self.board.clock_us()) {
-            self.totals.durations.observe(now.saturating_sub(since));
+            self.tally.durations.observe(now.saturating_sub(since));
         }
     }
 }
@@ -268,15 +273,15 @@ mod tests {
     fn what_ends_in_a_panic_has_lasted_too() {
         let board = Scoreboard::new().unwrap();
         board.measure();
-        let totals = board.totals(0);
-        let lasts = || Stopwatch { board: &board, totals, since: board.clock_us() };
+        let tally = board.tally(0);
+        let lasts = || Stopwatch { board: &board, tally, since: board.clock_us() };
         let panics = catch_unwind(AssertUnwindSafe(|| {
             let _stopwatch = lasts();
             panic!("as was wished");
         }));
         assert!(panics.is_err());
         drop(lasts());
-        drop(Stopwatch { since: None, board: &board, totals });
-        assert_eq!(totals.durations.read().counts.iter().sum::<u64>(), 2);
+        drop(Stopwatch { since: None, board: &board, tally });
+        assert_eq!(tally.durations.read().counts.iter().sum::<u64>(), 2);
     }
 }

@@ -50,7 +50,7 @@ fn connections(work: &Work<'_>, gate: &Gate, turn: &impl Turn) -> Cause {
             Err(_) => break,
         }
     }
-    if work.totals().is_draining() {
+    if work.is_draining() {
         drain(work, turn);
     }
     Cause::Retired
@@ -73,7 +73,7 @@ pub(crate) fn somebody_comes(work: &Work<'_>, gate: &Gate) -> bool {
 /// Serves what is queued: the listener does not block any more. Who comes after the stop has begun is not
 /// among them, or a busy service would never stop.
 fn drain(work: &Work<'_>, turn: &impl Turn) {
-    while work.totals().take_queued() {
+    while work.tally().take_queued() {
         match work.accept(work.listener()) {
             Ok((socket, peer)) => turn.connection(socket, peer),
             Err(error) if concerns_one_connection(error) => {}
@@ -116,8 +116,8 @@ fn datagrams(work: &Work<'_>, gate: &Gate, turn: &impl Turn) -> Cause {
             }
         }
     }
-    if work.totals().is_draining() {
-        while work.totals().take_queued() && batch.receive_one(work.listener(), Patience::DontWait).is_ok() {
+    if work.is_draining() {
+        while work.tally().take_queued() && batch.receive_one(work.listener(), Patience::DontWait).is_ok() {
             turn.datagrams(&mut batch, 1, echoes);
         }
     }

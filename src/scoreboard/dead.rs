@@ -1,8 +1,10 @@
-//! How children end: the stack of the dead, the sweep, and burial.
+//! How children end: what they announce, the sweep, and burial.
 
-use std::sync::atomic::{AtomicU64, Ordering, fence};
+use std::sync::atomic::Ordering;
+use std::time::Instant;
 
-use super::{Cause, Scoreboard, Slot, State, Sums, Totals};
+use super::ledger::Place;
+use super::{Cause, Child, Scoreboard, Slot, State, Sums, Totals};
 
 /// How often to look whether a burial is over, which takes less than a microsecond.
 const BURIAL_CHECKS: u32 = 1000;
@@ -16,43 +18,54 @@ pub(crate) struct Death {
 }
 
 impl Scoreboard {
-    /// Adds a dead child's counters to the totals and frees its slot.
-    pub(crate) fn bury(&self, index: u32, cause: Cause) -> Death {
-        let slot = self.slot(index);
-        let listener = self.listener_of(index);
-        let totals = &self.totals[listener];
-        let add = |sum: &AtomicU64, term: &AtomicU64| {
-            // a child that went wild may have written anything
-            let sum_now = sum.load(Ordering::Relaxed).wrapping_add(term.load(Ordering::Relaxed));
-            sum.store(sum_now, Ordering::Relaxed);
-        };
-        let burials = self.stock.burials.load(Ordering::Relaxed);
-        self.stock.burials.store(burials.wrapping_add(1), Ordering::Relaxed);
-        fence(Ordering::Release);
-        add(&totals.connections, &slot.traffic.connections);
-        add(&totals.bytes_in, &slot.traffic.bytes_in);
-        add(&totals.bytes_out, &slot.traffic.bytes_out);
-        add(&totals.failed, &slot.traffic.failed);
-        totals.failed.fetch_add(u64::from(cause == Cause::Panicked), Ordering::Relaxed);
-        self.measure_life(slot, totals);
-        totals.alive.store(totals.alive.load(Ordering::Relaxed).saturating_sub(1), Ordering::Relaxed);
-        totals.deaths[cause.index()].fetch_add(1, Ordering::Relaxed);
-        self.put_back(index);
-        self.stock.burials.store(burials.wrapping_add(2), Ordering::Release);
-        Death { slot: index, listener, cause }
+    /// Counts the death of a child that is known to be dead, and frees its slot.
+    pub(crate) fn bury(&self, index: u32, cause: Cause, now: Instant) {
+        match self.ledger.record(index).place() {
+            Place::Held => self.count(index, cause, now, || self.ledger.vacate(index)),
+            // its death has been counted
+            Place::Overdue => {
+                self.subtract_alive(index);
+                self.ledger.vacate(index);
+            }
+            // the queue of those has it
+            Place::Released | Place::Vacant => {}
+        }
+    }
+
+    /// Adds the counters of a child that ends to the totals.
+    fn count(&self, index: u32, cause: Cause, now: Instant, free: impl FnOnce()) {
+        let (child, now_ms) = (self.child(index), self.millis(now));
+        let totals = self.totals(child.listener());
+        self.measure_life(&child, totals);
+        self.subtract_alive(index);
+        self.ledger.stock().burials.change(|| {
+            let panicked = Sums { failed: u64::from(cause == Cause::Panicked), ..Sums::default() };
+            totals.add(child.carried(now_ms).and(panicked));
+            totals.deaths[cause.index()].fetch_add(1, Ordering::Relaxed);
+            // what it still carries is more of that
+            child.slot.traffic.reset();
+            free();
+        });
+    }
+
+    fn subtract_alive(&self, index: u32) {
+        let alive = &self.totals(self.listener_of(index)).alive;
+        alive.store(alive.load(Ordering::Relaxed).saturating_sub(1), Ordering::Relaxed);
     }
 
     /// Counts how long the client of a child of its own waited for that, and was served. One that died
     /// without a word has served until now, as far as anybody knows.
-    fn measure_life(&self, slot: &Slot, totals: &Totals) {
-        let [accepted, began, ended] = slot.times_us.each_ref().map(|time| time.load(Ordering::Relaxed));
-        if began == 0 {
+    fn measure_life(&self, child: &Child<'_>, totals: &Totals) {
+        let [began, ended] = child.slot.times_us.each_ref().map(|time| time.load(Ordering::Relaxed));
+        let accepted = child.record.accepted_us();
+        let (Some(now), 1..) = (self.clock_us(), accepted) else { return };
+        // a child that went wild may have written anything, and one that has not begun to serve nothing
+        if !(accepted..=now).contains(&began) {
             return;
         }
-        let ended = if ended == 0 { self.clock_us().unwrap_or(began) } else { ended };
-        // a child that went wild may have written anything
-        totals.fork_latencies.observe(began.saturating_sub(accepted));
-        totals.durations.observe(ended.saturating_sub(began));
+        let ended = if (began..=now).contains(&ended) { ended } else { now };
+        totals.fork_latencies.observe(began - accepted);
+        totals.durations.observe(ended - began);
     }
 
     /// The sums over those of a listener's children that are buried, for another process than the master.
@@ -60,24 +73,15 @@ impl Scoreboard {
     /// No burial goes on at that moment: a child whose slot is seen to be taken later is not in the sums,
     /// so nothing is ever counted twice. A child that is buried in between is in neither.
     pub(crate) fn sums(&self, listener: usize) -> Sums {
-        let totals = &self.totals[listener];
-        let read = || Sums {
-            connections: totals.connections.load(Ordering::Relaxed),
-            bytes_in: totals.bytes_in.load(Ordering::Relaxed),
-            bytes_out: totals.bytes_out.load(Ordering::Relaxed),
-            failed: totals.failed.load(Ordering::Relaxed),
-        };
+        let totals = self.totals(listener);
         for _ in 0..BURIAL_CHECKS {
-            let before = self.stock.burials.load(Ordering::Acquire);
-            let sums = read();
-            fence(Ordering::Acquire);
-            if before.is_multiple_of(2) && before == self.stock.burials.load(Ordering::Relaxed) {
+            if let Some(sums) = self.ledger.stock().burials.read(|| totals.sums()) {
                 return sums;
             }
             std::thread::yield_now();
         }
         // the master stands still in the middle of a burial: it has been stopped
-        read()
+        totals.sums()
     }
 
     /// A child without a watch says, as its last act, that it ends and why.
@@ -90,45 +94,50 @@ impl Scoreboard {
             slot.set_ended(now);
         }
         slot.set_state(State::Ended);
-        let mut top = self.head.dead.load(Ordering::Relaxed);
-        loop {
-            slot.next.store(top, Ordering::Relaxed);
-            // Release: whoever takes the stack sees the record above.
-            match self.head.dead.compare_exchange_weak(top, index + 1, Ordering::SeqCst, Ordering::Relaxed) {
-                Ok(_) => break,
-                Err(now) => top = now,
-            }
-        }
+        let awaited = self.head.dead.push(index, &slot.next);
         // What is out of the ordinary is logged at once; the rest, when the master has time.
-        if self.head.waiting.load(Ordering::SeqCst) != 0 || !cause.is_normal() {
+        if awaited || !cause.is_normal() {
             self.wake.notify();
         }
     }
 
-    /// Buries all children that have announced their end, and calls `on` before each.
-    pub(crate) fn collect(&self, mut on: impl FnMut(&Slot, Death)) {
-        // The whole stack at once: no other process ever pops, so there is no ABA problem.
-        if !self.has_dead() {
-            return;
-        }
-        let mut top = self.head.dead.swap(0, Ordering::SeqCst);
-        // A child that went wild may have written anything here; what is lost, the sweep finds.
-        for _ in 0..self.slots.len() {
+    /// Counts the deaths of all children that have announced their end, and calls `on` before each.
+    pub(crate) fn collect(&self, now: Instant, mut on: impl FnMut(&Child<'_>, Death)) {
+        let mut top = self.head.dead.take();
+        // A child that went wild may have written anything here: a circle, living children, numbers that lead nowhere.
+        // What is lost by that, the sweep finds.
+        for _ in 0..self.ledger.used() {
             let Some(index) = top.checked_sub(1) else { return };
-            let Some(slot) = self.slots.get(index as usize) else { return };
-            if slot.state() != State::Ended || !self.is_unwatched(index) {
+            let Some(record) = self.ledger.find(index) else { return };
+            let slot = self.slot(index);
+            if slot.state() != State::Ended || record.is_watched() {
                 return;
             }
             top = slot.next.load(Ordering::Relaxed);
-            self.bury_unwatched(index, slot, &mut on);
+            match record.place() {
+                Place::Held => {
+                    let release = || self.ledger.release(index, self.millis(now));
+                    self.count_unwatched(index, now, release, &mut on);
+                }
+                // the second time it is believed when it is dead
+                Place::Overdue => {}
+                Place::Released | Place::Vacant => return,
+            }
         }
     }
 
-    fn bury_unwatched(&self, index: u32, slot: &Slot, on: &mut impl FnMut(&Slot, Death)) {
+    fn count_unwatched(
+        &self,
+        index: u32,
+        now: Instant,
+        free: impl FnOnce(),
+        on: &mut impl FnMut(&Child<'_>, Death),
+    ) {
+        let child = self.child(index);
         // Without a record it had no time for one; SIGKILL is the only signal that gives none.
-        let cause = slot.recorded().unwrap_or(Cause::Signal(libc::SIGKILL as u8));
-        on(slot, Death { slot: index, listener: self.listener_of(index), cause });
-        self.bury(index, cause);
+        let cause = child.slot.recorded().unwrap_or(Cause::Signal(libc::SIGKILL as u8));
+        on(&child, Death { slot: index, listener: child.listener(), cause });
+        self.count(index, cause, now, free);
     }
 
     /// Looks at up to `count` slots, from `from` on, for children without a watch that died without
@@ -139,37 +148,42 @@ impl Scoreboard {
         &self,
         from: usize,
         count: usize,
+        now: Instant,
         is_child: impl Fn(u32) -> bool,
-        mut on: impl FnMut(&Slot, Death),
+        mut on: impl FnMut(&Child<'_>, Death),
     ) -> usize {
-        self.collect(&mut on);
-        let is_dead = |slot: &Slot| {
-            slot.state() != State::Free
-                && !slot.is_watched()
-                && (slot.is_superseded() || !is_child(slot.pid()))
+        self.collect(now, &mut on);
+        self.ledger.look_at_released(count, self.millis(now), &is_child);
+        let is_dead = |&index: &u32| {
+            let record = self.ledger.record(index);
+            matches!(record.place(), Place::Held | Place::Overdue)
+                && !record.is_watched()
+                && record.is_dead(&is_child)
         };
-        let here = (0..self.used() as u32).skip(from).take(count);
-        let suspects: Vec<u32> = here.filter(|&index| is_dead(self.slot(index))).collect();
+        let used = self.ledger.used() as usize;
+        let suspects: Vec<u32> = (0..used as u32).skip(from).take(count).filter(is_dead).collect();
         if !suspects.is_empty() {
             // The dead can't announce themselves any more: what is not on the stack now never will be.
-            self.collect(&mut on);
+            self.collect(now, &mut on);
         }
         for index in suspects {
-            let slot = self.slot(index);
-            if slot.state() != State::Free {
-                self.bury_unwatched(index, slot, &mut on);
+            match self.ledger.record(index).place() {
+                Place::Held => self.count_unwatched(index, now, || self.ledger.vacate(index), &mut on),
+                _ => self.bury(index, Cause::Done, now),
             }
         }
-        if from.saturating_add(count) < self.used() { from + count } else { 0 }
+        if from.saturating_add(count) < used { from + count } else { 0 }
     }
 
     /// In a dying process that can't say so itself: notes the cause in its own slot, if it has one.
     ///
-    /// Async-signal-safe.
+    /// Async-signal-safe. It doesn't look into the master's memory, which a child may not have.
     pub(crate) fn record_end(&self, pid: u32, cause: Cause) {
-        let mine = |slot: &Slot| slot.pid() == pid && !matches!(slot.state(), State::Free | State::Ended);
-        let Some((index, slot)) = self.taken().find(|(_, slot)| mine(slot)) else { return };
-        if slot.is_watched() {
+        let mine = |slot: &Slot| slot.pid.load(Ordering::Relaxed) == pid && slot.state() != State::Ended;
+        let used = self.head.used.load(Ordering::Relaxed) as usize;
+        let slots = self.slots.iter().take(used).zip(0..);
+        let Some((slot, index)) = slots.into_iter().find(|(slot, _)| mine(slot)) else { return };
+        if slot.is_worker() {
             slot.record(cause);
         } else {
             self.announce(index, cause);

@@ -59,6 +59,16 @@ impl Histogram {
     }
 }
 
+impl Lengths {
+    /// Both together.
+    pub(crate) fn and(mut self, other: &Self) -> Self {
+        for (count, more) in self.counts.iter_mut().zip(other.counts) {
+            *count = count.saturating_add(more);
+        }
+        Self { sum: self.sum.saturating_add(other.sum), ..self }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

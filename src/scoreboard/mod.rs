@@ -1,33 +1,49 @@
-//! What every process of the daemon knows of every child, in shared memory.
+//! What every process of the daemon knows of every child.
 //!
-//! One [`Slot`] per child and one [`Totals`] per listening socket; atomics only, no pointers.
-//! Each field has one writer at a time (the slot's own child, or the master while the slot has no
-//! child), but for the few counters that say otherwise. The master's own hot counters live here
-//! too: a write to private memory after a fork would cost it a copied page, a write here does not.
+//! There are two memories. Children write the shared one: a [`Slot`] for each child, a [`Tally`] for each listening
+//! socket, and the stack of the dead; atomics only, no pointers. The master writes the other one, its [ledger](ledger):
+//! which slots are free, what it knows of each child, and the [`Totals`] of each listening socket. A child of the
+//! fork model doesn't have it at all, a worker reads it. So what decides anything can't be written by a child, and
+//! what a child writes is shown, or is a hint that is checked. Both are outside the master's private memory, a
+//! write to which would cost it a copied page after each fork.
 //!
 //! A child that ends by itself records why, and pushes its slot on the stack of the dead: two
 //! atomic operations, no system call, no descriptor. The master takes the whole stack when it
 //! needs to know. A child that is killed in between is found by [`Scoreboard::sweep`].
 
+mod atomic {
+    pub(super) use std::sync::atomic::{AtomicU32, Ordering, fence};
+}
+
 mod cause;
+mod child;
+mod counts;
 mod dead;
 mod histogram;
+mod ledger;
+mod sequence;
 mod slot;
+mod stack;
+mod tally;
 mod totals;
 
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Instant;
 
 pub(crate) use cause::Cause;
+pub(crate) use child::Child;
 pub(crate) use dead::Death;
 pub(crate) use histogram::{BOUNDS_US, Lengths};
+use ledger::Place;
+pub(crate) use ledger::Record;
 pub(crate) use slot::{Slot, State};
+pub(crate) use tally::Tally;
 pub(crate) use totals::{Sums, Totals};
 
 use crate::sys;
-use crate::sys::shared::{Arena, bytes_for};
+use crate::sys::shared::{Arena, Lent, bytes_for};
 use crate::sys::wake::Wake;
 use crate::transport::Refusal;
 
@@ -42,45 +58,23 @@ const LISTENERS: usize = 1024;
 /// What concerns all children.
 #[repr(C, align(64))]
 struct Head {
-    /// The stack of the dead: an index plus one, so that zeroed memory is an empty stack.
-    dead: AtomicU32,
-    /// The master wants to be woken by the next child that ends.
-    waiting: AtomicU32,
-    /// How long things take is measured.
-    measures: AtomicU32,
+    dead: stack::Stack,
+    /// How many slots have ever been used: where a child that crashes looks for its own.
+    used: AtomicU32,
 }
 
-/// Which slots are free. Only the master looks at it, and it is shared all the same: a write to its own
-/// memory after a fork would copy a page.
-#[repr(C, align(64))]
-struct Stock {
-    /// Top of the list of slots that were used and are free again: an index plus one, or 0.
-    free: AtomicU32,
-    /// Slots from here on have never been used.
-    fresh: AtomicU32,
-    /// How many of those taken have no watch.
-    unwatched: AtomicU32,
-    /// Odd while the counters of a child are moved to the totals.
-    burials: AtomicU32,
-}
-
-sys::shared::plain!(Head, Stock, Totals, Slot);
+sys::shared::plain!(Head, Slot);
 
 /// All that is known of the children of one daemon. A clone is the same one.
 #[derive(Debug, Clone)]
 pub(crate) struct Scoreboard {
     head: &'static Head,
-    stock: &'static Stock,
-    totals: &'static [Totals],
+    tallies: &'static [Tally],
     slots: &'static [Slot],
-    /// Of each slot: the listener, and whether the child has no watch (the lowest bit).
-    owners: &'static [AtomicU32],
-    /// The list of free slots: of each, the next one, as an index plus one. Not in the slots, where a
-    /// child could write.
-    links: &'static [AtomicU32],
-    /// Which slot last had a pid: an index plus one, at the pid's place modulo the length.
-    by_pid: &'static [AtomicU32],
+    ledger: ledger::Ledger,
     wake: Arc<Wake>,
+    /// How long things take is measured. It doesn't change once there are children.
+    measures: Arc<AtomicBool>,
     epoch: Instant,
 }
 
@@ -105,53 +99,85 @@ impl Scoreboard {
     }
 
     fn with_places(slots: usize, listeners: usize, pids: usize) -> io::Result<Self> {
-        let bytes = bytes_for::<AtomicU32>(pids)
-            + 2 * bytes_for::<AtomicU32>(slots)
-            + bytes_for::<Totals>(listeners)
-            + bytes_for::<Stock>(1)
-            + bytes_for::<Head>(1)
-            + bytes_for::<Slot>(slots);
+        let bytes = bytes_for::<Tally>(listeners) + bytes_for::<Head>(1) + bytes_for::<Slot>(slots);
         let mut arena = Arena::new(bytes)?;
         Ok(Self {
             // A child writes to the head and to its slot: side by side, they are one page mostly, and first
             // of all, they are near the program's own data (see `Arena::new`).
             head: &arena.take(1)?[0],
             slots: arena.take(slots)?,
-            totals: arena.take(listeners)?,
-            stock: &arena.take(1)?[0],
-            by_pid: arena.take(pids)?,
-            owners: arena.take(slots)?,
-            links: arena.take(slots)?,
+            tallies: arena.take(listeners)?,
+            ledger: ledger::Ledger::new(slots, listeners, pids)?,
             wake: Arc::new(Wake::new()?),
+            measures: Arc::default(),
             epoch: Instant::now(),
         })
+    }
+
+    /// Lets children read the master's memory that are forked until the answer is dropped.
+    ///
+    /// # Errors
+    ///
+    /// As madvise(2).
+    pub(crate) fn lend(&self) -> io::Result<Lent<'_>> {
+        self.ledger.lend()
+    }
+
+    /// In a child that reads the master's memory: from here on it can't write it.
+    ///
+    /// # Errors
+    ///
+    /// As mprotect(2).
+    pub(crate) fn read_only(&self) -> io::Result<()> {
+        self.ledger.read_only()
+    }
+
+    /// In a child that the master's memory is nothing to.
+    pub(crate) fn keep_out(&self) {
+        self.ledger.keep_out();
     }
 
     /// The first number of a listener that is not `in_use`, with all counters at 0; `None` if there are
     /// too many.
     pub(crate) fn open(&self, in_use: impl Fn(usize) -> bool) -> Option<usize> {
-        let number = (0..self.totals.len()).find(|&number| !in_use(number))?;
-        self.totals[number].reset();
+        let number = (0..self.tallies.len()).find(|&number| !in_use(number))?;
+        self.totals(number).reset();
+        self.tallies[number].reset();
         Some(number)
     }
 
     /// Whether there are children whose death no descriptor tells of.
     pub(crate) fn has_unwatched(&self) -> bool {
-        self.stock.unwatched.load(Ordering::Relaxed) > 0
+        self.ledger.has_unwatched()
     }
 
+    /// What the child in a slot says.
     pub(crate) fn slot(&self, index: u32) -> &'static Slot {
         &self.slots[index as usize]
     }
 
-    /// Which listening socket the child in a slot serves. It does not stand in the slot, so that a child
-    /// that went wild there can't lead the master astray.
-    pub(crate) fn listener_of(&self, index: u32) -> usize {
-        (self.owners[index as usize].load(Ordering::Relaxed) / 2) as usize
+    /// What the master knows of the child in a slot.
+    pub(crate) fn record(&self, index: u32) -> &Record {
+        self.ledger.record(index)
     }
 
-    pub(crate) fn totals(&self, listener: usize) -> &'static Totals {
-        &self.totals[listener]
+    pub(crate) fn child(&self, index: u32) -> Child<'_> {
+        Child { index, slot: self.slot(index), record: self.record(index) }
+    }
+
+    /// Which listening socket the child in a slot serves.
+    pub(crate) fn listener_of(&self, index: u32) -> usize {
+        self.record(index).listener()
+    }
+
+    /// What the master counts, for the master and its workers.
+    pub(crate) fn totals(&self, listener: usize) -> &Totals {
+        &self.ledger.totals()[listener]
+    }
+
+    /// What children count.
+    pub(crate) fn tally(&self, listener: usize) -> &'static Tally {
+        &self.tallies[listener]
     }
 
     pub(crate) fn wake(&self) -> &Wake {
@@ -165,97 +191,61 @@ impl Scoreboard {
 
     /// How many slots have ever been used; the others' pages are not touched.
     pub(crate) fn used(&self) -> usize {
-        self.stock.fresh.load(Ordering::Relaxed) as usize
+        self.ledger.used() as usize
     }
 
-    /// Slots that hold a child, dead or alive, with their indices.
-    pub(crate) fn taken(&self) -> impl Iterator<Item = (u32, &'static Slot)> + use<'_> {
-        (0..self.used() as u32)
-            .map(|index| (index, self.slot(index)))
-            .filter(|(_, slot)| slot.state() != State::Free)
+    /// Children that count, with those whose death is not known yet.
+    pub(crate) fn children(&self) -> impl Iterator<Item = Child<'_>> + use<'_> {
+        let counts = |child: &Child<'_>| matches!(child.record.place(), Place::Held | Place::Overdue);
+        (0..self.ledger.used()).map(|index| self.child(index)).filter(counts)
     }
 
     /// The master takes a free slot for `listener`, or `None` at its limit.
     pub(crate) fn take(&self, listener: usize, watched: bool, now: Instant) -> Option<u32> {
-        let (totals, stock) = (&self.totals[listener], self.stock);
-        if !watched && !totals.has_room() {
+        if !watched && !self.totals(listener).has_room() {
             return None;
         }
-        let index = match stock.free.load(Ordering::Relaxed) {
-            0 => {
-                // Those used before come first: few pages are ever touched.
-                let fresh = stock.fresh.load(Ordering::Relaxed);
-                if fresh as usize == self.slots.len() {
-                    return None;
-                }
-                stock.fresh.store(fresh + 1, Ordering::Relaxed);
-                fresh
-            }
-            top => {
-                stock.free.store(self.links[top as usize - 1].load(Ordering::Relaxed), Ordering::Relaxed);
-                top - 1
-            }
-        };
-        totals.taken.store(totals.taken.load(Ordering::Relaxed).wrapping_add(1), Ordering::Relaxed);
-        let unwatched = stock.unwatched.load(Ordering::Relaxed) + u32::from(!watched);
-        stock.unwatched.store(unwatched, Ordering::Relaxed);
-        let owner = listener as u32 * 2 + u32::from(!watched);
-        self.owners[index as usize].store(owner, Ordering::Relaxed);
-        self.slot(index).begin(watched, self.millis(now));
+        let index = self.ledger.take(listener, watched, self.millis(now))?;
+        self.slot(index).begin(watched);
+        if self.head.used.load(Ordering::Relaxed) != self.ledger.used() {
+            self.head.used.store(self.ledger.used(), Ordering::Relaxed);
+        }
         Some(index)
-    }
-
-    /// Whether no descriptor tells of the death of the child in a slot.
-    fn is_unwatched(&self, index: u32) -> bool {
-        self.owners[index as usize].load(Ordering::Relaxed) % 2 == 1
     }
 
     /// Counts the child in a slot as born.
     pub(crate) fn born(&self, index: u32) {
-        let slot = self.slot(index);
-        let totals = &self.totals[self.listener_of(index)];
-        let alive = totals.alive.load(Ordering::Relaxed) + 1;
-        totals.alive.store(alive, Ordering::Relaxed);
-        totals.forked.store(totals.forked.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
-        if alive > totals.peak.load(Ordering::Relaxed) {
-            totals.peak.store(alive, Ordering::Relaxed);
-        }
-        self.supersede(index, slot.pid());
-    }
-
-    /// A pid that stands in another slot was recycled: the child there is dead, however alive the
-    /// number looks. The next sweep buries it.
-    fn supersede(&self, index: u32, pid: u32) {
-        let last = self.by_pid[pid as usize % self.by_pid.len()].swap(index + 1, Ordering::Relaxed);
-        let older = last.checked_sub(1).filter(|&older| older != index).map(|older| self.slot(older));
-        if let Some(older) = older.filter(|older| older.pid() == pid && older.state() != State::Free) {
-            older.set_superseded();
-        }
+        self.ledger.born(index);
     }
 
     /// Gives back a slot whose child was never born.
     pub(crate) fn put_back(&self, index: u32) {
-        let (slot, free) = (self.slot(index), &self.stock.free);
-        let taken = &self.totals[self.listener_of(index)].taken;
-        taken.store(taken.load(Ordering::Relaxed).saturating_sub(1), Ordering::Relaxed);
-        let unwatched = &self.stock.unwatched;
-        let rest = unwatched.load(Ordering::Relaxed).saturating_sub(u32::from(self.is_unwatched(index)));
-        unwatched.store(rest, Ordering::Relaxed);
-        slot.set_state(State::Free);
-        self.links[index as usize].store(free.load(Ordering::Relaxed), Ordering::Relaxed);
-        free.store(index + 1, Ordering::Relaxed);
+        self.ledger.vacate(index);
+    }
+
+    /// A listener takes no more clients, but serves those that are queued.
+    pub(crate) fn drain(&self, listener: usize, queued: u32) {
+        self.tally(listener).set_queued(queued);
+        self.totals(listener).drain();
+    }
+
+    /// In a worker that begins to serve: counts that, and wakes the master if too few are idle now.
+    pub(crate) fn one_fewer_idle(&self, listener: usize) {
+        if self.tally(listener).one_fewer_idle() <= self.totals(listener).wanted_idle() {
+            self.wake.notify();
+        }
     }
 
     /// From here on it is measured how long things take: two looks at the clock for each client, and one at its
     /// socket.
     pub(crate) fn measure(&self) {
-        self.head.measures.store(1, Ordering::Relaxed);
+        self.measures.store(true, Ordering::Relaxed);
     }
 
-    /// Whether it is measured how long things take. A child has the flag at hand: it is beside its slot.
+    /// Whether it is measured how long things take.
     #[inline(always)]
     pub(crate) fn measures(&self) -> bool {
-        self.head.measures.load(Ordering::Relaxed) != 0
+        self.measures.load(Ordering::Relaxed)
     }
 
     /// The clock, in microseconds, if it is measured how long things take.
@@ -266,29 +256,23 @@ impl Scoreboard {
 
     /// Whether to be woken by each child that ends from now on.
     pub(crate) fn set_waiting(&self, waiting: bool) {
-        self.head.waiting.store(waiting.into(), Ordering::SeqCst);
+        self.head.dead.set_awaited(waiting);
     }
 
-    /// Whether children have announced their end that are not buried yet.
+    /// Whether children have announced their end that are not counted as dead yet.
     pub(crate) fn has_dead(&self) -> bool {
-        self.head.dead.load(Ordering::SeqCst) != 0
+        !self.head.dead.is_empty()
     }
 
     /// Counts a client or datagram that was turned away.
     pub(crate) fn refuse(&self, listener: usize, why: Refusal) {
-        self.totals[listener].refused[why as usize].fetch_add(1, Ordering::Relaxed);
+        self.tally(listener).refuse(why);
     }
 }
 
 impl std::fmt::Debug for Head {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("Head")
-    }
-}
-
-impl std::fmt::Debug for Stock {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Stock")
     }
 }
 

@@ -8,6 +8,7 @@ use super::*;
 use crate::transport::Traffic;
 
 mod sweep;
+mod wild;
 
 /// A scoreboard whose listeners may have so many children.
 fn board(limits: &[u32]) -> Scoreboard {
@@ -25,15 +26,21 @@ fn birth(board: &Scoreboard, listener: usize, pid: u32) -> u32 {
 
 fn birth_at(board: &Scoreboard, listener: usize, pid: u32, now: Instant) -> u32 {
     let index = board.take(listener, false, now).expect("a free slot");
-    board.slot(index).pid.store(pid, Ordering::Relaxed);
+    has_pid(board, index, pid);
     board.slot(index).set_state(State::Serving);
     board.born(index);
     index
 }
 
+/// What the kernel does during fork.
+fn has_pid(board: &Scoreboard, index: u32, pid: u32) {
+    board.record(index).pid.store(pid, Ordering::Relaxed);
+    board.slot(index).pid.store(pid, Ordering::Relaxed);
+}
+
 fn collect(board: &Scoreboard) -> Vec<Death> {
     let mut deaths = Vec::new();
-    board.collect(|_, death| deaths.push(death));
+    board.collect(board.epoch, |_, death| deaths.push(death));
     deaths
 }
 
@@ -72,7 +79,7 @@ fn a_slot_that_is_put_back_is_the_next_to_be_taken() {
     assert!(!totals.has_room());
     board.put_back(0);
     assert!(totals.has_room());
-    assert_eq!(board.slot(0).state(), State::Free);
+    assert_eq!(board.children().map(|child| child.index).collect::<Vec<_>>(), [1]);
     assert_eq!((take(), take()), (Some(0), None));
     // neither was a birth or a death
     assert_eq!(totals.forked.load(Ordering::Relaxed) + totals.deaths().count() as u64, 0);
@@ -97,10 +104,11 @@ fn a_new_child_finds_nothing_of_the_one_before() {
     collect(&board);
     let later = board.epoch + Duration::from_millis(250);
     assert_eq!(board.take(0, true, later), Some(index));
-    assert_eq!((slot.pid(), slot.recorded(), slot.started_ms()), (0, None, 250));
+    let child = board.child(index);
+    assert_eq!((child.pid(), slot.recorded(), child.started_ms()), (0, None, 250));
     assert_eq!((slot.peer(), slot.state()), (crate::transport::Peer::None, State::Starting));
     assert_eq!(slot.traffic.bytes_in.load(Ordering::Relaxed), 0);
-    assert!(slot.is_watched());
+    assert!(child.is_watched() && slot.is_worker());
 }
 
 #[test]
@@ -120,7 +128,7 @@ fn the_last_to_announce_its_end_is_the_first_to_be_buried() {
     );
     assert!(!board.has_dead());
     assert_eq!(collect(&board), []);
-    assert_eq!(board.taken().count(), 0);
+    assert_eq!(board.children().count(), 0);
 }
 
 #[test]
@@ -136,7 +144,7 @@ fn a_dead_child_s_counters_live_on_in_the_totals() {
     board.announce(0, Cause::Done);
     board.announce(2, Cause::Done);
     collect(&board);
-    board.bury(1, Cause::Signal(libc::SIGSEGV as u8));
+    board.bury(1, Cause::Signal(libc::SIGSEGV as u8), board.epoch);
     let totals = board.totals(0);
     let sum = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
     assert_eq!([&totals.connections, &totals.bytes_in, &totals.bytes_out].map(sum), [3, 123, 246]);
@@ -151,10 +159,9 @@ fn a_dead_child_s_counters_live_on_in_the_totals() {
 fn the_peak_is_of_those_alive_at_once() {
     let board = board(&[8]);
     for pid in 0..5 {
-        let index = birth(&board, 0, pid + 10);
-        birth(&board, 0, pid + 20);
-        board.bury(index, Cause::Done);
-        board.bury(index + 1, Cause::Done);
+        for index in [birth(&board, 0, pid + 10), birth(&board, 0, pid + 20)] {
+            board.bury(index, Cause::Done, board.epoch);
+        }
     }
     let totals = board.totals(0);
     assert_eq!((totals.peak.load(Ordering::Relaxed), totals.forked.load(Ordering::Relaxed)), (2, 10));
@@ -192,7 +199,7 @@ fn a_crash_is_recorded_by_pid_alone() {
     let first = birth(&board, 0, 10);
     let second = birth(&board, 0, 11);
     let watched = board.take(0, true, board.epoch).unwrap();
-    board.slot(watched).pid.store(12, Ordering::Relaxed);
+    has_pid(&board, watched, 12);
     board.record_end(99, Cause::Signal(signal));
     assert!(!board.has_dead() && !notified(&board));
     board.record_end(11, Cause::Signal(signal));
@@ -219,7 +226,7 @@ fn refusals_are_counted_by_cause_and_listener() {
     board.refuse(1, Refusal::HopLimit);
     board.refuse(1, Refusal::Limit);
     let shown =
-        |listener| board.totals(listener).refused().map(|(why, n)| format!("{why}={n}")).collect::<Vec<_>>();
+        |listener| board.tally(listener).refused().map(|(why, n)| format!("{why}={n}")).collect::<Vec<_>>();
     assert_eq!(shown(1), ["limit=1", "hop-limit=2"]);
     assert_eq!(shown(0), [""; 0]);
 }
@@ -227,12 +234,17 @@ fn refusals_are_counted_by_cause_and_listener() {
 #[test]
 fn an_elastic_pool_s_worker_tells_when_too_few_are_idle() {
     let board = board(&[4]);
-    let totals = board.totals(0);
-    totals.set_wanted_idle(1);
-    (0..3).for_each(|_| totals.one_more_idle());
-    assert_eq!([(); 4].map(|()| totals.one_fewer_idle()), [false, false, true, true]);
+    board.totals(0).set_wanted_idle(1);
+    (0..3).for_each(|_| board.tally(0).one_more_idle());
+    let wakes = [(); 4].map(|()| {
+        board.one_fewer_idle(0);
+        let notified = notified(&board);
+        board.wake().drain();
+        notified
+    });
+    assert_eq!(wakes, [false, false, true, true]);
     // a count that went wrong stays at none
-    assert_eq!(totals.idle.load(Ordering::Relaxed), 0);
+    assert_eq!(board.tally(0).idle.load(Ordering::Relaxed), 0);
 }
 
 #[test]
@@ -250,7 +262,7 @@ fn a_child_that_went_wild_in_its_slot_is_buried_like_any_other() {
         .iter()
         .for_each(|cell| cell.store(u64::MAX, Ordering::Relaxed));
     let mut deaths = Vec::new();
-    board.sweep(0, usize::MAX, |_| false, |_, death| deaths.push(death));
+    board.sweep(0, usize::MAX, board.epoch, |_| false, |_, death| deaths.push(death));
     let death = Death { slot: wild, listener: 1, cause: Cause::Signal(libc::SIGKILL as u8) };
     assert_eq!(deaths, [death]);
     assert_eq!(birth(&board, 1, 12), wild);
@@ -293,7 +305,7 @@ fn a_child_that_panicked_has_a_connection_that_failed() {
         let index = birth(&board, 0, pid);
         // as its handler's error is counted, by the child
         Traffic::add(&board.slot(index).traffic.failed, u64::from(cause == Cause::Failed));
-        board.bury(index, cause);
+        board.bury(index, cause, board.epoch);
     }
     assert_eq!(board.totals(0).failed.load(Ordering::Relaxed), 2);
 }

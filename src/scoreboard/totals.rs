@@ -1,49 +1,37 @@
-//! The counters of one listening socket.
+//! The counters of one listening socket that the master writes, and its children can't.
 
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use super::Cause;
 use super::histogram::Histogram;
-use crate::log::SharedLimit;
-use crate::transport::{Refusal, Traffic};
 
-/// The counters of one listening socket.
+/// The counters of one listening socket that the master writes.
 #[repr(C, align(64))]
 pub(crate) struct Totals {
     pub(crate) alive: AtomicU32,
     pub(crate) peak: AtomicU32,
     pub(crate) forked: AtomicU64,
     /// Sums over children that have ended; the living ones' are in their slots.
-    pub(crate) connections: AtomicU64,
-    pub(crate) bytes_in: AtomicU64,
-    pub(crate) bytes_out: AtomicU64,
-    pub(crate) failed: AtomicU64,
-    /// Workers that wait for a connection. Written by many; the master corrects it now and then.
-    pub(crate) idle: AtomicU32,
+    pub(super) connections: AtomicU64,
+    pub(super) bytes_in: AtomicU64,
+    pub(super) bytes_out: AtomicU64,
+    pub(super) failed: AtomicU64,
     /// A worker that finds fewer idle than this wakes the master.
     wanted_idle: AtomicU32,
-    /// How many more clients are served while it drains: those that were queued when that began.
-    queued: AtomicU32,
-    /// How many children it may have at once, and how many slots it has. Workers are not limited by this:
+    /// How many children it may have at once, and how many count. Workers are not limited by this:
     /// the pool's policy says how many there are.
-    pub(super) limit: AtomicU32,
+    limit: AtomicU32,
     pub(super) taken: AtomicU32,
     /// It takes no more clients, but serves those that are queued.
     draining: AtomicU32,
-    /// Workers that take no more clients, and serve those that they have. Written by many, as `idle` is.
-    pub(crate) leaving: AtomicU32,
-    /// Written by many: both the master and workers refuse.
-    pub(super) refused: [AtomicU64; Refusal::ALL.len()],
     pub(super) deaths: [AtomicU64; Cause::COUNT],
-    /// On the lines about handlers that fail, which are a matter of what clients send.
-    pub(crate) failures: SharedLimit,
-    /// How long connections lasted.
+    /// How long connections lasted that had a child of their own.
     pub(crate) durations: Histogram,
-    /// How long clients waited in the queue until they were accepted.
-    pub(crate) accept_latencies: Histogram,
     /// How long those who were accepted waited for a child of their own.
     pub(crate) fork_latencies: Histogram,
 }
+
+crate::sys::shared::plain!(Totals);
 
 /// Sums over the children of a listening socket that have ended, as of one moment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -55,14 +43,13 @@ pub(crate) struct Sums {
 }
 
 impl Sums {
-    /// Adds what one child has carried, who may have written anything if it went wild.
-    pub(crate) fn and(self, traffic: &Traffic) -> Self {
-        let and = |sum: u64, more: &AtomicU64| sum.wrapping_add(more.load(Ordering::Relaxed));
+    /// The sum of both.
+    pub(crate) fn and(self, more: Self) -> Self {
         Self {
-            connections: and(self.connections, &traffic.connections),
-            bytes_in: and(self.bytes_in, &traffic.bytes_in),
-            bytes_out: and(self.bytes_out, &traffic.bytes_out),
-            failed: and(self.failed, &traffic.failed),
+            connections: self.connections.saturating_add(more.connections),
+            bytes_in: self.bytes_in.saturating_add(more.bytes_in),
+            bytes_out: self.bytes_out.saturating_add(more.bytes_out),
+            failed: self.failed.saturating_add(more.failed),
         }
     }
 
@@ -78,9 +65,7 @@ impl Sums {
 }
 
 impl Totals {
-    /// Takes no more clients, but serves so many that are queued.
-    pub(crate) fn drain(&self, queued: u32) {
-        self.queued.store(queued, Ordering::SeqCst);
+    pub(super) fn drain(&self) {
         self.draining.store(1, Ordering::SeqCst);
     }
 
@@ -89,27 +74,15 @@ impl Totals {
         self.draining.load(Ordering::SeqCst) != 0
     }
 
-    /// Whether one more of those that are queued is served.
-    pub(crate) fn take_queued(&self) -> bool {
-        self.queued.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |n| n.checked_sub(1)).is_ok()
-    }
-
     /// Begins to count for another socket.
     pub(super) fn reset(&self) {
         let Self { alive, peak, forked, connections, bytes_in, bytes_out, failed, .. } = self;
-        let Self { idle, wanted_idle, queued, limit, taken, draining, leaving, refused, deaths, .. } = self;
-        [&self.durations, &self.accept_latencies, &self.fork_latencies]
-            .into_iter()
-            .for_each(Histogram::reset);
-        let small = [alive, peak, idle, wanted_idle, queued, limit, taken, draining, leaving];
+        let Self { wanted_idle, limit, taken, draining, deaths, durations, fork_latencies, .. } = self;
+        [durations, fork_latencies].into_iter().for_each(Histogram::reset);
+        let small = [alive, peak, wanted_idle, limit, taken, draining];
         small.iter().for_each(|counter| counter.store(0, Ordering::Relaxed));
         let large = [forked, connections, bytes_in, bytes_out, failed];
-        large
-            .into_iter()
-            .chain(refused)
-            .chain(deaths)
-            .for_each(|counter| counter.store(0, Ordering::Relaxed));
-        self.failures.reset();
+        large.into_iter().chain(deaths).for_each(|counter| counter.store(0, Ordering::Relaxed));
     }
 
     /// How many children it may have at once.
@@ -126,36 +99,44 @@ impl Totals {
         self.taken.load(Ordering::Relaxed) < self.limit.load(Ordering::Relaxed)
     }
 
+    pub(super) fn subtract_taken(&self) {
+        self.taken.store(self.taken.load(Ordering::Relaxed) - 1, Ordering::Relaxed);
+    }
+
+    pub(super) fn add_alive(&self) {
+        let alive = self.alive.load(Ordering::Relaxed) + 1;
+        self.alive.store(alive, Ordering::Relaxed);
+        if alive > self.peak.load(Ordering::Relaxed) {
+            self.peak.store(alive, Ordering::Relaxed);
+        }
+    }
+
     /// A worker that finds fewer idle than this wakes the master.
     pub(crate) fn set_wanted_idle(&self, count: u32) {
         self.wanted_idle.store(count, Ordering::Relaxed);
     }
 
-    /// Whether one more worker may leave while it still serves, beside fewer than `most` others.
-    pub(crate) fn may_leave(&self, most: u32) -> bool {
-        let more = |n: u32| (n < most).then_some(n + 1);
-        self.leaving.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).is_ok()
+    pub(super) fn wanted_idle(&self) -> u32 {
+        self.wanted_idle.load(Ordering::Relaxed)
     }
 
-    pub(crate) fn one_more_idle(&self) {
-        self.idle.fetch_add(1, Ordering::Relaxed);
+    /// Adds what a child has carried to the sums.
+    pub(super) fn add(&self, carried: Sums) {
+        let sums = self.sums().and(carried);
+        self.connections.store(sums.connections, Ordering::Relaxed);
+        self.bytes_in.store(sums.bytes_in, Ordering::Relaxed);
+        self.bytes_out.store(sums.bytes_out, Ordering::Relaxed);
+        self.failed.store(sums.failed, Ordering::Relaxed);
     }
 
-    /// Tells whether there are too few now, so that the master should be woken.
-    pub(crate) fn one_fewer_idle(&self) -> bool {
-        // A worker that was killed may have left the count wrong until the master corrects it.
-        let before =
-            self.idle.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |n| Some(n.saturating_sub(1)));
-        before.unwrap_or(0) <= self.wanted_idle.load(Ordering::Relaxed)
-    }
-
-    /// Refusals by cause, those that happened.
-    pub(crate) fn refused(&self) -> impl Iterator<Item = (Refusal, u64)> {
-        Refusal::ALL
-            .iter()
-            .copied()
-            .zip(self.refused.iter().map(|n| n.load(Ordering::Relaxed)))
-            .filter(|x| x.1 > 0)
+    /// The sums over children that have ended, for the process that writes them.
+    pub(crate) fn sums(&self) -> Sums {
+        Sums {
+            connections: self.connections.load(Ordering::Relaxed),
+            bytes_in: self.bytes_in.load(Ordering::Relaxed),
+            bytes_out: self.bytes_out.load(Ordering::Relaxed),
+            failed: self.failed.load(Ordering::Relaxed),
+        }
     }
 
     /// Deaths by cause, those that happened.

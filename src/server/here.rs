@@ -54,7 +54,7 @@ impl Here {
         let guard = Guard::new(listeners.iter().filter_map(Listener::udp_port));
         let mut places = Vec::new();
         for (number, listener) in listeners.into_iter().enumerate() {
-            let offer = offer(&listener, &board.totals(number).failures);
+            let offer = offer(&listener, &board.tally(number).failures);
             let slot = board.take(number, true, Instant::now());
             let slot = slot.ok_or_else(|| Error::Internal("the scoreboard is too small".into()))?;
             if listener.kind() == Kind::Stream {

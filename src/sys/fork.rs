@@ -34,17 +34,23 @@ pub(crate) struct Child {
     pub(crate) watch: Option<OwnedFd>,
 }
 
+/// Where the child's pid is stored before either process goes on.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct PidCells<'a> {
+    /// In the parent; may be memory that the child doesn't have.
+    pub(crate) parent: &'a AtomicU32,
+    /// In the child.
+    pub(crate) child: Option<&'a AtomicU32>,
+}
+
 /// Forks; the child runs `child` and exits with the status that it returns.
-///
-/// The pid is stored in `pid_cell` before either process goes on, so a cell in shared memory is
-/// right in both from the first instruction on.
 ///
 /// # Errors
 ///
 /// `EAGAIN` and `ENOMEM` as in fork(2); `Unsupported` if the process has several threads.
 pub(crate) fn fork(
     _blocked: &Blocked,
-    pid_cell: &AtomicU32,
+    cells: PidCells<'_>,
     watch: Watch,
     child: impl FnOnce() -> u8,
 ) -> io::Result<Child> {
@@ -55,14 +61,14 @@ pub(crate) fn fork(
         // closure is still there.
         let mut child = Some(child);
         let mut run_once = || child.take().map_or(PANICKED, |child| child());
-        return match linux::fork(pid_cell, watch, &mut run_once) {
+        return match linux::fork(cells, watch, &mut run_once) {
             Err(error) if matches!(error.raw_os_error(), Some(libc::ENOSYS | libc::EPERM)) => {
-                portable(pid_cell, watch, run_once)
+                portable(cells, watch, run_once)
             }
             forked => forked,
         };
     }
-    portable(pid_cell, watch, child)
+    portable(cells, watch, child)
 }
 
 /// Runs the child's closure and ends the process, come what may.
@@ -80,7 +86,7 @@ pub(crate) fn exit(status: u8) -> ! {
     unsafe { libc::_exit(i32::from(status)) }
 }
 
-fn portable(pid_cell: &AtomicU32, watch: Watch, child: impl FnOnce() -> u8) -> io::Result<Child> {
+fn portable(cells: PidCells<'_>, watch: Watch, child: impl FnOnce() -> u8) -> io::Result<Child> {
     let pipe = match watch {
         Watch::Descriptor => Some(super::fd::pipe()?),
         Watch::Nothing => None,
@@ -90,7 +96,7 @@ fn portable(pid_cell: &AtomicU32, watch: Watch, child: impl FnOnce() -> u8) -> i
     match unsafe { libc::fork() } {
         -1 => Err(io::Error::last_os_error()),
         0 => {
-            pid_cell.store(std::process::id(), Ordering::Relaxed);
+            cells.child.inspect(|cell| cell.store(std::process::id(), Ordering::Relaxed));
             let write_end = pipe.map(|(read_end, write_end)| {
                 drop(read_end);
                 write_end
@@ -102,7 +108,7 @@ fn portable(pid_cell: &AtomicU32, watch: Watch, child: impl FnOnce() -> u8) -> i
             })
         }
         pid => {
-            pid_cell.store(pid.cast_unsigned(), Ordering::Relaxed);
+            cells.parent.store(pid.cast_unsigned(), Ordering::Relaxed);
             Ok(Child { pid, watch: pipe.map(|(read_end, _)| read_end) })
         }
     }
@@ -154,21 +160,24 @@ mod linux {
     use super::super::raw;
     use super::*;
 
-    /// fork by clone3(2): no atfork handlers, the pid in a cell of ours, and a pidfd that can't
+    /// fork by clone3(2): no atfork handlers, the pid in cells of ours, and a pidfd that can't
     /// miss the child (pidfd_open after fork may find it gone already).
-    pub(super) fn fork(pid_cell: &AtomicU32, watch: Watch, child: impl FnMut() -> u8) -> io::Result<Child> {
+    pub(super) fn fork(cells: PidCells<'_>, watch: Watch, child: impl FnMut() -> u8) -> io::Result<Child> {
         let mut pidfd: i32 = -1;
-        let mut flags = libc::CLONE_PARENT_SETTID as u64;
-        if watch == Watch::Descriptor {
-            flags |= libc::CLONE_PIDFD as u64;
-        }
         // SAFETY: all fields of clone_args are integers, for which zero is "not used".
         let mut args: libc::clone_args = unsafe { std::mem::zeroed() };
-        args.flags = flags;
+        args.flags = libc::CLONE_PARENT_SETTID as u64;
+        if watch == Watch::Descriptor {
+            args.flags |= libc::CLONE_PIDFD as u64;
+        }
         args.pidfd = (&raw mut pidfd).addr() as u64;
-        args.parent_tid = pid_cell.as_ptr().addr() as u64;
+        args.parent_tid = cells.parent.as_ptr().addr() as u64;
+        if let Some(cell) = cells.child {
+            args.flags |= libc::CLONE_CHILD_SETTID as u64;
+            args.child_tid = cell.as_ptr().addr() as u64;
+        }
         args.exit_signal = libc::SIGCHLD as u64;
-        // SAFETY: `args` lives through the call, and the two addresses in it are of live cells.
+        // SAFETY: `args` lives through the call, and the addresses in it are of live cells.
         // Without CLONE_VM the child has a copy of this thread's stack and goes on from here. The
         // process has one thread and its signals are blocked, so no lock is held by anyone else
         // and no handler runs; libc's own bookkeeping in fork(3) is for atfork handlers (forkd
@@ -196,8 +205,8 @@ mod tests {
     fn a_process_with_threads_may_not_fork() {
         // the test harness itself has several threads
         let blocked = Blocked::all();
-        let cell = AtomicU32::new(0);
-        let error = fork(&blocked, &cell, Watch::Nothing, || 0).expect_err("threads");
+        let cells = PidCells { parent: &AtomicU32::new(0), child: None };
+        let error = fork(&blocked, cells, Watch::Nothing, || 0).expect_err("threads");
         assert_eq!(error.kind(), io::ErrorKind::Unsupported);
         assert!(error.to_string().contains("more than one thread"));
     }

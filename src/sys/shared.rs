@@ -1,8 +1,9 @@
-//! Memory that parent and children share.
+//! Memory that parent and children share, and memory that children can't write.
 //!
 //! Anonymous shared mappings. An [`Arena`] is made once and never unmapped: references to it are `'static`,
 //! so a child can't outlive it and a signal handler may look into it at any time. A [`Shared`] value has a
-//! mapping of its own, and an owner.
+//! mapping of its own, and an owner. An [`Own`] value is written by the process that made it and by no other:
+//! children are forked without its mapping, or read it.
 
 use std::alloc::{Layout, handle_alloc_error};
 use std::io;
@@ -11,7 +12,7 @@ use std::ops::Deref;
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize};
 
-use nix::sys::mman::{MapFlags, ProtFlags, mmap_anonymous, munmap};
+use nix::sys::mman::{MapFlags, ProtFlags, mmap_anonymous, mprotect, munmap};
 
 /// What may live in shared memory.
 ///
@@ -52,17 +53,144 @@ impl Arena {
     ///
     /// `ENOMEM` if the arena was made too small.
     pub(crate) fn take<T: Plain>(&mut self, count: usize) -> io::Result<&'static [T]> {
+        let values = self.carve(count)?;
+        // SAFETY: the mapping is zeroed and never unmapped, in any process; T is Plain, so zeroes are a value
+        // of it and shared access from several processes is allowed.
+        Ok(unsafe { values.as_ref() })
+    }
+
+    fn carve<T: Plain>(&mut self, count: usize) -> io::Result<NonNull<[T]>> {
         const { assert!(align_of::<T>() <= ALIGN) };
         let skip = self.next.align_offset(ALIGN);
         let bytes = count.saturating_mul(size_of::<T>());
         self.left = self.left.checked_sub(skip.saturating_add(bytes)).ok_or(io::ErrorKind::OutOfMemory)?;
-        // SAFETY: `skip + bytes` were left in the mapping, which is zeroed and never unmapped; T is
-        // Plain, so zeroes are a value of it and shared access from several processes is allowed.
-        unsafe {
-            let start = self.next.add(skip);
-            self.next = start.add(bytes);
-            Ok(std::slice::from_raw_parts(start.cast::<T>().as_ptr(), count))
-        }
+        // SAFETY: `skip + bytes` were left in the mapping.
+        let start = unsafe { self.next.add(skip) };
+        // SAFETY: as above.
+        self.next = unsafe { start.add(bytes) };
+        Ok(NonNull::slice_from_raw_parts(start.cast(), count))
+    }
+}
+
+/// Memory that the process which made it writes, and no child of it.
+///
+/// On Linux a child is forked without the mapping (`MADV_DONTFORK`), which makes the fork cheaper, too. A child
+/// that is forked while the memory is [lent](Self::lend) has it, and must give up writing
+/// ([`read_only`](Self::read_only)) before it does anything else. Elsewhere that is so of all children.
+#[derive(Debug)]
+pub(crate) struct OwnArena {
+    start: NonNull<u8>,
+    bytes: usize,
+    arena: Arena,
+}
+
+// SAFETY: no more than two addresses; what they lead to is reached through `Own` only.
+unsafe impl Send for OwnArena {}
+// SAFETY: as above.
+unsafe impl Sync for OwnArena {}
+
+impl OwnArena {
+    /// Maps zeroed memory.
+    ///
+    /// # Errors
+    ///
+    /// `ENOMEM` as in mmap(2).
+    pub(crate) fn new(bytes: usize) -> io::Result<Self> {
+        let start = map(bytes, None)?;
+        let own = Self { start, bytes, arena: Arena { next: start, left: bytes } };
+        own.inherit(false)?;
+        Ok(own)
+    }
+
+    /// Takes `count` zeroed values; they are never given back.
+    ///
+    /// # Errors
+    ///
+    /// `ENOMEM` if the arena was made too small.
+    pub(crate) fn take<T: Plain>(&mut self, count: usize) -> io::Result<Own<T>> {
+        self.arena.carve(count).map(Own)
+    }
+
+    /// Lets children read the memory that are forked until the answer is dropped.
+    ///
+    /// # Errors
+    ///
+    /// As madvise(2).
+    pub(crate) fn lend(&self) -> io::Result<Lent<'_>> {
+        self.inherit(true)?;
+        Ok(Lent(self))
+    }
+
+    /// In a child that it was lent to: from here on this process can't write it.
+    ///
+    /// # Errors
+    ///
+    /// As mprotect(2).
+    pub(crate) fn read_only(&self) -> io::Result<()> {
+        // SAFETY: the mapping is there in this process, or the call fails; nothing in this process writes to it
+        // (a write would be a fault and no wrong value).
+        unsafe { mprotect(self.start.cast(), self.bytes, ProtFlags::PROT_READ) }.map_err(Into::into)
+    }
+
+    /// In a child that it was not lent to: it can't write it either.
+    #[inline(always)]
+    pub(crate) fn keep_out(&self) {
+        // on Linux this process hasn't got it
+        #[cfg(not(target_os = "linux"))]
+        let _ = self.read_only();
+    }
+
+    #[cfg(target_os = "linux")]
+    fn inherit(&self, inherited: bool) -> io::Result<()> {
+        use nix::sys::mman::{MmapAdvise, madvise};
+        let advice = if inherited { MmapAdvise::MADV_DOFORK } else { MmapAdvise::MADV_DONTFORK };
+        // SAFETY: the advice is about children; here the mapping stays as it is.
+        unsafe { madvise(self.start.cast(), self.bytes, advice) }.map_err(Into::into)
+    }
+
+    #[cfg(not(target_os = "linux"))]
+    fn inherit(&self, _inherited: bool) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// While it is there, children are forked with the memory (see [`OwnArena::lend`]).
+#[derive(Debug)]
+pub(crate) struct Lent<'a>(&'a OwnArena);
+
+impl Drop for Lent<'_> {
+    fn drop(&mut self) {
+        // the opposite has just worked for this mapping
+        let _ = self.0.inherit(false);
+    }
+}
+
+/// Values in an [`OwnArena`].
+///
+/// In a child that was forked without the memory each access is a fault, which ends that child; so a child's
+/// code must not come here. It is a pointer and no reference, as a reference promises memory.
+#[derive(Debug)]
+pub(crate) struct Own<T: Plain>(NonNull<[T]>);
+
+impl<T: Plain> Clone for Own<T> {
+    fn clone(&self) -> Self {
+        Self(self.0)
+    }
+}
+
+// SAFETY: it is no more than a reference to values of T, which is Sync.
+unsafe impl<T: Plain> Send for Own<T> {}
+// SAFETY: as above.
+unsafe impl<T: Plain> Sync for Own<T> {}
+
+impl<T: Plain> Deref for Own<T> {
+    type Target = [T];
+
+    #[inline(always)]
+    fn deref(&self) -> &[T] {
+        // SAFETY: where the mapping exists it is never unmapped, was zeroed, and T is Plain. Where it doesn't, the
+        // kernel stops the process at the first access.
+        unsafe { self.0.as_ref() }
     }
 }
 

@@ -175,20 +175,20 @@ impl<'a> Worker<'a> {
     /// At a stop, serves those that are queued. Who comes after it has begun is not among them, or a busy
     /// service would never stop.
     fn drain(&self, mut take_one: impl FnMut() -> rustix::io::Result<()>) {
-        if !self.work.totals().is_draining() {
+        if !self.work.is_draining() {
             return;
         }
-        while self.work.totals().take_queued() && take_one().is_ok() {}
+        while self.work.tally().take_queued() && take_one().is_ok() {}
         // who comes now shall go elsewhere, while others are served
         self.work.listener().refuse();
     }
 
     fn answer(&self, mut batch: Batch, count: usize, batches: &Batches) {
         if !self.work.service().is_handler() {
-            self.room.set_open(1);
+            self.room.begin();
             self.work.datagrams(&mut batch, count, self.work.service().echoes());
             batches.put_back(batch);
-            self.room.set_open(0);
+            self.room.end();
             return;
         }
         self.room.wait_until_fewer_than(DATAGRAMS);

@@ -3,12 +3,10 @@
 use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
-use std::sync::atomic::Ordering;
 
 use crate::coroutine::{MAIN, scheduler};
 use crate::model::serve::Work;
 use crate::model::shared::Shared;
-use crate::scoreboard::Slot;
 use crate::transport::Peer;
 
 /// What the coroutines of a worker share.
@@ -30,17 +28,19 @@ impl Room {
         self.shared.work()
     }
 
-    fn slot(&self) -> &'static Slot {
-        self.work().slot
-    }
-
     /// How many are served now.
     pub(super) fn open(&self) -> u32 {
-        self.slot().open.load(Ordering::Relaxed)
+        self.shared.open()
     }
 
-    pub(super) fn set_open(&self, count: u32) {
-        self.slot().open.store(count, Ordering::Relaxed);
+    /// Begins to serve one more.
+    pub(super) fn begin(&self) {
+        self.shared.begin();
+    }
+
+    /// Has served one.
+    pub(super) fn end(&self) {
+        self.shared.end();
     }
 
     /// Nobody is to come in any more; who is in may finish.
@@ -88,15 +88,15 @@ pub(super) struct Seat(pub(super) Rc<Room>);
 
 impl Seat {
     pub(super) fn take(room: &Rc<Room>, peer: Peer) -> Self {
-        room.slot().set_peer(peer);
-        room.set_open(room.open() + 1);
+        room.work().slot.set_peer(peer);
+        room.begin();
         Self(Rc::clone(room))
     }
 }
 
 impl Drop for Seat {
     fn drop(&mut self) {
-        self.0.set_open(self.0.open().saturating_sub(1));
+        self.0.end();
         self.0.call_main();
     }
 }

@@ -12,7 +12,7 @@ use rustix::io::Errno;
 use super::super::entrance::{Entrance, Nobody, REST, errno};
 use super::super::serve::batch_for;
 use super::super::turns::somebody_comes;
-use super::{Shared, Terms, Work, begin, connection, datagrams, end, open, peer_of};
+use super::{Shared, Terms, Work, connection, datagrams, peer_of};
 use crate::events;
 use crate::log::{RateLimit, Spell};
 use crate::scoreboard::Cause;
@@ -70,7 +70,7 @@ impl Crew {
     /// The counter is changed before the flag is looked at, and the main thread does it the other way round:
     /// one of the two sees the other.
     fn end(&self) {
-        end(&self.work());
+        self.shared.end();
         if self.awaited.load(Ordering::SeqCst) {
             self.wake.notify();
         }
@@ -80,7 +80,7 @@ impl Crew {
     fn wait_for(&self, most: u32, gate: Option<&Gate>) {
         self.awaited.store(true, Ordering::SeqCst);
         let work = self.work();
-        while open(&work) > most {
+        while self.shared.open() > most {
             let limit = work.turn();
             match first_readable(&[self.wake.as_fd(), gate.map_or(self.wake.as_fd(), Gate::bell)], limit) {
                 Some(0) => self.wake.drain(),
@@ -151,7 +151,7 @@ impl Reception<'_> {
             // a stop may begin before the master has seen that, and then this worker is to serve the queue
             self.crew.wait_for(0, Some(self.gate));
         }
-        let drains = work.totals().is_draining();
+        let drains = work.is_draining();
         if drains {
             self.drain();
             // who comes now shall go elsewhere, while others are served
@@ -191,7 +191,7 @@ impl Reception<'_> {
     /// Serves those that are queued: the listener does not block any more.
     fn drain(&mut self) {
         let work = self.work;
-        while work.totals().take_queued() {
+        while work.tally().take_queued() {
             self.wait_for_room(None);
             loop {
                 match self.next(work.listener().as_fd(), Patience::DontWait) {
@@ -214,8 +214,7 @@ impl Reception<'_> {
 
     /// At the limit, waits until one has been served, or the gate is shut.
     fn wait_for_room(&mut self, gate: Option<&Gate>) {
-        let work = self.work;
-        if open(work) < self.most {
+        if self.crew.shared.open() < self.most {
             return;
         }
         self.entrance.full(self.most, events::at_thread_limit);
@@ -242,7 +241,7 @@ impl Reception<'_> {
     fn start(&mut self, client: Client) {
         let (crew, peer, endpoint) = (Arc::clone(self.crew), client.peer(), self.work.listener().endpoint());
         self.work.slot.set_peer(peer);
-        begin(self.work);
+        crew.shared.begin();
         self.work.slot.threads.fetch_add(1, Ordering::Relaxed);
         let mut body = move || {
             crew.serve(client);
@@ -274,7 +273,7 @@ impl Reception<'_> {
 
     fn give_up(&mut self, peer: Peer) {
         let work = self.work;
-        end(work);
+        self.crew.shared.end();
         work.slot.threads.fetch_sub(1, Ordering::Relaxed);
         work.board.refuse(work.post.number, Refusal::Thread);
         if let Some(suppressed) = self.refusals.admit(Instant::now()) {

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use super::super::turns::{Turn, take};
-use super::{Shared, Terms, begin, connection, datagrams, end};
+use super::{Shared, Terms, connection, datagrams};
 use crate::events;
 use crate::scoreboard::Cause;
 use crate::sys::datagram::Batch;
@@ -56,7 +56,7 @@ pub(super) fn run(shared: Shared, gate: &Arc<Gate>, terms: &Terms, count: u32) -
         threads.into_iter().for_each(Thread::join);
         work.slot.threads.store(1, Ordering::Relaxed);
     }
-    if cause == Cause::Recycled && work.totals().is_draining() {
+    if cause == Cause::Recycled && work.is_draining() {
         // a stop began before the master had seen that this worker leaves, so it is to serve the queue
         return take(&work, gate, &*crew);
     }
@@ -93,15 +93,15 @@ impl Crew {
 impl Turn for Crew {
     fn connection(&self, socket: OwnedFd, peer: Peer) {
         let work = self.shared.work();
-        begin(&work);
+        self.shared.begin();
         work.slot.set_peer(peer);
-        connection(&work, socket, peer, || end(&work));
+        connection(&work, socket, peer, || self.shared.end());
     }
 
     fn datagrams(&self, batch: &mut Batch, count: usize, echoes: bool) {
         let work = self.shared.work();
-        begin(&work);
-        datagrams(&work, batch, |batch| work.datagrams(batch, count, echoes), || end(&work));
+        self.shared.begin();
+        datagrams(&work, batch, |batch| work.datagrams(batch, count, echoes), || self.shared.end());
     }
 
     fn is_spent(&self, served: u64) -> bool {

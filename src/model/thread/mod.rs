@@ -10,7 +10,6 @@ mod fixed;
 use std::os::fd::OwnedFd;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use super::serve::{Work, peer_of};
 use super::shared::Shared;
@@ -30,21 +29,6 @@ pub(crate) fn run(work: &Work<'_>, gate: &Arc<Gate>, terms: &Terms) -> Cause {
         (_, Threads::Each(most)) => each::run(Shared::of(work), gate, terms, most),
         (_, Threads::Fixed(count)) => fixed::run(Shared::of(work), gate, terms, count),
     }
-}
-
-/// Begins to serve somebody.
-fn begin(work: &Work<'_>) {
-    work.slot.open.fetch_add(1, Ordering::SeqCst);
-}
-
-/// Has served somebody.
-fn end(work: &Work<'_>) {
-    work.slot.open.fetch_sub(1, Ordering::SeqCst);
-}
-
-/// How many are served.
-fn open(work: &Work<'_>) -> u32 {
-    work.slot.open.load(Ordering::SeqCst)
 }
 
 /// Serves a connection. Says that this has ended before the client can see it: one that comes again at once

@@ -11,7 +11,8 @@ const KILLED: Cause = Cause::Signal(libc::SIGKILL as u8);
 
 fn sweep(board: &Scoreboard, is_child: impl Fn(u32) -> bool) -> Vec<(u32, Cause)> {
     let mut deaths = Vec::new();
-    let next = board.sweep(0, usize::MAX, is_child, |_, death| deaths.push((death.slot, death.cause)));
+    let next =
+        board.sweep(0, usize::MAX, board.epoch, is_child, |_, death| deaths.push((death.slot, death.cause)));
     assert_eq!(next, 0, "all have been looked at");
     deaths
 }
@@ -26,7 +27,7 @@ fn a_sweep_finds_those_that_died_without_a_word() {
     board.slot(3).set_state(State::Ended);
     assert_eq!(sweep(&board, |pid| pid == 10), [(2, Cause::Done), (1, KILLED), (3, Cause::Failed)]);
     assert_eq!(sweep(&board, |pid| pid == 10), []);
-    assert_eq!(board.taken().map(|(index, _)| index).collect::<Vec<_>>(), [0]);
+    assert_eq!(board.children().map(|child| child.index).collect::<Vec<_>>(), [0]);
     assert_eq!(board.totals(0).alive.load(Ordering::Relaxed), 1);
     // all of it is there to be taken again
     assert_eq!((0..4).filter(|_| board.take(0, false, board.epoch).is_some()).count(), 3);
@@ -36,9 +37,9 @@ fn a_sweep_finds_those_that_died_without_a_word() {
 fn of_several_slots_with_one_pid_only_the_last_is_alive() {
     let board = board(&[4]);
     let slots: Vec<u32> = [10, 10, 11, 10].into_iter().map(|pid| birth(&board, 0, pid)).collect();
-    assert!(board.slot(slots[0]).is_superseded() && !board.slot(slots[3]).is_superseded());
+    assert!(board.record(slots[0]).is_superseded() && !board.record(slots[3]).is_superseded());
     assert_eq!(sweep(&board, |_| true), [(slots[0], KILLED), (slots[1], KILLED)]);
-    assert_eq!(board.taken().map(|(index, _)| index).collect::<Vec<_>>(), slots[2..]);
+    assert_eq!(board.children().map(|child| child.index).collect::<Vec<_>>(), slots[2..]);
     // the slot serves again, and nothing of its past clings to it
     let again = birth(&board, 0, 12);
     assert_eq!((again, sweep(&board, |_| true)), (slots[1], vec![]));
@@ -50,7 +51,7 @@ fn a_pid_that_comes_again_after_an_ordinary_end_is_nothing_special() {
     board.announce(birth(&board, 0, 10), Cause::Done);
     let other = birth(&board, 0, 10);
     assert_eq!(sweep(&board, |_| true), [(0, Cause::Done)]);
-    assert_eq!(board.taken().map(|(index, _)| index).collect::<Vec<_>>(), [other]);
+    assert_eq!(board.children().map(|child| child.index).collect::<Vec<_>>(), [other]);
 }
 
 #[test]
@@ -63,7 +64,7 @@ fn a_sweep_in_slices_comes_round() {
     let mut at = 0;
     let mut turns = Vec::new();
     for _ in 0..3 {
-        at = board.sweep(at, 2, |pid| pid.is_multiple_of(2), |_, death| gone.push(death.slot));
+        at = board.sweep(at, 2, board.epoch, |pid| pid.is_multiple_of(2), |_, death| gone.push(death.slot));
         turns.push(at);
     }
     assert_eq!((turns, gone), (vec![2, 4, 0], vec![1, 3]));
@@ -92,7 +93,7 @@ fn an_announcement_in_the_middle_of_a_sweep_is_not_lost() {
 fn a_sweep_leaves_watched_ones_alone() {
     let board = board(&[2]);
     let watched = board.take(0, true, board.epoch).unwrap();
-    board.slot(watched).pid.store(10, Ordering::Relaxed);
+    has_pid(&board, watched, 10);
     board.born(watched);
     let unwatched = birth(&board, 0, 10);
     assert_eq!(sweep(&board, |_| false), [(unwatched, KILLED)]);
@@ -124,7 +125,7 @@ fn every_announcement_of_many_at_once_is_buried_exactly_once() {
         let (mut count, mut turn) = (0, 0_u32);
         while count < THREADS * EACH && Instant::now() < until {
             turn += 1;
-            let on = |_: &Slot, death: Death| {
+            let on = |_: &Child<'_>, death: Death| {
                 buried[death.slot as usize] += 1;
                 count += 1;
                 let expected = if death.slot.is_multiple_of(2) { Cause::Done } else { Cause::Failed };
@@ -132,9 +133,9 @@ fn every_announcement_of_many_at_once_is_buried_exactly_once() {
             };
             // a sweep that takes all for alive must change nothing either
             if turn.is_multiple_of(2) {
-                _ = board.sweep(0, usize::MAX, |_| true, on)
+                _ = board.sweep(0, usize::MAX, board.epoch, |_| true, on)
             } else {
-                board.collect(on)
+                board.collect(board.epoch, on)
             }
         }
     });

@@ -1,0 +1,325 @@
+//! What the master knows of its children, in memory that they can't write.
+//!
+//! A record for each slot, the list of free ones, and the counters of each listening socket that decide
+//! something. What a child writes in its [`Slot`](super::Slot) is shown, or is a hint that is checked here: that it
+//! ends, above all. A child that says so gives its *place* back at once, so that a client that comes again finds it
+//! free. Its *slot* is not another child's before the kernel says that it is dead: no two living children ever
+//! have the same slot. If it lives on, it has said what isn't so, or another child has written there: then it
+//! counts again, until it is dead.
+
+use std::io;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+
+use super::Totals;
+use super::sequence::Sequence;
+use crate::sys::shared::{Lent, Own, OwnArena, bytes_for};
+
+/// How long a child may live on after it has announced its end, in milliseconds: it only has a socket to close.
+pub(super) const FAREWELL_MS: u64 = 1000;
+
+/// How many of those that have announced their end are looked at before a slot is taken that was never used.
+const TRIES: usize = 2;
+
+/// Where a slot is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u32)]
+pub(super) enum Place {
+    /// There is no child.
+    Vacant,
+    /// It has a child, which counts as one of its listener's.
+    Held,
+    /// The child has announced its end, and does not count any more.
+    Released,
+    /// It has announced its end, which has been counted, and lives on: it counts again.
+    Overdue,
+}
+
+/// How a child's death is noticed.
+const UNWATCHED: u32 = 0;
+/// A descriptor of the master's tells.
+const WATCHED: u32 = 1;
+/// Its pid is another child's by now: it is dead.
+const SUPERSEDED: u32 = 2;
+
+/// Which slots are free: indices plus one, so that zeroed memory says none.
+#[repr(C, align(64))]
+#[derive(Debug)]
+pub(super) struct Stock {
+    /// Top of the list of slots that are free again.
+    free: AtomicU32,
+    /// Slots from here on have never been used.
+    fresh: AtomicU32,
+    /// The queue of those that are [released](Place::Released).
+    oldest: AtomicU32,
+    newest: AtomicU32,
+    /// How many slots have a child, dead or alive, whose death no descriptor tells of.
+    unwatched: AtomicU32,
+    /// While the counters of a child are moved to the totals.
+    pub(super) burials: Sequence,
+}
+
+/// What the master knows of the child in a slot.
+#[repr(C, align(64))]
+#[derive(Debug)]
+pub(crate) struct Record {
+    /// Written by the kernel during fork.
+    pub(crate) pid: AtomicU32,
+    place: AtomicU32,
+    listener: AtomicU32,
+    notice: AtomicU32,
+    /// The next slot in the list of free ones, or in the queue.
+    next: AtomicU32,
+    started_ms: AtomicU64,
+    /// When it announced its end.
+    announced_ms: AtomicU64,
+    /// When its client was accepted, in microseconds, where that is measured, or 0.
+    accepted_us: AtomicU64,
+}
+
+crate::sys::shared::plain!(Stock, Record);
+
+impl Record {
+    pub(crate) fn pid(&self) -> u32 {
+        self.pid.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn place(&self) -> Place {
+        match self.place.load(Ordering::Acquire) {
+            1 => Place::Held,
+            2 => Place::Released,
+            3 => Place::Overdue,
+            _ => Place::Vacant,
+        }
+    }
+
+    fn set_place(&self, place: Place) {
+        self.place.store(place as u32, Ordering::Release);
+    }
+
+    pub(crate) fn listener(&self) -> usize {
+        self.listener.load(Ordering::Relaxed) as usize
+    }
+
+    /// Whether the master holds a descriptor that tells of this child's death.
+    pub(crate) fn is_watched(&self) -> bool {
+        self.notice.load(Ordering::Relaxed) == WATCHED
+    }
+
+    /// Whether its pid is another child's by now: this one is dead.
+    pub(crate) fn is_superseded(&self) -> bool {
+        self.notice.load(Ordering::Relaxed) == SUPERSEDED
+    }
+
+    pub(crate) fn started_ms(&self) -> u64 {
+        self.started_ms.load(Ordering::Relaxed)
+    }
+
+    /// The client of this child was accepted then.
+    pub(crate) fn set_accepted(&self, us: u64) {
+        self.accepted_us.store(us, Ordering::Relaxed);
+    }
+
+    pub(super) fn accepted_us(&self) -> u64 {
+        self.accepted_us.load(Ordering::Relaxed)
+    }
+
+    /// Whether the child is dead, by what the kernel says of its pid.
+    pub(super) fn is_dead(&self, is_child: impl Fn(u32) -> bool) -> bool {
+        self.is_superseded() || !is_child(self.pid())
+    }
+}
+
+/// The master's memory. A clone is the same one.
+#[derive(Debug, Clone)]
+pub(super) struct Ledger {
+    memory: std::sync::Arc<OwnArena>,
+    stock: Own<Stock>,
+    records: Own<Record>,
+    totals: Own<Totals>,
+    /// Which slot last had a pid: an index plus one, at the pid's place modulo the length.
+    by_pid: Own<AtomicU32>,
+}
+
+impl Ledger {
+    pub(super) fn new(slots: usize, listeners: usize, pids: usize) -> io::Result<Self> {
+        let bytes = bytes_for::<Stock>(1)
+            + bytes_for::<Record>(slots)
+            + bytes_for::<Totals>(listeners)
+            + bytes_for::<AtomicU32>(pids);
+        let mut memory = OwnArena::new(bytes)?;
+        Ok(Self {
+            stock: memory.take(1)?,
+            records: memory.take(slots)?,
+            totals: memory.take(listeners)?,
+            by_pid: memory.take(pids)?,
+            memory: std::sync::Arc::new(memory),
+        })
+    }
+
+    pub(super) fn lend(&self) -> io::Result<Lent<'_>> {
+        self.memory.lend()
+    }
+
+    pub(super) fn read_only(&self) -> io::Result<()> {
+        self.memory.read_only()
+    }
+
+    pub(super) fn keep_out(&self) {
+        self.memory.keep_out();
+    }
+
+    pub(super) fn stock(&self) -> &Stock {
+        &self.stock[0]
+    }
+
+    pub(super) fn record(&self, index: u32) -> &Record {
+        &self.records[index as usize]
+    }
+
+    pub(super) fn totals(&self) -> &[Totals] {
+        &self.totals
+    }
+
+    /// The record that an index from shared memory leads to, if it leads to one.
+    pub(super) fn find(&self, index: u32) -> Option<&Record> {
+        self.records.get(index as usize)
+    }
+
+    pub(super) fn has_unwatched(&self) -> bool {
+        self.stock().unwatched.load(Ordering::Relaxed) > 0
+    }
+
+    /// How many slots have ever been used; the others' pages are not touched.
+    pub(super) fn used(&self) -> u32 {
+        self.stock().fresh.load(Ordering::Relaxed)
+    }
+
+    /// Takes a free slot for a child of this listener's.
+    pub(super) fn take(&self, listener: usize, watched: bool, now_ms: u64) -> Option<u32> {
+        let index = self.free_slot()?;
+        let (record, totals, unwatched) =
+            (self.record(index), &self.totals[listener], &self.stock().unwatched);
+        totals.taken.store(totals.taken.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
+        unwatched.store(unwatched.load(Ordering::Relaxed) + u32::from(!watched), Ordering::Relaxed);
+        record.pid.store(0, Ordering::Relaxed);
+        record.listener.store(listener as u32, Ordering::Relaxed);
+        record.notice.store(if watched { WATCHED } else { UNWATCHED }, Ordering::Relaxed);
+        record.started_ms.store(now_ms, Ordering::Relaxed);
+        record.accepted_us.store(0, Ordering::Relaxed);
+        record.set_place(Place::Held);
+        Some(index)
+    }
+
+    fn free_slot(&self) -> Option<u32> {
+        let Stock { free, fresh, .. } = self.stock();
+        if let Some(index) = free.load(Ordering::Relaxed).checked_sub(1) {
+            free.store(self.record(index).next.load(Ordering::Relaxed), Ordering::Relaxed);
+            return Some(index);
+        }
+        for _ in 0..TRIES {
+            let Some(index) = self.take_released() else { break };
+            if self.record(index).is_dead(crate::sys::pidfd::is_our_child) {
+                self.forget(index);
+                return Some(index);
+            }
+            self.append(index);
+        }
+        // Those used before come first: few pages are ever touched.
+        let index = fresh.load(Ordering::Relaxed);
+        if index as usize == self.records.len() {
+            return None;
+        }
+        fresh.store(index + 1, Ordering::Relaxed);
+        Some(index)
+    }
+
+    /// Counts the child in a slot as born.
+    pub(super) fn born(&self, index: u32) {
+        let record = self.record(index);
+        let totals = &self.totals[record.listener()];
+        totals.add_alive();
+        totals.forked.store(totals.forked.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
+        // A pid that another slot has was recycled: the child there is dead, however alive the number looks.
+        let pid = record.pid();
+        let last = self.by_pid[pid as usize % self.by_pid.len()].swap(index + 1, Ordering::Relaxed);
+        let older = last.checked_sub(1).filter(|&older| older != index).map(|older| self.record(older));
+        if let Some(older) = older.filter(|older| older.pid() == pid && older.place() != Place::Vacant) {
+            // a watched child's watch tells
+            let _ =
+                older.notice.compare_exchange(UNWATCHED, SUPERSEDED, Ordering::Relaxed, Ordering::Relaxed);
+        }
+    }
+
+    /// The child in a slot does not count any more; its slot is still its own.
+    pub(super) fn release(&self, index: u32, now_ms: u64) {
+        let record = self.record(index);
+        self.totals[record.listener()].subtract_taken();
+        record.announced_ms.store(now_ms, Ordering::Relaxed);
+        record.set_place(Place::Released);
+        self.append(index);
+    }
+
+    /// The child in a slot is dead, or was never born: another one may have it.
+    pub(super) fn vacate(&self, index: u32) {
+        self.totals[self.record(index).listener()].subtract_taken();
+        self.forget(index);
+        self.push_free(index);
+    }
+
+    /// Looks at those that have announced their end, and at so many of them at most.
+    pub(super) fn look_at_released(&self, count: usize, now_ms: u64, is_child: impl Fn(u32) -> bool) {
+        let mut first_back = None;
+        for _ in 0..count {
+            let front = self.stock().oldest.load(Ordering::Relaxed).checked_sub(1);
+            if front.is_none() || front == first_back {
+                return;
+            }
+            let Some(index) = self.take_released() else { return };
+            let record = self.record(index);
+            if record.is_dead(&is_child) {
+                self.forget(index);
+                self.push_free(index);
+            } else if now_ms.saturating_sub(record.announced_ms.load(Ordering::Relaxed)) >= FAREWELL_MS {
+                let totals = &self.totals[record.listener()];
+                totals.taken.store(totals.taken.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
+                totals.add_alive();
+                record.set_place(Place::Overdue);
+            } else {
+                self.append(index);
+                first_back = first_back.or(Some(index));
+            }
+        }
+    }
+
+    fn forget(&self, index: u32) {
+        let (record, unwatched) = (self.record(index), &self.stock().unwatched);
+        let rest = unwatched.load(Ordering::Relaxed) - u32::from(!record.is_watched());
+        unwatched.store(rest, Ordering::Relaxed);
+        record.set_place(Place::Vacant);
+    }
+
+    fn push_free(&self, index: u32) {
+        let free = &self.stock().free;
+        self.record(index).next.store(free.load(Ordering::Relaxed), Ordering::Relaxed);
+        free.store(index + 1, Ordering::Relaxed);
+    }
+
+    fn append(&self, index: u32) {
+        let Stock { oldest, newest, .. } = self.stock();
+        self.record(index).next.store(0, Ordering::Relaxed);
+        let last = newest.load(Ordering::Relaxed).checked_sub(1).map(|last| &self.record(last).next);
+        last.unwrap_or(oldest).store(index + 1, Ordering::Relaxed);
+        newest.store(index + 1, Ordering::Relaxed);
+    }
+
+    fn take_released(&self) -> Option<u32> {
+        let Stock { oldest, newest, .. } = self.stock();
+        let index = oldest.load(Ordering::Relaxed).checked_sub(1)?;
+        let next = self.record(index).next.load(Ordering::Relaxed);
+        oldest.store(next, Ordering::Relaxed);
+        if next == 0 {
+            newest.store(0, Ordering::Relaxed);
+        }
+        Some(index)
+    }
+}

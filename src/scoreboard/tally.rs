@@ -1,0 +1,84 @@
+//! The counters of one listening socket that its children write.
+//!
+//! They are shown, or tell when to look: nothing that the master does for sure depends on them.
+
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+
+use super::counts::{add_one, subtract_one, take_one};
+use super::histogram::Histogram;
+use crate::log::SharedLimit;
+use crate::transport::Refusal;
+
+/// The counters of one listening socket that its children write; many do.
+#[repr(C, align(64))]
+pub(crate) struct Tally {
+    /// Workers that wait for a connection; the master corrects it now and then.
+    pub(crate) idle: AtomicU32,
+    /// How many more clients are served while it drains: those that were queued when that began.
+    queued: AtomicU32,
+    /// Workers that take no more clients, and serve those that they have; the master corrects it now and then.
+    pub(crate) leaving: AtomicU32,
+    /// The master refuses, too.
+    refused: [AtomicU64; Refusal::ALL.len()],
+    /// On the lines about handlers that fail, which are a matter of what clients send.
+    pub(crate) failures: SharedLimit,
+    /// How long connections of workers lasted.
+    pub(crate) durations: Histogram,
+    /// How long clients waited in the queue until they were accepted.
+    pub(crate) accept_latencies: Histogram,
+}
+
+crate::sys::shared::plain!(Tally);
+
+impl Tally {
+    /// Begins to count for another socket.
+    pub(super) fn reset(&self) {
+        let Self { idle, queued, leaving, refused, failures, durations, accept_latencies } = self;
+        [idle, queued, leaving].iter().for_each(|counter| counter.store(0, Ordering::Relaxed));
+        refused.iter().for_each(|counter| counter.store(0, Ordering::Relaxed));
+        [durations, accept_latencies].into_iter().for_each(Histogram::reset);
+        failures.reset();
+    }
+
+    pub(super) fn set_queued(&self, queued: u32) {
+        self.queued.store(queued, Ordering::SeqCst);
+    }
+
+    /// Whether one more of those that are queued is served.
+    pub(crate) fn take_queued(&self) -> bool {
+        take_one(&self.queued)
+    }
+
+    /// Whether one more worker may leave while it still serves, beside fewer than `most` others.
+    pub(crate) fn may_leave(&self, most: u32) -> bool {
+        add_one(&self.leaving, most)
+    }
+
+    pub(crate) fn one_more_idle(&self) {
+        self.idle.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Returns how many were idle before.
+    pub(crate) fn one_fewer_idle(&self) -> u32 {
+        subtract_one(&self.idle)
+    }
+
+    pub(super) fn refuse(&self, why: Refusal) {
+        self.refused[why as usize].fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Refusals by cause, those that happened.
+    pub(crate) fn refused(&self) -> impl Iterator<Item = (Refusal, u64)> {
+        Refusal::ALL
+            .iter()
+            .copied()
+            .zip(self.refused.iter().map(|n| n.load(Ordering::Relaxed)))
+            .filter(|x| x.1 > 0)
+    }
+}
+
+impl std::fmt::Debug for Tally {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Tally").field("idle", &self.idle).finish_non_exhaustive()
+    }
+}
