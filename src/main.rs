@@ -10,20 +10,15 @@ const USAGE: u8 = 64;
 fn main() -> ExitCode {
     // Before anything else: one that comes early is kept for the daemon, which obeys it as soon as it can.
     let signals = HeldSignals::new();
-    let cli = match Cli::from_args(std::env::args_os()) {
-        Ok(cli) => cli,
-        Err(message) => {
-            // help and version are asked for; anything else is a mistake. A closed pipe is neither.
-            let is_mistake = message.use_stderr();
-            if is_mistake {
-                forkd::log::complain_about_usage(&message.to_string());
-            } else {
-                let _ = message.print();
-            }
-            return ExitCode::from(if is_mistake { USAGE } else { 0 });
+    let result = match Cli::from_args(std::env::args_os()) {
+        Ok(cli) => cli::run(cli, signals),
+        Err(mistake) if mistake.use_stderr() => {
+            forkd::log::complain_about_usage(&mistake.to_string());
+            return ExitCode::from(USAGE);
         }
+        Err(help) => cli::print_help(&help),
     };
-    match cli::run(cli, signals) {
+    match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             forkd::log::complain(&error.sentence());

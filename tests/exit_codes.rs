@@ -6,6 +6,8 @@ mod common;
 use std::io::{Read, Seek, Write};
 use std::net::{TcpListener, UdpSocket};
 use std::os::unix::net::UnixListener;
+use std::os::unix::process::CommandExt;
+use std::process::Stdio;
 
 use common::*;
 
@@ -31,6 +33,51 @@ fn what_was_asked_for_is_no_failure() {
         let ended = run(args);
         assert_eq!((ended.code, ended.stderr.as_str()), (Some(0), ""), "{args:?}");
         assert!(!ended.stdout.is_empty());
+    }
+}
+
+/// What each subcommand that ends by itself was asked for.
+fn outputs(daemon: &Daemon) -> Vec<Vec<String>> {
+    let control = daemon.control().to_str().unwrap();
+    let load = format!("load {} --clients 1 --phase churn --duration 100ms", daemon.endpoint(0));
+    let status = format!("status --control {control}");
+    let lines = ["--help", "--version", "serve --help", "check", "serve --service list", &status, &load];
+    lines.map(|line| line.split(' ').map(Into::into).collect()).into()
+}
+
+#[test]
+fn output_that_can_not_be_written_is_71() {
+    let daemon = Daemon::start("tcp://127.0.0.1:0");
+    let dir = tempfile::tempdir().unwrap();
+    for args in outputs(&daemon) {
+        // a disk that is full, and a file that has reached its limit
+        for (path, limit, why) in [
+            ("/dev/full", libc::RLIM_INFINITY, "No space left on device"),
+            (dir.path().join("f").to_str().unwrap(), 1, "File too large"),
+        ] {
+            let mut command = forkd_command();
+            command.args(&args).stdout(std::fs::File::create(path).unwrap());
+            // SAFETY: between fork and exec it makes a system call only.
+            unsafe { command.pre_exec(move || set_limit(0, libc::RLIMIT_FSIZE, limit)) };
+            let ended = command.stdin(Stdio::null()).output().unwrap();
+            let said = String::from_utf8_lossy(&ended.stderr);
+            assert_eq!(ended.status.code(), Some(71), "{args:?}: {said}");
+            let sentence = format!("forkd: error: cannot write to standard output: {why}");
+            assert!(said.contains(&sentence), "{args:?}: {said}");
+        }
+    }
+}
+
+#[test]
+fn a_reader_that_has_gone_is_no_failure() {
+    let daemon = Daemon::start("tcp://127.0.0.1:0");
+    for args in outputs(&daemon) {
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        let ended = forkd_command().args(&args).stdout(writer).output().unwrap();
+        let said = String::from_utf8_lossy(&ended.stderr);
+        assert_eq!(ended.status.code(), Some(0), "{args:?}: {said}");
+        assert!(!said.contains("error: "), "{args:?}: {said}");
     }
 }
 

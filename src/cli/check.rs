@@ -3,10 +3,11 @@
 //! Invariant: what is printed is a configuration file that means the same as the given options, and nothing
 //! that it names is missing here, as far as that can be seen from outside of its root directory.
 
-use std::io::{self, IsTerminal, Write};
+use std::io::{self, IsTerminal};
 
 use super::args::ServeArgs;
 use super::here;
+use super::terminal::write;
 use crate::daemon::privileges::Privileges;
 use crate::{Error, foreign, sys};
 
@@ -31,44 +32,8 @@ pub fn run(args: ServeArgs) -> Result<(), Error> {
             service.check()?;
         }
     }
-    let (text, out) = (config.to_toml()?, io::stdout());
+    let text = config.to_toml()?;
     // what a file gets has to mean the same
-    if out.is_terminal() { print(&foreign::lines(&text), out.lock()) } else { print(&text, out.lock()) }
-}
-
-fn print(text: &str, mut out: impl Write) -> Result<(), Error> {
-    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
-        // a reader such as `head` that has seen enough is no failure
-        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
-            Err(Error::from_io("cannot write the configuration to standard output", error))
-        }
-        _ => Ok(()),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// Refuses every write.
-    struct Broken(io::ErrorKind);
-
-    impl Write for Broken {
-        fn write(&mut self, _: &[u8]) -> io::Result<usize> {
-            Err(self.0.into())
-        }
-
-        fn flush(&mut self) -> io::Result<()> {
-            Ok(())
-        }
-    }
-
-    #[test]
-    fn a_closed_pipe_is_no_failure_and_a_full_disk_is() {
-        let mut out = Vec::new();
-        print("[daemon]\n", &mut out).unwrap();
-        assert_eq!(out, b"[daemon]\n");
-        print("x", Broken(io::ErrorKind::BrokenPipe)).unwrap();
-        assert_eq!(print("x", Broken(io::ErrorKind::StorageFull)).unwrap_err().exit_code(), 71);
-    }
+    let shown = if io::stdout().is_terminal() { foreign::lines(&text) } else { text.as_str().into() };
+    write(&shown).map(|_| ())
 }

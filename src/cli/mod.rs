@@ -21,6 +21,7 @@ pub mod top;
 use crate::Error;
 use crate::sys::signal::{Blocked, ignore_file_size_limit};
 use args::{Cli, Command};
+pub use terminal::print_help;
 
 /// Signals that are kept back from the first instruction of the program on, until it is known whether it is a
 /// daemon. A file that has grown to its limit (SIGXFSZ) never ends the program.

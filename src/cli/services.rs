@@ -1,9 +1,8 @@
 //! `--service list`: what each service does.
 
-use std::io::Write;
-
 use clap::ValueEnum;
 
+use super::terminal::write;
 use crate::Error;
 use crate::service::Builtin;
 
@@ -18,6 +17,5 @@ pub fn run() -> Result<(), Error> {
         let help = service.get_help().map(ToString::to_string).unwrap_or_default();
         lines += &format!("{:9}{help}\n", service.get_name());
     }
-    let written = std::io::stdout().write_all(lines.as_bytes());
-    written.map_err(|cause| Error::os("cannot write to standard output", cause))
+    write(&lines).map(|_| ())
 }

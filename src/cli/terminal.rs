@@ -81,17 +81,43 @@ pub(super) fn print_json(text: &str) -> Result<(), Error> {
 
 /// Writes to standard output what may go to a terminal as it is; tells whether somebody still reads.
 pub(super) fn write(text: &str) -> Result<bool, Error> {
-    let mut out = io::stdout().lock();
-    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+    written(|| {
+        let mut out = io::stdout().lock();
+        out.write_all(text.as_bytes())?;
+        out.flush()
+    })
+}
+
+/// What came of writing to standard output: whether somebody still reads.
+fn written(write: impl FnOnce() -> io::Result<()>) -> Result<bool, Error> {
+    match write() {
         Ok(()) => Ok(true),
         Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(false),
         Err(error) => Err(Error::os("cannot write to standard output", error)),
     }
 }
 
+/// Prints what clap has to say on request: the help, or the version.
+///
+/// # Errors
+///
+/// [`Error::Os`] if it can't be written; a reader that has gone is no error.
+pub fn print_help(help: &clap::Error) -> Result<(), Error> {
+    // clap leaves out colours where there is no terminal
+    written(|| help.print().and_then(|()| io::stdout().flush())).map(|_| ())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_closed_pipe_is_no_failure_and_a_full_disk_is() {
+        let of = |kind: ErrorKind| written(|| Err(kind.into()));
+        assert!(written(|| Ok(())).unwrap());
+        assert!(!of(ErrorKind::BrokenPipe).unwrap());
+        assert_eq!(of(ErrorKind::StorageFull).unwrap_err().exit_code(), 71);
+    }
 
     #[test]
     fn only_what_is_to_be_noticed_has_a_colour() {
