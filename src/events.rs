@@ -40,9 +40,12 @@ pub(crate) fn backlog_capped(asked: u32, cap: u32) {
     warn!(asked, cap; "backlog is capped by the kernel (net.core.somaxconn)");
 }
 
-/// The line that everybody waits for; it says how to try the daemon out. In JSON every line has the pid.
-pub(crate) fn ready(hint: &str) {
-    info!("ready pid={} (try: {hint})", std::process::id());
+/// The line that everybody waits for; it says how to try the daemon out, and where it can't be asked how it is. In
+/// JSON every line has the pid.
+pub(crate) fn ready(hint: &str, has_control: bool) {
+    let without =
+        if has_control { "" } else { "; no control socket, so no `forkd status`: give --control PATH" };
+    info!("ready pid={} (try: {hint}{without})", std::process::id());
 }
 
 pub(crate) fn log_goes_dark() {

@@ -158,6 +158,7 @@ fn a_mistake_on_the_command_line_is_named() {
             "[possible values: fork, prefork, iterative, thread, event, coroutine]",
         ),
         (&["serve", "--workers", "3"], "--workers needs a pool (any model but fork)"),
+        (&["serve", "--workers", "3"], "; give --model prefork, or leave this out"),
         (&["check", "--grace", "10"], "10 has no unit"),
         (&["serve", "tcp://127.0.0.1:1", "tcp://127.0.0.1:1"], "names tcp://127.0.0.1:1 twice"),
         (&["serve", "--bogus"], "--bogus"),
@@ -210,6 +211,16 @@ fn without_an_endpoint_it_says_these_lines() {
         ]
     );
     short_connection("127.0.0.1:7007".parse().unwrap(), b"hello").unwrap();
+}
+
+#[test]
+fn without_a_control_socket_it_says_so_and_the_way_out() {
+    let forkd = Forkd::script(env!("CARGO_BIN_EXE_forkd").into(), "serve");
+    let daemon = forkd.env("XDG_RUNTIME_DIR", "").env("RUNTIME_DIRECTORY", "").launch();
+    let ready = daemon.wait_for_line("ready pid=");
+    assert!(ready.ends_with("; no control socket, so no `forkd status`: give --control PATH)"), "{ready}");
+    let asked = run(&["status"]);
+    assert!(asked.stderr.contains("says if it has no control socket"), "{asked:?}");
 }
 
 /// Whether a TCP client at this address is served.

@@ -333,6 +333,7 @@ fn what_can_t_be_run_is_said_before_the_start() {
         for model in ["fork", "prefork"] {
             let ended = command(&format!("-m {model}"), &[program]).run();
             assert!(ended.code == Some(code) && ended.stderr.contains(why), "{ended:?}");
+            assert!(!ended.stderr.contains("listening on"), "{ended:?}");
         }
         let ended = run(&["check", "--exec", program]);
         assert!(ended.code == Some(code) && ended.stderr.contains(why), "{ended:?}");

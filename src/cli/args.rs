@@ -8,10 +8,13 @@ mod compare;
 mod load;
 
 use std::ffi::OsString;
+use std::num::{IntErrorKind, ParseIntError};
 use std::path::{Path, PathBuf};
+use std::str::FromStr;
 
+use clap::builder::ValueParser;
 use clap::error::{ContextKind, ContextValue};
-use clap::{Args, Parser, Subcommand};
+use clap::{Arg, ArgAction, Args, CommandFactory, FromArgMatches, Parser, Subcommand, value_parser};
 
 use crate::Error;
 use crate::compare::NULL_SERVER;
@@ -157,12 +160,50 @@ impl Cli {
     /// The error that clap prints: for `--help` and `--version` too, which `use_stderr()` tells from a
     /// usage error.
     pub fn from_args(args: impl IntoIterator<Item = OsString>) -> Result<Self, clap::Error> {
-        match Self::try_parse_from(args) {
+        let parsed = grammar().try_get_matches_from(args).and_then(|matches| {
+            Self::from_arg_matches(&matches).map_err(|error| error.format(&mut grammar()))
+        });
+        match parsed {
             Err(error) if asks_for_services(&error) => Ok(Self { command: Command::Services }),
             Err(error) if asks_for_null_server(&error) => Ok(Self { command: Command::NullServer }),
             parsed => parsed,
         }
     }
+}
+
+/// What clap derives, with our own words about a value that is none.
+fn grammar() -> clap::Command {
+    Cli::command().mut_subcommands(|command| command.mut_args(explained))
+}
+
+/// An option that takes one value which is no mere text takes what follows, also `-3`: the value's own parser says
+/// what is wrong with it, and not clap, which would advise to make an argument of it.
+fn explained(option: Arg) -> Arg {
+    let takes_one = option.get_num_args().is_none_or(|number| number == 1.into());
+    let is_set = matches!(option.get_action(), ArgAction::Set | ArgAction::Append);
+    if option.is_positional() || !is_set || !takes_one {
+        return option;
+    }
+    let parser = option.get_value_parser().type_id();
+    let is = |other: ValueParser| other.type_id() == parser;
+    if is(ValueParser::string()) || is(ValueParser::path_buf()) {
+        return option;
+    }
+    let option = match () {
+        () if is(value_parser!(u32).into()) => option.value_parser(number::<u32>),
+        () if is(value_parser!(u64).into()) => option.value_parser(number::<u64>),
+        () if is(value_parser!(usize).into()) => option.value_parser(number::<usize>),
+        () => option,
+    };
+    option.allow_hyphen_values(true)
+}
+
+/// Parses a whole number.
+fn number<T: FromStr<Err = ParseIntError>>(text: &str) -> Result<T, String> {
+    text.parse().map_err(|error: ParseIntError| match error.kind() {
+        IntErrorKind::PosOverflow => format!("{text} is too large"),
+        _ => format!("{text:?} is not a whole number; write one like 8"),
+    })
 }
 
 /// Whether it is a mistake only in that `list` is no service.
@@ -201,7 +242,6 @@ impl ServeArgs {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use clap::CommandFactory;
 
     fn parse(line: &str) -> Result<Cli, clap::Error> {
         Cli::from_args(line.split_whitespace().map(Into::into))
@@ -209,7 +249,7 @@ mod tests {
 
     #[test]
     fn the_grammar_is_consistent() {
-        Cli::command().debug_assert();
+        grammar().debug_assert();
     }
 
     #[test]
@@ -276,6 +316,18 @@ mod tests {
             ("forkd serve --inetd tcp://a:1", "'--inetd' cannot be used with '[ENDPOINT]...'"),
             ("forkd serve --inetd -m fork", "'--inetd' cannot be used with '--model <MODEL>'"),
             ("forkd check --inetd", "unexpected argument '--inetd'"),
+            ("forkd serve -w -3", "'-3' for '--workers <N|MIN..MAX>': \"-3\" is not a number of workers"),
+            (
+                "forkd serve --backlog -1",
+                "'-1' for '--backlog <N>': \"-1\" is not a whole number; write one like 8",
+            ),
+            ("forkd serve --max-children 4294967296", "4294967296 is too large"),
+            ("forkd serve --grace -5s", "\"-5s\" is not a duration"),
+            ("forkd serve --grace --daemon", "\"--daemon\" is not a duration"),
+            ("forkd serve --pidfile --daemon", "a value is required for '--pidfile <PATH>'"),
+            ("forkd status --watch --json tcp://a:1", "unexpected argument 'tcp://a:1'"),
+            ("forkd compare --clients 1,x", "\"x\" is not a whole number"),
+            ("forkd serve 8080", "endpoint \"8080\" has no scheme; write tcp://127.0.0.1:8080"),
             ("forkd status --josn", "a similar argument exists: '--json'"),
         ] {
             let error = parse(line).unwrap_err();

@@ -30,7 +30,7 @@ impl Daemon {
             None => Self::behind(
                 usual(|name| std::env::var_os(name)),
                 patience,
-                " (is it running? one with another control socket needs --control PATH)",
+                " (is it running? Its line \"ready\" says if it has no control socket; one with another needs --control PATH)",
             ),
         }
     }

@@ -174,7 +174,7 @@ fn run_master(
         }
         // not before: what can serve nobody does not listen
         master.announce();
-        events::ready(hint);
+        events::ready(hint, config.daemon.control.is_some());
         if config.daemon.background && config.daemon.log == LogSink::Stderr {
             events::log_goes_dark();
         }

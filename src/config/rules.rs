@@ -11,6 +11,35 @@ use crate::model::{Model, Threads};
 use crate::service::Builtin;
 use crate::transport::Endpoint;
 
+/// What an option needs to have an effect, and what to give for it.
+type Need = (&'static str, &'static str);
+
+const POOL: Need = ("a pool (any model but fork)", "`model` prefork");
+const ELASTIC: Need = (
+    "an elastic pool (model prefork or iterative with workers MIN..MAX)",
+    "`model` prefork and `workers` MIN..MAX",
+);
+const THREADS: Need = ("workers with threads (model thread)", "`model` thread");
+const THREAD_EACH: Need = (
+    "a thread for each connection (model thread, without a fixed number of threads)",
+    "`model` thread without `threads`",
+);
+const CHILDREN: Need = ("a child for each connection (model fork)", "`model` fork");
+const MANY: Need = (
+    "workers that serve many at once without threads (model event or coroutine)",
+    "`model` event or `model` coroutine",
+);
+const ACK: Need = ("the service ack", "`service` ack");
+const MENU: Need = ("the service menu", "`service` menu");
+const HTTP: Need = ("the service http", "`service` http");
+const EXEC: Need = ("the service exec", "`service` exec");
+const MESSAGES: Need = ("a service with messages (ack or menu)", "`service` ack or `service` menu");
+const QUEUE: Need =
+    ("a queue of connections (a tcp or unix endpoint that forkd binds)", "a tcp or unix endpoint");
+const TCP: Need = ("a tcp endpoint", "one");
+const IPV6: Need = ("a tcp or udp endpoint that may be of IPv6", "one");
+const FILE: Need = ("a socket file (a unix or unixgram endpoint)", "such an endpoint");
+
 impl Listen {
     pub(super) fn obey_the_rules(&self, given: &ListenOptions) -> Result<(), Conflict> {
         self.refuse_service_without_place()?;
@@ -76,17 +105,6 @@ impl Listen {
 
     /// What needs another model, service or endpoint.
     fn misplaced(&self, given: &ListenOptions) -> Vec<Conflict> {
-        const POOL: &str = "a pool (any model but fork)";
-        const ELASTIC: &str = "an elastic pool (model prefork or iterative with workers MIN..MAX)";
-        const THREADS: &str = "workers with threads (model thread)";
-        const THREAD_EACH: &str =
-            "a thread for each connection (model thread, without a fixed number of threads)";
-        const CHILDREN: &str = "a child for each connection (model fork)";
-        const MANY: &str = "workers that serve many at once without threads (model event or coroutine)";
-        const ACK: &str = "the service ack";
-        const MENU: &str = "the service menu";
-        const HTTP: &str = "the service http";
-        const MESSAGES: &str = "a service with messages (ack or menu)";
         let pooled = self.model.has_pool();
         let (forks, threaded) = (self.model == Model::Fork, self.model == Model::Thread);
         let (acks, asks) = (self.service == Builtin::Ack, self.service == Builtin::Menu);
@@ -101,7 +119,7 @@ impl Listen {
             ("exit", MENU, asks),
             ("root", HTTP, is_http),
             ("route", HTTP, is_http),
-            ("exec", "the service exec", self.service == Builtin::Exec),
+            ("exec", EXEC, self.service == Builtin::Exec),
             ("workers", POOL, pooled),
             ("max-connections-per-child", POOL, pooled),
             ("min-spare", ELASTIC, self.is_elastic()),
@@ -111,15 +129,17 @@ impl Listen {
             ("max-children", CHILDREN, forks),
             ("max-connections", MANY, self.model.polls()),
             ("overflow", CHILDREN, forks),
-            ("backlog", "a queue of connections (a tcp or unix endpoint that forkd binds)", self.has_queue()),
-            ("keepalive", "a tcp endpoint", self.may_be_tcp()),
-            ("v6only", "a tcp or udp endpoint that may be of IPv6", self.may_be_ipv6()),
-            ("socket-mode", "a socket file (a unix or unixgram endpoint)", on_disk),
+            ("backlog", QUEUE, self.has_queue()),
+            ("keepalive", TCP, self.may_be_tcp()),
+            ("v6only", IPV6, self.may_be_ipv6()),
+            ("socket-mode", FILE, on_disk),
         ];
         let endpoint = self.endpoints.first().map(Endpoint::to_string).unwrap_or_default();
         let misplaced = places.into_iter().filter(|(.., fits)| !fits);
-        let why = |needs| format!("needs {needs}, and {endpoint} has none; add it or leave this out");
-        misplaced.map(|(key, needs, _)| Conflict::new(key, why(needs))).collect()
+        let why = |(needs, way_out)| {
+            format!("needs {needs}, and {endpoint} has none; give {way_out}, or leave this out")
+        };
+        misplaced.map(|(key, need, _)| Conflict::new(key, why(need))).collect()
     }
 
     /// Refuses a dialogue of menu that says something to nobody, or has no end.
@@ -205,7 +225,11 @@ mod tests {
     #[test]
     fn an_option_without_effect_is_refused() {
         for (table, expected) in [
-            ("workers = 4", "workers needs a pool (any model but fork), and tcp://127.0.0.1:7007 has none"),
+            (
+                "workers = 4",
+                "workers needs a pool (any model but fork), and tcp://127.0.0.1:7007 has none; give `model` prefork, \
+                 or leave this out",
+            ),
             ("max-connections-per-child = 0", "max-connections-per-child needs a pool"),
             ("min-spare = 1", "min-spare needs an elastic pool"),
             ("model = 'prefork'\nmax-spare = 9", "max-spare needs an elastic pool"),
