@@ -196,6 +196,48 @@ under_models! {
         });
     }
 
+    fn input_that_was_left_unread_does_not_cost_the_answer(model) {
+        let daemon = shell(&format!("{model} --log-level debug"), "read name; head -c 200000 /dev/zero; echo $name");
+        for lines in 1..=3 {
+            let mut client = wire::stream(&daemon);
+            client.write_all(b"Ada\nand another line\n").unwrap();
+            daemon.wait_for_lines(lines, "program ended");
+            // most of the answer is still on its way
+            client.write_all(b"and one that comes late\n").unwrap();
+            let mut answer = Vec::new();
+            client.read_to_end(&mut answer).unwrap();
+            assert!(answer.len() == 200_004 && answer.ends_with(b"\0Ada\n"), "{} bytes came", answer.len());
+        }
+        eventually("all that has come is counted, once", || daemon.listener(0)["bytes_in"] == 3 * 45);
+        let daemon = shell(&format!("{model} unix://{{dir}}/s"), "read name; echo $name");
+        let mut client = wire::stream(&daemon);
+        client.write_all(b"Ada\nand another line\n").unwrap();
+        let mut answer = String::new();
+        client.read_to_string(&mut answer).unwrap();
+        assert_eq!(answer, "Ada\n");
+    }
+
+    fn a_close_is_told_from_a_half_close(model) {
+        let daemon = shell(model, "echo $$; exec sleep 1000");
+        let mut client = wire::stream(&daemon);
+        let program = pid(&mut client);
+        drop(client);
+        eventually("the program is gone", || are_gone(&[program]));
+        // longer than it takes to find a close out
+        let daemon = shell(model, "sleep 2.5; cat; echo and that is all");
+        assert_eq!(dialogue(wire::stream(&daemon), b"my last words, "), "my last words, and that is all\n");
+    }
+
+    fn what_is_left_in_the_background_may_read_and_write(model) {
+        let script = "exec 3<&0; (read go <&3; echo $go; cat <&3) & exit";
+        let daemon = shell(&format!("{model} --log-level debug"), script);
+        let mut client = wire::stream(&daemon);
+        daemon.wait_for_line("program ended");
+        client.write_all(b"go\n").unwrap();
+        assert_eq!(line(&mut client), "go");
+        assert_eq!(dialogue(client, b"and the rest"), "and the rest");
+    }
+
     fn what_is_left_in_the_background_has_the_connection(model) {
         let daemon = shell(model, "(trap '' HUP; sleep 0.3; echo late) & echo $!");
         let mut client = wire::stream(&daemon);
@@ -223,6 +265,22 @@ under_models! {
         drop(client);
         daemon.wait_for_line("program ended");
         assert_eq!(daemon.count_lines("handler failed"), 0);
+    }
+}
+
+under_models! {
+    [fork prefork thread coroutine]
+
+    fn a_program_that_is_slow_to_end_keeps_no_other_client_waiting(model) {
+        let daemon = shell(model, "trap '' TERM; echo $$; read line; [ \"$line\" ] || sleep 1000");
+        let mut client = wire::stream(&daemon);
+        let slow = pid(&mut client);
+        reset(client);
+        let mut client = wire::stream(&daemon);
+        pid(&mut client);
+        client.write_all(b"bye\n").unwrap();
+        assert_eq!(client.read(&mut [0]).unwrap(), 0);
+        assert!(is_running(slow), "its patience is over");
     }
 }
 

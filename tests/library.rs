@@ -104,6 +104,20 @@ fn a_handler_is_set_up_handles_and_finishes_in_this_order() {
 }
 
 #[test]
+fn what_a_handler_leaves_unread_does_not_cost_the_answer() {
+    for model in MODELS.into_iter().chain(["coroutine"]) {
+        let server = example("test-servers", &format!("steps tcp://127.0.0.1:0 {model}"));
+        for _ in 0..3 {
+            let mut stream = server.connect();
+            stream.write_all(&[b'h'; 10_000]).unwrap();
+            let mut answer = String::new();
+            stream.read_to_string(&mut answer).unwrap();
+            assert_eq!(answer, "setup handle  finish", "{model}");
+        }
+    }
+}
+
+#[test]
 fn handlers_that_fail_do_not_fill_the_log() {
     const CLIENTS: usize = 4;
     const EACH: usize = 50;

@@ -97,6 +97,35 @@ fn obedient() -> Service {
     Service::handler("obedient", move || first.clone())
 }
 
+/// Reads one letter, and has much to say.
+struct Terse;
+
+impl Handler for Terse {
+    fn handle(&mut self, connection: &mut Connection<'_>) -> io::Result<()> {
+        let mut letter = [0];
+        connection.read_exact(&mut letter)?;
+        connection.write_all(&vec![letter[0]; 200_000])?;
+        if letter == *b"f" { Err(io::Error::other("failed, as was wished")) } else { Ok(()) }
+    }
+}
+
+#[test]
+fn what_a_handler_leaves_unread_does_not_cost_the_answer() {
+    for model in MODELS {
+        let running = Running::start(local(model), Service::handler("terse", || Terse));
+        for letter in [b'x', b'f'] {
+            let mut client = running.connect();
+            client.write_all(&[letter; 50_000]).unwrap();
+            let mut answer = vec![0; 1000];
+            client.read_exact(&mut answer).unwrap();
+            client.write_all(&[letter; 50_000]).unwrap();
+            client.read_to_end(&mut answer).unwrap();
+            assert!(answer == [letter; 200_000], "{model:?}: {} bytes came", answer.len());
+        }
+        running.stop();
+    }
+}
+
 #[test]
 fn a_shutdown_always_ends_it() {
     // at any moment of its start, as in CPython's test_shutdown

@@ -60,6 +60,58 @@ impl Waiter {
         scheduler.wait(source, ready, until)
     }
 
+    /// Waits until the socket may be ready, at most for `limit`; tells whether it may be.
+    pub(crate) fn until(
+        &self,
+        socket: BorrowedFd<'_>,
+        ready: Ready,
+        limit: Option<Duration>,
+    ) -> io::Result<bool> {
+        self.wait(socket, ready, limit.and_then(|limit| Instant::now().checked_add(limit)))
+    }
+
+    /// Makes a call until it does not say that it would block; `None` if it still does after `limit`.
+    fn call(
+        &self,
+        socket: BorrowedFd<'_>,
+        ready: Ready,
+        wanted: usize,
+        limit: Option<Duration>,
+        call: &mut dyn FnMut() -> rustix::io::Result<usize>,
+    ) -> io::Result<Option<usize>> {
+        if self.streak.get() >= TURN {
+            self.streak.set(0);
+            super::yield_now();
+        }
+        self.streak.set(self.streak.get() + 1);
+        let mut until = None;
+        // at first it is worth a try; later it is known whether it is
+        let mut waits = self.registration.borrow().is_some();
+        loop {
+            if waits {
+                let until =
+                    *until.get_or_insert_with(|| limit.and_then(|limit| Instant::now().checked_add(limit)));
+                if !self.wait(socket, ready, until)? {
+                    return Ok(None);
+                }
+            }
+            match call() {
+                Err(Errno::AGAIN) => {
+                    self.exhausted(ready, true);
+                    waits = true;
+                }
+                Err(Errno::INTR) => {}
+                Err(error) => return Err(error.into()),
+                Ok(done) => {
+                    if done < wanted {
+                        self.exhausted(ready, false);
+                    }
+                    return Ok(Some(done));
+                }
+            }
+        }
+    }
+
     fn register(&self, scheduler: &Rc<Scheduler>, socket: BorrowedFd<'_>) -> io::Result<Key> {
         let registration = &mut *self.registration.borrow_mut();
         match registration {
@@ -110,41 +162,22 @@ impl Wait for Waiter {
         wanted: usize,
         call: &mut dyn FnMut() -> rustix::io::Result<usize>,
     ) -> io::Result<usize> {
-        if self.streak.get() >= TURN {
-            self.streak.set(0);
-            super::yield_now();
-        }
-        self.streak.set(self.streak.get() + 1);
-        let mut until = None;
-        // at first it is worth a try; later it is known whether it is
-        let mut waits = self.registration.borrow().is_some();
-        loop {
-            if waits {
-                let limit = self.limit(ready).get();
-                let until =
-                    *until.get_or_insert_with(|| limit.and_then(|limit| Instant::now().checked_add(limit)));
-                if !self.wait(socket, ready, until)? {
-                    return Err(io::ErrorKind::WouldBlock.into());
-                }
-            }
-            match call() {
-                Err(Errno::AGAIN) => {
-                    self.exhausted(ready, true);
-                    waits = true;
-                }
-                Err(Errno::INTR) => {}
-                Err(error) => return Err(error.into()),
-                Ok(done) => {
-                    if done < wanted {
-                        self.exhausted(ready, false);
-                    }
-                    return Ok(done);
-                }
-            }
-        }
+        let limit = self.limit(ready).get();
+        self.call(socket, ready, wanted, limit, call)?.ok_or_else(|| io::ErrorKind::WouldBlock.into())
     }
 
-    fn until(&self, socket: BorrowedFd<'_>, ready: Ready, limit: Option<Duration>) -> io::Result<bool> {
-        self.wait(socket, ready, limit.and_then(|limit| Instant::now().checked_add(limit)))
+    fn attempt_within(
+        &self,
+        socket: BorrowedFd<'_>,
+        ready: Ready,
+        wanted: usize,
+        limit: Duration,
+        call: &mut dyn FnMut() -> rustix::io::Result<usize>,
+    ) -> io::Result<Option<usize>> {
+        self.call(socket, ready, wanted, Some(limit), call)
+    }
+
+    fn another(&self) -> Box<dyn Wait> {
+        Box::new(Self::default())
     }
 }

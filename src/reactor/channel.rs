@@ -11,10 +11,10 @@ use std::time::{Duration, Instant};
 use super::line::{Line, Next};
 use super::{Reactor, Shared};
 use crate::events;
-use crate::service::{LEFTOVER, LINGER, Protocol, Reply};
+use crate::service::{Protocol, Reply};
 use crate::sys::poller::{Event, Interest};
 use crate::timers::At;
-use crate::transport::Peer;
+use crate::transport::{LEFTOVER, LINGER, Peer};
 
 /// How much a protocol may produce in one turn: the others have theirs, too.
 const TURN: usize = 64 * 1024;
@@ -219,7 +219,7 @@ impl<'a> Channel<'a> {
             Phase::Finishing => false,
             Phase::Lingering(_) => true,
         };
-        Interest { read, write: !is_clear || self.phase == Phase::Producing }
+        Interest { read, write: !is_clear || self.phase == Phase::Producing, end: false }
     }
 
     /// When it wants to be looked at, whatever happens.

@@ -3,7 +3,7 @@
 use std::io::{self, Write};
 use std::time::{Duration, Instant};
 
-use super::protocol::{LEFTOVER, LINGER, Protocol, Reply};
+use super::protocol::{Protocol, Reply};
 use crate::sys::buffer::Buffer;
 use crate::transport::Connection;
 
@@ -14,11 +14,13 @@ pub(super) fn drive(protocol: &mut dyn Protocol, connection: &mut Connection<'_>
     let peer = connection.peer();
     let mut buffer = Buffer::new();
     let mut next = dispose(protocol.connected(peer), connection)?;
-    let (mut has_begun, mut has_ended) = (false, false);
+    let mut has_ended = false;
     loop {
         match next {
-            Next::End if has_ended => return Ok(()),
-            Next::End => return linger(connection, &mut buffer, has_begun),
+            Next::End => {
+                connection.linger(&mut buffer);
+                return Ok(());
+            }
             Next::Input => {
                 let chunk = match protocol.deadline(Instant::now()) {
                     None => Some(connection.chunk(&mut buffer)?),
@@ -30,10 +32,7 @@ pub(super) fn drive(protocol: &mut dyn Protocol, connection: &mut Connection<'_>
                 next = match chunk {
                     None => dispose(protocol.timed_out(), connection)?,
                     Some([]) => return finish(protocol, connection),
-                    Some(chunk) => {
-                        has_begun = true;
-                        dispose(protocol.received(chunk), connection)?
-                    }
+                    Some(chunk) => dispose(protocol.received(chunk), connection)?,
                 };
             }
             Next::Produce => {
@@ -43,7 +42,6 @@ pub(super) fn drive(protocol: &mut dyn Protocol, connection: &mut Connection<'_>
                     && let Some(chunk) = connection.chunk_within(&mut buffer, Duration::ZERO)?
                 {
                     has_ended = chunk.is_empty();
-                    has_begun |= !has_ended;
                     if !has_ended && dispose(protocol.received(chunk), connection)? == Next::End {
                         next = Next::End;
                         continue;
@@ -60,29 +58,6 @@ fn finish(protocol: &mut dyn Protocol, connection: &mut Connection<'_>) -> io::R
     let mut next = dispose(protocol.ended(), connection)?;
     while next == Next::Produce {
         next = dispose(protocol.resume(), connection)?;
-    }
-    Ok(())
-}
-
-/// Says that no more comes, and takes what the client still sends. So it sees the end before its place is free
-/// for the next one.
-///
-/// One that has sent nothing yet is not in the middle of it: nobody need wait for its end.
-fn linger(connection: &Connection<'_>, buffer: &mut Buffer, has_begun: bool) -> io::Result<()> {
-    let is_there = |chunk: Option<&[u8]>| chunk.is_some_and(|chunk| !chunk.is_empty());
-    if !has_begun && !is_there(connection.chunk_within(buffer, Duration::ZERO)?) {
-        return Ok(());
-    }
-    // it fails only if the client has gone
-    if connection.end().is_err() {
-        return Ok(());
-    }
-    let (until, mut left) = (Instant::now() + LINGER, LEFTOVER);
-    while let Some(limit) = until.checked_duration_since(Instant::now())
-        && let Some(chunk @ [_, ..]) = connection.chunk_within(buffer, limit)?
-        && chunk.len() <= left
-    {
-        left -= chunk.len();
     }
     Ok(())
 }

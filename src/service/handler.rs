@@ -2,6 +2,7 @@
 
 use std::io;
 
+use crate::sys::buffer::Buffer;
 use crate::transport::Connection;
 
 /// A service that reads and writes its connection itself, as a `BaseRequestHandler` of Python's
@@ -84,7 +85,9 @@ pub trait Handler {
         Ok(())
     }
 
-    /// Serves the connection; it is closed when this returns.
+    /// Serves the connection. When this and [`finish`](Handler::finish) have returned, the client is told the
+    /// end, what it still sends is discarded for at most 2 seconds, and the connection is closed: a close with
+    /// unread input would be a reset, which could take the answer from the client.
     #[allow(clippy::missing_errors_doc)]
     fn handle(&mut self, connection: &mut Connection<'_>) -> io::Result<()>;
 
@@ -97,9 +100,14 @@ pub trait Handler {
     }
 }
 
+/// Serves a stream. What the handler has left unread must not cost the client its answer, unless the client has
+/// been silent for too long: then nobody waits for it any more.
 pub(super) fn run(handler: &mut dyn Handler, connection: &mut Connection<'_>) -> io::Result<()> {
-    handler.setup(connection)?;
-    handle_and_finish(handler, connection)
+    let served = handler.setup(connection).and_then(|()| handle_and_finish(handler, connection));
+    if !served.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock) {
+        connection.linger(&mut Buffer::new());
+    }
+    served
 }
 
 pub(super) fn handle_and_finish(

@@ -33,7 +33,6 @@ pub use handler::Handler;
 pub use http::Http;
 pub use menu::{Menu, Texts};
 pub use messages::Framing;
-pub(crate) use protocol::{LEFTOVER, LINGER};
 pub use protocol::{Protocol, Reply};
 
 use crate::Error;

@@ -1,16 +1,8 @@
 //! The sans-I/O way to be called.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use crate::transport::{FilePart, Peer};
-
-/// How long what the client still sends is taken, and thrown away, after the end was said to it
-/// ([`Reply::Finish`]). To close before is to reset the connection, which can take from it what it has not
-/// read yet (RFC 1122, section 4.2.2.13; RFC 9112, section 9.6).
-pub(crate) const LINGER: Duration = Duration::from_secs(2);
-
-/// The most bytes that are taken so.
-pub(crate) const LEFTOVER: usize = 16 * 1024 * 1024;
 
 /// A service that is called back with bytes, as in Twisted or asyncio; it never blocks.
 ///

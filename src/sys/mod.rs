@@ -20,6 +20,7 @@ mod raw;
 pub(crate) mod shared;
 pub(crate) mod signal;
 pub(crate) mod slim;
+pub(crate) mod sock_diag;
 pub(crate) mod tcp;
 pub(crate) mod thread;
 #[cfg(feature = "top")]

@@ -13,14 +13,17 @@ use std::time::Duration;
 pub(crate) struct Interest {
     pub(crate) read: bool,
     pub(crate) write: bool,
+    /// That the peer sends no more, before all that it has sent is read; where the system tells of that.
+    pub(crate) end: bool,
 }
 
 impl Interest {
     /// Neither: only that the peer has gone, where the system tells of that.
-    pub(crate) const NONE: Self = Self { read: false, write: false };
-    pub(crate) const READ: Self = Self { read: true, write: false };
-    pub(crate) const WRITE: Self = Self { read: false, write: true };
-    pub(crate) const BOTH: Self = Self { read: true, write: true };
+    pub(crate) const NONE: Self = Self { read: false, write: false, end: false };
+    pub(crate) const READ: Self = Self { read: true, ..Self::NONE };
+    pub(crate) const WRITE: Self = Self { write: true, ..Self::NONE };
+    pub(crate) const BOTH: Self = Self { write: true, ..Self::READ };
+    pub(crate) const END: Self = Self { end: true, ..Self::NONE };
 }
 
 /// A descriptor is ready.
@@ -120,7 +123,7 @@ mod linux {
         }
 
         pub(super) fn add_edge(&self, fd: BorrowedFd<'_>, token: usize) -> io::Result<()> {
-            let flags = flags(Interest::BOTH) | epoll::EventFlags::RDHUP | epoll::EventFlags::ET;
+            let flags = flags(Interest { end: true, ..Interest::BOTH }) | epoll::EventFlags::ET;
             Ok(epoll::add(&self.0, fd, epoll::EventData::new_u64(token as u64), flags)?)
         }
 
@@ -165,6 +168,7 @@ mod linux {
         let mut flags = epoll::EventFlags::empty();
         flags.set(epoll::EventFlags::IN, interest.read);
         flags.set(epoll::EventFlags::OUT, interest.write);
+        flags.set(epoll::EventFlags::RDHUP, interest.end);
         flags
     }
 

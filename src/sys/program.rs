@@ -14,7 +14,10 @@ use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::sys::signal::{SigSet, SigmaskHow};
-use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, WaitIdStatus, getpid, kill_process_group, waitid};
+use rustix::process::{
+    Pid, Signal, WaitId, WaitIdOptions, WaitIdStatus, getpid, kill_process_group, test_kill_process_group,
+    waitid,
+};
 
 /// A running program; with its group it is killed when dropped, unless it has been waited for.
 #[derive(Debug)]
@@ -80,6 +83,12 @@ impl Program {
         if let Some(place) = self.place {
             place.signal(signal);
         }
+    }
+
+    /// Whether it has left a process of its group behind; to be asked when it has been waited for.
+    pub(crate) fn is_survived(&self) -> bool {
+        let group = Pid::from_raw(self.child.id().cast_signed());
+        group.is_some_and(|group| test_kill_process_group(group) != Err(rustix::io::Errno::SRCH))
     }
 
     /// Waits for its end. What it leaves of its group goes on.

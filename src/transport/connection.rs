@@ -5,11 +5,15 @@
 
 mod bytes;
 mod hand_over;
+mod linger;
 
 use std::cell::{Cell, RefCell};
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::time::{Duration, Instant};
+use std::os::fd::{BorrowedFd, OwnedFd};
+use std::time::Duration;
+
+pub(crate) use hand_over::Watch;
+pub(crate) use linger::{LEFTOVER, LINGER};
 
 use super::inherited::local_end;
 use super::{Endpoint, Peer, Site, Traffic};
@@ -49,6 +53,25 @@ pub struct Connection<'a> {
     idle_timeout: Option<Duration>,
     /// Other processes may have the socket, too, so that its flags are not ours to change.
     is_shared: bool,
+    input: Cell<Input>,
+}
+
+/// What has come of a stream's input so far.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Input {
+    /// Nothing.
+    Silent,
+    /// Some bytes, maybe more to come.
+    Begun,
+    /// The end, or the program that the connection was handed over to has all further input.
+    Ended,
+}
+
+impl Input {
+    /// After a read of so many bytes.
+    const fn after(read: usize) -> Self {
+        if read == 0 { Self::Ended } else { Self::Begun }
+    }
 }
 
 #[derive(Debug)]
@@ -75,8 +98,19 @@ pub(crate) trait Wait: std::fmt::Debug {
         call: &mut dyn FnMut() -> rustix::io::Result<usize>,
     ) -> io::Result<usize>;
 
-    /// Waits until the socket is ready, at most for `limit`; tells whether it is.
-    fn until(&self, socket: BorrowedFd<'_>, ready: Ready, limit: Option<Duration>) -> io::Result<bool>;
+    /// The same for at most `limit`, whatever the connection may be: `None` if the call would still block
+    /// then.
+    fn attempt_within(
+        &self,
+        socket: BorrowedFd<'_>,
+        ready: Ready,
+        wanted: usize,
+        limit: Duration,
+        call: &mut dyn FnMut() -> rustix::io::Result<usize>,
+    ) -> io::Result<Option<usize>>;
+
+    /// Waits in the same way, for another descriptor.
+    fn another(&self) -> Box<dyn Wait>;
 }
 
 /// What a socket is ready for.
@@ -89,8 +123,12 @@ pub(crate) enum Ready {
 impl<'a> Connection<'a> {
     pub(crate) fn stream(socket: OwnedFd, peer: Peer, traffic: &'a Traffic, site: &'a Site) -> Self {
         Traffic::add(&traffic.connections, 1);
-        let medium = Medium::Stream(socket, None);
-        Self { medium, peer, traffic, site, idle_timeout: None, is_shared: false }
+        Self::new(Medium::Stream(socket, None), peer, traffic, site)
+    }
+
+    fn new(medium: Medium<'a>, peer: Peer, traffic: &'a Traffic, site: &'a Site) -> Self {
+        let input = Cell::new(Input::Silent);
+        Self { medium, peer, traffic, site, idle_timeout: None, is_shared: false, input }
     }
 
     /// The same with a socket that others may have, too: it may block or not, whatever they like.
@@ -110,7 +148,7 @@ impl<'a> Connection<'a> {
     /// A datagram was counted when it came, so reading it does not count again.
     pub(crate) fn datagram(payload: &'a [u8], peer: Peer, traffic: &'a Traffic, site: &'a Site) -> Self {
         let medium = Medium::Datagram { unread: Cell::new(payload), answer: RefCell::default() };
-        Self { medium, peer, traffic, site, idle_timeout: None, is_shared: false }
+        Self::new(medium, peer, traffic, site)
     }
 
     /// Who is at the other end: `client_address` of socketserver.
@@ -163,15 +201,6 @@ impl<'a> Connection<'a> {
         self.site
     }
 
-    /// Waits until there is something to read from `fd`, at most for `limit`; tells whether there is. Others
-    /// work meanwhile, where the model lets them.
-    pub(crate) fn wait_readable(&self, fd: impl AsFd, limit: Duration) -> io::Result<bool> {
-        match &self.medium {
-            Medium::Stream(_, Some(wait)) => wait.until(fd.as_fd(), Ready::Read, Some(limit)),
-            _ => Ok(readable_within(fd, limit)),
-        }
-    }
-
     /// Counts it as one whose handler has failed.
     pub(crate) fn has_failed(&self) {
         Traffic::add(&self.traffic.failed, 1);
@@ -182,14 +211,6 @@ impl<'a> Connection<'a> {
         match self.medium {
             Medium::Datagram { answer, .. } => answer.into_inner(),
             Medium::Stream(..) => None,
-        }
-    }
-
-    /// Tells a stream's client that no more comes; what it sends can still be read.
-    pub(crate) fn end(&self) -> io::Result<()> {
-        match &self.medium {
-            Medium::Stream(socket, _) => Ok(rustix::net::shutdown(socket, rustix::net::Shutdown::Write)?),
-            Medium::Datagram { .. } => Ok(()),
         }
     }
 
@@ -210,19 +231,5 @@ impl<'a> Connection<'a> {
             }
         }
         Ok(())
-    }
-}
-
-/// Whether there is something to read within `limit`, whatever signals come meanwhile.
-fn readable_within(fd: impl AsFd, limit: Duration) -> bool {
-    let since = Instant::now();
-    loop {
-        let left = limit.saturating_sub(since.elapsed());
-        if sys::fd::wait_readable(&fd, left) {
-            return true;
-        }
-        if left.is_zero() {
-            return false;
-        }
     }
 }

@@ -19,7 +19,7 @@ mod site;
 mod traffic;
 
 pub use connection::Connection;
-pub(crate) use connection::{Ready, Wait};
+pub(crate) use connection::{LEFTOVER, LINGER, Ready, Wait, Watch};
 pub use endpoint::{Endpoint, ParseEndpointError};
 pub use file_part::FilePart;
 pub(crate) use inherited::Inherited;

@@ -4,6 +4,7 @@
 //! Invariant: the program doesn't outlive its connection's end on both sides, nor the process that
 //! serves it; what it has left in the background when it ends by itself is its own affair.
 
+mod accompany;
 mod environment;
 
 use std::ffi::{OsStr, OsString};
@@ -13,21 +14,15 @@ use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::process::{Command, ExitStatus, Stdio};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 
 use rustix::fs::{Access, access};
-use rustix::process::Signal;
+
+use accompany::accompany;
 
 use super::{Handler, Service};
-use crate::sys::poller::{Interest, Poller};
 use crate::sys::program::Program;
 use crate::transport::Connection;
 use crate::{Error, Failure};
-
-/// How long a program whose client has gone has to end by itself.
-const PATIENCE: Duration = Duration::from_secs(5);
-/// For as good as ever, but no clock overflows.
-const LONG: Duration = Duration::from_secs(3600);
 
 /// Runs a program for each connection, which is its standard input and output.
 ///
@@ -52,15 +47,17 @@ const LONG: Duration = Duration::from_secs(3600);
 ///
 /// # Its end
 ///
-/// When the program ends, the server closes its copy of the connection. What the program has left in the
-/// background goes on, and the client sees the end only when the last process that has the connection has
-/// closed it.
+/// When the program ends, and has left no process of its group behind, the server ends the connection: the client
+/// is told the end, what it still sends is discarded for at most 2 s, and the connection is closed, so that unread
+/// input doesn't cost it the answer. A process of the group that is left in the background keeps the connection:
+/// the server closes its own copy, and the client sees the end when the last process has closed it.
 ///
 /// When the connection has ended on both sides, by a reset or by closing, the program and its process group
 /// get SIGTERM, and SIGKILL when the program has ended, or after 5 s. A client that has only finished
-/// sending may still want an answer, so it is waited for; whether it is still there, TCP's keep-alive asks
-/// after a minute of silence. Only Linux tells of such an end by itself; elsewhere the program finds it out
-/// when it reads or writes.
+/// sending may still want an answer, so it is waited for. Of a TCP client on the same machine, Linux knows within a
+/// second whether it has closed its connection (sock_diag(7)); of another, keep-alive probes find out when its system
+/// has forgotten the connection, mostly a minute after the close. Other systems than Linux tell of no such end by
+/// themselves; there the program finds it out when it reads or writes.
 ///
 /// When a signal ends the process that serves, as at a stop, the group ends, too, by SIGTERM and then
 /// SIGKILL. Of a SIGKILL to that process only the program itself dies (on Linux and FreeBSD).
@@ -181,39 +178,12 @@ impl Handler for Exec {
         let is_client_gone = accompany(&program, connection, &socket)?;
         let status = program.wait()?;
         connection.count_carried();
+        if !program.is_survived() {
+            connection.take_back();
+        }
         log::debug!(peer:% = connection.peer(), status:% = status, is_client_gone; "program ended");
         if is_client_gone { Ok(()) } else { self.conclude(status) }
     }
-}
-
-/// Waits until the program has ended, or ends it because the client has gone; tells whether it has.
-fn accompany(program: &Program, connection: &Connection<'_>, socket: &OwnedFd) -> io::Result<bool> {
-    const PROGRAM: usize = 0;
-    const CLIENT: usize = 1;
-    let poller = Poller::new()?;
-    poller.add(program, PROGRAM, Interest::READ)?;
-    poller.add(socket, CLIENT, Interest::NONE)?;
-    let mut events = Vec::new();
-    let mut kill_at: Option<Instant> = None;
-    loop {
-        let limit = kill_at.map_or(LONG, |then| then.saturating_duration_since(Instant::now()));
-        connection.wait_readable(&poller, limit)?;
-        poller.wait(&mut events, Some(Duration::ZERO))?;
-        let told_of = |token| events.iter().any(|event| event.token == token);
-        if told_of(PROGRAM) || kill_at.is_some_and(|then| Instant::now() >= then) {
-            break;
-        }
-        if told_of(CLIENT) {
-            poller.remove(socket, Interest::NONE)?;
-            program.signal(Signal::TERM);
-            kill_at = Some(Instant::now() + PATIENCE);
-        }
-    }
-    if kill_at.is_some() {
-        // what is left of its group, if it has ended itself
-        program.signal(Signal::KILL);
-    }
-    Ok(kill_at.is_some())
 }
 
 impl From<Exec> for Service {

@@ -1,16 +1,17 @@
 //! What goes in and out of a connection.
 
 use std::io::{self, Read, Write};
-use std::os::fd::AsFd;
-use std::time::Duration;
+use std::os::fd::{AsFd, OwnedFd};
+use std::time::{Duration, Instant};
 
 use rustix::io::{Errno, retry_on_intr};
 use rustix::net::{RecvFlags, SendFlags};
 
 use super::super::pump::Pump;
 use super::super::{FilePart, Traffic};
-use super::{Connection, Medium, Ready};
+use super::{Connection, Input, Medium, Ready};
 use crate::sys::buffer::{Buffer, CHUNK};
+use crate::sys::fd::wait_readable;
 
 /// Makes a call on a socket that blocks. No function: what has two callers may become one of its own, and that
 /// would be one more window of text for a forked child.
@@ -46,10 +47,17 @@ impl<'a> Connection<'a> {
                         wait.attempt(socket.as_fd(), Ready::Read, CHUNK, &mut || buffer.fill_now(socket))?
                     }
                 };
-                Traffic::add(&self.traffic.bytes_in, n as u64);
+                self.took(n);
                 Ok(buffer.filled())
             }
         }
+    }
+
+    /// Notes that a read has returned so many bytes.
+    #[inline(always)]
+    fn took(&self, bytes: usize) {
+        self.input.set(Input::after(bytes));
+        Traffic::add(&self.traffic.bytes_in, bytes as u64);
     }
 
     /// As [`chunk`](Self::chunk), but `None` where nothing has come within `limit`. The connection may not be
@@ -62,14 +70,27 @@ impl<'a> Connection<'a> {
     where
         'a: 'b,
     {
-        if let Medium::Stream(socket, _) = &self.medium {
-            buffer.empty();
-            let silence = self.idle_timeout.unwrap_or(Duration::MAX);
-            if !self.wait_readable(socket, limit.min(silence))? {
-                return if silence < limit { Err(io::ErrorKind::WouldBlock.into()) } else { Ok(None) };
+        let Medium::Stream(socket, wait) = &self.medium else { return self.chunk(buffer).map(Some) };
+        buffer.empty();
+        let silence = self.idle_timeout.unwrap_or(Duration::MAX);
+        let came = match wait {
+            None if !readable_within(socket, limit.min(silence)) => None,
+            None => return self.chunk(buffer).map(Some),
+            Some(wait) => {
+                let limit = limit.min(silence);
+                wait.attempt_within(socket.as_fd(), Ready::Read, CHUNK, limit, &mut || {
+                    buffer.fill_now(socket)
+                })?
             }
+        };
+        match came {
+            Some(n) => {
+                self.took(n);
+                Ok(Some(buffer.filled()))
+            }
+            None if silence < limit => Err(io::ErrorKind::WouldBlock.into()),
+            None => Ok(None),
         }
-        self.chunk(buffer).map(Some)
     }
 
     /// Sends back all that comes, until the client's data end.
@@ -159,6 +180,20 @@ impl<'a> Connection<'a> {
     }
 }
 
+/// Whether there is something to read within `limit`, whatever signals come meanwhile.
+fn readable_within(fd: &OwnedFd, limit: Duration) -> bool {
+    let since = Instant::now();
+    loop {
+        let left = limit.saturating_sub(since.elapsed());
+        if wait_readable(fd, left) {
+            return true;
+        }
+        if left.is_zero() {
+            return false;
+        }
+    }
+}
+
 impl Read for &Connection<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         match &self.medium {
@@ -175,7 +210,10 @@ impl Read for &Connection<'_> {
                         rustix::net::recv(socket, &mut *buffer, RecvFlags::DONTWAIT).map(|(n, _)| n)
                     })?,
                 };
-                Traffic::add(&self.traffic.bytes_in, n as u64);
+                // reading nothing says nothing of an end
+                if !buffer.is_empty() {
+                    self.took(n);
+                }
                 Ok(n)
             }
         }

@@ -1,0 +1,75 @@
+//! Watches over a running program and its client.
+//!
+//! Invariant: a program ends with its client; and a client that has only finished sending is still there.
+
+use std::io;
+use std::os::fd::OwnedFd;
+use std::time::{Duration, Instant};
+
+use rustix::process::Signal;
+
+use crate::sys::poller::Interest;
+use crate::sys::program::Program;
+use crate::sys::sock_diag::OtherEnd;
+use crate::transport::{Connection, Watch};
+
+/// How long a program whose client has gone has to end by itself.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// How often the kernel is asked whether a client that has finished sending has closed its connection.
+const ASK: Duration = Duration::from_secs(1);
+/// For as good as ever, but no clock overflows.
+const LONG: Duration = Duration::from_secs(3600);
+
+const PROGRAM: usize = 0;
+const CLIENT: usize = 1;
+
+/// Waits until the program has ended, or ends it because the client has gone; tells whether it has.
+pub(super) fn accompany(
+    program: &Program,
+    connection: &Connection<'_>,
+    socket: &OwnedFd,
+) -> io::Result<bool> {
+    let mut watch = connection.watch()?;
+    watch.poller.add(program, PROGRAM, Interest::READ)?;
+    watch.poller.add(socket, CLIENT, Interest::END)?;
+    let is_client_gone = !ends_first(&mut watch, socket)?;
+    if is_client_gone {
+        program.signal(Signal::TERM);
+        watch.poller.remove(socket, Interest::NONE)?;
+        let until = Instant::now() + PATIENCE;
+        while let Some(limit) = until.checked_duration_since(Instant::now())
+            && watch.next(limit)?.is_empty()
+        {}
+        // what is left of its group, if it has ended itself
+        program.signal(Signal::KILL);
+    }
+    Ok(is_client_gone)
+}
+
+/// Waits for the first of the two to end; tells whether it was the program.
+fn ends_first(watch: &mut Watch, socket: &OwnedFd) -> io::Result<bool> {
+    // A client that has finished sending may have closed its connection, too: a socket can't tell. Of one on this
+    // machine the kernel knows; of another, keep-alive finds out when its system has forgotten the connection.
+    let (mut asks, mut other_end) = (false, None);
+    loop {
+        let mut told = None;
+        for event in watch.next(if asks { ASK } else { LONG })? {
+            match event.token {
+                PROGRAM => return Ok(true),
+                _ => told = Some(*event),
+            }
+        }
+        match told {
+            Some(client) if client.readable => return Ok(false),
+            Some(_) => {
+                watch.poller.change(socket, CLIENT, Interest::END, Interest::NONE)?;
+                asks = true;
+            }
+            None if asks => match other_end.get_or_insert_with(|| OtherEnd::of(socket)) {
+                Some(other_end) if other_end.is_closed() => return Ok(false),
+                other_end => asks = other_end.is_some(),
+            },
+            None => {}
+        }
+    }
+}
