@@ -3,7 +3,8 @@
 
 mod common;
 
-use std::io::Read;
+use std::io::{Read, Write};
+use std::net::UdpSocket;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixDatagram;
 use std::time::{Duration, Instant};
@@ -218,4 +219,162 @@ fn two_children_allowed(args: &str, way: Way, nth: u32) -> (Daemon, Vec<Client>)
     let served = vec![daemon.served(), daemon.served()];
     assert_eq!(daemon.count_lines("cannot fork"), 0);
     (daemon, served)
+}
+
+/// Calls that there is another way for, or that are no more than a help.
+const WITH_ANOTHER_WAY: [(&str, libc::c_long); 17] = [
+    ("accept4", libc::SYS_accept4),
+    ("clone3", libc::SYS_clone3),
+    ("close_range", libc::SYS_close_range),
+    ("eventfd2", libc::SYS_eventfd2),
+    ("getrandom", libc::SYS_getrandom),
+    ("madvise", libc::SYS_madvise),
+    ("openat2", libc::SYS_openat2),
+    ("pidfd_open", libc::SYS_pidfd_open),
+    ("prctl", libc::SYS_prctl),
+    ("recvmmsg", libc::SYS_recvmmsg),
+    ("rseq", libc::SYS_rseq),
+    ("sendfile", libc::SYS_sendfile),
+    ("sendmmsg", libc::SYS_sendmmsg),
+    ("sigaltstack", libc::SYS_sigaltstack),
+    ("splice", libc::SYS_splice),
+    ("statx", libc::SYS_statx),
+    ("unshare", libc::SYS_unshare),
+];
+
+/// A daemon with each model, with http and with a program for each connection.
+fn with_everything(leave_out: &str) -> Forkd {
+    let forkd = Forkd::new("--config {dir}/forkd.toml");
+    let dir = forkd.dir.path();
+    std::fs::write(dir.join("page"), wire::noise(3, 64 << 10)).unwrap();
+    let models = ["fork", "prefork", "iterative", "thread", "event", "coroutine"];
+    let with_model = |model: &&str| {
+        let endpoints = "endpoints = ['tcp://127.0.0.1:0', 'udp://127.0.0.1:0']";
+        format!("[[listen]]\n{endpoints}\nmodel = '{model}'\n")
+    };
+    let mut toml: String = models.iter().filter(|model| **model != leave_out).map(with_model).collect();
+    let http = format!(
+        "[[listen]]\nendpoints = ['tcp://127.0.0.1:0']\nservice = 'http'\nroot = '{}'\n",
+        dir.display()
+    );
+    toml += &http;
+    toml += "[[listen]]\nendpoints = ['tcp://127.0.0.1:0']\nexec = ['cat']\n";
+    std::fs::write(dir.join("forkd.toml"), toml).unwrap();
+    forkd
+}
+
+/// Each of its endpoints serves.
+fn serves_everything(daemon: &Daemon, call: &str) {
+    let payload = wire::noise(1, 1 << 20);
+    for line in daemon.log().iter().filter(|line| line.contains("listening on ")) {
+        let endpoint = line.split_once("listening on ").unwrap().1.split(' ').next().unwrap();
+        let (scheme, address) = endpoint.split_once("://").unwrap();
+        if scheme == "udp" {
+            let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+            socket.set_read_timeout(Some(LIMIT)).unwrap();
+            socket.connect(address).unwrap();
+            // every sixteenth time a batch is asked for
+            for _ in 0..20 {
+                socket.send(b"hello").unwrap();
+                let mut back = [0; 9];
+                assert_eq!(socket.recv(&mut back).unwrap_or_else(|e| panic!("{call}: {line}: {e}")), 5);
+            }
+            continue;
+        }
+        let mut client = connect(address.parse().unwrap()).unwrap();
+        let mut back = Vec::new();
+        if line.contains("service=http") {
+            client.write_all(b"GET /page HTTP/1.0\r\n\r\n").unwrap();
+            client.read_to_end(&mut back).unwrap_or_else(|e| panic!("{call}: {line}: {e}"));
+            assert!(back.ends_with(&wire::noise(3, 64 << 10)), "{call}: {line}: {} bytes", back.len());
+            continue;
+        }
+        let mut writer = client.try_clone().unwrap();
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                writer.write_all(&payload).unwrap();
+                writer.shutdown(std::net::Shutdown::Write).unwrap();
+            });
+            client.read_to_end(&mut back).unwrap_or_else(|e| panic!("{call}: {line}: {e}"));
+        });
+        assert!(back == payload, "{call}: {line}: {} bytes came back", back.len());
+    }
+}
+
+#[test]
+fn without_a_system_call_that_is_forbidden_it_goes_another_way() {
+    for (name, call) in WITH_ANOTHER_WAY {
+        for errno in [libc::EPERM, libc::ENOSYS] {
+            // the C library starts threads without clone3 only where the kernel has none
+            let leave_out = if (name, errno) == ("clone3", libc::EPERM) { "thread" } else { "" };
+            let daemon = with_everything(leave_out).forbid(call, errno).start();
+            serves_everything(&daemon, name);
+            let complaints = daemon.count_lines("warning") + daemon.count_lines("error");
+            assert_eq!(complaints, 0, "{name}: {:?}", daemon.log());
+            daemon.signal(Signal::SIGTERM);
+            assert_eq!(daemon.wait().code(), Some(0), "{name}: {:?}", daemon.log());
+        }
+    }
+}
+
+#[test]
+fn where_there_is_no_other_way_the_start_ends_with_the_name_of_the_call() {
+    let (fork, pool) =
+        (&["-m fork"][..], &["-m prefork", "-m iterative", "-m thread", "-m event", "-m coroutine"][..]);
+    let (threads, polls) = (&["-m thread", "-m thread --threads 2"][..], &["-m event", "-m coroutine"][..]);
+    let forbidden = [
+        ("read", libc::SYS_read, fork),
+        ("close", libc::SYS_close, fork),
+        ("fcntl", libc::SYS_fcntl, fork),
+        ("socket", libc::SYS_socket, fork),
+        ("setsockopt", libc::SYS_setsockopt, fork),
+        ("getsockname", libc::SYS_getsockname, fork),
+        ("bind", libc::SYS_bind, fork),
+        ("listen", libc::SYS_listen, fork),
+        ("socketpair", libc::SYS_socketpair, fork),
+        ("sendto", libc::SYS_sendto, fork),
+        ("ppoll", libc::SYS_ppoll, fork),
+        ("kill", libc::SYS_kill, fork),
+        ("wait4", libc::SYS_wait4, fork),
+        ("getppid", libc::SYS_getppid, fork),
+        ("pipe2", libc::SYS_pipe2, pool),
+        ("futex", libc::SYS_futex, threads),
+        ("epoll_create1", libc::SYS_epoll_create1, polls),
+        ("epoll_ctl", libc::SYS_epoll_ctl, polls),
+        ("epoll_pwait", libc::SYS_epoll_pwait, polls),
+    ];
+    let ends = |name: &str, model: &str, forkd: Forkd| {
+        let ended = forkd.run();
+        assert_eq!(ended.code, Some(71), "{name}, {model}: {ended:?}");
+        let sentence = format!("the system call {name} is forbidden here");
+        assert!(ended.stderr.contains(&sentence), "{name}, {model}: {ended:?}");
+        assert!(!ended.stderr.contains("ready pid"), "{name}, {model}: {ended:?}");
+    };
+    for (name, call, models) in forbidden {
+        for (errno, model) in models.iter().flat_map(|model| [(libc::EPERM, model), (libc::ENOSYS, model)]) {
+            ends(name, model, Forkd::new(model).forbid(call, errno));
+        }
+    }
+    // where neither the one nor the other can be called
+    for errno in [libc::EPERM, libc::ENOSYS] {
+        let both = |new, old| Forkd::new("").forbid(new, errno).forbid(old, errno);
+        ends("accept", "", both(libc::SYS_accept4, libc::SYS_accept));
+        ends("clone", "", both(libc::SYS_clone3, libc::SYS_clone));
+        ends("recvmsg", "", Forkd::new("udp://127.0.0.1:0").forbid(libc::SYS_recvmsg, errno));
+    }
+    threads
+        .iter()
+        .for_each(|model| ends("clone3", model, Forkd::new(model).forbid(libc::SYS_clone3, libc::EPERM)));
+}
+
+#[test]
+fn a_worker_that_can_start_no_thread_is_not_ready() {
+    if !need_root() {
+        return;
+    }
+    // a master and a worker, and no thread beside them
+    let ended = Forkd::new("-m thread").uid(61_250).limit(libc::RLIMIT_NPROC, 2).run();
+    assert_eq!(ended.code, Some(70), "{ended:?}");
+    assert!(ended.stderr.contains("cannot start the threads of a worker"), "{ended:?}");
+    assert!(!ended.stderr.contains("ready pid"), "{ended:?}");
 }

@@ -139,6 +139,17 @@ impl Listen {
         self.service.service(&self.settings)
     }
 
+    /// Refuses a model that this system does not let serve.
+    pub(crate) fn check_system(&self) -> Result<(), Error> {
+        // what is handed over is known only later
+        let has = |datagrams| {
+            self.endpoints
+                .iter()
+                .any(|endpoint| endpoint.is_datagram() == datagrams && !endpoint.is_inherited())
+        };
+        self.model.check_system(has(false), has(true), true)
+    }
+
     /// Has a program with a relative path looked for from `here`; one without any path is looked for in PATH.
     pub(super) fn anchor(&mut self, here: &Path) {
         if let Some(program) = self.settings.exec.first_mut().filter(|program| program.contains('/'))

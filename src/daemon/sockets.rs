@@ -61,6 +61,8 @@ impl Bound {
             // the configuration could not know what it is
             let suits = self.listen.suits(self.listener.endpoint());
             suits.map_err(|why| Error::Config(format!("the service {why}")))?;
+            let datagrams = self.listener.kind() == Kind::Datagram;
+            self.listen.model.check_system(!datagrams, datagrams, true)?;
         }
         self.service.check()
     }
@@ -133,6 +135,7 @@ fn service(listen: &Listen, config: &Config, open: &[Bound]) -> Result<Service, 
 /// can't be as was asked.
 pub(crate) fn bind(config: &Config, open: &[Bound], inherited: &Inherited) -> Result<Vec<Bound>, Error> {
     let mut bound: Vec<Bound> = Vec::new();
+    config.listen.iter().try_for_each(Listen::check_system)?;
     for listen in &config.listen {
         let service = service(listen, config, open)?;
         for asked in &listen.endpoints {

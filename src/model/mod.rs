@@ -22,7 +22,9 @@ pub(crate) mod worker;
 pub use hooks::HandlerError;
 use serde::{Deserialize, Serialize};
 
+use crate::Error;
 use crate::service::Service;
+use crate::sys::calls::{Purpose, first_forbidden};
 
 /// A concurrency model: who runs the handler of a connection.
 ///
@@ -125,6 +127,35 @@ impl Model {
     /// Whether its workers wait for many things at once, so that the listener must not block.
     pub(crate) fn polls(self) -> bool {
         matches!(self, Self::Event | Self::Coroutine)
+    }
+
+    /// Whether this system lets it serve connections, datagrams, or both; by a pool, where `forks`, or else by
+    /// the calling process.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Os`], which names a system call that is forbidden and can't be done without.
+    pub(crate) fn check_system(self, connections: bool, datagrams: bool, forks: bool) -> Result<(), Error> {
+        let threads = self == Self::Thread;
+        let wanted = [
+            (Purpose::Serve, true),
+            (Purpose::Accept, connections),
+            (Purpose::Receive, datagrams),
+            (Purpose::Fork, forks),
+            (Purpose::Work, self.has_pool()),
+            (Purpose::StartThreads, threads),
+            (Purpose::Poll, self.polls()),
+            (Purpose::Switch, self == Self::Coroutine),
+        ];
+        let purposes: Vec<Purpose> =
+            wanted.iter().filter(|(_, is)| *is).map(|(purpose, _)| *purpose).collect();
+        let Some((call, cause)) = first_forbidden(&purposes) else { return Ok(()) };
+        let what = format!(
+            "cannot serve under the model {self}: the system call {call} is forbidden here, by a seccomp filter or an \
+             old kernel; allow it in the container's seccomp profile or the unit's SystemCallFilter=, or choose \
+             another model"
+        );
+        Err(Error::os(what, cause))
     }
 
     /// Whether it can run the service; where it can't, says why.

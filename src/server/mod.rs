@@ -34,6 +34,7 @@ use crate::model::hooks::{Hooks, Turns};
 use crate::model::offer::Offer;
 use crate::model::worker::Terms;
 use crate::service::Service;
+use crate::transport::listener::Kind;
 use crate::transport::{Endpoint, Handle, Listener};
 
 /// A server for one endpoint: what Python's socketserver calls a server, with the concurrency
@@ -252,7 +253,10 @@ impl Server {
                        choose the model prefork, or a fixed number of workers";
             return Err(Error::Usage(format!("the model {model} {why}")));
         }
-        let (kind, turns) = if serves_here(model, workers) {
+        let here = serves_here(model, workers);
+        let is = |kind| listeners.iter().any(|listener| listener.kind() == kind);
+        model.check_system(is(Kind::Stream), is(Kind::Datagram), !here)?;
+        let (kind, turns) = if here {
             let offer = |listener: &Listener, failures| {
                 Offer::new(listener.endpoint(), service.clone(), model, hooks.clone(), failures)
                     .with_idle_timeout(listen.idle_timeout)

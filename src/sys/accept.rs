@@ -1,4 +1,4 @@
-//! accept(2) that does not wait, on a socket that other processes share.
+//! accept(2), also where a filter forbids accept4(2), and one that does not wait, on a socket that other processes share.
 //!
 //! Whether accept(2) waits is said by `O_NONBLOCK`, which belongs to the open file description: all processes that
 //! share the socket have the same flag, and any of them may change it at any moment. There is no flag for one
@@ -8,10 +8,35 @@
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
 
-use rustix::io::{Errno, Result};
-use rustix::net::{SocketAddrAny, SocketFlags, acceptfrom_with};
+use rustix::io::{Errno, FdFlags, Result, fcntl_setfd, ioctl_fionbio};
+use rustix::net::{SocketAddrAny, SocketFlags, acceptfrom, acceptfrom_with};
 
+use super::calls::is_forbidden;
 use super::fd::wait_readable;
+
+/// Accepts a client, with the address of the other end. Waits for one, if the socket blocks.
+///
+/// # Errors
+///
+/// As accept(2).
+#[inline]
+pub(crate) fn accept(socket: impl AsFd, flags: SocketFlags) -> Result<(OwnedFd, Option<SocketAddrAny>)> {
+    match acceptfrom_with(&socket, flags) {
+        // a filter may know accept(2) only; or a firewall has forbidden one connection, which that doesn't return
+        Err(errno) if is_forbidden(errno) => accept_without_flags(socket, flags),
+        accepted => accepted,
+    }
+}
+
+#[cold]
+fn accept_without_flags(socket: impl AsFd, flags: SocketFlags) -> Result<(OwnedFd, Option<SocketAddrAny>)> {
+    let (connection, address) = acceptfrom(socket)?;
+    fcntl_setfd(&connection, FdFlags::CLOEXEC)?;
+    if flags.contains(SocketFlags::NONBLOCK) {
+        ioctl_fionbio(&connection, true)?;
+    }
+    Ok((connection, address))
+}
 
 /// Accepts a client if there is one, with the address of the other end.
 ///
@@ -22,7 +47,7 @@ pub(crate) fn accept_now(socket: impl AsFd, flags: SocketFlags) -> Result<(Owned
     if !wait_readable(&socket, Duration::ZERO) {
         return Err(Errno::AGAIN);
     }
-    match timer::interrupted(|| acceptfrom_with(&socket, flags)) {
+    match timer::interrupted(|| accept(&socket, flags)) {
         // another process was quicker, and no other client has come since
         Err(Errno::INTR) => Err(Errno::AGAIN),
         accepted => accepted,

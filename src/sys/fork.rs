@@ -62,9 +62,7 @@ pub(crate) fn fork(
         let mut child = Some(child);
         let mut run_once = || child.take().map_or(PANICKED, |child| child());
         return match linux::fork(cells, watch, &mut run_once) {
-            Err(error) if matches!(error.raw_os_error(), Some(libc::ENOSYS | libc::EPERM)) => {
-                portable(cells, watch, run_once)
-            }
+            Err(error) if super::calls::is_forbidden_io(&error) => portable(cells, watch, run_once),
             forked => forked,
         };
     }

@@ -5,6 +5,7 @@
 
 pub(crate) mod accept;
 pub(crate) mod buffer;
+pub(crate) mod calls;
 pub(crate) mod clock;
 pub(crate) mod context;
 pub(crate) mod datagram;

@@ -12,6 +12,7 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicI32, Ordering};
 use std::time::{Duration, Instant};
 
+use super::calls::is_forbidden;
 use nix::errno::Errno;
 use nix::sys::signal::{SigSet, SigmaskHow};
 use rustix::process::{
@@ -119,7 +120,11 @@ impl Drop for Program {
 fn prepare(parent: Pid) -> io::Result<()> {
     #[cfg(any(target_os = "linux", target_os = "freebsd"))]
     {
-        rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?;
+        match rustix::process::set_parent_process_death_signal(Some(Signal::KILL)) {
+            // then it outlives us where we are killed
+            Err(errno) if is_forbidden(errno) => {}
+            outcome => outcome?,
+        }
         if rustix::process::getppid() != Some(parent) {
             return Err(io::ErrorKind::NotFound.into());
         }
@@ -158,10 +163,8 @@ fn watch(pid: i32) -> io::Result<OwnedFd> {
     if !super::portable()
         && let Some(pid) = Pid::from_raw(pid)
     {
-        use rustix::io::Errno as Failed;
         match rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty()) {
-            // an old kernel, or a seccomp filter
-            Err(Failed::NOSYS | Failed::PERM) => {}
+            Err(errno) if is_forbidden(errno) => {}
             opened => return Ok(opened?),
         }
     }

@@ -3,7 +3,10 @@
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-/// An eventfd, or a pipe on the portable path; never blocks on either side.
+#[cfg(target_os = "linux")]
+use super::calls::is_forbidden;
+
+/// An eventfd, or a pipe on the portable path and where there are no eventfds; never blocks on either side.
 #[derive(Debug)]
 pub(crate) struct Wake {
     read_end: OwnedFd,
@@ -16,8 +19,10 @@ impl Wake {
         #[cfg(target_os = "linux")]
         if !super::portable() {
             use rustix::event::{EventfdFlags, eventfd};
-            let read_end = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
-            return Ok(Self { read_end, write_end: None });
+            match eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK) {
+                Err(errno) if is_forbidden(errno) => {}
+                read_end => return Ok(Self { read_end: read_end?, write_end: None }),
+            }
         }
         let (read_end, write_end) = super::fd::pipe()?;
         super::fd::set_nonblocking(&read_end, true)?;

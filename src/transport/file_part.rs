@@ -65,7 +65,13 @@ impl FilePart {
     #[cfg(target_os = "linux")]
     pub(crate) fn send_to(&self, socket: impl AsFd) -> rustix::io::Result<usize> {
         let mut offset = self.offset;
-        rustix::fs::sendfile(socket, &self.file, Some(&mut offset), self.length.min(PIECE) as usize)
+        let length = self.length.min(PIECE) as usize;
+        match rustix::fs::sendfile(&socket, &self.file, Some(&mut offset), length) {
+            Err(errno) if crate::sys::calls::is_forbidden(errno) => {
+                self.copy(|piece| rustix::io::write(socket, piece))
+            }
+            sent => sent,
+        }
     }
 
     /// Sends a piece to a socket, and returns how many bytes went; 0 at the end of the file.
@@ -112,6 +118,9 @@ mod tests {
         let (socket, mut peer) = UnixStream::pair().expect("pair");
         assert_eq!(part.send_to(&socket).expect("send"), 5);
         let mut got = [0; 5];
+        peer.read_exact(&mut got).expect("read");
+        assert_eq!(&got, b"23456");
+        assert_eq!(part.copy_to(&socket).expect("send"), 5);
         peer.read_exact(&mut got).expect("read");
         assert_eq!(&got, b"23456");
         part.advance(3);

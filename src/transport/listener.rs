@@ -15,10 +15,10 @@ use std::time::Duration;
 
 use rustix::io::Errno;
 use rustix::net::sockopt::set_tcp_nodelay;
-use rustix::net::{SocketAddrAny, SocketFlags, acceptfrom_with};
+use rustix::net::{SocketAddrAny, SocketFlags};
 
 use super::{Endpoint, Peer};
-use crate::sys::accept::accept_now;
+use crate::sys::accept::{accept, accept_now};
 use crate::sys::fd::set_nonblocking;
 
 /// A connection, with the address of its other end.
@@ -128,7 +128,7 @@ impl Listener {
     ///
     /// As accept(2).
     pub(crate) fn accept(&self, gate: impl AsFd) -> rustix::io::Result<(OwnedFd, Peer)> {
-        self.blocking(acceptfrom_with(gate, SocketFlags::CLOEXEC)?)
+        self.blocking(accept(gate, SocketFlags::CLOEXEC)?)
     }
 
     /// As [`accept`](Self::accept), but it does not wait: `AGAIN` if there is none. A socket of our own has been
@@ -144,7 +144,7 @@ impl Listener {
 
     #[inline]
     fn take(&self, gate: impl AsFd, flags: SocketFlags) -> rustix::io::Result<Accepted> {
-        if self.is_inherited { accept_now(gate, flags) } else { acceptfrom_with(gate, flags) }
+        if self.is_inherited { accept_now(gate, flags) } else { accept(gate, flags) }
     }
 
     #[inline]

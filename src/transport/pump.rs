@@ -12,7 +12,7 @@ use super::Traffic;
 pub(super) struct Pump {
     #[cfg(target_os = "linux")]
     pipe: Option<(OwnedFd, OwnedFd)>,
-    /// No pipe is to be had (`EMFILE`), or the socket can't be spliced.
+    /// No pipe is to be had (`EMFILE`), or the socket can't be spliced, or nobody may.
     useless: bool,
 }
 
@@ -36,6 +36,8 @@ impl Pump {
     pub(super) fn run(&mut self, socket: &OwnedFd, worth: usize, traffic: &Traffic) -> io::Result<()> {
         use rustix::io::{Errno, retry_on_intr};
         use rustix::pipe::{SpliceFlags, splice};
+
+        use crate::sys::calls::is_forbidden;
         if self.useless {
             return Ok(());
         }
@@ -43,7 +45,7 @@ impl Pump {
         loop {
             let came = retry_on_intr(|| splice(socket, None, write_end, None, PIECE, SpliceFlags::MOVE));
             let came = match came {
-                Err(Errno::INVAL) => {
+                Err(errno) if errno == Errno::INVAL || is_forbidden(errno) => {
                     self.useless = true;
                     return Ok(());
                 }

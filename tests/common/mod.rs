@@ -15,6 +15,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod daemon;
+mod filter;
 mod models;
 mod net;
 mod proc;
@@ -28,8 +29,8 @@ pub use daemon::Daemon;
 pub use models::options_of;
 pub(crate) use models::under_models;
 pub use net::{
-    Client, echoes, is_answered, is_cut, is_refused, is_silent, keepalive_due, reset, short_connection,
-    vanishes,
+    Client, connect, echoes, is_answered, is_cut, is_refused, is_silent, keepalive_due, reset,
+    short_connection, vanishes,
 };
 pub use proc::{
     Children, Usage, children_of, fds_of, is_running, proc_status, signal, state_of, stopped, threads_of,

@@ -10,6 +10,7 @@ use std::{fs, io};
 
 use nix::fcntl::{FcntlArg, fcntl};
 
+use super::filter::Filter;
 use super::{Daemon, Ended, Way, forkd, proc_status, public_binary};
 
 /// How to start a daemon.
@@ -22,6 +23,7 @@ pub struct Forkd {
     example: Option<PathBuf>,
     wrapper: Vec<String>,
     sockets: Vec<(String, OwnedFd)>,
+    forbidden: Vec<(libc::c_long, i32)>,
     pub dir: tempfile::TempDir,
 }
 
@@ -37,8 +39,20 @@ impl Forkd {
         if !args.iter().any(names_one) {
             args.push("tcp://127.0.0.1:0".into());
         }
-        let (env, limits, wrapper, sockets) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
-        Self { args, env, portable: false, uid: None, limits, example: None, wrapper, sockets, dir }
+        let (env, limits, wrapper) = (Vec::new(), Vec::new(), Vec::new());
+        let (sockets, forbidden) = (Vec::new(), Vec::new());
+        Self {
+            args,
+            env,
+            portable: false,
+            uid: None,
+            limits,
+            example: None,
+            wrapper,
+            sockets,
+            forbidden,
+            dir,
+        }
     }
 
     /// `forkd serve` without any argument but `--control`: it listens at its default ports.
@@ -87,6 +101,12 @@ impl Forkd {
     /// Starts it with this soft limit; `resource` is of libc, such as `RLIMIT_NPROC`.
     pub fn limit(mut self, resource: libc::__rlimit_resource_t, soft: u64) -> Self {
         self.limits.push((resource, soft));
+        self
+    }
+
+    /// Has this system call, such as `SYS_clone3` of libc, fail with this error in all its processes.
+    pub fn forbid(mut self, call: libc::c_long, errno: i32) -> Self {
+        self.forbidden.push((call, errno));
         self
     }
 
@@ -143,6 +163,7 @@ impl Forkd {
         }
         command.process_group(0);
         let limits = self.limits.clone();
+        let filter = (!self.forbidden.is_empty()).then(|| Filter::new(&self.forbidden));
         let sockets: Vec<i32> = self.sockets.iter().map(|(_, socket)| socket.as_raw_fd()).collect();
         let prepare = move || {
             for &(resource, soft) in &limits {
@@ -157,7 +178,7 @@ impl Forkd {
                 // SAFETY: dup2(2) is a plain system call; whatever had the number is to be closed anyway.
                 unsafe { libc::dup2(socket, number) };
             }
-            Ok(())
+            filter.as_ref().map_or(Ok(()), Filter::put_on)
         };
         // SAFETY: between fork and exec it makes system calls only.
         unsafe { command.pre_exec(prepare) };

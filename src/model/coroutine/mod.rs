@@ -44,11 +44,11 @@ pub(crate) fn run(work: &Work<'_>, gate: &Gate, terms: &Terms) -> Cause {
         // it fails only for what is no open file
         let _ = work.listener().set_nonblocking(true);
     }
-    work.is_up();
     let main = || {
         let mut worker = Worker::new(work, gate, terms);
         worker.heed_the_bell()?;
         let turns = worker.take_turns();
+        work.is_up();
         let cause = match work.listener().kind() {
             Kind::Stream => worker.connections(),
             Kind::Datagram => worker.datagrams(),

@@ -123,6 +123,14 @@ pub(super) fn run(shared: Shared, gate: &Arc<Gate>, terms: &Terms, most: u32) ->
         shortage: Spell::default(),
         refusals: RateLimit::default(),
     };
+    // one that can't start a single thread serves nobody
+    match spawn(c"connection", || {}) {
+        Ok(thread) => thread.join(),
+        Err((_, error)) => {
+            events::no_threads(work.listener().endpoint(), &error);
+            return Cause::Failed;
+        }
+    }
     work.is_up();
     reception.serve()
 }

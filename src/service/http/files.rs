@@ -42,7 +42,7 @@ impl Root {
         let opened = if sys::portable() { Err(Errno::NOSYS) } else { self.open_beneath(path) };
         match opened {
             // kernels before 5.6; and containers whose filter does not know the call
-            Err(Errno::NOSYS | Errno::PERM) => self.open_stepwise(path),
+            Err(errno) if sys::calls::is_forbidden(errno) => self.open_stepwise(path),
             opened => opened,
         }
         .map(File::from)

@@ -14,6 +14,8 @@ use std::ptr;
 
 use control::{Control, Envelope};
 
+use super::calls::is_forbidden_io;
+
 /// Whether to wait for the first datagram.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Patience {
@@ -154,7 +156,10 @@ impl Batch {
         let n = unsafe {
             libc::recvmmsg(fd, self.headers.as_mut_ptr(), capacity as _, flags as _, ptr::null_mut())
         };
-        let count = usize::try_from(n).map_err(|_| io::Error::last_os_error())?;
+        let count = match usize::try_from(n).map_err(|_| io::Error::last_os_error()) {
+            Err(error) if is_forbidden_io(&error) => return self.receive_one(socket, patience).map(|()| 1),
+            count => count?,
+        };
         self.read_envelopes(count);
         Ok(count)
     }
@@ -296,7 +301,8 @@ fn send_flags(patience: Patience) -> i32 {
     libc::MSG_NOSIGNAL | if patience == Patience::Wait { 0 } else { libc::MSG_DONTWAIT }
 }
 
-/// Sends messages until one can't be sent; returns how many were.
+/// Sends messages until one can't be sent; returns how many were. Where the call is forbidden, that is none, and
+/// each is sent by itself.
 #[cfg(any(target_os = "linux", target_os = "freebsd", target_os = "netbsd"))]
 fn send(fd: i32, messages: &mut [libc::mmsghdr], patience: Patience) -> usize {
     // SAFETY: the headers were made by `pack` and point at live buffers.
