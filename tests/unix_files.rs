@@ -4,13 +4,15 @@
 mod common;
 
 use std::fs;
-use std::os::unix::fs::{FileTypeExt, PermissionsExt};
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::os::unix::net::{UnixDatagram, UnixListener, UnixStream};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 
 use common::*;
 use nix::sys::signal::Signal;
+use nix::sys::socket::{AddressFamily, Backlog, SockFlag, SockType, UnixAddr, bind, listen, socket};
 
 fn connect(path: &Path) -> UnixStream {
     let stream = UnixStream::connect(path).unwrap();
@@ -89,6 +91,54 @@ fn a_live_one_is_an_error_and_stays() {
     assert!(!other.exists());
     echoes(&mut connect(&daemon.path("s")), b"still here");
     daemon.status();
+}
+
+#[test]
+fn one_that_does_not_listen_yet_is_live() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("s");
+    let bound = socket(AddressFamily::Unix, SockType::Stream, SockFlag::SOCK_CLOEXEC, None).unwrap();
+    bind(bound.as_raw_fd(), &UnixAddr::new(&path).unwrap()).unwrap();
+    let inode = fs::metadata(&path).unwrap().ino();
+    for scheme in ["unix", "unixgram"] {
+        let ended = run(&["serve", &format!("{scheme}://{}", path.display())]);
+        assert_eq!(ended.code, Some(69), "{ended:?}");
+    }
+    // a control socket, too
+    let ended = run(&["serve", "--control", path.to_str().unwrap(), "tcp://127.0.0.1:0"]);
+    assert_eq!(ended.code, Some(69), "{ended:?}");
+    assert_eq!(fs::metadata(&path).unwrap().ino(), inode);
+    listen(&bound, Backlog::new(5).unwrap()).unwrap();
+    let listener = UnixListener::from(bound);
+    let _client = connect(&path);
+    listener.set_nonblocking(true).unwrap();
+    assert!(listener.accept().is_ok());
+    // one that starts asks whether the socket is bound, which is no connection
+    assert_eq!(run(&["serve", &format!("unix://{}", path.display())]).code, Some(69));
+    assert_eq!(listener.accept().unwrap_err().kind(), std::io::ErrorKind::WouldBlock);
+}
+
+#[test]
+fn of_several_that_replace_a_stale_one_at_once_one_serves() {
+    for _ in 0..5 {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("s");
+        drop(UnixListener::bind(&path).unwrap());
+        let endpoint = format!("unix://{}", path.display());
+        let daemons: Vec<Daemon> = (0..6).map(|_| Forkd::new(&endpoint).launch()).collect();
+        let serves = |daemon: &&Daemon| daemon.count_lines("ready pid=") == 1;
+        let is_refused = |daemon: &&Daemon| daemon.count_lines("listens there") == 1;
+        eventually("each serves or is refused", || {
+            daemons.iter().filter(|daemon| serves(daemon) || is_refused(daemon)).count() == daemons.len()
+        });
+        let one: Vec<&Daemon> = daemons.iter().filter(serves).collect();
+        assert_eq!(one.len(), 1, "{:?}", one.iter().map(|daemon| daemon.pid()).collect::<Vec<_>>());
+        echoes(&mut connect(&path), b"hello");
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
+        one[0].signal(Signal::SIGTERM);
+        assert_eq!(one[0].wait().code(), Some(0));
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
+    }
 }
 
 #[test]

@@ -4,18 +4,18 @@ use std::fs;
 use std::io;
 use std::net::{IpAddr, SocketAddr, SocketAddrV6};
 use std::os::fd::{AsRawFd, OwnedFd};
-use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::time::Duration;
 
 use nix::net::if_::if_indextoname;
 use nix::sys::socket::{
-    AddressFamily, Backlog, SockFlag, SockType, SockaddrLike, SockaddrStorage, UnixAddr, bind, connect,
-    getsockname, listen, setsockopt, socket, sockopt,
+    AddressFamily, Backlog, SockFlag, SockType, SockaddrLike, SockaddrStorage, bind, getsockname, listen,
+    setsockopt, socket, sockopt,
 };
-use nix::sys::stat::{Mode, umask};
 
-use super::listener::{Kind, SocketFile};
+use super::listener::Kind;
+use super::socket_file::SocketFile;
 use super::{Endpoint, Inherited, Listener, resolve};
 use crate::{Error, Failure};
 
@@ -274,59 +274,20 @@ fn bind_unix(endpoint: &Endpoint, path: &Path, kind: Kind, options: BindOptions)
             _ => Error::CannotCreate(Failure::new(what, error)),
         }
     };
-    remove_stale(path, socket_type).map_err(cannot)?;
-    let socket = socket(AddressFamily::Unix, socket_type, SockFlag::SOCK_CLOEXEC, None)
-        .map_err(|errno| cannot(errno.into()))?;
-    let bind_and_look = || -> io::Result<fs::Metadata> {
-        let address = UnixAddr::new(path)?;
-        // The mode is right from the first moment on; forkd has one thread, so nobody else is affected.
-        let before = options.socket_mode.map(|mode| umask(Mode::from_bits_truncate(!mode & 0o777)));
-        let bound = bind(socket.as_raw_fd(), &address);
-        if let Some(before) = before {
-            umask(before);
+    let bind_and_listen = || -> io::Result<(OwnedFd, SocketFile)> {
+        let socket = socket(AddressFamily::Unix, socket_type, SockFlag::SOCK_CLOEXEC, None)?;
+        let file = SocketFile::bind(&socket, path, options.socket_mode)?;
+        if kind == Kind::Stream
+            && let Err(error) = start_listening(&socket, options.backlog)
+        {
+            // the first error says more
+            let _ = file.remove();
+            return Err(error);
         }
-        bound?;
-        if kind == Kind::Stream {
-            start_listening(&socket, options.backlog)?;
-        }
-        fs::symlink_metadata(path)
+        Ok((socket, file))
     };
-    let file = bind_and_look().map_err(cannot)?;
-    let file = SocketFile {
-        path: path.to_owned(),
-        device: file.dev(),
-        inode: file.ino(),
-        owner: std::process::id(),
-    };
+    let (socket, file) = bind_and_listen().map_err(cannot)?;
     Ok(Listener::ours(socket, kind, endpoint.clone(), Some(file)))
-}
-
-/// Removes a socket file that nobody listens behind.
-fn remove_stale(path: &Path, socket_type: SockType) -> io::Result<()> {
-    match fs::symlink_metadata(path) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-        Err(error) => return Err(error),
-        Ok(file) if file.is_dir() => {
-            return Err(io::Error::new(io::ErrorKind::IsADirectory, "it is a directory; name a file in it"));
-        }
-        Ok(file) if !file.file_type().is_socket() => {
-            return Err(io::Error::new(
-                io::ErrorKind::AlreadyExists,
-                "there is a file that is no socket; remove it",
-            ));
-        }
-        Ok(_) => {}
-    }
-    let probe =
-        socket(AddressFamily::Unix, socket_type, SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK, None)?;
-    match connect(probe.as_raw_fd(), &UnixAddr::new(path)?) {
-        Err(nix::errno::Errno::ECONNREFUSED) => fs::remove_file(path),
-        // It answered, its queue is full (EAGAIN), or it is of the other kind (EPROTOTYPE): alive.
-        Ok(()) | Err(nix::errno::Errno::EAGAIN | nix::errno::Errno::EPROTOTYPE) => {
-            Err(io::ErrorKind::AddrInUse.into())
-        }
-        Err(errno) => Err(errno.into()),
-    }
 }
 
 /// The most that listen(2) queues on this system, where it says so.

@@ -4,11 +4,8 @@
 //! all that its connections need (TCP_NODELAY), which they inherit, and what datagrams need (packet information).
 //! Options and flags of an inherited socket are its owner's: there each connection is given what it needs.
 
-use std::fs;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
-use std::os::unix::fs::MetadataExt;
-use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -17,6 +14,7 @@ use rustix::io::Errno;
 use rustix::net::sockopt::set_tcp_nodelay;
 use rustix::net::{SocketAddrAny, SocketFlags};
 
+use super::socket_file::SocketFile;
 use super::{Endpoint, Peer};
 use crate::sys::accept::{accept, accept_now};
 use crate::sys::fd::set_nonblocking;
@@ -45,15 +43,6 @@ pub(crate) struct Listener {
     /// What accepted connections are given that they don't inherit, see [`keep_alive`](Self::keep_alive); in
     /// milliseconds, 0 for nothing.
     pub(super) keep_alive: AtomicU64,
-}
-
-/// What is removed at the end, by the process that made it, if it still is the same file.
-#[derive(Debug)]
-pub(super) struct SocketFile {
-    pub(super) path: PathBuf,
-    pub(super) device: u64,
-    pub(super) inode: u64,
-    pub(super) owner: u32,
 }
 
 impl Listener {
@@ -186,13 +175,10 @@ impl Listener {
     /// Removes the socket file, if it still is the one that was bound here.
     fn remove_file(&self) {
         let Some(file) = self.file().take() else { return };
-        let still_ours = |there: fs::Metadata| (there.dev(), there.ino()) == (file.device, file.inode);
-        if std::process::id() != file.owner || !fs::symlink_metadata(&file.path).is_ok_and(still_ours) {
-            return;
-        }
+        let path = file.path.clone();
         // After a change of user or root it may be out of reach; the next start replaces it.
-        if let Err(error) = fs::remove_file(&file.path) {
-            log::debug!(path:% = file.path.display(), error:%; "cannot remove the socket file");
+        if let Err(error) = file.remove() {
+            log::debug!(path:% = path.display(), error:%; "cannot remove the socket file");
         }
     }
 }

@@ -16,6 +16,7 @@ mod pump;
 mod refusal;
 pub mod resolve;
 mod site;
+mod socket_file;
 mod traffic;
 
 pub use connection::Connection;
