@@ -171,6 +171,10 @@ pub mod daemon;
 pub mod error;
 mod events;
 mod foreign;
+// what fuzz/ runs, and the tests over its seeds
+#[cfg(any(test, fuzzing))]
+#[doc(hidden)]
+pub mod fuzzing;
 mod getent;
 #[doc(hidden)]
 pub mod load;

@@ -32,7 +32,7 @@ pub(super) struct Tables {
 
 /// A file that was read; it keeps the text so that an error can point into it.
 #[derive(Debug)]
-pub(super) struct File {
+pub(crate) struct File {
     path: PathBuf,
     text: String,
     /// What it says.
@@ -44,11 +44,20 @@ impl File {
     ///
     /// # Errors
     ///
-    /// [`Error::Config`] if it can't be read, is no TOML, or has an unknown key or an impossible value.
+    /// [`Error::Config`] if it can't be read, and as for [`parse`](Self::parse).
     pub(super) fn read(path: &Path) -> Result<Self, Error> {
         let bytes = bytes_of(path).map_err(|error| {
             Error::Config(format!("cannot read the configuration file {}: {error}", path.display()))
         })?;
+        Self::parse(path, bytes)
+    }
+
+    /// Parses what stands in the file; errors name its path.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Config`] if it is no TOML, or has an unknown key or an impossible value.
+    pub(crate) fn parse(path: &Path, bytes: Vec<u8>) -> Result<Self, Error> {
         let text = String::from_utf8(bytes).map_err(|error| {
             let start = error.utf8_error().valid_up_to();
             let text = String::from_utf8_lossy(error.as_bytes());

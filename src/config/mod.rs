@@ -22,7 +22,8 @@ use std::time::Duration;
 
 use crate::Error;
 use crate::transport::Endpoint;
-use file::{File, Tables};
+pub(crate) use file::File;
+use file::Tables;
 use layers::{CommandLine, Conflict};
 pub use listen::Listen;
 use options::{DaemonOptions, ListenOptions};
@@ -164,7 +165,25 @@ impl Config {
         env: impl Fn(&str) -> Option<OsString>,
         default_endpoints: &[Endpoint],
     ) -> Result<Self, Error> {
-        let file = config_file.map(File::read).transpose()?;
+        Self::merge(
+            cli_daemon,
+            cli_listen,
+            config_file.map(File::read).transpose()?,
+            here,
+            env,
+            default_endpoints,
+        )
+    }
+
+    /// As [`resolve`](Self::resolve), of a file that has been read.
+    pub(crate) fn merge(
+        cli_daemon: DaemonOptions,
+        cli_listen: ListenOptions,
+        file: Option<File>,
+        here: &Path,
+        env: impl Fn(&str) -> Option<OsString>,
+        default_endpoints: &[Endpoint],
+    ) -> Result<Self, Error> {
         let tables = file.as_ref().map(|file| file.tables.clone()).unwrap_or_default();
         let is_free = cli_listen.endpoints.is_empty();
         let from_file = is_free && !tables.listen.is_empty();
