@@ -264,6 +264,7 @@ pub(crate) fn control_failed(error: &dyn Display) {
 
 /// SIGUSR1: the status, a line for each listening socket.
 pub(crate) fn report(status: &crate::daemon::status::Status) {
+    let known = |n: Option<u32>| n.map_or_else(|| "-".to_owned(), |n| n.to_string());
     for l in &status.listeners {
         let counts = |map: &std::collections::BTreeMap<String, u64>| -> String {
             let all: Vec<String> = map.iter().map(|(cause, n)| format!("{cause}:{n}")).collect();
@@ -271,7 +272,7 @@ pub(crate) fn report(status: &crate::daemon::status::Status) {
         };
         info!(
             endpoint:% = l.endpoint, alive = l.alive, peak = l.peak, forked = l.forked, connections = l.connections, bytes_in = l.bytes_in,
-            bytes_out = l.bytes_out, failed = l.failed, refused:% = counts(&l.refused), deaths:% = counts(&l.deaths),
+            bytes_out = l.bytes_out, failed = l.failed, queued:% = known(l.queued), dropped:% = known(l.dropped), refused:% = counts(&l.refused), deaths:% = counts(&l.deaths),
             uptime_s = status.uptime_s; "status of {}", l.endpoint
         );
     }

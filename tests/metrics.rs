@@ -403,6 +403,82 @@ fn the_dashboard_asks_for_what_there_is() {
     }
 }
 
+/// Lost without a word that anybody could hear: they are counted by the kernel alone.
+#[cfg(target_os = "linux")]
+#[test]
+fn datagrams_that_the_kernel_drops_are_counted_and_stay_so() {
+    const SENT: u64 = 3000;
+    let forkd = Forkd::new(&format!("--config {{dir}}/forkd.toml {METRICS}"));
+    let file = forkd.dir.path().join("forkd.toml");
+    let write = |workers: u32| {
+        let listen = format!(
+            "[[listen]]\nendpoints = ['udp://127.0.0.1:0']\nmodel = 'prefork'\nworkers = {workers}\n"
+        );
+        std::fs::write(&file, listen).unwrap();
+    };
+    write(1);
+    let daemon = forkd.start();
+    let status = daemon.status();
+    assert_eq!(
+        (&status["listeners"][0]["dropped"], &status["listeners"][0]["queued"]),
+        (&0.into(), &serde_json::Value::Null)
+    );
+    let worker = status["children"][0]["pid"].as_i64().unwrap() as i32;
+    signal(worker, Signal::SIGSTOP);
+    eventually("it is stopped", || state_of(worker) == Some('T'));
+    let client = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+    for _ in 0..SENT {
+        client.send_to(&[0; 1000], daemon.address("udp")).unwrap();
+    }
+    let dropped = || daemon.listener(0)["dropped"].as_u64().unwrap();
+    let lost = dropped();
+    assert!((1..SENT).contains(&lost), "{lost}");
+    signal(worker, Signal::SIGCONT);
+    // each one is either served or dropped
+    eventually("all are counted", || daemon.listener(0)["connections"].as_u64().unwrap() + dropped() == SENT);
+    let text = becomes(&daemon, "forkd_kernel_drops_total", &["listener=\"udp://"], dropped() as f64);
+    assert!(!text.contains("forkd_connections_queued{"), "{text}");
+    let table = run(&["status", "--control", daemon.control().to_str().unwrap()]).stdout;
+    assert!(table.contains(&format!("{} dropped by the kernel: {lost}\n", daemon.endpoint(0))), "{table}");
+    daemon.signal(Signal::SIGUSR1);
+    daemon.wait_for_line(&format!(" dropped={lost} "));
+    // it is the same socket
+    write(2);
+    let reloaded = run(&["reload", "--control", daemon.control().to_str().unwrap()]);
+    assert_eq!((reloaded.code, dropped()), (Some(0), lost), "{}", reloaded.stderr);
+    becomes(&daemon, "forkd_kernel_drops_total", &[], lost as f64);
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn connections_that_the_kernel_drops_are_counted_and_so_are_those_that_wait() {
+    let daemon = Daemon::start(&format!("{HERE} -m prefork -w 1 --backlog 2"));
+    let _served = daemon.served();
+    let address = daemon.addr();
+    // one more than the limit waits, and so each of the others is dropped
+    let clients: Vec<_> = (0..8)
+        .map(|_| std::thread::spawn(move || TcpStream::connect_timeout(&address, Duration::from_millis(500))))
+        .collect();
+    let clients: Vec<_> = clients.into_iter().filter_map(|client| client.join().unwrap().ok()).collect();
+    let listener = daemon.listener(0);
+    let [queued, limit, dropped] =
+        ["queued", "queue_limit", "dropped"].map(|name| listener[name].as_u64().unwrap());
+    assert!(queued == clients.len() as u64 && limit == 2 && dropped > 0, "{listener}");
+    let text = scrape(&daemon);
+    for (name, value) in [
+        ("forkd_connections_queued", queued),
+        ("forkd_connections_queue_limit", limit),
+        ("forkd_kernel_drops_total", dropped),
+    ] {
+        assert_eq!(sum(&text, name, &[]), value as f64, "{name} in\n{text}");
+    }
+    let table = run(&["status", "--control", daemon.control().to_str().unwrap()]).stdout;
+    assert!(
+        table.contains(&format!(" {queued}/2 ")) && table.contains(&format!("kernel: {dropped}\n")),
+        "{table}"
+    );
+}
+
 under_models! { [fork prefork iterative thread threads event coroutine]
     fn promtool_finds_nothing_to_complain_about(model) {
         if !need_tool("promtool") {

@@ -71,7 +71,7 @@ fn rates_are_of_what_happens_meanwhile() {
     short_connection(daemon.addr(), b"before").unwrap();
     let mut watch = Watch::start(&daemon, &["--watch", "300ms"]);
     let is_row = |line: &str| line.starts_with("tcp://") && line.contains(" echo ");
-    let rates = |line: String| line.split_whitespace().skip(10).map(str::to_owned).collect::<Vec<_>>();
+    let rates = |line: String| line.split_whitespace().skip(11).map(str::to_owned).collect::<Vec<_>>();
     // nothing to compare the first one with
     assert_eq!(rates(watch.read_until("a listener", is_row)), ["-", "-", "-", "-"]);
     std::thread::scope(|scope| {
@@ -82,7 +82,7 @@ fn rates_are_of_what_happens_meanwhile() {
         });
         let moves = |line: &str| {
             let cells: Vec<&str> = line.split_whitespace().collect();
-            is_row(line) && (10..14).all(|at| cells[at].parse::<f64>().is_ok_and(|rate| rate > 0.0))
+            is_row(line) && (11..15).all(|at| cells[at].parse::<f64>().is_ok_and(|rate| rate > 0.0))
         };
         watch.read_until("rates above 0", moves);
         // blocks, each with its own first line

@@ -28,9 +28,9 @@ use crate::sys::fd::pipe;
 use crate::sys::fork::{PidCells, Watch, fork};
 use crate::sys::pidfd::{how_it_ended, signal_child};
 use crate::sys::signal::TermHeld;
+use crate::transport::Listener;
 use crate::transport::bind::{BindOptions, Holder, bind_all};
 use crate::transport::listener::Kind;
-use crate::transport::{Endpoint, Listener};
 use crate::{Error, events};
 
 /// Scrapers that the kernel queues: who finds no place asks again only after a second.
@@ -110,8 +110,8 @@ impl MetricsServer {
     }
 
     fn spawn(&self, cx: &mut Context, stations: &[Station]) -> std::io::Result<Server> {
-        let queues = faces(stations).filter_map(Station::listener).filter(|listener| has_queue(listener));
-        let own = self.listeners.iter().chain(queues).map(AsRawFd::as_raw_fd);
+        let asked = faces(stations).filter_map(Station::listener).filter(|l| l.tells_of_arrivals());
+        let own = self.listeners.iter().chain(asked).map(AsRawFd::as_raw_fd);
         let mut closing = Closing::all_but(own.chain(signal_descriptors(cx)).collect());
         let close = closing.of(&cx.descriptors);
         let (bell, leash) = pipe()?;
@@ -204,18 +204,14 @@ impl Master {
     }
 }
 
-/// Whether the kernel says how many wait at it.
-fn has_queue(listener: &Listener) -> bool {
-    matches!(listener.endpoint(), Endpoint::Tcp { .. })
-}
-
 fn face(station: &Station) -> Face {
-    let post = station.post().filter(|post| has_queue(&post.listener));
+    let post = station.post().filter(|post| post.listener.tells_of_arrivals());
     Face {
         number: station.number(),
         endpoint: station.endpoint().to_string(),
         service: station.service.name().to_owned(),
         model: station.model(),
-        queue: post.map(|post| Arc::clone(&post.listener)),
+        listener: post.map(|post| Arc::clone(&post.listener)),
+        arrivals: station.arrivals(),
     }
 }

@@ -24,6 +24,8 @@ pub struct Rate {
     pub bytes_in: f64,
     /// Bytes sent to clients.
     pub bytes_out: f64,
+    /// What the kernel has dropped at the socket; of a child 0.
+    pub dropped: f64,
 }
 
 impl Rates {
@@ -36,11 +38,11 @@ impl Rates {
         if before.pid != now.pid || seconds <= 0.0 {
             return None;
         }
-        let listeners: HashMap<&str, [u64; 4]> =
+        let listeners: HashMap<&str, [u64; 5]> =
             before.listeners.iter().map(|l| (&*l.endpoint, counts_of_listener(l))).collect();
-        let children: HashMap<(u32, u32), [u64; 4]> =
+        let children: HashMap<(u32, u32), [u64; 5]> =
             before.children.iter().map(|c| ((c.pid, c.slot), counts_of_child(c))).collect();
-        let rate = |now: [u64; 4], before: Option<&[u64; 4]>| {
+        let rate = |now: [u64; 5], before: Option<&[u64; 5]>| {
             let before = before.copied().unwrap_or_default();
             let per_second = |i: usize| now[i].saturating_sub(before[i]) as f64 / seconds;
             Rate {
@@ -48,6 +50,7 @@ impl Rates {
                 forks: per_second(1),
                 bytes_in: per_second(2),
                 bytes_out: per_second(3),
+                dropped: per_second(4),
             }
         };
         let of_listener = |l: &ListenerStatus| rate(counts_of_listener(l), listeners.get(&*l.endpoint));
@@ -66,16 +69,17 @@ impl Rates {
             forks: sum.forks + rate.forks,
             bytes_in: sum.bytes_in + rate.bytes_in,
             bytes_out: sum.bytes_out + rate.bytes_out,
+            dropped: sum.dropped + rate.dropped,
         })
     }
 }
 
-fn counts_of_listener(l: &ListenerStatus) -> [u64; 4] {
-    [l.connections, l.forked, l.bytes_in, l.bytes_out]
+fn counts_of_listener(l: &ListenerStatus) -> [u64; 5] {
+    [l.connections, l.forked, l.bytes_in, l.bytes_out, l.dropped.unwrap_or_default().into()]
 }
 
-fn counts_of_child(c: &ChildStatus) -> [u64; 4] {
-    [c.connections, 0, c.bytes_in, c.bytes_out]
+fn counts_of_child(c: &ChildStatus) -> [u64; 5] {
+    [c.connections, 0, c.bytes_in, c.bytes_out, 0]
 }
 
 #[cfg(test)]

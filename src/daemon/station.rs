@@ -13,9 +13,9 @@ use crate::config::Listen;
 use crate::model::Model;
 use crate::model::serve::Post;
 use crate::service::Service;
-use crate::sys::tcp::queue_length;
+use crate::sys::tcp::queue;
 use crate::transport::listener::Kind as Medium;
-use crate::transport::{Endpoint, Listener};
+use crate::transport::{Arrivals, Endpoint, Listener};
 
 /// How many clients are served at a stop where the system doesn't say how many are queued: as many as
 /// fit in a queue that nobody has lengthened, of connections (somaxconn) or of datagrams (a receive
@@ -60,7 +60,7 @@ pub(super) enum Kind {
     /// Workers.
     Pooling(Pooling),
     /// Nobody: the socket is closed, and its last children finish.
-    Gone { number: usize, endpoint: Endpoint },
+    Gone { number: usize, endpoint: Endpoint, arrivals: Arrivals },
 }
 
 impl Station {
@@ -97,6 +97,15 @@ impl Station {
 
     pub(super) fn listener(&self) -> Option<&Listener> {
         self.post().map(|post| &*post.listener)
+    }
+
+    /// Those who are not served yet, and those who were lost.
+    pub(super) fn arrivals(&self) -> Arrivals {
+        match &self.kind {
+            Kind::Forking(forking) => forking.post.listener.arrivals(),
+            Kind::Pooling(pooling) => pooling.post.listener.arrivals(),
+            Kind::Gone { arrivals, .. } => *arrivals,
+        }
     }
 
     /// What it is, or was, bound to.
@@ -206,7 +215,7 @@ impl Station {
         let queued = self.listener().map_or(0, |listener| match listener.is_inherited() {
             // they are left to whoever serves the socket next
             true => 0,
-            false => queue_length(listener).unwrap_or_else(|| most_queued(listener.kind())),
+            false => queue(listener).map_or_else(|| most_queued(listener.kind()), |queue| queue.length),
         });
         match &mut self.kind {
             Kind::Forking(forking) => forking.drain(queued),
@@ -228,7 +237,10 @@ impl Station {
 
     /// Closes its socket, unless another station has it, and remembers its name.
     pub(super) fn become_gone(&mut self) {
-        self.kind = Kind::Gone { number: self.number(), endpoint: self.endpoint().clone() };
+        let (number, endpoint) = (self.number(), self.endpoint().clone());
+        // nobody waits where nothing is
+        let arrivals = Arrivals { dropped: self.arrivals().dropped, ..Arrivals::default() };
+        self.kind = Kind::Gone { number, endpoint, arrivals };
     }
 
     /// Whether no more clients will come from it.

@@ -10,7 +10,10 @@ use serde::{Deserialize, Serialize};
 use super::context::Context;
 use super::station::Station;
 use crate::scoreboard::{Child, Sums};
+use crate::transport::Arrivals;
 pub use table::Watched;
+#[cfg(feature = "top")]
+pub(crate) use table::{dropped, queue};
 
 /// What `forkd status --json` prints; its field names are a contract with scripts.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -48,6 +51,13 @@ pub struct ListenerStatus {
     pub bytes_out: u64,
     /// Those whose handler failed or panicked.
     pub failed: u64,
+    /// Connections that wait to be accepted; `null` where the system doesn't say.
+    pub queued: Option<u32>,
+    /// How many may wait.
+    pub queue_limit: Option<u32>,
+    /// What the kernel has dropped at the socket since that was made: datagrams, or packets of new connections, that
+    /// had no room; `null` where the system doesn't say.
+    pub dropped: Option<u32>,
     /// Clients turned away, by cause.
     pub refused: BTreeMap<String, u64>,
     /// Children that have ended, by cause.
@@ -107,6 +117,7 @@ impl ListenerStatus {
     fn of(cx: &Context, station: &Station) -> Self {
         let totals = cx.board.totals(station.number());
         let sums = totals.sums();
+        let Arrivals { queued, queue_limit, dropped } = station.arrivals();
         Self {
             endpoint: station.endpoint().to_string(),
             service: station.service.name().to_owned(),
@@ -118,6 +129,9 @@ impl ListenerStatus {
             bytes_in: sums.bytes_in,
             bytes_out: sums.bytes_out,
             failed: sums.failed,
+            queued,
+            queue_limit,
+            dropped,
             refused: cx
                 .board
                 .tally(station.number())
@@ -165,6 +179,9 @@ mod tests {
             bytes_in: 1024,
             bytes_out: 1024,
             failed: 1,
+            queued: Some(4),
+            queue_limit: Some(128),
+            dropped: Some(2744),
             refused: [("limit".to_owned(), 2)].into(),
             deaths: [("done".to_owned(), 15), ("SIGSEGV".to_owned(), 1)].into(),
         };
@@ -187,9 +204,15 @@ mod tests {
     #[test]
     fn the_table_shows_everything() {
         let text = status().to_string();
-        for part in
-            ["pid 4711, up 1m 1s", "limit=2", "SIGSEGV=1 done=15", "1 children: serving=1", "127.0.0.1:50000"]
-        {
+        for part in [
+            "pid 4711, up 1m 1s",
+            " 4/128 ",
+            "dropped by the kernel: 2744",
+            "limit=2",
+            "SIGSEGV=1 done=15",
+            "1 children: serving=1",
+            "127.0.0.1:50000",
+        ] {
             assert!(text.contains(part), "{part:?} in\n{text}");
         }
     }
@@ -201,13 +224,14 @@ mod tests {
         let lines = |text: String| text.lines().filter(|line| line.contains("127.0.0.1:7007")).count();
         assert!(text(None).contains("FORKS/S  CONN/S  IN/S  OUT/S\n"), "{}", text(None));
         assert_eq!(lines(text(None)), lines(now.to_string()));
-        let rate = Rate { connections: 2.5, forks: 1.25, bytes_in: 70.4, bytes_out: 80.0 };
+        let rate = Rate { connections: 2.5, forks: 1.25, bytes_in: 70.4, bytes_out: 80.0, dropped: 1.5 };
         let known = text(Some(&Rates { listeners: vec![rate], children: vec![rate] }));
         let cells = |at: usize| {
             let line = known.lines().filter(|line| line.contains("127.0.0.1:7007")).nth(at).unwrap();
             line.split_whitespace().map(str::to_owned).collect::<Vec<_>>()
         };
-        assert_eq!(cells(0)[10..], ["1.2", "2.5", "70", "80"], "{known}");
+        assert_eq!(cells(0)[11..], ["1.2", "2.5", "70", "80"], "{known}");
+        assert!(known.contains("dropped by the kernel: 2744 (1.5/s)"), "{known}");
         let child = known.lines().last().unwrap().split_whitespace().collect::<Vec<_>>();
         assert_eq!(child[9..], ["2.5", "70", "80", "127.0.0.1:50000", "tcp://127.0.0.1:7007"], "{known}");
     }
@@ -219,7 +243,8 @@ mod tests {
         let known: Vec<&str> = all.split_whitespace().collect();
         for width in 12..200 {
             let text = Watched { status: &now, rates: None, width: Some(width) }.to_string();
-            let tables = || text.lines().filter(|line| !line.contains([',', '=']));
+            let tables =
+                || text.lines().filter(|line| !line.contains([',', '=']) && !line.contains("kernel"));
             assert!(tables().all(|line| line.len() <= width.max(20)), "{width}:\n{text}");
             assert!(text.split_whitespace().all(|word| known.contains(&word)), "{width}:\n{text}");
         }

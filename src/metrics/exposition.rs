@@ -139,9 +139,15 @@ impl Families<'_, '_> {
         self.counters("forkd_connections_failed", help, None, failed)?;
         let serving = |l: &ListenerSample| vec![(None, l.serving.into())];
         self.gauges("forkd_connections_open", "Connections that are being served", serving)?;
-        let backlog = |l: &ListenerSample| l.backlog.iter().map(|&n| (None, n.into())).collect();
+        let some = |n: Option<u32>| n.iter().map(|&n| (None, n.into())).collect::<Vec<_>>();
         let help = "Connections that wait to be accepted (TCP on Linux)";
-        self.gauges("forkd_connections_queued", help, backlog)?;
+        self.gauges("forkd_connections_queued", help, |l| some(l.arrivals.queued))?;
+        let help = "Connections that may wait to be accepted (TCP on Linux)";
+        self.gauges("forkd_connections_queue_limit", help, |l| some(l.arrivals.queue_limit))?;
+        let help = "What the kernel has dropped since the socket was made: datagrams that had no room in its buffer \
+             (UDP), packets of new connections that had none in its queue, each time that a client tried (TCP; Linux)";
+        let dropped = |l: &ListenerSample| l.arrivals.dropped.iter().map(|&n| (None, n.into())).collect();
+        self.counters("forkd_kernel_drops", help, None, dropped)?;
         let refused = |l: &ListenerSample| {
             l.refused.iter().map(|(why, n)| (Some(("cause", why.to_string())), *n)).collect()
         };
@@ -164,7 +170,7 @@ impl Families<'_, '_> {
         self.histograms("forkd_connection_duration", help, |l| Some(&l.durations))?;
         let help = "How long clients were queued until they were accepted, from the end of the handshake (TCP on \
              Linux, where it is known to a tick of the kernel, 1 to 10 ms)";
-        let is_known = |l: &ListenerSample| l.backlog.is_some();
+        let is_known = |l: &ListenerSample| l.arrivals.queued.is_some();
         self.histograms("forkd_accept_latency", help, |l| is_known(l).then_some(&l.accept_latencies))?;
         let help = "How long clients that got a child of their own (model fork) waited for it: from accept(2) in the \
              master until the child was ready to read";

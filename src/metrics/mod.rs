@@ -17,7 +17,7 @@ pub(crate) use server::serve;
 
 use crate::model::Model;
 use crate::scoreboard::Scoreboard;
-use crate::transport::Listener;
+use crate::transport::{Arrivals, Listener};
 use sample::Sample;
 
 /// A listening socket, as it is named in the metrics.
@@ -28,8 +28,10 @@ pub(crate) struct Face {
     pub(crate) endpoint: String,
     pub(crate) service: String,
     pub(crate) model: Model,
-    /// The socket, if it can be asked how many are queued there.
-    pub(crate) queue: Option<Arc<Listener>>,
+    /// The socket, if the kernel says anything of those who come there.
+    pub(crate) listener: Option<Arc<Listener>>,
+    /// What it has said.
+    pub(crate) arrivals: Arrivals,
 }
 
 /// What is measured.

@@ -9,8 +9,7 @@ use std::time::{Instant, SystemTime};
 
 use super::Face;
 use crate::scoreboard::{Cause, Lengths, Scoreboard, State, Sums};
-use crate::sys::tcp::queue_length;
-use crate::transport::Refusal;
+use crate::transport::{Arrivals, Refusal};
 
 /// The states that a child can be seen in.
 pub(super) const STATES: [State; 5] =
@@ -50,7 +49,7 @@ pub(super) struct ListenerSample {
     pub(super) threads: u32,
     /// Connections that are being served.
     pub(super) serving: u32,
-    pub(super) backlog: Option<u32>,
+    pub(super) arrivals: Arrivals,
     pub(super) refused: Vec<(Refusal, u64)>,
     pub(super) deaths: Vec<(Cause, u64)>,
     pub(super) durations: Lengths,
@@ -103,7 +102,7 @@ impl ListenerSample {
             limit: (!face.model.has_pool()).then(|| totals.limit()),
             forked: totals.forked.load(Relaxed),
             sums: board.sums(face.number),
-            backlog: face.queue.as_ref().and_then(queue_length),
+            arrivals: face.listener.as_ref().map_or(face.arrivals, |listener| listener.arrivals()),
             refused: with_counts(refused, tally.refused()),
             deaths: with_counts(deaths, totals.deaths()),
             durations: totals.durations.read().and(&tally.durations.read()),
@@ -137,7 +136,14 @@ mod tests {
     use std::sync::atomic::Ordering;
 
     fn face(number: usize, model: Model) -> Face {
-        Face { number, endpoint: format!("tcp://x:{number}"), service: "echo".into(), model, queue: None }
+        Face {
+            number,
+            endpoint: format!("tcp://x:{number}"),
+            service: "echo".into(),
+            model,
+            listener: None,
+            arrivals: Arrivals::default(),
+        }
     }
 
     fn read(board: &Scoreboard, last: &Sample) -> Sample {

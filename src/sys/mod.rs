@@ -9,6 +9,7 @@ pub(crate) mod calls;
 pub(crate) mod clock;
 pub(crate) mod context;
 pub(crate) mod datagram;
+pub(crate) mod drops;
 pub(crate) mod fd;
 pub(crate) mod fork;
 pub(crate) mod handover;

@@ -3,12 +3,21 @@
 use std::os::fd::{AsFd, AsRawFd};
 use std::time::Duration;
 
-/// How many connections wait to be accepted, where the system says so: on Linux, for TCP (tcp(7),
-/// TCP_INFO, whose `tcpi_unacked` is the length of a listener's queue).
-pub(crate) fn queue_length(listener: impl AsFd) -> Option<u32> {
+/// The connections that wait to be accepted at a listening socket.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Queue {
+    /// How many they are.
+    pub(crate) length: u32,
+    /// How many there may be before the kernel takes no more; it may take one more than that.
+    pub(crate) limit: u32,
+}
+
+/// Who waits to be accepted, where the system says so: on Linux, for TCP (tcp(7), TCP_INFO, whose `tcpi_unacked`
+/// and `tcpi_sacked` are the length and the limit of a listener's queue).
+pub(crate) fn queue(listener: impl AsFd) -> Option<Queue> {
     #[cfg(target_os = "linux")]
     {
-        tcp_info(listener).map(|info| info.tcpi_unacked)
+        tcp_info(listener).map(|info| Queue { length: info.tcpi_unacked, limit: info.tcpi_sacked })
     }
     #[cfg(not(target_os = "linux"))]
     {

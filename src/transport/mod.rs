@@ -3,6 +3,7 @@
 //! An [`Endpoint`] is what the user names, a `Listener` a bound or inherited socket, a [`Connection`] what a
 //! handler talks to. Nothing here knows who runs the handler.
 
+mod arrivals;
 pub(crate) mod bind;
 mod connection;
 pub(crate) mod endpoint;
@@ -19,6 +20,7 @@ mod site;
 mod socket_file;
 mod traffic;
 
+pub(crate) use arrivals::Arrivals;
 pub use connection::Connection;
 pub(crate) use connection::{LEFTOVER, LINGER, Ready, Wait, Watch};
 pub use endpoint::{Endpoint, ParseEndpointError};

@@ -73,7 +73,7 @@ pub(super) fn draw(frame: &mut Frame<'_>, model: &Model) -> usize {
 
 fn headline(model: &Model) -> Vec<Span<'static>> {
     let Some(status) = &model.status else { return Vec::new() };
-    let Rate { connections, forks, bytes_in, bytes_out } =
+    let Rate { connections, forks, bytes_in, bytes_out, dropped: _ } =
         model.rates.as_ref().map(|rates| rates.total()).unwrap_or_default();
     let mut states: BTreeMap<&str, u32> = BTreeMap::new();
     status.children.iter().for_each(|child| *states.entry(&child.state).or_default() += 1);

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
 
-use super::Status;
+use super::{ListenerStatus, Status};
 use crate::daemon::rates::{Rate, Rates};
 
 /// The table of `forkd status`.
@@ -35,13 +35,14 @@ impl fmt::Display for Watched<'_> {
 const SPACING: usize = 2;
 
 /// The columns of listeners from the most important one on.
-const OF_LISTENERS: [&str; 14] = [
+const OF_LISTENERS: [&str; 15] = [
     "LISTENER",
     "ALIVE",
     "CONN/S",
     "IN/S",
     "OUT/S",
     "FORKS/S",
+    "QUEUED",
     "PEAK",
     "CONNECTIONS",
     "FAILED",
@@ -87,6 +88,13 @@ impl Columns<'_> {
         }
     }
 
+    fn rates(&self) -> Option<&Rates> {
+        match self {
+            Self::Counts => None,
+            Self::Rates(rates) => *rates,
+        }
+    }
+
     /// The cells below them; `of` picks a line's rate.
     fn cells(self, skipped: usize, of: impl Fn(&Rates) -> Option<&Rate>) -> Vec<String> {
         match self {
@@ -94,7 +102,7 @@ impl Columns<'_> {
             Self::Rates(rates) => match rates.and_then(of) {
                 None => row(["-"; 4]).split_off(skipped),
                 Some(rate) => {
-                    let Rate { connections, forks, bytes_in, bytes_out } = rate;
+                    let Rate { connections, forks, bytes_in, bytes_out, dropped: _ } = rate;
                     let few = [forks, connections].map(|n| format!("{n:.1}"));
                     few.into_iter()
                         .chain([bytes_in, bytes_out].map(|n| format!("{n:.0}")))
@@ -144,17 +152,21 @@ impl Status {
         width: Option<usize>,
     ) -> fmt::Result {
         let names = ["LISTENER", "SERVICE", "MODEL"];
-        let counts = ["ALIVE", "PEAK", "FORKED", "CONNECTIONS", "FAILED", "IN", "OUT"];
+        let counts = ["ALIVE", "PEAK", "QUEUED", "FORKED", "CONNECTIONS", "FAILED", "IN", "OUT"];
         let mut rows = vec![[row(names), row(counts), columns.heads(0)].concat()];
         for (at, l) in self.listeners.iter().enumerate() {
             let names = [l.endpoint.clone(), l.service.clone(), l.model.clone()];
-            let processes = [l.alive.to_string(), l.peak.to_string(), l.forked.to_string()];
+            let processes = [l.alive.to_string(), l.peak.to_string(), queue(l), l.forked.to_string()];
             let numbers = [l.connections, l.failed, l.bytes_in, l.bytes_out].map(|n| n.to_string());
             let rates = columns.cells(0, |rates| rates.listeners.get(at));
             rows.push([&names[..], &processes, &numbers, &rates].concat());
         }
         table(f, &rows, &OF_LISTENERS, width)?;
-        for l in &self.listeners {
+        for (at, l) in self.listeners.iter().enumerate() {
+            let rate = columns.rates().and_then(|rates| rates.listeners.get(at));
+            if let Some(text) = dropped(l, rate) {
+                writeln!(f, "{} {text}", l.endpoint)?;
+            }
             for (what, counts) in [("refused", &l.refused), ("deaths", &l.deaths)] {
                 if !counts.is_empty() {
                     let counts: Vec<String> =
@@ -165,6 +177,21 @@ impl Status {
         }
         Ok(())
     }
+}
+
+/// How many wait to be accepted, and how many may.
+pub(crate) fn queue(l: &ListenerStatus) -> String {
+    match (l.queued, l.queue_limit) {
+        (Some(queued), Some(limit)) => format!("{queued}/{limit}"),
+        _ => "-".into(),
+    }
+}
+
+/// What the kernel has dropped, if it has.
+pub(crate) fn dropped(l: &ListenerStatus, rate: Option<&Rate>) -> Option<String> {
+    let count = l.dropped.filter(|count| *count > 0)?;
+    let rate = rate.map(|rate| format!(" ({:.1}/s)", rate.dropped)).unwrap_or_default();
+    Some(format!("dropped by the kernel: {count}{rate}"))
 }
 
 fn row<const N: usize>(cells: [&str; N]) -> Vec<String> {

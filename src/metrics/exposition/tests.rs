@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::scoreboard::{Cause, Sums};
-use crate::transport::Refusal;
+use crate::transport::{Arrivals, Refusal};
 use std::time::Duration;
 
 fn sample() -> Sample {
@@ -17,7 +17,7 @@ fn sample() -> Sample {
         forked: 6,
         sums: Sums { connections: 7, bytes_in: 80, bytes_out: 90, failed: 3 },
         threads: 9,
-        backlog: Some(5),
+        arrivals: Arrivals { queued: Some(5), queue_limit: Some(128), dropped: Some(2744) },
         refused: vec![(Refusal::Limit, 2)],
         deaths: vec![(Cause::Signal(11), 1)],
         durations,
@@ -47,6 +47,8 @@ fn each_number_has_its_line() {
         "forkd_connections_total{OF} 7",
         "forkd_connections_failed_total{OF} 3",
         "forkd_connections_queued{OF} 5",
+        "forkd_connections_queue_limit{OF} 128",
+        "forkd_kernel_drops_total{OF} 2744",
         "forkd_threads{OF} 9",
         "forkd_refusals_total{OF,cause=\"limit\"} 2",
         "forkd_received_bytes_total{OF} 80",

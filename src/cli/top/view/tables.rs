@@ -12,21 +12,24 @@ use super::super::model::{Column, Model};
 use super::fit::{Need, Widths, cut};
 use super::{age, short};
 use crate::daemon::rates::Rate;
-use crate::daemon::status::{ChildStatus, ListenerStatus, Status};
+use crate::daemon::status::{ChildStatus, ListenerStatus, Status, dropped, queue};
 
 /// The columns of listeners, and how wide they are; the first one is a name.
-const LISTENER: [(&str, usize); 8] = [
+const LISTENER: [(&str, usize); 9] = [
     ("LISTENER", 22),
     ("SERVICE", 8),
     ("MODEL", 9),
     ("ALIVE", 6),
     ("PEAK", 6),
+    ("QUEUED", 6),
     ("CONN/S", 8),
     ("IN/S", 6),
     ("OUT/S", 6),
 ];
+/// Two numbers may take more than that.
+const QUEUED: usize = 5;
 /// Those from the most important one on.
-const LISTENER_ORDER: [usize; 8] = [0, 3, 5, 6, 7, 4, 2, 1];
+const LISTENER_ORDER: [usize; 9] = [0, 3, 6, 7, 8, QUEUED, 4, 2, 1];
 
 /// The columns of children from the most important one on.
 const CHILD_ORDER: [Column; 10] = [
@@ -48,7 +51,7 @@ pub(super) fn height_of_listeners(status: &Status) -> usize {
 }
 
 fn height_of(l: &ListenerStatus) -> usize {
-    1 + usize::from(losses(l).is_some())
+    1 + usize::from(losses(l, None).is_some())
 }
 
 /// A line for each listener, and one for those that it has turned away and lost; the last line says how many
@@ -58,6 +61,8 @@ pub(super) fn draw_listeners(frame: &mut Frame<'_>, model: &Model, status: &Stat
     let longest = longest(status.listeners.iter().map(|l| &*l.endpoint), LISTENER[0].0);
     let mut needs = LISTENER.map(|(_, width)| Need::whole(width));
     needs[0] = Need::name(LISTENER[0].1, longest);
+    let queued = status.listeners.iter().map(|l| queue(l).len()).max().unwrap_or(0);
+    needs[QUEUED] = Need::whole(queued.max(LISTENER[QUEUED].1));
     let widths = Widths::new(&needs, &LISTENER_ORDER, room);
     let mut lines = vec![Line::from(widths.line(LISTENER.map(|(head, _)| head.to_owned()))).underlined()];
     let (all, height) = (status.listeners.len(), usize::from(area.height));
@@ -67,28 +72,28 @@ pub(super) fn draw_listeners(frame: &mut Frame<'_>, model: &Model, status: &Stat
             lines.push(Line::from(cut(&format!("and {} more", all - at), room)).dim());
             break;
         }
-        let rate =
-            model.rates.as_ref().and_then(|rates| rates.listeners.get(at)).copied().unwrap_or_default();
-        lines.push(Line::from(widths.line(listener(l, rate))));
-        lines.extend(losses(l).map(|text| Line::from(cut(&format!("  {text}"), room)).dim()));
+        let rate = model.rates.as_ref().and_then(|rates| rates.listeners.get(at));
+        lines.push(Line::from(widths.line(listener(l, rate.copied().unwrap_or_default()))));
+        lines.extend(losses(l, rate).map(|text| Line::from(cut(&format!("  {text}"), room)).dim()));
     }
     frame.render_widget(Paragraph::new(lines), area);
 }
 
-fn listener(l: &ListenerStatus, rate: Rate) -> [String; 8] {
+fn listener(l: &ListenerStatus, rate: Rate) -> [String; 9] {
     let [alive, peak] = [l.alive, l.peak].map(|n| n.to_string());
     let connections = format!("{:.1}", rate.connections);
     let [bytes_in, bytes_out] = [rate.bytes_in, rate.bytes_out].map(short);
-    [l.endpoint.clone(), l.service.clone(), l.model.clone(), alive, peak, connections, bytes_in, bytes_out]
+    let [endpoint, service, model] = [&l.endpoint, &l.service, &l.model].map(Clone::clone);
+    [endpoint, service, model, alive, peak, queue(l), connections, bytes_in, bytes_out]
 }
 
-/// Whom a listener has turned away, and how its children have ended.
-fn losses(l: &ListenerStatus) -> Option<String> {
+/// Whom the kernel and a listener have turned away, and how its children have ended.
+fn losses(l: &ListenerStatus, rate: Option<&Rate>) -> Option<String> {
     let counts = |what: &str, counts: &BTreeMap<String, u64>| {
         let counts: Vec<String> = counts.iter().map(|(cause, n)| format!("{cause}={n}")).collect();
         (!counts.is_empty()).then(|| format!("{what}: {}", counts.join(" ")))
     };
-    let all = [counts("refused", &l.refused), counts("deaths", &l.deaths)];
+    let all = [dropped(l, rate), counts("refused", &l.refused), counts("deaths", &l.deaths)];
     let all: Vec<String> = all.into_iter().flatten().collect();
     (!all.is_empty()).then(|| all.join("  "))
 }

@@ -21,6 +21,7 @@ fn status(pid: u32, uptime_s: f64, connections: u64, children: &[Value]) -> Stat
         "endpoint": "tcp://127.0.0.1:7007", "service": "echo", "model": "fork", "alive": children.len(),
         "peak": 9, "forked": connections, "connections": connections, "failed": 0, "bytes_in": 0,
         "bytes_out": 4096 * connections,
+        "queued": 3, "queue_limit": 128, "dropped": 10 * connections,
         "refused": {"limit": 3}, "deaths": {"done": 5, "SIGSEGV": 1},
     });
     let status = json!({ "pid": pid, "uptime_s": uptime_s, "listeners": [listener], "children": children });
@@ -73,7 +74,8 @@ fn everything_is_there() {
         "conn/s 4",
         "forks/s 4",
         "B/s in 0  out 16.0K",
-        "refused: limit=3  deaths: SIGSEGV=1 done=5",
+        "dropped by the kernel: 140 (40.0/s)  refused: limit=3  deaths: SIGSEGV=1 done=5",
+        "3/128 ",
         "AGE^",
         "10.0.0.1:1101",
         "q quit  ? help",
@@ -228,7 +230,7 @@ fn any_size_will_do() {
     }
     // a small one has no charts, but children
     let text = screen(&mut model, 80, 12);
-    assert!(text.contains("deaths: SIGSEGV=1"), "{text}");
+    assert!(text.contains("refused: limit=3"), "{text}");
     assert!(!text.contains("now") && !pids(&text).is_empty(), "{text}");
     // before the first answer
     screen(&mut Model::new(Duration::from_secs(1)), 80, 24);
@@ -263,6 +265,8 @@ fn on_a_narrow_terminal_everything_is_whole_or_missing() {
             "60",
             "1234567890",
             "12345.0",
+            "123450",
+            "3/128",
             "12345",
             "38.9",
             "48.2",
