@@ -9,9 +9,10 @@ use std::net::{Shutdown, SocketAddr, TcpStream, UdpSocket};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
+use std::os::unix::process::CommandExt;
 
 use common::*;
-use nix::sys::signal::Signal;
+use nix::sys::signal::{SigSet, Signal};
 
 /// A daemon whose first words are options, and whose program is this line of shell.
 fn shell(options: &str, line: &str) -> Daemon {
@@ -88,26 +89,44 @@ under_models! {
         });
     }
 
-    fn the_program_finds_everything_as_by_default(model) {
-        let script = "grep -E '^Sig(Blk|Ign)' /proc/self/status; ls /proc/self/fd | wc -l; \
-            echo $$ $(ps -o pgid= -p $$); ulimit -n; umask; pwd";
-        let daemon = shell(model, script);
+    fn the_program_has_the_limits_of_the_caller(model) {
+        let tell = "ulimit -Sn; ulimit -Hn; ulimit -c; umask; pwd";
+        let caller = format!("umask 027; ulimit -c 0; ({tell}) >{{dir}}/caller; exec \"$0\" \"$@\"");
+        let forkd = command(model, &["sh", "-c", tell]).limit(libc::RLIMIT_NOFILE, 256);
+        let daemon = forkd.within(&["sh", "-c", &caller]).start();
+        let expected = std::fs::read_to_string(daemon.path("caller")).unwrap();
+        assert_eq!(dialogue(wire::stream(&daemon), b""), expected);
+    }
+
+    fn the_program_has_the_signals_of_the_caller(model) {
+        let tell = ["grep", "-E", "^Sig(Blk|Ign)", "/proc/self/status"];
+        let blocked = SigSet::from_iter([Signal::SIGUSR2, Signal::SIGPROF]);
+        // what forkd or the Rust runtime change for themselves, among others
+        for ignored in ["CONT", "CONT,PIPE,XFSZ,HUP,INT,USR1,WINCH,CHLD"] {
+            let env = ["env".to_owned(), format!("--ignore-signal={ignored}")];
+            let env = env.each_ref().map(|word| &**word);
+            blocked.thread_block().unwrap();
+            let daemon = command(model, &tell).within(&env).start();
+            let mut same = std::process::Command::new("env");
+            // posix_spawn(3) would ignore signals of the C library
+            // SAFETY: it does nothing.
+            unsafe { same.pre_exec(|| Ok(())) };
+            let expected = same.args(&env[1..]).args(tell).output();
+            blocked.thread_unblock().unwrap();
+            let expected = String::from_utf8(expected.unwrap().stdout).unwrap();
+            assert!(expected.contains("SigBlk:\t0000000004000800\n"), "{expected}");
+            assert_eq!(dialogue(wire::stream(&daemon), b""), expected, "{ignored}");
+        }
+    }
+
+    fn the_program_has_no_other_descriptors_and_leads_its_group(model) {
+        let daemon = shell(model, "ls /proc/self/fd | wc -l; echo $$ $(ps -o pgid= -p $$)");
         let heard = dialogue(wire::stream(&daemon), b"");
         let lines: Vec<&str> = heard.lines().collect();
-        for (line, name) in lines.iter().zip(["SigBlk", "SigIgn"]) {
-            let number = line.strip_prefix(name).unwrap().trim_start_matches([':', '\t']);
-            let signals = u64::from_str_radix(number, 16);
-            // 32 and 33 belong to the C library, which lets nobody touch them
-            assert_eq!(signals.unwrap() & !(0b11 << 31), 0, "{line}");
-        }
         // three of its own, and the directory that ls reads
-        assert_eq!(lines[2], "4", "{heard}");
-        let (pid, group) = lines[3].split_once(' ').unwrap();
+        assert_eq!(lines[0], "4", "{heard}");
+        let (pid, group) = lines[1].split_once(' ').unwrap();
         assert_eq!(pid, group, "{heard}");
-        let (files, _) = nix::sys::resource::getrlimit(nix::sys::resource::Resource::RLIMIT_NOFILE).unwrap();
-        let directory = std::env::current_dir().unwrap().display().to_string();
-        let expected = [files.to_string(), proc_status(std::process::id() as i32, "Umask"), directory];
-        assert_eq!(lines[4..], expected, "{heard}");
     }
 
     fn the_program_is_ended_when_the_client_resets(model) {
@@ -318,6 +337,29 @@ fn the_environment_tells_of_a_tcp_client() {
         assert!(environment.values().all(|value| value != "stale"), "{environment:?}");
         assert!(!environment.contains_key("NOTIFY_SOCKET") && !environment.contains_key("LISTEN_FDS"));
     }
+}
+
+#[test]
+fn the_environment_tells_of_the_user_that_the_program_runs_as() {
+    if !need_root() {
+        return;
+    }
+    let tell = |options: &str| {
+        let forkd = shell(options, "echo $(id -u) $USER $LOGNAME $HOME $SHELL");
+        dialogue(wire::stream(&forkd), b"")
+    };
+    let passwd = std::fs::read_to_string("/etc/passwd").unwrap();
+    let entry: Vec<&str> =
+        passwd.lines().find(|line| line.starts_with("nobody:")).unwrap().split(':').collect();
+    let [home, login] = [entry[5], entry[6]];
+    for model in ["fork", "prefork", "iterative", "thread", "coroutine"] {
+        let expected = format!("{} nobody nobody {home} {login}\n", entry[2]);
+        assert_eq!(tell(&format!("-m {model} --user nobody")), expected, "{model}");
+    }
+    // one that nothing is known of
+    assert_eq!(tell("--user 61234 --group 61234"), "61234\n");
+    let environment = command("", &["sh", "-c", "echo $USER $HOME"]).env("USER", "me").env("HOME", "/there");
+    assert_eq!(dialogue(wire::stream(&environment.start()), b""), "me /there\n");
 }
 
 #[test]

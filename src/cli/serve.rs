@@ -159,6 +159,7 @@ fn run_master(
     }
     if let Some(privileges) = privileges {
         privileges.enter()?;
+        privileges.enter_environment()?;
     }
     let pidfile_fd = pidfile.as_ref().map(|file| file.as_fd().as_raw_fd());
     let notifier_fds = notifier.iter().filter_map(|n| n.as_ref()).flat_map(Notifier::descriptors);

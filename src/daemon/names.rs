@@ -19,6 +19,10 @@ pub struct User {
     pub uid: u32,
     /// The id of the primary group.
     pub gid: u32,
+    /// The home directory.
+    pub home: String,
+    /// The login shell.
+    pub shell: String,
 }
 
 /// A line of group(5).
@@ -86,7 +90,10 @@ fn parse_user(line: &str) -> Option<User> {
     let mut fields = line.split(':');
     let (name, _password) = (fields.next()?, fields.next()?);
     let (uid, gid) = (fields.next()?.parse().ok()?, fields.next()?.parse().ok()?);
-    Some(User { name: name.into(), uid, gid })
+    let (_comment, home) = (fields.next()?, fields.next()?.into());
+    // passwd(5): where there is none it is this one
+    let shell = fields.next().filter(|shell| !shell.is_empty()).unwrap_or("/bin/sh").into();
+    Some(User { name: name.into(), uid, gid, home, shell })
 }
 
 fn parse_group(line: &str) -> Option<Group> {
@@ -124,13 +131,15 @@ mod tests {
     use super::*;
 
     const PASSWD: &str = "root:x:0:0:root:/root:/bin/sh\n# a comment\n\n+::::::\n\
-        7:x:1007:100::/:/bin/false\nseven:x:7:70:S,,,:/:/bin/false\n";
+        7:x:1007:100::/:/bin/false\nseven:x:7:70:S,,,:/:/bin/false\neight:x:8:8::/:\n";
     const GROUP: &str = "root:x:0:\nadm:x:4:syslog, forkd\nforkd:x:990:\nlog:x:5:forkd,x\nbroken:x\n";
 
     #[test]
     fn a_user_is_found_by_name_then_by_number() {
         let of = |key| find(PASSWD.lines().filter_map(parse_user), key, |user| (&user.name, user.uid));
-        assert_eq!(of("root"), Some(User { name: "root".into(), uid: 0, gid: 0 }));
+        let (name, home, shell) = ("root".into(), "/root".into(), "/bin/sh".into());
+        assert_eq!(of("root"), Some(User { name, uid: 0, gid: 0, home, shell }));
+        assert_eq!(of("eight").unwrap().shell, "/bin/sh");
         assert_eq!(of("7").unwrap().uid, 1007);
         assert_eq!(of("1007").unwrap().name, "7");
         assert_eq!(of("0").unwrap().name, "root");

@@ -12,7 +12,7 @@ use nix::unistd::{Gid, Uid, chdir, chroot, getegid, geteuid, getgid, getuid, set
 use nix::unistd::setgroups as set_groups;
 
 use super::names;
-use crate::{Error, Failure};
+use crate::{Error, Failure, sys};
 use ids::{saved_ids_are, set_group, set_user};
 
 /// What a process is to become once it has bound its sockets.
@@ -22,6 +22,8 @@ pub struct Privileges {
     user: Option<Uid>,
     group: Option<Gid>,
     supplementary: Vec<Gid>,
+    /// The user's entry, if there is one.
+    entry: Option<names::User>,
 }
 
 impl Privileges {
@@ -48,8 +50,9 @@ impl Privileges {
             return Ok(None);
         }
         root.map_or(Ok(()), look_for_root)?;
+        let (supplementary, entry) = (Vec::new(), None);
         let mut found =
-            Self { root: root.map(Path::to_owned), user: None, group: None, supplementary: Vec::new() };
+            Self { root: root.map(Path::to_owned), user: None, group: None, supplementary, entry };
         if let Some(key) = group {
             found.group = Some(group_id(key)?);
         }
@@ -69,6 +72,7 @@ impl Privileges {
             self.group.get_or_insert(Gid::from_raw(user.gid));
             let groups = names::supplementary_groups(&user.name).map_err(cannot)?;
             self.supplementary = groups.into_iter().map(Gid::from_raw).collect();
+            self.entry = Some(user);
             return Ok(());
         }
         let uid = number(key).ok_or_else(|| Error::Config(format!("there is no user {key:?}")))?;
@@ -77,6 +81,25 @@ impl Privileges {
         }
         self.user = Some(Uid::from_raw(uid));
         Ok(())
+    }
+
+    /// Has the environment tell of the new user, if there is one, as login(1) does: the programs that are started
+    /// find it there. Of one without an entry it tells nothing.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Os`] if the process has several threads.
+    pub fn enter_environment(&self) -> Result<(), Error> {
+        if self.user.is_none() {
+            return Ok(());
+        }
+        let entry = self.entry.as_ref();
+        let name = entry.map(|user| &*user.name);
+        let [home, shell] = [entry.map(|user| &*user.home), entry.map(|user| &*user.shell)];
+        [("USER", name), ("LOGNAME", name), ("HOME", home), ("SHELL", shell)]
+            .into_iter()
+            .try_for_each(|(variable, value)| sys::handover::put_variable(variable, value))
+            .map_err(|error| Error::os("cannot set the environment", error))
     }
 
     /// Changes the root directory, the groups and the user of the process, in that order, and

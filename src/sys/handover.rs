@@ -22,6 +22,19 @@ pub(crate) fn take_variable(name: &str) -> io::Result<Option<OsString>> {
     Ok(value)
 }
 
+/// Sets a variable of the environment, or takes it out.
+///
+/// # Errors
+///
+/// As [`take_variable`].
+pub(crate) fn put_variable(name: &str, value: Option<&str>) -> io::Result<()> {
+    let Some(value) = value else { return take_variable(name).map(|_| ()) };
+    require_single_thread()?;
+    // SAFETY: there is no other thread that could read or write the environment meanwhile.
+    unsafe { std::env::set_var(name, value) };
+    Ok(())
+}
+
 /// Takes the descriptors, each with its name, that were handed over as sd_listen_fds(3) says; they
 /// close at exec from now on. None, if they are meant for another process: then the other variables mean
 /// nothing, whatever they say.

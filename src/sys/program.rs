@@ -31,8 +31,8 @@ pub(crate) struct Program {
 }
 
 impl Program {
-    /// Starts a program with what every program expects: no signal ignored or blocked, and no
-    /// descriptors but those of the command. It is killed when the thread that started it dies, where the
+    /// Starts a program with what this process was given by its caller: signals that are ignored or blocked, and
+    /// limits. It has no descriptors but those of the command. It is killed when the thread that started it dies, where the
     /// system can do that (Linux, FreeBSD).
     ///
     /// # Errors
@@ -132,7 +132,8 @@ fn prepare(parent: Pid) -> io::Result<()> {
     #[cfg(not(any(target_os = "linux", target_os = "freebsd")))]
     let _ = parent;
     super::fd::close_others_at_exec();
-    expect_nothing_of_signals()
+    super::limits::hand_down()?;
+    Ok(super::signal::caller::hand_down()?)
 }
 
 /// Starts a short helper of this process, which waits for it: a program in its process group, with no signal

@@ -5,6 +5,7 @@
 //! handlers that are right in either process, from the first instruction on; all are installed once, in
 //! the master, and inherited. So a fork needs no masking, and a child no system call to set up its signals.
 
+pub(super) mod caller;
 mod mask;
 
 use std::io;
@@ -62,16 +63,32 @@ const OF_THE_C_LIBRARY: [i32; 2] = [32, 33];
 #[cfg(target_os = "linux")]
 fn ignore_those_of_the_c_library() {
     for signal in OF_THE_C_LIBRARY {
-        let mut now: KernelAction = [0; 8];
-        // SAFETY: the kernel writes its `struct sigaction`, which is shorter, to `now`.
-        let asked = unsafe {
-            let null = ptr::null::<KernelAction>();
-            libc::syscall(libc::SYS_rt_sigaction, signal, null, &raw mut now, size_of::<u64>())
-        };
-        if asked == 0 && now[0] == libc::SIG_DFL {
+        if action_of(signal) == Some(libc::SIG_DFL) {
             set_unchecked(signal, libc::SIG_IGN);
         }
     }
+}
+
+/// The action of a signal by its number, past the C library, which does not tell of its own; `None` for a number of no
+/// signal.
+#[cfg(target_os = "linux")]
+fn action_of(signal: i32) -> Option<libc::sighandler_t> {
+    let mut now: KernelAction = [0; 8];
+    // SAFETY: the kernel writes its `struct sigaction`, which is shorter, to `now`.
+    let asked = unsafe {
+        let null = ptr::null::<KernelAction>();
+        libc::syscall(libc::SYS_rt_sigaction, signal, null, &raw mut now, size_of::<u64>())
+    };
+    (asked == 0).then_some(now[0])
+}
+
+#[cfg(not(target_os = "linux"))]
+fn action_of(signal: i32) -> Option<libc::sighandler_t> {
+    // SAFETY: `sigaction` consists of integers, and of a pointer to a function, which may be null here.
+    let mut now: libc::sigaction = unsafe { std::mem::zeroed() };
+    // SAFETY: sigaction(2) writes to `now`.
+    let asked = unsafe { libc::sigaction(signal, ptr::null(), &raw mut now) };
+    (asked == 0).then_some(now.sa_sigaction)
 }
 
 /// The kernel's `struct sigaction` begins with the handler; there is room for the rest.

@@ -192,12 +192,3 @@ under_models! {
         assert_eq!(std::fs::metadata(daemon.path("log")).unwrap().len(), LIMIT);
     }
 }
-
-/// Also of the two that the C library has to itself, which a child inherits all the same.
-#[test]
-fn a_program_has_no_signal_ignored_or_blocked() {
-    let daemon = Daemon::start("tcp://127.0.0.1:0 --exec grep ^Sig...: /proc/self/status");
-    let mut masks = String::new();
-    daemon.connect().read_to_string(&mut masks).unwrap();
-    early::expects_nothing(&masks);
-}

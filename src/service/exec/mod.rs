@@ -29,12 +29,13 @@ use crate::{Error, Failure};
 /// # The program
 ///
 /// It is looked for as execvp(3) does, and gets the same arguments for every client. Standard error,
-/// current directory, umask and limits are the server's. No other descriptors are open, no signals are
-/// blocked or ignored, and it leads a process group of its own.
+/// current directory and umask are the server's. Limits, and which signals are ignored or blocked, are those that
+/// the server was started with. No other descriptors are open, and it leads a process group of its own.
 ///
 /// # Its environment
 ///
-/// That of the server, and what is known of the client, in the words of ucspi-tcp, ucspi-unix and systemd.
+/// That of the server (`--user` sets `USER`, `LOGNAME`, `HOME` and `SHELL` as login(1) does), and what is known of the
+/// client, in the words of ucspi-tcp, ucspi-unix and systemd.
 /// Names are not looked up, so `TCPREMOTEHOST`, `REMOTE_HOST` and the like are never set.
 ///
 /// | | |
