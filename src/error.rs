@@ -9,6 +9,8 @@ use std::error::Error as _;
 use std::fmt;
 use std::io;
 
+use crate::sys;
+
 /// Why forkd could not start, or had to end.
 ///
 /// Each variant is one sysexits(3) code; see [`Error::exit_code`].
@@ -130,7 +132,18 @@ impl Error {
             text.push_str(&format!(": {error}"));
             cause = error.source();
         }
-        text
+        text + &self.advice()
+    }
+
+    /// What to do about the cause, where that is the same whatever has failed.
+    fn advice(&self) -> String {
+        let errno = self.failure().and_then(|failure| failure.cause.as_ref()?.raw_os_error());
+        match (errno, sys::limits::open_files()) {
+            (Some(libc::EMFILE), Some(limit)) => format!(
+                "; this process may have {limit} descriptors: raise that by ulimit -n, or by LimitNOFILE= in its unit"
+            ),
+            _ => String::new(),
+        }
     }
 
     /// Makes the variant that fits an I/O error: a missing right is [`Error::Permission`], an

@@ -224,6 +224,12 @@ pub(crate) fn accepted(endpoint: &Endpoint, peer: Peer, pid: i32) {
     debug!(pid, peer:%, endpoint:%; "connection accepted");
 }
 
+/// Where the default has several places.
+pub(crate) fn control_at(path: &std::path::Path) {
+    let path = path.display();
+    info!("RUNTIME_DIRECTORY names several directories; the control socket is {path}");
+}
+
 pub(crate) fn no_control(error: &dyn Display) {
     warn!(error:%; "no control socket, so no `forkd status`; give --control PATH");
 }

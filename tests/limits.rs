@@ -3,10 +3,12 @@
 
 mod common;
 
-use std::io::{Read, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::UdpSocket;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixDatagram;
+use std::os::unix::process::CommandExt;
+use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use common::*;
@@ -222,13 +224,12 @@ fn two_children_allowed(args: &str, way: Way, nth: u32) -> (Daemon, Vec<Client>)
 }
 
 /// Calls that there is another way for, or that are no more than a help.
-const WITH_ANOTHER_WAY: [(&str, libc::c_long); 17] = [
+const WITH_ANOTHER_WAY: [(&str, libc::c_long); 16] = [
     ("accept4", libc::SYS_accept4),
     ("clone3", libc::SYS_clone3),
     ("close_range", libc::SYS_close_range),
     ("eventfd2", libc::SYS_eventfd2),
     ("getrandom", libc::SYS_getrandom),
-    ("madvise", libc::SYS_madvise),
     ("openat2", libc::SYS_openat2),
     ("pidfd_open", libc::SYS_pidfd_open),
     ("prctl", libc::SYS_prctl),
@@ -337,6 +338,7 @@ fn where_there_is_no_other_way_the_start_ends_with_the_name_of_the_call() {
         ("kill", libc::SYS_kill, fork),
         ("wait4", libc::SYS_wait4, fork),
         ("getppid", libc::SYS_getppid, fork),
+        ("madvise", libc::SYS_madvise, fork),
         ("pipe2", libc::SYS_pipe2, pool),
         ("futex", libc::SYS_futex, threads),
         ("epoll_create1", libc::SYS_epoll_create1, polls),
@@ -377,4 +379,58 @@ fn a_worker_that_can_start_no_thread_is_not_ready() {
     assert_eq!(ended.code, Some(70), "{ended:?}");
     assert!(ended.stderr.contains("cannot start the threads of a worker"), "{ended:?}");
     assert!(!ended.stderr.contains("ready pid"), "{ended:?}");
+}
+
+#[test]
+fn with_too_few_descriptors_to_serve_anybody_it_is_not_ready() {
+    let served = |files: u64, model: &[&str]| {
+        let mut command = forkd_command();
+        command.args(["serve", "tcp://127.0.0.1:0"]).args(model);
+        // SAFETY: between fork and exec it makes system calls only.
+        unsafe { command.pre_exec(move || set_limit(0, libc::RLIMIT_NOFILE, files)) };
+        let mut child = command.stderr(Stdio::piped()).spawn().unwrap();
+        let (mut said, mut address) = (String::new(), None);
+        for line in BufReader::new(child.stderr.take().unwrap()).lines().map_while(Result::ok) {
+            said += &line;
+            if let Some((_, rest)) = line.split_once("listening on tcp://") {
+                address = rest.split(' ').next().map(|address| address.parse().unwrap());
+            }
+            if line.contains("ready pid=") {
+                let outcome = short_connection(address.expect("an address"), b"x");
+                signal(child.id() as i32, Signal::SIGTERM);
+                child.wait().unwrap();
+                outcome.unwrap_or_else(|error| panic!("{files} {model:?}: {error}: {said}"));
+                return true;
+            }
+        }
+        let code = child.wait().unwrap().code();
+        assert!(matches!(code, Some(70 | 71)), "{files} {model:?}: {code:?}: {said}");
+        assert!(
+            said.contains(&format!("this process may have {files} descriptors")),
+            "{files} {model:?}: {said}"
+        );
+        false
+    };
+    let first = (5..20).find(|&files| served(files, &[]));
+    assert!(first.is_some());
+    assert!(!served(9, &["-m", "prefork", "-w", "1"]));
+}
+
+#[test]
+fn the_control_socket_is_in_the_first_runtime_directory_that_can_be_written_to() {
+    let dir = tempfile::tempdir().unwrap();
+    let (absent, there) = (dir.path().join("absent"), dir.path().join("there"));
+    std::fs::create_dir(&there).unwrap();
+    let directories = format!("{}:{}", absent.display(), there.display());
+    let mut command = forkd_command();
+    command.args(["serve", "tcp://127.0.0.1:0"]).env("RUNTIME_DIRECTORY", &directories);
+    let mut child = command.stderr(Stdio::piped()).spawn().unwrap();
+    let lines = BufReader::new(child.stderr.take().unwrap()).lines().map_while(Result::ok);
+    let said: Vec<String> = lines.take_while(|line| !line.contains("ready pid=")).collect();
+    let path = there.join("control.sock");
+    let says = |line: &String| line.contains("several directories") && line.contains(path.to_str().unwrap());
+    assert!(said.iter().any(says), "{said:?}");
+    let asked = forkd(forkd_command().arg("status").env("RUNTIME_DIRECTORY", &directories));
+    signal(child.id() as i32, Signal::SIGTERM);
+    assert_eq!((child.wait().unwrap().code(), asked.code), (Some(0), Some(0)), "{asked:?}");
 }

@@ -7,7 +7,7 @@ use std::io::ErrorKind;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::config::default_control;
+use crate::config::default_controls;
 use crate::daemon::Question;
 use crate::{Error, Failure};
 
@@ -68,10 +68,10 @@ impl Daemon {
 /// Where to look for a daemon if nobody says: in a service only for its own, which another one must not
 /// stand in for at a reload; elsewhere for the user's, and then for the packaged service's.
 fn usual(env: impl Fn(&str) -> Option<OsString>) -> Vec<PathBuf> {
-    let own = default_control(|name| env(name).filter(|_| name == "RUNTIME_DIRECTORY"));
-    match own {
-        Some(own) => vec![own],
-        None => default_control(env).into_iter().chain([OF_THE_SERVICE.into()]).collect(),
+    let own = default_controls(|name| env(name).filter(|_| name == "RUNTIME_DIRECTORY"));
+    match own.is_empty() {
+        false => own,
+        true => default_controls(env).into_iter().chain([OF_THE_SERVICE.into()]).collect(),
     }
 }
 
@@ -101,6 +101,8 @@ mod tests {
         assert_eq!(paths(&[user]), ["/run/user/0/forkd.sock", OF_THE_SERVICE]);
         let lab = ("RUNTIME_DIRECTORY", "/run/lab");
         assert_eq!(paths(&[user, lab]), ["/run/lab/control.sock"]);
+        let both = ("RUNTIME_DIRECTORY", "/run/lab:/run/other");
+        assert_eq!(paths(&[user, both]), ["/run/lab/control.sock", "/run/other/control.sock"]);
     }
 
     #[test]

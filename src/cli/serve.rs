@@ -11,7 +11,7 @@ use std::path::Path;
 use nix::sys::signal::Signal;
 
 use crate::config::values::LogSink;
-use crate::config::{Config, Daemon, Listen, default_control};
+use crate::config::{Config, Daemon, Listen, default_control, default_controls};
 use crate::daemon::background::{self, DEFAULT_UMASK, Launch, Notifier};
 use crate::daemon::master::Master;
 use crate::daemon::notify::ServiceManager;
@@ -151,7 +151,13 @@ fn run_master(
             Err(error) if default_control(|name| std::env::var_os(name)).as_ref() == Some(path) => {
                 events::no_control(&error.sentence());
             }
-            bound => bound?,
+            bound => {
+                bound?;
+                let all = default_controls(|name| std::env::var_os(name));
+                if all.len() > 1 && all.contains(path) {
+                    events::control_at(path);
+                }
+            }
         }
     }
     if let Some(endpoint) = &config.daemon.metrics {

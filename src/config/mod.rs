@@ -93,13 +93,31 @@ impl Default for Daemon {
     }
 }
 
-/// Returns the path of the control socket where none is given: `control.sock` in the first directory of
-/// `RUNTIME_DIRECTORY` (systemd.exec(5)), or `forkd.sock` in `XDG_RUNTIME_DIR`, or none.
+/// Returns where the control socket can be where no path is given: `control.sock` in each directory of
+/// `RUNTIME_DIRECTORY` (systemd.exec(5)), or, if that names none, `forkd.sock` in `XDG_RUNTIME_DIR`.
+#[must_use]
+pub fn default_controls(env: impl Fn(&str) -> Option<OsString>) -> Vec<PathBuf> {
+    let in_all = |name: &str, file: &str| -> Vec<PathBuf> {
+        let value = env(name).unwrap_or_default();
+        let directories = env::split_paths(&value).filter(|path| path.is_absolute());
+        directories.map(|path| path.join(file)).collect()
+    };
+    let service = in_all("RUNTIME_DIRECTORY", "control.sock");
+    if service.is_empty() { in_all("XDG_RUNTIME_DIR", "forkd.sock") } else { service }
+}
+
+/// Returns the first of the [`default_controls`] whose directory is there and can be written to; where that is none,
+/// the first.
 #[must_use]
 pub fn default_control(env: impl Fn(&str) -> Option<OsString>) -> Option<PathBuf> {
-    let directory = |name: &str| env::split_paths(&env(name)?).next().filter(|path| path.is_absolute());
-    let service = directory("RUNTIME_DIRECTORY").map(|path| path.join("control.sock"));
-    service.or_else(|| Some(directory("XDG_RUNTIME_DIR")?.join("forkd.sock")))
+    use nix::unistd::{AccessFlags, access};
+    let usable = |path: &&PathBuf| {
+        path.parent().is_some_and(|directory| {
+            directory.is_dir() && access(directory, AccessFlags::W_OK | AccessFlags::X_OK).is_ok()
+        })
+    };
+    let all = default_controls(env);
+    all.iter().find(usable).or(all.first()).cloned()
 }
 
 impl Daemon {

@@ -141,11 +141,23 @@ impl Context {
 
     /// Takes a descriptor back into reserve.
     pub(super) fn restore_reserve(&mut self) {
+        // where there is none to be had, it is tried again later
+        let _ = self.require_reserve();
+    }
+
+    /// Takes a descriptor into reserve, if there is none.
+    ///
+    /// # Errors
+    ///
+    /// As fcntl(2); then there may be none for a client either.
+    pub(super) fn require_reserve(&mut self) -> std::io::Result<()> {
         if self.reserve.is_none() {
             // a copy of what is open: after a chroot(2) there may be no file to open
-            self.reserve = self.board.wake().as_fd().try_clone_to_owned().ok();
-            self.descriptors.add(self.reserve.as_ref().map(AsRawFd::as_raw_fd));
+            let reserve = self.board.wake().as_fd().try_clone_to_owned()?;
+            self.descriptors.add([reserve.as_raw_fd()]);
+            self.reserve = Some(reserve);
         }
+        Ok(())
     }
 
     /// How long ago a child was forked.

@@ -171,6 +171,10 @@ impl Master {
     /// Serves until a signal ends it; calls `on_ready` once, when the first workers are up.
     pub(crate) fn run(&mut self, on_ready: impl FnOnce(&mut Self) -> Result<(), Error>) -> Result<(), Error> {
         self.stations.iter().filter_map(Station::bound).try_for_each(|bound| bound.check())?;
+        if self.stations.iter().any(|station| matches!(station.kind, Kind::Forking(_))) {
+            let cannot = |cause| Error::os("cannot serve: there is no descriptor left for a client", cause);
+            self.cx.require_reserve().map_err(cannot)?;
+        }
         let mut on_ready = Some(on_ready);
         loop {
             self.turn()?;

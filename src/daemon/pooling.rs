@@ -260,7 +260,7 @@ impl Pooling {
                     })
                 }
                 Err(error) => {
-                    log::error!(error:%; "worker cannot start");
+                    log::error!("{}", Error::os("worker cannot start", error).sentence());
                     Cause::Failed
                 }
             };

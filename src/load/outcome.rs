@@ -3,7 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
-use super::fault::Faults;
+use super::fault::{Fault, Faults};
 use super::latencies::Latencies;
 use super::meter::Part;
 use super::{Phase, Plan};
@@ -136,6 +136,9 @@ impl Outcome {
         if self.served < self.clients && self.phase != Phase::Hold {
             warnings.push(Warning::NotAllServed { served: self.served, clients: self.clients });
         }
+        let (ports, descriptors) = (self.faults.of(Fault::NoPort), self.faults.of(Fault::NoDescriptor));
+        warnings.extend((ports > 0).then_some(Warning::NoPort { failed: ports }));
+        warnings.extend((descriptors > 0).then_some(Warning::NoDescriptor { failed: descriptors }));
         warnings
     }
 }
@@ -169,6 +172,16 @@ pub enum Warning {
         /// How many there were.
         clients: usize,
     },
+    /// Connections could not be made, as this machine had no port left for them.
+    NoPort {
+        /// How many.
+        failed: u64,
+    },
+    /// Connections could not be made, as this process had no descriptor left for them.
+    NoDescriptor {
+        /// How many.
+        failed: u64,
+    },
 }
 
 impl fmt::Display for Warning {
@@ -188,6 +201,17 @@ impl fmt::Display for Warning {
             Self::NotAllServed { served, clients } => {
                 write!(f, "only {served} of {clients} clients were served: the figures are theirs alone")
             }
+            Self::NoPort { failed } => write!(
+                f,
+                "{failed} connections found no local port: the system keeps the port of an ended connection for a \
+                 minute; give it more (sysctl net.ipv4.ip_local_port_range=\"1024 65535\"), try a lower --rate or \
+                 fewer --clients, or load the server at 127.0.0.1, where 64 source addresses are used"
+            ),
+            Self::NoDescriptor { failed } => write!(
+                f,
+                "{failed} connections found no descriptor: raise the limit of open files (ulimit -n), or try fewer \
+                 --clients"
+            ),
         }
     }
 }
@@ -195,7 +219,6 @@ impl fmt::Display for Warning {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::load::fault::Fault;
 
     fn part(done: u64, millis: u64, cpu: u64) -> Part {
         let mut part = Part { done, bytes: done * 64, ..Part::default() };
@@ -235,6 +258,19 @@ mod tests {
         let warnings = outcome(&asked(500.0)).warnings();
         assert_eq!(warnings[1], Warning::RateMissed { asked: 500.0, got: 400.0, unsent: 0 });
         assert!(warnings[1].to_string().starts_with("400 of 500 per second"), "{}", warnings[1]);
+    }
+
+    #[test]
+    fn a_machine_without_ports_is_told_apart_from_the_server() {
+        let mut short = outcome(&Plan::default());
+        (0..3).for_each(|_| short.faults.count(Fault::NoPort));
+        short.faults.count(Fault::NoDescriptor);
+        let [_, ports, descriptors] = &short.warnings()[..] else { panic!("{:?}", short.warnings()) };
+        assert_eq!(
+            (ports, descriptors),
+            (&Warning::NoPort { failed: 3 }, &Warning::NoDescriptor { failed: 1 })
+        );
+        assert!(ports.to_string().contains("net.ipv4.ip_local_port_range"), "{ports}");
     }
 
     #[test]

@@ -102,7 +102,9 @@ mod table {
     const ACCEPT: [Call; 1] = [of_nothing("listen", libc::SYS_listen)];
     const RECEIVE: [Call; 2] =
         [of_nothing("recvmsg", libc::SYS_recvmsg), of_nothing("sendmsg", libc::SYS_sendmsg)];
-    const FORK: [Call; 3] = [
+    const FORK: [Call; 4] = [
+        // keeps memory from children; an address that is no page's
+        Call("madvise", libc::SYS_madvise, [1, 0, 0, 0]),
         Call("kill", libc::SYS_kill, [i32::MAX as usize, 0, 0, 0]),
         // options that do not exist
         Call("wait4", libc::SYS_wait4, [NO, 0, NO, 0]),

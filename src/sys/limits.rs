@@ -7,6 +7,11 @@ use nix::sys::resource::{Resource, getrlimit, rlim_t, setrlimit};
 /// The limits, soft and hard, that this process has raised.
 static BEFORE: OnceLock<(rlim_t, rlim_t)> = OnceLock::new();
 
+/// How many descriptors this process may have open.
+pub(crate) fn open_files() -> Option<u64> {
+    getrlimit(Resource::RLIMIT_NOFILE).ok().map(|(soft, _)| soft)
+}
+
 /// Allows this process as many open descriptors as it may allow itself: for one that serves many
 /// connections at once. The soft limit is low for the sake of programs that use select(2).
 pub(crate) fn raise_open_files() {

@@ -19,7 +19,6 @@ use super::entrance::{Entrance, Nobody, REST, errno};
 use super::serve::{Work, batch_for, peer_of};
 use super::worker::Terms;
 use crate::coroutine::{self, JoinHandle, Waiter, scheduler};
-use crate::events;
 use crate::scoreboard::Cause;
 use crate::sys::datagram::{Batch, Patience};
 use crate::sys::fd::Gate;
@@ -27,6 +26,7 @@ use crate::sys::limits::raise_open_files;
 use crate::transport::listener::Kind;
 use crate::transport::listener::concerns_one_connection;
 use crate::transport::{Listener, Peer, Ready, Wait};
+use crate::{Error, events};
 
 /// Datagrams taken at once, where no answer is waited for.
 const BATCH: usize = 8;
@@ -60,7 +60,7 @@ pub(crate) fn run(work: &Work<'_>, gate: &Gate, terms: &Terms) -> Cause {
         }
     };
     coroutine::run(main).flatten().unwrap_or_else(|error| {
-        log::error!(error:%; "worker cannot start");
+        log::error!("{}", Error::os("worker cannot start", error).sentence());
         Cause::Failed
     })
 }
