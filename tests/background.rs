@@ -6,9 +6,11 @@ mod common;
 
 use std::fs;
 use std::net::SocketAddr;
+use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 
 use common::*;
+use nix::fcntl::{FcntlArg, fcntl};
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::{Pid, getpgid, getsid};
 
@@ -166,6 +168,77 @@ fn a_second_one_is_refused_by_the_pidfile() {
     assert_eq!(fs::read_to_string(&pidfile).unwrap().trim(), next.pid().to_string());
     echoes(&mut client, b"the orphan goes on");
     client.shutdown(std::net::Shutdown::Both).unwrap();
+}
+
+#[test]
+fn locks_of_whoever_can_read_the_pidfile_keep_no_daemon_from_starting() {
+    let dir = tempfile::tempdir().unwrap();
+    let pidfile = dir.path().join("pid");
+    let start = || Forkd::new(&format!("--pidfile {}", pidfile.display())).start();
+    let first = start();
+    let (flocked, locked) = (fs::File::open(&pidfile).unwrap(), fs::File::open(&pidfile).unwrap());
+    flocked.try_lock().expect("flock(2) takes a descriptor, and no right to write");
+    first.signal(Signal::SIGKILL);
+    first.wait();
+    // SAFETY: integers, for which zero is a value: the whole file.
+    let mut lock: libc::flock = unsafe { std::mem::zeroed() };
+    lock.l_type = libc::F_RDLCK as _;
+    fcntl(&locked, FcntlArg::F_OFD_SETLK(&lock)).unwrap();
+    let second = start();
+    assert_eq!(fs::read_to_string(&pidfile).unwrap(), format!("{}\n", second.pid()));
+    // of the new file they can't have what a daemon takes
+    let stranger = fs::File::open(&pidfile).unwrap();
+    assert!(fcntl(&stranger, FcntlArg::F_OFD_SETLK(&lock)).is_err());
+    let ended = run(&["serve", "--pidfile", pidfile.to_str().unwrap(), "tcp://127.0.0.1:0"]);
+    assert_eq!(ended.code, Some(69), "{ended:?}");
+    assert!(ended.stderr.contains(&format!("already running with pid {}", second.pid())), "{ended:?}");
+    second.signal(Signal::SIGTERM);
+    assert_eq!(second.wait().code(), Some(0));
+    assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
+}
+
+#[test]
+fn of_several_daemons_that_start_at_once_one_has_the_pidfile() {
+    for _ in 0..5 {
+        let dir = tempfile::tempdir().unwrap();
+        let pidfile = dir.path().join("pid");
+        fs::write(&pidfile, "left by one that was killed").unwrap();
+        let args = format!("--pidfile {}", pidfile.display());
+        let daemons: Vec<Daemon> = (0..6).map(|_| Forkd::new(&args).launch()).collect();
+        let serves = |daemon: &&Daemon| daemon.count_lines("ready pid=") == 1;
+        let is_refused = |daemon: &&Daemon| daemon.count_lines("forkd is already running") == 1;
+        eventually("each serves or is refused", || {
+            daemons.iter().filter(|daemon| serves(daemon) || is_refused(daemon)).count() == daemons.len()
+        });
+        let one: Vec<i32> = daemons.iter().filter(serves).map(Daemon::pid).collect();
+        assert_eq!(one.len(), 1, "{one:?}");
+        assert_eq!(fs::read_to_string(&pidfile).unwrap(), format!("{}\n", one[0]));
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
+    }
+}
+
+#[test]
+fn a_pidfile_that_a_stranger_made_is_refused_and_stays() {
+    if !need_root() {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o1777)).unwrap();
+    let pidfile = dir.path().join("pid");
+    fs::write(&pidfile, "1\n").unwrap();
+    chown(&pidfile, Some(61_241), Some(61_241)).unwrap();
+    let args = ["serve", "--pidfile", pidfile.to_str().unwrap(), "tcp://127.0.0.1:0"];
+    let ended = run(&args);
+    assert_eq!(ended.code, Some(73), "{ended:?}");
+    assert!(ended.stderr.contains("it is another user's"), "{ended:?}");
+    assert_eq!(fs::read_to_string(&pidfile).unwrap(), "1\n");
+    assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
+    // where anyone may replace it, there is no use in one of one's own
+    fs::remove_file(&pidfile).unwrap();
+    fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o777)).unwrap();
+    let ended = run(&args);
+    assert_eq!(ended.code, Some(73), "{ended:?}");
+    assert!(ended.stderr.contains("anyone may replace files in "), "{ended:?}");
 }
 
 #[test]

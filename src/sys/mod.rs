@@ -14,6 +14,7 @@ pub(crate) mod fd;
 pub(crate) mod fork;
 pub(crate) mod handover;
 pub(crate) mod limits;
+pub(crate) mod lock;
 pub(crate) mod pidfd;
 pub(crate) mod poller;
 pub(crate) mod program;
