@@ -254,16 +254,40 @@ fn one_at_a_time_and_many_at_once_are_answered() {
 fn what_is_no_scrape_gets_an_answer_that_says_why() {
     let daemon = Daemon::start(HERE);
     for (request, status) in [
-        ("GET / HTTP/1.1\r\n\r\n".to_owned(), "404 Not Found"),
-        (format!("POST /metrics HTTP/1.1\r\nContent-Length: 100000\r\n\r\n{}", "x".repeat(100_000)), "405 "),
+        ("GET / HTTP/1.1\r\nHost: x\r\n\r\n".to_owned(), "404 Not Found"),
+        ("GET /metrics HTTP/1.1\r\n\r\n".to_owned(), "400 Bad Request"),
+        (
+            format!(
+                "POST /metrics HTTP/1.1\r\nHost: x\r\nContent-Length: 100000\r\n\r\n{}",
+                "x".repeat(100_000)
+            ),
+            "405 ",
+        ),
         ("hello\r\n\r\n".to_owned(), "400 Bad Request"),
-        (format!("GET /{}", "x".repeat(20_000)), "431 "),
+        (format!("GET /{}", "x".repeat(20_000)), "414 "),
         (format!("{GET}{}\r\n", "a: b\r\n".repeat(200)), "431 "),
     ] {
         let answer = exchange(connect(&daemon), &request);
         assert!(answer.starts_with(&format!("HTTP/1.1 {status}")), "{answer}");
+        assert!(answer.contains("\r\nDate: "), "{answer}");
     }
-    let head = exchange(connect(&daemon), "HEAD /metrics HTTP/1.1\r\n\r\n");
+    // and what is one, in whichever form
+    for request in [
+        format!("{GET}Transfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n"),
+        "GET http://x:9/metrics HTTP/1.1\r\nHost: y\r\n\r\n".to_owned(),
+        "GET /metrics HTTP/1.3\r\nHost: x\r\n\r\n".to_owned(),
+    ] {
+        let answer = exchange(connect(&daemon), &request);
+        assert!(answer.starts_with("HTTP/1.1 200 OK\r\n"), "{request}: {answer}");
+    }
+    // a client that waits to be told to go on
+    let mut patient = connect(&daemon);
+    patient.write_all(format!("{GET}Content-Length: 3\r\nExpect: 100-continue\r\n\r\n").as_bytes()).unwrap();
+    let mut told = [0; 25];
+    patient.read_exact(&mut told).unwrap();
+    assert_eq!(&told, b"HTTP/1.1 100 Continue\r\n\r\n");
+    assert!(exchange(patient, "abc").starts_with("HTTP/1.1 200 OK\r\n"));
+    let head = exchange(connect(&daemon), "HEAD /metrics HTTP/1.1\r\nHost: x\r\n\r\n");
     assert!(head.starts_with("HTTP/1.1 200 OK\r\n") && head.ends_with("\r\n\r\n"), "{head}");
     let open = exchange(connect(&daemon), &format!("{GET}Accept: application/openmetrics-text\r\n\r\n"));
     assert!(open.contains("Content-Type: application/openmetrics-text; version=1.0.0"), "{open}");

@@ -266,7 +266,7 @@ impl From<&Listen> for ListenOptions {
             Threads::Each(most) => (None, Some(most)),
         };
         let (acks, asks) = (listen.service == Builtin::Ack, listen.service == Builtin::Menu);
-        let Settings { reply, amplify, framing, texts, root, routes, exec } = &listen.settings;
+        let Settings { reply, amplify, framing, texts, root, chroot: _, routes, exec } = &listen.settings;
         let route = |(path, text): (&String, &String)| RouteText { path: path.clone(), text: text.clone() };
         let entry =
             |(entry, text): (&String, &String)| EntryText { entry: entry.clone(), text: text.clone() };

@@ -227,6 +227,7 @@ impl Config {
         if daemon.background {
             listen.iter_mut().for_each(|group| group.anchor(here));
         }
+        listen.iter_mut().for_each(|group| group.settings.chroot.clone_from(&daemon.chroot));
         match refuse_metrics_among_services(&daemon, &listen) {
             Err(why) if is_usage => Err(Error::Usage(format!("--{why}"))),
             Err(why) => Err(Error::Config(why)),

@@ -58,7 +58,7 @@ pub struct ListenOptions {
     #[arg(long, value_name = "ENTRY", help_heading = "Service")]
     pub exit: Option<String>,
 
-    /// Directory whose files http serves; the paths in requests never lead out of it [default: none]
+    /// Directory whose files http serves, looked up at each request; no path leads out of it [default: none]
     #[arg(long, value_name = "DIR", help_heading = "Service")]
     pub root: Option<PathBuf>,
 

@@ -1,11 +1,10 @@
-//! As much of HTTP/1.1 (RFC 9112) as a scraper needs: GET and HEAD of /metrics. Pure: bytes in, bytes out.
+//! What scrapers ask for over HTTP: GET and HEAD of /metrics. All else of HTTP is as in the service http, whose
+//! dialogue it is.
 
-use httparse::{Error, Request};
+use std::time::SystemTime;
 
-/// The longest head of a request.
-pub(super) const LONGEST: usize = 8192;
-/// The most header fields of a request.
-const FIELDS: usize = 64;
+use super::Metrics;
+use crate::service::http::{Refusal, Request, Responder, Response, Status, Target, made, parts};
 
 /// How metrics are written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -16,83 +15,24 @@ pub(crate) enum Format {
     Plain,
 }
 
-/// What is asked for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Asked {
-    /// The metrics, or only how long they are.
-    Metrics { format: Format, head_only: bool },
-    /// Something that is answered with an error.
-    Wrong(Status),
-}
-
-/// Why there are no metrics.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Status {
-    BadRequest,
-    NotFound,
-    NotAllowed,
-    TooLong,
-    Version,
-}
-
-/// What the bytes of a request come to; `None` while its head is not complete.
-pub(super) fn read(bytes: &[u8]) -> Option<Asked> {
-    let mut fields = [httparse::EMPTY_HEADER; FIELDS];
-    let mut request = Request::new(&mut fields);
-    match request.parse(bytes) {
-        Ok(parsed) if parsed.is_complete() => Some(asked(&request)),
-        Ok(_) if bytes.len() >= LONGEST => Some(Asked::Wrong(Status::TooLong)),
-        Ok(_) => None,
-        Err(Error::TooManyHeaders) => Some(Asked::Wrong(Status::TooLong)),
-        Err(Error::Version) => Some(Asked::Wrong(Status::Version)),
-        Err(_) => Some(Asked::Wrong(Status::BadRequest)),
+impl Responder for Metrics {
+    fn respond(&mut self, request: &Request<'_>, target: &Target<'_>, now: SystemTime) -> Response {
+        respond(request, target, now, |format| self.text(format))
     }
-}
-
-fn asked(request: &Request<'_, '_>) -> Asked {
-    let path = request.path.unwrap_or_default();
-    let path = path.split('?').next().unwrap_or_default();
-    match (path, request.method) {
-        ("/metrics", Some(method @ ("GET" | "HEAD"))) => {
-            Asked::Metrics { format: format_of(request), head_only: method == "HEAD" }
-        }
-        ("/metrics", _) => Asked::Wrong(Status::NotAllowed),
-        _ => Asked::Wrong(Status::NotFound),
-    }
-}
-
-/// OpenMetrics for who says that they take it.
-fn format_of(request: &Request<'_, '_>) -> Format {
-    let accept = request.headers.iter().filter(|field| field.name.eq_ignore_ascii_case("accept"));
-    let mut media = accept.flat_map(|field| field.value.split(|&byte| byte == b','));
-    let is_open_metrics = |media: &[u8]| {
-        let media = String::from_utf8_lossy(media).to_ascii_lowercase();
-        let mut parts = media.split(';').map(str::trim);
-        parts.next() == Some("application/openmetrics-text") && !parts.any(is_not_wanted)
-    };
-    if media.any(is_open_metrics) { Format::OpenMetrics } else { Format::Plain }
-}
-
-/// A weight of 0 says "anything but this" (RFC 9110, 12.4.2).
-fn is_not_wanted(parameter: &str) -> bool {
-    parameter.strip_prefix("q=").is_some_and(|weight| weight.parse() == Ok(0.0))
 }
 
 /// The answer to a request; `metrics` makes their text.
-pub(super) fn answer(asked: Asked, metrics: impl FnOnce(Format) -> String) -> Vec<u8> {
-    let (status, kind, body, head_only) = match asked {
-        Asked::Metrics { format, head_only } => ("200 OK", content_type(format), metrics(format), head_only),
-        Asked::Wrong(status) => {
-            let (status, why) = status.words();
-            (status, "text/plain; charset=utf-8", format!("{why}\n"), false)
-        }
-    };
-    let allow = if asked == Asked::Wrong(Status::NotAllowed) { "Allow: GET, HEAD\r\n" } else { "" };
-    let length = body.len();
-    let head = format!(
-        "HTTP/1.1 {status}\r\nContent-Type: {kind}\r\nContent-Length: {length}\r\n{allow}Connection: close\r\n\r\n"
-    );
-    if head_only { head.into_bytes() } else { (head + &body).into_bytes() }
+fn respond(
+    request: &Request<'_>,
+    target: &Target<'_>,
+    now: SystemTime,
+    metrics: impl FnOnce(Format) -> String,
+) -> Response {
+    if target.path != b"/metrics" || target.is_directory {
+        return Refusal::new(Status::NOT_FOUND, "metrics are at /metrics").into();
+    }
+    let format = format_for(&request.accept);
+    made(|| metrics(format).into_bytes(), content_type(format), request, now).with("Vary", "Accept")
 }
 
 fn content_type(format: Format) -> &'static str {
@@ -102,71 +42,189 @@ fn content_type(format: Format) -> &'static str {
     }
 }
 
-impl Status {
-    fn words(self) -> (&'static str, &'static str) {
-        match self {
-            Self::BadRequest => ("400 Bad Request", "this is no request of HTTP"),
-            Self::NotFound => ("404 Not Found", "there is nothing here; metrics are at /metrics"),
-            Self::NotAllowed => ("405 Method Not Allowed", "metrics can only be read: GET or HEAD"),
-            Self::TooLong => ("431 Request Header Fields Too Large", "the head of the request is too long"),
-            Self::Version => ("505 HTTP Version Not Supported", "this server speaks HTTP/1.1"),
-        }
+/// The format that a scraper would rather have. It is the plain one if it has no preference, and if it takes
+/// neither: a person with a browser is better off with that than with an error (RFC 9110, section 12.4.1).
+fn format_for(accept: &[&[u8]]) -> Format {
+    let open = Wish::of("application/openmetrics-text", accept);
+    let plain = Wish::of("text/plain", accept);
+    let is_named = open.precision == 3;
+    if open.weight > plain.weight || open.weight > 0 && open.weight == plain.weight && is_named {
+        Format::OpenMetrics
+    } else {
+        Format::Plain
+    }
+}
+
+/// What the field Accept says of one kind of content (RFC 9110, section 12.5.1). The most precise range counts,
+/// and the heaviest of several that are equally precise.
+#[derive(Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+struct Wish {
+    /// 1 for any kind, 2 for its type, 3 for the kind itself; 0 where none of them is there.
+    precision: u8,
+    /// In thousandths.
+    weight: u16,
+}
+
+impl Wish {
+    fn of(kind: &str, accept: &[&[u8]]) -> Self {
+        let ranges = accept.iter().flat_map(|line| parts(line, b','));
+        ranges.filter_map(|range| Self::by(range, kind)).max().unwrap_or_default()
+    }
+
+    /// `None` if this range is about other kinds.
+    fn by(range: &[u8], kind: &str) -> Option<Self> {
+        let mut parts = parts(range, b';');
+        let range = str::from_utf8(parts.next()?).ok()?.to_ascii_lowercase();
+        let precision = match range.strip_suffix("/*") {
+            _ if range == kind => 3,
+            Some("*") => 1,
+            Some(of_type) if kind.split('/').next() == Some(of_type) => 2,
+            _ => return None,
+        };
+        let weight = parts.find_map(|parameter| match parameter {
+            [b'q' | b'Q', b'=', weight @ ..] => Some(thousandths(weight)),
+            _ => None,
+        });
+        Some(Self { precision, weight: weight.unwrap_or(1000) })
+    }
+}
+
+/// A weight such as `0.5` (RFC 9110, section 12.4.2). What is none is no wish.
+fn thousandths(weight: &[u8]) -> u16 {
+    let (whole, rest) = weight.split_at(weight.len().min(1));
+    let digits = match rest {
+        [] => &[][..],
+        [b'.', digits @ ..] if digits.len() <= 3 && digits.iter().all(u8::is_ascii_digit) => digits,
+        _ => return 0,
+    };
+    let digit = |at: usize| digits.get(at).map_or(0, |digit| u16::from(digit - b'0'));
+    let part = digit(0) * 100 + digit(1) * 10 + digit(2);
+    match whole {
+        b"1" if part == 0 => 1000,
+        b"0" => part,
+        _ => 0,
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::Reply;
+    use crate::service::http::Dialogue;
 
-    fn get(accept: &str) -> Asked {
-        read(format!("GET /metrics HTTP/1.1\r\nHost: x\r\nAccept: {accept}\r\n\r\n").as_bytes()).unwrap()
+    struct Fake;
+
+    impl Responder for Fake {
+        fn respond(&mut self, request: &Request<'_>, target: &Target<'_>, now: SystemTime) -> Response {
+            respond(request, target, now, |format| format!("{format:?}\n"))
+        }
+    }
+
+    /// The answer to a request, which is the last one.
+    fn ask(request: &str) -> String {
+        let mut dialogue = Dialogue::of_one_request();
+        let Reply::Finish(answer) = dialogue.received(&mut Fake, request.as_bytes()) else {
+            panic!("{request:?} is not answered, or the connection goes on")
+        };
+        String::from_utf8_lossy(answer).into_owned()
+    }
+
+    fn get(accept: &str) -> String {
+        ask(&format!("GET /metrics HTTP/1.1\r\nHost: x\r\n{accept}\r\n"))
     }
 
     #[test]
-    fn the_format_is_what_the_scraper_takes() {
-        let metrics = |format| Asked::Metrics { format, head_only: false };
-        // what Prometheus 2 sends
-        let prometheus = "application/openmetrics-text;version=1.0.0,application/openmetrics-text;version=0.0.1;\
-             q=0.75,text/plain;version=0.0.4;q=0.5,*/*;q=0.1";
-        assert_eq!(get(prometheus), metrics(Format::OpenMetrics));
-        assert_eq!(get("text/html, Application/OpenMetrics-Text"), metrics(Format::OpenMetrics));
-        for plain in
-            ["*/*", "text/plain", "application/openmetrics-text;q=0", "application/openmetrics-text; q=0.0"]
-        {
-            assert_eq!(get(plain), metrics(Format::Plain), "{plain}");
+    fn the_format_is_what_the_scraper_would_rather_have() {
+        for (accept, format) in [
+            // what Prometheus 2 sends, and what Prometheus 3 does
+            (
+                "application/openmetrics-text;version=1.0.0,application/openmetrics-text;version=0.0.1;q=0.75,\
+                 text/plain;version=0.0.4;q=0.5,*/*;q=0.1",
+                Format::OpenMetrics,
+            ),
+            (
+                "application/openmetrics-text;version=1.0.0;escaping=allow-utf-8;q=0.6,\
+                 application/openmetrics-text;version=0.0.1;q=0.5,text/plain;version=1.0.0;escaping=allow-utf-8;q=0.4,\
+                 text/plain;version=0.0.4;q=0.3,*/*;q=0.2",
+                Format::OpenMetrics,
+            ),
+            ("text/html, Application/OpenMetrics-Text", Format::OpenMetrics),
+            ("application/openmetrics-text, text/plain", Format::OpenMetrics),
+            ("application/*", Format::OpenMetrics),
+            ("text/plain;q=0.1, */*;q=0.5", Format::OpenMetrics),
+            ("application/openmetrics-text ; Q=0.001", Format::OpenMetrics),
+            ("a/b;c=\"d, application/openmetrics-text;q=0\", application/*", Format::OpenMetrics),
+            ("*/*", Format::Plain),
+            ("text/plain", Format::Plain),
+            ("text/html", Format::Plain),
+            ("", Format::Plain),
+            ("application/openmetrics-text;q=0", Format::Plain),
+            ("application/openmetrics-text; q=0.000, */*", Format::Plain),
+            ("application/openmetrics-text;q=0.5, text/plain;q=0.6", Format::Plain),
+            ("application/openmetrics-text;q=0.5, text/*", Format::Plain),
+            ("application/openmetrics-text;q=much", Format::Plain),
+            ("application/openmetrics-text;q=1.5", Format::Plain),
+            ("a/b;c=\"d, application/openmetrics-text\"", Format::Plain),
+        ] {
+            let answer = get(&format!("Accept: {accept}\r\n"));
+            assert!(answer.ends_with(&format!("\r\n\r\n{format:?}\n")), "{accept}: {answer}");
+            let kind = format!("\r\nContent-Type: {}\r\n", content_type(format));
+            assert!(answer.contains(&kind) && answer.contains("\r\nVary: Accept\r\n"), "{answer}");
         }
-        let head = read(b"HEAD /metrics?x=y HTTP/1.0\r\n\r\n");
-        assert_eq!(head, Some(Asked::Metrics { format: Format::Plain, head_only: true }));
+        let lines = get("Accept: text/plain;q=0.5\r\nAccept: application/openmetrics-text\r\n");
+        assert!(lines.ends_with("OpenMetrics\n"), "{lines}");
+        assert!(get("").ends_with("Plain\n"));
     }
 
     #[test]
     fn what_is_no_request_for_metrics_gets_its_own_answer() {
-        let many = format!("GET /metrics HTTP/1.1\r\n{}\r\n", "a: b\r\n".repeat(FIELDS + 1));
-        let long = format!("GET /{}", "a".repeat(LONGEST));
         for (request, status) in [
-            ("GET / HTTP/1.1\r\n\r\n", "404"),
-            ("GET /metrics/ HTTP/1.1\r\n\r\n", "404"),
-            ("POST /metrics HTTP/1.1\r\n\r\n", "405"),
-            ("GET /metrics HTTP/9.1\r\n\r\n", "505"),
-            ("\0\0\0\0", "400"),
-            (&many, "431"),
-            (&long, "431"),
+            ("GET / HTTP/1.1\r\nHost: x\r\n\r\n", "404 Not Found"),
+            ("GET /metrics/ HTTP/1.1\r\nHost: x\r\n\r\n", "404 Not Found"),
+            ("POST /metrics HTTP/1.1\r\nHost: x\r\n\r\n", "405 Method Not Allowed"),
+            ("OPTIONS * HTTP/1.1\r\nHost: x\r\n\r\n", "204 No Content"),
+            ("BREW /metrics HTTP/1.1\r\nHost: x\r\n\r\n", "501 Not Implemented"),
+            ("GET /metrics HTTP/1.1\r\n\r\n", "400 Bad Request"),
+            ("GET /metrics HTTP/1.1\r\nHost: a/b\r\n\r\n", "400 Bad Request"),
+            ("GET /metrics HTTP/9.1\r\n\r\n", "505 HTTP Version Not Supported"),
+            ("GET /metrics HTTP/1.1\r\nHost: x\r\nIf-Match: \"a\"\r\n\r\n", "412 Precondition Failed"),
+            ("GET /metrics HTTP/1.1\r\nHost: x\r\nIf-None-Match: *\r\n\r\n", "304 Not Modified"),
+            ("\0\0\0\0", "400 Bad Request"),
         ] {
-            let asked = read(request.as_bytes()).unwrap();
-            let answer = String::from_utf8(answer(asked, |_| panic!("no metrics"))).unwrap();
-            assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")), "{request:?}: {answer}");
-            assert_eq!(answer.contains("\r\nAllow: GET, HEAD\r\n"), status == "405");
+            let answer = ask(request);
+            assert!(answer.starts_with(&format!("HTTP/1.1 {status}\r\n")), "{request:?}: {answer}");
+            let has_method = status.starts_with("405") || status.starts_with("204");
+            assert_eq!(answer.contains("\r\nAllow: GET, HEAD, OPTIONS\r\n"), has_method, "{answer}");
+            assert!(
+                answer.contains("\r\nDate: ") && answer.contains("\r\nConnection: close\r\n"),
+                "{answer}"
+            );
         }
-        assert_eq!(read(b"GET /metrics HTTP/1.1\r\nHost: x\r\n"), None);
-        assert_eq!(read(b""), None);
     }
 
     #[test]
-    fn a_head_has_the_length_of_the_body_and_no_body() {
-        let asked = |head_only| Asked::Metrics { format: Format::Plain, head_only };
+    fn all_forms_of_a_request_will_do() {
+        for request in [
+            "GET /metrics?x=y HTTP/1.0\r\n\r\n",
+            "GET http://x:9/metrics HTTP/1.1\r\nHost: y\r\n\r\n",
+            "GET /%6detrics HTTP/1.9\r\nHost:\r\n\r\n",
+            "GET /metrics HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n1\r\na\r\n0\r\n\r\n",
+        ] {
+            let answer = ask(request);
+            assert!(
+                answer.starts_with("HTTP/1.1 200 OK\r\n") && answer.ends_with("\r\n\r\nPlain\n"),
+                "{answer}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_head_has_the_length_of_the_content_and_no_content() {
         let [get, head] =
-            [false, true].map(|head| String::from_utf8(answer(asked(head), |_| "abc\n".into())).unwrap());
-        assert_eq!(get, format!("{head}abc\n"));
-        assert!(head.contains("\r\nContent-Length: 4\r\n") && head.ends_with("\r\n\r\n"), "{head}");
+            ["GET", "HEAD"].map(|method| ask(&format!("{method} /metrics HTTP/1.1\r\nHost: x\r\n\r\n")));
+        assert_eq!(get.strip_suffix("Plain\n"), Some(&*head));
+        assert!(head.contains("\r\nContent-Length: 6\r\n"), "{head}");
+        let refused = ask("HEAD /metrics HTTP/1.1\r\n\r\n");
+        assert!(refused.starts_with("HTTP/1.1 400 ") && refused.ends_with("\r\n\r\n"), "{refused}");
     }
 }

@@ -9,7 +9,8 @@ use std::time::{Duration, Instant};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use super::Metrics;
-use super::http::{self, LONGEST};
+use crate::Reply;
+use crate::service::http::Dialogue;
 use crate::sys::fd::set_nonblocking;
 use crate::transport::Listener;
 
@@ -21,6 +22,8 @@ const PATIENCE: Duration = Duration::from_millis(100);
 const PATIENCE_WITH_ANSWERS: Duration = Duration::from_secs(1);
 /// How long a scraper may take for all of it.
 const TIME_LIMIT: Duration = Duration::from_secs(5);
+/// How much is read at once.
+const CHUNK: usize = 8192;
 /// The pause after accept(2) has found no descriptor or no memory.
 const REST: Duration = Duration::from_millis(100);
 
@@ -89,7 +92,8 @@ fn accept(listeners: &[Listener], scrapers: &mut Vec<Scraper>, now: Instant) -> 
                     // a socket is a socket: nothing here is of Unix or of TCP
                     let stream = UnixStream::from(socket);
                     if set_nonblocking(&stream, true).is_ok() {
-                        scrapers.push(Scraper { stream, talk: Talk::Asking(Vec::new()), since: now });
+                        let dialogue = Dialogue::of_one_request();
+                        scrapers.push(Scraper { stream, dialogue, talk: Talk::Asking, since: now });
                     }
                 }
                 Err(Errno::AGAIN) => break,
@@ -107,6 +111,7 @@ fn accept(listeners: &[Listener], scrapers: &mut Vec<Scraper>, now: Instant) -> 
 #[derive(Debug)]
 struct Scraper {
     stream: UnixStream,
+    dialogue: Dialogue,
     talk: Talk,
     since: Instant,
 }
@@ -115,9 +120,9 @@ struct Scraper {
 #[derive(Debug)]
 enum Talk {
     /// Its request is not complete.
-    Asking(Vec<u8>),
-    /// What is still to be written, from the given place on.
-    Answering(Vec<u8>, usize),
+    Asking,
+    /// What is still to be written, from `at` on, and whether that is the end.
+    Answering { bytes: Vec<u8>, at: usize, is_last: bool },
     /// It has the answer; what it still sends is thrown away, for a close with bytes unread is a reset
     /// that may overtake the answer.
     Ending,
@@ -127,15 +132,15 @@ impl Scraper {
     /// For how long others wait for it.
     fn patience(&self) -> Duration {
         match self.talk {
-            Talk::Asking(_) | Talk::Ending => PATIENCE,
-            Talk::Answering(..) => PATIENCE_WITH_ANSWERS,
+            Talk::Asking | Talk::Ending => PATIENCE,
+            Talk::Answering { .. } => PATIENCE_WITH_ANSWERS,
         }
     }
 
     fn flags(&self) -> PollFlags {
         match self.talk {
-            Talk::Answering(..) => PollFlags::POLLOUT,
-            Talk::Asking(_) | Talk::Ending => PollFlags::POLLIN,
+            Talk::Answering { .. } => PollFlags::POLLOUT,
+            Talk::Asking | Talk::Ending => PollFlags::POLLIN,
         }
     }
 
@@ -155,19 +160,28 @@ impl Scraper {
 
     fn step(&mut self, metrics: &mut Metrics) -> io::Result<bool> {
         match &mut self.talk {
-            Talk::Asking(request) => {
-                let mut chunk = [0; LONGEST];
-                let room = LONGEST - request.len();
-                let n = self.stream.read(&mut chunk[..room])?;
-                request.extend_from_slice(&chunk[..n]);
-                let Some(asked) = http::read(request) else { return Ok(n > 0) };
-                self.talk = Talk::Answering(http::answer(asked, |format| metrics.text(format)), 0);
+            Talk::Asking => {
+                let mut chunk = [0; CHUNK];
+                let n = self.stream.read(&mut chunk)?;
+                let reply = match &chunk[..n] {
+                    [] => self.dialogue.ended(metrics),
+                    chunk => self.dialogue.received(metrics, chunk),
+                };
+                let (bytes, is_last) = match reply {
+                    Reply::Send(bytes) | Reply::More(bytes) => (bytes.to_vec(), false),
+                    Reply::Finish(bytes) => (bytes.to_vec(), true),
+                    Reply::Wait | Reply::File(_) => return Ok(true),
+                };
+                self.talk = Talk::Answering { bytes, at: 0, is_last };
             }
-            Talk::Answering(answer, at) => {
-                *at += self.stream.write(&answer[*at..])?;
-                if *at == answer.len() {
+            Talk::Answering { bytes, at, is_last } => {
+                if *at < bytes.len() {
+                    *at += self.stream.write(&bytes[*at..])?;
+                } else if *is_last {
                     self.stream.shutdown(Shutdown::Write)?;
                     self.talk = Talk::Ending;
+                } else {
+                    self.talk = Talk::Asking;
                 }
             }
             Talk::Ending => return Ok(self.stream.read(&mut [0; 1024])? > 0),
@@ -185,17 +199,19 @@ mod tests {
         let now = Instant::now();
         let scraper = |talk: Talk, millis: u64| {
             let (stream, _) = UnixStream::pair().unwrap();
-            Scraper { stream, talk, since: now + Duration::from_millis(millis) }
+            let dialogue = Dialogue::of_one_request();
+            Scraper { stream, dialogue, talk, since: now + Duration::from_millis(millis) }
         };
-        let mut scrapers = vec![scraper(Talk::Answering(Vec::new(), 0), 0)];
-        scrapers.extend((1..MOST as u64 - 1).map(|at| scraper(Talk::Asking(Vec::new()), 100 - at)));
+        let answering = || Talk::Answering { bytes: Vec::new(), at: 0, is_last: true };
+        let mut scrapers = vec![scraper(answering(), 0)];
+        scrapers.extend((1..MOST as u64 - 1).map(|at| scraper(Talk::Asking, 100 - at)));
         assert_eq!(next_to_go(&scrapers), None, "there is room");
         scrapers.push(scraper(Talk::Ending, 900));
         // the one that has been there for the longest time, of those
         let next = next_to_go(&scrapers).unwrap();
         assert_eq!(next, (MOST - 2, now + Duration::from_millis(100 - (MOST as u64 - 2)) + PATIENCE));
         assert!(PATIENCE * 5 < PATIENCE_WITH_ANSWERS);
-        scrapers.iter_mut().skip(1).for_each(|scraper| scraper.talk = Talk::Answering(Vec::new(), 0));
+        scrapers.iter_mut().skip(1).for_each(|scraper| scraper.talk = answering());
         assert_eq!(next_to_go(&scrapers), Some((0, now + PATIENCE_WITH_ANSWERS)));
     }
 }

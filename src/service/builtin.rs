@@ -63,6 +63,9 @@ pub struct Settings {
     pub texts: Texts,
     /// The directory whose files http serves.
     pub root: Option<PathBuf>,
+    /// What will be the root directory of the process when requests come (chroot(2)), if another: `root` is looked
+    /// up again below it.
+    pub chroot: Option<PathBuf>,
     /// What http answers at these paths.
     pub routes: BTreeMap<String, String>,
     /// What exec runs: a program and its arguments.
@@ -77,6 +80,7 @@ impl Default for Settings {
             framing: Framing::default(),
             texts: Texts::default(),
             root: None,
+            chroot: None,
             routes: BTreeMap::new(),
             exec: Vec::new(),
         }
@@ -132,7 +136,7 @@ fn http(settings: &Settings) -> Result<Http, Error> {
         http = http.route(path, move || text.clone());
     }
     match &settings.root {
-        Some(root) => http.root(root),
+        Some(root) => http.root_below(root, settings.chroot.as_deref()),
         None => Ok(http),
     }
 }

@@ -13,7 +13,7 @@ mod driven;
 mod echo;
 mod exec;
 mod handler;
-mod http;
+pub(crate) mod http;
 mod menu;
 mod messages;
 mod protocol;

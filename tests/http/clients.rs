@@ -41,7 +41,9 @@ under_models! {
         assert_eq!(code("-z {dir}/root/digits.txt {url}/digits.txt"), "304");
         assert_eq!(code("-d some=thing {url}/digits.txt"), "405");
         assert_eq!(code("--path-as-is {url}/../secret"), "404");
-        assert_eq!(code("-H Transfer-Encoding:chunked -X GET -d x {url}/hello"), "501");
+        assert_eq!(code("-H Transfer-Encoding:chunked -X GET -d x {url}/hello"), "200");
+        assert_eq!(code("-H Transfer-Encoding:chunked -d x {url}/hello"), "405");
+        assert_eq!(code("-X OPTIONS {url}/hello"), "204");
         // what is not read must not take the answer from the client
         assert_eq!(code("-T {dir}/root/large.bin -H Expect: {url}/digits.txt"), "405");
         assert_eq!(code("-T {dir}/root/large.bin {url}/digits.txt"), "405");

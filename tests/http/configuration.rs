@@ -1,6 +1,8 @@
 //! What is served, and from where: the options, a reload, and a daemon with few rights.
 
 use std::fs;
+use std::io::{Read, Write};
+use std::os::unix::fs::symlink;
 use std::path::Path;
 
 use nix::sys::signal::Signal;
@@ -69,6 +71,85 @@ fn a_root_that_is_missing_is_said_before_the_start() {
         assert!(ended.stderr.contains(expected), "{}", ended.stderr);
         assert!([Some(64), Some(2)].contains(&ended.code), "{:?}", ended.code);
     }
+}
+
+under_models! {
+    [fork prefork iterative thread event coroutine]
+
+    fn the_root_is_the_one_that_has_the_name_now(model) {
+        let forkd = Forkd::new(&format!("{model} --service http --root {{dir}}/root"));
+        let dir = forkd.dir.path().to_owned();
+        for release in ["one", "two"] {
+            fs::create_dir(dir.join(release)).unwrap();
+            fs::write(dir.join(release).join("a"), release).unwrap();
+        }
+        symlink("one", dir.join("root")).unwrap();
+        let daemon = forkd.start();
+        // a connection that stays sees it as well
+        let mut staying = daemon.connect();
+        let mut over_it = || {
+            staying.write_all(b"GET /a HTTP/1.1\r\nHost: a\r\n\r\n").unwrap();
+            let mut heard = Vec::new();
+            while !heard.ends_with(b"one") && !heard.ends_with(b"two") {
+                let mut byte = [0];
+                staying.read_exact(&mut byte).unwrap();
+                heard.push(byte[0]);
+            }
+            text(heard)
+        };
+        let answer = over_it();
+        assert!(answer.ends_with("one"));
+        let field = |name: &str| {
+            let line = answer.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(": "));
+            line.unwrap_or_else(|| panic!("no {name} in {answer}")).to_owned()
+        };
+        let (tag, date) = (field("ETag"), field("Last-Modified"));
+        symlink("two", dir.join("next")).unwrap();
+        fs::rename(dir.join("next"), dir.join("root")).unwrap();
+        assert!(over_it().ends_with("two"));
+        drop(staying);
+        for fields in [format!("If-None-Match: {tag}"), format!("If-Modified-Since: {date}")] {
+            let answer = ask(&daemon, &format!("GET /a HTTP/1.1\r\nHost: a\r\n{fields}\r\n\r\n"));
+            assert!(status(&answer) == 200 && answer.ends_with("two"), "{fields}: {answer}");
+        }
+        fs::rename(dir.join("two"), dir.join("old")).unwrap();
+        assert_eq!(status(&get(&daemon, "/a")), 404, "what has gone is not served");
+        fs::create_dir(dir.join("two")).unwrap();
+        fs::write(dir.join("two/a"), "three").unwrap();
+        assert!(get(&daemon, "/a").ends_with("three"));
+    }
+}
+
+#[test]
+fn a_root_can_be_replaced_under_another_user() {
+    if !need_root() {
+        return;
+    }
+    let daemon = forkd_http("-m prefork -w 1 --user nobody --group nogroup").start();
+    fs::set_permissions(daemon.dir.path(), std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    assert_eq!(status(&get(&daemon, "/digits.txt")), 200);
+    fs::rename(daemon.path("root"), daemon.path("old")).unwrap();
+    fs::create_dir(daemon.path("root")).unwrap();
+    fs::write(daemon.path("root/new.txt"), "new").unwrap();
+    assert_eq!((status(&get(&daemon, "/digits.txt")), status(&get(&daemon, "/new.txt"))), (404, 200));
+}
+
+#[test]
+fn a_root_can_be_replaced_below_another_root_directory() {
+    if !need_root() {
+        return;
+    }
+    let forkd = Forkd::new("-m prefork -w 1 --service http --root {dir}/jail/root --chroot {dir}/jail");
+    let jail = forkd.dir.path().join("jail");
+    fill(&jail);
+    let daemon = forkd.start();
+    assert_eq!(status(&get(&daemon, "/digits.txt")), 200);
+    fs::rename(jail.join("root"), jail.join("old")).unwrap();
+    assert_eq!(status(&get(&daemon, "/digits.txt")), 404);
+    fs::create_dir(jail.join("new")).unwrap();
+    fs::write(jail.join("new/new.txt"), "new").unwrap();
+    symlink("new", jail.join("root")).unwrap();
+    assert_eq!((status(&get(&daemon, "/digits.txt")), status(&get(&daemon, "/new.txt"))), (404, 200));
 }
 
 fn configured(text: &str) -> String {

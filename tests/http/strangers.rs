@@ -21,7 +21,7 @@ under_models! {
             assert_eq!(status(&answer), 404, "{target}: {answer}");
             assert!(!answer.contains(SECRET) && !answer.contains("root:"), "{target}: {answer}");
         }
-        for target in ["/%00", "/digits.txt%00.html", "/%", "/%zz", "secret", "../secret", "*", "/a#b"] {
+        for target in ["/%00", "/digits.txt%00.html", "/%", "/%zz", "secret", "../secret", "*", "/a#b", "/é"] {
             assert_eq!(status(&get(&daemon, target)), 400, "{target}");
         }
         let long = "x".repeat(5000);
@@ -42,7 +42,8 @@ under_models! {
             (head("bad field\r\n"), 400),
             (head("Content-Length: -1\r\n"), 400),
             (head("Content-Length: 1\r\nTransfer-Encoding: chunked\r\n"), 400),
-            (head("Transfer-Encoding: chunked\r\n"), 501),
+            (head("Transfer-Encoding: chunked\r\n"), 400),
+            (head("Transfer-Encoding: gzip, chunked\r\n"), 501),
             (head("Content-Length: 1000000\r\n"), 413),
             (format!("GET /{} HTTP/1.1\r\n", "x".repeat(9000)), 414),
             (head(&format!("X: {}\r\n", "x".repeat(20_000))), 431),
@@ -257,18 +258,46 @@ fn slow_clients_are_told_and_idle_ones_are_left() {
 
 both_ways! {
     fn links_are_followed_inside_at_most(way: Way) {
-        let daemon = forkd_http("-m prefork -w 2").way(way).start();
+        let daemon = forkd_http("-m prefork -w 2 --log-level debug").way(way).start();
         symlink("digits.txt", daemon.path("root/inside")).unwrap();
         symlink("../digits.txt", daemon.path("root/sub/inside")).unwrap();
-        // whoever makes such a link wants the file to be seen; its own name is still refused
+        // a link leads to what is hidden as little as its name does, with one exception
         symlink(".hidden", daemon.path("root/published")).unwrap();
-        assert_eq!(status(&get(&daemon, "/.hidden")), 404);
-        for target in ["/inside", "/sub/inside", "/published"] {
-            assert_eq!(status(&get(&daemon, target)), if way == Way::Native { 200 } else { 404 }, "{target}");
+        symlink("deep", daemon.path("root/sub/.deep")).unwrap();
+        symlink(".deep", daemon.path("root/sub/way")).unwrap();
+        fs::create_dir(daemon.path("root/.well-known")).unwrap();
+        fs::write(daemon.path("root/.well-known/security.txt"), "known").unwrap();
+        fs::write(daemon.path("root/.well-known/.hidden"), SECRET).unwrap();
+        symlink(".well-known", daemon.path("root/known")).unwrap();
+        for target in ["/inside", "/sub/inside", "/.well-known/security.txt", "/known/security.txt"] {
+            assert_eq!(status(&get(&daemon, target)), 200, "{target}");
         }
-        for target in ["/out", "/absolute", "/sub/up/secret", "/slash/etc/passwd"] {
-            assert_eq!(status(&get(&daemon, target)), 404, "{target}");
+        for target in [
+            "/out", "/absolute", "/sub/up/secret", "/slash/etc/passwd", "/.hidden", "/published", "/sub/way/page.html",
+            "/.well-known/.hidden", "/known/.hidden", "/.well-known/../.hidden", "/sub/.deep/page.html",
+        ] {
+            let answer = get(&daemon, target);
+            assert!(status(&answer) == 404 && !answer.contains(SECRET), "{target}: {answer}");
         }
         assert_eq!(status(&get(&daemon, "/sub/deep/page.html")), 200);
+        daemon.wait_for_line("reason=\"the path has a link to what is hidden\"");
+    }
+
+    fn a_fifo_is_not_opened(way: Way) {
+        let daemon = forkd_http("-m prefork -w 2").way(way).start();
+        symlink("fifo", daemon.path("root/link")).unwrap();
+        let fifo = daemon.path("root/fifo");
+        let writer = std::thread::spawn({
+            let fifo = fifo.clone();
+            // it waits until somebody reads
+            move || fs::File::options().write(true).open(fifo)
+        });
+        for _ in 0..50 {
+            assert_eq!((status(&get(&daemon, "/fifo")), status(&get(&daemon, "/link"))), (404, 404));
+        }
+        assert!(!writer.is_finished(), "the writer was woken");
+        // now somebody does
+        let _reader = fs::File::options().read(true).write(true).open(fifo).unwrap();
+        writer.join().unwrap().unwrap();
     }
 }

@@ -1,10 +1,27 @@
-//! An answer and its consequences: whether the connection goes on after it.
+//! An answer and its consequences: what becomes of the content of the request, and whether the connection goes
+//! on.
 
 use std::time::SystemTime;
 
-use super::request::{Body, Method, Request};
-use super::response::{Refusal, Response};
-use super::site::{Site, is_short};
+use super::content::Content;
+use super::fields::Framed;
+use super::request::{Method, Request};
+use super::response::{self, Refusal, Response, Status};
+use super::target::Target;
+
+/// The longest content of a request that is read, and thrown away, to keep the connection, in bytes.
+const CONTENT: u64 = 64 * 1024;
+
+/// What is done with a GET or HEAD: all else is the same for each server of HTTP.
+pub(crate) trait Responder {
+    /// Answers one. The answer to HEAD may have content, which is left out.
+    fn respond(&mut self, request: &Request<'_>, target: &Target<'_>, now: SystemTime) -> Response;
+
+    /// Is told how a request is answered, and the beginning of its first line.
+    fn answered(&mut self, response: &Response, line: &[u8]) {
+        let _ = (response, line);
+    }
+}
 
 /// How a connection goes on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -16,44 +33,58 @@ pub(super) enum Stage {
 }
 
 /// An answer, and how it goes on after it.
+#[derive(Debug, Clone)]
 pub(super) struct Answer {
     pub(super) response: Response,
-    pub(super) now: SystemTime,
     pub(super) is_head: bool,
     pub(super) is_old: bool,
     /// Whether the client waits to be told that it may send the content.
     pub(super) continues: bool,
-    /// How many bytes of content follow the request.
-    pub(super) content: u64,
     pub(super) stage: Stage,
 }
 
 impl Answer {
-    pub(super) fn to(request: &Request<'_>, site: &Site, is_last: bool) -> Self {
-        let now = SystemTime::now();
-        let response = site.answer(request, now);
-        let has_content = request.body != Body::Length(0);
-        let is_refused = response.status.is_error();
+    /// The answer to a request, and the content of that which is to be read before it is given.
+    pub(super) fn to(
+        request: &Request<'_>,
+        responder: &mut impl Responder,
+        is_last: bool,
+    ) -> (Self, Content) {
+        let response = respond(request, responder);
+        let has_content = request.content != Framed::Length(0);
+        let expects = has_content && request.expects;
         // who is refused before it has sent the content may send it or not (RFC 9110, section 10.1.1)
-        let is_unclear = has_content && request.expects && is_refused;
-        let (content, stage) = match request.body {
-            Body::Length(content) if is_short(request.body) && !is_unclear => {
-                (content, if request.stays && !is_last { Stage::Open } else { Stage::Last })
-            }
-            _ => (0, Stage::Last),
-        };
-        let continues = has_content && request.expects && !is_refused;
+        let is_left = is_long(request.content) || expects && response.status.is_error();
+        let stage = if is_left || is_last || !request.stays { Stage::Last } else { Stage::Open };
         let (is_head, is_old) = (request.method == Method::Head, request.is_old);
-        Self { response, now, is_head, is_old, continues, content, stage }
+        let content = Content::new(if is_left { Framed::Length(0) } else { request.content });
+        (Self { response, is_head, is_old, continues: expects && !is_left, stage }, content)
     }
 
-    /// As a number.
-    pub(super) fn status(&self) -> u16 {
-        self.response.status.0
+    /// Ends the connection.
+    pub(super) fn refusing(refusal: Refusal, is_head: bool) -> Self {
+        let (response, stage) = (refusal.into(), Stage::Last);
+        Self { response, is_head, is_old: false, continues: false, stage }
     }
+}
 
-    pub(super) fn refusing(refusal: Refusal) -> Self {
-        let (response, now, stage) = (refusal.into(), SystemTime::now(), Stage::Last);
-        Self { response, now, is_head: false, is_old: false, continues: false, content: 0, stage }
+fn respond(request: &Request<'_>, responder: &mut impl Responder) -> Response {
+    let why = "there are GET and HEAD";
+    match (request.method, &request.target) {
+        (Method::Unknown, _) => Refusal::new(Status::NOT_IMPLEMENTED, why).into(),
+        (Method::Connect | Method::NotAllowed, _) => {
+            let refusal = Response::from(Refusal::new(Status::METHOD_NOT_ALLOWED, why));
+            refusal.with("Allow", response::METHODS)
+        }
+        _ if is_long(request.content) => {
+            Refusal::new(Status::CONTENT_TOO_LARGE, "there is no use for so much content").into()
+        }
+        (Method::Get | Method::Head, Some(target)) => responder.respond(request, target, SystemTime::now()),
+        _ => Response::empty(Status::NO_CONTENT).with("Allow", response::METHODS),
     }
+}
+
+/// Whether it is said beforehand that there is more content than is read.
+fn is_long(content: Framed) -> bool {
+    matches!(content, Framed::Length(length) if length > CONTENT)
 }

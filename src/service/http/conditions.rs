@@ -1,203 +1,200 @@
-//! What the client has already, and what part it wants: preconditions and ranges (RFC 9110, section 13 and 14).
+//! What the client has already: preconditions (RFC 9110, section 13).
 
-use std::fs::Metadata;
-use std::os::unix::fs::MetadataExt;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
-
-use super::request::{Conditions, digits, words};
-
-/// By what a file is told from what it was before.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Version {
-    pub(super) tag: String,
-    /// When it was changed, in whole seconds. There is none for a time in the future, which a server must not
-    /// state (RFC 9110, section 8.8.2.1), or before 1970, which can't be.
-    pub(super) modified: Option<SystemTime>,
-}
-
-impl Version {
-    pub(super) fn of(file: &Metadata, now: SystemTime) -> Self {
-        let tag = format!("\"{:x}-{:x}-{:x}\"", file.mtime(), file.mtime_nsec(), file.len());
-        let since_1970 = u64::try_from(file.mtime()).ok().map(Duration::from_secs);
-        let modified = since_1970.and_then(|age| UNIX_EPOCH.checked_add(age)).filter(|then| *then <= now);
-        Self { tag, modified }
-    }
-
-    fn is(&self, tag: &[u8]) -> bool {
-        tag == self.tag.as_bytes()
-    }
-
-    /// Whether it has changed since that date; `None` if that is no date, or there is none to compare.
-    fn is_newer_than(&self, date: Option<&[u8]>) -> Option<bool> {
-        let date = httpdate::parse_http_date(str::from_utf8(date?).ok()?).ok()?;
-        Some(self.modified? > date)
-    }
-}
+use super::date;
+use super::ranges::{Wanted, wanted};
+use super::request::Conditions;
+use super::version::Version;
 
 /// What to answer.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Verdict {
-    Whole,
-    /// So many bytes from this one on.
-    Part {
-        offset: u64,
-        length: u64,
-    },
+    Send(Wanted),
     NotModified,
     Failed,
-    NotSatisfiable,
 }
 
 impl Conditions<'_> {
-    /// In the order of RFC 9110, section 13.2.2. Ranges are for GET alone.
-    pub(super) fn judge(&self, version: &Version, size: u64, is_get: bool) -> Verdict {
-        match (self.if_match, version.is_newer_than(self.if_unmodified_since)) {
-            (Some(tags), _) if !words(tags).any(|tag| tag == b"*" || version.is(tag)) => {
+    /// In the order of RFC 9110, section 13.2.2. Ranges are for GET alone; `now` says what a year of two digits is.
+    pub(super) fn judge(&self, version: &Version, size: u64, is_get: bool, now: i64) -> Verdict {
+        let is_newer_than = |text: Option<&[u8]>| Some(version.modified? > date::read(text?, now)?);
+        let tag = version.tag.as_deref().map(str::as_bytes);
+        if !self.if_match.is_empty() {
+            if !lists(&self.if_match, |listed| tag == Some(listed)) {
                 return Verdict::Failed;
             }
-            (None, Some(true)) => return Verdict::Failed,
-            _ => {}
+        } else if is_newer_than(self.if_unmodified_since) == Some(true) {
+            return Verdict::Failed;
         }
-        // a weak tag will do to say that nothing needs be sent
-        let has = |tag: &[u8]| tag == b"*" || version.is(tag.strip_prefix(b"W/").unwrap_or(tag));
-        match (self.if_none_match, version.is_newer_than(self.if_modified_since)) {
-            (Some(tags), _) if words(tags).any(has) => return Verdict::NotModified,
-            (None, Some(false)) => return Verdict::NotModified,
-            _ => {}
+        if !self.if_none_match.is_empty() {
+            // a weak tag will do to say that nothing needs be sent
+            let weakly = |listed: &[u8]| tag == Some(listed.strip_prefix(b"W/").unwrap_or(listed));
+            if lists(&self.if_none_match, weakly) {
+                return Verdict::NotModified;
+            }
+        } else if is_newer_than(self.if_modified_since) == Some(false) {
+            return Verdict::NotModified;
         }
         match self.range {
-            Some(range) if is_get && self.wants_range(version) => part(range, size),
-            _ => Verdict::Whole,
+            Some(range) if is_get && self.has_part_of(version, now) => Verdict::Send(wanted(range, size)),
+            _ => Verdict::Send(Wanted::Whole),
         }
     }
 
-    /// Whether what the client has a part of already is this version.
-    fn wants_range(&self, version: &Version) -> bool {
+    /// Whether what the client has a part of already is this version, for sure (RFC 9110, section 13.1.5).
+    fn has_part_of(&self, version: &Version, now: i64) -> bool {
         let Some(field) = self.if_range else { return true };
-        let date = || httpdate::parse_http_date(str::from_utf8(field).ok()?).ok();
-        version.is(field) || version.modified.is_some_and(|modified| date() == Some(modified))
+        if field.contains(&b'"') {
+            return version.tag.as_deref().is_some_and(|tag| tag.as_bytes() == field);
+        }
+        version.is_date_strong && version.modified.is_some() && version.modified == date::read(field, now)
     }
 }
 
-/// What is no single range of bytes is ignored, as RFC 9110, section 14.2, has it.
-fn part(range: &[u8], size: u64) -> Verdict {
-    let Some((b"bytes", range)) = range.split_once_at(b'=') else { return Verdict::Whole };
-    let Some((first, last)) = range.split_once_at(b'-') else { return Verdict::Whole };
-    let (offset, end) = match (digits(first), digits(last)) {
-        (Some(first), Some(last)) if first <= last => (first, last.saturating_add(1).min(size)),
-        (Some(first), None) if last.is_empty() => (first, size),
-        // the last so many bytes
-        (None, Some(count)) if first.is_empty() => {
-            (if count == 0 { size } else { size.saturating_sub(count) }, size)
-        }
-        _ => return Verdict::Whole,
-    };
-    if offset >= size { Verdict::NotSatisfiable } else { Verdict::Part { offset, length: end - offset } }
+/// Whether a list of entity tags, on so many lines, has one that is so; `*` stands for any. What is malformed ends
+/// its line.
+fn lists(lines: &[&[u8]], mut is_so: impl FnMut(&[u8]) -> bool) -> bool {
+    let is_any = matches!(lines, [line] if line.trim_ascii() == b"*");
+    is_any || lines.iter().any(|line| Tags(line).any(&mut is_so))
 }
 
-trait SplitOnce {
-    fn split_once_at(&self, byte: u8) -> Option<(&Self, &Self)>;
-}
+/// The entity tags of a list. Between their quotes there may be commas (RFC 9110, section 8.8.3).
+struct Tags<'a>(&'a [u8]);
 
-impl SplitOnce for [u8] {
-    fn split_once_at(&self, byte: u8) -> Option<(&[u8], &[u8])> {
-        let at = self.iter().position(|&found| found == byte)?;
-        Some((&self[..at], &self[at + 1..]))
+impl<'a> Iterator for Tags<'a> {
+    type Item = &'a [u8];
+
+    fn next(&mut self) -> Option<&'a [u8]> {
+        let is_between = |byte: &&u8| b", \t".contains(byte);
+        let start = self.0.iter().take_while(is_between).count();
+        let list = &self.0[start..];
+        let open = if list.starts_with(b"W/") { 2 } else { 0 };
+        let quoted = list.get(open..)?.strip_prefix(b"\"")?;
+        let length = quoted.iter().position(|&byte| byte == b'"')?;
+        let (tag, rest) = list.split_at(open + length + 2);
+        // what follows a tag is the end or a comma
+        let gap = rest.iter().take_while(|byte| b" \t".contains(byte)).count();
+        self.0 = &rest[gap..];
+        (self.0.is_empty() || self.0.starts_with(b",")).then_some(tag)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use proptest::prelude::*;
+    use crate::service::http::fields::Lines;
 
     const DATE: &[u8] = b"Thu, 01 Jan 1970 00:01:40 GMT";
+    const SAME: &[u8] = b"Thursday, 01-Jan-70 00:01:40 GMT";
     const EARLIER: &[u8] = b"Thu, 01 Jan 1970 00:01:39 GMT";
+    const LATER: &[u8] = b"Thu Jan  1 00:01:41 1970";
+    const NOW: i64 = 200;
 
     fn version() -> Version {
-        Version { tag: "\"a-b\"".into(), modified: Some(UNIX_EPOCH + Duration::from_secs(100)) }
+        Version { tag: Some("\"a-b\"".into()), modified: Some(100), is_date_strong: true }
     }
 
-    fn judge(conditions: Conditions<'_>) -> Verdict {
-        conditions.judge(&version(), 10, true)
+    fn judge(conditions: &Conditions<'_>) -> Verdict {
+        conditions.judge(&version(), 10, true, NOW)
+    }
+
+    const SEND: Verdict = Verdict::Send(Wanted::Whole);
+
+    fn lines(lines: &[&'static str]) -> Lines<'static> {
+        lines.iter().map(|line| line.as_bytes()).collect()
     }
 
     #[test]
     fn what_the_client_has_is_not_sent() {
-        let tagged =
-            |tag: &'static str| Conditions { if_none_match: Some(tag.as_bytes()), ..Default::default() };
-        for tag in ["\"a-b\"", "W/\"a-b\"", "\"x\", \"a-b\"", "*"] {
-            assert_eq!(judge(tagged(tag)), Verdict::NotModified, "{tag}");
+        let tagged = |tags: &[&'static str]| Conditions { if_none_match: lines(tags), ..Default::default() };
+        for tags in [
+            &["\"a-b\""][..],
+            &["W/\"a-b\""],
+            &["\"x\", \"a-b\""],
+            &["\"x\" ,\t\"a-b\","],
+            &["\"x,\", \"a-b\""],
+            &["\"x\"", "\"a-b\""],
+            &["\"x", "\"a-b\""],
+            &[",, \"a-b\""],
+            &["*"],
+        ] {
+            assert_eq!(judge(&tagged(tags)), Verdict::NotModified, "{tags:?}");
         }
-        assert_eq!(judge(tagged("\"x\"")), Verdict::Whole);
+        for tags in [
+            &["\"x\""][..],
+            &["a-b"],
+            &["w/\"a-b\""],
+            &["\"x, \"a-b\""],
+            &["\"x\"\"a-b\""],
+            &["\"x\" \"a-b\""],
+            &["\"x\", *"],
+            &["*", "\"x\""],
+            &["\"A-B\""],
+            &[""],
+        ] {
+            assert_eq!(judge(&tagged(tags)), SEND, "{tags:?}");
+        }
         let dated = |date| Conditions { if_modified_since: Some(date), ..Default::default() };
-        assert_eq!(judge(dated(DATE)), Verdict::NotModified);
-        assert_eq!(judge(dated(EARLIER)), Verdict::Whole);
-        assert_eq!(judge(dated(b"yesterday")), Verdict::Whole);
+        for date in [DATE, SAME, LATER] {
+            assert_eq!(judge(&dated(date)), Verdict::NotModified);
+        }
+        for date in [EARLIER, b"yesterday", b""] {
+            assert_eq!(judge(&dated(date)), SEND);
+        }
         // the tag is what counts where there are both
-        assert_eq!(judge(Conditions { if_modified_since: Some(DATE), ..tagged("\"x\"") }), Verdict::Whole);
+        assert_eq!(judge(&Conditions { if_modified_since: Some(DATE), ..tagged(&["\"x\""]) }), SEND);
+        assert_eq!(judge(&Conditions { if_modified_since: Some(DATE), ..tagged(&[""]) }), SEND);
     }
 
     #[test]
     fn what_the_client_insists_on() {
-        let tagged = |tag: &'static str| Conditions { if_match: Some(tag.as_bytes()), ..Default::default() };
-        assert_eq!(judge(tagged("\"a-b\"")), Verdict::Whole);
-        assert_eq!(judge(tagged("*")), Verdict::Whole);
-        assert_eq!(judge(tagged("W/\"a-b\"")), Verdict::Failed);
+        let tagged = |tags: &[&'static str]| Conditions { if_match: lines(tags), ..Default::default() };
+        for tags in [&["\"a-b\""][..], &["\"x\"", "\"a-b\""], &["*"]] {
+            assert_eq!(judge(&tagged(tags)), SEND, "{tags:?}");
+        }
+        for tags in [&["W/\"a-b\""][..], &["\"x\"", "\"y\""], &[""]] {
+            assert_eq!(judge(&tagged(tags)), Verdict::Failed, "{tags:?}");
+        }
         let dated = |date| Conditions { if_unmodified_since: Some(date), ..Default::default() };
-        assert_eq!((judge(dated(DATE)), judge(dated(EARLIER))), (Verdict::Whole, Verdict::Failed));
+        assert_eq!((judge(&dated(DATE)), judge(&dated(EARLIER))), (SEND, Verdict::Failed));
+        assert_eq!(judge(&dated(b"Thu, 01 Jan 1903 00:00:00 GMT")), Verdict::Failed);
+        assert_eq!(judge(&Conditions { if_unmodified_since: Some(EARLIER), ..tagged(&["*"]) }), SEND);
     }
 
     #[test]
-    fn ranges() {
-        let part = |offset, length| Verdict::Part { offset, length };
-        for (range, expected) in [
-            ("bytes=0-0", part(0, 1)),
-            ("bytes=2-", part(2, 8)),
-            ("bytes=2-99", part(2, 8)),
-            ("bytes=2-18446744073709551615", part(2, 8)),
-            ("bytes=-3", part(7, 3)),
-            ("bytes=-99", part(0, 10)),
-            ("bytes=9-9", part(9, 1)),
-            ("bytes=10-", Verdict::NotSatisfiable),
-            ("bytes=-0", Verdict::NotSatisfiable),
-            ("bytes=3-2", Verdict::Whole),
-            ("bytes=0-1,3-4", Verdict::Whole),
-            ("bytes=-", Verdict::Whole),
-            ("bytes=", Verdict::Whole),
-            ("bytes= 1-2", Verdict::Whole),
-            ("lines=1-2", Verdict::Whole),
-            ("bytes", Verdict::Whole),
-        ] {
-            let conditions = Conditions { range: Some(range.as_bytes()), ..Default::default() };
-            assert_eq!(judge(conditions), expected, "{range}");
-            assert_eq!(conditions.judge(&version(), 10, false), Verdict::Whole, "not for HEAD");
-        }
-        let empty = Conditions { range: Some(b"bytes=0-"), ..Default::default() };
-        assert_eq!(empty.judge(&version(), 0, true), Verdict::NotSatisfiable);
+    fn what_has_no_validator_is_there_all_the_same() {
+        let judge = |conditions: Conditions<'_>| conditions.judge(&Version::default(), 10, true, NOW);
+        let if_none_match = |tag| Conditions { if_none_match: lines(&[tag]), ..Default::default() };
+        assert_eq!((judge(if_none_match("*")), judge(if_none_match("\"a\""))), (Verdict::NotModified, SEND));
+        let if_match = |tag| Conditions { if_match: lines(&[tag]), ..Default::default() };
+        assert_eq!((judge(if_match("*")), judge(if_match("\"a\""))), (SEND, Verdict::Failed));
+        let dated = Conditions {
+            if_modified_since: Some(DATE),
+            if_unmodified_since: Some(DATE),
+            ..Default::default()
+        };
+        assert_eq!(judge(dated), SEND);
     }
 
     #[test]
     fn a_range_of_another_version_is_the_whole() {
+        let part = Verdict::Send(Wanted::Part { offset: 1, length: 2 });
+        let conditions = |if_range| Conditions { range: Some(b"bytes=1-2"), if_range, ..Default::default() };
         for (field, is_same) in [
             (&b"\"a-b\""[..], true),
             (DATE, true),
             (b"W/\"a-b\"", false),
             (EARLIER, false),
+            (LATER, false),
             (b"\"x\"", false),
+            (b"\"x\", \"a-b\"", false),
+            (b"*", false),
+            (b"", false),
         ] {
-            let conditions =
-                Conditions { range: Some(b"bytes=1-2"), if_range: Some(field), ..Default::default() };
-            assert_eq!(judge(conditions) != Verdict::Whole, is_same, "{field:?}");
+            assert_eq!(judge(&conditions(Some(field))) == part, is_same, "{field:?}");
         }
-    }
-
-    proptest! {
-        #[test]
-        fn a_part_is_within_the_file(range in "bytes=[0-9]{0,20}-[0-9]{0,20}", size in 0_u64..50) {
-            if let Verdict::Part { offset, length } = part(range.as_bytes(), size) {
-                prop_assert!(length > 0 && offset + length <= size);
-            }
-        }
+        let weakly_dated = Version { is_date_strong: false, ..version() };
+        assert_eq!(conditions(Some(DATE)).judge(&weakly_dated, 10, true, NOW), SEND);
+        assert_eq!(judge(&conditions(None)), part);
+        assert_eq!(conditions(None).judge(&version(), 10, false, NOW), SEND, "not for HEAD");
     }
 }

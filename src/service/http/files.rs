@@ -1,91 +1,125 @@
 //! The files below one directory, and no others.
 //!
-//! Invariant: a path is followed from a descriptor of the directory and never out of it, whoever changes
-//! it meanwhile.
+//! Invariant: a path is followed from a descriptor of the directory and never out of it, and through no name that
+//! is hidden, whoever changes it meanwhile. Only regular files are opened: to open a FIFO wakes its writer, and a
+//! device may do anything.
 
-use std::fs::File;
-use std::os::fd::OwnedFd;
-use std::path::Path;
-use std::sync::Arc;
+use std::fs::{File, Metadata};
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use rustix::fs::{CWD, Mode, OFlags, openat};
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, Stat, statat};
 use rustix::io::Errno;
 
-use crate::{Error, sys};
+use super::version::Moment;
+use super::walk::walk;
+use crate::sys;
 
-/// What is only read, and waited for by nobody: a FIFO would be without a writer.
-const READ: OFlags = OFlags::RDONLY.union(OFlags::CLOEXEC).union(OFlags::NONBLOCK).union(OFlags::NOCTTY);
+/// What is read is waited for by nobody, even if a FIFO has just taken the place of a file.
+pub(super) const READ: OFlags =
+    OFlags::RDONLY.union(OFlags::CLOEXEC).union(OFlags::NONBLOCK).union(OFlags::NOCTTY);
 
-/// A directory whose files are served.
-#[derive(Debug, Clone)]
-pub(super) struct Root(Arc<OwnedFd>);
+/// A directory is only gone through: it need not be readable.
+#[cfg(target_os = "linux")]
+pub(super) const PASS: OFlags = OFlags::PATH.union(OFlags::CLOEXEC).union(OFlags::DIRECTORY);
+#[cfg(not(target_os = "linux"))]
+pub(super) const PASS: OFlags = READ.union(OFlags::DIRECTORY);
 
-impl Root {
-    /// Opens the directory.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::Config`] if there is none.
-    pub(super) fn new(path: &Path) -> Result<Self, Error> {
-        let directory = openat(CWD, path, READ | OFlags::DIRECTORY, Mode::empty());
-        directory.map(|directory| Self(Arc::new(directory))).map_err(|errno| {
-            let (path, cause) = (path.display(), std::io::Error::from(errno));
-            Error::Config(format!(
-                "cannot serve the files of {path}: {cause}; make that directory, or name another"
-            ))
-        })
+/// What there is under a path.
+// it is taken apart where it is returned to
+#[allow(clippy::large_enum_variant)]
+#[derive(Debug)]
+pub(super) enum Found {
+    File {
+        file: File,
+        metadata: Metadata,
+        /// When the last of the links was made that led to it.
+        led_there: Option<Moment>,
+    },
+    Directory,
+    /// A FIFO, a socket, a device.
+    Special,
+}
+
+/// Why there is nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Absent {
+    /// A link leads to what begins with a dot.
+    Hidden,
+    Os(Errno),
+}
+
+impl From<Errno> for Absent {
+    fn from(errno: Errno) -> Self {
+        Self::Os(errno)
     }
+}
 
-    /// Opens what is there under a path of segments that are neither empty nor `.` or `..`, with
-    /// slashes in between.
-    pub(super) fn open(&self, path: &[u8]) -> Result<File, Errno> {
-        let opened = if sys::portable() { Err(Errno::NOSYS) } else { self.open_beneath(path) };
-        match opened {
-            // kernels before 5.6; and containers whose filter does not know the call
-            Err(errno) if sys::calls::is_forbidden(errno) => self.open_stepwise(path),
-            opened => opened,
+// the types differ between systems
+#[allow(clippy::unnecessary_cast)]
+pub(super) fn changed(stat: &Stat) -> Moment {
+    (stat.st_ctime as i64, stat.st_ctime_nsec as i64)
+}
+
+pub(super) fn kind(stat: &Stat) -> FileType {
+    FileType::from_raw_mode(stat.st_mode)
+}
+
+/// Finds what is there under a path of segments that are neither empty nor hidden, with slashes in between.
+pub(super) fn find(root: BorrowedFd<'_>, path: &[u8]) -> Result<Found, Absent> {
+    let found = if sys::portable() { Err(Errno::NOSYS) } else { direct(root, path) };
+    match found {
+        // there is a link; or it is a kernel before 5.6, or a container whose filter does not know the call
+        Err(errno) if errno == Errno::LOOP || sys::calls::is_forbidden(errno) => walk(root, path),
+        found => Ok(found?),
+    }
+}
+
+/// By openat2(2), if there is no link on the way.
+#[cfg(target_os = "linux")]
+fn direct(root: impl AsFd, path: &[u8]) -> Result<Found, Errno> {
+    use rustix::fs::{ResolveFlags, openat2};
+    let resolve = ResolveFlags::BENEATH.union(ResolveFlags::NO_SYMLINKS).union(ResolveFlags::NO_MAGICLINKS);
+    let open = |flags| {
+        loop {
+            match openat2(&root, path, flags, Mode::empty(), resolve) {
+                Err(Errno::INTR) => {}
+                opened => return opened,
+            }
         }
-        .map(File::from)
-    }
+    };
+    found_by(&root, path, open)
+}
 
-    /// By openat2(2): a symbolic link is followed, as long as it stays below the root.
+#[cfg(not(target_os = "linux"))]
+fn direct(_: impl AsFd, _: &[u8]) -> Result<Found, Errno> {
+    Err(Errno::NOSYS)
+}
+
+// only what is no error of the system has no number
+#[allow(clippy::needless_pass_by_value)]
+pub(super) fn os(error: io::Error) -> Errno {
+    Errno::from_io_error(&error).unwrap_or(Errno::IO)
+}
+
+/// Looks before it opens; what it opens is looked at once more.
+pub(super) fn found_by(
+    directory: impl AsFd,
+    name: &[u8],
+    open: impl Fn(OFlags) -> Result<OwnedFd, Errno>,
+) -> Result<Found, Errno> {
+    let look = AtFlags::SYMLINK_NOFOLLOW;
     #[cfg(target_os = "linux")]
-    fn open_beneath(&self, path: &[u8]) -> Result<OwnedFd, Errno> {
-        use rustix::fs::{ResolveFlags, openat2};
-        /// How often somebody may rename a directory just when a link leads up to it.
-        const TRIES: usize = 8;
-        let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS;
-        let mut opened = Err(Errno::AGAIN);
-        for _ in 0..TRIES {
-            opened = openat2(&self.0, path, READ, Mode::empty(), resolve);
-            if !matches!(opened, Err(Errno::AGAIN | Errno::INTR)) {
-                break;
-            }
-        }
-        opened
+    let look = look.union(AtFlags::NO_AUTOMOUNT);
+    match kind(&statat(&directory, name, look)?) {
+        FileType::Symlink => return Err(Errno::LOOP),
+        FileType::Directory => return open(PASS).map(|_| Found::Directory),
+        FileType::RegularFile => {}
+        _ => return Ok(Found::Special),
     }
-
-    #[cfg(not(target_os = "linux"))]
-    fn open_beneath(&self, _: &[u8]) -> Result<OwnedFd, Errno> {
-        Err(Errno::NOSYS)
-    }
-
-    /// One directory after the other: no symbolic link is followed.
-    fn open_stepwise(&self, path: &[u8]) -> Result<OwnedFd, Errno> {
-        let mut names = path.split(|&byte| byte == b'/').filter(|name| !name.is_empty()).peekable();
-        let mut directory = Arc::clone(&self.0);
-        while let Some(name) = names.next() {
-            let is_last = names.peek().is_none();
-            let flags = READ | OFlags::NOFOLLOW | if is_last { OFlags::empty() } else { OFlags::DIRECTORY };
-            let opened =
-                if name == b".." { Err(Errno::XDEV) } else { openat(&directory, name, flags, Mode::empty()) };
-            match opened {
-                Ok(file) if is_last => return Ok(file),
-                opened => directory = Arc::new(opened?),
-            }
-        }
-        Err(Errno::NOENT)
-    }
+    let file = File::from(open(READ)?);
+    let metadata = file.metadata().map_err(os)?;
+    Ok(if metadata.is_file() { Found::File { file, metadata, led_there: None } } else { Found::Special })
 }
 
 #[cfg(test)]
@@ -94,76 +128,127 @@ mod tests {
     use std::io::Read;
     use std::os::unix::fs::symlink;
 
+    use rustix::fs::{CWD, openat};
+
     use super::*;
 
-    type Open = fn(&Root, &[u8]) -> Result<OwnedFd, Errno>;
+    type Way = fn(BorrowedFd<'_>, &[u8]) -> Result<Found, Absent>;
 
-    /// A directory beside a secret, and the ways to open what is in it.
-    fn site() -> (tempfile::TempDir, Root, Vec<Open>) {
+    const WAYS: [Way; 2] = [walk, find];
+
+    /// A directory beside a secret.
+    fn site() -> (tempfile::TempDir, OwnedFd) {
         let dir = tempfile::tempdir().expect("directory");
         let root = dir.path().join("root");
         fs::create_dir_all(root.join("sub/deep")).expect("directories");
+        fs::create_dir_all(root.join(".git")).expect("directories");
+        fs::create_dir_all(root.join(".well-known")).expect("directories");
         fs::write(root.join("sub/deep/a"), "inside").expect("file");
+        fs::write(root.join(".git/config"), "hidden").expect("file");
+        fs::write(root.join(".well-known/a"), "known").expect("file");
         fs::write(dir.path().join("secret"), "outside").expect("file");
-        symlink(dir.path().join("secret"), root.join("absolute")).expect("link");
-        symlink("../../secret", root.join("sub/relative")).expect("link");
-        symlink("..", root.join("up")).expect("link");
-        symlink("sub/deep/a", root.join("within")).expect("link");
-        let mut ways: Vec<Open> = vec![Root::open_stepwise];
-        let root = Root::new(&root).expect("root");
-        if !matches!(root.open_beneath(b"sub"), Err(Errno::NOSYS | Errno::PERM)) {
-            ways.push(Root::open_beneath);
+        for (target, link) in [
+            ("/etc/passwd", "absolute"),
+            ("../../secret", "sub/relative"),
+            ("..", "up"),
+            ("..", "sub/up"),
+            ("sub/deep/a", "within"),
+            ("sub/../sub/./deep//a", "winding"),
+            ("within", "twice"),
+            ("loop", "loop"),
+            (".git", "git"),
+            (".git/config", "sub/deep/config"),
+            ("../../.git/config", "sub/deep/git"),
+            (".well-known", "known"),
+            ("sub/deep/a/", "a-file-as-directory"),
+            ("sub/", "a-directory"),
+        ] {
+            symlink(target, root.join(link)).expect("link");
         }
-        (dir, root, ways)
+        let root = openat(CWD, &root, PASS, Mode::empty()).expect("root");
+        (dir, root)
     }
 
-    fn text(opened: Result<OwnedFd, Errno>) -> Result<String, Errno> {
-        let mut text = String::new();
-        File::from(opened?).read_to_string(&mut text).expect("read");
-        Ok(text)
+    fn text(found: Result<Found, Absent>) -> Result<String, Absent> {
+        match found? {
+            Found::File { mut file, .. } => {
+                let mut text = String::new();
+                file.read_to_string(&mut text).expect("read");
+                Ok(text)
+            }
+            found => Ok(format!("{found:?}")),
+        }
     }
 
     #[test]
     fn what_is_inside_is_found() {
-        let (_dir, root, ways) = site();
-        for open in ways {
-            assert_eq!(text(open(&root, b"sub/deep/a")), Ok("inside".into()));
-            assert_eq!(text(open(&root, b"sub/deep/b")), Err(Errno::NOENT));
-            assert_eq!(text(open(&root, b"sub/deep/a/b")), Err(Errno::NOTDIR));
-        }
-    }
-
-    #[test]
-    fn nothing_leads_out() {
-        let (_dir, root, ways) = site();
-        for open in ways {
-            for path in ["absolute", "sub/relative", "up/secret", "sub/../../secret", "..", "../secret"] {
-                assert!(open(&root, path.as_bytes()).is_err(), "{path}");
+        let (_dir, root) = site();
+        for find in WAYS {
+            let find = |path: &str| text(find(root.as_fd(), path.as_bytes()));
+            for path in ["sub/deep/a", "within", "winding", "twice", "sub/up/within", "a-directory/deep/a"] {
+                assert_eq!(find(path).as_deref(), Ok("inside"), "{path}");
+            }
+            for path in [".well-known/a", "known/a"] {
+                assert_eq!(find(path).as_deref(), Ok("known"), "{path}");
+            }
+            for path in ["sub", "sub/deep", "sub/up", "a-directory", "known"] {
+                assert_eq!(find(path).as_deref(), Ok("Directory"), "{path}");
+            }
+            assert_eq!(find("sub/deep/b"), Err(Errno::NOENT.into()));
+            for path in ["sub/deep/a/b", "within/b", "a-file-as-directory"] {
+                assert_eq!(find(path), Err(Errno::NOTDIR.into()), "{path}");
             }
         }
     }
 
     #[test]
-    fn a_link_that_stays_inside_is_followed_where_that_is_safe() {
-        let (_dir, root, ways) = site();
-        assert_eq!(text(root.open_stepwise(b"within")), Err(Errno::LOOP));
-        if ways.len() > 1 {
-            assert_eq!(text(root.open_beneath(b"within")), Ok("inside".into()));
+    fn nothing_leads_out_or_to_what_is_hidden() {
+        let (_dir, root) = site();
+        for find in WAYS {
+            for (path, absent) in [
+                ("absolute", Errno::XDEV.into()),
+                ("sub/relative", Errno::XDEV.into()),
+                ("up", Errno::XDEV.into()),
+                ("up/secret", Errno::XDEV.into()),
+                ("loop", Errno::LOOP.into()),
+                ("git", Absent::Hidden),
+                ("git/config", Absent::Hidden),
+                ("sub/deep/git", Absent::Hidden),
+                ("sub/deep/config", Absent::Hidden),
+            ] {
+                assert_eq!(text(find(root.as_fd(), path.as_bytes())), Err(absent), "{path}");
+            }
         }
     }
 
     #[test]
-    fn a_fifo_is_not_waited_for() {
-        let (dir, root, _) = site();
-        nix::unistd::mkfifo(&dir.path().join("root/fifo"), nix::sys::stat::Mode::S_IRWXU).expect("fifo");
-        assert!(!root.open(b"fifo").expect("open").metadata().expect("metadata").is_file());
+    fn the_last_link_on_the_way_tells_since_when() {
+        let (dir, root) = site();
+        let link = rustix::fs::lstat(dir.path().join("root/twice")).expect("link");
+        for find in WAYS {
+            let led_there = |path: &[u8]| match find(root.as_fd(), path) {
+                Ok(Found::File { led_there, .. }) => led_there,
+                found => panic!("{found:?}"),
+            };
+            assert_eq!((led_there(b"sub/deep/a"), led_there(b"twice")), (None, Some(changed(&link))));
+        }
     }
 
     #[test]
-    fn no_directory_is_a_mistake_of_the_configuration() {
-        let error = Root::new(Path::new("/nowhere/at/all")).expect_err("no root");
-        assert_eq!(error.exit_code(), 78);
-        let file = tempfile::NamedTempFile::new().expect("file");
-        assert!(Root::new(file.path()).expect_err("no root").to_string().contains("Not a directory"));
+    fn what_is_no_regular_file_is_not_opened() {
+        let (dir, root) = site();
+        let fifo = dir.path().join("root/fifo");
+        nix::unistd::mkfifo(&fifo, nix::sys::stat::Mode::S_IRWXU).expect("fifo");
+        symlink("fifo", dir.path().join("root/link")).expect("link");
+        std::os::unix::net::UnixListener::bind(dir.path().join("root/socket")).expect("socket");
+        // a writer that waits for nobody learns whether there is a reader, so it is asked in between
+        let is_read = || openat(CWD, &fifo, OFlags::WRONLY | OFlags::NONBLOCK, Mode::empty()).is_ok();
+        for find in WAYS {
+            for path in ["fifo", "link", "socket"] {
+                let found = find(root.as_fd(), path.as_bytes());
+                assert!(matches!(found, Ok(Found::Special)), "{path}: {found:?}");
+                assert!(!is_read());
+            }
+        }
     }
 }

@@ -1,8 +1,8 @@
 //! HTTP/1.1 (RFC 9110, RFC 9112) for the files below a directory and for texts that are made when they
-//! are asked for; GET and HEAD.
+//! are asked for; GET, HEAD and OPTIONS. docs/HTTP.md says how the RFCs are followed, section by section.
 //!
 //! ```text
-//! bytes ──▶ request ──▶ site: target, routes, files, conditions ──▶ response ──▶ bytes, or a part of a file
+//! bytes ──▶ dialogue: request, content ──▶ site: routes, files, conditions ──▶ response ──▶ bytes, or a part of a file
 //! ```
 //!
 //! What a client can occupy is bounded: [`request::HEAD`] bytes and what one read brings are kept of what
@@ -11,36 +11,41 @@
 
 mod answer;
 mod conditions;
+mod content;
+mod date;
+mod dialogue;
+mod fields;
 mod files;
 mod kinds;
 mod patience;
+mod ranges;
 mod request;
 mod response;
+mod root;
 mod site;
 mod target;
 #[cfg(test)]
 mod tests;
+mod version;
+mod walk;
 
-use std::borrow::Cow;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
-use answer::{Answer, Stage};
-use files::Root;
-use patience::{Patience, Phase};
-use response::{Refusal, Status};
-use site::{SMALL, Site};
+pub(crate) use answer::Responder;
+pub(crate) use dialogue::Dialogue;
+pub(crate) use fields::parts;
+pub(crate) use request::Request;
+pub(crate) use response::{Refusal, Response, Status};
+use root::Root;
+use site::Origin;
+pub(crate) use site::made;
+pub(crate) use target::Target;
 
 use super::{Protocol, Reply, Service};
 use crate::Error;
-use crate::transport::{FilePart, Peer};
-
-/// The most bytes of empty lines before a request: a client that sends nothing else would never be late.
-const BLANK: usize = 16;
-
-/// The most bytes of a request that a line of the log shows.
-const SHOWN: usize = 200;
+use crate::transport::Peer;
 
 /// Serves files and texts by HTTP/1.1.
 ///
@@ -69,25 +74,8 @@ const SHOWN: usize = 200;
 /// ```
 #[derive(Debug, Clone, Default)]
 pub struct Http {
-    site: Arc<Site>,
-    patience: Patience,
-    peer: Peer,
-    /// What has come and was not yet looked at, from the beginning of a request on.
-    input: Vec<u8>,
-    /// So many bytes of the content of the last request are still to come, and to be thrown away.
-    content: u64,
-    /// So many bytes of empty lines have come before the request.
-    blank: usize,
-    /// So many requests were answered.
-    answered: u32,
-    /// So many bytes of the input are no whole head.
-    looked_at: usize,
-    output: Vec<u8>,
-    /// What follows the output.
-    file: Option<FilePart>,
-    /// What is on its way.
-    sent: Option<FilePart>,
-    stage: Stage,
+    origin: Origin,
+    dialogue: Dialogue,
 }
 
 impl Http {
@@ -104,13 +92,14 @@ impl Http {
         Self::default()
     }
 
-    /// The same, with the files below this directory, which is opened here and now.
+    /// The same, with the files below this directory. It must be there now. Each request looks the name up again,
+    /// so a directory that takes its place is served from then on; if the process can't look it up any more (after
+    /// chroot(2), or as another user), the directory that was opened first is served.
     ///
-    /// No file is served whose path has a part that begins with a dot, and none outside of the directory:
-    /// symbolic links are followed if they are relative and stay below it (by openat2(2); systems
-    /// without that follow none). It is the path that was asked for which must have no dot: a link with
-    /// another name to such a file or directory publishes it, as where `current` is a link to `.releases/7`.
-    /// A directory is answered with its `index.html`, never with a list.
+    /// No file is served whose path has a part that begins with a dot, but below `/.well-known/` (RFC 8615), and
+    /// none outside of the directory. Symbolic links are followed if they are relative, stay below it, and lead
+    /// through no such part either. Only regular files are opened. A directory is answered with its
+    /// `index.html`, never with a list.
     ///
     /// # Errors
     ///
@@ -127,8 +116,13 @@ impl Http {
     /// assert!(Http::new().root("/nowhere/to/be/found").is_err());
     /// # Ok::<(), forkd::Error>(())
     /// ```
-    pub fn root(mut self, directory: impl AsRef<Path>) -> Result<Self, Error> {
-        Arc::make_mut(&mut self.site).root = Some(Root::new(directory.as_ref())?);
+    pub fn root(self, directory: impl AsRef<Path>) -> Result<Self, Error> {
+        self.root_below(directory.as_ref(), None)
+    }
+
+    /// The same for a process that will have another root directory when requests come.
+    pub(crate) fn root_below(mut self, directory: &Path, chroot: Option<&Path>) -> Result<Self, Error> {
+        self.origin.root = Some(Root::new(directory, chroot)?);
         Ok(self)
     }
 
@@ -158,163 +152,35 @@ impl Http {
     ) -> Self {
         let make = Arc::new(move || make().into());
         let path = format!("/{}", path.trim_matches('/'));
-        Arc::make_mut(&mut self.site).routes.insert(path.into_bytes(), make);
+        Arc::make_mut(&mut self.origin.site).routes.insert(path.into_bytes(), make);
         self
-    }
-
-    /// Whether there may be a head now, or one that is too long, where there was none before: whoever sends a
-    /// byte at a time shall not have all of it parsed each time.
-    fn is_worth_a_look(&self) -> bool {
-        let (before, now) = (self.looked_at, self.input.len());
-        let passes = |limit: usize| before <= limit && now > limit;
-        before == 0
-            || passes(request::LINE)
-            || passes(request::HEAD)
-            || self.input.get(before..).is_none_or(|new| new.contains(&b'\n'))
-    }
-
-    /// Answers what has come, one request after the other, until there is enough to be sent.
-    fn answer(&mut self) -> Reply<'_> {
-        self.output.clear();
-        while self.stage == Stage::Open && self.file.is_none() && !self.is_full() {
-            self.skip();
-            if !self.is_worth_a_look() {
-                break;
-            }
-            match request::parse(&self.input) {
-                Ok(None) => {
-                    self.looked_at = self.input.len();
-                    break;
-                }
-                Ok(Some((request, length))) => {
-                    let is_last = self.answered + 1 >= self.patience.limits.requests;
-                    let answer = Answer::to(&request, &self.site, is_last);
-                    self.log(&answer);
-                    self.input.drain(..length);
-                    self.looked_at = 0;
-                    self.say(answer);
-                }
-                Err(refusal) => self.refuse(refusal),
-            }
-        }
-        match self.stage {
-            Stage::Last if self.file.is_none() => Reply::Finish(&self.output),
-            _ if self.output.is_empty() => Reply::Wait,
-            _ if self.file.is_some() => Reply::More(&self.output),
-            Stage::Open if self.is_full() => Reply::More(&self.output),
-            _ => Reply::Send(&self.output),
-        }
-    }
-
-    fn is_full(&self) -> bool {
-        self.output.len() >= SMALL as usize
-    }
-
-    /// Throws away what nobody wants: content of the request before, and the empty lines that some clients
-    /// send after it (RFC 9112, section 2.2).
-    fn skip(&mut self) {
-        let content = self.content.min(self.input.len() as u64) as usize;
-        self.content -= content as u64;
-        let blank = self.input[content..].iter().take_while(|byte| b"\r\n".contains(byte)).count();
-        // what is beyond measure is left, and is no request
-        let blank = blank.min(BLANK - self.blank);
-        self.blank += blank;
-        self.input.drain(..content + blank);
-    }
-
-    fn refuse(&mut self, refusal: Refusal) {
-        let answer = Answer::refusing(refusal);
-        self.log(&answer);
-        self.say(answer);
-    }
-
-    /// Says how the request in hand is answered. What is refused is for the operator, if there is not too much
-    /// of it.
-    fn log(&self, answer: &Answer) {
-        let (peer, status) = (self.peer, answer.status());
-        let Some(reason) = answer.response.refused else {
-            return log::debug!(peer:%, status, request:% = self.line(); "request answered");
-        };
-        let admitted = self.site.limits.refusals.admit();
-        let level = if admitted.is_some() { log::Level::Info } else { log::Level::Debug };
-        let suppressed = admitted.unwrap_or(0);
-        log::log!(level, peer:%, status, reason, request:% = self.line(), suppressed; "request refused");
-    }
-
-    /// The first line of the request in hand, or the beginning of that.
-    fn line(&self) -> Cow<'_, str> {
-        let line = self.input.split(|byte| b"\r\n".contains(byte)).next().unwrap_or_default();
-        String::from_utf8_lossy(line.get(..SHOWN).unwrap_or(line))
-    }
-
-    fn say(&mut self, answer: Answer) {
-        let connection = match answer.stage {
-            Stage::Open if answer.is_old => Some("keep-alive"),
-            Stage::Open => None,
-            Stage::Last => Some("close"),
-        };
-        if answer.continues {
-            self.output.extend_from_slice(b"HTTP/1.1 100 Continue\r\n\r\n");
-        }
-        self.file = answer.response.write(&mut self.output, answer.is_head, connection, answer.now);
-        self.stage = answer.stage;
-        self.content = answer.content;
-        self.blank = 0;
-        self.answered += 1;
-        if self.stage != Stage::Open {
-            self.input = Vec::new();
-        }
-    }
-
-    fn phase(&self) -> Phase {
-        match self.answered {
-            _ if self.content > 0 => Phase::Content(self.answered),
-            _ if !self.input.is_empty() => Phase::Head(self.answered),
-            0 => Phase::First,
-            _ => Phase::Next(self.answered),
-        }
     }
 }
 
 impl Protocol for Http {
     fn connected(&mut self, peer: Peer) -> Reply<'_> {
-        self.peer = peer;
+        self.origin.peer = peer;
         Reply::Wait
     }
 
     fn received<'a>(&'a mut self, input: &'a [u8]) -> Reply<'a> {
-        self.input.extend_from_slice(input);
-        self.answer()
+        self.dialogue.received(&mut self.origin, input)
     }
 
     fn resume(&mut self) -> Reply<'_> {
-        self.sent = None;
-        match self.file.take() {
-            Some(part) => Reply::File(self.sent.insert(part)),
-            None if self.stage == Stage::Last => Reply::Finish(b""),
-            None => self.answer(),
-        }
+        self.dialogue.resume(&mut self.origin)
     }
 
     fn ended(&mut self) -> Reply<'_> {
-        self.output.clear();
-        if let Phase::Head(_) = self.phase() {
-            self.refuse(Refusal::bad("it ends in the middle"));
-        }
-        Reply::Finish(&self.output)
+        self.dialogue.ended(&mut self.origin)
     }
 
     fn deadline(&mut self, now: Instant) -> Option<Instant> {
-        Some(self.patience.until(self.phase(), now))
+        Some(self.dialogue.deadline(now))
     }
 
-    /// Whoever has begun a request is told.
     fn timed_out(&mut self) -> Reply<'_> {
-        self.output.clear();
-        if let Phase::Head(_) = self.phase() {
-            self.refuse(Refusal::new(Status::REQUEST_TIMEOUT, "the request takes too long"));
-        }
-        Reply::Finish(&self.output)
+        self.dialogue.timed_out(&mut self.origin)
     }
 
     /// A datagram is no connection.

@@ -8,18 +8,22 @@ use std::time::SystemTime;
 
 use crate::transport::FilePart;
 
+/// The methods that are known here.
+pub(super) const METHODS: &str = "GET, HEAD, OPTIONS";
+
 /// A status code (RFC 9110, section 15).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Status(pub(super) u16);
+pub(crate) struct Status(pub(super) u16);
 
 impl Status {
     pub(super) const OK: Self = Self(200);
+    pub(super) const NO_CONTENT: Self = Self(204);
     pub(super) const PARTIAL: Self = Self(206);
     pub(super) const MOVED: Self = Self(301);
     pub(super) const NOT_MODIFIED: Self = Self(304);
     pub(super) const BAD_REQUEST: Self = Self(400);
     pub(super) const FORBIDDEN: Self = Self(403);
-    pub(super) const NOT_FOUND: Self = Self(404);
+    pub(crate) const NOT_FOUND: Self = Self(404);
     pub(super) const METHOD_NOT_ALLOWED: Self = Self(405);
     pub(super) const REQUEST_TIMEOUT: Self = Self(408);
     pub(super) const PRECONDITION_FAILED: Self = Self(412);
@@ -27,6 +31,7 @@ impl Status {
     pub(super) const URI_TOO_LONG: Self = Self(414);
     pub(super) const RANGE_NOT_SATISFIABLE: Self = Self(416);
     pub(super) const EXPECTATION_FAILED: Self = Self(417);
+    pub(super) const MISDIRECTED: Self = Self(421);
     pub(super) const FIELDS_TOO_LARGE: Self = Self(431);
     pub(super) const INTERNAL: Self = Self(500);
     pub(super) const NOT_IMPLEMENTED: Self = Self(501);
@@ -36,6 +41,7 @@ impl Status {
     fn reason(self) -> &'static str {
         match self.0 {
             200 => "OK",
+            204 => "No Content",
             206 => "Partial Content",
             301 => "Moved Permanently",
             304 => "Not Modified",
@@ -49,6 +55,7 @@ impl Status {
             414 => "URI Too Long",
             416 => "Range Not Satisfiable",
             417 => "Expectation Failed",
+            421 => "Misdirected Request",
             431 => "Request Header Fields Too Large",
             500 => "Internal Server Error",
             501 => "Not Implemented",
@@ -71,13 +78,13 @@ impl Display for Status {
 
 /// Why a request is not served.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Refusal {
+pub(crate) struct Refusal {
     pub(super) status: Status,
     pub(super) why: &'static str,
 }
 
 impl Refusal {
-    pub(super) const fn new(status: Status, why: &'static str) -> Self {
+    pub(crate) const fn new(status: Status, why: &'static str) -> Self {
         Self { status, why }
     }
 
@@ -87,8 +94,8 @@ impl Refusal {
 }
 
 /// An answer.
-#[derive(Debug)]
-pub(super) struct Response {
+#[derive(Debug, Clone)]
+pub(crate) struct Response {
     pub(super) status: Status,
     /// Lines of the head.
     fields: String,
@@ -97,7 +104,7 @@ pub(super) struct Response {
     pub(super) refused: Option<&'static str>,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) enum Content {
     /// Not even an empty one.
     None,
@@ -120,13 +127,18 @@ impl Response {
         Self { status, fields: String::new(), content, refused: None }
     }
 
+    /// An answer without any content, not even an empty one.
+    pub(super) fn empty(status: Status) -> Self {
+        Self::new(status, Content::None)
+    }
+
     /// An answer of these bytes.
-    pub(super) fn of(kind: &str, content: impl Into<Vec<u8>>) -> Self {
+    pub(crate) fn of(kind: &str, content: impl Into<Vec<u8>>) -> Self {
         Self::new(Status::OK, Content::Bytes(content.into())).with("Content-Type", kind)
     }
 
     /// An answer that says no more than its status, for people.
-    pub(super) fn bare(status: Status) -> Self {
+    pub(crate) fn bare(status: Status) -> Self {
         Self { status, ..Self::of(super::kinds::TEXT, format!("{status}\n")) }
     }
 
@@ -136,10 +148,18 @@ impl Response {
     }
 
     /// The same answer with one more line in its head.
-    pub(super) fn with(mut self, name: &str, value: impl Display) -> Self {
+    pub(crate) fn with(mut self, name: &str, value: impl Display) -> Self {
         // to a string it can't fail
         let _ = write!(self.fields, "{name}: {value}\r\n");
         self
+    }
+
+    /// The same answer with one more line in its head, if there is anything to say.
+    pub(super) fn with_some(self, name: &str, value: Option<impl Display>) -> Self {
+        match value {
+            Some(value) => self.with(name, value),
+            None => self,
+        }
     }
 
     /// Appends the answer to `output`, but for a file, which it returns; `connection` is what it says
@@ -205,7 +225,7 @@ mod tests {
 
     #[test]
     fn one_without_content_has_no_length() {
-        let text = written(Response::new(Status::NOT_MODIFIED, Content::None), false);
+        let text = written(Response::empty(Status::NOT_MODIFIED), false);
         assert!(
             text.starts_with("HTTP/1.1 304 Not Modified\r\n") && !text.contains("Content-Length"),
             "{text}"

@@ -8,18 +8,20 @@ use std::time::SystemTime;
 
 use rustix::io::Errno;
 
-use super::conditions::{Verdict, Version};
-use super::files::Root;
+use super::answer::Responder;
+use super::conditions::Verdict;
+use super::date;
+use super::files::{Absent, Found};
 use super::kinds;
-use super::request::{Body, Method, Request};
-use super::response::{Content, Refusal, Response, Status};
+use super::ranges::Wanted;
+use super::request::{Method, Request};
+use super::response::{Content, Response, Status};
+use super::root::Root;
 use super::target::Target;
+use super::version::Version;
 use crate::log::SharedLimit;
 use crate::sys::shared::{Shared, plain};
-use crate::transport::FilePart;
-
-/// The longest content of a request that is read, and thrown away, to keep the connection, in bytes.
-const BODY: u64 = 64 * 1024;
+use crate::transport::{FilePart, Peer};
 
 /// The largest file that is sent together with its head, in bytes; from there on sendfile(2) pays.
 pub(super) const SMALL: u64 = 16 * 1024;
@@ -30,10 +32,17 @@ const INDEX: &[u8] = b"index.html";
 /// Makes the content of a route.
 type Make = dyn Fn() -> Vec<u8> + Send + Sync;
 
-/// What is to be had from a server.
+/// A server, as one of its connections has it.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Origin {
+    pub(super) site: Arc<Site>,
+    pub(super) root: Option<Root>,
+    pub(super) peer: Peer,
+}
+
+/// What all connections have in common.
 #[derive(Clone, Default)]
 pub(super) struct Site {
-    pub(super) root: Option<Root>,
     pub(super) routes: BTreeMap<Vec<u8>, Arc<Make>>,
     /// Made before anybody is forked.
     pub(super) limits: Arc<Shared<Limits>>,
@@ -51,102 +60,107 @@ pub(super) struct Limits {
 
 plain!(Limits);
 
-impl Site {
-    /// The answer to a request.
-    pub(super) fn answer(&self, request: &Request<'_>, now: SystemTime) -> Response {
-        match self.find(request, now) {
-            Ok(response) => response,
-            Err(refusal) if refusal.status == Status::METHOD_NOT_ALLOWED => {
-                Response::from(refusal).with("Allow", "GET, HEAD")
-            }
-            Err(refusal) => refusal.into(),
+impl Responder for Origin {
+    fn respond(&mut self, request: &Request<'_>, target: &Target<'_>, now: SystemTime) -> Response {
+        let site = &self.site;
+        if let Some(make) = site.routes.get(&target.path) {
+            return made(|| make(), kinds::of(&target.path).unwrap_or(kinds::TEXT), request, now);
         }
-    }
-
-    fn find(&self, request: &Request<'_>, now: SystemTime) -> Result<Response, Refusal> {
-        match request.method {
-            Method::Get | Method::Head => {}
-            Method::NotAllowed => {
-                return Err(Refusal::new(Status::METHOD_NOT_ALLOWED, "there are GET and HEAD"));
-            }
-            Method::Unknown => return Err(Refusal::new(Status::NOT_IMPLEMENTED, "there are GET and HEAD")),
-        }
-        if request.body == Body::Coded {
-            let why = "content with a transfer coding is not taken";
-            return Err(Refusal::new(Status::NOT_IMPLEMENTED, why));
-        }
-        if !is_short(request.body) {
-            return Err(Refusal::new(Status::CONTENT_TOO_LARGE, "there is no use for so much content"));
-        }
-        let target = Target::parse(request.target)?;
-        if let Some(make) = self.routes.get(&target.path) {
-            let kind = kinds::of(&target.path).unwrap_or(kinds::TEXT);
-            return Ok(Response::of(kind, make()).with("Cache-Control", "no-store"));
-        }
-        match &self.root {
+        match &mut self.root {
             _ if target.is_hidden => {
-                Ok(Response::bare(Status::NOT_FOUND).because("the path leads up, or to what is hidden"))
+                Response::bare(Status::NOT_FOUND).because("the path leads up, or to what is hidden")
             }
-            Some(root) => Ok(self.file(root, &target, request, now)),
-            None if target.path == b"/" => Ok(self.contents()),
-            None => Ok(Response::bare(Status::NOT_FOUND)),
+            Some(root) => site.file(root, target, request, now),
+            None if target.path == b"/" => Response::of(kinds::TEXT, site.contents()),
+            None => Response::bare(Status::NOT_FOUND),
         }
     }
 
+    /// What is refused is for the operator, if there is not too much of it.
+    fn answered(&mut self, response: &Response, line: &[u8]) {
+        let (peer, status) = (self.peer, response.status.0);
+        let line = || String::from_utf8_lossy(line);
+        let Some(reason) = response.refused else {
+            return log::debug!(peer:%, status, request:% = line(); "request answered");
+        };
+        let admitted = self.site.limits.refusals.admit();
+        let level = if admitted.is_some() { log::Level::Info } else { log::Level::Debug };
+        let suppressed = admitted.unwrap_or(0);
+        log::log!(level, peer:%, status, reason, request:% = line(), suppressed; "request refused");
+    }
+}
+
+/// An answer with a text that is made for this request. It has no validators and no parts, but it is there, which
+/// is what some conditions ask.
+pub(crate) fn made(
+    make: impl FnOnce() -> Vec<u8>,
+    kind: &str,
+    request: &Request<'_>,
+    now: SystemTime,
+) -> Response {
+    let verdict = request.conditions.judge(&Version::default(), 0, false, date::seconds(now));
+    let response = match verdict {
+        Verdict::Failed => return Response::bare(Status::PRECONDITION_FAILED),
+        Verdict::NotModified => Response::empty(Status::NOT_MODIFIED),
+        Verdict::Send(_) => Response::of(kind, make()),
+    };
+    response.with("Cache-Control", "no-store")
+}
+
+impl Site {
     /// What there is, where no file is.
-    fn contents(&self) -> Response {
+    fn contents(&self) -> Vec<u8> {
         let mut text = b"Here are:\n".to_vec();
         for path in self.routes.keys() {
             text.extend_from_slice(path);
             text.push(b'\n');
         }
-        Response::of(kinds::TEXT, text)
+        text
     }
 
-    fn file(&self, root: &Root, target: &Target<'_>, request: &Request<'_>, now: SystemTime) -> Response {
+    fn file(&self, root: &mut Root, target: &Target<'_>, request: &Request<'_>, now: SystemTime) -> Response {
         let mut path = target.path[1..].to_vec();
         if target.is_directory {
             path.extend_from_slice(if path.is_empty() { b"" } else { b"/" });
             path.extend_from_slice(INDEX);
         }
-        let file = match root.open(&path) {
-            Ok(file) => file,
-            Err(errno) => return self.absent(&path, errno),
-        };
-        let metadata = match file.metadata() {
-            Ok(metadata) if metadata.is_file() => metadata,
-            Ok(metadata) if metadata.is_dir() && !target.is_directory => {
+        let (file, metadata, led_there) = match root.find(&path) {
+            Ok(Found::File { file, metadata, led_there }) => (file, metadata, led_there),
+            Ok(Found::Directory) if !target.is_directory => {
                 return Response::bare(Status::MOVED).with("Location", target.as_directory());
             }
-            // a device, or a directory that is called index.html
-            Ok(_) => return Response::bare(Status::NOT_FOUND),
-            Err(error) => return self.broken(&path, &error),
+            Ok(Found::Directory | Found::Special) => return Response::bare(Status::NOT_FOUND),
+            Err(absent) => return self.absent(&path, absent),
         };
-        let version = Version::of(&metadata, now);
+        let version = Version::of(&metadata, led_there, || root.changed_on_the_way(&path), now);
         let is_get = request.method == Method::Get;
         let whole = FilePart { file: Arc::new(file), offset: 0, length: metadata.len() };
-        let response = match request.conditions.judge(&version, whole.length, is_get) {
-            Verdict::Whole => self.content(Status::OK, whole, is_get, &path),
-            Verdict::Part { offset, length } => {
+        let verdict = request.conditions.judge(&version, whole.length, is_get, date::seconds(now));
+        let response = match verdict {
+            Verdict::Send(Wanted::Whole) => self.content(Status::OK, whole, is_get, &path),
+            Verdict::Send(Wanted::Part { offset, length }) => {
                 let range = format!("bytes {offset}-{}/{}", offset + length - 1, whole.length);
                 let part = FilePart { offset, length, ..whole };
                 self.content(Status::PARTIAL, part, is_get, &path).with("Content-Range", range)
             }
-            Verdict::NotModified => Response::new(Status::NOT_MODIFIED, Content::None),
-            Verdict::Failed => return Response::bare(Status::PRECONDITION_FAILED),
-            Verdict::NotSatisfiable => {
+            Verdict::Send(Wanted::NotSatisfiable) => {
                 let size = format!("bytes */{}", whole.length);
                 return Response::bare(Status::RANGE_NOT_SATISFIABLE).with("Content-Range", size);
+            }
+            Verdict::Failed => return Response::bare(Status::PRECONDITION_FAILED),
+            // RFC 9110, section 15.4.5: what else there is of the file the client knows
+            Verdict::NotModified => {
+                return Response::empty(Status::NOT_MODIFIED).with_some("ETag", version.tag);
             }
         };
         if response.status.is_error() {
             return response;
         }
-        let response = response.with("Accept-Ranges", "bytes").with("ETag", version.tag);
-        match version.modified {
-            Some(date) => response.with("Last-Modified", httpdate::HttpDate::from(date)),
-            None => response,
-        }
+        let date = version.last_modified(now);
+        response
+            .with("Accept-Ranges", "bytes")
+            .with_some("ETag", version.tag)
+            .with_some("Last-Modified", date)
     }
 
     /// Reads a small part, so that it goes out with its head; a large one stays in the kernel.
@@ -164,7 +178,10 @@ impl Site {
     }
 
     /// Why a file can't be opened: most reasons are the client's.
-    fn absent(&self, path: &[u8], errno: Errno) -> Response {
+    fn absent(&self, path: &[u8], absent: Absent) -> Response {
+        let Absent::Os(errno) = absent else {
+            return Response::bare(Status::NOT_FOUND).because("the path has a link to what is hidden");
+        };
         match errno {
             Errno::NOENT | Errno::NOTDIR | Errno::NAMETOOLONG | Errno::NXIO | Errno::NODEV => {
                 Response::bare(Status::NOT_FOUND)
@@ -195,15 +212,10 @@ impl Site {
     }
 }
 
-/// Whether the content of a request can be read without regret.
-pub(super) fn is_short(body: Body) -> bool {
-    matches!(body, Body::Length(0..=BODY))
-}
-
 impl fmt::Debug for Site {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let routes: Vec<_> = self.routes.keys().map(|path| path.escape_ascii().to_string()).collect();
-        f.debug_struct("Site").field("root", &self.root).field("routes", &routes).finish_non_exhaustive()
+        f.debug_struct("Site").field("routes", &routes).finish_non_exhaustive()
     }
 }
 
@@ -232,7 +244,7 @@ mod tests {
             (Errno::MFILE, 503),
             (Errno::IO, 500),
         ] {
-            assert_eq!(Site::default().absent(b"x", errno).status.0, status, "{errno}");
+            assert_eq!(Site::default().absent(b"x", errno.into()).status.0, status, "{errno}");
         }
     }
 }
