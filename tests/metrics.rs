@@ -103,6 +103,7 @@ both_ways! {
             ("forkd_sent_bytes_total", 19.0),
             ("forkd_connection_duration_seconds_count", 1.0),
             ("forkd_fork_latency_seconds_count", 1.0),
+            ("forkd_child_lifetime_seconds_count", 1.0),
         ] {
             assert_eq!(sum(&text, name, &[&endpoint]), value, "{name} in\n{text}");
         }
@@ -118,6 +119,7 @@ both_ways! {
 
     fn what_happens_in_a_pool_is_counted(way: Way) {
         let daemon = Forkd::new(&format!("{HERE} -m prefork -w 2")).way(way).start();
+        becomes(&daemon, "forkd_children_limit", &["model=\"prefork\""], 2.0);
         let clients = [daemon.served(), daemon.served()];
         becomes(&daemon, "forkd_workers", &["state=\"busy\""], 2.0);
         let waiting = daemon.connect();
@@ -129,6 +131,33 @@ both_ways! {
         becomes(&daemon, "forkd_workers", &["state=\"idle\""], 2.0);
         assert_eq!(sum(&text, "forkd_accept_latency_seconds_count", &[]), 3.0);
         assert!((0.25..15.0).contains(&sum(&text, "forkd_accept_latency_seconds_sum", &[])), "{text}");
+        // one more, one fewer, and one that dies
+        assert_eq!(sum(&text, "forkd_child_lifetime_seconds_count", &[]), 0.0);
+        daemon.signal(Signal::SIGTTIN);
+        becomes(&daemon, "forkd_children_limit", &[], 3.0);
+        daemon.signal(Signal::SIGTTOU);
+        becomes(&daemon, "forkd_children_limit", &[], 2.0);
+        let text = becomes(&daemon, "forkd_child_lifetime_seconds_count", &[], 1.0);
+        assert!((0.25..60.0).contains(&sum(&text, "forkd_child_lifetime_seconds_sum", &[])), "{text}");
+    }
+
+    fn a_stop_is_said_while_it_lasts(way: Way) {
+        let daemon = Forkd::new(HERE).way(way).start();
+        let client = daemon.served();
+        let is = |phase: &str, value: f64| {
+            becomes(&daemon, "forkd_phase", &[&format!("phase=\"{phase}\"")], value);
+        };
+        is("running", 1.0);
+        is("draining", 0.0);
+        assert_eq!(daemon.status()["phase"], "running");
+        daemon.signal(Signal::SIGTERM);
+        is("draining", 1.0);
+        is("running", 0.0);
+        assert_eq!(daemon.status()["phase"], "draining");
+        let table = run(&["status", "--control", daemon.control().to_str().unwrap()]).stdout;
+        assert!(table.lines().next().unwrap().ends_with(", draining"), "{table}");
+        drop(client);
+        assert!(daemon.wait().success());
     }
 
     fn the_server_is_replaced_when_it_dies(way: Way) {

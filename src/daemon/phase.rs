@@ -7,6 +7,8 @@
 
 use std::time::{Duration, Instant};
 
+use crate::scoreboard::Stage;
+
 /// How long a child has between the signal that ends it and SIGKILL. It ends its programs meanwhile, which
 /// may take a quarter of that (see `sys::program`).
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -67,6 +69,16 @@ impl Phase {
         }
     }
 
+    /// What is shown of it.
+    pub(super) fn stage(self) -> Stage {
+        match self {
+            Self::Running => Stage::Running,
+            Self::Draining(_) => Stage::Draining,
+            Self::Ending(_) => Stage::Ending,
+            Self::Killing => Stage::Killing,
+        }
+    }
+
     pub(super) fn deadline(self) -> Option<Instant> {
         match self {
             Self::Draining(until) | Self::Ending(until) => Some(until),
@@ -109,7 +121,7 @@ mod tests {
         let (mut phase, t) = (Phase::Running, Instant::now());
         assert_eq!(phase.stop(t, GRACE), Step::Drain);
         assert_eq!(phase.stop(t, GRACE), Step::End);
-        assert_eq!(phase.stop(t, GRACE), Step::Kill);
+        assert_eq!((phase.stage(), phase.stop(t, GRACE)), (Stage::Ending, Step::Kill));
     }
 
     #[test]

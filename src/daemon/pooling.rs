@@ -95,7 +95,9 @@ impl Pooling {
     pub(super) fn go_live(&mut self, cx: &Context) {
         let size = self.pool.size();
         let wanted = if self.pool.is_elastic() { size.min_spare } else { 0 };
-        cx.board.totals(self.post.number).set_wanted_idle(wanted);
+        let totals = cx.board.totals(self.post.number);
+        totals.set_wanted_idle(wanted);
+        totals.set_limit(size.max);
         // whoever waits for many clients at once must not wait for the next one
         let polls = self.terms.model.polls() && self.post.listener.kind() == Kind::Stream;
         // it fails only for what is no open file
@@ -310,6 +312,7 @@ impl Pooling {
     pub(super) fn resize(&mut self, event: Event, cx: &Context) {
         self.pool.on(event, cx.now);
         let Size { min, max, .. } = self.pool.size();
+        cx.board.totals(self.post.number).set_limit(max);
         events::pool_resized(self.post.listener.endpoint(), min, max);
     }
 

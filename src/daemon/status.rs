@@ -22,6 +22,9 @@ pub struct Status {
     pub pid: u32,
     /// Seconds since it started.
     pub uptime_s: f64,
+    /// `running`, or at a stop `draining`, `ending` or `killing`.
+    #[serde(default)]
+    pub phase: String,
     /// One for each listening socket.
     pub listeners: Vec<ListenerStatus>,
     /// One for each living child.
@@ -109,7 +112,8 @@ impl Status {
             children.push(ChildStatus::of(cx, &child, carried, &listener.endpoint));
         }
         let uptime_s = cx.board.millis(cx.now) as f64 / 1000.0;
-        Self { pid: std::process::id(), uptime_s, listeners, children }
+        let phase = cx.board.stage().name().to_owned();
+        Self { pid: std::process::id(), uptime_s, phase, listeners, children }
     }
 }
 
@@ -198,14 +202,20 @@ mod tests {
             bytes_in: 5,
             bytes_out: 5,
         };
-        Status { pid: 4711, uptime_s: 61.5, listeners: vec![listener], children: vec![child] }
+        Status {
+            pid: 4711,
+            uptime_s: 61.5,
+            phase: "running".into(),
+            listeners: vec![listener],
+            children: vec![child],
+        }
     }
 
     #[test]
     fn the_table_shows_everything() {
         let text = status().to_string();
         for part in [
-            "pid 4711, up 1m 1s",
+            "pid 4711, up 1m 1s, running",
             " 4/128 ",
             "dropped by the kernel: 2744",
             "limit=2",

@@ -58,6 +58,9 @@ impl Master {
     }
 
     pub(super) fn take_step(&mut self, step: Step) {
+        if step != Step::Nothing {
+            self.cx.board.set_stage(self.phase.stage());
+        }
         match step {
             Step::Nothing => {}
             Step::Drain => self.drain(),

@@ -14,7 +14,7 @@ use prometheus_client::registry::{Registry, Unit};
 
 use super::http::Format;
 use super::sample::{ListenerSample, STATES, Sample};
-use crate::scoreboard::{BOUNDS_US, Lengths, State};
+use crate::scoreboard::{Bounds, CONNECTIONS, LIFETIMES, Lengths, Stage, State};
 
 type Gauge = ConstGauge<i64>;
 type Counter = ConstCounter<u64>;
@@ -63,7 +63,7 @@ fn plain(text: &str) -> String {
 impl Collector for Sample {
     fn encode(&self, encoder: DescriptorEncoder<'_>) -> fmt::Result {
         let mut families = Families { encoder, listeners: &self.listeners };
-        families.of_the_daemon(self.started)?;
+        families.of_the_daemon(self.started, self.stage)?;
         families.of_children()?;
         families.of_connections()?;
         families.of_times()
@@ -79,7 +79,7 @@ struct Families<'e, 'l> {
 }
 
 impl Families<'_, '_> {
-    fn of_the_daemon(&mut self, started: SystemTime) -> fmt::Result {
+    fn of_the_daemon(&mut self, started: SystemTime, stage: Stage) -> fmt::Result {
         let mut build = self.encoder.encode_descriptor(
             "forkd_build",
             "What this forkd was built from",
@@ -91,7 +91,14 @@ impl Families<'_, '_> {
         let help = "When the daemon started, in seconds since 1970";
         let (name, unit) = ("forkd_start_time", Some(&Unit::Seconds));
         let mut start = self.encoder.encode_descriptor(name, help, unit, MetricType::Gauge)?;
-        start.encode_gauge(&started.as_secs_f64())
+        start.encode_gauge(&started.as_secs_f64())?;
+        let help = "Where the daemon is on its way to the end: 1 for the phase that it is in";
+        let mut phase = self.encoder.encode_descriptor("forkd_phase", help, None, MetricType::Gauge)?;
+        for one in Stage::ALL {
+            let is_it = Gauge::new(i64::from(one == stage));
+            is_it.encode(phase.encode_family(&[("phase", one.name())])?)?;
+        }
+        Ok(())
     }
 
     fn of_children(&mut self) -> fmt::Result {
@@ -104,12 +111,10 @@ impl Families<'_, '_> {
         self.gauges("forkd_threads", "Threads of the children alive", threads)?;
         let peak = |l: &ListenerSample| vec![(None, l.peak.into())];
         self.gauges("forkd_children_peak", "The most children that were alive at once", peak)?;
-        let limit = |l: &ListenerSample| l.limit.iter().map(|&limit| (None, limit.into())).collect();
-        self.gauges(
-            "forkd_children_limit",
-            "The most children that may be alive at once (model fork)",
-            limit,
-        )?;
+        let limit = |l: &ListenerSample| vec![(None, l.limit.into())];
+        let help =
+            "The most children that may be alive at once; of a pool, the workers beside those that leave";
+        self.gauges("forkd_children_limit", help, limit)?;
         let workers = |l: &ListenerSample| {
             let count = |of: &[State]| -> u32 {
                 STATES.iter().zip(&l.states).filter(|(state, _)| of.contains(state)).map(|(_, n)| n).sum()
@@ -167,14 +172,20 @@ impl Families<'_, '_> {
     fn of_times(&mut self) -> fmt::Result {
         let help = "How long connections lasted that have ended, from when a child began to serve them; under the \
              model fork also datagrams; without those whose worker was killed";
-        self.histograms("forkd_connection_duration", help, |l| Some(&l.durations))?;
+        self.histograms("forkd_connection_duration", help, &CONNECTIONS, |l| Some(&l.durations))?;
         let help = "How long clients were queued until they were accepted, from the end of the handshake (TCP on \
              Linux, where it is known to a tick of the kernel, 1 to 10 ms)";
         let is_known = |l: &ListenerSample| l.arrivals.queued.is_some();
-        self.histograms("forkd_accept_latency", help, |l| is_known(l).then_some(&l.accept_latencies))?;
+        self.histograms("forkd_accept_latency", help, &CONNECTIONS, |l| {
+            is_known(l).then_some(&l.accept_latencies)
+        })?;
         let help = "How long clients that got a child of their own (model fork) waited for it: from accept(2) in the \
              master until the child was ready to read";
-        self.histograms("forkd_fork_latency", help, |l| (!l.has_pool).then_some(&l.fork_latencies))
+        self.histograms("forkd_fork_latency", help, &CONNECTIONS, |l| {
+            (!l.has_pool).then_some(&l.fork_latencies)
+        })?;
+        let help = "How long children and workers lived that have ended, from fork(2) on";
+        self.histograms("forkd_child_lifetime", help, &LIFETIMES, |l| Some(&l.lifetimes))
     }
 
     fn gauges(
@@ -220,13 +231,14 @@ impl Families<'_, '_> {
         &mut self,
         name: &str,
         help: &str,
+        bounds: &Bounds,
         row: impl Fn(&ListenerSample) -> Option<&Lengths>,
     ) -> fmt::Result {
         let unit = Some(&Unit::Seconds);
         let mut metric = self.encoder.encode_descriptor(name, help, unit, MetricType::Histogram)?;
         for listener in self.listeners {
             let Some(Lengths { counts, sum }) = row(listener) else { continue };
-            let bounds = BOUNDS_US.iter().map(|&us| us as f64 / 1e6).chain([f64::INFINITY]);
+            let bounds = bounds.iter().map(|&us| us as f64 / 1e6).chain([f64::INFINITY]);
             let buckets: Vec<(f64, u64)> = bounds.zip(counts.iter().copied()).collect();
             metric.encode_family(&labels(listener, None))?.encode_histogram::<NoLabelSet>(
                 sum.as_secs_f64(),

@@ -8,7 +8,7 @@
 use std::time::{Instant, SystemTime};
 
 use super::Face;
-use crate::scoreboard::{Cause, Lengths, Scoreboard, State, Sums};
+use crate::scoreboard::{Cause, Lengths, Scoreboard, Stage, State, Sums};
 use crate::transport::{Arrivals, Refusal};
 
 /// The states that a child can be seen in.
@@ -20,12 +20,14 @@ pub(super) const STATES: [State; 5] =
 pub(super) struct Sample {
     /// When the daemon started.
     pub(super) started: SystemTime,
+    /// Where it is on its way to the end.
+    pub(super) stage: Stage,
     pub(super) listeners: Vec<ListenerSample>,
 }
 
 impl Default for Sample {
     fn default() -> Self {
-        Self { started: SystemTime::UNIX_EPOCH, listeners: Vec::new() }
+        Self { started: SystemTime::UNIX_EPOCH, stage: Stage::default(), listeners: Vec::new() }
     }
 }
 
@@ -40,8 +42,8 @@ pub(super) struct ListenerSample {
     /// Children in each of [`STATES`].
     pub(super) states: [u32; STATES.len()],
     pub(super) peak: u32,
-    /// The most children at once, where there is such a limit.
-    pub(super) limit: Option<u32>,
+    /// The most children at once; of a pool, workers that have not been told to leave.
+    pub(super) limit: u32,
     pub(super) forked: u64,
     /// Over children dead and alive.
     pub(super) sums: Sums,
@@ -55,6 +57,7 @@ pub(super) struct ListenerSample {
     pub(super) durations: Lengths,
     pub(super) accept_latencies: Lengths,
     pub(super) fork_latencies: Lengths,
+    pub(super) lifetimes: Lengths,
 }
 
 impl Sample {
@@ -81,7 +84,7 @@ impl Sample {
                 listener.sums = listener.sums.at_least(&last.sums);
             }
         }
-        Self { started, listeners }
+        Self { started, stage: board.stage(), listeners }
     }
 }
 
@@ -99,7 +102,7 @@ impl ListenerSample {
             model: face.model.to_string(),
             has_pool: face.model.has_pool(),
             peak: totals.peak.load(Relaxed),
-            limit: (!face.model.has_pool()).then(|| totals.limit()),
+            limit: totals.limit(),
             forked: totals.forked.load(Relaxed),
             sums: board.sums(face.number),
             arrivals: face.listener.as_ref().map_or(face.arrivals, |listener| listener.arrivals()),
@@ -108,6 +111,7 @@ impl ListenerSample {
             durations: totals.durations.read().and(&tally.durations.read()),
             accept_latencies: tally.accept_latencies.read(),
             fork_latencies: totals.fork_latencies.read(),
+            lifetimes: totals.lifetimes.read(),
             ..Self::default()
         }
     }
@@ -171,9 +175,9 @@ mod tests {
             (fork.sums, fork.states),
             (Sums { connections: 2, bytes_in: 20, bytes_out: 0, failed: 2 }, [0, 0, 1, 0, 0])
         );
-        assert_eq!((fork.forked, fork.peak, fork.limit, fork.serving), (2, 2, Some(9), 1));
+        assert_eq!((fork.forked, fork.peak, fork.limit, fork.serving), (2, 2, 9, 1));
         assert_eq!((fork.threads, pool.threads), (4, 4));
-        assert_eq!((pool.sums.connections, pool.limit, pool.has_pool), (1, None, true));
+        assert_eq!((pool.sums.connections, pool.limit, pool.has_pool), (1, 0, true));
         let died = |cause| fork.deaths.iter().find(|(other, _)| *other == cause).map(|(_, n)| *n);
         assert_eq!(
             (died(Cause::Done), died(Cause::Failed), died(Cause::Signal(9))),
@@ -209,12 +213,19 @@ mod tests {
             board.collect(Instant::now(), |_, _| {});
             let listener = read(&board, &Sample::default()).listeners.swap_remove(0);
             let count = |lengths: Lengths| lengths.counts.iter().sum::<u64>();
-            (count(listener.fork_latencies), count(listener.durations), listener.fork_latencies.sum)
+            let counts = [listener.fork_latencies, listener.durations, listener.lifetimes].map(count);
+            (counts, listener.fork_latencies.sum, listener.lifetimes.sum)
         };
-        assert_eq!((live().0, live().1), (0, 0));
+        assert_eq!(live().0, [0; 3]);
         board.measure();
-        let (latencies, durations, sum) = live();
-        assert_eq!((latencies, durations), (1, 1));
-        assert!(sum.as_micros() >= 50, "{sum:?}");
+        let (counts, waited, lived) = live();
+        assert_eq!(counts, [1; 3]);
+        assert!(waited.as_micros() >= 50 && lived >= waited, "{waited:?} {lived:?}");
+        // of a worker it is not known when its client came
+        let then = Instant::now();
+        let worker = board.take(0, true, then).unwrap();
+        board.bury(worker, Cause::Retired, then + std::time::Duration::from_secs(3600));
+        let lifetimes = read(&board, &Sample::default()).listeners[0].lifetimes;
+        assert_eq!(lifetimes.sum, lived + std::time::Duration::from_secs(3600));
     }
 }

@@ -3,6 +3,7 @@
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
+use super::histogram::LIFETIMES;
 use super::ledger::Place;
 use super::{Cause, Child, Scoreboard, Slot, State, Sums, Totals};
 
@@ -36,7 +37,7 @@ impl Scoreboard {
     fn count(&self, index: u32, cause: Cause, now: Instant, free: impl FnOnce()) {
         let (child, now_ms) = (self.child(index), self.millis(now));
         let totals = self.totals(child.listener());
-        self.measure_life(&child, totals);
+        self.measure_life(&child, totals, now_ms);
         self.subtract_alive(index);
         self.ledger.stock().burials.change(|| {
             let panicked = Sums { failed: u64::from(cause == Cause::Panicked), ..Sums::default() };
@@ -53,17 +54,23 @@ impl Scoreboard {
         alive.store(alive.load(Ordering::Relaxed).saturating_sub(1), Ordering::Relaxed);
     }
 
-    /// Counts how long the client of a child of its own waited for that, and was served. One that died
-    /// without a word has served until now, as far as anybody knows.
-    fn measure_life(&self, child: &Child<'_>, totals: &Totals) {
+    /// Counts how long a child lived, and how long the client of a child of its own waited for that, and was served.
+    /// One that died without a word has served until now, as far as anybody knows.
+    fn measure_life(&self, child: &Child<'_>, totals: &Totals, now_ms: u64) {
         let [began, ended] = child.slot.times_us.each_ref().map(|time| time.load(Ordering::Relaxed));
         let accepted = child.record.accepted_us();
-        let (Some(now), 1..) = (self.clock_us(), accepted) else { return };
+        let Some(now) = self.clock_us() else { return };
+        if accepted == 0 {
+            let lived_ms = now_ms.saturating_sub(child.started_ms());
+            return totals.lifetimes.observe_in(&LIFETIMES, lived_ms.saturating_mul(1000));
+        }
         // a child that went wild may have written anything, and one that has not begun to serve nothing
-        if !(accepted..=now).contains(&began) {
+        let is_known = |time: &u64| (accepted..=now).contains(time);
+        let ended = Some(ended).filter(is_known).unwrap_or(now);
+        totals.lifetimes.observe_in(&LIFETIMES, ended.saturating_sub(accepted));
+        if !is_known(&began) || ended < began {
             return;
         }
-        let ended = if (began..=now).contains(&ended) { ended } else { now };
         totals.fork_latencies.observe(began - accepted);
         totals.durations.observe(ended - began);
     }

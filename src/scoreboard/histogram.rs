@@ -3,48 +3,49 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-/// Up to which length, in microseconds, each bucket but the last counts: from a fork on a quick machine to
-/// most of an hour, about three times as much at each step.
-pub(crate) const BOUNDS_US: [u64; 17] = [
-    30,
-    100,
-    300,
-    1_000,
-    3_000,
-    10_000,
-    30_000,
-    100_000,
-    300_000,
-    1_000_000,
-    3_000_000,
-    10_000_000,
-    30_000_000,
-    100_000_000,
-    300_000_000,
-    1_000_000_000,
-    3_000_000_000,
-];
+/// Up to which length, in microseconds, each bucket but the last counts: about three times as much at each step.
+pub(crate) type Bounds = [u64; 17];
+
+/// From a fork on a quick machine to most of an hour.
+pub(crate) const CONNECTIONS: Bounds = bounds(1);
+/// From a child that has hardly begun to a worker of four weeks.
+pub(crate) const LIFETIMES: Bounds = bounds(1_000);
+
+/// `least` times 30, 100, 300 ...
+const fn bounds(least: u64) -> Bounds {
+    let (mut bounds, mut at, mut ten) = ([0; 17], 0, 10 * least);
+    while at < bounds.len() {
+        (bounds[at], ten) = if at % 2 == 0 { (3 * ten, ten) } else { (10 * ten, 10 * ten) };
+        at += 1;
+    }
+    bounds
+}
 
 /// Counts of lengths of time; may be written by many.
 #[repr(C)]
 #[derive(Debug)]
 pub(crate) struct Histogram {
     /// How many were in each bucket; the last is of those longer than all bounds.
-    counts: [AtomicU64; BOUNDS_US.len() + 1],
+    counts: [AtomicU64; CONNECTIONS.len() + 1],
     sum_us: AtomicU64,
 }
 
 /// What a [`Histogram`] held at some moment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) struct Lengths {
-    /// In the order of [`BOUNDS_US`].
-    pub(crate) counts: [u64; BOUNDS_US.len() + 1],
+    /// In the order of the bounds.
+    pub(crate) counts: [u64; CONNECTIONS.len() + 1],
     pub(crate) sum: Duration,
 }
 
 impl Histogram {
+    /// Counts one, in the buckets of [`CONNECTIONS`].
     pub(crate) fn observe(&self, us: u64) {
-        let bucket = BOUNDS_US.iter().position(|&bound| us <= bound).unwrap_or(BOUNDS_US.len());
+        self.observe_in(&CONNECTIONS, us);
+    }
+
+    pub(crate) fn observe_in(&self, bounds: &Bounds, us: u64) {
+        let bucket = bounds.iter().position(|&bound| us <= bound).unwrap_or(bounds.len());
         self.counts[bucket].fetch_add(1, Ordering::Relaxed);
         self.sum_us.fetch_add(us, Ordering::Relaxed);
     }
@@ -85,6 +86,10 @@ mod tests {
         assert_eq!((counts.iter().sum::<u64>(), sum), (6, Duration::from_micros(6_000_001_062)));
         histogram.reset();
         assert_eq!(histogram.read(), Lengths::default());
-        assert!(BOUNDS_US.is_sorted());
+        assert_eq!(CONNECTIONS[..4], [30, 100, 300, 1_000]);
+        assert_eq!(
+            (CONNECTIONS[16], LIFETIMES[0], LIFETIMES[16]),
+            (3_000_000_000, 30_000, 3_000_000_000_000)
+        );
     }
 }

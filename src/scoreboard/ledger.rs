@@ -10,8 +10,8 @@
 use std::io;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
-use super::Totals;
 use super::sequence::Sequence;
+use super::{Stage, Totals};
 use crate::sys::shared::{Lent, Own, OwnArena, bytes_for};
 
 /// How long a child may live on after it has announced its end, in milliseconds: it only has a socket to close.
@@ -56,6 +56,8 @@ pub(super) struct Stock {
     unwatched: AtomicU32,
     /// While the counters of a child are moved to the totals.
     pub(super) burials: Sequence,
+    /// Where the daemon is on its way to the end; not decided by.
+    stage: AtomicU32,
 }
 
 /// What the master knows of the child in a slot.
@@ -170,6 +172,15 @@ impl Ledger {
 
     pub(super) fn stock(&self) -> &Stock {
         &self.stock[0]
+    }
+
+    pub(super) fn stage(&self) -> Stage {
+        let stage = self.stock().stage.load(Ordering::Relaxed);
+        Stage::ALL.into_iter().find(|known| *known as u32 == stage).unwrap_or_default()
+    }
+
+    pub(super) fn set_stage(&self, stage: Stage) {
+        self.stock().stage.store(stage as u32, Ordering::Relaxed);
     }
 
     pub(super) fn record(&self, index: u32) -> &Record {

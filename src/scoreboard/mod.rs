@@ -24,6 +24,7 @@ mod ledger;
 mod sequence;
 mod slot;
 mod stack;
+mod stage;
 mod tally;
 mod totals;
 
@@ -35,10 +36,11 @@ use std::time::Instant;
 pub(crate) use cause::Cause;
 pub(crate) use child::Child;
 pub(crate) use dead::Death;
-pub(crate) use histogram::{BOUNDS_US, Lengths};
+pub(crate) use histogram::{Bounds, CONNECTIONS, LIFETIMES, Lengths};
 use ledger::Place;
 pub(crate) use ledger::Record;
 pub(crate) use slot::{Slot, State};
+pub(crate) use stage::Stage;
 pub(crate) use tally::Tally;
 pub(crate) use totals::{Sums, Totals};
 
@@ -182,6 +184,15 @@ impl Scoreboard {
 
     pub(crate) fn wake(&self) -> &Wake {
         &self.wake
+    }
+
+    /// Where the daemon is on its way to the end.
+    pub(crate) fn stage(&self) -> Stage {
+        self.ledger.stage()
+    }
+
+    pub(crate) fn set_stage(&self, stage: Stage) {
+        self.ledger.set_stage(stage);
     }
 
     /// Milliseconds since the daemon began.

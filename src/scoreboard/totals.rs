@@ -29,6 +29,8 @@ pub(crate) struct Totals {
     pub(crate) durations: Histogram,
     /// How long those who were accepted waited for a child of their own.
     pub(crate) fork_latencies: Histogram,
+    /// How long children lived.
+    pub(crate) lifetimes: Histogram,
 }
 
 crate::sys::shared::plain!(Totals);
@@ -77,8 +79,10 @@ impl Totals {
     /// Begins to count for another socket.
     pub(super) fn reset(&self) {
         let Self { alive, peak, forked, connections, bytes_in, bytes_out, failed, .. } = self;
-        let Self { wanted_idle, limit, taken, draining, deaths, durations, fork_latencies, .. } = self;
-        [durations, fork_latencies].into_iter().for_each(Histogram::reset);
+        let Self {
+            wanted_idle, limit, taken, draining, deaths, durations, fork_latencies, lifetimes, ..
+        } = self;
+        [durations, fork_latencies, lifetimes].into_iter().for_each(Histogram::reset);
         let small = [alive, peak, wanted_idle, limit, taken, draining];
         small.iter().for_each(|counter| counter.store(0, Ordering::Relaxed));
         let large = [forked, connections, bytes_in, bytes_out, failed];

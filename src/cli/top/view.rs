@@ -83,6 +83,8 @@ fn headline(model: &Model) -> Vec<Span<'static>> {
     let flags = [
         silence.map(|seconds| format!("NO ANSWER for {}", uptime(seconds as f64))),
         model.is_paused.then(|| "PAUSED".into()),
+        // of an older daemon it is not known
+        (!["", "running"].contains(&&*status.phase)).then(|| status.phase.to_uppercase()),
     ];
     for flag in flags.into_iter().flatten() {
         spans.extend([Span::from(flag).reversed(), Span::from("  ")]);

@@ -21,9 +21,12 @@ fn sample() -> Sample {
         refused: vec![(Refusal::Limit, 2)],
         deaths: vec![(Cause::Signal(11), 1)],
         durations,
+        lifetimes: durations,
+        limit: 8,
         ..ListenerSample::default()
     };
-    Sample { started: SystemTime::UNIX_EPOCH + Duration::from_millis(1_500), listeners: vec![listener] }
+    let started = SystemTime::UNIX_EPOCH + Duration::from_millis(1_500);
+    Sample { started, stage: Stage::Draining, listeners: vec![listener] }
 }
 
 const OF: &str = r#"listener="unix:///a\"b\\c",service="echo",model="prefork""#;
@@ -38,8 +41,11 @@ fn each_number_has_its_line() {
     let text = text(sample(), Format::OpenMetrics);
     has(&text, &format!(r#"forkd_build_info{{version="{}"}} 1"#, env!("CARGO_PKG_VERSION")));
     has(&text, "forkd_start_time_seconds 1.5");
+    has(&text, "forkd_phase{phase=\"running\"} 0");
+    has(&text, "forkd_phase{phase=\"draining\"} 1");
     for line in [
         "forkd_children{OF,state=\"serving\"} 2",
+        "forkd_children_limit{OF} 8",
         "forkd_workers{OF,state=\"busy\"} 3",
         "forkd_workers{OF,state=\"idle\"} 3",
         "forkd_forks_total{OF} 6",
@@ -61,6 +67,9 @@ fn each_number_has_its_line() {
     // the crate puts the bound first
     for (bound, count) in [("0.0003", 0), ("0.001", 2), ("3000.0", 2), ("+Inf", 3)] {
         has(&text, &format!("forkd_connection_duration_seconds_bucket{{le=\"{bound}\",{OF}}} {count}"));
+    }
+    for (bound, count) in [("0.3", 0), ("1.0", 2), ("3000000.0", 2), ("+Inf", 3)] {
+        has(&text, &format!("forkd_child_lifetime_seconds_bucket{{le=\"{bound}\",{OF}}} {count}"));
     }
     assert!(!text.contains("forkd_fork_latency_seconds_count{"), "{text}");
     assert!(text.ends_with("# EOF\n"));

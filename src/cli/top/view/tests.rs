@@ -193,6 +193,14 @@ fn silence_is_said_before_anything_fails() {
 }
 
 #[test]
+fn a_stop_is_said() {
+    let mut model = model(3);
+    assert!(!screen(&mut model, 120, 30).contains("RUNNING"));
+    model.heard(2.0, Ok(Status { phase: "draining".into(), ..status(42, 62.0, 14, &[]) }));
+    assert!(screen(&mut model, 120, 30).contains("forkd 42  DRAINING  0 children"));
+}
+
+#[test]
 fn help_comes_and_goes() {
     let mut model = model(3);
     press(&mut model, &[KeyCode::Char('?')]);

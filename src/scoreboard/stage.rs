@@ -1,0 +1,29 @@
+//! Where the daemon is on its way to the end, for those who show it.
+
+/// What the daemon is at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[repr(u32)]
+pub(crate) enum Stage {
+    /// It serves.
+    #[default]
+    Running,
+    /// It takes no more clients than are queued, and connections may finish.
+    Draining,
+    /// Children are ended by a signal.
+    Ending,
+    /// They are killed.
+    Killing,
+}
+
+impl Stage {
+    pub(crate) const ALL: [Self; 4] = [Self::Running, Self::Draining, Self::Ending, Self::Killing];
+
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Running => "running",
+            Self::Draining => "draining",
+            Self::Ending => "ending",
+            Self::Killing => "killing",
+        }
+    }
+}
