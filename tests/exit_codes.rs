@@ -5,6 +5,7 @@ mod common;
 
 use std::io::{Read, Seek, Write};
 use std::net::{TcpListener, UdpSocket};
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixListener;
 use std::os::unix::process::CommandExt;
 use std::process::Stdio;
@@ -241,6 +242,34 @@ fn what_can_t_be_created_is_73() {
     let long = format!("/tmp/{}", "x".repeat(200));
     assert_fails(&run(&["serve", &format!("unix://{long}")]), 64, &[&long, "107 bytes"]);
     assert_fails(&run(&["serve", "--control", &long, "tcp://127.0.0.1:0"]), 73, &[&long]);
+}
+
+#[test]
+fn the_advice_names_the_ports_that_take_a_right_here() {
+    if !need_root() || !need_tool("unshare") || !need_tool("setpriv") {
+        return;
+    }
+    // 30000 is the first port in a network of its own
+    let script = "echo 30000 >/proc/sys/net/ipv4/ip_unprivileged_port_start
+        exec setpriv --reuid 61256 --regid 61256 --clear-groups \"$0\" \"$@\"";
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::set_permissions(dir.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
+    let program = public_binary(dir.path());
+    for endpoint in ["tcp://127.0.0.1:22497", "udp://127.0.0.1:22497"] {
+        let forkd = Forkd::script(program.clone(), &format!("serve {endpoint}"));
+        let ended = forkd.within(&["unshare", "-n", "sh", "-c", script]).run();
+        assert_fails(&ended, 77, &[endpoint, "ports below 30000 need root or CAP_NET_BIND_SERVICE"]);
+    }
+}
+
+#[test]
+fn where_a_port_takes_no_right_none_is_advised() {
+    for port in [0, 40_417] {
+        let forkd = Forkd::new(&format!("tcp://127.0.0.1:{port}"));
+        let ended = forkd.forbid(libc::SYS_bind, libc::EACCES).run();
+        assert_fails(&ended, 77, &[&format!("tcp://127.0.0.1:{port} (a security policy or a filter")]);
+        assert!(!ended.stderr.contains("CAP_NET"), "{ended:?}");
+    }
 }
 
 #[test]

@@ -145,3 +145,72 @@ fn assert_vanishes(pid: i32) {
     let gone = (0..50).any(|_| state_of(pid) != Some('Z'));
     assert!(gone, "{pid} is a zombie");
 }
+
+/// What it listens on, of this scheme.
+fn ports(daemon: &Daemon, scheme: &str) -> Vec<u16> {
+    let of = |endpoint: String| endpoint.strip_prefix(scheme)?.rsplit_once(':')?.1.parse().ok();
+    daemon.endpoints().into_iter().filter_map(of).collect()
+}
+
+/// getent(1) is a program that a static forkd runs; here it knows a host with two addresses.
+#[cfg(all(target_env = "gnu", target_feature = "crt-static"))]
+#[test]
+fn port_0_of_a_host_with_several_addresses_is_one_port() {
+    use std::os::unix::fs::PermissionsExt;
+    let room = tempfile::tempdir().unwrap();
+    let script = room.path().join("getent");
+    let text = "#!/bin/sh\nprintf '127.0.0.3 STREAM dual\\n127.0.0.1 STREAM\\n127.0.0.2 STREAM\\n'\n";
+    std::fs::write(&script, text).unwrap();
+    std::fs::set_permissions(&script, std::fs::Permissions::from_mode(0o755)).unwrap();
+    let path = format!("{}:{}", room.path().display(), std::env::var("PATH").unwrap());
+    for endpoints in
+        ["tcp://dual:0", "udp://dual:0", "tcp://dual:0 udp://dual:0", "udp://dual:0 tcp://dual:0"]
+    {
+        let daemon = Forkd::new(endpoints).env("PATH", &path).start();
+        let all = [ports(&daemon, "tcp"), ports(&daemon, "udp")].concat();
+        assert_eq!(all.len(), 3 * endpoints.split(' ').count());
+        assert!(all.iter().all(|port| *port == all[0]), "{endpoints}: {all:?}");
+    }
+}
+
+#[test]
+fn port_0_of_tcp_and_udp_in_one_group_is_one_port() {
+    let daemon = Daemon::start("tcp://127.0.0.1:0 udp://127.0.0.1:0 udp://127.0.0.1:0 tcp://127.0.0.1:0");
+    let (tcp, mut udp) = (ports(&daemon, "tcp"), ports(&daemon, "udp"));
+    assert!(tcp[0] == udp[0] && tcp[1] == udp[1] && tcp[0] != tcp[1], "{tcp:?} {udp:?}");
+    // over a reload, too, that adds the other one
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("forkd.toml");
+    let write =
+        |endpoints: &str| std::fs::write(&file, format!("[[listen]]\nendpoints = [{endpoints}]\n")).unwrap();
+    write("'tcp://127.0.0.1:0'");
+    let daemon = Forkd::new(&format!("--config {}", file.display())).start();
+    write("'udp://127.0.0.1:0', 'tcp://127.0.0.1:0'");
+    daemon.signal(Signal::SIGHUP);
+    daemon.wait_for_line("is in force");
+    udp = ports(&daemon, "udp");
+    assert_eq!(ports(&daemon, "tcp"), udp);
+}
+
+#[test]
+fn a_port_is_looked_for_until_one_is_free_for_all() {
+    if !need_root() || !need_tool("unshare") || !need_tool("ip") {
+        return;
+    }
+    // a network of its own, whose kernel has four ports to choose from
+    let script =
+        "ip link set lo up; echo 30000 30003 >/proc/sys/net/ipv4/ip_local_port_range; exec \"$0\" \"$@\"";
+    let within = ["unshare", "-n", "sh", "-c", script];
+    let taken = "udp://127.0.0.1:30000 udp://127.0.0.1:30001 udp://127.0.0.1:30003";
+    for _ in 0..3 {
+        let daemon =
+            Forkd::new(&format!("{taken} tcp://127.0.0.1:0 udp://127.0.0.1:0")).within(&within).start();
+        assert_eq!(
+            (ports(&daemon, "tcp"), ports(&daemon, "udp")),
+            (vec![30002], vec![30000, 30001, 30003, 30002])
+        );
+    }
+    let all = format!("{taken} udp://127.0.0.1:30002 tcp://127.0.0.1:0 udp://127.0.0.1:0");
+    let ended = Forkd::new(&all).within(&within).run();
+    assert!(ended.code == Some(69) && ended.stderr.contains("cannot bind "), "{ended:?}");
+}

@@ -1,11 +1,12 @@
 //! The sockets that a configuration names: bound anew, or kept from the one before.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use crate::config::{Config, Listen};
 use crate::model::hooks::Hooks;
 use crate::service::Service;
-use crate::transport::bind::{BindOptions, Holder, adapt, bind_all, kernel_backlog_limit};
+use crate::transport::bind::{BindOptions, Holder, adapt, bind_all, bind_at_one_port, kernel_backlog_limit};
 use crate::transport::listener::Kind;
 use crate::transport::{Endpoint, Inherited, Listener};
 use crate::{Error, events};
@@ -131,6 +132,31 @@ fn service(listen: &Listen, config: &Config, open: &[Bound]) -> Result<Service, 
     }
 }
 
+/// Binds or adopts an endpoint of a group; `early`, together with it, the one that has the same port.
+fn bind_one(
+    listen: &Listen,
+    at: usize,
+    early: &mut HashMap<usize, Vec<Listener>>,
+    open: &[Bound],
+    holders: &[Holder<'_>],
+    inherited: &Inherited,
+) -> Result<Vec<Listener>, Error> {
+    let (asked, options) = (&listen.endpoints[at], bind_options(listen));
+    let mut partners = listen.endpoints.iter().enumerate().filter(|(_, other)| asked.shares_port_with(other));
+    let is_open = |other: &Endpoint| open.iter().find(|old| old.serves(other, listen));
+    if let Some(port) = partners.clone().find_map(|(_, other)| is_open(other)?.listener.endpoint().port()) {
+        return Ok(bind_at_one_port(&[asked], Some(port), options, holders)?.remove(0));
+    }
+    match partners.find(|(i, _)| *i > at && !early.contains_key(i)) {
+        None => bind_all(asked, options, holders, inherited),
+        Some((i, partner)) => {
+            let mut both = bind_at_one_port(&[asked, partner], None, options, holders)?;
+            early.insert(i, both.remove(1));
+            Ok(both.remove(0))
+        }
+    }
+}
+
 /// Binds or adopts all that the configuration names and that is not `open` already, and says what of it
 /// can't be as was asked.
 pub(crate) fn bind(config: &Config, open: &[Bound], inherited: &Inherited) -> Result<Vec<Bound>, Error> {
@@ -138,7 +164,8 @@ pub(crate) fn bind(config: &Config, open: &[Bound], inherited: &Inherited) -> Re
     config.listen.iter().try_for_each(Listen::check_system)?;
     for listen in &config.listen {
         let service = service(listen, config, open)?;
-        for asked in &listen.endpoints {
+        let mut early = HashMap::new();
+        for (at, asked) in listen.endpoints.iter().enumerate() {
             let serves = |old: &&Bound| old.serves(asked, listen);
             let kept: Vec<Bound> =
                 open.iter().filter(serves).map(|old| old.kept(asked, listen, service.clone())).collect();
@@ -146,7 +173,10 @@ pub(crate) fn bind(config: &Config, open: &[Bound], inherited: &Inherited) -> Re
                 bound.extend(kept);
                 continue;
             }
-            let listeners = bind_all(asked, bind_options(listen), &holders(&bound, open), inherited)?;
+            let listeners = match early.remove(&at) {
+                Some(listeners) => listeners,
+                None => bind_one(listen, at, &mut early, open, &holders(&bound, open), inherited)?,
+            };
             for listener in listeners {
                 let is_left = |old: &&Bound| !bound.iter().any(|taken| taken.number == old.number);
                 let same = open.iter().filter(is_left).find(|old| old.is_same_inherited(&listener));

@@ -1,8 +1,10 @@
-//! Makes listening sockets, and sentences that say why one can't be made.
+//! Makes listening sockets.
+
+mod advice;
 
 use std::fs;
 use std::io;
-use std::net::{IpAddr, SocketAddr, SocketAddrV6};
+use std::net::{SocketAddr, SocketAddrV6};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
@@ -13,6 +15,8 @@ use nix::sys::socket::{
     AddressFamily, Backlog, SockFlag, SockType, SockaddrLike, SockaddrStorage, bind, getsockname, listen,
     setsockopt, socket, sockopt,
 };
+
+use advice::{advice, rival};
 
 use super::listener::Kind;
 use super::socket_file::SocketFile;
@@ -80,7 +84,11 @@ pub(crate) struct Holder<'a> {
     pub(crate) is_old: bool,
 }
 
-/// Binds every address that an endpoint stands for, or takes what was `inherited` for it.
+/// How many ports are tried that the kernel chooses, until one is free for all addresses.
+const PORTS_TO_TRY: usize = 32;
+
+/// Binds every address that an endpoint stands for, or takes what was `inherited` for it. Port 0 is one port for all of
+/// them.
 ///
 /// # Errors
 ///
@@ -92,84 +100,118 @@ pub(crate) fn bind_all(
     holders: &[Holder<'_>],
     inherited: &Inherited,
 ) -> Result<Vec<Listener>, Error> {
-    let (host, port, kind) = match endpoint {
-        Endpoint::Unix(path) => return Ok(vec![bind_unix(endpoint, path, Kind::Stream, options)?]),
-        Endpoint::Unixgram(path) => return Ok(vec![bind_unix(endpoint, path, Kind::Datagram, options)?]),
+    match endpoint {
+        Endpoint::Unix(path) => Ok(vec![bind_unix(endpoint, path, Kind::Stream, options)?]),
+        Endpoint::Unixgram(path) => Ok(vec![bind_unix(endpoint, path, Kind::Datagram, options)?]),
         Endpoint::Systemd(name) => {
             let listeners = inherited.adopt(name.as_deref())?;
             listeners.iter().for_each(|listener| listener.keep_alive(options.keep_alive));
-            return Ok(listeners);
+            Ok(listeners)
         }
-        Endpoint::Tcp { host, port } => (host, *port, Kind::Stream),
-        Endpoint::Udp { host, port } => (host, *port, Kind::Datagram),
-    };
-    let addresses = resolve::resolve(host, port)
-        .map_err(|e| Error::Unavailable(Failure::new(format!("cannot bind {endpoint}"), e)))?;
-    let mut bound = Vec::new();
-    let mut absent = None;
-    let explain = |address: SocketAddr, error: io::Error| {
+        Endpoint::Tcp { .. } | Endpoint::Udp { .. } => {
+            Ok(bind_at_one_port(&[endpoint], None, options, holders)?.remove(0))
+        }
+    }
+}
+
+/// Binds every address that these endpoints of TCP and UDP stand for, and returns the listeners of each. Where they have
+/// port 0, all get the same one: this, or one that the kernel chooses.
+///
+/// # Errors
+///
+/// As [`bind_all`].
+pub(crate) fn bind_at_one_port(
+    endpoints: &[&Endpoint],
+    port: Option<u16>,
+    options: BindOptions,
+    holders: &[Holder<'_>],
+) -> Result<Vec<Vec<Listener>>, Error> {
+    let targets: Vec<Target> =
+        endpoints.iter().map(|endpoint| Target::of(endpoint)).collect::<Result<_, _>>()?;
+    let is_chosen = port.is_none() && endpoints.iter().all(|endpoint| endpoint.port() == Some(0));
+    // They are kept meanwhile, so that the kernel chooses other ports.
+    let mut in_vain = Vec::new();
+    loop {
+        let mut bound = Vec::new();
+        let Err(Failed { address, kind, error }) = bind_targets(&targets, port, options, &mut bound) else {
+            return Ok(bound);
+        };
+        let is_taken =
+            error.kind() == io::ErrorKind::AddrInUse && bound.iter().any(|bound| !bound.is_empty());
+        if is_chosen && is_taken && in_vain.len() < PORTS_TO_TRY {
+            in_vain.push(bound);
+            continue;
+        }
         let advice = advice(&error, address, rival(address, kind, holders));
-        Error::from_io(format!("cannot bind {}{advice}", ip_endpoint(address, kind)), error)
-    };
-    for address in addresses {
-        match bind_ip(address, kind, options) {
-            Ok(listener) => bound.push(listener),
-            Err(error) if is_absent(&error) => absent = Some((address, error)),
-            Err(error) => return Err(explain(address, error)),
+        return Err(Error::from_io(format!("cannot bind {}{advice}", ip_endpoint(address, kind)), error));
+    }
+}
+
+/// What an endpoint stands for.
+struct Target {
+    kind: Kind,
+    addresses: Vec<SocketAddr>,
+}
+
+impl Target {
+    fn of(endpoint: &Endpoint) -> Result<Self, Error> {
+        let (host, port, kind) = match endpoint {
+            Endpoint::Tcp { host, port } => (host, *port, Kind::Stream),
+            Endpoint::Udp { host, port } => (host, *port, Kind::Datagram),
+            other => return Err(Error::Internal(format!("{other} has no port"))),
+        };
+        let addresses = resolve::resolve(host, port)
+            .map_err(|e| Error::Unavailable(Failure::new(format!("cannot bind {endpoint}"), e)))?;
+        Ok(Self { kind, addresses })
+    }
+}
+
+/// Which address can't be bound, and why.
+struct Failed {
+    address: SocketAddr,
+    kind: Kind,
+    error: io::Error,
+}
+
+/// Binds the addresses of each target, and adds its listeners to those that are bound. Port 0 is the same for all.
+fn bind_targets(
+    targets: &[Target],
+    mut port: Option<u16>,
+    options: BindOptions,
+    bound: &mut Vec<Vec<Listener>>,
+) -> Result<(), Failed> {
+    for Target { kind, addresses } in targets {
+        let (kind, mut listeners, mut absent) = (*kind, Vec::new(), None);
+        let mut outcome = Ok(());
+        for &(mut address) in addresses {
+            if address.port() == 0 {
+                address.set_port(port.unwrap_or(0));
+            }
+            match bind_ip(address, kind, options) {
+                Ok(listener) => {
+                    port = port.or(listener.endpoint().port());
+                    listeners.push(listener);
+                }
+                Err(error) if is_absent(&error) => absent = Some(Failed { address, kind, error }),
+                Err(error) => {
+                    outcome = Err(Failed { address, kind, error });
+                    break;
+                }
+            }
+        }
+        let is_absent = listeners.is_empty();
+        bound.push(listeners);
+        outcome?;
+        if let (true, Some(absent)) = (is_absent, absent) {
+            return Err(absent);
         }
     }
-    match absent {
-        Some((address, error)) if bound.is_empty() => Err(explain(address, error)),
-        _ => Ok(bound),
-    }
+    Ok(())
 }
 
 /// The machine has no such address, or no such family.
 fn is_absent(error: &io::Error) -> bool {
     error.kind() == io::ErrorKind::AddrNotAvailable || error.raw_os_error() == Some(libc::EAFNOSUPPORT)
-}
-
-fn advice(error: &io::Error, address: SocketAddr, rival: Option<String>) -> String {
-    match (error.kind(), rival) {
-        (io::ErrorKind::AddrInUse, Some(rival)) => format!(" ({rival})"),
-        (io::ErrorKind::AddrInUse, None) => {
-            " (is another program, or another forkd, listening there?)".into()
-        }
-        (io::ErrorKind::PermissionDenied, _) => {
-            " (ports below 1024 need root or CAP_NET_BIND_SERVICE)".into()
-        }
-        (io::ErrorKind::InvalidInput, _) if lacks_scope(address) => {
-            format!(" (a link-local address needs its interface, such as [{}%eth0])", address.ip())
-        }
-        (io::ErrorKind::AddrNotAvailable, _) => " (this machine has no such address)".into(),
-        _ => String::new(),
-    }
-}
-
-fn lacks_scope(address: SocketAddr) -> bool {
-    matches!(address, SocketAddr::V6(v6) if v6.ip().is_unicast_link_local() && v6.scope_id() == 0)
-}
-
-/// Says which of the holders has the address already, if one of them does.
-fn rival(address: SocketAddr, kind: Kind, holders: &[Holder<'_>]) -> Option<String> {
-    let mine = address.ip();
-    holders.iter().find_map(|&Holder { endpoint, is_old }| {
-        let (host, port) = match (endpoint, kind) {
-            (Endpoint::Tcp { host, port }, Kind::Stream) | (Endpoint::Udp { host, port }, Kind::Datagram) => {
-                (host.parse::<IpAddr>().ok()?, *port)
-            }
-            _ => return None,
-        };
-        let same_family = mine.is_ipv4() == host.is_ipv4();
-        let all = |ip: IpAddr| ip.is_unspecified() && (same_family || ip.is_ipv6());
-        let way_out = match (is_old, same_family) {
-            (true, _) => "a reload can't take it from the old configuration, a restart can",
-            (false, true) => "leave one out",
-            (false, false) => "[::] serves IPv4 as well: give --v6only, or leave one out",
-        };
-        let overlaps = port == address.port() && (host == mine || all(host) || all(mine));
-        overlaps.then(|| format!("this forkd has bound {endpoint} already; {way_out}"))
-    })
 }
 
 pub(super) fn ip_endpoint(address: SocketAddr, kind: Kind) -> Endpoint {

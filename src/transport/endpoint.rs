@@ -60,6 +60,23 @@ impl Endpoint {
         }
     }
 
+    /// Returns the port, if it has one.
+    pub(crate) fn port(&self) -> Option<u16> {
+        match self {
+            Self::Tcp { port, .. } | Self::Udp { port, .. } => Some(*port),
+            Self::Unix(_) | Self::Unixgram(_) | Self::Systemd(_) => None,
+        }
+    }
+
+    /// Tells whether the two, in one group, get the same port from the kernel: a client that knows the one knows
+    /// the other.
+    pub(crate) fn shares_port_with(&self, other: &Self) -> bool {
+        self.port() == Some(0)
+            && other.port() == Some(0)
+            && self.host() == other.host()
+            && self.is_datagram() != other.is_datagram()
+    }
+
     /// Tells whether its host is an IPv6 address.
     pub(crate) fn is_ipv6(&self) -> bool {
         self.host().is_some_and(|host| host.contains(':'))
