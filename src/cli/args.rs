@@ -53,7 +53,7 @@ Examples:
   forkd serve --config /etc/forkd/forkd.toml --log-level debug";
 
 /// What one connection, which somebody else has accepted, has no use for.
-const NOT_WITH_INETD: [&str; 24] = [
+const NOT_WITH_INETD: [&str; 25] = [
     "endpoints",
     "exec",
     "backlog",
@@ -67,6 +67,7 @@ const NOT_WITH_INETD: [&str; 24] = [
     "threads",
     "max_threads",
     "max_children",
+    "max_connections",
     "overflow",
     "grace",
     "daemon",
@@ -304,6 +305,33 @@ mod tests {
     }
 
     #[test]
+    fn each_option_is_known_to_go_with_inetd_or_not() {
+        let with_inetd = [
+            "service",
+            "reply",
+            "framing",
+            "greeting",
+            "answer",
+            "again",
+            "exit",
+            "root",
+            "route",
+            "allow_amplification",
+            "idle_timeout",
+            "keepalive",
+            "log",
+            "log_level",
+            "log_format",
+            "inetd",
+        ];
+        let cli = Cli::command();
+        let serve = cli.find_subcommand("serve").unwrap();
+        let options: std::collections::BTreeSet<_> =
+            serve.get_arguments().map(|option| option.get_id().as_str()).collect();
+        assert_eq!(options, with_inetd.into_iter().chain(NOT_WITH_INETD).collect());
+    }
+
+    #[test]
     fn refuses_nonsense_with_a_reason() {
         for (line, expected) in [
             ("forkd", "Usage: forkd <COMMAND>"),
@@ -315,6 +343,7 @@ mod tests {
             ),
             ("forkd serve --inetd tcp://a:1", "'--inetd' cannot be used with '[ENDPOINT]...'"),
             ("forkd serve --inetd -m fork", "'--inetd' cannot be used with '--model <MODEL>'"),
+            ("forkd serve --inetd --max-connections 3", "cannot be used with '--max-connections <N>'"),
             ("forkd check --inetd", "unexpected argument '--inetd'"),
             ("forkd serve -w -3", "'-3' for '--workers <N|MIN..MAX>': \"-3\" is not a number of workers"),
             (
