@@ -248,9 +248,10 @@ under_models! {
     }
 
     fn what_is_left_in_the_background_may_read_and_write(model) {
-        let script = "exec 3<&0; (read go <&3; echo $go; cat <&3) & exit";
+        let script = "read first; exec 3<&0; (read go <&3; echo $go; cat <&3) & exit";
         let daemon = shell(&format!("{model} --log-level debug"), script);
         let mut client = wire::stream(&daemon);
+        client.write_all(b"first\n").unwrap();
         daemon.wait_for_line("program ended");
         client.write_all(b"go\n").unwrap();
         assert_eq!(line(&mut client), "go");
@@ -285,6 +286,30 @@ under_models! {
         daemon.wait_for_line("program ended");
         assert_eq!(daemon.count_lines("handler failed"), 0);
     }
+}
+
+#[test]
+fn what_has_left_the_group_keeps_the_connection_too() {
+    // the child that serves knows what descends from its program; a shell has /dev/null be the standard input of what it
+    // starts in the background
+    let script = "read first; exec 3<&0; setsid sh -c 'read go; echo $go' <&3 & exit";
+    let daemon = shell("-m fork --log-level debug", script);
+    let mut client = wire::stream(&daemon);
+    client.write_all(b"first\n").unwrap();
+    daemon.wait_for_line("program ended");
+    eventually("its child has gone", || daemon.children().is_empty());
+    client.write_all(b"go\n").unwrap();
+    assert_eq!(line(&mut client), "go");
+    assert_eq!(client.read(&mut [0]).unwrap(), 0);
+}
+
+#[test]
+fn an_orphan_of_a_program_does_not_stay_a_zombie() {
+    let daemon = shell("-m fork", "(sh -c 'echo $$' &); cat");
+    let mut client = wire::stream(&daemon);
+    let orphan = pid(&mut client);
+    eventually("it is gone", || state_of(orphan).is_none());
+    echoes(&mut client, b"the program is still there");
 }
 
 under_models! {

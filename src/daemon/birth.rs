@@ -13,6 +13,7 @@ use super::signals::Signals;
 use crate::scoreboard::Scoreboard;
 use crate::service::Service;
 use crate::sys::fd::{CloseSet, Gate};
+use crate::sys::orphans::adopt;
 use crate::sys::signal::{Bereaved, TermHeld, at_death_of, restore_sigchld};
 use crate::transport::Listener;
 
@@ -23,6 +24,9 @@ pub(super) fn child(board: &Scoreboard, close: &CloseSet, parent: Pid, service: 
     close.close_in_child();
     at_death_of(parent, Bereaved::FinishSoon);
     expect_children(service);
+    if service.hands_over() {
+        adopt();
+    }
 }
 
 /// A handler may run programs and wait for them; the built-in services don't.

@@ -15,6 +15,7 @@ pub(crate) mod fork;
 pub(crate) mod handover;
 pub(crate) mod limits;
 pub(crate) mod lock;
+pub(crate) mod orphans;
 pub(crate) mod pidfd;
 pub(crate) mod poller;
 pub(crate) mod program;

@@ -13,6 +13,8 @@ use std::sync::atomic::{AtomicI32, Ordering};
 use std::time::{Duration, Instant};
 
 use super::calls::is_forbidden;
+use super::orphans::Orphans;
+
 use nix::errno::Errno;
 use nix::sys::signal::{SigSet, SigmaskHow};
 use rustix::process::{
@@ -28,6 +30,7 @@ pub(crate) struct Program {
     watch: OwnedFd,
     /// Where its group is written down, until it has been waited for.
     place: Option<&'static Place>,
+    orphans: Option<Orphans>,
 }
 
 impl Program {
@@ -57,7 +60,7 @@ impl Program {
         let start = || command.spawn().map(|child| (Place::take(child.id().cast_signed()), child));
         let (place, mut child) = with_signals_blocked(start)?;
         match watch(place.group()) {
-            Ok(watch) => Ok(Self { child, watch, place: Some(place) }),
+            Ok(watch) => Ok(Self { child, watch, place: Some(place), orphans: Orphans::new() }),
             Err(error) => {
                 place.signal(Signal::KILL);
                 place.leave();
@@ -86,8 +89,24 @@ impl Program {
         }
     }
 
-    /// Whether it has left a process of its group behind; to be asked when it has been waited for.
+    /// What tells of its orphans, which are to be [reaped](Self::reap) then; `None` if they are another process's.
+    pub(crate) fn orphans(&self) -> Option<&Orphans> {
+        self.orphans.as_ref()
+    }
+
+    /// Waits for its orphans that have ended.
+    pub(crate) fn reap(&self) {
+        if let Some(orphans) = &self.orphans {
+            orphans.reap(self.id());
+        }
+    }
+
+    /// Whether it has left a process behind; to be asked when it has been waited for. Of one that has left its group,
+    /// too, only a process that adopts orphans knows.
     pub(crate) fn is_survived(&self) -> bool {
+        if let Some(are_left) = super::orphans::are_left() {
+            return are_left;
+        }
         let group = Pid::from_raw(self.child.id().cast_signed());
         group.is_some_and(|group| test_kill_process_group(group) != Err(rustix::io::Errno::SRCH))
     }

@@ -22,6 +22,7 @@ const LONG: Duration = Duration::from_secs(3600);
 
 const PROGRAM: usize = 0;
 const CLIENT: usize = 1;
+const ORPHANS: usize = 2;
 
 /// Waits until the program has ended, or ends it because the client has gone; tells whether it has.
 pub(super) fn accompany(
@@ -32,14 +33,19 @@ pub(super) fn accompany(
     let mut watch = connection.watch()?;
     watch.poller.add(program, PROGRAM, Interest::READ)?;
     watch.poller.add(socket, CLIENT, Interest::END)?;
-    let is_client_gone = !ends_first(&mut watch, socket)?;
+    if let Some(orphans) = program.orphans() {
+        watch.poller.add(orphans, ORPHANS, Interest::READ)?;
+    }
+    let is_client_gone = !ends_first(program, &mut watch, socket)?;
     if is_client_gone {
         program.signal(Signal::TERM);
         watch.poller.remove(socket, Interest::NONE)?;
         let until = Instant::now() + PATIENCE;
         while let Some(limit) = until.checked_duration_since(Instant::now())
-            && watch.next(limit)?.is_empty()
-        {}
+            && !watch.next(limit)?.iter().any(|event| event.token == PROGRAM)
+        {
+            program.reap();
+        }
         // what is left of its group, if it has ended itself
         program.signal(Signal::KILL);
     }
@@ -47,17 +53,19 @@ pub(super) fn accompany(
 }
 
 /// Waits for the first of the two to end; tells whether it was the program.
-fn ends_first(watch: &mut Watch, socket: &OwnedFd) -> io::Result<bool> {
+fn ends_first(program: &Program, watch: &mut Watch, socket: &OwnedFd) -> io::Result<bool> {
     // A client that has finished sending may have closed its connection, too: a socket can't tell. Of one on this
     // machine the kernel knows; of another, keep-alive finds out when its system has forgotten the connection.
     let (mut asks, mut other_end) = (false, None);
     loop {
-        let mut told = None;
+        let (mut told, mut is_timeout) = (None, true);
         for event in watch.next(if asks { ASK } else { LONG })? {
             match event.token {
                 PROGRAM => return Ok(true),
-                _ => told = Some(*event),
+                CLIENT => told = Some(*event),
+                _ => program.reap(),
             }
+            is_timeout = false;
         }
         match told {
             Some(client) if client.readable => return Ok(false),
@@ -65,7 +73,7 @@ fn ends_first(watch: &mut Watch, socket: &OwnedFd) -> io::Result<bool> {
                 watch.poller.change(socket, CLIENT, Interest::END, Interest::NONE)?;
                 asks = true;
             }
-            None if asks => match other_end.get_or_insert_with(|| OtherEnd::of(socket)) {
+            None if asks && is_timeout => match other_end.get_or_insert_with(|| OtherEnd::of(socket)) {
                 Some(other_end) if other_end.is_closed() => return Ok(false),
                 other_end => asks = other_end.is_some(),
             },

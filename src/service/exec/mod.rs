@@ -48,10 +48,11 @@ use crate::{Error, Failure};
 ///
 /// # Its end
 ///
-/// When the program ends, and has left no process of its group behind, the server ends the connection: the client
-/// is told the end, what it still sends is discarded for at most 2 s, and the connection is closed, so that unread
-/// input doesn't cost it the answer. A process of the group that is left in the background keeps the connection:
-/// the server closes its own copy, and the client sees the end when the last process has closed it.
+/// When the program ends, and has left no process behind, the server ends the connection: the client is told the end,
+/// what it still sends is discarded for at most 2 s, and the connection is closed, so that unread input doesn't cost it
+/// the answer. A process that is left in the background keeps the connection: the server closes its own copy, and the
+/// client sees the end when the last process has closed it. Under fork, on Linux, the child that serves adopts what the
+/// program leaves, and knows of all of it; else only of what has stayed in the program's process group.
 ///
 /// When the connection has ended on both sides, by a reset or by closing, the program and its process group
 /// get SIGTERM, and SIGKILL when the program has ended, or after 5 s. A client that has only finished
