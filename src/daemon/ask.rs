@@ -8,6 +8,7 @@ use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use rustix::io::Errno;
 use rustix::net::sockopt::{Timeout, set_socket_timeout};
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, socket_with};
 
@@ -37,9 +38,18 @@ impl Question {
         #[cfg(not(target_vendor = "apple"))]
         let flags = flags | SocketFlags::CLOEXEC;
         let socket = socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
-        set_socket_timeout(&socket, Timeout::Send, Some(patience))?;
-        rustix::net::connect(&socket, &SocketAddrUnix::new(path)?).map_err(|e| late(e.into(), patience))?;
-        Ok(Self { stream: socket.into(), patience, until })
+        let address = SocketAddrUnix::new(path)?;
+        loop {
+            set_socket_timeout(&socket, Timeout::Send, Some(left(until).map_err(|e| late(e, patience))?))?;
+            match rustix::net::connect(&socket, &address) {
+                // with a time-out, no call is begun again after a signal: signal(7)
+                Err(Errno::INTR) => {}
+                result => {
+                    result.map_err(|error| late(error.into(), patience))?;
+                    return Ok(Self { stream: socket.into(), patience, until });
+                }
+            }
+        }
     }
 
     /// Sends a request and reads the whole answer.
@@ -60,13 +70,15 @@ impl Question {
 /// Reads what is there before the time is up.
 impl Read for Question {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let left = self.until.saturating_duration_since(Instant::now());
-        if left.is_zero() {
-            return Err(ErrorKind::WouldBlock.into());
-        }
-        self.stream.set_read_timeout(Some(left))?;
+        self.stream.set_read_timeout(Some(left(self.until)?))?;
         self.stream.read(buffer)
     }
+}
+
+/// How long there is until then; what the kernel says of a time-out if that is over.
+fn left(until: Instant) -> io::Result<Duration> {
+    let left = until.saturating_duration_since(Instant::now());
+    if left.is_zero() { Err(ErrorKind::WouldBlock.into()) } else { Ok(left) }
 }
 
 /// What the kernel says when a time-out is over ("resource temporarily unavailable") is no help.
