@@ -1,0 +1,90 @@
+//! What a well-behaved client waits while forkd is attacked: `cargo bench --bench under_attack`.
+//!
+//! For each model and each attack one daemon is started and probed in turn: at rest, under attack, at rest, and so
+//! on. A probe is a fresh connection: connect, one exchange, close. At the same moments a second daemon of the same
+//! model is probed that nobody attacks (`beside`): what its clients wait longer is the machine's doing, since client,
+//! attacker and daemons share its processors. The attackers are processes of their own, bounded in time and number
+//! (see `attack.rs`), and know only loopback.
+//!
+//! Arguments select rows by a part of their names, such as `fork` or `event:udp`. `FORKD_BIN=/path/to/forkd`
+//! measures another binary.
+
+mod attack;
+mod daemon;
+mod probe;
+
+use std::io;
+use std::time::Duration;
+
+use attack::Attack;
+use daemon::Daemon;
+use probe::Waits;
+
+/// At rest and under attack, so many times each.
+const ROUNDS: usize = 5;
+const SPAN: Duration = Duration::from_millis(1500);
+
+struct Model {
+    name: &'static str,
+    options: &'static [&'static str],
+    /// Whose clients, if they stay, occupy all of it: that is its own limit.
+    holds_few: bool,
+}
+
+const MODELS: [Model; 6] = [
+    Model { name: "iterative", options: &["--model", "iterative"], holds_few: true },
+    Model { name: "fork", options: &["--model", "fork", "--max-children", "4096"], holds_few: false },
+    Model { name: "prefork", options: &["--model", "prefork", "--workers", "8"], holds_few: true },
+    Model { name: "thread", options: &["--model", "thread", "--max-threads", "4096"], holds_few: false },
+    Model { name: "event", options: &["--model", "event"], holds_few: false },
+    Model { name: "coroutine", options: &["--model", "coroutine"], holds_few: false },
+];
+
+fn main() -> io::Result<()> {
+    let mut arguments: Vec<String> = std::env::args().skip(1).collect();
+    if arguments.first().is_some_and(|argument| argument == attack::WORD) {
+        return attack::run(&arguments[1..]);
+    }
+    // `cargo test --benches` and the like only want to know that it builds
+    if !arguments.iter().any(|argument| argument == "--bench") {
+        return Ok(());
+    }
+    arguments.retain(|argument| !argument.starts_with("--"));
+    println!(
+        "p50 / p99 of a fresh connection in ms, medians of {ROUNDS} rounds; ratio: p99 under attack to p99 at rest"
+    );
+    println!(
+        "{:<24} {:>15} {:>17} {:>17} {:>7}",
+        "model:attack", "at rest", "under attack", "beside", "ratio"
+    );
+    for attack in Attack::ALL {
+        for model in &MODELS {
+            let name = format!("{}:{}", model.name, attack.name());
+            let is_wanted = arguments.is_empty() || arguments.iter().any(|part| name.contains(part.as_str()));
+            if is_wanted && !(model.holds_few && attack.stays()) {
+                measure(&name, model, attack)?;
+            }
+        }
+    }
+    Ok(())
+}
+
+fn measure(name: &str, model: &Model, attack: Attack) -> io::Result<()> {
+    let attacked = Daemon::start(model.options, attack.service())?;
+    let beside = Daemon::start(model.options, attack.service())?;
+    let (mut rest, mut under, mut other) = (Vec::new(), Vec::new(), Vec::new());
+    for _ in 0..ROUNDS {
+        rest.push(probe::both(&attacked, &beside, SPAN).0);
+        let attacker = attack.begin(&attacked, SPAN)?;
+        let (here, there) = probe::both(&attacked, &beside, SPAN);
+        attacker.end()?;
+        under.push(here);
+        other.push(there);
+        attacked.settle(Duration::from_secs(20));
+    }
+    let (rest, under, other) = (Waits::medians(rest), Waits::medians(under), Waits::medians(other));
+    let ratio = under.p99.as_secs_f64() / rest.p99.as_secs_f64();
+    let failed = if under.failed > 0 { format!("  {} failed", under.failed) } else { String::new() };
+    println!("{name:<24} {rest:>15} {under:>17} {other:>17} {ratio:>7.1}{failed}");
+    Ok(())
+}
