@@ -170,6 +170,7 @@ pub mod coroutine;
 pub mod daemon;
 pub mod error;
 mod events;
+mod fairness;
 mod foreign;
 // what fuzz/ runs, and the tests over its seeds
 #[cfg(any(test, fuzzing))]

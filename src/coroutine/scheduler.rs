@@ -13,6 +13,7 @@ use std::rc::Rc;
 use std::time::Instant;
 
 use super::state::{Source, State, Task};
+use crate::fairness::{Load, Turn};
 use crate::slab::Key;
 use crate::sys::context::{self, Context, Stack, Step, Why};
 use crate::sys::poller::{Event, Poller};
@@ -32,6 +33,8 @@ pub(crate) struct Scheduler {
     current: Cell<Id>,
     /// How many may go on before the poller is asked again.
     round: Cell<usize>,
+    /// What the coroutine that runs now has done since it goes on.
+    turn: Cell<Turn>,
     /// The main function has returned: nothing new begins.
     ending: Cell<bool>,
 }
@@ -73,6 +76,7 @@ impl Scheduler {
             state: RefCell::new(state),
             current: Cell::new(MAIN),
             round: Cell::new(0),
+            turn: Cell::default(),
             ending: Cell::new(false),
         })
     }
@@ -104,7 +108,12 @@ impl Scheduler {
         };
         let context = Some(Context::new(stack?, body));
         let state = &mut *self.state.borrow_mut();
-        let id = state.tasks.insert(Task { context, queued: true, has_usual_stack: stack_size.is_none() });
+        let id = state.tasks.insert(Task {
+            context,
+            queued: true,
+            has_usual_stack: stack_size.is_none(),
+            load: Load::default(),
+        });
         state.queue.push_back(id);
         Ok(())
     }
@@ -126,6 +135,7 @@ impl Scheduler {
         if is_inside {
             context::suspend(Why::Waits);
         } else {
+            self.turn.take();
             self.drive();
         }
         if let Some(alarm) = alarm {
@@ -134,8 +144,33 @@ impl Scheduler {
         true
     }
 
-    /// Lets all others that can go on do so first.
+    /// What the coroutine that runs now has done since it goes on.
+    pub(super) fn turn(&self) -> Turn {
+        self.turn.get()
+    }
+
+    /// Counts a call of the coroutine that runs now, which has moved so many bytes.
+    pub(super) fn count(&self, bytes: usize) {
+        let mut turn = self.turn.get();
+        turn.count(bytes);
+        self.turn.set(turn);
+    }
+
+    /// Adds what the coroutine that runs now has done to its load. The main function has none: it is who lets clients
+    /// in.
+    fn end_turn(&self, state: &mut State) {
+        let turn = self.turn.take();
+        if turn != Turn::default()
+            && self.current() != MAIN
+            && let Some(task) = state.tasks.get_mut(self.current())
+        {
+            task.load.add(turn);
+        }
+    }
+
+    /// Lets others that can go on do so first.
     pub(super) fn yield_now(&self) {
+        self.end_turn(&mut self.state.borrow_mut());
         self.wake(self.current());
         self.park(None);
     }
@@ -164,8 +199,9 @@ impl Scheduler {
     fn resume(&self, id: Id, mut context: Context) {
         self.current.set(id);
         let step = context.resume();
-        self.current.set(MAIN);
         let mut state = self.state.borrow_mut();
+        self.end_turn(&mut state);
+        self.current.set(MAIN);
         if step == Step::Ended {
             let usual = state.tasks.remove(id).is_some_and(|task| task.has_usual_stack);
             if let Some(stack) = context.into_stack().filter(|_| usual) {
@@ -181,7 +217,7 @@ impl Scheduler {
         let limit = {
             let state = self.state.borrow();
             match state.timers.next() {
-                _ if !state.queue.is_empty() => Some(std::time::Duration::ZERO),
+                _ if state.is_busy() => Some(std::time::Duration::ZERO),
                 None if state.listening == 0 => deadlock(),
                 next => next.map(|at| at.saturating_duration_since(Instant::now())),
             }
@@ -199,7 +235,7 @@ impl Scheduler {
                 state.wake(id);
             }
         }
-        self.round.set(state.queue.len());
+        self.round.set(state.begin_round());
     }
 
     /// Begins to look after a descriptor.

@@ -6,6 +6,7 @@ use smallvec::SmallVec;
 
 use super::scheduler::Id;
 use super::stacks::Stacks;
+use crate::fairness::Load;
 use crate::slab::Slab;
 use crate::sys::context::Context;
 use crate::sys::poller::Event;
@@ -16,6 +17,9 @@ use crate::transport::Ready;
 pub(super) struct State {
     pub(super) tasks: Slab<Task>,
     pub(super) queue: VecDeque<Id>,
+    /// Those that can go on, too, but have moved much in their last turns: one of them has its turn after all that
+    /// are in the queue.
+    pub(super) bulk: VecDeque<Id>,
     pub(super) sources: Slab<Source>,
     pub(super) timers: Timers<Id>,
     pub(super) stacks: Stacks,
@@ -29,6 +33,8 @@ pub(super) struct Task {
     pub(super) context: Option<Context>,
     pub(super) queued: bool,
     pub(super) has_usual_stack: bool,
+    /// What it has done in its last turns.
+    pub(super) load: Load,
 }
 
 /// What is known of a descriptor. It may be ready until a call has found that it isn't.
@@ -60,8 +66,20 @@ impl State {
         if let Some(task) = self.tasks.get_mut(id)
             && !std::mem::replace(&mut task.queued, true)
         {
-            self.queue.push_back(id);
+            let queue = if task.load.is_bulk() { &mut self.bulk } else { &mut self.queue };
+            queue.push_back(id);
         }
+    }
+
+    /// Whether somebody can go on.
+    pub(super) fn is_busy(&self) -> bool {
+        !self.queue.is_empty() || !self.bulk.is_empty()
+    }
+
+    /// Begins a round, in which so many have their turn: all that can go on now, and one with bulk.
+    pub(super) fn begin_round(&mut self) -> usize {
+        self.queue.extend(self.bulk.pop_front());
+        self.queue.len()
     }
 
     /// Whose turn it is.

@@ -11,10 +11,7 @@ use rustix::io::Errno;
 use super::scheduler::{Scheduler, scheduler};
 use crate::slab::Key;
 use crate::sys::fd::{wait_readable, wait_writable};
-use crate::transport::{Ready, Wait};
-
-/// After so many calls others have their turn, even if none of them had to wait.
-const TURN: u32 = 32;
+use crate::transport::{Ready, Wait, limit_unsent};
 
 /// What is known of one socket: until when its readiness is waited for, and how it is registered.
 ///
@@ -24,8 +21,8 @@ pub(crate) struct Waiter {
     read_limit: Cell<Option<Duration>>,
     write_limit: Cell<Option<Duration>>,
     registration: RefCell<Option<Registration>>,
-    /// Calls since others had their turn.
-    streak: Cell<u32>,
+    /// It carries bulk, and the kernel knows that.
+    is_bulk: Cell<bool>,
 }
 
 #[derive(Debug)]
@@ -79,11 +76,13 @@ impl Waiter {
         limit: Option<Duration>,
         call: &mut dyn FnMut() -> rustix::io::Result<usize>,
     ) -> io::Result<Option<usize>> {
-        if self.streak.get() >= TURN {
-            self.streak.set(0);
-            super::yield_now();
+        let scheduler = scheduler();
+        if let Some(scheduler) = scheduler.as_ref().filter(|scheduler| scheduler.turn().is_over()) {
+            if !self.is_bulk.replace(true) {
+                limit_unsent(socket);
+            }
+            scheduler.yield_now();
         }
-        self.streak.set(self.streak.get() + 1);
         let mut until = None;
         // at first it is worth a try; later it is known whether it is
         let mut waits = self.registration.borrow().is_some();
@@ -103,6 +102,9 @@ impl Waiter {
                 Err(Errno::INTR) => {}
                 Err(error) => return Err(error.into()),
                 Ok(done) => {
+                    if let Some(scheduler) = &scheduler {
+                        scheduler.count(done);
+                    }
                     if done < wanted {
                         self.exhausted(ready, false);
                     }

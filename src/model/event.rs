@@ -30,7 +30,7 @@ use crate::transport::{Peer, Traffic};
 use crate::{Error, events};
 
 /// How many clients are let in, in one turn: those that are in have theirs, too.
-const AT_ONCE: usize = 64;
+const AT_ONCE: usize = 16;
 
 /// Serves until the gate is shut, or the limit is reached, and then those that it has.
 pub(crate) fn run(work: &Work<'_>, gate: &Gate, terms: &Terms) -> Cause {

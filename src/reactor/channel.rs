@@ -9,18 +9,14 @@ use std::io;
 use std::time::{Duration, Instant};
 
 use super::line::{Line, Next};
+use super::pollers::Polled;
 use super::{Reactor, Shared};
 use crate::events;
+use crate::fairness::{Load, TURN, Turn};
 use crate::service::{Protocol, Reply};
 use crate::sys::poller::{Event, Interest};
 use crate::timers::At;
-use crate::transport::{LEFTOVER, LINGER, Peer};
-
-/// How much a protocol may produce in one turn: the others have theirs, too.
-const TURN: usize = 64 * 1024;
-
-/// What a reply counts at least, so that one without bytes counts.
-const LEAST: usize = 1024;
+use crate::transport::{LEFTOVER, LINGER, Peer, limit_unsent};
 
 /// Whose protocol it is, and who hears of the end.
 pub(crate) trait Session<'a> {
@@ -54,10 +50,12 @@ pub(super) struct Channel<'a> {
     active: Instant,
     /// When the protocol's wait for input ends, or the lingering.
     until: Option<Instant>,
+    /// What it has done in its last turns.
+    load: Load,
     /// What it waits for; never nothing.
-    pub(super) wanted: Interest,
+    pub(super) wanted: Polled,
     /// What the poller waits for.
-    pub(super) polled: Interest,
+    pub(super) polled: Polled,
     /// When the reactor looks at it in any case.
     pub(super) alarm: Option<At>,
 }
@@ -94,8 +92,9 @@ impl<'a> Channel<'a> {
             crowded: false,
             active: now,
             until: None,
-            wanted: Interest::NONE,
-            polled: Interest::NONE,
+            load: Load::default(),
+            wanted: Interest::NONE.into(),
+            polled: Interest::NONE.into(),
             alarm: None,
         }
     }
@@ -112,7 +111,7 @@ impl<'a> Channel<'a> {
         if event.writable {
             self.line.flush()?;
         }
-        if event.readable && self.wanted.read {
+        if event.readable && self.wanted.interest.read {
             self.read(shared)?;
         }
         self.go_on(shared)
@@ -170,13 +169,13 @@ impl<'a> Channel<'a> {
 
     /// Does all that can be done without waiting, within the limit of a turn.
     fn go_on(&mut self, shared: &mut Shared<'a>) -> io::Result<Flow> {
-        let mut left = TURN;
+        let mut produced = Turn::default();
         while self.line.is_clear() {
             self.crowded = false;
             match (self.phase, self.input) {
-                (Phase::Producing, _) if left > 0 => {
+                (Phase::Producing, _) if !produced.is_over() => {
                     let reply = self.session.protocol().resume();
-                    left = left.saturating_sub(length(reply));
+                    produced.count(length(reply));
                     let next = self.line.dispose(reply)?;
                     self.follow(next);
                 }
@@ -198,14 +197,19 @@ impl<'a> Channel<'a> {
                 _ => break,
             }
         }
-        if self.line.has_moved() {
+        let turn = self.line.take_turn();
+        if turn != Turn::default() {
             self.active = shared.now;
+            self.load.add(turn);
         }
         if !matches!(self.phase, Phase::Lingering(_)) {
             let waits = self.phase == Phase::Open && self.line.is_clear();
             self.until = if waits { self.session.protocol().deadline(shared.now) } else { None };
         }
-        self.wanted = self.interest();
+        self.wanted = Polled { interest: self.interest(), is_bulk: self.load.is_bulk() };
+        if self.wanted.is_bulk && !self.polled.is_bulk {
+            limit_unsent(&self.line);
+        }
         Ok(Flow::Goes)
     }
 
@@ -241,8 +245,8 @@ impl<'a> Channel<'a> {
 
 fn length(reply: Reply<'_>) -> usize {
     match reply {
-        Reply::Wait => LEAST,
-        Reply::Send(bytes) | Reply::More(bytes) | Reply::Finish(bytes) => bytes.len().max(LEAST),
+        Reply::Wait => 0,
+        Reply::Send(bytes) | Reply::More(bytes) | Reply::Finish(bytes) => bytes.len(),
         // one piece of it goes
         Reply::File(_) => TURN,
     }

@@ -26,7 +26,7 @@ impl<'a> Reactor<'a> {
         }
         let key = self.sources.insert(Source::Channel(channel));
         let Some(Source::Channel(channel)) = self.sources.get_mut(key) else { return };
-        let added = self.poller.add(channel.line(), key.token(), channel.polled);
+        let added = self.pollers.add(channel.line(), key.token(), channel.polled);
         self.follow(key, added.map(|()| Flow::Goes));
     }
 
@@ -35,7 +35,7 @@ impl<'a> Reactor<'a> {
         let Some(Source::Channel(channel)) = self.sources.get_mut(key) else { return };
         let flow = flow.and_then(|flow| {
             if flow == Flow::Goes && channel.wanted != channel.polled {
-                self.poller.change(channel.line(), key.token(), channel.polled, channel.wanted)?;
+                self.pollers.change(channel.line(), key.token(), channel.polled, channel.wanted)?;
                 channel.polled = channel.wanted;
             }
             Ok(flow)

@@ -134,7 +134,7 @@ impl<'a> Reactor<'a> {
         dial.attempt = None;
         for address in dial.addresses.by_ref() {
             let begun = address.begin().and_then(|socket| {
-                self.poller.add(&socket, key.token(), Interest::WRITE)?;
+                self.pollers.add(&socket, key.token(), Interest::WRITE)?;
                 Ok(socket)
             });
             match begun {
@@ -170,7 +170,7 @@ impl<'a> Reactor<'a> {
         };
         let line = Line::new(socket, self.shared.traffic);
         let mut channel = Box::new(Channel::new(line, peer, dial.session, self.shared.now));
-        channel.polled = Interest::WRITE;
+        channel.polled = Interest::WRITE.into();
         let flow = guarded(&mut channel, |channel| channel.begin(&mut self.shared));
         self.sources.put_back(key, Source::Channel(channel));
         self.follow(key, flow);

@@ -10,6 +10,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::io::{Errno, retry_on_intr};
 use rustix::net::Shutdown;
 
+use crate::fairness::Turn;
 use crate::service::Reply;
 use crate::transport::{FilePart, Traffic};
 
@@ -18,8 +19,8 @@ pub(super) struct Line<'a> {
     socket: OwnedFd,
     waiting: VecDeque<Piece>,
     traffic: Option<&'a Traffic>,
-    /// Bytes have come or gone since [`has_moved`](Self::has_moved) was asked.
-    moved: bool,
+    /// What was done since [`take_turn`](Self::take_turn) was asked.
+    turn: Turn,
 }
 
 #[derive(Debug)]
@@ -39,7 +40,7 @@ pub(super) enum Next {
 
 impl<'a> Line<'a> {
     pub(super) fn new(socket: OwnedFd, traffic: Option<&'a Traffic>) -> Self {
-        Self { socket, waiting: VecDeque::new(), traffic, moved: false }
+        Self { socket, waiting: VecDeque::new(), traffic, turn: Turn::default() }
     }
 
     /// Whether the socket has taken all that it was given.
@@ -47,16 +48,16 @@ impl<'a> Line<'a> {
         self.waiting.is_empty()
     }
 
-    /// Whether bytes have come or gone since this was asked before.
-    pub(super) fn has_moved(&mut self) -> bool {
-        std::mem::take(&mut self.moved)
+    /// The bytes that have come and gone since this was asked before.
+    pub(super) fn take_turn(&mut self) -> Turn {
+        std::mem::take(&mut self.turn)
     }
 
     /// Reads what there is; `None` if that is nothing yet, and 0 at the end of it.
     pub(super) fn read(&mut self, buffer: &mut [u8]) -> io::Result<Option<usize>> {
         let came = unless_it_waits(|| rustix::io::read(&self.socket, &mut *buffer))?;
         if let Some(n) = came {
-            self.moved = true;
+            self.turn.count(n);
             if let Some(traffic) = self.traffic {
                 Traffic::add(&traffic.bytes_in, n as u64);
             }
@@ -140,7 +141,9 @@ impl<'a> Line<'a> {
     }
 
     fn sent(&mut self, n: usize) {
-        self.moved |= n > 0;
+        if n > 0 {
+            self.turn.count(n);
+        }
         if let Some(traffic) = self.traffic {
             Traffic::add(&traffic.bytes_out, n as u64);
         }

@@ -20,7 +20,7 @@ use crate::transport::listener::{Kind, concerns_one_connection};
 use crate::transport::{Endpoint, Inherited, Listener};
 
 /// How many clients one socket lets in, in one turn: the others have theirs, too.
-const AT_ONCE: usize = 64;
+const AT_ONCE: usize = 16;
 
 /// The pause after accept(2) has found no descriptor or no memory.
 const REST: Duration = Duration::from_millis(100);

@@ -81,6 +81,7 @@ mod connections;
 mod dial;
 mod line;
 mod listening;
+mod pollers;
 #[cfg(test)]
 mod tests;
 mod watch;
@@ -92,13 +93,14 @@ pub(crate) use channel::Session;
 use connections::guarded;
 use dial::Dial;
 pub use listening::Listening;
+use pollers::Pollers;
 use watch::Watch;
 
 use crate::Error;
 #[cfg(doc)]
 use crate::Protocol;
 use crate::slab::{Key, Slab};
-use crate::sys::poller::{Event, Poller};
+use crate::sys::poller::Event;
 use crate::timers::{At, Timers};
 use crate::transport::Traffic;
 
@@ -147,7 +149,7 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
 /// # Ok::<(), forkd::Error>(())
 /// ```
 pub struct Reactor<'a> {
-    poller: Poller,
+    pollers: Pollers,
     sources: Slab<Source<'a>>,
     timers: Timers<Alarm<'a>>,
     shared: Shared<'a>,
@@ -202,10 +204,10 @@ impl<'a> Reactor<'a> {
     ///
     /// [`Error::Os`] if there is no descriptor left for its poller.
     pub fn new() -> Result<Self, Error> {
-        let poller = Poller::new().map_err(|cause| Error::os("cannot make a poller", cause))?;
+        let pollers = Pollers::new().map_err(|cause| Error::os("cannot make a poller", cause))?;
         let buffer = vec![0; BUFFER].into();
         Ok(Self {
-            poller,
+            pollers,
             sources: Slab::default(),
             timers: Timers::default(),
             shared: Shared { buffer, now: Instant::now(), idle_timeout: None, traffic: None },
@@ -319,7 +321,7 @@ impl<'a> Reactor<'a> {
         self.is_stopped = false;
         while !self.is_stopped && (self.sources.len() > 0 || !self.timers.is_empty()) {
             let limit = self.timers.next().map(|then| then.saturating_duration_since(Instant::now()));
-            self.poller
+            self.pollers
                 .wait(&mut ready, limit)
                 .map_err(|cause| Error::os("cannot wait for events", cause))?;
             self.shared.now = Instant::now();

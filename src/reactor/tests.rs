@@ -1,6 +1,7 @@
 //! A property: whatever a protocol says, and in whichever pieces its client sends and reads, the client gets
 //! what it would get from a blocking connection.
 
+use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::io::{self, Read, Write};
 use std::net::Shutdown;
@@ -13,6 +14,7 @@ use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
 
 use super::*;
+use crate::fairness::TURN;
 use crate::service::{Protocol, Reply, Service};
 use crate::transport::{Connection, FilePart, Peer, Site};
 
@@ -197,4 +199,87 @@ fn expected(input: &[u8]) -> Vec<u8> {
         all.extend_from_slice(b"goodbye");
     }
     all
+}
+
+/// What moved, and in which order.
+#[derive(Default)]
+struct Scene {
+    /// How often a bulk connection has had a turn, and how many bytes in all.
+    turns: usize,
+    bytes: usize,
+    /// The client of the quiet connection; it has sent its last message when so many bytes had been moved.
+    asks: Option<UnixStream>,
+    asked: usize,
+    is_asked: bool,
+    /// How many bytes were moved until each of the messages was there.
+    waits: Vec<usize>,
+}
+
+enum Part<'s> {
+    Bulk(&'s RefCell<Scene>),
+    Quiet(&'s RefCell<Scene>),
+}
+
+impl Protocol for Part<'_> {
+    fn received<'b>(&'b mut self, input: &'b [u8]) -> Reply<'b> {
+        match self {
+            Part::Bulk(scene) => {
+                let mut scene = scene.borrow_mut();
+                (scene.turns, scene.bytes) = (scene.turns + 1, scene.bytes + input.len());
+                // by now all of them are known to have much
+                if scene.turns.is_multiple_of(BULK) && !scene.is_asked {
+                    (scene.is_asked, scene.asked) = (true, scene.bytes);
+                    scene.asks.as_ref().expect("a client").write_all(b"?").expect("write");
+                }
+            }
+            Part::Quiet(scene) => {
+                let mut scene = scene.borrow_mut();
+                let waited = scene.bytes - scene.asked;
+                scene.is_asked = false;
+                scene.waits.push(waited);
+            }
+        }
+        Reply::Wait
+    }
+}
+
+struct Member<'s>(Part<'s>);
+
+impl<'s> Session<'s> for Member<'s> {
+    fn protocol(&mut self) -> &mut dyn Protocol {
+        &mut self.0
+    }
+
+    fn closed(self: Box<Self>, _: &mut Reactor<'s>, _: io::Result<()>) {}
+}
+
+const BULK: usize = 20;
+
+fn join<'s>(reactor: &mut Reactor<'s>, part: Part<'s>) -> UnixStream {
+    let (ours, theirs) = UnixStream::pair().expect("pair");
+    for end in [&ours, &theirs] {
+        setsockopt(end, sockopt::SndBuf, &(1 << 20)).expect("buffer");
+        end.set_nonblocking(true).expect("flag");
+    }
+    reactor.adopt(ours.into(), Peer::None, Box::new(Member(part)));
+    theirs
+}
+
+#[test]
+fn a_short_message_waits_for_one_turn_of_all_bulk_connections() {
+    let scene = RefCell::new(Scene::default());
+    let mut reactor = Reactor::new().expect("reactor");
+    let mut clients: Vec<_> = (0..BULK).map(|_| join(&mut reactor, Part::Bulk(&scene))).collect();
+    let quiet = join(&mut reactor, Part::Quiet(&scene));
+    for client in &mut clients {
+        while client.write(&[7; 1 << 16]).is_ok() {}
+    }
+    scene.borrow_mut().asks = Some(quiet);
+    reactor.call_later(Duration::from_secs(30), |_| panic!("no answer"));
+    while scene.borrow().waits.len() < 2 {
+        reactor.call_later(Duration::ZERO, |reactor| reactor.stop());
+        reactor.run().expect("run");
+    }
+    let waits = &scene.borrow().waits;
+    assert!(waits.iter().all(|&bytes| bytes <= TURN), "{waits:?}");
 }

@@ -24,7 +24,7 @@ impl<'a> Reactor<'a> {
         let watch = Watch { fd: Box::new(fd), callback: Box::new(callback) };
         let key = self.sources.insert(Source::Watch(watch));
         let Some(Source::Watch(watch)) = self.sources.get_mut(key) else { return Ok(key) };
-        let added = self.poller.add(&*watch.fd, key.token(), Interest::READ);
+        let added = self.pollers.add(&*watch.fd, key.token(), Interest::READ);
         if added.is_err() {
             self.sources.remove(key);
         }
@@ -49,7 +49,7 @@ impl<'a> Reactor<'a> {
     /// Others may have the descriptor of a watch, too, so that closing it would not be enough.
     fn forget(&self, source: Option<Source<'a>>) {
         if let Some(Source::Watch(watch)) = source {
-            let _ = self.poller.remove(&*watch.fd, Interest::READ);
+            let _ = self.pollers.remove(&*watch.fd, Interest::READ);
         }
     }
 }

@@ -78,6 +78,15 @@ impl Poller {
         self.queue.change(fd.as_fd(), token, before, interest)
     }
 
+    /// Takes one descriptor that is ready, if there is one, without waiting: those that are ready take turns.
+    pub(crate) fn next(&self) -> io::Result<Option<Event>> {
+        let mut event = None;
+        match self.queue.wait(1, Some(Duration::ZERO), |ready| event = Some(ready)) {
+            Err(rustix::io::Errno::INTR) => Ok(None),
+            outcome => outcome.map(|()| event).map_err(Into::into),
+        }
+    }
+
     /// Looks after a descriptor no longer.
     pub(crate) fn remove(&self, fd: impl AsFd, interest: Interest) -> io::Result<()> {
         self.queue.remove(fd.as_fd(), interest)
@@ -87,7 +96,7 @@ impl Poller {
     /// that had. A signal ends the wait, too.
     pub(crate) fn wait(&self, events: &mut Vec<Event>, limit: Option<Duration>) -> io::Result<()> {
         events.clear();
-        match self.queue.wait(events, limit) {
+        match self.queue.wait(MOST, limit, |event| events.push(event)) {
             Err(rustix::io::Errno::INTR) => Ok(()),
             outcome => Ok(outcome?),
         }
@@ -143,21 +152,22 @@ mod linux {
 
         pub(super) fn wait(
             &self,
-            events: &mut Vec<Event>,
+            most: usize,
             limit: Option<Duration>,
+            mut tell: impl FnMut(Event),
         ) -> rustix::io::Result<()> {
             let limit = limit.map(|limit| Timespec::try_from(limit).unwrap_or(LONGEST));
             let mut ready = [std::mem::MaybeUninit::uninit(); MOST];
-            let (ready, _) = epoll::wait(&self.0, &mut ready, limit.as_ref())?;
-            events.extend(ready.iter().map(|event| {
+            let (ready, _) = epoll::wait(&self.0, &mut ready[..most], limit.as_ref())?;
+            for event in ready {
                 let (flags, gone) = (event.flags, epoll::EventFlags::ERR | epoll::EventFlags::HUP);
-                Event {
+                tell(Event {
                     token: event.data.u64() as usize,
                     readable: flags.intersects(epoll::EventFlags::IN | gone),
                     writable: flags.intersects(epoll::EventFlags::OUT | gone),
                     ended: flags.intersects(epoll::EventFlags::RDHUP | gone),
-                }
-            }));
+                });
+            }
             Ok(())
         }
     }
@@ -241,8 +251,9 @@ mod bsd {
 
         pub(super) fn wait(
             &self,
-            events: &mut Vec<Event>,
+            most: usize,
             limit: Option<Duration>,
+            mut tell: impl FnMut(Event),
         ) -> rustix::io::Result<()> {
             let limit = limit.map(|limit| libc::timespec {
                 tv_sec: limit.as_secs().min(i32::MAX as u64) as _,
@@ -252,17 +263,17 @@ mod bsd {
             let mut ready = [none; MOST];
             let count = self
                 .0
-                .kevent(&[], &mut ready, limit)
+                .kevent(&[], &mut ready[..most], limit)
                 .map_err(|errno| rustix::io::Errno::from_raw_os_error(errno as i32))?;
-            events.extend(ready[..count].iter().map(|event| {
+            for event in &ready[..count] {
                 let gone = event.flags().contains(EvFlags::EV_ERROR);
-                Event {
+                tell(Event {
                     token: event.udata() as usize,
                     readable: gone || event.filter() == Ok(EventFilter::EVFILT_READ),
                     writable: gone || event.filter() == Ok(EventFilter::EVFILT_WRITE),
                     ended: gone || event.flags().contains(EvFlags::EV_EOF),
-                }
-            }));
+                });
+            }
             Ok(())
         }
     }

@@ -3,7 +3,7 @@
 //! Invariant: when [`Pump::run`] returns, the pipe is empty, so the caller may read and write again.
 
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 
 use super::Traffic;
 
@@ -23,11 +23,15 @@ pub(super) struct Pump {
 #[cfg(target_os = "linux")]
 const PIECE: usize = 48 * 1024;
 
-/// How many bytes may wait unsent in a socket that is pumped: more would only age there, while the
-/// client has enough to read. What is on its way is not limited by this, so it costs no speed over
-/// a long line.
-#[cfg(target_os = "linux")]
+/// How many bytes may wait unsent in a socket that carries bulk: more would only age there, while the
+/// client has enough to read, and a client that reads nothing would have the kernel hold megabytes for it. What
+/// is on its way is not limited by this, so it costs no speed over a long line.
 const UNSENT: u32 = 16 * 1024;
+
+/// Has the kernel take no more for a client that does not read than it needs to keep a client busy that does.
+pub(crate) fn limit_unsent(socket: impl AsFd) {
+    crate::sys::tcp::limit_unsent(socket, UNSENT);
+}
 
 #[cfg(target_os = "linux")]
 impl Pump {
@@ -68,7 +72,7 @@ impl Pump {
         if self.pipe.is_none() {
             self.pipe = crate::sys::fd::pipe().ok();
             self.useless = self.pipe.is_none();
-            crate::sys::tcp::limit_unsent(socket, UNSENT);
+            limit_unsent(socket);
         }
         self.pipe.as_ref()
     }

@@ -2,12 +2,14 @@
 
 use std::cell::{Cell, RefCell};
 use std::io::{self, Read, Write};
+use std::os::unix::net;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 use std::time::Instant;
 
 use super::super::*;
 use super::{LONG, Log, ms};
+use crate::fairness::TURN;
 
 #[test]
 fn each_has_its_turn_in_the_order_of_spawning() {
@@ -193,4 +195,48 @@ fn a_stack_has_the_size_that_is_promised() {
         assert_eq!(large.join().expect("no panic"), 20_000);
     })
     .expect("run");
+}
+
+#[test]
+fn a_short_message_waits_for_one_turn_of_all_that_carry_bulk() {
+    const BULK: usize = 20;
+    let (reads, bytes, asked) = (Rc::new(Cell::new(0)), Rc::new(Cell::new(0)), Rc::new(Cell::new(0)));
+    let waits: Vec<usize> = run(|| {
+        let (mut ours, theirs) = net::UnixStream::pair().expect("pair");
+        let mut clients = Vec::new();
+        for _ in 0..BULK {
+            let (here, mut there) = net::UnixStream::pair().expect("pair");
+            there.set_nonblocking(true).expect("flag");
+            while there.write(&[7; 1 << 16]).is_ok() {}
+            clients.push(there);
+            let (reads, bytes, asked) = (Rc::clone(&reads), Rc::clone(&bytes), Rc::clone(&asked));
+            let mut asks = ours.try_clone().expect("clone");
+            spawn(move || {
+                let mut here = UnixStream::from_std(here)?;
+                let mut chunk = vec![0; 1 << 14];
+                loop {
+                    let n = here.read(&mut chunk)?;
+                    bytes.set(bytes.get() + n);
+                    reads.set(reads.get() + 1);
+                    // by now all of them are known to have much
+                    if [5, 7, 9].map(|reads| reads * BULK).contains(&reads.get()) {
+                        asked.set(bytes.get());
+                        asks.write_all(b"?")?;
+                    }
+                }
+                #[allow(unreachable_code)]
+                Ok::<(), io::Error>(())
+            });
+        }
+        let mut quiet = UnixStream::from_std(theirs).expect("socket");
+        let waits = (0..3).map(|_| {
+            quiet.read_exact(&mut [0]).expect("read");
+            bytes.get() - asked.get()
+        });
+        let waits = waits.collect();
+        ours.write_all(b"!").expect("write");
+        waits
+    })
+    .expect("run");
+    assert!(waits.iter().all(|&bytes| bytes <= TURN), "{waits:?}");
 }

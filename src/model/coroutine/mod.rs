@@ -19,6 +19,7 @@ use super::entrance::{Entrance, Nobody, REST, errno};
 use super::serve::{Work, batch_for, peer_of};
 use super::worker::Terms;
 use crate::coroutine::{self, JoinHandle, Waiter, scheduler};
+use crate::fairness::TURN;
 use crate::scoreboard::Cause;
 use crate::sys::datagram::{Batch, Patience};
 use crate::sys::fd::Gate;
@@ -30,6 +31,8 @@ use crate::{Error, events};
 
 /// Datagrams taken at once, where no answer is waited for.
 const BATCH: usize = 8;
+/// What a client that comes in counts: after so many, those that are in have their turn.
+const ENTRY: usize = TURN / 16;
 /// How many datagrams wait for their handlers at most: each has a buffer for the largest. Others wait in the
 /// socket.
 const DATAGRAMS: u32 = 256;
@@ -119,7 +122,7 @@ impl<'a> Worker<'a> {
                 return Err(Errno::NOTSOCK);
             }
             entered = Some(enter()?);
-            Ok(0)
+            Ok(ENTRY)
         };
         match self.doorway.attempt(self.work.listener().as_fd(), Ready::Read, 0, &mut call) {
             Ok(_) => entered.ok_or(Errno::AGAIN),
