@@ -6,7 +6,7 @@ mod common;
 mod memory;
 
 use std::io::{ErrorKind, Read, Write};
-use std::net::Shutdown;
+use std::net::{Shutdown, UdpSocket};
 use std::time::{Duration, Instant};
 
 use common::*;
@@ -297,4 +297,66 @@ fn a_full_pool_makes_clients_wait_and_not_fail() {
     assert_eq!(third.read(&mut [0]).unwrap(), 1);
     echoes(&mut second, b"y");
     assert_eq!(daemon.children().len(), 2);
+}
+
+#[test]
+fn a_flood_of_datagrams_delays_a_connection_by_a_few_forks() {
+    const DATAGRAMS: usize = 200;
+    const CONNECTIONS: usize = 12;
+    let daemon = Forkd::new("--log-level debug udp://127.0.0.1:0 tcp://127.0.0.1:0").start();
+    let flooder = UdpSocket::bind("127.0.0.1:0").unwrap();
+    stopped(daemon.pid());
+    for _ in 0..DATAGRAMS {
+        flooder.send_to(b"x", daemon.address("udp")).unwrap();
+    }
+    let clients: Vec<Client> = (0..CONNECTIONS).map(|_| daemon.connect()).collect();
+    signal(daemon.pid(), Signal::SIGCONT);
+    let order = || -> Vec<bool> {
+        let log = daemon.log();
+        let accepted = log.iter().filter(|line| line.contains("connection accepted"));
+        accepted.map(|line| line.contains("endpoint=udp")).collect()
+    };
+    eventually("all are served", || order().len() == DATAGRAMS + CONNECTIONS);
+    let order = order();
+    let between = order.split(|is_datagram| !is_datagram).take(CONNECTIONS);
+    let most = between.map(<[bool]>::len).max().unwrap();
+    assert!(most <= 8, "{most} datagrams before a connection: {order:?}");
+    drop(clients);
+}
+
+#[test]
+fn connections_that_are_reset_in_the_backlog_start_nothing() {
+    for args in ["-m fork", "-m thread"] {
+        let daemon = Forkd::new(args).start();
+        let held = daemon.served();
+        let accepts = if args == "-m fork" { daemon.pid() } else { daemon.server_of(&held) };
+        stopped(accepts);
+        for round in 0..100 {
+            let mut client = daemon.connect();
+            if round % 2 == 0 {
+                client.write_all(b"never mind").unwrap();
+            }
+            reset(client);
+        }
+        let mut good = daemon.connect();
+        signal(accepts, Signal::SIGCONT);
+        echoes(&mut good, b"I am still here");
+        let served = daemon.listener(0)["connections"].as_u64().unwrap();
+        assert!(served <= 2 + 4, "{args}: {served} were served");
+    }
+}
+
+#[test]
+fn a_client_that_does_not_read_has_little_taken_from_it() {
+    const MOST: u64 = 1 << 20;
+    for args in ["-m fork", "-m prefork", "-m thread", "-m event", "-m coroutine"] {
+        let daemon = Daemon::start(args);
+        let mut client = daemon.served();
+        let before = daemon.listener(0)["bytes_in"].as_u64().unwrap();
+        let taken = || daemon.listener(0)["bytes_in"].as_u64().unwrap() - before;
+        client.set_write_timeout(Some(Duration::from_millis(300))).unwrap();
+        while client.write(&[b'x'; 65_536]).is_ok() {}
+        eventually("something was read", || taken() >= 65_536);
+        assert!(taken() < MOST, "{args}: {} bytes were taken", taken());
+    }
 }

@@ -1,8 +1,9 @@
 //! The fork model, the master's side: who comes in, and who does not.
 //!
-//! A listener brings in so many clients in one turn of the loop that none starves another. What is
-//! short here, places or descriptors, leaves clients in the backlog.
+//! A listener brings in only a few clients in one turn of the loop ([`Quota`]), so that a flood at one of them keeps
+//! no client of another waiting. What is short here, places or descriptors, leaves clients in the backlog.
 
+use std::os::fd::OwnedFd;
 use std::time::Duration;
 
 use rustix::io::Errno;
@@ -10,32 +11,57 @@ use rustix::io::Errno;
 use super::context::{ACCEPT_REST, Context};
 use super::forking::Forking;
 use crate::events;
-use crate::model::serve::peer_of;
+use crate::model::serve::{peer_of, unless_reset};
 use crate::sys::datagram::Patience;
-use crate::transport::Refusal;
 use crate::transport::listener::concerns_one_connection;
-
-/// How many clients one listener may bring in one turn of the loop, so that none starves another.
-pub(super) const PER_TURN: usize = 64;
+use crate::transport::{Peer, Refusal};
 
 /// How accepting went on.
-#[derive(PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Next {
-    /// There may be another client.
-    More,
+    /// A child was forked; there may be another client.
+    Forked,
+    /// A client got no child; there may be another one.
+    Refused,
     /// There is none, or no room for one.
     Wait,
 }
 
+/// How many clients one listener may bring in one turn of the loop. A fork takes as long as some twenty refusals.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Quota {
+    forks: usize,
+    refusals: usize,
+}
+
+impl Quota {
+    /// The whole quota, but of no more than so many forks.
+    pub(super) fn at_most(forks: usize) -> Self {
+        Self { forks: forks.min(4), refusals: 64 }
+    }
+
+    fn is_left(self) -> bool {
+        self.forks > 0 && self.refusals > 0
+    }
+
+    fn count(&mut self, next: Next) {
+        match next {
+            Next::Forked => self.forks -= 1,
+            Next::Refused => self.refusals -= 1,
+            Next::Wait => {}
+        }
+    }
+}
+
 impl Forking {
     /// There may be clients, of whom so many are taken at most.
-    pub(super) fn take_clients(&mut self, cx: &mut Context, most: usize) {
+    pub(super) fn take_clients(&mut self, cx: &mut Context, mut quota: Quota) {
         if !self.wants_clients(cx) {
             return;
         }
         // it could not be filled up while there was no descriptor at all
         cx.restore_reserve();
-        for _ in 0..most {
+        while quota.is_left() {
             if self.draining && self.has_room(cx) && !self.take_queued() {
                 self.close(cx);
                 return;
@@ -44,15 +70,22 @@ impl Forking {
                 None => self.take_connection(cx),
                 Some(_) => self.take_datagram(cx),
             };
+            quota.count(next);
             if next == Next::Wait {
-                return;
+                break;
             }
         }
+        self.crowded = !quota.is_left();
+    }
+
+    fn accept(&self, cx: &Context) -> rustix::io::Result<(OwnedFd, Peer)> {
+        let client = self.post.accept_now(cx.board)?;
+        if self.crowded { unless_reset(client) } else { Ok(client) }
     }
 
     fn take_connection(&mut self, cx: &mut Context) -> Next {
         let Some(slot) = cx.board.take(self.post.number, false, cx.now) else { return self.at_limit(cx) };
-        match self.post.accept_now(cx.board) {
+        match self.accept(cx) {
             Ok((connection, peer)) => {
                 if self.starved.end() {
                     events::descriptors_back(self.post.listener.endpoint());
@@ -79,7 +112,7 @@ impl Forking {
                 self.accept_starved(cx, error);
                 Next::Wait
             }
-            error if concerns_one_connection(error) => Next::More,
+            error if concerns_one_connection(error) => Next::Refused,
             error => {
                 if let Some(suppressed) = self.refusals.admit(cx.now) {
                     events::accept_failed(self.post.listener.endpoint(), &error, suppressed);
@@ -120,7 +153,7 @@ impl Forking {
             // no child for one that gets no answer
             cx.board.put_back(slot);
             cx.board.refuse(self.post.number, why);
-            return Next::More;
+            return Next::Refused;
         }
         let peer = peer_of(&datagram);
         self.give_child(cx, slot, None, peer)
@@ -157,6 +190,36 @@ impl Forking {
         if let Some(suppressed) = self.refusals.admit(cx.now) {
             events::rejected(self.post.listener.endpoint(), peer, self.max_children, suppressed);
         }
-        Next::More
+        Next::Refused
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// How many clients are taken, if the last of these goes on for ever.
+    fn taken(forks: usize, nexts: &[Next]) -> usize {
+        let (mut quota, mut count) = (Quota::at_most(forks), 0);
+        while quota.is_left() {
+            quota.count(nexts[count.min(nexts.len() - 1)]);
+            count += 1;
+        }
+        count
+    }
+
+    #[test]
+    fn a_turn_is_a_few_forks_or_many_refusals() {
+        use Next::{Forked, Refused};
+        for (forks, nexts, count) in [
+            (usize::MAX, &[Forked][..], 4),
+            (usize::MAX, &[Refused], 64),
+            (usize::MAX, &[Refused, Refused, Refused, Forked], 7),
+            (usize::MAX, &[Forked, Forked, Forked, Refused], 67),
+            (1, &[Forked], 1),
+            (0, &[Forked], 0),
+        ] {
+            assert_eq!(taken(forks, nexts), count, "{forks} {nexts:?}");
+        }
     }
 }

@@ -7,7 +7,7 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Instant;
 
-use super::accepting::{Next, PER_TURN};
+use super::accepting::{Next, Quota};
 use super::birth;
 use super::context::Context;
 use super::descriptors::Closing;
@@ -35,6 +35,8 @@ pub(super) struct Forking {
     pub(super) rest_until: Option<Instant>,
     /// accept(2) finds no descriptor.
     pub(super) starved: Spell,
+    /// There were more clients than it could bring in its last turn.
+    pub(super) crowded: bool,
     /// It takes no more clients but those that are queued.
     pub(super) draining: bool,
     /// How many of those there still are.
@@ -59,6 +61,7 @@ impl Forking {
             held: Held::default(),
             rest_until: None,
             starved: Spell::default(),
+            crowded: false,
             draining: false,
             queued: 0,
             closed: false,
@@ -95,7 +98,7 @@ impl Forking {
         }
         if self.draining {
             // the backlog is looked into until it is empty
-            self.take_clients(cx, PER_TURN);
+            self.take_clients(cx, Quota::at_most(usize::MAX));
         }
     }
 
@@ -152,7 +155,7 @@ impl Forking {
             cx.board.record(slot).set_accepted(now);
         }
         match self.fork_child(cx, slot, connection, peer) {
-            Ok(()) => Next::More,
+            Ok(()) => Next::Forked,
             Err(connection) => {
                 self.held.put(Client { connection, peer, since }, &mut cx.descriptors);
                 Next::Wait

@@ -8,7 +8,7 @@ use std::os::fd::{AsRawFd, RawFd};
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::time::{Duration, Instant};
 
-use super::accepting::PER_TURN;
+use super::accepting::Quota;
 use super::context::Context;
 use super::control::Control;
 use super::metrics::MetricsServer;
@@ -310,9 +310,9 @@ impl Master {
             Event::ControlRequest => {}
             Event::Clients(number) => {
                 let most =
-                    self.enough.map_or(PER_TURN, |enough| enough.saturating_sub(self.forked()) as usize);
+                    self.enough.map_or(usize::MAX, |enough| enough.saturating_sub(self.forked()) as usize);
                 if let Kind::Forking(forking) = &mut self.stations[number].kind {
-                    forking.take_clients(&mut self.cx, most);
+                    forking.take_clients(&mut self.cx, Quota::at_most(most));
                 }
             }
             Event::MetricsDeath(pid) => {

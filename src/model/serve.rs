@@ -14,7 +14,7 @@ use crate::events;
 use crate::scoreboard::{Cause, Scoreboard, Slot, State, Tally};
 use crate::service::Service;
 use crate::sys::datagram::{Batch, Datagram, Patience, Source};
-use crate::sys::tcp::queued_for;
+use crate::sys::tcp::{queued_for, was_reset};
 use crate::transport::guard::Guard;
 use crate::transport::{Connection, Listener, Peer, Refusal, Traffic, Wait};
 
@@ -249,6 +249,12 @@ impl Drop for Stopwatch<'_> {
             self.tally.durations.observe(now.saturating_sub(since));
         }
     }
+}
+
+/// What was accepted, or `ECONNABORTED` if its client has reset the connection while it was queued: Linux hands that one
+/// over, too. In a crowd whoever would start a process or a thread for a client asks this first.
+pub(crate) fn unless_reset(client: (OwnedFd, Peer)) -> rustix::io::Result<(OwnedFd, Peer)> {
+    if was_reset(&client.0) { Err(Errno::CONNABORTED) } else { Ok(client) }
 }
 
 /// How large a datagram can be: UDP's limit is below 64 KiB, a Unix socket's is its send buffer.

@@ -126,15 +126,23 @@ fn tcp_info(socket: impl AsFd) -> Option<libc::tcp_info> {
     (answer == 0).then_some(info)
 }
 
+/// Whether the client has reset the connection. What it had sent before is void, too (RFC 9293, section 3.10.7.4).
+pub(crate) fn was_reset(connection: impl AsFd) -> bool {
+    matches!(rustix::net::sockopt::socket_error(connection), Ok(Err(_)))
+}
+
 /// Has writes to a TCP socket wait while more than `bytes` are unsent (tcp(7), TCP_NOTSENT_LOWAT);
-/// other sockets have no such limit.
-#[cfg(target_os = "linux")]
+/// other sockets, and other systems, have no such limit.
 pub(crate) fn limit_unsent(socket: impl AsFd, bytes: u32) {
-    let (fd, length) = (socket.as_fd().as_raw_fd(), size_of::<u32>() as libc::socklen_t);
-    // SAFETY: the kernel reads `length` bytes from `bytes`.
-    unsafe {
-        libc::setsockopt(fd, libc::IPPROTO_TCP, libc::TCP_NOTSENT_LOWAT, (&raw const bytes).cast(), length);
+    #[cfg(target_os = "linux")]
+    {
+        let (fd, length) = (socket.as_fd().as_raw_fd(), size_of::<u32>() as libc::socklen_t);
+        let value = (&raw const bytes).cast();
+        // SAFETY: the kernel reads `length` bytes from `bytes`.
+        unsafe { libc::setsockopt(fd, libc::IPPROTO_TCP, libc::TCP_NOTSENT_LOWAT, value, length) };
     }
+    #[cfg(not(target_os = "linux"))]
+    let _ = (socket, bytes);
 }
 
 #[cfg(all(test, not(target_os = "openbsd")))]

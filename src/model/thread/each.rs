@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use rustix::io::Errno;
 
 use super::super::entrance::{Entrance, Nobody, REST, errno};
-use super::super::serve::batch_for;
+use super::super::serve::{batch_for, unless_reset};
 use super::super::turns::somebody_comes;
 use super::{Shared, Terms, Work, connection, datagrams, peer_of};
 use crate::events;
@@ -233,7 +233,9 @@ impl Reception<'_> {
     fn next(&mut self, from: BorrowedFd<'_>, patience: Patience) -> Result<Option<Client>, Errno> {
         let work = self.work;
         let Some(batch) = &mut self.batch else {
-            return work.accept(from).map(|(socket, peer)| Some(Client::Connection(socket, peer)));
+            let client = work.accept(from)?;
+            let (socket, peer) = if self.crew.shared.open() > 0 { unless_reset(client)? } else { client };
+            return Ok(Some(Client::Connection(socket, peer)));
         };
         batch.receive_one(from, patience).map_err(|error| errno(&error))?;
         let datagram = batch.datagram(0);
