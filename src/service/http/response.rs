@@ -3,7 +3,8 @@
 //! Invariant: what a client has sent is never repeated but in an encoding of ours, so no answer can be
 //! made to have a line that was not meant.
 
-use std::fmt::{Display, Write};
+use std::fmt::{Display, Write as _};
+use std::io::Write as _;
 use std::time::SystemTime;
 
 use crate::transport::FilePart;
@@ -124,7 +125,8 @@ impl Content {
 
 impl Response {
     pub(super) fn new(status: Status, content: Content) -> Self {
-        Self { status, fields: String::new(), content, refused: None }
+        // as long as most are: it would grow line by line
+        Self { status, fields: String::with_capacity(256), content, refused: None }
     }
 
     /// An answer without any content, not even an empty one.
@@ -171,21 +173,21 @@ impl Response {
         connection: Option<&'static str>,
         now: SystemTime,
     ) -> Option<FilePart> {
-        let mut head = format!("HTTP/1.1 {}\r\nServer: forkd\r\n", self.status);
+        // to a vector it can't fail
+        let _ = write!(output, "HTTP/1.1 {}\r\nServer: forkd\r\n", self.status);
         // it panics before 1970, which a board without a battery may believe it is
         if now >= SystemTime::UNIX_EPOCH {
-            let _ = write!(head, "Date: {}\r\n", httpdate::HttpDate::from(now));
+            let _ = write!(output, "Date: {}\r\n", httpdate::HttpDate::from(now));
         }
         if let Some(length) = self.content.length() {
-            let _ = write!(head, "Content-Length: {length}\r\n");
+            let _ = write!(output, "Content-Length: {length}\r\n");
         }
-        head.push_str(&self.fields);
+        output.extend_from_slice(self.fields.as_bytes());
         if let Some(connection) = connection {
-            let _ = write!(head, "Connection: {connection}\r\n");
+            let _ = write!(output, "Connection: {connection}\r\n");
         }
         // RFC 9110 knows nothing of it: the type is what we say, and nothing is guessed (WHATWG Fetch)
-        head.push_str("X-Content-Type-Options: nosniff\r\n\r\n");
-        output.extend_from_slice(head.as_bytes());
+        output.extend_from_slice(b"X-Content-Type-Options: nosniff\r\n\r\n");
         match self.content {
             _ if is_head => None,
             Content::None => None,

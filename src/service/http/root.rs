@@ -5,13 +5,14 @@
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use rustix::fs::{AtFlags, CWD, Mode, Stat, fstat, openat, stat, statat};
+use rustix::fs::{AtFlags, CWD, Mode, fstat, openat, stat, statat};
 use rustix::io::Errno;
 
-use super::files::{Absent, Found, PASS, changed, find, os};
+use super::files::{Absent, Found, Identity, PASS, changed, find, identity, os, same_file};
 use super::version::Moment;
 use crate::Error;
 
@@ -34,14 +35,6 @@ struct Open {
     identity: Identity,
     /// When it came to be the one with this name, if that can be told.
     since: Option<Moment>,
-}
-
-type Identity = (u64, u64);
-
-// the types differ between systems
-#[allow(clippy::unnecessary_cast)]
-fn identity(stat: &Stat) -> Identity {
-    (stat.st_dev as u64, stat.st_ino as u64)
 }
 
 impl Root {
@@ -87,8 +80,15 @@ impl Root {
 
     /// Finds what is there under a path of segments that are neither empty nor hidden, with slashes in between.
     pub(super) fn find(&mut self, path: &[u8]) -> Result<Found, Absent> {
-        self.refresh()?;
-        Ok(match find(self.open.directory.as_fd(), path)? {
+        let full = [self.name.as_os_str().as_bytes(), b"/", path].concat();
+        let found = match same_file(self.open.directory.as_fd(), path, &full) {
+            Some(found) => found,
+            None => {
+                self.refresh()?;
+                find(self.open.directory.as_fd(), path)?
+            }
+        };
+        Ok(match found {
             Found::File { file, metadata, led_there } => {
                 Found::File { file, metadata, led_there: led_there.max(self.open.since) }
             }
