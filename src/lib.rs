@@ -188,6 +188,10 @@ pub mod registry;
 mod scoreboard;
 pub mod server;
 pub mod service;
+#[cfg(test)]
+#[allow(unsafe_code, dead_code, unreachable_pub, clippy::panic)]
+#[path = "../tests/common/skips.rs"]
+mod skips;
 mod slab;
 #[allow(unsafe_code)]
 mod sys;

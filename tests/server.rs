@@ -5,6 +5,7 @@ mod common;
 
 use std::io::{self, BufRead, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream, UdpSocket};
+use std::panic::resume_unwind;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, mpsc};
 use std::thread::{self, JoinHandle};
@@ -83,7 +84,7 @@ impl Handler for Obedient {
         let mut line = String::new();
         rfile.read_line(&mut line)?;
         match line.trim() {
-            "panic" => panic!("as was wished"),
+            "panic" => resume_unwind(Box::new("as was wished")),
             "fail" => return Err(io::Error::other("failed, as was wished")),
             "shutdown" => connection.server().shutdown(),
             _ => {}
@@ -276,9 +277,9 @@ fn hooks_that_panic_cost_nobody_else_anything() {
         let asked = AtomicUsize::new(0);
         let server = local(model)
             .verify_request(move |_| {
-                asked.fetch_add(1, Ordering::SeqCst) != 0 || panic!("verify, as was wished")
+                asked.fetch_add(1, Ordering::SeqCst) != 0 || resume_unwind(Box::new("verify, as was wished"))
             })
-            .handle_error(|_, _| panic!("handle_error, as was wished"));
+            .handle_error(|_, _| resume_unwind(Box::new("handle_error, as was wished")));
         let running = Running::start(server, obedient());
         assert!(is_cut(&mut running.connect()), "a check that panics refuses");
         let mut client = running.connect();
@@ -293,7 +294,8 @@ fn hooks_that_panic_cost_nobody_else_anything() {
 fn a_panic_of_the_application_s_own_work_is_its_own() {
     for model in MODELS {
         let running = Running::start(
-            bind("tcp://localhost:0", model).service_actions(|| panic!("service_actions, as was wished")),
+            bind("tcp://localhost:0", model)
+                .service_actions(|| resume_unwind(Box::new("service_actions, as was wished"))),
             Echo,
         );
         eventually("the server ends", || running.thread.is_finished());

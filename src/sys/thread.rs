@@ -157,7 +157,7 @@ mod tests {
         let (sender, results) = channel();
         let body = move || {
             sender.send(SigSet::thread_get_mask().expect("mask").contains(Signal::SIGTERM)).expect("send");
-            panic!("as was wished");
+            std::panic::resume_unwind(Box::new("as was wished"));
         };
         let Ok(thread) = spawn(c"test", body) else { panic!("no thread") };
         assert_eq!(results.recv_timeout(Duration::from_secs(10)), Ok(true));

@@ -22,6 +22,7 @@ mod proc;
 mod pty;
 pub mod raw;
 mod run;
+mod skips;
 mod start;
 pub mod wire;
 
@@ -37,6 +38,7 @@ pub use proc::{
 };
 pub use pty::Pty;
 pub use run::{Ended, forkd, forkd_command, public_binary, run};
+pub use skips::need;
 pub use start::{Forkd, example, may_open, set_limit};
 
 use std::path::PathBuf;
@@ -91,19 +93,6 @@ pub fn need_tool(name: &str) -> bool {
 pub fn tool(name: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH")?;
     std::env::split_paths(&path).map(|dir| dir.join(name)).find(|file| file.is_file())
-}
-
-/// Where the system must have everything (`FORKD_REQUIRE_SYSTEM=1`, as in CI), a skip is a failure.
-pub fn need(met: bool, reason: &str) -> bool {
-    if !met {
-        let required = std::env::var_os("FORKD_REQUIRE_SYSTEM").is_some_and(|v| v == "1");
-        assert!(!required, "FORKD_REQUIRE_SYSTEM=1, but {reason}");
-        // past the test harness, which would keep it to itself
-        let name = std::thread::current().name().unwrap_or("?").to_owned();
-        let line = format!("\nSKIPPED: {name}: {reason}\n");
-        let _ = nix::unistd::write(std::io::stderr(), line.as_bytes());
-    }
-    met
 }
 
 /// Which way the daemon goes: Linux's own, or the one for any POSIX system (`FORKD_PORTABLE=1`).

@@ -41,7 +41,7 @@ fn who_can_not_be_switched_to_says_why() {
     let one = name.becomes(move |n| itself.switch(n).expect_err("it runs").into_value() + 1);
     assert_eq!(one.switch(3), Ok(4));
     assert!(one.is_finished());
-    let failing = Coroutine::new(|()| panic!("as was wished"));
+    let failing = Coroutine::new(|()| std::panic::resume_unwind(Box::new("as was wished")));
     assert!(catch_unwind(AssertUnwindSafe(|| failing.switch(()))).is_err());
     assert_eq!(failing.switch(()), Err(SwitchError::Ended(())));
     let name = Coroutine::new(|n: u8| n).name();
