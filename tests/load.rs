@@ -415,7 +415,7 @@ fn what_is_out_of_reach_or_makes_no_sense_is_refused() {
         ("--phase datagrams", "tcp://127.0.0.1:7", "needs a datagram socket"),
         ("--phase churn,bulk", "udp://127.0.0.1:7", "churn needs connections"),
         ("--clients 0", "tcp://127.0.0.1:7", "can't be 0"),
-        ("--rate -1", "tcp://127.0.0.1:7", "unexpected argument"),
+        ("--rate -1", "tcp://127.0.0.1:7", "can't be -1"),
         ("--rate 0/s", "tcp://127.0.0.1:7", "can't be 0"),
     ] {
         let (code, json, stderr) = load(options, endpoint);

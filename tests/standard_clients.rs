@@ -122,3 +122,19 @@ fn nmap_recognises_each_service() {
         assert_eq!(words.get(1..), Some(expected), "{service}: {text}");
     }
 }
+
+/// This program again, where no client is installed.
+#[test]
+fn what_is_skipped_is_summed_up_at_the_end() {
+    let this = std::env::current_exe().unwrap();
+    let without_clients = |required: &str| {
+        let mut command = Command::new(&this);
+        command.args(["rdate", "netcat"]).env("PATH", "").env("FORKD_REQUIRE_SYSTEM", required);
+        command.output().unwrap()
+    };
+    let output = without_clients("0");
+    let said = String::from_utf8_lossy(&output.stderr);
+    let summary = ": 12 tests were skipped:\n    6  nc is not installed\n    6  rdate is not installed\n\n";
+    assert!(output.status.success() && said.ends_with(summary), "{said}");
+    assert!(!without_clients("1").status.success(), "a skip is a failure");
+}
