@@ -3,6 +3,9 @@
 //! `fuzz/` hands them to libFuzzer; `cargo test` runs them over the seeds in `fuzz/seeds`, which hold
 //! what fuzzing has found.
 
+// a promise that is broken is a panic
+#![allow(clippy::expect_used, clippy::unwrap_used)]
+
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::path::Path;
 
