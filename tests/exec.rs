@@ -236,6 +236,21 @@ under_models! {
         assert_eq!(answer, "Ada\n");
     }
 
+    fn a_process_in_the_background_without_the_connection_does_not_matter(model) {
+        let script = "sleep 1000 </dev/null >/dev/null & echo $!; read name; echo Hello, $name";
+        let daemon = shell(&format!("{model} --log-level debug"), script);
+        let mut client = wire::stream(&daemon);
+        client.write_all(b"Ada\nand another line\n").unwrap();
+        let left = pid(&mut client);
+        daemon.wait_for_line("program ended");
+        let mut answer = String::new();
+        let outcome = client.read_to_string(&mut answer);
+        assert!(is_running(left));
+        signal(left, Signal::SIGKILL);
+        outcome.unwrap();
+        assert_eq!(answer, "Hello, Ada\n");
+    }
+
     fn a_close_is_told_from_a_half_close(model) {
         let daemon = shell(model, "echo $$; exec sleep 1000");
         let mut client = wire::stream(&daemon);

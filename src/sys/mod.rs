@@ -13,6 +13,7 @@ pub(crate) mod drops;
 pub(crate) mod fd;
 pub(crate) mod fork;
 pub(crate) mod handover;
+pub(crate) mod holders;
 pub(crate) mod limits;
 pub(crate) mod lock;
 pub(crate) mod orphans;

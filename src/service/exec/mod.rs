@@ -20,6 +20,7 @@ use rustix::fs::{Access, access};
 use accompany::accompany;
 
 use super::{Handler, Service};
+use crate::sys::holders::others_have;
 use crate::sys::program::Program;
 use crate::transport::Connection;
 use crate::{Error, Failure};
@@ -48,11 +49,11 @@ use crate::{Error, Failure};
 ///
 /// # Its end
 ///
-/// When the program ends, and has left no process behind, the server ends the connection: the client is told the end,
-/// what it still sends is discarded for at most 2 s, and the connection is closed, so that unread input doesn't cost it
-/// the answer. A process that is left in the background keeps the connection: the server closes its own copy, and the
-/// client sees the end when the last process has closed it. Under fork, on Linux, the child that serves adopts what the
-/// program leaves, and knows of all of it; else only of what has stayed in the program's process group.
+/// When the program ends, the server ends the connection: the client is told the end, what it still sends is discarded
+/// for at most 2 s, and the connection is closed, so that unread input doesn't cost it the answer. A process that is left
+/// in the background and has the connection keeps it: the server closes its own copy, and the client sees the end when
+/// the last process has closed it. Under fork, on Linux, the child that serves adopts what the program leaves, and knows
+/// of all of it; else only of what has stayed in the program's process group.
 ///
 /// When the connection has ended on both sides, by a reset or by closing, the program and its process group
 /// get SIGTERM, and SIGKILL when the program has ended, or after 5 s. A client that has only finished
@@ -180,7 +181,7 @@ impl Handler for Exec {
         let is_client_gone = accompany(&program, connection, &socket)?;
         let status = program.wait()?;
         connection.count_carried();
-        if !program.is_survived() {
+        if !program.is_survived() || !others_have(&socket, program.id()) {
             connection.take_back();
         }
         log::debug!(peer:% = connection.peer(), status:% = status, is_client_gone; "program ended");
