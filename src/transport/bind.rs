@@ -6,7 +6,6 @@ use std::fs;
 use std::io;
 use std::net::{SocketAddr, SocketAddrV6};
 use std::os::fd::{AsRawFd, OwnedFd};
-use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::time::Duration;
 
@@ -71,7 +70,7 @@ pub(crate) fn adapt(listener: &Listener, options: BindOptions) -> io::Result<()>
         start_listening(&listener.socket, options.backlog)?;
     }
     if let (Some(file), Some(mode)) = (&*listener.file(), options.socket_mode) {
-        fs::set_permissions(&file.path, fs::Permissions::from_mode(mode))?;
+        file.set_mode(mode)?;
     }
     Ok(())
 }

@@ -7,7 +7,7 @@
 use std::fs::{self, DirBuilder, File, Metadata};
 use std::io::{self, ErrorKind};
 use std::os::fd::{AsRawFd, OwnedFd};
-use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt};
+use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -65,12 +65,28 @@ impl SocketFile {
     ///
     /// As rename(2) and unlink(2), where it may be out of reach.
     pub(super) fn remove(self) -> io::Result<()> {
-        // the socket is still bound, so its inode's number is no other file's
-        let is_ours = |there: Metadata| Identity::of(&there) == self.identity;
-        if std::process::id() == self.owner && fs::symlink_metadata(&self.path).is_ok_and(is_ours) {
+        if std::process::id() == self.owner && self.is_there() {
             remove_exactly(&self.path, self.identity)?;
         }
         Ok(())
+    }
+
+    /// Changes the mode of the file, if it is still the one that was bound.
+    ///
+    /// # Errors
+    ///
+    /// `NotFound`, with a sentence, if it is not; else as chmod(2).
+    pub(super) fn set_mode(&self, mode: u32) -> io::Result<()> {
+        if !self.is_there() {
+            return Err(io::Error::new(ErrorKind::NotFound, "the path leads to another file by now"));
+        }
+        fs::set_permissions(&self.path, fs::Permissions::from_mode(mode))
+    }
+
+    fn is_there(&self) -> bool {
+        // the socket is still bound, so its inode's number is no other file's
+        let is_ours = |there: Metadata| Identity::of(&there) == self.identity;
+        fs::symlink_metadata(&self.path).is_ok_and(is_ours)
     }
 }
 
@@ -248,6 +264,7 @@ mod tests {
             nix::sys::socket::listen(&socket, nix::sys::socket::Backlog::new(1).unwrap()).unwrap();
             socket
         });
+        assert!(file.set_mode(0o600).is_err());
         file.remove().unwrap();
         drop(bound);
         assert!(UnixStream::connect(&path).is_ok(), "it is not ours to remove");
