@@ -5,6 +5,8 @@ mod common;
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, UdpSocket};
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
@@ -184,6 +186,54 @@ both_ways! {
             let count = if args.ends_with('2') { 7 } else { 6 };
             let line = daemon.wait_for_line("stopped");
             assert!(line.contains(&format!("connections={count} cut=0")), "{line}");
+        }
+    }
+}
+
+/// Each has room for one client.
+const ONE_PLACE: [&str; 7] = [
+    "--max-children 1",
+    "-m prefork -w 1",
+    "-m iterative",
+    "-m thread --max-threads 1",
+    "-m thread --threads 1",
+    "-m event --max-connections 1",
+    "-m coroutine --max-connections 1",
+];
+
+#[test]
+fn who_comes_after_a_stop_has_begun_is_refused_although_all_are_busy_and_who_was_queued_is_served() {
+    for args in ONE_PLACE {
+        for endpoint in ["tcp://127.0.0.1:0", "unix://{dir}/s"] {
+            let daemon = Forkd::new(&format!("{args} --grace 60s {endpoint}")).start();
+            let connect = || match endpoint.starts_with("tcp") {
+                true => {
+                    std::net::TcpStream::connect(daemon.addr()).map(|stream| OwnedFd::from(stream).into())
+                }
+                false => UnixStream::connect(daemon.path("s")),
+            };
+            let ask = || {
+                let mut stream = connect().unwrap();
+                stream.set_read_timeout(Some(LIMIT)).unwrap();
+                stream.write_all(b"?").unwrap();
+                stream
+            };
+            let mut busy = ask();
+            is_answered(&mut busy);
+            let mut queued = [ask(), ask()];
+            daemon.signal(Signal::SIGTERM);
+            daemon.wait_for_line("stopping");
+            within(SOON, "who comes now is refused", || connect().is_err());
+            echoes(&mut busy, b"going on");
+            drop(busy);
+            queued.iter_mut().for_each(|client| {
+                is_answered(client);
+                client.shutdown(Shutdown::Write).unwrap();
+                assert_eq!(client.read(&mut [0]).unwrap(), 0, "{args} {endpoint}");
+            });
+            ends_well(&daemon, SOON);
+            // one that asks whether it is refused may be a moment too early for that
+            assert!(daemon.wait_for_line("stopped").contains(" cut=0"), "{args} {endpoint}");
         }
     }
 }

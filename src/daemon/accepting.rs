@@ -79,7 +79,10 @@ impl Forking {
     }
 
     fn accept(&self, cx: &Context) -> rustix::io::Result<(OwnedFd, Peer)> {
-        let client = self.post.accept_now(cx.board)?;
+        let client = match self.draining {
+            true => self.post.accept_queued(cx.board, true)?,
+            false => self.post.accept_now(cx.board)?,
+        };
         if self.crowded { unless_reset(client) } else { Ok(client) }
     }
 
@@ -133,7 +136,7 @@ impl Forking {
             return;
         }
         if let Some(slot) = cx.board.take(self.post.number, false, cx.now) {
-            match self.post.accept_now(cx.board) {
+            match self.accept(cx) {
                 Ok((connection, peer)) => _ = self.give_child(cx, slot, Some(connection), peer),
                 Err(_) => cx.board.put_back(slot),
             }
@@ -176,7 +179,11 @@ impl Forking {
                 .receive_one(&*self.post.listener, Patience::DontWait)
                 .map(|()| peer_of(&batch.datagram(0)))
                 .map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO)),
-            None => self.post.listener.accept_now(&*self.post.listener).map(|(connection, peer)| {
+            None => match self.draining {
+                true => self.post.listener.accept_queued(true),
+                false => self.post.listener.accept_now(&*self.post.listener),
+            }
+            .map(|(connection, peer)| {
                 // a reset says "no" at once, where an orderly close looks like an answer of nothing
                 let _ = rustix::net::sockopt::set_socket_linger(&connection, Some(Duration::ZERO));
                 peer

@@ -107,7 +107,11 @@ impl Master {
                 Error::Config("there are more listening sockets than forkd can count; leave some out".into())
             })?,
         };
-        self.cx.descriptors.add([listener.as_raw_fd()]);
+        if listen.model.has_pool() {
+            // workers get it by being forked
+            listener.queue();
+        }
+        self.cx.descriptors.add(listener.descriptors());
         let failures = &self.cx.board.tally(number).failures;
         let offer = Offer::new(listener.endpoint(), service, listen.model, hooks, failures)
             .with_idle_timeout(listen.idle_timeout);

@@ -81,7 +81,7 @@ impl Pooling {
         };
         Self {
             terms: listen.terms(cx.grace),
-            closing: Closing::all_but([vec![post.listener.as_raw_fd()], signal_descriptors(cx)].concat()),
+            closing: Closing::all_but([post.listener.descriptors(), signal_descriptors(cx)].concat()),
             post,
             pool: Pool::new(size),
             workers: Vec::new(),

@@ -10,7 +10,6 @@
 //! A socket that both configurations name stays open, and both stations have it: nobody is refused.
 
 use std::fmt;
-use std::os::fd::AsRawFd;
 use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
@@ -165,7 +164,7 @@ impl Master {
                 }
                 _ => {
                     events::no_longer_listening(station.endpoint());
-                    station.drain(&self.cx);
+                    station.drain(&mut self.cx);
                 }
             }
         }
@@ -209,7 +208,7 @@ impl Master {
         for station in self.stations.iter_mut().filter(|station| station.life == Life::Starting) {
             match live.iter().any(|live| live.number == Some(station.number())) {
                 true => station.hand_over(&self.cx),
-                false => station.drain(&self.cx),
+                false => station.drain(&mut self.cx),
             }
         }
         for station in self.stations.iter_mut().filter(|station| station.life == Life::Live) {
@@ -243,7 +242,7 @@ impl Master {
             let number = station.number();
             let is_shared = self.stations.iter().filter(|other| other.number() == number).count() > 1;
             if !is_shared && let Some(post) = station.post() {
-                self.cx.descriptors.remove(post.listener.as_raw_fd());
+                post.listener.descriptors().into_iter().for_each(|fd| self.cx.descriptors.remove(fd));
             }
             if is_shared {
                 self.stations.remove(at);

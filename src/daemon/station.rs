@@ -209,14 +209,20 @@ impl Station {
     }
 
     /// Serves those that are queued, and nobody else.
-    pub(super) fn drain(&mut self, cx: &Context) {
+    pub(super) fn drain(&mut self, cx: &mut Context) {
         self.life = Life::Leaving;
         self.close_at = Some(cx.now + cx.grace);
         let queued = self.listener().map_or(0, |listener| match listener.is_inherited() {
             // they are left to whoever serves the socket next
             true => 0,
-            false => queue(listener).map_or_else(|| most_queued(listener.kind()), |queue| queue.length),
+            false => match listener.hold_queued() {
+                (held, true) => held,
+                (held, false) => {
+                    held + queue(listener).map_or_else(|| most_queued(listener.kind()), |queue| queue.length)
+                }
+            },
         });
+        cx.descriptors.add(self.listener().into_iter().flat_map(Listener::descriptors));
         match &mut self.kind {
             Kind::Forking(forking) => forking.drain(queued),
             Kind::Pooling(pooling) => pooling.drain(cx, queued),

@@ -76,7 +76,7 @@ impl Master {
 
     fn drain(&mut self) {
         self.cx.stopping = true;
-        self.stations.iter_mut().for_each(|station| station.drain(&self.cx));
+        self.stations.iter_mut().for_each(|station| station.drain(&mut self.cx));
     }
 
     /// Takes no more clients.

@@ -242,10 +242,9 @@ impl<'r, 'w> House<'w> {
 
     /// While it drains, who comes after the stop has begun is not let in.
     fn accept(&self) -> rustix::io::Result<(OwnedFd, Peer)> {
-        let listener = self.work.listener();
         match self.is_draining.get() {
             false => self.work.accept_nonblocking(self.gate),
-            true if self.work.tally().take_queued() => self.work.accept_nonblocking(listener),
+            true if self.work.tally().take_queued() => self.work.accept_queued(false),
             true => Err(Errno::AGAIN),
         }
     }

@@ -34,6 +34,15 @@ impl Post {
         self.listener.accept_now(&*self.listener).and_then(|client| self.admitted(client, board))
     }
 
+    /// Accepts one of those who were queued when a stop began.
+    pub(crate) fn accept_queued(
+        &self,
+        board: &Scoreboard,
+        blocks: bool,
+    ) -> rustix::io::Result<(OwnedFd, Peer)> {
+        self.listener.accept_queued(blocks).and_then(|client| self.admitted(client, board))
+    }
+
     /// Asks the application about one who was accepted. One that it refuses is closed, and looks like one that
     /// has gone again (`concerns_one_connection`).
     pub(crate) fn admitted(
@@ -132,6 +141,11 @@ impl<'w> Work<'w> {
     /// As [`accept`](Self::accept), but it waits for none, and the connection does not block.
     pub(crate) fn accept_nonblocking(&self, gate: impl AsFd) -> rustix::io::Result<(OwnedFd, Peer)> {
         self.listener().accept_nonblocking(gate).and_then(|client| self.post.admitted(client, self.board))
+    }
+
+    /// Accepts one of those who were queued when a stop began; the connection blocks, if it `blocks`.
+    pub(crate) fn accept_queued(&self, blocks: bool) -> rustix::io::Result<(OwnedFd, Peer)> {
+        self.post.accept_queued(self.board, blocks)
     }
 
     /// What comes before each wait in a process that is not this server's own: how long the wait may last,

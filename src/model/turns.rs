@@ -74,7 +74,7 @@ pub(crate) fn somebody_comes(work: &Work<'_>, gate: &Gate) -> bool {
 /// among them, or a busy service would never stop.
 fn drain(work: &Work<'_>, turn: &impl Turn) {
     while work.tally().take_queued() {
-        match work.accept(work.listener()) {
+        match work.accept_queued(true) {
             Ok((socket, peer)) => turn.connection(socket, peer),
             Err(error) if concerns_one_connection(error) => {}
             Err(_) => break,

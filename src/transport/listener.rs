@@ -5,9 +5,9 @@
 //! Options and flags of an inherited socket are its owner's: there each connection is given what it needs.
 
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use rustix::io::Errno;
@@ -18,6 +18,7 @@ use super::socket_file::SocketFile;
 use super::{Endpoint, Peer};
 use crate::sys::accept::{accept, accept_now};
 use crate::sys::fd::set_nonblocking;
+use crate::sys::queue::Queue;
 
 /// A connection, with the address of its other end.
 type Accepted = (OwnedFd, Option<SocketAddrAny>);
@@ -43,12 +44,22 @@ pub(crate) struct Listener {
     /// What accepted connections are given that they don't inherit, see [`keep_alive`](Self::keep_alive); in
     /// milliseconds, 0 for nothing.
     pub(super) keep_alive: AtomicU64,
+    /// Connections that are held for workers at a stop, see [`hold_queued`](Self::hold_queued).
+    queue: OnceLock<Option<Queue>>,
 }
 
 impl Listener {
     /// A socket that was bound here.
     pub(super) fn ours(socket: OwnedFd, kind: Kind, endpoint: Endpoint, file: Option<SocketFile>) -> Self {
-        Self { socket, kind, endpoint, file: file.into(), is_inherited: false, keep_alive: 0.into() }
+        Self {
+            socket,
+            kind,
+            endpoint,
+            file: file.into(),
+            is_inherited: false,
+            keep_alive: 0.into(),
+            queue: OnceLock::new(),
+        }
     }
 
     /// A socket that somebody else has bound, and that stays theirs.
@@ -156,6 +167,65 @@ impl Listener {
         }
         let peer = Peer::of(&connection, address, self.is_unix());
         (connection, peer)
+    }
+
+    /// Makes the queue that a stop needs, if this socket can have one: its connections are ours. Workers must be forked
+    /// after that.
+    pub(crate) fn queue(&self) -> Option<&Queue> {
+        let may_have_one = self.kind == Kind::Stream && !self.is_inherited;
+        self.queue.get_or_init(|| may_have_one.then(Queue::new)?.ok()).as_ref()
+    }
+
+    /// The descriptors of the socket, and of the queue, if that was made.
+    pub(crate) fn descriptors(&self) -> Vec<RawFd> {
+        let queue = self.queue.get().and_then(Option::as_ref);
+        let queue = queue.into_iter().flat_map(Queue::descriptors);
+        [self.as_raw_fd()].into_iter().chain(queue).collect()
+    }
+
+    /// Moves the connections that the kernel has queued to a queue of our own, where they wait until somebody
+    /// [takes](Self::accept_queued) them, and refuses who comes now. Returns how many were moved; `false` if there are
+    /// more than fit in, or no queue: these wait where they are, and so does who comes now.
+    pub(crate) fn hold_queued(&self) -> (u32, bool) {
+        let Some(queue) = self.queue() else { return (0, false) };
+        // it fails only for what is no open file
+        let _ = self.set_nonblocking(true);
+        let mut held = 0;
+        while u64::from(held) < Queue::capacity() {
+            match accept(self, SocketFlags::CLOEXEC) {
+                // where there is no room after all, its client sees a reset
+                Ok((connection, _)) if queue.put(&connection).is_err() => break,
+                Ok(_) => held += 1,
+                Err(Errno::AGAIN) => {
+                    self.refuse();
+                    return (held, true);
+                }
+                Err(error) if concerns_one_connection(error) => {}
+                Err(_) => break,
+            }
+        }
+        (held, false)
+    }
+
+    /// Accepts one of the connections that were queued when a stop began; it blocks, if it `blocks`.
+    ///
+    /// # Errors
+    ///
+    /// As accept(2); `AGAIN` if there is none.
+    pub(crate) fn accept_queued(&self, blocks: bool) -> rustix::io::Result<(OwnedFd, Peer)> {
+        let queue = self.queue.get().and_then(Option::as_ref);
+        if let Some(connection) = queue.map_or(Ok(None), Queue::take)? {
+            let address = rustix::net::getpeername(&connection).ok().flatten();
+            if !blocks {
+                rustix::io::ioctl_fionbio(&connection, true)?;
+            }
+            return Ok(self.with_peer((connection, address)));
+        }
+        match if blocks { self.accept_now(self) } else { self.accept_nonblocking(self) } {
+            // it refuses, as all have been moved
+            Err(Errno::INVAL) => Err(Errno::AGAIN),
+            accepted => accepted,
+        }
     }
 
     /// Takes no more clients, in no process: who tries is refused at once. An inherited socket is not

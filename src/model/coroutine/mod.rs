@@ -103,7 +103,7 @@ impl<'a> Worker<'a> {
         self.drain(|| {
             self.room.wait_until_fewer_than(self.terms.max_connections);
             self.reserve()?;
-            match self.work.accept_nonblocking(self.work.listener()) {
+            match self.work.accept_queued(false) {
                 Ok((socket, peer)) => self.seat(socket, peer),
                 Err(error) if concerns_one_connection(error) => {}
                 Err(error) => return Err(error),

@@ -2,7 +2,7 @@
 //!
 //! The main thread accepts. At the limit, and while no thread can be started, it takes nobody in.
 
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -179,7 +179,7 @@ impl Reception<'_> {
             if !somebody_comes(self.work, self.gate) {
                 return Cause::Retired;
             }
-            match self.next(self.gate.as_fd(), Patience::Wait) {
+            match self.next(Some(self.gate)) {
                 Ok(client) => {
                     self.entrance.succeeded();
                     if let Some(client) = client {
@@ -202,7 +202,7 @@ impl Reception<'_> {
         while work.tally().take_queued() {
             self.wait_for_room(None);
             loop {
-                match self.next(work.listener().as_fd(), Patience::DontWait) {
+                match self.next(None) {
                     Ok(client) => {
                         if let Some(client) = client {
                             self.start(client);
@@ -229,15 +229,20 @@ impl Reception<'_> {
         self.crew.wait_for(self.most - 1, gate);
     }
 
-    /// The next client; `None` if it gets no answer.
-    fn next(&mut self, from: BorrowedFd<'_>, patience: Patience) -> Result<Option<Client>, Errno> {
+    /// The next client, who is waited for at the gate, or else one of those who were queued when a stop began;
+    /// `None` if it gets no answer.
+    fn next(&mut self, gate: Option<&Gate>) -> Result<Option<Client>, Errno> {
         let work = self.work;
         let Some(batch) = &mut self.batch else {
-            let client = work.accept(from)?;
+            let client = gate.map_or_else(|| work.accept_queued(true), |gate| work.accept(gate))?;
             let (socket, peer) = if self.crew.shared.open() > 0 { unless_reset(client)? } else { client };
             return Ok(Some(Client::Connection(socket, peer)));
         };
-        batch.receive_one(from, patience).map_err(|error| errno(&error))?;
+        let received = match gate {
+            Some(gate) => batch.receive_one(gate, Patience::Wait),
+            None => batch.receive_one(work.listener(), Patience::DontWait),
+        };
+        received.map_err(|error| errno(&error))?;
         let datagram = batch.datagram(0);
         if let Err(why) = work.post.admit(work.guard, &datagram) {
             // no thread for one that gets no answer
