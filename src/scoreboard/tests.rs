@@ -7,6 +7,7 @@ use std::time::Duration;
 use super::*;
 use crate::transport::Traffic;
 
+mod model;
 mod sweep;
 mod wild;
 
