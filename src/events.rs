@@ -12,7 +12,6 @@ use nix::sys::signal::Signal;
 use crate::config::values::WorkerRange;
 use crate::model::Model;
 use crate::scoreboard::{Cause, Child};
-use crate::sys::pidfd::Ended;
 use crate::transport::{Endpoint, Peer};
 
 pub(crate) fn listening(endpoint: &Endpoint, service: &str, model: Model, workers: Option<WorkerRange>) {
@@ -111,10 +110,10 @@ pub(crate) fn child_ended(
     endpoint: &Endpoint,
     child: &Child<'_>,
     cause: Cause,
-    age: Duration,
+    lived: Duration,
     is_stopping: bool,
 ) {
-    let (pid, peer, age) = (child.pid(), child.slot.peer(), humantime::format_duration(age));
+    let (pid, peer, age) = (child.pid(), child.slot.peer(), humantime::format_duration(lived));
     let what = if child.is_watched() { "worker" } else { "child" };
     match cause {
         Cause::Signal(signal) if is_stopping && is_of_a_stop(signal) => {
@@ -124,6 +123,11 @@ pub(crate) fn child_ended(
         Cause::Panicked | Cause::Exit => error!(pid, cause:%, peer:%, endpoint:%, age:%; "{what} failed"),
         Cause::Signal(signal) if is_crash(signal) => {
             error!(pid, cause:%, peer:%, endpoint:%, age:%; "{what} crashed");
+        }
+        Cause::Oom => {
+            let carried = child.carried(child.started_ms() + lived.as_millis() as u64);
+            let (bytes_in, bytes_out) = (carried.bytes_in, carried.bytes_out);
+            warn!(pid, cause:%, peer:%, endpoint:%, age:%, bytes_in, bytes_out; "{what} was killed for want of memory");
         }
         cause => warn!(pid, cause:%, peer:%, endpoint:%, age:%; "{what} was killed"),
     }
@@ -247,12 +251,7 @@ pub(crate) fn metrics_fork_failed(error: &dyn Display, suppressed: u64) {
     warn!(error:%, suppressed; "cannot fork the metrics server; trying again");
 }
 
-pub(crate) fn metrics_server_ended(pid: u32, how: Ended, suppressed: u64) {
-    let how = match how {
-        Ended::Exit(status) => format!("status {status}"),
-        Ended::Signal(signal) => Cause::Signal(signal).to_string(),
-        Ended::Unknown => "unknown".to_owned(),
-    };
+pub(crate) fn metrics_server_ended(pid: u32, how: &str, suppressed: u64) {
     warn!(pid, how, suppressed; "metrics server ended; starting another");
 }
 

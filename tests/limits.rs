@@ -2,6 +2,8 @@
 #![allow(missing_docs, clippy::unwrap_used, clippy::expect_used)]
 
 mod common;
+#[path = "limits/out_of_memory.rs"]
+mod out_of_memory;
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::UdpSocket;

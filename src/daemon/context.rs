@@ -6,10 +6,12 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, getpid};
 
 use super::descriptors::Descriptors;
+use super::oom::OomKills;
 use super::signals::Signals;
 use crate::log::Spell;
 use crate::scoreboard::{Cause, Child, Scoreboard};
 use crate::sys;
+use crate::sys::oom::Expendable;
 use crate::sys::signal::Blocked;
 use crate::transport::guard::Guard;
 use crate::{Error, events};
@@ -37,6 +39,9 @@ pub(super) struct Context {
     pub(super) stopping: bool,
     /// What a worker's standard output and error become (`--daemon`).
     pub(super) null: Option<std::fs::File>,
+    /// What makes a child the OOM killer's choice rather than the master.
+    pub(super) expendable: Option<Expendable>,
+    pub(super) oom_kills: OomKills,
     /// Given up for a moment when there is no other descriptor left.
     reserve: Option<OwnedFd>,
 }
@@ -94,6 +99,8 @@ impl Context {
             shortages: Spell::default(),
             stopping: false,
             null: None,
+            expendable: Expendable::rather_than_us(),
+            oom_kills: OomKills::new(Instant::now()),
             reserve: None,
         };
         context.descriptors.add(signals.descriptors());

@@ -12,6 +12,7 @@ use super::birth;
 use super::context::Context;
 use super::descriptors::Closing;
 use super::held::{Client, Held};
+use super::oom::FEW;
 use crate::events;
 use crate::log::{RateLimit, Spell};
 use crate::model::fork::{Task, run};
@@ -19,6 +20,7 @@ use crate::model::serve::{Post, Work, batch_for};
 use crate::scoreboard::Cause;
 use crate::sys::datagram::Batch;
 use crate::sys::fork::{PidCells, Watch, fork};
+use crate::sys::oom::Expendable;
 use crate::transport::listener::Kind;
 use crate::transport::{Peer, Refusal};
 
@@ -205,8 +207,11 @@ impl Forking {
         let close = self.closing.of(&cx.descriptors);
         let work = Work { post: &self.post, guard: &cx.guard, board: cx.board, slot, turns: None };
         let (connection_ref, batch) = (&mut connection, &mut self.batch);
+        let is_small = !work.service().is_handler() && cx.board.unwatched() < FEW;
+        let expendable = cx.expendable.filter(|_| !is_small);
         let cells = PidCells { parent: &cx.board.record(index).pid, child: Some(&slot.pid) };
         let forked = fork(&cx.blocked, cells, Watch::Nothing, || {
+            expendable.iter().for_each(Expendable::become_so);
             birth::child(work.board, close, cx.pid, work.service());
             let task = match (connection_ref.take(), batch) {
                 (Some(connection), _) => Task::Connection(connection, peer),

@@ -267,8 +267,10 @@ impl Master {
         let soon = self.someone_waits();
         cx.board.set_waiting(soon);
         if cx.now >= self.swept + self.sweep_pause(soon) {
-            self.sweep_from =
-                cx.board.sweep(self.sweep_from, SWEEP_SLICE, cx.now, sys::pidfd::is_our_child, on);
+            self.sweep_from = {
+                let killed = || cx.oom_kills.cause(cx.now);
+                cx.board.sweep(self.sweep_from, SWEEP_SLICE, cx.now, sys::pidfd::is_our_child, killed, on)
+            };
             self.swept = cx.now;
         } else {
             cx.board.collect(cx.now, on);
@@ -284,7 +286,7 @@ impl Master {
     /// When the next slice is due, if anybody is to be looked for.
     pub(super) fn next_sweep(&self) -> Option<Instant> {
         let pause = self.sweep_pause(self.someone_waits());
-        self.cx.board.has_unwatched().then(|| self.swept + pause)
+        (self.cx.board.unwatched() > 0).then(|| self.swept + pause)
     }
 
     /// A client waits for a place, or we for the children.

@@ -16,6 +16,7 @@ use super::birth;
 use super::context::Context;
 use super::descriptors::Closing;
 use super::master::Master;
+use super::oom::KILL;
 use super::phase::Phase;
 use super::pooling::signal_descriptors;
 use super::station::{Station, faces};
@@ -26,7 +27,8 @@ use crate::model::starts::{EARLY, Starts};
 use crate::scoreboard::Cause;
 use crate::sys::fd::pipe;
 use crate::sys::fork::{PidCells, Watch, fork};
-use crate::sys::pidfd::{how_it_ended, signal_child};
+use crate::sys::oom::Expendable;
+use crate::sys::pidfd::{Ended, how_it_ended, signal_child};
 use crate::sys::signal::TermHeld;
 use crate::transport::Listener;
 use crate::transport::bind::{BindOptions, Holder, bind_all};
@@ -119,9 +121,11 @@ impl MetricsServer {
         let (board, pid) = (cx.board, AtomicU32::new(0));
         let (blocked, signals, null) = (&cx.blocked, &mut cx.signals, cx.null.as_ref());
         let _held = TermHeld::new();
+        let expendable = cx.expendable;
         let _lent = board.lend()?;
         let cells = PidCells { parent: &pid, child: None };
         let child = fork(blocked, cells, Watch::Descriptor, || {
+            expendable.iter().for_each(Expendable::become_so);
             if birth::attendant(board, close, signals.take(), null).is_err() {
                 return Cause::Failed.status();
             }
@@ -148,10 +152,16 @@ impl MetricsServer {
                 } else {
                     self.starts.worked()
                 }
+                let how = match how_it_ended(&server.watch) {
+                    Ended::Exit(status) => format!("status {status}"),
+                    Ended::Signal(KILL) => cx.oom_kills.cause(cx.now).to_string(),
+                    Ended::Signal(signal) => Cause::Signal(signal).to_string(),
+                    Ended::Unknown => "unknown".to_owned(),
+                };
                 if !cx.stopping
                     && let Some(suppressed) = self.complaints.admit(cx.now)
                 {
-                    events::metrics_server_ended(pid, how_it_ended(&server.watch), suppressed);
+                    events::metrics_server_ended(pid, &how, suppressed);
                 }
                 server
             }

@@ -19,6 +19,7 @@ pub(crate) mod master;
 mod metrics;
 pub mod names;
 pub mod notify;
+mod oom;
 mod phase;
 pub mod pidfile;
 mod pooling;

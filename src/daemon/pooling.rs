@@ -12,12 +12,14 @@ use nix::sys::signal::Signal;
 use super::birth;
 use super::context::Context;
 use super::descriptors::Closing;
+use super::oom::KILL;
 use crate::model::pool::{Census, Event, Pool, Size, with_jitter};
 use crate::model::serve::{Post, Work};
 use crate::model::starts::{EARLY, MAX_START_FAILURES};
 use crate::model::worker::{Terms, run};
 use crate::scoreboard::{Cause, Slot, State};
 use crate::sys::fork::{PidCells, Watch, fork};
+use crate::sys::oom::Expendable;
 use crate::sys::pidfd::{Ended, how_it_ended, signal_child};
 use crate::sys::signal::TermHeld;
 use crate::transport::listener::Kind;
@@ -247,10 +249,12 @@ impl Pooling {
         let terms = Terms { limit: with_jitter(self.terms.limit, births), ..self.terms };
         let work = Work { post: &self.post, guard: &cx.guard, board: cx.board, slot, turns: None };
         let (blocked, parent, signals, null) = (&cx.blocked, cx.pid, &mut cx.signals, cx.null.as_ref());
+        let expendable = cx.expendable;
         let _held = TermHeld::new();
         let _lent = work.board.lend()?;
         let cells = PidCells { parent: &work.board.record(index).pid, child: Some(&slot.pid) };
         let child = fork(blocked, cells, Watch::Descriptor, || {
+            expendable.iter().for_each(Expendable::become_so);
             let gate = birth::worker(work.board, close, parent, signals.take(), null, work.listener());
             birth::expect_children(work.service());
             let cause = match gate {
@@ -322,12 +326,12 @@ impl Pooling {
         let slot = cx.board.slot(index);
         let worker = self.workers.swap_remove(at);
         let cause = match (how_it_ended(&worker.watch), slot.recorded()) {
+            // Without a record it had no time for one; SIGKILL is the only signal that gives none.
+            (Ended::Signal(KILL), _) | (Ended::Unknown, None) => cx.oom_kills.cause(cx.now),
             (Ended::Signal(signal), _) => Cause::Signal(signal),
             // it says more than a status does
             (_, Some(cause)) => cause,
             (Ended::Exit(status), None) => Cause::from_status(status),
-            // Without a record it had no time for one; SIGKILL is the only signal that gives none.
-            (Ended::Unknown, None) => Cause::Signal(libc::SIGKILL as u8),
         };
         if worker.drains && cause == Cause::Retired {
             // it has found the backlog empty: who comes now shall go elsewhere

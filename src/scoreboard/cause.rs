@@ -19,13 +19,15 @@ pub(crate) enum Cause {
     Panicked,
     /// It left with a status that forkd gave no meaning to.
     Exit,
+    /// The kernel's OOM killer has taken it.
+    Oom,
     /// A signal killed it.
     Signal(u8),
 }
 
 impl Cause {
-    pub(crate) const NAMED: [Self; 6] =
-        [Self::Done, Self::Failed, Self::Recycled, Self::Retired, Self::Panicked, Self::Exit];
+    pub(crate) const NAMED: [Self; 7] =
+        [Self::Done, Self::Failed, Self::Recycled, Self::Retired, Self::Panicked, Self::Exit, Self::Oom];
     /// Named causes, then signals 0 to 64.
     pub(crate) const COUNT: usize = Self::NAMED.len() + 65;
 
@@ -85,6 +87,7 @@ impl fmt::Display for Cause {
             Self::Retired => "retired",
             Self::Panicked => "panicked",
             Self::Exit => "exit",
+            Self::Oom => "oom",
             Self::Signal(number) => match nix::sys::signal::Signal::try_from(i32::from(*number)) {
                 Ok(signal) => signal.as_str(),
                 Err(_) => return write!(f, "signal-{number}"),

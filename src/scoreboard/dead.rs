@@ -22,11 +22,11 @@ impl Scoreboard {
     /// Counts the death of a child that is known to be dead, and frees its slot.
     pub(crate) fn bury(&self, index: u32, cause: Cause, now: Instant) {
         match self.ledger.record(index).place() {
-            Place::Held => self.count(index, cause, now, || self.ledger.vacate(index)),
+            Place::Held => self.count(index, cause, now, || self.put_back(index)),
             // its death has been counted
             Place::Overdue => {
                 self.subtract_alive(index);
-                self.ledger.vacate(index);
+                self.put_back(index);
             }
             // the queue of those has it
             Place::Released | Place::Vacant => {}
@@ -123,8 +123,10 @@ impl Scoreboard {
             top = slot.next.load(Ordering::Relaxed);
             match record.place() {
                 Place::Held => {
+                    // one that writes nonsense for a record has not been killed, but who knows
+                    let cause = slot.recorded().unwrap_or(Cause::Exit);
                     let release = || self.ledger.release(index, self.millis(now));
-                    self.count_unwatched(index, now, release, &mut on);
+                    self.count_unwatched(index, cause, now, release, &mut on);
                 }
                 // the second time it is believed when it is dead
                 Place::Overdue => {}
@@ -136,13 +138,12 @@ impl Scoreboard {
     fn count_unwatched(
         &self,
         index: u32,
+        cause: Cause,
         now: Instant,
         free: impl FnOnce(),
         on: &mut impl FnMut(&Child<'_>, Death),
     ) {
         let child = self.child(index);
-        // Without a record it had no time for one; SIGKILL is the only signal that gives none.
-        let cause = child.slot.recorded().unwrap_or(Cause::Signal(libc::SIGKILL as u8));
         on(&child, Death { slot: index, listener: child.listener(), cause });
         self.count(index, cause, now, free);
     }
@@ -150,13 +151,15 @@ impl Scoreboard {
     /// Looks at up to `count` slots, from `from` on, for children without a watch that died without
     /// a word, and buries them. Returns where to go on; 0 once all have been looked at.
     ///
-    /// `is_child` tells whether a pid is a living child of ours.
+    /// `is_child` tells whether a pid is a living child of ours, and `killed` why one died that has left no record:
+    /// it had no time for one, and SIGKILL is the only signal that gives none.
     pub(crate) fn sweep(
         &self,
         from: usize,
         count: usize,
         now: Instant,
         is_child: impl Fn(u32) -> bool,
+        killed: impl Fn() -> Cause,
         mut on: impl FnMut(&Child<'_>, Death),
     ) -> usize {
         self.collect(now, &mut on);
@@ -175,7 +178,10 @@ impl Scoreboard {
         }
         for index in suspects {
             match self.ledger.record(index).place() {
-                Place::Held => self.count_unwatched(index, now, || self.ledger.vacate(index), &mut on),
+                Place::Held => {
+                    let cause = self.slot(index).recorded().unwrap_or_else(&killed);
+                    self.count_unwatched(index, cause, now, || self.put_back(index), &mut on);
+                }
                 _ => self.bury(index, Cause::Done, now),
             }
         }

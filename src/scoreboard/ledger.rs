@@ -196,8 +196,8 @@ impl Ledger {
         self.records.get(index as usize)
     }
 
-    pub(super) fn has_unwatched(&self) -> bool {
-        self.stock().unwatched.load(Ordering::Relaxed) > 0
+    pub(super) fn unwatched(&self) -> u32 {
+        self.stock().unwatched.load(Ordering::Relaxed)
     }
 
     /// How many slots have ever been used; the others' pages are not touched.

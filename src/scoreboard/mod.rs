@@ -148,9 +148,9 @@ impl Scoreboard {
         Some(number)
     }
 
-    /// Whether there are children whose death no descriptor tells of.
-    pub(crate) fn has_unwatched(&self) -> bool {
-        self.ledger.has_unwatched()
+    /// How many children there are, dead or alive, whose death no descriptor tells of.
+    pub(crate) fn unwatched(&self) -> u32 {
+        self.ledger.unwatched()
     }
 
     /// What the child in a slot says.
@@ -229,8 +229,10 @@ impl Scoreboard {
         self.ledger.born(index);
     }
 
-    /// Gives back a slot whose child was never born.
+    /// Gives back a slot whose child is dead, or was never born.
     pub(crate) fn put_back(&self, index: u32) {
+        // another process that gets its number must not take the slot for its own
+        self.slot(index).pid.store(0, Ordering::Relaxed);
         self.ledger.vacate(index);
     }
 

@@ -11,6 +11,8 @@ mod model;
 mod sweep;
 mod wild;
 
+const KILLED: Cause = Cause::Signal(libc::SIGKILL as u8);
+
 /// A scoreboard whose listeners may have so many children.
 fn board(limits: &[u32]) -> Scoreboard {
     let board = Scoreboard::new().unwrap();
@@ -218,6 +220,11 @@ fn a_crash_is_recorded_by_pid_alone() {
     // the slot is free now: a process that has its pid is none of ours
     board.record_end(10, Cause::Signal(signal));
     assert!(!board.has_dead());
+    // nor is that of one that was killed in the middle of its work
+    let killed = birth(&board, 0, 13);
+    board.bury(killed, KILLED, board.epoch);
+    board.record_end(13, Cause::Signal(signal));
+    assert!(!board.has_dead());
 }
 
 #[test]
@@ -263,7 +270,7 @@ fn a_child_that_went_wild_in_its_slot_is_buried_like_any_other() {
         .iter()
         .for_each(|cell| cell.store(u64::MAX, Ordering::Relaxed));
     let mut deaths = Vec::new();
-    board.sweep(0, usize::MAX, board.epoch, |_| false, |_, death| deaths.push(death));
+    board.sweep(0, usize::MAX, board.epoch, |_| false, || KILLED, |_, death| deaths.push(death));
     let death = Death { slot: wild, listener: 1, cause: Cause::Signal(libc::SIGKILL as u8) };
     assert_eq!(deaths, [death]);
     assert_eq!(birth(&board, 1, 12), wild);

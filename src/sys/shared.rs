@@ -76,12 +76,15 @@ impl Arena {
 ///
 /// On Linux a child is forked without the mapping (`MADV_DONTFORK`), which makes the fork cheaper, too. A child
 /// that is forked while the memory is [lent](Self::lend) has it, and must give up writing
-/// ([`read_only`](Self::read_only)) before it does anything else. Elsewhere that is so of all children.
+/// ([`read_only`](Self::read_only)) before it does anything else. Elsewhere, and under a filter that forbids
+/// madvise(2), that is so of all children.
 #[derive(Debug)]
 pub(crate) struct OwnArena {
     start: NonNull<u8>,
     bytes: usize,
     arena: Arena,
+    /// Children are forked without the mapping.
+    hidden: bool,
 }
 
 // SAFETY: no more than two addresses; what they lead to is reached through `Own` only.
@@ -97,9 +100,9 @@ impl OwnArena {
     /// `ENOMEM` as in mmap(2).
     pub(crate) fn new(bytes: usize) -> io::Result<Self> {
         let start = map(bytes, None)?;
-        let own = Self { start, bytes, arena: Arena { next: start, left: bytes } };
-        own.inherit(false)?;
-        Ok(own)
+        let arena = Arena { next: start, left: bytes };
+        let own = Self { start, bytes, arena, hidden: false };
+        Ok(Self { hidden: own.inherit(false).is_ok(), ..own })
     }
 
     /// Takes `count` zeroed values; they are never given back.
@@ -117,7 +120,9 @@ impl OwnArena {
     ///
     /// As madvise(2).
     pub(crate) fn lend(&self) -> io::Result<Lent<'_>> {
-        self.inherit(true)?;
+        if self.hidden {
+            self.inherit(true)?;
+        }
         Ok(Lent(self))
     }
 
@@ -135,9 +140,9 @@ impl OwnArena {
     /// In a child that it was not lent to: it can't write it either.
     #[inline(always)]
     pub(crate) fn keep_out(&self) {
-        // on Linux this process hasn't got it
-        #[cfg(not(target_os = "linux"))]
-        let _ = self.read_only();
+        if !self.hidden {
+            let _ = self.read_only();
+        }
     }
 
     #[cfg(target_os = "linux")]
@@ -150,7 +155,7 @@ impl OwnArena {
 
     #[cfg(not(target_os = "linux"))]
     fn inherit(&self, _inherited: bool) -> io::Result<()> {
-        Ok(())
+        Err(io::ErrorKind::Unsupported.into())
     }
 }
 
@@ -160,8 +165,10 @@ pub(crate) struct Lent<'a>(&'a OwnArena);
 
 impl Drop for Lent<'_> {
     fn drop(&mut self) {
-        // the opposite has just worked for this mapping
-        let _ = self.0.inherit(false);
+        if self.0.hidden {
+            // the opposite has just worked for this mapping
+            let _ = self.0.inherit(false);
+        }
     }
 }
 

@@ -7,12 +7,16 @@ use std::thread;
 
 use super::*;
 
-const KILLED: Cause = Cause::Signal(libc::SIGKILL as u8);
-
 fn sweep(board: &Scoreboard, is_child: impl Fn(u32) -> bool) -> Vec<(u32, Cause)> {
     let mut deaths = Vec::new();
-    let next =
-        board.sweep(0, usize::MAX, board.epoch, is_child, |_, death| deaths.push((death.slot, death.cause)));
+    let next = board.sweep(
+        0,
+        usize::MAX,
+        board.epoch,
+        is_child,
+        || KILLED,
+        |_, death| deaths.push((death.slot, death.cause)),
+    );
     assert_eq!(next, 0, "all have been looked at");
     deaths
 }
@@ -64,7 +68,14 @@ fn a_sweep_in_slices_comes_round() {
     let mut at = 0;
     let mut turns = Vec::new();
     for _ in 0..3 {
-        at = board.sweep(at, 2, board.epoch, |pid| pid.is_multiple_of(2), |_, death| gone.push(death.slot));
+        at = board.sweep(
+            at,
+            2,
+            board.epoch,
+            |pid| pid.is_multiple_of(2),
+            || KILLED,
+            |_, death| gone.push(death.slot),
+        );
         turns.push(at);
     }
     assert_eq!((turns, gone), (vec![2, 4, 0], vec![1, 3]));
@@ -133,7 +144,7 @@ fn every_announcement_of_many_at_once_is_buried_exactly_once() {
             };
             // a sweep that takes all for alive must change nothing either
             if turn.is_multiple_of(2) {
-                _ = board.sweep(0, usize::MAX, board.epoch, |_| true, on)
+                _ = board.sweep(0, usize::MAX, board.epoch, |_| true, || KILLED, on)
             } else {
                 board.collect(board.epoch, on)
             }

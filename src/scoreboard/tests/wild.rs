@@ -37,7 +37,7 @@ fn deaths(board: &Scoreboard) -> u64 {
 fn sweep_at(board: &Scoreboard, ms: u64) -> Vec<u32> {
     let mut buried = Vec::new();
     let now = board.epoch + Duration::from_millis(ms);
-    board.sweep(0, usize::MAX, now, is_our_child, |_, death| buried.push(death.slot));
+    board.sweep(0, usize::MAX, now, is_our_child, || KILLED, |_, death| buried.push(death.slot));
     buried
 }
 
@@ -66,7 +66,7 @@ fn a_child_that_says_it_ends_and_lives_keeps_its_slot_and_counts_again() {
     assert_eq!((alive(&board), deaths(&board)), (1, 1));
     drop(next);
     assert_eq!(sweep_at(&board, FAREWELL_MS), [other]);
-    assert_eq!((alive(&board), deaths(&board), board.has_unwatched()), (0, 2, false));
+    assert_eq!((alive(&board), deaths(&board), board.unwatched()), (0, 2, 0));
     assert_eq!([0; 2].map(|_| board.take(0, false, board.epoch)), [Some(other), None]);
 }
 

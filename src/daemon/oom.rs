@@ -1,0 +1,84 @@
+//! When memory is short: a child dies and not the master, and the log says why it did.
+
+use std::cell::Cell;
+use std::time::{Duration, Instant};
+
+use crate::scoreboard::Cause;
+use crate::sys::oom;
+
+/// How many children of built-in services there may be before the next one makes itself the OOM killer's choice.
+///
+/// That takes three system calls, which a service that opens no file feels. So many are less than what any
+/// memory limit is filled by (each takes about 0.1 MiB); a handler's or a program's child may be of any size.
+pub(super) const FEW: u32 = 64;
+
+/// The signal that the OOM killer sends, among others.
+pub(super) const KILL: u8 = libc::SIGKILL as u8;
+
+/// For how long a kill that is counted is taken for the cause of a death that is found later.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Tells children that the OOM killer has taken from those that were killed otherwise, by the counter of the control
+/// group.
+#[derive(Debug)]
+pub(super) struct OomKills {
+    /// What the counter said last, and when it was read.
+    count: Cell<Option<u64>>,
+    read_at: Cell<Instant>,
+    /// How many kills no death has been found for yet.
+    unexplained: Cell<u64>,
+}
+
+impl OomKills {
+    pub(super) fn new(now: Instant) -> Self {
+        Self { count: Cell::new(oom::kills()), read_at: Cell::new(now), unexplained: Cell::default() }
+    }
+
+    /// Why a child was ended by SIGKILL.
+    pub(super) fn cause(&self, now: Instant) -> Cause {
+        self.cause_by(now, oom::kills)
+    }
+
+    fn cause_by(&self, now: Instant, kills: impl Fn() -> Option<u64>) -> Cause {
+        // once in each turn of the loop is enough: many may have been killed
+        if self.unexplained.get() == 0 && self.read_at.get() != now || now > self.read_at.get() + PATIENCE {
+            let count = kills();
+            let more = count.unwrap_or(0).saturating_sub(self.count.get().unwrap_or(0));
+            self.unexplained.set(if self.count.get().is_some() { more } else { 0 });
+            self.count.set(count);
+            self.read_at.set(now);
+        }
+        match self.unexplained.get().checked_sub(1) {
+            Some(rest) => {
+                self.unexplained.set(rest);
+                Cause::Oom
+            }
+            None => Cause::Signal(KILL),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const KILLED: Cause = Cause::Signal(KILL);
+
+    #[test]
+    fn as_many_deaths_are_explained_as_the_counter_says() {
+        let start = Instant::now();
+        let at = |seconds| start + Duration::from_secs(seconds);
+        let kills = OomKills { count: Cell::new(Some(3)), read_at: Cell::new(start), ..OomKills::new(start) };
+        assert_eq!(kills.cause_by(at(1), || Some(3)), KILLED);
+        // read once in a turn
+        assert_eq!(kills.cause_by(at(1), || Some(9)), KILLED);
+        assert_eq!([2, 2, 3].map(|s| kills.cause_by(at(s), || Some(5))), [Cause::Oom, Cause::Oom, KILLED]);
+        // a program that was killed long ago explains no child's death
+        assert_eq!(kills.cause_by(at(4), || Some(7)), Cause::Oom);
+        assert_eq!(kills.cause_by(at(40), || Some(7)), KILLED);
+        // where there is no counter, and where one appears
+        assert_eq!([50, 51, 52].map(|s| kills.cause_by(at(s), || None)), [KILLED; 3]);
+        assert_eq!([53, 54].map(|s| kills.cause_by(at(s), || Some(4))), [KILLED; 2]);
+        assert_eq!(kills.cause_by(at(55), || Some(5)), Cause::Oom);
+    }
+}

@@ -1,0 +1,123 @@
+//! Memory that a control group allows no more of: the kernel ends a process, and that is never the master.
+
+use std::fs;
+use std::path::PathBuf;
+
+use super::*;
+
+/// A control group whose memory is limited; it is gone when this is dropped.
+struct Group(PathBuf);
+
+impl Group {
+    /// `None` where there can be none.
+    fn limited_to(bytes: u64) -> Option<Self> {
+        static NUMBER: std::sync::atomic::AtomicU32 = std::sync::atomic::AtomicU32::new(0);
+        let number = NUMBER.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        let name = format!("forkd-test-{}-{number}", std::process::id());
+        let limits = [("/sys/fs/cgroup/memory", "memory.limit_in_bytes"), ("/sys/fs/cgroup", "memory.max")];
+        let made = limits.into_iter().find_map(|(mount, limit)| {
+            let group = Self(PathBuf::from(mount).join(&name));
+            fs::create_dir(&group.0).ok()?;
+            fs::write(group.0.join(limit), bytes.to_string()).is_ok().then_some(group)
+        });
+        need(made.is_some(), "this test makes a control group with limited memory");
+        made
+    }
+
+    /// The words before a command that is to be in it.
+    fn enters(&self) -> [String; 4] {
+        let script = format!("echo $$ > {}/cgroup.procs; exec \"$@\"", self.0.display());
+        ["sh".into(), "-c".into(), script, "sh".into()]
+    }
+}
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        becomes_true(LIMIT, || fs::remove_dir(&self.0).is_ok());
+    }
+}
+
+#[test]
+fn a_child_is_the_one_that_dies_for_want_of_memory() {
+    if !need(may_open(4096), "this test opens many connections") {
+        return;
+    }
+    let Some(group) = Group::limited_to(24 << 20) else { return };
+    let words = group.enters();
+    let words: Vec<&str> = words.iter().map(String::as_str).collect();
+    let daemon = Forkd::new("--max-children 4096").within(&words).start();
+    let mut clients = Vec::new();
+    // one that is not answered waits in the backlog
+    eventually("memory is short", || {
+        clients.extend((0..20).map(|_| daemon.asks()));
+        daemon.deaths(0, "oom") >= 20
+    });
+    assert!(daemon.ended().is_none());
+    let line = daemon.wait_for_line(" cause=oom ");
+    for part in ["child was killed for want of memory", "peer=127.0.0.1:", "age=", "bytes_in=", "bytes_out="]
+    {
+        assert!(line.contains(part), "{part} in {line}");
+    }
+    drop(clients);
+    eventually("all have gone", || daemon.listener(0)["alive"] == 0);
+    assert_eq!(daemon.deaths(0, "SIGKILL"), 0, "{:?}", daemon.listener(0));
+    echoes(&mut daemon.served(), b"and the service is there");
+}
+
+#[test]
+fn a_killed_child_is_said_to_be_killed_where_memory_is_not_short() {
+    for args in ["", "-m prefork -w 1"] {
+        let Some(group) = Group::limited_to(1 << 30) else { return };
+        let words = group.enters();
+        let words: Vec<&str> = words.iter().map(String::as_str).collect();
+        let daemon = Forkd::new(args).within(&words).start();
+        let client = daemon.served();
+        signal(daemon.server_of(&client), Signal::SIGKILL);
+        eventually("the death is counted", || daemon.deaths(0, "SIGKILL") == 1);
+        assert_eq!(daemon.deaths(0, "oom"), 0);
+    }
+}
+
+/// `oom_score_adj` of a process.
+fn score(pid: i32) -> i32 {
+    fs::read_to_string(format!("/proc/{pid}/oom_score_adj")).unwrap().trim().parse().unwrap()
+}
+
+#[test]
+fn the_kernel_would_rather_take_a_child_than_the_master() {
+    let exec = "tcp://127.0.0.1:0 --exec cat";
+    for args in ["-m prefork -w 2", "-m event -w 1", "-m thread -w 1", "-m coroutine -w 1", exec] {
+        let daemon = Daemon::start(args);
+        let client = daemon.served();
+        let child = daemon.server_of(&client);
+        assert!(score(child) > score(daemon.pid()), "{args}");
+        if args == exec {
+            let programs = common::children_of(child);
+            assert!(programs.iter().all(|&pid| score(pid) > score(daemon.pid())), "{programs:?}");
+        }
+    }
+    // few small ones can't be what fills the memory, and are spared the work
+    let daemon = Daemon::start("--max-children 100");
+    let clients: Vec<Client> = (0..80).map(|_| daemon.served()).collect();
+    let own = score(daemon.pid());
+    let scores: Vec<i32> = clients.iter().map(|client| score(daemon.server_of(client))).collect();
+    assert!(scores[70..].iter().all(|&score| score > own), "{scores:?}");
+}
+
+#[test]
+fn a_process_that_has_changed_its_user_is_as_expendable_and_still_not_dumpable() {
+    if !need_root() {
+        return;
+    }
+    let daemon = Daemon::start("--user nobody -m prefork -w 2");
+    let client = daemon.served();
+    let child = daemon.server_of(&client);
+    assert!(score(child) > score(daemon.pid()));
+    for pid in [daemon.pid(), child] {
+        // the files of a process that is not dumpable are root's
+        let owner =
+            std::os::unix::fs::MetadataExt::uid(&fs::metadata(format!("/proc/{pid}/oom_score_adj")).unwrap());
+        assert_eq!(owner, 0);
+        assert_ne!(proc_status(pid, "Uid").split_whitespace().next(), Some("0"));
+    }
+}
