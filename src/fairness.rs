@@ -6,11 +6,11 @@
 //! connection, or one with a short message, waits for one turn of one bulk connection, however many of these there
 //! are.
 
-/// How many bytes a connection may move in one turn.
-pub(crate) const TURN: usize = 64 * 1024;
+/// How many bytes a connection may move in one turn, in and out: what 64 KiB and their echo are.
+pub(crate) const TURN: usize = 128 * 1024;
 
 /// What a system call or a reply counts at least, so that one without bytes counts.
-const LEAST: usize = 1024;
+const LEAST: usize = 2048;
 
 /// From this load on a connection counts as bulk: a message and its echo of 8 KiB in each turn. There the copying
 /// takes longer than the system calls.
@@ -68,8 +68,8 @@ mod tests {
             (vec![], false),
             (vec![TURN - 1], false),
             (vec![TURN], true),
-            (vec![16 * 1024; 3], false),
-            (vec![16 * 1024; 4], true),
+            (vec![16 * 1024; 7], false),
+            (vec![16 * 1024; 8], true),
             (vec![0; 63], false),
             (vec![0; 64], true),
             (vec![usize::MAX, usize::MAX], true),

@@ -222,7 +222,7 @@ fn a_short_message_waits_for_one_turn_of_all_that_carry_bulk() {
                     bytes.set(bytes.get() + n);
                     reads.set(reads.get() + 1);
                     // by now all of them are known to have much
-                    if [5, 7, 9].map(|reads| reads * BULK).contains(&reads.get()) {
+                    if [9, 10, 11].map(|reads| reads * BULK).contains(&reads.get()) {
                         asked.set(bytes.get());
                         asks.write_all(b"?")?;
                     }
