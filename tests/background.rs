@@ -139,9 +139,10 @@ fn its_children_hold_nothing_of_the_masters() {
         let pidfile = daemon.pidfile().to_str().unwrap().to_owned();
         assert!(fds_of(daemon.pid).iter().any(|x| x.1 == pidfile));
         assert!(!files.contains(&pidfile), "{files:?}");
-        // fork: the connection; prefork: the listener twice (it can be shut) and the connection
+        // fork: the connection; prefork: the listener twice (it can be shut), the connection, and both ends of the
+        // queue that a stop needs
         let sockets = files.iter().filter(|file| file.starts_with("socket:")).count();
-        assert_eq!(sockets, if args.is_empty() { 1 } else { 3 }, "{files:?}");
+        assert_eq!(sockets, if args.is_empty() { 1 } else { 5 }, "{files:?}");
         // the standard streams
         assert_eq!(files.iter().filter(|file| *file == "/dev/null").count(), 3, "{files:?}");
     }

@@ -212,21 +212,28 @@ impl Station {
     pub(super) fn drain(&mut self, cx: &mut Context) {
         self.life = Life::Leaving;
         self.close_at = Some(cx.now + cx.grace);
-        let queued = self.listener().map_or(0, |listener| match listener.is_inherited() {
-            // they are left to whoever serves the socket next
-            true => 0,
-            false => match listener.hold_queued() {
-                (held, true) => held,
-                (held, false) => {
-                    held + queue(listener).map_or_else(|| most_queued(listener.kind()), |queue| queue.length)
-                }
-            },
-        });
+        let (queued, is_all_held) =
+            self.listener().map_or((0, false), |listener| match listener.is_inherited() {
+                // they are left to whoever serves the socket next
+                true => (0, false),
+                false => match listener.hold_queued() {
+                    (held, true) => (held, true),
+                    (held, false) => {
+                        let rest = queue(listener)
+                            .map_or_else(|| most_queued(listener.kind()), |queue| queue.length);
+                        (held + rest, false)
+                    }
+                },
+            });
         cx.descriptors.add(self.listener().into_iter().flat_map(Listener::descriptors));
         match &mut self.kind {
             Kind::Forking(forking) => forking.drain(queued),
             Kind::Pooling(pooling) => pooling.drain(cx, queued),
             Kind::Gone { .. } => {}
+        }
+        // Not before the workers know of the queue: one that finds the socket shut would leave at once.
+        if let Some(listener) = self.listener().filter(|_| is_all_held) {
+            listener.refuse();
         }
     }
 

@@ -183,9 +183,9 @@ impl Listener {
         [self.as_raw_fd()].into_iter().chain(queue).collect()
     }
 
-    /// Moves the connections that the kernel has queued to a queue of our own, where they wait until somebody
-    /// [takes](Self::accept_queued) them, and refuses who comes now. Returns how many were moved; `false` if there are
-    /// more than fit in, or no queue: these wait where they are, and so does who comes now.
+    /// Moves the connections that the kernel has queued to a queue of our own, where they wait until a worker
+    /// [takes](Self::accept_queued) them. Returns how many were moved, and whether these are all; the others are more
+    /// than fit in, or there is no queue, and wait where they are.
     pub(crate) fn hold_queued(&self) -> (u32, bool) {
         let Some(queue) = self.queue() else { return (0, false) };
         // it fails only for what is no open file
@@ -196,10 +196,7 @@ impl Listener {
                 // where there is no room after all, its client sees a reset
                 Ok((connection, _)) if queue.put(&connection).is_err() => break,
                 Ok(_) => held += 1,
-                Err(Errno::AGAIN) => {
-                    self.refuse();
-                    return (held, true);
-                }
+                Err(Errno::AGAIN) => return (held, true),
                 Err(error) if concerns_one_connection(error) => {}
                 Err(_) => break,
             }
