@@ -321,6 +321,20 @@ fn without_a_system_call_that_is_forbidden_it_goes_another_way() {
 }
 
 #[test]
+fn below_another_root_directory_it_goes_another_way_too() {
+    if !need_root() {
+        return;
+    }
+    for (name, call) in WITH_ANOTHER_WAY {
+        for errno in [libc::EPERM, libc::ENOSYS] {
+            let daemon = Forkd::new("--chroot {dir}").forbid(call, errno).start();
+            echoes(&mut daemon.served(), b"hello");
+            assert_eq!(daemon.count_lines("cannot fork"), 0, "{name}: {:?}", daemon.log());
+        }
+    }
+}
+
+#[test]
 fn where_there_is_no_other_way_the_start_ends_with_the_name_of_the_call() {
     let (fork, pool) =
         (&["-m fork"][..], &["-m prefork", "-m iterative", "-m thread", "-m event", "-m coroutine"][..]);

@@ -109,6 +109,11 @@ impl Context {
         Ok(context)
     }
 
+    /// Opens what a change of the root directory will put out of reach.
+    pub(super) fn keep_what_chroot_hides(&mut self) {
+        self.descriptors.add(sys::procfs::keep());
+    }
+
     /// Takes note of a failed fork, and says so once.
     pub(super) fn fork_failed(&mut self, error: &std::io::Error) {
         if self.shortages.begin(self.now) {

@@ -70,7 +70,10 @@ impl Master {
     /// Becomes a master: from here on signals are blocked and SIGCHLD is ignored.
     pub(crate) fn new(config: &Config, bound: Vec<Bound>) -> Result<Self, Error> {
         let board = Scoreboard::new().map_err(|e| Error::os("cannot map the scoreboard", e))?;
-        let cx = Context::new(board, guard(&bound), config.daemon.grace)?;
+        let mut cx = Context::new(board, guard(&bound), config.daemon.grace)?;
+        if config.daemon.chroot.is_some() {
+            cx.keep_what_chroot_hides();
+        }
         let mut master = Self {
             swept: cx.now,
             sweep_from: 0,
@@ -175,6 +178,9 @@ impl Master {
     /// Serves until a signal ends it; calls `on_ready` once, when the first workers are up.
     pub(crate) fn run(&mut self, on_ready: impl FnOnce(&mut Self) -> Result<(), Error>) -> Result<(), Error> {
         self.stations.iter().filter_map(Station::bound).try_for_each(|bound| bound.check())?;
+        // the root directory and the user have changed since it was asked first
+        sys::fork::require_single_thread()
+            .map_err(|cause| Error::os("cannot serve from this process", cause))?;
         if self.stations.iter().any(|station| matches!(station.kind, Kind::Forking(_))) {
             let cannot = |cause| Error::os("cannot serve: there is no descriptor left for a client", cause);
             self.cx.require_reserve().map_err(cannot)?;

@@ -20,6 +20,7 @@ pub(crate) mod oom;
 pub(crate) mod orphans;
 pub(crate) mod pidfd;
 pub(crate) mod poller;
+pub(crate) mod procfs;
 pub(crate) mod program;
 pub(crate) mod queue;
 #[cfg(target_os = "linux")]

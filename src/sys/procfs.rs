@@ -1,0 +1,45 @@
+//! /proc, also after chroot(2) has put it out of reach: proc(5).
+//!
+//! `/proc/self` is the process that looks it up, also by a descriptor that its parent opened.
+
+use std::ffi::CStr;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::sync::OnceLock;
+
+use rustix::fs::{CWD, Mode, OFlags, openat};
+
+/// What all paths that are given here begin with.
+const ROOT: &[u8] = b"/proc/";
+
+/// /proc, if it was opened before a change of the root directory.
+static KEPT: OnceLock<OwnedFd> = OnceLock::new();
+
+/// Opens /proc for as long as this process lives; `None` where there is none.
+///
+/// A child that closes the descriptor must not use this module any more.
+pub(crate) fn keep() -> Option<RawFd> {
+    if KEPT.get().is_none() {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let _ = KEPT.set(openat(CWD, c"/proc", flags, Mode::empty()).ok()?);
+    }
+    KEPT.get().map(AsRawFd::as_raw_fd)
+}
+
+/// How many threads this process has.
+#[cfg(target_os = "linux")]
+pub(crate) fn threads() -> io::Result<u64> {
+    let (directory, path) = locate(c"/proc/self/task");
+    let task = rustix::fs::statat(directory, path, rustix::fs::AtFlags::empty())?;
+    // each is one link of the directory, beside "." and ".."
+    Ok((task.st_nlink as u64).saturating_sub(2))
+}
+
+fn locate(path: &CStr) -> (BorrowedFd<'static>, &CStr) {
+    let below = path.to_bytes_with_nul().strip_prefix(ROOT);
+    let below = below.and_then(|below| CStr::from_bytes_with_nul(below).ok());
+    match KEPT.get().zip(below) {
+        Some((directory, below)) => (directory.as_fd(), below),
+        None => (CWD, path),
+    }
+}
