@@ -510,6 +510,31 @@ fn the_program_is_looked_for_below_the_root_directory() {
 }
 
 #[test]
+fn a_process_in_the_background_does_not_matter_below_a_root_directory_without_proc_either() {
+    if !need_root() || !common::need_tool("unshare") {
+        return;
+    }
+    for model in ["-m fork", "-m prefork -w 1", "-m coroutine -w 1"] {
+        let root = tempfile::tempdir().unwrap();
+        let options = format!("{model} --log-level debug --chroot {}", root.path().display());
+        // all programs and devices, and no /proc
+        let prepare = "mount --bind / $0 && mount --rbind /dev $0/dev && exec \"$@\"";
+        let script = "sleep 1000 <&- >&- 2>&- & echo $!; read name; echo Hello, $name";
+        let words = ["unshare", "--mount", "sh", "-c", prepare, root.path().to_str().unwrap()];
+        let daemon = command(&options, &["sh", "-c", script]).within(&words).start();
+        let mut client = wire::stream(&daemon);
+        client.write_all(b"Ada\nand another line\n").unwrap();
+        let left = pid(&mut client);
+        daemon.wait_for_line("program ended");
+        let mut answer = String::new();
+        let outcome = client.read_to_string(&mut answer);
+        signal(left, Signal::SIGKILL);
+        outcome.unwrap();
+        assert_eq!(answer, "Hello, Ada\n", "{model}");
+    }
+}
+
+#[test]
 fn datagrams_that_were_handed_over_are_refused() {
     let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
     let ended = command("systemd:x", &["cat"]).handed("x", socket).run();

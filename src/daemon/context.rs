@@ -112,6 +112,7 @@ impl Context {
     /// Opens what a change of the root directory will put out of reach.
     pub(super) fn keep_what_chroot_hides(&mut self) {
         self.descriptors.add(sys::procfs::keep());
+        self.descriptors.add(self.oom_kills.keep_open());
     }
 
     /// Takes note of a failed fork, and says so once.

@@ -3,7 +3,9 @@
 use std::collections::BTreeSet;
 use std::os::fd::RawFd;
 
+use crate::service::Service;
 use crate::sys::fd::CloseSet;
+use crate::sys::procfs;
 
 /// The master's own descriptors.
 #[derive(Debug, Default)]
@@ -46,6 +48,11 @@ impl Closing {
         }
         &self.set
     }
+}
+
+/// What children of this service need besides their listener: /proc, if a change of the root directory hides it.
+pub(super) fn kept_for(service: &Service) -> Option<RawFd> {
+    procfs::kept().filter(|_| service.hands_over())
 }
 
 #[cfg(test)]

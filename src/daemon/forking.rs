@@ -10,7 +10,7 @@ use std::time::Instant;
 use super::accepting::{Next, Quota};
 use super::birth;
 use super::context::Context;
-use super::descriptors::Closing;
+use super::descriptors::{Closing, kept_for};
 use super::held::{Client, Held};
 use super::oom::FEW;
 use crate::events;
@@ -53,7 +53,8 @@ impl Forking {
     pub(super) fn new(post: Post, listen: &crate::config::Listen) -> Self {
         let datagrams = post.listener.kind() == Kind::Datagram;
         // the child answers a datagram through the listening socket itself
-        let keep = if datagrams { vec![post.listener.as_raw_fd()] } else { Vec::new() };
+        let listener = datagrams.then(|| post.listener.as_raw_fd());
+        let keep = listener.into_iter().chain(kept_for(&post.offer.service)).collect();
         Self {
             max_children: listen.max_children,
             rejects: listen.overflow == crate::config::values::Overflow::Reject,

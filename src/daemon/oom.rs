@@ -1,6 +1,8 @@
 //! When memory is short: a child dies and not the master, and the log says why it did.
 
 use std::cell::Cell;
+use std::fs::File;
+use std::os::fd::{AsRawFd, RawFd};
 use std::time::{Duration, Instant};
 
 use crate::scoreboard::Cause;
@@ -27,16 +29,29 @@ pub(super) struct OomKills {
     read_at: Cell<Instant>,
     /// How many kills no death has been found for yet.
     unexplained: Cell<u64>,
+    /// The files with the counter, if they are kept open.
+    kept: Vec<File>,
 }
 
 impl OomKills {
     pub(super) fn new(now: Instant) -> Self {
-        Self { count: Cell::new(oom::kills()), read_at: Cell::new(now), unexplained: Cell::default() }
+        let count = Cell::new(oom::kills(&oom::counters()));
+        Self { count, read_at: Cell::new(now), unexplained: Cell::default(), kept: Vec::new() }
+    }
+
+    /// Opens the files with the counter for good; their descriptors.
+    pub(super) fn keep_open(&mut self) -> impl Iterator<Item = RawFd> {
+        self.kept = oom::counters();
+        self.kept.iter().map(AsRawFd::as_raw_fd)
     }
 
     /// Why a child was ended by SIGKILL.
     pub(super) fn cause(&self, now: Instant) -> Cause {
-        self.cause_by(now, oom::kills)
+        self.cause_by(now, || self.kills())
+    }
+
+    fn kills(&self) -> Option<u64> {
+        if self.kept.is_empty() { oom::kills(&oom::counters()) } else { oom::kills(&self.kept) }
     }
 
     fn cause_by(&self, now: Instant, kills: impl Fn() -> Option<u64>) -> Cause {

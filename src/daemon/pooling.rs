@@ -11,7 +11,7 @@ use nix::sys::signal::Signal;
 
 use super::birth;
 use super::context::Context;
-use super::descriptors::Closing;
+use super::descriptors::{Closing, kept_for};
 use super::oom::KILL;
 use crate::model::pool::{Census, Event, Pool, Size, with_jitter};
 use crate::model::serve::{Post, Work};
@@ -83,7 +83,14 @@ impl Pooling {
         };
         Self {
             terms: listen.terms(cx.grace),
-            closing: Closing::all_but([post.listener.descriptors(), signal_descriptors(cx)].concat()),
+            closing: Closing::all_but(
+                post.listener
+                    .descriptors()
+                    .into_iter()
+                    .chain(signal_descriptors(cx))
+                    .chain(kept_for(&post.offer.service))
+                    .collect(),
+            ),
             post,
             pool: Pool::new(size),
             workers: Vec::new(),

@@ -1,9 +1,12 @@
 //! Which processes have a socket open, as /proc tells: proc(5).
 
-use std::fs;
+use std::ffi::CString;
 use std::io;
 use std::os::fd::AsFd;
-use std::path::Path;
+
+use rustix::fs::{Dir, OFlags, readlinkat};
+
+use super::procfs;
 
 /// Whether another process than this one has the socket; also where that can't be known. The cost grows with the number
 /// of all processes, 10 us each.
@@ -11,33 +14,40 @@ use std::path::Path;
 /// The descriptors of another user's process can't be seen. Such a one is taken to have the socket if it is of this
 /// process group.
 pub(crate) fn others_have(socket: impl AsFd, group: u32) -> bool {
-    let (Ok(stat), Ok(processes)) = (rustix::fs::fstat(socket), fs::read_dir("/proc")) else { return true };
+    let processes =
+        procfs::open(c"/proc/.", OFlags::RDONLY | OFlags::DIRECTORY).and_then(|proc| Ok(Dir::new(proc)?));
+    let (Ok(stat), Ok(processes)) = (rustix::fs::fstat(socket), processes) else { return true };
     let (name, own) = (format!("socket:[{}]", stat.st_ino), std::process::id());
     processes.flatten().any(|process| {
-        let pid = process.file_name().to_str().and_then(|name| name.parse().ok());
-        pid.is_some_and(|pid: u32| pid != own)
-            && has(&process.path(), &name).unwrap_or_else(|_| is_of(&process.path(), group))
+        let pid = process.file_name().to_str().ok().and_then(|name| name.parse().ok());
+        pid.is_some_and(|pid: u32| {
+            pid != own && has(pid, name.as_bytes()).unwrap_or_else(|_| is_of(pid, group))
+        })
     })
 }
 
 /// Whether one of the descriptors of a process is of this name.
-fn has(process: &Path, name: &str) -> io::Result<bool> {
-    match fs::read_dir(process.join("fd")) {
-        Ok(mut descriptors) => Ok(descriptors.any(|descriptor| {
-            let target = descriptor.and_then(|descriptor| fs::read_link(descriptor.path()));
-            target.is_ok_and(|target| target == Path::new(name))
-        })),
+fn has(pid: u32, name: &[u8]) -> io::Result<bool> {
+    let directory = match procfs::open(&path(pid, "fd")?, OFlags::RDONLY | OFlags::DIRECTORY) {
         // it has ended
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
-        Err(error) => Err(error),
-    }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+        opened => opened?,
+    };
+    Ok(Dir::read_from(&directory)?.flatten().any(|descriptor| {
+        let target = readlinkat(&directory, descriptor.file_name(), Vec::new());
+        target.is_ok_and(|target| target.as_bytes() == name)
+    }))
 }
 
 /// Whether a process is of this group: the third field after its name, which is in parentheses.
-fn is_of(process: &Path, group: u32) -> bool {
-    let stat = fs::read_to_string(process.join("stat")).unwrap_or_default();
+fn is_of(pid: u32, group: u32) -> bool {
+    let stat = path(pid, "stat").and_then(|path| procfs::read(&path)).unwrap_or_default();
     let fields = stat.rsplit_once(')').map(|(_, fields)| fields.split_whitespace());
     fields.and_then(|mut fields| fields.nth(2)?.parse().ok()) == Some(group)
+}
+
+fn path(pid: u32, name: &str) -> io::Result<CString> {
+    Ok(CString::new(format!("/proc/{pid}/{name}"))?)
 }
 
 #[cfg(all(test, target_os = "linux"))]
@@ -66,7 +76,7 @@ mod tests {
 
     #[test]
     fn the_group_of_a_process_is_read() {
-        let own = Path::new("/proc/self");
+        let own = std::process::id();
         let group = rustix::process::getpgrp().as_raw_pid().cast_unsigned();
         assert!(is_of(own, group) && !is_of(own, group + 1));
     }

@@ -4,7 +4,10 @@
 //! is not dumpable, as one that has changed its user is not, belong to root; so such a process is dumpable for the
 //! moment in which it opens its file.
 
-use std::fs;
+use std::fs::File;
+use std::os::unix::fs::FileExt;
+
+use super::procfs;
 
 /// By how much a child's score is higher, in thousandths of all memory that there is: its parent is larger by some
 /// MiB, which is much of a small limit.
@@ -20,7 +23,7 @@ pub(crate) struct Expendable {
 impl Expendable {
     /// `None` where the system has no such thing.
     pub(crate) fn rather_than_us() -> Option<Self> {
-        let own: i32 = fs::read_to_string("/proc/self/oom_score_adj").ok()?.trim().parse().ok()?;
+        let own: i32 = procfs::read(c"/proc/self/oom_score_adj").ok()?.trim().parse().ok()?;
         let number = (own + MORE).min(1000).to_string();
         let mut text = [0; 8];
         text.get_mut(..number.len())?.copy_from_slice(number.as_bytes());
@@ -54,16 +57,26 @@ impl Expendable {
 
 #[cfg(target_os = "linux")]
 fn open_own() -> std::io::Result<std::os::fd::OwnedFd> {
-    use rustix::fs::{CWD, Mode, OFlags, openat};
-    Ok(openat(CWD, c"/proc/self/oom_score_adj", OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty())?)
+    procfs::open(c"/proc/self/oom_score_adj", rustix::fs::OFlags::WRONLY)
 }
 
-/// How many processes of our control group the OOM killer has taken so far; `None` where that can't be known.
-pub(crate) fn kills() -> Option<u64> {
-    let groups = fs::read_to_string("/proc/self/cgroup").ok()?;
-    let counters = groups.lines().filter_map(counters_of);
-    let count = |files: [String; 2]| files.iter().find_map(|path| kills_in(&fs::read_to_string(path).ok()?));
-    counters.filter_map(count).max()
+/// The files that count the processes of our control group that the OOM killer has taken.
+pub(crate) fn counters() -> Vec<File> {
+    let groups = procfs::read(c"/proc/self/cgroup").unwrap_or_default();
+    let open = |path: &String| File::open(path).ok().filter(|file| kills_by(file).is_some());
+    groups.lines().filter_map(counters_of).filter_map(|paths| paths.iter().find_map(open)).collect()
+}
+
+/// How many those are so far; `None` where that can't be known.
+pub(crate) fn kills(counters: &[File]) -> Option<u64> {
+    counters.iter().filter_map(kills_by).max()
+}
+
+/// What one of these files says now: it may be read again and again.
+fn kills_by(file: &File) -> Option<u64> {
+    let mut text = [0; 512];
+    let length = file.read_at(&mut text, 0).ok()?;
+    kills_in(std::str::from_utf8(text.get(..length)?).ok()?)
 }
 
 /// The files that may count them, for a line of `/proc/PID/cgroup` (cgroups(7)): in a container its own group may be
@@ -106,7 +119,7 @@ mod tests {
     #[cfg(target_os = "linux")]
     #[test]
     fn a_score_is_higher_than_ours() {
-        let own: i32 = fs::read_to_string("/proc/self/oom_score_adj").unwrap().trim().parse().unwrap();
+        let own: i32 = std::fs::read_to_string("/proc/self/oom_score_adj").unwrap().trim().parse().unwrap();
         let Expendable { text, length } = Expendable::rather_than_us().unwrap();
         let higher: i32 = std::str::from_utf8(&text[..length]).unwrap().parse().unwrap();
         assert_eq!(higher, (own + MORE).min(1000));

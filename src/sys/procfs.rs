@@ -3,6 +3,7 @@
 //! `/proc/self` is the process that looks it up, also by a descriptor that its parent opened.
 
 use std::ffi::CStr;
+use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::sync::OnceLock;
@@ -23,7 +24,23 @@ pub(crate) fn keep() -> Option<RawFd> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let _ = KEPT.set(openat(CWD, c"/proc", flags, Mode::empty()).ok()?);
     }
+    kept()
+}
+
+/// The descriptor of /proc, if it is [kept](keep).
+pub(crate) fn kept() -> Option<RawFd> {
     KEPT.get().map(AsRawFd::as_raw_fd)
+}
+
+/// Opens what has this path.
+pub(crate) fn open(path: &CStr, flags: OFlags) -> io::Result<OwnedFd> {
+    let (directory, path) = locate(path);
+    Ok(openat(directory, path, flags | OFlags::CLOEXEC, Mode::empty())?)
+}
+
+/// Reads the text of the file that has this path.
+pub(crate) fn read(path: &CStr) -> io::Result<String> {
+    io::read_to_string(File::from(open(path, OFlags::RDONLY)?))
 }
 
 /// How many threads this process has.

@@ -42,10 +42,15 @@ fn a_child_is_the_one_that_dies_for_want_of_memory() {
     if !need(may_open(4096), "this test opens many connections") {
         return;
     }
-    let Some(group) = Group::limited_to(24 << 20) else { return };
-    let words = group.enters();
-    let words: Vec<&str> = words.iter().map(String::as_str).collect();
-    let daemon = Forkd::new("--max-children 4096").within(&words).start();
+    for args in ["--max-children 4096", "--max-children 4096 --chroot {dir}"] {
+        let Some(group) = Group::limited_to(24 << 20) else { return };
+        let words = group.enters();
+        let words: Vec<&str> = words.iter().map(String::as_str).collect();
+        runs_out_of_memory(&Forkd::new(args).within(&words).start());
+    }
+}
+
+fn runs_out_of_memory(daemon: &Daemon) {
     let mut clients = Vec::new();
     // one that is not answered waits in the backlog
     eventually("memory is short", || {
@@ -109,15 +114,16 @@ fn a_process_that_has_changed_its_user_is_as_expendable_and_still_not_dumpable()
     if !need_root() {
         return;
     }
-    let daemon = Daemon::start("--user nobody -m prefork -w 2");
-    let client = daemon.served();
-    let child = daemon.server_of(&client);
-    assert!(score(child) > score(daemon.pid()));
-    for pid in [daemon.pid(), child] {
-        // the files of a process that is not dumpable are root's
-        let owner =
-            std::os::unix::fs::MetadataExt::uid(&fs::metadata(format!("/proc/{pid}/oom_score_adj")).unwrap());
-        assert_eq!(owner, 0);
-        assert_ne!(proc_status(pid, "Uid").split_whitespace().next(), Some("0"));
+    for args in ["--user nobody -m prefork -w 2", "--user nobody -m prefork -w 2 --chroot {dir}"] {
+        let daemon = Daemon::start(args);
+        let client = daemon.served();
+        let child = daemon.server_of(&client);
+        assert!(score(child) > score(daemon.pid()), "{args}");
+        for pid in [daemon.pid(), child] {
+            // the files of a process that is not dumpable are root's
+            let file = fs::metadata(format!("/proc/{pid}/oom_score_adj")).unwrap();
+            assert_eq!(std::os::unix::fs::MetadataExt::uid(&file), 0);
+            assert_ne!(proc_status(pid, "Uid").split_whitespace().next(), Some("0"));
+        }
     }
 }
