@@ -182,6 +182,15 @@ impl Error {
         Self::Os(Failure::new(what, cause.into()))
     }
 
+    /// A system call is forbidden that this can't do without, such as "cannot serve"; `or` is another way out.
+    pub(crate) fn forbidden(cannot: impl std::fmt::Display, call: &str, or: &str, cause: io::Error) -> Self {
+        let what = format!(
+            "{cannot}: the system call {call} is forbidden here, by a seccomp filter or an old kernel; allow it in the \
+             container's seccomp profile or the unit's SystemCallFilter={or}"
+        );
+        Self::os(what, cause)
+    }
+
     fn failure(&self) -> Option<&Failure> {
         match self {
             Self::Unavailable(f) | Self::Os(f) | Self::CannotCreate(f) | Self::Permission(f) => Some(f),

@@ -226,9 +226,10 @@ fn two_children_allowed(args: &str, way: Way, nth: u32) -> (Daemon, Vec<Client>)
 }
 
 /// Calls that there is another way for, or that are no more than a help.
-const WITH_ANOTHER_WAY: [(&str, libc::c_long); 16] = [
+const WITH_ANOTHER_WAY: [(&str, libc::c_long); 17] = [
     ("accept4", libc::SYS_accept4),
     ("clone3", libc::SYS_clone3),
+    ("clock_nanosleep", libc::SYS_clock_nanosleep),
     ("close_range", libc::SYS_close_range),
     ("eventfd2", libc::SYS_eventfd2),
     ("getrandom", libc::SYS_getrandom),
@@ -379,6 +380,19 @@ fn where_there_is_no_other_way_the_start_ends_with_the_name_of_the_call() {
         ends("accept", "", both(libc::SYS_accept4, libc::SYS_accept));
         ends("clone", "", both(libc::SYS_clone3, libc::SYS_clone));
         ends("recvmsg", "", Forkd::new("udp://127.0.0.1:0").forbid(libc::SYS_recvmsg, errno));
+    }
+    // a program and its client are waited for at once, under each model
+    let exec = ["fork", "prefork", "iterative", "thread"].map(|model| format!("-m {model} --exec cat"));
+    for (errno, model) in exec.iter().flat_map(|model| [(libc::EPERM, model), (libc::ENOSYS, model)]) {
+        let epoll = [
+            ("epoll_create1", libc::SYS_epoll_create1),
+            ("epoll_ctl", libc::SYS_epoll_ctl),
+            ("epoll_pwait", libc::SYS_epoll_pwait),
+        ];
+        for (name, call) in epoll {
+            let words = format!("tcp://127.0.0.1:0 {model}");
+            ends(name, model, Forkd::new(&words).forbid(call, errno));
+        }
     }
     threads
         .iter()

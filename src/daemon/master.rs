@@ -231,7 +231,7 @@ impl Master {
     pub(super) fn see_the_last_ones_off(&self) {
         let until = Instant::now() + LAST_MOMENTS;
         while sys::pidfd::has_children() && Instant::now() < until {
-            std::thread::sleep(Duration::from_millis(1));
+            sys::fd::pause(Duration::from_millis(1));
         }
     }
 

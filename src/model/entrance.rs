@@ -9,7 +9,7 @@ use rustix::io::Errno;
 use super::serve::Work;
 use crate::events;
 use crate::log::{RateLimit, Spell};
-use crate::sys::fd::{Gate, first_readable};
+use crate::sys::fd::{Gate, first_readable, pause};
 use crate::transport::Endpoint;
 use crate::transport::listener::concerns_one_connection;
 
@@ -68,7 +68,7 @@ impl<'a> Entrance<'a> {
             // The daemon has begun to stop, and its signal is on the way; or the socket is shared with others, who
             // have it not block.
             Nobody::Waits => _ = first_readable(&[self.work.listener().as_fd(), gate.bell()], None),
-            Nobody::Fits => std::thread::sleep(REST),
+            Nobody::Fits => pause(REST),
         }
         true
     }

@@ -150,12 +150,8 @@ impl Model {
         let purposes: Vec<Purpose> =
             wanted.iter().filter(|(_, is)| *is).map(|(purpose, _)| *purpose).collect();
         let Some((call, cause)) = first_forbidden(&purposes) else { return Ok(()) };
-        let what = format!(
-            "cannot serve under the model {self}: the system call {call} is forbidden here, by a seccomp filter or an \
-             old kernel; allow it in the container's seccomp profile or the unit's SystemCallFilter=, or choose \
-             another model"
-        );
-        Err(Error::os(what, cause))
+        let cannot = format!("cannot serve under the model {self}");
+        Err(Error::forbidden(cannot, call, ", or choose another model", cause))
     }
 
     /// Whether it can run the service; where it can't, says why.

@@ -37,6 +37,11 @@ pub(crate) fn wait_readable(fd: impl AsFd, limit: Duration) -> bool {
     first_readable(&[fd.as_fd()], Some(limit)).is_some()
 }
 
+/// Waits for the time to pass, by poll(2): where a filter forbids clock_nanosleep(2), std's sleep is a panic.
+pub(crate) fn pause(limit: Duration) {
+    first_readable(&[], Some(limit));
+}
+
 /// As [`wait_readable`], for several, and maybe without a limit; returns the first that is.
 pub(crate) fn first_readable(fds: &[BorrowedFd<'_>], limit: Option<Duration>) -> Option<usize> {
     first_ready(fds, PollFlags::POLLIN, limit)

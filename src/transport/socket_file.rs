@@ -108,7 +108,7 @@ fn lock_directory_of(path: &Path) -> Option<File> {
     let directory = File::open(path.parent()?).ok()?;
     let until = Instant::now() + PATIENCE;
     while directory.try_lock().is_err() && Instant::now() < until {
-        std::thread::sleep(Duration::from_millis(5));
+        crate::sys::fd::pause(Duration::from_millis(5));
     }
     Some(directory)
 }

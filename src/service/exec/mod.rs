@@ -20,6 +20,7 @@ use rustix::fs::{Access, access};
 use accompany::accompany;
 
 use super::{Handler, Service};
+use crate::sys::calls::{Purpose, first_forbidden};
 use crate::sys::holders::others_have;
 use crate::sys::program::Program;
 use crate::transport::Connection;
@@ -189,10 +190,17 @@ impl Handler for Exec {
     }
 }
 
+/// A program and its client are waited for at once.
+fn check_system() -> Result<(), Error> {
+    first_forbidden(&[Purpose::Poll])
+        .map_or(Ok(()), |(call, cause)| Err(Error::forbidden("cannot run programs", call, "", cause)))
+}
+
 impl From<Exec> for Service {
     fn from(exec: Exec) -> Self {
         let program = exec.clone();
-        Self::handler("exec", move || exec.clone()).handing_over(move || program.check())
+        Self::handler("exec", move || exec.clone())
+            .handing_over(move || program.check().and_then(|()| check_system()))
     }
 }
 
