@@ -6,7 +6,7 @@ mod common;
 use std::fs;
 use std::io::{Read, Write};
 use std::net::{TcpListener, UdpSocket};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixDatagram, UnixListener, UnixStream};
 use std::sync::Arc;
@@ -159,6 +159,22 @@ fn is_nonblocking(socket: &impl AsFd) -> bool {
     OFlag::from_bits_retain(fcntl(socket, FcntlArg::F_GETFL).unwrap()).contains(OFlag::O_NONBLOCK)
 }
 
+/// The options of a TCP socket, by level and number, of those that do not tell of its state.
+fn options(socket: &TcpListener) -> Vec<(i32, i32, Vec<u8>)> {
+    let numbers = (1..=48).map(|number| (libc::SOL_SOCKET, number));
+    let numbers = numbers.chain((1..=25).map(|number| (libc::IPPROTO_TCP, number)));
+    let tcp = [libc::TCP_INFO, libc::TCP_TIMESTAMP].map(|number| (libc::IPPROTO_TCP, number));
+    let of_state = [(libc::SOL_SOCKET, libc::SO_ERROR), tcp[0], tcp[1]];
+    let value = |(level, number)| {
+        let (mut value, mut length) = ([0_u8; 64], 64);
+        let to = value.as_mut_ptr().cast();
+        // SAFETY: getsockopt(2) writes at most `length` bytes, as many as there are.
+        let result = unsafe { libc::getsockopt(socket.as_raw_fd(), level, number, to, &raw mut length) };
+        (result == 0).then(|| (level, number, value[..length as usize].to_vec()))
+    };
+    numbers.filter(|option| !of_state.contains(option)).filter_map(value).collect()
+}
+
 const MODELS: [&str; 7] = [
     "-m fork",
     "-m iterative",
@@ -206,6 +222,28 @@ both_ways! {
             daemon.signal(Signal::SIGTERM);
             assert_eq!(daemon.wait().code(), Some(0), "{model}");
             assert_eq!(flags(), [!is_set; 3], "{model}");
+        }
+    }
+
+    fn options_that_others_share_are_not_changed_by_a_burst(way: Way) {
+        for model in MODELS {
+            let listener = tcp();
+            let before = options(&listener);
+            let forkd = Forkd::new(&format!("{model} systemd:*")).way(way);
+            let daemon = forkd.handed("a", &listener).start();
+            // they find all at once: more than coroutines take in a turn
+            let all = || daemon.children().into_iter().chain([daemon.pid()]);
+            all().for_each(|pid| signal(pid, Signal::SIGSTOP));
+            let clients: Vec<Client> = (0..32).map(|_| connect(&listener)).collect();
+            all().for_each(|pid| signal(pid, Signal::SIGCONT));
+            for mut client in clients {
+                echoes(&mut client, b"x");
+                client.shutdown(std::net::Shutdown::Both).unwrap();
+            }
+            assert_eq!(options(&listener), before, "{model}");
+            daemon.signal(Signal::SIGTERM);
+            assert_eq!(daemon.wait().code(), Some(0), "{model}");
+            assert_eq!(options(&listener), before, "{model}");
         }
     }
 

@@ -118,7 +118,7 @@ fn serve(stdin: impl AsFd, kind: SocketType, listen: &Listen) -> Result<(), Erro
 /// Whoever has started this process may share the connection, so it is waited for by poll(2).
 fn connection(offer: &Offer, socket: OwnedFd, keep_alive: Option<Duration>) {
     let (peer, traffic) = (adopt_connection(&socket, keep_alive), Traffic::default());
-    let waiter = Waiter::new(offer.idle_timeout);
+    let waiter = Waiter::of_connection(offer.idle_timeout);
     let connection = Connection::stream(socket, peer, &traffic, &offer.site).shared();
     offer.serve(connection.waiting(&waiter)).1.close();
 }

@@ -21,8 +21,9 @@ pub(crate) struct Waiter {
     read_limit: Cell<Option<Duration>>,
     write_limit: Cell<Option<Duration>>,
     registration: RefCell<Option<Registration>>,
-    /// It carries bulk, and the kernel knows that.
-    is_bulk: Cell<bool>,
+    /// A connection's, and the kernel may still hold as much unsent for it as it likes. The options of other sockets,
+    /// such as a listener that was inherited, are their owner's.
+    is_unlimited: Cell<bool>,
 }
 
 #[derive(Debug)]
@@ -38,9 +39,14 @@ impl Drop for Registration {
 }
 
 impl Waiter {
-    /// Waits for `limit` at most; None is for ever.
-    pub(crate) fn new(limit: Option<Duration>) -> Self {
-        Self { read_limit: Cell::new(limit), write_limit: Cell::new(limit), ..Self::default() }
+    /// For a connection: waits for `limit` at most; None is for ever. What carries bulk keeps little unsent.
+    pub(crate) fn of_connection(limit: Option<Duration>) -> Self {
+        Self {
+            read_limit: Cell::new(limit),
+            write_limit: Cell::new(limit),
+            is_unlimited: Cell::new(true),
+            ..Self::default()
+        }
     }
 
     /// How long a read or a write waits at most.
@@ -78,7 +84,7 @@ impl Waiter {
     ) -> io::Result<Option<usize>> {
         let scheduler = scheduler();
         if let Some(scheduler) = scheduler.as_ref().filter(|scheduler| scheduler.turn().is_over()) {
-            if !self.is_bulk.replace(true) {
+            if self.is_unlimited.take() {
                 limit_unsent(socket);
             }
             scheduler.yield_now();

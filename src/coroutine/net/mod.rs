@@ -29,6 +29,10 @@ impl<S: AsFd> Socket<S> {
         Ok(Self { inner, waiter: Waiter::default() })
     }
 
+    pub(super) fn connection(inner: S) -> io::Result<Self> {
+        Ok(Self { waiter: Waiter::of_connection(None), ..Self::new(inner)? })
+    }
+
     pub(super) fn read(&self, buffer: &mut [u8]) -> io::Result<usize> {
         let fd = self.inner.as_fd();
         self.waiter.attempt(fd, Ready::Read, buffer.len(), &mut || rustix::io::read(fd, &mut *buffer))

@@ -109,7 +109,7 @@ impl TcpStream {
         let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
         let fd: OwnedFd = socket_with(family, SocketType::STREAM, flags, None)?;
         let begun = rustix::net::connect(&fd, &address);
-        let socket = Socket { inner: net::TcpStream::from(fd), waiter: Waiter::default() };
+        let socket = Socket { inner: net::TcpStream::from(fd), waiter: Waiter::of_connection(None) };
         match begun {
             Ok(()) => Ok(Self(socket)),
             Err(Errno::INPROGRESS | Errno::INTR) => socket.connected(limit).map(Self),
@@ -135,7 +135,7 @@ impl TcpStream {
     /// # Ok::<(), std::io::Error>(())
     /// ```
     pub fn from_std(stream: net::TcpStream) -> io::Result<Self> {
-        Socket::new(stream).map(Self)
+        Socket::connection(stream).map(Self)
     }
 
     /// As [`std::net::TcpStream::set_nodelay`].
@@ -178,7 +178,7 @@ impl UnixStream {
         let fd: OwnedFd = socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
         loop {
             match rustix::net::connect(&fd, &address) {
-                Ok(()) => return Ok(Self(Socket { inner: fd.into(), waiter: Waiter::default() })),
+                Ok(()) => return Ok(Self(Socket { inner: fd.into(), waiter: Waiter::of_connection(None) })),
                 Err(Errno::INTR) => {}
                 // a Unix socket has no connection that is under way (connect(2), EAGAIN)
                 Err(Errno::AGAIN) => sleep(Duration::from_millis(5)),
@@ -216,7 +216,7 @@ impl UnixStream {
     /// # Ok::<(), std::io::Error>(())
     /// ```
     pub fn from_std(stream: unix::UnixStream) -> io::Result<Self> {
-        Socket::new(stream).map(Self)
+        Socket::connection(stream).map(Self)
     }
 }
 

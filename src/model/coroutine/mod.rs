@@ -139,7 +139,7 @@ impl<'a> Worker<'a> {
     fn seat(&self, socket: OwnedFd, peer: Peer) {
         let seat = Seat::take(&self.room, peer);
         coroutine::spawn(move || {
-            let waiter = Waiter::new(seat.0.work().post.offer.idle_timeout);
+            let waiter = Waiter::of_connection(seat.0.work().post.offer.idle_timeout);
             contained(&seat.0, peer, || {
                 seat.0.work().waiting_connection(socket, peer, &waiter).1.close();
             });
