@@ -310,6 +310,26 @@ fn a_reload_to_another_model_leaves_the_flag_of_a_shared_socket_alone() {
     }
 }
 
+/// Processes that must not wait in accept(2) have a timer end it.
+#[test]
+fn without_timers_a_socket_that_others_share_is_refused_where_nothing_may_wait_for_it() {
+    let handed = |args: &str| Forkd::new(args).handed("a", tcp());
+    let metrics = "-m prefork -w 1 --metrics systemd:a tcp://127.0.0.1:0";
+    for args in ["-m fork systemd:a", "-m event systemd:a", "-m coroutine systemd:a", metrics] {
+        let forbid = |call, errno| fails(handed(args).forbid(call, errno), 71, &["timer_create(2) fails"]);
+        forbid(libc::SYS_timer_create, libc::EPERM);
+        forbid(libc::SYS_timer_create, libc::ENOSYS);
+        forbid(libc::SYS_timer_settime, libc::EPERM);
+        let none_left = handed(args).limit(libc::RLIMIT_SIGPENDING, 0);
+        fails(none_left, 71, &["without waiting", "timer_create(2) fails", "LimitSIGPENDING="]);
+    }
+    // these wait, or have only what is their own
+    for args in ["-m prefork -w 1 systemd:a", "-m iterative systemd:a", "-m thread systemd:a", "-m fork"] {
+        let daemon = handed(args).forbid(libc::SYS_timer_create, libc::EPERM).start();
+        echoes(&mut daemon.connect(), b"x");
+    }
+}
+
 #[test]
 fn without_endpoints_all_are_served() {
     let (listener, udp) = (tcp(), UdpSocket::bind("127.0.0.1:0").unwrap());

@@ -189,6 +189,7 @@ impl Master {
                 let why = format!("cannot serve metrics at {endpoint}: it is a socket for datagrams");
                 return Err(Error::Config(why));
             }
+            listener.check_accept_now()?;
             listener.set_nonblocking(true).map_err(|cause| Error::os("cannot set O_NONBLOCK", cause))?;
             events::metrics_at(listener.endpoint());
         }

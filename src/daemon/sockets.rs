@@ -65,6 +65,9 @@ impl Bound {
             let datagrams = self.listener.kind() == Kind::Datagram;
             self.listen.model.check_system(!datagrams, datagrams, true)?;
         }
+        if self.listen.model.never_waits_to_accept() {
+            self.listener.check_accept_now()?;
+        }
         self.service.check()
     }
 

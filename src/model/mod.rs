@@ -129,6 +129,11 @@ impl Model {
         matches!(self, Self::Event | Self::Coroutine)
     }
 
+    /// Whether the process that accepts has other things to do, too: the master, or a worker that polls.
+    pub(crate) fn never_waits_to_accept(self) -> bool {
+        self == Self::Fork || self.polls()
+    }
+
     /// Whether this system lets it serve connections, datagrams, or both; by a pool, where `forks`, or else by
     /// the calling process.
     ///

@@ -257,6 +257,9 @@ impl Server {
         let is = |kind| listeners.iter().any(|listener| listener.kind() == kind);
         model.check_system(is(Kind::Stream), is(Kind::Datagram), !here)?;
         let (kind, turns) = if here {
+            if model.never_waits_to_accept() {
+                listeners.iter().try_for_each(Listener::check_accept_now)?;
+            }
             let offer = |listener: &Listener, failures| {
                 Offer::new(listener.endpoint(), service.clone(), model, hooks.clone(), failures)
                     .with_idle_timeout(listen.idle_timeout)

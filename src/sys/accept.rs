@@ -3,7 +3,8 @@
 //! Whether accept(2) waits is said by `O_NONBLOCK`, which belongs to the open file description: all processes that
 //! share the socket have the same flag, and any of them may change it at any moment. There is no flag for one
 //! call, as recvmsg(2) has in `MSG_DONTWAIT`. poll(2) tells whether there is a client, but another process may
-//! accept it first. So a timer interrupts the call, again and again until it has returned.
+//! accept it first. So a timer interrupts the call, again and again until it has returned. Without a timer there is no
+//! call: a server asks at its start whether there is one ([`check_timer`]).
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
@@ -42,7 +43,8 @@ fn accept_without_flags(socket: impl AsFd, flags: SocketFlags) -> Result<(OwnedF
 ///
 /// # Errors
 ///
-/// As accept(2), and `AGAIN` where there is no client, whether the socket blocks or not.
+/// As accept(2), and `AGAIN` where there is no client, whether the socket blocks or not; `NOBUFS` where the kernel has no
+/// timer for this process at the moment.
 pub(crate) fn accept_now(socket: impl AsFd, flags: SocketFlags) -> Result<(OwnedFd, Option<SocketAddrAny>)> {
     if !wait_readable(&socket, Duration::ZERO) {
         return Err(Errno::AGAIN);
@@ -52,6 +54,15 @@ pub(crate) fn accept_now(socket: impl AsFd, flags: SocketFlags) -> Result<(Owned
         Err(Errno::INTR) => Err(Errno::AGAIN),
         accepted => accepted,
     }
+}
+
+/// Whether this process can have the timer that [`accept_now`] needs.
+///
+/// # Errors
+///
+/// As timer_create(2): a filter forbids it, or this user has as many signals queued as allowed (`RLIMIT_SIGPENDING`).
+pub(crate) fn check_timer() -> std::io::Result<()> {
+    timer::check()
 }
 
 #[cfg(any(
@@ -70,6 +81,7 @@ mod timer {
     use nix::sys::signal::{SaFlags, SigEvent, SigHandler, SigSet, SigevNotify};
     use nix::sys::timer::{Expiration, Timer, TimerSetTimeFlags};
     use nix::time::ClockId;
+    use rustix::io::Errno;
     use rustix::thread::{Pid, gettid};
 
     use super::super::signal::{NUDGE, set};
@@ -83,39 +95,50 @@ mod timer {
         static TIMER: RefCell<Option<(Pid, ManuallyDrop<Timer>)>> = const { RefCell::new(None) };
     }
 
-    /// Makes a call that fails with `INTR` where it would wait for longer than [`LIMIT`].
-    pub(super) fn interrupted<T>(call: impl FnOnce() -> T) -> T {
+    /// Makes a call that fails with `INTR` where it would wait for longer than [`LIMIT`]; without a timer it is not made.
+    pub(super) fn interrupted<T>(call: impl FnOnce() -> rustix::io::Result<T>) -> rustix::io::Result<T> {
         TIMER.with_borrow_mut(|timer| {
-            // where there is none to be had, poll(2) has to do
-            let _ = start(timer);
+            // not AGAIN, as timer_create(2) says where there is none: that would mean that there is no client
+            let timer = started(timer).map_err(|_| Errno::NOBUFS)?;
             let outcome = call();
-            if let Some((_, timer)) = timer {
-                let _ = timer.set(Expiration::OneShot(Duration::ZERO.into()), TimerSetTimeFlags::empty());
-            }
+            let _ = stop(timer);
             outcome
         })
     }
 
-    fn start(timer: &mut Option<(Pid, ManuallyDrop<Timer>)>) -> Result<()> {
+    fn started(slot: &mut Option<(Pid, ManuallyDrop<Timer>)>) -> Result<&mut Timer> {
         let thread = gettid();
-        if timer.as_ref().is_none_or(|timer| timer.0 != thread) {
-            *timer = None;
-            *timer = Some((thread, ManuallyDrop::new(make(thread)?)));
-        }
-        match timer {
-            Some((_, timer)) => {
-                timer.set(Expiration::IntervalDelayed(LIMIT.into(), LIMIT.into()), TimerSetTimeFlags::empty())
+        let timer = match slot.take() {
+            Some((of, timer)) if of == thread => timer,
+            _ => {
+                heed()?;
+                ManuallyDrop::new(make(thread)?)
             }
-            None => Ok(()),
-        }
+        };
+        let (_, timer) = slot.insert((thread, timer));
+        timer.set(Expiration::IntervalDelayed(LIMIT.into(), LIMIT.into()), TimerSetTimeFlags::empty())?;
+        Ok(timer)
     }
 
-    fn make(thread: Pid) -> Result<Timer> {
+    fn stop(timer: &mut Timer) -> Result<()> {
+        timer.set(Expiration::OneShot(Duration::ZERO.into()), TimerSetTimeFlags::empty())
+    }
+
+    /// Makes one, sets it to nothing, and deletes it.
+    pub(super) fn check() -> std::io::Result<()> {
+        make(gettid()).and_then(|mut timer| stop(&mut timer)).map_err(Into::into)
+    }
+
+    /// Has this thread's calls end by the signal.
+    fn heed() -> Result<()> {
         extern "C" fn nothing(_: i32) {}
         // without SA_RESTART: the call shall end
         set(NUDGE, SigHandler::Handler(nothing), SaFlags::empty())
             .map_err(|error| nix::Error::from_raw(error.raw_os_error().unwrap_or(libc::EINVAL)))?;
-        SigSet::from(NUDGE).thread_unblock()?;
+        SigSet::from(NUDGE).thread_unblock()
+    }
+
+    fn make(thread: Pid) -> Result<Timer> {
         Timer::new(ClockId::CLOCK_MONOTONIC, SigEvent::new(to(thread)))
     }
 
@@ -142,6 +165,10 @@ mod timer {
 mod timer {
     pub(super) fn interrupted<T>(call: impl FnOnce() -> T) -> T {
         call()
+    }
+
+    pub(super) fn check() -> std::io::Result<()> {
+        Ok(())
     }
 }
 

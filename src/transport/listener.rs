@@ -16,7 +16,8 @@ use rustix::net::{SocketAddrAny, SocketFlags};
 
 use super::socket_file::SocketFile;
 use super::{Endpoint, Peer};
-use crate::sys::accept::{accept, accept_now};
+use crate::Error;
+use crate::sys::accept::{accept, accept_now, check_timer};
 use crate::sys::fd::set_nonblocking;
 use crate::sys::queue::Queue;
 
@@ -129,6 +130,27 @@ impl Listener {
     /// As accept(2).
     pub(crate) fn accept(&self, gate: impl AsFd) -> rustix::io::Result<(OwnedFd, Peer)> {
         self.blocking(accept(gate, SocketFlags::CLOEXEC)?)
+    }
+
+    /// Refuses to have [`accept_now`](Self::accept_now) called on an inherited socket by processes that can't have the
+    /// timer for it.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Os`].
+    pub(crate) fn check_accept_now(&self) -> Result<(), Error> {
+        if !self.is_inherited || self.kind == Kind::Datagram {
+            return Ok(());
+        }
+        check_timer().map_err(|cause| {
+            let what = format!(
+                "cannot accept from {} without waiting, as other processes may share this inherited socket: \
+                 timer_create(2) fails; allow it in the container's seccomp profile or the unit's SystemCallFilter=, \
+                 or raise this user's limit on pending signals (LimitSIGPENDING=, ulimit -i)",
+                self.endpoint
+            );
+            Error::os(what, cause)
+        })
     }
 
     /// As [`accept`](Self::accept), but it does not wait: `AGAIN` if there is none. A socket of our own has been
