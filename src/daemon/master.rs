@@ -243,6 +243,7 @@ impl Master {
         self.cx.now = Instant::now();
         let step = self.phase.tick(self.cx.now);
         self.take_step(step);
+        self.count_oom_kills();
         self.look_for_the_dead();
         self.serve_control();
         self.see_to_reload();
@@ -259,6 +260,19 @@ impl Master {
         self.see_to_metrics();
         self.report();
         Ok(())
+    }
+
+    fn count_oom_kills(&self) {
+        let is_due = self.cx.oom_kills.next_reading().is_some_and(|then| then <= self.cx.now);
+        if is_due && self.has_children() {
+            self.cx.oom_kills.read(self.cx.now);
+        }
+    }
+
+    fn has_children(&self) -> bool {
+        self.metrics.is_some()
+            || self.cx.board.unwatched() > 0
+            || self.stations.iter().any(|station| station.alive(&self.cx) > 0)
     }
 
     fn look_for_the_dead(&mut self) {
@@ -289,10 +303,13 @@ impl Master {
         (if soon { SWEEP_SOON } else { SWEEP_EVERY }) / slices as u32
     }
 
-    /// When the next slice is due, if anybody is to be looked for.
-    pub(super) fn next_sweep(&self) -> Option<Instant> {
+    /// When to look at the children next, if there are any: the next slice is due, or the counter of those that the
+    /// OOM killer takes.
+    pub(super) fn next_look(&self) -> Option<Instant> {
         let pause = self.sweep_pause(self.someone_waits());
-        (self.cx.board.unwatched() > 0).then(|| self.swept + pause)
+        let sweep = (self.cx.board.unwatched() > 0).then(|| self.swept + pause);
+        let reading = self.cx.oom_kills.next_reading().filter(|_| self.has_children());
+        [sweep, reading].into_iter().flatten().min()
     }
 
     /// A client waits for a place, or we for the children.

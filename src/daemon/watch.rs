@@ -115,7 +115,7 @@ impl Master {
         let control = self.control.as_ref().and_then(|control| control.deadline(self.cx.now));
         let work = self.application.as_ref().and_then(|(_, turns)| turns.longest());
         let others = [
-            self.next_sweep(),
+            self.next_look(),
             self.phase.deadline(),
             self.next_report(),
             self.reload_deadline(),
