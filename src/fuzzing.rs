@@ -14,6 +14,7 @@ use crate::compare::report::difference::Difference;
 use crate::compare::report::{chart, csv, findings, html, svg, table};
 use crate::config::options::{DaemonOptions, ListenOptions};
 use crate::config::{Config, File};
+use crate::daemon::control::Request;
 use crate::daemon::rates::Rates;
 use crate::daemon::status::{Status, Watched};
 use crate::service::Http;
@@ -79,8 +80,14 @@ fn dialogue<'a>(pieces: impl Iterator<Item = &'a [u8]>) -> String {
     String::from_utf8_lossy(&output).split_inclusive('\n').filter(is_timeless).collect()
 }
 
-/// What answers at a control socket: it is no forkd, or it is shown.
-pub fn status(input: &[u8]) {
+/// What comes over a control socket. As a request, it is one, or is answered with JSON that says why not. As an
+/// answer, it is no forkd's, or it is shown.
+pub fn control(input: &[u8]) {
+    if let Request::Unknown(answer) = Request::parse(input) {
+        is_printable(&answer);
+        let value: serde_json::Value = serde_json::from_str(&answer).expect("an answer is JSON");
+        assert!(value["error"].is_string());
+    }
     let Ok(status) = foreign::from_json::<Status>(input) else { return };
     is_printable(&status.to_string());
     let later = Status { uptime_s: status.uptime_s + 1.0, ..status.clone() };
@@ -180,8 +187,8 @@ mod tests {
     }
 
     #[test]
-    fn answers() {
-        over_seeds("status", status);
+    fn dialogues() {
+        over_seeds("control", control);
     }
 
     #[test]

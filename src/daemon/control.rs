@@ -39,6 +39,29 @@ struct Client {
     until: Instant,
 }
 
+/// What a client asks for.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Request {
+    Status,
+    Reload,
+    /// Something else, and the answer to that.
+    Unknown(String),
+}
+
+impl Request {
+    pub(crate) fn parse(line: &[u8]) -> Self {
+        match String::from_utf8_lossy(line).trim() {
+            "status" => Self::Status,
+            "reload" => Self::Reload,
+            other => Self::Unknown(refusal(&format!("unknown request {other:?}; known: status, reload"))),
+        }
+    }
+}
+
+fn refusal(why: &str) -> String {
+    json!({ "error": why }).to_string()
+}
+
 /// How far the talk with a client has come.
 #[derive(Debug, PartialEq, Eq)]
 enum Talk {
@@ -121,20 +144,16 @@ impl Control {
         let mut waiting = self.clients.len() - self.talks();
         for client in &mut self.clients {
             if client.state == Talk::Asking && client.read_request() {
-                client.state = match String::from_utf8_lossy(&client.request).trim() {
-                    "status" => Talk::Answering(status(cx).into_bytes()),
-                    "reload" if waiting < MAX_CLIENTS => {
+                client.state = match Request::parse(&client.request) {
+                    Request::Status => Talk::Answering(status(cx).into_bytes()),
+                    Request::Reload if waiting < MAX_CLIENTS => {
                         waiting += 1;
                         Talk::WantsReload
                     }
-                    "reload" => Talk::Answering(
-                        json!({ "error": "too many wait for a reload already" }).to_string().into_bytes(),
-                    ),
-                    other => Talk::Answering(
-                        json!({ "error": format!("unknown request {other:?}; known: status, reload") })
-                            .to_string()
-                            .into_bytes(),
-                    ),
+                    Request::Reload => {
+                        Talk::Answering(refusal("too many wait for a reload already").into_bytes())
+                    }
+                    Request::Unknown(answer) => Talk::Answering(answer.into_bytes()),
                 };
             }
             client.write_answer();

@@ -11,7 +11,7 @@ mod ask;
 pub mod background;
 mod birth;
 mod context;
-mod control;
+pub(crate) mod control;
 mod descriptors;
 mod forking;
 mod held;
