@@ -294,7 +294,7 @@ both_ways! {
         assert_eq!(forkd.daemon.listener(0)["model"], "prefork");
         drop(clients);
         assert_eq!(forkd.daemon.listener(0)["model"], "prefork");
-        forkd.daemon.wait_for_line("the old configuration goes on: the workers of");
+        forkd.daemon.wait_for_line("the old configuration goes on: cannot fork the workers of");
         forkd.daemon.settles_at(2);
         forkd.becomes(&pool(1));
         forkd.daemon.settles_at(1);

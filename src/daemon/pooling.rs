@@ -23,7 +23,7 @@ use crate::sys::oom::Expendable;
 use crate::sys::pidfd::{Ended, how_it_ended, signal_child};
 use crate::sys::signal::TermHeld;
 use crate::transport::listener::Kind;
-use crate::{Error, events};
+use crate::{Error, Failure, events};
 
 /// How often the master looks at an elastic pool without being asked to.
 const CENSUS_EVERY: Duration = Duration::from_secs(1);
@@ -42,6 +42,8 @@ pub(super) struct Pooling {
     again: Option<Instant>,
     /// fork(2) fails, by this error, and it has been said.
     fork_failing: Option<i32>,
+    /// How the last worker that failed to start ended.
+    failed_start: Option<Cause>,
     /// No worker is replaced any more.
     leaving: bool,
 }
@@ -96,6 +98,7 @@ impl Pooling {
             workers: Vec::new(),
             again: None,
             fork_failing: None,
+            failed_start: None,
             leaving: false,
         }
     }
@@ -190,19 +193,29 @@ impl Pooling {
 
     fn hopeless(&self) -> Error {
         let endpoint = self.post.listener.endpoint();
-        self.fork_error(format!("cannot fork the workers of {endpoint}: giving up")).unwrap_or_else(|| {
-            Error::Internal(format!(
+        if let Some(error) = self.fork_error(format!("cannot fork the workers of {endpoint}: giving up")) {
+            return error;
+        }
+        match self.failed_start {
+            // that is how a worker ends to which the system refuses what it needs; it has said why
+            Some(Cause::Failed) => Error::Os(Failure::from(format!(
+                "the workers of {endpoint} cannot all start: giving up after {MAX_START_FAILURES} tries; the \
+                 lines above say why"
+            ))),
+            _ => Error::Internal(format!(
                 "the workers of {endpoint} die before they have served anybody: giving up after \
                  {MAX_START_FAILURES} tries; the lines above say how they died"
-            ))
-        })
+            )),
+        }
     }
 
     fn settle(&mut self, cx: &Context) {
         for worker in self.workers.iter_mut().filter(|worker| !worker.settled) {
             if has_settled(cx.board.slot(worker.slot), worker.started, cx.now) {
                 worker.settled = true;
-                self.fork_failing = None;
+                if self.pool.is_complete() {
+                    self.fork_failing = None;
+                }
                 self.pool.on(Event::Settled, cx.now);
             }
         }
@@ -224,7 +237,7 @@ impl Pooling {
         tally.idle.store(idle, Ordering::Relaxed);
         tally.leaving.store(leaving, Ordering::Relaxed);
         let settled = self.workers.iter().any(|worker| worker.settled);
-        Census { alive, idle, settled }
+        Census { alive, idle, up: self.up(cx) as u32, settled }
     }
 
     fn spawn(&mut self, cx: &mut Context) -> bool {
@@ -345,6 +358,7 @@ impl Pooling {
             self.post.listener.refuse();
         }
         if !worker.settled && !worker.leaves(cx) && !has_settled(slot, worker.started, cx.now) {
+            self.failed_start = Some(cause);
             self.pool.on(Event::StartFailed, cx.now);
         }
         cx.descriptors.remove(worker.watch.as_raw_fd());

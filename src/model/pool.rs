@@ -30,6 +30,8 @@ pub(crate) struct Census {
     pub(crate) alive: u32,
     /// Those that wait for a connection; one that still starts counts as idle.
     pub(crate) idle: u32,
+    /// Those that have started.
+    pub(crate) up: u32,
     /// Whether one of them has served, or lived for long enough: starting is possible at all.
     pub(crate) settled: bool,
 }
@@ -42,7 +44,7 @@ pub(crate) const MAX_GROWTH: u32 = 64;
 pub(crate) enum Event {
     /// A worker died early (see [`EARLY`](super::starts::EARLY)), or the first one could not be forked.
     StartFailed,
-    /// One more worker could not be forked; the others go on.
+    /// One more worker could not be forked; the others go on. Until the pool is complete this is a failed start.
     ForkFailed,
     /// A worker serves, or has lived for long enough.
     Settled,
@@ -58,7 +60,7 @@ pub(crate) struct Plan {
     pub(crate) spawn: u32,
     /// Tell so many to leave, idle ones first.
     pub(crate) retire: u32,
-    /// No worker can be started: end the daemon.
+    /// Workers can't be started: end the daemon.
     pub(crate) give_up: bool,
     /// Ask again then, at the latest.
     pub(crate) again: Option<Instant>,
@@ -73,6 +75,8 @@ pub(crate) struct Pool {
     spawned_at: Option<Instant>,
     shrunk_at: Option<Instant>,
     starts: Starts,
+    /// As many workers as are always wanted have been up at once: starting is possible for all of them.
+    complete: bool,
     /// How far [`Event::Grow`] goes.
     ceiling: u32,
 }
@@ -85,6 +89,7 @@ impl Pool {
             spawned_at: None,
             shrunk_at: None,
             starts: Starts::default(),
+            complete: false,
             ceiling: size.max.saturating_add(MAX_GROWTH),
         }
     }
@@ -97,12 +102,20 @@ impl Pool {
         self.size.min < self.size.max
     }
 
+    /// Whether as many workers as are always wanted have been up at once.
+    pub(crate) fn is_complete(&self) -> bool {
+        self.complete
+    }
+
     /// Takes note of an event.
     pub(crate) fn on(&mut self, event: Event, now: Instant) {
         match event {
             Event::StartFailed => self.starts.failed(now),
-            Event::ForkFailed => self.starts.rest(now),
-            Event::Settled => self.starts.worked(),
+            Event::ForkFailed if self.complete => self.starts.rest(now),
+            Event::ForkFailed => self.starts.failed(now),
+            // until the pool is complete, one worker that works proves nothing about the others
+            Event::Settled if self.complete => self.starts.worked(),
+            Event::Settled => {}
             Event::Grow => self.resize(1),
             Event::Shrink => self.resize(-1),
         }
@@ -116,7 +129,8 @@ impl Pool {
 
     /// Says what to do about the workers there are.
     pub(crate) fn plan(&mut self, census: Census, now: Instant) -> Plan {
-        if self.starts.are_hopeless() && !census.settled {
+        self.complete |= census.up >= self.size.min;
+        if self.starts.are_hopeless() && !(self.complete && census.settled) {
             return Plan { give_up: true, ..Plan::default() };
         }
         if census.alive > self.size.max {
@@ -192,7 +206,7 @@ mod tests {
     const ELASTIC: Size = Size { min: 2, max: 100, min_spare: 2, max_spare: 4 };
 
     fn census(alive: u32, idle: u32) -> Census {
-        Census { alive, idle, settled: false }
+        Census { alive, idle, up: alive, settled: false }
     }
 
     fn ms(n: u64) -> Duration {
@@ -258,6 +272,7 @@ mod tests {
     #[test]
     fn a_pool_with_one_that_works_is_not_given_up() {
         let (mut pool, mut t) = (Pool::new(FIXED), Instant::now());
+        assert_eq!(pool.plan(census(4, 4), t), Plan::default());
         for _ in 0..3 * MAX_START_FAILURES {
             pool.on(Event::StartFailed, t);
             t += MAX_BACK_OFF;
@@ -265,6 +280,26 @@ mod tests {
         let settled = Census { settled: true, ..census(3, 3) };
         assert_eq!(pool.plan(settled, t).spawn, 1);
         assert!(pool.plan(census(3, 3), t).give_up);
+    }
+
+    #[test]
+    fn a_pool_that_never_gets_all_its_workers_is_given_up() {
+        for event in [Event::StartFailed, Event::ForkFailed] {
+            let (mut pool, mut t) = (Pool::new(FIXED), Instant::now());
+            let some = Census { settled: true, ..census(3, 3) };
+            for _ in 0..MAX_START_FAILURES {
+                assert!(!pool.plan(some, t).give_up, "{event:?}");
+                pool.on(event, t);
+                // the others work meanwhile
+                pool.on(Event::Settled, t);
+                t += MAX_BACK_OFF;
+            }
+            assert!(pool.plan(some, t).give_up, "{event:?}");
+            // the last one comes up after all
+            assert!(!pool.plan(Census { settled: true, ..census(4, 4) }, t).give_up, "{event:?}");
+            pool.on(Event::Settled, t);
+            assert!(!pool.plan(census(0, 0), t).give_up, "{event:?}");
+        }
     }
 
     #[test]
@@ -277,6 +312,7 @@ mod tests {
     #[test]
     fn one_that_lives_forgives_all_failures() {
         let (mut pool, mut t) = (Pool::new(FIXED), Instant::now());
+        assert_eq!(pool.plan(census(4, 4), t), Plan::default());
         for _ in 0..3 * MAX_START_FAILURES {
             pool.on(Event::StartFailed, t);
             t += MAX_BACK_OFF;

@@ -217,7 +217,7 @@ impl Server {
     /// [`Error::Usage`] if the model can't run the service: a [`Handler`](crate::Handler) under [`Model::Event`];
     /// or if its pool can't be [elastic](Self::elastic_workers).
     /// [`Error::Os`] if this process is to fork and has several threads, or the system refuses what a server
-    /// can't do without; [`Error::Internal`] if workers die before they have served anybody; what
+    /// can't do without, or what a worker needs; [`Error::Internal`] if workers die before they have served anybody; what
     /// [`Exec::check`](crate::service::Exec::check) says, and [`Error::Config`] if that service can't be had
     /// like this.
     pub fn serve_forever(self, service: impl Into<Service>) -> Result<(), Error> {
