@@ -234,12 +234,32 @@ fn a_pidfile_that_a_stranger_made_is_refused_and_stays() {
     assert!(ended.stderr.contains("it is another user's"), "{ended:?}");
     assert_eq!(fs::read_to_string(&pidfile).unwrap(), "1\n");
     assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
+    // a name beside it is not in the way
+    fs::remove_file(&pidfile).unwrap();
+    let beside = dir.path().join("pid.new");
+    fs::write(&beside, "").unwrap();
+    chown(&beside, Some(61_241), Some(61_241)).unwrap();
+    let daemon = Forkd::new(&format!("--pidfile {}", pidfile.display())).start();
+    daemon.signal(Signal::SIGTERM);
+    assert_eq!(daemon.wait().code(), Some(0));
+    fs::write(&pidfile, "").unwrap();
     // where anyone may replace it, there is no use in one of one's own
     fs::remove_file(&pidfile).unwrap();
     fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o777)).unwrap();
     let ended = run(&args);
     assert_eq!(ended.code, Some(73), "{ended:?}");
     assert!(ended.stderr.contains("anyone may replace files in "), "{ended:?}");
+    // and where its owner may, unless that is the daemon
+    fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
+    chown(dir.path(), Some(61_241), Some(61_241)).unwrap();
+    let ended = run(&args);
+    assert_eq!(ended.code, Some(73), "{ended:?}");
+    assert!(ended.stderr.contains("the user 61241, who owns it, may replace files in "), "{ended:?}");
+    let own = format!("--user 61241 --group 61241 --pidfile {}", pidfile.display());
+    let daemon = Forkd::new(&own).start();
+    daemon.signal(Signal::SIGTERM);
+    assert_eq!(daemon.wait().code(), Some(0));
+    assert!(!pidfile.exists());
 }
 
 #[test]

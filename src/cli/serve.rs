@@ -116,7 +116,8 @@ fn serve(
         return Ok(Served::NotAtAll(signal));
     }
     let (privileges, bound) = opened?;
-    let mut pidfile = daemon.pidfile.as_deref().map(Pidfile::create).transpose()?;
+    let successor = privileges.as_ref().and_then(Privileges::ids);
+    let mut pidfile = daemon.pidfile.as_deref().map(|path| Pidfile::create(path, successor)).transpose()?;
     let first = bound.first().zip(config.listen.first());
     let hint = first.map(|(bound, listen)| hint(bound.listener().endpoint(), listen)).unwrap_or_default();
     let mut master = Master::new(config, bound)?;

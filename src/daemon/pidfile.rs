@@ -1,22 +1,26 @@
 //! The pidfile: tells scripts which process to signal, and keeps a second daemon from starting.
 //!
-//! Invariants: a file is changed or removed only while we hold its lock, and removed only while the path still leads to
-//! it. The lock, not the content, says whether a daemon is running: it ends with the processes that hold it, however
-//! they end. Only those who may write to the file can have that lock (`sys::lock`), and a file that others may write to,
-//! or may put another in the place of, is no pidfile.
+//! The lock, not the content, says whether a daemon is running: it ends with the processes that hold it, however they
+//! end. Only a process that may write to the file can have that lock (`sys::lock`).
 //!
-//! A pidfile is a new file at each start, since others can read the old one, and may have locked it for reading. It is
-//! made beside the path, under a fixed name and for its owner alone. Whoever has locked it there is the only one who may
-//! put it in place.
+//! Invariants: a file is changed or removed only while we hold its lock, with one exception. Others can read a pidfile,
+//! and may have locked an old one for reading: such a file, which no daemon has locked, is removed, and a new one made.
+//! If several daemons start at once just then, one may remove the file that another has made in between; so our file
+//! must still have its name when the daemon is ready ([`Pidfile::write`]).
+//!
+//! The only name in the directory is that of the pidfile, so that others can make no other one that is in the way. A user
+//! who could replace the file makes it worthless: root, this user, and the one that the daemon will be, are the only ones
+//! who may own the directory or, unless it is sticky, write to it. In a sticky one that anyone may write to, others can
+//! still make the file before a daemon does: that is refused, as it is not ours.
 
-use std::fs::{self, File, Metadata, OpenOptions, Permissions};
+use std::fs::{self, File, OpenOptions, Permissions};
 use std::io::{self, Read};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use nix::sys::stat::{Mode, umask};
-use nix::unistd::geteuid;
+use nix::unistd::{Gid, Uid, getegid, geteuid};
 
 use crate::sys::lock::{is_locked, try_lock};
 use crate::{Error, Failure};
@@ -39,49 +43,59 @@ pub struct Pidfile {
 }
 
 impl Pidfile {
-    /// Puts a new, empty file that is locked at the path (mode 0644, less the umask), in place of one that no daemon
-    /// has locked.
+    /// Makes an empty file that is locked at the path (mode 0644, less the umask), or takes over one that no daemon has
+    /// locked. The daemon will be `successor`, if that is another user.
     ///
     /// A relative path is taken from the present working directory, also by the later `remove`.
     ///
     /// # Errors
     ///
-    /// [`Error::Unavailable`] if another daemon holds the lock, [`Error::CannotCreate`] if the file
-    /// can't be made, or what is there is no plain file with a single name that root or this user alone may write to.
-    pub fn create(path: &Path) -> Result<Self, Error> {
+    /// [`Error::Unavailable`] if another daemon holds the lock, [`Error::CannotCreate`] if the file can't be made, what is
+    /// there is no plain file with a single name that root or this user alone may write to, or other users may replace
+    /// files in its directory.
+    pub fn create(path: &Path, successor: Option<(Uid, Gid)>) -> Result<Self, Error> {
         let path = std::path::absolute(path).map_err(|error| cannot_create(path, error))?;
         let cannot = |error| cannot_create(&path, error);
-        check_directory(&path).map_err(cannot)?;
-        let new = beside(&path);
+        check_directory(&path, successor).map_err(cannot)?;
         for _ in 0..ATTEMPTS {
-            let file = open_new(&new).map_err(cannot)?;
-            if !try_lock(&file).map_err(cannot)? {
-                // its pid may be in the file by now, or will be soon
-                return Err(is_running(&path, open(&path).ok().flatten()));
+            let Some(file) = open(&path).map_err(cannot)? else { continue };
+            let is_ours = lock(&file).map_err(cannot)?;
+            if is_ours == Some(false) {
+                return Err(is_running(&path, file));
             }
-            // the holder of the lock may have moved or removed the file after we opened it
-            if leads_to(&new, &file) {
-                return match put_in_place(&file, &new, &path) {
-                    Ok(()) => Ok(Self { path, file }),
-                    Err(error) => {
-                        let _ = fs::remove_file(&new);
-                        Err(error)
-                    }
-                };
+            // a holder of the lock may have removed the file after we opened it
+            if !leads_to(&path, &file) {
+                continue;
             }
+            if is_ours.is_none() {
+                fs::remove_file(&path).map_err(cannot)?;
+                continue;
+            }
+            file.set_len(0)
+                // only now, when it is locked, others may open a new one
+                .and_then(|()| file.set_permissions(Permissions::from_mode(0o644 & !present_umask())))
+                .map_err(cannot)?;
+            return Ok(Self { path, file });
         }
-        Err(cannot(io::Error::other("others keep moving it")))
+        Err(cannot(io::Error::other("others keep replacing it")))
     }
 
     /// Writes the process id of the daemon, in place of what was there.
     ///
     /// # Errors
     ///
-    /// [`Error::CannotCreate`], such as for a full disk.
+    /// [`Error::CannotCreate`], such as for a full disk; [`Error::Unavailable`] if the file has been removed, as by another
+    /// daemon that starts.
     pub fn write(&mut self, pid: u32) -> Result<(), Error> {
+        let cannot = |error| cannot_create(&self.path, error);
+        // not by its path, which may be of another root directory by now
+        if self.file.metadata().map_err(cannot)?.nlink() == 0 {
+            let why = format!("pidfile {} was removed: another forkd starts as well", self.path.display());
+            return Err(Error::Unavailable(why.into()));
+        }
         let line = format!("{pid}\n");
         let result = self.file.set_len(0).and_then(|()| self.file.write_all_at(line.as_bytes(), 0));
-        result.map_err(|error| cannot_create(&self.path, error))
+        result.map_err(cannot)
     }
 
     /// Removes the file, if it is still ours. Where that is impossible, because the privileges are
@@ -101,17 +115,14 @@ impl AsFd for Pidfile {
     }
 }
 
-/// Makes the new file the pidfile, unless a daemon has the old one.
-fn put_in_place(file: &File, new: &Path, path: &Path) -> Result<(), Error> {
-    let cannot = |error| cannot_create(path, error);
-    if let Some(old) = open(path).map_err(cannot)?
-        && is_locked(&old).map_err(cannot)?
-    {
-        return Err(is_running(path, Some(old)));
+/// Locks a file; `Some(false)` if a daemon has locked it, `None` if we can't, as others read it.
+fn lock(file: &File) -> io::Result<Option<bool>> {
+    match try_lock(file) {
+        Ok(true) => Ok(Some(true)),
+        _ if is_locked(file)? => Ok(Some(false)),
+        // a lock for reading; or it is open for reading only (EBADF), as it is root's
+        _ => Ok(None),
     }
-    file.set_len(0).and_then(|()| fs::rename(new, path)).map_err(cannot)?;
-    // only now, when it is locked, others may open it
-    file.set_permissions(Permissions::from_mode(0o644 & !present_umask())).map_err(cannot)
 }
 
 fn present_umask() -> u32 {
@@ -120,67 +131,59 @@ fn present_umask() -> u32 {
     mask.bits()
 }
 
-/// Where anyone may rename files, a stranger could put another file in its place.
-fn check_directory(path: &Path) -> io::Result<()> {
+/// Where other users may rename files, they could put another file in its place.
+fn check_directory(path: &Path, successor: Option<(Uid, Gid)>) -> io::Result<()> {
     const STICKY: u32 = 0o1000;
     let Some(directory) = path.parent() else { return Ok(()) };
-    let mode = fs::metadata(directory)?.mode();
-    if mode & 0o002 != 0 && mode & STICKY == 0 {
-        let why = format!("anyone may replace files in {}; choose another directory", directory.display());
-        return Err(io::Error::other(why));
-    }
-    Ok(())
+    let metadata = fs::metadata(directory)?;
+    let (mode, owner, group) = (metadata.mode(), metadata.uid().into(), metadata.gid().into());
+    let (users, groups) = successor.unzip();
+    let is_owned = owner == Uid::from_raw(0) || owner == geteuid() || Some(owner) == users;
+    let is_group_known = group == Gid::from_raw(0) || group == getegid() || Some(group) == groups;
+    let who = match () {
+        () if !is_owned => format!("the user {owner}, who owns it,"),
+        () if mode & STICKY != 0 => return Ok(()),
+        () if mode & 0o002 != 0 => "anyone".to_owned(),
+        () if mode & 0o020 != 0 && !is_group_known => format!("the group {group}"),
+        () => return Ok(()),
+    };
+    let why = format!("{who} may replace files in {}; choose another directory", directory.display());
+    Err(io::Error::other(why))
 }
 
-/// The name of the file that becomes the pidfile.
-fn beside(path: &Path) -> PathBuf {
-    let mut new = path.as_os_str().to_owned();
-    new.push(".new");
-    new.into()
-}
-
-/// Opens that file, or makes it, for its owner alone: nobody else can lock it.
-fn open_new(new: &Path) -> io::Result<File> {
-    let file = open_with(OpenOptions::new().read(true).write(true).create(true).mode(0o600), new)?;
-    let metadata = file.metadata()?;
-    check(&metadata)
-        .and_then(|()| match metadata.uid() == geteuid().as_raw() {
-            true => Ok(()),
-            false => Err("it is another user's"),
-        })
-        .map_err(|why| io::Error::other(format!("{} is in the way: {why}; remove it", new.display())))?;
-    Ok(file)
-}
-
-/// Opens what is there, if it can be a pidfile.
+/// Opens what is there, if it can be a pidfile, or makes a file for its owner alone: nobody else can lock that. `None` if
+/// others make or remove it at the same moment.
 fn open(path: &Path) -> io::Result<Option<File>> {
-    let file = match open_with(OpenOptions::new().read(true), path) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+    let open = |write| open_with(OpenOptions::new().read(true).write(write), path);
+    let opened = match open(true) {
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => open(false),
+        opened => opened,
+    };
+    let file = match opened {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            let mut options = OpenOptions::new();
+            match open_with(options.read(true).write(true).create_new(true).mode(0o600), path) {
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => return Ok(None),
+                made => return made.map(Some),
+            }
+        }
         opened => opened?,
     };
     let metadata = file.metadata()?;
-    check(&metadata)
-        .and_then(|()| match () {
-            () if ![0, geteuid().as_raw()].contains(&metadata.uid()) => {
-                Err("it is another user's, who could write any pid to it; remove it")
-            }
-            () if metadata.mode() & 0o022 != 0 => Err("others may write any pid to it; remove it"),
-            () => Ok(()),
-        })
-        .map_err(io::Error::other)?;
-    Ok(Some(file))
+    match () {
+        () if !metadata.is_file() => Err("it is not a plain file"),
+        () if metadata.nlink() > 1 => Err("it has another name too (a hard link)"),
+        () if ![0, geteuid().as_raw()].contains(&metadata.uid()) => {
+            Err("it is another user's, who could write any pid to it; remove it")
+        }
+        () if metadata.mode() & 0o022 != 0 => Err("others may write any pid to it; remove it"),
+        () => Ok(Some(file)),
+    }
+    .map_err(io::Error::other)
 }
 
 fn open_with(options: &mut OpenOptions, path: &Path) -> io::Result<File> {
     options.custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK).open(path)
-}
-
-fn check(file: &Metadata) -> Result<(), &'static str> {
-    match () {
-        () if !file.is_file() => Err("it is not a plain file"),
-        () if file.nlink() > 1 => Err("it has another name too (a hard link)"),
-        () => Ok(()),
-    }
 }
 
 fn leads_to(path: &Path, file: &File) -> bool {
@@ -192,10 +195,10 @@ fn cannot_create(path: &Path, error: io::Error) -> Error {
     Error::CannotCreate(Failure::new(format!("cannot create the pidfile {}", path.display()), error))
 }
 
-fn is_running(path: &Path, file: Option<File>) -> Error {
+fn is_running(path: &Path, file: File) -> Error {
     let mut text = String::new();
     // a pid has at most ten digits; whatever else is there is not worth reading
-    let read = file.and_then(|file| file.take(16).read_to_string(&mut text).ok());
+    let read = file.take(16).read_to_string(&mut text).ok();
     let pid = read.and_then(|_| text.trim().parse::<u32>().ok());
     let with_pid = pid.map(|pid| format!(" with pid {pid}")).unwrap_or_default();
     Error::Unavailable(
@@ -213,11 +216,15 @@ mod tests {
         (room, path)
     }
 
+    fn create(path: &Path) -> Result<Pidfile, Error> {
+        Pidfile::create(path, None)
+    }
+
     #[test]
     fn it_is_written_and_removed() {
         let (_room, path) = room();
         fs::write(&path, "1234567890, left by another\n").unwrap();
-        let mut pidfile = Pidfile::create(&path).unwrap();
+        let mut pidfile = create(&path).unwrap();
         assert_eq!(fs::read_to_string(&path).unwrap(), "");
         assert_eq!(fs::metadata(&path).unwrap().mode() & 0o7777, 0o644 & !present_umask());
         pidfile.write(12345).unwrap();
@@ -230,25 +237,25 @@ mod tests {
     #[test]
     fn a_second_daemon_learns_who_is_running_and_changes_nothing() {
         let (_room, path) = room();
-        let mut first = Pidfile::create(&path).unwrap();
-        let error = Pidfile::create(&path).unwrap_err();
+        let mut first = create(&path).unwrap();
+        let error = create(&path).unwrap_err();
         assert!(error.to_string().ends_with("is locked: forkd is already running"), "{error}");
         first.write(41).unwrap();
-        let error = Pidfile::create(&path).unwrap_err();
+        let error = create(&path).unwrap_err();
         assert!(error.to_string().ends_with("is locked: forkd is already running with pid 41"), "{error}");
         assert_eq!(error.exit_code(), 69);
         assert_eq!(fs::read_to_string(&path).unwrap(), "41\n");
         drop(first);
         assert!(path.exists(), "dropping it must not remove it");
-        Pidfile::create(&path).unwrap();
+        create(&path).unwrap();
     }
 
     #[test]
     fn the_file_of_another_is_not_removed() {
         let (_room, path) = room();
-        let ours = Pidfile::create(&path).unwrap();
+        let ours = create(&path).unwrap();
         fs::remove_file(&path).unwrap();
-        let mut theirs = Pidfile::create(&path).unwrap();
+        let mut theirs = create(&path).unwrap();
         theirs.write(8).unwrap();
         ours.remove();
         assert_eq!(fs::read_to_string(&path).unwrap(), "8\n");
@@ -257,43 +264,77 @@ mod tests {
     #[test]
     fn a_stranger_who_can_read_it_keeps_nobody_from_starting() {
         let (room, path) = room();
-        let first = Pidfile::create(&path).unwrap();
+        let first = create(&path).unwrap();
         let stranger = File::open(&path).unwrap();
         stranger.lock().unwrap();
         drop(first);
         // the next daemon finds the lock of the stranger, and none of a daemon
-        let second = Pidfile::create(&path).unwrap();
-        assert!(!leads_to(&path, &stranger));
-        assert_eq!(Pidfile::create(&path).unwrap_err().exit_code(), 69);
+        let second = create(&path).unwrap();
+        assert_eq!(create(&path).unwrap_err().exit_code(), 69);
         drop(second);
         assert_eq!(fs::read_dir(room.path()).unwrap().count(), 1);
     }
 
     #[test]
-    fn what_is_left_of_a_start_that_was_killed_is_used() {
+    fn no_other_name_in_the_directory_is_in_the_way() {
         let (room, path) = room();
-        let new = beside(&path);
-        drop(open_new(&new).unwrap());
-        Pidfile::create(&path).unwrap().remove();
-        assert_eq!(fs::read_dir(room.path()).unwrap().count(), 0);
-        // another daemon starts at this moment
-        let other = open_new(&new).unwrap();
-        assert!(try_lock(&other).unwrap());
-        assert_eq!(Pidfile::create(&path).unwrap_err().exit_code(), 69);
-        assert!(leads_to(&new, &other) && !path.exists());
-        drop(other);
-        fs::hard_link(&new, room.path().join("other")).unwrap();
-        let error = Pidfile::create(&path).unwrap_err();
-        assert!(error.exit_code() == 73 && error.sentence().contains("pid.new is in the way"), "{error}");
+        // a start that was killed before it had locked its file leaves this
+        open(&path).unwrap();
+        for name in ["forkd.pid.new", "forkd.pid.lock", "forkd.pid~"] {
+            fs::create_dir(room.path().join(name)).unwrap();
+        }
+        create(&path).unwrap().remove();
+        assert_eq!(fs::read_dir(room.path()).unwrap().count(), 3);
+    }
+
+    #[test]
+    fn a_daemon_whose_file_was_replaced_is_not_ready() {
+        let (_room, path) = room();
+        let mut first = create(&path).unwrap();
+        fs::remove_file(&path).unwrap();
+        let mut second = create(&path).unwrap();
+        assert_eq!(first.write(1).unwrap_err().exit_code(), 69);
+        second.write(2).unwrap();
+        assert_eq!(fs::read_to_string(&path).unwrap(), "2\n");
+    }
+
+    #[test]
+    fn a_directory_of_other_users_is_refused() {
+        if !geteuid().is_root() {
+            return;
+        }
+        let (room, path) = room();
+        let (user, group) = (Uid::from_raw(61_260), Gid::from_raw(61_261));
+        let own = |uid: Option<Uid>, gid: Option<Gid>, bits| {
+            nix::unistd::chown(room.path(), uid, gid).unwrap();
+            fs::set_permissions(room.path(), Permissions::from_mode(bits)).unwrap();
+        };
+        let attempt = |successor| Pidfile::create(&path, successor).map(Pidfile::remove);
+        let refused = |why: &str| {
+            let error = attempt(None).unwrap_err();
+            assert!(error.exit_code() == 73 && error.sentence().contains(why), "{}", error.sentence());
+            assert!(attempt(Some((1.into(), 1.into()))).is_err());
+            // it is the daemon's own
+            attempt(Some((user, group))).unwrap();
+        };
+        for bits in [0o755, 0o1755] {
+            own(Some(user), None, bits);
+            refused("the user 61260, who owns it, may replace files in ");
+        }
+        own(Some(0.into()), Some(group), 0o775);
+        refused("the group 61261 may replace files in ");
+        for bits in [0o755, 0o1775, 0o1777] {
+            own(None, None, bits);
+            attempt(None).unwrap();
+        }
     }
 
     #[test]
     fn what_others_may_write_to_is_no_pidfile() {
         let (room, path) = room();
         let refused = |why: &str| {
-            let error = Pidfile::create(&path).unwrap_err();
+            let error = create(&path).unwrap_err();
             assert!(error.exit_code() == 73 && error.sentence().contains(why), "{}", error.sentence());
-            assert!(!beside(&path).exists());
         };
         let mode = |path: &Path, bits| fs::set_permissions(path, Permissions::from_mode(bits)).unwrap();
         fs::write(&path, "1\n").unwrap();
@@ -306,7 +347,7 @@ mod tests {
         mode(room.path(), 0o777);
         refused("anyone may replace files in ");
         mode(room.path(), 0o1777);
-        Pidfile::create(&path).unwrap();
+        create(&path).unwrap();
         if geteuid().is_root() {
             nix::unistd::chown(&path, Some(61_260.into()), None).unwrap();
             refused("it is another user's");
@@ -319,12 +360,12 @@ mod tests {
         let precious = room.path().join("precious");
         fs::write(&precious, "precious").unwrap();
         std::os::unix::fs::symlink(&precious, &path).unwrap();
-        assert_eq!(Pidfile::create(&path).unwrap_err().exit_code(), 73);
+        assert_eq!(create(&path).unwrap_err().exit_code(), 73);
         fs::remove_file(&path).unwrap();
         fs::hard_link(&precious, &path).unwrap();
-        assert_eq!(Pidfile::create(&path).unwrap_err().exit_code(), 73);
-        assert_eq!(Pidfile::create(room.path()).unwrap_err().exit_code(), 73);
-        assert_eq!(Pidfile::create(&path.join("x")).unwrap_err().exit_code(), 73);
+        assert_eq!(create(&path).unwrap_err().exit_code(), 73);
+        assert_eq!(create(room.path()).unwrap_err().exit_code(), 73);
+        assert_eq!(create(&path.join("x")).unwrap_err().exit_code(), 73);
         assert_eq!(fs::read_to_string(&precious).unwrap(), "precious");
     }
 }

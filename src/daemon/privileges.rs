@@ -83,6 +83,11 @@ impl Privileges {
         Ok(())
     }
 
+    /// The user and the group that the process will have, if it is to have another user.
+    pub(crate) fn ids(&self) -> Option<(Uid, Gid)> {
+        self.user.zip(self.group)
+    }
+
     /// Has the environment tell of the new user, if there is one, as login(1) does: the programs that are started
     /// find it there. Of one without an entry it tells nothing.
     ///
