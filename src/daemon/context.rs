@@ -41,6 +41,8 @@ pub(super) struct Context {
     pub(super) null: Option<std::fs::File>,
     /// What makes a child the OOM killer's choice rather than the master.
     pub(super) expendable: Option<Expendable>,
+    /// The master may do that for a child; one that has changed its user may not.
+    pub(super) raises_children: bool,
     pub(super) oom_kills: OomKills,
     /// Given up for a moment when there is no other descriptor left.
     reserve: Option<OwnedFd>,
@@ -100,6 +102,7 @@ impl Context {
             stopping: false,
             null: None,
             expendable: Expendable::rather_than_us(),
+            raises_children: false,
             oom_kills: OomKills::new(Instant::now()),
             reserve: None,
         };

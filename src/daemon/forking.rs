@@ -208,8 +208,11 @@ impl Forking {
         let close = self.closing.of(&cx.descriptors);
         let work = Work { post: &self.post, guard: &cx.guard, board: cx.board, slot, turns: None };
         let (connection_ref, batch) = (&mut connection, &mut self.batch);
-        let is_small = !work.service().is_handler() && cx.board.unwatched() < FEW;
-        let expendable = cx.expendable.filter(|_| !is_small);
+        let raises_later = cx.raises_children && !work.service().is_handler() && cx.board.unwatched() < FEW;
+        if raises_later {
+            cx.board.record(index).raise_later();
+        }
+        let expendable = cx.expendable.filter(|_| !raises_later);
         let cells = PidCells { parent: &cx.board.record(index).pid, child: Some(&slot.pid) };
         let forked = fork(&cx.blocked, cells, Watch::Nothing, || {
             expendable.iter().for_each(Expendable::become_so);

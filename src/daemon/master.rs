@@ -181,6 +181,7 @@ impl Master {
         // the root directory and the user have changed since it was asked first
         sys::fork::require_single_thread()
             .map_err(|cause| Error::os("cannot serve from this process", cause))?;
+        self.cx.raises_children = sys::oom::may_raise_children();
         if self.stations.iter().any(|station| matches!(station.kind, Kind::Forking(_))) {
             let cannot = |cause| Error::os("cannot serve: there is no descriptor left for a client", cause);
             self.cx.require_reserve().map_err(cannot)?;
@@ -287,6 +288,9 @@ impl Master {
         let soon = self.someone_waits();
         cx.board.set_waiting(soon);
         if cx.now >= self.swept + self.sweep_pause(soon) {
+            for pid in cx.board.take_those_to_raise(self.sweep_from, SWEEP_SLICE, cx.now) {
+                cx.expendable.iter().for_each(|expendable| expendable.make_so(pid));
+            }
             self.sweep_from = {
                 let killed = || cx.oom_kills.cause(cx.now);
                 cx.board.sweep(self.sweep_from, SWEEP_SLICE, cx.now, sys::pidfd::is_our_child, killed, on)

@@ -8,10 +8,11 @@ use std::time::{Duration, Instant};
 use crate::scoreboard::Cause;
 use crate::sys::oom;
 
-/// How many children of built-in services there may be before the next one makes itself the OOM killer's choice.
+/// How many children of built-in services there may be before the next one makes itself the OOM killer's choice at
+/// its birth.
 ///
-/// That takes three system calls, which a service that opens no file feels. So many are less than what any
-/// memory limit is filled by (each takes about 0.1 MiB); a handler's or a program's child may be of any size.
+/// That takes three system calls, which a short connection feels. Fewer fill no memory at once (each takes about 0.1
+/// MiB), and if they live on the master does it for them. A handler's or a program's child may be of any size.
 pub(super) const FEW: u32 = 64;
 
 /// The signal that the OOM killer sends, among others.

@@ -4,11 +4,14 @@ use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use super::histogram::LIFETIMES;
-use super::ledger::Place;
+use super::ledger::{Place, Record};
 use super::{Cause, Child, Scoreboard, Slot, State, Sums, Totals};
 
 /// How often to look whether a burial is over, which takes less than a microsecond.
 const BURIAL_CHECKS: u32 = 1000;
+
+/// How long a child lives before the master raises its `oom_score_adj`, in milliseconds: most are gone by then.
+const RAISED_AFTER_MS: u64 = 1000;
 
 /// A child that is no more.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -186,6 +189,22 @@ impl Scoreboard {
             }
         }
         if from.saturating_add(count) < used { from + count } else { 0 }
+    }
+
+    /// The pids of those children in up to `count` slots, from `from` on, that have lived for a second and have left it
+    /// to the master to raise their `oom_score_adj`; each is named once.
+    pub(crate) fn take_those_to_raise(
+        &self,
+        from: usize,
+        count: usize,
+        now: Instant,
+    ) -> impl Iterator<Item = u32> + use<'_> {
+        let then_ms = self.millis(now).checked_sub(RAISED_AFTER_MS);
+        let slots = (0..self.ledger.used()).skip(from).take(count);
+        let records = slots.map(|index| self.ledger.record(index));
+        records
+            .filter(move |record| then_ms.is_some_and(|then_ms| record.is_to_be_raised(then_ms)))
+            .map(Record::pid)
     }
 
     /// In a dying process that can't say so itself: notes the cause in its own slot, if it has one.

@@ -71,6 +71,8 @@ pub(crate) struct Record {
     notice: AtomicU32,
     /// The next slot in the list of free ones, or in the queue.
     next: AtomicU32,
+    /// 1 if the child has left it to the master to raise its `oom_score_adj`.
+    raises_later: AtomicU32,
     started_ms: AtomicU64,
     /// When it announced its end.
     announced_ms: AtomicU64,
@@ -114,6 +116,19 @@ impl Record {
 
     pub(crate) fn started_ms(&self) -> u64 {
         self.started_ms.load(Ordering::Relaxed)
+    }
+
+    /// The child leaves it to the master to raise its `oom_score_adj`.
+    pub(crate) fn raise_later(&self) {
+        self.raises_later.store(1, Ordering::Relaxed);
+    }
+
+    /// Whether it has left that to the master and lived since `then_ms`; once.
+    pub(super) fn is_to_be_raised(&self, then_ms: u64) -> bool {
+        self.raises_later.load(Ordering::Relaxed) == 1
+            && self.started_ms() <= then_ms
+            && matches!(self.place(), Place::Held | Place::Overdue)
+            && self.raises_later.swap(0, Ordering::Relaxed) == 1
     }
 
     /// The client of this child was accepted then.
@@ -213,6 +228,7 @@ impl Ledger {
         totals.taken.store(totals.taken.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
         unwatched.store(unwatched.load(Ordering::Relaxed) + u32::from(!watched), Ordering::Relaxed);
         record.pid.store(0, Ordering::Relaxed);
+        record.raises_later.store(0, Ordering::Relaxed);
         record.listener.store(listener as u32, Ordering::Relaxed);
         record.notice.store(if watched { WATCHED } else { UNWATCHED }, Ordering::Relaxed);
         record.started_ms.store(now_ms, Ordering::Relaxed);

@@ -7,6 +7,8 @@
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 
+use rustix::fs::OFlags;
+
 use super::procfs;
 
 /// By how much a child's score is higher, in thousandths of all memory that there is: its parent is larger by some
@@ -53,11 +55,31 @@ impl Expendable {
 
     #[cfg(not(target_os = "linux"))]
     pub(crate) fn become_so(&self) {}
+
+    /// A child of this process dies rather than the one that made the score, if this process
+    /// [may do that](may_raise_children).
+    #[cfg(target_os = "linux")]
+    pub(crate) fn make_so(&self, child: u32) {
+        let path = std::ffi::CString::new(format!("/proc/{child}/oom_score_adj"));
+        let Some(file) = path.ok().and_then(|path| procfs::open(&path, OFlags::WRONLY).ok()) else { return };
+        // It is asked only now: the file stays that of the process that had this pid when it was opened.
+        if super::pidfd::is_our_child(child) {
+            let _ = rustix::io::write(&file, &self.text[..self.length]);
+        }
+    }
+
+    #[cfg(not(target_os = "linux"))]
+    pub(crate) fn make_so(&self, _child: u32) {}
 }
 
-#[cfg(target_os = "linux")]
+/// Whether this process may make its children [expendable](Expendable::make_so): their files belong to whom its own
+/// belongs to.
+pub(crate) fn may_raise_children() -> bool {
+    cfg!(target_os = "linux") && open_own().is_ok()
+}
+
 fn open_own() -> std::io::Result<std::os::fd::OwnedFd> {
-    procfs::open(c"/proc/self/oom_score_adj", rustix::fs::OFlags::WRONLY)
+    procfs::open(c"/proc/self/oom_score_adj", OFlags::WRONLY)
 }
 
 /// The files that count the processes of our control group that the OOM killer has taken.

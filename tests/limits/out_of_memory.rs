@@ -101,12 +101,23 @@ fn the_kernel_would_rather_take_a_child_than_the_master() {
             assert!(programs.iter().all(|&pid| score(pid) > score(daemon.pid())), "{programs:?}");
         }
     }
-    // few small ones can't be what fills the memory, and are spared the work
-    let daemon = Daemon::start("--max-children 100");
-    let clients: Vec<Client> = (0..80).map(|_| daemon.served()).collect();
-    let own = score(daemon.pid());
-    let scores: Vec<i32> = clients.iter().map(|client| score(daemon.server_of(client))).collect();
-    assert!(scores[70..].iter().all(|&score| score > own), "{scores:?}");
+}
+
+#[test]
+fn the_kernel_would_rather_take_a_child_of_a_connection_too() {
+    let as_root = ["--user nobody", "--chroot {dir}", "--user nobody --chroot {dir}"];
+    let all = [""].into_iter().chain(as_root.into_iter().filter(|_| need_root()));
+    for (args, count) in all.flat_map(|args| [(args, 1), (args, 80)]) {
+        let daemon = Daemon::start(&format!("--max-children 100 {args}"));
+        let clients: Vec<Client> = (0..count).map(|_| daemon.served()).collect();
+        let children: Vec<i32> = clients.iter().map(|client| daemon.server_of(client)).collect();
+        let own = score(daemon.pid());
+        let is_raised = || children.iter().all(|&child| score(child) > own);
+        eventually(&format!("all {count} are raised {args}"), is_raised);
+        // only as many as fill no memory wait for the master
+        let last = daemon.served();
+        assert!(count < 80 || score(daemon.server_of(&last)) > own, "{args}");
+    }
 }
 
 #[test]
