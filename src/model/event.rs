@@ -191,7 +191,7 @@ impl<'r, 'w> House<'w> {
         }
     }
 
-    /// The gate is shut.
+    /// The gate is shut, or the listener: leaves, at a stop after those that are queued.
     fn rung(&'r self, reactor: &mut Reactor<'r>) {
         // it rings for good
         self.bell.take().into_iter().for_each(|bell| reactor.unwatch(bell));
@@ -230,7 +230,8 @@ impl<'r, 'w> House<'w> {
                         }
                         Nobody::Waits => return,
                         Nobody::Fits => return self.rest(reactor),
-                        Nobody::Comes => return self.shut(reactor),
+                        // the bell may ring later than the listener is shut
+                        Nobody::Comes => return self.rung(reactor),
                     }
                 }
             }

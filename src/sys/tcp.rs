@@ -145,9 +145,68 @@ pub(crate) fn limit_unsent(socket: impl AsFd, bytes: u32) {
     let _ = (socket, bytes);
 }
 
+/// Has the kernel drop each packet that asks a listening TCP socket for a new connection; its sender tries again a
+/// second later. Connections whose handshake has begun are not concerned. Linux only: other systems have no such filter.
+pub(crate) fn drop_new_connections(listener: impl AsFd) {
+    #[cfg(target_os = "linux")]
+    {
+        use libc::{BPF_ABS, BPF_ALU, BPF_AND, BPF_B, BPF_JEQ, BPF_JMP, BPF_K, BPF_LD, BPF_RET};
+        // the byte of the TCP header with the flags (RFC 9293, section 3.1), and the two that count
+        const FLAGS: u32 = 13;
+        const SYN: u32 = 0x02;
+        const ACK: u32 = 0x10;
+        let step = |code: u32, jt, jf, k| libc::sock_filter { code: code as u16, jt, jf, k };
+        let mut steps = [
+            step(BPF_LD | BPF_B | BPF_ABS, 0, 0, FLAGS),
+            step(BPF_ALU | BPF_AND | BPF_K, 0, 0, SYN | ACK),
+            step(BPF_JMP | BPF_JEQ | BPF_K, 0, 1, SYN),
+            step(BPF_RET | BPF_K, 0, 0, 0),
+            step(BPF_RET | BPF_K, 0, 0, u32::MAX),
+        ];
+        let program = libc::sock_fprog { len: steps.len() as u16, filter: steps.as_mut_ptr() };
+        let (fd, length) = (listener.as_fd().as_raw_fd(), size_of_val(&program) as libc::socklen_t);
+        // SAFETY: the kernel reads `program` and the `len` steps that it points to, and keeps a copy.
+        unsafe {
+            let program = (&raw const program).cast();
+            libc::setsockopt(fd, libc::SOL_SOCKET, libc::SO_ATTACH_FILTER, program, length)
+        };
+    }
+    #[cfg(not(target_os = "linux"))]
+    let _ = listener;
+}
+
 #[cfg(all(test, not(target_os = "openbsd")))]
 mod tests {
     use super::*;
+
+    #[test]
+    #[cfg(target_os = "linux")]
+    fn new_connections_are_dropped_and_those_that_are_queued_stay() {
+        use std::io::{Read, Write};
+        use std::net::{TcpListener, TcpStream};
+
+        let listener = TcpListener::bind("127.0.0.1:0").expect("bind");
+        let address = listener.local_addr().expect("address");
+        let mut first = TcpStream::connect(address).expect("connect");
+        drop_new_connections(&listener);
+        let second = std::thread::spawn(move || TcpStream::connect(address));
+        // what the queued client sends is no new connection
+        first.write_all(b"x").expect("write");
+        let (mut connection, _) = listener.accept().expect("accept");
+        connection.read_exact(&mut [0]).expect("read");
+        connection.write_all(b"y").expect("write");
+        first.read_exact(&mut [0]).expect("read");
+        // the second tries until it is refused
+        listener.set_nonblocking(true).expect("fcntl");
+        let dropped = || crate::sys::drops::dropped(&listener);
+        while dropped() == Some(0) && !second.is_finished() {
+            std::thread::yield_now();
+        }
+        assert!(listener.accept().is_err() && !second.is_finished());
+        drop(listener);
+        let refused = second.join().expect("join").expect_err("no connection");
+        assert_eq!(refused.kind(), std::io::ErrorKind::ConnectionRefused);
+    }
 
     #[test]
     fn probes_end_with_the_limit() {

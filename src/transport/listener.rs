@@ -207,11 +207,13 @@ impl Listener {
 
     /// Moves the connections that the kernel has queued to a queue of our own, where they wait until a worker
     /// [takes](Self::accept_queued) them. Returns how many were moved, and whether these are all; the others are more
-    /// than fit in, or there is no queue, and wait where they are.
+    /// than fit in, or there is no queue, and wait where they are. Who comes now is not connected any more.
     pub(crate) fn hold_queued(&self) -> (u32, bool) {
         let Some(queue) = self.queue() else { return (0, false) };
         // it fails only for what is no open file
         let _ = self.set_nonblocking(true);
+        // first, as a client that is connected after the last accept(2) would be reset
+        self.keep_out();
         let mut held = 0;
         while u64::from(held) < Queue::capacity() {
             match accept(self, SocketFlags::CLOEXEC) {
@@ -245,6 +247,14 @@ impl Listener {
             Err(Errno::INVAL) => Err(Errno::AGAIN),
             accepted => accepted,
         }
+    }
+
+    /// Connects no more clients; those that are queued stay there.
+    fn keep_out(&self) {
+        if let Endpoint::Tcp { .. } = self.endpoint {
+            crate::sys::tcp::drop_new_connections(self);
+        }
+        self.remove_file();
     }
 
     /// Takes no more clients, in no process: who tries is refused at once. An inherited socket is not
