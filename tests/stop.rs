@@ -238,6 +238,31 @@ fn who_comes_after_a_stop_has_begun_is_refused_although_all_are_busy_and_who_was
     }
 }
 
+#[test]
+fn queued_clients_wait_while_a_stop_finds_no_descriptors_and_are_served_after() {
+    for args in ONE_PLACE {
+        let daemon = Forkd::new(&format!("{args} --grace 60s")).start();
+        let busy = daemon.served();
+        let mut queued: Vec<Client> = (0..2).map(|_| daemon.asks()).collect();
+        // fork: the master accepts
+        let acceptor = if args == "--max-children 1" { daemon.pid() } else { daemon.children()[0] };
+        // ppoll(2) needs as many as it waits for
+        set_limit(acceptor, libc::RLIMIT_NOFILE, 5).unwrap();
+        daemon.signal(Signal::SIGTERM);
+        daemon.wait_for_line("stopping");
+        drop(busy);
+        daemon.wait_for_line("cannot accept");
+        // several times it tries again
+        assert!(is_silent(&queued[0], Duration::from_millis(500)), "{args}");
+        set_limit(acceptor, libc::RLIMIT_NOFILE, 256).unwrap();
+        for mut client in queued.drain(..) {
+            is_answered(&mut client);
+        }
+        ends_well(&daemon, SOON);
+        assert!(daemon.wait_for_line("stopped").contains("connections=3 cut=0"), "{args}");
+    }
+}
+
 /// Clients that connect while the signal comes are served or refused: none is connected and then lost.
 #[test]
 fn a_stop_under_load_loses_no_client() {

@@ -11,6 +11,7 @@ use rustix::io::Errno;
 use super::context::{ACCEPT_REST, Context};
 use super::forking::Forking;
 use crate::events;
+use crate::model::entrance::errno;
 use crate::model::serve::{peer_of, unless_reset};
 use crate::sys::datagram::Patience;
 use crate::transport::listener::concerns_one_connection;
@@ -62,7 +63,7 @@ impl Forking {
         // it could not be filled up while there was no descriptor at all
         cx.restore_reserve();
         while quota.is_left() {
-            if self.draining && self.has_room(cx) && !self.take_queued() {
+            if self.is_drained() {
                 self.close(cx);
                 return;
             }
@@ -78,12 +79,13 @@ impl Forking {
         self.crowded = !quota.is_left();
     }
 
-    fn accept(&self, cx: &Context) -> rustix::io::Result<(OwnedFd, Peer)> {
+    fn accept(&mut self, cx: &Context) -> rustix::io::Result<(OwnedFd, Peer)> {
         let client = match self.draining {
-            true => self.post.accept_queued(cx.board, true)?,
-            false => self.post.accept_now(cx.board)?,
+            true => self.post.accept_queued(cx.board, true),
+            false => self.post.accept_now(cx.board),
         };
-        if self.crowded { unless_reset(client) } else { Ok(client) }
+        self.count_queued(&client);
+        if self.crowded { unless_reset(client?) } else { client }
     }
 
     fn take_connection(&mut self, cx: &mut Context) -> Next {
@@ -100,6 +102,32 @@ impl Forking {
                 self.accept_failed(cx, error)
             }
         }
+    }
+
+    /// The next datagram is in the batch.
+    fn receive(&mut self) -> rustix::io::Result<()> {
+        let Some(batch) = &mut self.batch else { return Err(Errno::AGAIN) };
+        let received = batch.receive_one(&*self.post.listener, Patience::DontWait);
+        let received = received.map_err(|error| errno(&error));
+        self.count_queued(&received);
+        received
+    }
+
+    /// Takes the next client, who gets no child.
+    fn refuse_one(&mut self) -> rustix::io::Result<Peer> {
+        if self.batch.is_some() {
+            self.receive()?;
+            return self.batch.as_ref().map(|batch| peer_of(&batch.datagram(0))).ok_or(Errno::AGAIN);
+        }
+        let taken = match self.draining {
+            true => self.post.listener.accept_queued(true),
+            false => self.post.listener.accept_now(&*self.post.listener),
+        };
+        self.count_queued(&taken);
+        let (connection, peer) = taken?;
+        // a reset says "no" at once, where an orderly close looks like an answer of nothing
+        let _ = rustix::net::sockopt::set_socket_linger(&connection, Some(Duration::ZERO));
+        Ok(peer)
     }
 
     fn accept_failed(&mut self, cx: &mut Context, error: Errno) -> Next {
@@ -146,11 +174,11 @@ impl Forking {
 
     fn take_datagram(&mut self, cx: &mut Context) -> Next {
         let Some(slot) = cx.board.take(self.post.number, false, cx.now) else { return self.at_limit(cx) };
-        let Some(batch) = &mut self.batch else { return Next::Wait };
-        if let Err(error) = batch.receive_one(&*self.post.listener, Patience::DontWait) {
+        if let Err(error) = self.receive() {
             cx.board.put_back(slot);
-            return self.accept_failed(cx, Errno::from_io_error(&error).unwrap_or(Errno::IO));
+            return self.accept_failed(cx, error);
         }
+        let Some(batch) = &self.batch else { return Next::Wait };
         let datagram = batch.datagram(0);
         if let Err(why) = self.post.admit(&cx.guard, &datagram) {
             // no child for one that gets no answer
@@ -174,22 +202,7 @@ impl Forking {
             // there may be room after all, as soon as they are buried
             return Next::Wait;
         }
-        let taken = match &mut self.batch {
-            Some(batch) => batch
-                .receive_one(&*self.post.listener, Patience::DontWait)
-                .map(|()| peer_of(&batch.datagram(0)))
-                .map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO)),
-            None => match self.draining {
-                true => self.post.listener.accept_queued(true),
-                false => self.post.listener.accept_now(&*self.post.listener),
-            }
-            .map(|(connection, peer)| {
-                // a reset says "no" at once, where an orderly close looks like an answer of nothing
-                let _ = rustix::net::sockopt::set_socket_linger(&connection, Some(Duration::ZERO));
-                peer
-            }),
-        };
-        let peer = match taken {
+        let peer = match self.refuse_one() {
             Ok(peer) => peer,
             Err(error) => return self.accept_failed(cx, error),
         };

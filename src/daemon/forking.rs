@@ -16,7 +16,7 @@ use super::oom::FEW;
 use crate::events;
 use crate::log::{RateLimit, Spell};
 use crate::model::fork::{Task, run};
-use crate::model::serve::{Post, Work, batch_for};
+use crate::model::serve::{Post, Work, batch_for, stays_queued};
 use crate::scoreboard::Cause;
 use crate::sys::datagram::Batch;
 use crate::sys::fork::{PidCells, Watch, fork};
@@ -125,11 +125,16 @@ impl Forking {
         self.queued = queued;
     }
 
-    /// Whether one more of those that are queued is served.
-    pub(super) fn take_queued(&mut self) -> bool {
-        let left = self.queued.checked_sub(1);
-        self.queued = left.unwrap_or(0);
-        left.is_some()
+    /// Counts, while it drains, one of those that were queued, unless that is still there.
+    pub(super) fn count_queued<T>(&mut self, taken: &rustix::io::Result<T>) {
+        if !stays_queued(taken) {
+            self.queued = self.queued.saturating_sub(1);
+        }
+    }
+
+    /// Whether all that were queued when it began to drain have been taken.
+    pub(super) fn is_drained(&self) -> bool {
+        self.draining && self.queued == 0
     }
 
     pub(super) fn is_closed(&self) -> bool {

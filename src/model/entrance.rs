@@ -73,6 +73,16 @@ impl<'a> Entrance<'a> {
         true
     }
 
+    /// The same for a client that was queued when a stop began; `rest` waits until there may be what it needs.
+    pub(crate) fn goes_on_draining(&mut self, error: Errno, rest: impl FnOnce()) -> bool {
+        match self.failed(error) {
+            Nobody::Waits | Nobody::Comes => return false,
+            Nobody::Yet => {}
+            Nobody::Fits => rest(),
+        }
+        true
+    }
+
     /// Nobody has, and says why where that is news.
     pub(crate) fn failed(&mut self, error: Errno) -> Nobody {
         let endpoint = self.work.listener().endpoint();
@@ -98,6 +108,6 @@ impl<'a> Entrance<'a> {
 }
 
 /// The error of a call that fails with nothing else.
-pub(super) fn errno(error: &io::Error) -> Errno {
+pub(crate) fn errno(error: &io::Error) -> Errno {
     Errno::from_io_error(error).unwrap_or(Errno::IO)
 }

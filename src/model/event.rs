@@ -13,8 +13,6 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use rustix::io::Errno;
-
 use super::entrance::{Entrance, Nobody, REST};
 use super::prefork;
 use super::serve::{Stopwatch, Work};
@@ -245,8 +243,7 @@ impl<'r, 'w> House<'w> {
     fn accept(&self) -> rustix::io::Result<(OwnedFd, Peer)> {
         match self.is_draining.get() {
             false => self.work.accept_nonblocking(self.gate),
-            true if self.work.tally().take_queued() => self.work.accept_queued(false),
-            true => Err(Errno::AGAIN),
+            true => self.work.accept_queued(false),
         }
     }
 

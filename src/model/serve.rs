@@ -16,6 +16,7 @@ use crate::service::Service;
 use crate::sys::datagram::{Batch, Datagram, Patience, Source};
 use crate::sys::tcp::{queued_for, was_reset};
 use crate::transport::guard::Guard;
+use crate::transport::listener::concerns_one_connection;
 use crate::transport::{Connection, Listener, Peer, Refusal, Traffic, Wait};
 
 /// A listening socket, with what its children must know of it.
@@ -143,9 +144,26 @@ impl<'w> Work<'w> {
         self.listener().accept_nonblocking(gate).and_then(|client| self.post.admitted(client, self.board))
     }
 
-    /// Accepts one of those who were queued when a stop began; the connection blocks, if it `blocks`.
+    /// Accepts one of the clients that were queued when a stop began; the connection blocks, if it `blocks`.
     pub(crate) fn accept_queued(&self, blocks: bool) -> rustix::io::Result<(OwnedFd, Peer)> {
-        self.post.accept_queued(self.board, blocks)
+        self.take_queued(|| self.post.accept_queued(self.board, blocks))
+    }
+
+    /// Takes one of the clients that were queued when a stop began, and counts it, unless `take` leaves it in the queue;
+    /// `AGAIN` if all have been taken. Clients that come after the stop has begun are not counted, or a busy service
+    /// would never stop.
+    pub(crate) fn take_queued<T>(
+        &self,
+        take: impl FnOnce() -> rustix::io::Result<T>,
+    ) -> rustix::io::Result<T> {
+        if !self.tally().take_queued() {
+            return Err(Errno::AGAIN);
+        }
+        let taken = take();
+        if stays_queued(&taken) {
+            self.tally().put_back_queued();
+        }
+        taken
     }
 
     /// What comes before each wait in a process that is not this server's own: how long the wait may last,
@@ -269,6 +287,11 @@ impl Drop for Stopwatch<'_> {
 /// over, too. In a crowd whoever would start a process or a thread for a client asks this first.
 pub(crate) fn unless_reset(client: (OwnedFd, Peer)) -> rustix::io::Result<(OwnedFd, Peer)> {
     if was_reset(&client.0) { Err(Errno::CONNABORTED) } else { Ok(client) }
+}
+
+/// Whether the client that was to be taken from a queue is still there.
+pub(crate) fn stays_queued<T>(taken: &rustix::io::Result<T>) -> bool {
+    matches!(taken, Err(error) if !concerns_one_connection(*error))
 }
 
 /// How large a datagram can be: UDP's limit is below 64 KiB, a Unix socket's is its send buffer.

@@ -4,15 +4,15 @@
 //! leave.
 
 use std::os::fd::{AsFd, OwnedFd};
+use std::thread::sleep;
 
-use super::entrance::{Entrance, errno};
+use super::entrance::{Entrance, REST, errno};
 use super::serve::{Work, batch_for};
 use crate::scoreboard::Cause;
 use crate::sys::datagram::{Batch, Patience};
 use crate::sys::fd::{Gate, first_readable};
 use crate::transport::Peer;
 use crate::transport::listener::Kind;
-use crate::transport::listener::concerns_one_connection;
 
 /// Datagrams taken at once when they come faster than one at a time.
 const BATCH: usize = 8;
@@ -51,7 +51,7 @@ fn connections(work: &Work<'_>, gate: &Gate, turn: &impl Turn) -> Cause {
         }
     }
     if work.is_draining() {
-        drain(work, turn);
+        drain(work, turn, &mut entrance);
     }
     Cause::Retired
 }
@@ -70,13 +70,15 @@ pub(crate) fn somebody_comes(work: &Work<'_>, gate: &Gate) -> bool {
     false
 }
 
-/// Serves what is queued: the listener does not block any more. Who comes after the stop has begun is not
-/// among them, or a busy service would never stop.
-fn drain(work: &Work<'_>, turn: &impl Turn) {
-    while work.tally().take_queued() {
+/// Serves what is queued: the listener does not block any more.
+fn drain(work: &Work<'_>, turn: &impl Turn, entrance: &mut Entrance<'_>) {
+    loop {
         match work.accept_queued(true) {
-            Ok((socket, peer)) => turn.connection(socket, peer),
-            Err(error) if concerns_one_connection(error) => {}
+            Ok((socket, peer)) => {
+                entrance.succeeded();
+                turn.connection(socket, peer);
+            }
+            Err(error) if entrance.goes_on_draining(error, || sleep(REST)) => {}
             Err(_) => break,
         }
     }
@@ -117,8 +119,13 @@ fn datagrams(work: &Work<'_>, gate: &Gate, turn: &impl Turn) -> Cause {
         }
     }
     if work.is_draining() {
-        while work.tally().take_queued() && batch.receive_one(work.listener(), Patience::DontWait).is_ok() {
-            turn.datagrams(&mut batch, 1, echoes);
+        loop {
+            let mut receive = || batch.receive_one(work.listener(), Patience::DontWait);
+            match work.take_queued(|| receive().map_err(|error| errno(&error))) {
+                Ok(()) => turn.datagrams(&mut batch, 1, echoes),
+                Err(error) if entrance.goes_on_draining(error, || sleep(REST)) => {}
+                Err(_) => break,
+            }
         }
     }
     Cause::Retired

@@ -49,6 +49,11 @@ impl Tally {
         take_one(&self.queued)
     }
 
+    /// The one that was taken last is still queued.
+    pub(crate) fn put_back_queued(&self) {
+        self.queued.fetch_add(1, Ordering::SeqCst);
+    }
+
     /// Whether one more worker may leave while it still serves, beside fewer than `most` others.
     pub(crate) fn may_leave(&self, most: u32) -> bool {
         add_one(&self.leaving, most)

@@ -25,7 +25,6 @@ use crate::sys::datagram::{Batch, Patience};
 use crate::sys::fd::Gate;
 use crate::sys::limits::raise_open_files;
 use crate::transport::listener::Kind;
-use crate::transport::listener::concerns_one_connection;
 use crate::transport::{Listener, Peer, Ready, Wait};
 use crate::{Error, events};
 
@@ -100,14 +99,11 @@ impl<'a> Worker<'a> {
                 Err(_) => break,
             }
         }
-        self.drain(|| {
-            self.room.wait_until_fewer_than(self.terms.max_connections);
-            self.reserve()?;
-            match self.work.accept_queued(false) {
-                Ok((socket, peer)) => self.seat(socket, peer),
-                Err(error) if concerns_one_connection(error) => {}
-                Err(error) => return Err(error),
-            }
+        self.drain(|worker| {
+            worker.room.wait_until_fewer_than(worker.terms.max_connections);
+            worker.reserve()?;
+            let (socket, peer) = worker.work.accept_queued(false)?;
+            worker.seat(socket, peer);
             Ok(())
         });
         self.finish(Cause::Retired)
@@ -165,23 +161,29 @@ impl<'a> Worker<'a> {
                 Err(_) => break,
             }
         }
-        self.drain(|| {
-            self.reserve()?;
+        self.drain(|worker| {
+            worker.reserve()?;
             let mut batch = batches.take();
-            batch.receive_one(self.work.listener(), Patience::DontWait).map_err(|error| errno(&error))?;
-            self.answer(batch, 1, &batches);
+            let mut receive = || batch.receive_one(worker.work.listener(), Patience::DontWait);
+            worker.work.take_queued(|| receive().map_err(|error| errno(&error)))?;
+            worker.answer(batch, 1, &batches);
             Ok(())
         });
         self.finish(Cause::Retired)
     }
 
-    /// At a stop, serves those that are queued. Who comes after it has begun is not among them, or a busy
-    /// service would never stop.
-    fn drain(&self, mut take_one: impl FnMut() -> rustix::io::Result<()>) {
+    /// At a stop, serves those that are queued.
+    fn drain(&mut self, mut take_one: impl FnMut(&Self) -> rustix::io::Result<()>) {
         if !self.work.is_draining() {
             return;
         }
-        while self.work.tally().take_queued() && take_one().is_ok() {}
+        loop {
+            match take_one(self) {
+                Ok(()) => self.entrance.succeeded(),
+                Err(error) if self.entrance.goes_on_draining(error, || coroutine::sleep(REST)) => {}
+                Err(_) => break,
+            }
+        }
         // who comes now shall go elsewhere, while others are served
         self.work.listener().refuse();
     }

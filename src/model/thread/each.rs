@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
 
-use super::super::entrance::{Entrance, Nobody, REST, errno};
+use super::super::entrance::{Entrance, REST, errno};
 use super::super::serve::{batch_for, unless_reset};
 use super::super::turns::somebody_comes;
 use super::{Shared, Terms, Work, connection, datagrams, peer_of};
@@ -198,24 +198,17 @@ impl Reception<'_> {
 
     /// Serves those that are queued: the listener does not block any more.
     fn drain(&mut self) {
-        let work = self.work;
-        while work.tally().take_queued() {
+        let (work, crew) = (self.work, self.crew);
+        loop {
             self.wait_for_room(None);
-            loop {
-                match self.next(None) {
-                    Ok(client) => {
-                        if let Some(client) = client {
-                            self.start(client);
-                        }
-                        break;
-                    }
-                    Err(error) => match self.entrance.failed(error) {
-                        Nobody::Yet => break,
-                        Nobody::Waits | Nobody::Comes => return,
-                        // those who are served have what is wanted
-                        Nobody::Fits => self.crew.rest(REST),
-                    },
+            match work.take_queued(|| self.next(None)) {
+                Ok(client) => {
+                    self.entrance.succeeded();
+                    client.into_iter().for_each(|client| self.start(client));
                 }
+                // clients that are served have what is wanted
+                Err(error) if self.entrance.goes_on_draining(error, || crew.rest(REST)) => {}
+                Err(_) => return,
             }
         }
     }
@@ -234,7 +227,8 @@ impl Reception<'_> {
     fn next(&mut self, gate: Option<&Gate>) -> Result<Option<Client>, Errno> {
         let work = self.work;
         let Some(batch) = &mut self.batch else {
-            let client = gate.map_or_else(|| work.accept_queued(true), |gate| work.accept(gate))?;
+            let accept_queued = || work.post.accept_queued(work.board, true);
+            let client = gate.map_or_else(accept_queued, |gate| work.accept(gate))?;
             let (socket, peer) = if self.crew.shared.open() > 0 { unless_reset(client)? } else { client };
             return Ok(Some(Client::Connection(socket, peer)));
         };
