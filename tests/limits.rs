@@ -411,40 +411,56 @@ fn a_worker_that_can_start_no_thread_is_not_ready() {
     assert!(!ended.stderr.contains("ready pid"), "{ended:?}");
 }
 
+/// Whether it is ready with this limit of open files, and then serves; else it ends and says why.
+fn is_ready_with(files: u64, args: &[&str]) -> bool {
+    let mut command = forkd_command();
+    command.args(["serve", "tcp://127.0.0.1:0"]).args(args);
+    // SAFETY: between fork and exec it makes system calls only.
+    unsafe { command.pre_exec(move || set_limit(0, libc::RLIMIT_NOFILE, files)) };
+    let mut child = command.stderr(Stdio::piped()).spawn().unwrap();
+    let (mut said, mut address) = (String::new(), None);
+    for line in BufReader::new(child.stderr.take().unwrap()).lines().map_while(Result::ok) {
+        said += &line;
+        if let Some((_, rest)) = line.split_once("listening on tcp://") {
+            address = rest.split(' ').next().map(|address| address.parse().unwrap());
+        }
+        if line.contains("ready pid=") {
+            let outcome = short_connection(address.expect("an address"), b"x");
+            signal(child.id() as i32, Signal::SIGTERM);
+            child.wait().unwrap();
+            outcome.unwrap_or_else(|error| panic!("{files} {args:?}: {error}: {said}"));
+            return true;
+        }
+    }
+    assert_eq!(child.wait().unwrap().code(), Some(71), "{files} {args:?}: {said}");
+    assert!(said.contains(&format!("this process may have {files} descriptors")), "{files} {args:?}: {said}");
+    false
+}
+
 #[test]
 fn with_too_few_descriptors_to_serve_anybody_it_is_not_ready() {
-    let served = |files: u64, model: &[&str]| {
-        let mut command = forkd_command();
-        command.args(["serve", "tcp://127.0.0.1:0"]).args(model);
-        // SAFETY: between fork and exec it makes system calls only.
-        unsafe { command.pre_exec(move || set_limit(0, libc::RLIMIT_NOFILE, files)) };
-        let mut child = command.stderr(Stdio::piped()).spawn().unwrap();
-        let (mut said, mut address) = (String::new(), None);
-        for line in BufReader::new(child.stderr.take().unwrap()).lines().map_while(Result::ok) {
-            said += &line;
-            if let Some((_, rest)) = line.split_once("listening on tcp://") {
-                address = rest.split(' ').next().map(|address| address.parse().unwrap());
-            }
-            if line.contains("ready pid=") {
-                let outcome = short_connection(address.expect("an address"), b"x");
-                signal(child.id() as i32, Signal::SIGTERM);
-                child.wait().unwrap();
-                outcome.unwrap_or_else(|error| panic!("{files} {model:?}: {error}: {said}"));
-                return true;
-            }
-        }
-        assert_eq!(child.wait().unwrap().code(), Some(71), "{files} {model:?}: {said}");
-        assert!(
-            said.contains(&format!("this process may have {files} descriptors")),
-            "{files} {model:?}: {said}"
-        );
-        false
-    };
+    let served = is_ready_with;
     let first = (5..20).find(|&files| served(files, &[]));
     assert!(first.is_some());
     assert!(!served(9, &["-m", "prefork", "-w", "1"]));
     // some of its workers start, and others can't
     assert!((12..15).all(|files| !served(files, &["-m", "prefork", "-w", "8"])));
+}
+
+#[test]
+fn with_too_few_descriptors_to_run_a_program_it_is_not_ready() {
+    for model in ["fork", "prefork", "thread", "thread --threads 2", "coroutine"] {
+        let pool = if model == "fork" { "" } else { "-w 1" };
+        let line = format!("-m {model} {pool} --exec cat");
+        let args: Vec<&str> = line.split_whitespace().collect();
+        let ready: Vec<bool> = std::thread::scope(|scope| {
+            let args = &args;
+            let starts: Vec<_> =
+                (8..22).map(|files| scope.spawn(move || is_ready_with(files, args))).collect();
+            starts.into_iter().map(|start| start.join().unwrap()).collect()
+        });
+        assert!(!ready[0] && ready.is_sorted() && ready[13], "{line}: {ready:?}");
+    }
 }
 
 #[test]

@@ -155,25 +155,17 @@ impl Context {
         }
     }
 
-    /// Takes a descriptor back into reserve.
+    /// Takes a descriptor back into reserve, if there is none.
     pub(super) fn restore_reserve(&mut self) {
-        // where there is none to be had, it is tried again later
-        let _ = self.require_reserve();
-    }
-
-    /// Takes a descriptor into reserve, if there is none.
-    ///
-    /// # Errors
-    ///
-    /// As fcntl(2); then there may be none for a client either.
-    pub(super) fn require_reserve(&mut self) -> std::io::Result<()> {
-        if self.reserve.is_none() {
-            // a copy of what is open: after a chroot(2) there may be no file to open
-            let reserve = self.board.wake().as_fd().try_clone_to_owned()?;
+        if self.reserve.is_some() {
+            return;
+        }
+        // A copy of what is open: after a chroot(2) there may be no file to open. Where there is none to be had, it is
+        // tried again later.
+        if let Ok(reserve) = self.board.wake().as_fd().try_clone_to_owned() {
             self.descriptors.add([reserve.as_raw_fd()]);
             self.reserve = Some(reserve);
         }
-        Ok(())
     }
 
     /// How long ago a child was forked.

@@ -182,10 +182,7 @@ impl Master {
         sys::fork::require_single_thread()
             .map_err(|cause| Error::os("cannot serve from this process", cause))?;
         self.cx.raises_children = sys::oom::may_raise_children();
-        if self.stations.iter().any(|station| matches!(station.kind, Kind::Forking(_))) {
-            let cannot = |cause| Error::os("cannot serve: there is no descriptor left for a client", cause);
-            self.cx.require_reserve().map_err(cannot)?;
-        }
+        self.require_descriptors()?;
         let mut on_ready = Some(on_ready);
         loop {
             self.turn()?;
@@ -204,6 +201,19 @@ impl Master {
         }
         self.see_the_last_ones_off();
         events::stopped(self.connections(), self.cut);
+        Ok(())
+    }
+
+    /// Finds out whether a child could be forked for a client, and serve it. In the child there are a few descriptors
+    /// more, as it closes what is the master's.
+    fn require_descriptors(&mut self) -> Result<(), Error> {
+        self.cx.give_up_reserve();
+        for station in &self.stations {
+            if let Kind::Forking(forking) = &station.kind {
+                forking.post.require_descriptors(1)?;
+            }
+        }
+        self.cx.restore_reserve();
         Ok(())
     }
 

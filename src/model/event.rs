@@ -130,7 +130,9 @@ impl<'r, 'w> House<'w> {
         self.bell.set(Some(bell));
         self.open_door(&mut reactor).map_err(cannot)?;
         self.turn(&mut reactor);
-        self.work.is_up();
+        if !self.work.comes_up(1) {
+            return Ok(Cause::Failed);
+        }
         reactor.run()?;
         // one that has drained says so, whatever it did before
         Ok(if self.has_left.get() && !self.is_draining.get() { Cause::Recycled } else { Cause::Retired })

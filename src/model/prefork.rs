@@ -20,9 +20,10 @@ use crate::transport::Peer;
 pub(crate) fn run(work: &Work<'_>, gate: &Gate, terms: &Terms) -> Cause {
     let &Terms { limit, elastic, .. } = terms;
     let worker = Worker { work, limit, served: Cell::new(0), elastic };
+    if !work.comes_up(1) {
+        return Cause::Failed;
+    }
     worker.rest();
-    // the master waits for the first workers to be up
-    work.board.wake().notify();
     take(work, gate, &worker)
 }
 

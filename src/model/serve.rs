@@ -1,6 +1,7 @@
 //! What a child does with one connection or datagram, whichever model it runs under.
 
 use std::any::Any;
+use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -10,7 +11,6 @@ use rustix::io::Errno;
 use super::hooks::Turns;
 use super::offer::Offer;
 use super::worker::Terms;
-use crate::events;
 use crate::scoreboard::{Cause, Scoreboard, Slot, State, Tally};
 use crate::service::Service;
 use crate::sys::datagram::{Batch, Datagram, Patience, Source};
@@ -18,6 +18,7 @@ use crate::sys::tcp::{queued_for, was_reset};
 use crate::transport::guard::Guard;
 use crate::transport::listener::concerns_one_connection;
 use crate::transport::{Connection, Listener, Peer, Refusal, Traffic, Wait};
+use crate::{Error, events};
 
 /// A listening socket, with what its children must know of it.
 #[derive(Debug, Clone)]
@@ -30,6 +31,31 @@ pub(crate) struct Post {
 }
 
 impl Post {
+    /// Finds out whether this process has the descriptors left to serve one client, while so many threads accept, that
+    /// client's among them: each that waits in accept(2) has the descriptor of its next client already.
+    ///
+    /// # Errors
+    ///
+    /// As fcntl(2).
+    pub(crate) fn require_descriptors(&self, accepting: u32) -> Result<(), Error> {
+        let service = &self.offer.service;
+        let needed = match service.descriptors() {
+            // the thread that accepts first serves its client, and the others wait
+            1 => 1,
+            of_a_client => accepting as usize + of_a_client - 1,
+        };
+        let all: io::Result<Vec<OwnedFd>> =
+            (0..needed).map(|_| self.listener.as_fd().try_clone_to_owned()).collect();
+        all.map(drop).map_err(|cause| {
+            let (endpoint, name) = (self.listener.endpoint(), service.name());
+            let what = format!(
+                "cannot serve {endpoint}: too few descriptors are left for a client of the service {name}, which \
+                 needs {needed}"
+            );
+            Error::os(what, cause)
+        })
+    }
+
     /// Accepts one connection that is [`admitted`](Self::admitted), and waits for none.
     pub(crate) fn accept_now(&self, board: &Scoreboard) -> rustix::io::Result<(OwnedFd, Peer)> {
         self.listener.accept_now(&*self.listener).and_then(|client| self.admitted(client, board))
@@ -172,10 +198,19 @@ impl<'w> Work<'w> {
         self.turns.map_or(Some(Duration::MAX), |turns| Turns::of(turns))
     }
 
-    /// Says that this worker is up: the master waits for the first of them.
-    pub(crate) fn is_up(&self) {
+    /// Says that this worker is up, for which the master waits. If it could not serve a single client, it logs why,
+    /// and is not. So many of its threads accept, that of the client among them.
+    pub(crate) fn comes_up(&self, accepting: u32) -> bool {
+        // a process that is not this server's own comes up more than once, and has no master
+        if self.turns.is_none()
+            && let Err(error) = self.post.require_descriptors(accepting)
+        {
+            log::error!("worker cannot start: {}", error.sentence());
+            return false;
+        }
         self.slot.set_state(State::Idle);
         self.board.wake().notify();
+        true
     }
 
     /// Says that this worker takes no more clients: it is replaced now, and not after its last connection.

@@ -72,6 +72,7 @@ pub struct Service {
     recipient: Option<Arc<Check>>,
     /// How long a connection may be silent, if nothing else is said.
     patience: Option<Duration>,
+    descriptors: usize,
 }
 
 type Check = dyn Fn() -> Result<(), Error> + Send + Sync;
@@ -100,7 +101,7 @@ impl Service {
     ) -> Self {
         let maker =
             if P::echoes() { Maker::Echo } else { Maker::Protocol(Arc::new(move || Box::new(make()))) };
-        Self { name, maker, amplifies: false, recipient: None, patience: None }
+        Self { name, maker, amplifies: false, recipient: None, patience: None, descriptors: 1 }
     }
 
     /// A service whose connections are each served by a [`Handler`] of their own.
@@ -122,7 +123,7 @@ impl Service {
         make: impl Fn() -> H + Send + Sync + 'static,
     ) -> Self {
         let maker = Maker::Handler(Arc::new(move || Box::new(make())));
-        Self { name, maker, amplifies: false, recipient: None, patience: None }
+        Self { name, maker, amplifies: false, recipient: None, patience: None, descriptors: 1 }
     }
 
     /// The same service, which answers a datagram with more bytes than it has.
@@ -139,6 +140,16 @@ impl Service {
     /// The same service, for clients that may be silent for so long if nothing else is said.
     fn patient_for(self, limit: Duration) -> Self {
         Self { patience: Some(limit), ..self }
+    }
+
+    /// The same service, of which a client takes so many descriptors at once, its connection among them.
+    fn taking(self, descriptors: usize) -> Self {
+        Self { descriptors, ..self }
+    }
+
+    /// How many descriptors a client takes at once, its connection among them.
+    pub(crate) fn descriptors(&self) -> usize {
+        self.descriptors
     }
 
     /// How long a connection may be silent, if nothing else is said.

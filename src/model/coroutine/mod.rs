@@ -50,7 +50,9 @@ pub(crate) fn run(work: &Work<'_>, gate: &Gate, terms: &Terms) -> Cause {
         let mut worker = Worker::new(work, gate, terms);
         worker.heed_the_bell()?;
         let turns = worker.take_turns();
-        work.is_up();
+        if !work.comes_up(1) {
+            return Ok(Cause::Failed);
+        }
         let cause = match work.listener().kind() {
             Kind::Stream => worker.connections(),
             Kind::Datagram => worker.datagrams(),

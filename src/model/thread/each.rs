@@ -131,7 +131,10 @@ pub(super) fn run(shared: Shared, gate: &Arc<Gate>, terms: &Terms, most: u32) ->
             return Cause::Failed;
         }
     }
-    work.is_up();
+    // the main thread goes on to accept while the client's own serves it
+    if !work.comes_up(2) {
+        return Cause::Failed;
+    }
     reception.serve()
 }
 

@@ -35,10 +35,15 @@ pub(super) fn run(shared: Shared, gate: &Arc<Gate>, terms: &Terms, count: u32) -
         is_spent: AtomicBool::new(false),
     });
     let work = crew.shared.work();
-    let started = start(&crew, count);
-    if started.is_ok() {
+    let started = start(&crew, count).and_then(|threads| {
         work.slot.threads.store(count + 1, Ordering::Relaxed);
-        work.is_up();
+        if work.comes_up(count) {
+            return Ok(threads);
+        }
+        gate.shut();
+        Err(threads)
+    });
+    if started.is_ok() {
         while first_readable(&[gate.bell()], None).is_none() {}
         work.leaves();
     }

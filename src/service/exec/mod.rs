@@ -26,6 +26,9 @@ use crate::sys::program::Program;
 use crate::transport::Connection;
 use crate::{Error, Failure};
 
+/// What a client takes: the connection, three copies of it, and a pipe while the program starts; later there are fewer.
+const DESCRIPTORS: usize = 6;
+
 /// Runs a program for each connection, which is its standard input and output.
 ///
 /// # The program
@@ -201,6 +204,7 @@ impl From<Exec> for Service {
         let program = exec.clone();
         Self::handler("exec", move || exec.clone())
             .handing_over(move || program.check().and_then(|()| check_system()))
+            .taking(DESCRIPTORS)
     }
 }
 

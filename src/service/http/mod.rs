@@ -191,6 +191,7 @@ impl Protocol for Http {
 
 impl From<Http> for Service {
     fn from(http: Http) -> Self {
-        Self::protocol("http", move || http.clone()).patient_for(patience::SILENCE)
+        // the connection, and the file that is sent
+        Self::protocol("http", move || http.clone()).patient_for(patience::SILENCE).taking(2)
     }
 }
