@@ -207,7 +207,7 @@ both_ways! {
         // the master, its worker, and three of five threads
         let forkd = Forkd::new("-m thread --threads 5").uid(uid).way(way).limit(libc::RLIMIT_NPROC, 5);
         let daemon = forkd.launch();
-        assert_eq!(daemon.wait_for(Duration::from_secs(30)).code(), Some(70));
+        assert_eq!(daemon.wait_for(Duration::from_secs(30)).code(), Some(71));
         let line = daemon.wait_for_line("cannot start the threads of a worker");
         assert!(line.starts_with("forkd: error: ") && line.contains("endpoint=tcp://127.0.0.1:"), "{line}");
         assert!(daemon.is_gone());
