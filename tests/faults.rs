@@ -205,17 +205,6 @@ fn a_reset_in_the_backlog_is_nobody_elses_concern() {
     }
 }
 
-/// Each has room for one client.
-const ONE_PLACE: [&str; 7] = [
-    "--max-children 1",
-    "-m prefork -w 1",
-    "-m iterative",
-    "-m thread --max-threads 1",
-    "-m thread --threads 1",
-    "-m event --max-connections 1",
-    "-m coroutine --max-connections 1",
-];
-
 #[test]
 fn a_client_that_has_vanished_gives_its_place_back() {
     for args in ONE_PLACE {

@@ -190,17 +190,6 @@ both_ways! {
     }
 }
 
-/// Each has room for one client.
-const ONE_PLACE: [&str; 7] = [
-    "--max-children 1",
-    "-m prefork -w 1",
-    "-m iterative",
-    "-m thread --max-threads 1",
-    "-m thread --threads 1",
-    "-m event --max-connections 1",
-    "-m coroutine --max-connections 1",
-];
-
 #[test]
 fn who_comes_after_a_stop_has_begun_is_refused_although_all_are_busy_and_who_was_queued_is_served() {
     for args in ONE_PLACE {

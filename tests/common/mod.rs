@@ -27,8 +27,8 @@ mod start;
 pub mod wire;
 
 pub use daemon::Daemon;
-pub use models::options_of;
 pub(crate) use models::under_models;
+pub use models::{ONE_PLACE, options_of};
 pub use net::{
     Client, connect, echoes, is_answered, is_cut, is_refused, is_silent, keepalive_due, reset,
     short_connection, vanishes,

@@ -35,3 +35,14 @@ pub fn options_of(model: &str) -> &'static str {
         model => unreachable!("{model}"),
     }
 }
+
+/// Each has room for one client.
+pub const ONE_PLACE: [&str; 7] = [
+    "--max-children 1",
+    "-m prefork -w 1",
+    "-m iterative",
+    "-m thread --max-threads 1",
+    "-m thread --threads 1",
+    "-m event --max-connections 1",
+    "-m coroutine --max-connections 1",
+];
