@@ -337,7 +337,7 @@ fn connections_that_are_reset_in_the_backlog_start_nothing() {
 
 #[test]
 fn a_client_that_does_not_read_has_little_taken_from_it() {
-    const MOST: u64 = 1 << 20;
+    const MOST: u64 = 2 << 20;
     for args in ["-m fork", "-m prefork", "-m thread", "-m event", "-m coroutine"] {
         let daemon = Daemon::start(args);
         let mut client = daemon.served();

@@ -11,7 +11,7 @@ use rustix::io::Errno;
 use super::scheduler::{Scheduler, scheduler};
 use crate::slab::Key;
 use crate::sys::fd::{wait_readable, wait_writable};
-use crate::transport::{Ready, Wait, limit_unsent};
+use crate::transport::{Ready, Wait, limit_unsent_if_slow};
 
 /// What is known of one socket: until when its readiness is waited for, and how it is registered.
 ///
@@ -84,8 +84,8 @@ impl Waiter {
     ) -> io::Result<Option<usize>> {
         let scheduler = scheduler();
         if let Some(scheduler) = scheduler.as_ref().filter(|scheduler| scheduler.turn().is_over()) {
-            if self.is_unlimited.take() {
-                limit_unsent(socket);
+            if self.is_unlimited.get() {
+                self.is_unlimited.set(!limit_unsent_if_slow(socket));
             }
             scheduler.yield_now();
         }

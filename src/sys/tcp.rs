@@ -92,13 +92,10 @@ pub(crate) fn carried(connection: impl AsFd) -> Option<(u64, u64)> {
     #[cfg(target_os = "linux")]
     {
         let info = tcp_info(&connection)?;
-        let mut unacknowledged = 0;
-        // SAFETY: the kernel writes an int. Where it fails there are none.
-        let _ = unsafe { unsent(connection.as_fd().as_raw_fd(), &raw mut unacknowledged) };
         // A FIN counts like a byte; the numbers are of linux/tcp_states.h.
         let has_come = matches!(info.tcpi_state, 6 | 8 | 9 | 11);
         let was_sent = matches!(info.tcpi_state, 4..=6 | 9 | 11);
-        let sent = info.tcpi_bytes_acked + u64::try_from(unacknowledged).unwrap_or_default();
+        let sent = info.tcpi_bytes_acked + unacknowledged(&connection);
         let less = |bytes: u64, fin: bool| bytes.saturating_sub(fin.into());
         Some((less(info.tcpi_bytes_received, has_come), less(sent, was_sent)))
     }
@@ -106,6 +103,23 @@ pub(crate) fn carried(connection: impl AsFd) -> Option<(u64, u64)> {
     {
         let _ = connection;
         None
+    }
+}
+
+/// How many bytes were written to a TCP connection that its peer has not acknowledged yet, where the system says so: on
+/// Linux.
+pub(crate) fn unacknowledged(connection: impl AsFd) -> u64 {
+    #[cfg(target_os = "linux")]
+    {
+        let mut bytes = 0;
+        // SAFETY: the kernel writes an int. Where it fails there are none.
+        let _ = unsafe { unsent(connection.as_fd().as_raw_fd(), &raw mut bytes) };
+        u64::try_from(bytes).unwrap_or_default()
+    }
+    #[cfg(not(target_os = "linux"))]
+    {
+        let _ = connection;
+        0
     }
 }
 

@@ -28,7 +28,7 @@ pub use file_part::FilePart;
 pub(crate) use inherited::Inherited;
 pub(crate) use listener::Listener;
 pub use peer::Peer;
-pub(crate) use pump::limit_unsent;
+pub(crate) use pump::{limit_unsent, limit_unsent_if_slow};
 pub(crate) use refusal::Refusal;
 pub use site::{Handle, Site};
 pub(crate) use traffic::Traffic;
