@@ -76,7 +76,11 @@ impl Forking {
                 break;
             }
         }
-        self.crowded = !quota.is_left();
+        let crowded = !quota.is_left();
+        if self.crowded != crowded {
+            // not written for nothing: after a fork that is a page fault
+            self.crowded = crowded;
+        }
     }
 
     fn accept(&mut self, cx: &Context) -> rustix::io::Result<(OwnedFd, Peer)> {

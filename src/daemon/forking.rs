@@ -20,7 +20,6 @@ use crate::model::serve::{Post, Work, batch_for, stays_queued};
 use crate::scoreboard::Cause;
 use crate::sys::datagram::Batch;
 use crate::sys::fork::{PidCells, Watch, fork};
-use crate::sys::oom::Expendable;
 use crate::transport::listener::Kind;
 use crate::transport::{Peer, Refusal};
 
@@ -127,7 +126,7 @@ impl Forking {
 
     /// Counts, while it drains, one of those that were queued, unless that is still there.
     pub(super) fn count_queued<T>(&mut self, taken: &rustix::io::Result<T>) {
-        if !stays_queued(taken) {
+        if self.draining && !stays_queued(taken) {
             self.queued = self.queued.saturating_sub(1);
         }
     }
@@ -220,7 +219,9 @@ impl Forking {
         let expendable = cx.expendable.filter(|_| !raises_later);
         let cells = PidCells { parent: &cx.board.record(index).pid, child: Some(&slot.pid) };
         let forked = fork(&cx.blocked, cells, Watch::Nothing, || {
-            expendable.iter().for_each(Expendable::become_so);
+            if let Some(expendable) = expendable {
+                expendable.become_so();
+            }
             birth::child(work.board, close, cx.pid, work.service());
             let task = match (connection_ref.take(), batch) {
                 (Some(connection), _) => Task::Connection(connection, peer),

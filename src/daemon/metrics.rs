@@ -27,7 +27,6 @@ use crate::model::starts::{EARLY, Starts};
 use crate::scoreboard::Cause;
 use crate::sys::fd::pipe;
 use crate::sys::fork::{PidCells, Watch, fork};
-use crate::sys::oom::Expendable;
 use crate::sys::pidfd::{Ended, how_it_ended, signal_child};
 use crate::sys::signal::TermHeld;
 use crate::transport::Listener;
@@ -125,7 +124,9 @@ impl MetricsServer {
         let _lent = board.lend()?;
         let cells = PidCells { parent: &pid, child: None };
         let child = fork(blocked, cells, Watch::Descriptor, || {
-            expendable.iter().for_each(Expendable::become_so);
+            if let Some(expendable) = expendable {
+                expendable.become_so();
+            }
             if birth::attendant(board, close, signals.take(), null).is_err() {
                 return Cause::Failed.status();
             }

@@ -19,7 +19,6 @@ use crate::model::starts::{EARLY, MAX_START_FAILURES};
 use crate::model::worker::{Terms, run};
 use crate::scoreboard::{Cause, Slot, State};
 use crate::sys::fork::{PidCells, Watch, fork};
-use crate::sys::oom::Expendable;
 use crate::sys::pidfd::{Ended, how_it_ended, signal_child};
 use crate::sys::signal::TermHeld;
 use crate::transport::listener::Kind;
@@ -274,7 +273,9 @@ impl Pooling {
         let _lent = work.board.lend()?;
         let cells = PidCells { parent: &work.board.record(index).pid, child: Some(&slot.pid) };
         let child = fork(blocked, cells, Watch::Descriptor, || {
-            expendable.iter().for_each(Expendable::become_so);
+            if let Some(expendable) = expendable {
+                expendable.become_so();
+            }
             let gate = birth::worker(work.board, close, parent, signals.take(), null, work.listener());
             birth::expect_children(work.service());
             let cause = match gate {

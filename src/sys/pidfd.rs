@@ -5,11 +5,10 @@
 
 use std::os::fd::{AsFd, OwnedFd};
 
-use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{Signal, kill};
-use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
+use rustix::process::{WaitOptions, waitpid};
 
 /// How a process ended, as wait(2) would have told.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -99,7 +98,7 @@ pub(crate) fn is_our_child(pid: u32) -> bool {
 
 /// Whether a child of this process is left, or is still about to end.
 pub(crate) fn has_children() -> bool {
-    waitpid(None, Some(WaitPidFlag::WNOHANG)) != Err(Errno::ECHILD)
+    !matches!(waitpid(None, WaitOptions::NOHANG), Err(rustix::io::Errno::CHILD))
 }
 
 /// To waitpid(2) and kill(2), 0 and what is negative mean groups, or everybody; and 1 is init. What a
@@ -108,8 +107,10 @@ fn child_pid(pid: u32) -> Option<Pid> {
     i32::try_from(pid).ok().filter(|&pid| pid > 1).map(Pid::from_raw)
 }
 
+/// Asked for each child that dies, so through rustix, which has no `errno`: to write that costs the master a page fault
+/// after each fork.
 fn is_alive(pid: Pid) -> bool {
-    matches!(waitpid(pid, Some(WaitPidFlag::WNOHANG)), Ok(WaitStatus::StillAlive))
+    matches!(waitpid(rustix::process::Pid::from_raw(pid.as_raw()), WaitOptions::NOHANG), Ok(None))
 }
 
 /// Sends a signal to `pid` if that is a living child of ours; tells whether it was.
