@@ -4,6 +4,8 @@
 //! Invariant: parsing looks at the text alone. A host may be a name and a path may be absent; whoever
 //! binds the endpoint finds out. What parses is displayed such that it parses to the same endpoint.
 
+mod meant;
+
 use std::fmt;
 use std::net::Ipv6Addr;
 use std::path::{Path, PathBuf};
@@ -160,16 +162,7 @@ pub struct ParseEndpointError {
 impl fmt::Display for ParseEndpointError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { input, why } = self;
-        write!(f, "endpoint {input:?} {why}; write ")?;
-        match meant(input) {
-            Some(endpoint) if endpoint.host() == Some(LOOPBACK) && !input.contains(LOOPBACK) => {
-                write!(f, "{endpoint} (for this machine alone; 0.0.0.0 stands for every address)")
-            }
-            Some(endpoint) => write!(f, "{endpoint}"),
-            None => f.write_str(
-                "tcp://HOST:PORT, udp://HOST:PORT, unix:///PATH, unixgram:///PATH or systemd:NAME",
-            ),
-        }
+        write!(f, "endpoint {input:?} {why}; write {}", meant::advice(input))
     }
 }
 
@@ -195,22 +188,6 @@ fn parse(input: &str) -> Result<Endpoint, &'static str> {
         Some(_) => Err("has an unknown scheme"),
         None => Err("has no scheme"),
     }
-}
-
-/// Where a host is missing, the safe one.
-const LOOPBACK: &str = "127.0.0.1";
-
-/// The endpoint that is meant by a text such as `8080`, `:8080`, `localhost:8080`, `udp:8080` or `/run/x`.
-fn meant(input: &str) -> Option<Endpoint> {
-    const SCHEMES: [&str; 4] = ["tcp", "udp", "unix", "unixgram"];
-    let named = input.split_once("://").or_else(|| {
-        let (scheme, rest) = input.split_once(':')?;
-        SCHEMES.contains(&scheme).then_some((scheme, rest))
-    });
-    let (scheme, rest) = named.unwrap_or((if input.starts_with('/') { "unix" } else { "tcp" }, input));
-    let port = rest.strip_prefix(':').unwrap_or(rest);
-    let candidates = [format!("{scheme}://{rest}"), format!("{scheme}://{LOOPBACK}:{port}")];
-    candidates.iter().find_map(|text| parse(text).ok())
 }
 
 fn host_and_port(rest: &str) -> Result<(String, u16), &'static str> {
@@ -344,29 +321,6 @@ mod tests {
         assert_eq!(endpoint("systemd:*"), Endpoint::Systemd(None));
         assert!(endpoint("udp://a:1").is_datagram() && endpoint("unixgram:///x").is_datagram());
         assert!(!endpoint("tcp://a:1").is_datagram() && !endpoint("unix:///x").is_datagram());
-    }
-
-    #[test]
-    fn says_what_is_meant() {
-        let advice = |text: &str| {
-            let why = text.parse::<Endpoint>().unwrap_err().to_string();
-            why.split_once("; write ").unwrap().1.to_owned()
-        };
-        let alone =
-            |endpoint: &str| format!("{endpoint} (for this machine alone; 0.0.0.0 stands for every address)");
-        for text in ["8080", ":8080", "tcp:8080", "tcp://8080", "tcp://:8080", "tcp::8080"] {
-            assert_eq!(advice(text), alone("tcp://127.0.0.1:8080"), "{text}");
-        }
-        assert_eq!(advice("udp:53"), alone("udp://127.0.0.1:53"));
-        assert_eq!(advice("127.0.0.1:80"), "tcp://127.0.0.1:80");
-        assert_eq!(advice("localhost:8080"), "tcp://localhost:8080");
-        assert_eq!(advice("udp:a:1"), "udp://a:1");
-        assert_eq!(advice("[::1]:7"), "tcp://[::1]:7");
-        assert_eq!(advice("/run/x"), "unix:///run/x");
-        assert_eq!(advice("unix:/run/x"), "unix:///run/x");
-        for text in ["", "localhost", "http://a:80", "run/x", "99999", "tcp://a", "::1:80", "systemd:"] {
-            assert!(advice(text).starts_with("tcp://HOST:PORT, "), "{text}");
-        }
     }
 
     #[test]
