@@ -399,6 +399,19 @@ fn variables_for_another_process_mean_nothing() {
 }
 
 #[test]
+fn numbers_are_read_as_libsystemd_reads_them() {
+    for pid in [" $$", "+$$", "0x$(printf %x $$)"] {
+        let script = format!("exec 3</dev/null; LISTEN_PID=\"{pid}\" LISTEN_FDS=' 1' exec \"$0\" \"$@\"");
+        // it is taken, as far as one can be that is none
+        fails(
+            Forkd::new("systemd:*").within(&["sh", "-c", &script]),
+            78,
+            &["descriptor 3", "it is no socket"],
+        );
+    }
+}
+
+#[test]
 fn what_can_t_be_served_is_78_and_named() {
     let listener = tcp();
     let connection: OwnedFd = connect(&listener).into();

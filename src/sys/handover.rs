@@ -45,9 +45,17 @@ pub(crate) fn put_variable(name: &str, value: Option<&str>) -> io::Result<()> {
 /// descriptor is not open; `Unsupported` if the process has several threads.
 pub(crate) fn take_descriptors() -> io::Result<Vec<(OwnedFd, String)>> {
     require_single_thread()?;
-    let handed_over = match are_for_this_process(|name| std::env::var_os(name)) {
-        true => sd_notify::listen_fds_with_names().map(Iterator::collect::<Vec<_>>),
-        false => Ok(Vec::new()),
+    let variable = |name: &str| std::env::var_os(name);
+    let handed_over = if are_for_this_process(variable) {
+        for name in ["LISTEN_PID", "LISTEN_FDS"] {
+            // the crate knows digits alone
+            if let Some(number) = number(variable(name)) {
+                put_variable(name, Some(&number.to_string()))?;
+            }
+        }
+        sd_notify::listen_fds_with_names().map(Iterator::collect::<Vec<_>>)
+    } else {
+        Ok(Vec::new())
     };
     for name in ["LISTEN_PID", "LISTEN_PIDFDID", "LISTEN_FDS", "LISTEN_FDNAMES"] {
         take_variable(name)?;
@@ -61,13 +69,28 @@ pub(crate) fn take_descriptors() -> io::Result<Vec<(OwnedFd, String)>> {
 /// down, so they may be those of a parent; and its pid may have been another process's by then, which
 /// the number in LISTEN_PIDFDID tells apart.
 fn are_for_this_process(variable: impl Fn(&str) -> Option<OsString>) -> bool {
-    let number = |name| variable(name)?.to_str()?.parse::<u64>().ok();
-    let is_recycled = match (number("LISTEN_PIDFDID"), pidfd_id()) {
+    let is_recycled = match (number(variable("LISTEN_PIDFDID")), pidfd_id()) {
         (Some(theirs), Some(ours)) => theirs != ours,
         _ => false,
     };
-    let is_ours = number("LISTEN_PID") == Some(std::process::id().into()) && !is_recycled;
-    is_ours && variable("LISTEN_FDS").is_some_and(|count| count != "0")
+    let is_ours = number(variable("LISTEN_PID")) == Some(std::process::id().into()) && !is_recycled;
+    let count = variable("LISTEN_FDS");
+    is_ours && count.is_some() && number(count) != Some(0)
+}
+
+/// Reads a number as sd_listen_fds(3) does, by way of strtoul(3): after blanks and a sign, decimal, or after `0x` and
+/// `0` hexadecimal and octal; nothing may follow.
+fn number(value: Option<OsString>) -> Option<u64> {
+    let value = value?;
+    let text = value.to_str()?.trim_start_matches([' ', '\t', '\n', '\r']);
+    let text = text.strip_prefix('+').unwrap_or(text);
+    let (digits, radix) = match text.strip_prefix('0') {
+        Some(rest) if rest.starts_with(['x', 'X']) => (&rest[1..], 16),
+        Some(rest) if !rest.is_empty() => (rest, 8),
+        _ => (text, 10),
+    };
+    // the parser of integers would take a second sign
+    digits.chars().all(|digit| digit.is_digit(radix)).then(|| u64::from_str_radix(digits, radix).ok())?
 }
 
 /// The number that no other process gets before the next boot, where the system has one (Linux 6.9: pidfs).
@@ -99,12 +122,43 @@ mod tests {
         assert!(are(&[("LISTEN_PID", &ours), ("LISTEN_FDS", "1")]));
         // what contradicts itself is said, as it is for us
         assert!(are(&[("LISTEN_PID", &ours), ("LISTEN_FDS", "x"), ("LISTEN_FDNAMES", "a:b")]));
-        for pid in ["1", "", "x", "-1", "99999999999999999999"] {
+        // as sd_listen_fds(3) reads it
+        for pid in [format!(" {ours}"), format!("\t\n +{ours}"), format!("{:#x}", std::process::id())] {
+            assert!(are(&[("LISTEN_PID", &pid), ("LISTEN_FDS", " 1")]), "{pid:?}");
+        }
+        let with_blank = format!("{ours} ");
+        for pid in ["1", "", "x", "-1", "99999999999999999999", &with_blank, "0x"] {
             assert!(!are(&[("LISTEN_PID", pid), ("LISTEN_FDS", "1"), ("LISTEN_FDNAMES", "a")]), "{pid:?}");
         }
         assert!(!are(&[("LISTEN_FDS", "1"), ("LISTEN_FDNAMES", "a:b")]));
         assert!(!are(&[("LISTEN_PID", &ours), ("LISTEN_FDNAMES", "a")]));
-        assert!(!are(&[("LISTEN_PID", &ours), ("LISTEN_FDS", "0"), ("LISTEN_FDNAMES", "")]));
+        for none in ["0", " 0", "00"] {
+            assert!(!are(&[("LISTEN_PID", &ours), ("LISTEN_FDS", none), ("LISTEN_FDNAMES", "")]), "{none:?}");
+        }
+    }
+
+    #[test]
+    fn a_number_is_read_as_strtoul_does() {
+        for (text, expected) in [
+            ("7", Some(7)),
+            (" \t\r\n7", Some(7)),
+            ("+7", Some(7)),
+            ("010", Some(8)),
+            ("0X1f", Some(31)),
+            ("0", Some(0)),
+            ("", None),
+            (" ", None),
+            ("7 ", None),
+            ("-7", None),
+            ("++7", None),
+            ("0x+7", None),
+            ("0x", None),
+            ("08", None),
+            ("7x", None),
+        ] {
+            assert_eq!(number(Some(text.into())), expected, "{text:?}");
+        }
+        assert_eq!(number(None), None);
     }
 
     #[test]
