@@ -198,6 +198,29 @@ fn an_absent_address_or_name_is_69() {
 }
 
 #[test]
+fn a_daemon_that_may_not_be_asked_is_77() {
+    if !need_root() {
+        return;
+    }
+    let daemon = Forkd::new("tcp://127.0.0.1:0").uid(61_271).start();
+    let closed = tempfile::tempdir().unwrap();
+    let control = daemon.control().to_owned();
+    let behind = closed.path().join("control.sock");
+    let _listener = UnixListener::bind(&behind).unwrap();
+    // the socket's own mode, and a directory's on the way
+    for path in [&control, &behind] {
+        for command in ["status", "reload"] {
+            // anyone may run this copy
+            let mut asked = std::process::Command::new(control.with_file_name("forkd"));
+            asked.args([command, "--control", path.to_str().unwrap()]).uid(61_272).gid(61_272);
+            let ended = forkd(&mut asked);
+            let parts = ["cannot ask the daemon at ", path.to_str().unwrap(), "as root", "Permission denied"];
+            assert_fails(&ended, 77, &parts);
+        }
+    }
+}
+
+#[test]
 fn no_daemon_to_ask_is_69() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("s");

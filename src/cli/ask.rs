@@ -4,7 +4,7 @@
 
 use std::ffi::OsString;
 use std::io::ErrorKind;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::config::default_controls;
@@ -40,6 +40,10 @@ impl Daemon {
         for path in &paths {
             match Question::at(path, patience) {
                 Ok(question) => return Ok(Self { path: path.clone(), question }),
+                // a daemon may be there
+                Err(error) if error.kind() == ErrorKind::PermissionDenied => {
+                    return Err(not_allowed(path, error));
+                }
                 // what is in the way says more than what isn't there
                 Err(error) if why.is_none() || error.kind() != ErrorKind::NotFound => why = Some(error),
                 Err(_) => {}
@@ -47,7 +51,7 @@ impl Daemon {
         }
         let paths: Vec<String> = paths.iter().map(|path| path.display().to_string()).collect();
         let what = format!("no daemon answers at {}{hint}", paths.join(" or "));
-        Err(failed(what, why.unwrap_or_else(|| ErrorKind::NotFound.into())))
+        Err(unavailable(what, why.unwrap_or_else(|| ErrorKind::NotFound.into())))
     }
 
     /// Sends a request, waits for the whole answer, and has it read.
@@ -60,7 +64,7 @@ impl Daemon {
         let answer = self
             .question
             .ask(request)
-            .map_err(|cause| failed(format!("the daemon does not answer at {path}"), cause))?;
+            .map_err(|cause| unavailable(format!("the daemon does not answer at {path}"), cause))?;
         read(&answer).map_err(|error| Error::Data(format!("what answers at {path} is no forkd: {error}")))
     }
 }
@@ -75,11 +79,18 @@ fn usual(env: impl Fn(&str) -> Option<OsString>) -> Vec<PathBuf> {
     }
 }
 
-fn failed(what: String, cause: std::io::Error) -> Error {
-    match cause.kind() {
-        ErrorKind::PermissionDenied => Error::Permission(Failure::new(what, cause)),
-        _ => Error::Unavailable(Failure::new(what, cause)),
-    }
+fn unavailable(what: String, cause: std::io::Error) -> Error {
+    Error::Unavailable(Failure::new(what, cause))
+}
+
+/// connect(2) takes the right to write to the socket, and to search the directories on the way.
+fn not_allowed(path: &Path, cause: std::io::Error) -> Error {
+    let what = format!(
+        "cannot ask the daemon at {}: only root and the daemon's user may use its control socket; run this as root, for \
+         example with sudo",
+        path.display()
+    );
+    Error::Permission(Failure::new(what, cause))
 }
 
 #[cfg(test)]
