@@ -374,3 +374,16 @@ fn sees_only(root: &Path, pid: i32) {
         }
     }
 }
+
+#[test]
+fn the_background_is_refused_where_a_manager_waits_for_this_process() {
+    for command in ["serve", "check"] {
+        let mut forkd = forkd_command();
+        forkd.args([command, "--daemon", "tcp://127.0.0.1:0"]).env("NOTIFY_SOCKET", "/nowhere/notify");
+        let ended = common::forkd(&mut forkd);
+        assert_eq!(ended.code, Some(78), "{ended:?}");
+        for part in ["cannot go into the background", "NOTIFY_SOCKET", "leave `daemon` out", "Type=forking"] {
+            assert!(ended.stderr.contains(part), "{ended:?}");
+        }
+    }
+}

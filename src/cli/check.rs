@@ -7,6 +7,7 @@ use std::io::{self, IsTerminal};
 
 use super::args::ServeArgs;
 use super::here;
+use super::serve::stay_with_manager;
 use super::terminal::write;
 use crate::daemon::privileges::Privileges;
 use crate::{Error, foreign, sys};
@@ -22,6 +23,7 @@ use crate::{Error, foreign, sys};
 pub fn run(args: ServeArgs) -> Result<(), Error> {
     let config = args.resolve(&here(), &[])?;
     let daemon = &config.daemon;
+    stay_with_manager(daemon)?;
     // An invoker may have left it ignored, and helper programs are waited for below.
     sys::signal::restore_sigchld().map_err(|cause| Error::os("cannot set the action of SIGCHLD", cause))?;
     Privileges::look_up(daemon.user.as_deref(), daemon.group.as_deref(), daemon.chroot.as_deref())?;

@@ -37,6 +37,7 @@ pub fn run(args: ServeArgs) -> Result<(), Error> {
     let inherited = Inherited::take()?;
     let (here, default_endpoints) = (here(), inherited.default_endpoints());
     let config = args.resolve(&here, &default_endpoints)?;
+    stay_with_manager(&config.daemon)?;
     let args = args.anchored(&here);
     let root = config.daemon.chroot.clone();
     let source: Source = Box::new(move || {
@@ -67,6 +68,17 @@ pub fn run(args: ServeArgs) -> Result<(), Error> {
             }
         }
     }
+}
+
+/// Refuses the background where a service manager expects this process, and no other, to say that it is ready: it would
+/// end the daemon after a while.
+pub(super) fn stay_with_manager(daemon: &Daemon) -> Result<(), Error> {
+    if !daemon.background || std::env::var_os("NOTIFY_SOCKET").is_none() {
+        return Ok(());
+    }
+    let why = "cannot go into the background: a service manager waits for this process to be ready (NOTIFY_SOCKET is \
+               set); leave `daemon` out, or with Type=forking leave WatchdogSec= and NotifyAccess= out of the unit";
+    Err(Error::Config(why.into()))
 }
 
 /// What became of a daemon that has ended as it was told.
