@@ -2,14 +2,14 @@
 # The Debian package, from its installation to a purge. It is /test/forkd.deb.
 . "$(dirname "$0")/lib.sh"
 
-# install_deb FILE: by its path, so that nothing is fetched
-install_deb() { apt-get install -y -q "$1"; }
+# install_deb [OPTION] FILE: by its path, so that nothing is fetched
+install_deb() { apt-get install -y -q "$@"; }
 
 # another_version VERSION: a package that differs in nothing else
 another_version() {
     dpkg-deb --raw-extract /test/forkd.deb /run/deb
     sed -i "s/^Version: .*/Version: $1/" /run/deb/DEBIAN/control
-    dpkg-deb --build /run/deb "/run/forkd_$1.deb" >/dev/null
+    dpkg-deb -Znone --build /run/deb "/run/forkd_$1.deb" >/dev/null
     rm -r /run/deb
 }
 
@@ -25,6 +25,7 @@ leftovers() {
     find /etc /usr /run /var /tmp -xdev -iname '*forkd*' ! -path '/run/forkd_*.deb' ! -path '/var/log/*' \
         ! -path '/var/cache/*' ! -path '/run/systemd/propagate/*' 2>/dev/null || true
 }
+find /etc/systemd/system -mindepth 1 -maxdepth 1 -type d -empty -delete # a purge of any package does that
 before=$(leftovers)
 rm -f /var/lib/man-db/auto-update # an index of all manual pages would take seconds each time
 
@@ -78,20 +79,86 @@ everywhere
 [[ $(main_pid forkd.service) != "$main" && $(main_pid forkd@own.service) != "$instance" ]] || fail "old processes"
 is "the operator's configuration" "# changed by the operator" "$(tail -n 1 /etc/forkd/forkd.toml)"
 
-systemctl disable --now --quiet forkd.socket forkd.service
+# What the operator has done to the units, an upgrade leaves as it is.
+units=(forkd.socket forkd.service)
+state() { { systemctl is-enabled "${units[@]}" || true; systemctl is-active "${units[@]}" || true; } | paste -sd " "; }
 another_version 0.1.0-3
-exits "an upgrade of a disabled service" 0 install_deb /run/forkd_0.1.0-3.deb
-is "leaves it disabled" $'disabled\ndisabled' "$(systemctl is-enabled forkd.socket forkd.service || true)"
-is "and stopped" $'inactive\ninactive' "$(systemctl is-active forkd.socket forkd.service || true)"
-systemctl enable --now --quiet forkd.service
-everywhere
+systemctl stop --quiet "${units[@]}"
+exits "an upgrade of a service that is stopped" 0 dpkg --install /run/forkd_0.1.0-3.deb
+is "leaves it stopped" "enabled enabled inactive inactive" "$(state)"
+systemctl disable --quiet "${units[@]}"
+exits "a downgrade of a service that is disabled" 0 dpkg --install /run/forkd_0.1.0-2.deb
+is "leaves it disabled" "disabled disabled inactive inactive" "$(state)"
+systemctl enable --quiet "${units[@]}"
+systemctl mask --quiet "${units[@]}"
+exits "another installation of a service that is masked" 0 dpkg --install /run/forkd_0.1.0-2.deb
+is "leaves it masked" "masked masked inactive inactive" "$(state)"
+systemctl unmask --quiet "${units[@]}"
+systemctl start "${units[@]}"
+
+# Sockets of the operator's own, for the service: as it is removed, there is none for them.
+install -m 644 /usr/share/doc/forkd/examples/forkd-metrics.socket /etc/systemd/system
+sed -i 's/^#metrics = .*/metrics = "systemd:metrics"/' /etc/forkd/forkd.toml
+systemctl enable --quiet forkd-metrics.socket
+systemctl stop "${units[@]}"
+systemctl start forkd-metrics.socket "${units[@]}"
+scraped() { curl --silent --fail --max-time "$LIMIT" http://127.0.0.1:9707/metrics; }
+exits "the metrics answer" 0 scraped
+all_answer() {
+    echoes tcp ::1 7
+    echoes tcp ::1 7107
+    echoes tcp 127.0.0.1 77
+    exits "the metrics answer" 0 scraped
+}
+listening() {
+    ss --no-header --listening --numeric --tcp --udp 'sport = :7 or sport = :77 or sport = :7107 or sport = :9707'
+}
+is_gone() {
+    is "processes of it" 0 "$(pgrep -c forkd || true)"
+    is "who listens" "" "$(listening)"
+}
+main=$(main_pid forkd.service)
+dpkg_calls() { "/var/lib/dpkg/info/forkd.$1" "${@:2}"; }
+exits "an upgrade that fails" 0 dpkg_calls postinst abort-upgrade 0.1.0-3
+is "stops nothing, and restarts nothing" "$main" "$(main_pid forkd.service)"
+exits "a removal stops all" 0 dpkg_calls prerm remove
+is_gone
+exits "and when dpkg gives it up" 0 dpkg_calls postinst abort-remove in-favour other 1
+all_answer
 
 exits "apt removes it" 0 apt-get remove -y -q forkd
-is "processes of it" 0 "$(pgrep -c forkd || true)"
-is "who listens" "" "$(ss --no-header --listening --numeric --tcp --udp 'sport = :7 or sport = :77 or sport = :7107')"
-is "the operator's configuration" "# changed by the operator" "$(tail -n 1 /etc/forkd/forkd.toml)"
+is_gone
+is "the operator's configuration" 'metrics = "systemd:metrics"' "$(grep '^metrics' /etc/forkd/forkd.toml)"
+exits "apt installs it again" 0 install_deb /run/forkd_0.1.0-3.deb
+all_answer
 
-rm -r /etc/forkd/lab.toml /etc/forkd/own.toml /etc/systemd/system/forkd@*.d # the operator's own
-exits "apt purges it" 0 apt-get purge -y -q forkd
+rm -r /etc/forkd/lab.toml /etc/forkd/own.toml /etc/systemd/system/forkd@{lab.socket,own.service}.d # the operator's own
+purge() { # purge COMMAND...
+    exits "a purge" 0 "$@"
+    is_gone
+}
+purge apt-get purge -y -q forkd
+rm /etc/systemd/system/forkd-metrics.socket # the same
 is "what is left" "$before" "$(leftovers)"
 is "units" "" "$(systemctl list-units --all --no-legend --plain 'forkd*')"
+exits "dpkg installs it after a purge" 0 dpkg --install /test/forkd.deb
+is "it is as it was at first" "enabled enabled active active" "$(state)"
+everywhere
+purge dpkg --purge forkd
+
+# Where nothing may be started, or nothing can.
+install -m 755 /dev/stdin /usr/sbin/policy-rc.d <<<$'#!/bin/sh\nexit 101'
+exits "dpkg installs it under a policy that forbids to start it" 0 dpkg --install /test/forkd.deb
+is "it is not started" "enabled enabled inactive inactive" "$(state)"
+rm /usr/sbin/policy-rc.d
+exits "an upgrade without the policy" 0 dpkg --install /run/forkd_0.1.0-2.deb
+is "starts nothing, either" "enabled enabled inactive inactive" "$(state)"
+purge dpkg --purge forkd
+mv /run/forkd_0.1.0-*.deb /test
+without_systemd() { unshare --mount sh -c 'mount -t tmpfs tmpfs /run && exec "$@"' sh "$@"; }
+exits "dpkg installs it in a root where no systemd runs" 0 without_systemd dpkg --install /test/forkd.deb
+exits "and upgrades it" 0 without_systemd dpkg --install /test/forkd_0.1.0-2.deb
+systemctl daemon-reload
+is "it is enabled" "enabled enabled inactive inactive" "$(state)"
+exits "and purges it" 0 without_systemd dpkg --purge forkd
+is "what is left" "$before" "$(leftovers)"
