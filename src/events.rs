@@ -247,6 +247,10 @@ pub(crate) fn metrics_at(endpoint: &Endpoint) {
     }
 }
 
+pub(crate) fn no_metrics(error: &dyn Display) {
+    error!(error:%; "serving without metrics until the next start");
+}
+
 pub(crate) fn metrics_fork_failed(error: &dyn Display, suppressed: u64) {
     warn!(error:%, suppressed; "cannot fork the metrics server; trying again");
 }

@@ -416,8 +416,30 @@ fn what_can_not_be_is_refused_with_a_reason() {
     };
     refused(&format!("--metrics tcp://{here} tcp://127.0.0.1:0"), 69, &format!("cannot bind tcp://{here}"));
     refused("--metrics udp://127.0.0.1:9", 64, "has no connections, which HTTP needs");
-    refused("--metrics systemd:m tcp://127.0.0.1:0", 69, "no sockets were handed over");
     refused("--metrics tcp://127.0.0.1:9 tcp://127.0.0.1:9", 64, "--metrics names tcp://127.0.0.1:9");
+}
+
+#[test]
+fn a_socket_that_was_not_handed_over_is_an_error_and_not_the_end() {
+    let clients = TcpListener::bind("127.0.0.1:0").unwrap();
+    for (forkd, why) in [
+        (
+            Forkd::new("--metrics systemd:m systemd:echo").handed("echo", &clients),
+            "handed over are named echo",
+        ),
+        (Forkd::new("--metrics systemd:m tcp://127.0.0.1:0"), "no sockets were handed over"),
+    ] {
+        let daemon = forkd.start();
+        let line = daemon.wait_for_line("serving without metrics until the next start");
+        assert!(line.contains("cannot serve systemd:m: ") && line.contains(why), "{line}");
+        daemon.served();
+        let control = daemon.control();
+        let status = run(&["status", "--control", control.to_str().unwrap()]);
+        assert!(status.stdout.contains("no metrics: cannot serve systemd:m: "), "{}", status.stdout);
+        let reload = run(&["reload", "--control", control.to_str().unwrap()]);
+        assert_eq!(reload.code, Some(0), "{}", reload.stderr);
+        daemon.served();
+    }
 }
 
 /// The names of metrics in the expressions of the dashboard.

@@ -197,7 +197,7 @@ fn an_instance_is_run_like_the_service() {
 #[test]
 fn every_line_of_the_service_has_its_reason_in_the_documentation() {
     let documentation = file("docs/SYSTEMD.md");
-    let own = section("bind.conf", "Service");
+    let own = section("examples/bind.conf", "Service");
     for line in section("forkd.service", "Service").iter().chain(&own) {
         let (setting, _) = line.split_once('=').unwrap();
         let reason =

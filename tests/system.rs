@@ -12,14 +12,14 @@ use std::process::{Command, Stdio};
 use common::{need, need_root, need_tool};
 
 /// What the scripts and `boot.sh` call.
-const TOOLS: [&str; 9] =
-    ["systemd-nspawn", "unshare", "setpriv", "nc", "ncat", "socat", "rsyslogd", "ss", "jq"];
+const TOOLS: [&str; 10] =
+    ["systemd-nspawn", "unshare", "setpriv", "nc", "ncat", "socat", "rsyslogd", "ss", "jq", "perl"];
 
 /// The status of `boot.sh` when the system can't be booted.
 const NOT_BOOTED: i32 = 125;
 
 /// The files of this machine that each system gets, and where it has them.
-fn files() -> [(PathBuf, &'static str); 4] {
+fn files() -> [(PathBuf, &'static str); 6] {
     let binary = Path::new(env!("CARGO_BIN_EXE_forkd"));
     let project = Path::new(env!("CARGO_MANIFEST_DIR"));
     let load = binary.with_file_name("examples").join("test-load");
@@ -29,6 +29,8 @@ fn files() -> [(PathBuf, &'static str); 4] {
         (project.join("systemd"), "/test/systemd"),
         (project.join("tests/system"), "/test"),
         (load, "/test/load"),
+        (project.join("docs/SYSTEMD.md"), "/test/SYSTEMD.md"),
+        (project.join("packaging"), "/test/packaging"),
     ]
 }
 

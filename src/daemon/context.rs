@@ -44,6 +44,8 @@ pub(super) struct Context {
     /// The master may do that for a child; one that has changed its user may not.
     pub(super) raises_children: bool,
     pub(super) oom_kills: OomKills,
+    /// Why there are no metrics, though the configuration asks for them.
+    pub(super) metrics_error: Option<String>,
     /// Given up for a moment when there is no other descriptor left.
     reserve: Option<OwnedFd>,
 }
@@ -104,6 +106,7 @@ impl Context {
             expendable: Expendable::rather_than_us(),
             raises_children: false,
             oom_kills: OomKills::new(Instant::now()),
+            metrics_error: None,
             reserve: None,
         };
         context.descriptors.add(signals.descriptors());

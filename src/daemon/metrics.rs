@@ -29,9 +29,9 @@ use crate::sys::fd::pipe;
 use crate::sys::fork::{PidCells, Watch, fork};
 use crate::sys::pidfd::{Ended, how_it_ended, signal_child};
 use crate::sys::signal::TermHeld;
-use crate::transport::Listener;
 use crate::transport::bind::{BindOptions, Holder, bind_all};
 use crate::transport::listener::Kind;
+use crate::transport::{Endpoint, Listener};
 use crate::{Error, events};
 
 /// Scrapers that the kernel queues: who finds no place asks again only after a second.
@@ -178,13 +178,22 @@ impl MetricsServer {
 }
 
 impl Master {
-    /// Serves metrics here, once the loop runs.
+    /// Serves metrics here, once the loop runs. Without a socket that another unit should have bound, it goes on:
+    /// the clients need none.
     pub(crate) fn bind_metrics(&mut self, endpoint: &MetricsEndpoint) -> Result<(), Error> {
         let options = BindOptions { backlog: BACKLOG, ..BindOptions::default() };
         let served =
             self.stations.iter().map(|station| Holder { endpoint: station.endpoint(), is_old: false });
         let holders: Vec<Holder<'_>> = served.collect();
-        let listeners = bind_all(&endpoint.0, options, &holders, &self.reload.inherited)?;
+        let listeners = match bind_all(&endpoint.0, options, &holders, &self.reload.inherited) {
+            Err(error @ Error::Unavailable(_)) if matches!(endpoint.0, Endpoint::Systemd(_)) => {
+                let why = error.sentence();
+                events::no_metrics(&why);
+                self.cx.metrics_error = Some(why);
+                return Ok(());
+            }
+            bound => bound?,
+        };
         for listener in &listeners {
             if listener.kind() != Kind::Stream {
                 let why = format!("cannot serve metrics at {endpoint}: it is a socket for datagrams");

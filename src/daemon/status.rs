@@ -25,6 +25,9 @@ pub struct Status {
     /// `running`, or at a stop `draining`, `ending` or `killing`.
     #[serde(default)]
     pub phase: String,
+    /// Why there are no metrics, though the configuration asks for them; else `null`.
+    #[serde(default)]
+    pub metrics_error: Option<String>,
     /// One for each listening socket.
     pub listeners: Vec<ListenerStatus>,
     /// One for each living child.
@@ -113,7 +116,8 @@ impl Status {
         }
         let uptime_s = cx.board.millis(cx.now) as f64 / 1000.0;
         let phase = cx.board.stage().name().to_owned();
-        Self { pid: std::process::id(), uptime_s, phase, listeners, children }
+        let metrics_error = cx.metrics_error.clone();
+        Self { pid: std::process::id(), uptime_s, phase, metrics_error, listeners, children }
     }
 }
 
@@ -206,6 +210,7 @@ mod tests {
             pid: 4711,
             uptime_s: 61.5,
             phase: "running".into(),
+            metrics_error: None,
             listeners: vec![listener],
             children: vec![child],
         }
@@ -225,6 +230,13 @@ mod tests {
         ] {
             assert!(text.contains(part), "{part:?} in\n{text}");
         }
+    }
+
+    #[test]
+    fn metrics_that_are_missing_have_a_line_with_the_reason() {
+        let status = Status { metrics_error: Some("cannot serve systemd:m".into()), ..status() };
+        let text = status.to_string();
+        assert!(text.lines().any(|line| line == "no metrics: cannot serve systemd:m"), "{text}");
     }
 
     #[test]

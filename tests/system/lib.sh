@@ -97,6 +97,7 @@ counts() {
 install_forkd() {
     install -m 755 /test/forkd /usr/bin/forkd
     install -m 644 /test/systemd/*.service /test/systemd/*.socket /usr/lib/systemd/system
+    install -D -m 644 -t /usr/share/doc/forkd/examples /test/systemd/examples/*
     systemctl daemon-reload
 }
 

@@ -68,7 +68,7 @@ release one
 systemctl stop forkd.service 2>/dev/null
 
 # An instance that binds for itself: what has not changed stays open.
-install -D -m 644 /test/systemd/bind.conf /etc/systemd/system/forkd@own.service.d/bind.conf
+install -D -m 644 /test/systemd/examples/bind.conf /etc/systemd/system/forkd@own.service.d/bind.conf
 systemctl daemon-reload
 own() { # own PORT
     configure own <<END

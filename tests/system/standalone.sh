@@ -2,7 +2,7 @@
 # An instance without a socket unit: it binds port 7 itself.
 . "$(dirname "$0")/lib.sh"
 install_forkd
-install -D -m 644 /test/systemd/bind.conf /etc/systemd/system/forkd@own.service.d/bind.conf
+install -D -m 644 /test/systemd/examples/bind.conf /etc/systemd/system/forkd@own.service.d/bind.conf
 systemctl daemon-reload
 configure own <<'END'
 [[listen]]

@@ -118,7 +118,11 @@ impl Status {
     fn write(&self, f: &mut fmt::Formatter<'_>, columns: Columns<'_>, width: Option<usize>) -> fmt::Result {
         let uptime = humantime::format_duration(Duration::from_secs(self.uptime_s as u64));
         let phase = if self.phase.is_empty() { String::new() } else { format!(", {}", self.phase) };
-        writeln!(f, "forkd pid {}, up {uptime}{phase}\n", self.pid)?;
+        writeln!(f, "forkd pid {}, up {uptime}{phase}", self.pid)?;
+        if let Some(why) = &self.metrics_error {
+            writeln!(f, "no metrics: {why}")?;
+        }
+        writeln!(f)?;
         self.write_listeners(f, columns, width)?;
         let mut states: BTreeMap<&str, u32> = BTreeMap::new();
         self.children.iter().for_each(|child| *states.entry(&child.state).or_default() += 1);
