@@ -193,3 +193,40 @@ journal() {
 }
 
 logs() { journal "$1" | grep -E -- "$2"; }
+
+# Names the recipes of docs/SYSTEMD.md, in their order: each section that has blocks. Writes block NUMBER of recipe NAME
+# to /run/recipes/NAME/NUMBER.KIND.
+recipes() {
+    awk '
+        function fail(why) { print FILENAME ":" FNR ": " why >"/dev/stderr"; exit 1 }
+        /^```/ && file { close(file); file = ""; next }
+        file { print >file; next }
+        /^```/ {
+            kind = substr($0, 4)
+            if (kind !~ /^(sh|ini|toml)$/) { fail("a block that is neither commands (sh) nor a file (ini, toml)") }
+            directory = "/run/recipes/" name
+            if (!count[name]++) { print name; system("mkdir -p " directory) }
+            file = sprintf("%s/%02d.%s", directory, count[name], kind)
+            next
+        }
+        /^(    |\t)/ { fail("a block without a fence") }
+        /^##+ / { sub(/^##+ /, ""); name = tolower($0); gsub(/[^a-z0-9 -]/, "", name); gsub(/ /, "-", name) }
+    ' /test/SYSTEMD.md
+}
+
+# follow NAME: does what the blocks of a recipe say; $said is what the last commands have printed
+follow() {
+    local block path
+    said=
+    for block in "/run/recipes/$1"/*; do
+        if [[ $block == *.sh ]]; then
+            exits "${block#/run/recipes/}: $(tr '\n' ';' <"$block")" 0 bash -euo pipefail "$block"
+            said=$output
+        else
+            read -r _ path <"$block"
+            [[ $(head -n 1 "$block") == "# /"* ]] || fail "$block: its first line doesn't say which file it is"
+            install -D -m 644 "$block" "$path"
+            ok "${block#/run/recipes/}: $path"
+        fi
+    done
+}
