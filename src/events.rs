@@ -4,6 +4,7 @@
 //! degraded; info: the life of the daemon and of workers; debug: each connection.
 
 use std::fmt::Display;
+use std::io;
 use std::time::Duration;
 
 use log::{debug, error, info, warn};
@@ -158,8 +159,22 @@ pub(crate) fn error_hook_panicked(peer: Peer) {
     error!(peer:%; "what is to be told of failed handlers has itself panicked");
 }
 
-pub(crate) fn fork_failing(error: &dyn Display) {
-    warn!(error:%; "cannot fork; holding connections and trying again");
+/// The limit that a process or thread most likely meets which the system refuses to start.
+pub(crate) fn limit_of_tasks(error: &io::Error) -> &'static str {
+    let is_unit = std::env::var_os("INVOCATION_ID").is_some();
+    match error.raw_os_error() {
+        Some(libc::EAGAIN) if is_unit => " (TasksMax= of the unit limits processes and threads)",
+        Some(libc::EAGAIN) => {
+            " (`ulimit -u`, pids.max of the control group and kernel.threads-max limit them)"
+        }
+        Some(libc::ENOMEM) if is_unit => " (MemoryMax= of the unit limits memory)",
+        _ => "",
+    }
+}
+
+pub(crate) fn fork_failing(error: &io::Error) {
+    let limit = limit_of_tasks(error);
+    warn!(error:%; "cannot fork; holding connections and trying again{limit}");
 }
 
 pub(crate) fn fork_works_again(after: Duration) {
@@ -171,8 +186,9 @@ pub(crate) fn held_too_long(peer: Peer, endpoint: &Endpoint, suppressed: u64) {
     warn!(peer:%, endpoint:%, suppressed; "gave up a connection that no child could be forked for");
 }
 
-pub(crate) fn threads_failing(endpoint: &Endpoint, error: &dyn Display) {
-    warn!(endpoint:%, error:%; "cannot start a thread; holding a connection and trying again");
+pub(crate) fn threads_failing(endpoint: &Endpoint, error: &io::Error) {
+    let limit = limit_of_tasks(error);
+    warn!(endpoint:%, error:%; "cannot start a thread; holding a connection and trying again{limit}");
 }
 
 pub(crate) fn threads_work_again(endpoint: &Endpoint) {
@@ -183,12 +199,18 @@ pub(crate) fn no_thread_for(peer: Peer, endpoint: &Endpoint, suppressed: u64) {
     warn!(peer:%, endpoint:%, suppressed; "gave up a connection that no thread could be started for");
 }
 
-pub(crate) fn no_threads(endpoint: &Endpoint, error: &dyn Display) {
-    error!(endpoint:%, error:%; "cannot start the threads of a worker");
+pub(crate) fn no_threads(endpoint: &Endpoint, error: &io::Error) {
+    let limit = limit_of_tasks(error);
+    error!(endpoint:%, error:%; "cannot start the threads of a worker{limit}");
 }
 
-pub(crate) fn worker_fork_failed(endpoint: &Endpoint, error: &dyn Display) {
-    warn!(endpoint:%, error:%; "cannot fork a worker; trying again");
+pub(crate) fn worker_fork_failed(endpoint: &Endpoint, error: &io::Error) {
+    let limit = limit_of_tasks(error);
+    warn!(endpoint:%, error:%; "cannot fork a worker; trying again{limit}");
+}
+
+pub(crate) fn workers_complete(endpoint: &Endpoint) {
+    info!(endpoint:%; "there are all workers again");
 }
 
 pub(crate) fn descriptors_exhausted(endpoint: &Endpoint, error: &dyn Display) {

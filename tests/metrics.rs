@@ -98,6 +98,8 @@ both_ways! {
             ("forkd_connections_total", 1.0),
             ("forkd_children", 0.0),
             ("forkd_connections_open", 0.0),
+            ("forkd_connections_held", 0.0),
+            ("forkd_failed_starts_total", 0.0),
             ("forkd_connections_queued", 0.0),
             ("forkd_received_bytes_total", 19.0),
             ("forkd_sent_bytes_total", 19.0),

@@ -283,3 +283,23 @@ fn a_stop_under_load_loses_no_client() {
         }
     }
 }
+
+#[test]
+fn a_worker_that_dies_at_a_stop_is_replaced_for_those_who_are_queued() {
+    let full = ["-m prefork -w 1", "-m thread -w 1 --threads 1", "-m event -w 1 --max-connections 1"];
+    for args in full.into_iter().chain(["-m prefork -w 2"]) {
+        let daemon = Forkd::new(args).start();
+        let workers = daemon.children();
+        let busy: Vec<Client> = workers.iter().map(|_| daemon.served()).collect();
+        let mut queued: Vec<Client> = (0..3).map(|_| daemon.asks()).collect();
+        eventually("they are queued", || daemon.listener(0)["queued"] == 3);
+        daemon.signal(Signal::SIGTERM);
+        daemon.wait_for_line("stopping");
+        signal(daemon.server_of(&busy[0]), Signal::SIGKILL);
+        for mut client in queued.drain(..) {
+            is_answered(&mut client);
+        }
+        drop(busy);
+        ends_well(&daemon, SOON);
+    }
+}

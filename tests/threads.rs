@@ -185,18 +185,22 @@ both_ways! {
         assert_eq!(daemon.listener(0)["connections"], 5);
     }
 
-    fn a_client_is_given_up_after_the_grace_time_and_the_next_served(way: Way) {
+    fn a_client_is_held_for_longer_than_the_grace_time_that_only_a_stop_has(way: Way) {
         if !need_root() {
             return;
         }
-        let (daemon, served) = three_threads_allowed("--grace 500ms", way, 2);
-        assert!(is_cut(&mut daemon.asks()));
-        daemon.wait_for_line("gave up a connection that no thread could be started for");
-        assert_eq!(daemon.listener(0)["refused"], serde_json::json!({"thread": 1}));
-        let mut next = daemon.asks();
-        drop(served);
-        is_answered(&mut next);
+        let (daemon, mut served) = three_threads_allowed("--grace 200ms", way, 2);
+        let mut held = daemon.asks();
+        daemon.wait_for_line("cannot start a thread");
+        assert!(is_silent(&held, Duration::from_secs(1)));
+        served.pop();
+        is_answered(&mut held);
         daemon.wait_for_line("threads can be started again");
+        assert_eq!(daemon.listener(0)["refused"], serde_json::json!({}));
+        let mut cut = daemon.asks();
+        eventually("it is held", || daemon.count_lines("cannot start a thread") == 2);
+        signal(daemon.pid(), Signal::SIGTERM);
+        assert!(is_cut(&mut cut));
     }
 
     fn a_pool_that_can_t_have_its_threads_is_no_pool(way: Way) {

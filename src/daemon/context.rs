@@ -50,25 +50,19 @@ pub(super) struct Context {
     reserve: Option<OwnedFd>,
 }
 
-/// fork(2) fails; connections are held, and it is tried again later and later.
-///
-/// It stays until a fork works, even if everybody who was held has gone and nobody tries.
+/// fork(2) fails; connections are held, and it is tried again later and later, until it works.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Shortage {
     since: Instant,
     pause: Duration,
     pub(super) retry_at: Instant,
+    /// Why it fails.
+    pub(super) errno: i32,
 }
 
 impl Shortage {
     const FIRST_PAUSE: Duration = Duration::from_millis(10);
     const LONGEST_PAUSE: Duration = Duration::from_secs(1);
-
-    /// Whether somebody waits for a fork that fails. If nobody has tried when it was time to, nobody does,
-    /// and whether it would fail again is not known.
-    fn is_felt(&self, now: Instant) -> bool {
-        now < self.retry_at + Self::LONGEST_PAUSE
-    }
 }
 
 impl Context {
@@ -130,7 +124,8 @@ impl Context {
             None => (self.now, Shortage::FIRST_PAUSE),
             Some(shortage) => (shortage.since, (shortage.pause * 2).min(Shortage::LONGEST_PAUSE)),
         };
-        self.shortage = Some(Shortage { since, pause, retry_at: self.now + pause });
+        let errno = error.raw_os_error().unwrap_or(libc::EAGAIN);
+        self.shortage = Some(Shortage { since, pause, retry_at: self.now + pause, errno });
     }
 
     /// Takes note of a fork that worked.
@@ -140,11 +135,6 @@ impl Context {
         {
             events::fork_works_again(self.now - shortage.since);
         }
-    }
-
-    /// Whether a client who came now could have a child, as far as is known.
-    pub(super) fn can_fork(&self) -> bool {
-        self.shortage.is_none_or(|shortage| !shortage.is_felt(self.now))
     }
 
     /// Frees one descriptor for a connection that could not be accepted for want of any.

@@ -1,7 +1,7 @@
 //! The fork model, the master's side: a child for each client, and what to do when fork fails.
 //!
-//! Nobody who has connected is dropped for a passing shortage: a connection that no child can be
-//! forked for is held, and the listener rests, until fork(2) works again or the grace time is over.
+//! No client is dropped for a shortage: a connection that no child can be forked for is held, and the listener
+//! rests, until fork(2) works again or the daemon stops.
 
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -143,7 +143,7 @@ impl Forking {
     /// Takes no more clients, and lets go of one that is held.
     pub(super) fn close(&mut self, cx: &mut Context) {
         self.closed = true;
-        if let Some(client) = self.held.take(&mut cx.descriptors) {
+        if let Some(client) = self.let_go(cx) {
             self.give_up(cx, client.peer);
         }
         self.post.listener.refuse();
@@ -164,7 +164,7 @@ impl Forking {
         match self.fork_child(cx, slot, connection, peer) {
             Ok(()) => Next::Forked,
             Err(connection) => {
-                self.held.put(Client { connection, peer, since }, &mut cx.descriptors);
+                self.hold(cx, Client { connection, peer, since });
                 Next::Wait
             }
         }
@@ -174,7 +174,7 @@ impl Forking {
         if cx.shortage.is_some_and(|shortage| cx.now < shortage.retry_at) {
             return;
         }
-        let Some(Client { connection, peer, since }) = self.held.take(&mut cx.descriptors) else { return };
+        let Some(Client { connection, peer, since }) = self.let_go(cx) else { return };
         let connection = match cx.board.take(self.post.number, false, cx.now) {
             None => connection,
             Some(slot) => {
@@ -184,12 +184,22 @@ impl Forking {
                 }
                 match self.fork_child(cx, slot, connection, peer) {
                     Ok(()) => return,
-                    Err(_) if cx.now >= since + cx.grace => return self.give_up(cx, peer),
                     Err(connection) => connection,
                 }
             }
         };
-        self.held.put(Client { connection, peer, since }, &mut cx.descriptors);
+        self.hold(cx, Client { connection, peer, since });
+    }
+
+    fn hold(&mut self, cx: &mut Context, client: Client) {
+        cx.board.totals(self.post.number).hold();
+        self.held.put(client, &mut cx.descriptors);
+    }
+
+    fn let_go(&mut self, cx: &mut Context) -> Option<Client> {
+        let client = self.held.take(&mut cx.descriptors)?;
+        cx.board.totals(self.post.number).let_go();
+        Some(client)
     }
 
     fn give_up(&mut self, cx: &Context, peer: Peer) {
@@ -246,6 +256,7 @@ impl Forking {
             }
             Err(error) => {
                 cx.board.put_back(index);
+                cx.board.totals(self.post.number).fork_failed();
                 cx.fork_failed(&error);
                 Err(connection)
             }

@@ -103,8 +103,11 @@ impl ServiceManager {
     }
 
     /// To be called in each turn of the loop. Says how the daemon is, if that has changed and was not
-    /// said within the last second; and that it is alive, if that is due and it `is_healthy`.
-    pub fn turn(&mut self, now: Instant, status: impl FnOnce() -> String, is_healthy: impl FnOnce() -> bool) {
+    /// said within the last second; and that it is alive, if that is due.
+    ///
+    /// The watchdog asks whether the loop turns, and nothing else: a shortage would not end by a restart, which
+    /// cuts all clients that are served.
+    pub fn turn(&mut self, now: Instant, status: impl FnOnce() -> String) {
         if self.socket.is_none() || !self.flush(now) {
             return;
         }
@@ -112,8 +115,8 @@ impl ServiceManager {
         if let Some(watchdog) = &self.watchdog
             && watchdog.is_due(now)
         {
-            let fed = is_healthy() && self.offer(&[NotifyState::Watchdog]);
-            self.watchdog.iter_mut().for_each(|watchdog| watchdog.looked_at(now, fed));
+            let taken = self.offer(&[NotifyState::Watchdog]);
+            self.watchdog.iter_mut().for_each(|watchdog| watchdog.offered(now, taken));
         }
         if self.status.is_due(now) {
             let text = status();
@@ -302,10 +305,10 @@ impl Watchdog {
         self.due.is_none_or(|due| now >= due)
     }
 
-    /// Half the interval is what sd_watchdog_enabled(3) recommends; a daemon that was not well may be
-    /// so again before the other half is over.
-    fn looked_at(&mut self, now: Instant, fed: bool) {
-        self.due = Some(now + self.interval / if fed { 2 } else { 8 });
+    /// Half the interval is what sd_watchdog_enabled(3) recommends; a manager that was too busy may take it
+    /// before the other half is over.
+    fn offered(&mut self, now: Instant, taken: bool) {
+        self.due = Some(now + self.interval / if taken { 2 } else { 8 });
     }
 }
 

@@ -13,6 +13,7 @@ use super::birth;
 use super::context::Context;
 use super::descriptors::{Closing, kept_for};
 use super::oom::KILL;
+use crate::log::Spell;
 use crate::model::pool::{Census, Event, Pool, Size, with_jitter};
 use crate::model::serve::{Post, Work};
 use crate::model::starts::{EARLY, MAX_START_FAILURES};
@@ -27,6 +28,9 @@ use crate::{Error, Failure, events};
 /// How often the master looks at an elastic pool without being asked to.
 const CENSUS_EVERY: Duration = Duration::from_secs(1);
 
+/// How long workers that died while they drained the queue are not replaced again.
+const REPLACE_EVERY: Duration = Duration::from_millis(100);
+
 /// How many workers are forked in one turn of the loop at most: others want a turn, too.
 const SPAWN_AT_ONCE: u32 = 32;
 
@@ -39,12 +43,16 @@ pub(super) struct Pooling {
     pool: Pool,
     workers: Vec<Worker>,
     again: Option<Instant>,
-    /// fork(2) fails, by this error, and it has been said.
+    /// There are too few workers since fork(2) fails, by this error.
     fork_failing: Option<i32>,
+    /// The lines about that.
+    shortages: Spell,
     /// How the last worker that failed to start ended.
     failed_start: Option<Cause>,
-    /// No worker is replaced any more.
+    /// No worker is replaced any more, unless it drains.
     leaving: bool,
+    /// While queued clients are served at a stop: by how many workers.
+    drainers: Option<usize>,
 }
 
 #[derive(Debug)]
@@ -97,8 +105,10 @@ impl Pooling {
             workers: Vec::new(),
             again: None,
             fork_failing: None,
+            shortages: Spell::default(),
             failed_start: None,
             leaving: false,
+            drainers: None,
         }
     }
 
@@ -143,24 +153,30 @@ impl Pooling {
     }
 
     pub(super) fn is_closed(&self) -> bool {
-        self.workers.is_empty()
+        self.workers.is_empty() && self.drainers.is_none()
+    }
+
+    /// The error of fork(2), while there are too few workers for that reason.
+    pub(super) fn fork_failing(&self) -> Option<i32> {
+        self.fork_failing
     }
 
     /// Why it has not got all its workers.
     pub(super) fn not_ready(&self) -> Error {
         let what = format!("the workers of {} don't all come up", self.post.listener.endpoint());
-        self.fork_error(format!("{what}: cannot fork")).unwrap_or(Error::Internal(what))
+        self.fork_error(&format!("{what}: cannot fork")).unwrap_or(Error::Internal(what))
     }
 
     /// If it is fork(2) that fails, the error of that.
-    fn fork_error(&self, what: String) -> Option<Error> {
-        self.fork_failing.map(|errno| Error::os(what, std::io::Error::from_raw_os_error(errno)))
+    fn fork_error(&self, what: &str) -> Option<Error> {
+        let error = std::io::Error::from_raw_os_error(self.fork_failing?);
+        Some(Error::os(format!("{what}{}", events::limit_of_tasks(&error)), error))
     }
 
     /// Sees to it that there are as many workers as there should be.
     pub(super) fn on_turn(&mut self, cx: &mut Context) -> Result<(), Error> {
         if self.leaving {
-            self.again = None;
+            self.replace_drainers(cx);
             return Ok(());
         }
         self.settle(cx);
@@ -168,6 +184,9 @@ impl Pooling {
         let plan = self.pool.plan(census, cx.now);
         if plan.give_up {
             return Err(self.hopeless());
+        }
+        if !plan.short {
+            self.end_shortage();
         }
         self.again = plan.again.or_else(|| self.next_look(cx));
         if plan.spawn > SPAWN_AT_ONCE {
@@ -192,7 +211,7 @@ impl Pooling {
 
     fn hopeless(&self) -> Error {
         let endpoint = self.post.listener.endpoint();
-        if let Some(error) = self.fork_error(format!("cannot fork the workers of {endpoint}: giving up")) {
+        if let Some(error) = self.fork_error(&format!("cannot fork the workers of {endpoint}: giving up")) {
             return error;
         }
         match self.failed_start {
@@ -212,9 +231,6 @@ impl Pooling {
         for worker in self.workers.iter_mut().filter(|worker| !worker.settled) {
             if has_settled(cx.board.slot(worker.slot), worker.started, cx.now) {
                 worker.settled = true;
-                if self.pool.is_complete() {
-                    self.fork_failing = None;
-                }
                 self.pool.on(Event::Settled, cx.now);
             }
         }
@@ -251,13 +267,20 @@ impl Pooling {
             }
             Err(error) => {
                 cx.board.put_back(index);
-                if self.fork_failing.replace(error.raw_os_error().unwrap_or(libc::EAGAIN)).is_none() {
+                cx.board.totals(self.post.number).fork_failed();
+                self.fork_failing = Some(error.raw_os_error().unwrap_or(libc::EAGAIN));
+                if self.shortages.begin(cx.now) {
                     events::worker_fork_failed(self.post.listener.endpoint(), &error);
                 }
-                self.pool
-                    .on(if self.workers.is_empty() { Event::StartFailed } else { Event::ForkFailed }, cx.now);
+                self.pool.on(Event::ForkFailed, cx.now);
                 false
             }
+        }
+    }
+
+    fn end_shortage(&mut self) {
+        if self.fork_failing.take().is_some() && self.shortages.end() {
+            events::workers_complete(self.post.listener.endpoint());
         }
     }
 
@@ -325,11 +348,37 @@ impl Pooling {
             worker.drains = !worker.leaves(cx);
             worker.dismiss(cx);
         }
+        self.drainers = Some(self.workers.len().max(1));
+        self.again = None;
+    }
+
+    /// Replaces workers that died while clients are queued that they were to serve. One that died at once is replaced
+    /// a little later.
+    fn replace_drainers(&mut self, cx: &mut Context) {
+        if self.again.is_some_and(|then| cx.now < then) {
+            return;
+        }
+        self.again = None;
+        if cx.board.tally(self.post.number).queued() == 0 {
+            self.drainers = None;
+        }
+        let missing = self.drainers.unwrap_or(0).saturating_sub(self.workers.len());
+        for _ in 0..missing {
+            self.again = Some(cx.now + REPLACE_EVERY);
+            if !self.spawn(cx) {
+                break;
+            }
+            if let Some(worker) = self.workers.last_mut() {
+                worker.drains = true;
+                worker.dismiss(cx);
+            }
+        }
     }
 
     /// Takes no more clients, and replaces no worker.
     pub(super) fn close(&mut self) {
         self.leaving = true;
+        self.drainers = None;
         self.post.listener.refuse();
     }
 
@@ -357,6 +406,7 @@ impl Pooling {
         if worker.drains && cause == Cause::Retired {
             // it has found the backlog empty: who comes now shall go elsewhere
             self.post.listener.refuse();
+            self.drainers = None;
         }
         if !worker.settled && !worker.leaves(cx) && !has_settled(slot, worker.started, cx.now) {
             self.failed_start = Some(cause);

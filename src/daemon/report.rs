@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use super::master::Master;
 use super::phase::Phase;
-use super::station::{Kind, Life, faces};
+use super::station::{Kind, Station, faces};
 
 /// How often the work of pools is looked at: their connections don't wake the master.
 const LOOK_EVERY: Duration = Duration::from_secs(2);
@@ -34,7 +34,7 @@ impl Master {
             return;
         }
         let mut manager = std::mem::take(&mut self.manager);
-        manager.turn(self.cx.now, || self.in_a_few_words(), || self.is_healthy());
+        manager.turn(self.cx.now, || self.in_a_few_words());
         self.manager = manager;
     }
 
@@ -46,7 +46,29 @@ impl Master {
 
     fn in_a_few_words(&self) -> String {
         let doing = if self.phase == Phase::Running { "serving" } else { "stopping" };
-        format!("{doing}: {} children, {} connections", self.children(), self.connections())
+        let mut text = format!("{doing}: {} children, {} connections", self.children(), self.connections());
+        if let Some(shortage) = self.shortage() {
+            text += "; ";
+            text += &shortage;
+        }
+        text
+    }
+
+    /// What the system refuses to start, why, and how many clients are held for that reason.
+    fn shortage(&self) -> Option<String> {
+        let board = self.cx.board;
+        let by_us = faces(&self.stations).map(|station| board.totals(station.number()).held());
+        let held: u32 = by_us.chain(board.children().map(|child| child.held())).sum();
+        let holding = if held > 0 { format!(", holding {held}") } else { String::new() };
+        let cannot =
+            |what: &str, errno| format!("{what}: {}{holding}", std::io::Error::from_raw_os_error(errno));
+        if let Some(shortage) = self.cx.shortage {
+            return Some(cannot("cannot fork", shortage.errno));
+        }
+        if let Some(errno) = self.stations.iter().find_map(Station::cannot_fork_workers) {
+            return Some(cannot("cannot fork all workers", errno));
+        }
+        (held > 0).then(|| format!("cannot start threads{holding}"))
     }
 
     /// How many connections and datagrams there have been, of children dead or alive.
@@ -56,14 +78,5 @@ impl Master {
         let now = self.cx.board.millis(self.cx.now);
         let going_on = self.cx.board.children().map(|child| child.carried(now).connections);
         ended.chain(going_on).fold(self.past_connections, u64::saturating_add)
-    }
-
-    /// Whether somebody who connects now will be served: the master can fork, or has workers.
-    fn is_healthy(&self) -> bool {
-        self.stations.iter().filter(|station| station.life == Life::Live).any(|station| match &station.kind {
-            Kind::Forking(_) => self.cx.can_fork(),
-            Kind::Pooling(pooling) => !pooling.is_closed(),
-            Kind::Gone { .. } => false,
-        }) || self.phase != Phase::Running
     }
 }

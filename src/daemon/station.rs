@@ -131,6 +131,14 @@ impl Station {
         self.listen.model
     }
 
+    /// The error of fork(2), while the pool has not all its workers for want of them.
+    pub(super) fn cannot_fork_workers(&self) -> Option<i32> {
+        match &self.kind {
+            Kind::Pooling(pooling) => pooling.fork_failing(),
+            Kind::Forking(_) | Kind::Gone { .. } => None,
+        }
+    }
+
     /// How many children its listener has.
     pub(super) fn alive(&self, cx: &Context) -> u32 {
         cx.board.totals(self.number()).alive.load(Ordering::Relaxed)

@@ -130,6 +130,12 @@ impl Families<'_, '_> {
             workers,
         )?;
         self.counters("forkd_forks", "Children forked", None, |l| vec![(None, l.forked)])?;
+        let help = "Times that the system refused to start a process or a thread";
+        let failed = |l: &ListenerSample| {
+            let whats = ["process", "thread"].map(|what| Some(("what", what.to_owned())));
+            whats.into_iter().zip(l.failed_starts).collect()
+        };
+        self.counters("forkd_failed_starts", help, None, failed)?;
         let deaths = |l: &ListenerSample| {
             l.deaths.iter().map(|(cause, n)| (Some(("cause", cause.to_string())), *n)).collect()
         };
@@ -144,6 +150,10 @@ impl Families<'_, '_> {
         self.counters("forkd_connections_failed", help, None, failed)?;
         let serving = |l: &ListenerSample| vec![(None, l.serving.into())];
         self.gauges("forkd_connections_open", "Connections that are being served", serving)?;
+        let held = |l: &ListenerSample| vec![(None, l.held.into())];
+        let help =
+            "Clients that were accepted and wait, since the system refuses to start a process or a thread";
+        self.gauges("forkd_connections_held", help, held)?;
         let some = |n: Option<u32>| n.iter().map(|&n| (None, n.into())).collect::<Vec<_>>();
         let help = "Connections that wait to be accepted (TCP on Linux)";
         self.gauges("forkd_connections_queued", help, |l| some(l.arrivals.queued))?;

@@ -51,6 +51,10 @@ pub(super) struct ListenerSample {
     pub(super) threads: u32,
     /// Connections that are being served.
     pub(super) serving: u32,
+    /// Clients that wait for a child or a thread that the system refuses to start.
+    pub(super) held: u32,
+    /// How often it has refused to start a process, and a thread.
+    pub(super) failed_starts: [u64; 2],
     pub(super) arrivals: Arrivals,
     pub(super) refused: Vec<(Refusal, u64)>,
     pub(super) deaths: Vec<(Cause, u64)>,
@@ -77,6 +81,7 @@ impl Sample {
             }
             listener.threads = listener.threads.saturating_add(child.slot.threads());
             listener.serving = listener.serving.saturating_add(child.serving());
+            listener.held = listener.held.saturating_add(child.held());
             listener.sums = listener.sums.and(child.carried(now));
         }
         for listener in &mut listeners {
@@ -104,6 +109,8 @@ impl ListenerSample {
             peak: totals.peak.load(Relaxed),
             limit: totals.limit(),
             forked: totals.forked.load(Relaxed),
+            held: totals.held(),
+            failed_starts: [totals.failed_forks(), tally.failed_threads()],
             sums: board.sums(face.number),
             arrivals: face.listener.as_ref().map_or(face.arrivals, |listener| listener.arrivals()),
             refused: with_counts(refused, tally.refused()),

@@ -42,9 +42,10 @@ pub(crate) const MAX_GROWTH: u32 = 64;
 /// What happened to the pool.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Event {
-    /// A worker died early (see [`EARLY`](super::starts::EARLY)), or the first one could not be forked.
+    /// A worker died early (see [`EARLY`](super::starts::EARLY)).
     StartFailed,
-    /// One more worker could not be forked; the others go on. Until the pool is complete this is a failed start.
+    /// A worker could not be forked. Until the pool is complete this is a failed start; later it is a shortage, which
+    /// may pass: whether other workers live or not, the daemon goes on.
     ForkFailed,
     /// A worker serves, or has lived for long enough.
     Settled,
@@ -57,6 +58,8 @@ pub(crate) enum Event {
 /// What the master should do now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) struct Plan {
+    /// There are fewer workers than there should be.
+    pub(crate) short: bool,
     pub(crate) spawn: u32,
     /// Tell so many to leave, idle ones first.
     pub(crate) retire: u32,
@@ -100,11 +103,6 @@ impl Pool {
 
     pub(crate) fn is_elastic(&self) -> bool {
         self.size.min < self.size.max
-    }
-
-    /// Whether as many workers as are always wanted have been up at once.
-    pub(crate) fn is_complete(&self) -> bool {
-        self.complete
     }
 
     /// Takes note of an event.
@@ -163,7 +161,7 @@ impl Pool {
         let wait =
             [self.starts.not_before(), settled.filter(|_| self.is_elastic())].into_iter().flatten().max();
         if let Some(then) = wait.filter(|&then| now < then) {
-            return Plan { again: Some(then), ..Plan::default() };
+            return Plan { short: true, again: Some(then), ..Plan::default() };
         }
         self.spawned_at = Some(now);
         if self.is_elastic() {
@@ -171,7 +169,7 @@ impl Pool {
         }
         // While starts fail, one is enough to find out.
         let spawn = if self.starts.fail() { 1 } else { missing };
-        Plan { spawn, again: Some(now + SETTLE), ..Plan::default() }
+        Plan { short: true, spawn, again: Some(now + SETTLE), ..Plan::default() }
     }
 
     fn shrink(&mut self, census: Census, now: Instant) -> Plan {
@@ -299,6 +297,18 @@ mod tests {
             assert!(!pool.plan(Census { settled: true, ..census(4, 4) }, t).give_up, "{event:?}");
             pool.on(Event::Settled, t);
             assert!(!pool.plan(census(0, 0), t).give_up, "{event:?}");
+        }
+    }
+
+    #[test]
+    fn a_fork_that_fails_never_ends_a_pool_that_was_complete() {
+        let (mut pool, mut t) = (Pool::new(FIXED), Instant::now());
+        assert!(!pool.plan(census(4, 4), t).short);
+        for _ in 0..3 * MAX_START_FAILURES {
+            let plan = pool.plan(census(0, 0), t);
+            assert_eq!((plan.give_up, plan.short, plan.spawn), (false, true, 4));
+            pool.on(Event::ForkFailed, t);
+            t += MAX_BACK_OFF;
         }
     }
 

@@ -8,7 +8,7 @@ pub(super) const MAX_BACK_OFF: Duration = Duration::from_secs(1);
 /// A worker that dies sooner than this, without having served anybody, has failed to start.
 pub(crate) const EARLY: Duration = Duration::from_secs(1);
 /// So many rounds of failed starts in a row end the daemon.
-pub(crate) const MAX_START_FAILURES: u32 = 10;
+pub(crate) const MAX_START_FAILURES: u32 = 8;
 
 /// How starting workers has gone lately.
 #[derive(Debug, Default)]
@@ -67,7 +67,7 @@ mod tests {
             pauses.push((then - now).as_millis());
             now = then;
         }
-        assert_eq!(pauses, [10, 20, 40, 80, 160, 320, 640, 1000, 1000, 1000]);
+        assert_eq!(pauses, [10, 20, 40, 80, 160, 320, 640, 1000]);
         starts.worked();
         assert!(!starts.are_hopeless() && !starts.fail());
     }

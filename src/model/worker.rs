@@ -22,7 +22,7 @@ pub(crate) struct Terms {
     pub(crate) elastic: bool,
     /// What threads it has, if its model has any.
     pub(crate) threads: Threads,
-    /// How long somebody is held who can't be served for want of something.
+    /// For how long after the gate is shut a client is held for which no thread can be started.
     pub(crate) grace: Duration,
     /// Whether it waits for those that it serves when the gate is shut.
     pub(crate) waits: bool,

@@ -53,6 +53,8 @@ pub(crate) struct Slot {
     pub(crate) open: AtomicU32,
     /// How many threads it has, of those that its model starts and its first.
     pub(crate) threads: AtomicU32,
+    /// How many clients it holds for whom no thread can be started.
+    pub(crate) held: AtomicU32,
     pub(crate) traffic: Traffic,
     peer: PackedPeer,
     /// Where that is measured, on the clock in microseconds, or 0: when it began to serve its client, and when it
@@ -68,6 +70,7 @@ impl Slot {
         self.worker.store(is_worker.into(), Ordering::Relaxed);
         self.open.store(0, Ordering::Relaxed);
         self.threads.store(1, Ordering::Relaxed);
+        self.held.store(0, Ordering::Relaxed);
         self.traffic.reset();
         self.peer.store(Peer::None);
         self.times_us.iter().for_each(|time| time.store(0, Ordering::Relaxed));
@@ -146,8 +149,8 @@ impl Slot {
     /// What a child that goes wild could do.
     #[cfg(test)]
     pub(super) fn write_everywhere(&self, word: u32) {
-        let Self { pid, state, next, ending, worker, open, threads, traffic, times_us, peer: _ } = self;
-        [pid, state, next, ending, worker, open, threads]
+        let Self { pid, state, next, ending, worker, open, threads, held, traffic, times_us, peer: _ } = self;
+        [pid, state, next, ending, worker, open, threads, held]
             .iter()
             .for_each(|cell| cell.store(word, Ordering::Relaxed));
         let Traffic { connections, bytes_in, bytes_out, failed } = traffic;

@@ -18,6 +18,8 @@ pub(crate) struct Tally {
     queued: AtomicU32,
     /// Workers that take no more clients, and serve those that they have; the master corrects it now and then.
     pub(crate) leaving: AtomicU32,
+    /// How often no thread could be started.
+    failed_threads: AtomicU64,
     /// The master refuses, too.
     refused: [AtomicU64; Refusal::ALL.len()],
     /// On the lines about handlers that fail, which are a matter of what clients send.
@@ -33,11 +35,27 @@ crate::sys::shared::plain!(Tally);
 impl Tally {
     /// Begins to count for another socket.
     pub(super) fn reset(&self) {
-        let Self { idle, queued, leaving, refused, failures, durations, accept_latencies } = self;
+        let Self { idle, queued, leaving, failed_threads, refused, failures, durations, accept_latencies } =
+            self;
         [idle, queued, leaving].iter().for_each(|counter| counter.store(0, Ordering::Relaxed));
-        refused.iter().for_each(|counter| counter.store(0, Ordering::Relaxed));
+        refused.iter().chain([failed_threads]).for_each(|counter| counter.store(0, Ordering::Relaxed));
         [durations, accept_latencies].into_iter().for_each(Histogram::reset);
         failures.reset();
+    }
+
+    /// How often no thread could be started.
+    pub(crate) fn failed_threads(&self) -> u64 {
+        self.failed_threads.load(Ordering::Relaxed)
+    }
+
+    /// No thread could be started.
+    pub(crate) fn thread_failed(&self) {
+        self.failed_threads.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// How many more of those that are queued are to be served.
+    pub(crate) fn queued(&self) -> u32 {
+        self.queued.load(Ordering::SeqCst)
     }
 
     pub(super) fn set_queued(&self, queued: u32) {

@@ -24,6 +24,10 @@ pub(crate) struct Totals {
     pub(super) taken: AtomicU32,
     /// It takes no more clients, but serves those that are queued.
     draining: AtomicU32,
+    /// Clients that the master holds, since fork(2) fails.
+    held: AtomicU32,
+    /// How often fork(2) has failed.
+    failed_forks: AtomicU64,
     pub(super) deaths: [AtomicU64; Cause::COUNT],
     /// How long connections lasted that had a child of their own.
     pub(crate) durations: Histogram,
@@ -78,14 +82,23 @@ impl Totals {
 
     /// Begins to count for another socket.
     pub(super) fn reset(&self) {
-        let Self { alive, peak, forked, connections, bytes_in, bytes_out, failed, .. } = self;
+        let Self { alive, peak, forked, connections, bytes_in, bytes_out, failed, failed_forks, .. } = self;
         let Self {
-            wanted_idle, limit, taken, draining, deaths, durations, fork_latencies, lifetimes, ..
+            wanted_idle,
+            limit,
+            taken,
+            draining,
+            held,
+            deaths,
+            durations,
+            fork_latencies,
+            lifetimes,
+            ..
         } = self;
         [durations, fork_latencies, lifetimes].into_iter().for_each(Histogram::reset);
-        let small = [alive, peak, wanted_idle, limit, taken, draining];
+        let small = [alive, peak, wanted_idle, limit, taken, draining, held];
         small.iter().for_each(|counter| counter.store(0, Ordering::Relaxed));
-        let large = [forked, connections, bytes_in, bytes_out, failed];
+        let large = [forked, connections, bytes_in, bytes_out, failed, failed_forks];
         large.into_iter().chain(deaths).for_each(|counter| counter.store(0, Ordering::Relaxed));
     }
 
@@ -105,6 +118,31 @@ impl Totals {
 
     pub(super) fn subtract_taken(&self) {
         self.taken.store(self.taken.load(Ordering::Relaxed) - 1, Ordering::Relaxed);
+    }
+
+    /// Clients that the master holds, since fork(2) fails.
+    pub(crate) fn held(&self) -> u32 {
+        self.held.load(Ordering::Relaxed)
+    }
+
+    /// The master begins to hold a client.
+    pub(crate) fn hold(&self) {
+        self.held.store(self.held() + 1, Ordering::Relaxed);
+    }
+
+    /// The master holds one client fewer.
+    pub(crate) fn let_go(&self) {
+        self.held.store(self.held().saturating_sub(1), Ordering::Relaxed);
+    }
+
+    /// How often fork(2) has failed.
+    pub(crate) fn failed_forks(&self) -> u64 {
+        self.failed_forks.load(Ordering::Relaxed)
+    }
+
+    /// fork(2) has failed.
+    pub(crate) fn fork_failed(&self) {
+        self.failed_forks.store(self.failed_forks() + 1, Ordering::Relaxed);
     }
 
     pub(super) fn add_alive(&self) {

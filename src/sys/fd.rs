@@ -170,6 +170,11 @@ impl Gate {
         self.null.as_fd()
     }
 
+    /// Whether the gate has been shut.
+    pub(crate) fn is_shut(&self) -> bool {
+        self.open.load(Ordering::Relaxed) < 0
+    }
+
     /// Shuts the gate for good. Async-signal-safe.
     pub(crate) fn shut(&self) {
         // SAFETY: both descriptors are open as long as `self` is; dup2(2) is async-signal-safe and

@@ -7,9 +7,9 @@ use std::fmt;
 pub(crate) enum Refusal {
     /// As many children as allowed were alive (`--overflow reject`).
     Limit,
-    /// fork(2) kept failing for as long as `--grace`.
+    /// No child could be forked for it before the stop was over.
     Fork,
-    /// No thread could be started for as long as `--grace`.
+    /// No thread could be started for it before the stop was over.
     Thread,
     /// A datagram from one of this daemon's own ports.
     OwnPort,

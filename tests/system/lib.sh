@@ -184,6 +184,24 @@ stop_load() {
     ok "under load: $(tail -n 1 /run/load.out)"
 }
 
+# start_crowd COUNT: clients of port 7 that stay, and send a line again and again (hold.rs)
+start_crowd() {
+    ulimit -S -n "$(ulimit -H -n)"
+    : >/run/crowding
+    /test/load hold /run/crowding 127.0.0.1:7 "$1" >/run/crowd.out &
+    crowd=$!
+}
+
+# How the crowd is: served=N waiting=N cut=N
+crowd_is() { [[ $(tail -n 1 /run/crowd.out) == "$1" ]]; }
+
+# Ends it; no client may have lost its connection.
+stop_crowd() {
+    rm /run/crowding
+    wait "$crowd" || fail "of those who stay"$'\n'"$(tail -n 20 /run/crowd.out)"
+    ok "of those who stay: $(tail -n 1 /run/crowd.out)"
+}
+
 # journal UNIT [OPTION|MATCH...]: what the processes of a unit have said
 journal() {
     local unit=$1

@@ -1,9 +1,14 @@
 //! `test-load FILE ENDPOINT...`: clients of an echo server, one connection or datagram after another each,
 //! for as long as the file exists; then a line with what became of them.
 //!
+//! `test-load hold FILE IP:PORT COUNT`: so many clients that stay (hold.rs).
+//!
 //! Four clients for each endpoint, which is `tcp://IP:PORT` or `udp://IP:PORT`. The exit code is 1 if
 //! anything but an echo came of any connection or datagram, or if there was none; each failure has a line.
 #![allow(missing_docs, clippy::unwrap_used, clippy::expect_used)]
+
+#[path = "hold.rs"]
+mod hold;
 
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream, UdpSocket};
@@ -68,6 +73,12 @@ fn client(file: &Path, endpoint: &str, number: usize) {
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
+    if let [mode, file, address, count] = &arguments[..]
+        && mode == "hold"
+    {
+        let address = address.parse().expect("an address with a port");
+        return hold::run(file.as_ref(), address, count.parse().expect("a number"));
+    }
     let (file, endpoints) = arguments.split_first().expect("a file");
     thread::scope(|scope| {
         for endpoint in endpoints {

@@ -47,15 +47,3 @@ eventually "the killed one's child doesn't survive it" is_cut two
 release two
 eventually "the new one serves" has forkd.service ActiveState active
 echoes tcp 127.0.0.1 7
-
-# One that turns and can't fork is of no use either, unless it has workers.
-if [[ $(property forkd.service TasksCurrent) == "[not set]" ]]; then
-    echo "left out: TasksMax= has no effect here, because there is no controller for it"
-    exit
-fi
-systemctl set-property --runtime forkd.service TasksMax=1
-nc -N 127.0.0.1 7 <<<"anybody?" >/dev/null &
-eventually "a master that can't fork is replaced" has forkd.service NRestarts 3
-systemctl set-property --runtime forkd.service TasksMax=infinity
-eventually "the new one serves" has forkd.service ActiveState active
-echoes tcp ::1 7

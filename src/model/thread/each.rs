@@ -249,7 +249,7 @@ impl Reception<'_> {
         Ok(Some(Client::Datagram(Box::new(batch.copy_of(0)), peer_of(&datagram))))
     }
 
-    /// Starts a thread for a client, who is held while that fails: nobody is dropped for a passing shortage.
+    /// Starts a thread for a client, which is held while that fails; at a stop for as long as the grace time lasts.
     fn start(&mut self, client: Client) {
         let (crew, peer, endpoint) = (Arc::clone(self.crew), client.peer(), self.work.listener().endpoint());
         self.work.slot.set_peer(peer);
@@ -259,7 +259,7 @@ impl Reception<'_> {
             crew.serve(client);
             crew.work().slot.threads.fetch_sub(1, Ordering::Relaxed);
         };
-        let (mut since, mut pause) = (None, FIRST_PAUSE);
+        let (mut stops_at, mut pause) = (None, FIRST_PAUSE);
         loop {
             let error = match spawn(c"connection", body) {
                 Ok(_) => break,
@@ -272,11 +272,16 @@ impl Reception<'_> {
             if self.shortage.begin(now) {
                 events::threads_failing(endpoint, &error);
             }
-            if now >= *since.get_or_insert(now) + self.terms.grace {
+            self.work.board.tally(self.work.post.number).thread_failed();
+            self.work.slot.held.store(1, Ordering::Relaxed);
+            if self.gate.is_shut() && now >= *stops_at.get_or_insert(now + self.terms.grace) {
                 return self.give_up(peer);
             }
             self.crew.rest(pause);
             pause = (pause * 2).min(LONGEST_PAUSE);
+        }
+        if pause > FIRST_PAUSE {
+            self.work.slot.held.store(0, Ordering::Relaxed);
         }
         if self.shortage.end() {
             events::threads_work_again(endpoint);
@@ -287,6 +292,7 @@ impl Reception<'_> {
         let work = self.work;
         self.crew.shared.end();
         work.slot.threads.fetch_sub(1, Ordering::Relaxed);
+        work.slot.held.store(0, Ordering::Relaxed);
         work.board.refuse(work.post.number, Refusal::Thread);
         if let Some(suppressed) = self.refusals.admit(Instant::now()) {
             events::no_thread_for(peer, work.listener().endpoint(), suppressed);
