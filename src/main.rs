@@ -16,13 +16,14 @@ fn main() -> ExitCode {
             forkd::log::complain_about_usage(&mistake.to_string());
             return ExitCode::from(USAGE);
         }
-        Err(help) => cli::print_help(&help),
+        Err(help) => cli::print_help(&help).map_err(Into::into),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            forkd::log::complain(&error.sentence());
-            ExitCode::from(error.exit_code())
+        Err(failed) => {
+            forkd::log::complain(&failed.error.sentence());
+            failed.pause();
+            ExitCode::from(failed.error.exit_code())
         }
     }
 }

@@ -6,6 +6,7 @@ pub mod args;
 mod ask;
 pub mod check;
 pub mod compare;
+mod failed;
 pub mod inetd;
 mod interrupt;
 pub mod load;
@@ -18,9 +19,9 @@ mod terminal;
 #[cfg(feature = "top")]
 pub mod top;
 
-use crate::Error;
 use crate::sys::signal::{Blocked, ignore_file_size_limit};
 use args::{Cli, Command};
+pub use failed::Failed;
 pub use terminal::print_help;
 
 /// Signals that are kept back from the first instruction of the program on, until it is known whether it is a
@@ -51,15 +52,15 @@ impl Default for HeldSignals {
 ///
 /// # Errors
 ///
-/// Whatever stops the subcommand; [`Error::exit_code`] is the code to exit with.
-pub fn run(cli: Cli, signals: HeldSignals) -> Result<(), Error> {
+/// Whatever stops the subcommand; [`Error::exit_code`](crate::Error::exit_code) is the code to exit with.
+pub fn run(cli: Cli, signals: HeldSignals) -> Result<(), Failed> {
     match cli.command {
         Command::Serve { inetd: false, .. } => signals.0.for_good(),
         _ => drop(signals),
     }
-    match cli.command {
+    let result = match cli.command {
         Command::Serve { args, inetd: true } => inetd::run(&args),
-        Command::Serve { args, inetd: false } => serve::run(args),
+        Command::Serve { args, inetd: false } => return serve::run(args),
         Command::Check(options) => check::run(options),
         Command::Compare(options) => compare::run(&options),
         Command::Load(options) => load::run(&options),
@@ -69,7 +70,8 @@ pub fn run(cli: Cli, signals: HeldSignals) -> Result<(), Error> {
         Command::Status(options) => status::run(options),
         #[cfg(feature = "top")]
         Command::Top(options) => top::run(options),
-    }
+    };
+    Ok(result?)
 }
 
 /// The current directory; where there is none, relative paths start at the root.

@@ -25,16 +25,22 @@ use crate::transport::{Endpoint, Inherited};
 use crate::{Error, events, log, sys};
 
 use super::args::ServeArgs;
-use super::here;
+use super::{Failed, here};
 
 /// Serves until a signal ends it.
 ///
 /// # Errors
 ///
 /// Whatever keeps it from serving; [`Error::exit_code`] tells scripts which kind it is.
-pub fn run(args: ServeArgs) -> Result<(), Error> {
+pub fn run(args: ServeArgs) -> Result<(), Failed> {
     // before anything is opened, and while this is the process that LISTEN_PID names
     let inherited = Inherited::take()?;
+    // a service of systemd (systemd.exec(5)) is started again for those who wait
+    let clients_wait = std::env::var_os("INVOCATION_ID").is_some() && inherited.have_clients();
+    serve_with(args, inherited).map_err(|error| Failed { error, clients_wait })
+}
+
+fn serve_with(args: ServeArgs, inherited: Inherited) -> Result<(), Error> {
     let (here, default_endpoints) = (here(), inherited.default_endpoints());
     let config = args.resolve(&here, &default_endpoints)?;
     stay_with_manager(&config.daemon)?;

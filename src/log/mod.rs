@@ -22,7 +22,7 @@ use ::log::{LevelFilter, Log};
 
 pub use limit::RateLimit;
 pub(crate) use limit::{SharedLimit, Spell};
-pub use stderr::{complain, complain_about_usage};
+pub use stderr::{caution, complain, complain_about_usage};
 
 use crate::Error;
 use crate::config::values::{LogFormat, LogLevel, LogSink};

@@ -50,25 +50,30 @@ fn for_journal(level: Level, line: &str) -> String {
 
 /// Says on standard error why the program ends; for the journal, as an error.
 pub fn complain(sentence: &str) {
-    say("forkd: ", &format!("error: {sentence}\n"));
+    say(Level::Error, "forkd: ", &format!("error: {sentence}\n"));
+}
+
+/// Says on standard error what is unusual about the way in which the program ends; for the journal, as a warning.
+pub fn caution(sentence: &str) {
+    say(Level::Warn, "forkd: ", &format!("warning: {sentence}\n"));
 }
 
 /// Says on standard error what is wrong with the command line, in a text of several lines; for the journal, as
 /// errors.
 pub fn complain_about_usage(text: &str) {
-    say("", text);
+    say(Level::Error, "", text);
 }
 
-fn say(name: &str, text: &str) {
+fn say(level: Level, name: &str, text: &str) {
     let (handle, text) = (io::stderr(), foreign::lines(text));
-    let text = if is_journal(&handle) { complaint(&text) } else { format!("{name}{text}") };
+    let text = if is_journal(&handle) { each_line(level, &text) } else { format!("{name}{text}") };
     // if it fails, there is nobody else to tell
     let _ = write(&handle, text.as_bytes());
 }
 
 /// Each line is a message of its own in the journal, and an empty one is none.
-fn complaint(text: &str) -> String {
-    text.lines().filter(|line| !line.is_empty()).map(|line| for_journal(Level::Error, line)).collect()
+fn each_line(level: Level, text: &str) -> String {
+    text.lines().filter(|line| !line.is_empty()).map(|line| for_journal(level, line)).collect()
 }
 
 fn is_journal(handle: &Handle) -> bool {
@@ -127,7 +132,8 @@ mod tests {
 
     #[test]
     fn the_last_words_are_an_error_in_each_line_of_the_journal() {
-        assert_eq!(complaint("error: x\n  |\n\nUsage: y\n"), "<3>error: x\n<3>  |\n<3>Usage: y\n");
+        let text = "error: x\n  |\n\nUsage: y\n";
+        assert_eq!(each_line(Level::Error, text), "<3>error: x\n<3>  |\n<3>Usage: y\n");
     }
 
     #[test]

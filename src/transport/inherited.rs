@@ -12,6 +12,7 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStringExt;
 use std::time::Duration;
 
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{SockaddrStorage, UnixAddr, getpeername, getsockname};
 use rustix::net::{AddressFamily, SocketType, sockopt as ask};
 
@@ -46,6 +47,13 @@ impl Inherited {
     /// What is served where nothing is named: all of them, if there are any.
     pub(crate) fn default_endpoints(&self) -> Vec<Endpoint> {
         if self.0.is_empty() { Vec::new() } else { vec![Endpoint::Systemd(None)] }
+    }
+
+    /// Whether clients wait at one of them: there is a connection to accept, or a datagram.
+    pub(crate) fn have_clients(&self) -> bool {
+        let mut fds: Vec<_> =
+            self.0.iter().map(|socket| PollFd::new(socket.descriptor.as_fd(), PollFlags::POLLIN)).collect();
+        poll(&mut fds, PollTimeout::ZERO).is_ok_and(|ready| ready > 0)
     }
 
     /// The descriptors, which children have no use for.

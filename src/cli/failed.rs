@@ -1,0 +1,51 @@
+//! The end of a program that has failed, as a service manager sees it.
+//!
+//! systemd starts a service that has failed again as soon as a client waits at its sockets, and the one that waited
+//! before still does. A start that can't succeed would fail without a pause, until systemd's limit on starts closes the
+//! sockets. So such a start ends slowly: the sockets stay open, their clients wait, and the next start is a few seconds
+//! away. A signal that asks for the end, such as that of `systemctl restart`, ends the pause.
+
+use std::time::{Duration, Instant};
+
+use crate::sys::signal::{StopsHeld, pending_stop};
+use crate::{Error, log};
+
+/// systemd refuses the sixth start within 10 s (DefaultStartLimitIntervalSec=, DefaultStartLimitBurst=): this leaves three
+/// for an operator.
+const PAUSE: Duration = Duration::from_secs(5);
+
+/// How often to look for a signal.
+const TICK: Duration = Duration::from_millis(50);
+
+/// Why the program ends, and whether that may be at once.
+#[derive(Debug)]
+pub struct Failed {
+    /// What to tell a person.
+    pub error: Error,
+    /// Clients wait at sockets of systemd's, which starts the program again for them.
+    pub(super) clients_wait: bool,
+}
+
+impl From<Error> for Failed {
+    fn from(error: Error) -> Self {
+        Self { error, clients_wait: false }
+    }
+}
+
+impl Failed {
+    /// Waits where systemd would start the program again as soon as it has ended. Call it last.
+    pub fn pause(&self) {
+        if !self.clients_wait {
+            return;
+        }
+        let _stops = StopsHeld::new();
+        let pause = humantime::format_duration(PAUSE);
+        log::caution(&format!(
+            "clients wait at the sockets, so systemd starts forkd again when it ends: that is in {pause}"
+        ));
+        let end = Instant::now() + PAUSE;
+        while Instant::now() < end && pending_stop().is_none() {
+            std::thread::sleep(TICK);
+        }
+    }
+}

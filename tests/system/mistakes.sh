@@ -1,0 +1,53 @@
+#!/bin/bash
+# A configuration that can't be served, and the mended one. The sockets stay open, a client that connects meanwhile is
+# served then, and no `systemctl reset-failed` is needed.
+. "$(dirname "$0")/lib.sh"
+install_forkd
+
+right() { configure "$1" <<<$'[[listen]]\nendpoints = ["systemd:echo"]'; }
+
+pauses() { # pauses UNIT N: that many starts of it have been made for clients that wait
+    [[ $(logs "$1" 'clients wait at the sockets' | wc -l) -ge $2 ]]
+}
+
+# mends UNIT NAME PORT EXIT_STATUS REASON: by the right configuration what fails with the one that is there
+mends() {
+    local unit=$1 name=$2 port=$3 status=$4 reason=$5 client answer
+    exits "$unit: a restart fails" 1 systemctl restart "$unit.service"
+    matches "the journal says why" "$reason" "$(journal "$unit.service")"
+    is "it is not tried again" "failed $status" "$(property "$unit.service" SubState) $(property "$unit.service" ExecMainStatus)"
+
+    exec {client}<>"/dev/tcp/127.0.0.1/$port"
+    echo "hello from a client that waits" >&"$client"
+    eventually "a client has it tried again, and again after a pause" pauses "$unit.service" 2
+    is "the socket unit is" active "$(property "$unit.socket" ActiveState)"
+
+    right "$name"
+    exits "$unit: a restart with the mended configuration" 0 systemctl restart "$unit.service"
+    read -r -t "$LIMIT" -u "$client" answer || fail "no answer to the client that waits"
+    is "the client that waits has its echo" "hello from a client that waits" "$answer"
+    exec {client}>&-
+    echoes tcp ::1 "$port"
+}
+
+right forkd
+systemctl start forkd.service
+configure forkd <<<'what = "is this"'
+mends forkd forkd 7 78 'forkd\.toml:1:1: unknown field'
+
+drop_in forkd@lab.socket <<<$'[Socket]\nListenStream=7107'
+right lab
+systemctl start forkd@lab.socket forkd@lab.service
+configure lab <<<$'[[listen]]\nendpoints = ["systemd:ech"]'
+mends forkd@lab lab 7107 69 'cannot serve systemd:ech'
+
+# Where systemd can't even start the program, the tries have no pause, and its limit closes the sockets.
+drop_in forkd.service <<<$'[Service]\nExecPaths=/nowhere'
+exits "a restart fails with a path that isn't there" 1 systemctl restart forkd.service
+eventually "the socket unit fails, too" has forkd.socket Result service-start-limit-hit
+rm /etc/systemd/system/forkd.service.d/test.conf
+systemctl daemon-reload
+systemctl reset-failed 'forkd*'
+exits "what SYSTEMD.md says recovers both" 0 systemctl restart forkd.service
+is "the socket unit is" active "$(property forkd.socket ActiveState)"
+echoes tcp ::1 7
