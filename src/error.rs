@@ -75,19 +75,21 @@ pub enum Error {
 pub struct Failure {
     what: String,
     cause: Option<io::Error>,
+    /// What to do about it.
+    advice: Option<String>,
 }
 
 impl Failure {
     /// Makes a failure from a sentence such as "cannot bind tcp://127.0.0.1:7" and its cause.
     #[must_use]
     pub fn new(what: impl Into<String>, cause: io::Error) -> Self {
-        Self { what: what.into(), cause: Some(cause) }
+        Self { what: what.into(), cause: Some(cause), advice: None }
     }
 }
 
 impl From<String> for Failure {
     fn from(what: String) -> Self {
-        Self { what, cause: None }
+        Self { what, cause: None, advice: None }
     }
 }
 
@@ -132,7 +134,26 @@ impl Error {
             text.push_str(&format!(": {error}"));
             cause = error.source();
         }
-        text + &self.advice()
+        match self.failure().and_then(|failure| failure.advice.as_deref()) {
+            Some(advice) => text + "; " + advice,
+            None => text + &self.advice(),
+        }
+    }
+
+    /// The same, with what to do about it, if that is known; the end of its [`sentence`](Self::sentence).
+    pub(crate) fn advising(mut self, known: Option<String>) -> Self {
+        match &mut self {
+            Self::Unavailable(f) | Self::Os(f) | Self::CannotCreate(f) | Self::Permission(f) => {
+                f.advice = known
+            }
+            Self::Config(text) => text.extend(known.map(|advice| format!("; {advice}"))),
+            Self::Usage(_)
+            | Self::Data(_)
+            | Self::Internal(_)
+            | Self::Interrupted { .. }
+            | Self::Refused { .. } => {}
+        }
+        self
     }
 
     /// What to do about the cause, where that is the same whatever has failed.

@@ -32,6 +32,10 @@ pub(crate) fn cannot_serve_stdin(why: &str) {
     error!("{why}");
 }
 
+pub(crate) fn secluded(endpoint: &Endpoint, why: &str) {
+    warn!(endpoint:%; "only processes of this unit reach {endpoint}; {why}");
+}
+
 pub(crate) fn handed_over_in_vain(name: &str) {
     warn!(name:%; "sockets of this name were handed over, and no endpoint asks for them");
 }

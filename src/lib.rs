@@ -198,6 +198,7 @@ mod sys;
 mod text;
 mod timers;
 pub mod transport;
+mod unit;
 
 pub use error::{Error, Failure};
 pub use model::HandlerError;

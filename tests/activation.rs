@@ -426,6 +426,21 @@ fn what_can_t_be_served_is_78_and_named() {
 }
 
 #[test]
+fn a_socket_of_a_kind_that_the_service_can_t_have_is_refused_with_the_lines_of_its_unit() {
+    let (listener, udp) = (tcp(), UdpSocket::bind("[::]:0").unwrap());
+    let port = udp.local_addr().unwrap().port();
+    // what else is wrong comes later
+    for arguments in
+        ["--service http systemd:a", "systemd:a --service menu", "systemd:a --exec /no/such/program"]
+    {
+        let forkd = Forkd::new(arguments).handed("a", &listener).handed("a", &udp);
+        let lines =
+            format!("ListenStream=, then ListenDatagram=, then ListenStream={port}, as tcp-only.conf");
+        fails(forkd, 78, &["which needs a connection", &lines]);
+    }
+}
+
+#[test]
 fn what_the_socket_unit_decides_is_refused() {
     for (option, directive) in [("--backlog 5", "Backlog="), ("--v6only", "BindIPv6Only=")] {
         let forkd = Forkd::new(&format!("{option} systemd:a")).handed("a", tcp());

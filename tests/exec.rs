@@ -538,7 +538,7 @@ fn a_process_in_the_background_does_not_matter_below_a_root_directory_without_pr
 fn datagrams_that_were_handed_over_are_refused() {
     let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
     let ended = command("systemd:x", &["cat"]).handed("x", socket).run();
-    assert!(ended.code == Some(78) && ended.stderr.contains("needs connections"), "{ended:?}");
+    assert!(ended.code == Some(78) && ended.stderr.contains("needs a connection"), "{ended:?}");
 }
 
 #[test]

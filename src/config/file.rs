@@ -14,6 +14,7 @@ use toml::de::DeTable;
 
 use super::lists::tables;
 use super::options::{DaemonOptions, ListenOptions};
+use crate::unit::{self, Attempt};
 use crate::{Error, foreign};
 
 /// In bytes: many times what thousands of `[[listen]]` tables take.
@@ -47,7 +48,9 @@ impl File {
     /// [`Error::Config`] if it can't be read, and as for [`parse`](Self::parse).
     pub(super) fn read(path: &Path) -> Result<Self, Error> {
         let bytes = bytes_of(path).map_err(|error| {
+            let hint = unit::hint(Attempt::Read(path), &error);
             Error::Config(format!("cannot read the configuration file {}: {error}", path.display()))
+                .advising(hint)
         })?;
         Self::parse(path, bytes)
     }

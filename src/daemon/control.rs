@@ -15,6 +15,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use serde_json::json;
 
 use super::context::{ACCEPT_REST, Context};
+use super::sockets::tell_of_seclusion;
 use crate::transport::bind::{BindOptions, bind_all};
 use crate::transport::{Endpoint, Inherited, Listener};
 use crate::{Error, Failure, events};
@@ -86,6 +87,7 @@ impl Control {
             .pop()
             .ok_or_else(|| cannot("nothing was bound"))?;
         listener.set_nonblocking(true).map_err(|e| cannot(&e.to_string()))?;
+        tell_of_seclusion(listener.endpoint());
         Ok(Self { listener, clients: Vec::new(), rest_until: None })
     }
 

@@ -177,7 +177,8 @@ impl Master {
 
     /// Serves until a signal ends it; calls `on_ready` once, when the first workers are up.
     pub(crate) fn run(&mut self, on_ready: impl FnOnce(&mut Self) -> Result<(), Error>) -> Result<(), Error> {
-        self.stations.iter().filter_map(Station::bound).try_for_each(|bound| bound.check())?;
+        let bound: Vec<Bound> = self.stations.iter().filter_map(Station::bound).collect();
+        Bound::check_all(&bound)?;
         // the root directory and the user have changed since it was asked first
         sys::fork::require_single_thread()
             .map_err(|cause| Error::os("cannot serve from this process", cause))?;

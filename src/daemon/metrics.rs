@@ -19,6 +19,7 @@ use super::master::Master;
 use super::oom::KILL;
 use super::phase::Phase;
 use super::pooling::signal_descriptors;
+use super::sockets::tell_of_seclusion;
 use super::station::{Station, faces};
 use crate::config::values::MetricsEndpoint;
 use crate::log::RateLimit;
@@ -202,6 +203,9 @@ impl Master {
             listener.check_accept_now()?;
             listener.set_nonblocking(true).map_err(|cause| Error::os("cannot set O_NONBLOCK", cause))?;
             events::metrics_at(listener.endpoint());
+            if !listener.is_inherited() {
+                tell_of_seclusion(listener.endpoint());
+            }
         }
         self.cx.descriptors.add(listeners.iter().map(AsRawFd::as_raw_fd));
         self.cx.board.measure();

@@ -23,6 +23,7 @@ use nix::sys::stat::{Mode, umask};
 use nix::unistd::{Gid, Uid, getegid, geteuid};
 
 use crate::sys::lock::{is_locked, try_lock};
+use crate::unit::{self, Attempt};
 use crate::{Error, Failure};
 
 /// Attempts to lock a file that others keep moving; each means that a daemon has just started or failed.
@@ -192,7 +193,9 @@ fn leads_to(path: &Path, file: &File) -> bool {
 }
 
 fn cannot_create(path: &Path, error: io::Error) -> Error {
+    let hint = unit::hint(Attempt::Make(path), &error);
     Error::CannotCreate(Failure::new(format!("cannot create the pidfile {}", path.display()), error))
+        .advising(hint)
 }
 
 fn is_running(path: &Path, file: File) -> Error {

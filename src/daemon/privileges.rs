@@ -12,6 +12,7 @@ use nix::unistd::{Gid, Uid, chdir, chroot, getegid, geteuid, getgid, getuid, set
 use nix::unistd::setgroups as set_groups;
 
 use super::names;
+use crate::unit::{self, Attempt};
 use crate::{Error, Failure, sys};
 use ids::{saved_ids_are, set_group, set_user};
 
@@ -75,7 +76,7 @@ impl Privileges {
             self.entry = Some(user);
             return Ok(());
         }
-        let uid = number(key).ok_or_else(|| Error::Config(format!("there is no user {key:?}")))?;
+        let uid = number(key).ok_or_else(|| unknown("user", key))?;
         if self.group.is_none() {
             return Err(Error::Config(format!("user {uid} has no name and so no group: give a group too")));
         }
@@ -131,10 +132,13 @@ impl Privileges {
         if !uid.is_root() && is_for_good(uid, gid) {
             return Ok(());
         }
-        set_groups(&self.supplementary).map_err(|error| refused("change the groups", error))?;
-        set_group(gid).map_err(|error| refused(&format!("become group {gid}"), error))?;
+        set_groups(&self.supplementary)
+            .map_err(|error| refused("change the groups", error, Attempt::ChangeUser))?;
+        set_group(gid)
+            .map_err(|error| refused(&format!("become group {gid}"), error, Attempt::ChangeUser))?;
         if self.user.is_some() {
-            set_user(uid).map_err(|error| refused(&format!("become user {uid}"), error))?;
+            set_user(uid)
+                .map_err(|error| refused(&format!("become user {uid}"), error, Attempt::ChangeUser))?;
         }
         if is_for_good(uid, gid) {
             Ok(())
@@ -148,7 +152,12 @@ fn group_id(key: &str) -> Result<Gid, Error> {
     let found =
         names::group(key).map_err(|error| Error::os(format!("cannot look up the group {key:?}"), error))?;
     let gid = found.map(|group| group.gid).or_else(|| number(key));
-    gid.map(Gid::from_raw).ok_or_else(|| Error::Config(format!("there is no group {key:?}")))
+    gid.map(Gid::from_raw).ok_or_else(|| unknown("group", key))
+}
+
+fn unknown(what: &str, key: &str) -> Error {
+    let hint = unit::hint(Attempt::ChangeUser, &io::ErrorKind::NotFound.into());
+    Error::Config(format!("there is no {what} {key:?}")).advising(hint)
 }
 
 /// Parses an id; the highest number is none, but the "leave it" of setresuid(2).
@@ -171,15 +180,17 @@ fn look_for_root(root: &Path) -> Result<(), Error> {
 
 fn enter_root(root: &Path) -> Result<(), Error> {
     let result = chroot(root).and_then(|()| chdir("/"));
-    result.map_err(|errno| refused(&format!("change the root to {}", root.display()), errno))
+    let what = format!("change the root to {}", root.display());
+    result.map_err(|errno| refused(&what, errno, Attempt::ChangeRoot))
 }
 
-fn refused(what: &str, error: impl Into<io::Error>) -> Error {
+fn refused(what: &str, error: impl Into<io::Error>, attempt: Attempt<'_>) -> Error {
     let error = error.into();
+    let hint = unit::hint(attempt, &error);
     let help = if geteuid().is_root() { "it takes a capability that was removed" } else { "only root may" };
     match error.kind() {
         io::ErrorKind::PermissionDenied => {
-            Error::Permission(Failure::new(format!("cannot {what}: {help}"), error))
+            Error::Permission(Failure::new(format!("cannot {what}: {help}"), error)).advising(hint)
         }
         _ => Error::os(format!("cannot {what}"), error),
     }

@@ -135,7 +135,7 @@ impl Master {
         refuse_what_needs_a_restart(&self.daemon, &next.daemon)?;
         let open: Vec<Bound> = self.stations.iter().filter_map(Station::bound).collect();
         let bound = bind(&next, &open, &self.reload.inherited)?;
-        bound.iter().try_for_each(Bound::check)?;
+        Bound::check_all(&bound)?;
         // what the new workers are born with
         self.adopt(&next.daemon);
         // workers of either configuration must know the sockets of both

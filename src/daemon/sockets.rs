@@ -9,7 +9,7 @@ use crate::service::Service;
 use crate::transport::bind::{BindOptions, Holder, adapt, bind_all, bind_at_one_port, kernel_backlog_limit};
 use crate::transport::listener::Kind;
 use crate::transport::{Endpoint, Inherited, Listener};
-use crate::{Error, events};
+use crate::{Error, events, unit};
 
 /// A bound socket and what its group of the configuration says.
 #[derive(Debug, Clone)]
@@ -43,25 +43,26 @@ impl Bound {
         let Listen { model, workers, .. } = &self.listen;
         let workers = model.has_pool().then_some(*workers);
         events::listening(self.listener.endpoint(), self.service.name(), *model, workers);
+        if !self.listener.is_inherited() {
+            tell_of_seclusion(self.listener.endpoint());
+        }
     }
 
     /// Refuses what could serve nobody here, or not as was asked. The root directory and the user must be
     /// those of the children.
-    pub(super) fn check(&self) -> Result<(), Error> {
-        let refuse = |why: &str| {
-            let (endpoint, service) = (self.listener.endpoint(), self.service.name());
-            Err(Error::Config(format!("cannot serve {endpoint}: {service} {why}")))
-        };
-        if self.service.hands_over() && self.listener.kind() == Kind::Datagram {
-            return refuse("needs connections, and there are none");
-        }
+    pub(super) fn check_all(bound: &[Self]) -> Result<(), Error> {
+        // a socket of the wrong kind says more than what is missing for one of the right kind
+        bound.iter().try_for_each(Self::check_kind)?;
+        bound.iter().try_for_each(Self::check)
+    }
+
+    fn check(&self) -> Result<(), Error> {
         if self.service.hands_over() && self.listen.idle_timeout.is_some() {
-            return refuse("hands its connections over, so an idle time-out has no effect; leave that out");
+            return Err(
+                self.refused("hands its connections over, so an idle time-out has no effect; leave that out")
+            );
         }
         if self.listener.is_inherited() {
-            // the configuration could not know what it is
-            let suits = self.listen.suits(self.listener.endpoint());
-            suits.map_err(|why| Error::Config(format!("the service {why}")))?;
             let datagrams = self.listener.kind() == Kind::Datagram;
             self.listen.model.check_system(!datagrams, datagrams, true)?;
         }
@@ -69,6 +70,33 @@ impl Bound {
             self.listener.check_accept_now()?;
         }
         self.service.check()
+    }
+
+    /// Refuses a socket of a kind that the service can't have.
+    fn check_kind(&self) -> Result<(), Error> {
+        if self.listener.is_inherited() {
+            // the configuration could not know what it is
+            let endpoint = self.listener.endpoint();
+            self.listen.suits(endpoint).map_err(|why| {
+                let text = endpoint.to_string();
+                let address = text.split_once("://").map_or(&*text, |(_, address)| address);
+                // as systemd.socket(5) has every address
+                let address = address.strip_prefix("[::]:").unwrap_or(address);
+                Error::Config(format!(
+                    "the service {why}. To leave it out of its .socket unit, write there: ListenStream=, then \
+                     ListenDatagram=, then ListenStream={address}, as tcp-only.conf does"
+                ))
+            })?;
+        }
+        match self.service.hands_over() && self.listener.kind() == Kind::Datagram {
+            true => Err(self.refused("needs connections, and there are none")),
+            false => Ok(()),
+        }
+    }
+
+    fn refused(&self, why: &str) -> Error {
+        let (endpoint, service) = (self.listener.endpoint(), self.service.name());
+        Error::Config(format!("cannot serve {endpoint}: {service} {why}"))
     }
 
     pub(super) fn listen(&self) -> &Listen {
@@ -102,6 +130,13 @@ impl Bound {
         {
             events::not_adapted(listener.endpoint(), &error);
         }
+    }
+}
+
+/// Warns of a socket that this daemon has bound where none of its clients comes.
+pub(crate) fn tell_of_seclusion(endpoint: &Endpoint) {
+    if let Some(why) = unit::seclusion(endpoint.path()) {
+        events::secluded(endpoint, &why);
     }
 }
 

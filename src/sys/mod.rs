@@ -16,6 +16,7 @@ pub(crate) mod handover;
 pub(crate) mod holders;
 pub(crate) mod limits;
 pub(crate) mod lock;
+pub(crate) mod namespace;
 pub(crate) mod oom;
 pub(crate) mod orphans;
 pub(crate) mod pidfd;

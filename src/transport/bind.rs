@@ -20,6 +20,7 @@ use advice::{advice, rival};
 use super::listener::Kind;
 use super::socket_file::SocketFile;
 use super::{Endpoint, Inherited, Listener, resolve};
+use crate::unit::{self, Attempt};
 use crate::{Error, Failure};
 
 /// How to bind.
@@ -141,8 +142,14 @@ pub(crate) fn bind_at_one_port(
             in_vain.push(bound);
             continue;
         }
-        let advice = advice(&error, address, rival(address, kind, holders));
-        return Err(Error::from_io(format!("cannot bind {}{advice}", ip_endpoint(address, kind)), error));
+        let hint = unit::hint(Attempt::Bind { address, datagrams: kind == Kind::Datagram }, &error);
+        let advice = match &hint {
+            // a unit's settings are nearer than what holds for the machine
+            Some(_) => String::new(),
+            None => advice(&error, address, rival(address, kind, holders)),
+        };
+        let what = format!("cannot bind {}{advice}", ip_endpoint(address, kind));
+        return Err(Error::from_io(what, error).advising(hint));
     }
 }
 
@@ -159,8 +166,10 @@ impl Target {
             Endpoint::Udp { host, port } => (host, *port, Kind::Datagram),
             other => return Err(Error::Internal(format!("{other} has no port"))),
         };
-        let addresses = resolve::resolve(host, port)
-            .map_err(|e| Error::Unavailable(Failure::new(format!("cannot bind {endpoint}"), e)))?;
+        let addresses = resolve::resolve(host, port).map_err(|error| {
+            let hint = unit::hint(Attempt::LookUp, &error);
+            Error::Unavailable(Failure::new(format!("cannot bind {endpoint}"), error)).advising(hint)
+        })?;
         Ok(Self { kind, addresses })
     }
 }
@@ -306,14 +315,16 @@ fn bind_unix(endpoint: &Endpoint, path: &Path, kind: Kind, options: BindOptions)
     let socket_type = if kind == Kind::Stream { SockType::Stream } else { SockType::Datagram };
     let cannot = |error: io::Error| {
         let what = format!("cannot bind {endpoint}");
-        match error.kind() {
+        let hint = unit::hint(Attempt::Make(path), &error);
+        let error = match error.kind() {
             io::ErrorKind::PermissionDenied => Error::Permission(Failure::new(what, error)),
             io::ErrorKind::AddrInUse => Error::Unavailable(Failure::new(
                 format!("{what} (another program, or another forkd, listens there)"),
                 error,
             )),
             _ => Error::CannotCreate(Failure::new(what, error)),
-        }
+        };
+        error.advising(hint)
     };
     let bind_and_listen = || -> io::Result<(OwnedFd, SocketFile)> {
         let socket = socket(AddressFamily::Unix, socket_type, SockFlag::SOCK_CLOEXEC, None)?;

@@ -85,8 +85,22 @@ mod by_getent {
         Ok(match ask("ahosts", host)? {
             Answer::Known(answer) => parse_ahosts(&answer, port),
             Answer::Unknown => Vec::new(),
-            Answer::NoService => parse_hosts(&std::fs::read_to_string("/etc/hosts")?, host, port),
+            Answer::NoService => {
+                let known = parse_hosts(&std::fs::read_to_string("/etc/hosts")?, host, port);
+                if known.is_empty() {
+                    return Err(without_getent(host));
+                }
+                known
+            }
         })
+    }
+
+    fn without_getent(host: &str) -> io::Error {
+        let why = format!(
+            "no address is known for the host {host:?}: it is not in /etc/hosts, and getent(1), which asks further, can't \
+             be run"
+        );
+        io::Error::new(io::ErrorKind::NotFound, why)
     }
 
     /// Parses lines such as `127.0.0.1       STREAM localhost`; one per socket type.

@@ -6,24 +6,28 @@
 
 mod accompany;
 mod environment;
+mod files;
 
 use std::ffi::{OsStr, OsString};
 use std::io;
 use std::os::fd::OwnedFd;
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::ExitStatusExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Stdio};
 use std::sync::Arc;
 
 use rustix::fs::{Access, access};
 
 use accompany::accompany;
+use files::files_of;
 
 use super::{Handler, Service};
 use crate::sys::calls::{Purpose, first_forbidden};
 use crate::sys::holders::others_have;
 use crate::sys::program::Program;
 use crate::transport::Connection;
+use crate::unit::{self, Attempt};
 use crate::{Error, Failure};
 
 /// What a client takes: the connection, three copies of it, and a pipe while the program starts; later there are fewer.
@@ -96,7 +100,7 @@ impl Exec {
         Self { words: words.into_iter().map(Into::into).collect() }
     }
 
-    /// Looks whether the program is there.
+    /// Looks whether the program is there, and the interpreter that its first line names or the loader of its libraries.
     ///
     /// ```
     /// use forkd::service::Exec;
@@ -109,32 +113,42 @@ impl Exec {
     ///
     /// [`Error::Unavailable`] if there is none, [`Error::Permission`] if it may not be executed.
     pub fn check(&self) -> Result<(), Error> {
-        let cannot = |cause| Error::from_io(format!("cannot run {}", self.name()), cause);
         let program = self.program();
         if program.is_empty() || program.as_encoded_bytes().contains(&b'/') {
-            return runnable(Path::new(program)).map_err(cannot);
+            return self.require(Path::new(program));
         }
         // as execvp(3): one that is there and may not be executed doesn't end the search
         let path = std::env::var_os("PATH").unwrap_or_else(|| "/bin:/usr/bin".into());
-        let mut tries = std::env::split_paths(&path).map(|directory| runnable(&directory.join(program)));
         let mut why = None;
-        let is_found = tries.any(|tried| match tried {
-            Ok(()) => true,
-            Err(error) => {
-                if error.kind() == io::ErrorKind::PermissionDenied {
-                    why = Some(error);
-                }
-                false
-            }
-        });
-        match (is_found, why) {
-            (true, _) => Ok(()),
-            (false, Some(error)) => Err(cannot(error)),
-            (false, None) => {
-                let what = format!("cannot run {}, which is in no directory of PATH", self.name());
-                Err(Error::Unavailable(Failure::from(what)))
+        for directory in std::env::split_paths(&path) {
+            let program = directory.join(program);
+            match self.require(&program) {
+                Ok(()) => return Ok(()),
+                Err(error @ Error::Permission(_)) => why = why.or(Some(error)),
+                Err(error) if program.exists() => why = why.or(Some(error)),
+                Err(_) => {}
             }
         }
+        Err(why.unwrap_or_else(|| {
+            let what = format!("cannot run {}, which is in no directory of PATH", self.name());
+            Error::Unavailable(Failure::from(what))
+        }))
+    }
+
+    /// Looks whether a file could be executed, and what the kernel executes for it.
+    fn require(&self, program: &Path) -> Result<(), Error> {
+        let files = files_of(program);
+        let fails = |file: &PathBuf| Some((file.clone(), runnable(file).err()?));
+        let Some((file, cause)) = files.iter().find_map(fails) else { return Ok(()) };
+        let hint = match is_for_nobody(&file) {
+            true => Some(format!("its mode lets no user execute it: chmod a+x {}", file.display())),
+            false => unit::hint(Attempt::Execute { file: &file, files: &files }, &cause),
+        };
+        let what = match file == program {
+            true => format!("cannot run {}", self.name()),
+            false => format!("cannot run {}, which needs {}", self.name(), file.display()),
+        };
+        Err(Error::from_io(what, cause).advising(hint))
     }
 
     fn program(&self) -> &OsStr {
@@ -176,6 +190,11 @@ fn runnable(path: &Path) -> io::Result<()> {
     Ok(access(path, Access::EXEC_OK)?)
 }
 
+/// Whether it is a file whose mode lets no user execute it.
+fn is_for_nobody(path: &Path) -> bool {
+    std::fs::metadata(path).is_ok_and(|file| file.is_file() && file.permissions().mode() & 0o111 == 0)
+}
+
 impl Handler for Exec {
     fn handle(&mut self, connection: &mut Connection<'_>) -> io::Result<()> {
         let socket = connection.hand_over()?;
@@ -210,8 +229,6 @@ impl From<Exec> for Service {
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::PermissionsExt;
-
     use super::*;
 
     #[test]
@@ -231,11 +248,38 @@ mod tests {
         assert_eq!(Exec::new([""; 0]).check().unwrap_err().exit_code(), 69);
     }
 
+    /// A program that anyone may execute.
+    fn program(text: &str) -> tempfile::TempPath {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), text).unwrap();
+        std::fs::set_permissions(file.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
+        file.into_temp_path()
+    }
+
     #[test]
     fn a_file_that_may_not_be_executed_is_no_program() {
-        let file = tempfile::NamedTempFile::new().unwrap();
-        std::fs::set_permissions(file.path(), std::fs::Permissions::from_mode(0o644)).unwrap();
-        assert_eq!(Exec::new([file.path()]).check().unwrap_err().exit_code(), 77);
+        let file = program("");
+        std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o644)).unwrap();
+        let error = Exec::new([&*file]).check().unwrap_err();
+        let way_out = format!("; its mode lets no user execute it: chmod a+x {}", file.display());
+        assert_eq!(error.exit_code(), 77);
+        assert!(error.sentence().ends_with(&way_out), "{}", error.sentence());
+    }
+
+    #[test]
+    fn what_a_program_needs_is_looked_for() {
+        let closed = program("");
+        std::fs::set_permissions(&closed, std::fs::Permissions::from_mode(0o644)).unwrap();
+        for (interpreter, code, cause) in [
+            ("/bin/sh", 0, ""),
+            ("/no/such/interpreter", 69, ", which needs /no/such/interpreter: No such file"),
+            (closed.to_str().unwrap(), 77, ": Permission denied"),
+        ] {
+            let checked = Exec::new([&*program(&format!("#!{interpreter} -e\n"))]).check();
+            let (found, sentence) =
+                checked.map_or_else(|e| (e.exit_code(), e.sentence()), |()| (0, String::new()));
+            assert!(found == code && sentence.contains(cause), "{interpreter}: {sentence}");
+        }
     }
 
     #[test]

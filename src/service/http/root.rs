@@ -15,6 +15,7 @@ use rustix::io::Errno;
 use super::files::{Absent, Found, Identity, PASS, changed, find, identity, os, same_file};
 use super::version::Moment;
 use crate::Error;
+use crate::unit::{self, Attempt};
 
 /// A directory, and the name that it has.
 #[derive(Debug, Clone)]
@@ -46,10 +47,9 @@ impl Root {
     pub(super) fn new(path: &Path, chroot: Option<&Path>) -> Result<Self, Error> {
         let found = std::path::absolute(path).and_then(|name| Ok((Open::named(&name)?, name)));
         let (open, name) = found.map_err(|cause| {
-            let path = path.display();
-            Error::Config(format!(
-                "cannot serve the files of {path}: {cause}; make that directory, or name another"
-            ))
+            let hint = unit::hint(Attempt::Read(path), &cause);
+            let advice = hint.unwrap_or_else(|| "make that directory, or name another".into());
+            Error::Config(format!("cannot serve the files of {}: {cause}; {advice}", path.display()))
         })?;
         let slash = stat("/").map_err(|cause| Error::os("cannot look at /", cause))?;
         let inside = chroot.and_then(|chroot| name_inside(&name, chroot)).map(Arc::from);
