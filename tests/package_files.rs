@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use clap::{Args, CommandFactory};
@@ -185,6 +185,89 @@ fn section(unit: &str, name: &str) -> Vec<String> {
     let (_, rest) = text.split_once(&format!("[{name}]\n")).unwrap();
     let section = rest.split("\n[").next().unwrap();
     section.lines().filter(|line| !line.is_empty() && !line.starts_with('#')).map(str::to_owned).collect()
+}
+
+/// Lays out the package's documents below a root directory, as cargo-deb does.
+fn documents(generated: &Path, assets: &[toml::Value], root: &Path) {
+    for asset in assets {
+        let (from, to) = (asset[0].as_str().unwrap(), asset[1].as_str().unwrap());
+        if !to.starts_with("usr/share/doc/") {
+            continue;
+        }
+        let source = match from.strip_prefix("target/package/") {
+            Some(name) => generated.join(name),
+            None => Path::new(env!("CARGO_MANIFEST_DIR")).join(from),
+        };
+        let (start, end) = from.split_once('*').map_or((from, None), |(start, end)| (start, Some(end)));
+        fs::create_dir_all(root.join(to).parent().unwrap()).unwrap();
+        fs::create_dir_all(root.join(if to.ends_with('/') { to } else { "" })).unwrap();
+        assert!(end.is_none() || start.ends_with('/'), "{from}");
+        for entry in fs::read_dir(source.parent().unwrap()).unwrap().map(|entry| entry.unwrap().path()) {
+            let name = entry.file_name().unwrap().to_str().unwrap();
+            if entry == source || end.is_some_and(|end| name.ends_with(end)) {
+                // a changelog is compressed
+                let to = if to.ends_with('/') { format!("{to}{name}") } else { format!("{to}.gz") };
+                fs::copy(&entry, root.join(to)).unwrap();
+            }
+        }
+    }
+}
+
+/// What a heading is called in a link.
+fn anchors(text: &str) -> BTreeSet<String> {
+    let headings =
+        text.lines().filter(|line| line.starts_with('#')).map(|line| line.trim_matches(['#', ' ']));
+    let plain = |heading: &str| heading.to_lowercase().replace(' ', "-");
+    let anchor = |heading| plain(heading).replace(|c: char| !(c.is_alphanumeric() || "-_".contains(c)), "");
+    headings.map(anchor).collect()
+}
+
+/// The targets of links and pictures, each with its fragment.
+fn links(text: &str) -> Vec<(&str, &str)> {
+    let starts = [("](", ')'), ("src=\"", '"'), ("srcset=\"", '"')];
+    let targets = starts.iter().flat_map(|(start, end)| {
+        text.split(start).skip(1).map(|rest| rest.split(*end).next().unwrap_or_default())
+    });
+    targets.map(|target| target.split_once('#').unwrap_or((target, ""))).collect()
+}
+
+#[test]
+fn every_link_of_a_packaged_document_leads_somewhere() {
+    let manifest: toml::Table = file("Cargo.toml").parse().unwrap();
+    let assets = manifest["package"]["metadata"]["deb"]["assets"].as_array().unwrap();
+    let (generated, root) = (generated(), tempfile::tempdir().unwrap());
+    documents(generated.path(), assets, root.path());
+    let repository = format!("{}/", manifest["package"]["repository"].as_str().unwrap());
+    let doc = root.path().join("usr/share/doc/forkd");
+    for name in ["forkd.1", "forkd.toml.5"] {
+        let page = page(&generated, name);
+        let (_, named) = page.split_once("/usr/share/doc/forkd/docs/").unwrap();
+        assert!(doc.join("docs").join(named.split_whitespace().next().unwrap()).exists(), "{page}");
+    }
+    let mut followed = 0;
+    for directory in [doc.clone(), doc.join("docs")] {
+        let entries = fs::read_dir(&directory).unwrap().map(|entry| entry.unwrap().path());
+        for document in entries.filter(|path| path.extension().is_some_and(|end| end == "md" || end == "gz"))
+        {
+            let text = fs::read_to_string(&document).unwrap();
+            for (path, fragment) in links(&text) {
+                let target = match path.strip_prefix(&repository) {
+                    // blob/main/PATH, or raw
+                    Some(path) => {
+                        Path::new(env!("CARGO_MANIFEST_DIR")).join(path.splitn(3, '/').nth(2).unwrap())
+                    }
+                    None if path.contains("://") => continue,
+                    None if path.is_empty() => document.clone(),
+                    None => directory.join(path),
+                };
+                assert!(target.exists(), "{path} in {}", document.display());
+                let is_there = || anchors(&fs::read_to_string(&target).unwrap()).contains(fragment);
+                assert!(fragment.is_empty() || is_there(), "{path}#{fragment} in {}", document.display());
+                followed += 1;
+            }
+        }
+    }
+    assert!(followed > 80, "{followed}");
 }
 
 #[test]

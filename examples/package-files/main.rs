@@ -1,10 +1,11 @@
-//! Writes the files of a package that follow from the source: manual pages and shell completions.
+//! Writes the files of a package that follow from the source: manual pages, shell completions, documents.
 //!
 //!     cargo run --example package-files -- target/package
 //!
 //! They are made of the definitions that `--help` and the configuration file are made of, by a program of
 //! its own: what only a package needs is not in the daemon, whose children would carry it.
 
+mod documents;
 mod pages;
 mod prose;
 mod roff_page;
@@ -29,6 +30,19 @@ fn write_all(directory: &Path) -> std::io::Result<()> {
     fs::write(directory.join("forkd.toml.5"), pages::configuration())?;
     for shell in [Shell::Bash, Shell::Zsh, Shell::Fish] {
         generate_to(shell, &mut Cli::command(), "forkd", directory)?;
+    }
+    write_documents(Path::new(env!("CARGO_MANIFEST_DIR")), directory)
+}
+
+/// Writes each document of the repository that a package has, at the same path.
+fn write_documents(repository: &Path, directory: &Path) -> std::io::Result<()> {
+    let package = documents::Package::of(&fs::read_to_string(repository.join("Cargo.toml"))?)
+        .ok_or_else(|| std::io::Error::other("Cargo.toml has no assets of a package"))?;
+    for document in package.documents(repository)? {
+        let text = fs::read_to_string(repository.join(&document))?;
+        let to = directory.join(&document);
+        fs::create_dir_all(to.parent().unwrap_or(directory))?;
+        fs::write(to, package.relink(&document, &text))?;
     }
     Ok(())
 }

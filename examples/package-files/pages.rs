@@ -76,7 +76,7 @@ pub(crate) fn configuration() -> String {
     page.section("EXAMPLE");
     page.lines(prose::CONFIGURATION_EXAMPLE);
     page.section("SEE ALSO");
-    page.paragraph("forkd(1), systemd.socket(5)");
+    page.paragraph(&format!("forkd(1), systemd.socket(5), {}", prose::SYSTEMD));
     page.render()
 }
 

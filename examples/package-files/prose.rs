@@ -64,7 +64,12 @@ pub(crate) const FILES: &[(&str, &str)] = &[
     ("/etc/forkd/NAME.toml", "The configuration of forkd@NAME.service."),
     ("/run/forkd/control.sock", "The control socket of forkd.service."),
     ("/run/forkd-NAME/control.sock", "The control socket of forkd@NAME.service."),
+    (SYSTEMD, "How to make the service do what you want, and what to do when it doesn't work."),
+    ("/usr/share/doc/forkd/examples", "Units, and additions to units, for that."),
 ];
+
+/// Where the package has docs/SYSTEMD.md.
+pub(crate) const SYSTEMD: &str = "/usr/share/doc/forkd/docs/SYSTEMD.md";
 
 pub(crate) const CONFIGURATION: &[&str] = &[
     "The file is TOML: a [daemon] table, and one [[listen]] table for each group of endpoints with its own \
