@@ -14,6 +14,7 @@ use crate::config::values::WorkerRange;
 use crate::model::Model;
 use crate::scoreboard::{Cause, Child};
 use crate::transport::{Endpoint, Peer};
+use crate::unit;
 
 pub(crate) fn listening(endpoint: &Endpoint, service: &str, model: Model, workers: Option<WorkerRange>) {
     match workers {
@@ -165,7 +166,7 @@ pub(crate) fn error_hook_panicked(peer: Peer) {
 
 /// The limit that a process or thread most likely meets which the system refuses to start.
 pub(crate) fn limit_of_tasks(error: &io::Error) -> &'static str {
-    let is_unit = std::env::var_os("INVOCATION_ID").is_some();
+    let is_unit = unit::is_one();
     match error.raw_os_error() {
         Some(libc::EAGAIN) if is_unit => " (TasksMax= of the unit limits processes and threads)",
         Some(libc::EAGAIN) => {

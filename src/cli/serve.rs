@@ -22,7 +22,7 @@ use crate::daemon::sockets::{Bound, bind};
 use crate::service::Builtin;
 use crate::sys::signal::pending_stop;
 use crate::transport::{Endpoint, Inherited};
-use crate::{Error, events, log, sys};
+use crate::{Error, events, log, sys, unit};
 
 use super::args::ServeArgs;
 use super::{Failed, here};
@@ -36,7 +36,7 @@ pub fn run(args: ServeArgs) -> Result<(), Failed> {
     // before anything is opened, and while this is the process that LISTEN_PID names
     let inherited = Inherited::take()?;
     // a service of systemd (systemd.exec(5)) is started again for those who wait
-    let clients_wait = std::env::var_os("INVOCATION_ID").is_some() && inherited.have_clients();
+    let clients_wait = unit::is_one() && inherited.have_clients();
     serve_with(args, inherited).map_err(|error| Failed { error, clients_wait })
 }
 

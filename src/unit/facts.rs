@@ -32,14 +32,13 @@ pub(super) struct Capabilities {
 }
 
 impl Facts {
-    /// Looks at this process; `None` if systemd has not started it for a unit.
-    pub(super) fn of_this_unit() -> Option<Self> {
-        std::env::var_os("INVOCATION_ID")?;
+    /// Looks at this process, which is a unit's.
+    pub(super) fn look() -> Self {
         let text = |path| procfs::read(path).unwrap_or_default();
         let directories = std::env::var_os("RUNTIME_DIRECTORY").unwrap_or_default();
         let status = text(c"/proc/self/status");
         let users = text(c"/proc/self/uid_map");
-        Some(Self {
+        Self {
             is_root: rustix::process::geteuid().is_root(),
             runtime_directory: std::env::split_paths(&directories).find(|path| path.is_absolute()),
             mounts: Mounts::parse(&text(c"/proc/self/mountinfo")),
@@ -48,7 +47,7 @@ impl Facts {
             // user_namespaces(7): the first one has all numbers
             has_own_users: !users.split_whitespace().eq(["0", "0", "4294967295"]),
             has_own_network: has_own_network().unwrap_or_default(),
-        })
+        }
     }
 }
 

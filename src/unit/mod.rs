@@ -36,9 +36,14 @@ pub(crate) enum Attempt<'a> {
     ChangeRoot,
 }
 
+/// Whether systemd has started this process for a unit.
+pub(crate) fn is_one() -> bool {
+    std::env::var_os("INVOCATION_ID").is_some()
+}
+
 /// Which setting of the unit that this process runs in forbids it, and the way out; to follow the error in a sentence.
 pub(crate) fn hint(attempt: Attempt<'_>, error: &io::Error) -> Option<String> {
-    let facts = Facts::of_this_unit()?;
+    let facts = is_one().then(Facts::look)?;
     let errno = error.raw_os_error();
     match attempt {
         Attempt::Read(path) => advice(Attempt::Read(&real(path)), errno, &facts),
@@ -54,7 +59,7 @@ pub(crate) fn hint(attempt: Attempt<'_>, error: &io::Error) -> Option<String> {
 /// Why only processes of the unit that this one runs in reach what it has bound, if that is so: a socket file with this
 /// path, or an address.
 pub(crate) fn seclusion(path: Option<&Path>) -> Option<String> {
-    secluded(path.map(real).as_deref(), &Facts::of_this_unit()?)
+    secluded(path.map(real).as_deref(), &is_one().then(Facts::look)?)
 }
 
 fn secluded(path: Option<&Path>, facts: &Facts) -> Option<String> {

@@ -5,7 +5,7 @@
 install_forkd
 
 mapfile -t rows < <(sed -n '/^### What a unit forbids/,/^##* [^W]/p' /test/SYSTEMD.md | grep '^| `')
-declare -A tried=()
+declare -A tried=() # by their index
 
 # cell N ROW
 cell() { awk -F ' *[|] *' "{ print \$$(($1 + 1)) }" <<<"$2"; }
@@ -104,6 +104,12 @@ forbidden PrivateTmp= < <(files_of /tmp/www)
 forbidden InaccessiblePaths= InaccessiblePaths=/opt < <(files_of /opt/www)
 forbidden DynamicUser= ExecStartPre=+'/usr/bin/chmod 600 /etc/forkd/forkd.toml' < <(echo_with grace '"1s"')
 
+install -D -m 600 /dev/stdin /srv/www/secret <<<secret
+runs < <(files_of /srv/www)
+printf 'GET /secret HTTP/1.0\r\n\r\n' | timeout "$LIMIT" nc -N 127.0.0.1 7 >/run/answer
+matches "a file that only root may read" '403 Forbidden' "$(</run/answer)"
+is_told "an http client" said
+
 # programs: forkd names what is lacking, and with that it serves
 answers() { timeout "$LIMIT" nc -N 127.0.0.1 7 </dev/null; }
 program /usr/local/bin/hello 755 <<<$'#!/bin/sh\necho hello'
@@ -134,6 +140,12 @@ forbidden DynamicUser= < <(echo_with chroot '"/srv"')
 forbidden Type= < <(echo_with daemon true)
 forbidden SystemCallFilter= 'SystemCallFilter=~accept accept4' < <(echo_with grace '"1s"')
 forbidden LimitNOFILE= LimitNOFILE=8 < <(echo_with grace '"1s"')
+if [[ $(property run-test.service TasksCurrent) == "[not set]" ]]; then
+    echo "left out: TasksMax= has no effect here, because there is no controller for it"
+    for at in "${!rows[@]}"; do [[ ${rows[at]} != *TasksMax=* ]] || unset 'rows[at]'; done
+else
+    forbidden TasksMax= TasksMax=4 < <(listen_at systemd:echo; echo 'model = "prefork"')
+fi
 
 # the control socket is the service's own
 runs < <(echo_with grace '"1s"')
