@@ -21,7 +21,7 @@ fn main() -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(failed) => {
-            forkd::log::complain(&failed.error.sentence());
+            failed.tell();
             failed.pause();
             ExitCode::from(failed.error.exit_code())
         }

@@ -24,15 +24,24 @@ pub struct Failed {
     pub error: Error,
     /// Clients wait at sockets of systemd's, which starts the program again for them.
     pub(super) clients_wait: bool,
+    /// The log that this process writes to has it already.
+    pub(super) is_told: bool,
 }
 
 impl From<Error> for Failed {
     fn from(error: Error) -> Self {
-        Self { error, clients_wait: false }
+        Self { error, clients_wait: false, is_told: false }
     }
 }
 
 impl Failed {
+    /// Says why on standard error.
+    pub fn tell(&self) {
+        if !self.is_told {
+            log::complain(&self.error.sentence());
+        }
+    }
+
     /// Waits where systemd would start the program again as soon as it has ended. Call it last.
     pub fn pause(&self) {
         if !self.clients_wait {

@@ -65,7 +65,7 @@ pub fn run(cli: Cli, signals: HeldSignals) -> Result<(), Failed> {
         Command::Compare(options) => compare::run(&options),
         Command::Load(options) => load::run(&options),
         Command::NullServer => crate::compare::serve_nothing(),
-        Command::Reload(options) => reload::run(options),
+        Command::Reload(options) => return reload::run(options),
         Command::Services => services::run(),
         Command::Status(options) => status::run(options),
         #[cfg(feature = "top")]

@@ -2,10 +2,11 @@
 
 use std::time::Duration;
 
+use super::Failed;
 use super::args::ReloadArgs;
 use super::ask::Daemon;
-use crate::Error;
 use crate::daemon::reload::Answer;
+use crate::{Error, unit};
 
 /// How long to wait: new workers are started meanwhile, and given up after several tries.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -16,12 +17,15 @@ const PATIENCE: Duration = Duration::from_secs(60);
 ///
 /// Why the daemon keeps its old configuration, with the exit code that a start would have ended with;
 /// [`Error::Unavailable`] if no daemon answers at the control socket.
-pub fn run(args: ReloadArgs) -> Result<(), Error> {
+pub fn run(args: ReloadArgs) -> Result<(), Failed> {
     // its reason has several lines
     match Daemon::at(args.control, PATIENCE)?.ask("reload", |text| serde_json::from_str(text))? {
         Answer::Reloaded => Ok(()),
-        Answer::Refused { exit_code, why } => {
-            Err(Error::Refused { exit_code, why: format!("the old configuration goes on: {why}") })
+        Answer::Refused { exit_code, why, invocation } => {
+            let error = Error::Refused { exit_code, why: format!("the old configuration goes on: {why}") };
+            // as ExecReload= of the daemon's own unit: its log, which has the reason, is that of this process
+            let is_told = invocation.is_some() && invocation == unit::invocation();
+            Err(Failed { is_told, ..error.into() })
         }
     }
 }

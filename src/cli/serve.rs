@@ -37,7 +37,7 @@ pub fn run(args: ServeArgs) -> Result<(), Failed> {
     let inherited = Inherited::take()?;
     // a service of systemd (systemd.exec(5)) is started again for those who wait
     let clients_wait = unit::is_one() && inherited.have_clients();
-    serve_with(args, inherited).map_err(|error| Failed { error, clients_wait })
+    serve_with(args, inherited).map_err(|error| Failed { clients_wait, ..error.into() })
 }
 
 fn serve_with(args: ServeArgs, inherited: Inherited) -> Result<(), Error> {

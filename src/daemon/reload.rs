@@ -23,7 +23,7 @@ use crate::config::{Config, Daemon};
 use crate::sys::signal::prepare_orphan_deadline;
 use crate::transport::Inherited;
 use crate::transport::guard::Guard;
-use crate::{Error, events, log};
+use crate::{Error, events, log, unit};
 
 /// Reads the configuration.
 pub(crate) type Source = Box<dyn Fn() -> Result<Config, Error>>;
@@ -35,12 +35,18 @@ pub(crate) enum Answer {
     /// The new configuration is in force.
     Reloaded,
     /// The old one goes on.
-    Refused { exit_code: u8, why: String },
+    Refused {
+        exit_code: u8,
+        why: String,
+        /// The [`unit::invocation`] of the daemon, which has logged why.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        invocation: Option<String>,
+    },
 }
 
 impl From<&Error> for Answer {
     fn from(error: &Error) -> Self {
-        Self::Refused { exit_code: error.exit_code(), why: error.sentence() }
+        Self::Refused { exit_code: error.exit_code(), why: error.sentence(), invocation: unit::invocation() }
     }
 }
 

@@ -41,6 +41,11 @@ pub(crate) fn is_one() -> bool {
     std::env::var_os("INVOCATION_ID").is_some()
 }
 
+/// What systemd calls this run of the unit, which all its processes have in common (systemd.exec(5)).
+pub(crate) fn invocation() -> Option<String> {
+    std::env::var("INVOCATION_ID").ok()
+}
+
 /// Which setting of the unit that this process runs in forbids it, and the way out; to follow the error in a sentence.
 pub(crate) fn hint(attempt: Attempt<'_>, error: &io::Error) -> Option<String> {
     let facts = is_one().then(Facts::look)?;
