@@ -286,8 +286,10 @@ pub(crate) fn metrics_server_ended(pid: u32, how: &str, suppressed: u64) {
     warn!(pid, how, suppressed; "metrics server ended; starting another");
 }
 
-pub(crate) fn manager_unreachable(address: &dyn Display, error: &dyn Display) {
-    warn!(address:%, error:%; "cannot reach the service manager that NOTIFY_SOCKET names; it will not hear of us");
+pub(crate) fn manager_unreachable(address: &dyn Display, error: &io::Error) {
+    let hint =
+        unit::hint(unit::Attempt::ReachManager, error).map(|hint| format!("; {hint}")).unwrap_or_default();
+    warn!(address:%, error:%; "cannot reach the service manager that NOTIFY_SOCKET names; it will not hear of us{hint}");
 }
 
 pub(crate) fn manager_lost(error: &dyn Display) {

@@ -13,6 +13,7 @@ mod mounts;
 use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
 use facts::{Facts, real};
 use mounts::Mount;
@@ -28,6 +29,8 @@ pub(crate) enum Attempt<'a> {
     Execute { file: &'a Path, files: &'a [PathBuf] },
     /// To bind a TCP address, or if `datagrams` one of UDP.
     Bind { address: SocketAddr, datagrams: bool },
+    /// To connect to the service manager.
+    ReachManager,
     /// To have getent(1) look a name up.
     LookUp,
     /// To become another user or group.
@@ -36,9 +39,19 @@ pub(crate) enum Attempt<'a> {
     ChangeRoot,
 }
 
-/// Whether systemd has started this process for a unit.
+/// Whether systemd has started this program for a unit; decided by the process that asks first, which is the master.
 pub(crate) fn is_one() -> bool {
-    std::env::var_os("INVOCATION_ID").is_some()
+    static IS_ONE: OnceLock<bool> = OnceLock::new();
+    let processes = [std::process::id(), std::os::unix::process::parent_id()];
+    *IS_ONE.get_or_init(|| is_started_by_systemd(|name| std::env::var(name).ok(), &processes))
+}
+
+/// `INVOCATION_ID` alone is handed down, also to the shells of a desktop, whose terminal is a unit. So the process that
+/// systemd has started must be one of these, as far as it says which (systemd.exec(5), since version 248).
+fn is_started_by_systemd(variable: impl Fn(&str) -> Option<String>, processes: &[u32]) -> bool {
+    let started = variable("SYSTEMD_EXEC_PID");
+    variable("INVOCATION_ID").is_some()
+        && started.is_none_or(|pid| pid.parse().is_ok_and(|pid| processes.contains(&pid)))
 }
 
 /// What systemd calls this run of the unit, which all its processes have in common (systemd.exec(5)).
@@ -89,6 +102,7 @@ fn advice(attempt: Attempt<'_>, errno: Option<i32>, facts: &Facts) -> Option<Str
         Attempt::Make(path) => of_making(path, errno?, facts),
         Attempt::Execute { file, files } => of_executing(file, files, errno?, facts),
         Attempt::Bind { address, datagrams } => of_binding(address, datagrams, errno?, facts),
+        Attempt::ReachManager => lacks_unix_sockets(errno?, facts),
         Attempt::LookUp => forbids_exec(Path::new(GETENT), facts).then(|| {
             "NoExecPaths= forbids this unit to execute that: write an address".into()
         }),
@@ -154,16 +168,22 @@ fn of_hiding(path: &Path, errno: i32, facts: &Facts) -> Option<String> {
     })
 }
 
+fn lacks_unix_sockets(errno: i32, facts: &Facts) -> Option<String> {
+    (errno == libc::EAFNOSUPPORT && facts.is_filtered)
+        .then(|| "RestrictAddressFamilies= of this unit leaves AF_UNIX out: add it".into())
+}
+
 fn of_making(path: &Path, errno: i32, facts: &Facts) -> Option<String> {
+    let lacking = lacks_unix_sockets(errno, facts);
+    if lacking.is_some() {
+        return lacking;
+    }
     if facts.runtime_directory.as_ref().is_some_and(|directory| path.starts_with(directory)) {
         return None;
     }
     let directory = path.parent().unwrap_or(path).display();
     let mount = facts.mounts.of(path);
     let why = match (errno, mount) {
-        (libc::EAFNOSUPPORT, _) if facts.is_filtered => {
-            return Some("RestrictAddressFamilies= of this unit leaves AF_UNIX out: add it".into());
-        }
         (libc::EACCES | libc::ENOENT | libc::EROFS, Some(mount)) if hides(mount).is_some() => hides(mount)?,
         (libc::EROFS, Some(mount)) if is_home(&mount.point) => {
             format!("ProtectHome= lets this unit only read {}", mount.point.display())

@@ -33,6 +33,25 @@ const EMPTY: &str = "/home / rw tmpfs";
 const OTHERS_TMP: &str = "/tmp /tmp/systemd-private-0a1b-forkd.service-XyZ/tmp rw ext4";
 
 #[test]
+fn a_process_is_a_unit_s_if_systemd_has_started_it() {
+    let is = |variables: &[(&str, &str)]| {
+        let value = |name: &str| variables.iter().find(|variable| variable.0 == name);
+        is_started_by_systemd(|name| value(name).map(|variable| variable.1.into()), &[70, 7])
+    };
+    let invocation = ("INVOCATION_ID", "0a1b");
+    // as its parent, it has started a shell
+    for pid in ["70", "7"] {
+        assert!(is(&[invocation, ("SYSTEMD_EXEC_PID", pid)]), "{pid}");
+    }
+    assert!(is(&[invocation]));
+    // a terminal's variables, which a shell has handed down
+    for pid in ["1", "", "x"] {
+        assert!(!is(&[invocation, ("SYSTEMD_EXEC_PID", pid)]), "{pid}");
+    }
+    assert!(!is(&[("SYSTEMD_EXEC_PID", "70")]) && !is(&[]));
+}
+
+#[test]
 fn what_can_t_be_read_is_hidden_or_not_allowed() {
     let (home, tmp, srv) = (
         Attempt::Read(Path::new("/home/u/www")),
@@ -116,6 +135,19 @@ fn what_can_t_be_made_has_a_place_where_it_can() {
         &filtered,
         "RestrictAddressFamilies= of this unit leaves AF_UNIX out",
     );
+    says(
+        make("/run/forkd/x"),
+        libc::EAFNOSUPPORT,
+        &filtered,
+        "RestrictAddressFamilies= of this unit leaves AF_UNIX out",
+    );
+    says(
+        Attempt::ReachManager,
+        libc::EAFNOSUPPORT,
+        &filtered,
+        "RestrictAddressFamilies= of this unit leaves AF_UNIX out",
+    );
+    says(Attempt::ReachManager, libc::EACCES, &filtered, "");
     // it is another thing that is wrong
     says(make("/run/forkd/x"), libc::EACCES, &unit(&[]), "");
     says(make("/run/x"), libc::EADDRINUSE, &unit(&[]), "");

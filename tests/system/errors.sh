@@ -78,6 +78,8 @@ systemctl restart forkd.socket
 forbidden RestrictAddressFamilies= < <(listen_at tcp://127.0.0.1:8007)
 forbidden RestrictAddressFamilies= < <(listen_at 'udp://[::1]:8007')
 forbidden RestrictAddressFamilies= < <(echo_with metrics '"tcp://127.0.0.1:9707"')
+forbidden RestrictAddressFamilies= RestrictAddressFamilies= RestrictAddressFamilies=AF_INET TimeoutStartSec=1 \
+    < <(echo_with grace '"1s"')
 inet='RestrictAddressFamilies=AF_INET AF_INET6'
 right=CAP_NET_BIND_SERVICE
 told PrivateNetwork= "$inet" < <(listen_at tcp://127.0.0.1:8007)
