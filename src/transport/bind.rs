@@ -166,10 +166,8 @@ impl Target {
             Endpoint::Udp { host, port } => (host, *port, Kind::Datagram),
             other => return Err(Error::Internal(format!("{other} has no port"))),
         };
-        let addresses = resolve::resolve(host, port).map_err(|error| {
-            let hint = unit::hint(Attempt::LookUp, &error);
-            Error::Unavailable(Failure::new(format!("cannot bind {endpoint}"), error)).advising(hint)
-        })?;
+        let addresses = resolve::resolve(host, port)
+            .map_err(|e| Error::Unavailable(Failure::new(format!("cannot bind {endpoint}"), e)))?;
         Ok(Self { kind, addresses })
     }
 }

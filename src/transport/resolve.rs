@@ -80,6 +80,7 @@ use by_getent::ask_for;
 mod by_getent {
     use super::{SocketAddr, io, parse_literal};
     use crate::getent::{Answer, ask};
+    use crate::unit::{Attempt, hint};
 
     pub(super) fn ask_for(host: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
         Ok(match ask("ahosts", host)? {
@@ -96,9 +97,12 @@ mod by_getent {
     }
 
     fn without_getent(host: &str) -> io::Error {
+        let hint = hint(Attempt::LookUp, &io::ErrorKind::NotFound.into())
+            .map(|hint| format!("; {hint}"))
+            .unwrap_or_default();
         let why = format!(
             "no address is known for the host {host:?}: it is not in /etc/hosts, and getent(1), which asks further, can't \
-             be run"
+             be run{hint}"
         );
         io::Error::new(io::ErrorKind::NotFound, why)
     }

@@ -31,7 +31,8 @@ pub(crate) enum Attempt<'a> {
     Bind { address: SocketAddr, datagrams: bool },
     /// To connect to the service manager.
     ReachManager,
-    /// To have getent(1) look a name up.
+    /// To have getent(1) look a name up, as a static program must.
+    #[cfg(any(test, all(target_env = "gnu", target_feature = "crt-static")))]
     LookUp,
     /// To become another user or group.
     ChangeUser,
@@ -103,6 +104,7 @@ fn advice(attempt: Attempt<'_>, errno: Option<i32>, facts: &Facts) -> Option<Str
         Attempt::Execute { file, files } => of_executing(file, files, errno?, facts),
         Attempt::Bind { address, datagrams } => of_binding(address, datagrams, errno?, facts),
         Attempt::ReachManager => lacks_unix_sockets(errno?, facts),
+        #[cfg(any(test, all(target_env = "gnu", target_feature = "crt-static")))]
         Attempt::LookUp => forbids_exec(Path::new(GETENT), facts).then(|| {
             "NoExecPaths= forbids this unit to execute that: write an address".into()
         }),
@@ -122,6 +124,7 @@ fn advice(attempt: Attempt<'_>, errno: Option<i32>, facts: &Facts) -> Option<Str
 }
 
 /// Where it is on all systems that have it.
+#[cfg(any(test, all(target_env = "gnu", target_feature = "crt-static")))]
 const GETENT: &str = "/usr/bin/getent";
 
 /// What `ProtectHome=` hides.
