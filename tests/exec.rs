@@ -535,6 +535,21 @@ fn a_process_in_the_background_does_not_matter_below_a_root_directory_without_pr
 }
 
 #[test]
+fn what_a_program_lacks_by_now_is_named() {
+    let room = tempfile::tempdir().unwrap();
+    let [interpreter, script] = ["interpreter", "script"].map(|name| room.path().join(name));
+    std::os::unix::fs::symlink("/bin/sh", &interpreter).unwrap();
+    // by another process: a descriptor of ours that writes could leak into a child, and the script would be "busy"
+    let write = format!("printf '#!{}\\necho served\\n' >$0; chmod 755 $0", interpreter.display());
+    assert!(std::process::Command::new("sh").args(["-c", &write]).arg(&script).status().unwrap().success());
+    let daemon = command("", &[script.to_str().unwrap()]).start();
+    assert_eq!(dialogue(wire::stream(&daemon), b""), "served\n");
+    std::fs::remove_file(&interpreter).unwrap();
+    assert_eq!(dialogue(wire::stream(&daemon), b""), "");
+    daemon.wait_for_line(&format!("which needs {}: No such file", interpreter.display()));
+}
+
+#[test]
 fn datagrams_that_were_handed_over_are_refused() {
     let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
     let ended = command("systemd:x", &["cat"]).handed("x", socket).run();

@@ -28,7 +28,7 @@ use crate::sys::holders::others_have;
 use crate::sys::program::Program;
 use crate::transport::Connection;
 use crate::unit::{self, Attempt};
-use crate::{Error, Failure};
+use crate::{Error, Failure, events};
 
 /// What a client takes: the connection, three copies of it, and a pipe while the program starts; later there are fewer.
 const DESCRIPTORS: usize = 6;
@@ -159,6 +159,14 @@ impl Exec {
         Path::new(self.program()).display()
     }
 
+    /// The kernel does not say which of the files is missing or forbidden.
+    fn why_not_started(&self, error: &io::Error) -> String {
+        match self.check() {
+            Err(reason) => reason.sentence(),
+            Ok(()) => format!("cannot run {}: {error}{}", self.name(), events::limit_of_tasks(error)),
+        }
+    }
+
     fn command(&self, connection: &Connection<'_>, socket: &OwnedFd) -> io::Result<Command> {
         let mut command = Command::new(self.program());
         command.args(self.words.iter().skip(1));
@@ -200,7 +208,7 @@ impl Handler for Exec {
         let socket = connection.hand_over()?;
         let mut program = Program::start(&mut self.command(connection, &socket)?)
             // its kind would say something of the client's
-            .map_err(|error| io::Error::other(format!("cannot run {}: {error}", self.name())))?;
+            .map_err(|error| io::Error::other(self.why_not_started(&error)))?;
         let is_client_gone = accompany(&program, connection, &socket)?;
         let status = program.wait()?;
         connection.count_carried();
