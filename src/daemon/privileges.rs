@@ -156,7 +156,7 @@ fn group_id(key: &str) -> Result<Gid, Error> {
 }
 
 fn unknown(what: &str, key: &str) -> Error {
-    let hint = unit::hint(Attempt::ChangeUser, &io::ErrorKind::NotFound.into());
+    let hint = unit::hint(Attempt::ChangeUser, &io::Error::from_raw_os_error(libc::ENOENT));
     Error::Config(format!("there is no {what} {key:?}")).advising(hint)
 }
 
@@ -187,13 +187,19 @@ fn enter_root(root: &Path) -> Result<(), Error> {
 fn refused(what: &str, error: impl Into<io::Error>, attempt: Attempt<'_>) -> Error {
     let error = error.into();
     let hint = unit::hint(attempt, &error);
-    let help = if geteuid().is_root() { "it takes a capability that was removed" } else { "only root may" };
-    match error.kind() {
+    let help = match (&hint, geteuid().is_root()) {
+        // it says more
+        (Some(_), _) => "",
+        (None, true) => ": it takes a capability that was removed",
+        (None, false) => ": only root may",
+    };
+    let refused = match error.kind() {
         io::ErrorKind::PermissionDenied => {
-            Error::Permission(Failure::new(format!("cannot {what}: {help}"), error)).advising(hint)
+            Error::Permission(Failure::new(format!("cannot {what}{help}"), error))
         }
         _ => Error::os(format!("cannot {what}"), error),
-    }
+    };
+    refused.advising(hint)
 }
 
 /// Whether this is the only user and group that the process has, and root is out of its reach.

@@ -16,6 +16,8 @@ pub(super) struct Facts {
     pub(super) runtime_directory: Option<PathBuf>,
     pub(super) mounts: Mounts,
     pub(super) capabilities: Capabilities,
+    /// The lowest port that needs no right: ip(7).
+    pub(super) first_free_port: u16,
     /// Whether system calls are filtered.
     pub(super) is_filtered: bool,
     /// Whether it is in a user namespace of its own.
@@ -43,6 +45,11 @@ impl Facts {
             runtime_directory: std::env::split_paths(&directories).find(|path| path.is_absolute()),
             mounts: Mounts::parse(&text(c"/proc/self/mountinfo")),
             capabilities: Capabilities::of(&status),
+            // ProcSubset=pid hides it
+            first_free_port: text(c"/proc/sys/net/ipv4/ip_unprivileged_port_start")
+                .trim()
+                .parse()
+                .unwrap_or(1024),
             is_filtered: field(&status, "Seccomp:") == Some("2"),
             // user_namespaces(7): the first one has all numbers
             has_own_users: !users.split_whitespace().eq(["0", "0", "4294967295"]),

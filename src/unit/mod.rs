@@ -108,14 +108,11 @@ fn advice(attempt: Attempt<'_>, errno: Option<i32>, facts: &Facts) -> Option<Str
         Attempt::LookUp => forbids_exec(Path::new(GETENT), facts).then(|| {
             "NoExecPaths= forbids this unit to execute that: write an address".into()
         }),
-        Attempt::ChangeUser if facts.is_root => {
-            lacks(&[("CAP_SETGID", 6), ("CAP_SETUID", 7)], facts, "let User= choose the user instead")
-        }
-        Attempt::ChangeUser => {
-            Some("User= or DynamicUser= of this unit has chosen its user: leave `user` and `group` out".into())
-        }
+        Attempt::ChangeUser => of_changing_user(errno?, facts),
         Attempt::ChangeRoot if facts.is_root => {
-            lacks(&[("CAP_SYS_CHROOT", 18)], facts, "let RootDirectory= change the root instead")
+            let instead = "let RootDirectory= change the root instead";
+            lacks(&[("CAP_SYS_CHROOT", 18)], facts, instead)
+                .or_else(|| may_be_filtered("chroot", errno?, facts, instead))
         }
         Attempt::ChangeRoot => {
             Some("User= or DynamicUser= of this unit is not root: leave `chroot` out, or let RootDirectory= change the root".into())
@@ -232,34 +229,36 @@ fn of_executing(file: &Path, files: &[PathBuf], errno: i32, facts: &Facts) -> Op
     Some(format!("NoExecPaths= forbids this unit to execute that: add ExecPaths={forbidden}"))
 }
 
-/// The directory of a loader, with libraries that the program needs as well.
+/// The directory of a loader, such as `ld-linux.so.2`, with libraries that the program needs as well.
 fn library_directory(file: &Path) -> Option<&Path> {
-    let is_library =
-        |part: &Path| part.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"lib"));
-    file.parent()?.ancestors().filter(|part| is_library(part)).last()
+    let begins = |path: &Path, with: &[u8]| {
+        path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(with))
+    };
+    let directories = file.parent().filter(|_| begins(file, b"ld"))?.ancestors();
+    directories.filter(|directory| begins(directory, b"lib")).last()
 }
 
 fn of_binding(address: SocketAddr, datagrams: bool, errno: i32, facts: &Facts) -> Option<String> {
     const CAP_NET_BIND_SERVICE: u64 = 1 << 10;
     let listen = if datagrams { "ListenDatagram" } else { "ListenStream" };
+    let takes_a_right = (1..facts.first_free_port).contains(&address.port());
     let (family, name) = if address.is_ipv4() { ("AF_INET", "ipv4") } else { ("AF_INET6", "ipv6") };
     let why = match errno {
         libc::EAFNOSUPPORT if facts.is_filtered => {
             format!("RestrictAddressFamilies= of this unit leaves {family} out")
         }
-        libc::EACCES if facts.capabilities.effective & CAP_NET_BIND_SERVICE != 0 && facts.has_own_users => {
-            return Some(
+        libc::EACCES if !takes_a_right => return None,
+        libc::EACCES if facts.capabilities.effective & CAP_NET_BIND_SERVICE != 0 => {
+            return facts.has_own_users.then(|| {
                 "PrivateUsers= has the capabilities of this unit count in its own user namespace alone: set \
                  PrivateUsers=no, as bind.conf does"
-                    .into(),
-            );
+                    .into()
+            });
         }
-        libc::EACCES if address.port() < 1024 && facts.capabilities.bounding & CAP_NET_BIND_SERVICE == 0 => {
+        libc::EACCES if facts.capabilities.bounding & CAP_NET_BIND_SERVICE == 0 => {
             "CapabilityBoundingSet= of this unit leaves CAP_NET_BIND_SERVICE out".into()
         }
-        libc::EACCES if address.port() < 1024 && !facts.is_root => {
-            "AmbientCapabilities= of this unit leaves CAP_NET_BIND_SERVICE out".into()
-        }
+        libc::EACCES => "AmbientCapabilities= of this unit leaves CAP_NET_BIND_SERVICE out".into(),
         libc::EPERM => {
             let (protocol, port) = (if datagrams { "udp" } else { "tcp" }, address.port());
             return Some(format!(
@@ -274,6 +273,24 @@ fn of_binding(address: SocketAddr, datagrams: bool, errno: i32, facts: &Facts) -
     Some(format!(
         "{why}: let its .socket unit listen there ({listen}={address}), or allow it, as bind.conf does"
     ))
+}
+
+fn of_changing_user(errno: i32, facts: &Facts) -> Option<String> {
+    let instead = "let User= choose the user instead";
+    if !facts.is_root {
+        return Some(
+            "User= or DynamicUser= of this unit has chosen its user: leave `user` and `group` out".into(),
+        );
+    }
+    lacks(&[("CAP_SETGID", 6), ("CAP_SETUID", 7)], facts, instead).or_else(|| match facts.has_own_users {
+        true => Some(format!("PrivateUsers= leaves this unit no users but root and its own: {instead}")),
+        false => may_be_filtered("@setuid", errno, facts, instead),
+    })
+}
+
+fn may_be_filtered(calls: &str, errno: i32, facts: &Facts, instead: &str) -> Option<String> {
+    (errno == libc::EPERM && facts.is_filtered)
+        .then(|| format!("SystemCallFilter= of this unit may forbid it: add {calls}, or {instead}"))
 }
 
 /// Which of these capabilities, each with its number, a unit of root's lacks.

@@ -15,7 +15,12 @@ fn unit(mounts: &[&str]) -> Facts {
         format!("1 0 8:1 {root} {point} {options} - {kind} x rw\n")
     };
     let mounts = [&["/ / rw ext4"], mounts].concat().iter().map(line).collect::<String>();
-    Facts { mounts: Mounts::parse(&mounts), runtime_directory: Some("/run/forkd".into()), ..Facts::default() }
+    Facts {
+        mounts: Mounts::parse(&mounts),
+        runtime_directory: Some("/run/forkd".into()),
+        first_free_port: 1024,
+        ..Facts::default()
+    }
 }
 
 /// The setting that is named, if one is, and the way out.
@@ -167,6 +172,14 @@ fn all_that_a_program_consists_of_is_named_at_once() {
     says(execute(0), libc::EACCES, &unit(closed), &all);
     let rest = [closed[0], "/usr/local/bin/hello /hello rw ext4"];
     says(execute(1), libc::EACCES, &unit(&rest), &format!("{line}/usr/bin/dash /usr/lib"));
+    // a program that lies beside libraries
+    let git = [PathBuf::from("/usr/lib/git-core/git")];
+    says(
+        Attempt::Execute { file: &git[0], files: &git },
+        libc::EACCES,
+        &unit(closed),
+        &format!("{line}/usr/lib/git-core/git"),
+    );
     // the mode of the file
     says(execute(0), libc::EACCES, &unit(&[]), "");
     says(execute(0), libc::EACCES, &unit(&rest), "");
@@ -209,7 +222,10 @@ fn an_address_is_forbidden_by_family_capability_or_network() {
         let facts = Facts { capabilities, has_own_users, is_root, ..unit(&[]) };
         says(four, libc::EACCES, &facts, expected);
     }
+    // a security policy
     says(high, libc::EACCES, &unit(&[]), "");
+    says(high, libc::EACCES, &Facts { capabilities: has(BIND, BIND), has_own_users: true, ..unit(&[]) }, "");
+    says(four, libc::EACCES, &Facts { first_free_port: 0, ..unit(&[]) }, "");
     says(
         high,
         libc::EPERM,
@@ -236,9 +252,21 @@ fn a_user_is_the_unit_s_affair() {
     says(user, libc::EPERM, &root(0), "CapabilityBoundingSet= of this unit leaves CAP_SETGID CAP_SETUID out");
     says(user, libc::EPERM, &root(1 << 6), "CapabilityBoundingSet= of this unit leaves CAP_SETUID out");
     says(user, libc::EPERM, &root(u64::MAX), "");
+    let own_users = Facts { has_own_users: true, ..root(u64::MAX) };
+    says(
+        user,
+        libc::EPERM,
+        &Facts { is_filtered: true, ..own_users },
+        "PrivateUsers= leaves this unit no users but root and its own",
+    );
+    says(user, libc::EINVAL, &root(u64::MAX), "");
     says(chroot, libc::EPERM, &unit(&[]), "User= or DynamicUser= of this unit is not root");
     says(chroot, libc::EPERM, &root(0), "CapabilityBoundingSet= of this unit leaves CAP_SYS_CHROOT out");
     says(chroot, libc::EPERM, &root(u64::MAX), "");
+    // the calls themselves
+    let filtered = Facts { is_filtered: true, ..root(u64::MAX) };
+    says(user, libc::EPERM, &filtered, "SystemCallFilter= of this unit may forbid it: add @setuid");
+    says(chroot, libc::EPERM, &filtered, "SystemCallFilter= of this unit may forbid it: add chroot");
 }
 
 #[test]

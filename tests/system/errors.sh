@@ -139,6 +139,13 @@ is_told NoExecPaths= said
 forbidden DynamicUser= < <(echo_with user '"nobody"')
 forbidden DynamicUser= < <(echo_with group '"no-such-group"')
 forbidden DynamicUser= < <(echo_with chroot '"/srv"')
+root=(DynamicUser=no PrivateUsers=no)
+rights='CapabilityBoundingSet=CAP_SETUID CAP_SETGID CAP_SYS_CHROOT'
+forbidden CapabilityBoundingSet= "${root[@]}" < <(echo_with user '"nobody"')
+forbidden CapabilityBoundingSet= "${root[@]}" < <(echo_with chroot '"/srv"')
+forbidden PrivateUsers= DynamicUser=no "$rights" < <(echo_with user '"nobody"')
+forbidden SystemCallFilter= "${root[@]}" "$rights" < <(echo_with user '"nobody"')
+forbidden SystemCallFilter= "${root[@]}" "$rights" < <(echo_with chroot '"/srv"')
 forbidden Type= < <(echo_with daemon true)
 forbidden SystemCallFilter= 'SystemCallFilter=~accept accept4' < <(echo_with grace '"1s"')
 forbidden LimitNOFILE= LimitNOFILE=8 < <(echo_with grace '"1s"')

@@ -34,7 +34,11 @@ fn divided(input: &str) -> (String, &str) {
         input.split_once("://").or_else(|| input.split_once(':').filter(|(scheme, _)| is_scheme(scheme)));
     let is_path = input.contains('/') && !input.contains(':');
     match named {
-        Some((scheme, rest)) => (scheme.to_ascii_lowercase(), rest),
+        Some((scheme, rest)) => match scheme.to_ascii_lowercase() {
+            // the slashes of a path are its own
+            scheme if scheme.starts_with("unix") => (scheme, rest),
+            scheme => (scheme, rest.trim_start_matches('/')),
+        },
         None => ((if is_path { "unix" } else { "tcp" }).into(), input),
     }
 }
@@ -66,6 +70,8 @@ mod tests {
             ("/run/x", "unix:///run/x"),
             ("unix:/run/x", "unix:///run/x"),
             ("TCP://a:7", "tcp://a:7"),
+            ("tcp:/a:7", "tcp://a:7"),
+            ("udp:///[::1]:7", "udp://[::1]:7"),
             ("Udp://[::1]:7", "udp://[::1]:7"),
             ("UNIX:///run/X", "unix:///run/X"),
             ("Unixgram:/run/x", "unixgram:///run/x"),
