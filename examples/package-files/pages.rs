@@ -27,11 +27,13 @@ pub(crate) fn program() -> String {
     for (index, command) in commands.iter().enumerate() {
         page.subsection(&format!("forkd {}", command.get_name()));
         page.paragraph(&format!("{}.", command.get_about().map(ToString::to_string).unwrap_or_default()));
-        match commands[..index].iter().find(|other| own(command).all(|arg| has(other, arg))) {
+        let shared = |other: &Command| own(command).filter(|arg| has(other, arg)).count();
+        match commands[..index].iter().find(|other| shared(other) * 2 > own(command).count()) {
             Some(other) => {
                 let more = own(other).filter(|arg| !has(command, arg)).filter_map(Arg::get_long);
                 let more: String = more.map(|long| format!(", but not --{long}")).collect();
                 page.paragraph(&format!("Takes what forkd {} takes{more}.", other.get_name()));
+                own(command).filter(|arg| !has(other, arg)).for_each(|arg| option(&mut page, arg));
             }
             None => own(command).for_each(|arg| option(&mut page, arg)),
         }

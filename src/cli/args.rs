@@ -84,6 +84,7 @@ const NOT_WITH_INETD: [&str; 25] = [
 const CHECK_EXAMPLES: &str = "\
 Examples:
   forkd check --config /etc/forkd/forkd.toml
+  forkd check --unit forkd.service                   as root: what would the service do with its files now?
   forkd check -m prefork tcp://[::]:7 > forkd.toml   turn options into a file";
 
 /// Network daemon for echo and other services: a child for each connection, a pool of workers, or workers that
@@ -112,7 +113,15 @@ pub enum Command {
     },
     /// Check the configuration, and print as TOML what it comes to
     #[command(after_help = CHECK_EXAMPLES)]
-    Check(ServeArgs),
+    Check {
+        /// What is served and how.
+        #[command(flatten)]
+        args: ServeArgs,
+
+        /// Check what this unit of systemd would serve, under all its conditions: sandbox, drop-ins, sockets
+        #[arg(long, value_name = "UNIT", exclusive = true)]
+        unit: Option<String>,
+    },
     /// Have a running forkd read its configuration again, and wait until that is in force
     #[command(after_help = ask::RELOAD_EXAMPLES)]
     Reload(ReloadArgs),

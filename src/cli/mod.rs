@@ -7,6 +7,7 @@ mod ask;
 pub mod check;
 pub mod compare;
 mod failed;
+mod in_unit;
 pub mod inetd;
 mod interrupt;
 pub mod load;
@@ -61,7 +62,8 @@ pub fn run(cli: Cli, signals: HeldSignals) -> Result<(), Failed> {
     let result = match cli.command {
         Command::Serve { args, inetd: true } => inetd::run(&args),
         Command::Serve { args, inetd: false } => return serve::run(args),
-        Command::Check(options) => check::run(options),
+        Command::Check { unit: Some(unit), .. } => in_unit::run(&unit),
+        Command::Check { args, unit: None } => check::run(args),
         Command::Compare(options) => compare::run(&options),
         Command::Load(options) => load::run(&options),
         Command::NullServer => crate::compare::serve_nothing(),

@@ -41,6 +41,27 @@ systemctl start forkd@lab.socket forkd@lab.service
 configure lab <<<$'[[listen]]\nendpoints = ["systemd:ech"]'
 mends forkd@lab lab 7107 69 'cannot serve systemd:ech'
 
+# forkd check finds out beforehand, under the conditions of the unit.
+configure forkd <<<$'[[listen]]\nendpoints = ["systemd:echo"]\nservice = "exec"\nexec = ["/bin/cat"]'
+main=$(main_pid forkd.service)
+exits "by itself it finds nothing wrong with a program" 0 forkd check --config /etc/forkd/forkd.toml
+exits "in the unit it can't be run" 77 forkd check --unit forkd
+matches "which it says, with the setting" \
+    "^forkd: error: forkd.service can't serve: cannot run /bin/cat: .*NoExecPaths=" "$output"
+drop_in forkd.service <<<$'[Service]\nExecPaths=/usr/bin/cat /usr/lib'
+exits "a drop-in counts" 0 forkd check --unit forkd.service
+matches "it prints the configuration" 'control = "/run/forkd/control.sock"' "$output"
+configure lab <<<$'[[listen]]\nendpoints = ["tcp://[::]:7108"]'
+exits "an address" 71 forkd check --unit forkd@lab
+matches "which it says, with the setting" 'cannot bind tcp://\[::\]:.*RestrictAddressFamilies=' "$output"
+configure lab <<<$'[daemon]\nmetrics = "systemd:metrics"\n[[listen]]\nendpoints = ["systemd:echo"]'
+exits "a socket that nothing hands over" 69 forkd check --unit forkd@lab
+matches "which it says, with those there are" 'systemd:metrics: the sockets that it gets are named echo$' "$output"
+drop_in forkd@lab.service <<<$'[Service]\nExecPaths=/nowhere'
+exits "a path that isn't there" 226 forkd check --unit forkd@lab
+is "the service is the same" "$main active" "$(main_pid forkd.service) $(property forkd.service ActiveState)"
+right forkd
+
 # Where systemd can't even start the program, the tries have no pause, and its limit closes the sockets.
 drop_in forkd.service <<<$'[Service]\nExecPaths=/nowhere'
 exits "a restart fails with a path that isn't there" 1 systemctl restart forkd.service

@@ -81,12 +81,24 @@ everywhere
 [[ $(main_pid forkd.service) != "$main" && $(main_pid forkd@own.service) != "$instance" ]] || fail "old processes"
 is "the operator's configuration" "# changed by the operator" "$(tail -n 1 /etc/forkd/forkd.toml)"
 
+# A restart would end what serves.
+main=$(main_pid forkd.service)
+cp /etc/forkd/forkd.toml /run
+echo 'what = "is this"' >>/etc/forkd/forkd.toml
+another_version 0.1.0-3
+exits "an upgrade with a configuration that can't be served" 0 dpkg --install /run/forkd_0.1.0-3.deb
+matches "says so" "unknown field .what.*forkd.service is not restarted" "$output"
+is "and leaves the old service running" "$main" "$(main_pid forkd.service)"
+echoes tcp ::1 7
+mv /run/forkd.toml /etc/forkd
+exits "a restart with the mended one" 0 systemctl restart forkd.service
+
 # What the operator has done to the units, an upgrade leaves as it is.
 units=(forkd.socket forkd.service)
 state() { { systemctl is-enabled "${units[@]}" || true; systemctl is-active "${units[@]}" || true; } | paste -sd " "; }
-another_version 0.1.0-3
+another_version 0.1.0-4
 systemctl stop --quiet "${units[@]}"
-exits "an upgrade of a service that is stopped" 0 dpkg --install /run/forkd_0.1.0-3.deb
+exits "an upgrade of a service that is stopped" 0 dpkg --install /run/forkd_0.1.0-4.deb
 is "leaves it stopped" "enabled enabled inactive inactive" "$(state)"
 systemctl disable --quiet "${units[@]}"
 exits "a downgrade of a service that is disabled" 0 dpkg --install /run/forkd_0.1.0-2.deb
