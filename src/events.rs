@@ -11,6 +11,7 @@ use log::{debug, error, info, warn};
 use nix::sys::signal::Signal;
 
 use crate::config::values::WorkerRange;
+use crate::log::SharedLimit;
 use crate::model::Model;
 use crate::scoreboard::{Cause, Child};
 use crate::transport::{Endpoint, Peer};
@@ -111,6 +112,20 @@ pub(crate) fn no_pool(signal: &str) {
     warn!(signal; "there is no pool of workers to resize; going on as before");
 }
 
+/// Limits on the lines about children that did not end by themselves, by kind: clients may cause any number of them.
+#[derive(Debug)]
+pub(crate) struct DeathLimits {
+    failed: SharedLimit,
+    killed: SharedLimit,
+    oom: SharedLimit,
+}
+
+impl DeathLimits {
+    pub(crate) const fn new() -> Self {
+        Self { failed: SharedLimit::new(), killed: SharedLimit::new(), oom: SharedLimit::new() }
+    }
+}
+
 /// A child is no more: an ordinary end is for debugging, a violent one for the operator.
 pub(crate) fn child_ended(
     endpoint: &Endpoint,
@@ -118,24 +133,38 @@ pub(crate) fn child_ended(
     cause: Cause,
     lived: Duration,
     is_stopping: bool,
+    limits: &DeathLimits,
 ) {
     let (pid, peer, age) = (child.pid(), child.slot.peer(), humantime::format_duration(lived));
     let what = if child.is_watched() { "worker" } else { "child" };
+    let is_expected = matches!(cause, Cause::Signal(signal) if is_stopping && is_of_a_stop(signal));
+    if is_expected || cause.is_normal() {
+        debug!(pid, cause:%, peer:%, endpoint:%; "{what} ended");
+        return;
+    }
+    let is_crash = matches!(cause, Cause::Signal(signal) if is_crash(signal));
+    let limit = match cause {
+        Cause::Oom => &limits.oom,
+        Cause::Signal(_) if !is_crash => &limits.killed,
+        _ => &limits.failed,
+    };
+    let Some(suppressed) = limit.admit() else { return };
     match cause {
-        Cause::Signal(signal) if is_stopping && is_of_a_stop(signal) => {
-            debug!(pid, cause:%, peer:%, endpoint:%; "{what} ended");
-        }
-        cause if cause.is_normal() => debug!(pid, cause:%, peer:%, endpoint:%; "{what} ended"),
-        Cause::Panicked | Cause::Exit => error!(pid, cause:%, peer:%, endpoint:%, age:%; "{what} failed"),
-        Cause::Signal(signal) if is_crash(signal) => {
-            error!(pid, cause:%, peer:%, endpoint:%, age:%; "{what} crashed");
-        }
         Cause::Oom => {
             let carried = child.carried(child.started_ms() + lived.as_millis() as u64);
             let (bytes_in, bytes_out) = (carried.bytes_in, carried.bytes_out);
-            warn!(pid, cause:%, peer:%, endpoint:%, age:%, bytes_in, bytes_out; "{what} was killed for want of memory");
+            warn!(
+                pid, cause:%, peer:%, endpoint:%, age:%, bytes_in, bytes_out, suppressed;
+                "{what} was killed for want of memory"
+            );
         }
-        cause => warn!(pid, cause:%, peer:%, endpoint:%, age:%; "{what} was killed"),
+        Cause::Signal(_) if !is_crash => {
+            warn!(pid, cause:%, peer:%, endpoint:%, age:%, suppressed; "{what} was killed");
+        }
+        _ => {
+            let how = if is_crash { "crashed" } else { "failed" };
+            error!(pid, cause:%, peer:%, endpoint:%, age:%, suppressed; "{what} {how}");
+        }
     }
 }
 

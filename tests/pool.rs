@@ -122,7 +122,8 @@ both_ways! {
         assert_eq!(status.code(), Some(70), "{status}");
         let line = daemon.wait_for_line("die before they have served anybody");
         assert!(line.starts_with("forkd: error: ") && line.contains(&daemon.endpoint(0)), "{line}");
-        assert!(daemon.count_lines("worker was killed") >= 10);
+        // such lines are limited
+        assert!(daemon.count_lines("worker was killed") >= 5);
         assert!(daemon.is_gone());
     }
 }

@@ -6,12 +6,12 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, getpid};
 
 use super::descriptors::Descriptors;
-use super::oom::OomKills;
+use super::oom::OomKiller;
 use super::signals::Signals;
+use crate::events::DeathLimits;
 use crate::log::Spell;
 use crate::scoreboard::{Cause, Child, Scoreboard};
 use crate::sys;
-use crate::sys::oom::Expendable;
 use crate::sys::signal::Blocked;
 use crate::transport::guard::Guard;
 use crate::{Error, events};
@@ -39,11 +39,10 @@ pub(super) struct Context {
     pub(super) stopping: bool,
     /// What a worker's standard output and error become (`--daemon`).
     pub(super) null: Option<std::fs::File>,
-    /// What makes a child the OOM killer's choice rather than the master.
-    pub(super) expendable: Option<Expendable>,
     /// The master may do that for a child; one that has changed its user may not.
     pub(super) raises_children: bool,
-    pub(super) oom_kills: OomKills,
+    pub(super) oom: OomKiller,
+    pub(super) deaths: DeathLimits,
     /// Why there are no metrics, though the configuration asks for them.
     pub(super) metrics_error: Option<String>,
     /// Given up for a moment when there is no other descriptor left.
@@ -97,13 +96,14 @@ impl Context {
             shortages: Spell::default(),
             stopping: false,
             null: None,
-            expendable: Expendable::rather_than_us(),
             raises_children: false,
-            oom_kills: OomKills::new(Instant::now()),
+            oom: OomKiller::new(Instant::now()),
+            deaths: DeathLimits::new(),
             metrics_error: None,
             reserve: None,
         };
         context.descriptors.add(signals.descriptors());
+        context.descriptors.add(context.oom.descriptors());
         context.signals = Some(signals);
         context.restore_reserve();
         Ok(context)
@@ -112,7 +112,8 @@ impl Context {
     /// Opens what a change of the root directory will put out of reach.
     pub(super) fn keep_what_chroot_hides(&mut self) {
         self.descriptors.add(sys::procfs::keep());
-        self.descriptors.add(self.oom_kills.keep_open());
+        self.oom.keep_open();
+        self.descriptors.add(self.oom.descriptors());
     }
 
     /// Takes note of a failed fork, and says so once.

@@ -12,7 +12,6 @@ use super::birth;
 use super::context::Context;
 use super::descriptors::{Closing, kept_for};
 use super::held::{Client, Held};
-use super::oom::FEW;
 use crate::events;
 use crate::log::{RateLimit, Spell};
 use crate::model::fork::{Task, run};
@@ -222,30 +221,33 @@ impl Forking {
         let close = self.closing.of(&cx.descriptors);
         let work = Work { post: &self.post, guard: &cx.guard, board: cx.board, slot, turns: None };
         let (connection_ref, batch) = (&mut connection, &mut self.batch);
-        let raises_later = cx.raises_children && !work.service().is_handler() && cx.board.unwatched() < FEW;
+        let raises_later =
+            cx.raises_children && !work.service().is_handler() && cx.board.unwatched() < cx.oom.few();
         if raises_later {
             cx.board.record(index).raise_later();
         }
-        let expendable = cx.expendable.filter(|_| !raises_later);
+        let expendable = cx.oom.score().filter(|_| !raises_later);
         let cells = PidCells { parent: &cx.board.record(index).pid, child: Some(&slot.pid) };
-        let forked = fork(&cx.blocked, cells, Watch::Nothing, || {
-            if let Some(expendable) = expendable {
-                expendable.become_so();
-            }
-            birth::child(work.board, close, cx.pid, work.service());
-            let task = match (connection_ref.take(), batch) {
-                (Some(connection), _) => Task::Connection(connection, peer),
-                (None, Some(batch)) => Task::Datagram(batch),
-                (None, None) => return Cause::Done.status(),
-            };
-            let announce = |cause| work.board.announce(index, cause);
-            let served = catch_unwind(AssertUnwindSafe(|| run(&work, task, announce)));
-            let cause = served.unwrap_or_else(|payload| {
-                work.post.offer.hooks.panicked(peer, &*payload);
-                announce(Cause::Panicked);
-                Cause::Panicked
-            });
-            cause.status()
+        let forked = cx.oom.require_room().and_then(|()| {
+            fork(&cx.blocked, cells, Watch::Nothing, || {
+                if let Some(expendable) = expendable {
+                    expendable.become_so();
+                }
+                birth::child(work.board, close, cx.pid, work.service());
+                let task = match (connection_ref.take(), batch) {
+                    (Some(connection), _) => Task::Connection(connection, peer),
+                    (None, Some(batch)) => Task::Datagram(batch),
+                    (None, None) => return Cause::Done.status(),
+                };
+                let announce = |cause| work.board.announce(index, cause);
+                let served = catch_unwind(AssertUnwindSafe(|| run(&work, task, announce)));
+                let cause = served.unwrap_or_else(|payload| {
+                    work.post.offer.hooks.panicked(peer, &*payload);
+                    announce(Cause::Panicked);
+                    Cause::Panicked
+                });
+                cause.status()
+            })
         });
         match forked {
             Ok(child) => {

@@ -255,7 +255,7 @@ impl Master {
         self.cx.now = Instant::now();
         let step = self.phase.tick(self.cx.now);
         self.take_step(step);
-        self.count_oom_kills();
+        self.look_at_memory();
         self.look_for_the_dead();
         self.serve_control();
         self.see_to_reload();
@@ -274,10 +274,10 @@ impl Master {
         Ok(())
     }
 
-    fn count_oom_kills(&self) {
-        let is_due = self.cx.oom_kills.next_reading().is_some_and(|then| then <= self.cx.now);
-        if is_due && self.has_children() {
-            self.cx.oom_kills.read(self.cx.now);
+    fn look_at_memory(&mut self) {
+        let is_due = self.cx.oom.next_reading().is_some_and(|then| then <= self.cx.now);
+        if is_due && self.has_children() && self.cx.oom.read(self.cx.now) {
+            self.cx.descriptors.add(self.cx.oom.descriptors());
         }
     }
 
@@ -294,16 +294,23 @@ impl Master {
             let Some(station) = stations.iter().find(|station| station.number() == death.listener) else {
                 return;
             };
-            events::child_ended(station.endpoint(), child, death.cause, cx.age(child), cx.stopping);
+            events::child_ended(
+                station.endpoint(),
+                child,
+                death.cause,
+                cx.age(child),
+                cx.stopping,
+                &cx.deaths,
+            );
         };
         let soon = self.someone_waits();
         cx.board.set_waiting(soon);
         if cx.now >= self.swept + self.sweep_pause(soon) {
             for pid in cx.board.take_those_to_raise(self.sweep_from, SWEEP_SLICE, cx.now) {
-                cx.expendable.iter().for_each(|expendable| expendable.make_so(pid));
+                cx.oom.score().into_iter().for_each(|expendable| expendable.make_so(pid));
             }
             self.sweep_from = {
-                let killed = || cx.oom_kills.cause(cx.now);
+                let killed = || cx.oom.cause(cx.now);
                 cx.board.sweep(self.sweep_from, SWEEP_SLICE, cx.now, sys::pidfd::is_our_child, killed, on)
             };
             self.swept = cx.now;
@@ -323,7 +330,7 @@ impl Master {
     pub(super) fn next_look(&self) -> Option<Instant> {
         let pause = self.sweep_pause(self.someone_waits());
         let sweep = (self.cx.board.unwatched() > 0).then(|| self.swept + pause);
-        let reading = self.cx.oom_kills.next_reading().filter(|_| self.has_children());
+        let reading = self.cx.oom.next_reading().filter(|_| self.has_children());
         [sweep, reading].into_iter().flatten().min()
     }
 

@@ -121,7 +121,7 @@ impl MetricsServer {
         let (board, pid) = (cx.board, AtomicU32::new(0));
         let (blocked, signals, null) = (&cx.blocked, &mut cx.signals, cx.null.as_ref());
         let _held = TermHeld::new();
-        let expendable = cx.expendable;
+        let expendable = cx.oom.score();
         let _lent = board.lend()?;
         let cells = PidCells { parent: &pid, child: None };
         let child = fork(blocked, cells, Watch::Descriptor, || {
@@ -156,7 +156,7 @@ impl MetricsServer {
                 }
                 let how = match how_it_ended(&server.watch) {
                     Ended::Exit(status) => format!("status {status}"),
-                    Ended::Signal(KILL) => cx.oom_kills.cause(cx.now).to_string(),
+                    Ended::Signal(KILL) => cx.oom.cause(cx.now).to_string(),
                     Ended::Signal(signal) => Cause::Signal(signal).to_string(),
                     Ended::Unknown => "unknown".to_owned(),
                 };

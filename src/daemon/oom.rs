@@ -1,19 +1,31 @@
 //! When memory is short: a child dies and not the master, and the log says why it did.
+//!
+//! The OOM killer takes the process with the highest score: its memory, and `oom_score_adj` thousandths of all memory
+//! that the control group may have. The master maps some MiB of the program that its children don't touch, so its score
+//! is higher than that of a child which is not raised, or not by enough.
 
 use std::cell::Cell;
-use std::fs::File;
-use std::os::fd::{AsRawFd, RawFd};
+use std::io;
+use std::os::fd::RawFd;
 use std::time::{Duration, Instant};
 
 use crate::scoreboard::Cause;
-use crate::sys::oom;
+use crate::sys::oom::{Expendable, Group};
 
 /// How many children of built-in services there may be before the next one makes itself the OOM killer's choice at
 /// its birth.
 ///
 /// That takes three system calls, which a short connection feels. Fewer fill no memory at once (each takes about 0.1
 /// MiB), and if they live on the master does it for them. A handler's or a program's child may be of any size.
-pub(super) const FEW: u32 = 64;
+const FEW: u32 = 64;
+
+/// With less memory than this for the control group a few children may fill it, and the master is a large part of it.
+const LITTLE: u64 = 64 << 20;
+
+/// By how much the score of a child is raised, and by how much where there is [little](LITTLE) memory. It is no more
+/// than is needed, since a process with a high score goes before others of the whole machine, too.
+const MORE: i32 = 500;
+const MOST: i32 = 1000;
 
 /// The signal that the OOM killer sends, among others.
 pub(super) const KILL: u8 = libc::SIGKILL as u8;
@@ -24,36 +36,67 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// How often the counter is read while there are children, so that a kill is never much older than it is thought to be.
 const READ_EVERY: Duration = Duration::from_secs(5);
 
-/// Tells children that the OOM killer has taken from those that were killed otherwise, by the counter of the control
-/// group.
+/// What the master does about the OOM killer: says which children go before it, and tells those that it has taken from
+/// those that were killed otherwise, by the counter of the control group.
 #[derive(Debug)]
-pub(super) struct OomKills {
+pub(super) struct OomKiller {
     /// What the counter said last, and when it was read.
     count: Cell<Option<u64>>,
     read_at: Cell<Instant>,
     /// How many kills no death has been found for yet, and when the last of them was seen.
     unexplained: Cell<u64>,
     seen_at: Cell<Instant>,
-    /// The files with the counter, if they are kept open.
-    kept: Vec<File>,
+    /// Whether there is [little](LITTLE) memory.
+    is_little: bool,
+    /// What makes a child the OOM killer's choice rather than the master.
+    score: Option<Expendable>,
+    /// The files with the counter and the limit, which are kept open once there is a limit.
+    kept: Option<Group>,
 }
 
-impl OomKills {
+impl OomKiller {
     pub(super) fn new(now: Instant) -> Self {
-        let count = Cell::new(oom::kills(&oom::counters()));
+        let mut group = Group::open();
+        let limit = group.read_limit();
+        let is_little = is_little(limit);
         Self {
-            count,
+            count: Cell::new(group.kills()),
+            is_little,
+            score: score(is_little),
             read_at: Cell::new(now),
             unexplained: Cell::default(),
             seen_at: Cell::new(now),
-            kept: Vec::new(),
+            kept: limit.map(|_| group),
         }
     }
 
-    /// Opens the files with the counter for good; their descriptors.
-    pub(super) fn keep_open(&mut self) -> impl Iterator<Item = RawFd> {
-        self.kept = oom::counters();
-        self.kept.iter().map(AsRawFd::as_raw_fd)
+    /// Opens the files with the counter and the limit for good.
+    pub(super) fn keep_open(&mut self) {
+        self.kept.get_or_insert_with(Group::open);
+    }
+
+    /// The descriptors of the files that are kept open.
+    pub(super) fn descriptors(&self) -> impl Iterator<Item = RawFd> {
+        self.kept.iter().flat_map(Group::descriptors)
+    }
+
+    /// Whether there is memory left for another child: ENOMEM if not, as fork(2) would say if the OOM killer did not
+    /// make room by a kill.
+    pub(super) fn require_room(&self) -> io::Result<()> {
+        match self.kept.as_ref().is_none_or(Group::has_room) {
+            true => Ok(()),
+            false => Err(io::Error::from_raw_os_error(libc::ENOMEM)),
+        }
+    }
+
+    /// What makes a child the OOM killer's choice rather than the master.
+    pub(super) fn score(&self) -> Option<Expendable> {
+        self.score
+    }
+
+    /// How many children of built-in services may leave it to the master to raise their score.
+    pub(super) fn few(&self) -> u32 {
+        if self.is_little { 0 } else { FEW }
     }
 
     /// When the counter is to be read again, if there are children; `None` where there is no counter.
@@ -61,9 +104,21 @@ impl OomKills {
         self.count.get().map(|_| self.read_at.get() + READ_EVERY)
     }
 
-    /// Reads the counter.
-    pub(super) fn read(&self, now: Instant) {
-        self.note(now, self.kills());
+    /// Reads the counter, and the limit, which may change; tells whether that has opened files for good.
+    pub(super) fn read(&mut self, now: Instant) -> bool {
+        let is_kept = self.kept.is_some();
+        let mut group = self.kept.take().unwrap_or_else(Group::open);
+        self.note(now, group.kills());
+        let limit = group.read_limit();
+        let is_little = is_little(limit);
+        if self.is_little != is_little {
+            self.is_little = is_little;
+            self.score = score(is_little);
+        }
+        if is_kept || limit.is_some() {
+            self.kept = Some(group);
+        }
+        self.kept.is_some() && !is_kept
     }
 
     fn note(&self, now: Instant, count: Option<u64>) {
@@ -79,11 +134,7 @@ impl OomKills {
 
     /// Why a child was ended by SIGKILL.
     pub(super) fn cause(&self, now: Instant) -> Cause {
-        self.cause_by(now, || self.kills())
-    }
-
-    fn kills(&self) -> Option<u64> {
-        if self.kept.is_empty() { oom::kills(&oom::counters()) } else { oom::kills(&self.kept) }
+        self.cause_by(now, || self.kept.as_ref().map_or_else(|| Group::open().kills(), Group::kills))
     }
 
     fn cause_by(&self, now: Instant, kills: impl Fn() -> Option<u64>) -> Cause {
@@ -104,6 +155,14 @@ impl OomKills {
     }
 }
 
+fn is_little(limit: Option<u64>) -> bool {
+    limit.is_some_and(|limit| limit < LITTLE)
+}
+
+fn score(is_little: bool) -> Option<Expendable> {
+    Expendable::rather_than_us(if is_little { MOST } else { MORE })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -114,7 +173,8 @@ mod tests {
     fn as_many_deaths_are_explained_as_the_counter_says() {
         let start = Instant::now();
         let at = |seconds| start + Duration::from_secs(seconds);
-        let kills = OomKills { count: Cell::new(Some(3)), read_at: Cell::new(start), ..OomKills::new(start) };
+        let kills =
+            OomKiller { count: Cell::new(Some(3)), read_at: Cell::new(start), ..OomKiller::new(start) };
         assert_eq!(kills.cause_by(at(1), || Some(3)), KILLED);
         // read once in a turn
         assert_eq!(kills.cause_by(at(1), || Some(9)), KILLED);

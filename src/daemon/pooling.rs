@@ -285,13 +285,14 @@ impl Pooling {
     }
 
     fn fork_worker(&mut self, cx: &mut Context, index: u32) -> std::io::Result<Worker> {
+        cx.oom.require_room()?;
         let slot = cx.board.slot(index);
         let close = self.closing.of(&cx.descriptors);
         let births = cx.board.totals(self.post.number).forked.load(Ordering::Relaxed);
         let terms = Terms { limit: with_jitter(self.terms.limit, births), ..self.terms };
         let work = Work { post: &self.post, guard: &cx.guard, board: cx.board, slot, turns: None };
         let (blocked, parent, signals, null) = (&cx.blocked, cx.pid, &mut cx.signals, cx.null.as_ref());
-        let expendable = cx.expendable;
+        let expendable = cx.oom.score();
         let _held = TermHeld::new();
         let _lent = work.board.lend()?;
         let cells = PidCells { parent: &work.board.record(index).pid, child: Some(&slot.pid) };
@@ -397,7 +398,7 @@ impl Pooling {
         let worker = self.workers.swap_remove(at);
         let cause = match (how_it_ended(&worker.watch), slot.recorded()) {
             // Without a record it had no time for one; SIGKILL is the only signal that gives none.
-            (Ended::Signal(KILL), _) | (Ended::Unknown, None) => cx.oom_kills.cause(cx.now),
+            (Ended::Signal(KILL), _) | (Ended::Unknown, None) => cx.oom.cause(cx.now),
             (Ended::Signal(signal), _) => Cause::Signal(signal),
             // it says more than a status does
             (_, Some(cause)) => cause,
@@ -414,7 +415,14 @@ impl Pooling {
         }
         cx.descriptors.remove(worker.watch.as_raw_fd());
         let child = cx.board.child(index);
-        events::child_ended(self.post.listener.endpoint(), &child, cause, cx.age(&child), cx.stopping);
+        events::child_ended(
+            self.post.listener.endpoint(),
+            &child,
+            cause,
+            cx.age(&child),
+            cx.stopping,
+            &cx.deaths,
+        );
         cx.board.bury(index, cause, cx.now);
     }
 }

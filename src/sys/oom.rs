@@ -5,15 +5,12 @@
 //! moment in which it opens its file.
 
 use std::fs::File;
+use std::os::fd::{AsRawFd, RawFd};
 use std::os::unix::fs::FileExt;
 
 use rustix::fs::OFlags;
 
 use super::procfs;
-
-/// By how much a child's score is higher, in thousandths of all memory that there is: its parent is larger by some
-/// MiB, which is much of a small limit.
-const MORE: i32 = 500;
 
 /// A score with which a process dies rather than the one that made this.
 #[derive(Debug, Clone, Copy)]
@@ -23,10 +20,11 @@ pub(crate) struct Expendable {
 }
 
 impl Expendable {
-    /// `None` where the system has no such thing.
-    pub(crate) fn rather_than_us() -> Option<Self> {
+    /// A score that is higher than ours by so many thousandths of all memory that there is; `None` where the system has no
+    /// such thing.
+    pub(crate) fn rather_than_us(more: i32) -> Option<Self> {
         let own: i32 = procfs::read(c"/proc/self/oom_score_adj").ok()?.trim().parse().ok()?;
-        let number = (own + MORE).min(1000).to_string();
+        let number = (own + more).min(1000).to_string();
         let mut text = [0; 8];
         text.get_mut(..number.len())?.copy_from_slice(number.as_bytes());
         Some(Self { text, length: number.len() })
@@ -82,42 +80,157 @@ fn open_own() -> std::io::Result<std::os::fd::OwnedFd> {
     procfs::open(c"/proc/self/oom_score_adj", OFlags::WRONLY)
 }
 
-/// The files that count the processes of our control group that the OOM killer has taken.
-pub(crate) fn counters() -> Vec<File> {
-    let groups = procfs::read(c"/proc/self/cgroup").unwrap_or_default();
-    let open = |path: &String| File::open(path).ok().filter(|file| kills_by(file).is_some());
-    groups.lines().filter_map(counters_of).filter_map(|paths| paths.iter().find_map(open)).collect()
+/// The files that tell of the memory of our control group.
+#[derive(Debug)]
+pub(crate) struct Group {
+    /// They count the processes that the OOM killer has taken.
+    counters: Vec<File>,
+    /// The group and all that it is part of.
+    levels: Vec<Level>,
 }
 
-/// How many those are so far; `None` where that can't be known.
-pub(crate) fn kills(counters: &[File]) -> Option<u64> {
-    counters.iter().filter_map(kills_by).max()
+impl Group {
+    /// Opens what there is.
+    pub(crate) fn open() -> Self {
+        let groups = procfs::read(c"/proc/self/cgroup").unwrap_or_default();
+        let places: Vec<Place<'_>> = groups.lines().filter_map(Place::of_line).collect();
+        let counts = |file: &File| said_by(file, kills_in).is_some();
+        let open = |path: String| File::open(path).ok();
+        let counters = places.iter().filter_map(|place| place.counters().filter_map(open).find(counts));
+        let counters = counters.collect();
+        Self { counters, levels: places.iter().flat_map(Place::levels).collect() }
+    }
+
+    pub(crate) fn descriptors(&self) -> impl Iterator<Item = RawFd> {
+        self.counters.iter().chain(self.levels.iter().flat_map(Level::files)).map(AsRawFd::as_raw_fd)
+    }
+
+    /// How many processes the OOM killer has taken; `None` where that can't be known.
+    pub(crate) fn kills(&self) -> Option<u64> {
+        self.counters.iter().filter_map(|file| said_by(file, kills_in)).max()
+    }
+
+    /// Reads how much memory the group may have, in bytes; `None` where nothing limits that.
+    pub(crate) fn read_limit(&mut self) -> Option<u64> {
+        self.levels.iter_mut().filter_map(Level::read_limit).min()
+    }
+
+    /// Whether there is memory left for another process, as of the limit that was read last.
+    ///
+    /// The memory of processes that have ended comes back after a moment. If the limit is met before, and no other
+    /// process is left, the OOM killer takes the one that forks.
+    pub(crate) fn has_room(&self) -> bool {
+        self.levels.iter().all(Level::has_room)
+    }
+}
+
+/// A control group that may have a limit.
+#[derive(Debug)]
+struct Level {
+    max: File,
+    usage: File,
+    stat: File,
+    /// What `max` said last.
+    limit: Option<u64>,
+}
+
+impl Level {
+    fn files(&self) -> [&File; 3] {
+        [&self.max, &self.usage, &self.stat]
+    }
+
+    fn read_limit(&mut self) -> Option<u64> {
+        self.limit = number_by(&self.max).filter(|&limit| limit < UNLIMITED);
+        self.limit
+    }
+
+    fn has_room(&self) -> bool {
+        let Some((limit, usage)) = self.limit.zip(number_by(&self.usage)) else { return true };
+        let most = limit.saturating_sub((limit / 8).clamp(LEAST_ROOM, MOST_ROOM));
+        // the cache of files gives way
+        usage <= most || usage - said_by(&self.stat, reclaimable_in).unwrap_or(usage).min(usage) <= most
+    }
+}
+
+/// More memory than any limit of version 1 that is one.
+const UNLIMITED: u64 = 1 << 62;
+
+/// What must be left for another process, at least and at most: those forked just now take theirs in the next moment.
+const LEAST_ROOM: u64 = 2 << 20;
+const MOST_ROOM: u64 = 32 << 20;
+
+/// Where a control group is that has to do with memory (cgroups(7)).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Place<'a> {
+    is_v2: bool,
+    path: &'a str,
+}
+
+impl<'a> Place<'a> {
+    /// By a line of `/proc/PID/cgroup`.
+    fn of_line(line: &'a str) -> Option<Self> {
+        let mut fields = line.splitn(3, ':').skip(1);
+        let (controllers, path) = (fields.next()?, fields.next()?.trim_end_matches('/'));
+        let is_v2 = controllers.is_empty();
+        (is_v2 || controllers.split(',').any(|name| name == "memory")).then_some(Self { is_v2, path })
+    }
+
+    /// Where the files are of the group with this path.
+    fn directory(&self, path: &str) -> String {
+        let mount = if self.is_v2 { "/sys/fs/cgroup" } else { "/sys/fs/cgroup/memory" };
+        format!("{mount}{path}")
+    }
+
+    /// The file that counts is one of these: in a container its own group may be where others have the root.
+    fn counters(&self) -> impl Iterator<Item = String> {
+        let name = if self.is_v2 { "memory.events" } else { "memory.oom_control" };
+        [self.path, ""].map(|path| format!("{}/{name}", self.directory(path))).into_iter()
+    }
+
+    /// The group itself and those that it is part of, as far as they have these files.
+    fn levels(&self) -> impl Iterator<Item = Level> {
+        let parent = |path: &&'a str| path.rfind('/').map(|end| &path[..end]);
+        std::iter::successors(Some(self.path), parent).filter_map(|path| self.level(path))
+    }
+
+    fn level(&self, path: &str) -> Option<Level> {
+        let open = |name: &str| File::open(format!("{}/{name}", self.directory(path))).ok();
+        let [max, usage] = match self.is_v2 {
+            true => ["memory.max", "memory.current"],
+            false => ["memory.limit_in_bytes", "memory.usage_in_bytes"],
+        };
+        Some(Level { max: open(max)?, usage: open(usage)?, stat: open("memory.stat")?, limit: None })
+    }
 }
 
 /// What one of these files says now: it may be read again and again.
-fn kills_by(file: &File) -> Option<u64> {
-    let mut text = [0; 512];
+fn said_by(file: &File, find: impl Fn(&str) -> Option<u64>) -> Option<u64> {
+    let mut text = [0; 4096];
     let length = file.read_at(&mut text, 0).ok()?;
-    kills_in(std::str::from_utf8(text.get(..length)?).ok()?)
-}
-
-/// The files that may count them, for a line of `/proc/PID/cgroup` (cgroups(7)): in a container its own group may be
-/// where others have the root.
-fn counters_of(line: &str) -> Option<[String; 2]> {
-    let mut fields = line.splitn(3, ':').skip(1);
-    let (controllers, path) = (fields.next()?, fields.next()?.trim_end_matches('/'));
-    let (mount, name) = match controllers {
-        "" => ("/sys/fs/cgroup", "memory.events"),
-        names if names.split(',').any(|name| name == "memory") => {
-            ("/sys/fs/cgroup/memory", "memory.oom_control")
-        }
-        _ => return None,
-    };
-    Some([format!("{mount}{path}/{name}"), format!("{mount}/{name}")])
+    find(std::str::from_utf8(text.get(..length)?).ok()?)
 }
 
 fn kills_in(text: &str) -> Option<u64> {
     text.lines().find_map(|line| line.strip_prefix("oom_kill ")?.trim().parse().ok())
+}
+
+/// What the kernel can take back at once, of `memory.stat` of either version.
+fn reclaimable_in(text: &str) -> Option<u64> {
+    let is_v1 = text.contains("total_inactive_file ");
+    let prefix = if is_v1 { "total_" } else { "" };
+    let names = ["inactive_file ", "active_file ", "slab_reclaimable "];
+    let of = |line: &str| {
+        let line = line.strip_prefix(prefix)?;
+        names.iter().find_map(|name| line.strip_prefix(name)?.trim().parse::<u64>().ok())
+    };
+    Some(text.lines().filter_map(of).sum())
+}
+
+/// The number that such a file consists of. A long buffer would be a page that a fork has to copy.
+fn number_by(file: &File) -> Option<u64> {
+    let mut text = [0; 32];
+    let length = file.read_at(&mut text, 0).ok()?;
+    std::str::from_utf8(text.get(..length)?).ok()?.trim().parse().ok()
 }
 
 #[cfg(test)]
@@ -126,24 +239,52 @@ mod tests {
 
     #[test]
     fn both_versions_of_control_groups_count() {
-        let of = |line: &str| counters_of(line).map(|files| files[0].clone());
-        assert_eq!(of("0::/a/b").as_deref(), Some("/sys/fs/cgroup/a/b/memory.events"));
-        assert_eq!(of("0::/").as_deref(), Some("/sys/fs/cgroup/memory.events"));
-        let v1 = Some("/sys/fs/cgroup/memory/x:y/memory.oom_control");
-        assert_eq!(of("9:memory:/x:y").as_deref(), v1);
-        assert_eq!(of("9:cpu,memory:/x:y").as_deref(), v1);
-        assert_eq!([of("3:cpu,cpuacct:/x"), of("nonsense")], [None, None]);
+        let counter = |line: &str| Place::of_line(line).and_then(|place| place.counters().next()).unwrap();
+        assert_eq!(counter("0::/a/b"), "/sys/fs/cgroup/a/b/memory.events");
+        assert_eq!(counter("0::/"), "/sys/fs/cgroup/memory.events");
+        for line in ["9:memory:/x:y", "9:cpu,memory:/x:y"] {
+            assert_eq!(counter(line), "/sys/fs/cgroup/memory/x:y/memory.oom_control");
+        }
+        assert_eq!([Place::of_line("3:cpu,cpuacct:/x"), Place::of_line("nonsense")], [None, None]);
+        let v1 = "cache 9\ninactive_file 1\nactive_file 1\ntotal_inactive_file 30\ntotal_active_file 4\n";
+        let v2 = "file 9\ninactive_file 30\nactive_file 4\nslab_reclaimable 5\nslab_unreclaimable 7\n";
+        assert_eq!([v1, v2].map(reclaimable_in), [Some(34), Some(39)]);
         assert_eq!(kills_in("low 0\nhigh 0\nmax 3\noom 2\noom_kill 17\noom_group_kill 0\n"), Some(17));
         assert_eq!(kills_in("oom_kill_disable 0\nunder_oom 0\noom_kill 4\n"), Some(4));
         assert_eq!(kills_in("oom_kill_disable 0\nunder_oom 0\n"), None);
+    }
+
+    #[test]
+    fn room_is_left_below_the_limit_and_files_give_way() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = |name: &str, text: &str| {
+            std::fs::write(dir.path().join(name), text).unwrap();
+            File::open(dir.path().join(name)).unwrap()
+        };
+        let has_room = |limit: &str, usage: u64, cached: u64| {
+            let stat = file("stat", &format!("inactive_file {cached}\n"));
+            let (max, usage) = (file("max", limit), file("usage", &format!("{usage}\n")));
+            let mut level = Level { max, usage, stat, limit: None };
+            level.read_limit();
+            level.has_room()
+        };
+        let mib = |n: u64| n << 20;
+        assert!(has_room("max\n", mib(900), 0) && has_room("9223372036854771712\n", mib(900), 0));
+        let limit = mib(8).to_string();
+        assert!(has_room(&limit, mib(6), 0));
+        assert!(!has_room(&limit, mib(6) + 1, 0));
+        assert!(has_room(&limit, mib(8), mib(2)));
+        assert!(!has_room(&limit, mib(8), mib(2) - 1));
+        assert!(has_room(&mib(1024).to_string(), mib(992), 0));
+        assert!(!has_room("0\n", mib(1), mib(1) / 2));
     }
 
     #[cfg(target_os = "linux")]
     #[test]
     fn a_score_is_higher_than_ours() {
         let own: i32 = std::fs::read_to_string("/proc/self/oom_score_adj").unwrap().trim().parse().unwrap();
-        let Expendable { text, length } = Expendable::rather_than_us().unwrap();
+        let Expendable { text, length } = Expendable::rather_than_us(300).unwrap();
         let higher: i32 = std::str::from_utf8(&text[..length]).unwrap().parse().unwrap();
-        assert_eq!(higher, (own + MORE).min(1000));
+        assert_eq!(higher, (own + 300).min(1000));
     }
 }

@@ -38,7 +38,7 @@ impl Drop for Group {
 }
 
 #[test]
-fn a_child_is_the_one_that_dies_for_want_of_memory() {
+fn where_memory_is_short_clients_wait_and_a_child_is_the_one_that_dies() {
     if !need(may_open(4096), "this test opens many connections") {
         return;
     }
@@ -46,17 +46,40 @@ fn a_child_is_the_one_that_dies_for_want_of_memory() {
         let Some(group) = Group::limited_to(24 << 20) else { return };
         let words = group.enters();
         let words: Vec<&str> = words.iter().map(String::as_str).collect();
-        runs_out_of_memory(&Forkd::new(args).within(&words).start());
+        let daemon = Forkd::new(args).within(&words).start();
+        fills_its_memory(&daemon);
+        meets_a_process_that_takes_all(&daemon, &words);
     }
 }
 
-fn runs_out_of_memory(daemon: &Daemon) {
+/// Clients that find no memory wait, and no process is killed for them.
+fn fills_its_memory(daemon: &Daemon) {
     let mut clients = Vec::new();
-    // one that is not answered waits in the backlog
     eventually("memory is short", || {
         clients.extend((0..20).map(|_| daemon.asks()));
-        daemon.deaths(0, "oom") >= 20
+        daemon.count_lines("cannot fork") > 0
     });
+    let line = daemon.wait_for_line("cannot fork");
+    assert!(line.contains("Cannot allocate memory"), "{line}");
+    clients.extend((0..20).map(|_| daemon.asks()));
+    assert!(is_silent(&clients[clients.len() - 1], A_WHILE));
+    assert_eq!(daemon.deaths(0, "oom"), 0);
+    let mut last = clients.split_off(clients.len() - 20);
+    // those who have gone make room
+    drop(clients);
+    last.iter_mut().for_each(is_answered);
+    daemon.wait_for_line("fork works again");
+    drop(last);
+    eventually("all have gone", || daemon.listener(0)["alive"] == 0);
+}
+
+/// Another process of the control group takes all memory: children are killed, then that process, and never the master.
+fn meets_a_process_that_takes_all(daemon: &Daemon, within: &[&str]) {
+    let clients: Vec<Client> = (0..30).map(|_| daemon.served()).collect();
+    let mut hog = std::process::Command::new(within[0]);
+    hog.args(&within[1..]).args(["tail", "/dev/zero"]).stdout(std::process::Stdio::null());
+    assert!(!hog.status().unwrap().success());
+    eventually("children were killed", || daemon.deaths(0, "oom") >= 20);
     assert!(daemon.ended().is_none());
     let line = daemon.wait_for_line(" cause=oom ");
     for part in ["child was killed for want of memory", "peer=127.0.0.1:", "age=", "bytes_in=", "bytes_out="]
@@ -65,6 +88,7 @@ fn runs_out_of_memory(daemon: &Daemon) {
     }
     drop(clients);
     eventually("all have gone", || daemon.listener(0)["alive"] == 0);
+    assert!(daemon.count_lines(" cause=oom ") < 20, "the lines are limited");
     assert_eq!(daemon.deaths(0, "SIGKILL"), 0, "{:?}", daemon.listener(0));
     echoes(&mut daemon.served(), b"and the service is there");
 }
