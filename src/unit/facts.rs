@@ -22,7 +22,7 @@ pub(super) struct Facts {
     pub(super) is_filtered: bool,
     /// Whether it is in a user namespace of its own.
     pub(super) has_own_users: bool,
-    /// Whether it is in another network than the one that has made its standard error, which is the service manager's.
+    /// Whether it is in a network without links, and not in that of the service manager.
     pub(super) has_own_network: bool,
 }
 
@@ -53,7 +53,8 @@ impl Facts {
             is_filtered: field(&status, "Seccomp:") == Some("2"),
             // user_namespaces(7): the first one has all numbers
             has_own_users: !users.split_whitespace().eq(["0", "0", "4294967295"]),
-            has_own_network: has_own_network().unwrap_or_default(),
+            has_own_network: is_in_another_network().unwrap_or_default()
+                && !has_links(&text(c"/proc/self/net/route"), &text(c"/proc/self/net/if_inet6")),
         }
     }
 }
@@ -72,9 +73,20 @@ fn field<'a>(status: &'a str, name: &str) -> Option<&'a str> {
     status.lines().find_map(|line| line.strip_prefix(name)).map(str::trim)
 }
 
-/// systemd connects standard error to the journal before it gives the process a network of its own.
-fn has_own_network() -> Option<bool> {
-    Some(network_of(io::stderr())? != network_of(UnixDatagram::unbound().ok()?)?)
+/// systemd connects the standard streams to the journal before it gives the process a network of its own.
+fn is_in_another_network() -> Option<bool> {
+    let managers = network_of(io::stderr()).or_else(|| network_of(io::stdout()))?;
+    Some(managers != network_of(UnixDatagram::unbound().ok()?)?)
+}
+
+/// Whether there is a way out of this machine or to another network on it, by the routes of IPv4 and the addresses of IPv6.
+/// One that `NetworkNamespacePath=` names may have one.
+fn has_links(routes: &str, addresses: &str) -> bool {
+    // behind a heading, the interface comes first, and last in the other file
+    let interfaces = routes.lines().skip(1).filter_map(|line| line.split_whitespace().next());
+    interfaces
+        .chain(addresses.lines().filter_map(|line| line.split_whitespace().last()))
+        .any(|name| name != "lo")
 }
 
 /// Where a path leads, as far as that is there and may be found out.
@@ -99,6 +111,18 @@ mod tests {
         let capabilities = Capabilities::of(status);
         assert_eq!((capabilities.effective, capabilities.bounding), (1 << 10, (1 << 41) - 1));
         assert_eq!(Capabilities::of("").bounding, 0);
+    }
+
+    #[test]
+    fn a_network_with_links_is_not_a_unit_s_own() {
+        let heading = "Iface\tDestination\tGateway\n";
+        let loopback = "00000000000000000000000000000001 01 80 10 80       lo\n";
+        assert!(!has_links("", "") && !has_links(heading, loopback));
+        assert!(has_links(&format!("{heading}eth0\t00000000\t010011AC\n"), ""));
+        assert!(has_links(
+            heading,
+            &format!("{loopback}fe800000000000000042acfffe110002 02 40 20 80     veth0\n")
+        ));
     }
 
     #[test]
