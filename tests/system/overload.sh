@@ -42,9 +42,10 @@ is_left_alone() {
 
 tasks_max() { systemctl set-property --runtime forkd.service "TasksMax=$1"; }
 
-# overloads SETTINGS SERVED STATUS LINE OVER: 40 clients where 20 tasks have room for so many, and how that is told
+# overloads SETTINGS CLIENTS TASKS SERVED STATUS LINE OVER: so many clients where so many tasks have room for fewer, and how
+# that is told
 overloads() {
-    local settings=$1 served=$2 status=$3 line=$4 over=$5
+    local settings=$1 clients=$2 tasks=$3 served=$4 status=$5 line=$6 over=$7
     echo "# $settings"
     configure forkd <<END
 [daemon]
@@ -54,10 +55,10 @@ grace = "1s"
 endpoints = ["systemd:echo"]
 $settings
 END
-    tasks_max 20
+    tasks_max "$tasks"
     systemctl start forkd.socket forkd-metrics.socket forkd.service
-    start_crowd 40
-    eventually "$served of 40 are served" crowd_is "served=$served waiting=$((40 - served)) cut=0"
+    start_crowd "$clients"
+    eventually "$served of $clients are served" crowd_is "served=$served waiting=$((clients - served)) cut=0"
     is_left_alone
     eventually "the status says: $status" says "^serving: .*; $status"
     [[ $(logs forkd.service "$line" | wc -l) -le 5 ]] || fail "the log is full of: $line"
@@ -65,7 +66,7 @@ END
     [[ $(metric forkd_failed_starts_total) -gt 0 ]] || fail "forkd_failed_starts_total is 0"
     held=$(metric forkd_connections_held)
     tasks_max infinity
-    eventually "all are served when there is room" crowd_is "served=40 waiting=0 cut=0"
+    eventually "all are served when there is room" crowd_is "served=$clients waiting=0 cut=0"
     eventually "the status takes it back" says '^serving: [0-9]+ children, [0-9]+ connections$'
     eventually "and so does the log: $over" logs forkd.service "$over"
     is "forkd_connections_held" 0 "$(metric forkd_connections_held)"
@@ -75,12 +76,12 @@ END
 
 # beside the children there are the master, the process for metrics, and where there are workers one for UDP
 overloads 'model = "fork"
-max-children = 5000' 18 'cannot fork: .*, holding 1$' 'cannot fork; ' 'fork works again'
+max-children = 5000' 4000 2002 2000 'cannot fork: .*, holding 1$' 'cannot fork; ' 'fork works again'
 is "forkd_connections_held was" 1 "$held"
 overloads 'model = "prefork"
 workers = "1..100"
-min-spare = 1' 17 'cannot fork all workers: ' 'cannot fork a worker; ' 'there are all workers again'
-overloads 'model = "thread"' 16 'cannot start threads, holding 1$' 'cannot start a thread; ' 'threads can be started again'
+min-spare = 1' 40 20 17 'cannot fork all workers: ' 'cannot fork a worker; ' 'there are all workers again'
+overloads 'model = "thread"' 40 20 16 'cannot start threads, holding 1$' 'cannot start a thread; ' 'threads can be started again'
 is "forkd_connections_held was" 1 "$held"
 
 # A start without room for the workers fails soon, and says why.
