@@ -4,6 +4,7 @@
 
 use std::ffi::OsString;
 use std::io::ErrorKind;
+use std::os::fd::BorrowedFd;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -54,16 +55,17 @@ impl Daemon {
         Err(unavailable(what, why.unwrap_or_else(|| ErrorKind::NotFound.into())))
     }
 
-    /// Sends a request, waits for the whole answer, and has it read.
+    /// Sends a request, with a descriptor if one is given, waits for the whole answer, and has it read.
     pub(super) fn ask<T>(
         self,
         request: &str,
+        descriptor: Option<BorrowedFd<'_>>,
         read: impl Fn(&str) -> serde_json::Result<T>,
     ) -> Result<T, Error> {
         let path = self.path.display();
         let answer = self
             .question
-            .ask(request)
+            .ask(request, descriptor)
             .map_err(|cause| unavailable(format!("the daemon does not answer at {path}"), cause))?;
         read(&answer).map_err(|error| Error::Data(format!("what answers at {path} is no forkd: {error}")))
     }

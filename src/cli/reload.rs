@@ -1,12 +1,14 @@
 //! `forkd reload`: has a running daemon read its configuration again, and waits until it is in force.
 
+use std::io;
+use std::os::fd::AsFd;
 use std::time::Duration;
 
 use super::Failed;
 use super::args::ReloadArgs;
 use super::ask::Daemon;
 use crate::daemon::reload::Answer;
-use crate::{Error, unit};
+use crate::{Error, log, unit};
 
 /// How long to wait: new workers are started meanwhile, and given up after several tries.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -19,12 +21,19 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// [`Error::Unavailable`] if no daemon answers at the control socket.
 pub fn run(args: ReloadArgs) -> Result<(), Failed> {
     // its reason has several lines
-    match Daemon::at(args.control, PATIENCE)?.ask("reload", |text| serde_json::from_str(text))? {
+    let (stderr, own) = (io::stderr(), unit::invocation());
+    // ExecReload= has a log file that systemd has just opened, also if logrotate(8) has moved the daemon's away
+    let file = stderr.as_fd();
+    let (request, file) = match &own {
+        Some(invocation) if log::is_file(file) => (format!("reload {invocation}"), Some(file)),
+        _ => ("reload".to_owned(), None),
+    };
+    match Daemon::at(args.control, PATIENCE)?.ask(&request, file, |text| serde_json::from_str(text))? {
         Answer::Reloaded => Ok(()),
         Answer::Refused { exit_code, why, invocation } => {
             let error = Error::Refused { exit_code, why: format!("the old configuration goes on: {why}") };
             // as ExecReload= of the daemon's own unit: its log, which has the reason, is that of this process
-            let is_told = invocation.is_some() && invocation == unit::invocation();
+            let is_told = invocation.is_some() && invocation == own;
             Err(Failed { is_told, ..error.into() })
         }
     }

@@ -51,7 +51,7 @@ impl Answer {
 
 /// Asks for the status.
 pub(super) fn ask(control: Option<PathBuf>) -> Result<Answer, Error> {
-    Daemon::at(control, PATIENCE)?.ask("status", |text| {
+    Daemon::at(control, PATIENCE)?.ask("status", None, |text| {
         Ok(Answer { text: foreign::json(text).into_owned(), status: foreign::from_json(text.as_bytes())? })
     })
 }

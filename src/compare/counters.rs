@@ -27,7 +27,8 @@ pub(super) struct Counters {
 impl Counters {
     /// Asks the one behind this control socket; `None` if it does not answer.
     pub(super) fn of(control: &Path) -> Option<Self> {
-        let answer = Question::at(control, PATIENCE).and_then(|question| question.ask("status")).ok()?;
+        let answer =
+            Question::at(control, PATIENCE).and_then(|question| question.ask("status", None)).ok()?;
         let status: Status = foreign::from_json(answer.as_bytes()).ok()?;
         Some(status.listeners.iter().fold(Self::default(), |sum, listener| Self {
             alive: sum.alive + listener.alive,

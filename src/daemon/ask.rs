@@ -3,14 +3,19 @@
 //! Invariant: whatever is at the other end, and whatever it sends or leaves undone, it takes no more time and
 //! memory than this. A daemon that is stopped lets clients queue until the kernel lets no more connect.
 
-use std::io::{self, ErrorKind, Read, Write};
+use std::io::{self, ErrorKind, IoSlice, Read, Write};
+use std::mem::MaybeUninit;
+use std::os::fd::BorrowedFd;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
 use rustix::net::sockopt::{Timeout, set_socket_timeout};
-use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, socket_with};
+use rustix::net::{
+    AddressFamily, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketAddrUnix, SocketFlags,
+    SocketType, sendmsg, socket_with,
+};
 
 use crate::foreign;
 
@@ -52,18 +57,32 @@ impl Question {
         }
     }
 
-    /// Sends a request and reads the whole answer.
+    /// Sends a request, with a descriptor if one is given, and reads the whole answer.
     ///
     /// # Errors
     ///
     /// Those of reading and writing; `TimedOut` if it is not there in time, `FileTooLarge` if it is longer than
     /// any, `InvalidData` if it is not UTF-8.
-    pub(crate) fn ask(mut self, request: &str) -> io::Result<String> {
+    pub(crate) fn ask(self, request: &str, descriptor: Option<BorrowedFd<'_>>) -> io::Result<String> {
         let patience = self.patience;
-        let asked = self.stream.write_all(format!("{request}\n").as_bytes());
+        let asked = self.send(format!("{request}\n").as_bytes(), descriptor);
         let answer =
             asked.and_then(|()| foreign::read(self, LONGEST_ANSWER)).map_err(|e| late(e, patience))?;
         String::from_utf8(answer).map_err(|error| io::Error::new(ErrorKind::InvalidData, error.utf8_error()))
+    }
+}
+
+impl Question {
+    fn send(&self, bytes: &[u8], descriptor: Option<BorrowedFd<'_>>) -> io::Result<()> {
+        let descriptors: Vec<_> = descriptor.into_iter().collect();
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+        let mut control = SendAncillaryBuffer::new(&mut space);
+        if !descriptors.is_empty() {
+            control.push(SendAncillaryMessage::ScmRights(&descriptors));
+        }
+        // the descriptor goes with the first byte
+        let sent = sendmsg(&self.stream, &[IoSlice::new(bytes)], &mut control, SendFlags::empty())?;
+        (&self.stream).write_all(&bytes[sent..])
     }
 }
 
@@ -100,7 +119,7 @@ mod tests {
     const SHORT: Duration = Duration::from_millis(200);
 
     fn ask(path: &Path) -> io::Result<String> {
-        Question::at(path, SHORT)?.ask("status")
+        Question::at(path, SHORT)?.ask("status", None)
     }
 
     #[test]
@@ -128,7 +147,7 @@ mod tests {
                 let (mut client, _) = listener.accept().unwrap();
                 while client.write_all(&[b' '; 1 << 16]).is_ok() {}
             });
-            let why = Question::at(&path, SHORT * 100).unwrap().ask("status").unwrap_err();
+            let why = Question::at(&path, SHORT * 100).unwrap().ask("status", None).unwrap_err();
             assert_eq!(why.kind(), ErrorKind::FileTooLarge);
         });
         std::thread::scope(|scope| {

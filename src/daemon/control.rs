@@ -5,20 +5,22 @@
 //! that dawdles is dropped. A reload takes a while, and who asked for one gets the answer when it
 //! is over. Only the owner can connect (mode 0600).
 
-use std::io::{ErrorKind, Read, Write};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::io::{self, ErrorKind, IoSliceMut, Write};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
 use serde_json::json;
 
 use super::context::{ACCEPT_REST, Context};
 use super::sockets::tell_of_seclusion;
 use crate::transport::bind::{BindOptions, bind_all};
 use crate::transport::{Endpoint, Inherited, Listener};
-use crate::{Error, Failure, events};
+use crate::{Error, Failure, events, log, unit};
 
 const MAX_CLIENTS: usize = 16;
 const TIME_LIMIT: Duration = Duration::from_secs(5);
@@ -36,6 +38,8 @@ pub(super) struct Control {
 struct Client {
     stream: UnixStream,
     request: Vec<u8>,
+    /// What came with the request: the log file of who asks for a reload.
+    file: Option<OwnedFd>,
     state: Talk,
     until: Instant,
 }
@@ -44,7 +48,8 @@ struct Client {
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Request {
     Status,
-    Reload,
+    /// By a process of this run of a unit, as it says.
+    Reload(Option<String>),
     /// Something else, and the answer to that.
     Unknown(String),
 }
@@ -53,7 +58,8 @@ impl Request {
     pub(crate) fn parse(line: &[u8]) -> Self {
         match String::from_utf8_lossy(line).trim() {
             "status" => Self::Status,
-            "reload" => Self::Reload,
+            "reload" => Self::Reload(None),
+            other if other.starts_with("reload ") => Self::Reload(Some(other["reload ".len()..].to_owned())),
             other => Self::Unknown(refusal(&format!("unknown request {other:?}; known: status, reload"))),
         }
     }
@@ -134,6 +140,7 @@ impl Control {
                 self.clients.push(Client {
                     stream,
                     request: Vec::new(),
+                    file: None,
                     state: Talk::Asking,
                     until: cx.now + TIME_LIMIT,
                 });
@@ -146,13 +153,20 @@ impl Control {
         let mut waiting = self.clients.len() - self.talks();
         for client in &mut self.clients {
             if client.state == Talk::Asking && client.read_request() {
+                let file = client.file.take();
                 client.state = match Request::parse(&client.request) {
                     Request::Status => Talk::Answering(status(cx).into_bytes()),
-                    Request::Reload if waiting < MAX_CLIENTS => {
+                    Request::Reload(invocation) if waiting < MAX_CLIENTS => {
+                        if let Some(file) = file
+                            && invocation.is_some()
+                            && invocation == unit::invocation()
+                        {
+                            log::go_on_in(&file);
+                        }
                         waiting += 1;
                         Talk::WantsReload
                     }
-                    Request::Reload => {
+                    Request::Reload(_) => {
                         Talk::Answering(refusal("too many wait for a reload already").into_bytes())
                     }
                     Request::Unknown(answer) => Talk::Answering(answer.into_bytes()),
@@ -214,7 +228,7 @@ impl Client {
     /// Tells whether the request is complete.
     fn read_request(&mut self) -> bool {
         let mut chunk = [0; LONGEST_REQUEST];
-        match self.stream.read(&mut chunk) {
+        match self.receive(&mut chunk) {
             Ok(n) => {
                 self.request.extend_from_slice(&chunk[..n]);
                 n == 0 || chunk[..n].contains(&b'\n') || self.request.len() >= LONGEST_REQUEST
@@ -225,6 +239,22 @@ impl Client {
                 true
             }
         }
+    }
+
+    /// Reads, and keeps a descriptor that comes with it.
+    fn receive(&mut self, chunk: &mut [u8]) -> io::Result<usize> {
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+        let mut control = RecvAncillaryBuffer::new(&mut space);
+        let flags = RecvFlags::empty();
+        #[cfg(not(target_vendor = "apple"))]
+        let flags = flags | RecvFlags::CMSG_CLOEXEC;
+        let received = recvmsg(&self.stream, &mut [IoSliceMut::new(chunk)], &mut control, flags)?;
+        for message in control.drain() {
+            if let RecvAncillaryMessage::ScmRights(mut files) = message {
+                self.file = files.next();
+            }
+        }
+        Ok(received.bytes)
     }
 
     fn write_answer(&mut self) {

@@ -23,6 +23,7 @@ use ::log::{LevelFilter, Log};
 pub use limit::RateLimit;
 pub(crate) use limit::{SharedLimit, Spell};
 pub use stderr::{caution, complain, complain_about_usage};
+pub(crate) use stderr::{go_on_in, is_file};
 
 use crate::Error;
 use crate::config::values::{LogFormat, LogLevel, LogSink};

@@ -10,8 +10,8 @@ use std::time::SystemTime;
 use ::log::{Level, Log, Metadata, Record};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sys::stat::fstat;
-use nix::unistd::write;
+use nix::sys::stat::{SFlag, fstat};
+use nix::unistd::{dup2_stderr, write};
 
 use super::{count_lost, format};
 use crate::config::values::LogFormat;
@@ -74,6 +74,21 @@ fn say(level: Level, name: &str, text: &str) {
 /// Each line is a message of its own in the journal, and an empty one is none.
 fn each_line(level: Level, text: &str) -> String {
     text.lines().filter(|line| !line.is_empty()).map(|line| for_journal(level, line)).collect()
+}
+
+/// Whether this is a file, and not a terminal, a pipe or the journal.
+pub(crate) fn is_file(fd: impl AsFd) -> bool {
+    fstat(fd)
+        .is_ok_and(|stat| SFlag::from_bits_truncate(stat.st_mode & SFlag::S_IFMT.bits()) == SFlag::S_IFREG)
+}
+
+/// Makes another file standard error, where that is a file: logrotate(8) may have moved it away. Processes that are
+/// there already go on in the old one.
+pub(crate) fn go_on_in(file: impl AsFd) {
+    if is_file(io::stderr()) && is_file(&file) {
+        // if it fails, the old one is as good as before
+        let _ = dup2_stderr(file);
+    }
 }
 
 fn is_journal(handle: &Handle) -> bool {

@@ -9,7 +9,7 @@ unit_files=/etc/systemd/system
 # Stops all, and makes a system with the service as it is installed.
 reset() {
     systemctl stop 'forkd*' 'echo*'
-    rm -rf "$unit_files"/{,*/}{forkd,echo}* /etc/forkd/*
+    rm -rf "$unit_files"/{,*/}{forkd,echo}* /etc/forkd/* /etc/logrotate.d/forkd
     cp /test/packaging/forkd.toml /etc/forkd
     systemctl daemon-reload
     systemctl reset-failed # the restarts of all recipes together would be too many
@@ -86,6 +86,29 @@ check_files-of-a-home-directory() {
 check_each-connection-in-the-journal() {
     echoes tcp 127.0.0.1 7
     eventually "the connection is in the journal" logs forkd.service 'connection accepted'
+}
+
+check_the-log-in-a-file() {
+    local log=/var/log/forkd.log rotate
+    has_line() { grep -q -- "$1" "$log"; }
+    eventually "the log is in the file" has_line '^forkd: ready pid='
+    hold one nc 127.0.0.1 7
+    rotate=$(sed -n '/postrotate/,/endscript/p' /etc/logrotate.d/forkd | sed '1d;$d')
+    if command -v logrotate >/dev/null; then
+        exits "logrotate" 0 logrotate --force --state /run/logrotate /etc/logrotate.d/forkd
+    else
+        mv "$log" "$log.1"
+        exits "what logrotate runs: $rotate" 0 bash -c "$rotate"
+    fi
+    is "the new file" "forkd: the new configuration is in force" "$(tail -n 1 "$log")"
+    kill -SEGV "$(pgrep -P "$(main_pid forkd.service)")"
+    eventually "the log goes on there" has_line 'child crashed'
+    exits "and not in the old one" 1 grep 'child crashed' "$log.1"
+    release one
+    # another process's file is not the service's
+    exits "a reload by hand" 0 bash -c 'forkd reload 2>/run/other.log'
+    is "it leaves the log where it is" "" "$(</run/other.log)"
+    is "the last line" "forkd: the new configuration is in force" "$(tail -n 1 "$log")"
 }
 
 check_as-a-sysv-daemon() {
