@@ -110,7 +110,7 @@ install -D -m 600 /dev/stdin /srv/www/secret <<<secret
 runs < <(files_of /srv/www)
 printf 'GET /secret HTTP/1.0\r\n\r\n' | timeout "$LIMIT" nc -N 127.0.0.1 7 >/run/answer
 matches "a file that only root may read" '403 Forbidden' "$(</run/answer)"
-is_told "an http client" said
+is_told DynamicUser= said
 
 # programs: forkd names what is lacking, and with that it serves
 answers() { timeout "$LIMIT" nc -N 127.0.0.1 7 </dev/null; }
