@@ -4,7 +4,7 @@
 . "$(dirname "$0")/lib.sh"
 install_forkd
 
-mapfile -t rows < <(sed -n '/^### What a unit forbids/,/^##* [^W]/p' /test/SYSTEMD.md | grep '^| `')
+mapfile -t rows < <(sed -n '/^### What a unit forbids/,/^#/p' /test/SYSTEMD.md | grep '^| `')
 declare -A tried=() # by their index
 
 # cell N ROW
