@@ -177,6 +177,7 @@ mod foreign;
 #[doc(hidden)]
 pub mod fuzzing;
 mod getent;
+mod limit;
 #[doc(hidden)]
 pub mod load;
 #[doc(hidden)]

@@ -19,6 +19,7 @@ use super::here;
 use crate::config::Listen;
 use crate::config::values::LogSink;
 use crate::coroutine::Waiter;
+use crate::limit::SharedLimit;
 use crate::model::Model;
 use crate::model::hooks::Hooks;
 use crate::model::offer::Offer;
@@ -94,7 +95,7 @@ fn prepare_log(args: &ServeArgs, is_silent: bool) -> Result<(), Error> {
 fn serve(stdin: impl AsFd, kind: SocketType, listen: &Listen) -> Result<(), Error> {
     let cannot = |cause: io::Error| Error::os("cannot set up the connection on standard input", cause);
     /// Of this process alone: how many there are is inetd's concern.
-    static FAILURES: log::SharedLimit = log::SharedLimit::new();
+    static FAILURES: SharedLimit = SharedLimit::new();
     let (service, hooks) = (listen.service()?, Hooks::default());
     // handed over, if not by systemd
     let offer = Offer::new(&Endpoint::Systemd(None), service, Model::Iterative, hooks, &FAILURES)

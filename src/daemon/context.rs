@@ -9,7 +9,7 @@ use super::descriptors::Descriptors;
 use super::oom::OomKiller;
 use super::signals::Signals;
 use crate::events::DeathLimits;
-use crate::log::Spell;
+use crate::limit::Spell;
 use crate::scoreboard::{Cause, Child, Scoreboard};
 use crate::sys;
 use crate::sys::signal::Blocked;

@@ -13,7 +13,7 @@ use super::context::Context;
 use super::descriptors::{Closing, kept_for};
 use super::held::{Client, Held};
 use crate::events;
-use crate::log::{RateLimit, Spell};
+use crate::limit::{RateLimit, Spell};
 use crate::model::fork::{Task, run};
 use crate::model::serve::{Post, Work, batch_for, stays_queued};
 use crate::scoreboard::Cause;

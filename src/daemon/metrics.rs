@@ -22,7 +22,7 @@ use super::pooling::signal_descriptors;
 use super::sockets::tell_of_seclusion;
 use super::station::{Station, faces};
 use crate::config::values::MetricsEndpoint;
-use crate::log::RateLimit;
+use crate::limit::RateLimit;
 use crate::metrics::{Face, Metrics, serve};
 use crate::model::starts::{EARLY, Starts};
 use crate::scoreboard::Cause;

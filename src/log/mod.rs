@@ -12,7 +12,6 @@
 //! process that forks has a single thread, so that thread isn't inside a log call while it forks.
 
 mod format;
-mod limit;
 mod stderr;
 mod syslog;
 
@@ -20,8 +19,6 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use ::log::{LevelFilter, Log};
 
-pub use limit::RateLimit;
-pub(crate) use limit::{SharedLimit, Spell};
 pub use stderr::{caution, complain, complain_about_usage};
 pub(crate) use stderr::{go_on_in, is_file};
 

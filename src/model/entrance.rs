@@ -8,7 +8,7 @@ use rustix::io::Errno;
 
 use super::serve::Work;
 use crate::events;
-use crate::log::{RateLimit, Spell};
+use crate::limit::{RateLimit, Spell};
 use crate::sys::fd::{Gate, first_readable, pause};
 use crate::transport::Endpoint;
 use crate::transport::listener::concerns_one_connection;

@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::Model;
 use super::hooks::Hooks;
 use crate::events;
-use crate::log::SharedLimit;
+use crate::limit::SharedLimit;
 use crate::scoreboard::Cause;
 use crate::service::Service;
 use crate::transport::{Connection, Endpoint, Peer, Site};

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use super::counts::{add_one, subtract_one, take_one};
 use super::histogram::Histogram;
-use crate::log::SharedLimit;
+use crate::limit::SharedLimit;
 use crate::transport::Refusal;
 
 /// The counters of one listening socket that its children write; many do.

@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::log::SharedLimit;
+use crate::limit::SharedLimit;
 use crate::model::hooks::Turns;
 use crate::model::offer::Offer;
 use crate::model::serve::{Post, Work};

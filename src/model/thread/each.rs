@@ -14,7 +14,7 @@ use super::super::serve::{batch_for, unless_reset};
 use super::super::turns::somebody_comes;
 use super::{Shared, Terms, Work, connection, datagrams, peer_of};
 use crate::events;
-use crate::log::{RateLimit, Spell};
+use crate::limit::{RateLimit, Spell};
 use crate::scoreboard::Cause;
 use crate::sys::datagram::{Batch, Datagram, Patience};
 use crate::sys::fd::{Gate, first_readable, wait_readable};

@@ -19,7 +19,7 @@ use super::response::{Content, Response, Status};
 use super::root::Root;
 use super::target::Target;
 use super::version::Version;
-use crate::log::SharedLimit;
+use crate::limit::SharedLimit;
 use crate::sys::shared::{Shared, plain};
 use crate::transport::{FilePart, Peer};
 

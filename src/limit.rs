@@ -15,18 +15,8 @@ use rustix::time::{ClockId, clock_gettime};
 /// # Fork safety
 ///
 /// Plain memory: after a fork each process has a limit of its own.
-///
-/// # Examples
-///
-/// ```
-/// # use std::time::Instant;
-/// let mut limit = forkd::log::RateLimit::default();
-/// if let Some(suppressed) = limit.admit(Instant::now()) {
-///     log::warn!(suppressed; "refused a connection");
-/// }
-/// ```
 #[derive(Debug)]
-pub struct RateLimit {
+pub(crate) struct RateLimit {
     tolerance: Duration,
     per: Duration,
     /// When the lines let through so far will be paid for, at one per interval: the theoretical
@@ -38,14 +28,14 @@ pub struct RateLimit {
 impl RateLimit {
     /// Makes a limit: `burst` lines (at least one) at once, then one every `per`.
     #[must_use]
-    pub fn new(burst: u32, per: Duration) -> Self {
+    pub(crate) fn new(burst: u32, per: Duration) -> Self {
         let tolerance = per.saturating_mul(burst.saturating_sub(1));
         Self { tolerance, per, paid_at: None, suppressed: 0 }
     }
 
     /// Asks to write a line. `None` means no; `Some(n)` means yes, and `n` lines have been held
     /// back since the last one.
-    pub fn admit(&mut self, now: Instant) -> Option<u64> {
+    pub(crate) fn admit(&mut self, now: Instant) -> Option<u64> {
         let debt = self.paid_at.map_or(Duration::ZERO, |at| at.saturating_duration_since(now));
         if debt > self.tolerance {
             self.suppressed += 1;
