@@ -11,7 +11,7 @@ use log::{debug, error, info, warn};
 use nix::sys::signal::Signal;
 
 use crate::config::values::WorkerRange;
-use crate::log::SharedLimit;
+use crate::limit::SharedLimit;
 use crate::model::Model;
 use crate::scoreboard::{Cause, Child};
 use crate::transport::{Endpoint, Peer};

@@ -52,7 +52,7 @@ pub(crate) fn ask(database: &str, name: &str) -> io::Result<Answer> {
     let mut command = Command::new("getent");
     command.args([database, name]).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
     // kept back until the end, when the caller's mask says what becomes of it
-    let _held = StopsHeld::new();
+    let _held = StopsHeld::hold();
     let mut getent = match spawn_helper(&mut command) {
         // a hardened service may start no other program
         Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::PermissionDenied) => {

@@ -53,18 +53,17 @@ impl Default for RateLimit {
     }
 }
 
-/// The same for a line that several processes write: it lies in memory that they share, and needs no lock.
-///
-/// Lets five lines through at once, then one a second.
-#[derive(Debug, Default)]
-#[repr(C)]
-pub(crate) struct SharedLimit {
-    /// As of [`RateLimit`], in nanoseconds of the system's monotonic clock, which all processes have in common.
-    paid_at: AtomicU64,
-    suppressed: AtomicU64,
+forkd_sys::plain! {
+    /// The same for a line that several processes write: it lies in memory that they share, and needs no lock.
+    ///
+    /// Lets five lines through at once, then one a second.
+    #[derive(Debug, Default)]
+    pub(crate) struct SharedLimit {
+        /// As of [`RateLimit`], in nanoseconds of the system's monotonic clock, which all processes have in common.
+        paid_at: AtomicU64,
+        suppressed: AtomicU64,
+    }
 }
-
-crate::sys::shared::plain!(SharedLimit);
 
 impl SharedLimit {
     const PER: u64 = 1_000_000_000;

@@ -237,7 +237,7 @@ fn every_link_of_a_packaged_document_leads_somewhere() {
     let assets = manifest["package"]["metadata"]["deb"]["assets"].as_array().unwrap();
     let (generated, root) = (generated(), tempfile::tempdir().unwrap());
     documents(generated.path(), assets, root.path());
-    let repository = format!("{}/", manifest["package"]["repository"].as_str().unwrap());
+    let repository = concat!(env!("CARGO_PKG_REPOSITORY"), "/");
     let doc = root.path().join("usr/share/doc/forkd");
     for name in ["forkd.1", "forkd.toml.5"] {
         let page = page(&generated, name);
@@ -251,7 +251,7 @@ fn every_link_of_a_packaged_document_leads_somewhere() {
         {
             let text = fs::read_to_string(&document).unwrap();
             for (path, fragment) in links(&text) {
-                let target = match path.strip_prefix(&repository) {
+                let target = match path.strip_prefix(repository) {
                     // blob/main/PATH, or raw
                     Some(path) => {
                         Path::new(env!("CARGO_MANIFEST_DIR")).join(path.splitn(3, '/').nth(2).unwrap())

@@ -47,7 +47,7 @@ impl Failed {
         if !self.clients_wait {
             return;
         }
-        let _stops = StopsHeld::new();
+        let _stops = StopsHeld::hold();
         let pause = humantime::format_duration(PAUSE);
         log::caution(&format!(
             "clients wait at the sockets, so systemd starts forkd again when it ends: that is in {pause}"

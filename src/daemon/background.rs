@@ -154,7 +154,7 @@ impl Notifier {
 fn is_ready(mut reader: PipeReader) -> Result<bool, Error> {
     let cannot = |cause| Error::os("cannot hear from the daemon", cause);
     let (mut heard, mut chunk, mut daemon) = (Vec::new(), [0; 512], None);
-    let stops = StopsHeld::new();
+    let stops = StopsHeld::hold();
     // not to the end of the file: a worker may hold the pipe open
     loop {
         while let Some(end) = heard.iter().position(|byte| *byte == 0) {

@@ -120,7 +120,7 @@ impl MetricsServer {
         let mut leash = Some(leash);
         let (board, pid) = (cx.board, AtomicU32::new(0));
         let (blocked, signals, null) = (&cx.blocked, &mut cx.signals, cx.null.as_ref());
-        let _held = TermHeld::new();
+        let _held = TermHeld::hold();
         let expendable = cx.oom.score();
         let _lent = board.lend()?;
         let cells = PidCells { parent: &pid, child: None };

@@ -13,7 +13,7 @@ use super::birth;
 use super::context::Context;
 use super::descriptors::{Closing, kept_for};
 use super::oom::KILL;
-use crate::log::Spell;
+use crate::limit::Spell;
 use crate::model::pool::{Census, Event, Pool, Size, with_jitter};
 use crate::model::serve::{Post, Work};
 use crate::model::starts::{EARLY, MAX_START_FAILURES};
@@ -293,7 +293,7 @@ impl Pooling {
         let work = Work { post: &self.post, guard: &cx.guard, board: cx.board, slot, turns: None };
         let (blocked, parent, signals, null) = (&cx.blocked, cx.pid, &mut cx.signals, cx.null.as_ref());
         let expendable = cx.oom.score();
-        let _held = TermHeld::new();
+        let _held = TermHeld::hold();
         let _lent = work.board.lend()?;
         let cells = PidCells { parent: &work.board.record(index).pid, child: Some(&slot.pid) };
         let child = fork(blocked, cells, Watch::Descriptor, || {

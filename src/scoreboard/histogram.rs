@@ -21,13 +21,14 @@ const fn bounds(least: u64) -> Bounds {
     bounds
 }
 
-/// Counts of lengths of time; may be written by many.
-#[repr(C)]
-#[derive(Debug)]
-pub(crate) struct Histogram {
-    /// How many were in each bucket; the last is of those longer than all bounds.
-    counts: [AtomicU64; CONNECTIONS.len() + 1],
-    sum_us: AtomicU64,
+forkd_sys::plain! {
+    /// Counts of lengths of time; may be written by many.
+    #[derive(Debug)]
+    pub(crate) struct Histogram {
+        /// How many were in each bucket; the last is of those longer than all bounds.
+        counts: [AtomicU64; CONNECTIONS.len() + 1],
+        sum_us: AtomicU64,
+    }
 }
 
 /// What a [`Histogram`] held at some moment.

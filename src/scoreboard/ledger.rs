@@ -41,46 +41,48 @@ const WATCHED: u32 = 1;
 /// Its pid is another child's by now: it is dead.
 const SUPERSEDED: u32 = 2;
 
-/// Which slots are free: indices plus one, so that zeroed memory says none.
-#[repr(C, align(64))]
-#[derive(Debug)]
-pub(super) struct Stock {
-    /// Top of the list of slots that are free again.
-    free: AtomicU32,
-    /// Slots from here on have never been used.
-    fresh: AtomicU32,
-    /// The queue of those that are [released](Place::Released).
-    oldest: AtomicU32,
-    newest: AtomicU32,
-    /// How many slots have a child, dead or alive, whose death no descriptor tells of.
-    unwatched: AtomicU32,
-    /// While the counters of a child are moved to the totals.
-    pub(super) burials: Sequence,
-    /// Where the daemon is on its way to the end; not decided by.
-    stage: AtomicU32,
+forkd_sys::plain! {
+    /// Which slots are free: indices plus one, so that zeroed memory says none.
+    #[repr(align(64))]
+    #[derive(Debug)]
+    pub(super) struct Stock {
+        /// Top of the list of slots that are free again.
+        free: AtomicU32,
+        /// Slots from here on have never been used.
+        fresh: AtomicU32,
+        /// The queue of those that are [released](Place::Released).
+        oldest: AtomicU32,
+        newest: AtomicU32,
+        /// How many slots have a child, dead or alive, whose death no descriptor tells of.
+        unwatched: AtomicU32,
+        /// While the counters of a child are moved to the totals.
+        pub(super) burials: Sequence,
+        /// Where the daemon is on its way to the end; not decided by.
+        stage: AtomicU32,
+    }
 }
 
-/// What the master knows of the child in a slot.
-#[repr(C, align(64))]
-#[derive(Debug)]
-pub(crate) struct Record {
-    /// Written by the kernel during fork.
-    pub(crate) pid: AtomicU32,
-    place: AtomicU32,
-    listener: AtomicU32,
-    notice: AtomicU32,
-    /// The next slot in the list of free ones, or in the queue.
-    next: AtomicU32,
-    /// 1 if the child has left it to the master to raise its `oom_score_adj`.
-    raises_later: AtomicU32,
-    started_ms: AtomicU64,
-    /// When it announced its end.
-    announced_ms: AtomicU64,
-    /// When its client was accepted, in microseconds, where that is measured, or 0.
-    accepted_us: AtomicU64,
+forkd_sys::plain! {
+    /// What the master knows of the child in a slot.
+    #[repr(align(64))]
+    #[derive(Debug)]
+    pub(crate) struct Record {
+        /// Written by the kernel during fork.
+        pub(crate) pid: AtomicU32,
+        place: AtomicU32,
+        listener: AtomicU32,
+        notice: AtomicU32,
+        /// The next slot in the list of free ones, or in the queue.
+        next: AtomicU32,
+        /// 1 if the child has left it to the master to raise its `oom_score_adj`.
+        raises_later: AtomicU32,
+        started_ms: AtomicU64,
+        /// When it announced its end.
+        announced_ms: AtomicU64,
+        /// When its client was accepted, in microseconds, where that is measured, or 0.
+        accepted_us: AtomicU64,
+    }
 }
-
-crate::sys::shared::plain!(Stock, Record);
 
 impl Record {
     pub(crate) fn pid(&self) -> u32 {

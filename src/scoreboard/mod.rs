@@ -15,6 +15,8 @@ mod atomic {
     pub(super) use std::sync::atomic::{AtomicU32, Ordering, fence};
 }
 
+use forkd_sys::plain;
+
 mod cause;
 mod child;
 mod counts;
@@ -57,15 +59,15 @@ const PIDS: usize = 32_768;
 const SLOTS: usize = 131_072;
 const LISTENERS: usize = 1024;
 
-/// What concerns all children.
-#[repr(C, align(64))]
-struct Head {
-    dead: stack::Stack,
-    /// How many slots have ever been used: where a child that crashes looks for its own.
-    used: AtomicU32,
+plain! {
+    /// What concerns all children.
+    #[repr(align(64))]
+    struct Head {
+        dead: stack::Stack,
+        /// How many slots have ever been used: where a child that crashes looks for its own.
+        used: AtomicU32,
+    }
 }
-
-sys::shared::plain!(Head, Slot);
 
 /// All that is known of the children of one daemon. A clone is the same one.
 #[derive(Debug, Clone)]

@@ -4,27 +4,30 @@
 
 use super::atomic::{AtomicU32, Ordering, fence};
 
-/// Odd while its one writer changes what belongs together.
-#[repr(C)]
-#[derive(Debug, Default)]
-pub(super) struct Sequence(AtomicU32);
+super::plain! {
+    /// Odd while its one writer changes what belongs together.
+    #[derive(Debug, Default)]
+    pub(super) struct Sequence {
+        count: AtomicU32,
+    }
+}
 
 impl Sequence {
     /// The one writer makes a change, by atomic stores.
     pub(super) fn change<R>(&self, change: impl FnOnce() -> R) -> R {
-        let before = self.0.load(Ordering::Relaxed);
-        self.0.store(before.wrapping_add(1), Ordering::Relaxed);
+        let before = self.count.load(Ordering::Relaxed);
+        self.count.store(before.wrapping_add(1), Ordering::Relaxed);
         fence(Ordering::Release);
         let result = change();
-        self.0.store(before.wrapping_add(2), Ordering::Release);
+        self.count.store(before.wrapping_add(2), Ordering::Release);
         result
     }
 
     /// What `read` returns, if no change went on meanwhile.
     pub(super) fn read<R>(&self, read: impl FnOnce() -> R) -> Option<R> {
-        let before = self.0.load(Ordering::Acquire);
+        let before = self.count.load(Ordering::Acquire);
         let result = read();
         fence(Ordering::Acquire);
-        (before.is_multiple_of(2) && before == self.0.load(Ordering::Relaxed)).then_some(result)
+        (before.is_multiple_of(2) && before == self.count.load(Ordering::Relaxed)).then_some(result)
     }
 }

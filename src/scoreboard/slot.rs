@@ -36,30 +36,32 @@ impl State {
     }
 }
 
-/// One child's line of the scoreboard: two cache lines.
-#[repr(C, align(64))]
-#[derive(Debug)]
-pub(crate) struct Slot {
-    /// The child's own pid, written by the kernel during fork, for a child that crashes to find its slot by.
-    pub(crate) pid: AtomicU32,
-    state: AtomicU32,
-    /// The next slot on the stack of the dead.
-    pub(super) next: AtomicU32,
-    /// Why it ended: [`Cause::index`] plus one; 0 while there is no record.
-    ending: AtomicU32,
-    /// Whether it is a worker, which announces nothing.
-    worker: AtomicU32,
-    /// How many connections it serves now, where it can serve several.
-    pub(crate) open: AtomicU32,
-    /// How many threads it has, of those that its model starts and its first.
-    pub(crate) threads: AtomicU32,
-    /// How many clients it holds for whom no thread can be started.
-    pub(crate) held: AtomicU32,
-    pub(crate) traffic: Traffic,
-    peer: PackedPeer,
-    /// Where that is measured, on the clock in microseconds, or 0: when it began to serve its client, and when it
-    /// announced its end.
-    pub(super) times_us: [AtomicU64; 2],
+forkd_sys::plain! {
+    /// One child's line of the scoreboard: two cache lines.
+    #[repr(align(64))]
+    #[derive(Debug)]
+    pub(crate) struct Slot {
+        /// The child's own pid, written by the kernel during fork, for a child that crashes to find its slot by.
+        pub(crate) pid: AtomicU32,
+        state: AtomicU32,
+        /// The next slot on the stack of the dead.
+        pub(super) next: AtomicU32,
+        /// Why it ended: [`Cause::index`] plus one; 0 while there is no record.
+        ending: AtomicU32,
+        /// Whether it is a worker, which announces nothing.
+        worker: AtomicU32,
+        /// How many connections it serves now, where it can serve several.
+        pub(crate) open: AtomicU32,
+        /// How many threads it has, of those that its model starts and its first.
+        pub(crate) threads: AtomicU32,
+        /// How many clients it holds for whom no thread can be started.
+        pub(crate) held: AtomicU32,
+        pub(crate) traffic: Traffic,
+        peer: PackedPeer,
+        /// Where that is measured, on the clock in microseconds, or 0: when it began to serve its client, and when it
+        /// announced its end.
+        pub(super) times_us: [AtomicU64; 2],
+    }
 }
 
 impl Slot {

@@ -7,13 +7,14 @@
 
 use super::atomic::{AtomicU32, Ordering, fence};
 
-/// Entries are indices plus one, so that zeroed memory is an empty stack.
-#[repr(C)]
-#[derive(Debug, Default)]
-pub(super) struct Stack {
-    top: AtomicU32,
-    /// The master wants to be woken by the next child that pushes.
-    awaited: AtomicU32,
+super::plain! {
+    /// Entries are indices plus one, so that zeroed memory is an empty stack.
+    #[derive(Debug, Default)]
+    pub(super) struct Stack {
+        top: AtomicU32,
+        /// The master wants to be woken by the next child that pushes.
+        awaited: AtomicU32,
+    }
 }
 
 impl Stack {

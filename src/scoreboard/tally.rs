@@ -9,28 +9,28 @@ use super::histogram::Histogram;
 use crate::limit::SharedLimit;
 use crate::transport::Refusal;
 
-/// The counters of one listening socket that its children write; many do.
-#[repr(C, align(64))]
-pub(crate) struct Tally {
-    /// Workers that wait for a connection; the master corrects it now and then.
-    pub(crate) idle: AtomicU32,
-    /// How many more clients are served while it drains: those that were queued when that began.
-    queued: AtomicU32,
-    /// Workers that take no more clients, and serve those that they have; the master corrects it now and then.
-    pub(crate) leaving: AtomicU32,
-    /// How often no thread could be started.
-    failed_threads: AtomicU64,
-    /// The master refuses, too.
-    refused: [AtomicU64; Refusal::ALL.len()],
-    /// On the lines about handlers that fail, which are a matter of what clients send.
-    pub(crate) failures: SharedLimit,
-    /// How long connections of workers lasted.
-    pub(crate) durations: Histogram,
-    /// How long clients waited in the queue until they were accepted.
-    pub(crate) accept_latencies: Histogram,
+forkd_sys::plain! {
+    /// The counters of one listening socket that its children write; many do.
+    #[repr(align(64))]
+    pub(crate) struct Tally {
+        /// Workers that wait for a connection; the master corrects it now and then.
+        pub(crate) idle: AtomicU32,
+        /// How many more clients are served while it drains: those that were queued when that began.
+        queued: AtomicU32,
+        /// Workers that take no more clients, and serve those that they have; the master corrects it now and then.
+        pub(crate) leaving: AtomicU32,
+        /// How often no thread could be started.
+        failed_threads: AtomicU64,
+        /// The master refuses, too.
+        refused: [AtomicU64; Refusal::ALL.len()],
+        /// On the lines about handlers that fail, which are a matter of what clients send.
+        pub(crate) failures: SharedLimit,
+        /// How long connections of workers lasted.
+        pub(crate) durations: Histogram,
+        /// How long clients waited in the queue until they were accepted.
+        pub(crate) accept_latencies: Histogram,
+    }
 }
-
-crate::sys::shared::plain!(Tally);
 
 impl Tally {
     /// Begins to count for another socket.

@@ -5,39 +5,39 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use super::Cause;
 use super::histogram::Histogram;
 
-/// The counters of one listening socket that the master writes.
-#[repr(C, align(64))]
-pub(crate) struct Totals {
-    pub(crate) alive: AtomicU32,
-    pub(crate) peak: AtomicU32,
-    pub(crate) forked: AtomicU64,
-    /// Sums over children that have ended; the living ones' are in their slots.
-    pub(super) connections: AtomicU64,
-    pub(super) bytes_in: AtomicU64,
-    pub(super) bytes_out: AtomicU64,
-    pub(super) failed: AtomicU64,
-    /// A worker that finds fewer idle than this wakes the master.
-    wanted_idle: AtomicU32,
-    /// How many children it may have at once, and how many count. Workers are not limited by this:
-    /// the pool's policy says how many there are.
-    limit: AtomicU32,
-    pub(super) taken: AtomicU32,
-    /// It takes no more clients, but serves those that are queued.
-    draining: AtomicU32,
-    /// Clients that the master holds, since fork(2) fails.
-    held: AtomicU32,
-    /// How often fork(2) has failed.
-    failed_forks: AtomicU64,
-    pub(super) deaths: [AtomicU64; Cause::COUNT],
-    /// How long connections lasted that had a child of their own.
-    pub(crate) durations: Histogram,
-    /// How long those who were accepted waited for a child of their own.
-    pub(crate) fork_latencies: Histogram,
-    /// How long children lived.
-    pub(crate) lifetimes: Histogram,
+forkd_sys::plain! {
+    /// The counters of one listening socket that the master writes.
+    #[repr(align(64))]
+    pub(crate) struct Totals {
+        pub(crate) alive: AtomicU32,
+        pub(crate) peak: AtomicU32,
+        pub(crate) forked: AtomicU64,
+        /// Sums over children that have ended; the living ones' are in their slots.
+        pub(super) connections: AtomicU64,
+        pub(super) bytes_in: AtomicU64,
+        pub(super) bytes_out: AtomicU64,
+        pub(super) failed: AtomicU64,
+        /// A worker that finds fewer idle than this wakes the master.
+        wanted_idle: AtomicU32,
+        /// How many children it may have at once, and how many count. Workers are not limited by this:
+        /// the pool's policy says how many there are.
+        limit: AtomicU32,
+        pub(super) taken: AtomicU32,
+        /// It takes no more clients, but serves those that are queued.
+        draining: AtomicU32,
+        /// Clients that the master holds, since fork(2) fails.
+        held: AtomicU32,
+        /// How often fork(2) has failed.
+        failed_forks: AtomicU64,
+        pub(super) deaths: [AtomicU64; Cause::COUNT],
+        /// How long connections lasted that had a child of their own.
+        pub(crate) durations: Histogram,
+        /// How long those who were accepted waited for a child of their own.
+        pub(crate) fork_latencies: Histogram,
+        /// How long children lived.
+        pub(crate) lifetimes: Histogram,
+    }
 }
-
-crate::sys::shared::plain!(Totals);
 
 /// Sums over the children of a listening socket that have ended, as of one moment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

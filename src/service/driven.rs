@@ -12,7 +12,7 @@ use crate::transport::Connection;
 /// Each reply is written out before more is read: that is all the back-pressure there is.
 pub(super) fn drive(protocol: &mut dyn Protocol, connection: &mut Connection<'_>) -> io::Result<()> {
     let peer = connection.peer();
-    let mut buffer = Buffer::new();
+    let mut buffer = Buffer::default();
     let mut next = dispose(protocol.connected(peer), connection)?;
     let mut has_ended = false;
     loop {

@@ -105,7 +105,7 @@ pub trait Handler {
 pub(super) fn run(handler: &mut dyn Handler, connection: &mut Connection<'_>) -> io::Result<()> {
     let served = handler.setup(connection).and_then(|()| handle_and_finish(handler, connection));
     if !served.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock) {
-        connection.linger(&mut Buffer::new());
+        connection.linger(&mut Buffer::default());
     }
     served
 }

@@ -67,11 +67,14 @@ impl fmt::Display for Peer {
     }
 }
 
-/// A [`Peer`] in shared memory. A reader may see half of one peer and half of the next; that is
-/// good enough to be shown, and nothing is decided by it.
-#[repr(C)]
-#[derive(Debug)]
-pub(crate) struct PackedPeer([AtomicU64; 3]);
+forkd_sys::plain! {
+    /// A [`Peer`] in shared memory. A reader may see half of one peer and half of the next; that is
+    /// good enough to be shown, and nothing is decided by it.
+    #[derive(Debug)]
+    pub(crate) struct PackedPeer {
+        words: [AtomicU64; 3],
+    }
+}
 
 const V4: u64 = 1;
 const V6: u64 = 2;
@@ -92,13 +95,13 @@ impl PackedPeer {
                 }
             },
         };
-        for (cell, word) in self.0.iter().zip(words) {
+        for (cell, word) in self.words.iter().zip(words) {
             cell.store(word, Ordering::Relaxed);
         }
     }
 
     pub(crate) fn load(&self) -> Peer {
-        let [head, a, b] = [0, 1, 2].map(|i| self.0[i].load(Ordering::Relaxed));
+        let [head, a, b] = [0, 1, 2].map(|i| self.words[i].load(Ordering::Relaxed));
         let port = (head >> 16) as u16;
         match head & 0xff {
             V4 => Peer::Ip(SocketAddr::new(Ipv4Addr::from(a as u32).into(), port)),
@@ -118,7 +121,7 @@ mod tests {
 
     #[test]
     fn a_packed_peer_comes_out_as_it_went_in() {
-        let packed = PackedPeer([const { AtomicU64::new(0) }; 3]);
+        let packed = PackedPeer { words: [const { AtomicU64::new(0) }; 3] };
         assert_eq!(packed.load(), Peer::None);
         let ip = |text: &str| Peer::Ip(text.parse().expect("an address"));
         for peer in [ip("127.0.0.77:65535"), ip("[fe80::1%7]:9"), Peer::Unix { pid: 12, uid: 34 }, Peer::None]

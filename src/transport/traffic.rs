@@ -2,15 +2,16 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// What a child has carried; written by the child alone, by all its threads.
-#[repr(C)]
-#[derive(Debug, Default)]
-pub(crate) struct Traffic {
-    pub(crate) connections: AtomicU64,
-    pub(crate) bytes_in: AtomicU64,
-    pub(crate) bytes_out: AtomicU64,
-    /// Connections whose handler failed or panicked.
-    pub(crate) failed: AtomicU64,
+forkd_sys::plain! {
+    /// What a child has carried; written by the child alone, by all its threads.
+    #[derive(Debug, Default)]
+    pub(crate) struct Traffic {
+        pub(crate) connections: AtomicU64,
+        pub(crate) bytes_in: AtomicU64,
+        pub(crate) bytes_out: AtomicU64,
+        /// Connections whose handler failed or panicked.
+        pub(crate) failed: AtomicU64,
+    }
 }
 
 impl Traffic {

@@ -7,6 +7,12 @@
 mod atomic {
     pub(super) use loom::sync::atomic::{AtomicU32, Ordering, fence};
 }
+/// Here the structs are in no shared memory.
+macro_rules! plain {
+    ($($struct:item)+) => { $($struct)+ };
+}
+use plain;
+
 #[allow(clippy::duplicate_mod)]
 #[path = "../counts.rs"]
 mod counts;

@@ -20,7 +20,8 @@ use super::root::Root;
 use super::target::Target;
 use super::version::Version;
 use crate::limit::SharedLimit;
-use crate::sys::shared::{Shared, plain};
+use crate::sys::plain;
+use crate::sys::shared::Shared;
 use crate::transport::{FilePart, Peer};
 
 /// The largest file that is sent together with its head, in bytes; from there on sendfile(2) pays.
@@ -48,17 +49,16 @@ pub(super) struct Site {
     pub(super) limits: Arc<Shared<Limits>>,
 }
 
-/// So that nobody can fill the log, whichever processes he is served by.
-#[derive(Debug, Default)]
-#[repr(C)]
-pub(super) struct Limits {
-    /// What clients should not ask for.
-    pub(super) refusals: SharedLimit,
-    /// What the operator may want to mend.
-    warnings: SharedLimit,
+plain! {
+    /// So that nobody can fill the log, whichever processes he is served by.
+    #[derive(Debug, Default)]
+    pub(super) struct Limits {
+        /// What clients should not ask for.
+        pub(super) refusals: SharedLimit,
+        /// What the operator may want to mend.
+        warnings: SharedLimit,
+    }
 }
-
-plain!(Limits);
 
 impl Responder for Origin {
     fn respond(&mut self, request: &Request<'_>, target: &Target<'_>, now: SystemTime) -> Response {

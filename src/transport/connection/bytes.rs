@@ -99,7 +99,7 @@ impl<'a> Connection<'a> {
     /// they go from socket to socket inside the kernel (splice(2)), until a short one comes.
     #[inline(always)]
     pub(crate) fn echo(&self) -> io::Result<()> {
-        let mut buffer = Buffer::new();
+        let mut buffer = Buffer::default();
         let mut pump = Pump::default();
         let mut full_chunks = 0;
         loop {

@@ -1,0 +1,253 @@
+//! Descriptors: pipes, flags, and closing many at once.
+
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, IntoRawFd, OwnedFd, RawFd};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI32, Ordering};
+use std::time::Duration;
+
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use smallvec::SmallVec;
+
+/// A pipe whose ends close at exec: (read end, write end).
+pub fn pipe() -> io::Result<(OwnedFd, OwnedFd)> {
+    #[cfg(any(target_os = "linux", target_os = "freebsd", target_os = "netbsd", target_os = "openbsd"))]
+    {
+        Ok(nix::unistd::pipe2(OFlag::O_CLOEXEC)?)
+    }
+    #[cfg(not(any(
+        target_os = "linux",
+        target_os = "freebsd",
+        target_os = "netbsd",
+        target_os = "openbsd"
+    )))]
+    {
+        let ends = nix::unistd::pipe()?;
+        for end in [&ends.0, &ends.1] {
+            fcntl(end, FcntlArg::F_SETFD(nix::fcntl::FdFlag::FD_CLOEXEC))?;
+        }
+        Ok(ends)
+    }
+}
+
+/// Waits until there may be something to read, accept or receive, at most for `limit`; tells whether
+/// there is. A signal ends the wait, too.
+pub fn wait_readable(fd: impl AsFd, limit: Duration) -> bool {
+    first_readable(&[fd.as_fd()], Some(limit)).is_some()
+}
+
+/// Waits for the time to pass, by poll(2): where a filter forbids clock_nanosleep(2), std's sleep is a panic.
+pub fn pause(limit: Duration) {
+    first_readable(&[], Some(limit));
+}
+
+/// As [`wait_readable`], for several, and maybe without a limit; returns the first that is.
+pub fn first_readable(fds: &[BorrowedFd<'_>], limit: Option<Duration>) -> Option<usize> {
+    first_ready(fds, PollFlags::POLLIN, limit)
+}
+
+/// As [`wait_readable`], for writing.
+pub fn wait_writable(fd: impl AsFd, limit: Duration) -> bool {
+    first_ready(&[fd.as_fd()], PollFlags::POLLOUT, Some(limit)).is_some()
+}
+
+fn first_ready(fds: &[BorrowedFd<'_>], what: PollFlags, limit: Option<Duration>) -> Option<usize> {
+    let asked = fds.iter().map(|&fd| PollFd::new(fd, what));
+    let mut asked: SmallVec<[PollFd<'_>; 4]> = asked.collect();
+    let limit = limit.map_or(PollTimeout::NONE, |limit| limit.try_into().unwrap_or(PollTimeout::MAX));
+    poll(&mut asked, limit).ok()?;
+    asked.iter().position(|fd| fd.any().unwrap_or(false))
+}
+
+/// Closes a descriptor. What `OwnedFd` does when dropped, without libc (see `raw`).
+pub fn close(fd: OwnedFd) {
+    let fd = fd.into_raw_fd();
+    // SAFETY: `into_raw_fd` gave up ownership, so the number is closed once, here.
+    unsafe { rustix::io::close(fd) };
+}
+
+/// Has all descriptors but the three standard ones close at exec, also those that somebody has left open
+/// for it. Async-signal-safe. Linux only: elsewhere forkd's own do, and no others.
+pub fn close_others_at_exec() {
+    #[cfg(target_os = "linux")]
+    // SAFETY: close_range(2) with this flag closes nothing yet.
+    let _ = unsafe {
+        let flag = libc::CLOSE_RANGE_CLOEXEC as usize;
+        super::raw::syscall4(libc::SYS_close_range, 3, u32::MAX as usize, flag, 0)
+    };
+}
+
+/// Sets or clears `O_NONBLOCK`, which all descriptors of the same open file description share.
+pub fn set_nonblocking(fd: impl AsFd, on: bool) -> io::Result<()> {
+    let mut flags = OFlag::from_bits_retain(fcntl(&fd, FcntlArg::F_GETFL)?);
+    flags.set(OFlag::O_NONBLOCK, on);
+    fcntl(&fd, FcntlArg::F_SETFL(flags))?;
+    Ok(())
+}
+
+/// The master's own descriptors, which a child closes first of all.
+///
+/// Kept as ranges of consecutive numbers: closing a range is one system call, and forkd opens
+/// what it keeps in one go, so there are one or two.
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
+pub struct CloseSet {
+    ranges: Vec<(RawFd, RawFd)>,
+}
+
+impl CloseSet {
+    /// The set of these descriptors.
+    pub fn new(fds: impl IntoIterator<Item = RawFd>) -> Self {
+        let mut fds: Vec<RawFd> = fds.into_iter().collect();
+        fds.sort_unstable();
+        let mut ranges: Vec<(RawFd, RawFd)> = Vec::new();
+        for fd in fds {
+            match ranges.last_mut() {
+                Some((_, last)) if fd <= *last + 1 => *last = fd,
+                _ => ranges.push((fd, fd)),
+            }
+        }
+        Self { ranges }
+    }
+
+    /// Closes them all, in a forked child that will run only code that does not use them.
+    ///
+    /// The values that own these descriptors live on in the child's copy of the parent's memory
+    /// and must not be used or dropped there: `sys::fork` sees to the latter, since the child
+    /// leaves by `_exit`.
+    pub fn close_in_child(&self) {
+        for &(first, last) in &self.ranges {
+            close_range(first, last);
+        }
+    }
+}
+
+fn close_range(first: RawFd, last: RawFd) {
+    #[cfg(target_os = "linux")]
+    if !super::portable() {
+        // SAFETY: the numbers are of descriptors that this process image never uses again (see
+        // `close_in_child`).
+        let done =
+            unsafe { super::raw::syscall4(libc::SYS_close_range, first as usize, last as usize, 0, 0) };
+        if done.is_ok() {
+            return;
+        }
+    }
+    for fd in first..=last {
+        // SAFETY: as above.
+        unsafe { libc::close(fd) };
+    }
+}
+
+/// A descriptor number that a signal handler can put out of use.
+///
+/// A worker that blocks in accept(2) or recvmsg(2) has to leave when it is told, and a flag that
+/// a handler sets can be missed between its test and the call. So the handler replaces the
+/// descriptor by that of a pipe: a call that begins later fails with `ENOTSOCK`, and one that
+/// was interrupted is restarted by the kernel (SA_RESTART) on the same number, and fails too.
+#[derive(Debug)]
+pub struct Gate {
+    /// The number of the socket, which whoever made the gate keeps open, if it ends with this program.
+    ours: Option<RawFd>,
+    gate: OwnedFd,
+    /// What takes its place, a pipe: no file, because after a chroot(2) there may be none to open.
+    null: OwnedFd,
+    /// The pipe's other end. A shut gate has closed it, so that `null` is at its end: readable for good.
+    open: AtomicI32,
+}
+
+impl Gate {
+    /// Makes a gate to the socket; `socket` itself stays as it is. It `is_ours` if nobody serves it when
+    /// this program's processes are gone.
+    pub fn new(socket: impl AsFd, is_ours: bool) -> io::Result<Self> {
+        let gate = socket.as_fd().try_clone_to_owned()?;
+        let (null, open) = pipe()?;
+        let ours = is_ours.then(|| socket.as_fd().as_raw_fd());
+        Ok(Self { ours, gate, null, open: AtomicI32::new(open.into_raw_fd()) })
+    }
+
+    /// Becomes readable when the gate is shut: for whoever waits for several things.
+    pub fn bell(&self) -> BorrowedFd<'_> {
+        self.null.as_fd()
+    }
+
+    /// Whether the gate has been shut.
+    pub fn is_shut(&self) -> bool {
+        self.open.load(Ordering::Relaxed) < 0
+    }
+
+    /// Shuts the gate for good. Async-signal-safe.
+    pub fn shut(&self) {
+        // SAFETY: both descriptors are open as long as `self` is; dup2(2) is async-signal-safe and
+        // replaces `gate` atomically.
+        unsafe { libc::dup2(self.null.as_raw_fd(), self.gate.as_raw_fd()) };
+        let open = self.open.swap(-1, Ordering::Relaxed);
+        if open >= 0 {
+            // SAFETY: whoever gets the number out of the cell is the only one to have it, and closes it
+            // once; close(2) is async-signal-safe.
+            unsafe { libc::close(open) };
+        }
+    }
+
+    /// Shuts the gate, and has the socket behind it take nobody any more, if it is ours. Async-signal-safe.
+    pub fn shut_for_all(&self) {
+        self.shut();
+        if let Some(socket) = self.ours {
+            // nobody will serve who connects now: a refusal is the better answer
+            // SAFETY: shutdown(2) is async-signal-safe, and a number of no socket is only an error.
+            unsafe { libc::shutdown(socket, libc::SHUT_RDWR) };
+        }
+    }
+
+    /// Shuts the gate for good when `signal` arrives.
+    pub fn shut_on(gate: &Arc<Self>, signal: i32) -> io::Result<()> {
+        let gate = Arc::clone(gate);
+        let action = move || {
+            if super::signal::is_orphan() {
+                gate.shut_for_all();
+                super::signal::limit_orphan();
+            } else {
+                gate.shut();
+            }
+        };
+        // SAFETY: the action makes async-signal-safe calls only.
+        unsafe { signal_hook::low_level::register(signal, action)? };
+        Ok(())
+    }
+}
+
+impl Drop for Gate {
+    fn drop(&mut self) {
+        self.shut();
+    }
+}
+
+impl AsFd for Gate {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.gate.as_fd()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn consecutive_descriptors_make_one_range() {
+        assert_eq!(CloseSet::new([5, 3, 4, 9, 11, 10, 9]).ranges, [(3, 5), (9, 11)]);
+        assert_eq!(CloseSet::new([]).ranges, []);
+    }
+
+    #[test]
+    fn a_shut_gate_is_no_socket() {
+        let (socket, _peer) = std::os::unix::net::UnixStream::pair().expect("pair");
+        let gate = Arc::new(Gate::new(&socket, true).expect("gate"));
+        Gate::shut_on(&gate, libc::SIGWINCH).expect("register");
+        assert!(!wait_readable(gate.bell(), Duration::ZERO));
+        nix::sys::signal::raise(nix::sys::signal::Signal::SIGWINCH).expect("raise");
+        let error = rustix::net::accept(&*gate).expect_err("shut");
+        assert_eq!(error, rustix::io::Errno::NOTSOCK);
+        assert!(wait_readable(gate.bell(), Duration::ZERO));
+        assert!(nix::sys::socket::getpeername::<nix::sys::socket::UnixAddr>(socket.as_raw_fd()).is_ok());
+    }
+}

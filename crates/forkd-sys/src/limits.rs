@@ -1,0 +1,28 @@
+//! Limits of the process: setrlimit(2).
+
+use std::sync::OnceLock;
+
+use nix::sys::resource::{Resource, getrlimit, rlim_t, setrlimit};
+
+/// The limits, soft and hard, that this process has raised.
+static BEFORE: OnceLock<(rlim_t, rlim_t)> = OnceLock::new();
+
+/// How many descriptors this process may have open.
+pub fn open_files() -> Option<u64> {
+    getrlimit(Resource::RLIMIT_NOFILE).ok().map(|(soft, _)| soft)
+}
+
+/// Allows this process as many open descriptors as it may allow itself: for one that serves many
+/// connections at once. The soft limit is low for the sake of programs that use select(2).
+pub fn raise_open_files() {
+    if let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE) {
+        BEFORE.get_or_init(|| (soft, hard));
+        // with fewer it works, too: who does not fit in waits
+        let _ = setrlimit(Resource::RLIMIT_NOFILE, hard, hard);
+    }
+}
+
+/// In a new process: has the program find its limits as the caller of this process has set them. Async-signal-safe.
+pub(super) fn hand_down() -> nix::Result<()> {
+    BEFORE.get().map_or(Ok(()), |&(soft, hard)| setrlimit(Resource::RLIMIT_NOFILE, soft, hard))
+}

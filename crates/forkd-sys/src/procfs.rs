@@ -1,0 +1,62 @@
+//! /proc, also after chroot(2) has put it out of reach: proc(5).
+//!
+//! `/proc/self` is the process that looks it up, also by a descriptor that its parent opened.
+
+use std::ffi::CStr;
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::sync::OnceLock;
+
+use rustix::fs::{CWD, Mode, OFlags, openat};
+
+/// What all paths that are given here begin with.
+const ROOT: &[u8] = b"/proc/";
+
+/// /proc, if it was opened before a change of the root directory.
+static KEPT: OnceLock<OwnedFd> = OnceLock::new();
+
+/// Opens /proc for as long as this process lives; `None` where there is none.
+///
+/// A child that closes the descriptor must not use this module any more.
+pub fn keep() -> Option<RawFd> {
+    if KEPT.get().is_none() {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let _ = KEPT.set(openat(CWD, c"/proc", flags, Mode::empty()).ok()?);
+    }
+    kept()
+}
+
+/// The descriptor of /proc, if it is [kept](keep).
+pub fn kept() -> Option<RawFd> {
+    KEPT.get().map(AsRawFd::as_raw_fd)
+}
+
+/// Opens what has this path.
+pub fn open(path: &CStr, flags: OFlags) -> io::Result<OwnedFd> {
+    let (directory, path) = locate(path);
+    Ok(openat(directory, path, flags | OFlags::CLOEXEC, Mode::empty())?)
+}
+
+/// Reads the text of the file that has this path.
+pub fn read(path: &CStr) -> io::Result<String> {
+    io::read_to_string(File::from(open(path, OFlags::RDONLY)?))
+}
+
+/// How many threads this process has.
+#[cfg(target_os = "linux")]
+pub fn threads() -> io::Result<u64> {
+    let (directory, path) = locate(c"/proc/self/task");
+    let task = rustix::fs::statat(directory, path, rustix::fs::AtFlags::empty())?;
+    // each is one link of the directory, beside "." and ".."
+    Ok((task.st_nlink as u64).saturating_sub(2))
+}
+
+fn locate(path: &CStr) -> (BorrowedFd<'static>, &CStr) {
+    let below = path.to_bytes_with_nul().strip_prefix(ROOT);
+    let below = below.and_then(|below| CStr::from_bytes_with_nul(below).ok());
+    match KEPT.get().zip(below) {
+        Some((directory, below)) => (directory.as_fd(), below),
+        None => (CWD, path),
+    }
+}

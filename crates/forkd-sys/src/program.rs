@@ -1,0 +1,332 @@
+//! Programs that a process of ours runs and waits for.
+//!
+//! Each is in a process group of its own, and a place in a list says which: so a signal handler by which
+//! this process dies can end the groups first. The list needs no lock, as a handler may not wait for
+//! one; places are used again and never freed.
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::process::CommandExt;
+use std::process::{Child, Command, ExitStatus};
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicI32, Ordering};
+use std::time::{Duration, Instant};
+
+use super::calls::is_forbidden;
+use super::orphans::Orphans;
+
+use nix::errno::Errno;
+use nix::sys::signal::{SigSet, SigmaskHow};
+use rustix::process::{
+    Pid, Signal, WaitId, WaitIdOptions, WaitIdStatus, getpid, kill_process_group, test_kill_process_group,
+    waitid,
+};
+
+/// A running program; with its group it is killed when dropped, unless it has been waited for.
+#[derive(Debug)]
+pub struct Program {
+    child: Child,
+    /// Readable once it has ended.
+    watch: OwnedFd,
+    /// Where its group is written down, until it has been waited for.
+    place: Option<&'static Place>,
+    orphans: Option<Orphans>,
+}
+
+impl Program {
+    /// Starts a program with what this process was given by its caller: signals that are ignored or blocked, and
+    /// limits. It has no descriptors but those of the command. It is killed when the thread that started it dies, where the
+    /// system can do that (Linux, FreeBSD).
+    ///
+    /// # Errors
+    ///
+    /// As fork(2) and execve(2).
+    pub fn start(command: &mut Command) -> io::Result<Self> {
+        Self::start_in(command, Vec::new())
+    }
+
+    /// Starts a program in control groups: it writes itself into these files, each a group's
+    /// `cgroup.procs`, before it is a program of its own.
+    pub fn start_in(command: &mut Command, groups: Vec<OwnedFd>) -> io::Result<Self> {
+        let parent = getpid();
+        command.process_group(0);
+        let prepare = move || {
+            // 0 is whoever writes
+            groups.iter().try_for_each(|group| rustix::io::write(group, b"0").map(|_| ()))?;
+            prepare(parent)
+        };
+        // SAFETY: between fork and exec, maybe beside the locks of other threads, it makes system calls only.
+        unsafe { command.pre_exec(prepare) };
+        let start = || command.spawn().map(|child| (Place::take(child.id().cast_signed()), child));
+        let (place, mut child) = with_signals_blocked(start)?;
+        match watch(place.group()) {
+            Ok(watch) => Ok(Self { child, watch, place: Some(place), orphans: Orphans::new() }),
+            Err(error) => {
+                place.signal(Signal::KILL);
+                place.leave();
+                child.wait()?;
+                Err(error)
+            }
+        }
+    }
+
+    /// Returns its process id.
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Returns how it ended, if it has; it stays to be waited for.
+    pub fn ended(&self) -> Option<WaitIdStatus> {
+        let pid = Pid::from_raw(self.place?.group())?;
+        let options = WaitIdOptions::EXITED | WaitIdOptions::NOWAIT | WaitIdOptions::NOHANG;
+        waitid(WaitId::Pid(pid), options).ok().flatten()
+    }
+
+    /// Signals all of its group; nobody, once it has been waited for: the number may be another's then.
+    pub fn signal(&self, signal: Signal) {
+        if let Some(place) = self.place {
+            place.signal(signal);
+        }
+    }
+
+    /// What tells of its orphans, which are to be [reaped](Self::reap) then; `None` if they are another process's.
+    pub fn orphans(&self) -> Option<&Orphans> {
+        self.orphans.as_ref()
+    }
+
+    /// Waits for its orphans that have ended.
+    pub fn reap(&self) {
+        if let Some(orphans) = &self.orphans {
+            orphans.reap(self.id());
+        }
+    }
+
+    /// Whether it has left a process behind; to be asked when it has been waited for. Of one that has left its group,
+    /// too, only a process that adopts orphans knows.
+    pub fn is_survived(&self) -> bool {
+        if let Some(are_left) = super::orphans::are_left() {
+            return are_left;
+        }
+        let group = Pid::from_raw(self.child.id().cast_signed());
+        group.is_some_and(|group| test_kill_process_group(group) != Err(rustix::io::Errno::SRCH))
+    }
+
+    /// Waits for its end. What it leaves of its group goes on.
+    pub fn wait(&mut self) -> io::Result<ExitStatus> {
+        if let Some(place) = self.place.take() {
+            place.leave();
+        }
+        self.child.wait()
+    }
+}
+
+impl AsFd for Program {
+    /// Becomes readable when the program ends.
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.watch.as_fd()
+    }
+}
+
+impl Drop for Program {
+    fn drop(&mut self) {
+        self.signal(Signal::KILL);
+        // std keeps the status of one that has been waited for
+        let _ = self.wait();
+    }
+}
+
+/// In the new process, which has blocked all signals: the last steps before exec.
+fn prepare(parent: Pid) -> io::Result<()> {
+    #[cfg(any(target_os = "linux", target_os = "freebsd"))]
+    {
+        match rustix::process::set_parent_process_death_signal(Some(Signal::KILL)) {
+            // then it outlives us where we are killed
+            Err(errno) if is_forbidden(errno) => {}
+            outcome => outcome?,
+        }
+        if rustix::process::getppid() != Some(parent) {
+            return Err(io::ErrorKind::NotFound.into());
+        }
+    }
+    #[cfg(not(any(target_os = "linux", target_os = "freebsd")))]
+    let _ = parent;
+    super::fd::close_others_at_exec();
+    super::limits::hand_down()?;
+    Ok(super::signal::caller::hand_down()?)
+}
+
+/// Starts a short helper of this process, which waits for it: a program in its process group, with no signal
+/// ignored or blocked.
+pub fn spawn_helper(command: &mut Command) -> io::Result<Child> {
+    // SAFETY: between fork and exec, maybe beside the locks of other threads, it makes system calls only.
+    unsafe { command.pre_exec(expect_nothing_of_signals) };
+    with_signals_blocked(|| command.spawn())
+}
+
+/// Starts a program by `start`. In the new process a handler of ours could run before exec, and speak for this one.
+fn with_signals_blocked<T>(start: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
+    let before = SigSet::all().thread_swap_mask(SigmaskHow::SIG_BLOCK)?;
+    let started = start();
+    before.thread_set_mask()?;
+    started
+}
+
+/// In the new process: no signal is ignored or blocked.
+fn expect_nothing_of_signals() -> io::Result<()> {
+    super::signal::reset_all();
+    Ok(SigSet::empty().thread_set_mask()?)
+}
+
+/// A descriptor that becomes readable when our child ends, which nobody has waited for.
+fn watch(pid: i32) -> io::Result<OwnedFd> {
+    #[cfg(target_os = "linux")]
+    if !super::portable()
+        && let Some(pid) = Pid::from_raw(pid)
+    {
+        match rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty()) {
+            Err(errno) if is_forbidden(errno) => {}
+            opened => return Ok(opened?),
+        }
+    }
+    let (ended, held) = super::fd::pipe()?;
+    let wait = move || {
+        while !has_ended(pid, 0) {}
+        drop(held);
+    };
+    std::thread::Builder::new().name("exec".into()).spawn(wait)?;
+    Ok(ended)
+}
+
+/// Whether our child has ended, which stays to be waited for, so that its number stays its own.
+/// Async-signal-safe.
+fn has_ended(pid: i32, options: libc::c_int) -> bool {
+    // SAFETY: zeroed, it is a value: siginfo_t consists of integers, and pointers that may be null.
+    let mut info: libc::siginfo_t = unsafe { std::mem::zeroed() };
+    let options = options | libc::WEXITED | libc::WNOWAIT;
+    // SAFETY: the kernel writes to `info`.
+    let answer = unsafe { libc::waitid(libc::P_PID, pid as _, &raw mut info, options) };
+    match answer {
+        // with WNOHANG, there is no signal of one that lives
+        0 => info.si_signo != 0,
+        _ => Errno::last() != Errno::EINTR,
+    }
+}
+
+/// Where a group is written down.
+#[derive(Debug)]
+struct Place {
+    /// Its number, which is that of its first process; 0: the place is free.
+    group: AtomicI32,
+    next: OnceLock<Box<Place>>,
+}
+
+static PLACES: Place = Place::new();
+
+impl Place {
+    const fn new() -> Self {
+        Self { group: AtomicI32::new(0), next: OnceLock::new() }
+    }
+
+    fn take(group: i32) -> &'static Self {
+        let mut place = &PLACES;
+        while place.group.compare_exchange(0, group, Ordering::Relaxed, Ordering::Relaxed).is_err() {
+            place = place.next.get_or_init(|| Box::new(Self::new()));
+        }
+        place
+    }
+
+    fn taken() -> impl Iterator<Item = &'static Self> {
+        let places = std::iter::successors(Some(&PLACES), |place| place.next.get().map(|next| &**next));
+        places.filter(|place| place.group() != 0)
+    }
+
+    fn group(&self) -> i32 {
+        self.group.load(Ordering::Relaxed)
+    }
+
+    fn leave(&self) {
+        self.group.store(0, Ordering::Relaxed);
+    }
+
+    fn signal(&self, signal: Signal) {
+        // 0 would be our own group
+        if let Some(group) = Pid::from_raw(self.group()).filter(|group| !group.is_init()) {
+            let _ = kill_process_group(group, signal);
+        }
+    }
+}
+
+/// How long programs have to end by themselves before this process dies of a signal: less than the
+/// master waits before it kills.
+const PATIENCE: Duration = Duration::from_millis(250);
+/// How often they are looked at meanwhile.
+const LOOK: Duration = Duration::from_millis(5);
+
+/// Ends the programs that this process has, and their groups, in a handler by which it will die.
+/// Async-signal-safe.
+pub fn end_all() {
+    Place::taken().for_each(|place| place.signal(Signal::TERM));
+    let pause = rustix::thread::Timespec { tv_sec: 0, tv_nsec: LOOK.subsec_nanos() as _ };
+    // by the clock: while the system is busy, a pause may last for long
+    let since = Instant::now();
+    while since.elapsed() < PATIENCE && !Place::taken().all(|place| has_ended(place.group(), libc::WNOHANG)) {
+        let _ = rustix::thread::nanosleep(&pause);
+    }
+    Place::taken().for_each(|place| place.signal(Signal::KILL));
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::process::ExitStatusExt;
+    use std::process::Stdio;
+
+    use super::super::fd::wait_readable;
+    use super::*;
+
+    const LIMIT: Duration = Duration::from_secs(15);
+
+    #[test]
+    fn a_program_is_told_from_one_that_has_ended() {
+        let mut program = Program::start(Command::new("cat").stdin(Stdio::piped())).expect("cat");
+        let pid = program.place.expect("a place").group();
+        assert!(!wait_readable(&program, Duration::ZERO) && !has_ended(pid, libc::WNOHANG));
+        assert!(program.ended().is_none());
+        program.child.stdin.take();
+        assert!(wait_readable(&program, LIMIT) && has_ended(pid, libc::WNOHANG));
+        assert_eq!(program.ended().expect("ended").exit_status(), Some(0));
+        // asking has not waited for it
+        assert!(program.wait().expect("wait").success());
+        assert!(Place::taken().all(|place| place.group() != pid));
+    }
+
+    #[test]
+    fn what_is_dropped_is_killed_with_its_group() {
+        let mut command = Command::new("sh");
+        command.args(["-c", "sleep 1000 & echo $!; wait"]).stdout(Stdio::piped());
+        let mut program = Program::start(&mut command).expect("sh");
+        let mut line = String::new();
+        let stdout = program.child.stdout.take().expect("stdout");
+        std::io::BufRead::read_line(&mut std::io::BufReader::new(stdout), &mut line).expect("a pid");
+        let sleeper = std::path::PathBuf::from(format!("/proc/{}/stat", line.trim()));
+        assert!(sleeper.exists());
+        drop(program);
+        let until = Instant::now() + LIMIT;
+        while std::fs::read_to_string(&sleeper).is_ok_and(|stat| !stat.contains(") Z ")) {
+            assert!(Instant::now() < until);
+            std::thread::sleep(LOOK);
+        }
+    }
+
+    #[test]
+    fn a_signal_goes_to_the_group() {
+        let mut program = Program::start(Command::new("sleep").arg("1000")).expect("sleep");
+        program.signal(Signal::TERM);
+        assert_eq!(program.wait().expect("wait").signal(), Some(libc::SIGTERM));
+    }
+
+    #[test]
+    fn one_that_is_not_there_is_an_error_and_takes_no_place() {
+        let error = Program::start(&mut Command::new("/nowhere/program")).expect_err("absent");
+        assert_eq!(error.kind(), io::ErrorKind::NotFound);
+    }
+}

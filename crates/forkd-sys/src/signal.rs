@@ -1,0 +1,324 @@
+//! The handlers that children inherit; the masks are in `mask`.
+//!
+//! The master keeps all signals blocked that it does not act on, and lets in most others only while it
+//! waits in `ppoll`; a child keeps both kinds blocked for good. The rest, by which a child dies, have
+//! handlers that are right in either process, from the first instruction on; all are installed once, in
+//! the master, and inherited. So a fork needs no masking, and a child no system call to set up its signals.
+
+pub(super) mod caller;
+mod mask;
+
+use std::io;
+use std::ptr;
+use std::sync::atomic::{AtomicPtr, AtomicU32, Ordering};
+use std::time::Duration;
+
+use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction};
+use signal_hook::SigId;
+
+pub use mask::{Blocked, StopsHeld, TermHeld, pending_stop};
+
+/// SIGCHLD as every program expects it: for helpers that are waited for at the start, and for what
+/// a handler in a child runs.
+pub fn restore_sigchld() -> io::Result<()> {
+    set(Signal::SIGCHLD, SigHandler::SigDfl, SaFlags::empty())
+}
+
+/// Ignores SIGCHLD: the kernel reaps each child at its death, and there is never a zombie.
+pub fn ignore_sigchld() -> io::Result<()> {
+    set(Signal::SIGCHLD, SigHandler::SigIgn, SaFlags::empty())
+}
+
+/// Ignores SIGXFSZ, as the Rust runtime ignores SIGPIPE: a write beyond the limit on the size of files fails with
+/// EFBIG, and who writes deals with that.
+pub fn ignore_file_size_limit() -> io::Result<()> {
+    set(Signal::SIGXFSZ, SigHandler::SigIgn, SaFlags::empty())
+}
+
+pub(super) fn set(signal: Signal, handler: SigHandler, flags: SaFlags) -> io::Result<()> {
+    let action = SigAction::new(handler, flags, SigSet::empty());
+    // SAFETY: the handlers of this module are async-signal-safe (each says why), and replacing a
+    // disposition is what the caller asked for.
+    unsafe { sigaction(signal, &action)? };
+    Ok(())
+}
+
+/// Gives every signal its default action, as daemon(7) has it. Async-signal-safe.
+pub(super) fn reset_all() {
+    for signal in 1..=LAST {
+        set_unchecked(signal, libc::SIG_DFL);
+    }
+}
+
+/// The highest number of a signal: signal(7).
+const LAST: i32 = 64;
+
+/// The signals that the C library has to itself (nptl(7)). Its own functions neither block nor handle them for a
+/// caller, and where it has no use for them yet, their default action ends the process.
+#[cfg(target_os = "linux")]
+const OF_THE_C_LIBRARY: [i32; 2] = [32, 33];
+
+/// Ignores the signals of the C library that have no handler; it installs its own where it needs one, and then
+/// nothing is changed here.
+#[cfg(target_os = "linux")]
+fn ignore_those_of_the_c_library() {
+    for signal in OF_THE_C_LIBRARY {
+        if action_of(signal) == Some(libc::SIG_DFL) {
+            set_unchecked(signal, libc::SIG_IGN);
+        }
+    }
+}
+
+/// The action of a signal by its number, past the C library, which does not tell of its own; `None` for a number of no
+/// signal.
+#[cfg(target_os = "linux")]
+fn action_of(signal: i32) -> Option<libc::sighandler_t> {
+    let mut now: KernelAction = [0; 8];
+    // SAFETY: the kernel writes its `struct sigaction`, which is shorter, to `now`.
+    let asked = unsafe {
+        let null = ptr::null::<KernelAction>();
+        libc::syscall(libc::SYS_rt_sigaction, signal, null, &raw mut now, size_of::<u64>())
+    };
+    (asked == 0).then_some(now[0])
+}
+
+#[cfg(not(target_os = "linux"))]
+fn action_of(signal: i32) -> Option<libc::sighandler_t> {
+    // SAFETY: `sigaction` consists of integers, and of a pointer to a function, which may be null here.
+    let mut now: libc::sigaction = unsafe { std::mem::zeroed() };
+    // SAFETY: sigaction(2) writes to `now`.
+    let asked = unsafe { libc::sigaction(signal, ptr::null(), &raw mut now) };
+    (asked == 0).then_some(now.sa_sigaction)
+}
+
+/// The kernel's `struct sigaction` begins with the handler; there is room for the rest.
+#[cfg(target_os = "linux")]
+type KernelAction = [usize; 8];
+
+/// Sets the default action, or none, for a signal by its number, past the C library, which refuses that for its
+/// own. A number of no signal is only an error. Async-signal-safe.
+#[cfg(target_os = "linux")]
+fn set_unchecked(signal: i32, action: libc::sighandler_t) {
+    let new: KernelAction = [action, 0, 0, 0, 0, 0, 0, 0];
+    // SAFETY: the kernel reads its `struct sigaction`, which is shorter, from `new`: without flags and without a
+    // handler, which would need a restorer.
+    unsafe {
+        let null = ptr::null::<KernelAction>();
+        libc::syscall(libc::SYS_rt_sigaction, signal, &raw const new, null, size_of::<u64>());
+    }
+}
+
+#[cfg(not(target_os = "linux"))]
+fn set_unchecked(signal: i32, action: libc::sighandler_t) {
+    // SAFETY: signal(3) is async-signal-safe, and neither action needs a handler.
+    unsafe { libc::signal(signal, action) };
+}
+
+/// Notes that this process ends by a signal, or (`None`) by exit(3). It runs in a signal handler.
+pub type Recorder = dyn Fn(Option<u8>) + Sync;
+
+/// A thin pointer to the (fat) pointer to the recorder; null before there is one.
+static RECORDER: AtomicPtr<&'static Recorder> = AtomicPtr::new(ptr::null_mut());
+
+/// The signals of a process that has gone wrong.
+const CRASHES: [Signal; 7] = [
+    Signal::SIGSEGV,
+    Signal::SIGBUS,
+    Signal::SIGILL,
+    Signal::SIGFPE,
+    Signal::SIGABRT,
+    Signal::SIGSYS,
+    Signal::SIGTRAP,
+];
+
+/// The signals that only the master acts on, while it waits.
+const HANDLED: [Signal; 6] =
+    [Signal::SIGINT, Signal::SIGHUP, Signal::SIGUSR1, Signal::SIGUSR2, Signal::SIGTTIN, Signal::SIGTTOU];
+
+/// The signals that end a child, and ask the master to stop.
+const DEADLY: [Signal; 2] = [Signal::SIGTERM, Signal::SIGQUIT];
+
+/// Ends a wait in the kernel, and nothing else: by default it is ignored, so one from outside does no harm.
+pub(super) const NUDGE: Signal = Signal::SIGURG;
+
+/// The process whose children the handlers below tell from itself.
+static MASTER: AtomicU32 = AtomicU32::new(0);
+
+/// Makes the calling process the master, as far as the handlers of this module are concerned.
+pub fn become_master() {
+    MASTER.store(std::process::id(), Ordering::Relaxed);
+}
+
+fn is_master() -> bool {
+    std::process::id() == MASTER.load(Ordering::Relaxed)
+}
+
+/// Has children die by SIGTERM and SIGQUIT, with the programs that they run, after a word to the recorder;
+/// in the master nothing happens. Returns what [`undo`] takes to end that for SIGTERM.
+///
+/// Must come before whatever the master itself does at these signals: in a child it is the first
+/// action, and the last.
+pub fn have_children_die() -> io::Result<SigId> {
+    let [term, quit] = DEADLY.map(|signal| {
+        let action = move || {
+            if !is_master() {
+                super::program::end_all();
+                record(Some(signal as u8));
+                die(signal as i32);
+            }
+        };
+        // SAFETY: the action reads atomics, calls the recorder, which is async-signal-safe by its
+        // contract, and makes async-signal-safe calls; `end_all` says the same of itself.
+        unsafe { signal_hook::low_level::register(signal as i32, action) }
+    });
+    quit?;
+    term
+}
+
+/// In a worker: SIGTERM shall not kill it.
+pub fn undo(id: SigId) {
+    signal_hook::low_level::unregister(id);
+}
+
+/// Ends this process by `signal`, from within a handler in which it is blocked.
+fn die(signal: i32) {
+    // SAFETY: signal(3), raise(3) and sigprocmask(2) are async-signal-safe, and setrlimit(2) is a mere
+    // system call; `set` and `none` are locals.
+    unsafe {
+        // a stop is no reason for a core file, which SIGQUIT would leave
+        let none = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+        libc::setrlimit(libc::RLIMIT_CORE, &raw const none);
+        libc::signal(signal, libc::SIG_DFL);
+        libc::raise(signal);
+        let mut set = std::mem::zeroed();
+        libc::sigemptyset(&raw mut set);
+        libc::sigaddset(&raw mut set, signal);
+        libc::sigprocmask(libc::SIG_UNBLOCK, &raw const set, std::ptr::null_mut());
+    }
+}
+
+/// Has `recorder` called before a process of ours dies by one of the signals of a crash, and before a child
+/// leaves by exit(3), which is not forkd's way.
+///
+/// `recorder` must be async-signal-safe: atomics and write(2), no allocation, no locks.
+pub fn record_crashes(recorder: &'static Recorder) -> io::Result<()> {
+    RECORDER.store(Box::into_raw(Box::new(recorder)), Ordering::Release);
+    extern "C" fn at_exit() {
+        if !is_master() {
+            record(None);
+        }
+    }
+    // SAFETY: the function reads atomics and calls the recorder.
+    unsafe { libc::atexit(at_exit) };
+    CRASHES.into_iter().try_for_each(die_by)
+}
+
+fn die_by(signal: Signal) -> io::Result<()> {
+    // RESETHAND: the raise below finds the default action. NODEFER: it is not held back.
+    // ONSTACK: a stack overflow is recorded too, on the stack that std gives the main thread.
+    set(
+        signal,
+        SigHandler::Handler(record_and_die),
+        SaFlags::SA_RESETHAND | SaFlags::SA_NODEFER | SaFlags::SA_ONSTACK,
+    )
+}
+
+extern "C" fn record_and_die(signal: i32) {
+    record(Some(signal as u8));
+    // SAFETY: raise(3) is async-signal-safe.
+    unsafe { libc::raise(signal) };
+}
+
+fn record(signal: Option<u8>) {
+    let recorder = RECORDER.load(Ordering::Acquire);
+    if !recorder.is_null() {
+        // SAFETY: set only by `record_crashes`, to a box that is never freed.
+        let recorder = unsafe { *recorder };
+        recorder(signal);
+    }
+}
+
+/// How many seconds an orphan may go on.
+static ORPHAN_SECONDS: AtomicU32 = AtomicU32::new(0);
+
+/// The signal by which a child hears of its parent's death.
+const ORPHANED: Signal = Signal::SIGALRM;
+
+/// Has SIGALRM give a child `grace` (rounded up to seconds) to finish, and then end it.
+///
+/// Children ask for it at their parent's death ([`at_death_of`]). The handler starts alarm(2), whose own
+/// SIGALRM finds another one.
+pub fn prepare_orphan_deadline(grace: Duration) -> io::Result<()> {
+    let seconds = grace.as_secs() + u64::from(grace.subsec_nanos() > 0);
+    ORPHAN_SECONDS.store(u32::try_from(seconds).unwrap_or(u32::MAX), Ordering::Relaxed);
+    set_orphaned()
+}
+
+fn set_orphaned() -> io::Result<()> {
+    set(ORPHANED, SigHandler::Handler(on_orphaned), SaFlags::SA_RESETHAND | SaFlags::SA_RESTART)
+}
+
+extern "C" fn on_orphaned(_: i32) {
+    if is_master() {
+        // sent by hand: the master has its own ways to end
+        let _ = set_orphaned();
+        return;
+    }
+    match ORPHAN_SECONDS.load(Ordering::Relaxed) {
+        0 => {
+            super::program::end_all();
+            // SAFETY: _exit(2) is async-signal-safe.
+            unsafe { libc::_exit(0) }
+        }
+        seconds => {
+            let _ = set(ORPHANED, SigHandler::Handler(on_grace_over), SaFlags::empty());
+            // SAFETY: alarm(2) is async-signal-safe.
+            unsafe { libc::alarm(seconds) };
+        }
+    }
+}
+
+extern "C" fn on_grace_over(signal: i32) {
+    super::program::end_all();
+    die(signal);
+}
+
+/// What a process does when its parent dies.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Bereaved {
+    /// It goes on for the grace time, and ends.
+    FinishSoon,
+    /// It does what SIGTERM asks of it.
+    Terminate,
+}
+
+/// In a child: what shall happen at the death of the parent, whose pid is `parent`.
+///
+/// Only Linux and FreeBSD can; elsewhere a child finishes its connection with no time limit.
+pub fn at_death_of(parent: rustix::process::Pid, then: Bereaved) {
+    #[cfg(any(target_os = "linux", target_os = "freebsd"))]
+    {
+        use rustix::process::{Signal as Number, getppid, set_parent_process_death_signal};
+        let number = if then == Bereaved::FinishSoon { Number::ALARM } else { Number::TERM };
+        let _ = set_parent_process_death_signal(Some(number));
+        // The parent may have died before the request: then nobody will send it.
+        if getppid() != Some(parent) {
+            let _ = rustix::process::kill_process(rustix::process::getpid(), number);
+        }
+    }
+}
+
+/// Whether the master is no more. Async-signal-safe.
+pub(super) fn is_orphan() -> bool {
+    let parent = rustix::process::getppid().map(|pid| pid.as_raw_pid().cast_unsigned());
+    let master = MASTER.load(Ordering::Relaxed);
+    // 0: there never was one
+    master != 0 && parent != Some(master)
+}
+
+/// In an orphan: nobody is there to end it after the grace time, so it sees to that itself.
+/// Async-signal-safe.
+pub(super) fn limit_orphan() {
+    // SAFETY: raise(3) is async-signal-safe.
+    unsafe { libc::raise(ORPHANED as i32) };
+}

@@ -1,0 +1,56 @@
+//! One descriptor by which any child can wake the master.
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+#[cfg(target_os = "linux")]
+use super::calls::is_forbidden;
+
+/// An eventfd, or a pipe on the portable path and where there are no eventfds; never blocks on either side.
+#[derive(Debug)]
+pub struct Wake {
+    read_end: OwnedFd,
+    /// An eventfd is its own write end.
+    write_end: Option<OwnedFd>,
+}
+
+impl Wake {
+    /// Makes one that nothing has woken.
+    ///
+    /// # Errors
+    ///
+    /// As eventfd(2) and pipe(2).
+    pub fn new() -> io::Result<Self> {
+        #[cfg(target_os = "linux")]
+        if !super::portable() {
+            use rustix::event::{EventfdFlags, eventfd};
+            match eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK) {
+                Err(errno) if is_forbidden(errno) => {}
+                read_end => return Ok(Self { read_end: read_end?, write_end: None }),
+            }
+        }
+        let (read_end, write_end) = super::fd::pipe()?;
+        super::fd::set_nonblocking(&read_end, true)?;
+        super::fd::set_nonblocking(&write_end, true)?;
+        Ok(Self { read_end, write_end: Some(write_end) })
+    }
+
+    /// Makes the read end readable. Async-signal-safe: one write(2).
+    pub fn notify(&self) {
+        // A full pipe or counter is readable already: there is nothing to do about an error.
+        let _ = rustix::io::write(self.write_end.as_ref().unwrap_or(&self.read_end), &1_u64.to_ne_bytes());
+    }
+
+    /// Takes all notifications that have come.
+    pub fn drain(&self) {
+        let mut taken = [0; 512];
+        // One read empties an eventfd. What a pipe still holds makes the next poll return at once.
+        let _ = rustix::io::read(&self.read_end, &mut taken);
+    }
+}
+
+impl AsFd for Wake {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.read_end.as_fd()
+    }
+}
