@@ -15,7 +15,7 @@ use crate::limit::SharedLimit;
 use crate::model::Model;
 use crate::scoreboard::{Cause, Child};
 use crate::transport::{Endpoint, Peer};
-use crate::unit;
+use forkd_net::unit;
 
 pub(crate) fn listening(endpoint: &Endpoint, service: &str, model: Model, workers: Option<WorkerRange>) {
     match workers {

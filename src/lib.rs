@@ -169,7 +169,6 @@ pub mod config;
 pub mod coroutine;
 #[doc(hidden)]
 pub mod daemon;
-pub mod error;
 mod events;
 mod fairness;
 mod foreign;
@@ -177,10 +176,7 @@ mod foreign;
 #[cfg(any(test, fuzzing))]
 #[doc(hidden)]
 pub mod fuzzing;
-mod getent;
 mod limit;
-#[doc(hidden)]
-pub mod load;
 #[doc(hidden)]
 pub mod log;
 mod metrics;
@@ -195,13 +191,11 @@ pub mod service;
 #[path = "../tests/common/skips.rs"]
 mod skips;
 mod slab;
-use forkd_sys as sys;
-mod text;
 mod timers;
 pub mod transport;
-mod unit;
 
-pub use error::{Error, Failure};
+pub use forkd_net::{Error, Failure};
+use forkd_sys as sys;
 pub use model::HandlerError;
 pub use server::{Server, Serving};
 pub use service::{Echo, Handler, Protocol, Reply, Service};

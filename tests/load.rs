@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use common::*;
-use forkd::load::{Live, Load, Phase, Plan, Reach, Target};
+use forkd_load::{Live, Load, Phase, Plan, Reach, Target};
 use nix::sys::signal::Signal;
 use serde_json::Value;
 

@@ -14,7 +14,8 @@ use crate::daemon::privileges::Privileges;
 use crate::daemon::sockets::bind_options;
 use crate::transport::bind::{BindOptions, bind_all};
 use crate::transport::{Endpoint, Inherited};
-use crate::{Error, foreign, sys, unit};
+use crate::{Error, foreign, sys};
+use forkd_net::unit;
 
 /// Resolves the configuration and prints it as TOML to standard output.
 ///

@@ -9,7 +9,7 @@ use signal_hook::iterator::Signals;
 use signal_hook::low_level::signal_name;
 
 use crate::Error;
-use crate::load::Live;
+use forkd_load::Live;
 
 /// Which signal has come first; 0 for none.
 #[derive(Debug, Clone, Default)]

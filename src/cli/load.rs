@@ -14,9 +14,9 @@ use super::args::LoadArgs;
 use super::interrupt::Interrupt;
 use super::progress::Line;
 use super::terminal::{Terminal, print_json};
-use crate::load::{Fault, Live, Load, Outcome, Phase, Report, Target, table};
-use crate::text::thousands;
 use crate::{Error, Failure};
+use forkd_load::text::thousands;
+use forkd_load::{Fault, Live, Load, Outcome, Phase, Report, Target, table};
 
 /// Carries out the phases and prints what was measured.
 ///

@@ -7,8 +7,10 @@ use std::time::Duration;
 use super::Failed;
 use super::args::ReloadArgs;
 use super::ask::Daemon;
+use crate::Error;
 use crate::daemon::reload::Answer;
-use crate::{Error, log, unit};
+use crate::{Error, log};
+use forkd_net::unit;
 
 /// How long to wait: new workers are started meanwhile, and given up after several tries.
 const PATIENCE: Duration = Duration::from_secs(60);

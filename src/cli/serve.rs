@@ -22,7 +22,8 @@ use crate::daemon::sockets::{Bound, bind};
 use crate::service::Builtin;
 use crate::sys::signal::pending_stop;
 use crate::transport::{Endpoint, Inherited};
-use crate::{Error, events, log, sys, unit};
+use crate::{Error, events, log, sys};
+use forkd_net::unit;
 
 use super::args::ServeArgs;
 use super::{Failed, here};

@@ -11,9 +11,9 @@ use super::record::Calibration;
 use super::scratch::Scratch;
 use super::stats::median;
 use crate::Error;
-use crate::load::{Live, Load, Phase, Reach, Target};
 use crate::sys::program::Program;
 use crate::transport::Endpoint;
+use forkd_load::{Live, Load, Phase, Reach, Target};
 
 /// The word on the command line that makes a forkd the null server; nobody else says it.
 pub(crate) const NULL_SERVER: &str = "null-server";

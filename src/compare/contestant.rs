@@ -1,8 +1,8 @@
 //! Who takes part, and what each is started with.
 
 use super::words::split;
-use crate::load::{Phase, Reach};
 use crate::transport::Endpoint;
+use forkd_load::{Phase, Reach};
 
 /// forkd's models by the names that [`Contestant::model`] takes, in the order of the classical table: with
 /// one process, with more, with threads, with neither.

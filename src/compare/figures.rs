@@ -5,7 +5,7 @@ use super::record::{Bulk, Churn, Datagrams, PingPong};
 use super::tally::errors;
 use super::tree::Count;
 use super::usage::Usage;
-use crate::load::Outcome;
+use forkd_load::Outcome;
 
 /// What a phase has shown from both sides.
 pub(super) struct Shown {

@@ -2,7 +2,7 @@
 //! what the clients feel.
 //!
 //! [`compare`] carries out a [`Plan`]: each [`Contestant`] is started anew in each round, found ready,
-//! measured phase by phase with [`crate::load`], and stopped such that nothing of it is left. What it comes
+//! measured phase by phase with [`forkd_load`], and stopped such that nothing of it is left. What it comes
 //! to is a [`record::Record`].
 
 mod calibrate;

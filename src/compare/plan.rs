@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::contestant::Contestant;
 use super::machine::processors;
 use super::record::Settings;
-use crate::load::{self, Phase};
+use forkd_load::{self as load, Phase};
 
 /// How long a client may wait for its first echo, where it is to stay; no less than it takes a slow server to
 /// fork for a whole crowd, and no more than a reader likes to wait for those that have no place left.

@@ -9,8 +9,8 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::load::Phase;
 pub use figures::{Bulk, Churn, Datagrams, Figures, Hold, Idle, Measured, PingPong};
+use forkd_load::Phase;
 
 /// The version of the JSON; it changes when a field goes or comes to mean something else.
 pub const VERSION: u32 = 1;
@@ -120,7 +120,7 @@ pub struct Entry {
     pub growth: Vec<Growth>,
     /// Processes and threads over time, in the first round.
     pub timeline: Vec<Moment>,
-    /// What failed, by kind, in all phases: see [`Fault::key`](crate::load::Fault::key).
+    /// What failed, by kind, in all phases: see [`Fault::key`](forkd_load::Fault::key).
     pub faults: BTreeMap<String, u64>,
     /// Why it could not be measured, if it could not.
     pub failure: Option<String>,

@@ -14,8 +14,8 @@ use super::tally::Tally;
 use super::turn::{Found, Terms, take};
 use super::usage::Rest;
 use super::warnings::{Notes, warnings};
-use crate::load::{Live, Phase, allow_descriptors};
 use crate::{Error, Failure};
+use forkd_load::{Live, Phase, allow_descriptors};
 
 /// For how long the machine is looked at before it begins.
 const REST: Duration = Duration::from_millis(200);

@@ -21,11 +21,11 @@ use super::process::Process;
 use super::scratch::Scratch;
 use super::tree::Tree;
 use super::turn::Terms;
-use crate::load::{Live, Phase, Reach, Target};
 use crate::sys::program::Program;
 use crate::transport::Endpoint;
 use crate::transport::resolve::resolve;
 use crate::{Error, Failure};
+use forkd_load::{Live, Phase, Reach, Target};
 
 /// How long a server may take until it is ready.
 const START: Duration = Duration::from_secs(10);

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::record::{Bulk, Churn, Datagrams, Entry, Figures, Growth, Hold, Idle, Measured, Moment, PingPong};
-use crate::load::{Fault, Latencies, Outcome, Phase};
+use forkd_load::{Fault, Latencies, Outcome, Phase};
 
 /// Of which percentiles the latencies are kept, for a chart of the distribution.
 const PERCENTILES: [f64; 21] = [

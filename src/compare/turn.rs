@@ -17,7 +17,7 @@ use super::tree::Memory;
 use super::usage::{Mark, Rest};
 use super::watch::Watch;
 use crate::Error;
-use crate::load::{self, Live, Load, Phase};
+use forkd_load::{self as load, Live, Load, Phase};
 
 /// How long the processes of connections that are over may take to go, before it goes on without them.
 const LEAVE: Duration = Duration::from_millis(500);

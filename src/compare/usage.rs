@@ -12,7 +12,7 @@ use nix::sys::time::{TimeVal, TimeValLike};
 use super::process::{clocks, switches};
 use super::system::System;
 use super::tree::Tree;
-use crate::load::Live;
+use forkd_load::Live;
 
 /// Where fewer threads than this are started for an operation, none is started for each.
 const FEW: f64 = 0.1;

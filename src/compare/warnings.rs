@@ -3,8 +3,8 @@
 mod clients;
 
 use super::record::Record;
-use crate::load::Phase;
-use crate::text::listed;
+use forkd_load::Phase;
+use forkd_load::text::listed;
 
 /// From which share of a processor on others disturb.
 const DISTURBED: f64 = 0.2;

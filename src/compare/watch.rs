@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use super::cgroup::Group;
 use super::record::Moment;
 use super::tree::{Count, Tree};
-use crate::load::{Live, Phase};
+use forkd_load::{Live, Phase};
 
 /// How often it looks, at most.
 const INTERVAL: Duration = Duration::from_millis(50);

@@ -14,8 +14,8 @@ use toml::de::DeTable;
 
 use super::lists::tables;
 use super::options::{DaemonOptions, ListenOptions};
-use crate::unit::{self, Attempt};
 use crate::{Error, foreign};
+use forkd_net::unit::{self, Attempt};
 
 /// In bytes: many times what thousands of `[[listen]]` tables take.
 const LARGEST: u64 = 16 << 20;

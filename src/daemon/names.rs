@@ -1,14 +1,14 @@
 //! Finds users and groups by name or number, before privileges are dropped.
 //!
 //! getent(1) is asked, and where that is missing `/etc/passwd` and `/etc/group` are read: never the
-//! C library, whose name service crashes static programs (see `crate::getent`).
+//! C library, whose name service crashes static programs (see `forkd_net::getent`).
 //!
 //! The invariant: a key that consists of digits may be a name; a name goes before a number.
 
 use std::fs;
 use std::io;
 
-use crate::getent::{Answer, ask};
+use forkd_net::getent::{Answer, ask};
 
 /// What is needed to become a user; a line of passwd(5).
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -23,8 +23,8 @@ use nix::sys::stat::{Mode, umask};
 use nix::unistd::{Gid, Uid, getegid, geteuid};
 
 use crate::sys::lock::{is_locked, try_lock};
-use crate::unit::{self, Attempt};
 use crate::{Error, Failure};
+use forkd_net::unit::{self, Attempt};
 
 /// Attempts to lock a file that others keep moving; each means that a daemon has just started or failed.
 const ATTEMPTS: usize = 10;

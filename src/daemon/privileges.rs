@@ -12,8 +12,8 @@ use nix::unistd::{Gid, Uid, chdir, chroot, getegid, geteuid, getgid, getuid, set
 use nix::unistd::setgroups as set_groups;
 
 use super::names;
-use crate::unit::{self, Attempt};
 use crate::{Error, Failure, sys};
+use forkd_net::unit::{self, Attempt};
 use ids::{saved_ids_are, set_group, set_user};
 
 /// What a process is to become once it has bound its sockets.

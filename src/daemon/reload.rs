@@ -23,7 +23,8 @@ use crate::config::{Config, Daemon};
 use crate::sys::signal::prepare_orphan_deadline;
 use crate::transport::Inherited;
 use crate::transport::guard::Guard;
-use crate::{Error, events, log, unit};
+use crate::{Error, events, log};
+use forkd_net::unit;
 
 /// Reads the configuration.
 pub(crate) type Source = Box<dyn Fn() -> Result<Config, Error>>;

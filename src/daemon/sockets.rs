@@ -9,7 +9,8 @@ use crate::service::Service;
 use crate::transport::bind::{BindOptions, Holder, adapt, bind_all, bind_at_one_port, kernel_backlog_limit};
 use crate::transport::listener::Kind;
 use crate::transport::{Endpoint, Inherited, Listener};
-use crate::{Error, events, unit};
+use crate::{Error, events};
+use forkd_net::unit;
 
 /// A bound socket and what its group of the configuration says.
 #[derive(Debug, Clone)]

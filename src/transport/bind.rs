@@ -20,8 +20,8 @@ use advice::{advice, rival};
 use super::listener::Kind;
 use super::socket_file::SocketFile;
 use super::{Endpoint, Inherited, Listener, resolve};
-use crate::unit::{self, Attempt};
 use crate::{Error, Failure};
+use forkd_net::unit::{self, Attempt};
 
 /// How to bind.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

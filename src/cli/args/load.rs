@@ -4,9 +4,10 @@ use std::path::PathBuf;
 
 use clap::Args;
 
+use super::choice::choice;
 use crate::config::values::Span;
-use crate::load::{Phase, Plan, Reach};
 use crate::transport::Endpoint;
+use forkd_load::{Phase, Plan, Reach};
 
 pub(super) const EXAMPLES: &str = "\
 Examples:
@@ -23,7 +24,7 @@ pub struct LoadArgs {
     pub endpoint: Endpoint,
 
     /// What the clients do, one after the other [default: churn,pingpong, or datagrams]
-    #[arg(long = "phase", value_name = "PHASE,...", value_enum, value_delimiter = ',')]
+    #[arg(long = "phase", value_name = "PHASE,...", value_parser = choice::<Phase>(), value_delimiter = ',')]
     pub phases: Vec<Phase>,
 
     /// Clients at the same time [default: 8]

@@ -11,8 +11,8 @@ use crate::cli::interrupt::Interrupt;
 use crate::cli::progress::Line;
 use crate::compare::record::{Entry, Record};
 use crate::compare::{Observer, Plan, Step, compare, lock};
-use crate::load::Live;
-use crate::text::thousands;
+use forkd_load::Live;
+use forkd_load::text::thousands;
 
 /// How long the rest may take, once the servers have been killed.
 const LAST: Duration = Duration::from_secs(2);
@@ -125,7 +125,7 @@ fn summary(entry: &Entry) -> String {
 mod tests {
     use super::*;
     use crate::compare::record::{Churn, Hold, Measured};
-    use crate::load::Phase;
+    use forkd_load::Phase;
 
     #[test]
     fn a_line_tells_how_it_goes() {

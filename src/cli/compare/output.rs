@@ -13,8 +13,8 @@ use crate::compare::record::{Record, VERSION};
 use crate::compare::report::difference::Difference;
 use crate::compare::report::findings::{findings, warnings};
 use crate::compare::report::{chart, csv, html, svg, table};
-use crate::text::wrapped;
 use crate::{Error, Failure, foreign};
+use forkd_load::text::wrapped;
 
 /// In bytes: many times what thousands of rounds take.
 const LARGEST_RECORD: u64 = 64 << 20;

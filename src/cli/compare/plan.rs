@@ -5,7 +5,7 @@ use std::time::Duration;
 use crate::Error;
 use crate::cli::args::RunArgs;
 use crate::compare::{Contestant, Plan};
-use crate::load::{Load, Phase, Reach, Target};
+use forkd_load::{Load, Phase, Reach, Target};
 
 /// The shortest time in which a phase is measured.
 const SHORTEST: Duration = Duration::from_millis(10);

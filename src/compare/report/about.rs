@@ -4,7 +4,7 @@ use super::figures;
 use super::html::is_shown;
 use super::plot::escaped;
 use crate::compare::record::Record;
-use crate::text::thousands;
+use forkd_load::text::thousands;
 
 /// How operations followed each other.
 pub(super) fn paced(record: &Record) -> String {

@@ -6,7 +6,7 @@ use super::figures::{self, Figure, View};
 use super::table::fit;
 use crate::compare::record::Record;
 use crate::compare::stats::{LEVEL, Verdict, verdict};
-use crate::text::{thousands, wrapped};
+use forkd_load::text::{thousands, wrapped};
 
 /// What has changed since an earlier record.
 #[derive(Debug)]

@@ -2,7 +2,7 @@
 
 pub use super::value::{Fewer, Value, View};
 use crate::compare::record::Record;
-use crate::text::{micros, thousands, three_digits};
+use forkd_load::text::{micros, thousands, three_digits};
 
 /// A figure of one server.
 #[derive(Debug)]

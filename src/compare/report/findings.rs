@@ -7,8 +7,8 @@
 use super::figures::{self, Figure, Value, View};
 use super::topics::{Contrast, TOPICS, Topic};
 use crate::compare::record::{Entry, Record};
-use crate::load::Fault;
-use crate::text::{listed, thousands};
+use forkd_load::Fault;
+use forkd_load::text::{listed, thousands};
 
 /// How many sentences there are at most.
 const MOST: usize = 3;

@@ -9,7 +9,7 @@ use super::plot::{Chart, can_tell, escaped};
 use super::table::note;
 use super::{about, repeat, svg};
 use crate::compare::record::Record;
-use crate::text::thousands;
+use forkd_load::text::thousands;
 
 const TEMPLATE: &str = include_str!("report.html");
 const STYLE: &str = include_str!("report.css");
@@ -60,7 +60,7 @@ fn title(record: &Record) -> String {
     let servers: Vec<String> = record.models.iter().map(|entry| entry.title()).collect();
     match servers.len() {
         0 => "No server was compared".into(),
-        1..=3 => format!("{} under load", crate::text::listed(&servers)),
+        1..=3 => format!("{} under load", forkd_load::text::listed(&servers)),
         count => format!("{count} servers under the same load"),
     }
 }

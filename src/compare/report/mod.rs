@@ -27,7 +27,7 @@ mod tests {
 
     use super::difference::Difference;
     use crate::compare::record::*;
-    use crate::load::Phase;
+    use forkd_load::Phase;
 
     /// Figures that nobody expects, and some that they do.
     fn figure() -> impl Strategy<Value = Option<f64>> {

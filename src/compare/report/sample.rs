@@ -1,7 +1,7 @@
 //! Records for tests.
 
 use crate::compare::record::*;
-use crate::load::Phase;
+use forkd_load::Phase;
 
 /// One of nothing.
 pub(crate) fn empty() -> Record {

@@ -3,7 +3,7 @@
 use super::figures::{self, Figure};
 use super::plot::{self, COLOURS, Chart};
 use crate::compare::record::Record;
-use crate::load::Phase;
+use forkd_load::Phase;
 
 /// What a chart looks like, with colours by their names in [`PALETTE`].
 const STYLE: &str = include_str!("chart.css");

@@ -2,7 +2,7 @@
 
 use super::figures::{self, Figure, MARK, View};
 use crate::compare::record::{Entry, Record};
-use crate::text::{columns, listed, thousands, wrapped};
+use forkd_load::text::{columns, listed, thousands, wrapped};
 
 /// All tables, one after the other; lines have at most `width` columns, where that is possible.
 #[must_use]

@@ -6,8 +6,8 @@ use crate::compare::record::{
     Bulk, Churn, Datagrams, Entry, Figures, Growth, Hold, Idle, Measured, Moment, PingPong,
 };
 use crate::compare::stats::{Verdict, median, range, verdict};
-use crate::load::Phase;
-use crate::text::thousands;
+use forkd_load::Phase;
+use forkd_load::text::thousands;
 
 /// The median of a figure, and each round that has it.
 #[derive(Debug, Clone, PartialEq)]

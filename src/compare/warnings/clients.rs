@@ -1,7 +1,7 @@
 //! What clients met: a limit of their own, a server that had no room for them, and what failed.
 
 use crate::compare::record::{Calibration, Churn, Entry, Record};
-use crate::text::{listed, thousands};
+use forkd_load::text::{listed, thousands};
 
 /// From which share of what the clients can do at all they are taken to be the bottleneck.
 const BOUND: f64 = 0.9;

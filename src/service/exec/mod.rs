@@ -27,8 +27,8 @@ use crate::sys::calls::{Purpose, first_forbidden};
 use crate::sys::holders::others_have;
 use crate::sys::program::Program;
 use crate::transport::Connection;
-use crate::unit::{self, Attempt};
 use crate::{Error, Failure, events};
+use forkd_net::unit::{self, Attempt};
 
 /// What a client takes: the connection, three copies of it, and a pipe while the program starts; later there are fewer.
 const DESCRIPTORS: usize = 6;

@@ -15,7 +15,7 @@ use rustix::io::Errno;
 use super::files::{Absent, Found, Identity, PASS, changed, find, identity, os, same_file};
 use super::version::Moment;
 use crate::Error;
-use crate::unit::{self, Attempt};
+use forkd_net::unit::{self, Attempt};
 
 /// A directory, and the name that it has.
 #[derive(Debug, Clone)]

@@ -5,7 +5,7 @@ use super::scale::Scale;
 use super::{Chart, label, shortened, span_tick, tick};
 use crate::compare::record::{Entry, Growth, Record};
 use crate::compare::report::figures::{self, Figure, Unit, View};
-use crate::text::{listed, thousands};
+use forkd_load::text::{listed, thousands};
 
 /// How a figure grows with the clients; `None` if there was one number of clients only.
 pub(in crate::compare::report) fn growth(record: &Record, figure: &Figure, name: &str) -> Option<Chart> {

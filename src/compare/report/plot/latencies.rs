@@ -5,7 +5,7 @@ use super::scale::Scale;
 use super::{Chart, can_tell, label, span_tick};
 use crate::compare::record::{Entry, Measured, Record};
 use crate::compare::report::figures::View;
-use crate::load::Phase;
+use forkd_load::Phase;
 
 /// The percentiles that are marked, and at most shown.
 const PERCENTILES: [f64; 5] = [50.0, 90.0, 99.0, 99.9, 99.99];

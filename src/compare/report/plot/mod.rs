@@ -15,7 +15,7 @@ use std::fmt::Write;
 
 use super::figures::Fewer;
 use crate::compare::record::Entry;
-use crate::text::wrapped;
+use forkd_load::text::wrapped;
 
 pub(super) use bars::bars;
 pub(super) use growth::growth;

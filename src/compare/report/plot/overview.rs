@@ -4,7 +4,7 @@ use super::scale::Scale;
 use super::{Anchor, COLOURS, Chart, Drawing, LETTER_WIDTH, shortened, width_of};
 use crate::compare::record::Record;
 use crate::compare::report::figures::{self, Figure, View};
-use crate::text::thousands;
+use forkd_load::text::thousands;
 
 /// As wide as the text of a page on GitHub, so that letters keep their size there.
 const WIDTH: f64 = 840.0;

@@ -6,8 +6,8 @@
 use super::scale::Scale;
 use super::{Anchor, COLOURS, Chart, Drawing, WIDTH, shortened, tick, width_of};
 use crate::compare::record::{Entry, Moment, Record, Settings};
-use crate::load::Phase;
-use crate::text::{listed, thousands};
+use forkd_load::Phase;
+use forkd_load::text::{listed, thousands};
 
 const TOP: f64 = 62.0;
 const LEFT: f64 = 52.0;

@@ -17,7 +17,7 @@ use super::meter::Meter;
 use super::pacer::Schedule;
 use super::target::{Mode, Unconnected};
 use super::{Phase, Share, Task};
-use crate::sys::poller::{Event, Poller};
+use forkd_sys::poller::{Event, Poller};
 
 /// How long a client pauses that has failed, so that a server that is down isn't hammered.
 const PAUSE: Nanos = 10_000_000;

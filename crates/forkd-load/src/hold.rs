@@ -12,7 +12,7 @@ use super::meter::{Meter, Part};
 use super::outcome::Outcome;
 use super::target::TICK;
 use super::{Task, on_threads};
-use crate::Error;
+use forkd_net::Error;
 
 /// How many clients wait for their first echo at the same time, so that no listener's queue overflows ...
 const WINDOW: usize = 32;

@@ -5,8 +5,8 @@ use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
 
 use super::mounts::Mounts;
-use crate::sys::namespace::network_of;
-use crate::sys::procfs;
+use forkd_sys::namespace::network_of;
+use forkd_sys::procfs;
 
 /// What of a unit shows in its processes.
 #[derive(Debug, Default)]

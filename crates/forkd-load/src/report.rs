@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::outcome::Outcome;
 use super::plan::{Phase, Plan};
-use crate::transport::Endpoint;
+use forkd_net::Endpoint;
 
 /// The version of the JSON; it changes when a field goes or comes to mean something else.
 const VERSION: u32 = 1;
@@ -161,10 +161,10 @@ impl Report {
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
-    use crate::load::meter::Part;
-    use crate::load::{Fault, Plan};
+    use crate::meter::Part;
+    use crate::{Fault, Plan};
 
-    pub(in crate::load) fn outcome(phase: Phase) -> Outcome {
+    pub(crate) fn outcome(phase: Phase) -> Outcome {
         let mut part = Part { done: 30_000, bytes: 1_920_000, ..Part::default() };
         (part.span, part.cpu) = (Duration::from_secs(2), Duration::from_millis(500));
         (1..=1000).for_each(|us| part.latencies.record(Duration::from_micros(us)));

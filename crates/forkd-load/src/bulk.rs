@@ -13,7 +13,7 @@ use super::fault::Fault;
 use super::message::Messages;
 use super::meter::{Meter, Part};
 use super::target::{Mode, TICK, Unconnected};
-use crate::sys::poller::{Interest, Poller};
+use forkd_sys::poller::{Interest, Poller};
 
 /// Where a direction of the stream is: in which message, and at which of its bytes.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]

@@ -24,7 +24,7 @@ use std::net::{IpAddr, Ipv6Addr, SocketAddr, SocketAddrV6};
 /// # Examples
 ///
 /// ```
-/// use forkd::transport::resolve::resolve;
+/// use forkd_net::resolve::resolve;
 /// assert_eq!(resolve("::1", 7)?, ["[::1]:7".parse().unwrap()]);
 /// # Ok::<(), std::io::Error>(())
 /// ```

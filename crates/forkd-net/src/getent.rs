@@ -14,8 +14,8 @@ use std::time::{Duration, Instant};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
-use crate::sys::program::spawn_helper;
-use crate::sys::signal::{StopsHeld, pending_stop};
+use forkd_sys::program::spawn_helper;
+use forkd_sys::signal::{StopsHeld, pending_stop};
 
 /// How long an answer may take: a master that asks for a new name serves nobody meanwhile.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -24,7 +24,7 @@ const LOOK: Duration = Duration::from_millis(50);
 
 /// What the name service knows about a name.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Answer {
+pub enum Answer {
     /// Lines in the form of the database's file.
     Known(String),
     /// There is no such name.
@@ -44,7 +44,7 @@ pub(crate) enum Answer {
 ///
 /// Starts a child and waits for it. In a master, which ignores SIGCHLD, the kernel keeps no exit code
 /// (`ECHILD`; wait(2)): there an answer of nothing means that the name is unknown.
-pub(crate) fn ask(database: &str, name: &str) -> io::Result<Answer> {
+pub fn ask(database: &str, name: &str) -> io::Result<Answer> {
     // a name like this is in no database, and could pass for an option or a line of its own
     if name.is_empty() || name.starts_with('-') || name.contains(|c: char| c.is_control() || c == ':') {
         return Ok(Answer::Unknown);

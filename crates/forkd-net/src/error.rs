@@ -9,20 +9,22 @@ use std::error::Error as _;
 use std::fmt;
 use std::io;
 
-use crate::sys;
+use forkd_sys as sys;
 
 /// Why forkd could not start, or had to end.
 ///
 /// Each variant is one sysexits(3) code; see [`Error::exit_code`].
 ///
 /// ```
-/// use forkd::{Error, Server};
+/// use forkd_net::{Endpoint, Error};
 ///
-/// let one = Server::bind("tcp://127.0.0.1:0")?;
-/// match Server::bind(&one.server_address().to_string()) {
-///     Err(error @ Error::Unavailable(_)) => eprintln!("{}", error.sentence()),
-///     other => panic!("two servers at one address: {other:?}"),
+/// fn port(text: &str) -> Result<Option<u16>, Error> {
+///     let endpoint: Endpoint = text.parse().map_err(|error| Error::Usage(format!("{error}")))?;
+///     Ok(endpoint.port())
 /// }
+///
+/// assert_eq!(port("tcp://localhost:7")?, Some(7));
+/// assert_eq!(port("localhost").unwrap_err().exit_code(), 64);
 /// # Ok::<(), Error>(())
 /// ```
 #[derive(Debug)]
@@ -64,7 +66,7 @@ pub enum Error {
 ///
 /// ```
 /// use std::io;
-/// use forkd::{Error, Failure};
+/// use forkd_net::{Error, Failure};
 ///
 /// let failure = Failure::new("cannot open the gate", io::Error::other("it is stuck"));
 /// assert_eq!(Error::Os(failure).sentence(), "cannot open the gate: it is stuck");
@@ -103,7 +105,7 @@ impl Error {
     /// Returns the sysexits(3) code that the process ends with.
     ///
     /// ```
-    /// assert_eq!(forkd::Error::Usage("no".into()).exit_code(), 64);
+    /// assert_eq!(forkd_net::Error::Usage("no".into()).exit_code(), 64);
     /// ```
     #[must_use]
     pub fn exit_code(&self) -> u8 {
@@ -124,7 +126,7 @@ impl Error {
     ///
     /// ```
     /// let cause = std::io::Error::other("no wind");
-    /// assert_eq!(forkd::Error::os("cannot sail", cause).sentence(), "cannot sail: no wind");
+    /// assert_eq!(forkd_net::Error::os("cannot sail", cause).sentence(), "cannot sail: no wind");
     /// ```
     #[must_use]
     pub fn sentence(&self) -> String {
@@ -141,7 +143,7 @@ impl Error {
     }
 
     /// The same, with what to do about it, if that is known; the end of its [`sentence`](Self::sentence).
-    pub(crate) fn advising(mut self, known: Option<String>) -> Self {
+    pub fn advising(mut self, known: Option<String>) -> Self {
         match &mut self {
             Self::Unavailable(f) | Self::Os(f) | Self::CannotCreate(f) | Self::Permission(f) => {
                 f.advice = known
@@ -172,7 +174,7 @@ impl Error {
     ///
     /// ```
     /// use std::io::{Error as IoError, ErrorKind};
-    /// use forkd::Error;
+    /// use forkd_net::Error;
     ///
     /// let error = Error::from_io("cannot bind tcp://127.0.0.1:7", IoError::from(ErrorKind::PermissionDenied));
     /// assert!(matches!(error, Error::Permission(_)));
@@ -195,7 +197,7 @@ impl Error {
     /// Makes [`Error::Os`]; for system calls with no better explanation.
     ///
     /// ```
-    /// let error = forkd::Error::os("cannot fork", std::io::Error::from_raw_os_error(libc::EAGAIN));
+    /// let error = forkd_net::Error::os("cannot fork", std::io::Error::from_raw_os_error(libc::EAGAIN));
     /// assert_eq!((error.exit_code(), error.to_string().as_str()), (71, "cannot fork"));
     /// ```
     #[must_use]
@@ -204,7 +206,7 @@ impl Error {
     }
 
     /// A system call is forbidden that this can't do without, such as "cannot serve"; `or` is another way out.
-    pub(crate) fn forbidden(cannot: impl std::fmt::Display, call: &str, or: &str, cause: io::Error) -> Self {
+    pub fn forbidden(cannot: impl std::fmt::Display, call: &str, or: &str, cause: io::Error) -> Self {
         let what = format!(
             "{cannot}: the system call {call} is forbidden here, by a seccomp filter or an old kernel; allow it in the \
              container's seccomp profile or the unit's SystemCallFilter={or}"

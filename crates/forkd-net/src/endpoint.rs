@@ -11,20 +11,17 @@ use std::net::Ipv6Addr;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
-use serde::de::Visitor;
-use serde::{Deserialize, Deserializer, Serialize, Serializer};
-
 /// The longest path of a socket file in bytes: `sun_path` of unix(7) without its closing NUL.
 const MAX_PATH: usize = 107;
 
 /// An address to serve.
 ///
 /// ```
-/// use forkd::transport::Endpoint;
+/// use forkd_net::Endpoint;
 /// let endpoint: Endpoint = "tcp://[::]:7007".parse()?;
 /// assert_eq!(endpoint, Endpoint::Tcp { host: "::".into(), port: 7007 });
 /// assert_eq!(endpoint.to_string(), "tcp://[::]:7007");
-/// # Ok::<(), forkd::transport::ParseEndpointError>(())
+/// # Ok::<(), forkd_net::ParseEndpointError>(())
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Endpoint {
@@ -55,7 +52,7 @@ pub enum Endpoint {
 
 impl Endpoint {
     /// Returns the name or address, without brackets, if it has one.
-    pub(crate) fn host(&self) -> Option<&str> {
+    pub fn host(&self) -> Option<&str> {
         match self {
             Self::Tcp { host, .. } | Self::Udp { host, .. } => Some(host),
             Self::Unix(_) | Self::Unixgram(_) | Self::Systemd(_) => None,
@@ -63,7 +60,7 @@ impl Endpoint {
     }
 
     /// Returns the port, if it has one.
-    pub(crate) fn port(&self) -> Option<u16> {
+    pub fn port(&self) -> Option<u16> {
         match self {
             Self::Tcp { port, .. } | Self::Udp { port, .. } => Some(*port),
             Self::Unix(_) | Self::Unixgram(_) | Self::Systemd(_) => None,
@@ -72,7 +69,7 @@ impl Endpoint {
 
     /// Tells whether the two, in one group, get the same port from the kernel: a client that knows the one knows
     /// the other.
-    pub(crate) fn shares_port_with(&self, other: &Self) -> bool {
+    pub fn shares_port_with(&self, other: &Self) -> bool {
         self.port() == Some(0)
             && other.port() == Some(0)
             && self.host() == other.host()
@@ -80,17 +77,17 @@ impl Endpoint {
     }
 
     /// Tells whether its host is an IPv6 address.
-    pub(crate) fn is_ipv6(&self) -> bool {
+    pub fn is_ipv6(&self) -> bool {
         self.host().is_some_and(|host| host.contains(':'))
     }
 
     /// Tells whether each request is known to be a datagram of its own, without a connection.
     ///
     /// ```
-    /// use forkd::Endpoint;
+    /// use forkd_net::Endpoint;
     /// assert!("udp://127.0.0.1:7".parse::<Endpoint>()?.is_datagram());
     /// assert!(!"tcp://127.0.0.1:7".parse::<Endpoint>()?.is_datagram());
-    /// # Ok::<(), forkd::transport::ParseEndpointError>(())
+    /// # Ok::<(), forkd_net::ParseEndpointError>(())
     /// ```
     #[must_use]
     pub fn is_datagram(&self) -> bool {
@@ -101,10 +98,10 @@ impl Endpoint {
     ///
     /// ```
     /// use std::path::Path;
-    /// use forkd::Endpoint;
+    /// use forkd_net::Endpoint;
     /// assert_eq!("unix:///run/echo".parse::<Endpoint>()?.path(), Some(Path::new("/run/echo")));
     /// assert_eq!("tcp://127.0.0.1:7".parse::<Endpoint>()?.path(), None);
-    /// # Ok::<(), forkd::transport::ParseEndpointError>(())
+    /// # Ok::<(), forkd_net::ParseEndpointError>(())
     /// ```
     #[must_use]
     pub fn path(&self) -> Option<&Path> {
@@ -117,9 +114,9 @@ impl Endpoint {
     /// Tells whether the socket comes from a service manager, ready made.
     ///
     /// ```
-    /// use forkd::Endpoint;
+    /// use forkd_net::Endpoint;
     /// assert!("systemd:echo".parse::<Endpoint>()?.is_inherited());
-    /// # Ok::<(), forkd::transport::ParseEndpointError>(())
+    /// # Ok::<(), forkd_net::ParseEndpointError>(())
     /// ```
     #[must_use]
     pub fn is_inherited(&self) -> bool {
@@ -130,12 +127,12 @@ impl Endpoint {
     /// stream and a datagram socket can't share a file.
     ///
     /// ```
-    /// use forkd::Endpoint;
+    /// use forkd_net::Endpoint;
     /// let endpoint = |text: &str| text.parse::<Endpoint>();
     /// assert!(endpoint("unix:///run/echo")?.collides_with(&endpoint("unixgram:///run/echo")?));
     /// assert!(!endpoint("tcp://[::1]:7")?.collides_with(&endpoint("udp://[::1]:7")?));
     /// assert!(!endpoint("tcp://[::1]:0")?.collides_with(&endpoint("tcp://[::1]:0")?));
-    /// # Ok::<(), forkd::transport::ParseEndpointError>(())
+    /// # Ok::<(), forkd_net::ParseEndpointError>(())
     /// ```
     #[must_use]
     pub fn collides_with(&self, other: &Self) -> bool {
@@ -150,7 +147,7 @@ impl Endpoint {
 /// Why a text is no endpoint; the sentence names the text and the allowed forms.
 ///
 /// ```
-/// let error = "http://localhost".parse::<forkd::Endpoint>().unwrap_err();
+/// let error = "http://localhost".parse::<forkd_net::Endpoint>().unwrap_err();
 /// assert!(error.to_string().starts_with(r#"endpoint "http://localhost" has an unknown scheme; write tcp://"#));
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -271,33 +268,6 @@ impl fmt::Display for Endpoint {
     }
 }
 
-impl Serialize for Endpoint {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(self)
-    }
-}
-
-impl<'de> Deserialize<'de> for Endpoint {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_str(EndpointVisitor)
-    }
-}
-
-/// Parses while the deserializer is still at the string, so that its error points at this one of a list.
-struct EndpointVisitor;
-
-impl Visitor<'_> for EndpointVisitor {
-    type Value = Endpoint;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("an endpoint such as \"tcp://127.0.0.1:7007\"")
-    }
-
-    fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<Endpoint, E> {
-        text.parse().map_err(E::custom)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -404,8 +374,11 @@ mod tests {
         #[test]
         fn displays_what_it_parses(endpoint in any_endpoint()) {
             prop_assert_eq!(&endpoint.to_string().parse::<Endpoint>().unwrap(), &endpoint);
-            let json = serde_json::to_string(&endpoint).unwrap();
-            prop_assert_eq!(&serde_json::from_str::<Endpoint>(&json).unwrap(), &endpoint);
+            #[cfg(feature = "serde")]
+            {
+                let json = serde_json::to_string(&endpoint).unwrap();
+                prop_assert_eq!(&serde_json::from_str::<Endpoint>(&json).unwrap(), &endpoint);
+            }
         }
 
         #[test]

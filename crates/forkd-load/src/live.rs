@@ -36,7 +36,7 @@ impl Live {
     }
 
     /// Starts the counts anew, as each phase does.
-    pub(crate) fn begin(&self) {
+    pub fn begin(&self) {
         self.done.store(0, Ordering::Relaxed);
         self.faults.store(0, Ordering::Relaxed);
     }

@@ -4,7 +4,7 @@ use std::fmt::Write;
 use std::time::Duration;
 
 /// Makes lines of rows: the first `left` columns start at the left, the others end at the right.
-pub(crate) fn columns(rows: &[Vec<String>], left: usize) -> String {
+pub fn columns(rows: &[Vec<String>], left: usize) -> String {
     let count = rows.iter().map(Vec::len).max().unwrap_or(0);
     let width = |k: usize| rows.iter().filter_map(|row| row.get(k)).map(|cell| cell.chars().count()).max();
     let widths: Vec<usize> = (0..count).map(|k| width(k).unwrap_or(0)).collect();
@@ -25,7 +25,7 @@ pub(crate) fn columns(rows: &[Vec<String>], left: usize) -> String {
 }
 
 /// A rounded number in groups of three digits.
-pub(crate) fn thousands(number: f64) -> String {
+pub fn thousands(number: f64) -> String {
     let digits = format!("{:.0}", number.abs());
     let mut text = String::new();
     for (i, digit) in digits.chars().enumerate() {
@@ -38,7 +38,7 @@ pub(crate) fn thousands(number: f64) -> String {
 }
 
 /// A number with three digits, or more before the point, as in "1.23", "123" and "12,345".
-pub(crate) fn three_digits(number: f64) -> String {
+pub fn three_digits(number: f64) -> String {
     match number.abs() {
         size if size < 9.995 => format!("{number:.2}"),
         size if size < 99.95 => format!("{number:.1}"),
@@ -47,12 +47,12 @@ pub(crate) fn three_digits(number: f64) -> String {
 }
 
 /// A span with three digits, as in "1.23 ms".
-pub(crate) fn span(span: Duration) -> String {
+pub fn span(span: Duration) -> String {
     micros(span.as_nanos() as f64 / 1e3)
 }
 
 /// The same of microseconds.
-pub(crate) fn micros(micros: f64) -> String {
+pub fn micros(micros: f64) -> String {
     let (value, unit) = match micros.abs() {
         size if size < 999.5 => (micros, "µs"),
         size if size < 999.5e3 => (micros / 1e3, "ms"),
@@ -62,7 +62,7 @@ pub(crate) fn micros(micros: f64) -> String {
 }
 
 /// Names in a row, as in "a, b and c".
-pub(crate) fn listed(names: &[String]) -> String {
+pub fn listed(names: &[String]) -> String {
     match names {
         [] => String::new(),
         [one] => one.clone(),
@@ -71,7 +71,7 @@ pub(crate) fn listed(names: &[String]) -> String {
 }
 
 /// Lines of at most so many characters, broken between words.
-pub(crate) fn wrapped(text: &str, width: Option<usize>) -> String {
+pub fn wrapped(text: &str, width: Option<usize>) -> String {
     let (mut lines, mut line) = (String::new(), String::new());
     for word in text.split_whitespace() {
         let length = line.chars().count() + 1 + word.chars().count();

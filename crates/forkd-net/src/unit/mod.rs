@@ -20,15 +20,25 @@ use mounts::Mount;
 
 /// What was tried.
 #[derive(Debug, Clone, Copy)]
-pub(crate) enum Attempt<'a> {
+pub enum Attempt<'a> {
     /// To read the file or directory with this path.
     Read(&'a Path),
     /// To make a file or a socket file with this path.
     Make(&'a Path),
     /// To execute this one of the files that a program consists of: itself, its interpreter, its loader.
-    Execute { file: &'a Path, files: &'a [PathBuf] },
+    Execute {
+        /// The one that is not executed.
+        file: &'a Path,
+        /// All of them.
+        files: &'a [PathBuf],
+    },
     /// To bind a TCP address, or if `datagrams` one of UDP.
-    Bind { address: SocketAddr, datagrams: bool },
+    Bind {
+        /// The address.
+        address: SocketAddr,
+        /// Whether for UDP.
+        datagrams: bool,
+    },
     /// To connect to the service manager.
     ReachManager,
     /// To have getent(1) look a name up, as a static program must.
@@ -41,7 +51,7 @@ pub(crate) enum Attempt<'a> {
 }
 
 /// Whether systemd has started this program for a unit; decided by the process that asks first, which is the master.
-pub(crate) fn is_one() -> bool {
+pub fn is_one() -> bool {
     static IS_ONE: OnceLock<bool> = OnceLock::new();
     let processes = [std::process::id(), std::os::unix::process::parent_id()];
     *IS_ONE.get_or_init(|| is_started_by_systemd(|name| std::env::var(name).ok(), &processes))
@@ -56,12 +66,12 @@ fn is_started_by_systemd(variable: impl Fn(&str) -> Option<String>, processes: &
 }
 
 /// What systemd calls this run of the unit, which all its processes have in common (systemd.exec(5)).
-pub(crate) fn invocation() -> Option<String> {
+pub fn invocation() -> Option<String> {
     std::env::var("INVOCATION_ID").ok()
 }
 
 /// Which setting of the unit that this process runs in forbids it, and the way out; to follow the error in a sentence.
-pub(crate) fn hint(attempt: Attempt<'_>, error: &io::Error) -> Option<String> {
+pub fn hint(attempt: Attempt<'_>, error: &io::Error) -> Option<String> {
     let facts = is_one().then(Facts::look)?;
     let errno = error.raw_os_error();
     match attempt {
@@ -77,7 +87,7 @@ pub(crate) fn hint(attempt: Attempt<'_>, error: &io::Error) -> Option<String> {
 
 /// Why only processes of the unit that this one runs in reach what it has bound, if that is so: a socket file with this
 /// path, or an address.
-pub(crate) fn seclusion(path: Option<&Path>) -> Option<String> {
+pub fn seclusion(path: Option<&Path>) -> Option<String> {
     secluded(path.map(real).as_deref(), &is_one().then(Facts::look)?)
 }
 

@@ -7,7 +7,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::time::{ClockId, clock_gettime};
 
-use crate::sys::poller::{Event, Poller};
+use forkd_sys::poller::{Event, Poller};
 
 /// Nanoseconds since a phase began.
 pub(super) type Nanos = u64;

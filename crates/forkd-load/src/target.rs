@@ -11,9 +11,9 @@ use rustix::io::Errno;
 use rustix::net::{self, AddressFamily, SocketAddrUnix, SocketFlags, SocketType, sockopt};
 
 use super::fault::Fault;
-use crate::transport::Endpoint;
-use crate::transport::resolve::resolve;
-use crate::{Error, Failure};
+use forkd_net::Endpoint;
+use forkd_net::resolve::resolve;
+use forkd_net::{Error, Failure};
 
 /// How long a call on a socket that blocks may take, until its caller looks at the clock again.
 pub(super) const TICK: Duration = Duration::from_millis(50);

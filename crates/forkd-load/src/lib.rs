@@ -1,3 +1,4 @@
+#![forbid(unsafe_code)]
 //! A load generator for echo servers: what the clients of a server feel, and how many it can serve.
 //!
 //! [`Load`] runs one [`Phase`] at a time, as its [`Plan`] says, against a [`Target`], and returns an
@@ -14,7 +15,7 @@
 //!
 //! ```no_run
 //! use std::sync::Arc;
-//! use forkd::load::{Live, Load, Phase, Plan, Reach, Target};
+//! use forkd_load::{Live, Load, Phase, Plan, Reach, Target};
 //!
 //! let target = Target::new(&"tcp://127.0.0.1:7007".parse()?, Reach::Loopback)?;
 //! let load = Load::new(target, Plan { clients: 32, ..Plan::default() })?;
@@ -47,6 +48,7 @@ mod plan;
 mod report;
 mod table;
 mod target;
+pub mod text;
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Barrier};
@@ -56,14 +58,14 @@ pub use hold::Held;
 pub use latencies::Latencies;
 pub use live::Live;
 pub use outcome::{Outcome, Warning};
-pub(crate) use plan::allow_descriptors;
+pub use plan::allow_descriptors;
 pub use plan::{Phase, Plan};
 pub use report::{Figures, Report, Settings};
 pub use table::table;
 pub use target::{Reach, Target};
 
-use crate::Error;
 use clock::{Nanos, nanos};
+use forkd_net::Error;
 use measure::measure;
 use message::Messages;
 use meter::Part;

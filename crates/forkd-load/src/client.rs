@@ -8,7 +8,7 @@ use rustix::net::{SendFlags, send};
 use super::clock::Nanos;
 use super::fault::Fault;
 use super::message::Message;
-use crate::sys::poller::Interest;
+use forkd_sys::poller::Interest;
 
 /// What a client does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

@@ -62,7 +62,7 @@ fn result(outcome: &Outcome) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::load::report::tests::outcome;
+    use crate::report::tests::outcome;
 
     #[test]
     fn the_table_says_what_was_measured_and_what_is_to_know() {

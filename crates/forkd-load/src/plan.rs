@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::message::STAMPED;
 use super::target::Target;
-use crate::{Error, Failure};
+use forkd_net::{Error, Failure};
 
 const MAX_CLIENTS: usize = 100_000;
 const MAX_SIZE: usize = 1 << 20;
@@ -19,23 +19,25 @@ const MAX_RATE: f64 = 1e7;
 const OTHERS: u64 = 64;
 
 /// What the clients do.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, clap::ValueEnum)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Phase {
-    /// All connect, echo once, and stay
+    /// All connect, echo once, and stay.
     Hold,
-    /// Each connects, echoes once, closes, and does it again
+    /// Each connects, echoes once, closes, and does it again.
     Churn,
-    /// All are connected, and each sends a message when it has the last one's echo
-    #[value(name = "pingpong")]
+    /// All are connected, and each sends a message when it has the last one's echo.
     PingPong,
-    /// One connection sends and receives as much as it can
+    /// One connection sends and receives as much as it can.
     Bulk,
-    /// Each sends a datagram when it has the last one's answer, or has given it up
+    /// Each sends a datagram when it has the last one's answer, or has given it up.
     Datagrams,
 }
 
 impl Phase {
+    /// All that there are.
+    pub const ALL: [Self; 5] = [Self::Hold, Self::Churn, Self::PingPong, Self::Bulk, Self::Datagrams];
+
     /// Returns its name as it is written.
     #[must_use]
     pub fn name(self) -> &'static str {
@@ -151,7 +153,7 @@ impl Plan {
     }
 
     /// Says what is out of range.
-    pub(crate) fn check(&self) -> Result<(), String> {
+    pub fn check(&self) -> Result<(), String> {
         let out = |what: &str, value: &dyn std::fmt::Display, range: &str| {
             Err(format!("{what} can't be {value}: {range}"))
         };
@@ -179,7 +181,7 @@ impl Plan {
 }
 
 /// Raises the limit of open files as far as so many clients need, and as the system lets us.
-pub(crate) fn allow_descriptors(clients: usize) -> Result<(), Error> {
+pub fn allow_descriptors(clients: usize) -> Result<(), Error> {
     let needed = clients as u64 + OTHERS;
     let limit = getrlimit(Resource::Nofile);
     if limit.current.is_none_or(|current| current >= needed) {
@@ -200,7 +202,7 @@ pub(crate) fn allow_descriptors(clients: usize) -> Result<(), Error> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::load::Reach;
+    use crate::Reach;
 
     #[test]
     fn a_plan_that_makes_no_sense_is_refused_with_its_value() {

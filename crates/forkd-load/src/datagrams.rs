@@ -20,7 +20,7 @@ use super::meter::{Meter, Part};
 use super::pacer::Schedule;
 use super::target::{Mode, TICK, Unconnected};
 use super::{Share, Task};
-use crate::sys::poller::{Event, Interest, Poller};
+use forkd_sys::poller::{Event, Interest, Poller};
 
 /// How long a client pauses whose socket has failed.
 const PAUSE: Nanos = 10_000_000;

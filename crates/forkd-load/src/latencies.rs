@@ -16,7 +16,7 @@ const DIGITS: u8 = 3;
 ///
 /// ```
 /// use std::time::Duration;
-/// let mut latencies = forkd::load::Latencies::default();
+/// let mut latencies = forkd_load::Latencies::default();
 /// (1..=100).for_each(|ms| latencies.record(Duration::from_millis(ms)));
 /// assert_eq!(latencies.percentile(50.0).as_millis(), 50);
 /// assert_eq!(latencies.max().as_millis(), 100);
