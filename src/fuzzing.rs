@@ -9,9 +9,6 @@
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::path::Path;
 
-use crate::compare::record::Record;
-use crate::compare::report::difference::Difference;
-use crate::compare::report::{chart, csv, findings, html, svg, table};
 use crate::config::options::{DaemonOptions, ListenOptions};
 use crate::config::{Config, File};
 use crate::daemon::control::Request;
@@ -21,6 +18,9 @@ use crate::service::Http;
 use crate::sys::datagram::{Datagram, Destination, Source};
 use crate::transport::guard::Guard;
 use crate::{Error, Protocol, Reply, foreign};
+use forkd_compare::record::Record;
+use forkd_compare::report::difference::Difference;
+use forkd_compare::report::{chart, csv, findings, html, svg, table};
 
 /// A configuration file: it is refused with a sentence that a terminal can show, or it is in force, and then the
 /// file that [`Config::to_toml`] writes is the same configuration.

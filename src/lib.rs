@@ -163,8 +163,6 @@
 #[doc(hidden)]
 pub mod cli;
 #[doc(hidden)]
-pub mod compare;
-#[doc(hidden)]
 pub mod config;
 pub mod coroutine;
 #[doc(hidden)]

@@ -18,7 +18,6 @@ use clap::error::{ContextKind, ContextValue};
 use clap::{Arg, ArgAction, Args, CommandFactory, FromArgMatches, Parser, Subcommand, value_parser};
 
 use crate::Error;
-use crate::compare::NULL_SERVER;
 use crate::config::Config;
 use crate::config::options::{DaemonOptions, ListenOptions};
 use crate::transport::Endpoint;
@@ -26,6 +25,7 @@ use crate::transport::Endpoint;
 pub use ask::TopArgs;
 pub use ask::{ReloadArgs, StatusArgs};
 pub use compare::{CompareArgs, OutputArgs, RunArgs};
+use forkd_compare::NULL_SERVER;
 pub use load::LoadArgs;
 
 const EXAMPLES: &str = "\

@@ -66,7 +66,7 @@ pub fn run(cli: Cli, signals: HeldSignals) -> Result<(), Failed> {
         Command::Check { args, unit: None } => check::run(args),
         Command::Compare(options) => compare::run(&options),
         Command::Load(options) => load::run(&options),
-        Command::NullServer => crate::compare::serve_nothing(),
+        Command::NullServer => forkd_compare::serve_nothing(),
         Command::Reload(options) => return reload::run(options),
         Command::Services => services::run(),
         Command::Status(options) => status::run(options),

@@ -9,7 +9,7 @@ use super::args::ReloadArgs;
 use super::ask::Daemon;
 use crate::Error;
 use crate::daemon::reload::Answer;
-use crate::{Error, log};
+use crate::log;
 use forkd_net::unit;
 
 /// How long to wait: new workers are started meanwhile, and given up after several tries.

@@ -20,7 +20,8 @@ use super::context::{ACCEPT_REST, Context};
 use super::sockets::tell_of_seclusion;
 use crate::transport::bind::{BindOptions, bind_all};
 use crate::transport::{Endpoint, Inherited, Listener};
-use crate::{Error, Failure, events, log, unit};
+use crate::{Error, Failure, events, log};
+use forkd_net::unit;
 
 const MAX_CLIENTS: usize = 16;
 const TIME_LIMIT: Duration = Duration::from_secs(5);

@@ -9,8 +9,8 @@ use crate::Error;
 use crate::cli::args::RunArgs;
 use crate::cli::interrupt::Interrupt;
 use crate::cli::progress::Line;
-use crate::compare::record::{Entry, Record};
-use crate::compare::{Observer, Plan, Step, compare, lock};
+use forkd_compare::record::{Entry, Record};
+use forkd_compare::{Observer, Plan, Step, compare, lock};
 use forkd_load::Live;
 use forkd_load::text::thousands;
 
@@ -31,7 +31,7 @@ pub(super) fn measure(
         let (stage, live, plan) = (&stage, &live, &plan);
         let teller = scope.spawn(move || tell(stage, plan, live, &is_over));
         let mut told = Told { stage, rounds: plan.rounds, keep, is_kept: true };
-        let record = compare(plan, live, &mut told);
+        let record = compare(plan, super::counters::ask, live, &mut told);
         drop(over);
         let _ = teller.join();
         record
@@ -124,7 +124,7 @@ fn summary(entry: &Entry) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::compare::record::{Churn, Hold, Measured};
+    use forkd_compare::record::{Churn, Hold, Measured};
     use forkd_load::Phase;
 
     #[test]

@@ -1,12 +1,13 @@
 //! `forkd compare`: measures servers side by side, or shows again what was measured.
 
+mod counters;
 mod measure;
 mod output;
 mod plan;
 
 use super::args::CompareArgs;
-use crate::compare::record::{Entry, Record};
 use crate::{Error, Failure};
+use forkd_compare::record::{Entry, Record};
 use output::Output;
 
 /// Measures, and shows what came of it.
@@ -52,14 +53,14 @@ fn choose(record: &mut Record, names: &[String]) -> Result<(), Error> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::compare::report::sample;
 
     #[test]
     fn a_record_is_shown_of_those_that_are_named() {
-        let mut record = sample::record();
-        choose(&mut record, &["event".into(), " fork".into()]).unwrap();
-        assert_eq!(record.models.iter().map(|entry| &*entry.name).collect::<Vec<_>>(), ["fork", "event"]);
+        let file = include_str!("../../../tests/compare/before.json");
+        let mut record: Record = serde_json::from_str(file).unwrap();
+        choose(&mut record, &["thread".into(), " fork".into()]).unwrap();
+        assert_eq!(record.models.iter().map(|entry| &*entry.name).collect::<Vec<_>>(), ["fork", "thread"]);
         let why = choose(&mut record, &["prefork".into()]).unwrap_err().sentence();
-        assert_eq!(why, "the file has no \"prefork\": take some of fork, event");
+        assert_eq!(why, "the file has no \"prefork\": take some of fork, thread");
     }
 }

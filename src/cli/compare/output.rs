@@ -9,11 +9,11 @@ use std::path::{Path, PathBuf};
 
 use crate::cli::args::OutputArgs;
 use crate::cli::terminal::{Terminal, print_json};
-use crate::compare::record::{Record, VERSION};
-use crate::compare::report::difference::Difference;
-use crate::compare::report::findings::{findings, warnings};
-use crate::compare::report::{chart, csv, html, svg, table};
 use crate::{Error, Failure, foreign};
+use forkd_compare::record::{Record, VERSION};
+use forkd_compare::report::difference::Difference;
+use forkd_compare::report::findings::{findings, warnings};
+use forkd_compare::report::{chart, csv, html, svg, table};
 use forkd_load::text::wrapped;
 
 /// In bytes: many times what thousands of rounds take.

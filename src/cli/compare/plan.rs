@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::Error;
 use crate::cli::args::RunArgs;
-use crate::compare::{Contestant, Plan};
+use forkd_compare::{Contestant, Plan};
 use forkd_load::{Load, Phase, Reach, Target};
 
 /// The shortest time in which a phase is measured.
