@@ -4,7 +4,6 @@
 //! works in a broken environment; [`ServeArgs::resolve`] is the step that looks around.
 
 mod ask;
-mod choice;
 mod compare;
 mod load;
 

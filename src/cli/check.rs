@@ -22,7 +22,7 @@ use forkd_net::unit;
 /// # Errors
 ///
 /// Those of [`Config::resolve`](crate::config::Config::resolve),
-/// [`Builtin::service`](crate::service::Builtin::service), [`Exec::check`](crate::service::Exec::check) and
+/// [`Builtin::service`](crate::config::service::Builtin::service), [`Exec::check`](crate::service::Exec::check) and
 /// [`Config::to_toml`](crate::config::Config::to_toml); [`Error::Config`] for a user, group or root directory that doesn't
 /// exist, or [`Error::Os`] if the output can't be written.
 pub fn run(args: ServeArgs) -> Result<(), Error> {

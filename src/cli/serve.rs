@@ -10,6 +10,7 @@ use std::path::Path;
 
 use nix::sys::signal::Signal;
 
+use crate::config::service::Builtin;
 use crate::config::values::LogSink;
 use crate::config::{Config, Daemon, Listen, default_control, default_controls};
 use crate::daemon::background::{self, DEFAULT_UMASK, Launch, Notifier};
@@ -19,7 +20,6 @@ use crate::daemon::pidfile::Pidfile;
 use crate::daemon::privileges::Privileges;
 use crate::daemon::reload::Source;
 use crate::daemon::sockets::{Bound, bind};
-use crate::service::Builtin;
 use crate::sys::signal::pending_stop;
 use crate::transport::{Endpoint, Inherited};
 use crate::{Error, events, log, sys};

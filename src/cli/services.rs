@@ -4,7 +4,7 @@ use clap::ValueEnum;
 
 use super::terminal::write;
 use crate::Error;
-use crate::service::Builtin;
+use crate::config::service::Builtin;
 
 /// Prints a line for each service.
 ///

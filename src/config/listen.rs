@@ -9,11 +9,12 @@ use std::time::Duration;
 use super::RouteText;
 use super::layers::Conflict;
 use super::options::ListenOptions;
+use super::service::{Builtin, Settings};
 use super::values::{EntryText, KeepAlive, Mode, Overflow, Span, WorkerRange};
 use crate::Error;
 use crate::model::worker::Terms;
 use crate::model::{Model, Threads};
-use crate::service::{Builtin, Service, Settings};
+use crate::service::Service;
 use crate::transport::Endpoint;
 use crate::transport::bind::KEEP_ALIVE;
 

@@ -4,6 +4,7 @@
 //! range, nothing contradicts itself, and what a daemon would look for from `/` has an absolute path.
 //! The command line beats the file, and the file beats the defaults.
 
+pub(crate) mod choice;
 mod file;
 mod layers;
 mod listen;
@@ -11,6 +12,7 @@ mod lists;
 pub mod options;
 mod route;
 mod rules;
+pub mod service;
 #[cfg(test)]
 mod tests;
 pub mod values;

@@ -10,12 +10,14 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use super::RouteText;
+use super::choice;
 use super::lists::list;
+use super::service::Builtin;
 use super::values::{
     EntryText, KeepAlive, LogFormat, LogLevel, LogSink, MetricsEndpoint, Mode, Overflow, Span, WorkerRange,
 };
 use crate::model::Model;
-use crate::service::{Builtin, Framing};
+use crate::service::Framing;
 use crate::transport::Endpoint;
 
 /// What is served and how: the options of one `[[listen]]` table.
@@ -38,7 +40,8 @@ pub struct ListenOptions {
 
     /// How ack and menu tell one message from the next: each line of what one read brings, whether or not
     /// it has an end, or whole lines [default: read]
-    #[arg(long, value_name = "read|line", hide_possible_values = true, help_heading = "Service")]
+    #[arg(long, value_name = "read|line", value_parser = choice::one_of::<Framing>(), hide_possible_values = true, help_heading = "Service")]
+    #[serde(with = "choice")]
     pub framing: Option<Framing>,
 
     /// What menu says to whom connects [default: Welcome to connect 10086]
@@ -101,7 +104,8 @@ pub struct ListenOptions {
     /// Who runs the handler: a child forked for each connection (fork), a pool of workers that serve one
     /// connection at a time (prefork; iterative: one worker), or workers that serve many at once, by threads
     /// (thread), callbacks (event) or coroutines (coroutine) [default: fork]
-    #[arg(short, long, value_name = "MODEL", hide_possible_values = true, help_heading = "Pool")]
+    #[arg(short, long, value_name = "MODEL", value_parser = choice::one_of::<Model>(), hide_possible_values = true, help_heading = "Pool")]
+    #[serde(with = "choice")]
     pub model: Option<Model>,
 
     /// Size of the pool; a range MIN..MAX makes it elastic (prefork, iterative); models other than prefork have

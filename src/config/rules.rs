@@ -6,9 +6,9 @@ use std::time::Duration;
 use super::layers::Conflict;
 use super::listen::Listen;
 use super::options::ListenOptions;
+use super::service::Builtin;
 use super::values::MAX_CHILDREN;
 use crate::model::{Model, Threads};
-use crate::service::Builtin;
 use crate::transport::Endpoint;
 
 /// What an option needs to have an effect, and what to give for it.

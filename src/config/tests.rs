@@ -2,8 +2,8 @@
 
 use super::*;
 use crate::cli::args::{Cli, Command};
+use crate::config::service::Builtin;
 use crate::model::Model;
-use crate::service::Builtin;
 use crate::transport::Endpoint;
 use clap::Parser;
 use proptest::prelude::*;

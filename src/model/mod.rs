@@ -20,7 +20,6 @@ pub(crate) mod turns;
 pub(crate) mod worker;
 
 pub use hooks::HandlerError;
-use serde::{Deserialize, Serialize};
 
 use crate::Error;
 use crate::service::Service;
@@ -41,8 +40,7 @@ use crate::sys::calls::{Purpose, first_forbidden};
 /// assert_eq!(Model::Thread.to_string(), "thread");
 /// # Ok::<(), forkd::Error>(())
 /// ```
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, clap::ValueEnum, Default)]
-#[serde(rename_all = "lowercase")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 #[non_exhaustive]
 pub enum Model {
     /// The master accepts and forks a child for each connection (or datagram).
@@ -98,6 +96,10 @@ impl Default for Threads {
 }
 
 impl Model {
+    /// All that there are.
+    pub const ALL: [Self; 6] =
+        [Self::Fork, Self::Prefork, Self::Iterative, Self::Thread, Self::Event, Self::Coroutine];
+
     /// How many workers the daemon has where nothing is said; `None` where there is no pool of them.
     ///
     /// ```
@@ -199,6 +201,32 @@ impl Model {
         self.default_workers().is_some()
     }
 }
+
+impl std::str::FromStr for Model {
+    type Err = UnknownModel;
+
+    fn from_str(name: &str) -> Result<Self, UnknownModel> {
+        Self::ALL.into_iter().find(|model| model.name() == name).ok_or_else(|| UnknownModel(name.into()))
+    }
+}
+
+/// A name that no [`Model`] has.
+///
+/// ```
+/// let error = "forks".parse::<forkd::model::Model>().unwrap_err();
+/// assert_eq!(error.to_string(), "no model \"forks\": there are fork, prefork, iterative, thread, event, coroutine");
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UnknownModel(String);
+
+impl std::fmt::Display for UnknownModel {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let names = Model::ALL.map(Model::name).join(", ");
+        write!(f, "no model {:?}: there are {names}", self.0)
+    }
+}
+
+impl std::error::Error for UnknownModel {}
 
 impl std::fmt::Display for Model {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {

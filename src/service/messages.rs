@@ -1,7 +1,5 @@
 //! Where one message of a stream ends and the next begins.
 
-use serde::{Deserialize, Serialize};
-
 /// The longest line that is waited for; what is longer is taken in pieces of this size.
 const LONGEST: usize = 4096;
 
@@ -12,8 +10,7 @@ const LONGEST: usize = 4096;
 /// let [mut by_read, mut by_line] = [Framing::Read, Framing::Line].map(|framing| Ack::new("ok", framing));
 /// assert_eq!((by_read.received(b"he"), by_line.received(b"he")), (Reply::Send(b"ok"), Reply::Wait));
 /// ```
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, clap::ValueEnum)]
-#[serde(rename_all = "lowercase")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Framing {
     /// What one read brings, as in the textbook: right while a person types, or a client waits for each
     /// answer. Several lines in one read are several messages.

@@ -5,7 +5,6 @@
 //! [`Service`] is one or the other, with a name, and makes a new one for each connection.
 
 mod ack;
-mod builtin;
 mod chargen;
 mod clock;
 mod discard;
@@ -23,7 +22,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub use ack::Ack;
-pub use builtin::{Builtin, Settings};
 pub use chargen::Chargen;
 pub use clock::Clock;
 pub use discard::Discard;

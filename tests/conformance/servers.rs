@@ -9,8 +9,6 @@ use std::io::{self, BufRead, Read, Write};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::ValueEnum;
-use forkd::model::Model;
 use forkd::{Connection, Endpoint, Error, Handler, Peer, Server, Service};
 
 struct Lines;
@@ -72,7 +70,7 @@ fn main() -> Result<(), Error> {
     };
     let stop = PathBuf::from(stop);
     let server = Server::bind(endpoint)?
-        .model(Model::from_str(model, false).unwrap_or_else(|why| panic!("{why}")))
+        .model(model.parse().unwrap_or_else(|why| panic!("{why}")))
         .verify_request(|peer| !matches!(peer, Peer::Ip(address) if address.ip().to_string() == "127.0.0.2"))
         .handle_error(|_, error| say(format!("handled {error}\n")))
         .timeout(Duration::from_millis(50))

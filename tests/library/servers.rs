@@ -8,7 +8,6 @@ use std::io::{self, Read, Write};
 use std::sync::{Condvar, Mutex};
 use std::time::{Duration, Instant};
 
-use clap::ValueEnum;
 use forkd::config::values::{LogFormat, LogLevel, LogSink};
 use forkd::coroutine::{self, TcpStream};
 use forkd::model::{Model, Threads};
@@ -206,7 +205,7 @@ fn main() -> Result<(), Error> {
     let [name, endpoint, model] = args.as_slice() else { panic!("NAME ENDPOINT MODEL") };
     let (model, threads) = match model.as_str() {
         "threads" => (Model::Thread, Threads::Fixed(4)),
-        name => (Model::from_str(name, false).unwrap_or_else(|why| panic!("{why}")), Threads::Each(1000)),
+        name => (name.parse().unwrap_or_else(|why| panic!("{why}")), Threads::Each(1000)),
     };
     forkd::log::init(LogSink::Stderr, LogLevel::Info, LogFormat::Text)?;
     if name == "threads" {

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use super::choice::choice;
+use crate::config::choice::one_of;
 use crate::config::values::Span;
 use crate::transport::Endpoint;
 use forkd_load::Phase;
@@ -53,7 +53,7 @@ pub struct RunArgs {
     pub i_own_this_host: bool,
 
     /// What the clients do, one after the other [default: hold,churn,pingpong,bulk]
-    #[arg(long, value_name = "PHASE,...", value_parser = choice::<Phase>(), value_delimiter = ',')]
+    #[arg(long, value_name = "PHASE,...", value_parser = one_of::<Phase>(), value_delimiter = ',')]
     pub phases: Vec<Phase>,
 
     /// Clients at the same time; several numbers show how cost grows [default: 100]

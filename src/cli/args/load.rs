@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use super::choice::choice;
+use crate::config::choice::one_of;
 use crate::config::values::Span;
 use crate::transport::Endpoint;
 use forkd_load::{Phase, Plan, Reach};
@@ -24,7 +24,7 @@ pub struct LoadArgs {
     pub endpoint: Endpoint,
 
     /// What the clients do, one after the other [default: churn,pingpong, or datagrams]
-    #[arg(long = "phase", value_name = "PHASE,...", value_parser = choice::<Phase>(), value_delimiter = ',')]
+    #[arg(long = "phase", value_name = "PHASE,...", value_parser = one_of::<Phase>(), value_delimiter = ',')]
     pub phases: Vec<Phase>,
 
     /// Clients at the same time [default: 8]

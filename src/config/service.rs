@@ -7,13 +7,13 @@ use std::time::SystemTime;
 use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
 
-use super::{Ack, Chargen, Clock, Discard, Echo, Exec, Framing, Http, Menu, Service, Texts};
 use crate::Error;
+use crate::service::{Ack, Chargen, Clock, Discard, Echo, Exec, Framing, Http, Menu, Service, Texts};
 
 /// A service that comes with forkd, by name.
 ///
 /// ```
-/// use forkd::service::{Builtin, Settings};
+/// use forkd::config::service::{Builtin, Settings};
 /// assert_eq!(Builtin::Daytime.service(&Settings::default())?.name(), "daytime");
 /// assert!(!Builtin::Menu.takes_datagrams());
 /// # Ok::<(), forkd::Error>(())
@@ -46,7 +46,7 @@ pub enum Builtin {
 /// What a built-in service is told.
 ///
 /// ```
-/// use forkd::service::{Builtin, Settings};
+/// use forkd::config::service::{Builtin, Settings};
 /// let settings = Settings { reply: "ok".into(), ..Settings::default() };
 /// assert_eq!(Builtin::Ack.service(&settings)?.name(), "ack");
 /// # Ok::<(), forkd::Error>(())

@@ -1,0 +1,85 @@
+//! Options whose value is one of a library's few: the library knows their names, this program says what they mean.
+
+use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
+use forkd_load::Phase;
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer, Serializer};
+
+use crate::model::Model;
+use crate::service::Framing;
+
+/// A type of a few values.
+pub(crate) trait Choice: Copy + PartialEq + Send + Sync + 'static {
+    /// Each value with its name and what it means, in the order of the help.
+    const ALL: &'static [(Self, &'static str, &'static str)];
+}
+
+fn named<T: Choice>(name: &str) -> Option<T> {
+    T::ALL.iter().find(|choice| choice.1 == name).map(|choice| choice.0)
+}
+
+/// Reads one by its name on the command line.
+pub(crate) fn one_of<T: Choice>() -> impl TypedValueParser<Value = T> {
+    let values = T::ALL.iter().map(|(_, name, help)| PossibleValue::new(*name).help(*help));
+    // the first parser lets no other name through
+    PossibleValuesParser::new(values).try_map(|name| named(&name).ok_or("no such value"))
+}
+
+/// Writes it to a file.
+pub(super) fn serialize<T: Choice, S: Serializer>(value: &Option<T>, to: S) -> Result<S::Ok, S::Error> {
+    match value.and_then(|value| T::ALL.iter().find(|choice| choice.0 == value)) {
+        Some((_, name, _)) => to.serialize_some(name),
+        None => to.serialize_none(),
+    }
+}
+
+/// Reads it from a file.
+pub(super) fn deserialize<'de, T: Choice, D: Deserializer<'de>>(from: D) -> Result<Option<T>, D::Error> {
+    let Some(name) = Option::<String>::deserialize(from)? else { return Ok(None) };
+    named(&name).map(Some).ok_or_else(|| {
+        let names: Vec<_> = T::ALL.iter().map(|choice| format!("`{}`", choice.1)).collect();
+        D::Error::custom(format!("unknown variant `{name}`, expected one of {}", names.join(", ")))
+    })
+}
+
+impl Choice for Phase {
+    const ALL: &'static [(Self, &'static str, &'static str)] = &[
+        (Self::Hold, "hold", "All connect, echo once, and stay"),
+        (Self::Churn, "churn", "Each connects, echoes once, closes, and does it again"),
+        (
+            Self::PingPong,
+            "pingpong",
+            "All are connected, and each sends a message when it has the last one's echo",
+        ),
+        (Self::Bulk, "bulk", "One connection sends and receives as much as it can"),
+        (
+            Self::Datagrams,
+            "datagrams",
+            "Each sends a datagram when it has the last one's answer, or has given it up",
+        ),
+    ];
+}
+
+impl Choice for Model {
+    const ALL: &'static [(Self, &'static str, &'static str)] = &[
+        (Self::Fork, "fork", "The master accepts and forks a child for each connection (or datagram)"),
+        (
+            Self::Prefork,
+            "prefork",
+            "A pool of forked workers; each accepts for itself and serves one connection at a time",
+        ),
+        (Self::Iterative, "iterative", "One connection at a time: the others wait"),
+        (Self::Thread, "thread", "A thread for each connection, or a fixed pool of threads"),
+        (Self::Event, "event", "One thread, which serves all its connections as they become ready"),
+        (
+            Self::Coroutine,
+            "coroutine",
+            "One thread, and a coroutine for each connection: a read that would block lets the others go on",
+        ),
+    ];
+}
+
+impl Choice for Framing {
+    const ALL: &'static [(Self, &'static str, &'static str)] =
+        &[(Self::Read, "read", "What one read brings"), (Self::Line, "line", "A line, however it comes in")];
+}
