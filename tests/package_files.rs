@@ -67,10 +67,10 @@ fn the_manual_and_the_completions_have_every_option() {
 }
 
 #[test]
-fn the_manual_has_the_exit_codes_and_signals_of_the_readme() {
-    let (page, readme) = (page(&generated(), "forkd.1"), file("README.md"));
+fn the_manual_has_the_exit_codes_and_signals_of_the_guide() {
+    let (page, guide) = (page(&generated(), "forkd.1"), file("docs/GUIDE.md"));
     let rows = |heading: &str| {
-        let (_, section) = readme.split_once(heading).unwrap();
+        let (_, section) = guide.split_once(heading).unwrap();
         let section = section.split("\n## ").next().unwrap();
         let cells = section.lines().filter_map(|line| line.strip_prefix("| ")?.split(" |").next());
         cells.skip(1).map(str::to_owned).collect::<Vec<_>>()
@@ -245,7 +245,7 @@ fn every_link_of_a_packaged_document_leads_somewhere() {
         assert!(doc.join("docs").join(named.split_whitespace().next().unwrap()).exists(), "{page}");
     }
     let mut followed = 0;
-    for directory in [doc.clone(), doc.join("docs")] {
+    for directory in [doc.clone(), doc.join("docs"), doc.join("docs/decisions")] {
         let entries = fs::read_dir(&directory).unwrap().map(|entry| entry.unwrap().path());
         for document in entries.filter(|path| path.extension().is_some_and(|end| end == "md" || end == "gz"))
         {
