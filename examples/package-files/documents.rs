@@ -32,7 +32,8 @@ impl Package {
             Some((from.to_owned(), PathBuf::from(to)))
         };
         let assets = assets.iter().map(asset).collect::<Option<_>>()?;
-        Some(Self { repository: env!("CARGO_PKG_REPOSITORY").to_owned(), assets })
+        let repository = manifest["workspace"]["package"]["repository"].as_str()?.to_owned();
+        Some(Self { repository, assets })
     }
 
     /// The documents that the package has, by their paths in the repository.
