@@ -237,7 +237,7 @@ fn every_link_of_a_packaged_document_leads_somewhere() {
     let assets = manifest["package"]["metadata"]["deb"]["assets"].as_array().unwrap();
     let (generated, root) = (generated(), tempfile::tempdir().unwrap());
     documents(generated.path(), assets, root.path());
-    let repository = format!("{}/", manifest["workspace"]["package"]["repository"].as_str().unwrap());
+    let repository = concat!(env!("CARGO_PKG_REPOSITORY"), "/");
     let doc = root.path().join("usr/share/doc/forkd");
     for name in ["forkd.1", "forkd.toml.5"] {
         let page = page(&generated, name);

@@ -32,8 +32,7 @@ impl Package {
             Some((from.to_owned(), PathBuf::from(to)))
         };
         let assets = assets.iter().map(asset).collect::<Option<_>>()?;
-        let repository = manifest["workspace"]["package"]["repository"].as_str()?.to_owned();
-        Some(Self { repository, assets })
+        Some(Self { repository: env!("CARGO_PKG_REPOSITORY").to_owned(), assets })
     }
 
     /// The documents that the package has, by their paths in the repository.
