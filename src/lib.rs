@@ -154,7 +154,7 @@
 //! # The rest
 //!
 //! [`reactor`] is the event loop by itself, for programs that connect as well as listen ("coming from
-//! Twisted" is there), and [`registry`] a list of objects that are run in order.
+//! Twisted" is there).
 //!
 //! The program `forkd` is made of the same parts.
 
@@ -180,7 +180,6 @@ pub mod log;
 mod metrics;
 pub mod model;
 pub mod reactor;
-pub mod registry;
 mod scoreboard;
 pub mod server;
 pub mod service;

@@ -430,9 +430,7 @@ fn a_socket_of_a_kind_that_the_service_can_t_have_is_refused_with_the_lines_of_i
     let (listener, udp) = (tcp(), UdpSocket::bind("[::]:0").unwrap());
     let port = udp.local_addr().unwrap().port();
     // what else is wrong comes later
-    for arguments in
-        ["--service http systemd:a", "systemd:a --service menu", "systemd:a --exec /no/such/program"]
-    {
+    for arguments in ["--service http systemd:a", "systemd:a --exec /no/such/program"] {
         let forkd = Forkd::new(arguments).handed("a", &listener).handed("a", &udp);
         let lines =
             format!("ListenStream=, then ListenDatagram=, then ListenStream={port}, as tcp-only.conf");

@@ -204,21 +204,3 @@ fn who_is_silent_is_cut_and_who_does_not_read_too() {
     assert!(is_cut(&mut greedy));
     assert!(is_cut(&mut busy));
 }
-
-#[test]
-fn the_last_words_arrive_though_more_was_sent() {
-    let daemon = Daemon::start("-m event --service menu --framing line --greeting Hello");
-    for _ in 0..20 {
-        let mut client = daemon.connect();
-        // unread when the dialogue ends
-        client.write_all(&[&b"exit\n"[..], &[b'x'; 300_000]].concat()).unwrap();
-        let mut heard = Vec::new();
-        client.read_to_end(&mut heard).expect("an end, and no reset");
-        assert_eq!(heard, b"Hello\n");
-    }
-    // one who stays is not waited for without end
-    let mut client = daemon.connect();
-    client.write_all(b"exit\n").unwrap();
-    assert!(is_cut(&mut client));
-    eventually("it is closed", || serving(&daemon) == 0);
-}

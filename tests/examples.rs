@@ -10,6 +10,7 @@ use std::process::{Command, Stdio};
 
 use common::wire;
 use common::{Client, Daemon, Forkd, LIMIT};
+use forkd::model::Model;
 
 /// A server that is told its endpoint last.
 #[track_caller]
@@ -74,7 +75,7 @@ fn fork_echo_has_a_child_for_each_client_and_no_zombie() {
 
 #[test]
 fn the_menu_by_processes_and_by_threads_and_its_client() {
-    for (model, processes) in [("fork", true), ("thread", false)] {
+    for model in Model::ALL {
         let daemon = server("menu_server", &format!("{model} tcp://127.0.0.1:0"));
         let dialogue = output("menu_client", &[&daemon.addr().to_string()], "0\n7\nexit\n");
         let lines: Vec<&str> = dialogue.lines().collect();
@@ -84,7 +85,25 @@ fn the_menu_by_processes_and_by_threads_and_its_client() {
             ("Welcome to connect 10086", "Please choose again", "Goodbye")
         );
         let own = format!("process {},", daemon.pid());
-        assert_eq!(!lines[1].contains(&own), processes, "{model}: {dialogue}");
+        let has_children = matches!(model, Model::Fork | Model::Prefork);
+        assert_eq!(!lines[1].contains(&own), has_children, "{model}: {dialogue}");
+        // as the textbook's client sends it, without the end of a line
+        assert_eq!(heard(&mut daemon.connect(), "exit"), "Welcome to connect 10086\n");
+    }
+}
+
+#[test]
+fn the_menu_s_last_words_arrive_though_more_was_sent() {
+    for model in Model::ALL {
+        let daemon = server("menu_server", &format!("{model} tcp://127.0.0.1:0"));
+        for _ in 0..20 {
+            let mut client = daemon.connect();
+            // unread when the dialogue ends
+            client.write_all(&[&b"7\nexit\n"[..], &[b'x'; 300_000]].concat()).unwrap();
+            let mut heard = String::new();
+            client.read_to_string(&mut heard).expect("an end, and no reset");
+            assert_eq!(heard, "Welcome to connect 10086\nPlease choose again\n", "{model}");
+        }
     }
 }
 

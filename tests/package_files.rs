@@ -131,12 +131,9 @@ fn the_default_configuration_is_valid_also_with_its_options_uncommented() {
     // the options of the other services and models have no place beside these
     let of_others =
         |own: &[&str]| -> Vec<&str> { of_services.into_iter().filter(|key| !own.contains(key)).collect() };
-    for (service, own) in [
-        ("ack", &["reply", "framing"][..]),
-        ("menu", &["framing", "greeting", "answer", "again", "exit"]),
-        ("http", &["root", "route"]),
-        ("exec", &["exec"]),
-    ] {
+    for (service, own) in
+        [("ack", &["reply", "framing"][..]), ("http", &["root", "route"]), ("exec", &["exec"])]
+    {
         let one = default.replace("service = \"echo\"", &format!("service = \"{service}\""));
         // what a program sends and gets, nobody sees
         let silent: &[&str] = if service == "exec" { &["idle-timeout"] } else { &[] };

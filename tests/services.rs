@@ -95,38 +95,12 @@ under_models! {
         each_stream(model, "--service ack", |client| {
             for _ in 0..3 {
                 client.write_all(b"hello").unwrap();
-                let mut heard = [0; 7];
+                let mut heard = [0; 2];
                 client.read_exact(&mut heard).unwrap();
-                assert_eq!(&heard, b"Receive");
+                assert_eq!(&heard, b"OK");
             }
         });
-        assert_eq!(answer(&datagrams(model, "--service ack"), b"hello, server").unwrap(), b"Receive");
-    }
-
-    fn menu_asks_until_it_is_told_to_end(model) {
-        let options = "--service menu --greeting Hello --answer 0=zero --answer 1=one --framing line";
-        each_stream(model, options, |client| {
-            assert_eq!(dialogue(client, b"1\n0\r\n7\nexit\n0\n"), b"Hello\none\nzero\nPlease choose again\n");
-        });
-        // each of its texts
-        each_stream(model, "--service menu --framing line --greeting Hi --answer a=A --again What? --exit bye", |client| {
-            assert_eq!(dialogue(client, b"a\nexit\nbye\na\n"), b"Hi\nA\nWhat?\n");
-        });
-        each_stream(model, "--service menu", |client| {
-            let mut heard = [0; 25];
-            client.read_exact(&mut heard).unwrap();
-            assert_eq!(&heard, b"Welcome to connect 10086\n");
-            // as the textbook's client sends it, without the end of a line
-            assert_eq!(dialogue(client, b"exit"), b"");
-        });
-        // one that goes on after the end, and doesn't end itself, loses nothing
-        each_stream(model, "--service menu --framing line --greeting Hi", |client| {
-            client.write_all(&b"exit\n".repeat(100_000)).unwrap();
-            let mut heard = Vec::new();
-            client.read_to_end(&mut heard).unwrap();
-            assert_eq!(heard, b"Hi\n");
-            client.write_all(b"and on").unwrap();
-        });
+        assert_eq!(answer(&datagrams(model, "--service ack"), b"hello, server").unwrap(), b"OK");
     }
 }
 
@@ -160,14 +134,14 @@ fn a_weapon_is_not_handed_out_unasked() {
         assert!(ended.stderr.contains("could have it flood others"), "{}", ended.stderr);
         assert!(ended.stderr.contains("allow-amplification"), "{}", ended.stderr);
     }
-    let ended = run(&["serve", "--service", "menu", "udp://127.0.0.1:0"]);
+    let ended = run(&["serve", "--service", "http", "udp://127.0.0.1:0"]);
     assert!(ended.code == Some(64) && ended.stderr.contains("needs a connection"), "{}", ended.stderr);
 }
 
 #[test]
 fn a_socket_that_is_handed_over_is_no_way_round_that() {
     let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
-    for (service, why) in [("chargen", "could have it flood others"), ("menu", "needs a connection")] {
+    for (service, why) in [("chargen", "could have it flood others"), ("http", "needs a connection")] {
         let ended = Forkd::new(&format!("--service {service} systemd:x")).handed("x", &socket).run();
         assert_eq!(ended.code, Some(78), "{}", ended.stderr);
         assert!(ended.stderr.contains(why), "{}", ended.stderr);
@@ -186,7 +160,7 @@ fn where_no_endpoint_is_named_it_is_served_where_it_fits() {
     };
     assert!(endpoints("").contains("udp://"));
     assert!(endpoints("--service daytime --allow-amplification").contains("udp://"));
-    for options in ["--service daytime", "--service menu", "--exec cat"] {
+    for options in ["--service daytime", "--service http", "--exec cat"] {
         assert_eq!(endpoints(options), "endpoints = [\"tcp://127.0.0.1:7007\"]", "{options}");
     }
 }
@@ -195,25 +169,13 @@ fn where_no_endpoint_is_named_it_is_served_where_it_fits() {
 fn the_services_are_listed_and_their_options_refused_elsewhere() {
     let ended = run(&["serve", "--service", "list"]);
     assert_eq!(ended.code, Some(0), "{}", ended.stderr);
-    for name in ["echo", "discard", "chargen", "daytime", "time", "ack", "menu", "http", "exec"] {
+    for name in ["echo", "discard", "chargen", "daytime", "time", "ack", "http", "exec"] {
         assert!(ended.stdout.lines().any(|line| line.starts_with(&format!("{name} "))), "{}", ended.stdout);
     }
-    for (option, service) in [("--reply", "ack"), ("--again", "menu"), ("--exit", "menu")] {
+    for (option, service) in [("--reply", "ack"), ("--root", "http")] {
         let ended = run(&["check", option, "x"]);
         let expected = format!("{option} needs the service {service}");
         assert!(ended.code == Some(64) && ended.stderr.contains(&expected), "{}", ended.stderr);
-    }
-}
-
-#[test]
-fn an_answer_that_nobody_can_get_is_refused() {
-    let ended = run(&["serve", "--service", "menu", "--answer", "exit=no", "tcp://127.0.0.1:0"]);
-    assert_eq!(ended.code, Some(64), "{}", ended.stderr);
-    assert!(ended.stderr.contains("--answer has a text for \"exit\", which ends"), "{}", ended.stderr);
-    // it would answer another end, and the default text for 0 makes way for this one
-    for options in ["--answer exit=no --exit 9", "--exit 0"] {
-        let args: Vec<&str> = ["check", "--service", "menu"].into_iter().chain(options.split(' ')).collect();
-        assert_eq!(run(&args).code, Some(0), "{options}");
     }
 }
 

@@ -10,7 +10,7 @@ use super::RouteText;
 use super::layers::Conflict;
 use super::options::ListenOptions;
 use super::service::{Builtin, Settings};
-use super::values::{EntryText, KeepAlive, Mode, Overflow, Span, WorkerRange};
+use super::values::{KeepAlive, Mode, Overflow, Span, WorkerRange};
 use crate::Error;
 use crate::model::worker::Terms;
 use crate::model::{Model, Threads};
@@ -235,21 +235,6 @@ fn settings(options: &ListenOptions) -> Settings {
     }
     settings.amplify = options.allow_amplification;
     settings.framing = options.framing.unwrap_or_default();
-    if let Some(greeting) = &options.greeting {
-        settings.texts.greeting.clone_from(greeting);
-    }
-    if let Some(again) = &options.again {
-        settings.texts.again.clone_from(again);
-    }
-    if let Some(exit) = &options.exit {
-        // as an entry is compared
-        exit.trim().clone_into(&mut settings.texts.exit);
-        settings.texts.answers.remove(&settings.texts.exit);
-    }
-    if !options.answer.is_empty() {
-        let answers = options.answer.iter().map(|answer| (answer.entry.clone(), answer.text.clone()));
-        settings.texts.answers = answers.collect();
-    }
     settings.root.clone_from(&options.root);
     settings.routes = options.route.iter().map(|route| (route.path.clone(), route.text.clone())).collect();
     settings.exec.clone_from(&options.exec);
@@ -266,20 +251,14 @@ impl From<&Listen> for ListenOptions {
             Threads::Fixed(count) => (Some(count), None),
             Threads::Each(most) => (None, Some(most)),
         };
-        let (acks, asks) = (listen.service == Builtin::Ack, listen.service == Builtin::Menu);
-        let Settings { reply, amplify, framing, texts, root, chroot: _, routes, exec } = &listen.settings;
+        let acks = listen.service == Builtin::Ack;
+        let Settings { reply, amplify, framing, root, chroot: _, routes, exec } = &listen.settings;
         let route = |(path, text): (&String, &String)| RouteText { path: path.clone(), text: text.clone() };
-        let entry =
-            |(entry, text): (&String, &String)| EntryText { entry: entry.clone(), text: text.clone() };
         Self {
             endpoints: listen.endpoints.clone(),
             service: Some(listen.service),
             reply: acks.then(|| reply.clone()),
-            framing: (acks || asks).then_some(*framing),
-            greeting: asks.then(|| texts.greeting.clone()),
-            answer: if asks { texts.answers.iter().map(entry).collect() } else { Vec::new() },
-            again: asks.then(|| texts.again.clone()),
-            exit: asks.then(|| texts.exit.clone()),
+            framing: acks.then_some(*framing),
             root: root.clone(),
             route: routes.iter().map(route).collect(),
             exec: exec.clone(),

@@ -14,7 +14,7 @@ use super::choice;
 use super::lists::list;
 use super::service::Builtin;
 use super::values::{
-    EntryText, KeepAlive, LogFormat, LogLevel, LogSink, MetricsEndpoint, Mode, Overflow, Span, WorkerRange,
+    KeepAlive, LogFormat, LogLevel, LogSink, MetricsEndpoint, Mode, Overflow, Span, WorkerRange,
 };
 use crate::model::Model;
 use crate::service::Framing;
@@ -34,32 +34,15 @@ pub struct ListenOptions {
     #[arg(long, value_name = "NAME", help_heading = "Service")]
     pub service: Option<Builtin>,
 
-    /// What ack answers [default: Receive]
+    /// What ack answers [default: OK]
     #[arg(long, value_name = "TEXT", help_heading = "Service")]
     pub reply: Option<String>,
 
-    /// How ack and menu tell one message from the next: each line of what one read brings, whether or not
+    /// How ack tells one message from the next: each line of what one read brings, whether or not
     /// it has an end, or whole lines [default: read]
     #[arg(long, value_name = "read|line", value_parser = choice::one_of::<Framing>(), hide_possible_values = true, help_heading = "Service")]
     #[serde(with = "choice")]
     pub framing: Option<Framing>,
-
-    /// What menu says to whom connects [default: Welcome to connect 10086]
-    #[arg(long, value_name = "TEXT", help_heading = "Service")]
-    pub greeting: Option<String>,
-
-    /// What menu answers to an entry, such as 0=Hello; may be given several times [default: a text for 0]
-    #[arg(long, value_name = "ENTRY=TEXT", help_heading = "Service")]
-    #[serde(skip_serializing_if = "Vec::is_empty", deserialize_with = "list")]
-    pub answer: Vec<EntryText>,
-
-    /// What menu answers to any other entry [default: Please choose again]
-    #[arg(long, value_name = "TEXT", help_heading = "Service")]
-    pub again: Option<String>,
-
-    /// The entry that ends the dialogue of menu [default: exit]
-    #[arg(long, value_name = "ENTRY", help_heading = "Service")]
-    pub exit: Option<String>,
 
     /// Directory whose files http serves, looked up at each request; no path leads out of it [default: none]
     #[arg(long, value_name = "DIR", help_heading = "Service")]
@@ -223,10 +206,6 @@ impl ListenOptions {
             service: self.service.or(lower.service),
             reply: self.reply.or(lower.reply),
             framing: self.framing.or(lower.framing),
-            greeting: self.greeting.or(lower.greeting),
-            answer: if self.answer.is_empty() { lower.answer } else { self.answer },
-            again: self.again.or(lower.again),
-            exit: self.exit.or(lower.exit),
             root: self.root.or(lower.root),
             route: if self.route.is_empty() { lower.route } else { self.route },
             exec: if self.exec.is_empty() { lower.exec } else { self.exec },

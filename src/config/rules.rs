@@ -30,10 +30,8 @@ const MANY: Need = (
     "`model` event or `model` coroutine",
 );
 const ACK: Need = ("the service ack", "`service` ack");
-const MENU: Need = ("the service menu", "`service` menu");
 const HTTP: Need = ("the service http", "`service` http");
 const EXEC: Need = ("the service exec", "`service` exec");
-const MESSAGES: Need = ("a service with messages (ack or menu)", "`service` ack or `service` menu");
 const QUEUE: Need =
     ("a queue of connections (a tcp or unix endpoint that forkd binds)", "a tcp or unix endpoint");
 const TCP: Need = ("a tcp endpoint", "one");
@@ -49,7 +47,6 @@ impl Listen {
         }
         // whoever gave it expects an effect
         self.idle(given).into_iter().next().map_or(Ok(()), Err)?;
-        self.refuse_unreachable_entries()?;
         self.refuse_out_of_range(given)
     }
 
@@ -107,16 +104,12 @@ impl Listen {
     fn misplaced(&self, given: &ListenOptions) -> Vec<Conflict> {
         let pooled = self.model.has_pool();
         let (forks, threaded) = (self.model == Model::Fork, self.model == Model::Thread);
-        let (acks, asks) = (self.service == Builtin::Ack, self.service == Builtin::Menu);
+        let acks = self.service == Builtin::Ack;
         let is_http = self.service == Builtin::Http;
         let on_disk = self.endpoints.iter().any(|endpoint| endpoint.path().is_some());
         let places = [
             ("reply", ACK, acks),
-            ("framing", MESSAGES, acks || asks),
-            ("greeting", MENU, asks),
-            ("answer", MENU, asks),
-            ("again", MENU, asks),
-            ("exit", MENU, asks),
+            ("framing", ACK, acks),
             ("root", HTTP, is_http),
             ("route", HTTP, is_http),
             ("exec", EXEC, self.service == Builtin::Exec),
@@ -140,23 +133,6 @@ impl Listen {
             format!("needs {needs}, and {endpoint} has none; give {way_out}, or leave this out")
         };
         misplaced.map(|(key, need, _)| Conflict::new(key, why(need))).collect()
-    }
-
-    /// Refuses a dialogue of menu that says something to nobody, or has no end.
-    fn refuse_unreachable_entries(&self) -> Result<(), Conflict> {
-        let texts = &self.settings.texts;
-        if texts.exit.is_empty() || texts.exit.contains('\n') {
-            let why = format!("is {:?}, which can't be entered; choose a word or a number", texts.exit);
-            return Err(Conflict::new("exit", why));
-        }
-        if texts.answers.contains_key(&texts.exit) {
-            let why = format!(
-                "has a text for {:?}, which ends the dialogue and is not answered; leave it out, or choose another `exit`",
-                texts.exit
-            );
-            return Err(Conflict::new("answer", why));
-        }
-        Ok(())
     }
 
     fn refuse_out_of_range(&self, given: &ListenOptions) -> Result<(), Conflict> {
@@ -300,12 +276,6 @@ mod tests {
             (
                 listen("exec = ['cat']\nendpoints = ['tcp://a:1', 'unixgram:///x']"),
                 "service is exec, which needs a connection, and unixgram:///x has none",
-            ),
-            (listen("service = 'menu'\nexit = ' '"), "exit is \"\", which can't be entered"),
-            (listen("service = 'menu'\nanswer = ['exit=no']"), "answer has a text for \"exit\", which ends"),
-            (
-                listen("service = 'menu'\nexit = '0'\nanswer = ['0=no']"),
-                "answer has a text for \"0\", which ends",
             ),
             (elastic("min-spare = 0"), "min-spare is 0"),
             (

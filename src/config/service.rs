@@ -8,14 +8,14 @@ use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
 
 use crate::Error;
-use crate::service::{Ack, Chargen, Clock, Discard, Echo, Exec, Framing, Http, Menu, Service, Texts};
+use crate::service::{Ack, Chargen, Clock, Discard, Echo, Exec, Framing, Http, Service};
 
 /// A service that comes with forkd, by name.
 ///
 /// ```
 /// use forkd::config::service::{Builtin, Settings};
 /// assert_eq!(Builtin::Daytime.service(&Settings::default())?.name(), "daytime");
-/// assert!(!Builtin::Menu.takes_datagrams());
+/// assert!(!Builtin::Http.takes_datagrams());
 /// # Ok::<(), forkd::Error>(())
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, ValueEnum)]
@@ -35,8 +35,6 @@ pub enum Builtin {
     Time,
     /// Answers each message with a fixed reply (--reply, --framing)
     Ack,
-    /// Greets, answers what is entered, until that is "exit" (--greeting, --answer, --again, --exit, --framing)
-    Menu,
     /// Serves files and texts by HTTP/1.1 (--root, --route)
     Http,
     /// Runs a program, whose standard input and output is the connection (--exec)
@@ -57,10 +55,8 @@ pub struct Settings {
     pub reply: String,
     /// Whether a datagram may be answered with more bytes than it has.
     pub amplify: bool,
-    /// How ack and menu tell one message from the next.
+    /// How ack tells one message from the next.
     pub framing: Framing,
-    /// What menu says.
-    pub texts: Texts,
     /// The directory whose files http serves.
     pub root: Option<PathBuf>,
     /// What will be the root directory of the process when requests come (chroot(2)), if another: `root` is looked
@@ -75,10 +71,9 @@ pub struct Settings {
 impl Default for Settings {
     fn default() -> Self {
         Self {
-            reply: "Receive".into(),
+            reply: "OK".into(),
             amplify: false,
             framing: Framing::default(),
-            texts: Texts::default(),
             root: None,
             chroot: None,
             routes: BTreeMap::new(),
@@ -111,17 +106,15 @@ impl Builtin {
                 let ack = Ack::new(&settings.reply, settings.framing);
                 if settings.amplify { ack.amplifying().into() } else { ack.into() }
             }
-            Self::Menu => Menu::new(settings.texts.clone(), settings.framing).into(),
             Self::Http => http(settings)?.into(),
             Self::Exec => Exec::new(&settings.exec).into(),
         })
     }
 
-    /// Whether it answers a datagram at all: a dialogue has no place in one, and neither
-    /// has what needs a connection.
+    /// Whether it answers a datagram at all: what needs a connection has no place in one.
     #[must_use]
     pub fn takes_datagrams(self) -> bool {
-        !matches!(self, Self::Menu | Self::Http | Self::Exec)
+        !matches!(self, Self::Http | Self::Exec)
     }
 }
 

@@ -123,8 +123,8 @@ fn what_the_command_line_leaves_without_effect_in_the_file_is_passed_over() {
     let config = resolve("-w 3", elastic).unwrap();
     assert_eq!((config.listen[0].model, config.listen[0].workers.max), (Model::Prefork, 3));
 
-    let menu = "[[listen]]\nendpoints = ['tcp://a:1']\nservice = 'menu'\ngreeting = 'Hello'\n";
-    assert_eq!(resolve("--service echo", menu).unwrap().listen[0].service, Builtin::Echo);
+    let ack = "[[listen]]\nendpoints = ['tcp://a:1']\nservice = 'ack'\nreply = 'Hello'\n";
+    assert_eq!(resolve("--service echo", ack).unwrap().listen[0].service, Builtin::Echo);
 
     // what is a mistake without the command line stays one
     let (code, text) = refusal("-m event", "[[listen]]\nmin-spare = 3\n");

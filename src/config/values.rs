@@ -236,36 +236,6 @@ pub enum LogFormat {
     Json,
 }
 
-/// An entry of a menu and what is answered to it: `ENTRY=TEXT`.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct EntryText {
-    /// What is entered.
-    pub entry: String,
-    /// What is answered.
-    pub text: String,
-}
-
-impl FromStr for EntryText {
-    type Err = InvalidValue;
-
-    fn from_str(text: &str) -> Result<Self, InvalidValue> {
-        match text.split_once('=') {
-            Some((entry, text)) if !entry.trim().is_empty() => {
-                Ok(Self { entry: entry.trim().to_owned(), text: text.to_owned() })
-            }
-            _ => Err(InvalidValue(format!(
-                "{text:?} is no entry with its text; write them as ENTRY=TEXT, such as 0=Hello"
-            ))),
-        }
-    }
-}
-
-impl fmt::Display for EntryText {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}={}", self.entry, self.text)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -13,7 +13,6 @@ mod echo;
 mod exec;
 mod handler;
 pub(crate) mod http;
-mod menu;
 mod messages;
 mod protocol;
 
@@ -29,7 +28,6 @@ pub use echo::Echo;
 pub use exec::Exec;
 pub use handler::Handler;
 pub use http::Http;
-pub use menu::{Menu, Texts};
 pub use messages::Framing;
 pub use protocol::{Protocol, Reply};
 

@@ -7,7 +7,7 @@ use std::str::FromStr;
 use serde::de::{Error as _, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use super::{EntryText, InvalidValue, KeepAlive, MetricsEndpoint, Mode, Span, WorkerRange};
+use super::{InvalidValue, KeepAlive, MetricsEndpoint, Mode, Span, WorkerRange};
 
 macro_rules! written_as_text {
     ($($value:ty),*) => {$(
@@ -29,8 +29,8 @@ macro_rules! read_from_text {
     )*};
 }
 
-written_as_text!(EntryText, KeepAlive, MetricsEndpoint, Mode, Span);
-read_from_text!(EntryText, MetricsEndpoint);
+written_as_text!(KeepAlive, MetricsEndpoint, Mode, Span);
+read_from_text!(MetricsEndpoint);
 
 /// Reads a value from a string, or from an integer as if it stood in quotes: then it is the value's own
 /// parser that accepts `8` workers and explains why `30` is no duration.
