@@ -11,6 +11,8 @@ use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
 
+use std::time::Duration;
+
 use common::*;
 use nix::sys::signal::{SigSet, Signal};
 
@@ -609,4 +611,29 @@ fn the_kernel_asks_whether_a_silent_client_is_still_there() {
         std::process::Command::new("ss").args(["-tnoH", "state", "established", &filter]).output().unwrap();
     let listed = String::from_utf8(listed.stdout).unwrap();
     assert!(listed.contains("timer:(keepalive,"), "{listed}");
+}
+
+#[test]
+fn a_client_waits_while_no_process_can_be_started_for_its_program() {
+    if !need_root() {
+        return;
+    }
+    for (uid, model) in [(61_281, ""), (61_282, "-m prefork -w 1")] {
+        // the master and one child
+        let daemon = command(model, &["cat"]).uid(uid).limit(libc::RLIMIT_NPROC, 2).start();
+        let mut client = daemon.asks();
+        eventually("a child has the client", || daemon.children().len() == 1);
+        assert!(is_silent(&client, Duration::from_millis(300)), "{model}");
+        assert_eq!(daemon.listener(0)["failed"], 0);
+        set_limit(daemon.children()[0], libc::RLIMIT_NPROC, 100).unwrap();
+        is_answered(&mut client);
+        drop(client);
+        // one that goes is not waited for
+        let daemon = command(model, &["cat"]).uid(uid + 10).limit(libc::RLIMIT_NPROC, 2).start();
+        let client = daemon.asks();
+        eventually("a child has the client", || daemon.children().len() == 1);
+        drop(client);
+        daemon.wait_for_line("cannot run cat: Resource temporarily unavailable");
+        assert_eq!(daemon.listener(0)["failed"], 1);
+    }
 }

@@ -52,6 +52,27 @@ pub(super) fn accompany(
     Ok(is_client_gone)
 }
 
+/// Waits for so long; tells whether the client has closed its connection meanwhile.
+pub(super) fn is_gone_within(
+    pause: Duration,
+    connection: &Connection<'_>,
+    socket: &OwnedFd,
+) -> io::Result<bool> {
+    let until = Instant::now() + pause;
+    let mut watch = connection.watch()?;
+    watch.poller.add(socket, CLIENT, Interest::END)?;
+    while let Some(limit) = until.checked_duration_since(Instant::now()) {
+        match watch.next(limit)?.first().map(|event| event.readable) {
+            Some(true) => return Ok(true),
+            Some(false) if OtherEnd::of(socket).is_some_and(|end| end.is_closed()) => return Ok(true),
+            // it has only finished sending, which would be told again and again
+            Some(false) => watch.poller.change(socket, CLIENT, Interest::END, Interest::NONE)?,
+            None => {}
+        }
+    }
+    Ok(false)
+}
+
 /// Waits for the first of the two to end; tells whether it was the program.
 fn ends_first(program: &Program, watch: &mut Watch, socket: &OwnedFd) -> io::Result<bool> {
     // A client that has finished sending may have closed its connection, too: a socket can't tell. Of one on this

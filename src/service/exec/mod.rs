@@ -16,10 +16,11 @@ use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Stdio};
 use std::sync::Arc;
+use std::time::Duration;
 
 use rustix::fs::{Access, access};
 
-use accompany::accompany;
+use accompany::{accompany, is_gone_within};
 use files::files_of;
 
 use super::{Handler, Service};
@@ -32,6 +33,10 @@ use forkd_net::unit::{self, Attempt};
 
 /// What a client takes: the connection, three copies of it, and a pipe while the program starts; later there are fewer.
 const DESCRIPTORS: usize = 6;
+
+/// The first pause after a program that could not be started for want of a process; doubles up to the longest.
+const FIRST_PAUSE: Duration = Duration::from_millis(10);
+const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 
 /// Runs a program for each connection, which is its standard input and output.
 ///
@@ -180,6 +185,25 @@ impl Exec {
         Ok(command)
     }
 
+    /// Starts the program. While the system refuses a process for it, the client waits, as it would wait for a child of
+    /// its own.
+    fn start(&self, connection: &Connection<'_>, socket: &OwnedFd) -> io::Result<Program> {
+        // its kind would say something of the client's
+        let cannot = |error: &io::Error| io::Error::other(self.why_not_started(error));
+        let mut pause = FIRST_PAUSE;
+        loop {
+            let error = match Program::start(&mut self.command(connection, socket)?) {
+                Ok(program) => return Ok(program),
+                Err(error) => error,
+            };
+            let is_shortage = matches!(error.raw_os_error(), Some(libc::EAGAIN | libc::ENOMEM));
+            if !is_shortage || is_gone_within(pause, connection, socket)? {
+                return Err(cannot(&error));
+            }
+            pause = (pause * 2).min(LONGEST_PAUSE);
+        }
+    }
+
     /// What it makes of the program's end.
     fn conclude(&self, status: ExitStatus) -> io::Result<()> {
         match status.signal() {
@@ -206,9 +230,7 @@ fn is_for_nobody(path: &Path) -> bool {
 impl Handler for Exec {
     fn handle(&mut self, connection: &mut Connection<'_>) -> io::Result<()> {
         let socket = connection.hand_over()?;
-        let mut program = Program::start(&mut self.command(connection, &socket)?)
-            // its kind would say something of the client's
-            .map_err(|error| io::Error::other(self.why_not_started(&error)))?;
+        let mut program = self.start(connection, &socket)?;
         let is_client_gone = accompany(&program, connection, &socket)?;
         let status = program.wait()?;
         connection.count_carried();
