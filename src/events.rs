@@ -10,14 +10,18 @@ use std::time::Duration;
 use log::{debug, error, info, warn};
 use nix::sys::signal::Signal;
 
-use crate::config::values::WorkerRange;
 use crate::limit::SharedLimit;
-use crate::model::Model;
+use crate::model::WorkerRange;
 use crate::scoreboard::{Cause, Child};
 use crate::transport::{Endpoint, Peer};
 use forkd_net::unit;
 
-pub(crate) fn listening(endpoint: &Endpoint, service: &str, model: Model, workers: Option<WorkerRange>) {
+pub(crate) fn listening(
+    endpoint: &Endpoint,
+    service: &str,
+    model: &dyn Display,
+    workers: Option<WorkerRange>,
+) {
     match workers {
         None => info!(endpoint:%, service, model:%; "listening on {endpoint}"),
         Some(workers) if workers.is_elastic() => {
@@ -27,11 +31,6 @@ pub(crate) fn listening(endpoint: &Endpoint, service: &str, model: Model, worker
             info!(endpoint:%, service, model:%, workers = max; "listening on {endpoint}");
         }
     }
-}
-
-/// Where standard error, which would say it, is the connection.
-pub(crate) fn cannot_serve_stdin(why: &str) {
-    error!("{why}");
 }
 
 pub(crate) fn secluded(endpoint: &Endpoint, why: &str) {
@@ -44,18 +43,6 @@ pub(crate) fn handed_over_in_vain(name: &str) {
 
 pub(crate) fn backlog_capped(asked: u32, cap: u32) {
     warn!(asked, cap; "backlog is capped by the kernel (net.core.somaxconn)");
-}
-
-/// The line that everybody waits for; it says how to try the daemon out, and where it can't be asked how it is. In
-/// JSON every line has the pid.
-pub(crate) fn ready(hint: &str, has_control: bool) {
-    let without =
-        if has_control { "" } else { "; no control socket, so no `forkd status`: give --control PATH" };
-    info!("ready pid={} (try: {hint}{without})", std::process::id());
-}
-
-pub(crate) fn log_goes_dark() {
-    warn!("in the background standard error leads nowhere: this is the last line (see --log syslog)");
 }
 
 pub(crate) fn stopping(signal: &str, children: u32, grace: Duration) {
@@ -259,7 +246,6 @@ pub(crate) fn accept_failed(endpoint: &Endpoint, error: &dyn Display, suppressed
     warn!(endpoint:%, error:%, suppressed; "accept failed");
 }
 
-/// The connection of one client of many has ended; the worker goes on.
 pub(crate) fn rejected(endpoint: &Endpoint, peer: Peer, limit: u32, suppressed: u64) {
     warn!(limit, peer:%, endpoint:%, suppressed; "rejected a connection at the limit");
 }
@@ -272,6 +258,7 @@ pub(crate) fn at_thread_limit(endpoint: &Endpoint, limit: u32, suppressed: u64) 
     warn!(limit, endpoint:%, suppressed; "as many threads as allowed; new clients wait");
 }
 
+/// The connection of one client of many has ended; the worker goes on.
 pub(crate) fn protocol_panicked(peer: Peer) {
     error!(peer:%; "a protocol has panicked; its connection ends");
 }
@@ -282,65 +269,4 @@ pub(crate) fn connections_at_limit(endpoint: &Endpoint, limit: u32, suppressed: 
 
 pub(crate) fn accepted(endpoint: &Endpoint, peer: Peer, pid: i32) {
     debug!(pid, peer:%, endpoint:%; "connection accepted");
-}
-
-/// Where the default has several places.
-pub(crate) fn control_at(path: &std::path::Path) {
-    let path = path.display();
-    info!("RUNTIME_DIRECTORY names several directories; the control socket is {path}");
-}
-
-pub(crate) fn no_control(error: &dyn Display) {
-    warn!(error:%; "no control socket, so no `forkd status`; give --control PATH");
-}
-
-pub(crate) fn metrics_at(endpoint: &Endpoint) {
-    match endpoint {
-        Endpoint::Tcp { .. } => {
-            info!("metrics at {}/metrics", endpoint.to_string().replacen("tcp", "http", 1));
-        }
-        endpoint => info!("metrics at {endpoint}, /metrics"),
-    }
-}
-
-pub(crate) fn no_metrics(error: &dyn Display) {
-    error!(error:%; "serving without metrics until the next start");
-}
-
-pub(crate) fn metrics_fork_failed(error: &dyn Display, suppressed: u64) {
-    warn!(error:%, suppressed; "cannot fork the metrics server; trying again");
-}
-
-pub(crate) fn metrics_server_ended(pid: u32, how: &str, suppressed: u64) {
-    warn!(pid, how, suppressed; "metrics server ended; starting another");
-}
-
-pub(crate) fn manager_unreachable(address: &dyn Display, error: &io::Error) {
-    let hint =
-        unit::hint(unit::Attempt::ReachManager, error).map(|hint| format!("; {hint}")).unwrap_or_default();
-    warn!(address:%, error:%; "cannot reach the service manager that NOTIFY_SOCKET names; it will not hear of us{hint}");
-}
-
-pub(crate) fn manager_lost(error: &dyn Display) {
-    warn!(error:%; "cannot tell the service manager how things are (this is said once)");
-}
-
-pub(crate) fn control_failed(error: &dyn Display) {
-    debug!(error:%; "control client lost");
-}
-
-/// SIGUSR1: the status, a line for each listening socket.
-pub(crate) fn report(status: &crate::daemon::status::Status) {
-    let known = |n: Option<u32>| n.map_or_else(|| "-".to_owned(), |n| n.to_string());
-    for l in &status.listeners {
-        let counts = |map: &std::collections::BTreeMap<String, u64>| -> String {
-            let all: Vec<String> = map.iter().map(|(cause, n)| format!("{cause}:{n}")).collect();
-            if all.is_empty() { "-".to_owned() } else { all.join(",") }
-        };
-        info!(
-            endpoint:% = l.endpoint, alive = l.alive, peak = l.peak, forked = l.forked, connections = l.connections, bytes_in = l.bytes_in,
-            bytes_out = l.bytes_out, failed = l.failed, queued:% = known(l.queued), dropped:% = known(l.dropped), refused:% = counts(&l.refused), deaths:% = counts(&l.deaths),
-            uptime_s = status.uptime_s; "status of {}", l.endpoint
-        );
-    }
 }

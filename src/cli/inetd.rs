@@ -19,6 +19,7 @@ use super::here;
 use crate::config::Listen;
 use crate::config::values::LogSink;
 use crate::coroutine::Waiter;
+use crate::daemon::lines;
 use crate::limit::SharedLimit;
 use crate::model::Model;
 use crate::model::hooks::Hooks;
@@ -31,7 +32,7 @@ use crate::transport::guard::Guard;
 use crate::transport::inherited::{adopt_connection, listener_of};
 use crate::transport::listener::Kind;
 use crate::transport::{Connection, Endpoint, Listener, Traffic};
-use crate::{Error, events, log};
+use crate::{Error, log};
 
 /// How long datagrams are waited for, unless `--idle-timeout` says otherwise: a new process for each
 /// would cost more than one that stays for the next.
@@ -58,7 +59,7 @@ pub fn run(args: &ServeArgs) -> Result<(), Error> {
         config.listen.first().map_or(Ok(()), |listen| serve(&stdin, kind, listen))
     });
     if let (Err(error), true) = (&result, shared) {
-        events::cannot_serve_stdin(&error.sentence());
+        lines::cannot_serve_stdin(&error.sentence());
     }
     result
 }

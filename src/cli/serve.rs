@@ -14,6 +14,7 @@ use crate::config::service::Builtin;
 use crate::config::values::LogSink;
 use crate::config::{Config, Daemon, Listen, default_control, default_controls};
 use crate::daemon::background::{self, DEFAULT_UMASK, Launch, Notifier};
+use crate::daemon::lines;
 use crate::daemon::master::Master;
 use crate::daemon::notify::ServiceManager;
 use crate::daemon::pidfile::Pidfile;
@@ -169,13 +170,13 @@ fn run_master(
         match master.bind_control(path) {
             // nobody asked for this one, and somebody else may have it
             Err(error) if default_control(|name| std::env::var_os(name)).as_ref() == Some(path) => {
-                events::no_control(&error.sentence());
+                lines::no_control(&error.sentence());
             }
             bound => {
                 bound?;
                 let all = default_controls(|name| std::env::var_os(name));
                 if all.len() > 1 && all.contains(path) {
-                    events::control_at(path);
+                    lines::control_at(path);
                 }
             }
         }
@@ -201,9 +202,9 @@ fn run_master(
         }
         // not before: what can serve nobody does not listen
         master.announce();
-        events::ready(hint, config.daemon.control.is_some());
+        lines::ready(hint, config.daemon.control.is_some());
         if config.daemon.background && config.daemon.log == LogSink::Stderr {
-            events::log_goes_dark();
+            lines::log_goes_dark();
         }
         let Some(notifier) = notifier.and_then(Option::take) else { return Ok(()) };
         let fds = notifier.descriptors();

@@ -5,7 +5,7 @@ use forkd_load::Phase;
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serializer};
 
-use crate::model::Model;
+use crate::model::{Model, Overflow};
 use crate::service::Framing;
 
 /// A type of a few values.
@@ -76,6 +76,13 @@ impl Choice for Model {
             "coroutine",
             "One thread, and a coroutine for each connection: a read that would block lets the others go on",
         ),
+    ];
+}
+
+impl Choice for Overflow {
+    const ALL: &'static [(Self, &'static str, &'static str)] = &[
+        (Self::Wait, "wait", "It waits in the listener's backlog"),
+        (Self::Reject, "reject", "It is closed at once"),
     ];
 }
 

@@ -10,10 +10,11 @@ use super::RouteText;
 use super::layers::Conflict;
 use super::options::ListenOptions;
 use super::service::{Builtin, Settings};
-use super::values::{KeepAlive, Mode, Overflow, Span, WorkerRange};
+use super::values::{KeepAlive, Mode, Span};
 use crate::Error;
 use crate::model::worker::Terms;
 use crate::model::{Model, Threads};
+use crate::model::{Overflow, WorkerRange};
 use crate::service::Service;
 use crate::transport::Endpoint;
 use crate::transport::bind::KEEP_ALIVE;
@@ -40,7 +41,7 @@ pub struct Listen {
     pub max_spare: u32,
     /// The threads of a worker (thread), from 1 to [`Threads::MOST`].
     pub threads: Threads,
-    /// The most children alive at once (fork), from 1 to [`MAX_CHILDREN`](super::values::MAX_CHILDREN).
+    /// The most children alive at once (fork), from 1 to [`MAX_CHILDREN`](crate::model::MAX_CHILDREN).
     pub max_children: u32,
     /// The most connections that a worker serves at once (event, coroutine), at least 1; `None` means as many
     /// as it has descriptors for.

@@ -13,10 +13,8 @@ use super::RouteText;
 use super::choice;
 use super::lists::list;
 use super::service::Builtin;
-use super::values::{
-    KeepAlive, LogFormat, LogLevel, LogSink, MetricsEndpoint, Mode, Overflow, Span, WorkerRange,
-};
-use crate::model::Model;
+use super::values::{KeepAlive, LogFormat, LogLevel, LogSink, MetricsEndpoint, Mode, Span};
+use crate::model::{Model, Overflow, WorkerRange};
 use crate::service::Framing;
 use crate::transport::Endpoint;
 
@@ -127,7 +125,8 @@ pub struct ListenOptions {
     pub max_connections: Option<u32>,
 
     /// At the limit, leave a connection to the backlog or close it at once (fork) [default: wait]
-    #[arg(long, value_name = "wait|reject", hide_possible_values = true, help_heading = "Limits")]
+    #[arg(long, value_name = "wait|reject", value_parser = choice::one_of::<Overflow>(), hide_possible_values = true, help_heading = "Limits")]
+    #[serde(with = "choice")]
     pub overflow: Option<Overflow>,
 
     /// Close a connection that is silent for so long, such as 30s or 5m; where nothing is said, http closes one

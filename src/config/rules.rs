@@ -7,7 +7,7 @@ use super::layers::Conflict;
 use super::listen::Listen;
 use super::options::ListenOptions;
 use super::service::Builtin;
-use super::values::MAX_CHILDREN;
+use crate::model::MAX_CHILDREN;
 use crate::model::{Model, Threads};
 use crate::transport::Endpoint;
 

@@ -292,7 +292,7 @@ fn toml_cannot_hold_every_path() {
 
 fn any_arguments() -> impl Strategy<Value = String> {
     let model = prop_oneof![
-        (1..=values::MAX_CHILDREN, any::<bool>()).prop_map(|(n, wait)| format!(
+        (1..=crate::model::MAX_CHILDREN, any::<bool>()).prop_map(|(n, wait)| format!(
             "--max-children {n} --overflow {}",
             if wait { "wait" } else { "reject" }
         )),

@@ -11,12 +11,8 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::model::Model;
 use crate::transport::Endpoint;
 pub use keep_alive::KeepAlive;
-
-/// The most children or workers that may be asked for.
-pub const MAX_CHILDREN: u32 = 65_536;
 
 /// The longest span; adding more to a clock could overflow.
 const MAX_SPAN: Duration = Duration::from_secs(365 * 24 * 60 * 60);
@@ -78,62 +74,6 @@ impl FromStr for Interval {
     }
 }
 
-/// The size of a pool: `8`, or `4..32` for a pool that grows and shrinks between the two.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct WorkerRange {
-    /// The fewest workers, at least 1.
-    pub min: u32,
-    /// The most workers, from `min` to [`MAX_CHILDREN`].
-    pub max: u32,
-}
-
-impl WorkerRange {
-    /// Tells whether the pool may grow and shrink.
-    #[must_use]
-    pub fn is_elastic(self) -> bool {
-        self.min < self.max
-    }
-}
-
-impl Default for WorkerRange {
-    fn default() -> Self {
-        Self::of(Model::default())
-    }
-}
-
-impl WorkerRange {
-    /// What a model has where nothing is said.
-    #[must_use]
-    pub fn of(model: Model) -> Self {
-        let workers = model.default_workers().unwrap_or(1);
-        Self { min: workers, max: workers }
-    }
-}
-
-impl FromStr for WorkerRange {
-    type Err = InvalidValue;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let (min, max) = text.split_once("..").unwrap_or((text, text));
-        let (Ok(min), Ok(max)) = (min.parse(), max.parse()) else {
-            return Err(InvalidValue(format!("{text:?} is not a number of workers; write 8, or 4..32")));
-        };
-        let why = match () {
-            () if min == 0 => "at least 1 worker is needed",
-            () if max < min => "the maximum is below the minimum",
-            () if max > MAX_CHILDREN => "the most is 65536 workers",
-            () => return Ok(Self { min, max }),
-        };
-        Err(InvalidValue(format!("{text} is not a possible number of workers: {why}")))
-    }
-}
-
-impl fmt::Display for WorkerRange {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.is_elastic() { write!(f, "{}..{}", self.min, self.max) } else { write!(f, "{}", self.min) }
-    }
-}
-
 /// Permission bits in octal, such as `0600`; at most 0777.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Mode(pub u32);
@@ -188,17 +128,6 @@ impl fmt::Display for MetricsEndpoint {
     }
 }
 
-/// What happens to a connection when there are already as many children as allowed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, clap::ValueEnum)]
-#[serde(rename_all = "lowercase")]
-pub enum Overflow {
-    /// It waits in the listener's backlog.
-    #[default]
-    Wait,
-    /// It is closed at once.
-    Reject,
-}
-
 /// Where log lines go.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "lowercase")]
@@ -239,9 +168,10 @@ pub enum LogFormat {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::WorkerRange;
     use proptest::prelude::*;
 
-    fn refusal<T: FromStr<Err = InvalidValue> + fmt::Debug>(text: &str) -> String {
+    fn refusal<T: FromStr<Err: fmt::Display + fmt::Debug> + fmt::Debug>(text: &str) -> String {
         text.parse::<T>().unwrap_err().to_string()
     }
 

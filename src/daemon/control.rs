@@ -17,10 +17,11 @@ use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg}
 use serde_json::json;
 
 use super::context::{ACCEPT_REST, Context};
+use super::lines;
 use super::sockets::tell_of_seclusion;
 use crate::transport::bind::{BindOptions, bind_all};
 use crate::transport::{Endpoint, Inherited, Listener};
-use crate::{Error, Failure, events, log};
+use crate::{Error, Failure, log};
 use forkd_net::unit;
 
 const MAX_CLIENTS: usize = 16;
@@ -130,7 +131,7 @@ impl Control {
                 Ok((socket, _)) => socket,
                 Err(rustix::io::Errno::AGAIN) => return,
                 Err(error) => {
-                    events::control_failed(&error);
+                    lines::control_failed(&error);
                     self.rest_until = Some(cx.now + ACCEPT_REST);
                     return;
                 }
@@ -236,7 +237,7 @@ impl Client {
             }
             Err(error) if error.kind() == ErrorKind::WouldBlock => false,
             Err(error) => {
-                events::control_failed(&error);
+                lines::control_failed(&error);
                 true
             }
         }
@@ -264,7 +265,7 @@ impl Client {
             Ok(n) => _ = answer.drain(..n),
             Err(error) if error.kind() == ErrorKind::WouldBlock => {}
             Err(error) => {
-                events::control_failed(&error);
+                lines::control_failed(&error);
                 answer.clear();
             }
         }

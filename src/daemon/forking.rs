@@ -55,7 +55,7 @@ impl Forking {
         let keep = listener.into_iter().chain(kept_for(&post.offer.service)).collect();
         Self {
             max_children: listen.max_children,
-            rejects: listen.overflow == crate::config::values::Overflow::Reject,
+            rejects: listen.overflow == crate::model::Overflow::Reject,
             closing: Closing::all_but(keep),
             batch: datagrams.then(|| Box::new(batch_for(&post.listener, 1))),
             post,

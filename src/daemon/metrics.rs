@@ -15,12 +15,14 @@ use nix::sys::signal::Signal;
 use super::birth;
 use super::context::Context;
 use super::descriptors::Closing;
+use super::lines;
 use super::master::Master;
 use super::oom::KILL;
 use super::phase::Phase;
 use super::pooling::signal_descriptors;
 use super::sockets::tell_of_seclusion;
 use super::station::{Station, faces};
+use crate::Error;
 use crate::config::values::MetricsEndpoint;
 use crate::limit::RateLimit;
 use crate::metrics::{Face, Metrics, serve};
@@ -33,7 +35,6 @@ use crate::sys::signal::TermHeld;
 use crate::transport::bind::{BindOptions, Holder, bind_all};
 use crate::transport::listener::Kind;
 use crate::transport::{Endpoint, Listener};
-use crate::{Error, events};
 
 /// Scrapers that the kernel queues: who finds no place asks again only after a second.
 const BACKLOG: u32 = 1024;
@@ -105,7 +106,7 @@ impl MetricsServer {
             Err(error) => {
                 self.starts.rest(cx.now);
                 if let Some(suppressed) = self.complaints.admit(cx.now) {
-                    events::metrics_fork_failed(&error, suppressed);
+                    lines::metrics_fork_failed(&error, suppressed);
                 }
             }
         }
@@ -163,7 +164,7 @@ impl MetricsServer {
                 if !cx.stopping
                     && let Some(suppressed) = self.complaints.admit(cx.now)
                 {
-                    events::metrics_server_ended(pid, &how, suppressed);
+                    lines::metrics_server_ended(pid, &how, suppressed);
                 }
                 server
             }
@@ -189,7 +190,7 @@ impl Master {
         let listeners = match bind_all(&endpoint.0, options, &holders, &self.reload.inherited) {
             Err(error @ Error::Unavailable(_)) if matches!(endpoint.0, Endpoint::Systemd(_)) => {
                 let why = error.sentence();
-                events::no_metrics(&why);
+                lines::no_metrics(&why);
                 self.cx.metrics_error = Some(why);
                 return Ok(());
             }
@@ -202,7 +203,7 @@ impl Master {
             }
             listener.check_accept_now()?;
             listener.set_nonblocking(true).map_err(|cause| Error::os("cannot set O_NONBLOCK", cause))?;
-            events::metrics_at(listener.endpoint());
+            lines::metrics_at(listener.endpoint());
             if !listener.is_inherited() {
                 tell_of_seclusion(listener.endpoint());
             }

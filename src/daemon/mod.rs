@@ -15,6 +15,7 @@ pub(crate) mod control;
 mod descriptors;
 mod forking;
 mod held;
+pub(crate) mod lines;
 pub(crate) mod master;
 mod metrics;
 pub mod names;

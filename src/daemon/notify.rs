@@ -15,7 +15,8 @@ use std::time::{Duration, Instant};
 
 use sd_notify::NotifyState;
 
-use crate::{events, sys};
+use super::lines;
+use crate::sys;
 
 /// The shortest time between two status texts.
 const STATUS_EVERY: Duration = Duration::from_secs(1);
@@ -52,7 +53,7 @@ impl ServiceManager {
         match connect(&address) {
             Ok(socket) => Self::new(socket, watchdog),
             Err(error) => {
-                events::manager_unreachable(&address.display(), &error);
+                lines::manager_unreachable(&address.display(), &error);
                 Self::default()
             }
         }
@@ -189,7 +190,7 @@ impl ServiceManager {
 
     fn complain(&mut self, error: &io::Error) {
         if !std::mem::replace(&mut self.complained, true) {
-            events::manager_lost(error);
+            lines::manager_lost(error);
         }
     }
 }

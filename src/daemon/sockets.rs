@@ -43,7 +43,7 @@ impl Bound {
     pub(crate) fn announce(&self) {
         let Listen { model, workers, .. } = &self.listen;
         let workers = model.has_pool().then_some(*workers);
-        events::listening(self.listener.endpoint(), self.service.name(), *model, workers);
+        events::listening(self.listener.endpoint(), self.service.name(), model, workers);
         if !self.listener.is_inherited() {
             tell_of_seclusion(self.listener.endpoint());
         }

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use nix::sys::signal::Signal;
 
+use super::lines;
 use super::master::Master;
 use super::phase::{Phase, Step};
 use super::signals::Order;
@@ -35,7 +36,7 @@ impl Master {
             }
             Order::Reload => self.reload.wanted = true,
             Order::Upgrade => events::unsupported("SIGUSR2", "replacing the program"),
-            Order::Report => events::report(&Status::of(&self.cx, faces(&self.stations))),
+            Order::Report => lines::report(&Status::of(&self.cx, faces(&self.stations))),
             Order::Grow => self.resize("SIGTTIN", pool::Event::Grow),
             Order::Shrink => self.resize("SIGTTOU", pool::Event::Shrink),
         }

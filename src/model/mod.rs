@@ -18,8 +18,10 @@ pub(crate) mod starts;
 pub(crate) mod thread;
 pub(crate) mod turns;
 pub(crate) mod worker;
+mod workers;
 
 pub use hooks::HandlerError;
+pub use workers::{InvalidWorkers, MAX_CHILDREN, Overflow, WorkerRange};
 
 use crate::Error;
 use crate::service::Service;

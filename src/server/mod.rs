@@ -25,11 +25,11 @@ use here::Here;
 pub use serving::Serving;
 
 use crate::Error;
-use crate::config::values::WorkerRange;
 use crate::config::{Config, Listen};
 use crate::daemon::master::Master;
 use crate::daemon::sockets::Bound;
 use crate::model::Model;
+use crate::model::WorkerRange;
 use crate::model::hooks::{Hooks, Turns};
 use crate::model::offer::Offer;
 use crate::model::worker::Terms;

@@ -4,7 +4,8 @@ use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use super::Server;
-use crate::config::values::{KeepAlive, MAX_CHILDREN, WorkerRange};
+use crate::config::values::KeepAlive;
+use crate::model::{MAX_CHILDREN, WorkerRange};
 use crate::model::{Model, Threads};
 
 impl Server {

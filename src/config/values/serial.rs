@@ -7,7 +7,8 @@ use std::str::FromStr;
 use serde::de::{Error as _, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use super::{InvalidValue, KeepAlive, MetricsEndpoint, Mode, Span, WorkerRange};
+use super::{KeepAlive, MetricsEndpoint, Mode, Span};
+use crate::model::WorkerRange;
 
 macro_rules! written_as_text {
     ($($value:ty),*) => {$(
@@ -39,7 +40,7 @@ struct Text<T> {
     value: PhantomData<T>,
 }
 
-impl<T: FromStr<Err = InvalidValue>> Visitor<'_> for Text<T> {
+impl<T: FromStr<Err: fmt::Display>> Visitor<'_> for Text<T> {
     type Value = T;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
