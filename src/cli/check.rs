@@ -5,17 +5,27 @@
 
 use std::error::Error as _;
 use std::io::{self, IsTerminal};
+use std::path::Path;
 
 use super::args::ServeArgs;
 use super::here;
 use super::serve::stay_with_manager;
 use super::terminal::write;
+use crate::config::{Config, default_control};
+use crate::daemon::pidfile;
 use crate::daemon::privileges::Privileges;
 use crate::daemon::sockets::bind_options;
-use crate::transport::bind::{BindOptions, bind_all};
+use crate::transport::bind::{BindOptions, bind_all, cannot_bind_unix};
 use crate::transport::{Endpoint, Inherited};
 use crate::{Error, foreign, sys};
 use forkd_net::unit;
+
+/// Variables with the directories that belong to a service, which may write there: systemd.exec(5).
+pub(super) const DIRECTORIES: [&str; 4] =
+    ["RUNTIME_DIRECTORY", "STATE_DIRECTORY", "CACHE_DIRECTORY", "LOGS_DIRECTORY"];
+
+/// The variable with the names of sockets that are handed over: sd_listen_fds(3). A check in a unit has it without them.
+pub(super) const HANDED_OVER: &str = "LISTEN_FDNAMES";
 
 /// Resolves the configuration and prints it as TOML to standard output.
 ///
@@ -26,23 +36,47 @@ use forkd_net::unit;
 /// [`Config::to_toml`](crate::config::Config::to_toml); [`Error::Config`] for a user, group or root directory that doesn't
 /// exist, or [`Error::Os`] if the output can't be written.
 pub fn run(args: ServeArgs) -> Result<(), Error> {
-    let config = args.resolve(&here(), &[])?;
+    // as `Inherited::default_endpoints`
+    let default_endpoints = std::env::var_os(HANDED_OVER).map(|_| Endpoint::Systemd(None));
+    let config = args.resolve(&here(), default_endpoints.as_slice())?;
     let daemon = &config.daemon;
     stay_with_manager(daemon)?;
     // An invoker may have left it ignored, and helper programs are waited for below.
     sys::signal::restore_sigchld().map_err(|cause| Error::os("cannot set the action of SIGCHLD", cause))?;
-    Privileges::look_up(daemon.user.as_deref(), daemon.group.as_deref(), daemon.chroot.as_deref())?;
+    let privileges =
+        Privileges::look_up(daemon.user.as_deref(), daemon.group.as_deref(), daemon.chroot.as_deref())?;
     for listen in &config.listen {
         let service = listen.service()?;
         // programs are looked for below the new root
         if daemon.chroot.is_none() {
             service.check()?;
         }
-        if unit::is_one() {
-            listen.endpoints.iter().try_for_each(|endpoint| try_to_bind(endpoint, bind_options(listen)))?;
-        }
+    }
+    if unit::is_one() {
+        try_in_unit(&config)?;
+        privileges.map_or(Ok(()), |privileges| privileges.enter())?;
     }
     show(&config.to_toml()?)
+}
+
+/// Tries what a unit may forbid.
+fn try_in_unit(config: &Config) -> Result<(), Error> {
+    let daemon = &config.daemon;
+    for listen in &config.listen {
+        listen.endpoints.iter().try_for_each(|endpoint| try_to_bind(endpoint, bind_options(listen)))?;
+    }
+    if let Some(metrics) = &daemon.metrics {
+        try_to_bind(&metrics.0, BindOptions::default())?;
+    }
+    if let Some(path) = &daemon.pidfile {
+        try_to_make(path).map_err(|error| pidfile::cannot_create(path, error))?;
+    }
+    // a daemon goes on without the one that was not asked for
+    let default = default_control(|name| std::env::var_os(name));
+    match daemon.control.clone().filter(|path| Some(path) != default.as_ref()) {
+        Some(path) => try_to_bind(&Endpoint::Unix(path), BindOptions::default()),
+        None => Ok(()),
+    }
 }
 
 /// Prints a configuration.
@@ -55,7 +89,10 @@ pub(super) fn show(text: &str) -> Result<(), Error> {
 /// Binds an address for a moment, since what a unit allows shows only so. One that is taken is allowed: the service that
 /// runs may have it.
 fn try_to_bind(endpoint: &Endpoint, options: BindOptions) -> Result<(), Error> {
-    if !matches!(endpoint, Endpoint::Tcp { .. } | Endpoint::Udp { .. }) {
+    if let Some(path) = endpoint.path() {
+        return try_to_make(path).map_err(|error| cannot_bind_unix(endpoint, path, error));
+    }
+    if endpoint.is_inherited() {
         return Ok(());
     }
     let is_taken = |error: &Error| {
@@ -66,4 +103,32 @@ fn try_to_bind(endpoint: &Endpoint, options: BindOptions) -> Result<(), Error> {
         Err(error) if !is_taken(&error) => Err(error),
         _ => Ok(()),
     }
+}
+
+/// Finds out whether a file could be made, without a name: the service that runs may have that.
+fn try_to_make(path: &Path) -> io::Result<()> {
+    let path = std::path::absolute(path)?;
+    let is_of_service = DIRECTORIES.iter().filter_map(std::env::var_os).any(|directories| {
+        let mut directories = std::env::split_paths(&directories).filter(|directory| directory.is_absolute());
+        directories.any(|directory| path.starts_with(directory))
+    });
+    path.parent().filter(|_| !is_of_service).map_or(Ok(()), make_without_name)
+}
+
+/// Makes a file that is gone when this returns: `O_TMPFILE`, open(2).
+#[cfg(target_os = "linux")]
+fn make_without_name(directory: &Path) -> io::Result<()> {
+    use std::os::unix::fs::OpenOptionsExt;
+    let mut options = std::fs::OpenOptions::new();
+    match options.write(true).mode(0o600).custom_flags(libc::O_TMPFILE).open(directory) {
+        // not every file system can
+        Err(error) if matches!(error.raw_os_error(), Some(libc::EOPNOTSUPP | libc::EISDIR)) => Ok(()),
+        made => made.map(|_| ()),
+    }
+}
+
+/// There is no systemd.
+#[cfg(not(target_os = "linux"))]
+fn make_without_name(_: &Path) -> io::Result<()> {
+    Ok(())
 }

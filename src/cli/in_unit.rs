@@ -6,10 +6,13 @@
 //! Invariant: nothing of the service is touched, whether it runs or not. What belongs to it alone, such as its
 //! directories and its sockets, the check does not get; which sockets it would get is asked of systemd.
 
+mod sockets;
+
 use std::process::{Command, Stdio};
 
-use super::check::show;
+use super::check::{DIRECTORIES, HANDED_OVER, show};
 use crate::{Error, Failure, sys};
+use sockets::Socket;
 
 /// What settings of a service begin with that don't confine it, or that belong to it alone.
 const NOT_FOR_A_CHECK: [&str; 29] = [
@@ -44,6 +47,14 @@ const NOT_FOR_A_CHECK: [&str; 29] = [
     "Watchdog",
 ];
 
+/// Settings that give a service directories of its own, and where; in the order of [`DIRECTORIES`].
+const PLACES: [(&str, &str); 4] = [
+    ("RuntimeDirectory", "/run"),
+    ("StateDirectory", "/var/lib"),
+    ("CacheDirectory", "/var/cache"),
+    ("LogsDirectory", "/var/log"),
+];
+
 /// Checks what this unit would serve, and prints it as TOML.
 ///
 /// # Errors
@@ -60,14 +71,20 @@ pub(super) fn run(name: &str) -> Result<(), Error> {
     let command = command(&exec_start)
         .ok_or_else(|| Error::Config(format!("{unit} has no ExecStart= that runs `forkd serve`")))?;
 
+    let sockets = Socket::all_of(&unit)?;
     let mut check = Command::new("systemd-run");
     check.args(["--quiet", "--pipe", "--wait", "--collect", "--service-type=exec"]);
     for setting in for_a_check(&settings, &unit) {
         check.arg(format!("--property={setting}"));
     }
+    // whether a service manager waits for its word
+    check.arg(format!("--property=NotifyAccess={}", property(&unit, "NotifyAccess")?));
+    if !sockets.is_empty() {
+        check.arg(format!("--property=Environment={HANDED_OVER}={}", sockets::names(&sockets).join(":")));
+    }
     match run_to_end(check.arg("--").args(command))? {
         (0, configuration, _) => {
-            check_sockets(&unit, &configuration)?;
+            sockets::check(&unit, &sockets, &configuration)?;
             show(&format!("{configuration}\n"))
         }
         (status, _, said) => Err(failure(&unit, status, &said)),
@@ -141,8 +158,11 @@ fn settings(text: &str) -> Vec<String> {
 
 /// Those of them that hold for a check, too, with a runtime directory of its own.
 fn for_a_check(settings: &[String], unit: &str) -> Vec<String> {
-    let directory = settings.iter().rev().find_map(|setting| setting.strip_prefix("RuntimeDirectory="));
-    let directory = directory.map(|name| expand(name, unit)).unwrap_or_default();
+    let value = |key: &str| {
+        let last = settings.iter().rev().find_map(|setting| setting.strip_prefix(key)?.strip_prefix('='));
+        expand(last.unwrap_or_default(), unit)
+    };
+    let directory = value("RuntimeDirectory");
     let directories: Vec<&str> = directory.split_whitespace().collect();
     let own = |name: &str| format!("{name}-check-{}", std::process::id());
     let moved = |word: &str| {
@@ -164,10 +184,14 @@ fn for_a_check(settings: &[String], unit: &str) -> Vec<String> {
         .collect();
     if !directories.is_empty() {
         let names: Vec<_> = directories.iter().map(|name| own(name)).collect();
-        let paths: Vec<_> = directories.iter().map(|name| format!("/run/{name}")).collect();
         result.push(format!("RuntimeDirectory={}", names.join(" ")));
-        // what the configuration comes to is that of the service
-        result.push(format!("Environment=RUNTIME_DIRECTORY={}", paths.join(":")));
+    }
+    // what the configuration comes to is that of the service, which may write there
+    for ((key, place), variable) in PLACES.into_iter().zip(DIRECTORIES) {
+        let paths: Vec<_> = value(key).split_whitespace().map(|name| format!("{place}/{name}")).collect();
+        if !paths.is_empty() {
+            result.push(format!("Environment={variable}={}", paths.join(":")));
+        }
     }
     result
 }
@@ -195,39 +219,6 @@ fn expand(value: &str, unit: &str) -> String {
     text
 }
 
-/// Finds out whether the service gets the sockets that its configuration names.
-fn check_sockets(unit: &str, configuration: &str) -> Result<(), Error> {
-    let wanted = sockets_of(configuration);
-    if wanted.is_empty() {
-        return Ok(());
-    }
-    let started = property(unit, "Requires")? + " " + &property(unit, "Wants")?;
-    let mut names = Vec::new();
-    for socket in property(unit, "TriggeredBy")?.split_whitespace() {
-        let is_started = started.split_whitespace().any(|other| other == socket);
-        if is_started || property(socket, "ActiveState")? == "active" {
-            names.push(property(socket, "FileDescriptorName")?);
-        }
-    }
-    match wanted.into_iter().find(|wanted| !names.contains(wanted)) {
-        None => Ok(()),
-        Some(absent) => Err(Error::Unavailable(Failure::from(format!(
-            "{unit} can't serve systemd:{absent}: the sockets that it gets are named {}",
-            if names.is_empty() { "nothing, as there are none".to_owned() } else { names.join(", ") }
-        )))),
-    }
-}
-
-/// The names of sockets that a configuration asks systemd for.
-fn sockets_of(configuration: &str) -> Vec<String> {
-    let table: toml::Table = configuration.parse().unwrap_or_default();
-    let listens = table.get("listen").and_then(toml::Value::as_array).into_iter().flatten();
-    let endpoints = listens.filter_map(|listen| listen.get("endpoints")?.as_array()).flatten();
-    let metrics = table.get("daemon").and_then(|daemon| daemon.get("metrics"));
-    let names = endpoints.chain(metrics).filter_map(|one| one.as_str()?.strip_prefix("systemd:"));
-    names.filter(|name| *name != "*").map(str::to_owned).collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -246,6 +237,7 @@ mod tests {
             "ExecStart=x",
             "RuntimeDirectory=forkd-%i",
             "NoExecPaths=/ -%t/forkd-%i /run/forkd",
+            "StateDirectory=%p",
         ];
         let settings = settings.map(str::to_owned);
         let own = format!("forkd-lab-check-{}", std::process::id());
@@ -253,6 +245,7 @@ mod tests {
             format!("NoExecPaths=/ -/run/{own} /run/forkd"),
             format!("RuntimeDirectory={own}"),
             "Environment=RUNTIME_DIRECTORY=/run/forkd-lab".into(),
+            "Environment=STATE_DIRECTORY=/var/lib/forkd".into(),
         ];
         assert_eq!(for_a_check(&settings, "forkd@lab.service"), expected);
         assert_eq!(for_a_check(&["ExecPaths=/a".into()], "x.service"), ["ExecPaths=/a"]);
@@ -269,12 +262,5 @@ mod tests {
             "{ path=/usr/bin/forkd ; argv[]=/usr/bin/forkd serve --config /x ; ignore_errors=no ; pid=0 }";
         assert_eq!(command(shown).unwrap(), ["/usr/bin/forkd", "check", "--config", "/x"]);
         assert!(command("{ path=/bin/sh ; argv[]=/bin/sh -c x ; }").is_none() && command("").is_none());
-    }
-
-    #[test]
-    fn the_sockets_are_those_of_endpoints_and_metrics() {
-        let text = "[daemon]\nmetrics = \"systemd:m\"\n[[listen]]\nendpoints = [\"systemd:a\", \"tcp://[::]:7\"]\n\
-                    [[listen]]\nendpoints = [\"systemd:*\"]";
-        assert_eq!(sockets_of(text), ["a", "m"]);
     }
 }

@@ -192,7 +192,8 @@ fn leads_to(path: &Path, file: &File) -> bool {
     (there.dev(), there.ino()) == (here.dev(), here.ino())
 }
 
-fn cannot_create(path: &Path, error: io::Error) -> Error {
+/// Says why there is no pidfile with this path.
+pub(crate) fn cannot_create(path: &Path, error: io::Error) -> Error {
     let hint = unit::hint(Attempt::Make(path), &error);
     Error::CannotCreate(Failure::new(format!("cannot create the pidfile {}", path.display()), error))
         .advising(hint)

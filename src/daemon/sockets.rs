@@ -76,18 +76,7 @@ impl Bound {
     /// Refuses a socket of a kind that the service can't have.
     fn check_kind(&self) -> Result<(), Error> {
         if self.listener.is_inherited() {
-            // the configuration could not know what it is
-            let endpoint = self.listener.endpoint();
-            self.listen.suits(endpoint).map_err(|why| {
-                let text = endpoint.to_string();
-                let address = text.split_once("://").map_or(&*text, |(_, address)| address);
-                // as systemd.socket(5) has every address
-                let address = address.strip_prefix("[::]:").unwrap_or(address);
-                Error::Config(format!(
-                    "the service {why}. To leave it out of its .socket unit, write there: ListenStream=, then \
-                     ListenDatagram=, then ListenStream={address}, as tcp-only.conf does"
-                ))
-            })?;
+            check_kind(&self.listen, self.listener.endpoint())?;
         }
         match self.service.hands_over() && self.listener.kind() == Kind::Datagram {
             true => Err(self.refused("needs connections, and there are none")),
@@ -132,6 +121,20 @@ impl Bound {
             events::not_adapted(listener.endpoint(), &error);
         }
     }
+}
+
+/// Refuses a socket of systemd's that the service can't have: the configuration could not know what it is.
+pub(crate) fn check_kind(listen: &Listen, endpoint: &Endpoint) -> Result<(), Error> {
+    listen.suits(endpoint).map_err(|why| {
+        let text = endpoint.to_string();
+        let address = text.split_once("://").map_or(&*text, |(_, address)| address);
+        // as systemd.socket(5) has every address
+        let address = address.strip_prefix("[::]:").unwrap_or(address);
+        Error::Config(format!(
+            "the service {why}. To leave it out of its .socket unit, write there: ListenStream=, then \
+             ListenDatagram=, then ListenStream={address}, as tcp-only.conf does"
+        ))
+    })
 }
 
 /// Warns of a socket that this daemon has bound where none of its clients comes.

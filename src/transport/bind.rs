@@ -311,19 +311,6 @@ pub(super) fn ask_for_packet_information(socket: &OwnedFd, address: SocketAddr) 
 
 fn bind_unix(endpoint: &Endpoint, path: &Path, kind: Kind, options: BindOptions) -> Result<Listener, Error> {
     let socket_type = if kind == Kind::Stream { SockType::Stream } else { SockType::Datagram };
-    let cannot = |error: io::Error| {
-        let what = format!("cannot bind {endpoint}");
-        let hint = unit::hint(Attempt::Make(path), &error);
-        let error = match error.kind() {
-            io::ErrorKind::PermissionDenied => Error::Permission(Failure::new(what, error)),
-            io::ErrorKind::AddrInUse => Error::Unavailable(Failure::new(
-                format!("{what} (another program, or another forkd, listens there)"),
-                error,
-            )),
-            _ => Error::CannotCreate(Failure::new(what, error)),
-        };
-        error.advising(hint)
-    };
     let bind_and_listen = || -> io::Result<(OwnedFd, SocketFile)> {
         let socket = socket(AddressFamily::Unix, socket_type, SockFlag::SOCK_CLOEXEC, None)?;
         let file = SocketFile::bind(&socket, path, options.socket_mode)?;
@@ -336,8 +323,23 @@ fn bind_unix(endpoint: &Endpoint, path: &Path, kind: Kind, options: BindOptions)
         }
         Ok((socket, file))
     };
-    let (socket, file) = bind_and_listen().map_err(cannot)?;
+    let (socket, file) = bind_and_listen().map_err(|error| cannot_bind_unix(endpoint, path, error))?;
     Ok(Listener::ours(socket, kind, endpoint.clone(), Some(file)))
+}
+
+/// Says why there is no socket file at the path of an endpoint.
+pub(crate) fn cannot_bind_unix(endpoint: &Endpoint, path: &Path, error: io::Error) -> Error {
+    let what = format!("cannot bind {endpoint}");
+    let hint = unit::hint(Attempt::Make(path), &error);
+    let error = match error.kind() {
+        io::ErrorKind::PermissionDenied => Error::Permission(Failure::new(what, error)),
+        io::ErrorKind::AddrInUse => Error::Unavailable(Failure::new(
+            format!("{what} (another program, or another forkd, listens there)"),
+            error,
+        )),
+        _ => Error::CannotCreate(Failure::new(what, error)),
+    };
+    error.advising(hint)
 }
 
 /// The most that listen(2) queues on this system, where it says so.

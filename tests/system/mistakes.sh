@@ -48,18 +48,50 @@ exits "by itself it finds nothing wrong with a program" 0 forkd check --config /
 exits "in the unit it can't be run" 77 forkd check --unit forkd
 matches "which it says, with the setting" \
     "^forkd: error: forkd.service can't serve: cannot run /bin/cat: .*NoExecPaths=" "$output"
-drop_in forkd.service <<<$'[Service]\nExecPaths=/usr/bin/cat /usr/lib'
-exits "a drop-in counts" 0 forkd check --unit forkd.service
-matches "it prints the configuration" 'control = "/run/forkd/control.sock"' "$output"
+configure lab </etc/forkd/forkd.toml
+drop_in forkd@lab.service <<<$'[Service]\nExecPaths=/usr/bin/cat /usr/lib'
+exits "a drop-in counts" 0 forkd check --unit forkd@lab
+matches "it prints the configuration" 'control = "/run/forkd-lab/control.sock"' "$output"
 configure lab <<<$'[[listen]]\nendpoints = ["tcp://[::]:7108"]'
 exits "an address" 71 forkd check --unit forkd@lab
 matches "which it says, with the setting" 'cannot bind tcp://\[::\]:.*RestrictAddressFamilies=' "$output"
-configure lab <<<$'[daemon]\nmetrics = "systemd:metrics"\n[[listen]]\nendpoints = ["systemd:echo"]'
+configure lab <<<$'[[listen]]\nendpoints = ["systemd:ech"]'
 exits "a socket that nothing hands over" 69 forkd check --unit forkd@lab
-matches "which it says, with those there are" 'systemd:metrics: the sockets that it gets are named echo$' "$output"
+matches "which it says, with those there are" 'systemd:ech: the sockets that it gets are named echo$' "$output"
+
 drop_in forkd@lab.service <<<$'[Service]\nExecPaths=/nowhere'
 exits "a path that isn't there" 226 forkd check --unit forkd@lab
 is "the service is the same" "$main active" "$(main_pid forkd.service) $(property forkd.service ActiveState)"
+
+# What it says is what a restart does. Each case: an exit code, what the error says, and the configuration.
+would_fail() { # would_fail EXIT_STATUS REASON DAEMON LISTEN
+    configure forkd <<<$'[daemon]\n'"$3"$'\n[[listen]]\nendpoints = ["systemd:echo"]\n'"$4"
+    exits "forkd check --unit: $3 $4" "$1" forkd check --unit forkd.service
+    matches "says why" "$2" "$output"
+    systemctl reset-failed
+    exits "a restart" 1 systemctl restart forkd.service
+    is "fails with" "$1" "$(property forkd.service ExecMainStatus)"
+    matches "for the same reason" "$2" "$(logs forkd.service 'error: ' | tail -n 1)"
+}
+would_fail 78 'which needs a connection.*ListenDatagram=' '' $'service = "http"'
+would_fail 71 'cannot bind tcp://127.0.0.1:9707.*RestrictAddressFamilies=' 'metrics = "tcp://127.0.0.1:9707"' ''
+would_fail 73 'cannot create the pidfile /run/forkd.pid: .*ReadOnlyPaths=' 'pidfile = "/run/forkd.pid"' ''
+would_fail 77 'cannot .*DynamicUser=' 'user = "nobody"' ''
+would_fail 78 'cannot go into the background' 'daemon = true' ''
+would_fail 73 'cannot bind unix:///srv/forkd.sock: .*ProtectSystem=' '' $'[[listen]]\nendpoints = ["unix:///srv/forkd.sock"]'
+
+would_serve() { # would_serve <CONFIGURATION
+    configure forkd
+    exits "forkd check --unit: $(paste -sd " " /etc/forkd/forkd.toml)" 0 forkd check --unit forkd.service
+    checked=$output
+    systemctl reset-failed
+    exits "a restart" 0 systemctl restart forkd.service
+    echoes tcp ::1 7
+}
+would_serve <<<$'[daemon]\nmetrics = "systemd:metrics"\n[[listen]]\nendpoints = ["systemd:echo"]'
+matches "without metrics" 'warning: forkd.service would serve without metrics: systemd:metrics: ' "$checked"
+would_serve <<<$'[daemon]\npidfile = "/run/forkd/pid"\n[[listen]]\nendpoints = ["systemd:echo", "unix:///run/forkd/x.sock"]'
+would_serve <<<$'[daemon]\nlog-level = "warn"' # what is handed over is served where nothing is named
 right forkd
 
 # Where systemd can't even start the program, the tries have no pause, and its limit closes the sockets.
