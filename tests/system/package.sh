@@ -140,11 +140,21 @@ is_gone
 exits "and when dpkg gives it up" 0 dpkg_calls postinst abort-remove in-favour other 1
 all_answer
 
+# a service that has nothing but its name from forkd
+install -m 644 /dev/stdin /etc/systemd/system/forkd-other.service <<END
+[Service]
+ExecStart=/bin/sleep infinity
+[Install]
+WantedBy=multi-user.target
+END
+systemctl enable --quiet forkd-other.service
+
 exits "apt removes it" 0 apt-get remove -y -q forkd
 is_gone
 is "the operator's configuration" 'metrics = "systemd:metrics"' "$(grep '^metrics' /etc/forkd/forkd.toml)"
 exits "apt installs it again" 0 install_deb /run/forkd_0.1.0-3.deb
 all_answer
+is "another service is" inactive "$(property forkd-other.service ActiveState)"
 
 rm -r /etc/forkd/lab.toml /etc/forkd/own.toml /etc/systemd/system/forkd@{lab.socket,own.service}.d # the operator's own
 purge() { # purge COMMAND...
@@ -152,6 +162,9 @@ purge() { # purge COMMAND...
     is_gone
 }
 purge apt-get purge -y -q forkd
+is "another service is" enabled "$(systemctl is-enabled forkd-other.service)"
+systemctl disable --quiet forkd-other.service
+rm /etc/systemd/system/forkd-other.service
 rm /etc/systemd/system/forkd-metrics.socket # the same
 is "what is left" "$before" "$(leftovers)"
 is "units" "" "$(systemctl list-units --all --no-legend --plain 'forkd*')"
