@@ -8,6 +8,7 @@
 
 mod sockets;
 
+use std::path::Path;
 use std::process::{Command, Stdio};
 
 use super::check::{DIRECTORIES, HANDED_OVER, show};
@@ -15,7 +16,7 @@ use crate::{Error, Failure, sys};
 use sockets::Socket;
 
 /// What settings of a service begin with that don't confine it, or that belong to it alone.
-const NOT_FOR_A_CHECK: [&str; 29] = [
+const NOT_FOR_A_CHECK: [&str; 30] = [
     "BusName",
     "CacheDirectory",
     "ConfigurationDirectory",
@@ -45,6 +46,7 @@ const NOT_FOR_A_CHECK: [&str; 29] = [
     "Timeout",
     "Type",
     "Watchdog",
+    "X-",
 ];
 
 /// Settings that give a service directories of its own, and where; in the order of [`DIRECTORIES`].
@@ -188,7 +190,15 @@ fn for_a_check(settings: &[String], unit: &str) -> Vec<String> {
     }
     // what the configuration comes to is that of the service, which may write there
     for ((key, place), variable) in PLACES.into_iter().zip(DIRECTORIES) {
-        let paths: Vec<_> = value(key).split_whitespace().map(|name| format!("{place}/{name}")).collect();
+        let value = value(key);
+        let paths: Vec<_> = value.split_whitespace().map(|name| format!("{place}/{name}")).collect();
+        // those of a dynamic user, which others can't reach: shown as systemd shows them to the service
+        let hidden = value.split_whitespace().map(|name| format!("{place}/private/{name}"));
+        let hidden: Vec<_> = hidden.filter(|path| Path::new(path).is_dir()).collect();
+        if !hidden.is_empty() {
+            result.push(format!("TemporaryFileSystem={place}/private:ro"));
+            result.extend(hidden.iter().map(|path| format!("BindReadOnlyPaths={path}")));
+        }
         if !paths.is_empty() {
             result.push(format!("Environment={variable}={}", paths.join(":")));
         }
@@ -210,6 +220,9 @@ fn expand(value: &str, unit: &str) -> String {
             "n" => text += unit,
             "N" => text += name,
             "t" => text += "/run",
+            "S" => text += "/var/lib",
+            "C" => text += "/var/cache",
+            "L" => text += "/var/log",
             // "%%"
             "" => text = text + "%" + parts.next().unwrap_or_default(),
             other => text = text + "%" + other,
@@ -253,7 +266,10 @@ mod tests {
 
     #[test]
     fn specifiers_are_those_of_the_unit() {
-        assert_eq!(expand("%p %i %n %N %t %%i %h 5%", "a@b.service"), "a b a@b.service a@b /run %i %h 5%");
+        assert_eq!(
+            expand("%p %i %n %N %t%S %%i %h 5%", "a@b.service"),
+            "a b a@b.service a@b /run/var/lib %i %h 5%"
+        );
     }
 
     #[test]

@@ -52,6 +52,13 @@ configure lab </etc/forkd/forkd.toml
 drop_in forkd@lab.service <<<$'[Service]\nExecPaths=/usr/bin/cat /usr/lib'
 exits "a drop-in counts" 0 forkd check --unit forkd@lab
 matches "it prints the configuration" 'control = "/run/forkd-lab/control.sock"' "$output"
+right lab
+drop_in forkd@lab.service <<<$'[Service]\nStateDirectory=forkd-%i\nReadWritePaths=-%S/forkd\nX-Note=mine'
+exits "a restart with a directory of the service's own" 0 systemctl restart forkd@lab.service
+mkdir /var/lib/private/forkd-lab/www
+configure lab <<<$'[[listen]]\nendpoints = ["systemd:echo"]\nservice = "http"\nroot = "/var/lib/forkd-lab/www"'
+exits "which the check sees" 0 forkd check --unit forkd@lab
+exits "a restart" 0 systemctl restart forkd@lab.service
 configure lab <<<$'[[listen]]\nendpoints = ["tcp://[::]:7108"]'
 exits "an address" 71 forkd check --unit forkd@lab
 matches "which it says, with the setting" 'cannot bind tcp://\[::\]:.*RestrictAddressFamilies=' "$output"
