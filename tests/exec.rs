@@ -44,6 +44,11 @@ fn line(client: &mut UnixStream) -> String {
     String::from_utf8(line).unwrap()
 }
 
+/// Whether a process has executed the program of this name, which closes what the shell has open for itself.
+fn is_program(pid: i32, name: &str) -> bool {
+    std::fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|comm| comm.trim_end() == name)
+}
+
 /// The pid that the program has told in a line.
 fn pid(client: &mut UnixStream) -> i32 {
     line(client).parse().unwrap()
@@ -242,8 +247,9 @@ under_models! {
         let script = "sleep 1000 </dev/null >/dev/null & echo $!; read name; echo Hello, $name";
         let daemon = shell(&format!("{model} --log-level debug"), script);
         let mut client = wire::stream(&daemon);
-        client.write_all(b"Ada\nand another line\n").unwrap();
         let left = pid(&mut client);
+        eventually("it has let go of the connection", || is_program(left, "sleep"));
+        client.write_all(b"Ada\nand another line\n").unwrap();
         daemon.wait_for_line("program ended");
         let mut answer = String::new();
         let outcome = client.read_to_string(&mut answer);
@@ -525,8 +531,9 @@ fn a_process_in_the_background_does_not_matter_below_a_root_directory_without_pr
         let words = ["unshare", "--mount", "sh", "-c", prepare, root.path().to_str().unwrap()];
         let daemon = command(&options, &["sh", "-c", script]).within(&words).start();
         let mut client = wire::stream(&daemon);
-        client.write_all(b"Ada\nand another line\n").unwrap();
         let left = pid(&mut client);
+        eventually("it has let go of the connection", || is_program(left, "sleep"));
+        client.write_all(b"Ada\nand another line\n").unwrap();
         daemon.wait_for_line("program ended");
         let mut answer = String::new();
         let outcome = client.read_to_string(&mut answer);
