@@ -42,23 +42,40 @@ check_only-some-clients() {
 
 check_tcp-only() { refused nc -u 127.0.0.1 7; }
 
+# undo FILE...: as docs/SYSTEMD.md says; the units that were enabled are $enabled
+undo() {
+    local enabled=${enabled-}
+    systemctl stop forkd.socket
+    [[ -z $enabled ]] || systemctl disable --quiet "$enabled"
+    rm "$@"
+    cp /test/packaging/forkd.toml /etc/forkd
+    systemctl daemon-reload
+    exits "a start after the recipe is undone" 0 systemctl start forkd.service
+}
+
 check_udp-with-a-model-of-its-own() {
     counts forkd.service 3 # two workers for UDP
     exits "systemctl stop forkd.socket" 0 systemctl stop forkd.socket
     is "it stops the other one" inactive "$(property forkd-udp.socket ActiveState)"
     exits "systemctl start forkd.service" 0 systemctl start forkd.service
     echoes udp 127.0.0.1 7
+    enabled=forkd-udp.socket undo "$unit_files"/{forkd-udp.socket,forkd.socket.d/tcp-only.conf}
 }
 
 check_a-unix-socket-for-a-group() {
     local client=(nc -NU /run/forkd.sock) user=(setpriv --reuid nobody --regid nogroup)
     is "a member of the group has an echo" hello "$("${user[@]}" --groups echo-clients "${client[@]}" <<<hello)"
     refused "${user[@]}" --clear-groups "${client[@]}"
+    undo "$unit_files/forkd.socket.d/unix-group.conf"
+    [[ ! -e /run/forkd.sock ]] || fail "the socket file is still there"
+    ok "the socket file is gone"
 }
 
 check_metrics() {
     matches "the metrics" '^HTTP/1.1 200 .*forkd_build_info' \
         "$(printf 'GET /metrics HTTP/1.0\r\n\r\n' | timeout "$LIMIT" nc -N 127.0.0.1 9707)"
+    enabled=forkd-metrics.socket undo "$unit_files/forkd-metrics.socket"
+    is "the sockets that are left" forkd.socket "$(systemctl list-units --plain --no-legend 'forkd*.socket' | cut -d ' ' -f 1)"
 }
 
 check_more-clients() {
