@@ -45,12 +45,15 @@ for unit in forkd.service forkd@a.service; do
 [Service]
 ExecStartPre=/usr/bin/perl /test/probe.pl
 Environment=MEMFD_CREATE=$memfd_create
+# as docs/SYSTEMD.md says for files that shall stay
+StateDirectory=forkd
+NoExecPaths=-/var/lib/forkd
 ExecPaths=/usr/bin/perl $libraries
 END
     exits "$unit starts with the probe" 0 systemctl start "$unit"
     said=$(journal "$unit")
     is "what it has executed" "" "$(grep EXECUTED <<<"$said" || true)"
-    for place in /tmp /var/tmp /dev/shm "$directory"; do
+    for place in /tmp /var/tmp /dev/shm /var/lib/private/forkd "$directory"; do
         matches "the probe can write to $place" $'\n'"$place: written" $'\n'"$said"
     done
     matches "it can't write to memory" 'memory: not written: Operation not permitted' "$said"

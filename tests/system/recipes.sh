@@ -95,6 +95,7 @@ check_outgoing-connections() { matches "the echo comes back through the instance
 
 check_files-of-a-home-directory() {
     matches "the instance has an answer" $'\nHTTP/1.1 200 .*\r\n\r\nhello$' "$said"
+    exits "nothing there can be executed" 0 grep ' /home/alice/www ro,[^ ]*noexec' "/proc/$(main_pid forkd@www.service)/mountinfo"
     chmod 700 /home/alice
     matches "the directory may be its owner's alone" 'hello$' \
         "$(printf 'GET /index.html HTTP/1.0\r\n\r\n' | timeout "$LIMIT" nc -N localhost 7507)"
