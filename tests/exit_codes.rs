@@ -254,6 +254,21 @@ fn no_process_for_the_first_worker_is_71() {
 }
 
 #[test]
+fn processes_for_some_workers_are_served_by_those() {
+    if !need_root() {
+        return;
+    }
+    for (way, uid) in [(Way::Native, 61_252), (Way::Portable, 61_253)] {
+        // a master and two workers
+        let forkd = Forkd::new("-m prefork -w 4").uid(uid).way(way).limit(libc::RLIMIT_NPROC, 3);
+        let daemon = forkd.start();
+        daemon.wait_for_line("cannot fork a worker; trying again");
+        let clients = [daemon.served(), daemon.served()];
+        assert_eq!(daemon.children().len(), clients.len());
+    }
+}
+
+#[test]
 fn what_can_t_be_created_is_73() {
     let nowhere = "/nonexistent-directory/file";
     assert_fails(&run(&["serve", &format!("unix://{nowhere}")]), 73, &[nowhere]);

@@ -35,6 +35,8 @@ pub(super) struct Context {
     pub(super) shortage: Option<Shortage>,
     /// The lines about it.
     shortages: Spell,
+    /// Some workers are up, or some clients have a child: to give up now would cut clients.
+    pub(super) serves: bool,
     /// The daemon stops, and children that end by a signal are nothing special.
     pub(super) stopping: bool,
     /// What a worker's standard output and error become (`--daemon`).
@@ -94,6 +96,7 @@ impl Context {
             now: Instant::now(),
             shortage: None,
             shortages: Spell::default(),
+            serves: false,
             stopping: false,
             null: None,
             raises_children: false,

@@ -5,6 +5,7 @@
 
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use super::accepting::{Next, Quota};
@@ -79,6 +80,11 @@ impl Forking {
             && cx.shortage.is_none_or(|shortage| shortage.retry_at <= cx.now)
             && self.rest_until.is_none_or(|then| then <= cx.now)
             && (self.rejects || self.has_room(cx))
+    }
+
+    /// Whether it has children.
+    pub(super) fn has_children(&self, cx: &Context) -> bool {
+        cx.board.totals(self.post.number).alive.load(Ordering::Relaxed) > 0
     }
 
     /// Whether another child may be forked.

@@ -259,6 +259,9 @@ impl Master {
         self.look_for_the_dead();
         self.serve_control();
         self.see_to_reload();
+        if !self.is_ready {
+            self.cx.serves = self.stations.iter().any(|station| station.serves(&self.cx));
+        }
         for at in 0..self.stations.len() {
             match self.stations[at].on_turn(&mut self.cx) {
                 // its workers don't come up: the old ones are still there

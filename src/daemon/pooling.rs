@@ -49,6 +49,8 @@ pub(super) struct Pooling {
     shortages: Spell,
     /// How the last worker that failed to start ended.
     failed_start: Option<Cause>,
+    /// Its listener is its own: no older pool serves it.
+    is_live: bool,
     /// No worker is replaced any more, unless it drains.
     leaving: bool,
     /// While queued clients are served at a stop: by how many workers.
@@ -107,6 +109,7 @@ impl Pooling {
             fork_failing: None,
             shortages: Spell::default(),
             failed_start: None,
+            is_live: false,
             leaving: false,
             drainers: None,
         }
@@ -114,6 +117,7 @@ impl Pooling {
 
     /// From here on the listener is this pool's alone.
     pub(super) fn go_live(&mut self, cx: &Context) {
+        self.is_live = true;
         let size = self.pool.size();
         let wanted = if self.pool.is_elastic() { size.min_spare } else { 0 };
         let totals = cx.board.totals(self.post.number);
@@ -141,9 +145,9 @@ impl Pooling {
         self.again
     }
 
-    /// Whether all workers that were wanted at first are up.
+    /// Whether all workers that were wanted at first are up, or as many as could be forked.
     pub(super) fn is_ready(&self, cx: &Context) -> bool {
-        self.up(cx) >= self.pool.size().min as usize
+        self.up(cx) >= self.pool.size().min as usize || self.pool.began_short()
     }
 
     /// How many workers are up.
@@ -252,7 +256,8 @@ impl Pooling {
         tally.idle.store(idle, Ordering::Relaxed);
         tally.leaving.store(leaving, Ordering::Relaxed);
         let settled = self.workers.iter().any(|worker| worker.settled);
-        Census { alive, idle, up: self.up(cx) as u32, settled }
+        let may_begin_short = self.is_live && cx.serves;
+        Census { alive, idle, up: self.up(cx) as u32, settled, may_begin_short }
     }
 
     fn spawn(&mut self, cx: &mut Context) -> bool {

@@ -183,6 +183,15 @@ impl Station {
         }
     }
 
+    /// Whether it serves clients, or could at once.
+    pub(super) fn serves(&self, cx: &Context) -> bool {
+        match &self.kind {
+            Kind::Pooling(pooling) => pooling.up(cx) > 0,
+            Kind::Forking(forking) => forking.has_children(cx),
+            Kind::Gone { .. } => false,
+        }
+    }
+
     /// Why it is not.
     pub(super) fn not_ready(&self) -> Option<Error> {
         match &self.kind {

@@ -34,6 +34,9 @@ pub(crate) struct Census {
     pub(crate) up: u32,
     /// Whether one of them has served, or lived for long enough: starting is possible at all.
     pub(crate) settled: bool,
+    /// Whether the pool may begin with fewer workers than are always wanted: clients are served that a daemon which
+    /// gives up would cut.
+    pub(crate) may_begin_short: bool,
 }
 
 /// How many workers [`Event::Grow`] adds at most.
@@ -44,8 +47,9 @@ pub(crate) const MAX_GROWTH: u32 = 64;
 pub(crate) enum Event {
     /// A worker died early (see [`EARLY`](super::starts::EARLY)).
     StartFailed,
-    /// A worker could not be forked. Until the pool is complete this is a failed start; later it is a shortage, which
-    /// may pass: whether other workers live or not, the daemon goes on.
+    /// A worker could not be forked. Until the pool is complete this is a failed start; later, or if the pool
+    /// [may begin short](Census::may_begin_short), it is a shortage, which may pass: whether other workers live or not,
+    /// the daemon goes on.
     ForkFailed,
     /// A worker serves, or has lived for long enough.
     Settled,
@@ -80,6 +84,10 @@ pub(crate) struct Pool {
     starts: Starts,
     /// As many workers as are always wanted have been up at once: starting is possible for all of them.
     complete: bool,
+    /// The last failed start was a fork that failed.
+    fork_fails: bool,
+    /// It serves with the workers that could be forked; the others are a shortage.
+    began_short: bool,
     /// How far [`Event::Grow`] goes.
     ceiling: u32,
 }
@@ -93,6 +101,8 @@ impl Pool {
             shrunk_at: None,
             starts: Starts::default(),
             complete: false,
+            fork_fails: false,
+            began_short: false,
             ceiling: size.max.saturating_add(MAX_GROWTH),
         }
     }
@@ -105,8 +115,16 @@ impl Pool {
         self.size.min < self.size.max
     }
 
+    /// Whether it serves with fewer workers than are always wanted, since the others could not be forked.
+    pub(crate) fn began_short(&self) -> bool {
+        self.began_short
+    }
+
     /// Takes note of an event.
     pub(crate) fn on(&mut self, event: Event, now: Instant) {
+        if matches!(event, Event::StartFailed | Event::ForkFailed) {
+            self.fork_fails = event == Event::ForkFailed;
+        }
         match event {
             Event::StartFailed => self.starts.failed(now),
             Event::ForkFailed if self.complete => self.starts.rest(now),
@@ -129,7 +147,11 @@ impl Pool {
     pub(crate) fn plan(&mut self, census: Census, now: Instant) -> Plan {
         self.complete |= census.up >= self.size.min;
         if self.starts.are_hopeless() && !(self.complete && census.settled) {
-            return Plan { give_up: true, ..Plan::default() };
+            if !(self.fork_fails && census.may_begin_short) {
+                return Plan { give_up: true, ..Plan::default() };
+            }
+            (self.complete, self.began_short) = (true, true);
+            self.starts.worked();
         }
         if census.alive > self.size.max {
             return Plan { retire: census.alive - self.size.max, ..Plan::default() };
@@ -204,7 +226,7 @@ mod tests {
     const ELASTIC: Size = Size { min: 2, max: 100, min_spare: 2, max_spare: 4 };
 
     fn census(alive: u32, idle: u32) -> Census {
-        Census { alive, idle, up: alive, settled: false }
+        Census { alive, idle, up: alive, settled: false, may_begin_short: false }
     }
 
     fn ms(n: u64) -> Duration {
@@ -310,6 +332,30 @@ mod tests {
             pool.on(Event::ForkFailed, t);
             t += MAX_BACK_OFF;
         }
+    }
+
+    #[test]
+    fn a_pool_that_may_begin_short_serves_with_the_workers_that_could_be_forked() {
+        let some = |alive| Census { may_begin_short: true, ..census(alive, alive) };
+        for (event, gives_up) in [(Event::ForkFailed, false), (Event::StartFailed, true)] {
+            let (mut pool, mut t) = (Pool::new(FIXED), Instant::now());
+            for _ in 0..MAX_START_FAILURES {
+                assert!(!pool.plan(some(3), t).give_up && !pool.began_short(), "{event:?}");
+                pool.on(event, t);
+                t += MAX_BACK_OFF;
+            }
+            let plan = pool.plan(some(3), t);
+            assert_eq!((plan.give_up, pool.began_short()), (gives_up, !gives_up), "{event:?}");
+            assert!(gives_up || (plan.short && plan.spawn == 1), "{event:?}: {plan:?}");
+        }
+        // from then on it is a shortage
+        let (mut pool, mut t) = (Pool::new(FIXED), Instant::now());
+        for _ in 0..3 * MAX_START_FAILURES {
+            assert!(!pool.plan(some(1), t).give_up);
+            pool.on(Event::ForkFailed, t);
+            t += MAX_BACK_OFF;
+        }
+        assert!(!pool.plan(census(0, 0), t).give_up);
     }
 
     #[test]

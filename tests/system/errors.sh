@@ -153,7 +153,7 @@ if [[ $(property run-test.service TasksCurrent) == "[not set]" ]]; then
     echo "left out: TasksMax= has no effect here, because there is no controller for it"
     for at in "${!rows[@]}"; do [[ ${rows[at]} != *TasksMax=* ]] || unset 'rows[at]'; done
 else
-    forbidden TasksMax= TasksMax=4 < <(listen_at systemd:echo; echo 'model = "prefork"')
+    told TasksMax= TasksMax=4 < <(listen_at systemd:echo; echo 'model = "prefork"')
 fi
 
 # the control socket is the service's own
