@@ -9,26 +9,32 @@ use crate::model::{Model, Overflow};
 use crate::service::Framing;
 
 /// A type of a few values.
-pub(crate) trait Choice: Copy + PartialEq + Send + Sync + 'static {
-    /// Each value with its name and what it means, in the order of the help.
-    const ALL: &'static [(Self, &'static str, &'static str)];
+pub(crate) trait Choice: Copy + Send + Sync + 'static {
+    /// All of them, in the order of the help.
+    const ALL: &'static [Self];
+
+    /// How it is written.
+    fn name(self) -> &'static str;
+
+    /// What it means.
+    fn help(self) -> &'static str;
 }
 
 fn named<T: Choice>(name: &str) -> Option<T> {
-    T::ALL.iter().find(|choice| choice.1 == name).map(|choice| choice.0)
+    T::ALL.iter().copied().find(|choice| choice.name() == name)
 }
 
 /// Reads one by its name on the command line.
 pub(crate) fn one_of<T: Choice>() -> impl TypedValueParser<Value = T> {
-    let values = T::ALL.iter().map(|(_, name, help)| PossibleValue::new(*name).help(*help));
+    let values = T::ALL.iter().map(|choice| PossibleValue::new(choice.name()).help(choice.help()));
     // the first parser lets no other name through
     PossibleValuesParser::new(values).try_map(|name| named(&name).ok_or("no such value"))
 }
 
 /// Writes it to a file.
 pub(super) fn serialize<T: Choice, S: Serializer>(value: &Option<T>, to: S) -> Result<S::Ok, S::Error> {
-    match value.and_then(|value| T::ALL.iter().find(|choice| choice.0 == value)) {
-        Some((_, name, _)) => to.serialize_some(name),
+    match value {
+        Some(choice) => to.serialize_some(choice.name()),
         None => to.serialize_none(),
     }
 }
@@ -37,56 +43,84 @@ pub(super) fn serialize<T: Choice, S: Serializer>(value: &Option<T>, to: S) -> R
 pub(super) fn deserialize<'de, T: Choice, D: Deserializer<'de>>(from: D) -> Result<Option<T>, D::Error> {
     let Some(name) = Option::<String>::deserialize(from)? else { return Ok(None) };
     named(&name).map(Some).ok_or_else(|| {
-        let names: Vec<_> = T::ALL.iter().map(|choice| format!("`{}`", choice.1)).collect();
+        let names: Vec<_> = T::ALL.iter().map(|choice| format!("`{}`", choice.name())).collect();
         D::Error::custom(format!("unknown variant `{name}`, expected one of {}", names.join(", ")))
     })
 }
 
 impl Choice for Phase {
-    const ALL: &'static [(Self, &'static str, &'static str)] = &[
-        (Self::Hold, "hold", "All connect, echo once, and stay"),
-        (Self::Churn, "churn", "Each connects, echoes once, closes, and does it again"),
-        (
-            Self::PingPong,
-            "pingpong",
-            "All are connected, and each sends a message when it has the last one's echo",
-        ),
-        (Self::Bulk, "bulk", "One connection sends and receives as much as it can"),
-        (
-            Self::Datagrams,
-            "datagrams",
-            "Each sends a datagram when it has the last one's answer, or has given it up",
-        ),
-    ];
+    const ALL: &'static [Self] = &Self::ALL;
+
+    fn name(self) -> &'static str {
+        Self::name(self)
+    }
+
+    fn help(self) -> &'static str {
+        match self {
+            Self::Hold => "All connect, echo once, and stay",
+            Self::Churn => "Each connects, echoes once, closes, and does it again",
+            Self::PingPong => "All are connected, and each sends a message when it has the last one's echo",
+            Self::Bulk => "One connection sends and receives as much as it can",
+            Self::Datagrams => "Each sends a datagram when it has the last one's answer, or has given it up",
+        }
+    }
 }
 
 impl Choice for Model {
-    const ALL: &'static [(Self, &'static str, &'static str)] = &[
-        (Self::Fork, "fork", "The master accepts and forks a child for each connection (or datagram)"),
-        (
-            Self::Prefork,
-            "prefork",
-            "A pool of forked workers; each accepts for itself and serves one connection at a time",
-        ),
-        (Self::Iterative, "iterative", "One connection at a time: the others wait"),
-        (Self::Thread, "thread", "A thread for each connection, or a fixed pool of threads"),
-        (Self::Event, "event", "One thread, which serves all its connections as they become ready"),
-        (
-            Self::Coroutine,
-            "coroutine",
-            "One thread, and a coroutine for each connection: a read that would block lets the others go on",
-        ),
-    ];
+    const ALL: &'static [Self] = &Self::ALL;
+
+    fn name(self) -> &'static str {
+        Self::name(self)
+    }
+
+    fn help(self) -> &'static str {
+        match self {
+            Self::Fork => "The master accepts and forks a child for each connection (or datagram)",
+            Self::Prefork => {
+                "A pool of forked workers; each accepts for itself and serves one connection at a time"
+            }
+            Self::Iterative => "One connection at a time: the others wait",
+            Self::Thread => "A thread for each connection, or a fixed pool of threads",
+            Self::Event => "One thread, which serves all its connections as they become ready",
+            Self::Coroutine => {
+                "One thread, and a coroutine for each connection: a read that would block lets the others go on"
+            }
+        }
+    }
 }
 
 impl Choice for Overflow {
-    const ALL: &'static [(Self, &'static str, &'static str)] = &[
-        (Self::Wait, "wait", "It waits in the listener's backlog"),
-        (Self::Reject, "reject", "It is closed at once"),
-    ];
+    const ALL: &'static [Self] = &[Self::Wait, Self::Reject];
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Wait => "wait",
+            Self::Reject => "reject",
+        }
+    }
+
+    fn help(self) -> &'static str {
+        match self {
+            Self::Wait => "It waits in the listener's backlog",
+            Self::Reject => "It is closed at once",
+        }
+    }
 }
 
 impl Choice for Framing {
-    const ALL: &'static [(Self, &'static str, &'static str)] =
-        &[(Self::Read, "read", "What one read brings"), (Self::Line, "line", "A line, however it comes in")];
+    const ALL: &'static [Self] = &[Self::Read, Self::Line];
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Read => "read",
+            Self::Line => "line",
+        }
+    }
+
+    fn help(self) -> &'static str {
+        match self {
+            Self::Read => "What one read brings",
+            Self::Line => "A line, however it comes in",
+        }
+    }
 }

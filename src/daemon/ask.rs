@@ -70,9 +70,7 @@ impl Question {
             asked.and_then(|()| foreign::read(self, LONGEST_ANSWER)).map_err(|e| late(e, patience))?;
         String::from_utf8(answer).map_err(|error| io::Error::new(ErrorKind::InvalidData, error.utf8_error()))
     }
-}
 
-impl Question {
     fn send(&self, bytes: &[u8], descriptor: Option<BorrowedFd<'_>>) -> io::Result<()> {
         let descriptors: Vec<_> = descriptor.into_iter().collect();
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];

@@ -35,7 +35,8 @@ pub(super) struct Context {
     pub(super) shortage: Option<Shortage>,
     /// The lines about it.
     shortages: Spell,
-    /// Some workers are up, or some clients have a child: to give up now would cut clients.
+    /// Some workers are up, or some clients have a child: to give up now would cut clients. Of interest, and kept up to
+    /// date, until the daemon is ready.
     pub(super) serves: bool,
     /// The daemon stops, and children that end by a signal are nothing special.
     pub(super) stopping: bool,
