@@ -23,12 +23,14 @@ matches "forkd status says so" 'no metrics: cannot serve systemd:metrics' "$(for
 install -m 644 /usr/share/doc/forkd/examples/forkd-metrics.socket /etc/systemd/system
 exits "systemctl enable" 0 systemctl enable --quiet forkd-metrics.socket
 exits "systemctl start of a socket whose service runs is refused" 1 systemctl start forkd-metrics.socket
-socat TCP-LISTEN:9707,bind=127.0.0.1,fork - & # another program has the address
-eventually "it listens" nc -z 127.0.0.1 9707
+nc -l 127.0.0.1 9707 & # another program has the address; a connection to it would keep it beyond its end
+has_listener() { [[ $(ss --no-header --listening --numeric --tcp 'sport = :9707') ]]; }
+eventually "another program listens there" has_listener
 exits "systemctl restart" 0 systemctl restart forkd.service
 echoes tcp 127.0.0.1 7
 is "errors in the journal" 2 "$(journal forkd.service PRIORITY=3 | wc -l)"
 kill %1
+wait %1 || true
 exits "systemctl restart" 0 systemctl restart forkd.service
 matches "a scrape" 'HTTP/1.1 200 OK.*forkd_build_info' "$(scrape)"
 [[ $(forkd status) != *"no metrics"* ]] || fail "forkd status says that there are none"
