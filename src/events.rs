@@ -5,13 +5,13 @@
 
 use std::fmt::Display;
 use std::io;
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use log::{debug, error, info, warn};
 use nix::sys::signal::Signal;
 
 use crate::limit::SharedLimit;
-use crate::model::WorkerRange;
 use crate::scoreboard::{Cause, Child};
 use crate::transport::{Endpoint, Peer};
 use forkd_net::unit;
@@ -20,16 +20,15 @@ pub(crate) fn listening(
     endpoint: &Endpoint,
     service: &str,
     model: &dyn Display,
-    workers: Option<WorkerRange>,
+    workers: Option<RangeInclusive<u32>>,
 ) {
-    match workers {
+    match workers.map(RangeInclusive::into_inner) {
         None => info!(endpoint:%, service, model:%; "listening on {endpoint}"),
-        Some(workers) if workers.is_elastic() => {
+        Some((min, max)) if min < max => {
+            let workers = format_args!("{min}..{max}");
             info!(endpoint:%, service, model:%, workers:%; "listening on {endpoint}");
         }
-        Some(WorkerRange { max, .. }) => {
-            info!(endpoint:%, service, model:%, workers = max; "listening on {endpoint}");
-        }
+        Some((_, workers)) => info!(endpoint:%, service, model:%, workers; "listening on {endpoint}"),
     }
 }
 

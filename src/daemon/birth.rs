@@ -14,7 +14,7 @@ use crate::scoreboard::Scoreboard;
 use crate::service::Service;
 use crate::sys::fd::{CloseSet, Gate};
 use crate::sys::orphans::adopt;
-use crate::sys::signal::{Bereaved, TermHeld, at_death_of, restore_sigchld};
+use crate::sys::signal::{Bereaved, TermHeld, at_death_of, restore_sigchld, shut_on};
 use crate::transport::Listener;
 
 /// Becomes a child that serves one connection or datagram.
@@ -50,7 +50,7 @@ pub(super) fn worker(
     board.read_only()?;
     silence(null);
     let gate = Arc::new(Gate::new(listener, !listener.is_inherited())?);
-    Gate::shut_on(&gate, libc::SIGTERM)?;
+    shut_on(&gate, libc::SIGTERM)?;
     // Takes back what these signals mean to a master and to a child, and closes the master's pipe.
     if let Some(signals) = signals {
         signals.leave_to_worker();

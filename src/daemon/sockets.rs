@@ -42,7 +42,7 @@ impl Bound {
     /// Says in the log what is served here.
     pub(crate) fn announce(&self) {
         let Listen { model, workers, .. } = &self.listen;
-        let workers = model.has_pool().then_some(*workers);
+        let workers = model.has_pool().then_some(workers.min..=workers.max);
         events::listening(self.listener.endpoint(), self.service.name(), model, workers);
         if !self.listener.is_inherited() {
             tell_of_seclusion(self.listener.endpoint());

@@ -19,7 +19,7 @@ use super::plan::Plan;
 use super::process::Process;
 use super::scratch::Scratch;
 use super::tree::Tree;
-use super::turn::Terms;
+use super::usage::Rest;
 use super::{Ask, Counters};
 use forkd_load::{Live, Phase, Reach, Target};
 use forkd_net::Endpoint;
@@ -39,6 +39,16 @@ const KNOCK: Duration = Duration::from_secs(1);
 /// What a server inherits from nobody: where its log goes, and whom it tells that it is ready.
 const NOT_INHERITED: [&str; 6] =
     ["JOURNAL_STREAM", "NOTIFY_SOCKET", "LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES", "RUNTIME_DIRECTORY"];
+
+/// What the servers of a round have in common.
+pub(super) struct Terms<'a> {
+    pub(super) plan: &'a Plan,
+    pub(super) live: &'a Arc<Live>,
+    pub(super) rest: &'a Rest,
+    pub(super) ask: Ask,
+    /// The program that forkd's models are.
+    pub(super) forkd: &'a Path,
+}
 
 /// A server that is ready for clients.
 #[derive(Debug)]

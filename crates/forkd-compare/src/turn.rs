@@ -1,37 +1,24 @@
 //! A server's turn in a round: started anew, measured phase by phase, stopped.
 
-use std::path::Path;
-use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::{Duration, Instant};
 
+use super::Counters;
 use super::cgroup::Group;
 use super::contestant::Contestant;
 use super::figures::{Shown, bulk, churn, datagrams, pingpong};
-use super::plan::Plan;
 use super::record::{Hold, Idle};
-use super::server::Server;
+use super::server::{Server, Terms};
 use super::tally::{Tally, errors};
 use super::tree::Memory;
-use super::usage::{Mark, Rest};
+use super::usage::Mark;
 use super::watch::Watch;
-use super::{Ask, Counters};
 use forkd_load::{self as load, Live, Load, Phase};
 use forkd_net::Error;
 
 /// How long the processes of connections that are over may take to go, before it goes on without them.
 const LEAVE: Duration = Duration::from_millis(500);
 const LOOK: Duration = Duration::from_millis(2);
-
-/// What the turns of a round have in common.
-pub(super) struct Terms<'a> {
-    pub(super) plan: &'a Plan,
-    pub(super) live: &'a Arc<Live>,
-    pub(super) rest: &'a Rest,
-    pub(super) ask: Ask,
-    /// The program that forkd's models are.
-    pub(super) forkd: &'a Path,
-}
 
 /// Has a server its turn; what is found is in the tally also if the server fails.
 pub(super) fn take(

@@ -7,12 +7,12 @@ use std::sync::Arc;
 use rustix::io::{Errno, read};
 use rustix::net::{SendAncillaryBuffer, SendFlags, sendmsg};
 
-use super::Task;
 use super::clock::{Clock, Nanos, nanos};
 use super::fault::Fault;
 use super::message::Messages;
 use super::meter::{Meter, Part};
 use super::target::{Mode, TICK, Unconnected};
+use super::task::Task;
 use forkd_sys::poller::{Interest, Poller};
 
 /// Where a direction of the stream is: in which message, and at which of its bytes.

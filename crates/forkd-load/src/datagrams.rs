@@ -19,7 +19,7 @@ use super::message::number_of;
 use super::meter::{Meter, Part};
 use super::pacer::Schedule;
 use super::target::{Mode, TICK, Unconnected};
-use super::{Share, Task};
+use super::task::{Share, Task};
 use forkd_sys::poller::{Event, Interest, Poller};
 
 /// How long a client pauses whose socket has failed.

@@ -15,8 +15,9 @@ use super::clock::{Clock, Nanos, nanos, wait_exactly};
 use super::fault::Fault;
 use super::meter::Meter;
 use super::pacer::Schedule;
+use super::plan::Phase;
 use super::target::{Mode, Unconnected};
-use super::{Phase, Share, Task};
+use super::task::{Share, Task};
 use forkd_sys::poller::{Event, Poller};
 
 /// How long a client pauses that has failed, so that a server that is down isn't hammered.

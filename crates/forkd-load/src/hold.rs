@@ -11,7 +11,7 @@ use super::fault::Fault;
 use super::meter::{Meter, Part};
 use super::outcome::Outcome;
 use super::target::TICK;
-use super::{Task, on_threads};
+use super::task::{Task, on_threads};
 use forkd_net::Error;
 
 /// How many clients wait for their first echo at the same time, so that no listener's queue overflows ...

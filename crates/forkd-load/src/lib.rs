@@ -48,9 +48,10 @@ mod plan;
 mod report;
 mod table;
 mod target;
+mod task;
 pub mod text;
 
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, Barrier};
 
 pub use fault::{Fault, Faults};
@@ -64,58 +65,11 @@ pub use report::{Figures, Report, Settings};
 pub use table::table;
 pub use target::{Reach, Target};
 
-use clock::{Nanos, nanos};
 use forkd_net::Error;
 use measure::measure;
 use message::Messages;
 use meter::Part;
-use pacer::{Pacer, Schedule};
-
-/// What all threads of a phase share.
-#[derive(Debug)]
-struct Task {
-    target: Target,
-    plan: Plan,
-    phase: Phase,
-    messages: Messages,
-    live: Arc<Live>,
-    /// How many clients have had the first echo.
-    settled: AtomicUsize,
-}
-
-impl Task {
-    /// Whether all are served that the server is known to have places for.
-    fn is_full(&self) -> bool {
-        self.plan.places.is_some_and(|places| self.settled.load(Ordering::Relaxed) >= places)
-    }
-
-    /// When the time is up, after the phase has begun.
-    fn end(&self) -> Nanos {
-        nanos(self.plan.warm_up.saturating_add(self.plan.duration))
-    }
-
-    /// When this thread's operations are due, in an open loop.
-    fn schedule(&self, share: Share) -> Option<Schedule> {
-        let rate = self.plan.rate.filter(|_| self.phase.can_be_paced())?;
-        let pacer = Pacer::new(rate, share.thread, share.threads);
-        Some(Schedule::new(pacer, nanos(self.plan.warm_up), self.end()))
-    }
-}
-
-/// Which of the threads this is, and which of the clients are its.
-#[derive(Debug, Clone, Copy)]
-struct Share {
-    thread: usize,
-    threads: usize,
-    clients: usize,
-}
-
-impl Share {
-    /// The number, among all clients, of this thread's `index`th.
-    fn client(self, index: usize) -> usize {
-        self.thread + index * self.threads
-    }
-}
+use task::{Share, Task, on_threads};
 
 /// A plan for a target, ready to be carried out phase by phase.
 #[derive(Debug)]
@@ -206,30 +160,6 @@ impl Load {
     fn failed(&self, cause: std::io::Error) -> Error {
         Error::os(format!("cannot load {}", self.target.endpoint()), cause)
     }
-}
-
-/// Runs `work` for each share of the clients, on as many threads as the plan says: this one, if it is one.
-fn on_threads<T: Send>(
-    task: &Arc<Task>,
-    work: impl Fn(&Arc<Task>, Share, &Barrier) -> std::io::Result<T> + Sync,
-) -> std::io::Result<Vec<T>> {
-    let threads = task.plan.threads.clamp(1, task.plan.clients);
-    let shares = (0..threads).map(|thread| {
-        let clients = (task.plan.clients + threads - 1 - thread) / threads;
-        Share { thread, threads, clients }
-    });
-    let (work, barrier) = (&work, &Barrier::new(threads));
-    if threads == 1 {
-        return shares.map(|share| work(task, share, barrier)).collect();
-    }
-    std::thread::scope(|scope| {
-        let spawn = |share| scope.spawn(move || work(task, share, barrier));
-        let running: Vec<_> = shares.map(spawn).collect();
-        let join = |thread: std::thread::ScopedJoinHandle<'_, _>| {
-            thread.join().unwrap_or_else(|_| Err(std::io::Error::other("a client thread panicked")))
-        };
-        running.into_iter().map(join).collect()
-    })
 }
 
 /// Puts together how many clients of all threads were served, and what each thread has measured.

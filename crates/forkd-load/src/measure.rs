@@ -10,8 +10,9 @@ use super::clock::{Clock, Nanos, exact_timers, nanos};
 use super::engine::{Engine, Stage};
 use super::meter::Part;
 use super::pacer::Schedule;
+use super::plan::Phase;
 use super::target::TICK;
-use super::{Phase, Share, Task};
+use super::task::{Share, Task};
 
 /// Carries out one thread's share; returns how many clients were served, and what was measured.
 pub(super) fn measure(task: &Arc<Task>, share: Share, barrier: &Barrier) -> io::Result<(usize, Part)> {

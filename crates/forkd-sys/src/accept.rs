@@ -84,7 +84,8 @@ mod timer {
     use rustix::io::Errno;
     use rustix::thread::{Pid, gettid};
 
-    use super::super::signal::{NUDGE, set};
+    use super::super::disposition::set;
+    use super::super::signal::NUDGE;
 
     /// How long a call waits, unless the timer expires before the call has begun: then for as long again. A time that
     /// is shorter than the kernel's own tick would cost twice as much, as each start would set up the hardware anew.

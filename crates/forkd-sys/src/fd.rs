@@ -2,7 +2,6 @@
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, IntoRawFd, OwnedFd, RawFd};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicI32, Ordering};
 use std::time::Duration;
 
@@ -198,22 +197,6 @@ impl Gate {
             unsafe { libc::shutdown(socket, libc::SHUT_RDWR) };
         }
     }
-
-    /// Shuts the gate for good when `signal` arrives.
-    pub fn shut_on(gate: &Arc<Self>, signal: i32) -> io::Result<()> {
-        let gate = Arc::clone(gate);
-        let action = move || {
-            if super::signal::is_orphan() {
-                gate.shut_for_all();
-                super::signal::limit_orphan();
-            } else {
-                gate.shut();
-            }
-        };
-        // SAFETY: the action makes async-signal-safe calls only.
-        unsafe { signal_hook::low_level::register(signal, action)? };
-        Ok(())
-    }
 }
 
 impl Drop for Gate {
@@ -236,18 +219,5 @@ mod tests {
     fn consecutive_descriptors_make_one_range() {
         assert_eq!(CloseSet::new([5, 3, 4, 9, 11, 10, 9]).ranges, [(3, 5), (9, 11)]);
         assert_eq!(CloseSet::new([]).ranges, []);
-    }
-
-    #[test]
-    fn a_shut_gate_is_no_socket() {
-        let (socket, _peer) = std::os::unix::net::UnixStream::pair().expect("pair");
-        let gate = Arc::new(Gate::new(&socket, true).expect("gate"));
-        Gate::shut_on(&gate, libc::SIGWINCH).expect("register");
-        assert!(!wait_readable(gate.bell(), Duration::ZERO));
-        nix::sys::signal::raise(nix::sys::signal::Signal::SIGWINCH).expect("raise");
-        let error = rustix::net::accept(&*gate).expect_err("shut");
-        assert_eq!(error, rustix::io::Errno::NOTSOCK);
-        assert!(wait_readable(gate.bell(), Duration::ZERO));
-        assert!(nix::sys::socket::getpeername::<nix::sys::socket::UnixAddr>(socket.as_raw_fd()).is_ok());
     }
 }

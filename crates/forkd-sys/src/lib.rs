@@ -10,6 +10,7 @@ pub mod clock;
 #[cfg(feature = "coroutine")]
 pub mod context;
 pub mod datagram;
+mod disposition;
 pub mod drops;
 pub mod fd;
 pub mod fork;

@@ -152,7 +152,7 @@ fn prepare(parent: Pid) -> io::Result<()> {
     let _ = parent;
     super::fd::close_others_at_exec();
     super::limits::hand_down()?;
-    Ok(super::signal::caller::hand_down()?)
+    Ok(super::disposition::caller::hand_down()?)
 }
 
 /// Starts a short helper of this process, which waits for it: a program in its process group, with no signal
@@ -173,7 +173,7 @@ fn with_signals_blocked<T>(start: impl FnOnce() -> io::Result<T>) -> io::Result<
 
 /// In the new process: no signal is ignored or blocked.
 fn expect_nothing_of_signals() -> io::Result<()> {
-    super::signal::reset_all();
+    super::disposition::reset_all();
     Ok(SigSet::empty().thread_set_mask()?)
 }
 

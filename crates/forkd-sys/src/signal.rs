@@ -5,16 +5,19 @@
 //! handlers that are right in either process, from the first instruction on; all are installed once, in
 //! the master, and inherited. So a fork needs no masking, and a child no system call to set up its signals.
 
-pub(super) mod caller;
 mod mask;
 
 use std::io;
 use std::ptr;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicPtr, AtomicU32, Ordering};
 use std::time::Duration;
 
-use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction};
+use nix::sys::signal::{SaFlags, SigHandler, Signal};
 use signal_hook::SigId;
+
+use super::disposition::set;
+use super::fd::Gate;
 
 pub use mask::{Blocked, StopsHeld, TermHeld, pending_stop};
 
@@ -30,88 +33,9 @@ pub fn ignore_sigchld() -> io::Result<()> {
 }
 
 /// Ignores SIGXFSZ, as the Rust runtime ignores SIGPIPE: a write beyond the limit on the size of files fails with
-/// EFBIG, and who writes deals with that.
+/// EFBIG, and the writer deals with that.
 pub fn ignore_file_size_limit() -> io::Result<()> {
     set(Signal::SIGXFSZ, SigHandler::SigIgn, SaFlags::empty())
-}
-
-pub(super) fn set(signal: Signal, handler: SigHandler, flags: SaFlags) -> io::Result<()> {
-    let action = SigAction::new(handler, flags, SigSet::empty());
-    // SAFETY: the handlers of this module are async-signal-safe (each says why), and replacing a
-    // disposition is what the caller asked for.
-    unsafe { sigaction(signal, &action)? };
-    Ok(())
-}
-
-/// Gives every signal its default action, as daemon(7) has it. Async-signal-safe.
-pub(super) fn reset_all() {
-    for signal in 1..=LAST {
-        set_unchecked(signal, libc::SIG_DFL);
-    }
-}
-
-/// The highest number of a signal: signal(7).
-const LAST: i32 = 64;
-
-/// The signals that the C library has to itself (nptl(7)). Its own functions neither block nor handle them for a
-/// caller, and where it has no use for them yet, their default action ends the process.
-#[cfg(target_os = "linux")]
-const OF_THE_C_LIBRARY: [i32; 2] = [32, 33];
-
-/// Ignores the signals of the C library that have no handler; it installs its own where it needs one, and then
-/// nothing is changed here.
-#[cfg(target_os = "linux")]
-fn ignore_those_of_the_c_library() {
-    for signal in OF_THE_C_LIBRARY {
-        if action_of(signal) == Some(libc::SIG_DFL) {
-            set_unchecked(signal, libc::SIG_IGN);
-        }
-    }
-}
-
-/// The action of a signal by its number, past the C library, which does not tell of its own; `None` for a number of no
-/// signal.
-#[cfg(target_os = "linux")]
-fn action_of(signal: i32) -> Option<libc::sighandler_t> {
-    let mut now: KernelAction = [0; 8];
-    // SAFETY: the kernel writes its `struct sigaction`, which is shorter, to `now`.
-    let asked = unsafe {
-        let null = ptr::null::<KernelAction>();
-        libc::syscall(libc::SYS_rt_sigaction, signal, null, &raw mut now, size_of::<u64>())
-    };
-    (asked == 0).then_some(now[0])
-}
-
-#[cfg(not(target_os = "linux"))]
-fn action_of(signal: i32) -> Option<libc::sighandler_t> {
-    // SAFETY: `sigaction` consists of integers, and of a pointer to a function, which may be null here.
-    let mut now: libc::sigaction = unsafe { std::mem::zeroed() };
-    // SAFETY: sigaction(2) writes to `now`.
-    let asked = unsafe { libc::sigaction(signal, ptr::null(), &raw mut now) };
-    (asked == 0).then_some(now.sa_sigaction)
-}
-
-/// The kernel's `struct sigaction` begins with the handler; there is room for the rest.
-#[cfg(target_os = "linux")]
-type KernelAction = [usize; 8];
-
-/// Sets the default action, or none, for a signal by its number, past the C library, which refuses that for its
-/// own. A number of no signal is only an error. Async-signal-safe.
-#[cfg(target_os = "linux")]
-fn set_unchecked(signal: i32, action: libc::sighandler_t) {
-    let new: KernelAction = [action, 0, 0, 0, 0, 0, 0, 0];
-    // SAFETY: the kernel reads its `struct sigaction`, which is shorter, from `new`: without flags and without a
-    // handler, which would need a restorer.
-    unsafe {
-        let null = ptr::null::<KernelAction>();
-        libc::syscall(libc::SYS_rt_sigaction, signal, &raw const new, null, size_of::<u64>());
-    }
-}
-
-#[cfg(not(target_os = "linux"))]
-fn set_unchecked(signal: i32, action: libc::sighandler_t) {
-    // SAFETY: signal(3) is async-signal-safe, and neither action needs a handler.
-    unsafe { libc::signal(signal, action) };
 }
 
 /// Notes that this process ends by a signal, or (`None`) by exit(3). It runs in a signal handler.
@@ -308,17 +232,49 @@ pub fn at_death_of(parent: rustix::process::Pid, then: Bereaved) {
     }
 }
 
+/// Shuts the gate for good when `signal` arrives. In an orphan no master is left to end this process after the grace
+/// time, so the signal starts its own deadline, too.
+pub fn shut_on(gate: &Arc<Gate>, signal: i32) -> io::Result<()> {
+    let gate = Arc::clone(gate);
+    let action = move || {
+        if is_orphan() {
+            gate.shut_for_all();
+            // SAFETY: raise(3) is async-signal-safe.
+            unsafe { libc::raise(ORPHANED as i32) };
+        } else {
+            gate.shut();
+        }
+    };
+    // SAFETY: the action makes async-signal-safe calls only.
+    unsafe { signal_hook::low_level::register(signal, action)? };
+    Ok(())
+}
+
 /// Whether the master is no more. Async-signal-safe.
-pub(super) fn is_orphan() -> bool {
+fn is_orphan() -> bool {
     let parent = rustix::process::getppid().map(|pid| pid.as_raw_pid().cast_unsigned());
     let master = MASTER.load(Ordering::Relaxed);
     // 0: there never was one
     master != 0 && parent != Some(master)
 }
 
-/// In an orphan: nobody is there to end it after the grace time, so it sees to that itself.
-/// Async-signal-safe.
-pub(super) fn limit_orphan() {
-    // SAFETY: raise(3) is async-signal-safe.
-    unsafe { libc::raise(ORPHANED as i32) };
+#[cfg(test)]
+mod tests {
+    use std::os::fd::AsRawFd;
+
+    use super::super::fd::wait_readable;
+    use super::*;
+
+    #[test]
+    fn a_shut_gate_is_no_socket() {
+        let (socket, _peer) = std::os::unix::net::UnixStream::pair().expect("pair");
+        let gate = Arc::new(Gate::new(&socket, true).expect("gate"));
+        shut_on(&gate, libc::SIGWINCH).expect("register");
+        assert!(!wait_readable(gate.bell(), Duration::ZERO));
+        nix::sys::signal::raise(nix::sys::signal::Signal::SIGWINCH).expect("raise");
+        let error = rustix::net::accept(&*gate).expect_err("shut");
+        assert_eq!(error, rustix::io::Errno::NOTSOCK);
+        assert!(wait_readable(gate.bell(), Duration::ZERO));
+        assert!(nix::sys::socket::getpeername::<nix::sys::socket::UnixAddr>(socket.as_raw_fd()).is_ok());
+    }
 }

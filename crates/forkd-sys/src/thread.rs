@@ -12,7 +12,8 @@ use std::ptr;
 
 use nix::sys::signal::{SaFlags, SigHandler, SigSet, Signal};
 
-use super::signal::{NUDGE, set};
+use super::disposition::set;
+use super::signal::NUDGE;
 
 /// How much address space a stack has, in bytes: many times what the services need, even in a debug
 /// build, and room for a handler with buffers of its own. Pages that are not touched take no memory.

@@ -34,7 +34,7 @@ impl Blocked {
         // sigprocmask(2) fails only for an unknown `how`.
         let _ = sigprocmask(SigmaskHow::SIG_SETMASK, Some(&all_but(&[&CRASHES])), Some(&mut before));
         #[cfg(target_os = "linux")]
-        super::ignore_those_of_the_c_library();
+        crate::disposition::ignore_those_of_the_c_library();
         Self { before, waiting: all_but(&[&CRASHES, &DEADLY, &[ORPHANED], &HANDLED]) }
     }
 
