@@ -105,13 +105,13 @@ impl SharedLimit {
 /// One that comes and goes all the time is limited like any other line; of one whose beginning was
 /// held back, the end is, too.
 #[derive(Debug, Default)]
-pub(crate) struct Spell {
+pub(crate) struct Episode {
     limit: RateLimit,
     lasts: bool,
     said: bool,
 }
 
-impl Spell {
+impl Episode {
     /// It is there; tells whether to say so.
     pub(crate) fn begin(&mut self, now: Instant) -> bool {
         if self.lasts {
@@ -197,10 +197,10 @@ mod tests {
     }
 
     #[test]
-    fn a_spell_has_a_beginning_and_an_end() {
-        let (mut spell, now) = (Spell::default(), Instant::now());
-        assert!(!spell.end(), "it was not there");
-        let mut lines = || (spell.begin(now), spell.begin(now), spell.end(), spell.end());
+    fn an_episode_has_a_beginning_and_an_end() {
+        let (mut episode, now) = (Episode::default(), Instant::now());
+        assert!(!episode.end(), "it was not there");
+        let mut lines = || (episode.begin(now), episode.begin(now), episode.end(), episode.end());
         for _ in 0..5 {
             assert_eq!(lines(), (true, false, true, false));
         }

@@ -9,7 +9,7 @@ use super::descriptors::Descriptors;
 use super::oom::OomKiller;
 use super::signals::Signals;
 use crate::events::DeathLimits;
-use crate::limit::Spell;
+use crate::limit::Episode;
 use crate::scoreboard::{Cause, Child, Scoreboard};
 use crate::sys;
 use crate::sys::signal::Blocked;
@@ -34,7 +34,7 @@ pub(super) struct Context {
     pub(super) now: Instant,
     pub(super) shortage: Option<Shortage>,
     /// The lines about it.
-    shortages: Spell,
+    shortages: Episode,
     /// Some workers are up, or some clients have a child: to give up now would cut clients. Of interest, and kept up to
     /// date, until the daemon is ready.
     pub(super) serves: bool,
@@ -96,7 +96,7 @@ impl Context {
             descriptors: Descriptors::default(),
             now: Instant::now(),
             shortage: None,
-            shortages: Spell::default(),
+            shortages: Episode::default(),
             serves: false,
             stopping: false,
             null: None,

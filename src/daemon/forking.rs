@@ -14,7 +14,7 @@ use super::context::Context;
 use super::descriptors::{Closing, kept_for};
 use super::held::{Client, Held};
 use crate::events;
-use crate::limit::{RateLimit, Spell};
+use crate::limit::{Episode, RateLimit};
 use crate::model::fork::{Task, run};
 use crate::model::serve::{Post, Work, batch_for, stays_queued};
 use crate::scoreboard::Cause;
@@ -35,7 +35,7 @@ pub(super) struct Forking {
     held: Held,
     pub(super) rest_until: Option<Instant>,
     /// accept(2) finds no descriptor.
-    pub(super) starved: Spell,
+    pub(super) starved: Episode,
     /// There were more clients than it could bring in its last turn.
     pub(super) crowded: bool,
     /// It takes no more clients but those that are queued.
@@ -62,7 +62,7 @@ impl Forking {
             post,
             held: Held::default(),
             rest_until: None,
-            starved: Spell::default(),
+            starved: Episode::default(),
             crowded: false,
             draining: false,
             queued: 0,

@@ -13,7 +13,7 @@ use super::birth;
 use super::context::Context;
 use super::descriptors::{Closing, kept_for};
 use super::oom::KILL;
-use crate::limit::Spell;
+use crate::limit::Episode;
 use crate::model::pool::{Census, Event, Pool, Size, with_jitter};
 use crate::model::serve::{Post, Work};
 use crate::model::starts::{EARLY, MAX_START_FAILURES};
@@ -46,7 +46,7 @@ pub(super) struct Pooling {
     /// There are too few workers since fork(2) fails, by this error.
     fork_failing: Option<i32>,
     /// The lines about that.
-    shortages: Spell,
+    shortages: Episode,
     /// How the last worker that failed to start ended.
     failed_start: Option<Cause>,
     /// Its listener is its own: no older pool serves it.
@@ -107,7 +107,7 @@ impl Pooling {
             workers: Vec::new(),
             again: None,
             fork_failing: None,
-            shortages: Spell::default(),
+            shortages: Episode::default(),
             failed_start: None,
             is_live: false,
             leaving: false,

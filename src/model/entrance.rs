@@ -8,7 +8,7 @@ use rustix::io::Errno;
 
 use super::serve::Work;
 use crate::events;
-use crate::limit::{RateLimit, Spell};
+use crate::limit::{Episode, RateLimit};
 use crate::sys::fd::{Gate, first_readable, pause};
 use crate::transport::Endpoint;
 use crate::transport::listener::concerns_one_connection;
@@ -34,14 +34,14 @@ pub(crate) enum Nobody {
 pub(crate) struct Entrance<'a> {
     work: &'a Work<'a>,
     /// accept(2) finds no descriptor or no memory.
-    starved: Spell,
+    starved: Episode,
     failures: RateLimit,
     full: RateLimit,
 }
 
 impl<'a> Entrance<'a> {
     pub(crate) fn new(work: &'a Work<'a>) -> Self {
-        Self { work, starved: Spell::default(), failures: RateLimit::default(), full: RateLimit::default() }
+        Self { work, starved: Episode::default(), failures: RateLimit::default(), full: RateLimit::default() }
     }
 
     /// Somebody has come in.

@@ -14,7 +14,7 @@ use super::super::serve::{batch_for, unless_reset};
 use super::super::turns::somebody_comes;
 use super::{Shared, Terms, Work, connection, datagrams, peer_of};
 use crate::events;
-use crate::limit::{RateLimit, Spell};
+use crate::limit::{Episode, RateLimit};
 use crate::scoreboard::Cause;
 use crate::sys::datagram::{Batch, Datagram, Patience};
 use crate::sys::fd::{Gate, first_readable, wait_readable};
@@ -120,7 +120,7 @@ pub(super) fn run(shared: Shared, gate: &Arc<Gate>, terms: &Terms, most: u32) ->
         terms: *terms,
         entrance: Entrance::new(&work),
         batch: datagrams.then(|| batch_for(work.listener(), 1)),
-        shortage: Spell::default(),
+        shortage: Episode::default(),
         refusals: RateLimit::default(),
     };
     // one that can't start a single thread serves nobody
@@ -149,7 +149,7 @@ struct Reception<'a> {
     /// For datagrams: the one in hand.
     batch: Option<Batch>,
     /// No thread can be started.
-    shortage: Spell,
+    shortage: Episode,
     refusals: RateLimit,
 }
 
