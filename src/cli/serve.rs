@@ -195,7 +195,7 @@ fn run_master(
         master.leave_streams(notifier.null()?);
     }
     // here and not in the library, whose caller may have a stack and a heap of another kind
-    sys::slim::slim_down();
+    sys::pre_fork_trim::trim();
     let result = master.run(|master| {
         if let Some(pidfile) = &mut pidfile {
             pidfile.write(std::process::id())?;

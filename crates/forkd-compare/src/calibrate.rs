@@ -15,7 +15,7 @@ use forkd_net::Endpoint;
 use forkd_net::Error;
 use forkd_sys::program::Program;
 
-/// The word on the command line that makes a forkd the null server; nobody else says it.
+/// The word on the command line that makes a forkd the null server; only `compare` uses it.
 pub const NULL_SERVER: &str = "null-server";
 
 /// How many may wait to be accepted.
@@ -76,7 +76,7 @@ struct Null {
 }
 
 impl Null {
-    /// It is handed its sockets, which listen already, so nobody need wait until it is ready.
+    /// It is handed its sockets, which listen already, so clients need not wait until it is ready.
     fn start(plan: &Plan) -> Result<Self, Error> {
         let scratch = Scratch::new()?;
         let failed = |cause: std::io::Error| Error::os("cannot start the null server", cause);

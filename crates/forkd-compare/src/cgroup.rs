@@ -1,8 +1,8 @@
 //! A control group for a server, where the machine gives one: cgroups(7).
 //!
 //! It counts what nothing else does: the processor time of children that lived for a moment and were reaped
-//! by the kernel itself, since their parent ignores SIGCHLD; their times are added to nobody's. It also
-//! knows all processes, whoever's children they are.
+//! by the kernel itself, since their parent ignores SIGCHLD; their times are added to no other process's. It
+//! also knows all processes, of any parent.
 
 use std::fs::{self, OpenOptions};
 use std::io;
@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 /// How long a group may take to become empty, once all in it have been killed.
-const PATIENCE: Duration = Duration::from_secs(2);
+const END_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// What our groups' names begin with; the process id follows.
 const PREFIX: &str = "forkd-compare-";
@@ -35,8 +35,8 @@ struct Place {
     dir: PathBuf,
 }
 
-/// A group of our own, in each hierarchy that has something to tell. Whoever is in it when it is dropped
-/// is killed.
+/// A group of our own, in each hierarchy that has something to tell. The processes in it are killed
+/// when it is dropped.
 #[derive(Debug)]
 pub(super) struct Group {
     places: Vec<Place>,
@@ -78,7 +78,7 @@ impl Group {
         }
     }
 
-    /// Returns what is written to by who enters.
+    /// Returns the files to which a process writes itself to enter.
     pub(super) fn doors(&self) -> io::Result<Vec<OwnedFd>> {
         self.places.iter().map(|place| door(&place.dir)).collect()
     }
@@ -130,7 +130,7 @@ impl Group {
 
 impl Drop for Group {
     fn drop(&mut self) {
-        let until = Instant::now() + PATIENCE;
+        let until = Instant::now() + END_TIMEOUT;
         loop {
             for process in self.processes().into_iter().flatten() {
                 super::kill(process);
@@ -147,7 +147,7 @@ impl Drop for Group {
     }
 }
 
-/// Removes the empty groups of comparisons that were killed: nobody else would.
+/// Removes the empty groups of comparisons that were killed.
 fn remove_stale(dir: &Path) {
     for entry in fs::read_dir(dir).into_iter().flatten().map_while(Result::ok) {
         let name = entry.file_name();
@@ -256,7 +256,7 @@ mod tests {
         let group = group.unwrap();
         let dirs: Vec<PathBuf> = group.places.iter().map(|place| place.dir.clone()).collect();
         let mut command = Command::new("sh");
-        // what a child of the child does is counted, and somebody stays
+        // what a child of the child does is counted, and one process stays
         command.args(["-c", "i=0; while [ $i -lt 20000 ]; do i=$((i+1)); done; sleep 1000"]);
         command.stdin(Stdio::null());
         let program = Program::start_in(&mut command, group.doors().unwrap()).unwrap();

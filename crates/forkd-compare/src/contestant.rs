@@ -1,4 +1,4 @@
-//! Who takes part, and what each is started with.
+//! Which servers take part, and what each is started with.
 
 use super::words::split;
 use forkd_load::{Phase, Reach};

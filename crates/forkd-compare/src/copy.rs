@@ -1,6 +1,6 @@
 //! The program that servers are started from: a copy of this one.
 //!
-//! Pages of a file are shared by all who run it, so a server would share some with the very program that measures
+//! Pages of a file are shared by all processes that run it, so a server would share some with the very program that measures
 //! it, and its part of them (PSS) would grow with its processes. Of a copy it has all for itself.
 
 use std::path::{Path, PathBuf};

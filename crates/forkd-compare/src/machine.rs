@@ -8,7 +8,7 @@ use rustix::process::{Resource, getrlimit};
 
 use super::record::Machine;
 
-/// Asks the system; `cpu_by` is known to whoever counts.
+/// Asks the system; the caller knows `cpu_by`.
 pub(super) fn machine(cpu_by: &str) -> Machine {
     let read = |path: &str| fs::read_to_string(path).unwrap_or_default();
     let name = nix::sys::utsname::uname().ok();

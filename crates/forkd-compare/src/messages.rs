@@ -37,7 +37,7 @@ impl Messages {
         lock(&self.text).endpoints.clone()
     }
 
-    /// Reads until nobody writes any more.
+    /// Reads until the last writer has gone.
     pub(super) fn keep(&self, from: impl Read) {
         for line in BufReader::new(from).split(b'\n').map_while(Result::ok) {
             lock(&self.text).add(&String::from_utf8_lossy(&line));
@@ -46,7 +46,7 @@ impl Messages {
         self.ended.notify_all();
     }
 
-    /// Waits until it can say no more; only a moment: somebody else may have the other end of the pipe for long.
+    /// Waits until it can say no more; only a moment: another process may have the other end of the pipe for long.
     pub(super) fn wait_for_the_end(&self) {
         let text = lock(&self.text);
         let _ = self.ended.wait_timeout_while(text, Duration::from_millis(200), |text| !text.has_ended);

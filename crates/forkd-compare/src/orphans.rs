@@ -1,14 +1,14 @@
-//! What a server leaves behind: a process whose parent ends becomes init's child, and nobody knows whose it was.
+//! What a server leaves behind: a process whose parent ends becomes init's child, and its origin is lost.
 //! Where no control group has it, it becomes ours instead (`PR_SET_CHILD_SUBREAPER` of prctl(2)), so it is found.
 
 use std::time::{Duration, Instant};
 
 use nix::unistd::Pid;
 
-use super::process::{Process, everybody};
+use super::process::{Process, all_processes};
 
 /// How long they may take to go, once all have been killed.
-const PATIENCE: Duration = Duration::from_secs(2);
+const KILL_TIMEOUT: Duration = Duration::from_secs(2);
 const LOOK: Duration = Duration::from_millis(2);
 
 /// Makes orphans ours, as long as it lives.
@@ -64,8 +64,8 @@ impl Orphans {
             && process.started >= self.server.started
     }
 
-    /// Takes note of one's death: nobody else would, and its number would be taken as long as we live.
-    pub(super) fn bury(process: &Process) {
+    /// Waits for a dead one; until then its number stays taken.
+    pub(super) fn reap(process: &Process) {
         let pid = Pid::from_raw(process.id.cast_signed());
         let _ = nix::sys::wait::waitpid(pid, Some(nix::sys::wait::WaitPidFlag::WNOHANG));
     }
@@ -73,15 +73,16 @@ impl Orphans {
 
 impl Drop for Orphans {
     fn drop(&mut self) {
-        let until = Instant::now() + PATIENCE;
+        let until = Instant::now() + KILL_TIMEOUT;
         loop {
             // the children of one that is killed are the next ones
-            let left: Vec<Process> = everybody().into_iter().filter(|process| self.has(process)).collect();
+            let left: Vec<Process> =
+                all_processes().into_iter().filter(|process| self.has(process)).collect();
             if left.is_empty() || Instant::now() > until {
                 return;
             }
             for process in &left {
-                if process.is_dead { Self::bury(process) } else { super::kill(process.id) }
+                if process.is_dead { Self::reap(process) } else { super::kill(process.id) }
             }
             std::thread::sleep(LOOK);
         }

@@ -9,12 +9,12 @@ use forkd_load::{self as load, Phase};
 
 /// How long a client may wait for its first echo, where it is to stay; no less than it takes a slow server to
 /// fork for a whole crowd, and no more than a reader likes to wait for those that have no place left.
-const PATIENCE: Duration = Duration::from_millis(500);
+const HOLD_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// A comparison to be made.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Plan {
-    /// Who takes part.
+    /// The servers that take part.
     pub contestants: Vec<Contestant>,
     /// What the clients do, one after the other.
     pub phases: Vec<Phase>,
@@ -71,7 +71,7 @@ impl Plan {
             rate: self.rate,
             size: self.size,
             seed: self.seed,
-            patience: PATIENCE,
+            patience: HOLD_TIMEOUT,
             threads: client_threads(),
             ..load::Plan::default()
         }

@@ -48,7 +48,7 @@ impl Process {
 }
 
 /// All processes that there are, also the dead.
-pub(super) fn everybody() -> Vec<Process> {
+pub(super) fn all_processes() -> Vec<Process> {
     let entries = fs::read_dir("/proc").into_iter().flatten().map_while(Result::ok);
     entries.filter_map(|entry| Process::of(entry.file_name().to_str()?.parse().ok()?)).collect()
 }

@@ -29,7 +29,7 @@ pub struct Step {
     pub round: usize,
     /// Which server's turn, from 1, of all rounds; that of the next one while clients are calibrated.
     pub turn: usize,
-    /// Who has its turn; `None` for the null server, by which clients are calibrated.
+    /// Which server has its turn; `None` for the null server, by which clients are calibrated.
     pub name: Option<String>,
     /// What the clients do.
     pub phase: Phase,
@@ -37,7 +37,7 @@ pub struct Step {
     pub clients: usize,
 }
 
-/// Who is told how a comparison goes.
+/// Is told how a comparison goes.
 pub trait Observer {
     /// A phase begins.
     fn begins(&mut self, step: &Step);
@@ -136,7 +136,7 @@ impl Comparison {
             }
         }
         for turn in 0..count {
-            // nobody is always first
+            // no server is always first
             let which = (turn + round - 1) % count;
             if live.is_stopped() {
                 return Ok(());

@@ -10,7 +10,7 @@ use forkd_net::Error;
 /// What our directories' names begin with; the process id follows.
 const PREFIX: &str = "forkd-compare-";
 
-/// A directory that nobody else may look into, and that goes when this does.
+/// A directory that no other user may look into, and that goes when this does.
 #[derive(Debug)]
 pub(super) struct Scratch(PathBuf);
 
@@ -35,7 +35,7 @@ impl Drop for Scratch {
     }
 }
 
-/// Removes those of comparisons of this user that were killed: nobody else would.
+/// Removes those of comparisons of this user that were killed.
 fn remove_stale(dir: &Path) {
     let us = nix::unistd::geteuid().as_raw();
     for entry in fs::read_dir(dir).into_iter().flatten().map_while(Result::ok) {

@@ -36,7 +36,7 @@ const LOOK: Duration = Duration::from_millis(5);
 /// How long an attempt to connect may take.
 const KNOCK: Duration = Duration::from_secs(1);
 
-/// What a server inherits from nobody: where its log goes, and whom it tells that it is ready.
+/// What a server does not inherit: where its log goes, and which manager it tells that it is ready.
 const NOT_INHERITED: [&str; 6] =
     ["JOURNAL_STREAM", "NOTIFY_SOCKET", "LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES", "RUNTIME_DIRECTORY"];
 
@@ -148,7 +148,7 @@ impl Server {
         }
         if !endpoint.is_datagram() && !accepts(endpoint) {
             return Err(Error::Unavailable(Failure::from(format!(
-                "nobody accepts connections at {endpoint}"
+                "no server accepts connections at {endpoint}"
             ))));
         }
         let (stream, datagrams) = match endpoint.is_datagram() {
@@ -205,7 +205,7 @@ impl Server {
         Err(Error::Unavailable(Failure::from(why)))
     }
 
-    /// Waits until processes come and go no more: workers that start, and whoever served our knock.
+    /// Waits until processes come and go no more: workers that start, and the child that served our first connection.
     fn settle(&self, live: &Live) {
         let until = Instant::now() + Duration::from_millis(500);
         let (mut before, mut alike) = (None, 0);
@@ -254,7 +254,7 @@ impl Server {
         // kills its process group
         drop(program);
         members.iter().filter_map(Process::alive).for_each(super::kill);
-        // kills who is left in the control group, or has become our child
+        // kills what is left in the control group, or has become our child
         self.tree = Tree::unknown();
     }
 }

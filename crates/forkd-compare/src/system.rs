@@ -7,8 +7,8 @@ use std::time::Duration;
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub(super) struct System {
     /// Time that processors worked, in whatever mode: what they weren't idle. What /proc/stat says of work itself
-    /// is found out by looking at each tick, and whoever sleeps by exact timers, as an open loop does, is never
-    /// seen at one, or always.
+    /// is found out by looking at each tick; a process that sleeps by exact timers, as an open loop does, is
+    /// never seen at one, or always.
     pub(super) busy: Duration,
     /// Time that another machine, on the same hardware, had a processor that this one wanted.
     pub(super) stolen: Duration,
@@ -30,7 +30,7 @@ impl System {
     fn parse(text: &str, ticks_per_second: f64, now: Duration) -> Option<Self> {
         let line = |name: &str| text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
         let times: Vec<f64> = line("cpu")?.split_whitespace().filter_map(|time| time.parse().ok()).collect();
-        // user, nice, system, idle, iowait, irq, softirq, steal, and guests, who are in user already
+        // user, nice, system, idle, iowait, irq, softirq, steal, and guests, which are in user already
         let [_, _, _, idle, waiting, _, _, stolen, ..] = times[..] else { return None };
         let span = |ticks: f64| Duration::from_secs_f64(ticks / ticks_per_second);
         let is_processor = |line: &&str| line.starts_with("cpu") && !line.starts_with("cpu ");

@@ -138,7 +138,7 @@ fn empty<T>() -> Rounds<T> {
     Rounds { figures: Vec::new(), latencies: Latencies::default() }
 }
 
-/// What failed. That somebody who was to stay waited in vain is told by how many were served, and is no
+/// What failed. That a client which was to stay waited in vain is told by how many were served, and is no
 /// failure beside that.
 pub(super) fn faults(outcome: &Outcome) -> impl Iterator<Item = (Fault, u64)> {
     let stays = matches!(outcome.phase, Phase::Hold | Phase::PingPong);

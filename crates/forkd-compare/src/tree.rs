@@ -5,7 +5,7 @@ use std::fs;
 
 use super::cgroup::Group;
 use super::orphans::Orphans;
-use super::process::{Process, everybody, threads_of};
+use super::process::{Process, all_processes, threads_of};
 
 /// How many processes there are, and threads in all of them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -19,7 +19,7 @@ pub(super) struct Count {
 pub(super) struct Memory {
     /// What is shared counts by its share.
     pub(super) pss: f64,
-    /// What nobody else has.
+    /// What it does not share.
     pub(super) uss: f64,
     /// What the kernel keeps to find it: a process that forks has its own, threads share theirs.
     pub(super) page_tables: f64,
@@ -76,7 +76,7 @@ impl Tree {
         self.group.as_ref()
     }
 
-    /// Counts; `None` if there is nobody left, or where there is no /proc.
+    /// Counts; `None` if no process is left, or where there is no /proc.
     pub(super) fn count(&self) -> Option<Count> {
         let count = match &self.group {
             Some(group) => {
@@ -106,7 +106,7 @@ impl Tree {
     }
 
     /// Adds up what each process has, which costs the kernel a walk through each one's pages; `None` if
-    /// there is one of which one may not know that, or nobody.
+    /// that may not be known of one, or there is none.
     pub(super) fn memory(&self) -> Option<Memory> {
         let mut sum = None;
         for id in self.ids() {
@@ -132,22 +132,23 @@ impl Tree {
         if self.root.is_none() {
             return Vec::new();
         }
-        let (dead, alive): (Vec<_>, Vec<_>) = everybody().into_iter().partition(|process| process.is_dead);
+        let (dead, alive): (Vec<_>, Vec<_>) =
+            all_processes().into_iter().partition(|process| process.is_dead);
         if let Some(orphans) = &self.orphans {
-            dead.iter().filter(|process| orphans.has(process)).for_each(Orphans::bury);
+            dead.iter().filter(|process| orphans.has(process)).for_each(Orphans::reap);
         }
         descendants(&alive, |process| self.has(process)).into_iter().cloned().collect()
     }
 
-    /// Whether it is the first process, or in its process group, if it is the leader of that, or an orphan: who
-    /// has lost its parent is still a part of the server.
+    /// Whether it is the first process, or in its process group, if it is the leader of that, or an orphan:
+    /// a process that has lost its parent is still a part of the server.
     fn has(&self, process: &Process) -> bool {
         let root = self.root.is_some_and(|root| process.id == root || process.group == root);
         root || self.orphans.as_ref().is_some_and(|orphans| orphans.has(process))
     }
 }
 
-/// Those of whom it is said, their children, and theirs.
+/// Those for which `is_first` holds, their children, and theirs.
 fn descendants(all: &[Process], is_first: impl Fn(&Process) -> bool) -> Vec<&Process> {
     let mut children: HashMap<u32, Vec<&Process>> = HashMap::new();
     for process in all {
@@ -185,7 +186,7 @@ mod tests {
             process(12, 11, 11, 1),
             // its parent has gone
             process(13, 1, 10, 1),
-            // somebody else's
+            // another program's
             process(20, 1, 20, 5),
             process(21, 20, 20, 1),
         ];

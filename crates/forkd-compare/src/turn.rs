@@ -60,9 +60,9 @@ pub(super) fn take(
 /// mean counts: a phase is short, and the system's clock of processor time goes by hundredths of a second.
 #[derive(Debug, Default)]
 pub(super) struct Found {
-    /// Somebody else's.
+    /// Of other programs.
     pub(super) others: Mean,
-    /// Other machines'.
+    /// Of other machines.
     pub(super) stolen: Mean,
 }
 
@@ -230,7 +230,7 @@ impl Turn<'_> {
         let (count, start) = start.unzip();
         let outcome = outcome?;
         if watch.peak() == 0 {
-            // nobody was served, or not for long
+            // no client was served, or not for long
             watch.look();
         }
         if phase == Phase::Churn {

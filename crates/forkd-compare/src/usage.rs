@@ -94,7 +94,7 @@ impl Mark {
         is_same.then(|| sum(end).saturating_sub(sum(self)) as f64)
     }
 
-    /// By the clocks of the processes, if those were always the same; nobody has the time of one that came and went.
+    /// By the clocks of the processes, if those were always the same: the time of one that came and went is lost.
     fn by_clocks(&self, end: &Self, peak: u32) -> Option<f64> {
         let is_same = self.clocks.keys().eq(end.clocks.keys()) && peak <= self.clocks.len() as u32;
         let spent =
@@ -146,10 +146,10 @@ pub(super) struct Rest {
 impl Rest {
     /// Looks at the machine for a while.
     pub(super) fn over(span: Duration) -> Self {
-        let (nobody, live) = (Tree::unknown(), Live::default());
-        let before = Mark::now(&nobody, &live, None);
+        let (none, live) = (Tree::unknown(), Live::default());
+        let before = Mark::now(&none, &live, None);
         std::thread::sleep(span);
-        let after = Mark::now(&nobody, &live, None);
+        let after = Mark::now(&none, &live, None);
         let seconds = (after.at - before.at).as_secs_f64();
         let usage = before.until(&after, 0, &Self::default());
         let rate = |count: Option<f64>| count.unwrap_or(0.0) / seconds;
@@ -222,7 +222,7 @@ mod tests {
         assert!(before.until(&after, 3, &Rest::default()).is_estimated);
         after.clocks.remove(&7);
         assert!(before.until(&after, 2, &Rest::default()).is_estimated);
-        // what the machine did not do, nobody knows
+        // the machine's counters say nothing
         after.system = before.system;
         assert_eq!(before.until(&after, 2, &Rest::default()).cpu, None);
     }

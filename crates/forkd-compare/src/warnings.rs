@@ -21,10 +21,10 @@ pub(super) struct Notes {
     pub(super) stolen: f64,
     /// Numbers of clients that were asked for and not had, for want of descriptors.
     pub(super) left_out: Vec<usize>,
-    /// Of whom processor time could only be estimated: servers that were started, and those that ran already.
+    /// Whose processor time could only be estimated: servers that were started, and those that ran already.
     pub(super) estimated: Vec<String>,
     pub(super) estimated_targets: Vec<String>,
-    /// Who did not keep up with the rate that was asked for: in which phase, and which share was done.
+    /// Which servers did not keep up with the rate that was asked for: in which phase, and which share was done.
     pub(super) missed: Vec<(String, (Phase, f64))>,
 }
 
@@ -47,9 +47,7 @@ pub(super) fn warnings(record: &Record, notes: &Notes) -> Vec<String> {
         }));
     }
     if record.settings.rounds < ROUNDS {
-        all.push(
-            "with fewer than 3 rounds nobody knows how far figures scatter: take --rounds 3 or more".into(),
-        );
+        all.push("fewer than 3 rounds do not show how far figures scatter: take --rounds 3 or more".into());
     }
     all
 }

@@ -48,7 +48,7 @@ impl<'a> Watch<'a> {
         }
     }
 
-    /// Looks again and again, until nobody holds the other end of `over`.
+    /// Looks again and again, until the other end of `over` is dropped.
     pub(super) fn run(&self, over: &Receiver<()>) {
         let mut next = Instant::now();
         loop {
@@ -108,7 +108,7 @@ impl<'a> Watch<'a> {
     }
 }
 
-/// A lock that whoever panicked has left behind is as good as any.
+/// Takes a lock, also one that was held during a panic.
 pub fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
 }

@@ -1,7 +1,7 @@
 //! A command line taken apart: words, quotes, and no shell.
 //!
-//! A shell would be a process that isn't the server's, and would be counted with it. Who needs one says
-//! `sh -c '...'`.
+//! A shell would be a process that isn't the server's, and would be counted with it. A command that
+//! needs one is `sh -c '...'`.
 
 /// Splits at spaces, except within quotes or after a backslash, as a shell does; nothing else has a meaning.
 ///

@@ -14,7 +14,7 @@ use rustix::net::{SendFlags, send};
 
 use super::clock::{Clock, Nanos, exact_timers, nanos, wait_exactly};
 use super::fault::Fault;
-use super::flights::{Flight, Flights};
+use super::in_flight::{Datagram, InFlight};
 use super::message::number_of;
 use super::meter::{Meter, Part};
 use super::pacer::Schedule;
@@ -32,7 +32,7 @@ const BATCH: usize = 64;
 #[derive(Debug, Default)]
 struct Client {
     socket: Option<OwnedFd>,
-    flights: Flights,
+    in_flight: InFlight,
     /// What was due when the socket could take no more.
     blocked: Option<Nanos>,
     was_served: bool,
@@ -46,7 +46,7 @@ struct Sender<'a> {
     events: Vec<Event>,
     mode: Mode,
     clients: Vec<Client>,
-    /// Who goes on when.
+    /// Which clients go on, and when.
     paused: VecDeque<(Nanos, usize)>,
     schedule: Option<Schedule>,
     /// Whose turn it is in an open loop.
@@ -124,14 +124,14 @@ impl<'a> Sender<'a> {
     fn is_over(&self, now: Nanos, give_up: Nanos) -> bool {
         let end = self.task.end();
         let is_drained = self.schedule.is_none()
-            || (now >= end + nanos(TICK) && self.clients.iter().all(|client| client.flights.len() == 0));
+            || (now >= end + nanos(TICK) && self.clients.iter().all(|client| client.in_flight.len() == 0));
         self.meter.is_over() || (now >= end && (is_drained || now >= give_up))
     }
 
     /// How many are still under way; of an open loop they count.
     fn left_over(&self) -> u64 {
-        let flights = self.clients.iter().flat_map(|client| client.flights.iter());
-        let counted = flights.filter(|flight| self.schedule.is_some() && self.meter.counts(flight.due));
+        let in_flight = self.clients.iter().flat_map(|client| client.in_flight.iter());
+        let counted = in_flight.filter(|datagram| self.schedule.is_some() && self.meter.counts(datagram.due));
         counted.count() as u64
     }
 
@@ -155,10 +155,10 @@ impl<'a> Sender<'a> {
     fn send(&mut self, i: usize, due: Nanos, now: Nanos) -> io::Result<()> {
         let client = &mut self.clients[i];
         let Some(socket) = &client.socket else { return Ok(()) };
-        self.task.messages.message(self.share.client(i), client.flights.next()).copy(0, &mut self.output);
+        self.task.messages.message(self.share.client(i), client.in_flight.next()).copy(0, &mut self.output);
         let was_blocked = client.blocked.take().is_some();
         match send(socket, &self.output, SendFlags::NOSIGNAL) {
-            Ok(_) => client.flights.start(Flight { due, sent: now }),
+            Ok(_) => client.in_flight.start(Datagram { due, sent: now }),
             Err(Errno::AGAIN | Errno::INTR) => client.blocked = Some(due),
             Err(errno) => return self.fail(i, errno.into()),
         }
@@ -176,7 +176,7 @@ impl<'a> Sender<'a> {
             let Some(due) = self.schedule.as_mut().and_then(|schedule| schedule.due(now)) else { break };
             let count = self.clients.len();
             let can_send = |client: &Client| {
-                client.socket.is_some() && client.blocked.is_none() && client.flights.len() < MOST
+                client.socket.is_some() && client.blocked.is_none() && client.in_flight.len() < MOST
             };
             let free = (0..count).map(|k| (self.turn + k) % count).find(|i| can_send(&self.clients[*i]));
             let Some(i) = free else { break };
@@ -237,10 +237,10 @@ impl<'a> Sender<'a> {
         let is_right = length == self.task.messages.size()
             && self.task.messages.message(self.share.client(i), claimed).matches(0, answer);
         // one that is wrong is taken to be for the oldest
-        let flight = client.flights.land(if is_right { claimed } else { client.flights.oldest() });
-        match flight {
+        let datagram = client.in_flight.answered(if is_right { claimed } else { client.in_flight.oldest() });
+        match datagram {
             _ if !is_right => self.meter.fault(Fault::WrongBytes),
-            Some(Flight { due, .. }) => {
+            Some(Datagram { due, .. }) => {
                 client.was_served = true;
                 let is_paced = self.schedule.is_some();
                 if is_paced || now < self.task.end() {
@@ -255,7 +255,7 @@ impl<'a> Sender<'a> {
     /// In a closed loop the next one is sent as soon as none is under way.
     fn go_on(&mut self, i: usize, now: Nanos) -> io::Result<()> {
         let client = &self.clients[i];
-        let is_free = client.flights.len() == 0 && client.blocked.is_none();
+        let is_free = client.in_flight.len() == 0 && client.blocked.is_none();
         if self.schedule.is_none() && is_free && now < self.task.end() {
             return self.send(i, now, now);
         }
@@ -273,8 +273,8 @@ impl<'a> Sender<'a> {
             let mut lost = 0;
             let give_up = now.saturating_sub(patience);
             self.clients[i]
-                .flights
-                .give_up(give_up, |flight| lost += u64::from(self.meter.counts(flight.due)));
+                .in_flight
+                .give_up(give_up, |datagram| lost += u64::from(self.meter.counts(datagram.due)));
             self.meter.part.lost += lost;
             self.go_on(i, now)?;
         }
@@ -285,7 +285,7 @@ impl<'a> Sender<'a> {
     fn fail(&mut self, i: usize, fault: Fault) -> io::Result<()> {
         self.meter.fault(fault);
         let client = &mut self.clients[i];
-        client.flights.reset();
+        client.in_flight.reset();
         (client.socket, client.blocked) = (None, None);
         self.paused.push_back((self.clock.now() + PAUSE, i));
         Ok(())

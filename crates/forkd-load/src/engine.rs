@@ -55,9 +55,9 @@ pub(super) struct Engine {
     mode: Mode,
     pub(super) clients: Vec<Client>,
     pub(super) busy: usize,
-    /// Who waits for an operation to come due.
+    /// The clients that wait for an operation to come due.
     pub(super) idle: VecDeque<usize>,
-    /// Who pauses, and until when. An entry that isn't what its client says is out of date.
+    /// The clients that pause, and until when. An entry that isn't what its client says is out of date.
     pub(super) paused: BinaryHeap<Reverse<(Nanos, usize)>>,
     /// When operations are due, in an open loop.
     pub(super) schedule: Option<Schedule>,
@@ -284,7 +284,7 @@ impl Engine {
         }
     }
 
-    /// Gives a client up that goes on waiting, as clients do whom nobody serves.
+    /// Gives a client up that goes on waiting, as unserved clients do.
     fn leave(&mut self, i: usize) {
         self.meter.fault(Fault::TimedOut);
         self.busy -= 1;

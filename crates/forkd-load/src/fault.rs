@@ -9,7 +9,7 @@ use rustix::io::Errno;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[non_exhaustive]
 pub enum Fault {
-    /// Nobody listens there.
+    /// Nothing listens there.
     Refused,
     /// The server, or the system in its place, broke the connection.
     Reset,
@@ -64,7 +64,7 @@ impl fmt::Display for Fault {
 impl From<Errno> for Fault {
     fn from(errno: Errno) -> Self {
         match errno {
-            // a Unix socket whose file is gone has nobody behind it either
+            // a Unix socket whose file is gone has no listener either
             Errno::CONNREFUSED | Errno::NOENT => Self::Refused,
             Errno::CONNRESET | Errno::PIPE | Errno::CONNABORTED => Self::Reset,
             Errno::TIMEDOUT => Self::TimedOut,

@@ -16,9 +16,9 @@ use forkd_net::Error;
 
 /// How many clients wait for their first echo at the same time, so that no listener's queue overflows ...
 const WINDOW: usize = 32;
-/// ... and how long each of these has before it is taken to be one that nobody serves, and others come.
-const PATIENCE: Nanos = 100_000_000;
-/// ... or this, once nobody has been served for that long: then others would only wait in vain, too.
+/// ... and how long each of these has before it counts as unserved, and others come.
+const SERVED_TIMEOUT: Nanos = 100_000_000;
+/// ... or this, once no client has been served for that long: then others would only wait in vain, too.
 const IN_VAIN: Nanos = 10_000_000;
 
 /// Clients that are connected: those that were served, and those that wait in vain. They are let go when
@@ -106,7 +106,8 @@ impl Engine {
     /// Whether fewer than [`WINDOW`] wait with good reason to hope.
     fn has_room(&self, waiting: &mut VecDeque<usize>, now: Nanos) -> bool {
         if waiting.len() >= WINDOW {
-            let patience = if now.saturating_sub(self.settled_at) < PATIENCE { PATIENCE } else { IN_VAIN };
+            let patience =
+                if now.saturating_sub(self.settled_at) < SERVED_TIMEOUT { SERVED_TIMEOUT } else { IN_VAIN };
             let hopes =
                 |client: &Client| client.state == State::Busy && now.saturating_sub(client.began) < patience;
             waiting.retain(|i| hopes(&self.clients[*i]));

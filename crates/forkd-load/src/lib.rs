@@ -35,8 +35,8 @@ mod clock;
 mod datagrams;
 mod engine;
 mod fault;
-mod flights;
 mod hold;
+mod in_flight;
 mod latencies;
 mod live;
 mod measure;
@@ -91,7 +91,7 @@ impl Load {
         Ok(Self { target, plan })
     }
 
-    /// Returns who is loaded.
+    /// Returns the server that is loaded.
     #[must_use]
     pub fn target(&self) -> &Target {
         &self.target

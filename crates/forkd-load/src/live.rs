@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-/// A view of a running phase, for whoever watches; may be used for one phase after the other.
+/// A view of a running phase from outside; may be used for one phase after the other.
 #[derive(Debug, Default)]
 pub struct Live {
     done: AtomicU64,

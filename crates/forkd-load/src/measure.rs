@@ -21,7 +21,7 @@ pub(super) fn measure(task: &Arc<Task>, share: Share, barrier: &Barrier) -> io::
         Ok(engine) if task.phase == Phase::PingPong => engine.settle(),
         _ => Ok(()),
     };
-    // whoever fails must come here, too, or the others would wait for ever
+    // a thread that fails must come here, too, or the others would wait for ever
     barrier.wait();
     ready?;
     engine?.measure()

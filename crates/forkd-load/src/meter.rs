@@ -8,7 +8,7 @@ use super::clock::{Nanos, thread_cpu};
 use super::fault::{Fault, Faults};
 use super::latencies::Latencies;
 
-/// After so many failures in a row, without any success before, a phase ends: nobody is there.
+/// After so many failures in a row, without any success before, a phase ends: there is no server.
 const HOPELESS: u32 = 100;
 
 /// What one thread has measured.
@@ -129,7 +129,7 @@ mod tests {
         let part = meter.close(3000);
         assert_eq!((part.done, part.bytes, part.unsent, part.faults.total()), (1, 64, 0, 1));
         assert_eq!((part.latencies.max(), part.span), (Duration::from_nanos(60), Duration::from_nanos(2000)));
-        // who watches sees all
+        // the view from outside shows all
         assert_eq!((live.done(), live.faults()), (2, 1));
     }
 

@@ -61,7 +61,7 @@ impl Phase {
         }
     }
 
-    /// Returns the phases that a target gets where nobody says which.
+    /// Returns the default phases for a target.
     #[must_use]
     pub fn usual(target: &Target) -> Vec<Self> {
         match target.endpoint().is_datagram() {
@@ -113,8 +113,8 @@ pub struct Plan {
     /// How long a client that is to stay may wait for its first echo: in [`Phase::Hold`] and
     /// [`Phase::PingPong`].
     pub patience: Duration,
-    /// How many clients the server is known to serve at once, at most: when so many are served, nobody waits
-    /// for the others. `None` if that isn't known.
+    /// How many clients the server is known to serve at once, at most: when so many are served, the phase does
+    /// not wait for the others. `None` if that isn't known.
     pub places: Option<usize>,
     /// How many threads the clients are spread over.
     pub threads: usize,

@@ -17,7 +17,7 @@ const VERSION: u32 = 1;
 pub struct Report {
     /// The version of this format: 1.
     pub version: u32,
-    /// Who was loaded.
+    /// The server that was loaded.
     pub endpoint: Endpoint,
     /// How.
     pub settings: Settings,

@@ -1,4 +1,4 @@
-//! Who is loaded, and how a client gets there.
+//! Which server is loaded, and how a client gets there.
 //!
 //! The invariant: a load generator is no weapon. Nothing is sent to an address that is not this
 //! machine's own loopback, unless the user says that the host is theirs.
@@ -69,12 +69,12 @@ impl Target {
     /// # Errors
     ///
     /// [`Error::Usage`] for one that can't be connected to or is out of `reach`; [`Error::Unavailable`]
-    /// for a host that nobody knows.
+    /// for an unknown host.
     pub fn new(endpoint: &Endpoint, reach: Reach) -> Result<Self, Error> {
         let address = match endpoint {
             Endpoint::Systemd(_) => return Err(Error::Usage(format!("{endpoint} is nothing to connect to"))),
             Endpoint::Tcp { port: 0, .. } | Endpoint::Udp { port: 0, .. } => {
-                return Err(Error::Usage(format!("{endpoint} has port 0, at which nobody can listen")));
+                return Err(Error::Usage(format!("{endpoint} has port 0, on which no server can listen")));
             }
             Endpoint::Unix(path) | Endpoint::Unixgram(path) => {
                 let address = SocketAddrUnix::new(path.as_path());

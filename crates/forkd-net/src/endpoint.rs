@@ -1,8 +1,8 @@
 //! Where requests come from, as a person writes it: `tcp://127.0.0.1:7`, `unix:///run/echo.sock`,
 //! `systemd:echo`.
 //!
-//! Invariant: parsing looks at the text alone. A host may be a name and a path may be absent; whoever
-//! binds the endpoint finds out. What parses is displayed such that it parses to the same endpoint.
+//! Invariant: parsing looks at the text alone. A host may be a name and a path may be absent;
+//! binding finds out. What parses is displayed such that it parses to the same endpoint.
 
 mod meant;
 

@@ -71,7 +71,7 @@ pub enum Error {
 /// let failure = Failure::new("cannot open the gate", io::Error::other("it is stuck"));
 /// assert_eq!(Error::Os(failure).sentence(), "cannot open the gate: it is stuck");
 /// // where there is nothing more to say
-/// assert_eq!(Error::Unavailable("nobody is at home".into()).sentence(), "nobody is at home");
+/// assert_eq!(Error::Unavailable("the port is closed".into()).sentence(), "the port is closed");
 /// ```
 #[derive(Debug)]
 pub struct Failure {

@@ -17,8 +17,8 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use forkd_sys::program::spawn_helper;
 use forkd_sys::signal::{StopsHeld, pending_stop};
 
-/// How long an answer may take: a master that asks for a new name serves nobody meanwhile.
-const PATIENCE: Duration = Duration::from_secs(5);
+/// How long an answer may take: a master that asks for a new name serves no client meanwhile.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 /// How often to look meanwhile whether a signal asks this process to end.
 const LOOK: Duration = Duration::from_millis(50);
 
@@ -60,7 +60,7 @@ pub fn ask(database: &str, name: &str) -> io::Result<Answer> {
         }
         result => result?,
     };
-    let answer = getent.stdout.take().map_or(Ok(Vec::new()), |output| read_until_end(output, PATIENCE));
+    let answer = getent.stdout.take().map_or(Ok(Vec::new()), |output| read_until_end(output, ANSWER_TIMEOUT));
     if answer.is_err() {
         let _ = getent.kill();
     }

@@ -1,6 +1,6 @@
 //! Turns a host into addresses, also in a static program.
 //!
-//! The invariant: an address literal never asks anybody, and with a static glibc a name is asked of
+//! The invariant: an address literal asks no resolver, and with a static glibc a name is asked of
 //! getent(1), or of `/etc/hosts` where that is missing, not of getaddrinfo(3) (see
 //! `crate::getent`).
 
@@ -14,7 +14,7 @@ use std::net::{IpAddr, Ipv6Addr, SocketAddr, SocketAddrV6};
 ///
 /// # Errors
 ///
-/// `NotFound`, with a sentence, for a host or an interface that nobody knows; otherwise what asking
+/// `NotFound`, with a sentence, for an unknown host or interface; otherwise what asking
 /// failed with.
 ///
 /// # Fork safety

@@ -1,7 +1,7 @@
 //! System calls that this system has, and that a filter (seccomp(2)) lets through.
 //!
 //! Containers and service managers filter calls: a call that is forbidden fails with `EPERM`, or with `ENOSYS`, as
-//! one that the kernel does not have. Where there is another way, whoever makes the call takes that
+//! one that the kernel does not have. Where there is another way, the caller takes that
 //! ([`is_forbidden`]). Where there is none, the server must not start: [`first_forbidden`] tries each call with
 //! arguments that the kernel refuses, so nothing is done.
 //!
@@ -11,7 +11,7 @@ use std::io;
 
 use rustix::io::Errno;
 
-/// Whether a call that fails like this is one that nobody here can make.
+/// Whether a call that fails like this is one that this process may not make.
 pub fn is_forbidden(errno: Errno) -> bool {
     matches!(errno, Errno::PERM | Errno::NOSYS)
 }
@@ -93,7 +93,7 @@ mod table {
         of_nothing("bind", libc::SYS_bind),
         of_nothing("getsockname", libc::SYS_getsockname),
         of_nothing("sendto", libc::SYS_sendto),
-        // more descriptors than anybody has
+        // more descriptors than the limit allows
         Call("ppoll", libc::SYS_ppoll, [0, NO, 0, 0]),
         // a mask of no size
         of_nothing("rt_sigprocmask", libc::SYS_rt_sigprocmask),
@@ -161,7 +161,7 @@ mod table {
 mod table {
     use super::*;
 
-    /// Elsewhere nobody filters, and the first use tells.
+    /// Elsewhere calls are not filtered, and the first use tells.
     pub(super) fn first_forbidden(_: &[Purpose]) -> Option<(&'static str, Errno)> {
         None
     }

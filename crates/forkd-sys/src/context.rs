@@ -1,7 +1,7 @@
 //! Stacks of their own for functions that can stop in the middle.
 //!
 //! A [`Context`] runs a closure on its own stack; [`suspend`] stops the innermost one that runs, and
-//! whoever resumed it goes on. What is switched when, nothing here knows.
+//! its resumer goes on. What is switched when, nothing here knows.
 
 use std::cell::Cell;
 use std::io;
@@ -25,7 +25,7 @@ impl Stack {
     }
 }
 
-/// Why a context stops, for whoever resumed it.
+/// Why a context stops, for its resumer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Why {
     /// It waits for something.
@@ -112,7 +112,7 @@ pub fn is_inside() -> bool {
 }
 
 /// Stops the innermost context until it is resumed. Returns false, at once, where there is none, and
-/// where it is being unwound: nobody may run between a panic and where it is caught.
+/// where it is being unwound: no other context may run between a panic and where it is caught.
 pub fn suspend(why: Why) -> bool {
     let here = INNERMOST.get();
     if here.is_null() || std::thread::panicking() {

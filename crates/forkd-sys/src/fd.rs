@@ -66,8 +66,8 @@ pub fn close(fd: OwnedFd) {
     unsafe { rustix::io::close(fd) };
 }
 
-/// Has all descriptors but the three standard ones close at exec, also those that somebody has left open
-/// for it. Async-signal-safe. Linux only: elsewhere forkd's own do, and no others.
+/// Has all descriptors but the three standard ones close at exec, also those that other code has left open.
+/// Async-signal-safe. Linux only: elsewhere forkd's own do, and no others.
 pub fn close_others_at_exec() {
     #[cfg(target_os = "linux")]
     // SAFETY: close_range(2) with this flag closes nothing yet.

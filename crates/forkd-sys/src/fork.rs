@@ -1,7 +1,7 @@
 //! `fork`, as a safe function.
 //!
 //! It is safe because it refuses wherever the child could not run ordinary code: in a process
-//! with more than one thread (another thread may hold a lock that nobody in the child would ever
+//! with more than one thread (another thread may hold a lock that no thread of the child would
 //! release), or with signals unblocked (a handler could run in the child before it is set up; the
 //! [`Blocked`] guard is the proof). The child runs its closure and nothing after it: it never
 //! returns into the caller's frames, and leaves by `_exit`, so no `atexit` work of the parent runs.
@@ -125,7 +125,7 @@ pub fn require_single_thread() -> io::Result<()> {
     Err(io::Error::new(
         io::ErrorKind::Unsupported,
         "this process has more than one thread, and a forked child could hang on a lock of another; \
-         start threads in the children, or choose a model that forks nobody",
+         start threads in the children, or choose a model that does not fork",
     ))
 }
 
@@ -186,7 +186,7 @@ mod linux {
             0 => run(child),
             pid => Ok(Child {
                 pid: pid as i32,
-                // SAFETY: with CLONE_PIDFD the kernel stored a new descriptor that nobody else owns.
+                // SAFETY: with CLONE_PIDFD the kernel stored a new descriptor that has no other owner.
                 watch: (watch == Watch::Descriptor).then(|| unsafe { OwnedFd::from_raw_fd(pidfd) }),
             }),
         }

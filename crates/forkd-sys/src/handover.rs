@@ -1,4 +1,4 @@
-//! What whoever starts a program hands it: variables of the environment, and open descriptors.
+//! What a program gets from its parent: variables of the environment, and open descriptors.
 //!
 //! Invariant: each is taken once, by a process with one thread, and is gone from the environment
 //! then, so that no program started later takes it for its own.
@@ -60,7 +60,7 @@ pub fn take_descriptors() -> io::Result<Vec<(OwnedFd, String)>> {
     for name in ["LISTEN_PID", "LISTEN_PIDFDID", "LISTEN_FDS", "LISTEN_FDNAMES"] {
         take_variable(name)?;
     }
-    // SAFETY: LISTEN_PID said that these open descriptors are for this process to own, and nobody else
+    // SAFETY: LISTEN_PID said that these open descriptors are for this process to own, and no other code
     // here does: the variables are gone, so no second call claims them.
     Ok(handed_over?.into_iter().map(|(fd, name)| (unsafe { OwnedFd::from_raw_fd(fd) }, name)).collect())
 }

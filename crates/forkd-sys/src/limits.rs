@@ -17,7 +17,7 @@ pub fn open_files() -> Option<u64> {
 pub fn raise_open_files() {
     if let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE) {
         BEFORE.get_or_init(|| (soft, hard));
-        // with fewer it works, too: who does not fit in waits
+        // with fewer it works, too: clients that do not fit in wait
         let _ = setrlimit(Resource::RLIMIT_NOFILE, hard, hard);
     }
 }

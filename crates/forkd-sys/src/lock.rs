@@ -1,4 +1,4 @@
-//! Locks on files that only those can have who may write to the file.
+//! Locks on files that only processes which may write to the file can take.
 //!
 //! flock(2) asks for a descriptor and no more, so anyone who can read a file can lock it. A lock for writing by
 //! fcntl(2) takes a descriptor that is open for writing; one for reading is anyone's again, so it counts as none. On
@@ -32,9 +32,9 @@ pub fn try_lock(file: impl AsFd) -> io::Result<bool> {
     }
 }
 
-/// Whether somebody has locked a file for writing. One that is open for reading only will do.
+/// Whether a process has locked a file for writing. One that is open for reading only will do.
 pub fn is_locked(file: impl AsFd) -> io::Result<bool> {
-    // a lock for reading is in nobody's way but a writer's
+    // a lock for reading blocks writers alone
     let mut lock = whole_file(libc::F_RDLCK as _);
     #[cfg(target_os = "linux")]
     fcntl(file, FcntlArg::F_OFD_GETLK(&mut lock))?;

@@ -70,8 +70,8 @@ impl Expendable {
     pub fn make_so(&self, _child: u32) {}
 }
 
-/// Whether this process may make its children [expendable](Expendable::make_so): their files belong to whom its own
-/// belongs to.
+/// Whether this process may make its children [expendable](Expendable::make_so): their files have the owner
+/// that its own has.
 pub fn may_raise_children() -> bool {
     cfg!(target_os = "linux") && open_own().is_ok()
 }

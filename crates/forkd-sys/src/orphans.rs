@@ -54,7 +54,7 @@ impl Orphans {
         None
     }
 
-    /// Waits for those that have ended, and leaves the program to whom waits for it.
+    /// Waits for those that have ended, but not for the program.
     #[cfg(target_os = "linux")]
     pub(super) fn reap(&self, program: u32) {
         use nix::sys::wait::{Id, WaitPidFlag, waitid};

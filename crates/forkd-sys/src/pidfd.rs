@@ -1,6 +1,6 @@
 //! How a watched child died, asked of the kernel.
 //!
-//! With SIGCHLD ignored nobody may wait(2) for a child; on Linux 6.15 and later the wait status
+//! With SIGCHLD ignored no process can wait(2) for a child; on Linux 6.15 and later the wait status
 //! is kept with the pidfd and answered by `PIDFD_GET_INFO` (pidfs(5), `linux/pidfd.h`).
 
 use std::os::fd::{AsFd, OwnedFd};
@@ -101,7 +101,7 @@ pub fn has_children() -> bool {
     !matches!(waitpid(None, WaitOptions::NOHANG), Err(rustix::io::Errno::CHILD))
 }
 
-/// To waitpid(2) and kill(2), 0 and what is negative mean groups, or everybody; and 1 is init. What a
+/// To waitpid(2) and kill(2), 0 and what is negative mean groups, or all processes; and 1 is init. What a
 /// slot says is what a child may have written there.
 fn child_pid(pid: u32) -> Option<Pid> {
     i32::try_from(pid).ok().filter(|&pid| pid > 1).map(Pid::from_raw)
@@ -124,7 +124,7 @@ mod tests {
 
     #[test]
     fn a_number_that_means_many_is_no_child() {
-        // a child that everybody would include
+        // a child that "all processes" would include
         let mut child = std::process::Command::new("sleep").arg("60").spawn().expect("spawn");
         assert!(is_our_child(child.id()));
         for pid in [0, 1, u32::MAX, -2_i32 as u32, i32::MIN as u32] {

@@ -1,6 +1,6 @@
 //! Which of many descriptors are ready: epoll(7), or kqueue(2) on the BSDs.
 //!
-//! Level-triggered: what is ready is told again and again until it is not; or, for who asks for it, told
+//! Level-triggered: what is ready is told again and again until it is not; or, if asked for, told
 //! once whenever it becomes so. A poller must not be used on both sides of a fork: an epoll instance is
 //! shared, and a child that takes a descriptor out takes it from its parent, too.
 
@@ -69,7 +69,7 @@ impl Poller {
     }
 
     /// Begins to look after a descriptor for good, in both directions: it is told once whenever it has become
-    /// ready again (`EPOLLET`), so whoever is told must remember it until a call would block.
+    /// ready again (`EPOLLET`), so the caller must remember it until a call would block.
     pub fn add_edge(&self, fd: impl AsFd, token: usize) -> io::Result<()> {
         self.queue.add_edge(fd.as_fd(), token)
     }

@@ -51,7 +51,7 @@ impl Program {
         let parent = getpid();
         command.process_group(0);
         let prepare = move || {
-            // 0 is whoever writes
+            // 0 is the writer
             groups.iter().try_for_each(|group| rustix::io::write(group, b"0").map(|_| ()))?;
             prepare(parent)
         };
@@ -82,7 +82,7 @@ impl Program {
         waitid(WaitId::Pid(pid), options).ok().flatten()
     }
 
-    /// Signals all of its group; nobody, once it has been waited for: the number may be another's then.
+    /// Signals all of its group, but not once it has been waited for: the number may be another's then.
     pub fn signal(&self, signal: Signal) {
         if let Some(place) = self.place {
             place.signal(signal);
@@ -177,7 +177,7 @@ fn expect_nothing_of_signals() -> io::Result<()> {
     Ok(SigSet::empty().thread_set_mask()?)
 }
 
-/// A descriptor that becomes readable when our child ends, which nobody has waited for.
+/// A descriptor that becomes readable when our child ends, which must not have been waited for.
 fn watch(pid: i32) -> io::Result<OwnedFd> {
     #[cfg(target_os = "linux")]
     if !super::portable()
@@ -258,7 +258,7 @@ impl Place {
 
 /// How long programs have to end by themselves before this process dies of a signal: less than the
 /// master waits before it kills.
-const PATIENCE: Duration = Duration::from_millis(250);
+const END_TIMEOUT: Duration = Duration::from_millis(250);
 /// How often they are looked at meanwhile.
 const LOOK: Duration = Duration::from_millis(5);
 
@@ -269,7 +269,9 @@ pub fn end_all() {
     let pause = rustix::thread::Timespec { tv_sec: 0, tv_nsec: LOOK.subsec_nanos() as _ };
     // by the clock: while the system is busy, a pause may last for long
     let since = Instant::now();
-    while since.elapsed() < PATIENCE && !Place::taken().all(|place| has_ended(place.group(), libc::WNOHANG)) {
+    while since.elapsed() < END_TIMEOUT
+        && !Place::taken().all(|place| has_ended(place.group(), libc::WNOHANG))
+    {
         let _ = rustix::thread::nanosleep(&pause);
     }
     Place::taken().for_each(|place| place.signal(Signal::KILL));

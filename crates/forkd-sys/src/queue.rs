@@ -1,6 +1,6 @@
 //! A queue of connections that were accepted and wait to be served, which a master and its workers share.
 //!
-//! It is a pair of sockets: whoever puts a connection in sends its descriptor, and may close its own
+//! It is a pair of sockets: the process that puts a connection in sends its descriptor, and may close its own
 //! (unix(7), `SCM_RIGHTS`). The kernel holds it until some process takes it out, or until the last copy of the pair is
 //! closed, and so is every connection in it.
 
@@ -16,7 +16,7 @@ use rustix::net::{
 
 use super::limits::open_files;
 
-/// How many connections fit into the buffer of a socket that nobody has made larger: each takes less than 1 KiB.
+/// How many connections fit into the default buffer of a socket: each takes less than 1 KiB.
 const MOST: u64 = 200;
 
 /// Descriptors that wait in the buffer of a socket pair, where they need no numbers in this process.

@@ -225,7 +225,7 @@ pub fn at_death_of(parent: rustix::process::Pid, then: Bereaved) {
         use rustix::process::{Signal as Number, getppid, set_parent_process_death_signal};
         let number = if then == Bereaved::FinishSoon { Number::ALARM } else { Number::TERM };
         let _ = set_parent_process_death_signal(Some(number));
-        // The parent may have died before the request: then nobody will send it.
+        // The parent may have died before the request: then the signal will not come.
         if getppid() != Some(parent) {
             let _ = rustix::process::kill_process(rustix::process::getpid(), number);
         }

@@ -75,7 +75,7 @@ mod linux {
             is_known.then_some(end)
         }
 
-        /// Whether no process has it any more: nobody is left who could read an answer.
+        /// Whether no process has it any more, to read an answer.
         pub fn is_closed(&self) -> bool {
             self.ask(self.theirs, self.ours).is_ok_and(|(state, inode)| ENDED.contains(&state) && inode == 0)
         }

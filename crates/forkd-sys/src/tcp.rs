@@ -12,7 +12,7 @@ pub struct Queue {
     pub limit: u32,
 }
 
-/// Who waits to be accepted, where the system says so: on Linux, for TCP (tcp(7), TCP_INFO, whose `tcpi_unacked`
+/// How many clients wait to be accepted, where the system says so: on Linux, for TCP (tcp(7), TCP_INFO, whose `tcpi_unacked`
 /// and `tcpi_sacked` are the length and the limit of a listener's queue).
 pub fn queue(listener: impl AsFd) -> Option<Queue> {
     #[cfg(target_os = "linux")]
@@ -87,7 +87,7 @@ impl Probes {
 }
 
 /// How many bytes have come over a connection, and how many were sent, where the system says so: on Linux,
-/// for TCP. Data that nobody has read count, too.
+/// for TCP. Unread data count, too.
 pub fn carried(connection: impl AsFd) -> Option<(u64, u64)> {
     #[cfg(target_os = "linux")]
     {

@@ -101,7 +101,7 @@ impl Thread {
 
     /// Waits until it has ended.
     pub fn join(self) {
-        // SAFETY: as in `poke`; after this nobody has the id any more.
+        // SAFETY: as in `poke`; after this the id is not used any more.
         unsafe { libc::pthread_join(self.0, ptr::null_mut()) };
         forget(self);
     }

@@ -82,7 +82,7 @@ fn plain<S: serde::Serializer>(figure: &Option<f64>, to: S) -> Result<S::Ok, S::
 }
 
 figures! {
-    /// A server that nobody talks to.
+    /// A server without clients.
     Idle {
         /// Processes.
         processes,
@@ -90,7 +90,7 @@ figures! {
         threads,
         /// Memory in KiB, where what is shared counts by its share.
         pss_kib,
-        /// Memory in KiB that is nobody else's.
+        /// Memory in KiB that it does not share.
         uss_kib,
         /// KiB of page tables, which each process has for itself and no share counts.
         page_tables_kib,
@@ -112,7 +112,7 @@ figures! {
         threads,
         /// KiB for each client that was served, above what the idle server had; shared memory by its share.
         pss_kib_per_conn,
-        /// The same of memory that is nobody else's.
+        /// The same of memory that it does not share.
         uss_kib_per_conn,
         /// The same of page tables.
         page_tables_kib_per_conn,
@@ -165,7 +165,7 @@ figures! {
         clients,
         /// Those that were served at all.
         served,
-        /// Processes, while all who were served stood.
+        /// Processes, while all served clients were connected.
         processes,
         /// Threads.
         threads,

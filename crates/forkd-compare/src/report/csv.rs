@@ -16,7 +16,7 @@ pub fn csv(record: &Record) -> String {
         let workers = entry.workers.map(|workers| workers.to_string()).unwrap_or_default();
         let mut add = |view: &View, clients: Option<usize>| {
             view.each(|phase, figures| {
-                // nobody talks to an idle server, and a stream is one client's
+                // an idle server has no client, and a stream is one client's
                 let clients = match phase {
                     "idle" => "0".into(),
                     "bulk" => "1".into(),

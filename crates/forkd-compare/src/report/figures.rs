@@ -20,8 +20,8 @@ pub struct Figure {
     of: fn(&View) -> Option<Value>,
 }
 
-/// The least memory of all clients together that says something, in KiB: of a few pages nobody knows
-/// whether a client took them.
+/// The least memory of all clients together that says something, in KiB: a few pages may not be
+/// the clients'.
 const LEAST_KIB: f64 = 64.0;
 
 /// What stands behind a figure that is of fewer clients than were asked for; see [`note`](super::table::note).
@@ -236,7 +236,7 @@ static MAIN: [&Figure; 16] = [
     &DATAGRAM_CPU,
 ];
 
-/// The figures of the table, of those that some server has. Where nobody counted processes under a steady
+/// The figures of the table, of those that some server has. Where processes were not counted under a steady
 /// load, it is the most of the churn; and where there was no churn, requests have the place of connections.
 #[must_use]
 pub fn main(record: &Record) -> Vec<&'static Figure> {

@@ -42,12 +42,12 @@ fn sound(record: &Record) -> impl Iterator<Item = &Entry> {
     record.models.iter().filter(|entry| entry.failure.is_none())
 }
 
-/// Who serves how many clients at once.
+/// Which server serves how many clients at once.
 fn served(record: &Record) -> Option<String> {
     let of = |entry: &Entry| {
         let hold = &entry.hold.as_ref()?.median;
         let clients = hold.clients.filter(|clients| *clients > 0.0)?;
-        // a client that nobody serves has not failed
+        // an unserved client has not failed
         let has_failed = |kind: &String| *kind != Fault::TimedOut.key();
         let errors = hold.errors.filter(|_| entry.faults.keys().any(has_failed)).unwrap_or(0.0);
         Some((entry.title(), hold.served?, clients, errors))
@@ -60,7 +60,7 @@ fn served(record: &Record) -> Option<String> {
         .iter()
         .map(|(title, served, ..)| format!("{title}: {}", figures::SERVED.text(*served)))
         .collect();
-    // who waits may be served later, and who was refused or got something else is not
+    // a client that waits may be served later; one that was refused or got something else is not
     let failed = some.iter().any(|(.., errors)| *errors > 0.0);
     let waited = some.iter().any(|(_, served, clients, errors)| served + errors < *clients);
     let rest = match (waited, failed) {
@@ -140,7 +140,7 @@ fn beside_little(topic: &Topic, one: &Shown, little: &[String]) -> String {
     )
 }
 
-/// Says who can't be told from the best; `all` begins with the greatest.
+/// Says which servers can't be told from the best; `all` begins with the greatest.
 fn alike(all: &[Shown], more_is_better: bool) -> String {
     let best = if more_is_better { all.first() } else { all.last() };
     let Some(best) = best else { return String::new() };

@@ -29,7 +29,7 @@ mod tests {
     use crate::record::*;
     use forkd_load::Phase;
 
-    /// Figures that nobody expects, and some that they do.
+    /// Figures that are not expected, and some that are.
     fn figure() -> impl Strategy<Value = Option<f64>> {
         prop::sample::select(vec![
             None,

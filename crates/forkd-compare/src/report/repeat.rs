@@ -22,7 +22,7 @@ pub(super) fn command(record: &Record) -> String {
             // one that ran already is called what it listens on
             None => {
                 option("target", entry.name.clone());
-                // whoever starts it anew gives it another number
+                // started anew it has another number
                 if entry.idle.as_ref().is_some_and(|idle| idle.median.processes.is_some()) {
                     option("pid", "PID".into());
                 }
@@ -35,7 +35,7 @@ pub(super) fn command(record: &Record) -> String {
     let duration = Duration::try_from_secs_f64(settings.duration_s).unwrap_or_default();
     option("duration", format_duration(duration).to_string().replace(' ', ""));
     option("rounds", settings.rounds.to_string());
-    // where nobody said how many, each model has its own number
+    // by default each model has its own number
     if let Some(asked) = settings.workers
         && models.iter().filter_map(|entry| entry.workers).all(|workers| workers == asked)
     {

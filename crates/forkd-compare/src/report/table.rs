@@ -23,7 +23,7 @@ pub fn tables(record: &Record, width: Option<usize>) -> String {
     text
 }
 
-/// What a [`MARK`] says, and of whom in the table; `None` if there is none.
+/// What a [`MARK`] says, and of which server in the table; `None` if there is none.
 #[must_use]
 pub fn note(record: &Record) -> Option<String> {
     let figures = figures::main(record);

@@ -230,6 +230,6 @@ mod tests {
         assert_eq!(view.seen(|moment| moment.processes).unwrap().median, 5.0);
         assert_eq!(View { timeline: &timeline[..0], ..View::default() }.seen(|it| it.processes), None);
         let idle = View { timeline: &timeline[1..2], ..View::default() };
-        assert_eq!(idle.seen(|it| it.processes), None, "nobody was there");
+        assert_eq!(idle.seen(|it| it.processes), None, "there was no server");
     }
 }

@@ -113,7 +113,7 @@ fn too_short(record: &Record) -> Option<String> {
     })
 }
 
-/// Whether some clients had no connection at all, so that nobody knows how long they would have waited.
+/// Whether some clients had no connection at all, so that it is unknown how long they would have waited.
 fn is_starving(churn: &Churn) -> bool {
     churn.served.zip(churn.clients).is_some_and(|(served, clients)| served < clients)
 }

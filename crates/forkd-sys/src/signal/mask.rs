@@ -113,8 +113,8 @@ impl Drop for TermHeld {
     }
 }
 
-/// Keeps back from this thread the signals that ask for the end, so that who waits for something else can look
-/// whether one has come ([`pending_stop`]).
+/// Keeps back from this thread the signals that ask for the end, so that a caller which waits for something else can
+/// look whether one has come ([`pending_stop`]).
 #[derive(Debug)]
 pub struct StopsHeld {
     before: SigSet,

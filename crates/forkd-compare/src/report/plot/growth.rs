@@ -98,7 +98,7 @@ fn best(record: &Record, figure: &Figure, clients: usize) -> f64 {
     let values = all
         .filter(|growth| growth.clients == clients)
         .filter_map(|growth| figure.of(&growth.into()))
-        // who lets the others wait is no measure for them
+        // a server that lets the others wait is no measure for them
         .filter(|value| value.fewer.is_none())
         .map(|value| value.median);
     values.filter(|value| *value > 0.0).fold(f64::INFINITY, f64::min)

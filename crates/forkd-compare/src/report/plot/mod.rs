@@ -49,7 +49,7 @@ pub(super) struct Chart {
     pub(super) name: String,
     /// What it shows.
     pub(super) title: String,
-    /// The same as its figures tell it, for those who can't see it.
+    /// The same as its figures tell it, for people who can't see it.
     pub(super) description: String,
     width: f64,
     height: f64,

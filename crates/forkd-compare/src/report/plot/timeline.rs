@@ -82,7 +82,7 @@ struct Run {
     until: f64,
 }
 
-/// Finds out to which column each moment belongs; a phase may be over before anybody looks.
+/// Finds out to which column each moment belongs; a phase may be over before the first look.
 fn runs(moments: &[Moment], columns: &[Column]) -> Vec<Run> {
     let mut runs: Vec<Run> = Vec::new();
     let mut last: Option<&Moment> = None;
@@ -268,7 +268,7 @@ mod tests {
         let columns = columns(&settings);
         assert_eq!(columns.len(), 5, "there is one stream, with the most clients: {columns:?}");
         let moment = |t_s, phase, done| Moment { t_s, phase: Some(phase), processes: 2, threads: 2, done };
-        // nobody looked while ten were held
+        // there was no look while ten were held
         let moments = [
             moment(0.0, Phase::Hold, 0),
             moment(1.0, Phase::Churn, 3),

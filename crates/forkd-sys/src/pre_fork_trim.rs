@@ -5,7 +5,7 @@
 //! can do; each step may fail, and then the process stays as it was.
 
 /// Gives up what can be spared. For a process with one thread.
-pub fn slim_down() {
+pub fn trim() {
     trim_heap();
     #[cfg(target_os = "linux")]
     {
