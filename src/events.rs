@@ -61,6 +61,14 @@ pub(crate) fn stopped(connections: u64, cut: u64) {
     info!(connections, cut; "stopped");
 }
 
+pub(crate) fn attendant_fork_failed(name: &str, error: &dyn Display, suppressed: u64) {
+    warn!(error:%, suppressed; "cannot fork the {name}; trying again");
+}
+
+pub(crate) fn attendant_ended(name: &str, pid: u32, how: &str, suppressed: u64) {
+    warn!(pid, how, suppressed; "{name} ended; starting another");
+}
+
 pub(crate) fn unsupported(signal: &str, what: &str) {
     warn!(signal; "{what} is not supported yet; going on as before");
 }

@@ -188,6 +188,7 @@ pub mod service;
 #[path = "../tests/common/skips.rs"]
 mod skips;
 mod slab;
+mod spec;
 mod timers;
 pub mod transport;
 

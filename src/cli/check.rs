@@ -14,7 +14,6 @@ use super::terminal::write;
 use crate::config::{Config, default_control};
 use crate::daemon::pidfile;
 use crate::daemon::privileges::Privileges;
-use crate::daemon::sockets::bind_options;
 use crate::transport::bind::{BindOptions, bind_all, cannot_bind_unix};
 use crate::transport::{Endpoint, Inherited};
 use crate::{Error, foreign, sys};
@@ -63,7 +62,7 @@ pub fn run(args: ServeArgs) -> Result<(), Error> {
 fn try_in_unit(config: &Config) -> Result<(), Error> {
     let daemon = &config.daemon;
     for listen in &config.listen {
-        listen.endpoints.iter().try_for_each(|endpoint| try_to_bind(endpoint, bind_options(listen)))?;
+        listen.endpoints.iter().try_for_each(|endpoint| try_to_bind(endpoint, listen.bind_options()))?;
     }
     if let Some(metrics) = &daemon.metrics {
         try_to_bind(&metrics.0, BindOptions::default())?;

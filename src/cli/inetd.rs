@@ -6,37 +6,20 @@
 
 use std::fs::OpenOptions;
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
-use std::sync::Arc;
-use std::time::Duration;
+use std::os::fd::AsFd;
 
 use nix::sys::stat::fstat;
 use nix::unistd::dup2_stderr;
-use rustix::net::{SocketType, sockopt};
+use rustix::net::sockopt;
 
 use super::args::ServeArgs;
 use super::here;
 use crate::config::Listen;
 use crate::config::values::LogSink;
-use crate::coroutine::Waiter;
 use crate::daemon::lines;
-use crate::limit::SharedLimit;
-use crate::model::Model;
-use crate::model::hooks::Hooks;
-use crate::model::offer::Offer;
-use crate::model::serve::{Post, Work, batch_for};
-use crate::scoreboard::Scoreboard;
-use crate::sys::datagram::{Batch, Patience};
-use crate::sys::fd::wait_readable;
-use crate::transport::guard::Guard;
-use crate::transport::inherited::{adopt_connection, listener_of};
-use crate::transport::listener::Kind;
-use crate::transport::{Connection, Endpoint, Listener, Traffic};
+use crate::daemon::stdin::Stdin;
+use crate::spec::{ListenerSpec, Suits};
 use crate::{Error, log};
-
-/// How long datagrams are waited for, unless `--idle-timeout` says otherwise: a new process for each
-/// would cost more than one that stays for the next.
-const STAY: Duration = Duration::from_secs(10);
 
 /// Serves standard input until the client or the idle time-out ends it.
 ///
@@ -46,9 +29,9 @@ const STAY: Duration = Duration::from_secs(10);
 /// [`log::init`].
 pub fn run(args: &ServeArgs) -> Result<(), Error> {
     let stdin = io::stdin();
-    let Ok(kind) = sockopt::socket_type(&stdin) else {
+    if sockopt::socket_type(&stdin).is_err() {
         return Err(refusal("is no socket"));
-    };
+    }
     let shared = is_same(&stdin, io::stderr());
     if shared {
         silence_stderr()?;
@@ -56,7 +39,7 @@ pub fn run(args: &ServeArgs) -> Result<(), Error> {
     let result = prepare_log(args, shared).and_then(|()| {
         // options for endpoints make one group, as no endpoint is given
         let config = args.resolve(&here(), &[])?;
-        config.listen.first().map_or(Ok(()), |listen| serve(&stdin, kind, listen))
+        config.listen.first().map_or(Ok(()), serve)
     });
     if let (Err(error), true) = (&result, shared) {
         lines::cannot_serve_stdin(&error.sentence());
@@ -93,63 +76,12 @@ fn prepare_log(args: &ServeArgs, is_silent: bool) -> Result<(), Error> {
     }
 }
 
-fn serve(stdin: impl AsFd, kind: SocketType, listen: &Listen) -> Result<(), Error> {
-    let cannot = |cause: io::Error| Error::os("cannot set up the connection on standard input", cause);
-    /// Of this process alone: how many there are is inetd's concern.
-    static FAILURES: SharedLimit = SharedLimit::new();
-    let (service, hooks) = (listen.service()?, Hooks::default());
-    // handed over, if not by systemd
-    let offer = Offer::new(&Endpoint::Systemd(None), service, Model::Iterative, hooks, &FAILURES)
-        .with_idle_timeout(listen.idle_timeout);
-    if kind == SocketType::STREAM && sockopt::socket_acceptconn(&stdin) == Ok(false) {
-        let socket = stdin.as_fd().try_clone_to_owned().map_err(cannot)?;
-        connection(&offer, socket, listen.keep_alive);
-        return Ok(());
-    }
-    let listener = listener_of(&stdin).map_err(|why| refusal(&why))?;
-    match listener.kind() {
-        Kind::Stream => Err(refusal("is a listening socket and no connection")),
-        Kind::Datagram => {
-            let cannot = |why| Error::Usage(format!("cannot serve standard input: the service {why}"));
-            listen.suits(listener.endpoint()).map_err(cannot)?;
-            datagrams(offer, listener)
-        }
-    }
-}
-
-/// Whoever has started this process may share the connection, so it is waited for by poll(2).
-fn connection(offer: &Offer, socket: OwnedFd, keep_alive: Option<Duration>) {
-    let (peer, traffic) = (adopt_connection(&socket, keep_alive), Traffic::default());
-    let waiter = Waiter::of_connection(offer.idle_timeout);
-    let connection = Connection::stream(socket, peer, &traffic, &offer.site).shared();
-    offer.serve(connection.waiting(&waiter)).1.close();
-}
-
-/// Answers what is queued, and what comes while it stays.
-fn datagrams(offer: Offer, listener: Listener) -> Result<(), Error> {
-    let stay = offer.idle_timeout.unwrap_or(STAY);
-    let board =
-        Scoreboard::for_one_process(1).map_err(|cause| Error::os("cannot map the scoreboard", cause))?;
-    let guard = Guard::new(listener.udp_port());
-    let post = Post { listener: Arc::new(listener), number: 0, offer };
-    let work = Work { post: &post, guard: &guard, board: &board, slot: board.slot(0), turns: None };
-    let mut batch = batch_for(work.listener(), 1);
-    loop {
-        match next(&mut batch, work.listener(), stay) {
-            Ok(()) => work.datagrams(&mut batch, 1, work.service().echoes()),
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
-            Err(error) => return Err(Error::os("cannot receive from standard input", error)),
-        }
-    }
-}
-
-/// `WouldBlock` if none comes within the limit.
-fn next(batch: &mut Batch, listener: &Listener, limit: Duration) -> io::Result<()> {
-    match batch.receive_one(listener, Patience::DontWait) {
-        Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-            wait_readable(listener, limit);
-            batch.receive_one(listener, Patience::DontWait)
-        }
-        received => received,
-    }
+fn serve(listen: &Listen) -> Result<(), Error> {
+    let asked = listen.clone();
+    let suits = Suits::new(move |endpoint| {
+        let cannot = |why| Error::Usage(format!("cannot serve standard input: the service {why}"));
+        asked.suits(endpoint).map_err(cannot)
+    });
+    let spec = ListenerSpec { suits, ..listen.spec(listen.service()?) };
+    Stdin::take(spec.bind.keep_alive).map_err(|why| refusal(&why))?.serve(spec)
 }

@@ -8,7 +8,7 @@ use super::Failed;
 use super::args::ReloadArgs;
 use super::ask::Daemon;
 use crate::Error;
-use crate::daemon::reload::Answer;
+use crate::daemon::control::Answer;
 use crate::log;
 use forkd_net::unit;
 

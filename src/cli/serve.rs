@@ -14,16 +14,17 @@ use crate::config::service::Builtin;
 use crate::config::values::LogSink;
 use crate::config::{Config, Daemon, Listen, default_control, default_controls};
 use crate::daemon::background::{self, DEFAULT_UMASK, Launch, Notifier};
+use crate::daemon::control::Control;
 use crate::daemon::lines;
 use crate::daemon::master::Master;
 use crate::daemon::notify::ServiceManager;
 use crate::daemon::pidfile::Pidfile;
 use crate::daemon::privileges::Privileges;
-use crate::daemon::reload::Source;
 use crate::daemon::sockets::{Bound, bind};
+use crate::daemon::source::{Configuration, Read};
 use crate::sys::signal::pending_stop;
 use crate::transport::{Endpoint, Inherited};
-use crate::{Error, events, log, sys};
+use crate::{Error, events, log, metrics, sys};
 use forkd_net::unit;
 
 use super::args::ServeArgs;
@@ -48,20 +49,20 @@ fn serve_with(args: ServeArgs, inherited: Inherited) -> Result<(), Error> {
     stay_with_manager(&config.daemon)?;
     let args = args.anchored(&here);
     let root = config.daemon.chroot.clone();
-    let source: Source = Box::new(move || {
+    let read = move || {
         args.resolve(&here, &default_endpoints)
             .map_err(|error| explain_absence(error, args.config.as_deref(), root.as_deref()))
-    });
+    };
     if !config.daemon.background {
         set_umask(config.daemon.umask);
         // a daemon that was told to end has done what it was told
-        return serve(&config, source, inherited, None).map(|_| ());
+        return serve(&config, Box::new(read), inherited, None).map(|_| ());
     }
     match background::detach(config.daemon.umask.unwrap_or(DEFAULT_UMASK))? {
         Launch::Invoker => Ok(()),
         Launch::Daemon(notifier) => {
             let mut notifier = Some(notifier);
-            let served = serve(&config, source, inherited, Some(&mut notifier));
+            let served = serve(&config, Box::new(read), inherited, Some(&mut notifier));
             let result = served.and_then(|served| match served {
                 Served::NotAtAll(signal) => Err(never_ready(signal)),
                 Served::UntilTheEnd => Ok(()),
@@ -119,31 +120,35 @@ fn set_umask(umask: Option<u32>) {
     }
 }
 
+/// What can fail before this process becomes a master.
+struct Opened {
+    privileges: Option<Privileges>,
+    source: Configuration,
+    bound: Vec<Bound>,
+}
+
 fn serve(
     config: &Config,
-    source: Source,
-    inherited: Inherited,
+    read: Read,
+    mut inherited: Inherited,
     notifier: Option<&mut Option<Notifier>>,
 ) -> Result<Served, Error> {
     let daemon = &config.daemon;
     // An invoker may have left it ignored, and helper programs are waited for below.
     sys::signal::restore_sigchld().map_err(|cause| Error::os("cannot set the action of SIGCHLD", cause))?;
     log::init(daemon.log, daemon.log_level, daemon.log_format)?;
-    let opened = open(config, &inherited);
+    daemon.metrics.iter().for_each(|metrics| inherited.set_aside(metrics.0.clone()));
+    let opened = open(config, read, &inherited);
     // what has been opened goes, with its files
     if let Some(signal) = pending_stop() {
         events::stopped_early(signal);
         return Ok(Served::NotAtAll(signal));
     }
-    let (privileges, bound) = opened?;
-    let successor = privileges.as_ref().and_then(Privileges::ids);
+    let opened = opened?;
+    let successor = opened.privileges.as_ref().and_then(Privileges::ids);
     let mut pidfile = daemon.pidfile.as_deref().map(|path| Pidfile::create(path, successor)).transpose()?;
-    let first = bound.first().zip(config.listen.first());
-    let hint = first.map(|(bound, listen)| hint(bound.listener().endpoint(), listen)).unwrap_or_default();
-    let mut master = Master::new(config, bound)?;
-    master.reload_from(source, inherited);
-    master.report_to(ServiceManager::from_env());
-    let result = run_master(&mut master, config, privileges, pidfile.as_mut(), notifier, &hint);
+    let mut master = Master::new(daemon.grace)?;
+    let result = run_master(&mut master, config, opened, inherited, pidfile.as_mut(), notifier);
     if let Some(pidfile) = pidfile {
         pidfile.remove();
     }
@@ -152,37 +157,65 @@ fn serve(
 }
 
 /// What may take long, because others are asked: a signal that asks for the end makes it fail.
-fn open(config: &Config, inherited: &Inherited) -> Result<(Option<Privileges>, Vec<Bound>), Error> {
+fn open(config: &Config, read: Read, inherited: &Inherited) -> Result<Opened, Error> {
     let Daemon { user, group, chroot, .. } = &config.daemon;
     let privileges = Privileges::look_up(user.as_deref(), group.as_deref(), chroot.as_deref())?;
-    Ok((privileges, bind(config, &[], inherited)?))
+    let (source, first) = Configuration::new(config, read)?;
+    Ok(Opened { privileges, source, bound: bind(first.listeners, &[], inherited)? })
+}
+
+/// The control socket, if there is one.
+fn control(daemon: &Daemon) -> Result<Option<Control>, Error> {
+    let Some(path) = &daemon.control else { return Ok(None) };
+    let env = |name: &str| std::env::var_os(name);
+    match Control::bind(path) {
+        // it was not asked for, and another daemon may have it
+        Err(error) if default_control(env).as_ref() == Some(path) => {
+            lines::no_control(&error.sentence());
+            Ok(None)
+        }
+        bound => {
+            let control = bound?;
+            let all = default_controls(env);
+            if all.len() > 1 && all.contains(path) {
+                lines::control_at(path);
+            }
+            Ok(Some(control))
+        }
+    }
 }
 
 fn run_master(
     master: &mut Master,
     config: &Config,
-    privileges: Option<Privileges>,
+    opened: Opened,
+    inherited: Inherited,
     mut pidfile: Option<&mut Pidfile>,
     notifier: Option<&mut Option<Notifier>>,
-    hint: &str,
 ) -> Result<(), Error> {
-    if let Some(path) = &config.daemon.control {
-        match master.bind_control(path) {
-            // nobody asked for this one, and somebody else may have it
-            Err(error) if default_control(|name| std::env::var_os(name)).as_ref() == Some(path) => {
-                lines::no_control(&error.sentence());
-            }
-            bound => {
-                bound?;
-                let all = default_controls(|name| std::env::var_os(name));
-                if all.len() > 1 && all.contains(path) {
-                    lines::control_at(path);
-                }
-            }
-        }
+    let Opened { privileges, source, bound } = opened;
+    let daemon = &config.daemon;
+    let control = control(daemon)?;
+    let metrics = daemon.metrics.as_ref().map(|metrics| metrics::bind(&metrics.0, &bound, &inherited));
+    let (metrics, metrics_error) = match metrics.transpose()? {
+        None => (None, None),
+        Some(Ok(listeners)) => (Some(listeners), None),
+        Some(Err(why)) => (None, Some(why)),
+    };
+    let first = bound.first().zip(config.listen.first());
+    let hint = first.map(|(bound, listen)| hint(bound.listener().endpoint(), listen)).unwrap_or_default();
+    if daemon.chroot.is_some() {
+        master.keep_what_chroot_hides();
     }
-    if let Some(endpoint) = &config.daemon.metrics {
-        master.bind_metrics(endpoint)?;
+    master.listen(bound)?;
+    master.reload_from(Box::new(source), inherited);
+    // first, since systemd takes a reload for done when either says so
+    master.join(ServiceManager::from_env());
+    if let Some(control) = control {
+        master.join(control.without_metrics(metrics_error));
+    }
+    if let Some(listeners) = metrics {
+        master.attend(metrics::attendant(listeners));
     }
     if let Some(privileges) = privileges {
         privileges.enter()?;
@@ -202,7 +235,7 @@ fn run_master(
         }
         // not before: what can serve nobody does not listen
         master.announce();
-        lines::ready(hint, config.daemon.control.is_some());
+        lines::ready(&hint, config.daemon.control.is_some());
         if config.daemon.background && config.daemon.log == LogSink::Stderr {
             lines::log_goes_dark();
         }

@@ -12,15 +12,12 @@ use super::options::ListenOptions;
 use super::service::{Builtin, Settings};
 use super::values::{KeepAlive, Mode, Span};
 use crate::Error;
-use crate::model::worker::Terms;
 use crate::model::{Model, Threads};
 use crate::model::{Overflow, WorkerRange};
 use crate::service::Service;
+use crate::spec::{ListenerSpec, ModelSpec, Suits};
 use crate::transport::Endpoint;
-use crate::transport::bind::KEEP_ALIVE;
-
-/// In a small pool, so many workers may serve their last clients at once.
-const LEAVERS: u32 = 16;
+use crate::transport::bind::{BindOptions, KEEP_ALIVE};
 
 /// Endpoints that are served in the same way.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -141,15 +138,52 @@ impl Listen {
         self.service.service(&self.settings)
     }
 
-    /// Refuses a model that this system does not let serve.
-    pub(crate) fn check_system(&self) -> Result<(), Error> {
-        // what is handed over is known only later
-        let has = |datagrams| {
-            self.endpoints
-                .iter()
-                .any(|endpoint| endpoint.is_datagram() == datagrams && !endpoint.is_inherited())
-        };
-        self.model.check_system(has(false), has(true), true)
+    /// What the master is told, with this service.
+    pub(crate) fn spec(&self, service: Service) -> ListenerSpec {
+        let asked = self.clone();
+        ListenerSpec {
+            endpoints: self.endpoints.clone(),
+            bind: self.bind_options(),
+            service,
+            suits: Suits::new(move |endpoint| asked.check_inherited(endpoint)),
+            model: ModelSpec {
+                model: self.model,
+                workers: self.workers,
+                min_spare: self.min_spare,
+                max_spare: self.max_spare,
+                threads: self.threads,
+                max_children: self.max_children,
+                max_connections: self.max_connections,
+                max_connections_per_child: self.max_connections_per_child,
+                overflow: self.overflow,
+                idle_timeout: self.idle_timeout,
+            },
+        }
+    }
+
+    /// What it says about binding.
+    pub(crate) fn bind_options(&self) -> BindOptions {
+        BindOptions {
+            backlog: self.backlog,
+            v6only: self.v6only,
+            socket_mode: self.socket_mode,
+            keep_alive: self.keep_alive,
+            ..BindOptions::default()
+        }
+    }
+
+    /// Refuses a socket of systemd's that the service can't have: the configuration could not know what it is.
+    pub(crate) fn check_inherited(&self, endpoint: &Endpoint) -> Result<(), Error> {
+        self.suits(endpoint).map_err(|why| {
+            let text = endpoint.to_string();
+            let address = text.split_once("://").map_or(&*text, |(_, address)| address);
+            // as systemd.socket(5) has every address
+            let address = address.strip_prefix("[::]:").unwrap_or(address);
+            Error::Config(format!(
+                "the service {why}. To leave it out of its .socket unit, write there: ListenStream=, then \
+                 ListenDatagram=, then ListenStream={address}, as tcp-only.conf does"
+            ))
+        })
     }
 
     /// Has a program with a relative path looked for from `here`; one without any path is looked for in PATH.
@@ -203,21 +237,6 @@ impl Listen {
         self.endpoints
             .iter()
             .any(|endpoint| matches!(endpoint, Endpoint::Tcp { .. }) || endpoint.is_inherited())
-    }
-
-    /// What a worker of such a pool is told, with so long to finish at a stop.
-    pub(crate) fn terms(&self, grace: Duration) -> Terms {
-        Terms {
-            model: self.model,
-            limit: self.max_connections_per_child,
-            leavers: self.workers.max.max(LEAVERS),
-            max_connections: self.max_connections.unwrap_or(u32::MAX),
-            elastic: self.workers.is_elastic(),
-            threads: self.threads,
-            grace,
-            // who is in a hurry ends the process
-            waits: true,
-        }
     }
 }
 

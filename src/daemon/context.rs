@@ -46,8 +46,6 @@ pub(super) struct Context {
     pub(super) raises_children: bool,
     pub(super) oom: OomKiller,
     pub(super) deaths: DeathLimits,
-    /// Why there are no metrics, though the configuration asks for them.
-    pub(super) metrics_error: Option<String>,
     /// Given up for a moment when there is no other descriptor left.
     reserve: Option<OwnedFd>,
 }
@@ -103,7 +101,6 @@ impl Context {
             raises_children: false,
             oom: OomKiller::new(Instant::now()),
             deaths: DeathLimits::new(),
-            metrics_error: None,
             reserve: None,
         };
         context.descriptors.add(signals.descriptors());

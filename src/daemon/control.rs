@@ -7,18 +7,22 @@
 
 use std::io::{self, ErrorKind, IoSliceMut, Write};
 use std::mem::MaybeUninit;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
+use serde::{Deserialize, Serialize};
 use serde_json::json;
 
-use super::context::{ACCEPT_REST, Context};
+use super::companion::{Companion, Notice};
+use super::context::ACCEPT_REST;
 use super::lines;
 use super::sockets::tell_of_seclusion;
+use super::status::Status;
+use super::view::View;
 use crate::transport::bind::{BindOptions, bind_all};
 use crate::transport::{Endpoint, Inherited, Listener};
 use crate::{Error, Failure, log};
@@ -30,10 +34,12 @@ const LONGEST_REQUEST: usize = 256;
 
 /// The control socket and its clients.
 #[derive(Debug)]
-pub(super) struct Control {
+pub(crate) struct Control {
     listener: Listener,
     clients: Vec<Client>,
     rest_until: Option<Instant>,
+    /// Why there are no metrics, though the configuration asks for them.
+    metrics_error: Option<String>,
 }
 
 #[derive(Debug)]
@@ -54,6 +60,28 @@ pub(crate) enum Request {
     Reload(Option<String>),
     /// Something else, and the answer to that.
     Unknown(String),
+}
+
+/// The answer to a request for a reload.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Answer {
+    /// The new configuration is in force.
+    Reloaded,
+    /// The old one goes on.
+    Refused {
+        exit_code: u8,
+        why: String,
+        /// The [`unit::invocation`] of the daemon, which has logged why.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        invocation: Option<String>,
+    },
+}
+
+impl From<&Error> for Answer {
+    fn from(error: &Error) -> Self {
+        Self::Refused { exit_code: error.exit_code(), why: error.sentence(), invocation: unit::invocation() }
+    }
 }
 
 impl Request {
@@ -86,7 +114,7 @@ enum Talk {
 
 impl Control {
     /// Binds the socket, mode 0600.
-    pub(super) fn bind(path: &Path) -> Result<Self, Error> {
+    pub(crate) fn bind(path: &Path) -> Result<Self, Error> {
         let options = BindOptions { backlog: 64, socket_mode: Some(0o600), ..BindOptions::default() };
         let cannot =
             |why: &str| Error::CannotCreate(Failure::from(format!("cannot make the control socket: {why}")));
@@ -96,27 +124,17 @@ impl Control {
             .ok_or_else(|| cannot("nothing was bound"))?;
         listener.set_nonblocking(true).map_err(|e| cannot(&e.to_string()))?;
         tell_of_seclusion(listener.endpoint());
-        Ok(Self { listener, clients: Vec::new(), rest_until: None })
+        Ok(Self { listener, clients: Vec::new(), rest_until: None, metrics_error: None })
     }
 
-    pub(super) fn listener(&self) -> &Listener {
-        &self.listener
-    }
-
-    /// The clients, each with what the loop should wait for.
-    pub(super) fn clients(&self) -> impl Iterator<Item = (BorrowedFd<'_>, PollFlags)> {
-        self.clients.iter().map(|client| (client.stream.as_fd(), client.flags()))
+    /// Has the status say why there are no metrics.
+    pub(crate) fn without_metrics(self, why: Option<String>) -> Self {
+        Self { metrics_error: why, ..self }
     }
 
     /// Whether there is room for another client.
-    pub(super) fn wants_clients(&self, now: Instant) -> bool {
+    fn wants_clients(&self, now: Instant) -> bool {
         self.talks() < MAX_CLIENTS && self.rest_until.is_none_or(|then| then <= now)
-    }
-
-    pub(super) fn deadline(&self, now: Instant) -> Option<Instant> {
-        let rest = self.rest_until.filter(|&then| then > now);
-        let dawdlers = self.clients.iter().filter(|client| !client.waits());
-        dawdlers.map(|client| client.until).chain(rest).min()
     }
 
     /// How many clients there are, without those that wait for us.
@@ -125,39 +143,45 @@ impl Control {
     }
 
     /// Takes new clients.
-    pub(super) fn accept(&mut self, cx: &mut Context) {
+    fn accept(&mut self, view: View<'_>) {
         while self.talks() < MAX_CLIENTS {
             let socket = match self.listener.accept_now(&self.listener) {
                 Ok((socket, _)) => socket,
                 Err(rustix::io::Errno::AGAIN) => return,
                 Err(error) => {
                     lines::control_failed(&error);
-                    self.rest_until = Some(cx.now + ACCEPT_REST);
+                    self.rest_until = Some(view.now() + ACCEPT_REST);
                     return;
                 }
             };
             let stream = UnixStream::from(socket);
             if stream.set_nonblocking(true).is_ok() {
-                cx.descriptors.add([stream.as_raw_fd()]);
+                view.keep_from_children(stream.as_raw_fd());
                 self.clients.push(Client {
                     stream,
                     request: Vec::new(),
                     file: None,
                     state: Talk::Asking,
-                    until: cx.now + TIME_LIMIT,
+                    until: view.now() + TIME_LIMIT,
                 });
             }
         }
     }
 
-    /// Reads and writes as far as that goes; `status` makes the answer to who asks for it.
-    pub(super) fn serve(&mut self, cx: &mut Context, status: impl Fn(&Context) -> String) {
+    /// Reads and writes as far as that goes.
+    fn serve(&mut self, view: View<'_>) {
+        if self.clients.is_empty() {
+            return;
+        }
         let mut waiting = self.clients.len() - self.talks();
         for client in &mut self.clients {
             if client.state == Talk::Asking && client.read_request() {
                 let file = client.file.take();
                 client.state = match Request::parse(&client.request) {
-                    Request::Status => Talk::Answering(status(cx).into_bytes()),
+                    Request::Status => {
+                        let status = Status::of(view, self.metrics_error.clone());
+                        Talk::Answering(serde_json::to_vec(&status).unwrap_or_default())
+                    }
                     Request::Reload(invocation) if waiting < MAX_CLIENTS => {
                         if let Some(file) = file
                             && invocation.is_some()
@@ -176,18 +200,52 @@ impl Control {
             }
             client.write_answer();
         }
-        let now = cx.now;
+        let now = view.now();
         let gone = |client: &mut Client| {
             let is_late = !client.waits() && now >= client.until;
             client.state == Talk::Answering(Vec::new()) || is_late || client.has_hung_up()
         };
         for client in self.clients.extract_if(.., gone) {
-            cx.descriptors.remove(client.stream.as_raw_fd());
+            view.forget(client.stream.as_raw_fd());
+        }
+    }
+}
+
+/// The number of its own socket among those that it waits for; clients have others.
+const LISTENER: usize = 0;
+
+impl Companion for Control {
+    fn descriptors(&self) -> Vec<RawFd> {
+        vec![self.listener.as_raw_fd()]
+    }
+
+    fn watch<'a>(&'a self, now: Instant, add: &mut dyn FnMut(BorrowedFd<'a>, PollFlags, usize)) {
+        if self.wants_clients(now) {
+            add(self.listener.as_fd(), PollFlags::POLLIN, LISTENER);
+        }
+        for client in &self.clients {
+            add(client.stream.as_fd(), client.flags(), LISTENER + 1);
         }
     }
 
-    /// Whether somebody wants a reload; from here on they await its end.
-    pub(super) fn take_reload_requests(&mut self) -> bool {
+    fn deadline(&self, view: View<'_>) -> Option<Instant> {
+        let rest = self.rest_until.filter(|&then| then > view.now());
+        let slow = self.clients.iter().filter(|client| !client.waits());
+        slow.map(|client| client.until).chain(rest).min()
+    }
+
+    fn on_ready(&mut self, number: usize, view: View<'_>) {
+        // all clients are served when the loop has turned
+        if number == LISTENER {
+            self.accept(view);
+        }
+    }
+
+    fn turn(&mut self, view: View<'_>) {
+        self.serve(view);
+    }
+
+    fn takes_reload(&mut self) -> bool {
         let mut wanted = false;
         for client in self.clients.iter_mut().filter(|client| client.state == Talk::WantsReload) {
             client.state = Talk::AwaitsReload;
@@ -196,11 +254,13 @@ impl Control {
         wanted
     }
 
-    /// Tells those who await the reload how it went.
-    pub(super) fn reload_ended(&mut self, answer: &str, now: Instant) {
+    fn told(&mut self, notice: Notice<'_>, view: View<'_>) {
+        let Notice::ReloadEnded(result) = notice else { return };
+        let answer = result.map_or_else(Answer::from, |()| Answer::Reloaded);
+        let answer = serde_json::to_vec(&answer).unwrap_or_default();
         for client in self.clients.iter_mut().filter(|client| client.state == Talk::AwaitsReload) {
-            client.state = Talk::Answering(answer.as_bytes().to_vec());
-            client.until = now + TIME_LIMIT;
+            client.state = Talk::Answering(answer.clone());
+            client.until = view.now() + TIME_LIMIT;
             client.write_answer();
         }
     }

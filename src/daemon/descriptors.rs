@@ -1,5 +1,6 @@
 //! Which descriptors are the master's own, so that children can close them.
 
+use std::cell::{Cell, RefCell};
 use std::collections::BTreeSet;
 use std::os::fd::RawFd;
 
@@ -7,23 +8,23 @@ use crate::service::Service;
 use crate::sys::fd::CloseSet;
 use crate::sys::procfs;
 
-/// The master's own descriptors.
+/// The master's own descriptors. It has one thread, and no reference to the set outlives a call.
 #[derive(Debug, Default)]
 pub(super) struct Descriptors {
-    open: BTreeSet<RawFd>,
+    open: RefCell<BTreeSet<RawFd>>,
     /// Grows with each change, so that what was derived from `open` can be seen to be stale.
-    generation: u64,
+    generation: Cell<u64>,
 }
 
 impl Descriptors {
-    pub(super) fn add(&mut self, fds: impl IntoIterator<Item = RawFd>) {
-        self.open.extend(fds);
-        self.generation += 1;
+    pub(super) fn add(&self, fds: impl IntoIterator<Item = RawFd>) {
+        self.open.borrow_mut().extend(fds);
+        self.generation.set(self.generation.get() + 1);
     }
 
-    pub(super) fn remove(&mut self, fd: RawFd) {
-        self.open.remove(&fd);
-        self.generation += 1;
+    pub(super) fn remove(&self, fd: RawFd) {
+        self.open.borrow_mut().remove(&fd);
+        self.generation.set(self.generation.get() + 1);
     }
 }
 
@@ -41,10 +42,10 @@ impl Closing {
     }
 
     pub(super) fn of(&mut self, descriptors: &Descriptors) -> &CloseSet {
-        if self.generation != Some(descriptors.generation) {
-            let close = descriptors.open.iter().copied().filter(|fd| !self.keep.contains(fd));
-            self.set = CloseSet::new(close);
-            self.generation = Some(descriptors.generation);
+        if self.generation != Some(descriptors.generation.get()) {
+            let open = descriptors.open.borrow();
+            self.set = CloseSet::new(open.iter().copied().filter(|fd| !self.keep.contains(fd)));
+            self.generation = Some(descriptors.generation.get());
         }
         &self.set
     }
@@ -61,7 +62,7 @@ mod tests {
 
     #[test]
     fn the_set_follows_the_changes() {
-        let mut descriptors = Descriptors::default();
+        let descriptors = Descriptors::default();
         let mut closing = Closing::all_but(vec![4]);
         descriptors.add([3, 4, 5]);
         assert_eq!(*closing.of(&descriptors), CloseSet::new([3, 5]));

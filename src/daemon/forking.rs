@@ -15,9 +15,11 @@ use super::descriptors::{Closing, kept_for};
 use super::held::{Client, Held};
 use crate::events;
 use crate::limit::{Episode, RateLimit};
+use crate::model::Overflow;
 use crate::model::fork::{Task, run};
 use crate::model::serve::{Post, Work, batch_for, stays_queued};
 use crate::scoreboard::Cause;
+use crate::spec::ModelSpec;
 use crate::sys::datagram::Batch;
 use crate::sys::fork::{PidCells, Watch, fork};
 use crate::transport::listener::Kind;
@@ -49,14 +51,14 @@ pub(super) struct Forking {
 }
 
 impl Forking {
-    pub(super) fn new(post: Post, listen: &crate::config::Listen) -> Self {
+    pub(super) fn new(post: Post, spec: &ModelSpec) -> Self {
         let datagrams = post.listener.kind() == Kind::Datagram;
         // the child answers a datagram through the listening socket itself
         let listener = datagrams.then(|| post.listener.as_raw_fd());
         let keep = listener.into_iter().chain(kept_for(&post.offer.service)).collect();
         Self {
-            max_children: listen.max_children,
-            rejects: listen.overflow == crate::model::Overflow::Reject,
+            max_children: spec.max_children,
+            rejects: spec.overflow == Overflow::Reject,
             closing: Closing::all_but(keep),
             batch: datagrams.then(|| Box::new(batch_for(&post.listener, 1))),
             post,

@@ -1,7 +1,6 @@
 //! Log lines of what makes the master a process of the system: where its log goes, its control socket, its metrics, its
 //! service manager. What happens to clients and children is in `events`.
 
-use std::collections::BTreeMap;
 use std::fmt::Display;
 use std::io;
 use std::path::Path;
@@ -9,7 +8,6 @@ use std::path::Path;
 use forkd_net::unit;
 use log::{debug, error, info, warn};
 
-use super::status::Status;
 use crate::transport::Endpoint;
 
 /// Where standard error, which would say it, is the connection.
@@ -52,14 +50,6 @@ pub(crate) fn metrics_at(endpoint: &Endpoint) {
     }
 }
 
-pub(crate) fn metrics_fork_failed(error: &dyn Display, suppressed: u64) {
-    warn!(error:%, suppressed; "cannot fork the metrics server; trying again");
-}
-
-pub(crate) fn metrics_server_ended(pid: u32, how: &str, suppressed: u64) {
-    warn!(pid, how, suppressed; "metrics server ended; starting another");
-}
-
 pub(crate) fn manager_unreachable(address: &dyn Display, error: &io::Error) {
     let hint =
         unit::hint(unit::Attempt::ReachManager, error).map(|hint| format!("; {hint}")).unwrap_or_default();
@@ -68,22 +58,6 @@ pub(crate) fn manager_unreachable(address: &dyn Display, error: &io::Error) {
 
 pub(crate) fn manager_lost(error: &dyn Display) {
     warn!(error:%; "cannot tell the service manager how things are (this is said once)");
-}
-
-/// SIGUSR1: the status, a line for each listening socket.
-pub(crate) fn report(status: &Status) {
-    let known = |n: Option<u32>| n.map_or_else(|| "-".to_owned(), |n| n.to_string());
-    for l in &status.listeners {
-        let counts = |map: &BTreeMap<String, u64>| -> String {
-            let all: Vec<String> = map.iter().map(|(cause, n)| format!("{cause}:{n}")).collect();
-            if all.is_empty() { "-".to_owned() } else { all.join(",") }
-        };
-        info!(
-            endpoint:% = l.endpoint, alive = l.alive, peak = l.peak, forked = l.forked, connections = l.connections, bytes_in = l.bytes_in,
-            bytes_out = l.bytes_out, failed = l.failed, queued:% = known(l.queued), dropped:% = known(l.dropped), refused:% = counts(&l.refused), deaths:% = counts(&l.deaths),
-            uptime_s = status.uptime_s; "status of {}", l.endpoint
-        );
-    }
 }
 
 pub(crate) fn no_metrics(error: &dyn Display) {

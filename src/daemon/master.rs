@@ -9,22 +9,21 @@ use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::time::{Duration, Instant};
 
 use super::accepting::Quota;
+use super::attendant::Attendant;
+use super::companion::{Companion, Notice};
 use super::context::Context;
-use super::control::Control;
-use super::metrics::MetricsServer;
-use super::notify::ServiceManager;
 use super::phase::Phase;
 use super::reload::{Reload, Source, guard};
 use super::signals::{Order, Signals};
 use super::sockets::Bound;
-use super::station::{Kind, Life, Station, faces};
-use super::status::Status;
+use super::station::{Kind, Life, Station};
+use super::view::View;
 use super::watch::Event;
-use crate::config::{Config, Daemon};
 use crate::model::hooks::Turns;
 use crate::model::offer::Offer;
 use crate::model::serve::Post;
 use crate::scoreboard::{Child, Death, Scoreboard};
+use crate::spec::ModelSpec;
 use crate::sys;
 use crate::transport::{Handle, Inherited};
 use crate::{Error, events};
@@ -40,18 +39,31 @@ const LAST_MOMENTS: Duration = Duration::from_millis(200);
 /// How many slots are looked at in one turn of the loop: 0.2 ms, in which no client waits for long.
 const SWEEP_SLICE: usize = 256;
 
+/// The view of a master, which leaves its companions free to be changed.
+macro_rules! view {
+    ($master:expr) => {
+        View {
+            cx: &$master.cx,
+            stations: &$master.stations,
+            phase: $master.phase,
+            is_ready: $master.is_ready,
+            past_connections: $master.past_connections,
+        }
+    };
+}
+
 /// The master process.
 #[derive(Debug)]
 pub(crate) struct Master {
     pub(super) cx: Context,
     pub(super) stations: Vec<Station>,
-    pub(super) control: Option<Control>,
-    pub(super) metrics: Option<MetricsServer>,
+    /// In the order in which they are told what happens.
+    pub(super) companions: Vec<Box<dyn Companion>>,
+    pub(super) attendants: Vec<Attendant>,
     pub(super) phase: Phase,
-    /// What holds for the process, of the configuration in force.
-    pub(super) daemon: Daemon,
+    /// How long connections may go on at a stop, in the generation in force.
+    pub(super) grace: Duration,
     pub(super) reload: Reload,
-    pub(super) manager: ServiceManager,
     /// Connections to sockets that are closed.
     pub(super) past_connections: u64,
     /// When and where to look for those that died without a word.
@@ -68,41 +80,46 @@ pub(crate) struct Master {
 
 impl Master {
     /// Becomes a master: from here on signals are blocked and SIGCHLD is ignored.
-    pub(crate) fn new(config: &Config, bound: Vec<Bound>) -> Result<Self, Error> {
+    pub(crate) fn new(grace: Duration) -> Result<Self, Error> {
         let board = Scoreboard::new().map_err(|e| Error::os("cannot map the scoreboard", e))?;
-        let mut cx = Context::new(board, guard(&bound), config.daemon.grace)?;
-        if config.daemon.chroot.is_some() {
-            cx.keep_what_chroot_hides();
-        }
-        let mut master = Self {
+        let cx = Context::new(board, guard([]), grace)?;
+        Ok(Self {
             swept: cx.now,
             sweep_from: 0,
             cx,
             stations: Vec::new(),
-            control: None,
-            metrics: None,
+            companions: Vec::new(),
+            attendants: Vec::new(),
             phase: Phase::Running,
-            daemon: config.daemon.clone(),
+            grace,
             reload: Reload::default(),
-            manager: ServiceManager::default(),
             past_connections: 0,
             is_ready: false,
             cut: 0,
             application: None,
             enough: None,
-        };
+        })
+    }
+
+    /// Opens what a change of the root directory will put out of reach; to be called before [`listen`](Self::listen).
+    pub(crate) fn keep_what_chroot_hides(&mut self) {
+        self.cx.keep_what_chroot_hides();
+    }
+
+    /// Serves these sockets, once it runs.
+    pub(crate) fn listen(&mut self, bound: Vec<Bound>) -> Result<(), Error> {
+        self.cx.guard = guard(&bound);
         for bound in bound {
-            master.add_station(bound)?;
+            self.add_station(bound)?;
         }
-        for station in &mut master.stations {
-            station.go_live(&master.cx);
-        }
-        Ok(master)
+        self.stations.iter_mut().for_each(|station| station.go_live(&self.cx));
+        Ok(())
     }
 
     /// Makes a station that will serve this socket.
     pub(super) fn add_station(&mut self, bound: Bound) -> Result<(), Error> {
-        let Bound { asked, listen, service, listener, number, hooks } = bound;
+        let Bound { asked, spec, listener, number, hooks } = bound;
+        let ModelSpec { model, idle_timeout, .. } = spec.model;
         let in_use = |number| self.stations.iter().any(|station| station.number() == number);
         let number = match number {
             Some(number) => number,
@@ -110,38 +127,51 @@ impl Master {
                 Error::Config("there are more listening sockets than forkd can count; leave some out".into())
             })?,
         };
-        if listen.model.has_pool() {
+        if model.has_pool() {
             // workers get it by being forked
             listener.queue();
         }
         self.cx.descriptors.add(listener.descriptors());
         let failures = &self.cx.board.tally(number).failures;
-        let offer = Offer::new(listener.endpoint(), service, listen.model, hooks, failures)
-            .with_idle_timeout(listen.idle_timeout);
+        let offer = Offer::new(listener.endpoint(), spec.service.clone(), model, hooks, failures)
+            .with_idle_timeout(idle_timeout);
         let post = Post { listener, number, offer };
-        self.stations.push(Station::new(asked, post, listen, &self.cx));
+        self.stations.push(Station::new(asked, post, spec, &self.cx));
         Ok(())
     }
 
     /// Reads the configuration from there when a reload is asked for; it may name what was `inherited`.
-    pub(crate) fn reload_from(&mut self, source: Source, inherited: Inherited) {
+    pub(crate) fn reload_from(&mut self, source: Box<dyn Source>, inherited: Inherited) {
         self.cx.descriptors.add(inherited.descriptors());
         self.reload.source = Some(source);
         self.reload.inherited = inherited;
     }
 
-    /// Answers `forkd status` at this path.
-    pub(crate) fn bind_control(&mut self, path: &std::path::Path) -> Result<(), Error> {
-        let control = Control::bind(path)?;
-        self.cx.descriptors.add([control.listener().as_raw_fd()]);
-        self.control = Some(control);
-        Ok(())
+    /// Has this part of the program live in its loop.
+    pub(crate) fn join(&mut self, companion: impl Companion + 'static) {
+        self.cx.descriptors.add(companion.descriptors());
+        self.companions.push(Box::new(companion));
     }
 
-    /// Tells this service manager how the daemon is.
-    pub(crate) fn report_to(&mut self, manager: ServiceManager) {
-        self.cx.descriptors.add(manager.descriptors());
-        self.manager = manager;
+    /// Keeps a process of this kind alive, and has it read the scoreboard, which measures more from now on.
+    pub(crate) fn attend(&mut self, attendant: Attendant) {
+        self.cx.descriptors.add(attendant.listeners().iter().map(AsRawFd::as_raw_fd));
+        self.cx.board.measure();
+        self.attendants.push(attendant);
+    }
+
+    /// Tells all companions.
+    pub(super) fn tell(&mut self, notice: Notice<'_>) {
+        self.each_companion(|companion, view| companion.told(notice, view));
+    }
+
+    fn each_companion(&mut self, mut act: impl FnMut(&mut dyn Companion, View<'_>)) {
+        let view = view!(self);
+        self.companions.iter_mut().for_each(|companion| act(&mut **companion, view));
+    }
+
+    pub(super) fn view(&self) -> View<'_> {
+        view!(self)
     }
 
     /// Ends when the application says so, by this handle, and does its work between two waits.
@@ -193,15 +223,13 @@ impl Master {
             if !self.is_ready && self.stations.iter().all(|station| station.is_ready(&self.cx)) {
                 self.is_ready = true;
                 on_ready.take().map_or(Ok(()), |on_ready| on_ready(self))?;
-                self.say_ready();
+                self.tell(Notice::Ready);
             }
             self.wait_and_see(None)?;
         }
-        if let Some(metrics) = self.metrics.take() {
-            metrics.end();
-        }
+        self.attendants.iter().for_each(Attendant::end);
         self.see_the_last_ones_off();
-        events::stopped(self.connections(), self.cut);
+        events::stopped(self.view().connections(), self.cut);
         Ok(())
     }
 
@@ -257,7 +285,7 @@ impl Master {
         self.take_step(step);
         self.look_at_memory();
         self.look_for_the_dead();
-        self.serve_control();
+        self.each_companion(|companion, view| companion.turn(view));
         self.see_to_reload();
         if !self.is_ready {
             self.cx.serves = self.stations.iter().any(|station| station.serves(&self.cx));
@@ -271,9 +299,10 @@ impl Master {
         }
         if self.phase == Phase::Running {
             self.dismiss_stations();
+            for attendant in &mut self.attendants {
+                attendant.on_turn(&mut self.cx, &self.stations);
+            }
         }
-        self.see_to_metrics();
-        self.report();
         Ok(())
     }
 
@@ -285,7 +314,7 @@ impl Master {
     }
 
     fn has_children(&self) -> bool {
-        self.metrics.is_some()
+        !self.attendants.is_empty()
             || self.cx.board.unwatched() > 0
             || self.stations.iter().any(|station| station.alive(&self.cx) > 0)
     }
@@ -354,14 +383,11 @@ impl Master {
                 orders.into_iter().for_each(|order| self.on_order(order));
             }
             Event::Wake => self.cx.board.wake().drain(),
-            Event::ControlClient => {
-                if let Some(control) = &mut self.control {
-                    control.accept(&mut self.cx);
-                }
-            }
             Event::Shutdown => self.on_order(Order::Stop("shutdown")),
-            // served below, all of them
-            Event::ControlRequest => {}
+            Event::Companion(index, number) => {
+                let view = view!(self);
+                self.companions[index].on_ready(number, view);
+            }
             Event::Clients(number) => {
                 let most =
                     self.enough.map_or(usize::MAX, |enough| enough.saturating_sub(self.forked()) as usize);
@@ -369,24 +395,12 @@ impl Master {
                     forking.take_clients(&mut self.cx, Quota::at_most(most));
                 }
             }
-            Event::MetricsDeath(pid) => {
-                if let Some(metrics) = &mut self.metrics {
-                    metrics.bury(&mut self.cx, pid);
-                }
-            }
+            Event::AttendantDeath(index, pid) => self.attendants[index].reap(&mut self.cx, pid),
             Event::Death(number, slot) => {
                 if let Kind::Pooling(pooling) = &mut self.stations[number].kind {
                     pooling.bury(&mut self.cx, slot);
                 }
             }
         }
-    }
-
-    fn serve_control(&mut self) {
-        let Some(control) = &mut self.control else { return };
-        let stations = &self.stations;
-        control.serve(&mut self.cx, |cx| {
-            serde_json::to_string(&Status::of(cx, faces(stations))).unwrap_or_default()
-        });
     }
 }

@@ -8,8 +8,10 @@
 
 mod accepting;
 mod ask;
+pub(crate) mod attendant;
 pub mod background;
 mod birth;
+pub(crate) mod companion;
 mod context;
 pub(crate) mod control;
 mod descriptors;
@@ -17,7 +19,6 @@ mod forking;
 mod held;
 pub(crate) mod lines;
 pub(crate) mod master;
-mod metrics;
 pub mod names;
 pub mod notify;
 mod oom;
@@ -31,9 +32,12 @@ mod report;
 mod signals;
 mod single;
 pub(crate) mod sockets;
+pub(crate) mod source;
 mod station;
 pub mod status;
+pub(crate) mod stdin;
 mod stop;
+pub(crate) mod view;
 mod watch;
 
 pub(crate) use ask::Question;

@@ -71,8 +71,8 @@ impl ServiceManager {
     }
 
     /// The descriptor, which children have no use for.
-    pub fn descriptors(&self) -> impl Iterator<Item = RawFd> {
-        self.socket.iter().map(AsRawFd::as_raw_fd)
+    pub(super) fn descriptor(&self) -> Option<RawFd> {
+        self.socket.as_ref().map(AsRawFd::as_raw_fd)
     }
 
     /// The daemon serves, at first or again after [`reloading`](Self::reloading).
@@ -108,7 +108,7 @@ impl ServiceManager {
     ///
     /// The watchdog asks whether the loop turns, and nothing else: a shortage would not end by a restart, which
     /// cuts all clients that are served.
-    pub fn turn(&mut self, now: Instant, status: impl FnOnce() -> String) {
+    pub fn send_due(&mut self, now: Instant, status: impl FnOnce() -> String) {
         if self.socket.is_none() || !self.flush(now) {
             return;
         }
@@ -129,9 +129,9 @@ impl ServiceManager {
         }
     }
 
-    /// When [`turn`](Self::turn) has something to do, at the latest.
+    /// When [`send_due`](Self::send_due) has something to do, at the latest.
     #[must_use]
-    pub fn deadline(&self) -> Option<Instant> {
+    pub fn next_message(&self) -> Option<Instant> {
         if !self.queue.is_empty() {
             // the rest may be overdue, and goes after it
             return self.retry_at;
@@ -151,7 +151,7 @@ impl ServiceManager {
 
     /// Sends what is queued, unless it has just been tried; tells whether nothing is left.
     ///
-    /// To be called in each turn of the loop in which [`turn`](Self::turn) isn't.
+    /// To be called in each turn of the loop in which [`send_due`](Self::send_due) isn't.
     pub fn flush(&mut self, now: Instant) -> bool {
         if self.queue.is_empty() {
             // in nearly every turn; a write would copy a page after a fork

@@ -19,6 +19,7 @@ use crate::model::serve::{Post, Work};
 use crate::model::starts::{EARLY, MAX_START_FAILURES};
 use crate::model::worker::{Terms, run};
 use crate::scoreboard::{Cause, Slot, State};
+use crate::spec::ModelSpec;
 use crate::sys::fork::{PidCells, Watch, fork};
 use crate::sys::pidfd::{Ended, how_it_ended, signal_child};
 use crate::sys::signal::TermHeld;
@@ -85,15 +86,15 @@ impl Worker {
 }
 
 impl Pooling {
-    pub(super) fn new(post: Post, listen: &crate::config::Listen, cx: &Context) -> Self {
+    pub(super) fn new(post: Post, spec: &ModelSpec, cx: &Context) -> Self {
         let size = Size {
-            min: listen.workers.min,
-            max: listen.workers.max,
-            min_spare: listen.min_spare,
-            max_spare: listen.max_spare,
+            min: spec.workers.min,
+            max: spec.workers.max,
+            min_spare: spec.min_spare,
+            max_spare: spec.max_spare,
         };
         Self {
-            terms: listen.terms(cx.grace),
+            terms: spec.terms(cx.grace),
             closing: Closing::all_but(
                 post.listener
                     .descriptors()

@@ -12,49 +12,46 @@
 use std::fmt;
 use std::time::{Duration, Instant};
 
-use serde::{Deserialize, Serialize};
-
-use super::control::Control;
+use super::attendant::Attendant;
+use super::companion::Notice;
 use super::master::Master;
 use super::phase::Phase;
 use super::sockets::{Bound, bind};
 use super::station::{Life, Station};
-use crate::config::{Config, Daemon};
+use crate::spec::ListenerSpec;
 use crate::sys::signal::prepare_orphan_deadline;
 use crate::transport::Inherited;
 use crate::transport::guard::Guard;
-use crate::{Error, events, log};
-use forkd_net::unit;
+use crate::{Error, events};
 
-/// Reads the configuration.
-pub(crate) type Source = Box<dyn Fn() -> Result<Config, Error>>;
-
-/// What the daemon answers to who asked for a reload.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub(crate) enum Answer {
-    /// The new configuration is in force.
-    Reloaded,
-    /// The old one goes on.
-    Refused {
-        exit_code: u8,
-        why: String,
-        /// The [`unit::invocation`] of the daemon, which has logged why.
-        #[serde(default, skip_serializing_if = "Option::is_none")]
-        invocation: Option<String>,
-    },
+/// What a master serves, from one reload to the next.
+#[derive(Debug)]
+pub(crate) struct Generation {
+    /// How long connections may go on at a stop.
+    pub(crate) grace: Duration,
+    pub(crate) listeners: Vec<ListenerSpec>,
 }
 
-impl From<&Error> for Answer {
-    fn from(error: &Error) -> Self {
-        Self::Refused { exit_code: error.exit_code(), why: error.sentence(), invocation: unit::invocation() }
-    }
+/// Where the next generation comes from.
+pub(crate) trait Source {
+    /// Reads it. From here on it holds, for what it has to do with beside the master, until one of the others is called.
+    ///
+    /// # Errors
+    ///
+    /// Why there is none, or why it can't follow the one in force. The latter goes on.
+    fn prepare(&mut self) -> Result<Generation, Error>;
+
+    /// What was prepared is in force.
+    fn put_in_force(&mut self);
+
+    /// What was in force before goes on.
+    fn roll_back(&mut self);
 }
 
 /// How far a reload has come.
 #[derive(Default)]
 pub(super) struct Reload {
-    pub(super) source: Option<Source>,
+    pub(super) source: Option<Box<dyn Source>>,
     /// What new endpoints may be made of.
     pub(super) inherited: Inherited,
     /// SIGHUP has come.
@@ -63,10 +60,10 @@ pub(super) struct Reload {
     next: Option<Next>,
 }
 
-/// A configuration whose stations are Starting.
+/// A generation whose stations are Starting.
 #[derive(Debug)]
 struct Next {
-    daemon: Daemon,
+    grace: Duration,
     /// How many of its workers have been up at once.
     up: usize,
     /// When it is given up, unless more come up.
@@ -88,7 +85,7 @@ impl Master {
             let mut next = match self.reload.next.take() {
                 Some(next) => next,
                 None if self.is_reload_wanted() => match self.prepare() {
-                    Ok(daemon) => Next { daemon, up: 0, until: self.cx.now + PATIENCE },
+                    Ok(grace) => Next { grace, up: 0, until: self.cx.now + PATIENCE },
                     Err(error) => {
                         self.refuse_reload(&error);
                         continue;
@@ -103,7 +100,7 @@ impl Master {
             }
             let late = starting().find(|station| !station.is_ready(&self.cx));
             match late.map(Station::not_ready) {
-                None => self.put_in_force(next.daemon),
+                None => self.put_in_force(next.grace),
                 Some(Some(why)) if self.cx.now >= next.until => self.refuse_reload(&why),
                 Some(_) => {
                     self.reload.next = Some(next);
@@ -121,40 +118,40 @@ impl Master {
     /// The daemon stops: nobody shall wait for a reload.
     fn refuse_for_good(&mut self) {
         if self.reload.next.take().is_some() | self.is_reload_wanted() {
-            self.answer_reload(&Answer::from(&Error::Config("cannot reload: the daemon stops".into())));
+            let why = Error::Config("cannot reload: the daemon stops".into());
+            self.tell(Notice::ReloadEnded(Err(&why)));
         }
     }
 
     fn is_reload_wanted(&mut self) -> bool {
-        let by_request = self.control.as_mut().is_some_and(Control::take_reload_requests);
-        std::mem::take(&mut self.reload.wanted) || by_request
+        let by_signal = std::mem::take(&mut self.reload.wanted);
+        self.companions.iter_mut().fold(by_signal, |wanted, companion| companion.takes_reload() | wanted)
     }
 
     /// Reads the configuration, binds what is new in it, and starts its stations.
-    fn prepare(&mut self) -> Result<Daemon, Error> {
+    fn prepare(&mut self) -> Result<Duration, Error> {
         events::reloading();
-        self.manager.reloading(self.cx.now);
-        let Some(source) = &self.reload.source else {
+        self.tell(Notice::Reloading);
+        let Some(source) = &mut self.reload.source else {
             let why = "cannot reload: this program has no configuration that could be read again";
             return Err(Error::Config(why.into()));
         };
-        let next = source()?;
-        refuse_what_needs_a_restart(&self.daemon, &next.daemon)?;
+        let Generation { grace, listeners } = source.prepare()?;
         let open: Vec<Bound> = self.stations.iter().filter_map(Station::bound).collect();
-        let bound = bind(&next, &open, &self.reload.inherited)?;
+        let bound = bind(listeners, &open, &self.reload.inherited)?;
         Bound::check_all(&bound)?;
         // what the new workers are born with
-        self.adopt(&next.daemon);
+        self.set_grace(grace);
         // workers of either configuration must know the sockets of both
         self.cx.guard = guard(open.iter().chain(&bound));
         for bound in bound {
             self.add_station(bound)?;
         }
-        Ok(next.daemon)
+        Ok(grace)
     }
 
     /// The new stations take over.
-    fn put_in_force(&mut self, daemon: Daemon) {
+    fn put_in_force(&mut self, grace: Duration) {
         let starting = |station: &&Station| station.life == Life::Starting;
         let new: Vec<Bound> = self.stations.iter().filter(starting).filter_map(Station::bound).collect();
         self.cx.guard = guard(&new);
@@ -166,7 +163,7 @@ impl Master {
             let successor = new.iter().find(|new| new.number == Some(station.number()));
             match (successor, station.listener()) {
                 (Some(successor), Some(listener)) => {
-                    Bound::adapt(listener, &station.listen, successor.listen());
+                    Bound::adapt(listener, &station.spec, successor.spec());
                     station.hand_over(&self.cx);
                 }
                 _ => {
@@ -178,38 +175,40 @@ impl Master {
         for station in self.stations.iter_mut().filter(|station| station.life == Life::Starting) {
             station.go_live(&self.cx);
         }
-        self.daemon = daemon;
-        self.renew_metrics();
-        events::reloaded();
-        self.reload_ended(&Answer::Reloaded);
-    }
-
-    /// Goes by what can change of these.
-    fn adopt(&mut self, daemon: &Daemon) {
-        self.cx.grace = daemon.grace;
-        // it could be installed at the start
-        let _ = prepare_orphan_deadline(daemon.grace);
-        log::set_level(daemon.log_level);
-    }
-
-    /// Metrics get the names of the sockets as they are now.
-    fn renew_metrics(&mut self) {
-        if let Some(metrics) = &mut self.metrics {
-            metrics.renew();
+        self.grace = grace;
+        if let Some(source) = &mut self.reload.source {
+            source.put_in_force();
         }
+        self.renew_attendants();
+        events::reloaded();
+        self.tell(Notice::ReloadEnded(Ok(())));
+    }
+
+    fn set_grace(&mut self, grace: Duration) {
+        self.cx.grace = grace;
+        // it could be installed at the start
+        let _ = prepare_orphan_deadline(grace);
+    }
+
+    /// They get the names of the sockets as they are now.
+    fn renew_attendants(&mut self) {
+        self.attendants.iter_mut().for_each(Attendant::renew);
     }
 
     /// The old configuration goes on.
     pub(super) fn refuse_reload(&mut self, error: &Error) {
         self.roll_back();
         events::reload_refused(&error.sentence());
-        self.reload_ended(&Answer::from(error));
+        self.tell(Notice::ReloadEnded(Err(error)));
     }
 
     /// Ends what a reload has begun.
     fn roll_back(&mut self) {
         self.reload.next = None;
-        self.adopt(&self.daemon.clone());
+        self.set_grace(self.grace);
+        if let Some(source) = &mut self.reload.source {
+            source.roll_back();
+        }
         let is_live = |station: &&Station| station.life == Life::Live;
         let live: Vec<Bound> = self.stations.iter().filter(is_live).filter_map(Station::bound).collect();
         for station in self.stations.iter_mut().filter(|station| station.life == Life::Starting) {
@@ -222,18 +221,6 @@ impl Master {
             station.go_live(&self.cx);
         }
         self.cx.guard = guard(&live);
-    }
-
-    fn reload_ended(&mut self, answer: &Answer) {
-        // before whoever has asked goes on: systemd counts the reload as done at either
-        self.say_ready();
-        self.answer_reload(answer);
-    }
-
-    fn answer_reload(&mut self, answer: &Answer) {
-        if let Some(control) = &mut self.control {
-            control.reload_ended(&serde_json::to_string(answer).unwrap_or_default(), self.cx.now);
-        }
     }
 
     /// Lets go of stations that are no more needed: their successors are at work, or their last child
@@ -256,11 +243,11 @@ impl Master {
             } else if station.alive(&self.cx) == 0 {
                 self.past_connections += self.cx.board.totals(number).sums().connections;
                 self.stations.remove(at);
-                self.renew_metrics();
+                self.renew_attendants();
             } else {
                 if station.post().is_some() {
                     self.stations[at].become_gone();
-                    self.renew_metrics();
+                    self.renew_attendants();
                 }
                 at += 1;
             }
@@ -271,29 +258,6 @@ impl Master {
 /// The guard of these sockets.
 pub(super) fn guard<'a>(bound: impl IntoIterator<Item = &'a Bound>) -> Guard {
     Guard::new(bound.into_iter().filter_map(|bound| bound.listener().udp_port()))
-}
-
-/// What is done once, before the daemon is ready, can't be done again.
-fn refuse_what_needs_a_restart(now: &Daemon, next: &Daemon) -> Result<(), Error> {
-    let changed = [
-        ("log", now.log != next.log),
-        ("log-format", now.log_format != next.log_format),
-        ("daemon", now.background != next.background),
-        ("pidfile", now.pidfile != next.pidfile),
-        ("user", now.user != next.user),
-        ("group", now.group != next.group),
-        ("chroot", now.chroot != next.chroot),
-        ("umask", now.umask != next.umask),
-        ("control", now.control != next.control),
-        ("metrics", now.metrics != next.metrics),
-    ];
-    match changed.into_iter().find(|&(_, changed)| changed) {
-        None => Ok(()),
-        Some((key, _)) => Err(Error::Config(format!(
-            "{key} is another one in the new configuration, which needs a restart; a reload can change \
-             grace, log-level and what is in [[listen]]"
-        ))),
-    }
 }
 
 impl fmt::Debug for Reload {

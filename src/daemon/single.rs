@@ -8,7 +8,7 @@ use std::time::Instant;
 
 use super::master::Master;
 use super::phase::Phase;
-use super::station::faces;
+use super::station::current;
 use crate::Error;
 
 impl Master {
@@ -36,7 +36,7 @@ impl Master {
 
     /// How many children there have been.
     pub(super) fn forked(&self) -> u64 {
-        faces(&self.stations)
+        current(&self.stations)
             .map(|station| self.cx.board.totals(station.number()).forked.load(Ordering::Relaxed))
             .sum()
     }

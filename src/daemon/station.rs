@@ -9,10 +9,9 @@ use super::forking::Forking;
 use super::pooling::Pooling;
 use super::sockets::Bound;
 use crate::Error;
-use crate::config::Listen;
 use crate::model::Model;
 use crate::model::serve::Post;
-use crate::service::Service;
+use crate::spec::ListenerSpec;
 use crate::sys::tcp::queue;
 use crate::transport::listener::Kind as Medium;
 use crate::transport::{Arrivals, Endpoint, Listener};
@@ -33,8 +32,7 @@ fn most_queued(kind: Medium) -> u32 {
 pub(super) struct Station {
     /// The endpoint as the configuration has it, which may stand for several addresses.
     pub(super) asked: Endpoint,
-    pub(super) listen: Listen,
-    pub(super) service: Service,
+    pub(super) spec: Arc<ListenerSpec>,
     pub(super) life: Life,
     pub(super) kind: Kind,
     /// While it drains: when to stop that. Those who could serve the queue may all be busy.
@@ -64,13 +62,12 @@ pub(super) enum Kind {
 }
 
 impl Station {
-    pub(super) fn new(asked: Endpoint, post: Post, listen: Listen, cx: &Context) -> Self {
-        let service = post.offer.service.clone();
-        let kind = match listen.model {
-            Model::Fork => Kind::Forking(Forking::new(post, &listen)),
-            _ => Kind::Pooling(Pooling::new(post, &listen, cx)),
+    pub(super) fn new(asked: Endpoint, post: Post, spec: Arc<ListenerSpec>, cx: &Context) -> Self {
+        let kind = match spec.model.model {
+            Model::Fork => Kind::Forking(Forking::new(post, &spec.model)),
+            _ => Kind::Pooling(Pooling::new(post, &spec.model, cx)),
         };
-        Self { asked, listen, service, life: Life::Starting, kind, close_at: None }
+        Self { asked, spec, life: Life::Starting, kind, close_at: None }
     }
 
     /// Its socket, while it has one.
@@ -87,8 +84,7 @@ impl Station {
         let post = self.post().filter(|_| self.life != Life::Leaving)?;
         Some(Bound {
             asked: self.asked.clone(),
-            listen: self.listen.clone(),
-            service: self.service.clone(),
+            spec: Arc::clone(&self.spec),
             listener: Arc::clone(&post.listener),
             number: Some(post.number),
             hooks: post.offer.hooks.clone(),
@@ -128,7 +124,7 @@ impl Station {
 
     /// Who accepts, in the words of the configuration.
     pub(super) fn model(&self) -> Model {
-        self.listen.model
+        self.spec.model.model
     }
 
     /// The error of fork(2), while the pool has not all its workers for want of them.
@@ -284,7 +280,7 @@ impl Station {
 }
 
 /// One station for each socket: that which serves it, if there is one.
-pub(super) fn faces(stations: &[Station]) -> impl Iterator<Item = &Station> {
+pub(super) fn current(stations: &[Station]) -> impl Iterator<Item = &Station> {
     let rank = |station: &Station, at: usize| (station.life != Life::Live, at);
     stations.iter().enumerate().filter_map(move |(at, station)| {
         let same = stations.iter().enumerate().filter(|(_, other)| other.number() == station.number());

@@ -3,13 +3,11 @@
 mod table;
 
 use std::collections::BTreeMap;
-use std::sync::atomic::Ordering;
 
 use serde::{Deserialize, Serialize};
 
-use super::context::Context;
-use super::station::Station;
-use crate::scoreboard::{Child, Sums};
+use super::view::{Activity, View};
+use crate::scoreboard::Child;
 use crate::transport::Arrivals;
 pub use table::Watched;
 #[cfg(feature = "top")]
@@ -99,40 +97,49 @@ pub struct ChildStatus {
 
 impl Status {
     /// Reads the scoreboard.
-    pub(super) fn of<'a>(cx: &Context, stations: impl Iterator<Item = &'a Station>) -> Self {
-        let (numbers, mut listeners): (Vec<usize>, Vec<ListenerStatus>) =
-            stations.map(|station| (station.number(), ListenerStatus::of(cx, station))).unzip();
-        let mut children = Vec::new();
-        for child in cx.board.children() {
-            let number = child.listener();
-            let Some(at) = numbers.iter().position(|&other| other == number) else { continue };
-            let listener = &mut listeners[at];
-            let carried = child.carried(cx.board.millis(cx.now));
-            listener.connections = listener.connections.saturating_add(carried.connections);
-            listener.bytes_in = listener.bytes_in.saturating_add(carried.bytes_in);
-            listener.bytes_out = listener.bytes_out.saturating_add(carried.bytes_out);
-            listener.failed = listener.failed.saturating_add(carried.failed);
-            children.push(ChildStatus::of(cx, &child, carried, &listener.endpoint));
+    pub(super) fn of(view: View<'_>, metrics_error: Option<String>) -> Self {
+        let board = view.board();
+        let now = board.millis(view.now());
+        let activities = view.activities();
+        let child = |child: Child<'_>| {
+            let of = activities.iter().find(|activity| activity.socket.number == child.listener())?;
+            let carried = child.carried(now);
+            Some(ChildStatus {
+                pid: child.pid(),
+                slot: child.index,
+                endpoint: of.socket.endpoint.clone(),
+                state: child.slot.state().name().to_owned(),
+                serving: child.serving(),
+                threads: child.slot.threads(),
+                peer: child.slot.peer().to_string(),
+                age_s: view.age(&child).as_millis() as f64 / 1000.0,
+                connections: carried.connections,
+                bytes_in: carried.bytes_in,
+                bytes_out: carried.bytes_out,
+            })
+        };
+        Self {
+            pid: std::process::id(),
+            uptime_s: now as f64 / 1000.0,
+            phase: board.stage().name().to_owned(),
+            metrics_error,
+            children: board.children().filter_map(child).collect(),
+            listeners: activities.into_iter().map(ListenerStatus::from).collect(),
         }
-        let uptime_s = cx.board.millis(cx.now) as f64 / 1000.0;
-        let phase = cx.board.stage().name().to_owned();
-        let metrics_error = cx.metrics_error.clone();
-        Self { pid: std::process::id(), uptime_s, phase, metrics_error, listeners, children }
     }
 }
 
-impl ListenerStatus {
-    fn of(cx: &Context, station: &Station) -> Self {
-        let totals = cx.board.totals(station.number());
-        let sums = totals.sums();
-        let Arrivals { queued, queue_limit, dropped } = station.arrivals();
+impl From<Activity> for ListenerStatus {
+    fn from(activity: Activity) -> Self {
+        let Activity { socket, alive, peak, forked, sums, refused, deaths } = activity;
+        let Arrivals { queued, queue_limit, dropped } = socket.arrivals;
         Self {
-            endpoint: station.endpoint().to_string(),
-            service: station.service.name().to_owned(),
-            model: station.model().to_string(),
-            alive: totals.alive.load(Ordering::Relaxed),
-            peak: totals.peak.load(Ordering::Relaxed),
-            forked: totals.forked.load(Ordering::Relaxed),
+            endpoint: socket.endpoint,
+            service: socket.service,
+            model: socket.model.to_string(),
+            alive,
+            peak,
+            forked,
             connections: sums.connections,
             bytes_in: sums.bytes_in,
             bytes_out: sums.bytes_out,
@@ -140,32 +147,8 @@ impl ListenerStatus {
             queued,
             queue_limit,
             dropped,
-            refused: cx
-                .board
-                .tally(station.number())
-                .refused()
-                .map(|(why, n)| (why.to_string(), n))
-                .collect(),
-            deaths: totals.deaths().map(|(cause, n)| (cause.to_string(), n)).collect(),
-        }
-    }
-}
-
-impl ChildStatus {
-    fn of(cx: &Context, child: &Child<'_>, carried: Sums, endpoint: &str) -> Self {
-        let slot = child.slot;
-        Self {
-            pid: child.pid(),
-            slot: child.index,
-            endpoint: endpoint.to_owned(),
-            state: slot.state().name().to_owned(),
-            serving: child.serving(),
-            threads: slot.threads(),
-            peer: slot.peer().to_string(),
-            age_s: cx.age(child).as_millis() as f64 / 1000.0,
-            connections: carried.connections,
-            bytes_in: carried.bytes_in,
-            bytes_out: carried.bytes_out,
+            refused,
+            deaths,
         }
     }
 }

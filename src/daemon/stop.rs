@@ -4,12 +4,12 @@ use std::time::Duration;
 
 use nix::sys::signal::Signal;
 
-use super::lines;
+use super::attendant::Attendant;
+use super::companion::Notice;
 use super::master::Master;
 use super::phase::{Phase, Step};
 use super::signals::Order;
-use super::station::{Kind, Life, faces};
-use super::status::Status;
+use super::station::{Kind, Life};
 use crate::events;
 use crate::model::pool;
 use crate::sys::pidfd::signal_child;
@@ -20,23 +20,23 @@ impl Master {
         match order {
             Order::Stop(signal) => {
                 if self.phase == Phase::Running {
-                    events::stopping(signal, self.children(), self.cx.grace);
-                    self.say_stopping(self.cx.grace);
+                    events::stopping(signal, self.view().children(), self.cx.grace);
+                    self.tell(Notice::Stopping(self.cx.grace));
                 }
                 let step = self.phase.stop(now, self.cx.grace);
                 self.take_step(step);
             }
             Order::StopNow => {
                 if self.phase == Phase::Running {
-                    events::stopping("SIGQUIT", self.children(), Duration::ZERO);
-                    self.say_stopping(Duration::ZERO);
+                    events::stopping("SIGQUIT", self.view().children(), Duration::ZERO);
+                    self.tell(Notice::Stopping(Duration::ZERO));
                 }
                 let step = self.phase.stop_now(now);
                 self.take_step(step);
             }
             Order::Reload => self.reload.wanted = true,
             Order::Upgrade => events::unsupported("SIGUSR2", "replacing the program"),
-            Order::Report => lines::report(&Status::of(&self.cx, faces(&self.stations))),
+            Order::Report => self.view().log(),
             Order::Grow => self.resize("SIGTTIN", pool::Event::Grow),
             Order::Shrink => self.resize("SIGTTOU", pool::Event::Shrink),
         }
@@ -86,10 +86,6 @@ impl Master {
         self.stations.iter_mut().for_each(|station| station.close(&mut self.cx));
     }
 
-    pub(super) fn children(&self) -> u32 {
-        faces(&self.stations).map(|station| station.alive(&self.cx)).sum()
-    }
-
     /// Sends each child the signal for a worker, or for another child; returns how many were serving somebody.
     fn signal_children(&self, signal: impl Fn(bool) -> Signal) -> u32 {
         let mut count = 0_u32;
@@ -109,9 +105,7 @@ impl Master {
     /// Ends all children at once, after an error that ends the master; whoever sees its end may count on theirs.
     pub(crate) fn abandon(&mut self) {
         self.signal_children(|_| Signal::SIGKILL);
-        if let Some(metrics) = &self.metrics {
-            metrics.end();
-        }
+        self.attendants.iter().for_each(Attendant::end);
         self.see_the_last_ones_off();
     }
 }

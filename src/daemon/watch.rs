@@ -8,7 +8,6 @@ use smallvec::SmallVec;
 
 use super::context::ACCEPT_REST;
 use super::master::Master;
-use super::metrics::MetricsServer;
 use super::phase::Phase;
 use super::station::{Kind, Life};
 use crate::Error;
@@ -24,10 +23,10 @@ pub(super) enum Event {
     Wake,
     /// The application wants the end.
     Shutdown,
-    ControlClient,
-    ControlRequest,
-    /// A child that serves metrics has died; its pid.
-    MetricsDeath(u32),
+    /// A descriptor of a companion, by the companion's own number.
+    Companion(usize, usize),
+    /// A process of an attendant has died; its pid.
+    AttendantDeath(usize, u32),
     /// Clients at a station.
     Clients(usize),
     /// A worker of a station has died; its slot.
@@ -74,16 +73,15 @@ impl Master {
         if let (Some((handle, _)), Phase::Running) = (&self.application, self.phase) {
             add(handle.bell(), readable, Event::Shutdown);
         }
-        if let Some(control) = &self.control {
-            if control.wants_clients(self.cx.now) {
-                add(control.listener().as_fd(), readable, Event::ControlClient);
-            }
-            for (client, flags) in control.clients() {
-                add(client, flags, Event::ControlRequest);
-            }
+        for (index, companion) in self.companions.iter().enumerate() {
+            companion.watch(self.cx.now, &mut |fd, flags, number| {
+                add(fd, flags, Event::Companion(index, number));
+            });
         }
-        for (watch, pid) in self.metrics.iter().flat_map(MetricsServer::watches) {
-            add(watch.as_fd(), readable, Event::MetricsDeath(pid));
+        for (index, attendant) in self.attendants.iter().enumerate() {
+            for (watch, pid) in attendant.watches() {
+                add(watch, readable, Event::AttendantDeath(index, pid));
+            }
         }
         for (number, station) in self.stations.iter().enumerate() {
             match &station.kind {
@@ -112,18 +110,17 @@ impl Master {
             }
         }
         let stations = self.stations.iter().filter_map(|station| station.deadline(&self.cx));
-        let control = self.control.as_ref().and_then(|control| control.deadline(self.cx.now));
+        let companions = self.companions.iter().filter_map(|companion| companion.deadline(self.view()));
+        let attendants = self.attendants.iter().filter_map(|attendant| attendant.deadline(self.cx.now));
         let work = self.application.as_ref().and_then(|(_, turns)| turns.longest());
         let others = [
             self.next_look(),
             self.phase.deadline(),
-            self.next_report(),
             self.reload_deadline(),
-            self.metrics.as_ref().and_then(|metrics| metrics.deadline(self.cx.now)),
             work.map(|every| self.cx.now + every),
             until,
         ];
-        let next = stations.chain(control).chain(others.into_iter().flatten()).min();
+        let next = stations.chain(companions).chain(attendants).chain(others.into_iter().flatten()).min();
         next.map(|then| then.saturating_duration_since(Instant::now()))
     }
 }

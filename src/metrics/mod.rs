@@ -10,48 +10,83 @@ mod http;
 mod sample;
 mod server;
 
-use std::sync::Arc;
 use std::time::SystemTime;
 
-pub(crate) use server::serve;
-
-use crate::model::Model;
+use crate::Error;
+use crate::daemon::attendant::{Attendant, Duties};
+use crate::daemon::lines;
+use crate::daemon::sockets::{Bound, tell_of_seclusion};
+use crate::daemon::view::Socket;
 use crate::scoreboard::Scoreboard;
-use crate::transport::{Arrivals, Listener};
+use crate::transport::bind::{BindOptions, Holder, bind_all};
+use crate::transport::listener::Kind;
+use crate::transport::{Endpoint, Inherited, Listener};
 use sample::Sample;
+use server::serve;
 
-/// A listening socket, as it is named in the metrics.
-#[derive(Debug)]
-pub(crate) struct Face {
-    /// Its number on the scoreboard.
-    pub(crate) number: usize,
-    pub(crate) endpoint: String,
-    pub(crate) service: String,
-    pub(crate) model: Model,
-    /// The socket, if the kernel says anything of those who come there.
-    pub(crate) listener: Option<Arc<Listener>>,
-    /// What it has said.
-    pub(crate) arrivals: Arrivals,
+/// Connections of scrapers that the kernel queues: one that finds no place asks again only after a second.
+const BACKLOG: u32 = 1024;
+
+/// Binds the sockets of metrics, beside those that serve clients already; logs where they are. Without a socket
+/// that another unit should have bound it returns the reason: clients don't need it, so the daemon goes on.
+pub(crate) fn bind(
+    endpoint: &Endpoint,
+    served: &[Bound],
+    inherited: &Inherited,
+) -> Result<Result<Vec<Listener>, String>, Error> {
+    let options = BindOptions { backlog: BACKLOG, ..BindOptions::default() };
+    let served = served.iter().map(|bound| Holder { endpoint: bound.listener().endpoint(), is_old: false });
+    let holders: Vec<Holder<'_>> = served.collect();
+    let listeners = match bind_all(endpoint, options, &holders, inherited) {
+        Err(error @ Error::Unavailable(_)) if matches!(endpoint, Endpoint::Systemd(_)) => {
+            let why = error.sentence();
+            lines::no_metrics(&why);
+            return Ok(Err(why));
+        }
+        bound => bound?,
+    };
+    for listener in &listeners {
+        if listener.kind() != Kind::Stream {
+            let why = format!("cannot serve metrics at {endpoint}: it is a socket for datagrams");
+            return Err(Error::Config(why));
+        }
+        listener.check_accept_now()?;
+        listener.set_nonblocking(true).map_err(|cause| Error::os("cannot set O_NONBLOCK", cause))?;
+        lines::metrics_at(listener.endpoint());
+        if !listener.is_inherited() {
+            tell_of_seclusion(listener.endpoint());
+        }
+    }
+    Ok(Ok(listeners))
+}
+
+/// The process that serves metrics at these sockets.
+pub(crate) fn attendant(listeners: Vec<Listener>) -> Attendant {
+    let started = SystemTime::now();
+    Attendant::new("metrics server", listeners, move |duties| {
+        let Duties { shutdown, listeners, sockets, board } = duties;
+        serve(shutdown, listeners, Metrics::new(board, sockets, started));
+    })
 }
 
 /// What is measured.
 #[derive(Debug)]
 pub(crate) struct Metrics {
     board: &'static Scoreboard,
-    faces: Vec<Face>,
+    sockets: Vec<Socket>,
     started: SystemTime,
     /// What was said last: a counter never goes back.
     last: Sample,
 }
 
 impl Metrics {
-    pub(crate) fn new(board: &'static Scoreboard, faces: Vec<Face>, started: SystemTime) -> Self {
-        Self { board, faces, started, last: Sample::default() }
+    pub(crate) fn new(board: &'static Scoreboard, sockets: Vec<Socket>, started: SystemTime) -> Self {
+        Self { board, sockets, started, last: Sample::default() }
     }
 
     /// Reads everything, and writes it down.
     pub(crate) fn text(&mut self, format: http::Format) -> String {
-        self.last = Sample::read(self.board, &self.faces, self.started, &self.last);
+        self.last = Sample::read(self.board, &self.sockets, self.started, &self.last);
         exposition::text(self.last.clone(), format)
     }
 }

@@ -7,7 +7,7 @@
 
 use std::time::{Instant, SystemTime};
 
-use super::Face;
+use crate::daemon::view::Socket;
 use crate::scoreboard::{Cause, Lengths, Scoreboard, Stage, State, Sums};
 use crate::transport::{Arrivals, Refusal};
 
@@ -66,9 +66,9 @@ pub(super) struct ListenerSample {
 
 impl Sample {
     /// Reads everything; no counter is lower than it was in the `last` sample.
-    pub(super) fn read(board: &Scoreboard, faces: &[Face], started: SystemTime, last: &Self) -> Self {
+    pub(super) fn read(board: &Scoreboard, sockets: &[Socket], started: SystemTime, last: &Self) -> Self {
         let mut listeners: Vec<ListenerSample> =
-            faces.iter().map(|face| ListenerSample::of_totals(board, face)).collect();
+            sockets.iter().map(|socket| ListenerSample::of_totals(board, socket)).collect();
         let now = board.millis(Instant::now());
         for child in board.children() {
             let number = child.listener();
@@ -95,24 +95,24 @@ impl Sample {
 
 impl ListenerSample {
     /// What is known without looking at children.
-    fn of_totals(board: &Scoreboard, face: &Face) -> Self {
+    fn of_totals(board: &Scoreboard, socket: &Socket) -> Self {
         use std::sync::atomic::Ordering::Relaxed;
-        let (totals, tally) = (board.totals(face.number), board.tally(face.number));
+        let (totals, tally) = (board.totals(socket.number), board.tally(socket.number));
         let refused = Refusal::ALL.map(|why| (why, 0)).into_iter();
         let deaths = Cause::NAMED.map(|cause| (cause, 0)).into_iter();
         Self {
-            number: face.number,
-            endpoint: face.endpoint.clone(),
-            service: face.service.clone(),
-            model: face.model.to_string(),
-            has_pool: face.model.has_pool(),
+            number: socket.number,
+            endpoint: socket.endpoint.clone(),
+            service: socket.service.clone(),
+            model: socket.model.to_string(),
+            has_pool: socket.model.has_pool(),
             peak: totals.peak.load(Relaxed),
             limit: totals.limit(),
             forked: totals.forked.load(Relaxed),
             held: totals.held(),
             failed_starts: [totals.failed_forks(), tally.failed_threads()],
-            sums: board.sums(face.number),
-            arrivals: face.listener.as_ref().map_or(face.arrivals, |listener| listener.arrivals()),
+            sums: board.sums(socket.number),
+            arrivals: socket.listener.as_ref().map_or(socket.arrivals, |listener| listener.arrivals()),
             refused: with_counts(refused, tally.refused()),
             deaths: with_counts(deaths, totals.deaths()),
             durations: totals.durations.read().and(&tally.durations.read()),
@@ -146,8 +146,8 @@ mod tests {
     use crate::transport::Traffic;
     use std::sync::atomic::Ordering;
 
-    fn face(number: usize, model: Model) -> Face {
-        Face {
+    fn face(number: usize, model: Model) -> Socket {
+        Socket {
             number,
             endpoint: format!("tcp://x:{number}"),
             service: "echo".into(),

@@ -18,6 +18,7 @@ mod serving;
 mod settings;
 
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 pub use builder::Builder;
@@ -25,7 +26,6 @@ use here::Here;
 pub use serving::Serving;
 
 use crate::Error;
-use crate::config::{Config, Listen};
 use crate::daemon::master::Master;
 use crate::daemon::sockets::Bound;
 use crate::model::Model;
@@ -34,6 +34,8 @@ use crate::model::hooks::{Hooks, Turns};
 use crate::model::offer::Offer;
 use crate::model::worker::Terms;
 use crate::service::Service;
+use crate::spec::{ListenerSpec, ModelSpec, Suits};
+use crate::transport::bind::BindOptions;
 use crate::transport::listener::Kind;
 use crate::transport::{Endpoint, Handle, Listener};
 
@@ -67,8 +69,8 @@ use crate::transport::{Endpoint, Handle, Listener};
 /// ```
 pub struct Server {
     listeners: Vec<Listener>,
-    config: Config,
-    listen: Listen,
+    grace: Duration,
+    model: ModelSpec,
     /// As the caller has said, whatever the model.
     workers: Option<WorkerRange>,
     /// Whether a stop waits for connections.
@@ -115,8 +117,8 @@ impl Server {
     fn new(listeners: Vec<Listener>, handle: Handle) -> Self {
         Self {
             listeners,
-            config: Config::default(),
-            listen: Listen::default(),
+            grace: Duration::from_secs(10),
+            model: ModelSpec::default(),
             workers: None,
             block_on_close: true,
             hooks: Hooks { handle: Some(handle.clone()), ..Hooks::default() },
@@ -244,11 +246,20 @@ impl Server {
     pub fn ready(self, service: impl Into<Service>) -> Result<Serving, Error> {
         let service = service.into();
         let Self {
-            listeners, mut config, listen, workers, hooks, handle, turns, timeout, on_timeout, ..
+            listeners,
+            mut grace,
+            model: spec,
+            workers,
+            hooks,
+            handle,
+            turns,
+            timeout,
+            on_timeout,
+            ..
         } = self;
-        let model = listen.model;
+        let model = spec.model;
         model.require(&service).map_err(|why| Error::Usage(format!("the service {why}")))?;
-        if listen.workers.is_elastic() && !model.serves_one_at_a_time() {
+        if spec.workers.is_elastic() && !model.serves_one_at_a_time() {
             let why = "has no elastic pool, which needs workers that serve one client at a time; \
                        choose the model prefork, or a fixed number of workers";
             return Err(Error::Usage(format!("the model {model} {why}")));
@@ -262,20 +273,28 @@ impl Server {
             }
             let offer = |listener: &Listener, failures| {
                 Offer::new(listener.endpoint(), service.clone(), model, hooks.clone(), failures)
-                    .with_idle_timeout(listen.idle_timeout)
+                    .with_idle_timeout(spec.idle_timeout)
             };
-            let terms = Terms { waits: self.block_on_close, ..listen.terms(config.daemon.grace) };
+            let terms = Terms { waits: self.block_on_close, ..spec.terms(grace) };
             let here = Here::new(listeners, terms, &handle, offer)?;
             (serving::Kind::Here(Box::new(here)), Some(turns))
         } else {
             if !self.block_on_close {
-                config.daemon.grace = Duration::ZERO;
+                grace = Duration::ZERO;
             }
             let bound = |listener: Listener| {
                 let asked = listener.endpoint().clone();
-                Bound::new(asked, listen.clone(), service.clone(), listener).with(hooks.clone())
+                let spec = ListenerSpec {
+                    endpoints: vec![asked.clone()],
+                    bind: BindOptions::default(),
+                    service: service.clone(),
+                    suits: Suits::default(),
+                    model: spec.clone(),
+                };
+                Bound::new(asked, Arc::new(spec), listener).with(hooks.clone())
             };
-            let mut master = Master::new(&config, listeners.into_iter().map(bound).collect())?;
+            let mut master = Master::new(grace)?;
+            master.listen(listeners.into_iter().map(bound).collect())?;
             master.serve_for(handle.clone(), turns);
             (serving::Kind::Master(Box::new(master)), None)
         };
@@ -290,9 +309,9 @@ fn serves_here(model: Model, workers: Option<WorkerRange>) -> bool {
 
 impl fmt::Debug for Server {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { listeners, listen, workers, hooks, handle, turns, timeout, .. } = self;
+        let Self { listeners, model, workers, hooks, handle, turns, timeout, .. } = self;
         let mut server = f.debug_struct("Server");
-        server.field("listeners", listeners).field("model", &listen.model).field("workers", workers);
+        server.field("listeners", listeners).field("model", &model.model).field("workers", workers);
         server.field("hooks", hooks).field("handle", handle).field("turns", turns).field("timeout", timeout);
         server.finish_non_exhaustive()
     }

@@ -4,9 +4,9 @@ use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use super::Server;
-use crate::config::values::KeepAlive;
 use crate::model::{MAX_CHILDREN, WorkerRange};
 use crate::model::{Model, Threads};
+use crate::transport::bind::KEEP_ALIVE_RANGE;
 
 impl Server {
     /// Chooses who runs the handler; the default is [`Model::Fork`].
@@ -18,8 +18,8 @@ impl Server {
     /// ```
     #[must_use]
     pub fn model(mut self, model: Model) -> Self {
-        self.listen.model = model;
-        self.listen.workers = self.workers.unwrap_or_else(|| WorkerRange::of(model));
+        self.model.model = model;
+        self.model.workers = self.workers.unwrap_or_else(|| WorkerRange::of(model));
         self
     }
 
@@ -52,8 +52,8 @@ impl Server {
     pub fn elastic_workers(mut self, workers: RangeInclusive<u32>) -> Self {
         let min = (*workers.start()).clamp(1, MAX_CHILDREN);
         let max = (*workers.end()).clamp(min, MAX_CHILDREN);
-        self.listen.workers = WorkerRange { min, max };
-        self.workers = Some(self.listen.workers);
+        self.model.workers = WorkerRange { min, max };
+        self.workers = Some(self.model.workers);
         self
     }
 
@@ -68,8 +68,8 @@ impl Server {
     /// ```
     #[must_use]
     pub fn spare_workers(mut self, idle: RangeInclusive<u32>) -> Self {
-        self.listen.min_spare = (*idle.start()).clamp(1, MAX_CHILDREN);
-        self.listen.max_spare = (*idle.end()).max(self.listen.min_spare + 1);
+        self.model.min_spare = (*idle.start()).clamp(1, MAX_CHILDREN);
+        self.model.max_spare = (*idle.end()).max(self.model.min_spare + 1);
         self
     }
 
@@ -84,7 +84,7 @@ impl Server {
     #[must_use]
     pub fn threads(mut self, threads: Threads) -> Self {
         let in_range = |count: u32| count.clamp(1, Threads::MOST);
-        self.listen.threads = match threads {
+        self.model.threads = match threads {
             Threads::Each(most) => Threads::Each(in_range(most)),
             Threads::Fixed(count) => Threads::Fixed(in_range(count)),
         };
@@ -101,7 +101,7 @@ impl Server {
     /// ```
     #[must_use]
     pub fn max_connections(mut self, connections: u32) -> Self {
-        self.listen.max_connections = Some(connections.max(1));
+        self.model.max_connections = Some(connections.max(1));
         self
     }
 
@@ -114,7 +114,7 @@ impl Server {
     /// ```
     #[must_use]
     pub fn max_children(mut self, max_children: u32) -> Self {
-        self.listen.max_children = max_children.clamp(1, MAX_CHILDREN);
+        self.model.max_children = max_children.clamp(1, MAX_CHILDREN);
         self
     }
 
@@ -128,7 +128,7 @@ impl Server {
     /// ```
     #[must_use]
     pub fn max_connections_per_child(mut self, connections: u64) -> Self {
-        self.listen.max_connections_per_child = connections;
+        self.model.max_connections_per_child = connections;
         self
     }
 
@@ -141,7 +141,7 @@ impl Server {
     /// ```
     #[must_use]
     pub fn idle_timeout(mut self, limit: Duration) -> Self {
-        self.listen.idle_timeout = Some(limit.max(Duration::from_millis(1)));
+        self.model.idle_timeout = Some(limit.max(Duration::from_millis(1)));
         self
     }
 
@@ -158,10 +158,9 @@ impl Server {
     /// # Ok::<(), forkd::Error>(())
     /// ```
     #[must_use]
-    pub fn keepalive(mut self, limit: Option<Duration>) -> Self {
-        let (least, most) = KeepAlive::RANGE.into_inner();
-        self.listen.keep_alive = limit.map(|limit| limit.clamp(least, most));
-        self.listeners.iter().for_each(|listener| listener.keep_alive(self.listen.keep_alive));
+    pub fn keepalive(self, limit: Option<Duration>) -> Self {
+        let limit = limit.map(|limit| limit.clamp(*KEEP_ALIVE_RANGE.start(), *KEEP_ALIVE_RANGE.end()));
+        self.listeners.iter().for_each(|listener| listener.keep_alive(limit));
         self
     }
 
@@ -176,7 +175,7 @@ impl Server {
     /// ```
     #[must_use]
     pub fn grace(mut self, grace: Duration) -> Self {
-        self.config.daemon.grace = grace;
+        self.grace = grace;
         self
     }
 

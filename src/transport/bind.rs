@@ -5,6 +5,7 @@ mod advice;
 use std::fs;
 use std::io;
 use std::net::{SocketAddr, SocketAddrV6};
+use std::ops::RangeInclusive;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::Path;
 use std::time::Duration;
@@ -39,6 +40,10 @@ pub(crate) struct BindOptions {
     /// How long a TCP peer may leave the kernel without an answer, see [`Listener::keep_alive`].
     pub(crate) keep_alive: Option<Duration>,
 }
+
+/// How long a TCP peer may be left: the kernel counts in seconds, and so far.
+pub(crate) const KEEP_ALIVE_RANGE: RangeInclusive<Duration> =
+    Duration::from_secs(2)..=Duration::from_secs(12 * 60 * 60);
 
 /// Where nothing is said, a TCP peer that has vanished is noticed after so long.
 pub(crate) const KEEP_ALIVE: Duration = Duration::from_secs(120);

@@ -23,7 +23,11 @@ use crate::{Error, Failure, sys};
 
 /// The sockets that this process was handed.
 #[derive(Debug, Default)]
-pub(crate) struct Inherited(Vec<Socket>);
+pub(crate) struct Inherited {
+    sockets: Vec<Socket>,
+    /// What another part of the program serves.
+    set_aside: Vec<Endpoint>,
+}
 
 #[derive(Debug)]
 struct Socket {
@@ -41,24 +45,28 @@ impl Inherited {
         let what = "cannot take over the sockets that LISTEN_FDS and LISTEN_FDNAMES speak of";
         let sockets =
             sys::handover::take_descriptors().map_err(|cause| Error::Config(format!("{what}: {cause}")))?;
-        Ok(Self(sockets.into_iter().map(|(descriptor, name)| Socket { descriptor, name }).collect()))
+        let sockets = sockets.into_iter().map(|(descriptor, name)| Socket { descriptor, name }).collect();
+        Ok(Self { sockets, set_aside: Vec::new() })
     }
 
     /// What is served where nothing is named: all of them, if there are any.
     pub(crate) fn default_endpoints(&self) -> Vec<Endpoint> {
-        if self.0.is_empty() { Vec::new() } else { vec![Endpoint::Systemd(None)] }
+        if self.sockets.is_empty() { Vec::new() } else { vec![Endpoint::Systemd(None)] }
     }
 
     /// Whether clients wait at one of them: there is a connection to accept, or a datagram.
     pub(crate) fn have_clients(&self) -> bool {
-        let mut fds: Vec<_> =
-            self.0.iter().map(|socket| PollFd::new(socket.descriptor.as_fd(), PollFlags::POLLIN)).collect();
+        let mut fds: Vec<_> = self
+            .sockets
+            .iter()
+            .map(|socket| PollFd::new(socket.descriptor.as_fd(), PollFlags::POLLIN))
+            .collect();
         poll(&mut fds, PollTimeout::ZERO).is_ok_and(|ready| ready > 0)
     }
 
     /// The descriptors, which children have no use for.
     pub(crate) fn descriptors(&self) -> impl Iterator<Item = RawFd> {
-        self.0.iter().map(|socket| socket.descriptor.as_raw_fd())
+        self.sockets.iter().map(|socket| socket.descriptor.as_raw_fd())
     }
 
     /// Makes listeners of the sockets with this name, or of all.
@@ -68,7 +76,8 @@ impl Inherited {
     /// [`Error::Unavailable`] if there is none, [`Error::Config`] if one is not to be served.
     pub(crate) fn adopt(&self, name: Option<&str>) -> Result<Vec<Listener>, Error> {
         let named = |socket: &&Socket| name.is_none_or(|name| socket.name == name);
-        let listeners: Vec<_> = self.0.iter().filter(named).map(Socket::adopt).collect::<Result<_, _>>()?;
+        let listeners: Vec<_> =
+            self.sockets.iter().filter(named).map(Socket::adopt).collect::<Result<_, _>>()?;
         if listeners.is_empty() { Err(self.absent(name)) } else { Ok(listeners) }
     }
 
@@ -83,8 +92,13 @@ impl Inherited {
         Error::Unavailable(Failure::from(format!("cannot serve {endpoint}: {advice}")))
     }
 
+    /// Takes note that another part of the program serves what this endpoint names.
+    pub(crate) fn set_aside(&mut self, endpoint: Endpoint) {
+        self.set_aside.push(endpoint);
+    }
+
     fn names(&self) -> BTreeSet<&str> {
-        self.0.iter().map(|socket| socket.name.as_str()).collect()
+        self.sockets.iter().map(|socket| socket.name.as_str()).collect()
     }
 
     /// The names that none of these endpoints asks for.
@@ -94,7 +108,8 @@ impl Inherited {
             _ => false,
         };
         let mut names = self.names();
-        names.retain(|name| !endpoints.iter().any(|endpoint| asks(endpoint, name)));
+        let endpoints = || endpoints.iter().copied().chain(&self.set_aside);
+        names.retain(|name| !endpoints().any(|endpoint| asks(&endpoint, name)));
         names
     }
 }
@@ -194,7 +209,7 @@ mod tests {
 
     fn inherited(sockets: impl IntoIterator<Item = (&'static str, OwnedFd)>) -> Inherited {
         let socket = |(name, descriptor): (&str, OwnedFd)| Socket { descriptor, name: name.into() };
-        Inherited(sockets.into_iter().map(socket).collect())
+        Inherited { sockets: sockets.into_iter().map(socket).collect(), set_aside: Vec::new() }
     }
 
     fn refusal(descriptor: impl Into<OwnedFd>) -> String {

@@ -5,7 +5,6 @@ use std::path::Path;
 use super::{failure, property};
 use crate::config::options::{DaemonOptions, ListenOptions};
 use crate::config::{Config, File, Listen};
-use crate::daemon::sockets::check_kind;
 use crate::transport::Endpoint;
 use crate::{Error, Failure, log};
 
@@ -68,7 +67,7 @@ fn check_one(unit: &str, sockets: &[Socket], listen: &Listen, endpoint: &Endpoin
     let served = sockets.iter().filter(|socket| is_named(socket, endpoint));
     served
         .flat_map(|socket| &socket.datagrams)
-        .try_for_each(|address| check_kind(listen, address))
+        .try_for_each(|address| listen.check_inherited(address))
         .map_err(|error| failure(unit, error.exit_code(), &error.sentence()))
 }
 

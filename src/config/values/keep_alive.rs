@@ -1,21 +1,15 @@
 //! How patient the kernel is with a TCP client that does not answer: a time, or `off`.
 
 use std::fmt;
-use std::ops::RangeInclusive;
 use std::str::FromStr;
 use std::time::Duration;
 
 use super::{InvalidValue, Span};
+use crate::transport::bind::KEEP_ALIVE_RANGE;
 
 /// How long a TCP client may leave the kernel without an answer, from 2 s to 12 h; `off`: for ever.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct KeepAlive(pub Option<Duration>);
-
-impl KeepAlive {
-    /// The kernel counts in seconds, and so far.
-    pub(crate) const RANGE: RangeInclusive<Duration> =
-        Duration::from_secs(2)..=Duration::from_secs(12 * 60 * 60);
-}
 
 impl FromStr for KeepAlive {
     type Err = InvalidValue;
@@ -25,7 +19,7 @@ impl FromStr for KeepAlive {
             return Ok(Self(None));
         }
         let Span(limit) = text.parse()?;
-        if !Self::RANGE.contains(&limit) {
+        if !KEEP_ALIVE_RANGE.contains(&limit) {
             return Err(InvalidValue(format!("{text} is out of range; choose 2s to 12h, or off")));
         }
         Ok(Self(Some(limit)))

@@ -37,7 +37,7 @@ fn ms(millis: u64) -> Duration {
 
 /// A turn in which there is this to say.
 fn turn(service: &mut ServiceManager, now: Instant, status: &str) {
-    service.turn(now, || status.to_owned());
+    service.send_due(now, || status.to_owned());
 }
 
 #[test]
@@ -65,7 +65,7 @@ fn a_status_is_said_once_a_second_and_if_it_is_news() {
     let mut service = manager.service(None);
     let start = Instant::now();
     service.ready(start, "0");
-    assert_eq!((manager.heard().len(), service.deadline()), (1, None));
+    assert_eq!((manager.heard().len(), service.next_message()), (1, None));
     for (at, text, heard) in [
         (1, "1", ""),
         (999, "2", ""),
@@ -80,12 +80,12 @@ fn a_status_is_said_once_a_second_and_if_it_is_news() {
         turn(&mut service, start + ms(at), text);
         assert_eq!(manager.heard().concat(), heard, "{at}");
     }
-    assert_eq!(service.deadline(), None);
+    assert_eq!(service.next_message(), None);
     // what was held back is said later, and then there is nothing to wait for
     turn(&mut service, start + ms(9001), "7");
-    assert_eq!(service.deadline(), Some(start + ms(10_000)));
+    assert_eq!(service.next_message(), Some(start + ms(10_000)));
     turn(&mut service, start + ms(10_000), "7");
-    assert_eq!((manager.heard().concat().as_str(), service.deadline()), ("STATUS=7\n", None));
+    assert_eq!((manager.heard().concat().as_str(), service.next_message()), ("STATUS=7\n", None));
 }
 
 #[test]
@@ -93,14 +93,14 @@ fn the_watchdog_is_fed_at_half_its_interval() {
     let manager = Manager::new();
     let mut service = manager.service(Some(ms(800)));
     let start = Instant::now();
-    assert_eq!(service.deadline(), None);
+    assert_eq!(service.next_message(), None);
     service.ready(start, "x");
-    assert_eq!(service.deadline(), Some(start));
+    assert_eq!(service.next_message(), Some(start));
     manager.heard();
     for (at, heard) in [(0, "WATCHDOG=1\n"), (399, ""), (400, "WATCHDOG=1\n"), (900, "WATCHDOG=1\n")] {
         turn(&mut service, start + ms(at), "x");
         assert_eq!(manager.heard().concat(), heard, "{at}");
-        assert!(service.deadline().unwrap() > start + ms(at));
+        assert!(service.next_message().unwrap() > start + ms(at));
     }
 }
 
@@ -114,13 +114,13 @@ fn a_busy_manager_hears_what_matters_later_and_in_order() {
     service.ready(start, "1");
     service.stopping(start, ms(1));
     turn(&mut service, start + ms(1), "2");
-    assert_eq!(service.deadline(), Some(start + RETRY_AFTER));
+    assert_eq!(service.next_message(), Some(start + RETRY_AFTER));
     assert!(manager.heard().iter().all(|datagram| datagram == "x"));
     turn(&mut service, start + ms(1000), "3");
     let heard =
         ["READY=1\nSTATUS=1\n", "STOPPING=1\nEXTEND_TIMEOUT_USEC=1000\n", "WATCHDOG=1\n", "STATUS=3\n"];
     assert_eq!(manager.heard(), heard);
-    assert_eq!(service.deadline(), Some(start + ms(1400)));
+    assert_eq!(service.next_message(), Some(start + ms(1400)));
 }
 
 #[test]
@@ -136,11 +136,11 @@ fn while_the_manager_is_busy_there_is_nothing_to_do_but_try_again() {
     // the watchdog and the status become due, and stay so
     let mut now = start + ms(2);
     for _ in 0..50 {
-        let next = service.deadline().unwrap();
+        let next = service.next_message().unwrap();
         assert_eq!(next, now + RETRY_AFTER);
         // a turn for another reason changes nothing
         turn(&mut service, next - ms(1), "3");
-        assert_eq!(service.deadline(), Some(next));
+        assert_eq!(service.next_message(), Some(next));
         turn(&mut service, next, "3");
         now = next;
     }
@@ -178,7 +178,7 @@ fn what_is_superseded_is_not_kept_for_a_busy_manager() {
     heard.remove(1);
     let stopping = "STOPPING=1\nEXTEND_TIMEOUT_USEC=6000\n";
     assert_eq!(heard, ["READY=1\nSTATUS=0\n", stopping, "READY=1\nSTATUS=4\n"]);
-    assert_eq!(service.deadline(), None);
+    assert_eq!(service.next_message(), None);
     // the end of a reload whose beginning was heard must not get lost
     service.reloading(start + ms(1000));
     while filler.send(b"x").is_ok() {}
@@ -201,8 +201,8 @@ fn a_manager_that_is_gone_or_never_was_is_no_trouble() {
         turn(service, now + ms(5000), "y");
         assert!(service.queue.is_empty());
     }
-    assert!(orphan.complained && orphan.descriptors().count() == 1);
-    assert_eq!((alone.deadline(), alone.descriptors().count()), (None, 0));
+    assert!(orphan.complained && orphan.descriptor().is_some());
+    assert_eq!((alone.next_message(), alone.descriptor()), (None, None));
 }
 
 #[cfg(target_os = "linux")]

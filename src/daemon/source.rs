@@ -1,0 +1,121 @@
+//! What the master serves, as the configuration has it: read once at the start, and again at each reload.
+
+use crate::config::service::{Builtin, Settings};
+use crate::config::{Config, Daemon, Listen};
+use crate::daemon::reload::{Generation, Source};
+use crate::service::Service;
+use crate::{Error, log};
+
+/// Reads the configuration.
+pub(crate) type Read = Box<dyn Fn() -> Result<Config, Error>>;
+
+/// The configuration in force, and where the next one comes from.
+pub(crate) struct Configuration {
+    read: Read,
+    in_force: InForce,
+    /// What a reload has read and not put in force yet.
+    next: Option<InForce>,
+}
+
+struct InForce {
+    daemon: Daemon,
+    services: Vec<Made>,
+}
+
+/// A service, and what it was made of.
+struct Made {
+    of: (Builtin, Settings),
+    service: Service,
+}
+
+impl Configuration {
+    /// Makes the first generation, and the source of those that come after it.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Builtin::service`].
+    pub(crate) fn new(first: &Config, read: Read) -> Result<(Self, Generation), Error> {
+        let (in_force, generation) = InForce::new(first, &[])?;
+        Ok((Self { read, in_force, next: None }, generation))
+    }
+}
+
+impl InForce {
+    fn new(config: &Config, old: &[Made]) -> Result<(Self, Generation), Error> {
+        let make = |listen: &Listen| {
+            let of = (listen.service, listen.settings.clone());
+            Ok(Made { service: service(listen, &of, &config.daemon, old)?, of })
+        };
+        let services = config.listen.iter().map(make).collect::<Result<Vec<_>, Error>>()?;
+        let listeners = config
+            .listen
+            .iter()
+            .zip(&services)
+            .map(|(listen, made)| listen.spec(made.service.clone()))
+            .collect();
+        let daemon = config.daemon.clone();
+        let generation = Generation { grace: daemon.grace, listeners };
+        Ok((Self { daemon, services }, generation))
+    }
+}
+
+/// Makes the service of a group. What it opens may be out of reach since the daemon has another root
+/// directory or is another user: then the `old` one of the same settings goes on.
+fn service(
+    listen: &Listen,
+    of: &(Builtin, Settings),
+    daemon: &Daemon,
+    old: &[Made],
+) -> Result<Service, Error> {
+    let is_confined = daemon.chroot.is_some() || daemon.user.is_some();
+    match (listen.service(), old.iter().find(|made| made.of == *of)) {
+        (Err(_), Some(old)) if is_confined => Ok(old.service.clone()),
+        (made, _) => made,
+    }
+}
+
+impl Source for Configuration {
+    fn prepare(&mut self) -> Result<Generation, Error> {
+        let config = (self.read)()?;
+        refuse_what_needs_a_restart(&self.in_force.daemon, &config.daemon)?;
+        let (next, generation) = InForce::new(&config, &self.in_force.services)?;
+        // new workers are born with it
+        log::set_level(next.daemon.log_level);
+        self.next = Some(next);
+        Ok(generation)
+    }
+
+    fn put_in_force(&mut self) {
+        if let Some(next) = self.next.take() {
+            self.in_force = next;
+        }
+    }
+
+    fn roll_back(&mut self) {
+        self.next = None;
+        log::set_level(self.in_force.daemon.log_level);
+    }
+}
+
+/// What is done once, before the daemon is ready, can't be done again.
+fn refuse_what_needs_a_restart(now: &Daemon, next: &Daemon) -> Result<(), Error> {
+    let changed = [
+        ("log", now.log != next.log),
+        ("log-format", now.log_format != next.log_format),
+        ("daemon", now.background != next.background),
+        ("pidfile", now.pidfile != next.pidfile),
+        ("user", now.user != next.user),
+        ("group", now.group != next.group),
+        ("chroot", now.chroot != next.chroot),
+        ("umask", now.umask != next.umask),
+        ("control", now.control != next.control),
+        ("metrics", now.metrics != next.metrics),
+    ];
+    match changed.into_iter().find(|&(_, changed)| changed) {
+        None => Ok(()),
+        Some((key, _)) => Err(Error::Config(format!(
+            "{key} is another one in the new configuration, which needs a restart; a reload can change \
+             grace, log-level and what is in [[listen]]"
+        ))),
+    }
+}
