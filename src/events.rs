@@ -101,7 +101,7 @@ pub(crate) fn pool_resized(endpoint: &Endpoint, min: u32, max: u32) {
     info!(min, max, endpoint:%; "pool resized");
 }
 
-/// Whoever sent the signal expects something of it.
+/// The operator's signal has no effect.
 pub(crate) fn no_pool(signal: &str) {
     warn!(signal; "there is no pool of workers to resize; going on as before");
 }
@@ -184,7 +184,7 @@ pub(crate) fn connection_failed(endpoint: &Endpoint, peer: Peer) {
 }
 
 pub(crate) fn error_hook_panicked(peer: Peer) {
-    error!(peer:%; "what is to be told of failed handlers has itself panicked");
+    error!(peer:%; "handle_error hook panicked");
 }
 
 /// The limit that a process or thread most likely meets which the system refuses to start.

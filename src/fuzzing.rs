@@ -16,7 +16,7 @@ use crate::daemon::rates::Rates;
 use crate::daemon::status::{Status, Watched};
 use crate::service::Http;
 use crate::sys::datagram::{Datagram, Destination, Source};
-use crate::transport::guard::Guard;
+use crate::transport::udp_filter::UdpFilter;
 use crate::{Error, Protocol, Reply, foreign};
 use forkd_compare::record::Record;
 use forkd_compare::report::difference::Difference;
@@ -98,7 +98,7 @@ pub fn control(input: &[u8]) {
 }
 
 /// A datagram's addresses: two daemons that send each other their answers come to an end.
-pub fn guard(input: &[u8]) {
+pub fn udp_filter(input: &[u8]) {
     let mut bytes = input.iter().copied().chain(std::iter::repeat(0));
     let mut next = || bytes.next().unwrap_or_default();
     let mut ip = |kind: u8| -> IpAddr {
@@ -124,9 +124,9 @@ pub fn guard(input: &[u8]) {
         hops: (shape & 8 != 0).then_some(hops),
         truncated: shape & 16 != 0,
     };
-    let guards = [Guard::new([own]), Guard::new([])];
+    let filters = [UdpFilter::new([own]), UdpFilter::new([])];
     for bounce in 0.. {
-        match guards[bounce % 2].admit(&datagram) {
+        match filters[bounce % 2].admit(&datagram) {
             // a Unix socket, or a system that doesn't tell the hops: nothing is counted
             Err(_) | Ok(None) => break,
             Ok(Some(left)) => datagram.hops = Some(left),
@@ -193,7 +193,7 @@ mod tests {
 
     #[test]
     fn datagrams() {
-        over_seeds("guard", guard);
+        over_seeds("udp_filter", udp_filter);
     }
 
     #[test]

@@ -1,12 +1,12 @@
 // tests count what they skip by atexit(3)
 #![cfg_attr(not(test), forbid(unsafe_code))]
-//! Servers for TCP, UDP and Unix sockets: write a handler once, and choose who runs it. What Python's
+//! Servers for TCP, UDP and Unix sockets: write a handler once, and choose what runs it. What Python's
 //! `socketserver` gives, Twisted and gevent beside it, along three axes:
 //!
 //! | axis | question | what there is |
 //! |---|---|---|
 //! | [`transport`] | where do requests come from? | tcp, udp, unix, unixgram: an [`Endpoint`] |
-//! | [`model`] | who runs the handler? | iterative, fork, prefork, thread, event, coroutine: a [`Model`](model::Model) |
+//! | [`model`] | what runs the handler? | iterative, fork, prefork, thread, event, coroutine: a [`Model`](model::Model) |
 //! | [`service`] | what is done with the bytes? | [`Echo`] and its kin, or a [`Protocol`] or [`Handler`] of your own |
 //!
 //! A [`Server`] is one point of this grid, and hardly any choice depends on another.
@@ -58,22 +58,22 @@
 //! Processes and threads for C connections at once, without and with
 //! [`workers(N)`](Server::workers):
 //!
-//! | model | who serves | alone | as a pool of N | a slow client holds up |
+//! | model | what serves | alone | as a pool of N | a slow client holds up |
 //! |---|---|---|---|---|
-//! | `Iterative` | one after the other | this process and thread | 1 + N processes (`Prefork`) | everybody |
-//! | `Fork` | a child for each | 1 + C processes | – | nobody |
+//! | `Iterative` | one after the other | this process and thread | 1 + N processes (`Prefork`) | all others |
+//! | `Fork` | a child for each | 1 + C processes | – | none |
 //! | `Prefork` | a pool of children | 1 + 8 processes | 1 + N processes | one worker |
-//! | `Thread` | a thread for each | this process, 1 + C threads | 1 + N processes | nobody |
-//! | `Event` | one thread, as sockets become ready | this process and thread | 1 + N processes | nobody |
-//! | `Coroutine` | a coroutine for each, in one thread | this process and thread | 1 + N processes | nobody |
+//! | `Thread` | a thread for each | this process, 1 + C threads | 1 + N processes | none |
+//! | `Event` | one thread, as sockets become ready | this process and thread | 1 + N processes | none |
+//! | `Coroutine` | a coroutine for each, in one thread | this process and thread | 1 + N processes | none |
 //!
 //! | | tcp, unix | udp, unixgram | [`Protocol`] | [`Handler`] |
 //! |---|---|---|---|---|
 //! | `Iterative`, `Fork`, `Prefork`, `Thread`, `Coroutine` | yes | yes | yes | yes |
 //! | `Event` | yes | yes | yes | **refused**: it would wait for its client, and all others with it |
 //!
-//! What is refused is refused before anybody is served, by an [`Error`] with a sentence that says why. A model
-//! that forks nobody serves amid this program's memory and threads; one that forks wants a process with a
+//! What is refused is refused before the first client is served, by an [`Error`] with a sentence that says why. A
+//! model that does not fork serves amid this program's memory and threads; one that forks wants a process with a
 //! single thread (see [Fork safety](#fork-safety)).
 //!
 //! # Two ways to be called
@@ -99,7 +99,7 @@
 //! | `StreamRequestHandler.timeout` | [`Server::idle_timeout`] |
 //! | `server.serve_forever(poll_interval)` | [`Server::serve_forever`], [`Server::poll_interval`] |
 //! | `server.handle_request()`, `timeout`, `handle_timeout()` | [`Serving::handle_request`], [`Server::timeout`], [`Server::handle_timeout`] |
-//! | `server.shutdown()` | [`Handle::shutdown`] or [`Site::shutdown`]: prompt, from anywhere, also from a handler in a child; it doesn't wait for the end |
+//! | `server.shutdown()` | [`Handle::shutdown`] or [`ServerInfo::shutdown`]: prompt, from anywhere, also from a handler in a child; it doesn't wait for the end |
 //! | `server.server_close()`, `with` | the end of [`Server::serve_forever`], or of the value |
 //! | `server.server_address` | [`Server::server_address`] |
 //! | `request_queue_size`, `allow_reuse_address`, `allow_reuse_port` | [`Server::builder`]; an address is reused unless that is forbidden |
@@ -197,4 +197,4 @@ use forkd_sys as sys;
 pub use model::HandlerError;
 pub use server::{Server, Serving};
 pub use service::{Echo, Handler, Protocol, Reply, Service};
-pub use transport::{Connection, Endpoint, FilePart, Handle, Peer, Site};
+pub use transport::{Connection, Endpoint, FilePart, Handle, Peer, ServerInfo};

@@ -10,7 +10,7 @@ use rustix::time::{ClockId, clock_gettime};
 
 /// Lets a burst of lines through, then one per interval, and counts what it holds back.
 ///
-/// One limit per kind of line, kept by whoever writes that line.
+/// One limit per kind of line, kept by the code that writes that line.
 ///
 /// # Fork safety
 ///

@@ -13,7 +13,7 @@ use crate::limit::Episode;
 use crate::scoreboard::{Cause, Child, Scoreboard};
 use crate::sys;
 use crate::sys::signal::Blocked;
-use crate::transport::guard::Guard;
+use crate::transport::udp_filter::UdpFilter;
 use crate::{Error, events};
 
 /// How long to leave a listener out of the poll after accept(2) found no descriptor or memory.
@@ -26,7 +26,7 @@ pub(super) struct Context {
     pub(super) blocked: Blocked,
     /// Taken by a worker, which must drop it.
     pub(super) signals: Option<Signals>,
-    pub(super) guard: Guard,
+    pub(super) guard: UdpFilter,
     pub(super) pid: Pid,
     pub(super) grace: Duration,
     pub(super) descriptors: Descriptors,
@@ -67,7 +67,7 @@ impl Shortage {
 
 impl Context {
     /// Blocks signals, ignores SIGCHLD, installs the handlers: from here on this process is a master.
-    pub(super) fn new(board: Scoreboard, guard: Guard, grace: Duration) -> Result<Self, Error> {
+    pub(super) fn new(board: Scoreboard, guard: UdpFilter, grace: Duration) -> Result<Self, Error> {
         let cannot = |what| move |cause| Error::os(what, cause);
         // Later it would look like a shortage that passes, and clients would wait for nothing.
         sys::fork::require_single_thread().map_err(cannot("cannot serve from this process"))?;

@@ -21,7 +21,7 @@ use super::station::{Life, Station};
 use crate::spec::ListenerSpec;
 use crate::sys::signal::prepare_orphan_deadline;
 use crate::transport::Inherited;
-use crate::transport::guard::Guard;
+use crate::transport::udp_filter::UdpFilter;
 use crate::{Error, events};
 
 /// What a master serves, from one reload to the next.
@@ -256,8 +256,8 @@ impl Master {
 }
 
 /// The guard of these sockets.
-pub(super) fn guard<'a>(bound: impl IntoIterator<Item = &'a Bound>) -> Guard {
-    Guard::new(bound.into_iter().filter_map(|bound| bound.listener().udp_port()))
+pub(super) fn guard<'a>(bound: impl IntoIterator<Item = &'a Bound>) -> UdpFilter {
+    UdpFilter::new(bound.into_iter().filter_map(|bound| bound.listener().udp_port()))
 }
 
 impl fmt::Debug for Reload {

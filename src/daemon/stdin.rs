@@ -19,9 +19,9 @@ use crate::scoreboard::Scoreboard;
 use crate::spec::ListenerSpec;
 use crate::sys::datagram::{Batch, Patience};
 use crate::sys::fd::wait_readable;
-use crate::transport::guard::Guard;
 use crate::transport::inherited::{adopt_connection, listener_of};
 use crate::transport::listener::Kind;
+use crate::transport::udp_filter::UdpFilter;
 use crate::transport::{Connection, Endpoint, Listener, Peer, Traffic};
 
 /// How long datagrams are waited for, unless the idle time-out says otherwise: a new process for each
@@ -95,7 +95,7 @@ fn datagrams(offer: Offer, listener: Listener) -> Result<(), Error> {
     let stay = offer.idle_timeout.unwrap_or(STAY);
     let board =
         Scoreboard::for_one_process(1).map_err(|cause| Error::os("cannot map the scoreboard", cause))?;
-    let guard = Guard::new(listener.udp_port());
+    let guard = UdpFilter::new(listener.udp_port());
     let post = Post { listener: Arc::new(listener), number: 0, offer };
     let work = Work { post: &post, guard: &guard, board: &board, slot: board.slot(0), turns: None };
     let mut batch = batch_for(work.listener(), 1);

@@ -9,7 +9,7 @@ use crate::events;
 use crate::limit::SharedLimit;
 use crate::scoreboard::Cause;
 use crate::service::Service;
-use crate::transport::{Connection, Endpoint, Peer, Site};
+use crate::transport::{Connection, Endpoint, Peer, ServerInfo};
 
 /// How clients of one socket are served.
 #[derive(Debug, Clone)]
@@ -18,7 +18,7 @@ pub(crate) struct Offer {
     pub(crate) idle_timeout: Option<Duration>,
     pub(crate) hooks: Hooks,
     /// What handlers see of all this.
-    pub(crate) site: Site,
+    pub(crate) site: ServerInfo,
     /// So that no client can fill the log, whichever processes it is served by.
     failures: &'static SharedLimit,
 }
@@ -31,7 +31,7 @@ impl Offer {
         hooks: Hooks,
         failures: &'static SharedLimit,
     ) -> Self {
-        let site = Site::new(endpoint.clone(), service.name(), model.name(), hooks.handle.clone());
+        let site = ServerInfo::new(endpoint.clone(), service.name(), model.name(), hooks.handle.clone());
         Self { idle_timeout: service.patience(), service, hooks, site, failures }
     }
 

@@ -15,8 +15,8 @@ use crate::scoreboard::{Cause, Scoreboard, Slot, State, Tally};
 use crate::service::Service;
 use crate::sys::datagram::{Batch, Datagram, Patience, Source};
 use crate::sys::tcp::{queued_for, was_reset};
-use crate::transport::guard::Guard;
 use crate::transport::listener::concerns_one_connection;
+use crate::transport::udp_filter::UdpFilter;
 use crate::transport::{Connection, Listener, Peer, Refusal, Traffic, Wait};
 use crate::{Error, events};
 
@@ -90,7 +90,7 @@ impl Post {
     }
 
     /// Decides whether a datagram is answered, with the hop limit of its answer.
-    pub(crate) fn admit(&self, guard: &Guard, datagram: &Datagram<'_>) -> Result<Option<u8>, Refusal> {
+    pub(crate) fn admit(&self, guard: &UdpFilter, datagram: &Datagram<'_>) -> Result<Option<u8>, Refusal> {
         let hops = guard.admit(datagram)?;
         if self.offer.hooks.admit(peer_of(datagram)) { Ok(hops) } else { Err(Refusal::Application) }
     }
@@ -100,7 +100,7 @@ impl Post {
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Work<'a> {
     pub(crate) post: &'a Post,
-    pub(crate) guard: &'a Guard,
+    pub(crate) guard: &'a UdpFilter,
     pub(crate) board: &'a Scoreboard,
     pub(crate) slot: &'static Slot,
     /// In a process that is not this server's own, nothing interrupts a wait for clients: there each one is

@@ -6,12 +6,12 @@ use std::sync::{Arc, Mutex};
 use super::hooks::Turns;
 use super::serve::{Post, Work};
 use crate::scoreboard::{Scoreboard, Slot};
-use crate::transport::guard::Guard;
+use crate::transport::udp_filter::UdpFilter;
 
 /// What a [`Work`] is made of.
 pub(super) struct Shared {
     post: Post,
-    guard: Guard,
+    guard: UdpFilter,
     board: Scoreboard,
     slot: &'static Slot,
     turns: Option<Arc<Mutex<Turns>>>,

@@ -15,8 +15,8 @@ use crate::service::{Protocol, Reply};
 use crate::slab::Key;
 use crate::sys::datagram::{Batch, Patience};
 use crate::transport::bind::{BindOptions, bind_all};
-use crate::transport::guard::Guard;
 use crate::transport::listener::{Kind, concerns_one_connection};
+use crate::transport::udp_filter::UdpFilter;
 use crate::transport::{Endpoint, Inherited, Listener};
 
 /// How many clients one socket lets in, in one turn: the others have theirs, too.
@@ -147,7 +147,7 @@ impl<'a> Reactor<'a> {
         let key = match door.listener.kind() {
             Kind::Stream => self.watch(socket, move |reactor| reactor.admit(&ours, &make)),
             Kind::Datagram => {
-                let (mut batch, guard) = (Batch::new(1, LARGEST), Guard::new(ours.listener.udp_port()));
+                let (mut batch, guard) = (Batch::new(1, LARGEST), UdpFilter::new(ours.listener.udp_port()));
                 self.watch(socket, move |_| answer(&ours.listener, &mut batch, &guard, &make))
             }
         }?;
@@ -188,7 +188,7 @@ impl<'a> Reactor<'a> {
 fn answer<P: Protocol>(
     listener: &Listener,
     batch: &mut Batch,
-    guard: &Guard,
+    guard: &UdpFilter,
     make: &RefCell<impl FnMut() -> P>,
 ) {
     for _ in 0..AT_ONCE {

@@ -16,7 +16,7 @@ use proptest::test_runner::{Config, TestRunner};
 use super::*;
 use crate::fairness::TURN;
 use crate::service::{Protocol, Reply, Service};
-use crate::transport::{Connection, FilePart, Peer, Site};
+use crate::transport::{Connection, FilePart, Peer, ServerInfo};
 
 /// Says for each byte of its input what that byte asks for, and goodbye at the end; so it says the same
 /// however its input is cut.
@@ -124,8 +124,8 @@ fn by_reactor(service: &Service, socket: OwnedFd) {
 
 fn by_blocking(service: &Service, socket: OwnedFd) {
     let traffic = Traffic::default();
-    let site = Site::nowhere();
-    let mut connection = Connection::stream(socket, Peer::None, &traffic, &site);
+    let server = ServerInfo::nowhere();
+    let mut connection = Connection::stream(socket, Peer::None, &traffic, &server);
     service.serve(&mut connection).expect("serve");
 }
 

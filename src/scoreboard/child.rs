@@ -49,7 +49,7 @@ impl Child<'_> {
         if self.is_watched() { count } else { count.min(1) }
     }
 
-    /// How many clients it holds for whom no thread can be started.
+    /// How many clients it holds for which no thread can be started.
     pub(crate) fn held(&self) -> u32 {
         // the thread that accepts holds one at most; whatever else is written there, a child went wild
         if self.is_watched() { self.slot.held.load(Ordering::Relaxed).min(1) } else { 0 }

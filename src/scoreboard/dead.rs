@@ -58,7 +58,7 @@ impl Scoreboard {
     }
 
     /// Counts how long a child lived, and how long the client of a child of its own waited for that, and was served.
-    /// One that died without a word has served until now, as far as anybody knows.
+    /// One that died without a word has served until now, as far as is known.
     fn measure_life(&self, child: &Child<'_>, totals: &Totals, now_ms: u64) {
         let [began, ended] = child.slot.times_us.each_ref().map(|time| time.load(Ordering::Relaxed));
         let accepted = child.record.accepted_us();
@@ -126,7 +126,7 @@ impl Scoreboard {
             top = slot.next.load(Ordering::Relaxed);
             match record.place() {
                 Place::Held => {
-                    // one that writes nonsense for a record has not been killed, but who knows
+                    // one that writes nonsense for a record has probably not been killed
                     let cause = slot.recorded().unwrap_or(Cause::Exit);
                     let release = || self.ledger.release(index, self.millis(now));
                     self.count_unwatched(index, cause, now, release, &mut on);

@@ -54,7 +54,7 @@ forkd_sys::plain! {
         pub(crate) open: AtomicU32,
         /// How many threads it has, of those that its model starts and its first.
         pub(crate) threads: AtomicU32,
-        /// How many clients it holds for whom no thread can be started.
+        /// How many clients it holds for which no thread can be started.
         pub(crate) held: AtomicU32,
         pub(crate) traffic: Traffic,
         peer: PackedPeer,
@@ -128,7 +128,7 @@ impl Slot {
         self.times_us[1].store(us, Ordering::Relaxed);
     }
 
-    /// Who is being served, or was last.
+    /// The client that is being served, or was last.
     pub(crate) fn peer(&self) -> Peer {
         self.peer.load()
     }

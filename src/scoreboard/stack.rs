@@ -1,7 +1,7 @@
 //! The stack of the dead: children push, the master takes all of it. Without a lock, as any of them may be
 //! killed in the middle.
 //!
-//! Children can write all of this, so it tells the master whom to look at, and nothing more. The tests check every
+//! Children can write all of this, so it tells the master which child to look at, and nothing more. The tests check every
 //! order in which processes can take these steps (`tests/model.rs`), for which this file has its atomics from
 //! the module that includes it.
 

@@ -1,4 +1,4 @@
-//! Where the daemon is on its way to the end, for those who show it.
+//! Where the daemon is on its way to the end, for status and metrics.
 
 /// What the daemon is at.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

@@ -64,7 +64,7 @@ fn the_lowest_slots_are_taken_first_up_to_the_limit_of_each_listener() {
     assert_eq!(take(0), None);
     assert_eq!([take(1), take(1)], [Some(4), None]);
     assert_eq!([0, 1, 3, 4].map(|index| board.listener_of(index)), [0, 1, 0, 1]);
-    // a lower limit ends nobody, and lets nobody in
+    // a lower limit ends no child, and lets no client in
     board.totals(0).set_limit(1);
     board.put_back(0);
     assert_eq!(take(0), None);

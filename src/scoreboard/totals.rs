@@ -32,7 +32,7 @@ forkd_sys::plain! {
         pub(super) deaths: [AtomicU64; Cause::COUNT],
         /// How long connections lasted that had a child of their own.
         pub(crate) durations: Histogram,
-        /// How long those who were accepted waited for a child of their own.
+        /// How long accepted clients waited for a child of their own.
         pub(crate) fork_latencies: Histogram,
         /// How long children lived.
         pub(crate) lifetimes: Histogram,

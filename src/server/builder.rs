@@ -99,7 +99,8 @@ impl Builder {
     pub fn bind(self, endpoint: &str) -> Result<Server, Error> {
         let asked: Endpoint = endpoint.parse().map_err(|e| Error::Usage(format!("{e}")))?;
         let listeners = bind_all(&asked, self.0, &[], &Inherited::default())?;
-        let handle = Handle::new().map_err(|cause| Error::os("cannot make the server's bell", cause))?;
+        let handle = Handle::new()
+            .map_err(|cause| Error::os("cannot make the server's shutdown descriptor", cause))?;
         Ok(Server::new(listeners, handle))
     }
 }

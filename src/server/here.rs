@@ -17,8 +17,8 @@ use crate::model::serve::{Post, Work};
 use crate::model::worker::{Terms, run};
 use crate::scoreboard::{Cause, Scoreboard};
 use crate::sys::fd::{Gate, first_readable};
-use crate::transport::guard::Guard;
 use crate::transport::listener::Kind;
+use crate::transport::udp_filter::UdpFilter;
 use crate::transport::{Handle, Listener};
 use crate::{Error, events};
 
@@ -30,7 +30,7 @@ pub(super) struct Here {
     /// One for each listening socket.
     places: Vec<Place>,
     board: Scoreboard,
-    guard: Guard,
+    guard: UdpFilter,
     terms: Terms,
     handle: Handle,
 }
@@ -51,7 +51,7 @@ impl Here {
     ) -> Result<Self, Error> {
         let cannot = |cause| Error::os("cannot map the scoreboard", cause);
         let board = Scoreboard::for_one_process(listeners.len()).map_err(cannot)?;
-        let guard = Guard::new(listeners.iter().filter_map(Listener::udp_port));
+        let guard = UdpFilter::new(listeners.iter().filter_map(Listener::udp_port));
         let mut places = Vec::new();
         for (number, listener) in listeners.into_iter().enumerate() {
             let offer = offer(&listener, &board.tally(number).failures);

@@ -169,7 +169,7 @@ impl Server {
     }
 
     /// Serves until it is asked to end: by its [`handle`](Self::handle), by a handler
-    /// ([`Site::shutdown`](crate::Site::shutdown)), and a master also by SIGTERM or SIGINT. When it returns, the
+    /// ([`ServerInfo::shutdown`](crate::ServerInfo::shutdown)), and a master also by SIGTERM or SIGINT. When it returns, the
     /// socket is closed.
     ///
     /// An end by the handle is prompt, and in order: no client is accepted any more, those that

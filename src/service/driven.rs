@@ -83,7 +83,7 @@ fn dispose(reply: Reply<'_>, connection: &mut Connection<'_>) -> io::Result<Next
 mod tests {
     use super::*;
     use crate::service::Clock;
-    use crate::transport::{Peer, Site, Traffic};
+    use crate::transport::{Peer, ServerInfo, Traffic};
     use std::io::Read;
     use std::os::unix::net::UnixStream;
 
@@ -92,8 +92,8 @@ mod tests {
         let (ours, mut theirs) = UnixStream::pair().unwrap();
         theirs.set_nonblocking(true).unwrap();
         theirs.write_all(sent).unwrap();
-        let (traffic, site) = (Traffic::default(), Site::nowhere());
-        let mut connection = Connection::stream(ours.into(), Peer::None, &traffic, &site);
+        let (traffic, server) = (Traffic::default(), ServerInfo::nowhere());
+        let mut connection = Connection::stream(ours.into(), Peer::None, &traffic, &server);
         drive(&mut Clock::time(), &mut connection).unwrap();
         assert_eq!(theirs.read(&mut [0; 9]).unwrap(), 4);
         check(theirs);

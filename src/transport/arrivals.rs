@@ -1,4 +1,4 @@
-//! How those fare who are not served yet: what the kernel says of a listening socket.
+//! The clients that are not served yet: what the kernel says of a listening socket.
 
 use super::{Endpoint, Listener};
 use crate::sys::drops::dropped;

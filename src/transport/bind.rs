@@ -33,9 +33,9 @@ pub(crate) struct BindOptions {
     pub(crate) v6only: bool,
     /// Permission bits of a socket file; `None` leaves it to the umask.
     pub(crate) socket_mode: Option<u32>,
-    /// Whether a stream's port may have connections left of whoever had it before (`SO_REUSEADDR`).
+    /// Whether a stream's port may have connections left of an earlier server (`SO_REUSEADDR`).
     pub(crate) reuse_address: bool,
-    /// Whether others may bind the same port, who share its clients (`SO_REUSEPORT`).
+    /// Whether other processes may bind the same port, and share its clients (`SO_REUSEPORT`).
     pub(crate) reuse_port: bool,
     /// How long a TCP peer may leave the kernel without an answer, see [`Listener::keep_alive`].
     pub(crate) keep_alive: Option<Duration>,
@@ -291,7 +291,7 @@ fn start_listening(socket: &OwnedFd, backlog: u32) -> io::Result<()> {
     Ok(())
 }
 
-/// With each datagram: its hop limit (see `guard`), and on a wildcard address the local address
+/// With each datagram: its hop limit (see `udp_filter`), and on a wildcard address the local address
 /// that it was sent to, from which the answer must leave (ip(7), ipv6(7)).
 pub(super) fn ask_for_packet_information(socket: &OwnedFd, address: SocketAddr) -> io::Result<()> {
     if address.is_ipv6() {

@@ -16,10 +16,10 @@ pub(crate) use hand_over::Watch;
 pub(crate) use linger::{LEFTOVER, LINGER};
 
 use super::inherited::local_end;
-use super::{Endpoint, Peer, Site, Traffic};
+use super::{Endpoint, Peer, ServerInfo, Traffic};
 use crate::sys;
 
-/// A connection, or a datagram, together with who is at the other end.
+/// A connection, or a datagram, together with its peer.
 ///
 /// Reading returns `Ok(0)` at the end of the client's data. With an idle time-out set
 /// (`--idle-timeout`), a read or write that waits longer fails with
@@ -48,7 +48,7 @@ pub struct Connection<'a> {
     medium: Medium<'a>,
     peer: Peer,
     traffic: &'a Traffic,
-    site: &'a Site,
+    server: &'a ServerInfo,
     /// How long a wait may last.
     idle_timeout: Option<Duration>,
     /// Other processes may have the socket, too, so that its flags are not ours to change.
@@ -76,7 +76,7 @@ impl Input {
 
 #[derive(Debug)]
 enum Medium<'a> {
-    /// The socket blocks, unless somebody else waits for it.
+    /// The socket blocks, unless a `Wait` waits for it.
     Stream(OwnedFd, Option<&'a dyn Wait>),
     Datagram {
         unread: Cell<&'a [u8]>,
@@ -85,7 +85,7 @@ enum Medium<'a> {
     },
 }
 
-/// Who waits for a socket that does not block, and lets others work meanwhile.
+/// Waits for a socket that does not block, and lets others work meanwhile.
 pub(crate) trait Wait: std::fmt::Debug {
     /// Makes a call that reads or writes up to `wanted` bytes (0: it may do less than it could), until it
     /// does not say that it would block. Fails with `WouldBlock` when that takes longer than the connection
@@ -121,14 +121,14 @@ pub(crate) enum Ready {
 }
 
 impl<'a> Connection<'a> {
-    pub(crate) fn stream(socket: OwnedFd, peer: Peer, traffic: &'a Traffic, site: &'a Site) -> Self {
+    pub(crate) fn stream(socket: OwnedFd, peer: Peer, traffic: &'a Traffic, server: &'a ServerInfo) -> Self {
         Traffic::add(&traffic.connections, 1);
-        Self::new(Medium::Stream(socket, None), peer, traffic, site)
+        Self::new(Medium::Stream(socket, None), peer, traffic, server)
     }
 
-    fn new(medium: Medium<'a>, peer: Peer, traffic: &'a Traffic, site: &'a Site) -> Self {
+    fn new(medium: Medium<'a>, peer: Peer, traffic: &'a Traffic, server: &'a ServerInfo) -> Self {
         let input = Cell::new(Input::Silent);
-        Self { medium, peer, traffic, site, idle_timeout: None, is_shared: false, input }
+        Self { medium, peer, traffic, server, idle_timeout: None, is_shared: false, input }
     }
 
     /// The same with a socket that others may have, too: it may block or not, whatever they like.
@@ -146,12 +146,17 @@ impl<'a> Connection<'a> {
     }
 
     /// A datagram was counted when it came, so reading it does not count again.
-    pub(crate) fn datagram(payload: &'a [u8], peer: Peer, traffic: &'a Traffic, site: &'a Site) -> Self {
+    pub(crate) fn datagram(
+        payload: &'a [u8],
+        peer: Peer,
+        traffic: &'a Traffic,
+        server: &'a ServerInfo,
+    ) -> Self {
         let medium = Medium::Datagram { unread: Cell::new(payload), answer: RefCell::default() };
-        Self::new(medium, peer, traffic, site)
+        Self::new(medium, peer, traffic, server)
     }
 
-    /// Who is at the other end: `client_address` of socketserver.
+    /// The client: `client_address` of socketserver.
     ///
     /// ```
     /// use std::io::Write;
@@ -195,10 +200,10 @@ impl<'a> Connection<'a> {
         }
     }
 
-    /// The server that the connection came to; [`Site`] has an example.
+    /// The server that the connection came to; [`ServerInfo`] has an example.
     #[must_use]
-    pub fn server(&self) -> &'a Site {
-        self.site
+    pub fn server(&self) -> &'a ServerInfo {
+        self.server
     }
 
     /// Counts it as one whose handler has failed.

@@ -15,7 +15,7 @@ use rustix::net::{SendFlags, send};
 /// use std::{fs::File, sync::Arc};
 /// use forkd::{FilePart, Protocol, Reply};
 ///
-/// /// Sends a file to whoever says something.
+/// /// Sends a file to each client that says something.
 /// struct Library(FilePart);
 /// impl Protocol for Library {
 ///     fn received<'a>(&'a mut self, _: &'a [u8]) -> Reply<'a> {

@@ -7,8 +7,8 @@ use super::Connection;
 impl Connection<'_> {
     /// A buffered reader and a writer: `rfile` and `wfile` of socketserver.
     ///
-    /// As there, the writer has no buffer: what is written is on its way at once, so nobody waits
-    /// for an answer that lies about, and [`write!`] sends all that it formats in one piece. For many small
+    /// As there, the writer has no buffer: what is written is on its way at once, so no client waits
+    /// for an answer in a buffer, and [`write!`] sends all that it formats in one piece. For many small
     /// pieces, put a [`BufWriter`](std::io::BufWriter) around it, and flush that.
     ///
     /// The reader may have taken more than was asked of it: make it once, and read by it alone.

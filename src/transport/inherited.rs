@@ -146,8 +146,8 @@ pub(crate) fn listener_of(descriptor: impl AsFd) -> Result<Listener, String> {
     Ok(Listener::inherited(socket, kind, endpoint))
 }
 
-/// Makes a connection that somebody else has accepted like one of a listener's with this `keep_alive`, as far as
-/// that can be done while others may have it, too, and says who is at its other end.
+/// Makes a connection that another process has accepted like one of a listener's with this `keep_alive`, as far as
+/// that can be done while others may have it, too, and returns its peer.
 pub(crate) fn adopt_connection(socket: &OwnedFd, keep_alive: Option<Duration>) -> Peer {
     let is_unix = ask::socket_domain(socket) == Ok(AddressFamily::UNIX);
     if !is_unix {

@@ -63,15 +63,15 @@ impl Listener {
         }
     }
 
-    /// A socket that somebody else has bound, and that stays theirs.
+    /// A socket that another process has bound, and still owns.
     pub(super) fn inherited(socket: OwnedFd, kind: Kind, endpoint: Endpoint) -> Self {
         let mut listener = Self::ours(socket, kind, endpoint, None);
         listener.is_inherited = true;
         listener
     }
 
-    /// Whether the socket goes on without this process: who is queued there at a stop is left to
-    /// whoever serves it next.
+    /// Whether the socket goes on without this process: the clients in its queue at a stop are left to
+    /// its next server.
     pub(crate) fn is_inherited(&self) -> bool {
         self.is_inherited
     }
@@ -95,8 +95,8 @@ impl Listener {
         if let Endpoint::Udp { port, .. } = self.endpoint { Some(port) } else { None }
     }
 
-    /// Sets whether accepting waits for a client. The flag of an inherited socket belongs to all who share it, who
-    /// may change it at any moment: it stays as it is, and says nothing.
+    /// Sets whether accepting waits for a client. The flag of an inherited socket belongs to all processes that share it,
+    /// which may change it at any moment: it stays as it is, and says nothing.
     ///
     /// # Errors
     ///
@@ -122,7 +122,7 @@ impl Listener {
         }
     }
 
-    /// Accepts one connection, with who is at its other end. It waits for one, unless the socket does not block:
+    /// Accepts one connection, with its peer. It waits for one, unless the socket does not block:
     /// it may or may not.
     ///
     /// # Errors
@@ -207,7 +207,7 @@ impl Listener {
 
     /// Moves the connections that the kernel has queued to a queue of our own, where they wait until a worker
     /// [takes](Self::accept_queued) them. Returns how many were moved, and whether these are all; the others are more
-    /// than fit in, or there is no queue, and wait where they are. Who comes now is not connected any more.
+    /// than fit in, or there is no queue, and wait where they are. Later clients are not connected any more.
     pub(crate) fn hold_queued(&self) -> (u32, bool) {
         let Some(queue) = self.queue() else { return (0, false) };
         // it fails only for what is no open file
@@ -257,7 +257,7 @@ impl Listener {
         self.remove_file();
     }
 
-    /// Takes no more clients, in no process: who tries is refused at once. An inherited socket is not
+    /// Takes no more clients, in no process: further ones are refused at once. An inherited socket is not
     /// ours to shut.
     pub(crate) fn refuse(&self) {
         if self.kind == Kind::Stream && !self.is_inherited {

@@ -1,22 +1,23 @@
 //! Where requests come from: TCP, UDP, and Unix sockets of both kinds.
 //!
 //! An [`Endpoint`] is what the user names, a `Listener` a bound or inherited socket, a [`Connection`] what a
-//! handler talks to. Nothing here knows who runs the handler.
+//! handler talks to. Nothing here knows what runs the handler.
 
 mod arrivals;
 pub(crate) mod bind;
 mod connection;
 mod file_part;
 mod files;
-pub(crate) mod guard;
 pub(crate) mod inherited;
 pub(crate) mod listener;
 pub(crate) mod peer;
 mod pump;
 mod refusal;
-mod site;
+mod server_info;
+mod shutdown_handle;
 mod socket_file;
 mod traffic;
+pub(crate) mod udp_filter;
 
 pub(crate) use arrivals::Arrivals;
 pub use connection::Connection;
@@ -28,5 +29,6 @@ pub(crate) use listener::Listener;
 pub use peer::Peer;
 pub(crate) use pump::{limit_unsent, limit_unsent_if_slow};
 pub(crate) use refusal::Refusal;
-pub use site::{Handle, Site};
+pub use server_info::ServerInfo;
+pub use shutdown_handle::Handle;
 pub(crate) use traffic::Traffic;

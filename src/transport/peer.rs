@@ -1,4 +1,4 @@
-//! Who is at the other end.
+//! The other end of a connection.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
@@ -36,7 +36,7 @@ pub enum Peer {
         /// Its effective user id then.
         uid: u32,
     },
-    /// Nobody, as of an idle worker.
+    /// None, as of an idle worker.
     #[default]
     None,
 }

@@ -12,7 +12,7 @@ use super::Traffic;
 pub(super) struct Pump {
     #[cfg(target_os = "linux")]
     pipe: Option<(OwnedFd, OwnedFd)>,
-    /// No pipe is to be had (`EMFILE`), or the socket can't be spliced, or nobody may.
+    /// No pipe is to be had (`EMFILE`), or the socket can't be spliced, or splice(2) is forbidden.
     useless: bool,
 }
 

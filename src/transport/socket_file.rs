@@ -2,7 +2,7 @@
 //!
 //! Invariant: only a file that no socket is bound to is replaced, and only the file that was examined is removed. A
 //! path may lead to another file at any moment, and there is no unlink(2) of a certain inode. So a file is moved
-//! aside first, where nobody else has its name, and put back if it turns out to be another one.
+//! aside first, where no other process knows its name, and put back if it turns out to be another one.
 
 use std::fs::{self, DirBuilder, File, Metadata};
 use std::io::{self, ErrorKind};
@@ -17,7 +17,7 @@ use nix::sys::stat::{Mode, umask};
 
 /// How long another process that starts may replace a stale file. It takes a moment, but anyone who can read a
 /// directory can lock it.
-const PATIENCE: Duration = Duration::from_secs(2);
+const REPLACE_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// What is removed at the end, by the process that made it, if it still is the same file.
 #[derive(Debug)]
@@ -38,7 +38,7 @@ impl SocketFile {
     pub(super) fn bind(socket: &OwnedFd, path: &Path, mode: Option<u32>) -> io::Result<Self> {
         let address = UnixAddr::new(path)?;
         let bind = || {
-            // forkd has one thread, so nobody else is affected
+            // forkd has one thread, so no other thread is affected
             let before = mode.map(|mode| umask(Mode::from_bits_truncate(!mode & 0o777)));
             let bound = bind(socket.as_raw_fd(), &address);
             if let Some(before) = before {
@@ -106,7 +106,7 @@ impl Identity {
 /// Waits for others that replace a file there; without the lock it goes on after a while.
 fn lock_directory_of(path: &Path) -> Option<File> {
     let directory = File::open(path.parent()?).ok()?;
-    let until = Instant::now() + PATIENCE;
+    let until = Instant::now() + REPLACE_TIMEOUT;
     while directory.try_lock().is_err() && Instant::now() < until {
         crate::sys::fd::pause(Duration::from_millis(5));
     }
@@ -210,7 +210,7 @@ fn rename_to_none(from: &Path, to: &Path) -> io::Result<()> {
     fs::remove_file(from)
 }
 
-/// A place for one file beside it, on the same file system, that nobody else has. It is removed unless the file is
+/// A place for one file beside it, on the same file system, of this process alone. It is removed unless the file is
 /// still there.
 struct Aside {
     directory: PathBuf,

@@ -316,8 +316,8 @@ mod tests {
     fn a_datagram_is_not_handed_over() {
         let send = &mut |_: &[u8]| panic!("an answer");
         let traffic = crate::transport::Traffic::default();
-        let site = crate::Site::nowhere();
-        let connection = Connection::datagram(b"x", crate::Peer::None, &traffic, &site);
+        let server = crate::ServerInfo::nowhere();
+        let connection = Connection::datagram(b"x", crate::Peer::None, &traffic, &server);
         let answered = Service::from(Exec::new(["cat"])).answer(b"x", connection, send).unwrap_err();
         assert_eq!(answered.kind(), io::ErrorKind::Unsupported);
     }

@@ -11,7 +11,7 @@ use super::content::Content;
 use super::patience::{Patience, Phase};
 use super::request;
 use super::response::{Refusal, Status};
-use super::site::SMALL;
+use super::router::SMALL;
 use crate::Reply;
 use crate::transport::FilePart;
 

@@ -2,11 +2,11 @@
 //! are asked for; GET, HEAD and OPTIONS. docs/HTTP.md says how the RFCs are followed, section by section.
 //!
 //! ```text
-//! bytes ──▶ dialogue: request, content ──▶ site: routes, files, conditions ──▶ response ──▶ bytes, or a part of a file
+//! bytes ──▶ dialogue: request, content ──▶ router: routes, files, conditions ──▶ response ──▶ bytes, or a part of a file
 //! ```
 //!
 //! What a client can occupy is bounded: [`request::HEAD`] bytes and what one read brings are kept of what
-//! it sends, [`site::SMALL`] bytes and two answers of what it gets, and a large file is not read at
+//! it sends, [`router::SMALL`] bytes and two answers of what it gets, and a large file is not read at
 //! all. Its time is bounded by [`patience`].
 
 mod answer;
@@ -22,7 +22,7 @@ mod ranges;
 mod request;
 mod response;
 mod root;
-mod site;
+mod router;
 mod target;
 #[cfg(test)]
 mod tests;
@@ -39,8 +39,8 @@ pub(crate) use fields::parts;
 pub(crate) use request::Request;
 pub(crate) use response::{Refusal, Response, Status};
 use root::Root;
-use site::Origin;
-pub(crate) use site::made;
+use router::Origin;
+pub(crate) use router::made;
 pub(crate) use target::Target;
 
 use super::{Protocol, Reply, Service};
@@ -152,7 +152,7 @@ impl Http {
     ) -> Self {
         let make = Arc::new(move || make().into());
         let path = format!("/{}", path.trim_matches('/'));
-        Arc::make_mut(&mut self.origin.site).routes.insert(path.into_bytes(), make);
+        Arc::make_mut(&mut self.origin.router).routes.insert(path.into_bytes(), make);
         self
     }
 }

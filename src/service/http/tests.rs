@@ -95,7 +95,7 @@ impl Heard {
             http.dialogue.input.len()
         );
         assert!(
-            http.dialogue.output.len() <= 4 * site::SMALL as usize,
+            http.dialogue.output.len() <= 4 * router::SMALL as usize,
             "{} bytes made",
             http.dialogue.output.len()
         );

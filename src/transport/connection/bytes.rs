@@ -30,7 +30,7 @@ impl<'a> Connection<'a> {
     /// Takes the next bytes of the client, none at the end of them.
     ///
     /// The buffer is not zeroed first, so a short message touches one page of it.
-    // part of whoever calls it, as `send`
+    // part of its caller, as `send`
     #[inline(always)]
     pub(crate) fn chunk<'b>(&self, buffer: &'b mut Buffer) -> io::Result<&'b [u8]>
     where
@@ -118,7 +118,7 @@ impl<'a> Connection<'a> {
         }
     }
 
-    /// As `write_all`, but part of whoever calls it (see `Offer::serve`).
+    /// As `write_all`, but part of its caller (see `Offer::serve`).
     #[inline(always)]
     fn send(&self, mut bytes: &[u8]) -> io::Result<()> {
         while !bytes.is_empty() {

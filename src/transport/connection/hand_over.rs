@@ -1,4 +1,4 @@
-//! A connection that somebody else reads and writes: a program.
+//! A connection that a program reads and writes.
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -38,7 +38,7 @@ impl Connection<'_> {
         }
     }
 
-    /// Counts what somebody else has read and written, as far as the system knows.
+    /// Counts what the program has read and written, as far as the system knows.
     pub(crate) fn count_carried(&self) {
         if let Medium::Stream(socket, _) = &self.medium
             && let Some((bytes_in, bytes_out)) = sys::tcp::carried(socket)

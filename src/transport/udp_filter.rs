@@ -17,12 +17,12 @@ const SERVICE_PORTS: [u16; 11] = [7, 9, 11, 13, 15, 17, 19, 37, 53, 69, 123];
 
 /// Decides which datagrams are answered, and with which hop limit.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Guard {
+pub(crate) struct UdpFilter {
     own_ports: Vec<u16>,
 }
 
-impl Guard {
-    /// A guard for a daemon that has these UDP ports.
+impl UdpFilter {
+    /// A filter for a daemon that has these UDP ports.
     pub(crate) fn new(own_ports: impl IntoIterator<Item = u16>) -> Self {
         Self { own_ports: own_ports.into_iter().collect() }
     }
@@ -72,7 +72,7 @@ mod tests {
     }
 
     fn verdict(datagram: &Datagram<'_>) -> Result<Option<u8>, Refusal> {
-        Guard::new([7007, 40000]).admit(datagram)
+        UdpFilter::new([7007, 40000]).admit(datagram)
     }
 
     #[test]

@@ -36,14 +36,14 @@ type Make = dyn Fn() -> Vec<u8> + Send + Sync;
 /// A server, as one of its connections has it.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Origin {
-    pub(super) site: Arc<Site>,
+    pub(super) router: Arc<Router>,
     pub(super) root: Option<Root>,
     pub(super) peer: Peer,
 }
 
 /// What all connections have in common.
 #[derive(Clone, Default)]
-pub(super) struct Site {
+pub(super) struct Router {
     pub(super) routes: BTreeMap<Vec<u8>, Arc<Make>>,
     /// Made before anybody is forked.
     pub(super) limits: Arc<Shared<Limits>>,
@@ -62,16 +62,16 @@ plain! {
 
 impl Responder for Origin {
     fn respond(&mut self, request: &Request<'_>, target: &Target<'_>, now: SystemTime) -> Response {
-        let site = &self.site;
-        if let Some(make) = site.routes.get(&target.path) {
+        let router = &self.router;
+        if let Some(make) = router.routes.get(&target.path) {
             return made(|| make(), kinds::of(&target.path).unwrap_or(kinds::TEXT), request, now);
         }
         match &mut self.root {
             _ if target.is_hidden => {
                 Response::bare(Status::NOT_FOUND).because("the path leads up, or to what is hidden")
             }
-            Some(root) => site.file(root, target, request, now),
-            None if target.path == b"/" => Response::of(kinds::TEXT, site.contents()),
+            Some(root) => router.file(root, target, request, now),
+            None if target.path == b"/" => Response::of(kinds::TEXT, router.contents()),
             None => Response::bare(Status::NOT_FOUND),
         }
     }
@@ -83,7 +83,7 @@ impl Responder for Origin {
         let Some(reason) = response.refused else {
             return log::debug!(peer:%, status, request:% = line(); "request answered");
         };
-        let admitted = self.site.limits.refusals.admit();
+        let admitted = self.router.limits.refusals.admit();
         let level = if admitted.is_some() { log::Level::Info } else { log::Level::Debug };
         let suppressed = admitted.unwrap_or(0);
         log::log!(level, peer:%, status, reason, request:% = line(), suppressed; "request refused");
@@ -107,7 +107,7 @@ pub(crate) fn made(
     response.with("Cache-Control", "no-store")
 }
 
-impl Site {
+impl Router {
     /// What there is, where no file is.
     fn contents(&self) -> Vec<u8> {
         let mut text = b"Here are:\n".to_vec();
@@ -212,10 +212,10 @@ impl Site {
     }
 }
 
-impl fmt::Debug for Site {
+impl fmt::Debug for Router {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let routes: Vec<_> = self.routes.keys().map(|path| path.escape_ascii().to_string()).collect();
-        f.debug_struct("Site").field("routes", &routes).finish_non_exhaustive()
+        f.debug_struct("Router").field("routes", &routes).finish_non_exhaustive()
     }
 }
 
@@ -231,7 +231,7 @@ mod tests {
         file.write_all(b"short").expect("write");
         // as if it had been longer when it was looked at
         let part = FilePart { file: Arc::new(file), offset: 0, length: 10 };
-        assert_eq!(Site::default().content(Status::OK, part, true, b"x").status, Status::INTERNAL);
+        assert_eq!(Router::default().content(Status::OK, part, true, b"x").status, Status::INTERNAL);
     }
 
     #[test]
@@ -244,7 +244,7 @@ mod tests {
             (Errno::MFILE, 503),
             (Errno::IO, 500),
         ] {
-            assert_eq!(Site::default().absent(b"x", errno.into()).status.0, status, "{errno}");
+            assert_eq!(Router::default().absent(b"x", errno.into()).status.0, status, "{errno}");
         }
     }
 }
