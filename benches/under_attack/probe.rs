@@ -11,14 +11,14 @@ use crate::daemon::{Daemon, Service};
 /// From the beginning of one probe to that of the next.
 const PACE: Duration = Duration::from_millis(5);
 /// After that a probe has failed.
-const PATIENCE: Duration = Duration::from_secs(3);
+const PROBE_TIMEOUT: Duration = Duration::from_secs(3);
 const MESSAGE: [u8; 64] = *b"sixty-four bytes, ends with a newline: a message of this bench.\n";
 
 /// Connects, exchanges one message, and closes.
 pub(crate) fn fresh_connection(daemon: &Daemon) -> io::Result<()> {
-    let mut stream = TcpStream::connect_timeout(&daemon.address, PATIENCE)?;
+    let mut stream = TcpStream::connect_timeout(&daemon.address, PROBE_TIMEOUT)?;
     stream.set_nodelay(true)?;
-    stream.set_read_timeout(Some(PATIENCE))?;
+    stream.set_read_timeout(Some(PROBE_TIMEOUT))?;
     let mut answer = [0; MESSAGE.len()];
     if daemon.service == Service::Http {
         stream.write_all(b"GET / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")?;
@@ -72,7 +72,7 @@ pub(crate) fn both(one: &Daemon, other: &Daemon, span: Duration) -> (Waits, Wait
     thread::scope(|scope| {
         let other = scope.spawn(|| paced(other, span));
         let one = paced(one, span);
-        (one, other.join().unwrap_or_else(|_| Waits::of(vec![PATIENCE], 1)))
+        (one, other.join().unwrap_or_else(|_| Waits::of(vec![PROBE_TIMEOUT], 1)))
     })
 }
 

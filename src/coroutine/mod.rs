@@ -41,7 +41,7 @@
 //! | `StreamServer` | [`Server`](crate::Server) with [`Model::Coroutine`](crate::model::Model::Coroutine), or [`TcpListener`] |
 //! | `LoopExit` | a panic of [`run`]: all wait for each other |
 //! | `greenlet(f)`, `g.switch(x)` | [`Coroutine::new`], [`Coroutine::switch`] |
-//! | `g.parent.switch(x)` | [`back`]; the parent is always who switched from outside |
+//! | `g.parent.switch(x)` | [`back`]; the parent is always the code that switched from outside |
 //! | `greenlet.getcurrent()` | none; a coroutine knows [names](Switch) |
 //! | the hub | [`run`], whose main function it is that waits |
 //!

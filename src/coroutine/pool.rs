@@ -40,7 +40,7 @@ pub struct Pool(Rc<Shared>);
 struct Shared {
     size: usize,
     running: Cell<usize>,
-    /// Who wants to know that there are fewer.
+    /// The coroutines that wait until there are fewer.
     waiting: RefCell<Vec<Id>>,
 }
 

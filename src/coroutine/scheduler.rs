@@ -1,4 +1,4 @@
-//! Who goes on when: a queue of those that can, a poller and timers for those that wait.
+//! Which coroutine goes on when: a queue of those that can, a poller and timers for those that wait.
 //!
 //! All is built on two verbs, [`park`](Scheduler::park) and [`wake`](Scheduler::wake), which mean what
 //! they mean for threads: one that is parked may be woken for no reason, so it looks again.
@@ -123,7 +123,7 @@ impl Scheduler {
         self.state.borrow_mut().wake(id);
     }
 
-    /// Waits until somebody wakes this coroutine, or until then; or for no reason. Returns false, at once,
+    /// Waits until another wakes this coroutine, or until then; or for no reason. Returns false, at once,
     /// where it can't wait because it is being unwound, or dropped at the end.
     pub(crate) fn park(&self, until: Option<Instant>) -> bool {
         let is_inside = context::is_inside();
@@ -156,8 +156,7 @@ impl Scheduler {
         self.turn.set(turn);
     }
 
-    /// Adds what the coroutine that runs now has done to its load. The main function has none: it is who lets clients
-    /// in.
+    /// Adds what the coroutine that runs now has done to its load. The main function has none: it lets clients in.
     fn end_turn(&self, state: &mut State) {
         let turn = self.turn.take();
         if turn != Turn::default()
@@ -212,7 +211,7 @@ impl Scheduler {
         }
     }
 
-    /// Finds out who can go on; waits for that where nobody can.
+    /// Finds out which can go on; waits for that where none can.
     fn poll(&self) {
         let limit = {
             let state = self.state.borrow();

@@ -1,4 +1,4 @@
-//! What a scheduler knows: who can go on, and who waits for what. Nothing here switches, or asks the system.
+//! What a scheduler knows: which coroutines can go on, and what the others wait for. Nothing here switches, or asks the system.
 
 use std::collections::VecDeque;
 
@@ -71,7 +71,7 @@ impl State {
         }
     }
 
-    /// Whether somebody can go on.
+    /// Whether one can go on.
     pub(super) fn is_busy(&self) -> bool {
         !self.queue.is_empty() || !self.bulk.is_empty()
     }

@@ -23,7 +23,7 @@ pub(super) fn needed() -> Rc<Scheduler> {
 
 /// Starts a coroutine, which runs whenever others wait.
 ///
-/// It has its first turn when the caller waits for the first time. Without its handle nobody waits for it:
+/// It has its first turn when the caller waits for the first time. Without its handle it is not waited for:
 /// [`run`](super::run) ends what is left when its main function returns.
 ///
 /// # Panics

@@ -1,4 +1,4 @@
-//! A socket that does not block, and who waits for it.
+//! A socket that does not block, and the coroutines that wait for it.
 
 use std::cell::{Cell, RefCell};
 use std::io;
@@ -132,7 +132,7 @@ impl Waiter {
         }
     }
 
-    /// Has whoever waits look again, as if the socket had become ready.
+    /// Has those that wait look again, as if the socket had become ready.
     pub(crate) fn rouse(&self) {
         if let Some(Registration { scheduler, source }) = &*self.registration.borrow() {
             scheduler.rouse(*source);

@@ -67,7 +67,7 @@ pub fn complain_about_usage(text: &str) {
 fn say(level: Level, name: &str, text: &str) {
     let (handle, text) = (io::stderr(), foreign::lines(text));
     let text = if is_journal(&handle) { each_line(level, &text) } else { format!("{name}{text}") };
-    // if it fails, there is nobody else to tell
+    // if it fails, there is no other place to report it
     let _ = write(&handle, text.as_bytes());
 }
 
@@ -126,7 +126,7 @@ impl Log for Stderr {
                 result => break result,
             }
         };
-        // there is nobody to tell: EPIPE means the reader is gone, EAGAIN that it is behind
+        // there is no place to report it: EPIPE means the reader is gone, EAGAIN that it is behind
         if result != Ok(line.len()) {
             count_lost();
         }

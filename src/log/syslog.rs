@@ -101,7 +101,7 @@ struct Link {
     socket: UnixDatagram,
     path: PathBuf,
     formatter: Formatter3164,
-    /// Lines that no process of the daemon could send, and that nobody has reported yet.
+    /// Lines that no process of the daemon could send, and that have not been reported yet.
     lost: &'static AtomicU64,
     retry_at: Option<Instant>,
     pause: Duration,

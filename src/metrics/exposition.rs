@@ -126,7 +126,7 @@ impl Families<'_, '_> {
         };
         self.gauges(
             "forkd_workers",
-            "Workers of a pool that serve somebody, and that wait for somebody",
+            "Workers of a pool that serve a client, and that wait for one",
             workers,
         )?;
         self.counters("forkd_forks", "Children forked", None, |l| vec![(None, l.forked)])?;

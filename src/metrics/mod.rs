@@ -1,7 +1,7 @@
 //! Metrics for Prometheus, served by a child of its own, so that a scraper that dawdles never holds the
 //! master.
 //!
-//! Invariant: it reads the scoreboard, which is shared memory, and asks nobody; nothing that a scraper
+//! Invariant: it reads the scoreboard, which is shared memory, and asks no process; nothing that a scraper
 //! sends or leaves undone reaches further than this process. `sample` is the reading, `exposition` the
 //! text, `http` the protocol, `server` the loop.
 

@@ -1,4 +1,4 @@
-//! The loop that answers scrapers: one thread, nobody is waited for.
+//! The loop that answers scrapers: one thread, which waits for none of them.
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::Shutdown;
@@ -16,10 +16,10 @@ use crate::transport::Listener;
 
 /// How many scrapers there may be at once.
 const MOST: usize = 16;
-/// Who has been here for so long makes room for another, if there is none: a request comes with the connection,
-const PATIENCE: Duration = Duration::from_millis(100);
+/// A scraper that has been here for so long makes room for another, if there is none: a request comes with the connection,
+const REQUEST_TIMEOUT: Duration = Duration::from_millis(100);
 /// and an answer may be long, and the way too.
-const PATIENCE_WITH_ANSWERS: Duration = Duration::from_secs(1);
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(1);
 /// How long a scraper may take for all of it.
 const TIME_LIMIT: Duration = Duration::from_secs(5);
 /// How much is read at once.
@@ -27,12 +27,12 @@ const CHUNK: usize = 8192;
 /// The pause after accept(2) has found no descriptor or no memory.
 const REST: Duration = Duration::from_millis(100);
 
-/// Answers until the bell rings (it becomes readable, or hangs up), and then those who are here.
-pub(crate) fn serve(bell: BorrowedFd<'_>, listeners: &[Listener], mut metrics: Metrics) {
+/// Answers until the shutdown descriptor becomes readable, or hangs up, and then those that are here.
+pub(crate) fn serve(shutdown: BorrowedFd<'_>, listeners: &[Listener], mut metrics: Metrics) {
     let mut scrapers: Vec<Scraper> = Vec::with_capacity(MOST);
     let mut rest_until = None;
     loop {
-        let is_leaving = is_ready(bell);
+        let is_leaving = is_ready(shutdown);
         let now = Instant::now();
         rest_until = rest_until.or_else(|| room_at(&scrapers)).filter(|&then| then > now);
         if !is_leaving && rest_until.is_none() && !accept(listeners, &mut scrapers, now) {
@@ -44,11 +44,11 @@ pub(crate) fn serve(bell: BorrowedFd<'_>, listeners: &[Listener], mut metrics: M
         }
         rest_until = rest_until.or_else(|| room_at(&scrapers));
         let open = if is_leaving || rest_until.is_some() { &[][..] } else { listeners };
-        wait((!is_leaving).then_some(bell), open, &scrapers, rest_until);
+        wait((!is_leaving).then_some(shutdown), open, &scrapers, rest_until);
     }
 }
 
-/// If there is no room for another scraper: who will make room first, and when.
+/// If there is no room for another scraper: which one makes room first, and when.
 fn next_to_go(scrapers: &[Scraper]) -> Option<(usize, Instant)> {
     let goes = |(at, scraper): (usize, &Scraper)| (at, scraper.since + scraper.patience());
     let all = scrapers.iter().enumerate().filter(|_| scrapers.len() >= MOST);
@@ -64,9 +64,14 @@ fn is_ready(fd: BorrowedFd<'_>) -> bool {
     poll(&mut [PollFd::new(fd, PollFlags::POLLIN)], PollTimeout::ZERO) == Ok(1)
 }
 
-/// Waits until somebody comes, or goes on, or it is time to do something about them.
-fn wait(bell: Option<BorrowedFd<'_>>, open: &[Listener], scrapers: &[Scraper], rest_until: Option<Instant>) {
-    let come = bell.into_iter().chain(open.iter().map(AsFd::as_fd));
+/// Waits until a scraper comes, or goes on, or it is time to do something about them.
+fn wait(
+    shutdown: Option<BorrowedFd<'_>>,
+    open: &[Listener],
+    scrapers: &[Scraper],
+    rest_until: Option<Instant>,
+) {
+    let come = shutdown.into_iter().chain(open.iter().map(AsFd::as_fd));
     let mut fds: Vec<PollFd<'_>> = come.map(|fd| PollFd::new(fd, PollFlags::POLLIN)).collect();
     fds.extend(scrapers.iter().map(|scraper| PollFd::new(scraper.stream.as_fd(), scraper.flags())));
     let next = scrapers.iter().map(|scraper| scraper.since + TIME_LIMIT).chain(rest_until).min();
@@ -79,7 +84,7 @@ fn wait(bell: Option<BorrowedFd<'_>>, open: &[Listener], scrapers: &[Scraper], r
     let _ = poll(&mut fds, limit);
 }
 
-/// Takes those who wait, as far as there is room; tells whether this process can have more.
+/// Takes those that wait, as far as there is room; tells whether this process can have more.
 fn accept(listeners: &[Listener], scrapers: &mut Vec<Scraper>, now: Instant) -> bool {
     use rustix::io::Errno;
     for listener in listeners {
@@ -107,7 +112,7 @@ fn accept(listeners: &[Listener], scrapers: &mut Vec<Scraper>, now: Instant) -> 
     true
 }
 
-/// Who asks for metrics.
+/// A client that asks for metrics.
 #[derive(Debug)]
 struct Scraper {
     stream: UnixStream,
@@ -132,8 +137,8 @@ impl Scraper {
     /// For how long others wait for it.
     fn patience(&self) -> Duration {
         match self.talk {
-            Talk::Asking | Talk::Ending => PATIENCE,
-            Talk::Answering { .. } => PATIENCE_WITH_ANSWERS,
+            Talk::Asking | Talk::Ending => REQUEST_TIMEOUT,
+            Talk::Answering { .. } => ANSWER_TIMEOUT,
         }
     }
 
@@ -209,9 +214,9 @@ mod tests {
         scrapers.push(scraper(Talk::Ending, 900));
         // the one that has been there for the longest time, of those
         let next = next_to_go(&scrapers).unwrap();
-        assert_eq!(next, (MOST - 2, now + Duration::from_millis(100 - (MOST as u64 - 2)) + PATIENCE));
-        assert!(PATIENCE * 5 < PATIENCE_WITH_ANSWERS);
+        assert_eq!(next, (MOST - 2, now + Duration::from_millis(100 - (MOST as u64 - 2)) + REQUEST_TIMEOUT));
+        assert!(REQUEST_TIMEOUT * 5 < ANSWER_TIMEOUT);
         scrapers.iter_mut().skip(1).for_each(|scraper| scraper.talk = answering());
-        assert_eq!(next_to_go(&scrapers), Some((0, now + PATIENCE_WITH_ANSWERS)));
+        assert_eq!(next_to_go(&scrapers), Some((0, now + ANSWER_TIMEOUT)));
     }
 }

@@ -18,7 +18,7 @@ use crate::sys::poller::{Event, Interest};
 use crate::timers::At;
 use crate::transport::{LEFTOVER, LINGER, Peer, limit_unsent};
 
-/// Whose protocol it is, and who hears of the end.
+/// The owner of the protocol, which is told of the end.
 pub(crate) trait Session<'a> {
     fn protocol(&mut self) -> &mut dyn Protocol;
 

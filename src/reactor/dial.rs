@@ -25,7 +25,7 @@ pub(super) struct Dial<'a> {
     session: Box<dyn Session<'a> + 'a>,
     /// Those that have not been tried yet.
     addresses: std::vec::IntoIter<Address>,
-    /// The socket that is being connected, and to whom.
+    /// The socket that is being connected, and its peer's address.
     attempt: Option<(OwnedFd, Address)>,
     /// Why there is no connection yet.
     failure: Option<io::Error>,
@@ -39,7 +39,7 @@ enum Address {
     Unix(PathBuf),
 }
 
-/// The protocol of a connection that was made here, and who gets it back.
+/// The protocol of a connection that was made here, and the callback that gets it back.
 struct Dialled<P, F> {
     protocol: P,
     on_closed: F,
@@ -73,7 +73,7 @@ impl<'a> Reactor<'a> {
     ///
     /// # Errors
     ///
-    /// [`Error::Usage`] if it is no such endpoint. All else, a name that nobody knows too, is told to
+    /// [`Error::Usage`] if it is no such endpoint. All else, an unknown name too, is told to
     /// `on_closed`.
     ///
     /// # Examples
@@ -95,7 +95,7 @@ impl<'a> Reactor<'a> {
     /// }
     ///
     /// let mut reactor = Reactor::new()?;
-    /// // nobody listens there
+    /// // nothing listens there
     /// reactor.connect("tcp://127.0.0.1:1", Page(Vec::new()), |_, page, outcome| match outcome {
     ///     Ok(()) => println!("{} bytes", page.0.len()),
     ///     Err(error) => assert_eq!(error.kind(), std::io::ErrorKind::ConnectionRefused),
@@ -143,7 +143,7 @@ impl<'a> Reactor<'a> {
             }
         }
         self.timers.cancel(dial.alarm);
-        // in the next turn: whoever tries again at once leaves the others theirs
+        // in the next turn: a caller that tries again at once leaves the others theirs
         dial.alarm = self.timers.set(Instant::now(), Alarm::Source(key));
     }
 

@@ -172,7 +172,7 @@ impl<'a> Reactor<'a> {
         }
     }
 
-    /// Lets nobody in for a while.
+    /// Lets no client in for a while.
     fn rest<P: Protocol + 'a>(&mut self, door: &Rc<Door>, make: &Rc<RefCell<impl FnMut() -> P + 'a>>) {
         door.watch.take().into_iter().for_each(|watch| self.unwatch(watch));
         let (door, make) = (Rc::clone(door), Rc::clone(make));
@@ -201,7 +201,7 @@ fn answer<P: Protocol>(
         match protocol.datagram(datagram.payload) {
             Reply::Wait | Reply::File(_) => {}
             Reply::Send(answer) | Reply::More(answer) | Reply::Finish(answer) => {
-                // whoever does not take it has gone, or does not read
+                // a client that does not take it has gone, or does not read
                 let _ = batch.answer(0, listener, answer, hops, Patience::DontWait);
             }
         }

@@ -114,7 +114,7 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
 ///
 /// Callbacks get the reactor, and may do with it whatever a program may do that has made it. They may borrow
 /// what lives longer than the reactor. They run one at a time, in the thread that called [`run`](Self::run),
-/// and while one runs nothing else does: whoever blocks in a callback blocks all.
+/// and while one runs nothing else does: a callback that blocks blocks all.
 ///
 /// A protocol that panics costs its connection, and is logged; a callback that panics ends
 /// [`run`](Self::run) in that panic.
@@ -186,9 +186,9 @@ enum Alarm<'a> {
 /// use forkd::reactor::{Reactor, Timer};
 ///
 /// let mut reactor = Reactor::new()?;
-/// let alarm: Timer = reactor.call_later(Duration::from_secs(60), |_| panic!("nobody came"));
+/// let alarm: Timer = reactor.call_later(Duration::from_secs(60), |_| panic!("too late"));
 /// reactor.call_later(Duration::from_millis(1), move |reactor| {
-///     // somebody has come
+///     // in time
 ///     assert!(reactor.cancel(alarm));
 /// });
 /// reactor.run()?;
@@ -365,7 +365,7 @@ impl<'a> Reactor<'a> {
     }
 }
 
-/// The time after `delay`, or one that nobody lives to see.
+/// The time after `delay`, or one that never comes.
 fn later(delay: Duration) -> Instant {
     let now = Instant::now();
     now.checked_add(delay).unwrap_or(now + Duration::from_secs(u32::MAX.into()))

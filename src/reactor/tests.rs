@@ -157,7 +157,7 @@ fn heard(
                 Err(error) => panic!("{error} after {} bytes", all.len()),
             }
         }
-        // so that a writer that nobody reads from ends, too
+        // so that a writer without a reader ends, too
         let _ = theirs.shutdown(Shutdown::Both);
         all
     })

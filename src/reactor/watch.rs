@@ -1,4 +1,4 @@
-//! Descriptors that are no connections: whoever watches one is called back when it is readable.
+//! Descriptors that are no connections: a callback runs when one is readable.
 
 use std::io;
 use std::os::fd::AsFd;
@@ -7,7 +7,7 @@ use super::{Reactor, Source};
 use crate::slab::Key;
 use crate::sys::poller::Interest;
 
-/// Somebody wants to know when a descriptor is readable.
+/// A descriptor, and the callback for when it is readable.
 pub(super) struct Watch<'a> {
     fd: Box<dyn AsFd + 'a>,
     callback: Box<dyn FnMut(&mut Reactor<'a>) + 'a>,

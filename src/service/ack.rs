@@ -33,7 +33,7 @@ impl Ack {
         }
     }
 
-    /// The same, with the whole reply to any datagram: whoever forges a sender's address can then have
+    /// The same, with the whole reply to any datagram: an attacker who forges a sender's address can then have
     /// it flood others, each byte for a multiple of its own.
     ///
     /// ```

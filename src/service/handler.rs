@@ -51,7 +51,7 @@ use crate::transport::Connection;
 ///
 ///     fn handle(&mut self, connection: &mut Connection<'_>) -> std::io::Result<()> {
 ///         let (rfile, mut wfile) = connection.files();
-///         // as much as a name may have, or somebody could fill our memory
+///         // as much as a name may have, or a client could fill our memory
 ///         for line in rfile.take(1000).lines() {
 ///             self.name = line?.trim().to_owned();
 ///             if !self.name.is_empty() {
@@ -101,7 +101,7 @@ pub trait Handler {
 }
 
 /// Serves a stream. What the handler has left unread must not cost the client its answer, unless the client has
-/// been silent for too long: then nobody waits for it any more.
+/// been silent for too long: then the server waits for it no longer.
 pub(super) fn run(handler: &mut dyn Handler, connection: &mut Connection<'_>) -> io::Result<()> {
     let served = handler.setup(connection).and_then(|()| handle_and_finish(handler, connection));
     if !served.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock) {

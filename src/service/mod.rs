@@ -64,7 +64,7 @@ pub struct Service {
     name: &'static str,
     maker: Maker,
     amplifies: bool,
-    /// Finds out before the start whether its connections can be handed over to whom it hands them.
+    /// Finds out before the start whether its connections can be handed over.
     recipient: Option<Arc<Check>>,
     /// How long a connection may be silent, if nothing else is said.
     patience: Option<Duration>,
@@ -127,8 +127,8 @@ impl Service {
         Self { amplifies: true, ..self }
     }
 
-    /// The same service, which hands its connections over to somebody who reads and writes them himself;
-    /// `check` finds out before the start whether he is there.
+    /// The same service, which hands its connections over to a program that reads and writes them itself;
+    /// `check` finds out before the start whether it is there.
     fn handing_over(self, check: impl Fn() -> Result<(), Error> + Send + Sync + 'static) -> Self {
         Self { recipient: Some(Arc::new(check)), ..self }
     }
@@ -153,7 +153,7 @@ impl Service {
         self.patience
     }
 
-    /// Whether it hands its connections over: then it takes no datagrams, and nobody knows how long a
+    /// Whether it hands its connections over: then it takes no datagrams, and it is unknown how long a
     /// connection has been silent.
     pub(crate) fn hands_over(&self) -> bool {
         self.recipient.is_some()
@@ -164,8 +164,8 @@ impl Service {
         self.recipient.as_ref().map_or(Ok(()), |check| check())
     }
 
-    /// Whether its answer to a datagram has more bytes than that, so that whoever forges a sender's
-    /// address could have it flood others.
+    /// Whether its answer to a datagram has more bytes than that, so that an attacker who forges a
+    /// sender's address could have it flood others.
     ///
     /// ```
     /// use forkd::{Echo, Service, service::Chargen};
@@ -208,7 +208,7 @@ impl Service {
         matches!(self.maker, Maker::Handler(_))
     }
 
-    /// Whether all goes back as it came, so that nobody need be asked.
+    /// Whether all goes back as it came, so that no handler is called.
     pub(crate) fn echoes(&self) -> bool {
         matches!(self.maker, Maker::Echo)
     }

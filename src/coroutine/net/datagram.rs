@@ -13,7 +13,7 @@ use crate::transport::Ready;
 ///
 /// # Examples
 ///
-/// UDP may lose a datagram, so whoever asks by it asks again:
+/// UDP may lose a datagram, so a client asks again:
 ///
 /// ```
 /// use std::io::ErrorKind;
@@ -77,7 +77,7 @@ impl UdpSocket {
         Socket::new(socket).map(Self)
     }
 
-    /// Has [`send`](Self::send) send to this address, and the socket hear nobody else. Nothing is sent.
+    /// Has [`send`](Self::send) send to this address, and the socket receive from it alone. Nothing is sent.
     ///
     /// # Errors
     ///
@@ -118,7 +118,7 @@ impl UdpSocket {
     ///
     /// # Errors
     ///
-    /// As [`recv_from`](Self::recv_from); [`ConnectionRefused`](io::ErrorKind::ConnectionRefused) where nobody
+    /// As [`recv_from`](Self::recv_from); [`ConnectionRefused`](io::ErrorKind::ConnectionRefused) where no server
     /// listens.
     pub fn recv(&self, buffer: &mut [u8]) -> io::Result<usize> {
         self.0.attempt(Ready::Read, |socket| socket.recv(buffer))

@@ -17,7 +17,7 @@ pub use stream::{TcpStream, UnixStream};
 use super::waiter::Waiter;
 use crate::transport::{Ready, Wait};
 
-/// All sockets have this in common: a socket that does not block, and who waits for it.
+/// All sockets have this in common: a socket that does not block, and the coroutines that wait for it.
 pub(super) struct Socket<S> {
     pub(super) inner: S,
     pub(super) waiter: Waiter,

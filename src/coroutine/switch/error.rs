@@ -1,14 +1,14 @@
-//! Why nobody could be switched to.
+//! Why a switch failed.
 
 use std::fmt;
 
-/// Why nobody could be switched to, with the value that was to go along.
+/// Why a switch failed, with the value that was to go along.
 ///
 /// ```
 /// use forkd::coroutine::{Coroutine, Switch, SwitchError, back};
 ///
-/// let nobody = Switch::new();
-/// assert_eq!(nobody.switch("one"), Err(SwitchError::Vacant("one")));
+/// let vacant = Switch::new();
+/// assert_eq!(vacant.switch("one"), Err(SwitchError::Vacant("one")));
 ///
 /// let once = Coroutine::new(|n: u32| n + 1);
 /// assert_eq!(once.switch(1), Ok(2));

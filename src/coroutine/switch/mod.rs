@@ -1,4 +1,4 @@
-//! Coroutines that say themselves who goes on: greenlet's `switch`.
+//! Coroutines that say themselves which goes on: greenlet's `switch`.
 
 mod error;
 mod place;
@@ -131,7 +131,7 @@ impl<T: 'static> Switch<T> {
     }
 }
 
-/// Goes back outside with `value`: to whoever switched to a coroutine without being one of this type. Returns
+/// Goes back outside with `value`: to the code that switched to a coroutine without being one of this type. Returns
 /// what this one is switched to with the next time.
 ///
 /// # Errors

@@ -1,6 +1,6 @@
-//! Who goes on when one switches.
+//! Which coroutine goes on when one switches.
 //!
-//! The first switch, from outside, becomes a loop that resumes whoever is switched to, one after the other,
+//! The first switch, from outside, becomes a loop that resumes each that is switched to, one after the other,
 //! until one of them switches back outside. Where one waits for a socket or a time, the loop waits in its
 //! place, as the coroutine that it runs in.
 
@@ -67,13 +67,13 @@ pub(super) fn leave<T>(here: &Rc<Place<T>>, to: Option<Rc<Place<T>>>, value: T) 
         let Some(value) = here.arriving.take() else { unreachable!("one is switched to with a value") };
         return Ok(value);
     }
-    let Some((_, value)) = here.leaving.take() else { unreachable!("nobody has taken it") };
+    let Some((_, value)) = here.leaving.take() else { unreachable!("it has not been taken") };
     Err(SwitchError::Outside(value))
 }
 
-/// Runs whoever is switched to until one switches back.
+/// Runs those that are switched to until one switches back.
 pub(super) fn drive<T: 'static>(mut place: Rc<Place<T>>, value: T) -> T {
-    /// Whoever runs when a panic comes out has ended.
+    /// The one that runs when a panic comes out has ended.
     struct Ended<'a, T>(&'a Place<T>);
     impl<T> Drop for Ended<'_, T> {
         fn drop(&mut self) {

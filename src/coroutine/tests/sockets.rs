@@ -94,7 +94,7 @@ fn one_who_never_has_to_wait_does_not_starve_the_others() {
                 one.write_all(b"x").expect("write");
                 other.read_exact(&mut [0]).expect("read");
                 rounds += 1;
-                assert!(rounds < 10_000_000, "nobody else has had a turn");
+                assert!(rounds < 10_000_000, "no other coroutine has had a turn");
             }
         });
         spawn(move || done.set(true));
@@ -116,7 +116,7 @@ fn nobody_listening_is_an_error_and_who_accepts_waits() {
         let client = TcpStream::connect_timeout(address, LONG).expect("connect");
         client.set_nodelay(true).expect("option");
         server.join().expect("no panic");
-        let error = TcpStream::connect(address).expect_err("nobody listens");
+        let error = TcpStream::connect(address).expect_err("no listener");
         assert_eq!(error.kind(), io::ErrorKind::ConnectionRefused);
     })
     .expect("run");
@@ -250,12 +250,12 @@ fn a_datagram_is_waited_for_no_longer_than_was_said_and_nobody_there_is_an_error
     let waits = || {
         let (one, other) = udp_pair();
         other.set_read_timeout(Some(ms(10))).expect("a time-out");
-        let error = other.recv(&mut [0; 9]).expect_err("nobody has sent anything");
+        let error = other.recv(&mut [0; 9]).expect_err("nothing was sent");
         assert_eq!(error.kind(), io::ErrorKind::WouldBlock);
         assert!(other.set_read_timeout(Some(Duration::ZERO)).is_err());
         drop(other);
-        one.send(b"anybody?").expect("send");
-        let error = one.recv(&mut [0; 9]).expect_err("nobody is there");
+        one.send(b"hello?").expect("send");
+        let error = one.recv(&mut [0; 9]).expect_err("no socket is there");
         assert_eq!(error.kind(), io::ErrorKind::ConnectionRefused);
     };
     run(waits).expect("run");

@@ -1,4 +1,4 @@
-//! Coroutines that say themselves who goes on.
+//! Coroutines that say themselves which goes on.
 
 use std::cell::RefCell;
 use std::panic::{AssertUnwindSafe, catch_unwind};

@@ -1,4 +1,4 @@
-//! Who goes on when, and how it ends.
+//! Which coroutine goes on when, and how it ends.
 
 use std::cell::{Cell, RefCell};
 use std::io::{self, Read, Write};
@@ -25,7 +25,7 @@ fn each_has_its_turn_in_the_order_of_spawning() {
             })
         };
         let handles = [begin(["a1", "a2", "a3"]), begin(["b1", "b2", "b3"])];
-        assert!(log.take().is_empty(), "nobody runs before the main function waits");
+        assert!(log.take().is_empty(), "none runs before the main function waits");
         join_all(handles, None);
     })
     .expect("run");

@@ -14,7 +14,7 @@ use crate::sys::sock_diag::OtherEnd;
 use crate::transport::{Connection, Watch};
 
 /// How long a program whose client has gone has to end by itself.
-const PATIENCE: Duration = Duration::from_secs(5);
+const END_TIMEOUT: Duration = Duration::from_secs(5);
 /// How often the kernel is asked whether a client that has finished sending has closed its connection.
 const ASK: Duration = Duration::from_secs(1);
 /// For as good as ever, but no clock overflows.
@@ -40,7 +40,7 @@ pub(super) fn accompany(
     if is_client_gone {
         program.signal(Signal::TERM);
         watch.poller.remove(socket, Interest::NONE)?;
-        let until = Instant::now() + PATIENCE;
+        let until = Instant::now() + END_TIMEOUT;
         while let Some(limit) = until.checked_duration_since(Instant::now())
             && !watch.next(limit)?.iter().any(|event| event.token == PROGRAM)
         {

@@ -207,7 +207,7 @@ impl Exec {
     /// What it makes of the program's end.
     fn conclude(&self, status: ExitStatus) -> io::Result<()> {
         match status.signal() {
-            // whoever writes to a client that has gone dies of SIGPIPE
+            // a program that writes to a client that has gone dies of SIGPIPE
             None | Some(libc::SIGPIPE) => Ok(()),
             Some(_) => Err(io::Error::other(format!("{} was killed: {status}", self.name()))),
         }

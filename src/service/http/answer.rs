@@ -53,7 +53,7 @@ impl Answer {
         let response = respond(request, responder);
         let has_content = request.content != Framed::Length(0);
         let expects = has_content && request.expects;
-        // who is refused before it has sent the content may send it or not (RFC 9110, section 10.1.1)
+        // a client that is refused before it has sent the content may send it or not (RFC 9110, section 10.1.1)
         let is_left = is_long(request.content) || expects && response.status.is_error();
         let stage = if is_left || is_last || !request.stays { Stage::Last } else { Stage::Open };
         let (is_head, is_old) = (request.method == Method::Head, request.is_old);

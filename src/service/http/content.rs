@@ -1,4 +1,4 @@
-//! The content of a request: nobody wants it, but where it ends the next request begins.
+//! The content of a request: it is dropped, but where it ends the next request begins.
 //!
 //! Invariant: what is taken depends on the bytes alone, and not on the pieces in which they come. A line of
 //! the chunked coding ends with CR LF and nothing else: where two readers disagree about that, a request can

@@ -196,8 +196,8 @@ impl Dialogue {
         self.input.drain(..blank);
     }
 
-    /// Whether there may be a head now, or one that is too long, where there was none before: whoever sends a
-    /// byte at a time shall not have all of it parsed each time.
+    /// Whether there may be a head now, or one that is too long, where there was none before: a client
+    /// that sends a byte at a time shall not have all of it parsed each time.
     fn is_worth_a_look(&self) -> bool {
         let (before, now) = (self.looked_at, self.input.len());
         let passes = |limit: usize| before <= limit && now > limit;

@@ -1,7 +1,7 @@
 //! The files below one directory, and no others.
 //!
 //! Invariant: a path is followed from a descriptor of the directory and never out of it, and through no name that
-//! is hidden, whoever changes it meanwhile. Only regular files are opened: to open a FIFO wakes its writer, and a
+//! is hidden, whatever changes meanwhile. Only regular files are opened: to open a FIFO wakes its writer, and a
 //! device may do anything.
 
 use std::fs::{File, Metadata};
@@ -16,7 +16,7 @@ use super::version::Moment;
 use super::walk::walk;
 use crate::sys;
 
-/// What is read is waited for by nobody, even if a FIFO has just taken the place of a file.
+/// No read waits, even if a FIFO has just taken the place of a file.
 pub(super) const READ: OFlags =
     OFlags::RDONLY.union(OFlags::CLOEXEC).union(OFlags::NONBLOCK).union(OFlags::NOCTTY);
 
@@ -274,7 +274,7 @@ mod tests {
         nix::unistd::mkfifo(&fifo, nix::sys::stat::Mode::S_IRWXU).expect("fifo");
         symlink("fifo", dir.path().join("root/link")).expect("link");
         std::os::unix::net::UnixListener::bind(dir.path().join("root/socket")).expect("socket");
-        // a writer that waits for nobody learns whether there is a reader, so it is asked in between
+        // a writer that does not wait learns whether there is a reader, so it is asked in between
         let is_read = || openat(CWD, &fifo, OFlags::WRONLY | OFlags::NONBLOCK, Mode::empty()).is_ok();
         for find in WAYS {
             for path in ["fifo", "link", "socket"] {

@@ -62,7 +62,7 @@ pub(super) struct Conditions<'a> {
 /// Takes the head of a request from the beginning of `input`, and says how many bytes it has; `None` if
 /// there is more to come.
 pub(super) fn parse(input: &[u8]) -> Result<Option<(Request<'_>, usize)>, Refusal> {
-    // before a line is whole, only its first byte is looked at: whoever speaks TLS is told at once
+    // before a line is whole, only its first byte is looked at: a TLS client is told at once
     if input.first().is_some_and(|&byte| !is_token(byte)) {
         return Err(Refusal::bad("it does not begin with a method"));
     }
@@ -162,7 +162,7 @@ impl<'a> Request<'a> {
         let is = |name: &str| field.name.eq_ignore_ascii_case(name);
         let conditions = &mut self.conditions;
         match () {
-            // which one it is, nobody asks here
+            // any name will do
             () if is("host") => {
                 if std::mem::replace(&mut seen.host, true) || host(value).is_none() {
                     return Err(Refusal::bad("the field Host is not one host"));

@@ -45,12 +45,12 @@ pub(super) struct Origin {
 #[derive(Clone, Default)]
 pub(super) struct Router {
     pub(super) routes: BTreeMap<Vec<u8>, Arc<Make>>,
-    /// Made before anybody is forked.
+    /// Made before the first fork.
     pub(super) limits: Arc<Shared<Limits>>,
 }
 
 plain! {
-    /// So that nobody can fill the log, whichever processes he is served by.
+    /// So that no client can fill the log, whichever processes serve it.
     #[derive(Debug, Default)]
     pub(super) struct Limits {
         /// What clients should not ask for.

@@ -1,7 +1,7 @@
 //! By what a file is told from what it was before: validators (RFC 9110, section 8.8).
 //!
 //! Invariant: an entity tag is never given to two contents. Of a file's times only ctime is beyond the reach of
-//! who installs it: trees whose times are all alike (Nix, OSTree, SOURCE_DATE_EPOCH, tar --mtime) differ in
+//! tools that install it: trees whose times are all alike (Nix, OSTree, SOURCE_DATE_EPOCH, tar --mtime) differ in
 //! their inodes and ctimes. So both validators are made of those.
 
 use std::fs::Metadata;
@@ -77,7 +77,7 @@ fn tag(identity: impl Hash, changed: Moment, now: SystemTime) -> String {
     format!("\"{:016x}\"", hasher.finish())
 }
 
-/// Whether a file whose times somebody has seen gets others at its next change, however soon that is: so do those
+/// Whether a file whose times have been seen gets others at its next change, however soon that is: so do those
 /// of ext4, xfs, btrfs and tmpfs, since Linux 6.13.
 fn tells_changes_apart() -> bool {
     static TELLS: OnceLock<bool> = OnceLock::new();

@@ -1,4 +1,4 @@
-//! Who may stay for how long, and for how many requests.
+//! For how long a client may stay, and for how many requests.
 
 use super::*;
 
@@ -144,7 +144,7 @@ fn the_next_request_has_a_time_of_its_own() {
     assert_eq!(http.deadline(at(8)), Some(at(18)));
     heard.hear(&mut http, &request[9..]);
     assert_eq!((http.deadline(at(9)), http.deadline(at(12))), (Some(at(14)), Some(at(14))));
-    assert_eq!(told_at_the_end(&mut http), "", "nobody has begun");
+    assert_eq!(told_at_the_end(&mut http), "", "no request has begun");
     heard.hear(&mut http, request);
     assert_eq!(http.deadline(at(13)), Some(at(18)));
     heard.hear(&mut http, b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\n12345");
