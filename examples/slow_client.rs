@@ -1,4 +1,4 @@
-//! A slow client next to quick ones: who has to wait?
+//! A slow client next to quick ones: which have to wait?
 //!
 //!     cargo run --example slow_client                      # iterative: they wait for the slow one
 //!     cargo run --example slow_client thread               # they don't

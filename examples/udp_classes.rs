@@ -5,14 +5,14 @@
 //!     cargo run --example udp_classes ThreadingUDPServer   # a thread for each datagram
 //!     cargo run --example udp_classes UnixDatagramServer   # unixgram:///tmp/forkd-udp-classes.sock
 //!
-//! Then `echo hello | nc -u -w 1 127.0.0.1 7013`, and see who answers. Ctrl-C ends it.
+//! Then `echo hello | nc -u -w 1 127.0.0.1 7013`, and see which process answers. Ctrl-C ends it.
 
 use std::io::{self, Read, Write};
 
 use forkd::model::Model;
 use forkd::{Connection, Error, Handler, Server, Service};
 
-/// Answers with the datagram and with who has answered.
+/// Answers with the datagram and the process that answers.
 struct Upper;
 
 impl Handler for Upper {

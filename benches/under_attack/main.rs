@@ -2,7 +2,7 @@
 //!
 //! For each model and each attack one daemon is started and probed in turn: at rest, under attack, at rest, and so
 //! on. A probe is a fresh connection: connect, one exchange, close. At the same moments a second daemon of the same
-//! model is probed that nobody attacks (`beside`): what its clients wait longer is the machine's doing, since client,
+//! model is probed without attackers (`beside`): what its clients wait longer is the machine's doing, since client,
 //! attacker and daemons share its processors. The attackers are processes of their own, bounded in time and number
 //! (see `attack.rs`), and know only loopback.
 //!

@@ -24,7 +24,7 @@ pub(crate) const EXIT_STATUS: &[(&str, &str)] = &[
          program to run isn't there, no daemon answers on the control socket, no echo came back to forkd load, or a server \
          that forkd compare was to measure failed, which it tells after the others' results.",
     ),
-    ("70", "The workers of a pool die before they have served anybody."),
+    ("70", "The workers of a pool die before they have served a client."),
     ("71", "The system refuses something that ought to work."),
     ("73", "A pidfile, a socket file or a report can't be made."),
     ("77", "A right is missing, such as for a port below 1024."),
