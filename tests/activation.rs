@@ -365,7 +365,7 @@ fn a_missing_name_is_69_and_lists_those_there_are() {
         &["cannot serve systemd:echo: the sockets that were handed over are named echo4, echo6"],
     );
     fails(Forkd::new("systemd:*"), 69, &["cannot serve systemd:*: no sockets were handed over"]);
-    // for somebody else: our parent's, or nobody's
+    // for another process: our parent, or none
     for other in ["1", ""] {
         let forkd = Forkd::new("systemd:*").env("LISTEN_FDS", "1").env("LISTEN_PID", other);
         let forkd = if other.is_empty() { forkd.within(&["env", "-u", "LISTEN_PID"]) } else { forkd };
@@ -388,7 +388,7 @@ fn variables_for_another_process_mean_nothing() {
         let daemon = forkd.env("LISTEN_FDNAMES", names).start();
         echoes(&mut daemon.connect(), b"served");
     }
-    // nobody's, and ours without a descriptor
+    // of no process, and ours without a descriptor
     let daemon = Forkd::new("").env("LISTEN_FDS", "1").env("LISTEN_FDNAMES", "a:b").start();
     echoes(&mut daemon.connect(), b"served");
     for (name, value) in [("LISTEN_FDNAMES", "a"), ("LISTEN_FDS", "0")] {

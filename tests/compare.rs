@@ -159,7 +159,7 @@ fn number(figures: &Value, name: &str) -> f64 {
     figures[name].as_f64().unwrap_or_else(|| panic!("{name} in {figures}"))
 }
 
-/// That it has so many processes and threads when nobody is there and when all clients are, and serves so many.
+/// That it has so many processes and threads without clients and with all of them, and serves so many.
 #[track_caller]
 fn has(json: &Value, name: &str, idle: [u32; 2], held: [u32; 2], served: f64) {
     let model = entry(json, name);
@@ -208,7 +208,7 @@ fn processes_of_models_that_fork() {
     assert_eq!(["iterative", "fork", "prefork"].map(|name| forks(&json, name)), [0.0, 1.0, 0.0]);
     assert_eq!(entry(&json, "prefork")["workers"], 3);
     assert!(number(&entry(&json, "fork")["churn"], "peak_processes") > 1.0);
-    // those that are there for everybody are told from those of a connection
+    // those that are there for all clients are told from those of a connection
     let memory = |name: &str| number(&entry(&json, name)["hold"], "pss_kib_per_conn");
     assert!(memory("fork") < 4000.0, "{}", memory("fork"));
     assert!(number(&entry(&json, "fork")["idle"], "pss_kib") > 100.0);

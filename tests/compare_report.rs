@@ -1,7 +1,7 @@
 //! The reports of `forkd compare`, made of records that were kept (`--from`).
 //!
-//! What is shown is compared with files in `tests/compare`; `FORKD_BLESS=1` writes these anew, for whoever
-//! has changed a report and read what became of it.
+//! What is shown is compared with files in `tests/compare`; `FORKD_BLESS=1` writes these anew, after
+//! a change of a report, when you have read the result.
 #![allow(missing_docs, clippy::unwrap_used, clippy::expect_used)]
 
 mod common;

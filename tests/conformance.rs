@@ -162,7 +162,7 @@ impl Server {
         client
     }
 
-    /// Has it end, as `shutdown` and `server_close` do, and sees that nobody is there any more.
+    /// Has it end, as `shutdown` and `server_close` do, and sees that it has gone.
     #[track_caller]
     fn stop(self) {
         let Self { daemon, transport } = &self;

@@ -87,7 +87,7 @@ both_ways! {
             assert_eq!(run(&["reload", "--control", &control]).code, Some(0));
             assert_eq!(daemon.listener(0)["model"], model);
             held.iter_mut().for_each(|client| echoes(client, b"x"));
-            // iterative serves nobody else while one is served
+            // iterative serves no other client while one is served
             short_connection(daemon.addr(), b"y").unwrap();
             assert!(model == "fork" || daemon.children().iter().any(|pid| !before.contains(pid)));
         }
@@ -107,7 +107,7 @@ both_ways! {
             echoes(&mut talks, b"I am here");
         }
         assert!(is_cut(&mut silent));
-        eventually("nobody else is served", || daemon.status()["children"][0]["serving"] == 1);
+        eventually("no other client is served", || daemon.status()["children"][0]["serving"] == 1);
         echoes(&mut talks, b"still here");
     }
 
@@ -137,7 +137,7 @@ both_ways! {
         signal(daemon.pid(), Signal::SIGKILL);
         daemon.wait();
         echoes(&mut stays, b"going on");
-        within(LIMIT, "nobody listens any more", || is_refused(daemon.addr()));
+        within(LIMIT, "it does not listen any more", || is_refused(daemon.addr()));
         assert!(is_cut(&mut stays));
         eventually("the worker has gone", || !is_running(worker));
     }

@@ -45,7 +45,7 @@ fn those_who_do_not_read_cost_one_reply_each_and_delay_nobody() {
     for _ in 0..2 {
         let mut greedy: Vec<Client> = (0..CLIENTS).map(|_| daemon.connect()).collect();
         for client in &mut greedy {
-            // until nobody takes any more
+            // until the server takes no more
             client.set_write_timeout(Some(Duration::from_millis(50))).unwrap();
             while client.write(&noise).is_ok() {}
             echoes(&mut quick, b"quick");

@@ -25,7 +25,7 @@ fn command(options: &str, words: &[&str]) -> Forkd {
     words.iter().fold(Forkd::new(options).arg("--exec"), |forkd, word| forkd.arg(word))
 }
 
-/// What a client gets who sends this and then no more.
+/// What a client gets that sends this and then no more.
 fn dialogue(mut client: UnixStream, says: &[u8]) -> String {
     client.write_all(says).unwrap();
     client.shutdown(Shutdown::Write).unwrap();
@@ -285,7 +285,7 @@ under_models! {
         let daemon = shell(model, "(trap '' HUP; sleep 0.3; echo late) & echo $!");
         let mut client = wire::stream(&daemon);
         let left = pid(&mut client);
-        // the program has ended, and whoever serves is free again
+        // the program has ended, and its worker is free again
         assert_ne!(pid(&mut wire::stream(&daemon)), left);
         assert_eq!(line(&mut client), "late");
         assert_eq!(client.read(&mut [0]).unwrap(), 0);
@@ -301,7 +301,7 @@ under_models! {
         dialogue(wire::stream(&daemon), b"");
         let said = daemon.wait_for_line("program ended");
         assert!(said.contains("debug: ") && said.contains("exit status: 3"), "{said}");
-        // whoever writes to nobody dies of it, which is nobody's fault
+        // a program dies of writing to a client that has gone, which is no failure
         let daemon = shell(&format!("{model} --log-level debug"), "echo; sleep 0.2; exec cat /dev/zero");
         let mut client = wire::stream(&daemon);
         line(&mut client);

@@ -120,7 +120,7 @@ fn the_journal_hears_of_a_usage_error_as_an_error() {
     assert!(text.starts_with("<3>error: unexpected argument '--no-such-flag' found\n<3>"), "{text}");
     assert!(text.contains("\n<3>error: --workers "), "{text}");
     assert!(text.lines().all(|line| line.starts_with("<3>") && line.len() > 3), "{text}");
-    // to everybody else it is said as clap does
+    // elsewhere it is said as clap does
     assert!(run(&["serve", "--no-such-flag"]).stderr.starts_with("error: unexpected argument"));
 }
 
@@ -184,7 +184,7 @@ fn an_address_that_was_bound_a_moment_ago_is_named_with_a_way_out() {
     assert_fails(&ended, 69, &["in use", "another forkd"]);
 }
 
-/// One that nobody has a moment ago, over TCP or UDP.
+/// One that was free a moment ago, over TCP and UDP.
 fn free_port() -> u16 {
     let tcp = TcpListener::bind("[::]:0").unwrap();
     let port = tcp.local_addr().unwrap().port();
@@ -314,7 +314,7 @@ fn where_a_port_takes_no_right_none_is_advised() {
 fn a_missing_right_is_77() {
     let first_free = std::fs::read_to_string("/proc/sys/net/ipv4/ip_unprivileged_port_start").unwrap();
     let restricted = first_free.trim().parse::<u16>().unwrap() > 7;
-    if !need_root() || !need(restricted, "here anybody may bind port 7") {
+    if !need_root() || !need(restricted, "here any user may bind port 7") {
         return;
     }
     let refused = |args: &str, uid| Forkd::new(args).uid(uid).run();

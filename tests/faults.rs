@@ -1,4 +1,4 @@
-//! Children and masters that die or stop, and clients that misbehave: who is harmed, and who is not.
+//! Children and masters that die or stop, and clients that misbehave: which are harmed, and which are not.
 #![allow(missing_docs, clippy::unwrap_used, clippy::expect_used)]
 
 mod common;
@@ -102,7 +102,7 @@ both_ways! {
                     !is_running(first)
                 });
                 assert!(is_running(second));
-                // nobody but the master had the listener
+                // only the master had the listener
                 let heir = Forkd::new(&format!("tcp://{address}")).way(way).start();
                 heir.served();
                 echoes(&mut stays, b"and on");

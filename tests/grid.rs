@@ -212,7 +212,7 @@ fn datagrams_of_any_length(daemon: &Daemon, service: &Service) {
     }
 }
 
-/// All ask before anybody reads; the requests differ, so an answer tells whose it is.
+/// All ask before the first one reads; the requests differ, so an answer tells whose it is.
 fn many_datagrams_at_once(daemon: &Daemon, service: &Service) {
     let clients: Vec<(UnixDatagram, Vec<u8>)> =
         (0..CLIENTS).map(|number| (datagrams(daemon), noise(number as u64, 16 + number))).collect();
@@ -222,7 +222,7 @@ fn many_datagrams_at_once(daemon: &Daemon, service: &Service) {
         client.send(request).unwrap();
     }
     if service.name == "discard" {
-        // nobody is told when UDP loses one: some may be missing, but not most
+        // UDP may lose one silently: some may be missing, but not most
         eventually("they are read", || read(daemon) >= before + CLIENTS as u64 / 2);
         for (client, _) in &clients {
             client.set_nonblocking(true).unwrap();

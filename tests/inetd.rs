@@ -74,7 +74,7 @@ fn tcp() -> (Client, TcpStream) {
     let client = Client::connect(listener.local_addr().unwrap()).unwrap();
     client.set_read_timeout(Some(LIMIT)).unwrap();
     let server = listener.accept().unwrap().0;
-    // whoever accepts may like it so
+    // an inetd may like it so
     server.set_nonblocking(true).unwrap();
     (client, server)
 }
@@ -132,7 +132,7 @@ fn whoever_shares_the_connection_has_it_block_or_not_as_before() {
         drop(client);
         assert_eq!(served.ended(), Some(0));
 
-        // no wait is longer than may be, for one who reads nothing either
+        // no wait is longer than may be, for a client that reads nothing either
         for args in ["--service chargen", http.as_str()] {
             let (mut client, server) = tcp();
             server.set_nonblocking(is_set).unwrap();

@@ -212,7 +212,7 @@ fn a_datagram_whose_handler_panics_costs_no_other_its_answer() {
     for model in MODELS {
         let server = example("test-servers", &format!("fragile udp://127.0.0.1:0 {model}"));
         let socket = udp(&server);
-        // all are queued before anybody looks, as in a burst
+        // all are queued before the first is read, as in a burst
         server.settles_at(match model {
             "fork" => 0,
             "prefork" => 2,
@@ -321,7 +321,7 @@ fn a_program_is_a_service_of_the_library_but_not_for_datagrams() {
     }
 }
 
-/// A client from 127.0.0.2, who is refused.
+/// A client from 127.0.0.2, which is refused.
 fn refused(server: &Daemon) -> bool {
     use nix::sys::socket::{AddressFamily, SockFlag, SockType, SockaddrIn, bind, connect, socket};
     use std::os::fd::AsRawFd;
@@ -401,7 +401,7 @@ fn a_child_can_end_the_server() {
         let mut other = server.connect();
         assert!(talk(&server, "shutdown").starts_with("shutdown: obedient"), "it finishes with its client");
         server.wait_for_line("stopping signal=shutdown");
-        // and with the other, who was there before
+        // and with the other, which was there before
         other.write_all(b"still there?").unwrap();
         other.shutdown(Shutdown::Write).unwrap();
         let mut answer = String::new();
@@ -414,7 +414,7 @@ fn a_child_can_end_the_server() {
 #[test]
 fn handle_request_forks_a_child_and_goes_on() {
     let server = example("test-servers", "single tcp://127.0.0.1:0 fork");
-    // this one's child waits for it, and nobody else does
+    // only this one's child waits for it
     let mut slow = server.connect();
     for _ in 0..3 {
         let answer = talk(&server, "hello");
@@ -430,7 +430,7 @@ fn handle_request_forks_a_child_and_goes_on() {
     talk(&server, "shutdown");
     server.wait_for_line("no more requests");
     assert_eq!(server.wait().code(), Some(0));
-    // a signal ends it, too, and is said to whoever has the loop
+    // a signal ends it, too, and is said to the caller that has the loop
     let server = example("test-servers", "single tcp://127.0.0.1:0 fork");
     talk(&server, "hello");
     server.signal(Signal::SIGTERM);
@@ -448,7 +448,7 @@ fn a_server_in_a_process_with_threads_is_an_error_and_no_hang() {
         assert_eq!(server.wait().code(), Some(1), "{model}");
         server.wait_for_line("more than one thread");
     }
-    // which forks nobody
+    // which does not fork
     let server = example("test-servers", "threads tcp://127.0.0.1:0 iterative");
     assert_eq!(talk(&server, "hello"), "hello");
 }

@@ -37,7 +37,7 @@ both_ways! {
             let mut clients: Vec<Client> = (0..count).map(|_| daemon.connect()).collect();
             clients.iter_mut().take(4).for_each(|client| echoes(client, b"x"));
             assert_eq!(daemon.children(), before);
-            // four at a time, in the order in which they came; those who waited are served too
+            // four at a time, in the order in which they came; those that waited are served too
             for mut client in clients {
                 echoes(&mut client, b"y");
                 assert_eq!(daemon.children().len(), 4);

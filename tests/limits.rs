@@ -1,4 +1,4 @@
-//! Shortages: as many children as allowed, no descriptors, no processes. Nobody who connected is lost.
+//! Shortages: as many children as allowed, no descriptors, no processes. No connected client is lost.
 #![allow(missing_docs, clippy::unwrap_used, clippy::expect_used)]
 
 mod common;

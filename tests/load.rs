@@ -213,7 +213,7 @@ fn somebody_elses_answer_is_wrong() {
     assert_eq!((code, &json["phases"][0]["done"]), (Some(65), &0.into()), "{json}");
 }
 
-/// Loads a server that serves nobody; returns the errors by kind, and the complaint.
+/// Loads a server that serves no client; returns the errors by kind, and the complaint.
 #[track_caller]
 fn in_vain(options: &str, endpoint: &str) -> (Value, String) {
     let (code, json, stderr) = load(&format!("--clients 2 {options}"), endpoint);
@@ -248,7 +248,7 @@ fn a_reset_is_counted() {
 #[test]
 fn where_nobody_listens_it_does_not_take_long() {
     let begun = Instant::now();
-    let (tcp, udp, _theirs) = fake::nobody();
+    let (tcp, udp, _theirs) = fake::silent();
     let (errors, stderr) = in_vain("--phase churn --duration 60s", &tcp);
     assert!(errors["refused"].as_u64() > Some(0), "{errors}");
     assert!(stderr.contains("(connection refused)"), "{stderr}");

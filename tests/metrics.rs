@@ -1,4 +1,4 @@
-//! Metrics: what a scraper reads, and that no scraper is in anybody's way.
+//! Metrics: what a scraper reads, and that no scraper is in a client's way.
 #![allow(missing_docs, clippy::unwrap_used, clippy::expect_used)]
 
 mod common;
@@ -336,7 +336,7 @@ fn a_reload_brings_the_new_names() {
     std::fs::write(&path, group(&format!("tcp://{old}"), "")).unwrap();
     let daemon = forkd.start();
     let first = server_of(&daemon);
-    // who is in the middle of asking gets an answer
+    // a scraper that is in the middle of asking gets an answer
     let mut scraper = connect(&daemon);
     scraper.write_all(GET.as_bytes()).unwrap();
     scrape(&daemon);
@@ -350,7 +350,7 @@ fn a_reload_brings_the_new_names() {
     eventually("the old one leaves", || !is_running(first));
     let text = scrape(&daemon);
     assert!(!text.contains(&old.to_string()), "{text}");
-    // nobody holds the old socket any more
+    // no process holds the old socket any more
     TcpListener::bind(old).unwrap();
     assert_eq!(daemon.count_lines("metrics server ended"), 0);
 
@@ -480,7 +480,7 @@ fn the_dashboard_asks_for_what_there_is() {
     }
 }
 
-/// Lost without a word that anybody could hear: they are counted by the kernel alone.
+/// Lost silently: they are counted by the kernel alone.
 #[cfg(target_os = "linux")]
 #[test]
 fn datagrams_that_the_kernel_drops_are_counted_and_stay_so() {

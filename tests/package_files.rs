@@ -135,7 +135,7 @@ fn the_default_configuration_is_valid_also_with_its_options_uncommented() {
         [("ack", &["reply", "framing"][..]), ("http", &["root", "route"]), ("exec", &["exec"])]
     {
         let one = default.replace("service = \"echo\"", &format!("service = \"{service}\""));
-        // what a program sends and gets, nobody sees
+        // what a program sends and gets is not seen
         let silent: &[&str] = if service == "exec" { &["idle-timeout"] } else { &[] };
         let others = [&pool[..], &threads, &of_others(own), silent].concat();
         check(&uncomment(&one.replace("/srv/www", "/"), &others));

@@ -31,7 +31,7 @@ both_ways! {
         let mut held: Vec<Client> = (0..10).map(|_| daemon.connect()).collect();
         held.iter_mut().for_each(|client| echoes(client, b"x"));
         eventually("two are spare", || daemon.children().len() >= 12);
-        // there is always somebody for one more
+        // there is always a worker for one more
         echoes(&mut daemon.served(), b"y");
         assert!(daemon.children().len() <= 16);
         held.iter_mut().for_each(|client| echoes(client, b"z"));

@@ -104,7 +104,7 @@ both_ways! {
         assert!(is_silent(&second, std::time::Duration::from_millis(200)));
         forkd.becomes(&tcp("max-children = 2"));
         echoes(&mut second, b"y");
-        // and less again: nobody is sent away for it
+        // and less again: no client is sent away for it
         forkd.becomes(&tcp("max-children = 1\noverflow = 'reject'"));
         echoes(&mut first, b"x");
         echoes(&mut second, b"y");
@@ -242,7 +242,7 @@ both_ways! {
                 for turn in 0..50 {
                     let before = served.load(Ordering::Relaxed);
                     forkd.becomes(&tcp(models[turn % 2]));
-                    eventually("somebody is served", || served.load(Ordering::Relaxed) > before);
+                    eventually("a client is served", || served.load(Ordering::Relaxed) > before);
                 }
                 over.store(true, Ordering::Relaxed);
             });
@@ -290,7 +290,7 @@ both_ways! {
             })
             .collect();
         forkd.daemon.wait_for_line("cannot fork a worker");
-        // those who wait, and those who have gone, leave room for others
+        // those that wait, and those that have gone, leave room for others
         assert_eq!(forkd.daemon.listener(0)["model"], "prefork");
         drop(clients);
         assert_eq!(forkd.daemon.listener(0)["model"], "prefork");
@@ -359,7 +359,7 @@ fn pool(workers: u32) -> String {
 
 /// A pool of two whose user may have so many processes.
 fn few_processes(way: Way, nth: u32, processes: u64) -> Reloadable {
-    // nobody else has this user, whose processes are counted
+    // no other test has this user, whose processes are counted
     let uid = 0x6000_0000 + std::process::id() * 8 + nth * 2 + u32::from(way == Way::Portable);
     let base = Forkd::new("--config {dir}/forkd.toml").way(way).uid(uid);
     let forkd = Reloadable::launch(base, &pool(2));

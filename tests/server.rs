@@ -172,7 +172,7 @@ fn a_shutdown_lets_a_client_finish() {
         common::echoes(&mut client, b"are you there?");
         running.handle.shutdown();
         common::echoes(&mut client, b"still there?");
-        assert!(is_refused(running.address), "{model}: nobody will serve who comes now");
+        assert!(is_refused(running.address), "{model}: a client that comes now would not be served");
         drop(client);
         running.ends();
     }
@@ -205,7 +205,7 @@ fn a_stop_waits_for_nobody_where_it_is_told_so() {
             }
             assert!(is_cut(&mut client));
         }
-        eventually("nobody has the address", || Server::bind(&format!("tcp://{address}")).is_ok());
+        eventually("the address is free", || Server::bind(&format!("tcp://{address}")).is_ok());
         // the last of them has let go of the hook, and never called it
         assert_eq!(hears.recv_timeout(LIMIT), Err(mpsc::RecvTimeoutError::Disconnected));
     }
@@ -263,7 +263,7 @@ fn errors_and_panics_are_told_and_cost_one_client() {
             let expected = (Peer::Ip(client.local_addr().unwrap()), how.to_owned());
             assert_eq!(hears.recv_timeout(LIMIT).unwrap(), expected);
         }
-        // one who resets is no error
+        // a client that resets is no error
         common::reset(running.connect());
         assert_eq!(talk(&mut running.connect(), "on\n"), "on\n0");
         running.stop();
@@ -358,7 +358,7 @@ fn handle_request_serves_one_and_waits_for_no_longer_than_it_may() {
         answers.sort();
         assert_eq!(answers, ["hello\n0", "hello\n1"]);
 
-        // one who is refused, and one who has gone again, are not one
+        // a refused client, and one that has gone again, are not one
         refused_client(address);
         assert!(!serving.handle_request().unwrap());
         assert_eq!(waits.load(Ordering::SeqCst), 2);
@@ -375,7 +375,7 @@ fn handle_request_serves_one_and_waits_for_no_longer_than_it_may() {
     }
 }
 
-/// One from 127.0.0.2, who is gone before anybody looks.
+/// One from 127.0.0.2, which has gone before it is accepted.
 fn refused_client(server: SocketAddr) {
     use nix::sys::socket::{AddressFamily, SockFlag, SockType, SockaddrIn, bind, connect, socket};
     use std::os::fd::AsRawFd;

@@ -10,7 +10,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use common::*;
 
-/// What a client gets who sends this and then no more.
+/// What a client gets that sends this and then no more.
 fn dialogue(client: &mut UnixStream, says: &[u8]) -> Vec<u8> {
     client.write_all(says).unwrap();
     client.shutdown(Shutdown::Write).unwrap();

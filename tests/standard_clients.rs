@@ -1,4 +1,4 @@
-//! Clients that nobody here wrote, each with the service that it was made for: rdate, the checks of
+//! Clients of other authors, each with the service that it was made for: rdate, the checks of
 //! monitoring systems, netcat; and nmap, which tells services by their answers.
 #![allow(missing_docs, clippy::unwrap_used, clippy::expect_used)]
 

@@ -1,4 +1,4 @@
-//! The way to the end: who may finish, who is cut, and that nothing is left.
+//! The way to the end: which clients may finish, which are cut, and that nothing is left.
 #![allow(missing_docs, clippy::unwrap_used, clippy::expect_used)]
 
 mod common;
@@ -15,7 +15,7 @@ use nix::sys::signal::Signal;
 
 const MODELS: [&str; 6] =
     ["", "-m prefork -w 3", "-m thread", "-m thread --threads 3", "-m event -w 2", "-m coroutine"];
-/// What a stop may take that waits for nobody.
+/// What a stop may take that waits for no client.
 const SOON: Duration = Duration::from_secs(3);
 
 /// The daemon ends with success, all its processes and its control socket gone.
@@ -212,7 +212,7 @@ fn who_comes_after_a_stop_has_begun_is_refused_although_all_are_busy_and_who_was
             let mut queued = [ask(), ask()];
             daemon.signal(Signal::SIGTERM);
             daemon.wait_for_line("stopping");
-            within(SOON, "who comes now is refused", || connect().is_err());
+            within(SOON, "a new client is refused", || connect().is_err());
             echoes(&mut busy, b"going on");
             drop(busy);
             queued.iter_mut().for_each(|client| {

@@ -129,7 +129,7 @@ fn a_restarted_syslog_daemon_is_found_again_and_told_of_the_loss() {
     syslogd.wait_for(&format!("<31>forkd[{}]: debug: ", daemon.pid()));
 }
 
-/// Fills the socket of a syslog daemon, so that it takes nothing from anybody.
+/// Fills the socket of a syslog daemon, so that it takes nothing more.
 fn fill(path: &Path) {
     // each socket also has a limit of its own
     loop {

@@ -71,7 +71,7 @@ macro_rules! scripts {
             }
         )*
 
-        /// A script that nobody runs proves nothing.
+        /// A script that is not run proves nothing.
         #[test]
         fn each_script_is_a_test() {
             let mut known = vec!["boot", "lib", "package", $(stringify!($name)),*];

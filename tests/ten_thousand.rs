@@ -42,10 +42,10 @@ fn memory(belongings: &Belongings) -> u64 {
     belongings.iter().map(|&(pid, ..)| Usage::of(pid).unwrap().anonymous).sum()
 }
 
-/// Waits until nobody is served; returns what the daemon has then.
+/// Waits until no client is served; returns what the daemon has then.
 fn at_rest(daemon: &Daemon, model: &str) -> Belongings {
     let is_idle = |child: &serde_json::Value| child["state"] == "idle" && child["serving"] == 0;
-    eventually("nobody is served", || daemon.status()["children"].as_array().unwrap().iter().all(is_idle));
+    eventually("no client is served", || daemon.status()["children"].as_array().unwrap().iter().all(is_idle));
     daemon.settles_at(match model {
         "-m fork" => 0,
         "-m prefork -w 2" => 2,

@@ -1,4 +1,4 @@
-//! UDP: who gets no answer, how a loop ends, and from which address an answer comes.
+//! UDP: which datagrams get no answer, how a loop ends, and from which address an answer comes.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod common;
@@ -77,7 +77,7 @@ fn malformed_sources_get_no_answer_and_are_counted_by_cause() {
     for model in MODELS {
         let daemon = start(model, "udp://127.0.0.1:0");
         let here = v4(&daemon);
-        // somebody does listen at the service ports, and must not hear anything
+        // there are listeners at the service ports, and must not hear anything
         let services = [7, 19].map(|port| UdpSocket::bind(loopback(77, port)).expect("a free service port"));
         forger.send(loopback(77, 0), here, 64, b"from port 0");
         gets_no_answer(&daemon, "port-zero", 0);
@@ -252,7 +252,7 @@ fn those_refused_in_a_batch_leave_the_others_their_own_answers() {
         let [good, doomed] = [(); 2].map(|()| client("127.0.0.1:0", daemon.address("udp")));
         setsockopt(&doomed, sockopt::Ipv4Ttl, &1).unwrap();
         let text = |number: usize| format!("{number} {}", "x".repeat(number));
-        // all are queued before anybody looks, so that who takes batches gets them so
+        // all are queued before the first is read, so that a worker that takes batches gets one
         let mut receivers = daemon.children();
         if receivers.is_empty() {
             receivers.push(daemon.pid());
@@ -315,7 +315,7 @@ fn a_client_on_any_ordinary_port_is_served() {
     for model in MODELS {
         let daemon = start(model, "udp://127.0.0.1:0");
         bounces(&client("127.0.0.1:0", daemon.address("udp")), "a port of the kernel's choice");
-        // who is not there any more does no harm to the next
+        // a client that has gone does no harm to the next
         for _ in 0..5 {
             client("127.0.0.1:0", daemon.address("udp")).send(b"gone").unwrap();
             bounces(&client("127.0.0.1:0", daemon.address("udp")), "here");

@@ -92,7 +92,7 @@ fn a_client_that_does_not_read_blocks_nobody() {
 
 /// What a connected client has not read is charged to the sender alone (unix(7) has no limit for it), and
 /// all that the daemon sends leaves from one socket: while its buffer is full, answers are dropped. They
-/// are counted, nobody hangs, and it is over as soon as that client reads or goes.
+/// are counted, no client hangs, and it is over as soon as that client reads or goes.
 #[test]
 fn a_connected_client_that_does_not_read_costs_answers_until_it_goes() {
     each_model(|daemon| {

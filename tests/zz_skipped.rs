@@ -9,7 +9,7 @@
 mod skips;
 
 fn main() {
-    // who wants a list of tests gets an empty one
+    // the list of tests is empty
     if !std::env::args().any(|arg| arg == "--list") {
         let summary = skips::Skips::take_all().summary();
         skips::say(&format!("\nIn all, {summary}\n\n"));

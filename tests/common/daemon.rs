@@ -108,7 +108,7 @@ impl Daemon {
         client
     }
 
-    /// Connects, and echoes once, so that somebody serves it.
+    /// Connects, and echoes once, so that a child or worker serves it.
     #[track_caller]
     pub fn served(&self) -> Client {
         let mut client = self.connect();
@@ -129,7 +129,7 @@ impl Daemon {
         let mut children = status["children"].as_array().expect("children").iter();
         let child =
             children.find(|child| child["peer"] == peer.as_str() && child["serving"].as_u64() > Some(0));
-        child.unwrap_or_else(|| panic!("nobody serves {peer}: {status}"))["pid"].as_i64().unwrap() as i32
+        child.unwrap_or_else(|| panic!("no child serves {peer}: {status}"))["pid"].as_i64().unwrap() as i32
     }
 
     /// Waits until the master has exactly `count` children.
@@ -163,7 +163,7 @@ impl Daemon {
     }
 
     /// Asserts that of so many lines that clients have been worth since `start`, few were written, and that
-    /// the next one counts the others; `again` is one more such client, and says who it was.
+    /// the next one counts the others; `again` is one more such client, and returns its address.
     #[track_caller]
     pub fn has_left_out(
         &self,

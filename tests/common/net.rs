@@ -69,7 +69,7 @@ pub fn is_cut(stream: &mut Client) -> bool {
     }
 }
 
-/// Whether nobody listens there.
+/// Whether nothing listens there.
 pub fn is_refused(address: SocketAddr) -> bool {
     matches!(TcpStream::connect_timeout(&address, LIMIT), Err(e) if e.kind() == ErrorKind::ConnectionRefused)
 }

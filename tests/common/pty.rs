@@ -1,4 +1,4 @@
-//! A terminal without anybody at it: pty(7).
+//! A terminal without a user: pty(7).
 
 use std::fs::File;
 use std::io::Read;
@@ -20,7 +20,7 @@ impl Pty {
     /// Opens one with so many columns and lines.
     pub fn open(columns: u16, lines: u16) -> Self {
         let (mut master, mut terminal) = (-1, -1);
-        // SAFETY: openpty(3) writes two descriptors, which are then nobody else's.
+        // SAFETY: openpty(3) writes two descriptors, which have no other owner.
         let (master, terminal) = unsafe {
             assert_eq!(libc::openpty(&raw mut master, &raw mut terminal, null_mut(), null(), null()), 0);
             (File::from_raw_fd(master), OwnedFd::from_raw_fd(terminal))

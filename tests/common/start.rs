@@ -121,7 +121,7 @@ impl Forkd {
     pub fn handed(mut self, name: &str, socket: impl AsFd) -> Self {
         // above those that it will have in the daemon
         let copy = fcntl(socket, FcntlArg::F_DUPFD_CLOEXEC(100)).unwrap();
-        // SAFETY: the number is new, and nobody else's.
+        // SAFETY: the number is new, and has no other owner.
         self.sockets.push((name.into(), unsafe { OwnedFd::from_raw_fd(copy) }));
         self
     }

@@ -59,7 +59,7 @@ under_models! {
             assert!(!answer.contains("<script>"), "{answer}");
         }
         assert_eq!(status(&get(&daemon, "/hello")), 200, "it goes on");
-        // whatever became of the limit, who looks for something finds it
+        // whatever became of the limit, a search finds the line
         daemon.wait_for_line("reason=\"the field Host is missing\"");
         daemon.wait_for_line("debug: request answered peer=127.0.0.1:");
     }
@@ -149,7 +149,7 @@ under_models! {
         client.write_all("GET /large.bin HTTP/1.1\r\nHost: a\r\n\r\n".repeat(3).as_bytes()).unwrap();
         daemon.wait_for_line("connection ended");
         assert!(is_cut(&mut client));
-        // one that says nothing, who would have had longer for its first byte
+        // one that says nothing, which would have had longer for its first byte
         let start = Instant::now();
         assert!(is_cut(&mut daemon.connect()));
         assert!(start.elapsed() < Duration::from_secs(5), "{:?}", start.elapsed());
@@ -289,14 +289,14 @@ both_ways! {
         let fifo = daemon.path("root/fifo");
         let writer = std::thread::spawn({
             let fifo = fifo.clone();
-            // it waits until somebody reads
+            // it waits for a reader
             move || fs::File::options().write(true).open(fifo)
         });
         for _ in 0..50 {
             assert_eq!((status(&get(&daemon, "/fifo")), status(&get(&daemon, "/link"))), (404, 404));
         }
         assert!(!writer.is_finished(), "the writer was woken");
-        // now somebody does
+        // now there is one
         let _reader = fs::File::options().read(true).write(true).open(fifo).unwrap();
         writer.join().unwrap().unwrap();
     }

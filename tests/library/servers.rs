@@ -69,7 +69,7 @@ impl Handler for Fragile {
     }
 }
 
-/// Whoever says "wait" waits until another says "go", in the same process.
+/// A client that says "wait" waits until another says "go", in the same process.
 struct Turnstile;
 
 static OPEN: (Mutex<bool>, Condvar) = (Mutex::new(false), Condvar::new());

@@ -65,7 +65,7 @@ fn fills_its_memory(daemon: &Daemon) {
     assert!(is_silent(&clients[clients.len() - 1], A_WHILE));
     assert_eq!(daemon.deaths(0, "oom"), 0);
     let mut last = clients.split_off(clients.len() - 20);
-    // those who have gone make room
+    // those that have gone make room
     drop(clients);
     last.iter_mut().for_each(is_answered);
     daemon.wait_for_line("fork works again");

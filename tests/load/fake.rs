@@ -6,7 +6,7 @@ use std::os::fd::AsRawFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// The size of a message where nobody says otherwise.
+/// The default size of a message.
 pub(crate) const SIZE: usize = 64;
 
 pub(crate) type Message = [u8; SIZE];
@@ -55,14 +55,14 @@ pub(crate) fn datagrams(times: impl Fn(u64) -> usize + Send + 'static) -> String
     endpoint
 }
 
-/// A TCP and a UDP endpoint at which nobody answers, and what keeps them from anybody else.
-pub(crate) fn nobody() -> (String, String, impl Sized) {
+/// A TCP and a UDP endpoint at which nothing answers, and what keeps others from binding them.
+pub(crate) fn silent() -> (String, String, impl Sized) {
     use nix::sys::socket::{AddressFamily, SockFlag, SockType, SockaddrIn, bind, getsockname, socket};
     // bound, and listening never
     let tcp = socket(AddressFamily::Inet, SockType::Stream, SockFlag::empty(), None).unwrap();
     bind(tcp.as_raw_fd(), &SockaddrIn::new(127, 0, 0, 1, 0)).unwrap();
     let port = getsockname::<SockaddrIn>(tcp.as_raw_fd()).unwrap().port();
-    // connected, and deaf to everybody else
+    // connected, and deaf to all other peers
     let udp = UdpSocket::bind("127.0.0.1:0").unwrap();
     udp.connect("127.0.0.1:9").unwrap();
     let endpoints = (format!("tcp://127.0.0.1:{port}"), format!("udp://{}", udp.local_addr().unwrap()));

@@ -7,7 +7,7 @@ use nix::sys::signal::Signal;
 
 use super::common::*;
 
-/// Says that it was asked and by whom, and answers once there is a file `go`; ends with who asks.
+/// Says which process asked it, answers once there is a file `go`, and ends with that process.
 const GETENT: &str = "#!/bin/sh
 grep '^Sig...:' /proc/self/status > {dir}/masks
 echo $PPID > {dir}/asked.new

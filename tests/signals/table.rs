@@ -211,7 +211,7 @@ under_models! {
     [prefork thread threads event coroutine]
 
     fn it_holds_for_a_worker(model) {
-        // another one serves who comes meanwhile
+        // another one serves clients that come meanwhile
         holds_for("worker", &format!("{} -w 2", model.replace("-w 2", "")));
     }
 }

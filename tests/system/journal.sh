@@ -1,5 +1,5 @@
 #!/bin/bash
-# The log in the journal: priorities, who said it, which unit it belongs to.
+# The log in the journal: priorities, the program's name, which unit it belongs to.
 . "$(dirname "$0")/lib.sh"
 install_forkd
 

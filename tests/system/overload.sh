@@ -1,5 +1,5 @@
 #!/bin/bash
-# More clients than TasksMax= has room for: those who are served stay, the others wait, and it is told.
+# More clients than TasksMax= has room for: those that are served stay, the others wait, and it is told.
 . "$(dirname "$0")/lib.sh"
 install_forkd
 

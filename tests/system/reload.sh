@@ -90,11 +90,11 @@ start_load tcp://127.0.0.1:7000 udp://127.0.0.1:7000
 for ((n = 0; n < 10; n++)); do
     own 7002
     systemctl reload forkd@own.service || fail "reload number $n"
-    nc -z 127.0.0.1 7002 || fail "after reload number $n nobody listens on the new port"
+    nc -z 127.0.0.1 7002 || fail "after reload number $n no listener on the new port"
     ! nc -z 127.0.0.1 7001 || fail "after reload number $n the old port is open"
     own 7001
     systemctl reload forkd@own.service || fail "reload number $n"
-    nc -z 127.0.0.1 7001 || fail "after reload number $n nobody listens on the new port"
+    nc -z 127.0.0.1 7001 || fail "after reload number $n no listener on the new port"
 done
 stop_load
 is "sockets that did not change are the same" "$before" "$(inodes)"

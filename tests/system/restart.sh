@@ -1,5 +1,5 @@
 #!/bin/bash
-# Restarts of the service while its socket unit goes on listening: nobody notices.
+# Restarts of the service while its socket unit goes on listening: no client notices.
 . "$(dirname "$0")/lib.sh"
 install_forkd
 

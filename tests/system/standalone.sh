@@ -24,7 +24,7 @@ counts forkd@own.service 3
 
 systemctl stop --no-block forkd@own.service
 eventually "it is stopping" has forkd@own.service SubState stop-sigterm
-eventually "it takes nobody new" bash -c '! nc -z 127.0.0.1 7'
+eventually "it takes no new client" bash -c '! nc -z 127.0.0.1 7'
 say one "still there?"
 say two "still there?"
 release one two
