@@ -7,7 +7,7 @@
 
 use std::io::{self, Read, Write};
 
-use forkd::{Connection, Handler, Server, Service};
+use forkd_server::{Connection, Handler, Server, Service};
 
 struct Ack;
 
@@ -25,7 +25,7 @@ impl Handler for Ack {
     }
 }
 
-fn main() -> Result<(), forkd::Error> {
+fn main() -> Result<(), forkd_server::Error> {
     let endpoint = std::env::args().nth(1).unwrap_or_else(|| "tcp://127.0.0.1:7011".into());
     let server = Server::bind(&endpoint)?;
     server.endpoints().for_each(|endpoint| eprintln!("listening on {endpoint}"));

@@ -7,7 +7,7 @@
 
 use std::io::{self, Read, Write};
 
-use forkd::{Connection, Handler, Server, Service};
+use forkd_server::{Connection, Handler, Server, Service};
 
 struct Ack;
 
@@ -20,7 +20,7 @@ impl Handler for Ack {
     }
 }
 
-fn main() -> Result<(), forkd::Error> {
+fn main() -> Result<(), forkd_server::Error> {
     let endpoint = std::env::args().nth(1).unwrap_or_else(|| "udp://127.0.0.1:7012".into());
     let server = Server::bind(&endpoint)?;
     server.endpoints().for_each(|endpoint| eprintln!("listening on {endpoint}"));

@@ -8,9 +8,9 @@
 use std::io::{self, BufRead, BufReader, Write};
 use std::time::Duration;
 
-use forkd::coroutine::sleep;
-use forkd::model::Model;
-use forkd::{Connection, Handler, Server, Service};
+use forkd_server::coroutine::sleep;
+use forkd_server::model::Model;
+use forkd_server::{Connection, Handler, Server, Service};
 
 struct Greeter;
 
@@ -28,7 +28,7 @@ impl Handler for Greeter {
     }
 }
 
-fn main() -> Result<(), forkd::Error> {
+fn main() -> Result<(), forkd_server::Error> {
     let endpoint = std::env::args().nth(1).unwrap_or_else(|| "tcp://127.0.0.1:7016".into());
     let server = Server::bind(&endpoint)?.model(Model::Coroutine);
     server.endpoints().for_each(|endpoint| eprintln!("listening on {endpoint}"));

@@ -60,13 +60,13 @@ impl Event for Count {
 #[allow(dead_code)]
 struct Silent;
 
-fn main() -> Result<(), forkd::Error> {
+fn main() -> Result<(), forkd_server::Error> {
     let mut registry = Registry::default();
     registry.register(Connect { host: "localhost" }).register(Count { turns: 0 });
     registry.register(|| println!("a closure is an event, too"));
     registry.run();
     // and once more, when a reactor's clock says so
-    let mut reactor = forkd::reactor::Reactor::new()?;
+    let mut reactor = forkd_server::reactor::Reactor::new()?;
     reactor.call_later(std::time::Duration::from_millis(1), |_| registry.run());
     reactor.run()
 }

@@ -8,7 +8,7 @@
 
 use std::io::{self, Read, Write};
 
-use forkd::{Connection, Handler, Server, Service};
+use forkd_server::{Connection, Handler, Server, Service};
 
 struct Echo;
 
@@ -34,7 +34,7 @@ impl Handler for Echo {
     }
 }
 
-fn main() -> Result<(), forkd::Error> {
+fn main() -> Result<(), forkd_server::Error> {
     let endpoint = std::env::args().nth(1).unwrap_or_else(|| "tcp://127.0.0.1:7007".into());
     let server = Server::bind(&endpoint)?;
     server.endpoints().for_each(|endpoint| eprintln!("listening on {endpoint}"));

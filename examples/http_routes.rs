@@ -9,9 +9,9 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use forkd::model::Model;
-use forkd::service::Http;
-use forkd::{Error, Server};
+use forkd_server::model::Model;
+use forkd_server::service::Http;
+use forkd_server::{Error, Server};
 
 /// All threads of the server see it: they are in this process.
 static VISITS: AtomicU64 = AtomicU64::new(0);

@@ -6,8 +6,8 @@
 //!
 //! Then `cargo run --example menu_client` in other terminals, or netcat. Ctrl-C ends it.
 
-use forkd::model::Model;
-use forkd::{Error, Peer, Protocol, Reply, Server, Service};
+use forkd_server::model::Model;
+use forkd_server::{Error, Peer, Protocol, Reply, Server, Service};
 
 /// Greets, and answers each line that is entered, until that is "exit".
 #[derive(Default)]

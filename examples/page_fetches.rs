@@ -8,9 +8,9 @@
 use std::cell::Cell;
 use std::time::{Duration, Instant};
 
-use forkd::reactor::Reactor;
-use forkd::service::Http;
-use forkd::{Error, Peer, Protocol, Reply};
+use forkd_server::reactor::Reactor;
+use forkd_server::service::Http;
+use forkd_server::{Error, Peer, Protocol, Reply};
 
 /// Asks for one page, and collects it.
 struct Fetch {

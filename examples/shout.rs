@@ -11,8 +11,8 @@
 
 use std::error::Error;
 
-use forkd::model::Model;
-use forkd::{Peer, Protocol, Reply, Server, Service};
+use forkd_server::model::Model;
+use forkd_server::{Peer, Protocol, Reply, Server, Service};
 
 /// One of these is made for each connection, in the process that serves it.
 #[derive(Default)]

@@ -12,9 +12,9 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use forkd::model::Model;
-use forkd::{Echo, Server};
-use forkd::{Endpoint, Error, Service};
+use forkd_server::model::Model;
+use forkd_server::{Echo, Server};
+use forkd_server::{Endpoint, Error, Service};
 
 const PAUSE: Duration = Duration::from_millis(500);
 

@@ -7,7 +7,7 @@
 
 use std::time::{Duration, Instant};
 
-use forkd::coroutine::{self, join_all, sleep, spawn};
+use forkd_server::coroutine::{self, join_all, sleep, spawn};
 
 fn count(name: &'static str, pause: Duration) -> &'static str {
     for number in 1..=3 {

@@ -11,8 +11,8 @@
 //! | `factory.protocol = Echo` | the closure that makes one |
 //! | `reactor.listenTCP(8000, factory)`, `reactor.run()` | `reactor.listen("tcp://…", …)`, `reactor.run()` |
 
-use forkd::reactor::Reactor;
-use forkd::{Peer, Protocol, Reply};
+use forkd_server::reactor::Reactor;
+use forkd_server::{Peer, Protocol, Reply};
 
 struct Echo;
 
@@ -27,7 +27,7 @@ impl Protocol for Echo {
     }
 }
 
-fn main() -> Result<(), forkd::Error> {
+fn main() -> Result<(), forkd_server::Error> {
     let endpoint = std::env::args().nth(1).unwrap_or_else(|| "tcp://127.0.0.1:7015".into());
     let mut reactor = Reactor::new()?;
     let listening = reactor.listen(&endpoint, || Echo)?;

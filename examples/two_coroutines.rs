@@ -5,7 +5,7 @@
 //! It prints 12, 56, 34, in this order: the second one is left where it has switched away, and never prints
 //! 78.
 
-use forkd::coroutine::Switch;
+use forkd_server::coroutine::Switch;
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let (first, second) = (Switch::new(), Switch::new());

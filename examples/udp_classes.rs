@@ -9,8 +9,8 @@
 
 use std::io::{self, Read, Write};
 
-use forkd::model::Model;
-use forkd::{Connection, Error, Handler, Server, Service};
+use forkd_server::model::Model;
+use forkd_server::{Connection, Error, Handler, Server, Service};
 
 /// Answers with the datagram and the process that answers.
 struct Upper;

@@ -14,13 +14,14 @@ use crate::config::{Config, File};
 use crate::daemon::control::Request;
 use crate::daemon::rates::Rates;
 use crate::daemon::status::{Status, Watched};
-use crate::service::Http;
 use crate::sys::datagram::{Datagram, Destination, Source};
-use crate::transport::udp_filter::UdpFilter;
-use crate::{Error, Protocol, Reply, foreign};
+use crate::{Error, foreign};
 use forkd_compare::record::Record;
 use forkd_compare::report::difference::Difference;
 use forkd_compare::report::{chart, csv, findings, html, svg, table};
+use forkd_server::service::Http;
+use forkd_server::supervise::UdpFilter;
+use forkd_server::{Protocol, Reply};
 
 /// A configuration file: it is refused with a sentence that a terminal can show, or it is in force, and then the
 /// file that [`Config::to_toml`] writes is the same configuration.

@@ -10,7 +10,7 @@ use std::process::{Command, Stdio};
 
 use common::wire;
 use common::{Client, Daemon, Forkd, LIMIT};
-use forkd::model::Model;
+use forkd_server::model::Model;
 
 /// A server that is told its endpoint last.
 #[track_caller]

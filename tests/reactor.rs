@@ -10,8 +10,8 @@ use std::os::fd::AsRawFd;
 use std::time::{Duration, Instant};
 
 use common::{LIMIT, set_limit};
-use forkd::reactor::Reactor;
-use forkd::{Echo, Error, Peer, Protocol, Reply};
+use forkd_server::reactor::Reactor;
+use forkd_server::{Echo, Error, Peer, Protocol, Reply};
 
 /// Says something, collects what comes, and ends when that is as much.
 struct Call {
@@ -226,7 +226,7 @@ fn a_protocol_that_panics_costs_its_own_connection() {
     let mut reactor = reactor();
     let echo = reactor.listen("tcp://127.0.0.1:0", || Echo).unwrap();
     let brittle = reactor.listen("tcp://127.0.0.1:0", || Brittle).unwrap();
-    let address = |of: &forkd::reactor::Listening| of.endpoints().next().unwrap().to_string();
+    let address = |of: &forkd_server::reactor::Listening| of.endpoints().next().unwrap().to_string();
     let (echo, brittle) = (address(&echo), address(&brittle));
     let mut call = |address: &str| {
         reactor

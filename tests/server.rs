@@ -12,8 +12,8 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use common::{LIMIT, eventually, is_cut, is_refused};
-use forkd::model::{Model, Threads};
-use forkd::{Connection, Echo, Error, Handle, Handler, HandlerError, Peer, Server, Service};
+use forkd_server::model::{Model, Threads};
+use forkd_server::{Connection, Echo, Error, Handle, Handler, HandlerError, Peer, Server, Service};
 
 /// The models that serve in their caller's process.
 const MODELS: [Model; 3] = [Model::Iterative, Model::Thread, Model::Coroutine];

@@ -19,12 +19,12 @@ use clap::{Arg, ArgAction, Args, CommandFactory, FromArgMatches, Parser, Subcomm
 use crate::Error;
 use crate::config::Config;
 use crate::config::options::{DaemonOptions, ListenOptions};
-use crate::transport::Endpoint;
 #[cfg(feature = "top")]
 pub use ask::TopArgs;
 pub use ask::{ReloadArgs, StatusArgs};
 pub use compare::{CompareArgs, OutputArgs, RunArgs};
 use forkd_compare::NULL_SERVER;
+use forkd_server::Endpoint;
 pub use load::LoadArgs;
 
 const EXAMPLES: &str = "\

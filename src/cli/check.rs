@@ -14,10 +14,11 @@ use super::terminal::write;
 use crate::config::{Config, default_control};
 use crate::daemon::pidfile;
 use crate::daemon::privileges::Privileges;
-use crate::transport::bind::{BindOptions, bind_all, cannot_bind_unix};
-use crate::transport::{Endpoint, Inherited};
 use crate::{Error, foreign, sys};
 use forkd_net::unit;
+use forkd_server::Endpoint;
+use forkd_server::supervise::Inherited;
+use forkd_server::supervise::{BindOptions, bind_all, cannot_bind_unix};
 
 /// Variables with the directories that belong to a service, which may write there: systemd.exec(5).
 pub(super) const DIRECTORIES: [&str; 4] =
@@ -31,7 +32,7 @@ pub(super) const HANDED_OVER: &str = "LISTEN_FDNAMES";
 /// # Errors
 ///
 /// Those of [`Config::resolve`](crate::config::Config::resolve),
-/// [`Builtin::service`](crate::config::service::Builtin::service), [`Exec::check`](crate::service::Exec::check) and
+/// [`Builtin::service`](crate::config::service::Builtin::service), [`Exec::check`](forkd_server::service::Exec::check) and
 /// [`Config::to_toml`](crate::config::Config::to_toml); [`Error::Config`] for a user, group or root directory that doesn't
 /// exist, or [`Error::Os`] if the output can't be written.
 pub fn run(args: ServeArgs) -> Result<(), Error> {

@@ -17,9 +17,9 @@ use super::here;
 use crate::config::Listen;
 use crate::config::values::LogSink;
 use crate::daemon::lines;
-use crate::daemon::stdin::Stdin;
-use crate::spec::{ListenerSpec, Suits};
 use crate::{Error, log};
+use forkd_server::supervise::Stdin;
+use forkd_server::supervise::{ListenerSpec, Suits};
 
 /// Serves standard input until the client or the idle time-out ends it.
 ///

@@ -16,16 +16,17 @@ use crate::config::{Config, Daemon, Listen, default_control, default_controls};
 use crate::daemon::background::{self, DEFAULT_UMASK, Launch, Notifier};
 use crate::daemon::control::Control;
 use crate::daemon::lines;
-use crate::daemon::master::Master;
 use crate::daemon::notify::ServiceManager;
 use crate::daemon::pidfile::Pidfile;
 use crate::daemon::privileges::Privileges;
-use crate::daemon::sockets::{Bound, bind};
 use crate::daemon::source::{Configuration, Read};
 use crate::sys::signal::pending_stop;
-use crate::transport::{Endpoint, Inherited};
-use crate::{Error, events, log, metrics, sys};
+use crate::{Error, log, metrics, sys};
 use forkd_net::unit;
+use forkd_server::Endpoint;
+use forkd_server::supervise::Inherited;
+use forkd_server::supervise::Master;
+use forkd_server::supervise::{Bound, bind};
 
 use super::args::ServeArgs;
 use super::{Failed, here};
@@ -141,7 +142,7 @@ fn serve(
     let opened = open(config, read, &inherited);
     // what has been opened goes, with its files
     if let Some(signal) = pending_stop() {
-        events::stopped_early(signal);
+        lines::stopped_early(signal);
         return Ok(Served::NotAtAll(signal));
     }
     let opened = opened?;

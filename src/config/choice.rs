@@ -5,8 +5,8 @@ use forkd_load::Phase;
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serializer};
 
-use crate::model::{Model, Overflow};
-use crate::service::Framing;
+use forkd_server::model::{Model, Overflow};
+use forkd_server::service::Framing;
 
 /// A type of a few values.
 pub(crate) trait Choice: Copy + Send + Sync + 'static {
@@ -74,18 +74,7 @@ impl Choice for Model {
     }
 
     fn help(self) -> &'static str {
-        match self {
-            Self::Fork => "The master accepts and forks a child for each connection (or datagram)",
-            Self::Prefork => {
-                "A pool of forked workers; each accepts for itself and serves one connection at a time"
-            }
-            Self::Iterative => "One connection at a time: the others wait",
-            Self::Thread => "A thread for each connection, or a fixed pool of threads",
-            Self::Event => "One thread, which serves all its connections as they become ready",
-            Self::Coroutine => {
-                "One thread, and a coroutine for each connection: a read that would block lets the others go on"
-            }
-        }
+        self.summary()
     }
 }
 

@@ -12,12 +12,12 @@ use super::options::ListenOptions;
 use super::service::{Builtin, Settings};
 use super::values::{KeepAlive, Mode, Span};
 use crate::Error;
-use crate::model::{Model, Threads};
-use crate::model::{Overflow, WorkerRange};
-use crate::service::Service;
-use crate::spec::{ListenerSpec, ModelSpec, Suits};
-use crate::transport::Endpoint;
-use crate::transport::bind::{BindOptions, KEEP_ALIVE};
+use forkd_server::Endpoint;
+use forkd_server::model::{Model, Threads};
+use forkd_server::model::{Overflow, WorkerRange};
+use forkd_server::service::Service;
+use forkd_server::supervise::{BindOptions, KEEP_ALIVE};
+use forkd_server::supervise::{ListenerSpec, ModelSpec, Suits};
 
 /// Endpoints that are served in the same way.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -38,7 +38,7 @@ pub struct Listen {
     pub max_spare: u32,
     /// The threads of a worker (thread), from 1 to [`Threads::MOST`].
     pub threads: Threads,
-    /// The most children alive at once (fork), from 1 to [`MAX_CHILDREN`](crate::model::MAX_CHILDREN).
+    /// The most children alive at once (fork), from 1 to [`MAX_CHILDREN`](forkd_server::model::MAX_CHILDREN).
     pub max_children: u32,
     /// The most connections that a worker serves at once (event, coroutine), at least 1; `None` means as many
     /// as it has descriptors for.

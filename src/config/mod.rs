@@ -23,9 +23,9 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::Error;
-use crate::transport::Endpoint;
 pub(crate) use file::File;
 use file::Tables;
+use forkd_server::Endpoint;
 use layers::{CommandLine, Conflict};
 pub use listen::Listen;
 use options::{DaemonOptions, ListenOptions};

@@ -14,9 +14,9 @@ use super::choice;
 use super::lists::list;
 use super::service::Builtin;
 use super::values::{KeepAlive, LogFormat, LogLevel, LogSink, MetricsEndpoint, Mode, Span};
-use crate::model::{Model, Overflow, WorkerRange};
-use crate::service::Framing;
-use crate::transport::Endpoint;
+use forkd_server::Endpoint;
+use forkd_server::model::{Model, Overflow, WorkerRange};
+use forkd_server::service::Framing;
 
 /// What is served and how: the options of one `[[listen]]` table.
 #[derive(Debug, Clone, Default, PartialEq, clap::Args, Deserialize, Serialize)]
@@ -92,6 +92,7 @@ pub struct ListenOptions {
     /// Size of the pool; a range MIN..MAX makes it elastic (prefork, iterative); models other than prefork have
     /// 1 where nothing is said [default: 8]
     #[arg(short, long, value_name = "N|MIN..MAX", help_heading = "Pool")]
+    #[serde(with = "super::values::serial::workers")]
     pub workers: Option<WorkerRange>,
 
     /// Idle workers kept ready in an elastic pool, at least [default: 2]

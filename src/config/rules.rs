@@ -7,9 +7,9 @@ use super::layers::Conflict;
 use super::listen::Listen;
 use super::options::ListenOptions;
 use super::service::Builtin;
-use crate::model::MAX_CHILDREN;
-use crate::model::{Model, Threads};
-use crate::transport::Endpoint;
+use forkd_server::Endpoint;
+use forkd_server::model::MAX_CHILDREN;
+use forkd_server::model::{Model, Threads};
 
 /// What an option needs to have an effect, and what to give for it.
 type Need = (&'static str, &'static str);

@@ -8,7 +8,7 @@ use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
 
 use crate::Error;
-use crate::service::{Ack, Chargen, Clock, Discard, Echo, Exec, Framing, Http, Service};
+use forkd_server::service::{Ack, Chargen, Clock, Discard, Echo, Exec, Framing, Http, Service};
 
 /// A service that comes with forkd, by name.
 ///

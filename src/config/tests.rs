@@ -3,9 +3,9 @@
 use super::*;
 use crate::cli::args::{Cli, Command};
 use crate::config::service::Builtin;
-use crate::model::Model;
-use crate::transport::Endpoint;
 use clap::Parser;
+use forkd_server::Endpoint;
+use forkd_server::model::Model;
 use proptest::prelude::*;
 
 /// Resolves `forkd serve ARGS`, with a file if `toml` is not empty.
@@ -292,7 +292,7 @@ fn toml_cannot_hold_every_path() {
 
 fn any_arguments() -> impl Strategy<Value = String> {
     let model = prop_oneof![
-        (1..=crate::model::MAX_CHILDREN, any::<bool>()).prop_map(|(n, wait)| format!(
+        (1..=forkd_server::model::MAX_CHILDREN, any::<bool>()).prop_map(|(n, wait)| format!(
             "--max-children {n} --overflow {}",
             if wait { "wait" } else { "reject" }
         )),

@@ -3,7 +3,7 @@
 //! Invariant: what parses is in range, and displays as a text that parses to the same value.
 
 mod keep_alive;
-mod serial;
+pub(super) mod serial;
 
 use std::fmt;
 use std::str::FromStr;
@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::transport::Endpoint;
+use forkd_server::Endpoint;
 pub use keep_alive::KeepAlive;
 
 /// The longest span; adding more to a clock could overflow.
@@ -168,7 +168,7 @@ pub enum LogFormat {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::WorkerRange;
+    use forkd_server::model::WorkerRange;
     use proptest::prelude::*;
 
     fn refusal<T: FromStr<Err: fmt::Display + fmt::Debug> + fmt::Debug>(text: &str) -> String {
@@ -202,8 +202,11 @@ mod tests {
         for text in ["", "..", "4..", "..4", "4..=5", "four", "-1", "99999999999"] {
             assert!(refusal::<WorkerRange>(text).contains("write 8, or 4..32"), "{text}");
         }
-        assert_eq!(serde_json::to_string(&WorkerRange { min: 2, max: 2 }).unwrap(), "2");
-        assert_eq!(serde_json::to_string(&WorkerRange { min: 2, max: 3 }).unwrap(), "\"2..3\"");
+        let written = |min, max| {
+            serial::workers::serialize(&Some(WorkerRange { min, max }), serde_json::value::Serializer)
+                .unwrap()
+        };
+        assert_eq!((written(2, 2).to_string(), written(2, 3).to_string()), ("2".into(), "\"2..3\"".into()));
     }
 
     #[test]

@@ -17,17 +17,19 @@ use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg}
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
-use super::companion::{Companion, Notice};
-use super::context::ACCEPT_REST;
 use super::lines;
-use super::sockets::tell_of_seclusion;
 use super::status::Status;
-use super::view::View;
-use crate::transport::bind::{BindOptions, bind_all};
-use crate::transport::{Endpoint, Inherited, Listener};
 use crate::{Error, Failure, log};
 use forkd_net::unit;
+use forkd_server::Endpoint;
+use forkd_server::supervise::View;
+use forkd_server::supervise::tell_of_seclusion;
+use forkd_server::supervise::{BindOptions, bind_all};
+use forkd_server::supervise::{Companion, Notice};
+use forkd_server::supervise::{Inherited, Listener};
 
+/// How long to take no client after accept(2) found no descriptor or memory.
+const ACCEPT_REST: Duration = Duration::from_millis(100);
 const MAX_CLIENTS: usize = 16;
 const TIME_LIMIT: Duration = Duration::from_secs(5);
 const LONGEST_REQUEST: usize = 256;

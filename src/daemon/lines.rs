@@ -7,8 +7,9 @@ use std::path::Path;
 
 use forkd_net::unit;
 use log::{debug, error, info, warn};
+use nix::sys::signal::Signal;
 
-use crate::transport::Endpoint;
+use forkd_server::Endpoint;
 
 /// Where standard error, which would say it, is the connection.
 pub(crate) fn cannot_serve_stdin(why: &str) {
@@ -62,4 +63,8 @@ pub(crate) fn manager_lost(error: &dyn Display) {
 
 pub(crate) fn no_metrics(error: &dyn Display) {
     error!(error:%; "serving without metrics until the next start");
+}
+
+pub(crate) fn stopped_early(signal: Signal) {
+    info!(signal:%; "stopped before it was ready");
 }

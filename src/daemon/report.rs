@@ -3,9 +3,9 @@
 use std::os::fd::RawFd;
 use std::time::{Duration, Instant};
 
-use super::companion::{Companion, Notice};
 use super::notify::ServiceManager;
-use super::view::View;
+use forkd_server::supervise::View;
+use forkd_server::supervise::{Companion, Notice};
 
 /// How often the work of pools is looked at: their connections don't wake the master.
 const LOOK_EVERY: Duration = Duration::from_secs(2);

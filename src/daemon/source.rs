@@ -2,9 +2,9 @@
 
 use crate::config::service::{Builtin, Settings};
 use crate::config::{Config, Daemon, Listen};
-use crate::daemon::reload::{Generation, Source};
-use crate::service::Service;
 use crate::{Error, log};
+use forkd_server::service::Service;
+use forkd_server::supervise::{Generation, Source};
 
 /// Reads the configuration.
 pub(crate) type Read = Box<dyn Fn() -> Result<Config, Error>>;

@@ -6,9 +6,9 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::view::{Activity, View};
-use crate::scoreboard::Child;
-use crate::transport::Arrivals;
+use forkd_server::supervise::Arrivals;
+use forkd_server::supervise::ChildActivity;
+use forkd_server::supervise::{Activity, View};
 pub use table::Watched;
 #[cfg(feature = "top")]
 pub(crate) use table::{dropped, queue};
@@ -98,32 +98,29 @@ pub struct ChildStatus {
 impl Status {
     /// Reads the scoreboard.
     pub(super) fn of(view: View<'_>, metrics_error: Option<String>) -> Self {
-        let board = view.board();
-        let now = board.millis(view.now());
         let activities = view.activities();
-        let child = |child: Child<'_>| {
-            let of = activities.iter().find(|activity| activity.socket.number == child.listener())?;
-            let carried = child.carried(now);
+        let child = |child: ChildActivity| {
+            let of = activities.iter().find(|activity| activity.socket.number == child.socket)?;
             Some(ChildStatus {
-                pid: child.pid(),
-                slot: child.index,
+                pid: child.pid,
+                slot: child.slot,
                 endpoint: of.socket.endpoint.clone(),
-                state: child.slot.state().name().to_owned(),
-                serving: child.serving(),
-                threads: child.slot.threads(),
-                peer: child.slot.peer().to_string(),
-                age_s: view.age(&child).as_millis() as f64 / 1000.0,
-                connections: carried.connections,
-                bytes_in: carried.bytes_in,
-                bytes_out: carried.bytes_out,
+                state: child.state.name().to_owned(),
+                serving: child.serving,
+                threads: child.threads,
+                peer: child.peer.to_string(),
+                age_s: child.age.as_millis() as f64 / 1000.0,
+                connections: child.sums.connections,
+                bytes_in: child.sums.bytes_in,
+                bytes_out: child.sums.bytes_out,
             })
         };
         Self {
             pid: std::process::id(),
-            uptime_s: now as f64 / 1000.0,
-            phase: board.stage().name().to_owned(),
+            uptime_s: view.uptime().as_millis() as f64 / 1000.0,
+            phase: view.stage().name().to_owned(),
             metrics_error,
-            children: board.children().filter_map(child).collect(),
+            children: view.child_activities().filter_map(child).collect(),
             listeners: activities.into_iter().map(ListenerStatus::from).collect(),
         }
     }

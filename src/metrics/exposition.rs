@@ -13,16 +13,16 @@ use prometheus_client::metrics::{MetricType, TypedMetric};
 use prometheus_client::registry::{Registry, Unit};
 
 use super::http::Format;
-use super::sample::{ListenerSample, STATES, Sample};
-use crate::scoreboard::{Bounds, CONNECTIONS, LIFETIMES, Lengths, Stage, State};
+use forkd_server::supervise::{Bounds, CONNECTIONS, LIFETIMES, Lengths, Stage, State};
+use forkd_server::supervise::{ListenerSample, STATES, Sample};
 
 type Gauge = ConstGauge<i64>;
 type Counter = ConstCounter<u64>;
 
 /// Writes a sample down.
-pub(super) fn text(sample: Sample, format: Format) -> String {
+pub(super) fn text(started: SystemTime, sample: Sample, format: Format) -> String {
     let mut registry = Registry::default();
-    registry.register_collector(Box::new(sample));
+    registry.register_collector(Box::new(Exposed { started, sample }));
     let mut text = String::new();
     // writing to a String does not fail
     let _ = prometheus_client::encoding::text::encode(&mut text, &registry);
@@ -60,10 +60,17 @@ fn plain(text: &str) -> String {
     plain
 }
 
-impl Collector for Sample {
+#[derive(Debug)]
+struct Exposed {
+    /// When the daemon started.
+    started: SystemTime,
+    sample: Sample,
+}
+
+impl Collector for Exposed {
     fn encode(&self, encoder: DescriptorEncoder<'_>) -> fmt::Result {
-        let mut families = Families { encoder, listeners: &self.listeners };
-        families.of_the_daemon(self.started, self.stage)?;
+        let mut families = Families { encoder, listeners: &self.sample.listeners };
+        families.of_the_daemon(self.started, self.sample.stage)?;
         families.of_children()?;
         families.of_connections()?;
         families.of_times()

@@ -4,7 +4,9 @@
 use std::time::SystemTime;
 
 use super::Metrics;
-use crate::service::http::{Refusal, Request, Responder, Response, Status, Target, made, parts};
+use forkd_server::supervise::{
+    HttpRefusal as Refusal, Request, Responder, Response, Status, Target, made, parts,
+};
 
 /// How metrics are written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -109,8 +111,8 @@ fn thousandths(weight: &[u8]) -> u16 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::Reply;
-    use crate::service::http::Dialogue;
+    use forkd_server::Reply;
+    use forkd_server::supervise::Dialogue;
 
     struct Fake;
 

@@ -7,21 +7,20 @@
 
 mod exposition;
 mod http;
-mod sample;
 mod server;
 
 use std::time::SystemTime;
 
 use crate::Error;
-use crate::daemon::attendant::{Attendant, Duties};
 use crate::daemon::lines;
-use crate::daemon::sockets::{Bound, tell_of_seclusion};
-use crate::daemon::view::Socket;
-use crate::scoreboard::Scoreboard;
-use crate::transport::bind::{BindOptions, Holder, bind_all};
-use crate::transport::listener::Kind;
-use crate::transport::{Endpoint, Inherited, Listener};
-use sample::Sample;
+use forkd_server::Endpoint;
+use forkd_server::supervise::Kind;
+use forkd_server::supervise::Scoreboard;
+use forkd_server::supervise::{Attendant, Duties};
+use forkd_server::supervise::{BindOptions, Holder, bind_all};
+use forkd_server::supervise::{Bound, tell_of_seclusion};
+use forkd_server::supervise::{Inherited, Listener};
+use forkd_server::supervise::{Sample, Socket};
 use server::serve;
 
 /// Connections of scrapers that the kernel queues: one that finds no place asks again only after a second.
@@ -86,7 +85,7 @@ impl Metrics {
 
     /// Reads everything, and writes it down.
     pub(crate) fn text(&mut self, format: http::Format) -> String {
-        self.last = Sample::read(self.board, &self.sockets, self.started, &self.last);
-        exposition::text(self.last.clone(), format)
+        self.last = Sample::read(self.board, &self.sockets, &self.last);
+        exposition::text(self.started, self.last.clone(), format)
     }
 }

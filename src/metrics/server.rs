@@ -9,10 +9,10 @@ use std::time::{Duration, Instant};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use super::Metrics;
-use crate::Reply;
-use crate::service::http::Dialogue;
 use crate::sys::fd::set_nonblocking;
-use crate::transport::Listener;
+use forkd_server::Reply;
+use forkd_server::supervise::Dialogue;
+use forkd_server::supervise::Listener;
 
 /// How many scrapers there may be at once.
 const MOST: usize = 16;

@@ -9,7 +9,7 @@ use std::io::{self, BufRead, Read, Write};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use forkd::{Connection, Endpoint, Error, Handler, Peer, Server, Service};
+use forkd_server::{Connection, Endpoint, Error, Handler, Peer, Server, Service};
 
 struct Lines;
 

@@ -9,10 +9,10 @@ use std::sync::{Condvar, Mutex};
 use std::time::{Duration, Instant};
 
 use forkd::config::values::{LogFormat, LogLevel, LogSink};
-use forkd::coroutine::{self, TcpStream};
-use forkd::model::{Model, Threads};
-use forkd::service::Exec;
-use forkd::{Connection, Error, Handler, Peer, Protocol, Reply, Server, Service};
+use forkd_server::coroutine::{self, TcpStream};
+use forkd_server::model::{Model, Threads};
+use forkd_server::service::Exec;
+use forkd_server::{Connection, Error, Handler, Peer, Protocol, Reply, Server, Service};
 
 /// Says which of its methods is called; fails where the client's first letter tells it to.
 struct Steps {

@@ -6,8 +6,8 @@ use clap::Args;
 
 use crate::config::choice::one_of;
 use crate::config::values::Span;
-use crate::transport::Endpoint;
 use forkd_load::{Phase, Plan, Reach};
+use forkd_server::Endpoint;
 
 pub(super) const EXAMPLES: &str = "\
 Examples:

@@ -5,8 +5,8 @@ use std::path::Path;
 use super::{failure, property};
 use crate::config::options::{DaemonOptions, ListenOptions};
 use crate::config::{Config, File, Listen};
-use crate::transport::Endpoint;
 use crate::{Error, Failure, log};
+use forkd_server::Endpoint;
 
 /// What a socket unit hands over.
 #[derive(Debug)]

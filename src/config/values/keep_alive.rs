@@ -5,7 +5,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use super::{InvalidValue, Span};
-use crate::transport::bind::KEEP_ALIVE_RANGE;
+use forkd_server::supervise::KEEP_ALIVE_RANGE;
 
 /// How long a TCP client may leave the kernel without an answer, from 2 s to 12 h; `off`: for ever.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -8,7 +8,7 @@ use serde::de::{Error as _, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::{KeepAlive, MetricsEndpoint, Mode, Span};
-use crate::model::WorkerRange;
+use forkd_server::model::WorkerRange;
 
 macro_rules! written_as_text {
     ($($value:ty),*) => {$(
@@ -73,16 +73,21 @@ impl<'de> Deserialize<'de> for KeepAlive {
     }
 }
 
-impl<'de> Deserialize<'de> for WorkerRange {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer
-            .deserialize_any(Text { expecting: "a number such as 8, or \"4..32\"", value: PhantomData })
-    }
-}
+/// A pool's size, which is a number in a file unless it is a range.
+pub(crate) mod workers {
+    use super::{Deserializer, PhantomData, Serializer, Text, WorkerRange};
 
-impl Serialize for WorkerRange {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        if self.is_elastic() { serializer.collect_str(self) } else { serializer.serialize_u32(self.min) }
+    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Option<WorkerRange>, D::Error> {
+        let expecting = "a number such as 8, or \"4..32\"";
+        from.deserialize_any(Text { expecting, value: PhantomData }).map(Some)
+    }
+
+    pub(crate) fn serialize<S: Serializer>(value: &Option<WorkerRange>, to: S) -> Result<S::Ok, S::Error> {
+        match value {
+            Some(workers) if workers.is_elastic() => to.collect_str(workers),
+            Some(workers) => to.serialize_u32(workers.min),
+            None => to.serialize_none(),
+        }
     }
 }
 

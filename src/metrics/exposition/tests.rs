@@ -1,8 +1,8 @@
 //! What each number looks like, in both formats.
 
 use super::*;
-use crate::scoreboard::{Cause, Sums};
-use crate::transport::{Arrivals, Refusal};
+use forkd_server::supervise::{Arrivals, Refusal};
+use forkd_server::supervise::{Cause, Sums};
 use std::time::Duration;
 
 fn sample() -> Sample {
@@ -25,8 +25,12 @@ fn sample() -> Sample {
         limit: 8,
         ..ListenerSample::default()
     };
-    let started = SystemTime::UNIX_EPOCH + Duration::from_millis(1_500);
-    Sample { started, stage: Stage::Draining, listeners: vec![listener] }
+    Sample { stage: Stage::Draining, listeners: vec![listener] }
+}
+
+/// The text of a sample of a daemon that has started at that time.
+fn text(sample: Sample, format: Format) -> String {
+    super::text(SystemTime::UNIX_EPOCH + Duration::from_millis(1_500), sample, format)
 }
 
 const OF: &str = r#"listener="unix:///a\"b\\c",service="echo",model="prefork""#;

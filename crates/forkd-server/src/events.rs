@@ -1,0 +1,274 @@
+//! Every line about the life of the daemon and its children, in one place.
+//!
+//! Constant words first, then `key=value`. error: the operator must act; warn: something is
+//! degraded; info: the life of the daemon and of workers; debug: each connection.
+
+use std::fmt::Display;
+use std::io;
+use std::ops::RangeInclusive;
+use std::time::Duration;
+
+use log::{debug, error, info, warn};
+
+use crate::limit::SharedLimit;
+use crate::scoreboard::{Cause, Child};
+use crate::transport::{Endpoint, Peer};
+use forkd_net::unit;
+
+pub(crate) fn listening(
+    endpoint: &Endpoint,
+    service: &str,
+    model: &dyn Display,
+    workers: Option<RangeInclusive<u32>>,
+) {
+    match workers.map(RangeInclusive::into_inner) {
+        None => info!(endpoint:%, service, model:%; "listening on {endpoint}"),
+        Some((min, max)) if min < max => {
+            let workers = format_args!("{min}..{max}");
+            info!(endpoint:%, service, model:%, workers:%; "listening on {endpoint}");
+        }
+        Some((_, workers)) => info!(endpoint:%, service, model:%, workers; "listening on {endpoint}"),
+    }
+}
+
+pub(crate) fn secluded(endpoint: &Endpoint, why: &str) {
+    warn!(endpoint:%; "only processes of this unit reach {endpoint}; {why}");
+}
+
+pub(crate) fn handed_over_in_vain(name: &str) {
+    warn!(name:%; "sockets of this name were handed over, and no endpoint asks for them");
+}
+
+pub(crate) fn backlog_capped(asked: u32, cap: u32) {
+    warn!(asked, cap; "backlog is capped by the kernel (net.core.somaxconn)");
+}
+
+pub(crate) fn stopping(signal: &str, children: u32, grace: Duration) {
+    let grace = humantime::format_duration(grace);
+    info!(signal, children, grace:%; "stopping");
+}
+
+pub(crate) fn stop_hastened(children: u32) {
+    warn!(children; "ending connections that are still open");
+}
+
+pub(crate) fn stopped(connections: u64, cut: u64) {
+    info!(connections, cut; "stopped");
+}
+
+pub(crate) fn attendant_fork_failed(name: &str, error: &dyn Display, suppressed: u64) {
+    warn!(error:%, suppressed; "cannot fork the {name}; trying again");
+}
+
+pub(crate) fn attendant_ended(name: &str, pid: u32, how: &str, suppressed: u64) {
+    warn!(pid, how, suppressed; "{name} ended; starting another");
+}
+
+pub(crate) fn unsupported(signal: &str, what: &str) {
+    warn!(signal; "{what} is not supported yet; going on as before");
+}
+
+pub(crate) fn reloading() {
+    info!("reading the configuration again");
+}
+
+pub(crate) fn reloaded() {
+    info!("the new configuration is in force");
+}
+
+pub(crate) fn reload_refused(why: &str) {
+    error!("the old configuration goes on: {why}");
+}
+
+pub(crate) fn no_longer_listening(endpoint: &Endpoint) {
+    info!(endpoint:%; "no longer listening on {endpoint}");
+}
+
+pub(crate) fn not_adapted(endpoint: &Endpoint, error: &dyn Display) {
+    warn!(error:%, endpoint:%; "cannot change the backlog or the socket's mode");
+}
+
+pub(crate) fn worker_started(endpoint: &Endpoint, slot: u32, pid: u32) {
+    debug!(slot, pid, endpoint:%; "worker started");
+}
+
+pub(crate) fn pool_resized(endpoint: &Endpoint, min: u32, max: u32) {
+    info!(min, max, endpoint:%; "pool resized");
+}
+
+/// The operator's signal has no effect.
+pub(crate) fn no_pool(signal: &str) {
+    warn!(signal; "there is no pool of workers to resize; going on as before");
+}
+
+/// Limits on the lines about children that did not end by themselves, by kind: clients may cause any number of them.
+#[derive(Debug)]
+pub(crate) struct DeathLimits {
+    failed: SharedLimit,
+    killed: SharedLimit,
+    oom: SharedLimit,
+}
+
+impl DeathLimits {
+    pub(crate) const fn new() -> Self {
+        Self { failed: SharedLimit::new(), killed: SharedLimit::new(), oom: SharedLimit::new() }
+    }
+}
+
+/// A child is no more: an ordinary end is for debugging, a violent one for the operator.
+pub(crate) fn child_ended(
+    endpoint: &Endpoint,
+    child: &Child<'_>,
+    cause: Cause,
+    lived: Duration,
+    is_stopping: bool,
+    limits: &DeathLimits,
+) {
+    let (pid, peer, age) = (child.pid(), child.slot.peer(), humantime::format_duration(lived));
+    let what = if child.is_watched() { "worker" } else { "child" };
+    let is_expected = matches!(cause, Cause::Signal(signal) if is_stopping && is_of_a_stop(signal));
+    if is_expected || cause.is_normal() {
+        debug!(pid, cause:%, peer:%, endpoint:%; "{what} ended");
+        return;
+    }
+    let is_crash = matches!(cause, Cause::Signal(signal) if is_crash(signal));
+    let limit = match cause {
+        Cause::Oom => &limits.oom,
+        Cause::Signal(_) if !is_crash => &limits.killed,
+        _ => &limits.failed,
+    };
+    let Some(suppressed) = limit.admit() else { return };
+    match cause {
+        Cause::Oom => {
+            let carried = child.carried(child.started_ms() + lived.as_millis() as u64);
+            let (bytes_in, bytes_out) = (carried.bytes_in, carried.bytes_out);
+            warn!(
+                pid, cause:%, peer:%, endpoint:%, age:%, bytes_in, bytes_out, suppressed;
+                "{what} was killed for want of memory"
+            );
+        }
+        Cause::Signal(_) if !is_crash => {
+            warn!(pid, cause:%, peer:%, endpoint:%, age:%, suppressed; "{what} was killed");
+        }
+        _ => {
+            let how = if is_crash { "crashed" } else { "failed" };
+            error!(pid, cause:%, peer:%, endpoint:%, age:%, suppressed; "{what} {how}");
+        }
+    }
+}
+
+/// What the master itself sends at a stop, and says so.
+fn is_of_a_stop(signal: u8) -> bool {
+    [libc::SIGTERM, libc::SIGQUIT, libc::SIGKILL].contains(&i32::from(signal))
+}
+
+/// Told from a deliberate kill: these are raised by what a program does.
+fn is_crash(signal: u8) -> bool {
+    let signal = i32::from(signal);
+    [libc::SIGSEGV, libc::SIGBUS, libc::SIGILL, libc::SIGFPE, libc::SIGABRT, libc::SIGSYS, libc::SIGTRAP]
+        .contains(&signal)
+}
+
+pub(crate) fn handler_failed(peer: Peer, error: &dyn Display, suppressed: u64) {
+    warn!(peer:%, error:%, suppressed; "handler failed");
+}
+
+/// A handler or a protocol panicked, and its process goes on. The panic itself has been reported.
+pub(crate) fn connection_failed(endpoint: &Endpoint, peer: Peer) {
+    error!(cause:% = Cause::Panicked, peer:%, endpoint:%; "connection failed");
+}
+
+pub(crate) fn error_hook_panicked(peer: Peer) {
+    error!(peer:%; "handle_error hook panicked");
+}
+
+/// The limit that a process or thread most likely meets which the system refuses to start.
+pub(crate) fn limit_of_tasks(error: &io::Error) -> &'static str {
+    let is_unit = unit::is_one();
+    match error.raw_os_error() {
+        Some(libc::EAGAIN) if is_unit => " (TasksMax= of the unit limits processes and threads)",
+        Some(libc::EAGAIN) => {
+            " (`ulimit -u`, pids.max of the control group and kernel.threads-max limit them)"
+        }
+        Some(libc::ENOMEM) if is_unit => " (MemoryMax= of the unit limits memory)",
+        _ => "",
+    }
+}
+
+pub(crate) fn fork_failing(error: &io::Error) {
+    let limit = limit_of_tasks(error);
+    warn!(error:%; "cannot fork; holding connections and trying again{limit}");
+}
+
+pub(crate) fn fork_works_again(after: Duration) {
+    let after = humantime::format_duration(after);
+    info!(after:%; "fork works again");
+}
+
+pub(crate) fn held_too_long(peer: Peer, endpoint: &Endpoint, suppressed: u64) {
+    warn!(peer:%, endpoint:%, suppressed; "gave up a connection that no child could be forked for");
+}
+
+pub(crate) fn threads_failing(endpoint: &Endpoint, error: &io::Error) {
+    let limit = limit_of_tasks(error);
+    warn!(endpoint:%, error:%; "cannot start a thread; holding a connection and trying again{limit}");
+}
+
+pub(crate) fn threads_work_again(endpoint: &Endpoint) {
+    info!(endpoint:%; "threads can be started again");
+}
+
+pub(crate) fn no_thread_for(peer: Peer, endpoint: &Endpoint, suppressed: u64) {
+    warn!(peer:%, endpoint:%, suppressed; "gave up a connection that no thread could be started for");
+}
+
+pub(crate) fn no_threads(endpoint: &Endpoint, error: &io::Error) {
+    let limit = limit_of_tasks(error);
+    error!(endpoint:%, error:%; "cannot start the threads of a worker{limit}");
+}
+
+pub(crate) fn worker_fork_failed(endpoint: &Endpoint, error: &io::Error) {
+    let limit = limit_of_tasks(error);
+    warn!(endpoint:%, error:%; "cannot fork a worker; trying again{limit}");
+}
+
+pub(crate) fn workers_complete(endpoint: &Endpoint) {
+    info!(endpoint:%; "there are all workers again");
+}
+
+pub(crate) fn descriptors_exhausted(endpoint: &Endpoint, error: &dyn Display) {
+    warn!(endpoint:%, error:%; "cannot accept; connections wait in the backlog");
+}
+
+pub(crate) fn descriptors_back(endpoint: &Endpoint) {
+    info!(endpoint:%; "accepting again");
+}
+
+pub(crate) fn accept_failed(endpoint: &Endpoint, error: &dyn Display, suppressed: u64) {
+    warn!(endpoint:%, error:%, suppressed; "accept failed");
+}
+
+pub(crate) fn rejected(endpoint: &Endpoint, peer: Peer, limit: u32, suppressed: u64) {
+    warn!(limit, peer:%, endpoint:%, suppressed; "rejected a connection at the limit");
+}
+
+pub(crate) fn at_limit(endpoint: &Endpoint, limit: u32, suppressed: u64) {
+    warn!(limit, endpoint:%, suppressed; "as many children as allowed; new clients wait");
+}
+
+pub(crate) fn at_thread_limit(endpoint: &Endpoint, limit: u32, suppressed: u64) {
+    warn!(limit, endpoint:%, suppressed; "as many threads as allowed; new clients wait");
+}
+
+/// The connection of one client of many has ended; the worker goes on.
+pub(crate) fn protocol_panicked(peer: Peer) {
+    error!(peer:%; "a protocol has panicked; its connection ends");
+}
+
+pub(crate) fn connections_at_limit(endpoint: &Endpoint, limit: u32, suppressed: u64) {
+    warn!(limit, endpoint:%, suppressed; "as many connections as allowed; new clients wait");
+}
+
+pub(crate) fn accepted(endpoint: &Endpoint, peer: Peer, pid: i32) {
+    debug!(pid, peer:%, endpoint:%; "connection accepted");
+}

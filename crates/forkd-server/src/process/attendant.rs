@@ -1,0 +1,219 @@
+//! An attendant: a process that serves no clients of the listeners, and that the master keeps alive, such as the one that
+//! answers scrapers of metrics.
+//!
+//! It holds sockets of its own and those of the listeners, to ask how long their queues are. It is born with the names of
+//! the listeners as they are then. So where those change the master replaces it: the next one takes the clients that
+//! come, and the old one finishes with those that it has. It ends when its shutdown descriptor becomes readable: told so,
+//! or because the master has died.
+
+use std::fmt;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::AtomicU32;
+use std::time::Instant;
+
+use nix::sys::signal::Signal;
+
+use super::birth;
+use super::context::Context;
+use super::descriptors::Closing;
+use super::oom::KILL;
+use super::pooling::signal_descriptors;
+use super::station::{Station, current};
+use super::view::Socket;
+use crate::events;
+use crate::limit::RateLimit;
+use crate::model::starts::{EARLY, Starts};
+use crate::scoreboard::{Cause, Scoreboard};
+use crate::sys::fd::pipe;
+use crate::sys::fork::{PidCells, Watch, fork};
+use crate::sys::pidfd::{Ended, how_it_ended, signal_child};
+use crate::sys::signal::TermHeld;
+use crate::transport::Listener;
+
+/// What an attendant has to work with.
+pub struct Duties<'a> {
+    /// Becomes readable when it is to end.
+    pub shutdown: BorrowedFd<'a>,
+    /// Its own sockets.
+    pub listeners: &'a [Listener],
+    /// The sockets of the master.
+    pub sockets: Vec<Socket>,
+    /// What the children of the master do.
+    pub board: &'static Scoreboard,
+}
+
+/// What runs in it.
+type Work = Box<dyn Fn(Duties<'_>)>;
+
+/// The attendant, as the master sees it: the process that has the work, and older ones that finish.
+pub struct Attendant {
+    /// For log lines: "metrics server".
+    name: &'static str,
+    listeners: Vec<Listener>,
+    work: Work,
+    current: Option<Process>,
+    leaving: Vec<Process>,
+    /// The listening sockets have changed since the current one was forked.
+    is_stale: bool,
+    starts: Starts,
+    complaints: RateLimit,
+}
+
+#[derive(Debug)]
+struct Process {
+    pid: u32,
+    /// Becomes readable when it is dead.
+    watch: OwnedFd,
+    /// The end of its shutdown pipe that tells it to end by being closed.
+    tether: Option<OwnedFd>,
+    since: Instant,
+}
+
+impl Process {
+    /// Tells it to leave when it has answered.
+    fn dismiss(&mut self, cx: &Context) {
+        if let Some(tether) = self.tether.take() {
+            cx.descriptors.remove(tether.as_raw_fd());
+        }
+    }
+}
+
+impl Attendant {
+    /// One of this name, which has these sockets and does this work until it is told to end.
+    pub fn new(name: &'static str, listeners: Vec<Listener>, work: impl Fn(Duties<'_>) + 'static) -> Self {
+        Self {
+            name,
+            listeners,
+            work: Box::new(work),
+            current: None,
+            leaving: Vec::new(),
+            is_stale: false,
+            starts: Starts::default(),
+            complaints: RateLimit::default(),
+        }
+    }
+
+    pub(super) fn listeners(&self) -> &[Listener] {
+        &self.listeners
+    }
+
+    /// The descriptors to poll, with the pid that each stands for.
+    pub(super) fn watches(&self) -> impl Iterator<Item = (BorrowedFd<'_>, u32)> {
+        self.current.iter().chain(&self.leaving).map(|process| (process.watch.as_fd(), process.pid))
+    }
+
+    /// When to try again to start one.
+    pub(super) fn deadline(&self, now: Instant) -> Option<Instant> {
+        self.starts.not_before().filter(|&then| self.current.is_none() && then > now)
+    }
+
+    /// The listening sockets have changed.
+    pub(super) fn renew(&mut self) {
+        self.is_stale = true;
+    }
+
+    /// Sees to it that there is a process, which knows the sockets as they are.
+    pub(super) fn on_turn(&mut self, cx: &mut Context, stations: &[Station]) {
+        if std::mem::take(&mut self.is_stale)
+            && let Some(mut process) = self.current.take()
+        {
+            process.dismiss(cx);
+            self.leaving.push(process);
+        }
+        let is_early = self.starts.not_before().is_some_and(|then| cx.now < then);
+        if self.current.is_some() || is_early {
+            return;
+        }
+        match self.spawn(cx, current(stations).map(Socket::of).collect()) {
+            Ok(process) => {
+                let own = [&process.watch].into_iter().chain(&process.tether);
+                cx.descriptors.add(own.map(AsRawFd::as_raw_fd));
+                self.current = Some(process);
+            }
+            Err(error) => {
+                self.starts.rest(cx.now);
+                if let Some(suppressed) = self.complaints.admit(cx.now) {
+                    events::attendant_fork_failed(self.name, &error, suppressed);
+                }
+            }
+        }
+    }
+
+    fn spawn(&self, cx: &mut Context, sockets: Vec<Socket>) -> std::io::Result<Process> {
+        let asked = sockets.iter().filter_map(|socket| socket.listener.as_deref());
+        let own = self.listeners.iter().chain(asked).map(AsRawFd::as_raw_fd);
+        let mut closing = Closing::all_but(own.chain(signal_descriptors(cx)).collect());
+        let close = closing.of(&cx.descriptors);
+        let (shutdown, tether) = pipe()?;
+        let mut tether = Some(tether);
+        let (board, pid) = (cx.board, AtomicU32::new(0));
+        let (blocked, signals, null) = (&cx.blocked, &mut cx.signals, cx.null.as_ref());
+        let _held = TermHeld::hold();
+        let expendable = cx.oom.score();
+        let _lent = board.lend()?;
+        let cells = PidCells { parent: &pid, child: None };
+        let child = fork(blocked, cells, Watch::Descriptor, || {
+            if let Some(expendable) = expendable {
+                expendable.become_so();
+            }
+            if birth::attendant(board, close, signals.take(), null).is_err() {
+                return Cause::Failed.status();
+            }
+            // or it would hold itself
+            drop(tether.take());
+            let duties = Duties { shutdown: shutdown.as_fd(), listeners: &self.listeners, sockets, board };
+            match catch_unwind(AssertUnwindSafe(|| (self.work)(duties))) {
+                Ok(()) => Cause::Retired.status(),
+                Err(_) => Cause::Panicked.status(),
+            }
+        })?;
+        let watch = child.watch.ok_or_else(|| std::io::Error::from_raw_os_error(libc::EBADF))?;
+        Ok(Process { pid: child.pid.cast_unsigned(), watch, tether, since: cx.now })
+    }
+
+    /// A watch is readable: its process is dead.
+    pub(super) fn reap(&mut self, cx: &mut Context, pid: u32) {
+        let mut process = match self.leaving.iter().position(|process| process.pid == pid) {
+            Some(at) => self.leaving.swap_remove(at),
+            None => {
+                let Some(process) = self.current.take_if(|process| process.pid == pid) else { return };
+                if cx.now < process.since + EARLY {
+                    self.starts.failed(cx.now)
+                } else {
+                    self.starts.worked()
+                }
+                let how = match how_it_ended(&process.watch) {
+                    Ended::Exit(status) => format!("status {status}"),
+                    Ended::Signal(KILL) => cx.oom.cause(cx.now).to_string(),
+                    Ended::Signal(signal) => Cause::Signal(signal).to_string(),
+                    Ended::Unknown => "unknown".to_owned(),
+                };
+                if !cx.stopping
+                    && let Some(suppressed) = self.complaints.admit(cx.now)
+                {
+                    events::attendant_ended(self.name, pid, &how, suppressed);
+                }
+                process
+            }
+        };
+        process.dismiss(cx);
+        cx.descriptors.remove(process.watch.as_raw_fd());
+    }
+
+    /// Ends all its processes: also one that is stopped, and whatever a client waits for.
+    pub(super) fn end(&self) {
+        self.watches().for_each(|(_, pid)| _ = signal_child(pid, Signal::SIGKILL));
+    }
+}
+
+impl fmt::Debug for Attendant {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { name, current, leaving, .. } = self;
+        f.debug_struct("Attendant")
+            .field("name", name)
+            .field("current", current)
+            .field("leaving", leaving)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,54 @@
+//! What a program has the master's loop do beside its own work, such as to answer at a control socket.
+
+use std::fmt::Debug;
+use std::os::fd::{BorrowedFd, RawFd};
+use std::time::{Duration, Instant};
+
+use nix::poll::PollFlags;
+
+use super::view::View;
+use crate::Error;
+
+/// A part of the program that lives in the master's loop. It never waits: all clients would wait with it.
+pub trait Companion: Debug {
+    /// The descriptors that it has from the start, which children close.
+    fn descriptors(&self) -> Vec<RawFd> {
+        Vec::new()
+    }
+
+    /// Calls `add` with each descriptor to wait for, and with the number by which
+    /// [`on_ready`](Self::on_ready) is to know it.
+    fn watch<'a>(&'a self, _now: Instant, _add: &mut dyn FnMut(BorrowedFd<'a>, PollFlags, usize)) {}
+
+    /// When it wants a turn, at the latest.
+    fn deadline(&self, _view: View<'_>) -> Option<Instant> {
+        None
+    }
+
+    /// A descriptor is ready.
+    fn on_ready(&mut self, _number: usize, _view: View<'_>) {}
+
+    /// The loop has turned.
+    fn turn(&mut self, _view: View<'_>) {}
+
+    /// Whether a reload is wanted. Asked when one could begin: it answers these requests, and none that come later.
+    fn takes_reload(&mut self) -> bool {
+        false
+    }
+
+    /// Something has happened.
+    fn told(&mut self, _notice: Notice<'_>, _view: View<'_>) {}
+}
+
+/// What companions are told.
+#[derive(Debug, Clone, Copy)]
+pub enum Notice<'a> {
+    /// The first workers are up.
+    Ready,
+    /// The configuration is read again.
+    Reloading,
+    /// The new configuration is in force, or the old one goes on for this reason.
+    ReloadEnded(Result<(), &'a Error>),
+    /// The master stops; connections have this time to finish.
+    Stopping(Duration),
+}

@@ -1,0 +1,122 @@
+//! Standard input as the client: a connection that another program has accepted, such as inetd(8), or a socket of
+//! datagrams. This process serves it, and forks nothing.
+
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
+use std::time::Duration;
+
+use rustix::net::{SocketType, sockopt};
+
+use crate::Error;
+use crate::coroutine::Waiter;
+use crate::limit::SharedLimit;
+use crate::model::Model;
+use crate::model::hooks::Hooks;
+use crate::model::offer::Offer;
+use crate::model::serve::{Post, Work, batch_for};
+use crate::scoreboard::Scoreboard;
+use crate::spec::ListenerSpec;
+use crate::sys::datagram::{Batch, Patience};
+use crate::sys::fd::wait_readable;
+use crate::transport::inherited::{adopt_connection, listener_of};
+use crate::transport::listener::Kind;
+use crate::transport::udp_filter::UdpFilter;
+use crate::transport::{Connection, Endpoint, Listener, Peer, Traffic};
+
+/// How long datagrams are waited for, unless the idle time-out says otherwise: a new process for each
+/// would cost more than one that stays for the next.
+const STAY: Duration = Duration::from_secs(10);
+
+/// What standard input is.
+#[derive(Debug)]
+pub enum Stdin {
+    /// A connection, and the client at its other end.
+    Connection(OwnedFd, Peer),
+    /// A socket of datagrams.
+    Datagrams(Listener),
+}
+
+impl Stdin {
+    /// Takes standard input; a TCP client may leave the kernel without an answer as long as `keep_alive` says.
+    ///
+    /// # Errors
+    ///
+    /// Why it can't be served: "is no socket".
+    pub fn take(keep_alive: Option<Duration>) -> Result<Self, String> {
+        let stdin = io::stdin();
+        let is_stream = sockopt::socket_type(&stdin) == Ok(SocketType::STREAM);
+        if is_stream && sockopt::socket_acceptconn(&stdin) == Ok(false) {
+            let socket =
+                stdin.as_fd().try_clone_to_owned().map_err(|e| format!("can't be duplicated ({e})"))?;
+            let peer = adopt_connection(&socket, keep_alive);
+            return Ok(Self::Connection(socket, peer));
+        }
+        let listener = listener_of(&stdin)?;
+        match listener.kind() {
+            Kind::Stream => Err("is a listening socket and no connection".into()),
+            Kind::Datagram => Ok(Self::Datagrams(listener)),
+        }
+    }
+
+    /// Serves it until the client or the idle time-out ends it.
+    ///
+    /// # Errors
+    ///
+    /// What the spec says of a socket that the service can't have; [`Error::Os`] if datagrams can't be received.
+    pub fn serve(self, spec: ListenerSpec) -> Result<(), Error> {
+        /// Of this process alone: how many there are is inetd's concern.
+        static FAILURES: SharedLimit = SharedLimit::new();
+        // handed over, if not by systemd
+        let endpoint = Endpoint::Systemd(None);
+        let offer = Offer::new(&endpoint, spec.service, Model::Iterative, Hooks::default(), &FAILURES)
+            .with_idle_timeout(spec.model.idle_timeout);
+        match self {
+            Self::Connection(socket, peer) => {
+                connection(&offer, socket, peer);
+                Ok(())
+            }
+            Self::Datagrams(listener) => {
+                spec.suits.check(listener.endpoint())?;
+                datagrams(offer, listener)
+            }
+        }
+    }
+}
+
+/// The program that has started this process may share the connection, so it is waited for by poll(2).
+fn connection(offer: &Offer, socket: OwnedFd, peer: Peer) {
+    let traffic = Traffic::default();
+    let waiter = Waiter::of_connection(offer.idle_timeout);
+    let connection = Connection::stream(socket, peer, &traffic, &offer.site).shared();
+    offer.serve(connection.waiting(&waiter)).1.close();
+}
+
+/// Answers what is queued, and what comes while it stays.
+fn datagrams(offer: Offer, listener: Listener) -> Result<(), Error> {
+    let stay = offer.idle_timeout.unwrap_or(STAY);
+    let board =
+        Scoreboard::for_one_process(1).map_err(|cause| Error::os("cannot map the scoreboard", cause))?;
+    let guard = UdpFilter::new(listener.udp_port());
+    let post = Post { listener: Arc::new(listener), number: 0, offer };
+    let work = Work { post: &post, guard: &guard, board: &board, slot: board.slot(0), turns: None };
+    let mut batch = batch_for(work.listener(), 1);
+    loop {
+        match next(&mut batch, work.listener(), stay) {
+            Ok(()) => work.datagrams(&mut batch, 1, work.service().echoes()),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
+            Err(error) => return Err(Error::os("cannot receive from standard input", error)),
+        }
+    }
+}
+
+/// `WouldBlock` if none comes within the limit.
+fn next(batch: &mut Batch, listener: &Listener, limit: Duration) -> io::Result<()> {
+    match batch.receive_one(listener, Patience::DontWait) {
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+            wait_readable(listener, limit);
+            batch.receive_one(listener, Patience::DontWait)
+        }
+        received => received,
+    }
+}

@@ -1,0 +1,236 @@
+//! What a master shows of itself: to its log, and to its [companions](super::companion::Companion).
+
+use std::collections::BTreeMap;
+use std::io;
+use std::os::fd::RawFd;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use log::info;
+
+use super::context::Context;
+use super::phase::Phase;
+use super::station::{Kind, Station, current};
+use crate::model::Model;
+use crate::scoreboard::{Stage, State, Sums};
+use crate::transport::{Arrivals, Listener, Peer};
+
+/// The master as it is now; it can be read, and its set of descriptors changed.
+#[derive(Clone, Copy)]
+pub struct View<'a> {
+    pub(super) cx: &'a Context,
+    pub(super) stations: &'a [Station],
+    pub(super) phase: Phase,
+    pub(super) is_ready: bool,
+    /// Connections to sockets that are closed.
+    pub(super) past_connections: u64,
+}
+
+/// A listening socket, by name.
+#[derive(Debug)]
+pub struct Socket {
+    /// Its number on the scoreboard.
+    pub number: usize,
+    /// What it is bound to.
+    pub endpoint: String,
+    /// What is served.
+    pub service: String,
+    /// Which processes serve it.
+    pub model: Model,
+    /// The socket, if the kernel tells how many clients wait there.
+    pub listener: Option<Arc<Listener>>,
+    /// What the kernel has told.
+    pub arrivals: Arrivals,
+}
+
+/// A listening socket, and what its children have done, living and dead.
+#[derive(Debug)]
+pub struct Activity {
+    /// The socket.
+    pub socket: Socket,
+    /// Children alive now.
+    pub alive: u32,
+    /// The most that were alive at once.
+    pub peak: u32,
+    /// Children forked so far.
+    pub forked: u64,
+    /// What they have done.
+    pub sums: Sums,
+    /// Clients turned away, by cause.
+    pub refused: BTreeMap<String, u64>,
+    /// Children that have ended, by cause.
+    pub deaths: BTreeMap<String, u64>,
+}
+
+/// A living child, as it says itself.
+#[derive(Debug)]
+pub struct ChildActivity {
+    /// Its process id.
+    pub pid: u32,
+    /// Its line of the scoreboard.
+    pub slot: u32,
+    /// The number of its listening socket.
+    pub socket: usize,
+    /// What it is doing.
+    pub state: State,
+    /// How many connections it serves.
+    pub serving: u32,
+    /// How many threads it has, without those that a handler starts.
+    pub threads: u32,
+    /// The client that it serves, or served last.
+    pub peer: Peer,
+    /// How long ago it was forked.
+    pub age: Duration,
+    /// What it has done.
+    pub sums: Sums,
+}
+
+impl Socket {
+    pub(super) fn of(station: &Station) -> Self {
+        let listener = station.post().map(|post| &post.listener);
+        Self {
+            number: station.number(),
+            endpoint: station.endpoint().to_string(),
+            service: station.spec.service.name().to_owned(),
+            model: station.model(),
+            listener: listener.filter(|listener| listener.tells_of_arrivals()).map(Arc::clone),
+            arrivals: station.arrivals(),
+        }
+    }
+}
+
+impl<'a> View<'a> {
+    /// When this turn of the master's loop began.
+    pub fn now(&self) -> Instant {
+        self.cx.now
+    }
+
+    /// Whether the first workers are up.
+    pub fn is_ready(&self) -> bool {
+        self.is_ready
+    }
+
+    /// Whether it serves, and has not been told to stop.
+    pub fn is_running(&self) -> bool {
+        self.phase == Phase::Running
+    }
+
+    /// Whether workers accept, whose connections don't wake the master.
+    pub fn has_pool(&self) -> bool {
+        self.stations.iter().any(|station| matches!(station.kind, Kind::Pooling(_)))
+    }
+
+    /// How long ago the master started.
+    pub fn uptime(&self) -> Duration {
+        Duration::from_millis(self.cx.board.millis(self.cx.now))
+    }
+
+    /// Where it is on its way to the end.
+    pub fn stage(&self) -> Stage {
+        self.cx.board.stage()
+    }
+
+    /// Has children close this descriptor.
+    pub fn keep_from_children(&self, fd: RawFd) {
+        self.cx.descriptors.add([fd]);
+    }
+
+    /// The descriptor has been closed: its number may soon be that of a client.
+    pub fn forget(&self, fd: RawFd) {
+        self.cx.descriptors.remove(fd);
+    }
+
+    /// The listening sockets, each once.
+    pub(crate) fn sockets(self) -> impl Iterator<Item = Socket> + 'a {
+        current(self.stations).map(Socket::of)
+    }
+
+    /// What has happened at each listening socket.
+    pub fn activities(self) -> Vec<Activity> {
+        let mut activities: Vec<_> = self.sockets().map(|socket| self.activity(socket)).collect();
+        for child in self.child_activities() {
+            let socket = child.socket;
+            if let Some(of) = activities.iter_mut().find(|activity| activity.socket.number == socket) {
+                of.sums = of.sums.and(child.sums);
+            }
+        }
+        activities
+    }
+
+    /// Logs what has happened, a line for each listening socket.
+    pub(super) fn log(self) {
+        let known = |n: Option<u32>| n.map_or_else(|| "-".to_owned(), |n| n.to_string());
+        let counts = |map: &BTreeMap<String, u64>| -> String {
+            let all: Vec<String> = map.iter().map(|(cause, n)| format!("{cause}:{n}")).collect();
+            if all.is_empty() { "-".to_owned() } else { all.join(",") }
+        };
+        let uptime_s = self.uptime().as_millis() as f64 / 1000.0;
+        for Activity { socket, alive, peak, forked, sums, refused, deaths } in self.activities() {
+            let Socket { endpoint, arrivals: Arrivals { queued, dropped, .. }, .. } = socket;
+            info!(
+                endpoint:%, alive, peak, forked, connections = sums.connections, bytes_in = sums.bytes_in,
+                bytes_out = sums.bytes_out, failed = sums.failed, queued:% = known(queued), dropped:% = known(dropped),
+                refused:% = counts(&refused), deaths:% = counts(&deaths), uptime_s; "status of {endpoint}"
+            );
+        }
+    }
+
+    fn activity(&self, socket: Socket) -> Activity {
+        let (totals, tally) = (self.cx.board.totals(socket.number), self.cx.board.tally(socket.number));
+        Activity {
+            alive: totals.alive.load(Ordering::Relaxed),
+            peak: totals.peak.load(Ordering::Relaxed),
+            forked: totals.forked.load(Ordering::Relaxed),
+            sums: totals.sums(),
+            refused: tally.refused().map(|(why, n)| (why.to_string(), n)).collect(),
+            deaths: totals.deaths().map(|(cause, n)| (cause.to_string(), n)).collect(),
+            socket,
+        }
+    }
+
+    /// What each living child does.
+    pub fn child_activities(self) -> impl Iterator<Item = ChildActivity> + 'a {
+        let now = self.cx.board.millis(self.cx.now);
+        self.cx.board.children().map(move |child| ChildActivity {
+            pid: child.pid(),
+            slot: child.index,
+            socket: child.listener(),
+            state: child.slot.state(),
+            serving: child.serving(),
+            threads: child.slot.threads(),
+            peer: child.slot.peer(),
+            age: self.cx.age(&child),
+            sums: child.carried(now),
+        })
+    }
+
+    /// How many children there are.
+    pub fn children(&self) -> u32 {
+        current(self.stations).map(|station| station.alive(self.cx)).sum()
+    }
+
+    /// How many connections and datagrams there have been, of children dead or alive.
+    pub fn connections(&self) -> u64 {
+        let board = self.cx.board;
+        let ended = current(self.stations).map(|station| board.totals(station.number()).sums().connections);
+        let going_on = self.child_activities().map(|child| child.sums.connections);
+        ended.chain(going_on).fold(self.past_connections, u64::saturating_add)
+    }
+
+    /// What the system refuses to start, why, and how many clients wait for that reason.
+    pub fn shortage(&self) -> Option<String> {
+        let board = self.cx.board;
+        let by_master = current(self.stations).map(|station| board.totals(station.number()).held());
+        let held: u32 = by_master.chain(board.children().map(|child| child.held())).sum();
+        let holding = if held > 0 { format!(", holding {held}") } else { String::new() };
+        let cannot = |what: &str, errno| format!("{what}: {}{holding}", io::Error::from_raw_os_error(errno));
+        if let Some(shortage) = self.cx.shortage {
+            return Some(cannot("cannot fork", shortage.errno));
+        }
+        if let Some(errno) = self.stations.iter().find_map(Station::cannot_fork_workers) {
+            return Some(cannot("cannot fork all workers", errno));
+        }
+        (held > 0).then(|| format!("cannot start threads{holding}"))
+    }
+}

@@ -1,0 +1,209 @@
+//! Sockets that a program listens on.
+
+use std::cell::{Cell, RefCell};
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::rc::{Rc, Weak};
+use std::time::Duration;
+
+use rustix::io::Errno;
+
+use super::Reactor;
+use super::channel::Session;
+use crate::Error;
+use crate::service::{Protocol, Reply};
+use crate::slab::Key;
+use crate::sys::datagram::{Batch, Patience};
+use crate::transport::bind::{BindOptions, bind_all};
+use crate::transport::listener::{Kind, concerns_one_connection};
+use crate::transport::udp_filter::UdpFilter;
+use crate::transport::{Endpoint, Inherited, Listener};
+
+/// How many clients one socket lets in, in one turn: the others have theirs, too.
+const AT_ONCE: usize = 16;
+
+/// The pause after accept(2) has found no descriptor or no memory.
+const REST: Duration = Duration::from_millis(100);
+
+/// As much as fits in any datagram.
+const LARGEST: usize = 256 * 1024;
+
+/// What [`Reactor::listen`] has bound.
+///
+/// ```
+/// use forkd_server::{Echo, reactor::Reactor};
+///
+/// let mut reactor = Reactor::new()?;
+/// let listening = reactor.listen("tcp://127.0.0.1:0", || Echo)?;
+/// assert!(listening.endpoints().all(|endpoint| endpoint.to_string() != "tcp://127.0.0.1:0"));
+/// reactor.unlisten(listening);
+/// // nothing is left to wait for
+/// reactor.run()?;
+/// # Ok::<(), forkd_server::Error>(())
+/// ```
+#[derive(Debug)]
+pub struct Listening {
+    endpoints: Vec<Endpoint>,
+    doors: Vec<Weak<Door>>,
+}
+
+impl Listening {
+    /// What is bound, with the ports that the kernel chose: a name may stand for several addresses.
+    pub fn endpoints(&self) -> impl Iterator<Item = &Endpoint> {
+        self.endpoints.iter()
+    }
+}
+
+/// One socket.
+#[derive(Debug)]
+struct Door {
+    listener: Listener,
+    /// Its watch, while it has one.
+    watch: Cell<Option<Key>>,
+    is_shut: Cell<bool>,
+}
+
+impl AsFd for Door {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.listener.as_fd()
+    }
+}
+
+/// A connection that came in.
+struct Visitor<P>(P);
+
+impl<'a, P: Protocol> Session<'a> for Visitor<P> {
+    fn protocol(&mut self) -> &mut dyn Protocol {
+        &mut self.0
+    }
+
+    fn closed(self: Box<Self>, _: &mut Reactor<'a>, outcome: io::Result<()>) {
+        if let Err(error) = outcome {
+            log::debug!(error:%; "connection ended");
+        }
+    }
+}
+
+impl<'a> Reactor<'a> {
+    /// Listens on an endpoint such as `tcp://127.0.0.1:0`, `unix:///run/echo.sock` or `udp://[::1]:7007`. Each
+    /// connection, and each datagram, is served by a protocol of its own, from `make`.
+    ///
+    /// The sockets are closed with the reactor, or by [`unlisten`](Self::unlisten).
+    ///
+    /// # Errors
+    ///
+    /// As [`Server::bind`](crate::Server::bind).
+    ///
+    /// # Examples
+    ///
+    /// ```no_run
+    /// let mut reactor = forkd_server::reactor::Reactor::new()?;
+    /// reactor.listen("tcp://127.0.0.1:7007", || forkd_server::Echo)?;
+    /// reactor.run()?;
+    /// # Ok::<(), forkd_server::Error>(())
+    /// ```
+    pub fn listen<P: Protocol + 'a>(
+        &mut self,
+        endpoint: &str,
+        make: impl FnMut() -> P + 'a,
+    ) -> Result<Listening, Error> {
+        let endpoint: Endpoint = endpoint.parse().map_err(|error| Error::Usage(format!("{error}")))?;
+        let make = Rc::new(RefCell::new(make));
+        let mut listening = Listening { endpoints: Vec::new(), doors: Vec::new() };
+        for listener in bind_all(&endpoint, BindOptions::default(), &[], &Inherited::default())? {
+            let cannot = |cause| Error::os(format!("cannot listen on {endpoint}"), cause);
+            listener.set_nonblocking(true).map_err(cannot)?;
+            listening.endpoints.push(listener.endpoint().clone());
+            let door = Rc::new(Door { listener, watch: Cell::new(None), is_shut: Cell::new(false) });
+            self.open(&door, &make).map_err(cannot)?;
+            listening.doors.push(Rc::downgrade(&door));
+        }
+        Ok(listening)
+    }
+
+    /// Closes what was listened on; its connections go on.
+    ///
+    /// ```
+    /// let mut reactor = forkd_server::reactor::Reactor::new()?;
+    /// let server = reactor.listen("tcp://127.0.0.1:0", || forkd_server::Echo)?;
+    /// reactor.call_later(std::time::Duration::ZERO, |reactor| reactor.unlisten(server));
+    /// // ends, as there is nothing left to wait for
+    /// reactor.run()?;
+    /// # Ok::<(), forkd_server::Error>(())
+    /// ```
+    pub fn unlisten(&mut self, listening: Listening) {
+        for door in listening.doors.iter().filter_map(Weak::upgrade) {
+            door.is_shut.set(true);
+            door.watch.take().into_iter().for_each(|watch| self.unwatch(watch));
+        }
+    }
+
+    fn open<P: Protocol + 'a>(
+        &mut self,
+        door: &Rc<Door>,
+        make: &Rc<RefCell<impl FnMut() -> P + 'a>>,
+    ) -> io::Result<()> {
+        let (socket, ours, make) = (Rc::clone(door), Rc::clone(door), Rc::clone(make));
+        let key = match door.listener.kind() {
+            Kind::Stream => self.watch(socket, move |reactor| reactor.admit(&ours, &make)),
+            Kind::Datagram => {
+                let (mut batch, guard) = (Batch::new(1, LARGEST), UdpFilter::new(ours.listener.udp_port()));
+                self.watch(socket, move |_| answer(&ours.listener, &mut batch, &guard, &make))
+            }
+        }?;
+        door.watch.set(Some(key));
+        Ok(())
+    }
+
+    fn admit<P: Protocol + 'a>(&mut self, door: &Rc<Door>, make: &Rc<RefCell<impl FnMut() -> P + 'a>>) {
+        for _ in 0..AT_ONCE {
+            match door.listener.accept_nonblocking(&door.listener) {
+                Ok((socket, peer)) => {
+                    let protocol = (make.borrow_mut())();
+                    self.adopt(socket, peer, Box::new(Visitor(protocol)));
+                }
+                Err(Errno::AGAIN) => return,
+                Err(error) if concerns_one_connection(error) => {}
+                Err(error) => {
+                    log::debug!(error:%, endpoint:% = door.listener.endpoint(); "cannot accept");
+                    return self.rest(door, make);
+                }
+            }
+        }
+    }
+
+    /// Lets no client in for a while.
+    fn rest<P: Protocol + 'a>(&mut self, door: &Rc<Door>, make: &Rc<RefCell<impl FnMut() -> P + 'a>>) {
+        door.watch.take().into_iter().for_each(|watch| self.unwatch(watch));
+        let (door, make) = (Rc::clone(door), Rc::clone(make));
+        self.call_later(REST, move |reactor| {
+            if !door.is_shut.get() && reactor.open(&door, &make).is_err() {
+                reactor.rest(&door, &make);
+            }
+        });
+    }
+}
+
+/// Answers the datagrams that have come.
+fn answer<P: Protocol>(
+    listener: &Listener,
+    batch: &mut Batch,
+    guard: &UdpFilter,
+    make: &RefCell<impl FnMut() -> P>,
+) {
+    for _ in 0..AT_ONCE {
+        if batch.receive_one(listener, Patience::DontWait).is_err() {
+            return;
+        }
+        let datagram = batch.datagram(0);
+        let Ok(hops) = guard.admit(&datagram) else { continue };
+        let mut protocol = (make.borrow_mut())();
+        match protocol.datagram(datagram.payload) {
+            Reply::Wait | Reply::File(_) => {}
+            Reply::Send(answer) | Reply::More(answer) | Reply::Finish(answer) => {
+                // a client that does not take it has gone, or does not read
+                let _ = batch.answer(0, listener, answer, hops, Patience::DontWait);
+            }
+        }
+    }
+}

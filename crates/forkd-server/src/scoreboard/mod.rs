@@ -1,0 +1,297 @@
+//! What every process of the daemon knows of every child.
+//!
+//! There are two memories. Children write the shared one: a [`Slot`] for each child, a [`Tally`] for each listening
+//! socket, and the stack of the dead; atomics only, no pointers. The master writes the other one, its [ledger](ledger):
+//! which slots are free, what it knows of each child, and the [`Totals`] of each listening socket. A child of the
+//! fork model doesn't have it at all, a worker reads it. So what decides anything can't be written by a child, and
+//! what a child writes is shown, or is a hint that is checked. Both are outside the master's private memory, a
+//! write to which would cost it a copied page after each fork.
+//!
+//! A child that ends by itself records why, and pushes its slot on the stack of the dead: two
+//! atomic operations, no system call, no descriptor. The master takes the whole stack when it
+//! needs to know. A child that is killed in between is found by [`Scoreboard::sweep`].
+
+mod atomic {
+    pub(super) use std::sync::atomic::{AtomicU32, Ordering, fence};
+}
+
+use forkd_sys::plain;
+
+mod cause;
+mod child;
+mod counts;
+mod dead;
+mod histogram;
+mod ledger;
+mod sequence;
+mod slot;
+mod stack;
+mod stage;
+mod tally;
+mod totals;
+
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::time::Instant;
+
+pub use cause::Cause;
+pub(crate) use child::Child;
+pub(crate) use dead::Death;
+pub use histogram::{Bounds, CONNECTIONS, LIFETIMES, Lengths};
+use ledger::Place;
+pub(crate) use ledger::Record;
+pub(crate) use slot::Slot;
+pub use slot::State;
+pub use stage::Stage;
+pub(crate) use tally::Tally;
+pub use totals::Sums;
+pub(crate) use totals::Totals;
+
+use crate::sys;
+use crate::sys::shared::{Arena, Lent, bytes_for};
+use crate::sys::wake::Wake;
+use crate::transport::Refusal;
+
+/// How many pids are told apart: no fewer than Linux has by default.
+const PIDS: usize = 32_768;
+
+/// How many children and listening sockets there can be: pages that are not used take no memory, and
+/// a reload may ask for more than there were at the start.
+const SLOTS: usize = 131_072;
+const LISTENERS: usize = 1024;
+
+plain! {
+    /// What concerns all children.
+    #[repr(align(64))]
+    struct Head {
+        dead: stack::Stack,
+        /// How many slots have ever been used: where a child that crashes looks for its own.
+        used: AtomicU32,
+    }
+}
+
+/// All that is known of the children of one daemon. A clone is the same one.
+#[derive(Debug, Clone)]
+pub struct Scoreboard {
+    head: &'static Head,
+    tallies: &'static [Tally],
+    slots: &'static [Slot],
+    ledger: ledger::Ledger,
+    wake: Arc<Wake>,
+    /// How long things take is measured. It doesn't change once there are children.
+    measures: Arc<AtomicBool>,
+    epoch: Instant,
+}
+
+impl Scoreboard {
+    /// Maps the memory; no listener has a place for a child yet.
+    ///
+    /// # Errors
+    ///
+    /// `ENOMEM` as in mmap(2), or what eventfd(2) says.
+    pub(crate) fn new() -> io::Result<Self> {
+        Self::with_places(SLOTS, LISTENERS, PIDS)
+    }
+
+    /// For a server that does not fork: a worker for each of so many listeners. Its memory, a page or two,
+    /// is not given back.
+    ///
+    /// # Errors
+    ///
+    /// As [`new`](Self::new).
+    pub(crate) fn for_one_process(listeners: usize) -> io::Result<Self> {
+        Self::with_places(listeners, listeners, 1)
+    }
+
+    fn with_places(slots: usize, listeners: usize, pids: usize) -> io::Result<Self> {
+        let bytes = bytes_for::<Tally>(listeners) + bytes_for::<Head>(1) + bytes_for::<Slot>(slots);
+        let mut arena = Arena::new(bytes)?;
+        Ok(Self {
+            // A child writes to the head and to its slot: side by side, they are one page mostly, and first
+            // of all, they are near the program's own data (see `Arena::new`).
+            head: &arena.take(1)?[0],
+            slots: arena.take(slots)?,
+            tallies: arena.take(listeners)?,
+            ledger: ledger::Ledger::new(slots, listeners, pids)?,
+            wake: Arc::new(Wake::new()?),
+            measures: Arc::default(),
+            epoch: Instant::now(),
+        })
+    }
+
+    /// Lets children read the master's memory that are forked until the answer is dropped.
+    ///
+    /// # Errors
+    ///
+    /// As madvise(2).
+    pub(crate) fn lend(&self) -> io::Result<Lent<'_>> {
+        self.ledger.lend()
+    }
+
+    /// In a child that reads the master's memory: from here on it can't write it.
+    ///
+    /// # Errors
+    ///
+    /// As mprotect(2).
+    pub(crate) fn read_only(&self) -> io::Result<()> {
+        self.ledger.read_only()
+    }
+
+    /// In a child that the master's memory is nothing to.
+    pub(crate) fn keep_out(&self) {
+        self.ledger.keep_out();
+    }
+
+    /// The first number of a listener that is not `in_use`, with all counters at 0; `None` if there are
+    /// too many.
+    pub(crate) fn open(&self, in_use: impl Fn(usize) -> bool) -> Option<usize> {
+        let number = (0..self.tallies.len()).find(|&number| !in_use(number))?;
+        self.totals(number).reset();
+        self.tallies[number].reset();
+        Some(number)
+    }
+
+    /// How many children there are, dead or alive, whose death no descriptor tells of.
+    pub(crate) fn unwatched(&self) -> u32 {
+        self.ledger.unwatched()
+    }
+
+    /// What the child in a slot says.
+    pub(crate) fn slot(&self, index: u32) -> &'static Slot {
+        &self.slots[index as usize]
+    }
+
+    /// What the master knows of the child in a slot.
+    pub(crate) fn record(&self, index: u32) -> &Record {
+        self.ledger.record(index)
+    }
+
+    pub(crate) fn child(&self, index: u32) -> Child<'_> {
+        Child { index, slot: self.slot(index), record: self.record(index) }
+    }
+
+    /// Which listening socket the child in a slot serves.
+    pub(crate) fn listener_of(&self, index: u32) -> usize {
+        self.record(index).listener()
+    }
+
+    /// What the master counts, for the master and its workers.
+    pub(crate) fn totals(&self, listener: usize) -> &Totals {
+        &self.ledger.totals()[listener]
+    }
+
+    /// What children count.
+    pub(crate) fn tally(&self, listener: usize) -> &'static Tally {
+        &self.tallies[listener]
+    }
+
+    pub(crate) fn wake(&self) -> &Wake {
+        &self.wake
+    }
+
+    /// Where the daemon is on its way to the end.
+    pub(crate) fn stage(&self) -> Stage {
+        self.ledger.stage()
+    }
+
+    pub(crate) fn set_stage(&self, stage: Stage) {
+        self.ledger.set_stage(stage);
+    }
+
+    /// Milliseconds since the daemon began.
+    pub(crate) fn millis(&self, now: Instant) -> u64 {
+        now.duration_since(self.epoch).as_millis() as u64
+    }
+
+    /// How many slots have ever been used; the others' pages are not touched.
+    pub(crate) fn used(&self) -> usize {
+        self.ledger.used() as usize
+    }
+
+    /// Children that count, with those whose death is not known yet.
+    pub(crate) fn children(&self) -> impl Iterator<Item = Child<'_>> + use<'_> {
+        let counts = |child: &Child<'_>| matches!(child.record.place(), Place::Held | Place::Overdue);
+        (0..self.ledger.used()).map(|index| self.child(index)).filter(counts)
+    }
+
+    /// The master takes a free slot for `listener`, or `None` at its limit.
+    pub(crate) fn take(&self, listener: usize, watched: bool, now: Instant) -> Option<u32> {
+        if !watched && !self.totals(listener).has_room() {
+            return None;
+        }
+        let index = self.ledger.take(listener, watched, self.millis(now))?;
+        self.slot(index).begin(watched);
+        if self.head.used.load(Ordering::Relaxed) != self.ledger.used() {
+            self.head.used.store(self.ledger.used(), Ordering::Relaxed);
+        }
+        Some(index)
+    }
+
+    /// Counts the child in a slot as born.
+    pub(crate) fn born(&self, index: u32) {
+        self.ledger.born(index);
+    }
+
+    /// Gives back a slot whose child is dead, or was never born.
+    pub(crate) fn put_back(&self, index: u32) {
+        // another process that gets its number must not take the slot for its own
+        self.slot(index).pid.store(0, Ordering::Relaxed);
+        self.ledger.vacate(index);
+    }
+
+    /// A listener takes no more clients, but serves those that are queued.
+    pub(crate) fn drain(&self, listener: usize, queued: u32) {
+        self.tally(listener).set_queued(queued);
+        self.totals(listener).drain();
+    }
+
+    /// In a worker that begins to serve: counts that, and wakes the master if too few are idle now.
+    pub(crate) fn one_fewer_idle(&self, listener: usize) {
+        if self.tally(listener).one_fewer_idle() <= self.totals(listener).wanted_idle() {
+            self.wake.notify();
+        }
+    }
+
+    /// From here on it is measured how long things take: two looks at the clock for each client, and one at its
+    /// socket.
+    pub(crate) fn measure(&self) {
+        self.measures.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether it is measured how long things take.
+    #[inline(always)]
+    pub(crate) fn measures(&self) -> bool {
+        self.measures.load(Ordering::Relaxed)
+    }
+
+    /// The clock, in microseconds, if it is measured how long things take.
+    #[inline(always)]
+    pub(crate) fn clock_us(&self) -> Option<u64> {
+        self.measures().then(sys::clock::monotonic_us)
+    }
+
+    /// Whether to be woken by each child that ends from now on.
+    pub(crate) fn set_waiting(&self, waiting: bool) {
+        self.head.dead.set_awaited(waiting);
+    }
+
+    /// Whether children have announced their end that are not counted as dead yet.
+    pub(crate) fn has_dead(&self) -> bool {
+        !self.head.dead.is_empty()
+    }
+
+    /// Counts a client or datagram that was turned away.
+    pub(crate) fn refuse(&self, listener: usize, why: Refusal) {
+        self.tally(listener).refuse(why);
+    }
+}
+
+impl std::fmt::Debug for Head {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Head")
+    }
+}
+
+#[cfg(test)]
+mod tests;

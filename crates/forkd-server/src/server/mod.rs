@@ -1,0 +1,318 @@
+//! The face of the library: bind, choose a model, serve.
+//!
+//! A [`Server`] is a bound socket with settings. [`Server::serve_forever`] gives it a service and serves;
+//! [`Server::ready`] is for programs with a loop of their own, which call [`Serving::handle_request`].
+//!
+//! Where handlers run depends on the model, as in socketserver:
+//!
+//! | model | who serves |
+//! |---|---|
+//! | [`Fork`](Model::Fork) | a child of this process for each client; this process is its *master* |
+//! | [`Prefork`](Model::Prefork), and any other with [`workers`](Server::workers) | a pool of children; this process is their master |
+//! | any other, without [`workers`](Server::workers) | **this process and thread**: nothing is forked, signals are left alone, other threads are welcome, and handlers see this program's memory |
+
+mod builder;
+mod here;
+mod hooks;
+mod serving;
+mod settings;
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+pub use builder::Builder;
+use here::Here;
+pub use serving::Serving;
+
+use crate::Error;
+use crate::model::Model;
+use crate::model::WorkerRange;
+use crate::model::hooks::{Hooks, Turns};
+use crate::model::offer::Offer;
+use crate::model::worker::Terms;
+use crate::process::master::Master;
+use crate::process::sockets::Bound;
+use crate::service::Service;
+use crate::spec::{ListenerSpec, ModelSpec, Suits};
+use crate::transport::bind::BindOptions;
+use crate::transport::listener::Kind;
+use crate::transport::{Endpoint, Handle, Listener};
+
+/// A server for one endpoint: what Python's socketserver calls a server, with the concurrency
+/// model as a setting.
+///
+/// It has bound its socket, and serves when it is told to. Dropping it closes the socket, and removes a
+/// Unix socket's file.
+///
+/// # Fork safety
+///
+/// [`Model::Fork`], [`Model::Prefork`] and every model with [`workers`](Self::workers) make the calling
+/// process a master that forks. It must have one thread, or it gets an error at once: a forked
+/// child could wait for ever for a lock that another thread held. A program with threads serves by one
+/// of the other models, which fork nothing, or starts its threads in a child.
+///
+/// A master ignores SIGCHLD, blocks signals while it works, and takes over SIGTERM, SIGINT, SIGQUIT, SIGHUP,
+/// SIGUSR1, SIGUSR2, SIGTTIN, SIGTTOU, SIGALRM and those of crashes, for good. Handlers run in children: what
+/// they change in memory, nobody else sees.
+///
+/// # Examples
+///
+/// ```no_run
+/// use forkd_server::{Echo, Server};
+/// use forkd_server::model::Model;
+///
+/// let server = Server::bind("tcp://127.0.0.1:0")?.model(Model::Prefork).workers(4);
+/// println!("listening on {}", server.server_address());
+/// server.serve_forever(Echo)?;
+/// # Ok::<(), forkd_server::Error>(())
+/// ```
+pub struct Server {
+    listeners: Vec<Listener>,
+    grace: Duration,
+    model: ModelSpec,
+    /// As the caller has said, whatever the model.
+    workers: Option<WorkerRange>,
+    /// Whether a stop waits for connections.
+    block_on_close: bool,
+    hooks: Hooks,
+    handle: Handle,
+    turns: Turns,
+    timeout: Option<Duration>,
+    on_timeout: Option<Box<dyn FnMut() + Send>>,
+}
+
+impl Server {
+    /// Binds an endpoint such as `tcp://127.0.0.1:0`, `udp://[::]:7007`, `unix:///run/echo.sock` or
+    /// `unixgram:///run/echo.sock`.
+    ///
+    /// A host name may stand for several addresses; all are bound.
+    ///
+    /// ```
+    /// let server = forkd_server::Server::bind("tcp://127.0.0.1:0")?;
+    /// assert!(!server.server_address().to_string().ends_with(":0"), "the kernel has chosen a port");
+    /// # Ok::<(), forkd_server::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Usage`] if it is no endpoint; [`Error::Unavailable`] if the address is taken;
+    /// [`Error::Permission`] for a port that needs a privilege; [`Error::CannotCreate`] for a socket file that
+    /// can't be made.
+    pub fn bind(endpoint: &str) -> Result<Self, Error> {
+        Self::builder().bind(endpoint)
+    }
+
+    /// What is to be said before the socket is bound: the length of its queue, who may share its port.
+    ///
+    /// ```
+    /// let server = forkd_server::Server::builder().request_queue_size(5).bind("tcp://127.0.0.1:0")?;
+    /// # Ok::<(), forkd_server::Error>(())
+    /// ```
+    #[must_use]
+    pub fn builder() -> Builder {
+        Builder::default()
+    }
+
+    fn new(listeners: Vec<Listener>, handle: Handle) -> Self {
+        Self {
+            listeners,
+            grace: Duration::from_secs(10),
+            model: ModelSpec::default(),
+            workers: None,
+            block_on_close: true,
+            hooks: Hooks { handle: Some(handle.clone()), ..Hooks::default() },
+            handle,
+            turns: Turns { every: Duration::from_millis(500), ..Turns::default() },
+            timeout: None,
+            on_timeout: None,
+        }
+    }
+
+    /// The endpoints that are bound, with the ports that the kernel chose.
+    ///
+    /// ```
+    /// let server = forkd_server::Server::bind("udp://127.0.0.1:0")?;
+    /// assert_eq!(server.endpoints().count(), 1);
+    /// # Ok::<(), forkd_server::Error>(())
+    /// ```
+    pub fn endpoints(&self) -> impl Iterator<Item = &Endpoint> {
+        self.listeners.iter().map(Listener::endpoint)
+    }
+
+    /// The first of the [`endpoints`](Self::endpoints), which is the only one unless a name stands for several.
+    ///
+    /// ```
+    /// let server = forkd_server::Server::bind("tcp://127.0.0.1:0")?;
+    /// println!("try: nc {}", server.server_address());
+    /// # Ok::<(), forkd_server::Error>(())
+    /// ```
+    #[must_use]
+    pub fn server_address(&self) -> &Endpoint {
+        // `bind_all` gives at least one, or an error
+        self.listeners[0].endpoint()
+    }
+
+    /// What ends this server from anywhere else: another thread, a handler, a forked child.
+    ///
+    /// ```
+    /// use forkd_server::{Echo, Server, model::Model};
+    /// let server = Server::bind("tcp://127.0.0.1:0")?.model(Model::Iterative);
+    /// let handle = server.handle();
+    /// std::thread::spawn(move || handle.shutdown());
+    /// server.serve_forever(Echo)?;
+    /// # Ok::<(), forkd_server::Error>(())
+    /// ```
+    #[must_use]
+    pub fn handle(&self) -> Handle {
+        self.handle.clone()
+    }
+
+    /// Serves until it is asked to end: by its [`handle`](Self::handle), by a handler
+    /// ([`ServerInfo::shutdown`](crate::ServerInfo::shutdown)), and a master also by SIGTERM or SIGINT. When it returns, the
+    /// socket is closed.
+    ///
+    /// An end by the handle is prompt, and in order: no client is accepted any more, those that
+    /// are being served are finished, children within [`grace`](Self::grace), unless
+    /// [`block_on_close`](Self::block_on_close) says otherwise.
+    ///
+    /// In this process, a panic of a handler costs its client the connection, and nobody else anything. Where a
+    /// name stands for several addresses, all but the first are served by a thread each.
+    ///
+    /// ```
+    /// use std::io::{Read, Write};
+    /// use std::net::{Shutdown, TcpStream};
+    /// use std::sync::Arc;
+    /// use std::sync::atomic::{AtomicUsize, Ordering};
+    ///
+    /// use forkd_server::{Connection, Handler, Server, Service, model::Model};
+    ///
+    /// /// Counts its clients, in memory that all handlers share.
+    /// struct Turnstile(Arc<AtomicUsize>);
+    /// impl Handler for Turnstile {
+    ///     fn handle(&mut self, connection: &mut Connection<'_>) -> std::io::Result<()> {
+    ///         write!(connection, "you are number {}", self.0.fetch_add(1, Ordering::SeqCst) + 1)
+    ///     }
+    /// }
+    ///
+    /// let server = Server::bind("tcp://127.0.0.1:0")?.model(Model::Iterative);
+    /// let address = server.server_address().to_string();
+    /// let (handle, count) = (server.handle(), Arc::new(AtomicUsize::new(0)));
+    /// let shared = Arc::clone(&count);
+    /// let service = Service::handler("turnstile", move || Turnstile(Arc::clone(&shared)));
+    /// let serving = std::thread::spawn(move || server.serve_forever(service));
+    ///
+    /// for number in 1..=3 {
+    ///     let mut client = TcpStream::connect(address.strip_prefix("tcp://").unwrap()).unwrap();
+    ///     let mut heard = String::new();
+    ///     client.read_to_string(&mut heard).unwrap();
+    ///     assert_eq!(heard, format!("you are number {number}"));
+    /// }
+    /// handle.shutdown();
+    /// serving.join().unwrap()?;
+    /// assert_eq!(count.load(Ordering::SeqCst), 3);
+    /// # Ok::<(), forkd_server::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Usage`] if the model can't run the service: a [`Handler`](crate::Handler) under [`Model::Event`];
+    /// or if its pool can't be [elastic](Self::elastic_workers).
+    /// [`Error::Os`] if this process is to fork and has several threads, or the system refuses what a server
+    /// can't do without, or what a worker needs; [`Error::Internal`] if workers die before they have served anybody; what
+    /// [`Exec::check`](crate::service::Exec::check) says, and [`Error::Config`] if that service can't be had
+    /// like this.
+    pub fn serve_forever(self, service: impl Into<Service>) -> Result<(), Error> {
+        self.ready(service)?.serve_forever()
+    }
+
+    /// Gives the server its service and makes all ready, for a program that has a loop of its own.
+    ///
+    /// ```
+    /// use forkd_server::{Echo, Server, model::Model};
+    /// use std::time::Duration;
+    ///
+    /// let server = Server::bind("udp://127.0.0.1:0")?.model(Model::Iterative).timeout(Duration::from_millis(20));
+    /// let mut serving = server.ready(Echo)?;
+    /// while serving.handle_request()? {
+    ///     // between two requests
+    /// }
+    /// # Ok::<(), forkd_server::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// As [`serve_forever`](Self::serve_forever).
+    pub fn ready(self, service: impl Into<Service>) -> Result<Serving, Error> {
+        let service = service.into();
+        let Self {
+            listeners,
+            mut grace,
+            model: spec,
+            workers,
+            hooks,
+            handle,
+            turns,
+            timeout,
+            on_timeout,
+            ..
+        } = self;
+        let model = spec.model;
+        model.require(&service).map_err(|why| Error::Usage(format!("the service {why}")))?;
+        if spec.workers.is_elastic() && !model.serves_one_at_a_time() {
+            let why = "has no elastic pool, which needs workers that serve one client at a time; \
+                       choose the model prefork, or a fixed number of workers";
+            return Err(Error::Usage(format!("the model {model} {why}")));
+        }
+        let here = serves_here(model, workers);
+        let is = |kind| listeners.iter().any(|listener| listener.kind() == kind);
+        model.check_system(is(Kind::Stream), is(Kind::Datagram), !here)?;
+        let (kind, turns) = if here {
+            if model.never_waits_to_accept() {
+                listeners.iter().try_for_each(Listener::check_accept_now)?;
+            }
+            let offer = |listener: &Listener, failures| {
+                Offer::new(listener.endpoint(), service.clone(), model, hooks.clone(), failures)
+                    .with_idle_timeout(spec.idle_timeout)
+            };
+            let terms = Terms { waits: self.block_on_close, ..spec.terms(grace) };
+            let here = Here::new(listeners, terms, &handle, offer)?;
+            (serving::Kind::Here(Box::new(here)), Some(turns))
+        } else {
+            if !self.block_on_close {
+                grace = Duration::ZERO;
+            }
+            let bound = |listener: Listener| {
+                let asked = listener.endpoint().clone();
+                let spec = ListenerSpec {
+                    endpoints: vec![asked.clone()],
+                    bind: BindOptions::default(),
+                    service: service.clone(),
+                    suits: Suits::default(),
+                    model: spec.clone(),
+                };
+                Bound::new(asked, Arc::new(spec), listener).with(hooks.clone())
+            };
+            let mut master = Master::new(grace)?;
+            master.listen(listeners.into_iter().map(bound).collect())?;
+            master.serve_for(handle.clone(), turns);
+            (serving::Kind::Master(Box::new(master)), None)
+        };
+        Ok(Serving { kind, model, handle, turns, timeout, on_timeout, is_over: false })
+    }
+}
+
+/// Whether handlers run in this process.
+fn serves_here(model: Model, workers: Option<WorkerRange>) -> bool {
+    workers.is_none() && !matches!(model, Model::Fork | Model::Prefork)
+}
+
+impl fmt::Debug for Server {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { listeners, model, workers, hooks, handle, turns, timeout, .. } = self;
+        let mut server = f.debug_struct("Server");
+        server.field("listeners", listeners).field("model", &model.model).field("workers", workers);
+        server.field("hooks", hooks).field("handle", handle).field("turns", turns).field("timeout", timeout);
+        server.finish_non_exhaustive()
+    }
+}

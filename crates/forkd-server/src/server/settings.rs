@@ -1,0 +1,213 @@
+//! How a server serves: the model, and its limits.
+
+use std::ops::RangeInclusive;
+use std::time::Duration;
+
+use super::Server;
+use crate::model::{MAX_CHILDREN, WorkerRange};
+use crate::model::{Model, Threads};
+use crate::transport::bind::KEEP_ALIVE_RANGE;
+
+impl Server {
+    /// Chooses who runs the handler; the default is [`Model::Fork`].
+    ///
+    /// ```
+    /// use forkd_server::{Server, model::Model};
+    /// let server = Server::bind("tcp://127.0.0.1:0")?.model(Model::Iterative);
+    /// # Ok::<(), forkd_server::Error>(())
+    /// ```
+    #[must_use]
+    pub fn model(mut self, model: Model) -> Self {
+        self.model.model = model;
+        self.model.workers = self.workers.unwrap_or_else(|| WorkerRange::of(model));
+        self
+    }
+
+    /// Serves by a pool of so many forked workers, whichever the model but [`Model::Fork`]; 0 counts as 1.
+    ///
+    /// Without this, [`Model::Prefork`] has [as many as it has by default](Model::default_workers), and the
+    /// others fork nobody.
+    ///
+    /// ```
+    /// use forkd_server::{Server, model::Model};
+    /// // four processes, each with a thread for each of its connections
+    /// let server = Server::bind("tcp://127.0.0.1:0")?.model(Model::Thread).workers(4);
+    /// # Ok::<(), forkd_server::Error>(())
+    /// ```
+    #[must_use]
+    pub fn workers(self, workers: u32) -> Self {
+        self.elastic_workers(workers..=workers)
+    }
+
+    /// The same, by a pool that grows with its clients and shrinks when they have gone, from the fewest to the
+    /// most workers. For [`Model::Prefork`] and [`Model::Iterative`], whose workers serve one client at a time:
+    /// of others nobody can say that they are idle, so they are refused before anybody is served.
+    ///
+    /// ```
+    /// use forkd_server::{Server, model::Model};
+    /// let server = Server::bind("tcp://127.0.0.1:0")?.model(Model::Prefork).elastic_workers(2..=64);
+    /// # Ok::<(), forkd_server::Error>(())
+    /// ```
+    #[must_use]
+    pub fn elastic_workers(mut self, workers: RangeInclusive<u32>) -> Self {
+        let min = (*workers.start()).clamp(1, MAX_CHILDREN);
+        let max = (*workers.end()).clamp(min, MAX_CHILDREN);
+        self.model.workers = WorkerRange { min, max };
+        self.workers = Some(self.model.workers);
+        self
+    }
+
+    /// How many idle workers an [elastic](Self::elastic_workers) pool keeps for who comes next: with fewer it
+    /// grows, with more it shrinks. The default is `2..=8`; the most is more than the fewest, and that at least 1.
+    ///
+    /// ```
+    /// use forkd_server::{Server, model::Model};
+    /// let pool = Server::bind("tcp://127.0.0.1:0")?.model(Model::Prefork).elastic_workers(2..=64);
+    /// let server = pool.spare_workers(4..=16);
+    /// # Ok::<(), forkd_server::Error>(())
+    /// ```
+    #[must_use]
+    pub fn spare_workers(mut self, idle: RangeInclusive<u32>) -> Self {
+        self.model.min_spare = (*idle.start()).clamp(1, MAX_CHILDREN);
+        self.model.max_spare = (*idle.end()).max(self.model.min_spare + 1);
+        self
+    }
+
+    /// The threads of [`Model::Thread`], in each process that serves; the default is one for each connection, at
+    /// most 1024 at once. Less than 1 counts as 1.
+    ///
+    /// ```
+    /// use forkd_server::{Server, model::{Model, Threads}};
+    /// let server = Server::bind("tcp://127.0.0.1:0")?.model(Model::Thread).threads(Threads::Fixed(8));
+    /// # Ok::<(), forkd_server::Error>(())
+    /// ```
+    #[must_use]
+    pub fn threads(mut self, threads: Threads) -> Self {
+        let in_range = |count: u32| count.clamp(1, Threads::MOST);
+        self.model.threads = match threads {
+            Threads::Each(most) => Threads::Each(in_range(most)),
+            Threads::Fixed(count) => Threads::Fixed(in_range(count)),
+        };
+        self
+    }
+
+    /// The most connections that each process of [`Model::Event`] or [`Model::Coroutine`] serves at once; others
+    /// wait. The default is as many as it has descriptors for, and 0 counts as 1.
+    ///
+    /// ```
+    /// use forkd_server::{Server, model::Model};
+    /// let server = Server::bind("tcp://127.0.0.1:0")?.model(Model::Event).max_connections(5000);
+    /// # Ok::<(), forkd_server::Error>(())
+    /// ```
+    #[must_use]
+    pub fn max_connections(mut self, connections: u32) -> Self {
+        self.model.max_connections = Some(connections.max(1));
+        self
+    }
+
+    /// The most children of [`Model::Fork`] alive at once; the default is 1024, and 0 counts as 1. More
+    /// clients wait, and the server goes on meanwhile.
+    ///
+    /// ```
+    /// let server = forkd_server::Server::bind("tcp://127.0.0.1:0")?.max_children(40);
+    /// # Ok::<(), forkd_server::Error>(())
+    /// ```
+    #[must_use]
+    pub fn max_children(mut self, max_children: u32) -> Self {
+        self.model.max_children = max_children.clamp(1, MAX_CHILDREN);
+        self
+    }
+
+    /// After how many connections a worker of a pool is replaced, to be on the safe side of leaks; 0, the
+    /// default, means never.
+    ///
+    /// ```
+    /// use forkd_server::{Server, model::Model};
+    /// let server = Server::bind("tcp://127.0.0.1:0")?.model(Model::Prefork).max_connections_per_child(10_000);
+    /// # Ok::<(), forkd_server::Error>(())
+    /// ```
+    #[must_use]
+    pub fn max_connections_per_child(mut self, connections: u64) -> Self {
+        self.model.max_connections_per_child = connections;
+        self
+    }
+
+    /// How long a connection may be silent; the default is for ever.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// let server = forkd_server::Server::bind("tcp://127.0.0.1:0")?.idle_timeout(Duration::from_secs(60));
+    /// # Ok::<(), forkd_server::Error>(())
+    /// ```
+    #[must_use]
+    pub fn idle_timeout(mut self, limit: Duration) -> Self {
+        self.model.idle_timeout = Some(limit.max(Duration::from_millis(1)));
+        self
+    }
+
+    /// How long a TCP client may leave this system without an answer until its connection ends with an error; the
+    /// default is two minutes, and `None` means for ever. What is out of the range from 2 s to 12 h becomes its end.
+    ///
+    /// That finds clients that have vanished without a word, and those that take nothing of what they are sent
+    /// (tcp(7), SO_KEEPALIVE and TCP_USER_TIMEOUT). A client that is silent and still there may stay, if there is
+    /// no [`idle_timeout`](Self::idle_timeout).
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// let server = forkd_server::Server::bind("tcp://127.0.0.1:0")?.keepalive(Some(Duration::from_secs(30)));
+    /// # Ok::<(), forkd_server::Error>(())
+    /// ```
+    #[must_use]
+    pub fn keepalive(self, limit: Option<Duration>) -> Self {
+        let limit = limit.map(|limit| limit.clamp(*KEEP_ALIVE_RANGE.start(), *KEEP_ALIVE_RANGE.end()));
+        self.listeners.iter().for_each(|listener| listener.keep_alive(limit));
+        self
+    }
+
+    /// How long connections of children may go on at a stop; the default is 10 s. In this process they are
+    /// finished however long that takes: see [`idle_timeout`](Self::idle_timeout) and
+    /// [`block_on_close`](Self::block_on_close).
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// let server = forkd_server::Server::bind("tcp://127.0.0.1:0")?.grace(Duration::from_secs(2));
+    /// # Ok::<(), forkd_server::Error>(())
+    /// ```
+    #[must_use]
+    pub fn grace(mut self, grace: Duration) -> Self {
+        self.grace = grace;
+        self
+    }
+
+    /// Whether a stop waits for the connections that are being served; the default is yes, as in socketserver.
+    ///
+    /// Where it doesn't, [`serve_forever`](Self::serve_forever) returns at once, and those connections
+    ///
+    /// | model | |
+    /// |---|---|
+    /// | [`Thread`](Model::Thread) | go on in their threads, as long as the process does: socketserver's `daemon_threads`. They keep a UDP or Unix address occupied |
+    /// | [`Event`](Model::Event), [`Coroutine`](Model::Coroutine) | are cut: there is no thread left to serve them |
+    /// | [`Iterative`](Model::Iterative) | are finished: there is one at most, and it has the thread that would return |
+    /// | those that fork | are cut, by a signal to the child: as by a [`grace`](Self::grace) of nothing, and by forkd's `--grace 0s` or SIGQUIT |
+    ///
+    /// [`Serving::handle_request`](crate::Serving::handle_request) serves its client to the end all the same.
+    ///
+    /// ```
+    /// use forkd_server::{Echo, Server, model::Model};
+    ///
+    /// let server = Server::bind("tcp://127.0.0.1:0")?.model(Model::Thread).block_on_close(false);
+    /// let address = server.server_address().to_string();
+    /// let handle = server.handle();
+    /// let serving = std::thread::spawn(move || server.serve_forever(Echo));
+    /// let client = std::net::TcpStream::connect(address.strip_prefix("tcp://").unwrap()).unwrap();
+    /// handle.shutdown();
+    /// serving.join().unwrap()?;
+    /// drop(client);
+    /// # Ok::<(), forkd_server::Error>(())
+    /// ```
+    #[must_use]
+    pub fn block_on_close(mut self, wait: bool) -> Self {
+        self.block_on_close = wait;
+        self
+    }
+}

@@ -1,0 +1,251 @@
+//! What is done with the bytes.
+//!
+//! There are two ways to be called: a [`Protocol`] is handed bytes and answers, and never blocks;
+//! a [`Handler`] reads and writes a [`Connection`] itself, as in Python's socketserver. A
+//! [`Service`] is one or the other, with a name, and makes a new one for each connection.
+
+mod ack;
+mod chargen;
+mod clock;
+mod discard;
+mod driven;
+mod echo;
+mod exec;
+mod handler;
+pub(crate) mod http;
+mod messages;
+mod protocol;
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+pub use ack::Ack;
+pub use chargen::Chargen;
+pub use clock::Clock;
+pub use discard::Discard;
+pub use echo::Echo;
+pub use exec::Exec;
+pub use handler::Handler;
+pub use http::Http;
+pub use messages::Framing;
+pub use protocol::{Protocol, Reply};
+
+use crate::Error;
+use crate::transport::Connection;
+
+/// A named service: what a server does for each connection and each datagram.
+///
+/// Cloning is cheap and shares the maker.
+///
+/// # Fork safety
+///
+/// The maker runs where the client is served, never in a master. In a child, what it captures is a
+/// copy: a change to it is seen by no other process. In a process that serves by itself it is shared by all.
+///
+/// # Examples
+///
+/// ```
+/// use forkd_server::{Protocol, Reply, Service};
+///
+/// /// Answers each message with its length.
+/// struct Length(String);
+/// impl Protocol for Length {
+///     fn received<'a>(&'a mut self, input: &'a [u8]) -> Reply<'a> {
+///         self.0 = format!("{}\n", input.len());
+///         Reply::Send(self.0.as_bytes())
+///     }
+/// }
+/// let service = Service::protocol("length", || Length(String::new()));
+/// assert_eq!(service.name(), "length");
+/// ```
+#[derive(Clone)]
+pub struct Service {
+    name: &'static str,
+    maker: Maker,
+    amplifies: bool,
+    /// Finds out before the start whether its connections can be handed over.
+    recipient: Option<Arc<Check>>,
+    /// How long a connection may be silent, if nothing else is said.
+    patience: Option<Duration>,
+    descriptors: usize,
+}
+
+type Check = dyn Fn() -> Result<(), Error> + Send + Sync;
+
+#[derive(Clone)]
+enum Maker {
+    /// Known from the type, so that nothing need be made or called for it.
+    Echo,
+    Protocol(Arc<dyn Fn() -> Box<dyn Protocol> + Send + Sync>),
+    Handler(Arc<dyn Fn() -> Box<dyn Handler> + Send + Sync>),
+}
+
+/// Sends one answer to a datagram.
+pub(crate) type SendAnswer<'a> = dyn FnMut(&[u8]) + 'a;
+
+impl Service {
+    /// A service whose connections are each served by a [`Protocol`] of their own.
+    ///
+    /// ```
+    /// use forkd_server::{Echo, Service};
+    /// assert_eq!(Service::protocol("parrot", || Echo).name(), "parrot");
+    /// ```
+    pub fn protocol<P: Protocol + 'static>(
+        name: &'static str,
+        make: impl Fn() -> P + Send + Sync + 'static,
+    ) -> Self {
+        let maker =
+            if P::echoes() { Maker::Echo } else { Maker::Protocol(Arc::new(move || Box::new(make()))) };
+        Self { name, maker, amplifies: false, recipient: None, patience: None, descriptors: 1 }
+    }
+
+    /// A service whose connections are each served by a [`Handler`] of their own.
+    ///
+    /// ```
+    /// use std::io::Write;
+    /// use forkd_server::{Connection, Handler, Service};
+    ///
+    /// struct Greeting;
+    /// impl Handler for Greeting {
+    ///     fn handle(&mut self, connection: &mut Connection<'_>) -> std::io::Result<()> {
+    ///         writeln!(connection, "Hello, {}!", connection.peer())
+    ///     }
+    /// }
+    /// assert_eq!(Service::handler("greeting", || Greeting).name(), "greeting");
+    /// ```
+    pub fn handler<H: Handler + 'static>(
+        name: &'static str,
+        make: impl Fn() -> H + Send + Sync + 'static,
+    ) -> Self {
+        let maker = Maker::Handler(Arc::new(move || Box::new(make())));
+        Self { name, maker, amplifies: false, recipient: None, patience: None, descriptors: 1 }
+    }
+
+    /// The same service, which answers a datagram with more bytes than it has.
+    fn amplifying(self) -> Self {
+        Self { amplifies: true, ..self }
+    }
+
+    /// The same service, which hands its connections over to a program that reads and writes them itself;
+    /// `check` finds out before the start whether it is there.
+    fn handing_over(self, check: impl Fn() -> Result<(), Error> + Send + Sync + 'static) -> Self {
+        Self { recipient: Some(Arc::new(check)), ..self }
+    }
+
+    /// The same service, for clients that may be silent for so long if nothing else is said.
+    fn patient_for(self, limit: Duration) -> Self {
+        Self { patience: Some(limit), ..self }
+    }
+
+    /// The same service, of which a client takes so many descriptors at once, its connection among them.
+    fn taking(self, descriptors: usize) -> Self {
+        Self { descriptors, ..self }
+    }
+
+    /// How many descriptors a client takes at once, its connection among them.
+    pub(crate) fn descriptors(&self) -> usize {
+        self.descriptors
+    }
+
+    /// How long a connection may be silent, if nothing else is said.
+    pub(crate) fn patience(&self) -> Option<Duration> {
+        self.patience
+    }
+
+    /// Whether it hands its connections over: then it takes no datagrams, and it is unknown how long a
+    /// connection has been silent.
+    pub(crate) fn hands_over(&self) -> bool {
+        self.recipient.is_some()
+    }
+
+    /// Finds out whether it can serve at all, as far as that can be known before the first client comes.
+    pub fn check(&self) -> Result<(), Error> {
+        self.recipient.as_ref().map_or(Ok(()), |check| check())
+    }
+
+    /// Whether its answer to a datagram has more bytes than that, so that an attacker who forges a
+    /// sender's address could have it flood others.
+    ///
+    /// ```
+    /// use forkd_server::{Echo, Service, service::Chargen};
+    /// assert!(Service::from(Chargen::default()).amplifies());
+    /// assert!(!Service::from(Echo).amplifies());
+    /// ```
+    #[must_use]
+    pub fn amplifies(&self) -> bool {
+        self.amplifies
+    }
+
+    /// The name, as the `listening` line and `forkd status` show it.
+    #[must_use]
+    pub fn name(&self) -> &'static str {
+        self.name
+    }
+
+    /// Serves a stream until it ends, one way or another.
+    // as `Offer::serve`
+    #[inline(always)]
+    pub(crate) fn serve(&self, connection: &mut Connection<'_>) -> io::Result<()> {
+        match &self.maker {
+            Maker::Echo => connection.echo(),
+            Maker::Protocol(make) => driven::drive(&mut *make(), connection),
+            Maker::Handler(make) => handler::run(&mut *make(), connection),
+        }
+    }
+
+    /// Makes the protocol of one connection; a service of handlers has none.
+    pub(crate) fn make_protocol(&self) -> Option<Box<dyn Protocol>> {
+        match &self.maker {
+            Maker::Echo => Some(Box::new(Echo)),
+            Maker::Protocol(make) => Some(make()),
+            Maker::Handler(_) => None,
+        }
+    }
+
+    /// Whether it is a [`Handler`], which waits for its client, and so can't share a thread with others.
+    pub(crate) fn is_handler(&self) -> bool {
+        matches!(self.maker, Maker::Handler(_))
+    }
+
+    /// Whether all goes back as it came, so that no handler is called.
+    pub(crate) fn echoes(&self) -> bool {
+        matches!(self.maker, Maker::Echo)
+    }
+
+    /// Calls `send` with the answer to a datagram, if there is one.
+    ///
+    /// # Errors
+    ///
+    /// What a handler returns.
+    pub(crate) fn answer(
+        &self,
+        payload: &[u8],
+        mut connection: Connection<'_>,
+        send: &mut SendAnswer<'_>,
+    ) -> io::Result<()> {
+        match &self.maker {
+            Maker::Echo => send(payload),
+            Maker::Protocol(make) => match make().datagram(payload) {
+                Reply::Wait | Reply::File(_) => {}
+                Reply::Send(answer) | Reply::More(answer) | Reply::Finish(answer) => send(answer),
+            },
+            Maker::Handler(make) => {
+                let mut handler = make();
+                handler.setup(&mut connection)?;
+                let handled = handler::handle_and_finish(&mut *handler, &mut connection);
+                if let Some(answer) = connection.into_answer() {
+                    send(&answer);
+                }
+                handled?;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl std::fmt::Debug for Service {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Service").field("name", &self.name).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,134 @@
+//! What a master is asked to serve: sockets, the service of their clients, and the model with its limits.
+//!
+//! A program makes it of its configuration; the master knows nothing else of that.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::Error;
+use crate::model::worker::Terms;
+use crate::model::{Model, Overflow, Threads, WorkerRange};
+use crate::service::Service;
+use crate::transport::Endpoint;
+use crate::transport::bind::BindOptions;
+
+/// How many workers of a small pool may serve their last clients at once.
+const LEAVERS: u32 = 16;
+
+/// Sockets that are served in the same way.
+#[derive(Debug, Clone)]
+pub struct ListenerSpec {
+    /// What to bind; never empty.
+    pub endpoints: Vec<Endpoint>,
+    /// How to bind it.
+    pub bind: BindOptions,
+    /// What is done with the bytes.
+    pub service: Service,
+    /// Which sockets that are handed over the service can have.
+    pub suits: Suits,
+    /// Which processes run the service, and how many.
+    pub model: ModelSpec,
+}
+
+impl ListenerSpec {
+    /// Refuses a model that this system does not let serve.
+    pub(crate) fn check_system(&self) -> Result<(), Error> {
+        // the kind of a socket that is handed over is known only later
+        let has = |datagrams| {
+            let is_such =
+                |endpoint: &Endpoint| endpoint.is_datagram() == datagrams && !endpoint.is_inherited();
+            self.endpoints.iter().any(is_such)
+        };
+        self.model.model.check_system(has(false), has(true), true)
+    }
+}
+
+/// The model, and its limits.
+#[derive(Debug, Clone)]
+pub struct ModelSpec {
+    /// Which processes and threads run the service.
+    pub model: Model,
+    /// The size of the pool.
+    pub workers: WorkerRange,
+    /// The fewest idle workers of an elastic pool.
+    pub min_spare: u32,
+    /// The most idle workers of an elastic pool.
+    pub max_spare: u32,
+    /// The threads of a worker (thread).
+    pub threads: Threads,
+    /// The most children alive at once (fork).
+    pub max_children: u32,
+    /// The most connections that a worker serves at once (event, coroutine); `None`: as many as it has descriptors for.
+    pub max_connections: Option<u32>,
+    /// After how many connections a worker is replaced; 0: never.
+    pub max_connections_per_child: u64,
+    /// What happens to a connection at `max_children` (fork).
+    pub overflow: Overflow,
+    /// How long a connection may be silent, where the service doesn't say it.
+    pub idle_timeout: Option<Duration>,
+}
+
+impl Default for ModelSpec {
+    fn default() -> Self {
+        Self {
+            model: Model::default(),
+            workers: WorkerRange::default(),
+            min_spare: 2,
+            max_spare: 8,
+            threads: Threads::default(),
+            max_children: 1024,
+            max_connections: None,
+            max_connections_per_child: 0,
+            overflow: Overflow::default(),
+            idle_timeout: None,
+        }
+    }
+}
+
+impl ModelSpec {
+    /// What a worker is told, with this time to finish at a stop.
+    pub(crate) fn terms(&self, grace: Duration) -> Terms {
+        Terms {
+            model: self.model,
+            limit: self.max_connections_per_child,
+            leavers: self.workers.max.max(LEAVERS),
+            max_connections: self.max_connections.unwrap_or(u32::MAX),
+            elastic: self.workers.is_elastic(),
+            threads: self.threads,
+            grace,
+            // a master that does not wait ends the worker
+            waits: true,
+        }
+    }
+}
+
+/// Refuses a socket that was handed over if the service can't have it: what it is, is known only then.
+#[derive(Clone)]
+pub struct Suits(Arc<Check>);
+
+type Check = dyn Fn(&Endpoint) -> Result<(), Error> + Send + Sync;
+
+impl Suits {
+    /// By this check, whose error says what to do.
+    pub fn new(check: impl Fn(&Endpoint) -> Result<(), Error> + Send + Sync + 'static) -> Self {
+        Self(Arc::new(check))
+    }
+
+    pub(crate) fn check(&self, endpoint: &Endpoint) -> Result<(), Error> {
+        (self.0)(endpoint)
+    }
+}
+
+/// Any socket will do.
+impl Default for Suits {
+    fn default() -> Self {
+        Self::new(|_| Ok(()))
+    }
+}
+
+impl fmt::Debug for Suits {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Suits")
+    }
+}

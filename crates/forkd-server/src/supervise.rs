@@ -1,0 +1,27 @@
+//! What a program needs that is a daemon of its own kind, as `forkd` is: the master without the [`Server`](crate::Server)
+//! around it, and a reader of the scoreboard.
+//!
+//! It is outside the promise of semantic versioning: it changes with that program.
+
+pub use crate::process::attendant::{Attendant, Duties};
+pub use crate::process::companion::{Companion, Notice};
+pub use crate::process::master::Master;
+pub use crate::process::reload::{Generation, Source};
+pub use crate::process::sample::{ListenerSample, STATES, Sample};
+pub use crate::process::sockets::{Bound, bind, tell_of_seclusion};
+pub use crate::process::stdin::Stdin;
+pub use crate::process::view::{Activity, ChildActivity, Socket, View};
+pub use crate::scoreboard::{Bounds, CONNECTIONS, Cause, LIFETIMES, Lengths, Scoreboard, Stage, State, Sums};
+pub use crate::service::http::{
+    Dialogue, Refusal as HttpRefusal, Request, Responder, Response, Status, Target, made, parts,
+};
+pub use crate::spec::{ListenerSpec, ModelSpec, Suits};
+pub use crate::transport::arrivals::Arrivals;
+pub use crate::transport::bind::{
+    BindOptions, Holder, KEEP_ALIVE, KEEP_ALIVE_RANGE, bind_all, cannot_bind_unix,
+};
+pub use crate::transport::inherited::Inherited;
+pub use crate::transport::listener::{Kind, Listener};
+pub use crate::transport::refusal::Refusal;
+pub use crate::transport::traffic::Traffic;
+pub use crate::transport::udp_filter::UdpFilter;

@@ -1,0 +1,240 @@
+//! The connection that a handler talks to.
+//!
+//! A stream socket, or one datagram that is read to its end and answered with what was written,
+//! as in socketserver's `DatagramRequestHandler`. All bytes are counted on their way.
+
+mod bytes;
+mod hand_over;
+mod linger;
+
+use std::cell::{Cell, RefCell};
+use std::io;
+use std::os::fd::{BorrowedFd, OwnedFd};
+use std::time::Duration;
+
+pub(crate) use hand_over::Watch;
+pub(crate) use linger::{LEFTOVER, LINGER};
+
+use super::inherited::local_end;
+use super::{Endpoint, Peer, ServerInfo, Traffic};
+use crate::sys;
+
+/// A connection, or a datagram, together with its peer.
+///
+/// Reading returns `Ok(0)` at the end of the client's data. With an idle time-out set
+/// (`--idle-timeout`), a read or write that waits longer fails with
+/// [`WouldBlock`](io::ErrorKind::WouldBlock).
+///
+/// ```
+/// use std::io::{Read, Write};
+/// use forkd_server::{Connection, Handler};
+///
+/// struct Shout;
+/// impl Handler for Shout {
+///     fn handle(&mut self, connection: &mut Connection<'_>) -> std::io::Result<()> {
+///         let mut chunk = [0; 512];
+///         loop {
+///             let n = connection.read(&mut chunk)?;
+///             if n == 0 {
+///                 return Ok(());
+///             }
+///             connection.write_all(&chunk[..n].to_ascii_uppercase())?;
+///         }
+///     }
+/// }
+/// ```
+#[derive(Debug)]
+pub struct Connection<'a> {
+    medium: Medium<'a>,
+    peer: Peer,
+    traffic: &'a Traffic,
+    server: &'a ServerInfo,
+    /// How long a wait may last.
+    idle_timeout: Option<Duration>,
+    /// Other processes may have the socket, too, so that its flags are not ours to change.
+    is_shared: bool,
+    input: Cell<Input>,
+}
+
+/// What has come of a stream's input so far.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Input {
+    /// Nothing.
+    Silent,
+    /// Some bytes, maybe more to come.
+    Begun,
+    /// The end, or the program that the connection was handed over to has all further input.
+    Ended,
+}
+
+impl Input {
+    /// After a read of so many bytes.
+    const fn after(read: usize) -> Self {
+        if read == 0 { Self::Ended } else { Self::Begun }
+    }
+}
+
+#[derive(Debug)]
+enum Medium<'a> {
+    /// The socket blocks, unless a `Wait` waits for it.
+    Stream(OwnedFd, Option<&'a dyn Wait>),
+    Datagram {
+        unread: Cell<&'a [u8]>,
+        /// `None` until something is written, be it nothing.
+        answer: RefCell<Option<Vec<u8>>>,
+    },
+}
+
+/// Waits for a socket that does not block, and lets others work meanwhile.
+pub(crate) trait Wait: std::fmt::Debug {
+    /// Makes a call that reads or writes up to `wanted` bytes (0: it may do less than it could), until it
+    /// does not say that it would block. Fails with `WouldBlock` when that takes longer than the connection
+    /// may be silent.
+    fn attempt(
+        &self,
+        socket: BorrowedFd<'_>,
+        ready: Ready,
+        wanted: usize,
+        call: &mut dyn FnMut() -> rustix::io::Result<usize>,
+    ) -> io::Result<usize>;
+
+    /// The same for at most `limit`, whatever the connection may be: `None` if the call would still block
+    /// then.
+    fn attempt_within(
+        &self,
+        socket: BorrowedFd<'_>,
+        ready: Ready,
+        wanted: usize,
+        limit: Duration,
+        call: &mut dyn FnMut() -> rustix::io::Result<usize>,
+    ) -> io::Result<Option<usize>>;
+
+    /// Waits in the same way, for another descriptor.
+    fn another(&self) -> Box<dyn Wait>;
+}
+
+/// What a socket is ready for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Ready {
+    Read,
+    Write,
+}
+
+impl<'a> Connection<'a> {
+    pub(crate) fn stream(socket: OwnedFd, peer: Peer, traffic: &'a Traffic, server: &'a ServerInfo) -> Self {
+        Traffic::add(&traffic.connections, 1);
+        Self::new(Medium::Stream(socket, None), peer, traffic, server)
+    }
+
+    fn new(medium: Medium<'a>, peer: Peer, traffic: &'a Traffic, server: &'a ServerInfo) -> Self {
+        let input = Cell::new(Input::Silent);
+        Self { medium, peer, traffic, server, idle_timeout: None, is_shared: false, input }
+    }
+
+    /// The same with a socket that others may have, too: it may block or not, whatever they like.
+    pub(crate) fn shared(self) -> Self {
+        Self { is_shared: true, ..self }
+    }
+
+    /// The same with a socket that does not block, which `wait` waits for; how long it may be silent is known
+    /// there.
+    pub(crate) fn waiting(self, wait: &'a dyn Wait) -> Self {
+        match self.medium {
+            Medium::Stream(socket, _) => Self { medium: Medium::Stream(socket, Some(wait)), ..self },
+            Medium::Datagram { .. } => self,
+        }
+    }
+
+    /// A datagram was counted when it came, so reading it does not count again.
+    pub(crate) fn datagram(
+        payload: &'a [u8],
+        peer: Peer,
+        traffic: &'a Traffic,
+        server: &'a ServerInfo,
+    ) -> Self {
+        let medium = Medium::Datagram { unread: Cell::new(payload), answer: RefCell::default() };
+        Self::new(medium, peer, traffic, server)
+    }
+
+    /// The client: `client_address` of socketserver.
+    ///
+    /// ```
+    /// use std::io::Write;
+    /// use forkd_server::{Connection, Handler};
+    ///
+    /// struct Greeting;
+    /// impl Handler for Greeting {
+    ///     fn handle(&mut self, connection: &mut Connection<'_>) -> std::io::Result<()> {
+    ///         writeln!(&*connection, "Hello, {}!", connection.peer())
+    ///     }
+    /// }
+    /// ```
+    #[must_use]
+    pub fn peer(&self) -> Peer {
+        self.peer
+    }
+
+    /// Our end of the connection: the address that the client has connected to, which on a wildcard
+    /// address says more than the server's endpoint, or the path. `None` for a datagram, whose socket is
+    /// not the handler's, and where there is neither.
+    ///
+    /// ```
+    /// use std::io::Write;
+    /// use forkd_server::{Connection, Handler};
+    ///
+    /// struct WhereAmI;
+    /// impl Handler for WhereAmI {
+    ///     fn handle(&mut self, connection: &mut Connection<'_>) -> std::io::Result<()> {
+    ///         match connection.local_endpoint() {
+    ///             Some(endpoint) => writeln!(connection, "{endpoint}"),
+    ///             None => writeln!(connection, "nowhere"),
+    ///         }
+    ///     }
+    /// }
+    /// ```
+    #[must_use]
+    pub fn local_endpoint(&self) -> Option<Endpoint> {
+        match &self.medium {
+            Medium::Stream(socket, _) => local_end(socket),
+            Medium::Datagram { .. } => None,
+        }
+    }
+
+    /// The server that the connection came to; [`ServerInfo`] has an example.
+    #[must_use]
+    pub fn server(&self) -> &'a ServerInfo {
+        self.server
+    }
+
+    /// Counts it as one whose handler has failed.
+    pub(crate) fn has_failed(&self) {
+        Traffic::add(&self.traffic.failed, 1);
+    }
+
+    /// What was written in answer to a datagram, if only nothing; `None` for a stream.
+    pub(crate) fn into_answer(self) -> Option<Vec<u8>> {
+        match self.medium {
+            Medium::Datagram { answer, .. } => answer.into_inner(),
+            Medium::Stream(..) => None,
+        }
+    }
+
+    /// Closes the connection.
+    pub(crate) fn close(self) {
+        if let Medium::Stream(socket, _) = self.medium {
+            sys::fd::close(socket);
+        }
+    }
+
+    /// Has reads and writes fail that wait for longer than `limit`.
+    pub(crate) fn set_idle_timeout(&mut self, limit: Duration) -> io::Result<()> {
+        self.idle_timeout = Some(limit);
+        use rustix::net::sockopt::{Timeout, set_socket_timeout};
+        if let Medium::Stream(socket, None) = &self.medium {
+            for timeout in [Timeout::Recv, Timeout::Send] {
+                set_socket_timeout(socket, timeout, Some(limit))?;
+            }
+        }
+        Ok(())
+    }
+}

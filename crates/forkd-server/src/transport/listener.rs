@@ -1,0 +1,323 @@
+//! Bound sockets, our own and inherited ones.
+//!
+//! Invariant: a [`Listener`] is ready to be polled, accepted from or received from; `bind` has set
+//! all that its connections need (TCP_NODELAY), which they inherit, and what datagrams need (packet information).
+//! Options and flags of an inherited socket are its owner's: there each connection is given what it needs.
+
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::Duration;
+
+use rustix::io::Errno;
+use rustix::net::sockopt::set_tcp_nodelay;
+use rustix::net::{SocketAddrAny, SocketFlags};
+
+use super::socket_file::SocketFile;
+use super::{Endpoint, Peer};
+use crate::Error;
+use crate::sys::accept::{accept, accept_now, check_timer};
+use crate::sys::fd::set_nonblocking;
+use crate::sys::queue::Queue;
+
+/// A connection, with the address of its other end.
+type Accepted = (OwnedFd, Option<SocketAddrAny>);
+
+/// What comes out of a listening socket.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// Connections.
+    Stream,
+    /// Datagrams.
+    Datagram,
+}
+
+/// A bound socket, and how to name it.
+#[derive(Debug)]
+pub struct Listener {
+    pub(super) socket: OwnedFd,
+    pub(super) kind: Kind,
+    pub(super) endpoint: Endpoint,
+    pub(super) file: Mutex<Option<SocketFile>>,
+    /// Others have this socket, too, or will.
+    pub(super) is_inherited: bool,
+    /// What accepted connections are given that they don't inherit, see [`keep_alive`](Self::keep_alive); in
+    /// milliseconds, 0 for nothing.
+    pub(super) keep_alive: AtomicU64,
+    /// Connections that are held for workers at a stop, see [`hold_queued`](Self::hold_queued).
+    queue: OnceLock<Option<Queue>>,
+}
+
+impl Listener {
+    /// A socket that was bound here.
+    pub(super) fn ours(socket: OwnedFd, kind: Kind, endpoint: Endpoint, file: Option<SocketFile>) -> Self {
+        Self {
+            socket,
+            kind,
+            endpoint,
+            file: file.into(),
+            is_inherited: false,
+            keep_alive: 0.into(),
+            queue: OnceLock::new(),
+        }
+    }
+
+    /// A socket that another process has bound, and still owns.
+    pub(super) fn inherited(socket: OwnedFd, kind: Kind, endpoint: Endpoint) -> Self {
+        let mut listener = Self::ours(socket, kind, endpoint, None);
+        listener.is_inherited = true;
+        listener
+    }
+
+    /// Whether the socket goes on without this process: the clients in its queue at a stop are left to
+    /// its next server.
+    pub fn is_inherited(&self) -> bool {
+        self.is_inherited
+    }
+
+    /// Whether it gives connections or datagrams.
+    pub fn kind(&self) -> Kind {
+        self.kind
+    }
+
+    /// What the socket is really bound to, with the port that the kernel chose.
+    pub fn endpoint(&self) -> &Endpoint {
+        &self.endpoint
+    }
+
+    /// Whether datagrams are of Unix sockets, where a slow reader makes the sender wait.
+    pub(crate) fn is_unix(&self) -> bool {
+        matches!(self.endpoint, Endpoint::Unix(_) | Endpoint::Unixgram(_))
+    }
+
+    /// The UDP port, if it is a UDP socket.
+    pub(crate) fn udp_port(&self) -> Option<u16> {
+        if let Endpoint::Udp { port, .. } = self.endpoint { Some(port) } else { None }
+    }
+
+    /// Sets whether accepting waits for a client. The flag of an inherited socket belongs to all processes that share it,
+    /// which may change it at any moment: it stays as it is, and says nothing.
+    ///
+    /// # Errors
+    ///
+    /// As fcntl(2).
+    pub fn set_nonblocking(&self, on: bool) -> io::Result<()> {
+        if self.is_inherited { Ok(()) } else { set_nonblocking(self, on) }
+    }
+
+    /// Has the kernel end TCP connections that are accepted from now on when their peer does not answer for
+    /// `limit` (`sys::tcp`).
+    ///
+    /// They inherit that from the listener, without a system call. The options of an inherited listener are its
+    /// owner's, so there each connection is given it; without a limit, they are as the owner has them.
+    pub(crate) fn keep_alive(&self, limit: Option<Duration>) {
+        if !matches!(self.endpoint, Endpoint::Tcp { .. }) {
+            return;
+        }
+        if self.is_inherited {
+            let limit = limit.unwrap_or_default().as_millis();
+            self.keep_alive.store(u64::try_from(limit).unwrap_or(u64::MAX), Ordering::Relaxed);
+        } else {
+            crate::sys::tcp::keep_alive(self, limit);
+        }
+    }
+
+    /// Accepts one connection, with its peer. It waits for one, unless the socket does not block:
+    /// it may or may not.
+    ///
+    /// # Errors
+    ///
+    /// As accept(2).
+    pub(crate) fn accept(&self, gate: impl AsFd) -> rustix::io::Result<(OwnedFd, Peer)> {
+        self.blocking(accept(gate, SocketFlags::CLOEXEC)?)
+    }
+
+    /// Refuses to have [`accept_now`](Self::accept_now) called on an inherited socket by processes that can't have the
+    /// timer for it.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Os`].
+    pub fn check_accept_now(&self) -> Result<(), Error> {
+        if !self.is_inherited || self.kind == Kind::Datagram {
+            return Ok(());
+        }
+        check_timer().map_err(|cause| {
+            let what = format!(
+                "cannot accept from {} without waiting, as other processes may share this inherited socket: \
+                 timer_create(2) fails; allow it in the container's seccomp profile or the unit's SystemCallFilter=, \
+                 or raise this user's limit on pending signals (LimitSIGPENDING=, ulimit -i)",
+                self.endpoint
+            );
+            Error::os(what, cause)
+        })
+    }
+
+    /// As [`accept`](Self::accept), but it does not wait: `AGAIN` if there is none. A socket of our own has been
+    /// [set](Self::set_nonblocking) not to block.
+    pub fn accept_now(&self, gate: impl AsFd) -> rustix::io::Result<(OwnedFd, Peer)> {
+        self.blocking(self.take(gate, SocketFlags::CLOEXEC)?)
+    }
+
+    /// As [`accept_now`](Self::accept_now), and the connection does not block either.
+    pub(crate) fn accept_nonblocking(&self, gate: impl AsFd) -> rustix::io::Result<(OwnedFd, Peer)> {
+        self.take(gate, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK).map(|accepted| self.with_peer(accepted))
+    }
+
+    #[inline]
+    fn take(&self, gate: impl AsFd, flags: SocketFlags) -> rustix::io::Result<Accepted> {
+        if self.is_inherited { accept_now(gate, flags) } else { accept(gate, flags) }
+    }
+
+    #[inline]
+    fn blocking(&self, accepted: Accepted) -> rustix::io::Result<(OwnedFd, Peer)> {
+        // the BSDs hand O_NONBLOCK down from the listener
+        #[cfg(not(target_os = "linux"))]
+        let _ = set_nonblocking(&accepted.0, false);
+        Ok(self.with_peer(accepted))
+    }
+
+    #[inline]
+    fn with_peer(&self, (connection, address): Accepted) -> (OwnedFd, Peer) {
+        if self.is_inherited && matches!(self.endpoint, Endpoint::Tcp { .. }) {
+            // it fails for a connection that has ended already, which the first read tells better
+            let _ = set_tcp_nodelay(&connection, true);
+        }
+        let keep_alive = self.keep_alive.load(Ordering::Relaxed);
+        if keep_alive > 0 {
+            crate::sys::tcp::keep_alive(&connection, Some(Duration::from_millis(keep_alive)));
+        }
+        let peer = Peer::of(&connection, address, self.is_unix());
+        (connection, peer)
+    }
+
+    /// Makes the queue that a stop needs, if this socket can have one: its connections are ours. Workers must be forked
+    /// after that.
+    pub(crate) fn queue(&self) -> Option<&Queue> {
+        let may_have_one = self.kind == Kind::Stream && !self.is_inherited;
+        self.queue.get_or_init(|| may_have_one.then(Queue::new)?.ok()).as_ref()
+    }
+
+    /// The descriptors of the socket, and of the queue, if that was made.
+    pub(crate) fn descriptors(&self) -> Vec<RawFd> {
+        let queue = self.queue.get().and_then(Option::as_ref);
+        let queue = queue.into_iter().flat_map(Queue::descriptors);
+        [self.as_raw_fd()].into_iter().chain(queue).collect()
+    }
+
+    /// Moves the connections that the kernel has queued to a queue of our own, where they wait until a worker
+    /// [takes](Self::accept_queued) them. Returns how many were moved, and whether these are all; the others are more
+    /// than fit in, or there is no queue, and wait where they are. Later clients are not connected any more.
+    pub(crate) fn hold_queued(&self) -> (u32, bool) {
+        let Some(queue) = self.queue() else { return (0, false) };
+        // it fails only for what is no open file
+        let _ = self.set_nonblocking(true);
+        // first, as a client that is connected after the last accept(2) would be reset
+        self.keep_out();
+        let mut held = 0;
+        while u64::from(held) < Queue::capacity() {
+            match accept(self, SocketFlags::CLOEXEC) {
+                // where there is no room after all, its client sees a reset
+                Ok((connection, _)) if queue.put(&connection).is_err() => break,
+                Ok(_) => held += 1,
+                Err(Errno::AGAIN) => return (held, true),
+                Err(error) if concerns_one_connection(error) => {}
+                Err(_) => break,
+            }
+        }
+        (held, false)
+    }
+
+    /// Accepts one of the connections that were queued when a stop began; it blocks, if it `blocks`.
+    ///
+    /// # Errors
+    ///
+    /// As accept(2); `AGAIN` if there is none.
+    pub(crate) fn accept_queued(&self, blocks: bool) -> rustix::io::Result<(OwnedFd, Peer)> {
+        let queue = self.queue.get().and_then(Option::as_ref);
+        if let Some(connection) = queue.map_or(Ok(None), Queue::take)? {
+            let address = rustix::net::getpeername(&connection).ok().flatten();
+            if !blocks {
+                rustix::io::ioctl_fionbio(&connection, true)?;
+            }
+            return Ok(self.with_peer((connection, address)));
+        }
+        match if blocks { self.accept_now(self) } else { self.accept_nonblocking(self) } {
+            // it refuses, as all have been moved
+            Err(Errno::INVAL) => Err(Errno::AGAIN),
+            accepted => accepted,
+        }
+    }
+
+    /// Connects no more clients; those that are queued stay there.
+    fn keep_out(&self) {
+        if let Endpoint::Tcp { .. } = self.endpoint {
+            crate::sys::tcp::drop_new_connections(self);
+        }
+        self.remove_file();
+    }
+
+    /// Takes no more clients, in no process: further ones are refused at once. An inherited socket is not
+    /// ours to shut.
+    pub(crate) fn refuse(&self) {
+        if self.kind == Kind::Stream && !self.is_inherited {
+            // it fails only where the socket listens no more
+            let _ = rustix::net::shutdown(self, rustix::net::Shutdown::Both);
+        }
+        self.remove_file();
+    }
+
+    pub(super) fn file(&self) -> MutexGuard<'_, Option<SocketFile>> {
+        self.file.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Removes the socket file, if it still is the one that was bound here.
+    fn remove_file(&self) {
+        let Some(file) = self.file().take() else { return };
+        let path = file.path.clone();
+        // After a change of user or root it may be out of reach; the next start replaces it.
+        if let Err(error) = file.remove() {
+            log::debug!(path:% = path.display(), error:%; "cannot remove the socket file");
+        }
+    }
+}
+
+/// Errors of accept(2) that concern one connection only: the next one may be fine.
+///
+/// Linux passes on errors that were already pending on the new socket (accept(2), "Error handling").
+pub(crate) fn concerns_one_connection(error: Errno) -> bool {
+    matches!(
+        error,
+        Errno::INTR
+            | Errno::CONNABORTED
+            | Errno::CONNRESET
+            | Errno::PROTO
+            | Errno::NETDOWN
+            | Errno::NOPROTOOPT
+            | Errno::HOSTDOWN
+            | Errno::HOSTUNREACH
+            | Errno::OPNOTSUPP
+            | Errno::NETUNREACH
+            | Errno::TIMEDOUT
+            | Errno::PERM
+    )
+}
+
+impl Drop for Listener {
+    fn drop(&mut self) {
+        self.remove_file();
+    }
+}
+
+impl AsFd for Listener {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+}
+
+impl AsRawFd for Listener {
+    fn as_raw_fd(&self) -> std::os::fd::RawFd {
+        self.socket.as_raw_fd()
+    }
+}

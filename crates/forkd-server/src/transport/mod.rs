@@ -1,0 +1,34 @@
+//! Where requests come from: TCP, UDP, and Unix sockets of both kinds.
+//!
+//! An [`Endpoint`] is what the user names, a `Listener` a bound or inherited socket, a [`Connection`] what a
+//! handler talks to. Nothing here knows what runs the handler.
+
+pub(crate) mod arrivals;
+pub(crate) mod bind;
+mod connection;
+mod file_part;
+mod files;
+pub(crate) mod inherited;
+pub(crate) mod listener;
+pub(crate) mod peer;
+mod pump;
+pub(crate) mod refusal;
+mod server_info;
+mod shutdown_handle;
+mod socket_file;
+pub(crate) mod traffic;
+pub(crate) mod udp_filter;
+
+pub(crate) use arrivals::Arrivals;
+pub use connection::Connection;
+pub(crate) use connection::{LEFTOVER, LINGER, Ready, Wait, Watch};
+pub use file_part::FilePart;
+pub use forkd_net::{Endpoint, ParseEndpointError, resolve};
+pub(crate) use inherited::Inherited;
+pub(crate) use listener::Listener;
+pub use peer::Peer;
+pub(crate) use pump::{limit_unsent, limit_unsent_if_slow};
+pub(crate) use refusal::Refusal;
+pub use server_info::ServerInfo;
+pub use shutdown_handle::Handle;
+pub(crate) use traffic::Traffic;
