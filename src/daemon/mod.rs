@@ -1,6 +1,6 @@
 //! What makes the master a process of the system.
 //!
-//! [`source`] is what it serves, by the configuration; `control`, [`status`] and [`notify`] are what it tells others;
+//! `source` is what it serves, by the configuration; `control`, [`status`] and [`notify`] are what it tells others;
 //! [`background`], [`pidfile`] and [`privileges`] are what a SysV daemon does around all that.
 
 mod ask;

@@ -75,11 +75,19 @@ impl<'de> Deserialize<'de> for KeepAlive {
 
 /// A pool's size, which is a number in a file unless it is a range.
 pub(crate) mod workers {
-    use super::{Deserializer, PhantomData, Serializer, Text, WorkerRange};
+    use super::{Deserialize, Deserializer, PhantomData, Serializer, Text, WorkerRange};
+
+    struct Workers(WorkerRange);
+
+    impl<'de> Deserialize<'de> for Workers {
+        fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+            let expecting = "a number such as 8, or \"4..32\"";
+            from.deserialize_any(Text { expecting, value: PhantomData }).map(Self)
+        }
+    }
 
     pub(crate) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Option<WorkerRange>, D::Error> {
-        let expecting = "a number such as 8, or \"4..32\"";
-        from.deserialize_any(Text { expecting, value: PhantomData }).map(Some)
+        Ok(Option::<Workers>::deserialize(from)?.map(|workers| workers.0))
     }
 
     pub(crate) fn serialize<S: Serializer>(value: &Option<WorkerRange>, to: S) -> Result<S::Ok, S::Error> {

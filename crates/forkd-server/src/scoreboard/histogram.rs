@@ -31,7 +31,7 @@ forkd_sys::plain! {
     }
 }
 
-/// What a [`Histogram`] held at some moment.
+/// What a histogram held at some moment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Lengths {
     /// In the order of the bounds.

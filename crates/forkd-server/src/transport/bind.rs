@@ -37,7 +37,7 @@ pub struct BindOptions {
     pub reuse_address: bool,
     /// Whether other processes may bind the same port, and share its clients (`SO_REUSEPORT`).
     pub reuse_port: bool,
-    /// How long a TCP peer may leave the kernel without an answer, see [`Listener::keep_alive`].
+    /// How long a TCP peer may leave the kernel without an answer; `None`: for ever.
     pub keep_alive: Option<Duration>,
 }
 

@@ -154,7 +154,7 @@ impl Listener {
         })
     }
 
-    /// As [`accept`](Self::accept), but it does not wait: `AGAIN` if there is none. A socket of our own has been
+    /// Accepts a connection, and does not wait for one: `AGAIN` if there is none. A socket of our own has been
     /// [set](Self::set_nonblocking) not to block.
     pub fn accept_now(&self, gate: impl AsFd) -> rustix::io::Result<(OwnedFd, Peer)> {
         self.blocking(self.take(gate, SocketFlags::CLOEXEC)?)
