@@ -61,7 +61,7 @@ impl Handle {
     /// handle.shutdown();
     /// assert!(handle.is_shut_down());
     /// // it returns at once
-    /// server.model(forkd_server::model::Model::Iterative).serve_forever(forkd::Echo)?;
+    /// server.model(forkd_server::model::Model::Iterative).serve_forever(forkd_server::Echo)?;
     /// # Ok::<(), forkd_server::Error>(())
     /// ```
     #[must_use]
