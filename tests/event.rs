@@ -92,7 +92,7 @@ fn at_the_limit_clients_wait_for_a_place() {
     let mut waiting: Vec<Client> = (0..2).map(|_| daemon.connect()).collect();
     waiting.iter_mut().for_each(|client| client.write_all(b"?").unwrap());
     assert!(is_silent(&waiting[0], A_WHILE));
-    daemon.wait_for_line("as many connections as allowed; new clients wait limit=3");
+    daemon.wait_for_line("connection limit reached; new clients wait limit=3");
     assert_eq!(serving(&daemon), 3);
     for mut client in waiting {
         served.remove(0);

@@ -165,7 +165,7 @@ both_ways! {
         assert_eq!(daemon.listener(0)["refused"], serde_json::json!({}));
         signal(daemon.pid(), Signal::SIGTERM);
         assert!(is_cut(&mut given_up));
-        daemon.wait_for_line("gave up a connection");
+        daemon.wait_for_line("closed a connection for which");
     }
 }
 

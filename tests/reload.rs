@@ -49,11 +49,11 @@ impl Reloadable {
         let ended = self.reload();
         assert_eq!(ended.code, Some(code), "{}", ended.stderr);
         assert!(
-            ended.stderr.starts_with("forkd: error: the old configuration goes on: "),
+            ended.stderr.starts_with("forkd: error: reload failed, the old configuration stays in force: "),
             "{}",
             ended.stderr
         );
-        self.daemon.wait_for_line("the old configuration goes on: ");
+        self.daemon.wait_for_line("reload failed, the old configuration stays in force: ");
         ended.stderr
     }
 
@@ -294,7 +294,7 @@ both_ways! {
         assert_eq!(forkd.daemon.listener(0)["model"], "prefork");
         drop(clients);
         assert_eq!(forkd.daemon.listener(0)["model"], "prefork");
-        forkd.daemon.wait_for_line("the old configuration goes on: cannot fork the workers of");
+        forkd.daemon.wait_for_line("reload failed, the old configuration stays in force: cannot fork the workers of");
         forkd.daemon.settles_at(2);
         forkd.becomes(&pool(1));
         forkd.daemon.settles_at(1);

@@ -86,7 +86,7 @@ both_ways! {
         let mut waiting: Vec<Client> = (0..4).map(|_| daemon.asks()).collect();
         assert!(is_silent(&waiting[0], A_WHILE));
         assert_eq!(threads_of(worker).len(), 1 + 3);
-        daemon.wait_for_line("as many threads as allowed");
+        daemon.wait_for_line("thread limit reached");
         served.iter_mut().for_each(|client| echoes(client, b"all well"));
         for mut client in waiting.drain(..) {
             served.remove(0);

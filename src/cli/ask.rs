@@ -71,7 +71,7 @@ impl Daemon {
     }
 }
 
-/// Where to look for a daemon if nobody says: in a service only for its own, which another one must not
+/// Where to look for a daemon by default: in a service only for its own, which another one must not
 /// stand in for at a reload; elsewhere for the user's, and then for the packaged service's.
 fn usual(env: impl Fn(&str) -> Option<OsString>) -> Vec<PathBuf> {
     let own = default_controls(|name| env(name).filter(|_| name == "RUNTIME_DIRECTORY"));

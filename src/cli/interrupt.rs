@@ -60,7 +60,7 @@ fn ended_by(signal: i32) -> u8 {
     128 + signal as u8
 }
 
-/// Whether whoever started us wants that, as nohup(1) does with SIGHUP.
+/// Whether the parent process wants that, as nohup(1) does with SIGHUP.
 fn is_ignored(signal: i32) -> bool {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let mask =

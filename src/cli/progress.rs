@@ -36,7 +36,7 @@ impl Line {
 
     /// Replaces the line before.
     pub(super) fn show(&mut self, line: &str) {
-        // one write, and nobody to tell if it fails
+        // one write; if it fails, there is no place to report it
         let _ = match self.is_terminal {
             true => {
                 let size = rustix::termios::tcgetwinsize(io::stderr()).ok();

@@ -33,7 +33,10 @@ pub fn run(args: ReloadArgs) -> Result<(), Failed> {
     match Daemon::at(args.control, PATIENCE)?.ask(&request, file, |text| serde_json::from_str(text))? {
         Answer::Reloaded => Ok(()),
         Answer::Refused { exit_code, why, invocation } => {
-            let error = Error::Refused { exit_code, why: format!("the old configuration goes on: {why}") };
+            let error = Error::Refused {
+                exit_code,
+                why: format!("reload failed, the old configuration stays in force: {why}"),
+            };
             // as ExecReload= of the daemon's own unit: its log, which has the reason, is that of this process
             let is_told = invocation.is_some() && invocation == own;
             Err(Failed { is_told, ..error.into() })

@@ -56,7 +56,7 @@ pub(super) fn ask(control: Option<PathBuf>) -> Result<Answer, Error> {
     })
 }
 
-/// Prints until Ctrl-C, or until nobody reads any more.
+/// Prints until Ctrl-C, or until the reader has gone.
 fn watch(control: Option<PathBuf>, json: bool, interval: Duration, first: Answer) -> Result<(), Error> {
     // there is nothing to tidy up, so it ends in the handler, whatever it waits for
     signal_hook::flag::register_conditional_shutdown(SIGINT, 0, Arc::new(AtomicBool::new(true)))
@@ -91,15 +91,15 @@ fn watch(control: Option<PathBuf>, json: bool, interval: Duration, first: Answer
             return Ok(());
         }
         before = answer.ok().map(|answer| answer.status);
-        if !somebody_reads_for(interval) {
+        if !is_read_for(interval) {
             return Ok(());
         }
         answer = ask(control.clone());
     }
 }
 
-/// Waits, and tells whether somebody still reads then; as soon as nobody does.
-fn somebody_reads_for(interval: Duration) -> bool {
+/// Waits, and tells whether there is still a reader then; at once when it goes.
+fn is_read_for(interval: Duration) -> bool {
     let (began, out) = (Instant::now(), std::io::stdout());
     loop {
         let left = interval.saturating_sub(began.elapsed());

@@ -79,7 +79,7 @@ pub(super) fn print_json(text: &str) -> Result<(), Error> {
     write(&foreign::json(text)).map(|_| ())
 }
 
-/// Writes to standard output what may go to a terminal as it is; tells whether somebody still reads.
+/// Writes to standard output what may go to a terminal as it is; tells whether there is still a reader.
 pub(super) fn write(text: &str) -> Result<bool, Error> {
     written(|| {
         let mut out = io::stdout().lock();
@@ -88,7 +88,7 @@ pub(super) fn write(text: &str) -> Result<bool, Error> {
     })
 }
 
-/// What came of writing to standard output: whether somebody still reads.
+/// What came of writing to standard output: whether there is still a reader.
 fn written(write: impl FnOnce() -> io::Result<()>) -> Result<bool, Error> {
     match write() {
         Ok(()) => Ok(true),

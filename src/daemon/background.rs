@@ -82,7 +82,7 @@ pub fn detach(umask: u32) -> Result<Launch, Error> {
             Ok(Launch::Daemon(notifier))
         }
         Outcome::Child(Err(error)) => {
-            // a process between the two, which nobody waits for: the invoker does the talking
+            // the intermediate process, which has no waiting parent: the invoker reports it
             let error = Error::os("cannot go into the background", io::Error::other(error));
             Notifier { writer, null }.failed(&error);
             std::process::exit(error.exit_code().into())
@@ -106,7 +106,7 @@ impl Notifier {
     /// Makes standard output and error `/dev/null`, and lets the invoking process end with success.
     ///
     /// The streams go first: when the invoking process has ended, nothing more is written to its
-    /// terminal, and whoever waits for the end of its output is not kept waiting by a daemon.
+    /// terminal, and a process that waits for the end of its output is not kept waiting by a daemon.
     ///
     /// # Errors
     ///
@@ -141,7 +141,7 @@ impl Notifier {
     pub fn failed(mut self, error: &Error) {
         let mut message = vec![error.exit_code()];
         message.extend(error.sentence().bytes().filter(|byte| *byte != 0));
-        // nobody else is left to tell
+        // there is no other place to report it
         let _ = self.send(&message);
     }
 

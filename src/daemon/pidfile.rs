@@ -100,7 +100,7 @@ impl Pidfile {
     }
 
     /// Removes the file, if it is still ours. Where that is impossible, because the privileges are
-    /// gone or the file is outside the new root, an empty file stays, which names nobody.
+    /// gone or the file is outside the new root, an empty file stays, which names no process.
     pub fn remove(self) {
         // both may fail, and there is nothing better to try
         let _ = self.file.set_len(0);
@@ -152,7 +152,7 @@ fn check_directory(path: &Path, successor: Option<(Uid, Gid)>) -> io::Result<()>
     Err(io::Error::other(why))
 }
 
-/// Opens what is there, if it can be a pidfile, or makes a file for its owner alone: nobody else can lock that. `None` if
+/// Opens what is there, if it can be a pidfile, or makes a file for its owner alone: no other user can lock that. `None` if
 /// others make or remove it at the same moment.
 fn open(path: &Path) -> io::Result<Option<File>> {
     let open = |write| open_with(OpenOptions::new().read(true).write(write), path);

@@ -36,7 +36,7 @@ impl Privileges {
     ///
     /// # Errors
     ///
-    /// [`Error::Config`] for a user or group that nobody knows, or a root that is no directory, [`Error::Os`] if
+    /// [`Error::Config`] for an unknown user or group, or a root that is no directory, [`Error::Os`] if
     /// they can't be looked up.
     ///
     /// # Fork safety

@@ -66,7 +66,7 @@ is "the master is" "$pid" "$(main_pid forkd.service)"
 is "restarts" 0 "$(property forkd.service NRestarts)"
 # one more is the process that took it
 eventually "all deaths are said to be due to that" are_told 1
-matches "the log has the cause" 'child was killed for want of memory .* cause=oom ' "$(logs forkd.service 'cause=oom')"
+matches "the log has the cause" 'child was killed: out of memory .* cause=oom ' "$(logs forkd.service 'cause=oom')"
 lines=$(logs forkd.service 'cause=oom' | wc -l)
 [[ $lines -lt 20 ]] || fail "$lines lines about $(deaths) deaths"
 ok "the lines are limited"

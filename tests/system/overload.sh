@@ -80,7 +80,7 @@ max-children = 5000' 4000 2002 2000 'cannot fork: .*, holding 1$' 'cannot fork; 
 is "forkd_connections_held was" 1 "$held"
 overloads 'model = "prefork"
 workers = "1..100"
-min-spare = 1' 40 20 17 'cannot fork all workers: ' 'cannot fork a worker; ' 'there are all workers again'
+min-spare = 1' 40 20 17 'cannot fork all workers: ' 'cannot fork a worker; ' 'all workers are running again'
 overloads 'model = "thread"' 40 20 16 'cannot start threads, holding 1$' 'cannot start a thread; ' 'threads can be started again'
 is "forkd_connections_held was" 1 "$held"
 

@@ -69,7 +69,7 @@ pub(crate) fn unsupported(signal: &str, what: &str) {
 }
 
 pub(crate) fn reloading() {
-    info!("reading the configuration again");
+    info!("reloading the configuration");
 }
 
 pub(crate) fn reloaded() {
@@ -77,7 +77,7 @@ pub(crate) fn reloaded() {
 }
 
 pub(crate) fn reload_refused(why: &str) {
-    error!("the old configuration goes on: {why}");
+    error!("reload failed, the old configuration stays in force: {why}");
 }
 
 pub(crate) fn no_longer_listening(endpoint: &Endpoint) {
@@ -144,7 +144,7 @@ pub(crate) fn child_ended(
             let (bytes_in, bytes_out) = (carried.bytes_in, carried.bytes_out);
             warn!(
                 pid, cause:%, peer:%, endpoint:%, age:%, bytes_in, bytes_out, suppressed;
-                "{what} was killed for want of memory"
+                "{what} was killed: out of memory"
             );
         }
         Cause::Signal(_) if !is_crash => {
@@ -206,7 +206,7 @@ pub(crate) fn fork_works_again(after: Duration) {
 }
 
 pub(crate) fn held_too_long(peer: Peer, endpoint: &Endpoint, suppressed: u64) {
-    warn!(peer:%, endpoint:%, suppressed; "gave up a connection that no child could be forked for");
+    warn!(peer:%, endpoint:%, suppressed; "closed a connection for which no child could be forked");
 }
 
 pub(crate) fn threads_failing(endpoint: &Endpoint, error: &io::Error) {
@@ -219,7 +219,7 @@ pub(crate) fn threads_work_again(endpoint: &Endpoint) {
 }
 
 pub(crate) fn no_thread_for(peer: Peer, endpoint: &Endpoint, suppressed: u64) {
-    warn!(peer:%, endpoint:%, suppressed; "gave up a connection that no thread could be started for");
+    warn!(peer:%, endpoint:%, suppressed; "closed a connection for which no thread could be started");
 }
 
 pub(crate) fn no_threads(endpoint: &Endpoint, error: &io::Error) {
@@ -233,7 +233,7 @@ pub(crate) fn worker_fork_failed(endpoint: &Endpoint, error: &io::Error) {
 }
 
 pub(crate) fn workers_complete(endpoint: &Endpoint) {
-    info!(endpoint:%; "there are all workers again");
+    info!(endpoint:%; "all workers are running again");
 }
 
 pub(crate) fn descriptors_exhausted(endpoint: &Endpoint, error: &dyn Display) {
@@ -253,20 +253,20 @@ pub(crate) fn rejected(endpoint: &Endpoint, peer: Peer, limit: u32, suppressed: 
 }
 
 pub(crate) fn at_limit(endpoint: &Endpoint, limit: u32, suppressed: u64) {
-    warn!(limit, endpoint:%, suppressed; "as many children as allowed; new clients wait");
+    warn!(limit, endpoint:%, suppressed; "child limit reached; new clients wait");
 }
 
 pub(crate) fn at_thread_limit(endpoint: &Endpoint, limit: u32, suppressed: u64) {
-    warn!(limit, endpoint:%, suppressed; "as many threads as allowed; new clients wait");
+    warn!(limit, endpoint:%, suppressed; "thread limit reached; new clients wait");
 }
 
 /// The connection of one client of many has ended; the worker goes on.
 pub(crate) fn protocol_panicked(peer: Peer) {
-    error!(peer:%; "a protocol has panicked; its connection ends");
+    error!(peer:%; "protocol panicked; its connection ends");
 }
 
 pub(crate) fn connections_at_limit(endpoint: &Endpoint, limit: u32, suppressed: u64) {
-    warn!(limit, endpoint:%, suppressed; "as many connections as allowed; new clients wait");
+    warn!(limit, endpoint:%, suppressed; "connection limit reached; new clients wait");
 }
 
 pub(crate) fn accepted(endpoint: &Endpoint, peer: Peer, pid: i32) {

@@ -1,7 +1,7 @@
 //! Where the figures go: files, and the terminal.
 //!
-//! Invariant: a file is replaced in one step by a whole new one, so whoever reads it meanwhile, and whoever
-//! stops this program, has a whole one.
+//! Invariant: a file is replaced in one step by a whole new one, so a reader has a whole one, also if
+//! this program is stopped.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{ErrorKind, Write};

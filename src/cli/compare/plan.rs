@@ -74,7 +74,7 @@ fn contestants(args: &RunArgs) -> Result<Vec<Contestant>, Error> {
     match names.windows(2).find(|pair| pair[0] == pair[1]) {
         Some(pair) => Err(Error::Usage(format!("{} takes part twice: give one another name", pair[0]))),
         None if all.is_empty() => Err(Error::Usage(
-            "there is nobody to compare: name --models, a server with --against, or a --target".into(),
+            "there is no server to compare: name --models, a server with --against, or a --target".into(),
         )),
         None => Ok(all),
     }
@@ -96,12 +96,12 @@ fn check(plan: &Plan) -> Result<(), Error> {
             humantime::format_duration(SHORTEST)
         )));
     }
-    // what one load may be, each of these may be: a target that nobody is asked about stands for all
+    // what one load may be, each of these may be: a target that is not connected to stands for all
     for datagrams in [false, true] {
         let scheme = if datagrams { "udp" } else { "tcp" };
-        let somebody =
+        let any =
             format!("{scheme}://127.0.0.1:1").parse().map_err(|why| Error::Internal(format!("{why}")))?;
-        let target = Target::new(&somebody, Reach::Loopback)?;
+        let target = Target::new(&any, Reach::Loopback)?;
         for &clients in &plan.clients {
             plan.load(clients).check().map_err(Error::Usage)?;
         }
@@ -184,7 +184,7 @@ mod tests {
         for (options, why) in [
             ("--models fork,fibre", "there is no model \"fibre\": take some of iterative, fork"),
             ("--models fork,fork", "fork takes part twice"),
-            ("--models=", "there is nobody to compare"),
+            ("--models=", "there is no server to compare"),
             ("--clients 0", "the number of clients can't be 0"),
             ("--rounds 0", "the number of rounds can't be 0"),
             ("--workers 0", "the number of workers may be from 1"),

@@ -173,13 +173,13 @@ impl Drop for Screen {
 }
 
 /// How much of a terminal that says it has so many columns and lines. One that does not know, as a serial line,
-/// has what terminals had; of one that has more than anybody can read, memory is taken for a part.
+/// has what terminals had; of one that has more than a person can read, memory is taken for a part.
 fn drawn_on(columns: u16, lines: u16) -> Rect {
     let known = |n: u16, usual: u16, most: u16| if n == 0 { usual } else { n.min(most) };
     Rect::new(0, 0, known(columns, 80, 1000), known(lines, 24, 500))
 }
 
-/// What connects this program with whoever sits at the terminal.
+/// What connects this program with the user at the terminal.
 #[derive(Debug, Clone, Copy)]
 struct Line {
     /// Keys come from standard input, and not from /dev/tty.

@@ -87,7 +87,7 @@ fn listener(l: &ListenerStatus, rate: Rate) -> [String; 9] {
     [endpoint, service, model, alive, peak, queue(l), connections, bytes_in, bytes_out]
 }
 
-/// Whom the kernel and a listener have turned away, and how its children have ended.
+/// The clients that the kernel and a listener have turned away, and how its children have ended.
 fn losses(l: &ListenerStatus, rate: Option<&Rate>) -> Option<String> {
     let counts = |what: &str, counts: &BTreeMap<String, u64>| {
         let counts: Vec<String> = counts.iter().map(|(cause, n)| format!("{cause}={n}")).collect();
