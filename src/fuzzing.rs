@@ -9,8 +9,7 @@
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::path::Path;
 
-use crate::config::options::{DaemonOptions, ListenOptions};
-use crate::config::{Config, File};
+use crate::config::{Config, File, Sources};
 use crate::daemon::control::Request;
 use crate::daemon::rates::Rates;
 use crate::daemon::status::{Status, Watched};
@@ -28,8 +27,7 @@ use forkd_server::{Protocol, Reply};
 pub fn config(input: &[u8]) {
     let resolve = |text: &[u8]| -> Result<Config, Error> {
         let file = File::parse(Path::new("forkd.toml"), text.to_vec())?;
-        let (daemon, listen) = (DaemonOptions::default(), ListenOptions::default());
-        Config::merge(daemon, listen, Some(file), Path::new("/"), |_| None, &[])
+        Config::merge(&Sources::default(), Some(file), Path::new("/"), |_| None, &[])
     };
     match resolve(input) {
         Err(error) => is_printable(&error.sentence()),

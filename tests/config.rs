@@ -7,7 +7,7 @@ use std::fs;
 use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::time::Duration;
 
-use common::{Daemon, Forkd, is_refused, need, run, short_connection};
+use common::{Daemon, Ended, Forkd, forkd, forkd_command, is_refused, need, run, short_connection};
 
 /// What `forkd check` prints for these arguments.
 #[track_caller]
@@ -81,6 +81,105 @@ fn the_command_line_beats_the_file_and_the_file_the_default() {
     let printed = check(&format!("--config {path} unix:///tmp/x"));
     assert_eq!(value(&printed, "endpoints"), ["[\"unix:///tmp/x\"]"]);
     assert_eq!(value(&printed, "backlog"), ["4096"], "endpoints replace the file's groups");
+}
+
+/// Runs forkd with these arguments and variables.
+#[track_caller]
+fn run_in(env: &[(&str, &str)], args: &str) -> Ended {
+    forkd(forkd_command().args(args.split_whitespace()).envs(env.iter().copied()))
+}
+
+#[test]
+fn the_environment_beats_the_file_and_the_command_line_beats_the_environment() {
+    let dir = tempfile::tempdir().unwrap();
+    let text = "[daemon]\ngrace = '1s'\nlog-level = 'warn'\n[[listen]]\nendpoints = ['tcp://127.0.0.1:1']\n\
+        backlog = 5\nmax-children = 6\n";
+    let path = file(&dir, text);
+    let env =
+        [("FORKD_CONFIG", &*path), ("FORKD_GRACE", "2s"), ("FORKD_BACKLOG", "7"), ("FORKD_LOG_LEVEL", "")];
+    let checked = run_in(&env, "check --grace 3s");
+    assert_eq!((checked.code, checked.stderr.as_str()), (Some(0), ""));
+    for (key, expected) in [
+        ("grace", "\"3s\""),
+        ("log-level", "\"warn\""),
+        ("endpoints", "[\"tcp://127.0.0.1:1\"]"),
+        ("backlog", "7"),
+        ("max-children", "6"),
+    ] {
+        assert_eq!(value(&checked.stdout, key), [expected], "{key} in\n{}", checked.stdout);
+    }
+    let env = [env[0], ("FORKD_ENDPOINTS", "unix:///tmp/x udp://127.0.0.1:1"), ("FORKD_MODEL", "prefork")];
+    let printed = run_in(&env, "check").stdout;
+    assert_eq!(value(&printed, "endpoints"), ["[\"unix:///tmp/x\", \"udp://127.0.0.1:1\"]"]);
+    assert_eq!((value(&printed, "model"), value(&printed, "workers")), (vec!["\"prefork\""], vec!["8"]));
+    // what holds is a file that needs no environment
+    assert_eq!(check(&format!("--config {}", file(&dir, &printed))), printed);
+}
+
+#[test]
+fn a_mistake_in_the_environment_names_the_variable() {
+    for (variable, value, expected) in [
+        ("FORKD_GRACE", "10", "forkd: error: FORKD_GRACE: 10 has no unit; add a unit: 10s, 10ms or 10m\n"),
+        (
+            "FORKD_MODEL",
+            "fibres",
+            "FORKD_MODEL: invalid value 'fibres' [possible values: fork, prefork, iterative, thread, event, coroutine]",
+        ),
+        ("FORKD_ENDPOINTS", "tcp://a", "FORKD_ENDPOINTS: endpoint \"tcp://a\" has no port"),
+        ("FORKD_DAEMON", "maybe", "FORKD_DAEMON: \"maybe\" is neither true nor false"),
+        (
+            "FORKD_WORKERS",
+            "3",
+            "FORKD_WORKERS needs a pool (any model but fork), and tcp://127.0.0.1:7007 has none; give FORKD_MODEL \
+             prefork, or leave this out",
+        ),
+        ("FORKD_MAX_CHILDREN", "0", "FORKD_MAX_CHILDREN is 0; choose 1 to 65536"),
+    ] {
+        for command in ["check", "serve"] {
+            let ended = run_in(&[(variable, value)], command);
+            assert_eq!((ended.code, ended.stdout.as_str()), (Some(64), ""), "{ended:?}");
+            assert!(ended.stderr.contains(expected), "{ended:?}");
+        }
+    }
+    let ended = run_in(&[("FORKD_CONFIG", "/nowhere/forkd.toml")], "check");
+    assert_eq!(ended.code, Some(78), "{ended:?}");
+    // with the command line it has an effect
+    assert_eq!(run_in(&[("FORKD_WORKERS", "3")], "check -m event").code, Some(0));
+    // and commands that are not told by it do not look
+    assert_eq!(run_in(&[("FORKD_GRACE", "10")], "--version").code, Some(0));
+}
+
+#[test]
+fn a_variable_that_no_option_has_is_told_and_those_of_kubernetes_are_not() {
+    let said =
+        "no option has the variable FORKD_MAX_CHILDERN (is FORKD_MAX_CHILDREN meant?), so it has no effect";
+    let env =
+        [("FORKD_MAX_CHILDERN", "3"), ("FORKD_PORT", "tcp://10.0.0.1:7"), ("FORKD_SERVICE_HOST", "10.0.0.1")];
+    let checked = run_in(&env, "check");
+    assert_eq!((checked.code, checked.stderr), (Some(0), format!("forkd: warning: {said}\n")));
+    let daemon = Forkd::new("tcp://127.0.0.1:0").env(env[0].0, env[0].1).start();
+    daemon.wait_for_line(said);
+}
+
+#[test]
+fn the_environment_stays_in_force_at_a_reload_and_goes_to_each_group_that_it_can_change() {
+    let forkd =
+        Forkd::new("--config {dir}/forkd.toml").env("FORKD_WORKERS", "2").env("FORKD_IDLE_TIMEOUT", "5m");
+    let socket = |name: &str| forkd.dir.path().join(name).display().to_string();
+    let (one, two) = (socket("one"), socket("two"));
+    let text = |last: &str| {
+        format!(
+            "[[listen]]\nendpoints = ['unix://{one}']\n[[listen]]\nendpoints = ['unix://{two}']\n\
+             model = 'prefork'\nworkers = 3\n{last}"
+        )
+    };
+    file(&forkd.dir, &text(""));
+    let daemon = forkd.start();
+    daemon.settles_at(2);
+    file(&daemon.dir, &text("max-connections-per-child = 9\n"));
+    let reloaded = run(&["reload", "--control", daemon.control().to_str().unwrap()]);
+    assert_eq!(reloaded.code, Some(0), "{reloaded:?}");
+    daemon.settles_at(2);
 }
 
 #[test]

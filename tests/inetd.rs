@@ -273,6 +273,16 @@ fn what_makes_no_sense_for_one_connection_is_refused() {
         assert_eq!(ended.code, Some(64), "{ended:?}");
         assert!(ended.stderr.contains("'--inetd' cannot be used with"), "{ended:?}");
     }
+    let (_client, server) = tcp();
+    for (variable, value) in
+        [("FORKD_WORKERS", "3"), ("FORKD_ENDPOINTS", "tcp://127.0.0.1:0"), ("FORKD_CONFIG", "x")]
+    {
+        let mut asked = command("");
+        asked.env(variable, value).stdin(OwnedFd::from(server.try_clone().unwrap())).stderr(Stdio::piped());
+        let mut served = Served(asked.spawn().unwrap());
+        assert_eq!(served.ended(), Some(64), "{variable}");
+        assert_eq!(served.log(), format!("forkd: error: {variable} cannot be used with --inetd\n"));
+    }
 }
 
 #[test]

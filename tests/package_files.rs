@@ -67,6 +67,19 @@ fn the_manual_and_the_completions_have_every_option() {
 }
 
 #[test]
+fn the_manual_has_the_variable_of_every_option() {
+    let page = page(&generated(), "forkd.1");
+    let (_, environment) = page.split_once("ENVIRONMENT").unwrap();
+    let names: BTreeSet<_> = environment.split([' ', ',', '\n']).collect();
+    let serve = Cli::command().find_subcommand("serve").unwrap().clone();
+    // how standard input is served is no configuration
+    for option in serve.get_arguments().filter(|option| option.get_id() != "inetd") {
+        let variable = format!("FORKD_{}", option.get_id().as_str().to_uppercase());
+        assert!(names.contains(&*variable), "{variable} in\n{page}");
+    }
+}
+
+#[test]
 fn the_manual_has_the_exit_codes_and_signals_of_the_guide() {
     let (page, guide) = (page(&generated(), "forkd.1"), file("docs/GUIDE.md"));
     let rows = |heading: &str| {
@@ -171,8 +184,12 @@ fn uncomment(text: &str, but: &[&str]) -> String {
 fn check(text: &str) {
     let path = tempfile::NamedTempFile::new().unwrap().into_temp_path();
     fs::write(&path, text).unwrap();
-    let forkd =
-        Command::new(env!("CARGO_BIN_EXE_forkd")).args(["check", "--config"]).arg(&path).output().unwrap();
+    let forkd = Command::new(env!("CARGO_BIN_EXE_forkd"))
+        .args(["check", "--config"])
+        .arg(&path)
+        .env_clear()
+        .output()
+        .unwrap();
     assert!(forkd.status.success(), "{}\n{text}", String::from_utf8_lossy(&forkd.stderr));
 }
 

@@ -3,6 +3,7 @@
 
 use clap::{Arg, Args, Command, CommandFactory};
 use forkd::cli::args::Cli;
+use forkd::config::definition::{Definition, Table};
 use forkd::config::options::{DaemonOptions, ListenOptions};
 
 use crate::prose;
@@ -47,6 +48,8 @@ pub(crate) fn program() -> String {
     page.paragraph("To the parent process:");
     page.entries(prose::SIGNALS);
     page.section("ENVIRONMENT");
+    page.paragraph(prose::VARIABLES);
+    page.paragraph(&variables().collect::<Vec<_>>().join(", "));
     page.entries(prose::ENVIRONMENT);
     page.section("FILES");
     page.entries(prose::FILES);
@@ -75,11 +78,19 @@ pub(crate) fn configuration() -> String {
         page.section(title);
         options.get_arguments().for_each(|arg| key(&mut page, arg));
     }
+    page.section("ENVIRONMENT");
+    page.paragraph(prose::VARIABLE_OF_A_KEY);
     page.section("EXAMPLE");
     page.lines(prose::CONFIGURATION_EXAMPLE);
     page.section("SEE ALSO");
     page.paragraph(&format!("forkd(1), systemd.socket(5), {}", prose::SYSTEMD));
     page.render()
+}
+
+/// The variables of the options.
+fn variables() -> impl Iterator<Item = String> {
+    let options = ListenOptions::DEFINITIONS.iter().chain(DaemonOptions::DEFINITIONS);
+    options.map(Definition::variable).chain(["FORKD_CONFIG".to_owned()])
 }
 
 fn usage(command: &mut Command) -> String {

@@ -5,10 +5,10 @@ pub(crate) const DESCRIPTION: &[&str] = &[
      sockets. A parent process holds the sockets and ignores SIGCHLD, so that there is never a zombie. It either \
      forks a child for each connection (--model fork), or keeps a pool of workers that accept for themselves, and \
      serve one connection at a time (--model prefork, iterative) or many (--model thread, event, coroutine).",
-    "An option is looked for on the command line, then in the file that --config names, and then has its \
-     default. Endpoints on the command line replace those of the file; any other option applies to each [[listen]] \
-     table that it can have an effect on, and what it leaves without effect there is passed over. Limits are per listening socket, not \
-     per daemon. A duration has a unit: 500ms, 30s, 5m.",
+    "An option is looked for on the command line, then in the environment, then in the file that --config names, and \
+     then has its default. Endpoints on the command line or in the environment replace those of the file; any other option \
+     applies to each [[listen]] table that it can have an effect on, and what it leaves without effect there is passed over. \
+     Limits are per listening socket, not per daemon. A duration has a unit: 500ms, 30s, 5m.",
 ];
 
 pub(crate) const EXIT_STATUS: &[(&str, &str)] = &[
@@ -46,6 +46,16 @@ pub(crate) const SIGNALS: &[(&str, &str)] = &[
     ("SIGUSR2", "Not supported yet: a line in the log, nothing else."),
     ("SIGTTIN, SIGTTOU", "One worker more, one fewer, in each pool; a line in the log where there is none."),
 ];
+
+pub(crate) const VARIABLES: &str = "Each option of forkd serve and forkd check can be given by a variable, which is \
+     called FORKD_ and the option's name: FORKD_MAX_CHILDREN=100 means what --max-children 100 means. An empty variable \
+     counts as none. A list has its parts between blanks, FORKD_ENDPOINTS=\"tcp://[::]:7 udp://[::]:7\", or is written as \
+     in the file, FORKD_EXEC='[\"sh\", \"-c\", \"echo You come from $REMOTE_ADDR\"]'. An option that is only there or not is \
+     true or false. A reload doesn't change what the environment says. forkd warns of a variable that starts with FORKD_ and \
+     that no option has, unless it is one that Kubernetes sets for a service called forkd. The variables are:";
+
+pub(crate) const VARIABLE_OF_A_KEY: &str = "A variable of the environment wins over the key of the same name: \
+     FORKD_MAX_CHILDREN over max-children. The section of this name in forkd(1) says more.";
 
 pub(crate) const ENVIRONMENT: &[(&str, &str)] = &[
     ("RUNTIME_DIRECTORY", "Where the control socket is, as control.sock; systemd sets it."),

@@ -1,30 +1,25 @@
 //! The grammar of the command line.
 //!
 //! Invariant: parsing is a pure function of the arguments. It reads no file and no variable, so `--help`
-//! works in a broken environment; [`ServeArgs::resolve`] is the step that looks around.
+//! works in a broken environment; [`Config::resolve`](crate::config::Config::resolve) is the step that looks around.
 
 mod ask;
 mod compare;
 mod load;
 
 use std::ffi::OsString;
-use std::num::{IntErrorKind, ParseIntError};
-use std::path::{Path, PathBuf};
-use std::str::FromStr;
 
 use clap::builder::ValueParser;
 use clap::error::{ContextKind, ContextValue};
-use clap::{Arg, ArgAction, Args, CommandFactory, FromArgMatches, Parser, Subcommand, value_parser};
+use clap::{Arg, ArgAction, CommandFactory, FromArgMatches, Parser, Subcommand, value_parser};
 
-use crate::Error;
-use crate::config::Config;
-use crate::config::options::{DaemonOptions, ListenOptions};
+use crate::config::options::ServeOptions;
+use crate::config::values::number;
 #[cfg(feature = "top")]
 pub use ask::TopArgs;
 pub use ask::{ReloadArgs, StatusArgs};
 pub use compare::{CompareArgs, OutputArgs, RunArgs};
 use forkd_compare::NULL_SERVER;
-use forkd_server::Endpoint;
 pub use load::LoadArgs;
 
 const EXAMPLES: &str = "\
@@ -52,35 +47,6 @@ Examples:
   forkd serve --max-children 100 --overflow reject --idle-timeout 5m unix:///run/echo.sock
   forkd serve --config /etc/forkd/forkd.toml --log-level debug";
 
-/// What one connection, which somebody else has accepted, has no use for.
-const NOT_WITH_INETD: [&str; 25] = [
-    "endpoints",
-    "exec",
-    "backlog",
-    "v6only",
-    "socket_mode",
-    "model",
-    "workers",
-    "min_spare",
-    "max_spare",
-    "max_connections_per_child",
-    "threads",
-    "max_threads",
-    "max_children",
-    "max_connections",
-    "overflow",
-    "grace",
-    "daemon",
-    "pidfile",
-    "user",
-    "group",
-    "chroot",
-    "umask",
-    "control",
-    "metrics",
-    "config",
-];
-
 const CHECK_EXAMPLES: &str = "\
 Examples:
   forkd check --config /etc/forkd/forkd.toml
@@ -101,22 +67,27 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Serve the endpoints until a signal ends it
+    ///
+    /// Each option can also be given by the environment, such as --max-children by FORKD_MAX_CHILDREN. The command line
+    /// beats the environment, which beats the file, which beats the default.
     #[command(after_help = SERVE_EXAMPLES)]
     Serve {
         /// What is served and how.
         #[command(flatten)]
-        args: ServeArgs,
+        args: ServeOptions,
 
         /// Serve standard input, a connection (or a socket with datagrams) that inetd or systemd hands over
-        #[arg(long, help_heading = "Daemon", conflicts_with_all = NOT_WITH_INETD)]
+        #[arg(long, help_heading = "Daemon", conflicts_with_all = ServeOptions::not_with_inetd())]
         inetd: bool,
     },
     /// Check the configuration, and print as TOML what it comes to
+    ///
+    /// It looks at the command line, the environment and the file as forkd serve does.
     #[command(after_help = CHECK_EXAMPLES)]
     Check {
         /// What is served and how.
         #[command(flatten)]
-        args: ServeArgs,
+        args: ServeOptions,
 
         /// Check what this unit of systemd would serve, under all its conditions: sandbox, drop-ins, sockets
         #[arg(long, value_name = "UNIT", exclusive = true)]
@@ -144,22 +115,6 @@ pub enum Command {
     #[cfg(feature = "top")]
     #[command(after_help = ask::TOP_EXAMPLES)]
     Top(TopArgs),
-}
-
-/// The options of `serve` and `check`.
-#[derive(Debug, Clone, Args)]
-pub struct ServeArgs {
-    /// What is served and how.
-    #[command(flatten)]
-    pub listen: ListenOptions,
-
-    /// What holds for the whole process.
-    #[command(flatten)]
-    pub daemon: DaemonOptions,
-
-    /// Read this TOML file too; what is said on the command line wins
-    #[arg(long, value_name = "FILE")]
-    pub config: Option<PathBuf>,
 }
 
 impl Cli {
@@ -208,14 +163,6 @@ fn explained(option: Arg) -> Arg {
     option.allow_hyphen_values(true)
 }
 
-/// Parses a whole number.
-fn number<T: FromStr<Err = ParseIntError>>(text: &str) -> Result<T, String> {
-    text.parse().map_err(|error: ParseIntError| match error.kind() {
-        IntErrorKind::PosOverflow => format!("{text} is too large"),
-        _ => format!("{text:?} is not a whole number; write one like 8"),
-    })
-}
-
 /// Whether it is a mistake only in that `list` is no service.
 fn asks_for_services(error: &clap::Error) -> bool {
     let is = |kind, test: &dyn Fn(&str) -> bool| matches!(error.get(kind), Some(ContextValue::String(text)) if test(text));
@@ -226,27 +173,6 @@ fn asks_for_services(error: &clap::Error) -> bool {
 /// Whether it is a mistake only in that this is no subcommand for people.
 fn asks_for_null_server(error: &clap::Error) -> bool {
     matches!(error.get(ContextKind::InvalidSubcommand), Some(ContextValue::String(name)) if name == NULL_SERVER)
-}
-
-impl ServeArgs {
-    /// Reads the file and the environment, and makes the configuration. `here` is the current directory,
-    /// and `default_endpoints` are those of [`Config::resolve`].
-    ///
-    /// # Errors
-    ///
-    /// Those of [`Config::resolve`].
-    pub fn resolve(&self, here: &Path, default_endpoints: &[Endpoint]) -> Result<Config, Error> {
-        let (daemon, listen) = (self.daemon.clone(), self.listen.clone());
-        let env = |name: &str| std::env::var_os(name);
-        Config::resolve(daemon, listen, self.config.as_deref(), here, env, default_endpoints)
-    }
-
-    /// The same options, whose file is found from any directory.
-    #[must_use]
-    pub fn anchored(mut self, here: &Path) -> Self {
-        self.config = self.config.map(|path| here.join(path));
-        self
-    }
 }
 
 #[cfg(test)]
@@ -333,7 +259,7 @@ mod tests {
         let serve = cli.find_subcommand("serve").unwrap();
         let options: std::collections::BTreeSet<_> =
             serve.get_arguments().map(|option| option.get_id().as_str()).collect();
-        assert_eq!(options, with_inetd.into_iter().chain(NOT_WITH_INETD).collect());
+        assert_eq!(options, with_inetd.into_iter().chain(ServeOptions::not_with_inetd()).collect());
     }
 
     #[test]

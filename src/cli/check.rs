@@ -7,18 +7,17 @@ use std::error::Error as _;
 use std::io::{self, IsTerminal};
 use std::path::Path;
 
-use super::args::ServeArgs;
-use super::here;
 use super::serve::stay_with_manager;
 use super::terminal::write;
+use super::{here, resolve, sources};
+use crate::config::options::ServeOptions;
 use crate::config::{Config, default_control};
 use crate::daemon::pidfile;
 use crate::daemon::privileges::Privileges;
 use crate::{Error, foreign, sys};
 use forkd_net::unit;
 use forkd_server::Endpoint;
-use forkd_server::supervise::Inherited;
-use forkd_server::supervise::{BindOptions, bind_all, cannot_bind_unix};
+use forkd_server::supervise::{BindOptions, Inherited, bind_all, cannot_bind_unix};
 
 /// Variables with the directories that belong to a service, which may write there: systemd.exec(5).
 pub(super) const DIRECTORIES: [&str; 4] =
@@ -32,13 +31,14 @@ pub(super) const HANDED_OVER: &str = "LISTEN_FDNAMES";
 /// # Errors
 ///
 /// Those of [`Config::resolve`](crate::config::Config::resolve),
-/// [`Builtin::service`](crate::config::service::Builtin::service), [`Exec::check`](forkd_server::service::Exec::check) and
+/// [`ListenOptions::make_service`](crate::config::options::ListenOptions::make_service),
+/// [`Exec::check`](forkd_server::service::Exec::check) and
 /// [`Config::to_toml`](crate::config::Config::to_toml); [`Error::Config`] for a user, group or root directory that doesn't
 /// exist, or [`Error::Os`] if the output can't be written.
-pub fn run(args: ServeArgs) -> Result<(), Error> {
+pub fn run(options: ServeOptions) -> Result<(), Error> {
     // as `Inherited::default_endpoints`
     let default_endpoints = std::env::var_os(HANDED_OVER).map(|_| Endpoint::Systemd(None));
-    let config = args.resolve(&here(), default_endpoints.as_slice())?;
+    let config = resolve(&sources(options)?, &here(), default_endpoints.as_slice())?;
     let daemon = &config.daemon;
     stay_with_manager(daemon)?;
     // An invoker may have left it ignored, and helper programs are waited for below.
@@ -46,7 +46,7 @@ pub fn run(args: ServeArgs) -> Result<(), Error> {
     let privileges =
         Privileges::look_up(daemon.user.as_deref(), daemon.group.as_deref(), daemon.chroot.as_deref())?;
     for listen in &config.listen {
-        let service = listen.service()?;
+        let service = listen.make_service(daemon.chroot.as_deref())?;
         // programs are looked for below the new root
         if daemon.chroot.is_none() {
             service.check()?;

@@ -12,9 +12,9 @@ use nix::sys::stat::fstat;
 use nix::unistd::dup2_stderr;
 use rustix::net::sockopt;
 
-use super::args::ServeArgs;
-use super::here;
-use crate::config::Listen;
+use super::{here, resolve, sources};
+use crate::config::Sources;
+use crate::config::options::{DaemonOptions, ListenOptions, ServeOptions};
 use crate::config::values::LogSink;
 use crate::daemon::lines;
 use crate::{Error, log};
@@ -27,7 +27,7 @@ use forkd_server::supervise::{ListenerSpec, Suits};
 ///
 /// [`Error::Usage`] if standard input is nothing to serve; also those of `Config::resolve` and
 /// [`log::init`].
-pub fn run(args: &ServeArgs) -> Result<(), Error> {
+pub fn run(options: ServeOptions) -> Result<(), Error> {
     let stdin = io::stdin();
     if sockopt::socket_type(&stdin).is_err() {
         return Err(refusal("is no socket"));
@@ -36,9 +36,14 @@ pub fn run(args: &ServeArgs) -> Result<(), Error> {
     if shared {
         silence_stderr()?;
     }
-    let result = prepare_log(args, shared).and_then(|()| {
+    let said = options.daemon.clone();
+    let sources = sources(options);
+    let said = sources.as_ref().map_or(said, Sources::daemon);
+    let result = prepare_log(&said, shared).and_then(|()| {
+        let sources = sources?;
+        sources.refuse_with_inetd()?;
         // options for endpoints make one group, as no endpoint is given
-        let config = args.resolve(&here(), &[])?;
+        let config = resolve(&sources, &here(), &[])?;
         config.listen.first().map_or(Ok(()), serve)
     });
     if let (Err(error), true) = (&result, shared) {
@@ -66,22 +71,20 @@ fn silence_stderr() -> Result<(), Error> {
 }
 
 /// Where standard error leads nowhere, lines go to syslog, if there is one.
-fn prepare_log(args: &ServeArgs, is_silent: bool) -> Result<(), Error> {
-    let options = &args.daemon;
-    let (level, format) = (options.log_level.unwrap_or_default(), options.log_format.unwrap_or_default());
-    let init = |sink| log::init(sink, level, format);
-    match options.log {
+fn prepare_log(said: &DaemonOptions, is_silent: bool) -> Result<(), Error> {
+    let init = |sink| log::init(sink, said.log_level(), said.log_format());
+    match said.log {
         None if is_silent => init(LogSink::Syslog).or_else(|_| init(LogSink::Stderr)),
-        sink => init(sink.unwrap_or_default()),
+        _ => init(said.log()),
     }
 }
 
-fn serve(listen: &Listen) -> Result<(), Error> {
+fn serve(listen: &ListenOptions) -> Result<(), Error> {
     let asked = listen.clone();
     let suits = Suits::new(move |endpoint| {
         let cannot = |why| Error::Usage(format!("cannot serve standard input: the service {why}"));
         asked.suits(endpoint).map_err(cannot)
     });
-    let spec = ListenerSpec { suits, ..listen.spec(listen.service()?) };
+    let spec = ListenerSpec { suits, ..listen.spec(listen.make_service(None)?) };
     Stdin::take(spec.bind.keep_alive).map_err(|why| refusal(&why))?.serve(spec)
 }

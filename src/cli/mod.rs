@@ -20,9 +20,15 @@ mod terminal;
 #[cfg(feature = "top")]
 pub mod top;
 
+use std::path::{Path, PathBuf};
+
+use crate::Error;
+use crate::config::options::ServeOptions;
+use crate::config::{Config, Sources};
 use crate::sys::signal::{Blocked, ignore_file_size_limit};
 use args::{Cli, Command};
 pub use failed::Failed;
+use forkd_server::Endpoint;
 pub use terminal::print_help;
 
 /// Signals that are kept back from the first instruction of the program on, until it is known whether it is a
@@ -60,7 +66,7 @@ pub fn run(cli: Cli, signals: HeldSignals) -> Result<(), Failed> {
         _ => drop(signals),
     }
     let result = match cli.command {
-        Command::Serve { args, inetd: true } => inetd::run(&args),
+        Command::Serve { args, inetd: true } => inetd::run(args),
         Command::Serve { args, inetd: false } => return serve::run(args),
         Command::Check { unit: Some(unit), .. } => in_unit::run(&unit),
         Command::Check { args, unit: None } => check::run(args),
@@ -76,7 +82,19 @@ pub fn run(cli: Cli, signals: HeldSignals) -> Result<(), Failed> {
     Ok(result?)
 }
 
+/// Lays the command line over the environment, and warns of variables that have no effect.
+fn sources(options: ServeOptions) -> Result<Sources, Error> {
+    let (sources, unknown) = Sources::new(options, std::env::vars_os())?;
+    unknown.iter().for_each(|why| crate::log::caution(why));
+    Ok(sources)
+}
+
+/// Reads the file, and makes the configuration. `here` is the current directory.
+fn resolve(sources: &Sources, here: &Path, default_endpoints: &[Endpoint]) -> Result<Config, Error> {
+    Config::resolve(sources, here, |name| std::env::var_os(name), default_endpoints)
+}
+
 /// The current directory; where there is none, relative paths start at the root.
-fn here() -> std::path::PathBuf {
+fn here() -> PathBuf {
     std::env::current_dir().unwrap_or_else(|_| "/".into())
 }

@@ -6,13 +6,14 @@
 //! that ask for the end.
 
 use std::os::fd::{AsFd, AsRawFd};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use nix::sys::signal::Signal;
 
+use crate::config::options::{DaemonOptions, ListenOptions, ServeOptions};
 use crate::config::service::Builtin;
 use crate::config::values::LogSink;
-use crate::config::{Config, Daemon, Listen, default_control, default_controls};
+use crate::config::{Config, default_control, default_controls};
 use crate::daemon::background::{self, DEFAULT_UMASK, Launch, Notifier};
 use crate::daemon::control::Control;
 use crate::daemon::lines;
@@ -28,38 +29,38 @@ use forkd_server::supervise::Inherited;
 use forkd_server::supervise::Master;
 use forkd_server::supervise::{Bound, bind};
 
-use super::args::ServeArgs;
-use super::{Failed, here};
+use super::{Failed, here, resolve, sources};
 
 /// Serves until a signal ends it.
 ///
 /// # Errors
 ///
 /// Whatever keeps it from serving; [`Error::exit_code`] tells scripts which kind it is.
-pub fn run(args: ServeArgs) -> Result<(), Failed> {
+pub fn run(options: ServeOptions) -> Result<(), Failed> {
     // before anything is opened, and while this is the process that LISTEN_PID names
     let inherited = Inherited::take()?;
     // a service of systemd (systemd.exec(5)) is started again for those who wait
     let clients_wait = unit::is_one() && inherited.have_clients();
-    serve_with(args, inherited).map_err(|error| Failed { clients_wait, ..error.into() })
+    serve_with(options, inherited).map_err(|error| Failed { clients_wait, ..error.into() })
 }
 
-fn serve_with(args: ServeArgs, inherited: Inherited) -> Result<(), Error> {
+fn serve_with(options: ServeOptions, inherited: Inherited) -> Result<(), Error> {
     let (here, default_endpoints) = (here(), inherited.default_endpoints());
-    let config = args.resolve(&here, &default_endpoints)?;
+    let sources = sources(options)?.anchored(&here);
+    let config = resolve(&sources, &here, &default_endpoints)?;
     stay_with_manager(&config.daemon)?;
-    let args = args.anchored(&here);
     let root = config.daemon.chroot.clone();
     let read = move || {
-        args.resolve(&here, &default_endpoints)
-            .map_err(|error| explain_absence(error, args.config.as_deref(), root.as_deref()))
+        resolve(&sources, &here, &default_endpoints)
+            .map_err(|error| explain_absence(error, sources.file(), root.as_deref()))
     };
-    if !config.daemon.background {
-        set_umask(config.daemon.umask);
+    let umask = config.daemon.umask.map(|mode| mode.0);
+    if !config.daemon.daemon() {
+        set_umask(umask);
         // a daemon that was told to end has done what it was told
         return serve(&config, Box::new(read), inherited, None).map(|_| ());
     }
-    match background::detach(config.daemon.umask.unwrap_or(DEFAULT_UMASK))? {
+    match background::detach(umask.unwrap_or(DEFAULT_UMASK))? {
         Launch::Invoker => Ok(()),
         Launch::Daemon(notifier) => {
             let mut notifier = Some(notifier);
@@ -82,8 +83,8 @@ fn serve_with(args: ServeArgs, inherited: Inherited) -> Result<(), Error> {
 
 /// Refuses the background where a service manager expects this process, and no other, to say that it is ready: it would
 /// end the daemon after a while.
-pub(super) fn stay_with_manager(daemon: &Daemon) -> Result<(), Error> {
-    if !daemon.background || std::env::var_os("NOTIFY_SOCKET").is_none() {
+pub(super) fn stay_with_manager(daemon: &DaemonOptions) -> Result<(), Error> {
+    if !daemon.daemon() || std::env::var_os("NOTIFY_SOCKET").is_none() {
         return Ok(());
     }
     let why = "cannot go into the background: a service manager waits for this process to be ready (NOTIFY_SOCKET is \
@@ -106,7 +107,7 @@ fn never_ready(signal: Signal) -> Error {
 }
 
 /// At a reload the path of the configuration file starts from the new root directory.
-fn explain_absence(error: Error, file: Option<&Path>, root: Option<&Path>) -> Error {
+fn explain_absence(error: Error, file: Option<&PathBuf>, root: Option<&Path>) -> Error {
     match (error, file, root) {
         (Error::Config(why), Some(file), Some(root)) if !file.exists() => {
             Error::Config(format!("{why} (looked for below the root directory {})", root.display()))
@@ -137,7 +138,7 @@ fn serve(
     let daemon = &config.daemon;
     // An invoker may have left it ignored, and helper programs are waited for below.
     sys::signal::restore_sigchld().map_err(|cause| Error::os("cannot set the action of SIGCHLD", cause))?;
-    log::init(daemon.log, daemon.log_level, daemon.log_format)?;
+    log::init(daemon.log(), daemon.log_level(), daemon.log_format())?;
     daemon.metrics.iter().for_each(|metrics| inherited.set_aside(metrics.0.clone()));
     let opened = open(config, read, &inherited);
     // what has been opened goes, with its files
@@ -148,7 +149,7 @@ fn serve(
     let opened = opened?;
     let successor = opened.privileges.as_ref().and_then(Privileges::ids);
     let mut pidfile = daemon.pidfile.as_deref().map(|path| Pidfile::create(path, successor)).transpose()?;
-    let mut master = Master::new(daemon.grace)?;
+    let mut master = Master::new(daemon.grace().0)?;
     let result = run_master(&mut master, config, opened, inherited, pidfile.as_mut(), notifier);
     if let Some(pidfile) = pidfile {
         pidfile.remove();
@@ -159,14 +160,14 @@ fn serve(
 
 /// What may take long, because others are asked: a signal that asks for the end makes it fail.
 fn open(config: &Config, read: Read, inherited: &Inherited) -> Result<Opened, Error> {
-    let Daemon { user, group, chroot, .. } = &config.daemon;
+    let DaemonOptions { user, group, chroot, .. } = &config.daemon;
     let privileges = Privileges::look_up(user.as_deref(), group.as_deref(), chroot.as_deref())?;
     let (source, first) = Configuration::new(config, read)?;
     Ok(Opened { privileges, source, bound: bind(first.listeners, &[], inherited)? })
 }
 
 /// The control socket, if there is one.
-fn control(daemon: &Daemon) -> Result<Option<Control>, Error> {
+fn control(daemon: &DaemonOptions) -> Result<Option<Control>, Error> {
     let Some(path) = &daemon.control else { return Ok(None) };
     let env = |name: &str| std::env::var_os(name);
     match Control::bind(path) {
@@ -237,7 +238,7 @@ fn run_master(
         // not before: what can serve nobody does not listen
         master.announce();
         lines::ready(&hint, config.daemon.control.is_some());
-        if config.daemon.background && config.daemon.log == LogSink::Stderr {
+        if daemon.daemon() && daemon.log() == LogSink::Stderr {
             lines::log_goes_dark();
         }
         let Some(notifier) = notifier.and_then(Option::take) else { return Ok(()) };
@@ -253,7 +254,7 @@ fn run_master(
 }
 
 /// How to try the daemon out.
-fn hint(endpoint: &Endpoint, listen: &Listen) -> String {
+fn hint(endpoint: &Endpoint, listen: &ListenOptions) -> String {
     let reachable = |host: &str| match host {
         "0.0.0.0" => "127.0.0.1".to_owned(),
         "::" => "::1".to_owned(),
@@ -261,14 +262,14 @@ fn hint(endpoint: &Endpoint, listen: &Listen) -> String {
     };
     let path = |path: &Path| path.display().to_string();
     // what there is to see where no files are
-    let page = if listen.settings.root.is_some() { "" } else { "time" };
+    let page = if listen.root.is_some() { "" } else { "time" };
     match endpoint {
-        Endpoint::Tcp { host, port } if listen.service == Builtin::Http => {
+        Endpoint::Tcp { host, port } if listen.service() == Builtin::Http => {
             // as RFC 6874 has an interface
             let (host, port) = (reachable(host).replace('%', "%25"), *port);
             format!("curl http{}/{page}", Endpoint::Tcp { host, port }.to_string().trim_start_matches("tcp"))
         }
-        Endpoint::Unix(file) if listen.service == Builtin::Http => {
+        Endpoint::Unix(file) if listen.service() == Builtin::Http => {
             format!("curl --unix-socket {} http://localhost/{page}", path(file))
         }
         Endpoint::Tcp { host, port } => format!("nc -N {} {port}", reachable(host)),
@@ -286,8 +287,8 @@ mod tests {
     #[test]
     fn the_hint_can_be_pasted() {
         let hint = |service, root: Option<&str>, endpoint: &str| {
-            let mut listen = Listen { service, ..Listen::default() };
-            listen.settings.root = root.map(Into::into);
+            let root = root.map(Into::into);
+            let listen = ListenOptions { service: Some(service), root, ..Default::default() };
             hint(&endpoint.parse().unwrap(), &listen)
         };
         let (echo, http) = (Builtin::Echo, Builtin::Http);

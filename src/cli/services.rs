@@ -1,9 +1,8 @@
 //! `--service list`: what each service does.
 
-use clap::ValueEnum;
-
 use super::terminal::write;
 use crate::Error;
+use crate::config::choice::Choice;
 use crate::config::service::Builtin;
 
 /// Prints a line for each service.
@@ -12,10 +11,7 @@ use crate::config::service::Builtin;
 ///
 /// [`Error::Os`] if the output can't be written.
 pub fn run() -> Result<(), Error> {
-    let mut lines = String::new();
-    for service in Builtin::value_variants().iter().filter_map(ValueEnum::to_possible_value) {
-        let help = service.get_help().map(ToString::to_string).unwrap_or_default();
-        lines += &format!("{:9}{help}\n", service.get_name());
-    }
+    let line = |service: &Builtin| format!("{:9}{}\n", service.name(), service.help());
+    let lines: String = Builtin::ALL.iter().map(line).collect();
     write(&lines).map(|_| ())
 }

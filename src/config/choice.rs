@@ -2,14 +2,12 @@
 
 use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 use forkd_load::Phase;
-use serde::de::Error as _;
-use serde::{Deserialize, Deserializer, Serializer};
 
 use forkd_server::model::{Model, Overflow};
 use forkd_server::service::Framing;
 
 /// A type of a few values.
-pub(crate) trait Choice: Copy + Send + Sync + 'static {
+pub trait Choice: Copy + PartialEq + Send + Sync + 'static {
     /// All of them, in the order of the help.
     const ALL: &'static [Self];
 
@@ -18,34 +16,18 @@ pub(crate) trait Choice: Copy + Send + Sync + 'static {
 
     /// What it means.
     fn help(self) -> &'static str;
-}
 
-fn named<T: Choice>(name: &str) -> Option<T> {
-    T::ALL.iter().copied().find(|choice| choice.name() == name)
+    /// The one with this name.
+    fn named(name: &str) -> Option<Self> {
+        Self::ALL.iter().copied().find(|choice| choice.name() == name)
+    }
 }
 
 /// Reads one by its name on the command line.
 pub(crate) fn one_of<T: Choice>() -> impl TypedValueParser<Value = T> {
     let values = T::ALL.iter().map(|choice| PossibleValue::new(choice.name()).help(choice.help()));
     // the first parser lets no other name through
-    PossibleValuesParser::new(values).try_map(|name| named(&name).ok_or("no such value"))
-}
-
-/// Writes it to a file.
-pub(super) fn serialize<T: Choice, S: Serializer>(value: &Option<T>, to: S) -> Result<S::Ok, S::Error> {
-    match value {
-        Some(choice) => to.serialize_some(choice.name()),
-        None => to.serialize_none(),
-    }
-}
-
-/// Reads it from a file.
-pub(super) fn deserialize<'de, T: Choice, D: Deserializer<'de>>(from: D) -> Result<Option<T>, D::Error> {
-    let Some(name) = Option::<String>::deserialize(from)? else { return Ok(None) };
-    named(&name).map(Some).ok_or_else(|| {
-        let names: Vec<_> = T::ALL.iter().map(|choice| format!("`{}`", choice.name())).collect();
-        D::Error::custom(format!("unknown variant `{name}`, expected one of {}", names.join(", ")))
-    })
+    PossibleValuesParser::new(values).try_map(|name| T::named(&name).ok_or("no such value"))
 }
 
 impl Choice for Phase {
@@ -78,38 +60,35 @@ impl Choice for Model {
     }
 }
 
-impl Choice for Overflow {
-    const ALL: &'static [Self] = &[Self::Wait, Self::Reject];
+/// Names the values of a type, and says what each means.
+macro_rules! choices {
+    ($($type:ty { $($variant:ident: $name:literal, $help:literal;)* })*) => {$(
+        impl $crate::config::choice::Choice for $type {
+            const ALL: &'static [Self] = &[$(Self::$variant),*];
 
-    fn name(self) -> &'static str {
-        match self {
-            Self::Wait => "wait",
-            Self::Reject => "reject",
-        }
-    }
+            fn name(self) -> &'static str {
+                match self {
+                    $(Self::$variant => $name,)*
+                }
+            }
 
-    fn help(self) -> &'static str {
-        match self {
-            Self::Wait => "It waits in the listener's backlog",
-            Self::Reject => "It is closed at once",
+            fn help(self) -> &'static str {
+                match self {
+                    $(Self::$variant => $help,)*
+                }
+            }
         }
-    }
+    )*};
 }
+pub(super) use choices;
 
-impl Choice for Framing {
-    const ALL: &'static [Self] = &[Self::Read, Self::Line];
-
-    fn name(self) -> &'static str {
-        match self {
-            Self::Read => "read",
-            Self::Line => "line",
-        }
+choices! {
+    Overflow {
+        Wait: "wait", "It waits in the listener's backlog";
+        Reject: "reject", "It is closed at once";
     }
-
-    fn help(self) -> &'static str {
-        match self {
-            Self::Read => "What one read brings",
-            Self::Line => "A line, however it comes in",
-        }
+    Framing {
+        Read: "read", "What one read brings";
+        Line: "line", "A line, however it comes in";
     }
 }

@@ -12,8 +12,8 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use toml::de::DeTable;
 
-use super::lists::tables;
 use super::options::{DaemonOptions, ListenOptions};
+use super::values::read_tables;
 use crate::{Error, foreign};
 use forkd_net::unit::{self, Attempt};
 
@@ -27,7 +27,7 @@ pub(super) struct Tables {
     /// The `[daemon]` table.
     pub(super) daemon: DaemonOptions,
     /// The `[[listen]]` tables, in order.
-    #[serde(deserialize_with = "tables")]
+    #[serde(deserialize_with = "read_tables")]
     pub(super) listen: Vec<ListenOptions>,
 }
 

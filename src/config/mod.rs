@@ -1,14 +1,15 @@
-//! Command line, file and environment become one validated [`Config`].
+//! Command line, environment and file become one validated [`Config`].
 //!
-//! Invariant: whoever has a `Config` from [`Config::resolve`] need not check it again: every value is in
-//! range, nothing contradicts itself, and what a daemon would look for from `/` has an absolute path.
-//! The command line beats the file, and the file beats the defaults.
+//! Invariant: a `Config` from [`Config::resolve`] need not be checked again: every value is in range, nothing
+//! contradicts itself, what has an effect and a default has a value, and what a daemon would look for from `/` has an
+//! absolute path. The command line beats the environment, which beats the file, which beats the defaults.
 
-pub(crate) mod choice;
+pub mod choice;
+pub mod definition;
+mod environment;
 mod file;
 mod layers;
 mod listen;
-mod lists;
 pub mod options;
 mod route;
 mod rules;
@@ -20,79 +21,25 @@ pub mod values;
 use std::env;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use crate::Error;
+use definition::{Origin, Table};
 pub(crate) use file::File;
 use file::Tables;
 use forkd_server::Endpoint;
-use layers::{CommandLine, Conflict};
-pub use listen::Listen;
+pub use layers::Sources;
+use layers::{Conflict, Groups};
 use options::{DaemonOptions, ListenOptions};
 pub use route::RouteText;
-use values::{LogFormat, LogLevel, LogSink, MetricsEndpoint, Mode, Span};
+use values::MetricsEndpoint;
 
 /// Everything that forkd is told.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Config {
     /// What holds for the whole process.
-    pub daemon: Daemon,
+    pub daemon: DaemonOptions,
     /// What is served; never empty.
-    pub listen: Vec<Listen>,
-}
-
-impl Default for Config {
-    fn default() -> Self {
-        Self { daemon: Daemon::default(), listen: vec![Listen::default()] }
-    }
-}
-
-/// What holds for the whole process.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Daemon {
-    /// How long connections may go on at a stop.
-    pub grace: Duration,
-    /// Where log lines go.
-    pub log: LogSink,
-    /// The least important lines to log.
-    pub log_level: LogLevel,
-    /// How a line is written.
-    pub log_format: LogFormat,
-    /// Whether to run in the background.
-    pub background: bool,
-    /// The file that gets the process id.
-    pub pidfile: Option<PathBuf>,
-    /// The user to become, by name.
-    pub user: Option<String>,
-    /// The group to become, by name.
-    pub group: Option<String>,
-    /// The directory to make the root.
-    pub chroot: Option<PathBuf>,
-    /// The permission bits that new files don't get; `None` keeps the inherited ones.
-    pub umask: Option<u32>,
-    /// The path of the control socket; `None` means there is none.
-    pub control: Option<PathBuf>,
-    /// Where metrics are served; `None` means nowhere.
-    pub metrics: Option<MetricsEndpoint>,
-}
-
-impl Default for Daemon {
-    fn default() -> Self {
-        Self {
-            grace: Duration::from_secs(10),
-            log: LogSink::default(),
-            log_level: LogLevel::default(),
-            log_format: LogFormat::default(),
-            background: false,
-            pidfile: None,
-            user: None,
-            group: None,
-            chroot: None,
-            umask: None,
-            control: None,
-            metrics: None,
-        }
-    }
+    pub listen: Vec<ListenOptions>,
 }
 
 /// Returns where the control socket can be where no path is given: `control.sock` in each directory of
@@ -122,119 +69,73 @@ pub fn default_control(env: impl Fn(&str) -> Option<OsString>) -> Option<PathBuf
     all.iter().find(usable).or(all.first()).cloned()
 }
 
-impl Daemon {
-    fn new(options: DaemonOptions, here: &Path, env: impl Fn(&str) -> Option<OsString>) -> Self {
-        let default = Self::default();
-        // in the background the current directory is /
-        let anchor =
-            |path: Option<PathBuf>| path.map(|path| if options.daemon { here.join(path) } else { path });
-        Self {
-            grace: options.grace.map_or(default.grace, |span| span.0),
-            log: options.log.unwrap_or_default(),
-            log_level: options.log_level.unwrap_or_default(),
-            log_format: options.log_format.unwrap_or_default(),
-            background: options.daemon,
-            pidfile: anchor(options.pidfile),
-            user: options.user,
-            group: options.group,
-            chroot: anchor(options.chroot),
-            umask: options.umask.map(|mode| mode.0),
-            control: anchor(options.control.or_else(|| default_control(env))),
-            metrics: options.metrics,
+impl DaemonOptions {
+    /// Fills in the defaults.
+    fn checked(self, here: &Path, env: impl Fn(&str) -> Option<OsString>) -> Self {
+        let mut daemon = self.filled();
+        daemon.control = daemon.control.or_else(|| default_control(env));
+        if daemon.daemon() {
+            // in the background the current directory is /
+            let paths = [&mut daemon.pidfile, &mut daemon.chroot, &mut daemon.control];
+            paths.into_iter().flatten().for_each(|path| *path = here.join(&*path));
         }
-    }
-}
-
-impl From<&Daemon> for DaemonOptions {
-    fn from(daemon: &Daemon) -> Self {
-        Self {
-            grace: Some(Span(daemon.grace)),
-            log: Some(daemon.log),
-            log_level: Some(daemon.log_level),
-            log_format: Some(daemon.log_format),
-            daemon: daemon.background,
-            pidfile: daemon.pidfile.clone(),
-            user: daemon.user.clone(),
-            group: daemon.group.clone(),
-            chroot: daemon.chroot.clone(),
-            umask: daemon.umask.map(Mode),
-            control: daemon.control.clone(),
-            metrics: daemon.metrics.clone(),
-        }
+        daemon
     }
 }
 
 impl Config {
-    /// Lays the command line over the file over the defaults, and checks the result.
+    /// Lays the `sources` over their file over the defaults, and checks the result.
     ///
-    /// The command line's options for endpoints apply to each `[[listen]]` table whose model and service they
-    /// can have an effect on, and what they leave without effect there is passed over; endpoints on the command
-    /// line replace those tables altogether. `here` is the directory that relative paths of a
+    /// Their options for endpoints apply to each `[[listen]]` table whose model and service they
+    /// can have an effect on, and what they leave without effect there is passed over; their endpoints
+    /// replace those tables altogether. `here` is the directory that relative paths of a
     /// daemon start from; `env` looks up an environment variable. Where no endpoint is named at all, those
-    /// of `default_endpoints` are served, or [`Listen`]'s own default if there are none.
+    /// of `default_endpoints` are served, or TCP and UDP on 127.0.0.1:7007 if there are none.
     ///
     /// # Errors
     ///
     /// [`Error::Config`] where the file is at fault, naming line and column; [`Error::Usage`] where the
-    /// command line is.
+    /// command line or the environment is.
     pub fn resolve(
-        cli_daemon: DaemonOptions,
-        cli_listen: ListenOptions,
-        config_file: Option<&Path>,
+        sources: &Sources,
         here: &Path,
         env: impl Fn(&str) -> Option<OsString>,
         default_endpoints: &[Endpoint],
     ) -> Result<Self, Error> {
-        Self::merge(
-            cli_daemon,
-            cli_listen,
-            config_file.map(File::read).transpose()?,
-            here,
-            env,
-            default_endpoints,
-        )
+        let file = sources.file().map(|path| File::read(path)).transpose()?;
+        Self::merge(sources, file, here, env, default_endpoints)
     }
 
     /// As [`resolve`](Self::resolve), of a file that has been read.
     pub(crate) fn merge(
-        cli_daemon: DaemonOptions,
-        cli_listen: ListenOptions,
+        sources: &Sources,
         file: Option<File>,
         here: &Path,
         env: impl Fn(&str) -> Option<OsString>,
         default_endpoints: &[Endpoint],
     ) -> Result<Self, Error> {
         let tables = file.as_ref().map(|file| file.tables.clone()).unwrap_or_default();
-        let is_free = cli_listen.endpoints.is_empty();
+        let is_free = !sources.has_endpoints();
         let from_file = is_free && !tables.listen.is_empty();
-        let groups = if from_file { tables.listen } else { vec![ListenOptions::default()] };
+        let tables_or_one = if from_file { tables.listen } else { vec![ListenOptions::default()] };
 
-        let alone = groups.len() == 1;
-        let mut command_line = CommandLine::new(cli_listen);
-        let mut listen = Vec::with_capacity(groups.len());
-        for (index, mut group) in groups.into_iter().enumerate() {
+        let daemon = sources.daemon().over(tables.daemon).checked(here, env);
+        let alone = tables_or_one.len() == 1;
+        let mut groups = Groups::new(sources);
+        let mut listen = Vec::with_capacity(tables_or_one.len());
+        for (index, mut group) in tables_or_one.into_iter().enumerate() {
             if is_free && alone && group.endpoints.is_empty() {
                 group.endpoints = default_endpoints.to_vec();
             }
-            let mut options = command_line.over(group);
-            // once a daemon runs, / is its current directory
-            options.root = options.root.map(|root| here.join(root));
+            let mut options = groups.over(group);
+            options.anchor(here, daemon.daemon());
             let place = file.as_ref().filter(|_| from_file).map(|file| (file, index));
-            let next = next_group(&listen, &options, alone);
-            listen.push(next.map_err(|conflict| command_line.blame(&conflict, place))?);
+            let next = next_group(&listen, options, alone);
+            listen.push(next.map_err(|conflict| groups.blame(&conflict, place))?);
         }
-        command_line.unused().map_or(Ok(()), Err)?;
-        let is_usage = cli_daemon.metrics.is_some();
-        let daemon = Daemon::new(cli_daemon.over(tables.daemon), here, env);
-        if daemon.background {
-            listen.iter_mut().for_each(|group| group.anchor(here));
-        }
-        listen.iter_mut().for_each(|group| group.settings.chroot.clone_from(&daemon.chroot));
-        match refuse_metrics_among_services(&daemon, &listen) {
-            Err(why) if is_usage => Err(Error::Usage(format!("--{why}"))),
-            Err(why) => Err(Error::Config(why)),
-            Ok(()) => Ok(Self { daemon, listen }),
-        }
+        groups.unused().map_or(Ok(()), Err)?;
+        refuse_metrics_among_services(&daemon, &listen, sources)?;
+        Ok(Self { daemon, listen })
     }
 
     /// Writes the configuration as a file that gives the same configuration when it is read, with every
@@ -244,8 +145,7 @@ impl Config {
     ///
     /// [`Error::Config`] if a path is not UTF-8, which TOML can't hold.
     pub fn to_toml(&self) -> Result<String, Error> {
-        let tables =
-            Tables { daemon: (&self.daemon).into(), listen: self.listen.iter().map(Into::into).collect() };
+        let tables = Tables { daemon: self.daemon.clone(), listen: self.listen.clone() };
         toml::to_string(&tables)
             .map_err(|error| Error::Config(format!("cannot write the configuration as TOML: {error}")))
     }
@@ -253,12 +153,16 @@ impl Config {
 
 /// Makes a group that goes with the `earlier` ones; only one that is `alone` may leave its endpoints to
 /// the default.
-fn next_group(earlier: &[Listen], options: &ListenOptions, alone: bool) -> Result<Listen, Conflict> {
+fn next_group(
+    earlier: &[ListenOptions],
+    options: ListenOptions,
+    alone: bool,
+) -> Result<ListenOptions, Conflict> {
     let refuse = |why: String| Err(Conflict::new("endpoints", why));
     if options.endpoints.is_empty() && !alone {
         return refuse("is missing: where there are several [[listen]] tables, each needs its own".into());
     }
-    let next = Listen::new(options)?;
+    let next = options.checked()?;
     for (index, endpoint) in next.endpoints.iter().enumerate() {
         let before = earlier.iter().flat_map(|group| &group.endpoints).chain(&next.endpoints[..index]);
         if before.into_iter().any(|other| endpoint.collides_with(other)) {
@@ -269,13 +173,19 @@ fn next_group(earlier: &[Listen], options: &ListenOptions, alone: bool) -> Resul
 }
 
 /// One socket can't be for clients and for scrapers.
-fn refuse_metrics_among_services(daemon: &Daemon, listen: &[Listen]) -> Result<(), String> {
+fn refuse_metrics_among_services(
+    daemon: &DaemonOptions,
+    listen: &[ListenOptions],
+    sources: &Sources,
+) -> Result<(), Error> {
     let Some(MetricsEndpoint(metrics)) = &daemon.metrics else { return Ok(()) };
-    match listen.iter().flat_map(|group| &group.endpoints).find(|served| served.collides_with(metrics)) {
-        None => Ok(()),
-        Some(served) => Err(format!(
-            "metrics names {metrics}, which {served} serves clients with already; choose another, or name the \
-             endpoints to serve"
-        )),
-    }
+    let mut endpoints = listen.iter().flat_map(|group| &group.endpoints);
+    let Some(served) = endpoints.find(|served| served.collides_with(metrics)) else { return Ok(()) };
+    let origin = sources.origin("metrics");
+    let why = format!(
+        "{} names {metrics}, which {served} serves clients with already; choose another, or name the endpoints to \
+         serve",
+        origin.name("metrics")
+    );
+    Err(if origin == Origin::File { Error::Config(why) } else { Error::Usage(why) })
 }

@@ -1,14 +1,12 @@
 //! A path and its text, as the service http is told them.
 
+use std::fmt;
 use std::str::FromStr;
-
-use serde::{Deserialize, Serialize};
 
 use super::values::InvalidValue;
 
 /// A path and what http answers there: `PATH=TEXT`.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
-#[serde(try_from = "String", into = "String")]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RouteText {
     /// The path, which begins with a slash.
     pub path: String,
@@ -34,17 +32,9 @@ impl FromStr for RouteText {
     }
 }
 
-impl TryFrom<String> for RouteText {
-    type Error = InvalidValue;
-
-    fn try_from(text: String) -> Result<Self, InvalidValue> {
-        text.parse()
-    }
-}
-
-impl From<RouteText> for String {
-    fn from(route: RouteText) -> Self {
-        format!("{}={}", route.path, route.text)
+impl fmt::Display for RouteText {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}={}", self.path, self.text)
     }
 }
 
@@ -57,7 +47,7 @@ mod tests {
         let route = |path: &str, text: &str| RouteText { path: path.into(), text: text.into() };
         assert_eq!("/a/b=c=d".parse(), Ok(route("/a/b", "c=d")));
         assert_eq!("/=".parse(), Ok(route("/", "")));
-        assert_eq!(String::from(route("/a", "b")), "/a=b");
+        assert_eq!(route("/a", "b").to_string(), "/a=b");
         for text in ["", "/a", "a=b", "/a/=b", "//a=b", "//=b"] {
             assert!(
                 text.parse::<RouteText>().unwrap_err().to_string().contains("write them as PATH=TEXT"),

@@ -1,201 +1,180 @@
 //! The rules that the options of a group obey: a refusal names the option at fault, and says what to do.
+//!
+//! Invariant: they look at the options alone, and open nothing.
 
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
+use super::choice::Choice;
+use super::definition::{Definition, Need, Table};
 use super::layers::Conflict;
-use super::listen::Listen;
 use super::options::ListenOptions;
 use super::service::Builtin;
 use forkd_server::Endpoint;
-use forkd_server::model::MAX_CHILDREN;
-use forkd_server::model::{Model, Threads};
+use forkd_server::model::Model;
 
-/// What an option needs to have an effect, and what to give for it.
-type Need = (&'static str, &'static str);
-
-const POOL: Need = ("a pool (any model but fork)", "`model` prefork");
-const ELASTIC: Need = (
+pub(super) const POOL: Need =
+    Need::new("a pool (any model but fork)", "`model` prefork", |group| group.model().has_pool());
+pub(super) const ELASTIC: Need = Need::new(
     "an elastic pool (model prefork or iterative with workers MIN..MAX)",
     "`model` prefork and `workers` MIN..MAX",
+    ListenOptions::is_elastic,
 );
-const THREADS: Need = ("workers with threads (model thread)", "`model` thread");
-const THREAD_EACH: Need = (
+pub(super) const THREADS: Need =
+    Need::new("workers with threads (model thread)", "`model` thread", |group| {
+        group.model() == Model::Thread
+    });
+pub(super) const THREAD_EACH: Need = Need::new(
     "a thread for each connection (model thread, without a fixed number of threads)",
     "`model` thread without `threads`",
+    |group| group.model() == Model::Thread && group.threads.is_none(),
 );
-const CHILDREN: Need = ("a child for each connection (model fork)", "`model` fork");
-const MANY: Need = (
+pub(super) const CHILDREN: Need =
+    Need::new("a child for each connection (model fork)", "`model` fork", |group| {
+        group.model() == Model::Fork
+    });
+pub(super) const MANY: Need = Need::new(
     "workers that serve many at once without threads (model event or coroutine)",
     "`model` event or `model` coroutine",
+    |group| group.model().polls(),
 );
-const ACK: Need = ("the service ack", "`service` ack");
-const HTTP: Need = ("the service http", "`service` http");
-const EXEC: Need = ("the service exec", "`service` exec");
-const QUEUE: Need =
-    ("a queue of connections (a tcp or unix endpoint that forkd binds)", "a tcp or unix endpoint");
-const TCP: Need = ("a tcp endpoint", "one");
-const IPV6: Need = ("a tcp or udp endpoint that may be of IPv6", "one");
-const FILE: Need = ("a socket file (a unix or unixgram endpoint)", "such an endpoint");
+pub(super) const ACK: Need =
+    Need::new("the service ack", "`service` ack", |group| group.service() == Builtin::Ack);
+pub(super) const HTTP: Need =
+    Need::new("the service http", "`service` http", |group| group.service() == Builtin::Http);
+pub(super) const EXEC: Need =
+    Need::new("the service exec", "`service` exec", |group| group.service() == Builtin::Exec);
+pub(super) const NOT_EXEC: Need = Need {
+    refusal: Some("has no effect on exec, whose program has the connection to itself; leave it out"),
+    ..Need::new("any service but exec", "another `service`", |group| group.service() != Builtin::Exec)
+};
+pub(super) const QUEUE: Need = Need::new(
+    "a queue of connections (a tcp or unix endpoint that forkd binds)",
+    "a tcp or unix endpoint",
+    |group| group.has_any(|endpoint| !endpoint.is_inherited() && !endpoint.is_datagram()),
+);
+/// What is handed over is known only then.
+pub(super) const TCP: Need = Need::new("a tcp endpoint", "one", |group| {
+    group.has_any(|endpoint| matches!(endpoint, Endpoint::Tcp { .. }) || endpoint.is_inherited())
+});
+/// A name can stand for any address.
+pub(super) const IPV6: Need = Need::new("a tcp or udp endpoint that may be of IPv6", "one", |group| {
+    group.has_any(|endpoint| endpoint.host().is_some_and(|host| host.parse::<Ipv4Addr>().is_err()))
+});
+pub(super) const FILE: Need =
+    Need::new("a socket file (a unix or unixgram endpoint)", "such an endpoint", |group| {
+        group.has_any(|endpoint| endpoint.path().is_some())
+    });
 
-impl Listen {
-    pub(super) fn obey_the_rules(&self, given: &ListenOptions) -> Result<(), Conflict> {
+impl ListenOptions {
+    pub(super) fn obey_the_rules(&self) -> Result<(), Conflict> {
         self.refuse_service_without_place()?;
-        // one that can't be made is found out when it is
-        if let Ok(service) = self.service() {
-            self.model.require(&service).map_err(|why| Conflict::of_service(why, &["exec", "model"]))?;
-        }
-        // whoever gave it expects an effect
-        self.idle(given).into_iter().next().map_or(Ok(()), Err)?;
-        self.refuse_out_of_range(given)
+        // what was given is expected to have an effect
+        self.idle().into_iter().next().map_or(Ok(()), Err)?;
+        self.refuse_out_of_range()
     }
 
     /// Refuses what would be a weapon, or can't work.
     fn refuse_service_without_place(&self) -> Result<(), Conflict> {
-        if self.service == Builtin::Exec && self.settings.exec.is_empty() {
+        let service = self.service();
+        if service == Builtin::Exec && self.exec.is_empty() {
             let why = "is exec, and no program is named; give `exec` with one, and its arguments";
             return Err(Conflict::new("service", why));
         }
         let misfit = self.endpoints.iter().find_map(|endpoint| self.suits(endpoint).err());
-        misfit.map_or(Ok(()), |why| Err(Conflict::of_service(why, &["exec"])))
+        misfit.map_or(Ok(()), |why| Err(Conflict::of_service(why, &["exec"])))?;
+        let fit = self.model().require(service.name(), service.waits_for_client());
+        fit.map_err(|why| Conflict::of_service(why, &["exec", "model"]))
     }
 
     /// What was given and has no effect.
-    pub(super) fn idle(&self, given: &ListenOptions) -> Vec<Conflict> {
-        let mut idle = self.idle_where_inherited();
-        idle.extend(self.misplaced(given));
-        if self.service == Builtin::Exec {
-            let why = "has no effect on exec, whose program has the connection to itself; leave it out";
-            idle.push(Conflict::new("idle-timeout", why));
-        }
-        if self.workers.is_elastic() && self.model.has_pool() && !self.is_elastic() {
-            let (range, model) = (self.workers, self.model);
-            let why = format!("is {range}, but a worker of {model} serves many at once: give one number");
-            idle.push(Conflict::new("workers", why));
-        }
-        idle.retain(|conflict| given.has(conflict.key));
-        idle
+    pub(super) fn idle(&self) -> Vec<Conflict> {
+        let given = Self::DEFINITIONS.iter().filter(|option| self.has(option.id));
+        given.filter_map(|option| Some(Conflict::new(option.id, self.why_idle(option)?))).collect()
     }
 
-    fn may_be_ipv6(&self) -> bool {
-        // a name may stand for anything
-        self.endpoints
-            .iter()
-            .any(|endpoint| endpoint.host().is_some_and(|host| host.parse::<Ipv4Addr>().is_err()))
-    }
-
-    /// What whoever makes the sockets has decided.
-    fn idle_where_inherited(&self) -> Vec<Conflict> {
-        let of_the_unit =
-            [("backlog", "Backlog="), ("v6only", "BindIPv6Only="), ("socket-mode", "SocketMode=")];
-        let Some(endpoint) = self.endpoints.first().filter(|_| self.is_inherited()) else {
-            return Vec::new();
-        };
-        let idle = |(key, directive)| {
-            let why = format!(
+    fn why_idle(&self, option: &Definition) -> Option<String> {
+        let (endpoint, directive) = (self.endpoints.first()?, option.directive);
+        if !directive.is_empty() && self.endpoints.iter().all(Endpoint::is_inherited) {
+            return Some(format!(
                 "has no effect on {endpoint}, which is ready made; set {directive} in its socket unit"
-            );
-            Conflict::new(key, why)
-        };
-        of_the_unit.into_iter().map(idle).collect()
+            ));
+        }
+        match option.needs {
+            Some(need) if !(need.is_met)(self) => Some(need.refusal.map_or_else(
+                || {
+                    format!(
+                        "needs {}, and {endpoint} has none; give {}, or leave this out",
+                        need.what, need.give
+                    )
+                },
+                ToOwned::to_owned,
+            )),
+            _ if option.id == "workers" && self.workers().is_elastic() && !self.is_elastic() => {
+                Some(format!(
+                    "is {}, but a worker of {} serves many at once: give one number",
+                    self.workers(),
+                    self.model()
+                ))
+            }
+            _ => None,
+        }
     }
 
-    /// What needs another model, service or endpoint.
-    fn misplaced(&self, given: &ListenOptions) -> Vec<Conflict> {
-        let pooled = self.model.has_pool();
-        let (forks, threaded) = (self.model == Model::Fork, self.model == Model::Thread);
-        let acks = self.service == Builtin::Ack;
-        let is_http = self.service == Builtin::Http;
-        let on_disk = self.endpoints.iter().any(|endpoint| endpoint.path().is_some());
-        let places = [
-            ("reply", ACK, acks),
-            ("framing", ACK, acks),
-            ("root", HTTP, is_http),
-            ("route", HTTP, is_http),
-            ("exec", EXEC, self.service == Builtin::Exec),
-            ("workers", POOL, pooled),
-            ("max-connections-per-child", POOL, pooled),
-            ("min-spare", ELASTIC, self.is_elastic()),
-            ("max-spare", ELASTIC, self.is_elastic()),
-            ("threads", THREADS, threaded),
-            ("max-threads", THREAD_EACH, threaded && given.threads.is_none()),
-            ("max-children", CHILDREN, forks),
-            ("max-connections", MANY, self.model.polls()),
-            ("overflow", CHILDREN, forks),
-            ("backlog", QUEUE, self.has_queue()),
-            ("keepalive", TCP, self.may_be_tcp()),
-            ("v6only", IPV6, self.may_be_ipv6()),
-            ("socket-mode", FILE, on_disk),
-        ];
-        let endpoint = self.endpoints.first().map(Endpoint::to_string).unwrap_or_default();
-        let misplaced = places.into_iter().filter(|(.., fits)| !fits);
-        let why = |(needs, way_out)| {
-            format!("needs {needs}, and {endpoint} has none; give {way_out}, or leave this out")
-        };
-        misplaced.map(|(key, need, _)| Conflict::new(key, why(need))).collect()
-    }
-
-    fn refuse_out_of_range(&self, given: &ListenOptions) -> Result<(), Conflict> {
-        let Self { max_children, backlog, .. } = *self;
-        let refuse = |key, why: String| Err(Conflict::new(key, why));
-        if !(1..=MAX_CHILDREN).contains(&max_children) {
-            return refuse("max-children", format!("is {max_children}; choose 1 to {MAX_CHILDREN}"));
-        }
-        if self.max_connections == Some(0) {
-            return refuse("max-connections", "is 0; choose at least 1, or leave it out".into());
-        }
-        let (key, threads) = match self.threads {
-            Threads::Each(most) => ("max-threads", most),
-            Threads::Fixed(count) => ("threads", count),
-        };
-        if !(1..=Threads::MOST).contains(&threads) {
-            return refuse(key, format!("is {threads}; choose 1 to {}", Threads::MOST));
-        }
-        // listen(2) takes an int
-        if !(1..=i32::MAX as u32).contains(&backlog) {
-            return refuse("backlog", format!("is {backlog}; choose 1 to {}", i32::MAX));
+    fn refuse_out_of_range(&self) -> Result<(), Conflict> {
+        for option in Self::DEFINITIONS {
+            let (Some(range), Some(number)) = (&option.range, self.number(option.id)) else { continue };
+            if !range.contains(&number) {
+                let choice = match (range.start(), *range.end()) {
+                    (least, u64::MAX) => format!("at least {least}, or leave it out"),
+                    (least, most) => format!("{least} to {most}"),
+                };
+                return Err(Conflict::new(option.id, format!("is {number}; choose {choice}")));
+            }
         }
         // what socket options and poll(2) round down to 0 would mean "never" to one and "now" to the other
-        if self.idle_timeout.is_some_and(|timeout| timeout < Duration::from_millis(1)) {
-            return refuse("idle-timeout", "is below 1ms; choose more, or leave it out for never".into());
+        if self.idle_timeout.is_some_and(|timeout| timeout.0 < Duration::from_millis(1)) {
+            let why = "is below 1ms; choose more, or leave it out for never";
+            return Err(Conflict::new("idle_timeout", why));
         }
-        self.refuse_spares_out_of_order(given.max_spare.is_some())
+        self.refuse_spares_out_of_order()
     }
 
-    fn refuse_spares_out_of_order(&self, max_is_given: bool) -> Result<(), Conflict> {
-        let (min, max, most) = (self.min_spare, self.max_spare, self.workers.max);
-        let (key, why) = match () {
-            () if min == 0 => ("min-spare", "is 0; choose at least 1".into()),
+    fn refuse_spares_out_of_order(&self) -> Result<(), Conflict> {
+        let (min, max, most) = (self.min_spare(), self.max_spare(), self.workers().max);
+        let (id, why) = match () {
+            () if min == 0 => ("min_spare", "is 0; choose at least 1".into()),
             () if self.is_elastic() && min > most => (
-                "min-spare",
+                "min_spare",
                 format!("is {min}, but the pool has at most {most} workers; choose 1 to {most}"),
             ),
             () if max > min => return Ok(()),
-            () if max_is_given => {
-                ("max-spare", format!("is {max}; choose more than `min-spare`, which is {min}"))
+            () if self.max_spare.is_some() => {
+                ("max_spare", format!("is {max}; choose more than `min-spare`, which is {min}"))
             }
             () => (
-                "min-spare",
+                "min_spare",
                 format!("is {min}, but the default of `max-spare` is {max}; give a larger one too"),
             ),
         };
-        Err(Conflict::new(key, why))
+        Err(Conflict::new(id, why))
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::definition::Origin;
 
     /// Reads the body of a `[[listen]]` table.
-    fn listen(table: &str) -> Result<Listen, String> {
-        Listen::new(&toml::from_str(table).unwrap())
-            .map_err(|conflict| format!("{} {}", conflict.key, conflict.why))
+    fn listen(table: &str) -> Result<ListenOptions, String> {
+        let group: ListenOptions = toml::from_str(table).unwrap();
+        group.checked().map_err(|conflict| format!("{} {}", Origin::File.name(conflict.id), conflict.why))
     }
 
     #[test]
     fn nothing_given_is_the_default() {
-        assert_eq!(listen("").unwrap(), Listen::default());
+        assert_eq!(listen("").unwrap(), ListenOptions::default().checked().unwrap());
     }
 
     #[test]

@@ -1,135 +1,135 @@
 //! The services that come with forkd, by name.
 
-use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::Path;
 use std::time::SystemTime;
 
-use clap::ValueEnum;
-use serde::{Deserialize, Serialize};
-
+use super::RouteText;
+use super::choice::{Choice, choices};
+use super::options::ListenOptions;
 use crate::Error;
-use forkd_server::service::{Ack, Chargen, Clock, Discard, Echo, Exec, Framing, Http, Service};
+use forkd_server::service::{Ack, Chargen, Clock, Discard, Echo, Exec, Http, Service};
 
 /// A service that comes with forkd, by name.
 ///
 /// ```
-/// use forkd::config::service::{Builtin, Settings};
-/// assert_eq!(Builtin::Daytime.service(&Settings::default())?.name(), "daytime");
+/// use forkd::config::service::Builtin;
 /// assert!(!Builtin::Http.takes_datagrams());
-/// # Ok::<(), forkd::Error>(())
 /// ```
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, ValueEnum)]
-#[serde(rename_all = "lowercase")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Builtin {
-    /// Sends back what it gets (RFC 862)
-    #[default]
+    /// Sends back what it gets.
     Echo,
-    /// Throws away what it gets (RFC 863)
+    /// Throws away what it gets.
     Discard,
-    /// Sends lines of characters without end (RFC 864)
+    /// Sends lines of characters without end.
     Chargen,
-    /// Sends the date and time as a line of text, in UTC (RFC 867)
+    /// Sends the date and time as a line of text.
     Daytime,
-    /// Sends the time as four bytes (RFC 868)
+    /// Sends the time as four bytes.
     Time,
-    /// Answers each message with a fixed reply (--reply, --framing)
+    /// Answers each message with a fixed reply.
     Ack,
-    /// Serves files and texts by HTTP/1.1 (--root, --route)
+    /// Serves files and texts by HTTP/1.1.
     Http,
-    /// Runs a program, whose standard input and output is the connection (--exec)
+    /// Runs a program.
     Exec,
 }
 
-/// What a built-in service is told.
-///
-/// ```
-/// use forkd::config::service::{Builtin, Settings};
-/// let settings = Settings { reply: "ok".into(), ..Settings::default() };
-/// assert_eq!(Builtin::Ack.service(&settings)?.name(), "ack");
-/// # Ok::<(), forkd::Error>(())
-/// ```
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Settings {
-    /// What ack answers.
-    pub reply: String,
-    /// Whether a datagram may be answered with more bytes than it has.
-    pub amplify: bool,
-    /// How ack tells one message from the next.
-    pub framing: Framing,
-    /// The directory whose files http serves.
-    pub root: Option<PathBuf>,
-    /// What will be the root directory of the process when requests come (chroot(2)), if another: `root` is looked
-    /// up again below it.
-    pub chroot: Option<PathBuf>,
-    /// What http answers at these paths.
-    pub routes: BTreeMap<String, String>,
-    /// What exec runs: a program and its arguments.
-    pub exec: Vec<String>,
-}
-
-impl Default for Settings {
-    fn default() -> Self {
-        Self {
-            reply: "OK".into(),
-            amplify: false,
-            framing: Framing::default(),
-            root: None,
-            chroot: None,
-            routes: BTreeMap::new(),
-            exec: Vec::new(),
-        }
+choices! {
+    Builtin {
+        Echo: "echo", "Sends back what it gets (RFC 862)";
+        Discard: "discard", "Throws away what it gets (RFC 863)";
+        Chargen: "chargen", "Sends lines of characters without end (RFC 864)";
+        Daytime: "daytime", "Sends the date and time as a line of text, in UTC (RFC 867)";
+        Time: "time", "Sends the time as four bytes (RFC 868)";
+        Ack: "ack", "Answers each message with a fixed reply (--reply, --framing)";
+        Http: "http", "Serves files and texts by HTTP/1.1 (--root, --route)";
+        Exec: "exec", "Runs a program, whose standard input and output is the connection (--exec)";
     }
 }
 
 impl std::fmt::Display for Builtin {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let value = self.to_possible_value();
-        f.write_str(value.as_ref().map_or("", clap::builder::PossibleValue::get_name))
+        f.write_str(self.name())
     }
 }
 
 impl Builtin {
-    /// Makes the service.
+    /// Whether it answers a datagram at all: what needs a connection has no place in one.
+    #[must_use]
+    pub const fn takes_datagrams(self) -> bool {
+        !matches!(self, Self::Http | Self::Exec)
+    }
+
+    /// Whether it answers a datagram with more bytes than that has, if it is not kept from that.
+    #[must_use]
+    pub const fn amplifies(self) -> bool {
+        matches!(self, Self::Chargen | Self::Daytime | Self::Time)
+    }
+
+    /// Whether it waits for its client, and so can't share a thread with others.
+    #[must_use]
+    pub const fn waits_for_client(self) -> bool {
+        matches!(self, Self::Exec)
+    }
+}
+
+impl ListenOptions {
+    /// Makes the service. `chroot` will be the root directory of the process when requests come, if another: what http
+    /// serves is looked up again below it.
     ///
     /// # Errors
     ///
     /// [`Error::Config`] if it needs something that can't be opened.
-    pub fn service(self, settings: &Settings) -> Result<Service, Error> {
-        Ok(match self {
-            Self::Echo => Echo.into(),
-            Self::Discard => Discard.into(),
-            Self::Chargen => Chargen::default().into(),
-            Self::Daytime => Clock::daytime().into(),
-            Self::Time => Clock::time().into(),
-            Self::Ack => {
-                let ack = Ack::new(&settings.reply, settings.framing);
-                if settings.amplify { ack.amplifying().into() } else { ack.into() }
+    pub fn make_service(&self, chroot: Option<&Path>) -> Result<Service, Error> {
+        Ok(match self.service() {
+            Builtin::Echo => Echo.into(),
+            Builtin::Discard => Discard.into(),
+            Builtin::Chargen => Chargen::default().into(),
+            Builtin::Daytime => Clock::daytime().into(),
+            Builtin::Time => Clock::time().into(),
+            Builtin::Ack => {
+                let ack = Ack::new(&self.reply(), self.framing());
+                if self.allow_amplification() { ack.amplifying().into() } else { ack.into() }
             }
-            Self::Http => http(settings)?.into(),
-            Self::Exec => Exec::new(&settings.exec).into(),
+            Builtin::Http => http(self, chroot)?.into(),
+            Builtin::Exec => Exec::new(&self.exec).into(),
         })
-    }
-
-    /// Whether it answers a datagram at all: what needs a connection has no place in one.
-    #[must_use]
-    pub fn takes_datagrams(self) -> bool {
-        !matches!(self, Self::Http | Self::Exec)
     }
 }
 
 /// The time is always to be had.
-fn http(settings: &Settings) -> Result<Http, Error> {
+fn http(options: &ListenOptions, chroot: Option<&Path>) -> Result<Http, Error> {
     // it panics before 1970, which a board without a battery may believe it is
     let now = || SystemTime::now().max(SystemTime::UNIX_EPOCH);
     let mut http =
         Http::new().route("/time", move || format!("{}\n", humantime::format_rfc3339_seconds(now())));
-    for (path, text) in &settings.routes {
+    for RouteText { path, text } in &options.route {
         let text = text.clone();
         http = http.route(path, move || text.clone());
     }
-    match &settings.root {
-        Some(root) => http.root_below(root, settings.chroot.as_deref()),
+    match &options.root {
+        Some(root) => http.root_below(root, chroot),
         None => Ok(http),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use forkd_server::model::Model;
+
+    #[test]
+    fn what_is_said_of_a_kind_is_true_of_the_service() {
+        for &kind in Builtin::ALL {
+            let options =
+                ListenOptions { service: Some(kind), exec: vec!["cat".into()], ..Default::default() };
+            let service = options.make_service(None).unwrap();
+            assert_eq!(service.name(), kind.name());
+            assert_eq!(service.amplifies(), kind.amplifies(), "{kind}");
+            assert_eq!(service.is_handler(), kind.waits_for_client(), "{kind}");
+        }
+        assert!(Model::Event.require("exec", Builtin::Exec.waits_for_client()).is_err());
     }
 }

@@ -1,8 +1,11 @@
 //! What the sources of a configuration give together.
 
+use std::time::Duration;
+
 use super::*;
 use crate::cli::args::{Cli, Command};
 use crate::config::service::Builtin;
+use crate::config::values::{KeepAlive, LogLevel, LogSink, Span};
 use clap::Parser;
 use forkd_server::Endpoint;
 use forkd_server::model::Model;
@@ -19,9 +22,13 @@ fn resolve_in(
     let Command::Serve { args: options, .. } = cli.command else { panic!("not serve") };
     let file = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(&file, toml).unwrap();
-    let path = (!toml.is_empty()).then_some(file.path());
+    let mut options = options;
+    options.config = (!toml.is_empty()).then(|| file.path().to_owned());
+    let (sources, unknown) =
+        Sources::new(options, env.iter().map(|(key, value)| (key.into(), value.into())))?;
+    assert_eq!(unknown, [""; 0]);
     let env = |name: &str| env.iter().find(|(key, _)| *key == name).map(|(_, value)| value.into());
-    Config::resolve(options.daemon, options.listen, path, Path::new("/here"), env, handed_over)
+    Config::resolve(&sources, Path::new("/here"), env, handed_over)
 }
 
 fn resolve(args: &str, toml: &str) -> Result<Config, Error> {
@@ -30,7 +37,11 @@ fn resolve(args: &str, toml: &str) -> Result<Config, Error> {
 
 /// Returns the exit code and the message from the line number on, if it has one.
 fn refusal(args: &str, toml: &str) -> (u8, String) {
-    let error = resolve(args, toml).unwrap_err();
+    refusal_in(args, toml, &[])
+}
+
+fn refusal_in(args: &str, toml: &str, env: &[(&str, &str)]) -> (u8, String) {
+    let error = resolve_in(args, toml, env, &[]).unwrap_err();
     let text = error.to_string();
     let tail = if text.starts_with('/') { text.split_once(':').unwrap().1 } else { &text };
     (error.exit_code(), tail.to_owned())
@@ -42,7 +53,11 @@ const TWO_GROUPS: &str = "[[listen]]\nendpoints = ['tcp://a:1']\nbacklog = 5\n[[
 #[test]
 fn nothing_given_is_the_default() {
     let config = resolve("", "").unwrap();
-    assert_eq!(config, Config::default());
+    let ListenOptions { service, model, max_children, overflow, backlog, keepalive, .. } = &config.listen[0];
+    assert_eq!((*service, *model, *max_children), (Some(Builtin::Echo), Some(Model::Fork), Some(1024)));
+    assert_eq!((overflow.is_some(), *backlog), (true, Some(4096)));
+    assert_eq!(*keepalive, Some(KeepAlive(Some(Duration::from_secs(120)))));
+    assert_eq!(config.daemon.grace, Some(Span(Duration::from_secs(10))));
     let names: Vec<_> = config.listen[0].endpoints.iter().map(ToString::to_string).collect();
     assert_eq!(names, ["tcp://127.0.0.1:7007", "udp://127.0.0.1:7007"]);
     assert_eq!(resolve("", "[[listen]]\n").unwrap(), config);
@@ -52,25 +67,23 @@ fn nothing_given_is_the_default() {
 fn the_command_line_beats_the_file_and_the_file_the_default() {
     let toml = "[daemon]\ngrace = '1s'\nlog = 'syslog'\n[[listen]]\nbacklog = 5\nmax-children = 6\n";
     let config = resolve("--grace 2s --backlog 7 -m fork", toml).unwrap();
-    assert_eq!(config.daemon.grace, Duration::from_secs(2));
-    assert_eq!(config.daemon.log, LogSink::Syslog);
-    assert_eq!(config.daemon.log_level, LogLevel::Info);
-    assert_eq!((config.listen[0].backlog, config.listen[0].max_children), (7, 6));
+    assert_eq!(config.daemon.grace().0, Duration::from_secs(2));
+    assert_eq!(config.daemon.log(), LogSink::Syslog);
+    assert_eq!(config.daemon.log_level(), LogLevel::Info);
+    assert_eq!((config.listen[0].backlog(), config.listen[0].max_children()), (7, 6));
 }
 
 #[test]
 fn options_apply_to_each_group_and_endpoints_replace_them() {
     let config = resolve("--idle-timeout 5s", TWO_GROUPS).unwrap();
     assert_eq!(config.listen.len(), 2);
-    assert!(config.listen.iter().all(|group| group.idle_timeout == Some(Duration::from_secs(5))));
-    assert_eq!(config.listen[0].backlog, 5);
+    assert!(config.listen.iter().all(|group| group.idle_timeout == Some(Span(Duration::from_secs(5)))));
+    assert_eq!(config.listen[0].backlog(), 5);
 
     let config = resolve("unix:///x", TWO_GROUPS).unwrap();
     assert_eq!(config.listen.len(), 1);
-    assert_eq!(
-        config.listen[0],
-        Listen { endpoints: vec![Endpoint::Unix("/x".into())], ..Listen::default() }
-    );
+    assert_eq!(config.listen[0].endpoints, [Endpoint::Unix("/x".into())]);
+    assert_eq!((config.listen[0].model(), config.listen[0].backlog()), (Model::Fork, 4096));
 }
 
 #[test]
@@ -114,17 +127,17 @@ fn the_one_at_fault_is_named() {
 #[test]
 fn what_the_command_line_leaves_without_effect_in_the_file_is_passed_over() {
     let config = resolve("-m fork", TWO_GROUPS).unwrap();
-    assert!(config.listen.iter().all(|group| group.model == Model::Fork));
+    assert!(config.listen.iter().all(|group| group.model() == Model::Fork));
     assert!(!config.to_toml().unwrap().contains("workers"));
 
     let elastic = "[[listen]]\nmodel = 'prefork'\nworkers = '4..32'\nmin-spare = 8\nmax-spare = 9\n";
     let config = resolve("-m event", elastic).unwrap();
-    assert_eq!((config.listen[0].model, config.listen[0].workers.max), (Model::Event, 1));
+    assert_eq!((config.listen[0].model(), config.listen[0].workers().max), (Model::Event, 1));
     let config = resolve("-w 3", elastic).unwrap();
-    assert_eq!((config.listen[0].model, config.listen[0].workers.max), (Model::Prefork, 3));
+    assert_eq!((config.listen[0].model(), config.listen[0].workers().max), (Model::Prefork, 3));
 
     let ack = "[[listen]]\nendpoints = ['tcp://a:1']\nservice = 'ack'\nreply = 'Hello'\n";
-    assert_eq!(resolve("--service echo", ack).unwrap().listen[0].service, Builtin::Echo);
+    assert_eq!(resolve("--service echo", ack).unwrap().listen[0].service(), Builtin::Echo);
 
     // what is a mistake without the command line stays one
     let (code, text) = refusal("-m event", "[[listen]]\nmin-spare = 3\n");
@@ -137,8 +150,8 @@ fn what_the_command_line_leaves_without_effect_in_the_file_is_passed_over() {
 fn an_option_of_the_command_line_goes_to_the_groups_that_it_has_an_effect_on() {
     let config = resolve("-w 2 --max-children 7", TWO_GROUPS).unwrap();
     let [fork, pool] = &config.listen[..] else { panic!("{config:?}") };
-    assert_eq!((fork.model, fork.max_children), (Model::Fork, 7));
-    assert_eq!((pool.model, pool.workers.max), (Model::Prefork, 2));
+    assert_eq!((fork.model(), fork.max_children()), (Model::Fork, 7));
+    assert_eq!((pool.model(), pool.workers().max), (Model::Prefork, 2));
 
     let exec = format!("{TWO_GROUPS}[[listen]]\nendpoints = ['tcp://c:1']\nexec = ['cat']\n");
     let timeouts: Vec<_> = resolve("--idle-timeout 5s", &exec).unwrap().listen;
@@ -180,6 +193,72 @@ fn spares_out_of_order_are_found_in_the_file() {
 }
 
 #[test]
+fn the_environment_lies_between_the_command_line_and_the_file() {
+    let toml = "[daemon]\ngrace = '1s'\nlog-level = 'warn'\n[[listen]]\nendpoints = ['tcp://a:1']\nbacklog = 5\n\
+        v6only = true\nmax-children = 6\n";
+    let env =
+        [("FORKD_GRACE", "2s"), ("FORKD_BACKLOG", "7"), ("FORKD_V6ONLY", "false"), ("FORKD_LOG", "syslog")];
+    let config = resolve_in("--grace 3s --max-children 8", toml, &env, &[]).unwrap();
+    assert_eq!(config.daemon.grace().0, Duration::from_secs(3));
+    assert_eq!((config.daemon.log(), config.daemon.log_level()), (LogSink::Syslog, LogLevel::Warn));
+    let [group] = &config.listen[..] else { panic!("{config:?}") };
+    assert_eq!((group.backlog(), group.max_children(), group.v6only()), (7, 8, false));
+    assert_eq!(group.endpoints, [Endpoint::Tcp { host: "a".into(), port: 1 }]);
+
+    let endpoints = [("FORKD_ENDPOINTS", "unix:///x")];
+    let served = |args, env| resolve_in(args, TWO_GROUPS, env, &[]).unwrap().listen;
+    assert_eq!(served("", &endpoints)[0].endpoints, [Endpoint::Unix("/x".into())]);
+    assert_eq!(served("unix:///y", &endpoints)[0].endpoints, [Endpoint::Unix("/y".into())]);
+    assert_eq!(served("", &[]).len(), 2);
+}
+
+#[test]
+fn an_option_of_the_environment_goes_to_the_groups_that_it_has_an_effect_on() {
+    let env = [("FORKD_WORKERS", "2"), ("FORKD_MAX_CHILDREN", "7")];
+    let config = resolve_in("", TWO_GROUPS, &env, &[]).unwrap();
+    let [fork, pool] = &config.listen[..] else { panic!("{config:?}") };
+    assert_eq!((fork.max_children(), pool.workers().max), (7, 2));
+
+    // with the command line it can have one
+    let config = resolve_in("-m prefork", "", &env[..1], &[]).unwrap();
+    assert_eq!(config.listen[0].workers().max, 2);
+    // by itself it has none
+    let (code, text) = refusal_in("", "", &env[..1]);
+    assert!(code == 64 && text.starts_with("FORKD_WORKERS needs a pool (any model but fork)"), "{text}");
+    assert!(text.ends_with("; give FORKD_MODEL prefork, or leave this out"), "{text}");
+    let (code, text) = refusal_in("--max-threads 2", TWO_GROUPS, &env);
+    assert!(code == 64 && text.starts_with("--max-threads needs a thread"), "{text}");
+}
+
+#[test]
+fn what_the_command_line_leaves_without_effect_in_the_environment_is_passed_over() {
+    let env = [("FORKD_MODEL", "prefork"), ("FORKD_WORKERS", "3")];
+    let config = resolve_in("-m fork", "[[listen]]\nmodel = 'prefork'\nworkers = 2\n", &env, &[]).unwrap();
+    assert_eq!((config.listen[0].model(), config.listen[0].workers), (Model::Fork, None));
+    let config = resolve_in("", "[[listen]]\nmax-children = 2\n", &env, &[]).unwrap();
+    assert_eq!((config.listen[0].model(), config.listen[0].max_children), (Model::Prefork, None));
+}
+
+#[test]
+fn a_mistake_of_the_environment_names_the_variable() {
+    for (env, expected) in [
+        (("FORKD_BACKLOG", "0"), "FORKD_BACKLOG is 0; choose 1 to"),
+        (
+            ("FORKD_SERVICE", "exec"),
+            "FORKD_SERVICE is exec, and no program is named; give FORKD_EXEC with one",
+        ),
+        (("FORKD_ENDPOINTS", "tcp://a:1 tcp://a:1"), "FORKD_ENDPOINTS names tcp://a:1 twice"),
+        (("FORKD_METRICS", "tcp://127.0.0.1:7007"), "FORKD_METRICS names tcp://127.0.0.1:7007, which"),
+        (("FORKD_GRACE", "5"), "FORKD_GRACE: 5 has no unit"),
+    ] {
+        let (code, text) = refusal_in("", "", &[env]);
+        assert!(code == 64 && text.starts_with(expected), "{text}");
+    }
+    let (_, text) = refusal_in("-m event", "", &[("FORKD_EXEC", "cat")]);
+    assert!(text.starts_with("--model doesn't fit: the service is exec"), "{text}");
+}
+
+#[test]
 fn an_endpoint_twice_is_refused() {
     let (code, text) = refusal("tcp://a:1 tcp://a:1", "");
     assert_eq!(code, 64);
@@ -212,8 +291,8 @@ fn the_control_socket_follows_the_environment() {
 fn a_program_takes_the_rest_of_the_line() {
     let config = resolve("--backlog 9 tcp://a:1 --exec cat -u --backlog 5 -- tcp://b:1", "").unwrap();
     let [listen] = &config.listen[..] else { panic!("{config:?}") };
-    assert_eq!((listen.service, listen.backlog), (Builtin::Exec, 9));
-    assert_eq!(listen.settings.exec, ["cat", "-u", "--backlog", "5", "--", "tcp://b:1"]);
+    assert_eq!((listen.service(), listen.backlog()), (Builtin::Exec, 9));
+    assert_eq!(listen.exec, ["cat", "-u", "--backlog", "5", "--", "tcp://b:1"]);
     assert_eq!(listen.endpoints, [Endpoint::Tcp { host: "a".into(), port: 1 }]);
     let text = config.to_toml().unwrap();
     assert!(text.contains("exec = [\"cat\", \"-u\","), "{text}");
@@ -225,18 +304,15 @@ fn a_program_takes_the_rest_of_the_line() {
     let (code, text) = refusal("", "[[listen]]\nservice = 'echo'\nexec = ['cat']");
     assert!(code == 78 && text.starts_with("3:8: exec needs the service exec"), "{text}");
     assert_eq!(
-        resolve("--service echo", "[[listen]]\nexec = ['cat']").unwrap().listen[0].service,
+        resolve("--service echo", "[[listen]]\nexec = ['cat']").unwrap().listen[0].service(),
         Builtin::Echo
     );
-    assert_eq!(
-        resolve("--exec cat", "[[listen]]\nexec = ['tac', '-s']").unwrap().listen[0].settings.exec,
-        ["cat"]
-    );
+    assert_eq!(resolve("--exec cat", "[[listen]]\nexec = ['tac', '-s']").unwrap().listen[0].exec, ["cat"]);
 }
 
 #[test]
 fn in_the_background_a_program_is_found_from_anywhere() {
-    let program = |args| resolve(args, "").unwrap().listen[0].settings.exec[0].clone();
+    let program = |args| resolve(args, "").unwrap().listen[0].exec[0].clone();
     assert_eq!(program("--daemon --exec ./a b"), "/here/./a");
     assert_eq!(program("--daemon --exec /bin/a"), "/bin/a");
     assert_eq!(program("--daemon --exec a"), "a");
@@ -246,20 +322,20 @@ fn in_the_background_a_program_is_found_from_anywhere() {
 #[test]
 fn in_the_background_paths_are_absolute() {
     let paths = "--pidfile p --control ./c --chroot /d/../e";
-    let Daemon { pidfile, control, chroot, .. } = resolve(paths, "").unwrap().daemon;
+    let DaemonOptions { pidfile, control, chroot, .. } = resolve(paths, "").unwrap().daemon;
     assert_eq!((pidfile, control), (Some("p".into()), Some("./c".into())));
     assert_eq!(chroot, Some("/d/../e".into()));
 
     let here = Path::new("/here");
     let daemon = resolve(&format!("--daemon {paths}"), "").unwrap().daemon;
-    assert!(daemon.background);
+    assert!(daemon.daemon());
     assert_eq!((daemon.pidfile, daemon.control), (Some(here.join("p")), Some(here.join("c"))));
     assert_eq!(daemon.chroot, Some("/d/../e".into()));
 }
 
 #[test]
 fn toml_names_what_matters_to_the_model() {
-    let fork = Config::default().to_toml().unwrap();
+    let fork = resolve("", "").unwrap().to_toml().unwrap();
     assert!(fork.contains("max-children = 1024\noverflow = \"wait\""), "{fork}");
     assert!(!fork.contains("workers") && !fork.contains("spare") && !fork.contains("per-child"), "{fork}");
     let pool = resolve("-m prefork -w 4..32", "").unwrap().to_toml().unwrap();
@@ -270,20 +346,20 @@ fn toml_names_what_matters_to_the_model() {
 #[test]
 fn a_site_is_the_same_in_the_file() {
     let config = resolve("--service http --root www --route /a=b --route /c=d=e tcp://a:1", "").unwrap();
-    let settings = &config.listen[0].settings;
-    assert_eq!(settings.root.as_deref(), Some(Path::new("/here/www")));
-    assert_eq!(settings.routes["/c"], "d=e");
+    let listen = &config.listen[0];
+    assert_eq!(listen.root.as_deref(), Some(Path::new("/here/www")));
+    assert_eq!(listen.route[1].to_string(), "/c=d=e");
     let text = config.to_toml().unwrap();
     assert!(text.contains("root = \"/here/www\"\nroute = [\"/a=b\", \"/c=d=e\"]"), "{text}");
     assert_eq!(resolve("", &text).unwrap(), config);
     let (code, text) = refusal("", "[[listen]]\nroute = ['a=b']\n");
-    assert!(code == 78 && text.starts_with("2:9: \"a=b\" is no path"), "{text}");
+    assert!(code == 78 && text.starts_with("2:10: \"a=b\" is no path"), "{text}");
 }
 
 #[test]
 fn toml_cannot_hold_every_path() {
     use std::os::unix::ffi::OsStringExt;
-    let mut config = Config::default();
+    let mut config = resolve("", "").unwrap();
     config.daemon.pidfile = Some(OsString::from_vec(b"/\xff".to_vec()).into());
     let error = config.to_toml().unwrap_err();
     assert_eq!(error.exit_code(), 78);

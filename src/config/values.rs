@@ -3,16 +3,18 @@
 //! Invariant: what parses is in range, and displays as a text that parses to the same value.
 
 mod keep_alive;
-pub(super) mod serial;
+mod syntax;
 
 use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
-
+use super::choice::choices;
 use forkd_server::Endpoint;
 pub use keep_alive::KeepAlive;
+pub(crate) use syntax::number;
+pub use syntax::{Value, Written};
+pub(super) use syntax::{read_list, read_tables};
 
 /// The longest span; adding more to a clock could overflow.
 const MAX_SPAN: Duration = Duration::from_secs(365 * 24 * 60 * 60);
@@ -129,40 +131,51 @@ impl fmt::Display for MetricsEndpoint {
 }
 
 /// Where log lines go.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, clap::ValueEnum)]
-#[serde(rename_all = "lowercase")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LogSink {
     /// To standard error.
-    #[default]
     Stderr,
     /// To the system's syslog daemon.
     Syslog,
 }
 
 /// The least important log lines that are still written.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, clap::ValueEnum)]
-#[serde(rename_all = "lowercase")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LogLevel {
     /// The operator must act.
     Error,
     /// Service is degraded.
     Warn,
     /// Start, stop and other events in the life of the daemon.
-    #[default]
     Info,
     /// Every connection.
     Debug,
 }
 
 /// How a log line is written.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, clap::ValueEnum)]
-#[serde(rename_all = "lowercase")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LogFormat {
     /// Words and key=value pairs, for people.
-    #[default]
     Text,
     /// One JSON object per line, for programs.
     Json,
+}
+
+choices! {
+    LogSink {
+        Stderr: "stderr", "To standard error";
+        Syslog: "syslog", "To the system's syslog daemon";
+    }
+    LogLevel {
+        Error: "error", "The operator must act";
+        Warn: "warn", "Service is degraded";
+        Info: "info", "Start, stop and other events in the life of the daemon";
+        Debug: "debug", "Every connection";
+    }
+    LogFormat {
+        Text: "text", "Words and key=value pairs, for people";
+        Json: "json", "One JSON object per line, for programs";
+    }
 }
 
 #[cfg(test)]
@@ -202,11 +215,8 @@ mod tests {
         for text in ["", "..", "4..", "..4", "4..=5", "four", "-1", "99999999999"] {
             assert!(refusal::<WorkerRange>(text).contains("write 8, or 4..32"), "{text}");
         }
-        let written = |min, max| {
-            serial::workers::serialize(&Some(WorkerRange { min, max }), serde_json::value::Serializer)
-                .unwrap()
-        };
-        assert_eq!((written(2, 2).to_string(), written(2, 3).to_string()), ("2".into(), "\"2..3\"".into()));
+        let json = |min, max| serde_json::to_string(&Written(&WorkerRange { min, max })).unwrap();
+        assert_eq!((json(2, 2).as_str(), json(2, 3).as_str()), ("2", "\"2..3\""));
     }
 
     #[test]
@@ -216,7 +226,8 @@ mod tests {
         for text in ["", "1000", "8", "rw", "-1"] {
             assert!(refusal::<Mode>(text).contains("is not an octal mode"), "{text}");
         }
-        assert!(serde_json::from_str::<Mode>("600").is_err());
+        let read = |text| Mode::read(&mut serde_json::Deserializer::from_str(text)).ok();
+        assert_eq!((read("600"), read("\"600\"")), (None, Some(Mode(0o600))));
     }
 
     proptest! {

@@ -1,7 +1,8 @@
 //! What the master serves, as the configuration has it: read once at the start, and again at each reload.
 
-use crate::config::service::{Builtin, Settings};
-use crate::config::{Config, Daemon, Listen};
+use crate::config::Config;
+use crate::config::definition::Table;
+use crate::config::options::{DaemonOptions, ListenOptions};
 use crate::{Error, log};
 use forkd_server::service::Service;
 use forkd_server::supervise::{Generation, Source};
@@ -18,13 +19,13 @@ pub(crate) struct Configuration {
 }
 
 struct InForce {
-    daemon: Daemon,
+    daemon: DaemonOptions,
     services: Vec<Made>,
 }
 
 /// A service, and what it was made of.
 struct Made {
-    of: (Builtin, Settings),
+    of: ListenOptions,
     service: Service,
 }
 
@@ -33,7 +34,7 @@ impl Configuration {
     ///
     /// # Errors
     ///
-    /// Those of [`Builtin::service`].
+    /// Those of [`ListenOptions::make_service`].
     pub(crate) fn new(first: &Config, read: Read) -> Result<(Self, Generation), Error> {
         let (in_force, generation) = InForce::new(first, &[])?;
         Ok((Self { read, in_force, next: None }, generation))
@@ -42,9 +43,8 @@ impl Configuration {
 
 impl InForce {
     fn new(config: &Config, old: &[Made]) -> Result<(Self, Generation), Error> {
-        let make = |listen: &Listen| {
-            let of = (listen.service, listen.settings.clone());
-            Ok(Made { service: service(listen, &of, &config.daemon, old)?, of })
+        let make = |listen: &ListenOptions| {
+            Ok(Made { service: service(listen, &config.daemon, old)?, of: listen.clone() })
         };
         let services = config.listen.iter().map(make).collect::<Result<Vec<_>, Error>>()?;
         let listeners = config
@@ -54,21 +54,17 @@ impl InForce {
             .map(|(listen, made)| listen.spec(made.service.clone()))
             .collect();
         let daemon = config.daemon.clone();
-        let generation = Generation { grace: daemon.grace, listeners };
+        let generation = Generation { grace: daemon.grace().0, listeners };
         Ok((Self { daemon, services }, generation))
     }
 }
 
 /// Makes the service of a group. What it opens may be out of reach since the daemon has another root
 /// directory or is another user: then the `old` one of the same settings goes on.
-fn service(
-    listen: &Listen,
-    of: &(Builtin, Settings),
-    daemon: &Daemon,
-    old: &[Made],
-) -> Result<Service, Error> {
+fn service(listen: &ListenOptions, daemon: &DaemonOptions, old: &[Made]) -> Result<Service, Error> {
     let is_confined = daemon.chroot.is_some() || daemon.user.is_some();
-    match (listen.service(), old.iter().find(|made| made.of == *of)) {
+    let made = listen.make_service(daemon.chroot.as_deref());
+    match (made, old.iter().find(|old| old.of.has_service_of(listen))) {
         (Err(_), Some(old)) if is_confined => Ok(old.service.clone()),
         (made, _) => made,
     }
@@ -80,7 +76,7 @@ impl Source for Configuration {
         refuse_what_needs_a_restart(&self.in_force.daemon, &config.daemon)?;
         let (next, generation) = InForce::new(&config, &self.in_force.services)?;
         // new workers are born with it
-        log::set_level(next.daemon.log_level);
+        log::set_level(next.daemon.log_level());
         self.next = Some(next);
         Ok(generation)
     }
@@ -93,29 +89,20 @@ impl Source for Configuration {
 
     fn roll_back(&mut self) {
         self.next = None;
-        log::set_level(self.in_force.daemon.log_level);
+        log::set_level(self.in_force.daemon.log_level());
     }
 }
 
 /// What is done once, before the daemon is ready, can't be done again.
-fn refuse_what_needs_a_restart(now: &Daemon, next: &Daemon) -> Result<(), Error> {
-    let changed = [
-        ("log", now.log != next.log),
-        ("log-format", now.log_format != next.log_format),
-        ("daemon", now.background != next.background),
-        ("pidfile", now.pidfile != next.pidfile),
-        ("user", now.user != next.user),
-        ("group", now.group != next.group),
-        ("chroot", now.chroot != next.chroot),
-        ("umask", now.umask != next.umask),
-        ("control", now.control != next.control),
-        ("metrics", now.metrics != next.metrics),
-    ];
-    match changed.into_iter().find(|&(_, changed)| changed) {
+fn refuse_what_needs_a_restart(now: &DaemonOptions, next: &DaemonOptions) -> Result<(), Error> {
+    let (free, fixed): (Vec<_>, Vec<_>) = DaemonOptions::DEFINITIONS.iter().partition(|option| option.reload);
+    match fixed.into_iter().find(|option| !now.agrees(next, option.id)) {
         None => Ok(()),
-        Some((key, _)) => Err(Error::Config(format!(
-            "{key} is another one in the new configuration, which needs a restart; a reload can change \
-             grace, log-level and what is in [[listen]]"
+        Some(option) => Err(Error::Config(format!(
+            "{} is another one in the new configuration, which needs a restart; a reload can change {} and what is in \
+             [[listen]]",
+            option.key(),
+            free.iter().map(|option| option.key()).collect::<Vec<_>>().join(", ")
         ))),
     }
 }

@@ -26,10 +26,18 @@ pub fn run(args: &[&str]) -> Ended {
 /// A command for forkd that inherits no configuration.
 pub fn forkd_command() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_forkd"));
-    for name in ["JOURNAL_STREAM", "FORKD_PORTABLE", "RUNTIME_DIRECTORY", "XDG_RUNTIME_DIR"] {
+    for name in ["JOURNAL_STREAM", "RUNTIME_DIRECTORY", "XDG_RUNTIME_DIR"] {
         command.env_remove(name);
     }
+    without_options(&mut command);
     command
+}
+
+/// Takes from a command all that a variable of this environment tells forkd.
+pub fn without_options(command: &mut Command) {
+    let names = std::env::vars_os().map(|(name, _)| name);
+    let ours = names.filter(|name| name.as_encoded_bytes().starts_with(b"FORKD_"));
+    ours.for_each(|name| _ = command.env_remove(name));
 }
 
 /// Runs a command until it has ended **and** closed its output; kills it and panics after [`LIMIT`].

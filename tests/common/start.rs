@@ -11,6 +11,7 @@ use std::{fs, io};
 use nix::fcntl::{FcntlArg, fcntl};
 
 use super::filter::Filter;
+use super::run::without_options;
 use super::{Daemon, Ended, Way, forkd, proc_status, public_binary};
 
 /// How to start a daemon.
@@ -146,7 +147,8 @@ impl Forkd {
             command.arg("serve").arg("--control").arg(self.control());
         }
         command.args(&self.args);
-        command.env_remove("JOURNAL_STREAM").env_remove("FORKD_PORTABLE");
+        command.env_remove("JOURNAL_STREAM");
+        without_options(&mut command);
         for name in ["LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES"] {
             command.env_remove(name);
         }

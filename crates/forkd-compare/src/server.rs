@@ -83,6 +83,10 @@ impl Server {
         let scratch = Scratch::new()?;
         let control = scratch.path("control");
         let mut command = Command::new(terms.forkd);
+        // what variables tell a daemon is not in the plan
+        let names = std::env::vars_os().map(|(name, _)| name).filter(|name| name != "FORKD_PORTABLE");
+        let said = names.filter(|name| name.as_encoded_bytes().starts_with(b"FORKD_"));
+        said.for_each(|name| _ = command.env_remove(name));
         let workers = contestant.workers(plan.workers, processors());
         command.arg("serve").args(options(name, workers, plan.most_clients()));
         command.arg("--control").arg(&control).args([

@@ -3,8 +3,8 @@
 use std::path::Path;
 
 use super::{failure, property};
-use crate::config::options::{DaemonOptions, ListenOptions};
-use crate::config::{Config, File, Listen};
+use crate::config::options::ListenOptions;
+use crate::config::{Config, File, Sources};
 use crate::{Error, Failure, log};
 use forkd_server::Endpoint;
 
@@ -60,7 +60,12 @@ pub(super) fn check(unit: &str, sockets: &[Socket], configuration: &str) -> Resu
     Ok(())
 }
 
-fn check_one(unit: &str, sockets: &[Socket], listen: &Listen, endpoint: &Endpoint) -> Result<(), Error> {
+fn check_one(
+    unit: &str,
+    sockets: &[Socket],
+    listen: &ListenOptions,
+    endpoint: &Endpoint,
+) -> Result<(), Error> {
     if let Some(why) = absence(sockets, endpoint) {
         return Err(Error::Unavailable(Failure::from(format!("{unit} can't serve {why}"))));
     }
@@ -90,8 +95,7 @@ fn is_named(socket: &Socket, endpoint: &Endpoint) -> bool {
 /// Reads what a check has printed.
 fn parse(configuration: &str) -> Result<Config, Error> {
     let file = File::parse(Path::new("what the check has printed"), configuration.into())?;
-    let (daemon, listen) = (DaemonOptions::default(), ListenOptions::default());
-    Config::merge(daemon, listen, Some(file), Path::new("/"), |_| None, &[])
+    Config::merge(&Sources::default(), Some(file), Path::new("/"), |_| None, &[])
 }
 
 #[cfg(test)]

@@ -24,7 +24,6 @@ pub use hooks::HandlerError;
 pub use workers::{InvalidWorkers, MAX_CHILDREN, Overflow, WorkerRange};
 
 use crate::Error;
-use crate::service::Service;
 use crate::sys::calls::{Purpose, first_forbidden};
 
 /// A concurrency model: who runs the handler of a connection.
@@ -163,13 +162,12 @@ impl Model {
         Err(Error::forbidden(cannot, call, ", or choose another model", cause))
     }
 
-    /// Whether it can run the service; where it can't, says why.
-    pub fn require(self, service: &Service) -> Result<(), String> {
-        if self == Self::Event && service.is_handler() {
+    /// Whether it can run the service, which `waits` for its client or not; where it can't, says why.
+    pub fn require(self, service: &str, waits: bool) -> Result<(), String> {
+        if self == Self::Event && waits {
             return Err(format!(
-                "is {}, which waits for its client, and under the model {self} nobody may wait; choose another \
-                 model, such as thread or coroutine",
-                service.name()
+                "is {service}, which waits for its client, and under the model {self} nobody may wait; choose \
+                 another model, such as thread or coroutine"
             ));
         }
         Ok(())

@@ -258,7 +258,8 @@ impl Server {
             ..
         } = self;
         let model = spec.model;
-        model.require(&service).map_err(|why| Error::Usage(format!("the service {why}")))?;
+        let fit = model.require(service.name(), service.is_handler());
+        fit.map_err(|why| Error::Usage(format!("the service {why}")))?;
         if spec.workers.is_elastic() && !model.serves_one_at_a_time() {
             let why = "has no elastic pool, which needs workers that serve one client at a time; \
                        choose the model prefork, or a fixed number of workers";

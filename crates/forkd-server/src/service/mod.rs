@@ -204,7 +204,12 @@ impl Service {
     }
 
     /// Whether it is a [`Handler`], which waits for its client, and so can't share a thread with others.
-    pub(crate) fn is_handler(&self) -> bool {
+    ///
+    /// ```
+    /// assert!(!forkd_server::Service::from(forkd_server::Echo).is_handler());
+    /// ```
+    #[must_use]
+    pub fn is_handler(&self) -> bool {
         matches!(self.maker, Maker::Handler(_))
     }
 
