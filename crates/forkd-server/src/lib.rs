@@ -158,6 +158,7 @@
 //!
 //! The program `forkd` is made of the same parts; [`supervise`] is what it needs beside them.
 
+#[cfg(feature = "coroutine")]
 pub mod coroutine;
 mod events;
 mod fairness;

@@ -16,6 +16,7 @@ const PLACE_BITS: u32 = if usize::BITS >= 64 { 32 } else { 20 };
 
 impl Key {
     /// What the first thing in a slab gets.
+    #[cfg(feature = "coroutine")]
     pub(crate) const FIRST: Self = Self { place: 0, generation: 0 };
 
     /// The number that a poller knows it by.
@@ -97,6 +98,7 @@ impl<T> Slab<T> {
     }
 
     /// One of the things, if there is any.
+    #[cfg(feature = "coroutine")]
     pub(crate) fn any(&self) -> Option<Key> {
         let place = self.places.iter().position(|there| there.taken)?;
         Some(Key { place: place as u32, generation: self.places[place].generation })

@@ -9,9 +9,11 @@ pub use crate::process::master::Master;
 pub use crate::process::reload::{Generation, Source};
 pub use crate::process::sample::{ListenerSample, STATES, Sample};
 pub use crate::process::sockets::{Bound, bind, tell_of_seclusion};
+#[cfg(feature = "coroutine")]
 pub use crate::process::stdin::Stdin;
 pub use crate::process::view::{Activity, ChildActivity, Socket, View};
 pub use crate::scoreboard::{Bounds, CONNECTIONS, Cause, LIFETIMES, Lengths, Scoreboard, Stage, State, Sums};
+#[cfg(feature = "http")]
 pub use crate::service::http::{
     Dialogue, Refusal as HttpRefusal, Request, Responder, Response, Status, Target, made, parts,
 };

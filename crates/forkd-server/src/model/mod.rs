@@ -4,6 +4,7 @@
 //! until it leaves. The master's side, when to fork and what to do about a death, is the daemon's;
 //! its rule for pools is in `pool`, which is pure.
 
+#[cfg(feature = "coroutine")]
 pub(crate) mod coroutine;
 pub(crate) mod entrance;
 pub(crate) mod event;
@@ -164,6 +165,9 @@ impl Model {
 
     /// Whether it can run the service, which `waits` for its client or not; where it can't, says why.
     pub fn require(self, service: &str, waits: bool) -> Result<(), String> {
+        if self == Self::Coroutine && !cfg!(feature = "coroutine") {
+            return Err(format!("cannot have the model {self}: this build is without the feature coroutine"));
+        }
         if self == Self::Event && waits {
             return Err(format!(
                 "is {service}, which waits for its client, and under the model {self} nobody may wait; choose \

@@ -17,7 +17,7 @@ use crate::sys::datagram::{Batch, Datagram, Patience, Source};
 use crate::sys::tcp::{queued_for, was_reset};
 use crate::transport::listener::concerns_one_connection;
 use crate::transport::udp_filter::UdpFilter;
-use crate::transport::{Connection, Listener, Peer, Refusal, Traffic, Wait};
+use crate::transport::{Connection, Listener, Peer, Refusal, Traffic};
 use crate::{Error, events};
 
 /// A listening socket, with what its children must know of it.
@@ -149,11 +149,12 @@ impl<'w> Work<'w> {
 
     /// The same with a socket that does not block, which `wait` waits for, and for as long as the connection
     /// may be silent.
+    #[cfg(feature = "coroutine")]
     pub(crate) fn waiting_connection<'a>(
         &'a self,
         socket: OwnedFd,
         peer: Peer,
-        wait: &'a dyn Wait,
+        wait: &'a dyn crate::transport::Wait,
     ) -> (Cause, Connection<'a>) {
         let _stopwatch = self.stopwatch();
         let offer = &self.post.offer;

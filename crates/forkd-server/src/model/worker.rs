@@ -3,8 +3,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+#[cfg(feature = "coroutine")]
+use super::coroutine;
 use super::serve::Work;
-use super::{Model, Threads, coroutine, event, prefork, thread};
+use super::{Model, Threads, event, prefork, thread};
 use crate::scoreboard::Cause;
 use crate::sys::fd::Gate;
 
@@ -35,6 +37,10 @@ pub(crate) fn run(work: &Work<'_>, gate: &Arc<Gate>, terms: &Terms) -> Cause {
         Model::Fork | Model::Iterative | Model::Prefork => prefork::run(work, gate, terms),
         Model::Thread => thread::run(work, gate, terms),
         Model::Event => event::run(work, gate, terms),
+        #[cfg(feature = "coroutine")]
         Model::Coroutine => coroutine::run(work, gate, terms),
+        // `Model::require` has refused it
+        #[cfg(not(feature = "coroutine"))]
+        Model::Coroutine => Cause::Failed,
     }
 }

@@ -18,6 +18,7 @@ mod signals;
 mod single;
 pub(crate) mod sockets;
 mod station;
+#[cfg(feature = "coroutine")]
 pub(crate) mod stdin;
 mod stop;
 pub(crate) mod view;

@@ -6,7 +6,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::time::Duration;
 
-use rustix::net::{SocketType, sockopt};
+use rustix::net::{AddressFamily, SocketType, getpeername, sockopt};
 
 use crate::Error;
 use crate::coroutine::Waiter;
@@ -19,7 +19,7 @@ use crate::scoreboard::Scoreboard;
 use crate::spec::ListenerSpec;
 use crate::sys::datagram::{Batch, Patience};
 use crate::sys::fd::wait_readable;
-use crate::transport::inherited::{adopt_connection, listener_of};
+use crate::transport::inherited::listener_of;
 use crate::transport::listener::Kind;
 use crate::transport::udp_filter::UdpFilter;
 use crate::transport::{Connection, Endpoint, Listener, Peer, Traffic};
@@ -90,6 +90,20 @@ fn connection(offer: &Offer, socket: OwnedFd, peer: Peer) {
     let waiter = Waiter::of_connection(offer.idle_timeout);
     let connection = Connection::stream(socket, peer, &traffic, &offer.site).shared();
     offer.serve(connection.waiting(&waiter)).1.close();
+}
+
+/// Makes a connection that another process has accepted like one of a listener's with this `keep_alive`, as far as
+/// that can be done while others may have it, too, and returns its peer.
+fn adopt_connection(socket: &OwnedFd, keep_alive: Option<Duration>) -> Peer {
+    let is_unix = sockopt::socket_domain(socket) == Ok(AddressFamily::UNIX);
+    if !is_unix {
+        // it may have ended already, which the first read tells better
+        let _ = sockopt::set_tcp_nodelay(socket, true);
+        if keep_alive.is_some() {
+            crate::sys::tcp::keep_alive(socket, keep_alive);
+        }
+    }
+    Peer::of(socket, getpeername(socket).ok().flatten(), is_unix)
 }
 
 /// Answers what is queued, and what comes while it stays.

@@ -2,9 +2,6 @@
 
 use std::time::SystemTime;
 
-use time::OffsetDateTime;
-use time::macros::format_description;
-
 use super::{Protocol, Reply, Service};
 
 /// Seconds from the beginning of 1900, where RFC 868 counts from, to that of 1970.
@@ -57,11 +54,13 @@ impl Clock {
 }
 
 fn line(now: SystemTime) -> Vec<u8> {
-    let form = format_description!(
-        "[weekday repr:short] [month repr:short] [day padding:space] [hour]:[minute]:[second] [year]\r\n"
-    );
-    // it fails for no form that is right
-    OffsetDateTime::from(now).format(form).unwrap_or_default().into_bytes()
+    // which has no word for a time before 1970
+    let date = httpdate::fmt_http_date(now.max(SystemTime::UNIX_EPOCH));
+    // Mon, 23 Nov 2026 05:06:07 GMT
+    let mut words = date.split([' ', ',']).filter(|word| !word.is_empty());
+    let mut word = || words.next().unwrap_or_default();
+    let (weekday, day, month, year, time) = (word(), word(), word(), word(), word());
+    format!("{weekday} {month} {:>2} {time} {year}\r\n", day.trim_start_matches('0')).into_bytes()
 }
 
 fn seconds(now: SystemTime) -> Vec<u8> {

@@ -12,6 +12,7 @@ mod driven;
 mod echo;
 mod exec;
 mod handler;
+#[cfg(feature = "http")]
 pub(crate) mod http;
 mod messages;
 mod protocol;
@@ -27,6 +28,7 @@ pub use discard::Discard;
 pub use echo::Echo;
 pub use exec::Exec;
 pub use handler::Handler;
+#[cfg(feature = "http")]
 pub use http::Http;
 pub use messages::Framing;
 pub use protocol::{Protocol, Reply};
@@ -134,6 +136,7 @@ impl Service {
     }
 
     /// The same service, for clients that may be silent for so long if nothing else is said.
+    #[cfg(feature = "http")]
     fn patient_for(self, limit: Duration) -> Self {
         Self { patience: Some(limit), ..self }
     }

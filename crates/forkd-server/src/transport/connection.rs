@@ -132,12 +132,14 @@ impl<'a> Connection<'a> {
     }
 
     /// The same with a socket that others may have, too: it may block or not, whatever they like.
+    #[cfg(feature = "coroutine")]
     pub(crate) fn shared(self) -> Self {
         Self { is_shared: true, ..self }
     }
 
     /// The same with a socket that does not block, which `wait` waits for; how long it may be silent is known
     /// there.
+    #[cfg(feature = "coroutine")]
     pub(crate) fn waiting(self, wait: &'a dyn Wait) -> Self {
         match self.medium {
             Medium::Stream(socket, _) => Self { medium: Medium::Stream(socket, Some(wait)), ..self },

@@ -10,15 +10,14 @@ use std::ffi::OsString;
 use std::net::{SocketAddr, SocketAddrV4, SocketAddrV6};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStringExt;
-use std::time::Duration;
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{SockaddrStorage, UnixAddr, getpeername, getsockname};
-use rustix::net::{AddressFamily, SocketType, sockopt as ask};
+use rustix::net::{SocketType, sockopt as ask};
 
+use super::Endpoint;
 use super::bind::{ask_for_packet_information, ip_endpoint};
 use super::listener::{Kind, Listener};
-use super::{Endpoint, Peer};
 use crate::{Error, Failure, sys};
 
 /// The sockets that this process was handed.
@@ -144,20 +143,6 @@ pub(crate) fn listener_of(descriptor: impl AsFd) -> Result<Listener, String> {
         (None, None) => return Err("is of no address family that forkd serves".into()),
     };
     Ok(Listener::inherited(socket, kind, endpoint))
-}
-
-/// Makes a connection that another process has accepted like one of a listener's with this `keep_alive`, as far as
-/// that can be done while others may have it, too, and returns its peer.
-pub(crate) fn adopt_connection(socket: &OwnedFd, keep_alive: Option<Duration>) -> Peer {
-    let is_unix = ask::socket_domain(socket) == Ok(AddressFamily::UNIX);
-    if !is_unix {
-        // it may have ended already, which the first read tells better
-        let _ = ask::set_tcp_nodelay(socket, true);
-        if keep_alive.is_some() {
-            sys::tcp::keep_alive(socket, keep_alive);
-        }
-    }
-    Peer::of(socket, rustix::net::getpeername(socket).ok().flatten(), is_unix)
 }
 
 /// What our end of a connection is bound to, where that has an address or a path.

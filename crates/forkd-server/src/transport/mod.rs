@@ -21,13 +21,17 @@ pub(crate) mod udp_filter;
 
 pub(crate) use arrivals::Arrivals;
 pub use connection::Connection;
-pub(crate) use connection::{LEFTOVER, LINGER, Ready, Wait, Watch};
+pub(crate) use connection::{LEFTOVER, LINGER, Watch};
+#[cfg(feature = "coroutine")]
+pub(crate) use connection::{Ready, Wait};
 pub use file_part::FilePart;
 pub use forkd_net::{Endpoint, ParseEndpointError, resolve};
 pub(crate) use inherited::Inherited;
 pub(crate) use listener::Listener;
 pub use peer::Peer;
-pub(crate) use pump::{limit_unsent, limit_unsent_if_slow};
+pub(crate) use pump::limit_unsent;
+#[cfg(feature = "coroutine")]
+pub(crate) use pump::limit_unsent_if_slow;
 pub(crate) use refusal::Refusal;
 pub use server_info::ServerInfo;
 pub use shutdown_handle::Handle;

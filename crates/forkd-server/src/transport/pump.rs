@@ -29,6 +29,7 @@ const PIECE: usize = 48 * 1024;
 const UNSENT: u32 = 16 * 1024;
 
 /// A client that has not acknowledged so many bytes is slow; on a busy machine one that reads is behind by less.
+#[cfg(feature = "coroutine")]
 const SLOW: u64 = 1024 * 1024;
 
 /// Has the kernel take no more for a client that does not read than it needs to keep a client busy that does.
@@ -38,6 +39,7 @@ pub(crate) fn limit_unsent(socket: impl AsFd) {
 
 /// The same, if the client is behind by so much that it may not read at all; tells whether it is. Where bytes are moved
 /// in small pieces, a limit costs a client that reads a tenth of the rate.
+#[cfg(feature = "coroutine")]
 pub(crate) fn limit_unsent_if_slow(socket: impl AsFd) -> bool {
     let is_slow = crate::sys::tcp::unacknowledged(&socket) > SLOW;
     if is_slow {
