@@ -80,6 +80,23 @@ fn the_manual_has_the_variable_of_every_option() {
 }
 
 #[test]
+fn the_page_of_options_is_that_of_the_definitions() {
+    let defined = fs::read_to_string(generated().path().join("options.md")).unwrap();
+    let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/reference/options.md");
+    if std::env::var_os("FORKD_BLESS").is_some() {
+        fs::write(&page, &defined).unwrap();
+    }
+    let is_same = fs::read_to_string(&page).unwrap() == defined;
+    assert!(
+        is_same,
+        "docs/reference/options.md is old: FORKD_BLESS=1 cargo test --test package_files writes it"
+    );
+    for key in keys::<DaemonOptions>().into_iter().chain(keys::<ListenOptions>()) {
+        assert!(defined.contains(&format!("<br>`{key} = ")), "{key} in\n{defined}");
+    }
+}
+
+#[test]
 fn the_manual_has_the_exit_codes_and_signals_of_the_guide() {
     let (page, guide) = (page(&generated(), "forkd.1"), file("docs/GUIDE.md"));
     let rows = |heading: &str| {
@@ -259,7 +276,7 @@ fn every_link_of_a_packaged_document_leads_somewhere() {
         assert!(doc.join("docs").join(named.split_whitespace().next().unwrap()).exists(), "{page}");
     }
     let mut followed = 0;
-    for directory in [doc.clone(), doc.join("docs"), doc.join("docs/decisions")] {
+    for directory in ["", "docs", "docs/decisions", "docs/reference"].map(|directory| doc.join(directory)) {
         let entries = fs::read_dir(&directory).unwrap().map(|entry| entry.unwrap().path());
         for document in entries.filter(|path| path.extension().is_some_and(|end| end == "md" || end == "gz"))
         {

@@ -38,7 +38,7 @@ impl Package {
     /// The documents that the package has, by their paths in the repository.
     pub(crate) fn documents(&self, repository: &Path) -> io::Result<Vec<PathBuf>> {
         let mut documents = Vec::new();
-        for directory in ["", "docs", "docs/decisions"].map(Path::new) {
+        for directory in ["", "docs", "docs/decisions", "docs/reference"].map(Path::new) {
             for entry in fs::read_dir(repository.join(directory))? {
                 let document = directory.join(entry?.file_name());
                 if document.extension().is_some_and(|end| end == "md") && self.place(&document).is_some() {

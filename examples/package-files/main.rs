@@ -8,6 +8,7 @@
 mod documents;
 mod pages;
 mod prose;
+mod reference;
 mod roff_page;
 
 use std::error::Error;
@@ -28,6 +29,7 @@ fn write_all(directory: &Path) -> std::io::Result<()> {
     fs::create_dir_all(directory)?;
     fs::write(directory.join("forkd.1"), pages::program())?;
     fs::write(directory.join("forkd.toml.5"), pages::configuration())?;
+    fs::write(directory.join("options.md"), reference::options())?;
     for shell in [Shell::Bash, Shell::Zsh, Shell::Fish] {
         generate_to(shell, &mut Cli::command(), "forkd", directory)?;
     }

@@ -1,7 +1,7 @@
 //! The two manual pages: forkd(1) from the command line's grammar, forkd.toml(5) from the structs that
 //! the file is read into.
 
-use clap::{Arg, Args, Command, CommandFactory};
+use clap::{Arg, ArgAction, Args, Command, CommandFactory};
 use forkd::cli::args::Cli;
 use forkd::config::definition::{Definition, Table};
 use forkd::config::options::{DaemonOptions, ListenOptions};
@@ -124,20 +124,25 @@ fn option(page: &mut Page, arg: &Arg) {
 /// Writes a key of the configuration file.
 fn key(page: &mut Page, arg: &Arg) {
     let name = arg.get_long().map_or_else(|| arg.get_id().to_string(), ToOwned::to_owned);
-    let kind = match value(arg).as_str() {
+    page.entry(&[&name, &format!(" = {}", in_file(arg))], &help(arg));
+}
+
+/// How a value is written in the file.
+pub(crate) fn in_file(arg: &Arg) -> String {
+    let is_list = matches!(arg.get_action(), ArgAction::Append);
+    match value(arg).as_str() {
         "" => "true|false".to_owned(),
         number @ "N" => number.to_owned(),
         "N|MIN..MAX" => "N|\"MIN..MAX\"".to_owned(),
-        "ENDPOINT" => "[\"ENDPOINT\", ...]".to_owned(),
         "PROGRAM ARGS" => "[\"PROGRAM\", \"ARG\", ...]".to_owned(),
+        text if is_list => format!("[\"{text}\", ...]"),
         choice if choice.contains('|') => format!("\"{}\"", choice.replace('|', "\"|\"")),
         text => format!("\"{text}\""),
-    };
-    page.entry(&[&name, &format!(" = {kind}")], &help(arg));
+    }
 }
 
 /// Returns the name of an option's value; nothing for one that is only there or not.
-fn value(arg: &Arg) -> String {
+pub(crate) fn value(arg: &Arg) -> String {
     if !arg.get_action().takes_values() {
         return String::new();
     }

@@ -91,7 +91,7 @@ options! {
     }
 
     /// Idle workers kept ready in an elastic pool, at least
-    min_spare: Option<u32> = 2, { heading: "Pool", value: "N", needs: Some(&ELASTIC) }
+    min_spare: Option<u32> = 2, { heading: "Pool", value: "N", range: Some(1..=u64::MAX), needs: Some(&ELASTIC) }
 
     /// Idle workers kept ready in an elastic pool, at most
     max_spare: Option<u32> = 8, { heading: "Pool", value: "N", needs: Some(&ELASTIC) }

@@ -143,7 +143,6 @@ impl ListenOptions {
     fn refuse_spares_out_of_order(&self) -> Result<(), Conflict> {
         let (min, max, most) = (self.min_spare(), self.max_spare(), self.workers().max);
         let (id, why) = match () {
-            () if min == 0 => ("min_spare", "is 0; choose at least 1".into()),
             () if self.is_elastic() && min > most => (
                 "min_spare",
                 format!("is {min}, but the pool has at most {most} workers; choose 1 to {most}"),
