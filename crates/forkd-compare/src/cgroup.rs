@@ -30,7 +30,7 @@ enum Kind {
 
 /// A directory of a hierarchy.
 #[derive(Debug, Clone, PartialEq, Eq)]
-struct Place {
+struct Hierarchy {
     kind: Kind,
     dir: PathBuf,
 }
@@ -39,7 +39,7 @@ struct Place {
 /// when it is dropped.
 #[derive(Debug)]
 pub(super) struct Group {
-    places: Vec<Place>,
+    hierarchies: Vec<Hierarchy>,
 }
 
 impl Group {
@@ -53,21 +53,21 @@ impl Group {
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
         let name = format!("{PREFIX}{}-{number}", std::process::id());
         let [own, mounts] = ["/proc/self/cgroup", "/proc/self/mountinfo"].map(fs::read_to_string);
-        let mut group = Self { places: Vec::new() };
+        let mut group = Self { hierarchies: Vec::new() };
         let mut failure = io::Error::from(io::ErrorKind::NotFound);
-        for mut place in places(&own?, &mounts?) {
+        for mut hierarchy in hierarchies(&own?, &mounts?) {
             // one hierarchy that counts time is enough
-            if place.kind == Kind::Cpuacct && group.find("cpu.stat").is_some() {
+            if hierarchy.kind == Kind::Cpuacct && group.find("cpu.stat").is_some() {
                 continue;
             }
             if number == 0 {
-                remove_stale(&place.dir);
+                remove_stale(&hierarchy.dir);
             }
-            place.dir.push(&name);
-            match fs::create_dir(&place.dir).and_then(|()| door(&place.dir)) {
-                Ok(_) => group.places.push(place),
+            hierarchy.dir.push(&name);
+            match fs::create_dir(&hierarchy.dir).and_then(|()| door(&hierarchy.dir)) {
+                Ok(_) => group.hierarchies.push(hierarchy),
                 Err(error) => {
-                    let _ = fs::remove_dir(&place.dir);
+                    let _ = fs::remove_dir(&hierarchy.dir);
                     failure = error;
                 }
             }
@@ -80,7 +80,7 @@ impl Group {
 
     /// Returns the files to which a process writes itself to enter.
     pub(super) fn doors(&self) -> io::Result<Vec<OwnedFd>> {
-        self.places.iter().map(|place| door(&place.dir)).collect()
+        self.hierarchies.iter().map(|hierarchy| door(&hierarchy.dir)).collect()
     }
 
     /// Returns what counts the processor time.
@@ -124,7 +124,7 @@ impl Group {
     }
 
     fn find(&self, file: &str) -> Option<PathBuf> {
-        self.places.iter().map(|place| place.dir.join(file)).find(|path| path.exists())
+        self.hierarchies.iter().map(|hierarchy| hierarchy.dir.join(file)).find(|path| path.exists())
     }
 }
 
@@ -135,11 +135,11 @@ impl Drop for Group {
             for process in self.processes().into_iter().flatten() {
                 super::kill(process);
             }
-            self.places.retain(|place| match fs::remove_dir(&place.dir) {
+            self.hierarchies.retain(|hierarchy| match fs::remove_dir(&hierarchy.dir) {
                 Ok(()) => false,
                 Err(error) => error.kind() != io::ErrorKind::NotFound,
             });
-            if self.places.is_empty() || Instant::now() > until {
+            if self.hierarchies.is_empty() || Instant::now() > until {
                 return;
             }
             std::thread::sleep(Duration::from_millis(2));
@@ -167,15 +167,15 @@ fn number(path: &Path) -> Option<u64> {
 }
 
 /// Where our own groups are: from /proc/self/cgroup and /proc/self/mountinfo.
-fn places(own: &str, mounts: &str) -> Vec<Place> {
-    let mut places: Vec<Place> = own.lines().filter_map(|line| place(line, mounts)).collect();
-    places.sort_by_key(|place| place.kind);
-    places.dedup_by(|one, other| one.dir == other.dir);
-    places
+fn hierarchies(own: &str, mounts: &str) -> Vec<Hierarchy> {
+    let mut hierarchies: Vec<Hierarchy> = own.lines().filter_map(|line| hierarchy(line, mounts)).collect();
+    hierarchies.sort_by_key(|hierarchy| hierarchy.kind);
+    hierarchies.dedup_by(|one, other| one.dir == other.dir);
+    hierarchies
 }
 
 /// A line is number, controllers and path: `0::/user.slice` or `4:cpu,cpuacct:/`.
-fn place(line: &str, mounts: &str) -> Option<Place> {
+fn hierarchy(line: &str, mounts: &str) -> Option<Hierarchy> {
     let mut parts = line.splitn(3, ':').skip(1);
     let (controllers, path) = (parts.next()?, parts.next()?);
     let has = |name: &str| controllers.split(',').any(|controller| controller == name);
@@ -201,7 +201,7 @@ fn place(line: &str, mounts: &str) -> Option<Place> {
         let below = Path::new(path).strip_prefix(root).ok().filter(|_| is_it)?;
         // join would append a slash for an empty path
         let dir = if below.as_os_str().is_empty() { dir.into() } else { Path::new(dir).join(below) };
-        Some(Place { kind, dir })
+        Some(Hierarchy { kind, dir })
     })
 }
 
@@ -218,7 +218,10 @@ mod tests {
 ";
 
     fn found(own: &str, mounts: &str) -> Vec<(Kind, String)> {
-        places(own, mounts).into_iter().map(|place| (place.kind, place.dir.display().to_string())).collect()
+        hierarchies(own, mounts)
+            .into_iter()
+            .map(|hierarchy| (hierarchy.kind, hierarchy.dir.display().to_string()))
+            .collect()
     }
 
     #[test]
@@ -254,7 +257,7 @@ mod tests {
             return;
         }
         let group = group.unwrap();
-        let dirs: Vec<PathBuf> = group.places.iter().map(|place| place.dir.clone()).collect();
+        let dirs: Vec<PathBuf> = group.hierarchies.iter().map(|hierarchy| hierarchy.dir.clone()).collect();
         let mut command = Command::new("sh");
         // what a child of the child does is counted, and one process stays
         command.args(["-c", "i=0; while [ $i -lt 20000 ]; do i=$((i+1)); done; sleep 1000"]);

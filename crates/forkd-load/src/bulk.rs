@@ -17,12 +17,12 @@ use forkd_sys::poller::{Interest, Poller};
 
 /// Where a direction of the stream is: in which message, and at which of its bytes.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
-struct Place {
+struct Position {
     number: u64,
     at: usize,
 }
 
-impl Place {
+impl Position {
     fn advance(&mut self, length: usize, size: usize) {
         self.at += length;
         self.number += (self.at / size) as u64;
@@ -33,8 +33,8 @@ impl Place {
 struct Bulk<'a> {
     messages: &'a Messages,
     socket: OwnedFd,
-    out: Place,
-    back: Place,
+    out: Position,
+    back: Position,
     input: Vec<u8>,
 }
 
@@ -47,7 +47,7 @@ pub(super) fn run(task: &Arc<Task>) -> io::Result<Part> {
         Ok(socket) => {
             task.target.no_delay(&socket);
             let input = vec![0; task.messages.size()];
-            let (out, back) = (Place::default(), Place::default());
+            let (out, back) = (Position::default(), Position::default());
             Bulk { messages: &task.messages, socket, out, back, input }.run(task, clock, &mut meter)?
         }
         Err(Unconnected::Full) => Some(Fault::Refused),
@@ -111,7 +111,7 @@ impl Bulk<'_> {
     /// Writes the rest of a message, and if there is more to come, so much of the next that the write is as
     /// long as a message.
     fn write(&mut self, has_more: bool) -> Result<usize, Fault> {
-        let (size, Place { number, at }) = (self.messages.size(), self.out);
+        let (size, Position { number, at }) = (self.messages.size(), self.out);
         let [here, next] = [number, number + 1].map(|number| self.messages.message(0, number));
         let mut room = if has_more { size } else { size - at };
         let ([a, b, c], [d, e, f]) = (here.pieces(at), next.pieces(0));
@@ -132,13 +132,13 @@ impl Bulk<'_> {
             Ok(0) => return Err(Fault::ClosedEarly),
             other => done(other)?,
         };
-        let (mut place, mut rest) = (self.back, &self.input[..length]);
+        let (mut position, mut rest) = (self.back, &self.input[..length]);
         while !rest.is_empty() {
-            let (here, later) = rest.split_at(rest.len().min(self.messages.size() - place.at));
-            if !self.messages.message(0, place.number).matches(place.at, here) {
+            let (here, later) = rest.split_at(rest.len().min(self.messages.size() - position.at));
+            if !self.messages.message(0, position.number).matches(position.at, here) {
                 return Err(Fault::WrongBytes);
             }
-            place.advance(here.len(), self.messages.size());
+            position.advance(here.len(), self.messages.size());
             rest = later;
         }
         Ok(length)
@@ -158,9 +158,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_place_goes_from_message_to_message() {
-        let mut place = Place::default();
-        [3, 7, 25, 5].into_iter().for_each(|length| place.advance(length, 10));
-        assert_eq!(place, Place { number: 4, at: 0 });
+    fn a_position_goes_from_message_to_message() {
+        let mut position = Position::default();
+        [3, 7, 25, 5].into_iter().for_each(|length| position.advance(length, 10));
+        assert_eq!(position, Position { number: 4, at: 0 });
     }
 }

@@ -1,32 +1,32 @@
-//! Numbered places, for what a reactor or a scheduler looks after.
+//! Numbered entries, for what a reactor or a scheduler looks after.
 //!
-//! Invariant: a [`Key`] is never given twice, until a place has been used 2^32 times: what is meant for
-//! a thing that has gone never reaches another that has its place. A poller may tell of a socket that was closed
+//! Invariant: a [`Key`] is never given twice, until an index has been used 2^32 times: what is meant for
+//! a thing that has gone never reaches another that has its index. A poller may tell of a socket that was closed
 //! long ago, as long as another process has a copy of it.
 
-/// Which thing: its place, and how often the place had been used before.
+/// Which thing: its index, and how often the index had been used before.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Key {
-    place: u32,
+    index: u32,
     generation: u32,
 }
 
-/// How many bits of a token number the place.
-const PLACE_BITS: u32 = if usize::BITS >= 64 { 32 } else { 20 };
+/// How many bits of a token number the index.
+const INDEX_BITS: u32 = if usize::BITS >= 64 { 32 } else { 20 };
 
 impl Key {
     /// What the first thing in a slab gets.
     #[cfg(feature = "coroutine")]
-    pub(crate) const FIRST: Self = Self { place: 0, generation: 0 };
+    pub(crate) const FIRST: Self = Self { index: 0, generation: 0 };
 
     /// The number that a poller knows it by.
     pub(crate) fn token(self) -> usize {
-        (self.generation as usize) << PLACE_BITS | self.place as usize
+        (self.generation as usize) << INDEX_BITS | self.index as usize
     }
 }
 
 #[derive(Debug)]
-struct Place<T> {
+struct Entry<T> {
     generation: u32,
     /// Whether there is a thing, if only one that is lent.
     taken: bool,
@@ -35,30 +35,30 @@ struct Place<T> {
 
 #[derive(Debug)]
 pub(crate) struct Slab<T> {
-    places: Vec<Place<T>>,
+    entries: Vec<Entry<T>>,
     free: Vec<u32>,
 }
 
 impl<T> Default for Slab<T> {
     fn default() -> Self {
-        Self { places: Vec::new(), free: Vec::new() }
+        Self { entries: Vec::new(), free: Vec::new() }
     }
 }
 
 impl<T> Slab<T> {
     pub(crate) fn len(&self) -> usize {
-        self.places.len() - self.free.len()
+        self.entries.len() - self.free.len()
     }
 
-    /// A place whose thing is put there later, by [`put_back`](Self::put_back).
+    /// An entry whose thing is put there later, by [`put_back`](Self::put_back).
     pub(crate) fn reserve(&mut self) -> Key {
-        let place = self.free.pop().unwrap_or_else(|| {
-            self.places.push(Place { generation: 0, taken: false, thing: None });
-            (self.places.len() - 1) as u32
+        let index = self.free.pop().unwrap_or_else(|| {
+            self.entries.push(Entry { generation: 0, taken: false, thing: None });
+            (self.entries.len() - 1) as u32
         });
-        let there = &mut self.places[place as usize];
+        let there = &mut self.entries[index as usize];
         there.taken = true;
-        Key { place, generation: there.generation }
+        Key { index, generation: there.generation }
     }
 
     pub(crate) fn insert(&mut self, thing: T) -> Key {
@@ -69,30 +69,30 @@ impl<T> Slab<T> {
 
     /// What a token was made of, if that is still there.
     pub(crate) fn key(&self, token: usize) -> Option<Key> {
-        let place = token & ((1 << PLACE_BITS) - 1);
-        let there = self.places.get(place).filter(|there| there.taken)?;
-        let key = Key { place: place as u32, generation: there.generation };
+        let index = token & ((1 << INDEX_BITS) - 1);
+        let there = self.entries.get(index).filter(|there| there.taken)?;
+        let key = Key { index: index as u32, generation: there.generation };
         (key.token() == token).then_some(key)
     }
 
-    fn place(&mut self, key: Key) -> Option<&mut Place<T>> {
-        let place = self.places.get_mut(key.place as usize)?;
-        (place.taken && place.generation == key.generation).then_some(place)
+    fn entry(&mut self, key: Key) -> Option<&mut Entry<T>> {
+        let entry = self.entries.get_mut(key.index as usize)?;
+        (entry.taken && entry.generation == key.generation).then_some(entry)
     }
 
     pub(crate) fn get_mut(&mut self, key: Key) -> Option<&mut T> {
-        self.place(key)?.thing.as_mut()
+        self.entry(key)?.thing.as_mut()
     }
 
-    /// Takes a thing out for a while; its place stays its own.
+    /// Takes a thing out for a while; its entry stays its own.
     pub(crate) fn lend(&mut self, key: Key) -> Option<T> {
-        self.place(key)?.thing.take()
+        self.entry(key)?.thing.take()
     }
 
     /// Puts a thing back that was lent; returns it if it has been removed meanwhile.
     pub(crate) fn put_back(&mut self, key: Key, thing: T) -> Option<T> {
-        match self.place(key) {
-            Some(place) => place.thing.replace(thing),
+        match self.entry(key) {
+            Some(entry) => entry.thing.replace(thing),
             None => Some(thing),
         }
     }
@@ -100,17 +100,17 @@ impl<T> Slab<T> {
     /// One of the things, if there is any.
     #[cfg(feature = "coroutine")]
     pub(crate) fn any(&self) -> Option<Key> {
-        let place = self.places.iter().position(|there| there.taken)?;
-        Some(Key { place: place as u32, generation: self.places[place].generation })
+        let index = self.entries.iter().position(|there| there.taken)?;
+        Some(Key { index: index as u32, generation: self.entries[index].generation })
     }
 
-    /// Frees the place, also of what is lent.
+    /// Frees the entry, also of what is lent.
     pub(crate) fn remove(&mut self, key: Key) -> Option<T> {
-        let place = self.place(key)?;
-        place.taken = false;
-        place.generation = place.generation.wrapping_add(1);
-        let thing = place.thing.take();
-        self.free.push(key.place);
+        let entry = self.entry(key)?;
+        entry.taken = false;
+        entry.generation = entry.generation.wrapping_add(1);
+        let thing = entry.thing.take();
+        self.free.push(key.index);
         thing
     }
 }
@@ -126,7 +126,7 @@ mod tests {
         assert_eq!((a, slab.any(), slab.key(a.token())), (Key::FIRST, Some(a), Some(a)));
         assert_eq!((slab.remove(a), slab.len(), slab.any()), (Some('a'), 0, None));
         let b = slab.insert('b');
-        assert_eq!(a.place, b.place);
+        assert_eq!(a.index, b.index);
         assert_eq!(slab.get_mut(a), None);
         assert_eq!((slab.key(a.token()), slab.remove(a)), (None, None));
         assert_eq!(slab.get_mut(b), Some(&mut 'b'));

@@ -22,48 +22,50 @@ type Bytes = [MaybeUninit<u8>; CHUNK];
 
 /// The flag shares its page with the first bytes.
 #[repr(C, align(4096))]
-struct Shelf {
+struct SharedBytes {
     lent: AtomicBool,
     bytes: UnsafeCell<Bytes>,
 }
 
 // SAFETY: `bytes` is reached only through a `Buffer::Static`, of which `lent` allows one at a time.
-unsafe impl Sync for Shelf {}
+unsafe impl Sync for SharedBytes {}
 
-static SHELF: Shelf =
-    Shelf { lent: AtomicBool::new(false), bytes: UnsafeCell::new([const { MaybeUninit::uninit() }; CHUNK]) };
+static SHARED: SharedBytes = SharedBytes {
+    lent: AtomicBool::new(false),
+    bytes: UnsafeCell::new([const { MaybeUninit::uninit() }; CHUNK]),
+};
 
-/// A buffer of [`CHUNK`] bytes that need not be initialised. It takes a place when there is something to
+/// A buffer of [`CHUNK`] bytes that need not be initialised. It takes memory when there is something to
 /// read, and gives it back when there is nothing.
 pub struct Buffer {
-    place: Place,
+    storage: Storage,
     /// So many bytes at the beginning have been read into it.
     length: usize,
 }
 
-enum Place {
+enum Storage {
     /// None, while there is nothing to keep.
-    Nowhere,
+    Empty,
     /// The one in static memory.
     Static(&'static mut Bytes),
     /// One of its own, for a second connection at the same time.
     Own(Box<[MaybeUninit<u8>]>),
 }
 
-impl Place {
+impl Storage {
     fn take() -> Self {
-        if SHELF.lent.swap(true, Ordering::Acquire) {
+        if SHARED.lent.swap(true, Ordering::Acquire) {
             return Self::Own(Box::new_uninit_slice(CHUNK));
         }
         // SAFETY: the flag was clear, so no other reference exists until this value is dropped.
-        Self::Static(unsafe { &mut *SHELF.bytes.get() })
+        Self::Static(unsafe { &mut *SHARED.bytes.get() })
     }
 }
 
 impl Default for Buffer {
     /// An empty buffer, which takes its memory when it is first used.
     fn default() -> Self {
-        Self { place: Place::Nowhere, length: 0 }
+        Self { storage: Storage::Empty, length: 0 }
     }
 }
 
@@ -85,13 +87,13 @@ impl Buffer {
         read: impl FnOnce(&mut [MaybeUninit<u8>]) -> rustix::io::Result<usize>,
     ) -> rustix::io::Result<usize> {
         self.length = 0;
-        if let Place::Nowhere = self.place {
-            self.place = Place::take();
+        if let Storage::Empty = self.storage {
+            self.storage = Storage::take();
         }
-        let bytes: &mut [MaybeUninit<u8>] = match &mut self.place {
-            Place::Nowhere => &mut [],
-            Place::Static(bytes) => *bytes,
-            Place::Own(bytes) => bytes,
+        let bytes: &mut [MaybeUninit<u8>] = match &mut self.storage {
+            Storage::Empty => &mut [],
+            Storage::Static(bytes) => *bytes,
+            Storage::Own(bytes) => bytes,
         };
         match read(bytes) {
             Ok(length) => self.length = length,
@@ -105,26 +107,26 @@ impl Buffer {
 
     /// What has been read into it.
     pub fn filled(&self) -> &[u8] {
-        let bytes: &[MaybeUninit<u8>] = match &self.place {
-            Place::Nowhere => &[],
-            Place::Static(bytes) => *bytes,
-            Place::Own(bytes) => bytes,
+        let bytes: &[MaybeUninit<u8>] = match &self.storage {
+            Storage::Empty => &[],
+            Storage::Static(bytes) => *bytes,
+            Storage::Own(bytes) => bytes,
         };
         // SAFETY: `fill_by` is the only one that sets the length, to what read(2) or recv(2) wrote.
         unsafe { &*(&raw const bytes[..self.length] as *const [u8]) }
     }
 
-    /// Forgets what it had, and gives its place to others.
+    /// Forgets what it had, and gives its memory to others.
     pub fn empty(&mut self) {
         self.length = 0;
-        self.place = Place::Nowhere;
+        self.storage = Storage::Empty;
     }
 }
 
-impl Drop for Place {
+impl Drop for Storage {
     fn drop(&mut self) {
         if let Self::Static(_) = self {
-            SHELF.lent.store(false, Ordering::Release);
+            SHARED.lent.store(false, Ordering::Release);
         }
     }
 }
@@ -145,14 +147,14 @@ mod tests {
     }
 
     #[test]
-    fn one_that_finds_nothing_to_read_has_no_place() {
+    fn one_that_finds_nothing_to_read_has_no_memory() {
         let (read_end, write_end) = crate::fd::pipe().expect("pipe");
         crate::fd::set_nonblocking(&read_end, true).expect("flag");
         rustix::io::write(write_end.as_fd(), b"one").expect("write");
         let mut buffer = Buffer::default();
         assert_eq!(buffer.fill(&read_end), Ok(3));
-        assert!(!matches!(buffer.place, Place::Nowhere));
+        assert!(!matches!(buffer.storage, Storage::Empty));
         assert_eq!(buffer.fill(&read_end), Err(rustix::io::Errno::AGAIN));
-        assert!(matches!(buffer.place, Place::Nowhere) && buffer.filled().is_empty());
+        assert!(matches!(buffer.storage, Storage::Empty) && buffer.filled().is_empty());
     }
 }

@@ -93,12 +93,12 @@ impl Group {
     /// Opens what there is.
     pub fn open() -> Self {
         let groups = procfs::read(c"/proc/self/cgroup").unwrap_or_default();
-        let places: Vec<Place<'_>> = groups.lines().filter_map(Place::of_line).collect();
+        let groups: Vec<GroupPath<'_>> = groups.lines().filter_map(GroupPath::of_line).collect();
         let counts = |file: &File| said_by(file, kills_in).is_some();
         let open = |path: String| File::open(path).ok();
-        let counters = places.iter().filter_map(|place| place.counters().filter_map(open).find(counts));
+        let counters = groups.iter().filter_map(|group| group.counters().filter_map(open).find(counts));
         let counters = counters.collect();
-        Self { counters, levels: places.iter().flat_map(Place::levels).collect() }
+        Self { counters, levels: groups.iter().flat_map(GroupPath::levels).collect() }
     }
 
     /// Their descriptors.
@@ -162,12 +162,12 @@ const MOST_ROOM: u64 = 32 << 20;
 
 /// Where a control group is that has to do with memory (cgroups(7)).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Place<'a> {
+struct GroupPath<'a> {
     is_v2: bool,
     path: &'a str,
 }
 
-impl<'a> Place<'a> {
+impl<'a> GroupPath<'a> {
     /// By a line of `/proc/PID/cgroup`.
     fn of_line(line: &'a str) -> Option<Self> {
         let mut fields = line.splitn(3, ':').skip(1);
@@ -240,13 +240,14 @@ mod tests {
 
     #[test]
     fn both_versions_of_control_groups_count() {
-        let counter = |line: &str| Place::of_line(line).and_then(|place| place.counters().next()).unwrap();
+        let counter =
+            |line: &str| GroupPath::of_line(line).and_then(|group| group.counters().next()).unwrap();
         assert_eq!(counter("0::/a/b"), "/sys/fs/cgroup/a/b/memory.events");
         assert_eq!(counter("0::/"), "/sys/fs/cgroup/memory.events");
         for line in ["9:memory:/x:y", "9:cpu,memory:/x:y"] {
             assert_eq!(counter(line), "/sys/fs/cgroup/memory/x:y/memory.oom_control");
         }
-        assert_eq!([Place::of_line("3:cpu,cpuacct:/x"), Place::of_line("nonsense")], [None, None]);
+        assert_eq!([GroupPath::of_line("3:cpu,cpuacct:/x"), GroupPath::of_line("nonsense")], [None, None]);
         let v1 = "cache 9\ninactive_file 1\nactive_file 1\ntotal_inactive_file 30\ntotal_active_file 4\n";
         let v2 = "file 9\ninactive_file 30\nactive_file 4\nslab_reclaimable 5\nslab_unreclaimable 7\n";
         assert_eq!([v1, v2].map(reclaimable_in), [Some(34), Some(39)]);

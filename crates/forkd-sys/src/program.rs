@@ -1,8 +1,8 @@
 //! Programs that a process of ours runs and waits for.
 //!
-//! Each is in a process group of its own, and a place in a list says which: so a signal handler by which
+//! Each is in a process group of its own, and a slot in a list says which: so a signal handler by which
 //! this process dies can end the groups first. The list needs no lock, as a handler may not wait for
-//! one; places are used again and never freed.
+//! one; slots are used again and never freed.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -29,7 +29,7 @@ pub struct Program {
     /// Readable once it has ended.
     watch: OwnedFd,
     /// Where its group is written down, until it has been waited for.
-    place: Option<&'static Place>,
+    slot: Option<&'static GroupSlot>,
     orphans: Option<Orphans>,
 }
 
@@ -57,13 +57,13 @@ impl Program {
         };
         // SAFETY: between fork and exec, maybe beside the locks of other threads, it makes system calls only.
         unsafe { command.pre_exec(prepare) };
-        let start = || command.spawn().map(|child| (Place::take(child.id().cast_signed()), child));
-        let (place, mut child) = with_signals_blocked(start)?;
-        match watch(place.group()) {
-            Ok(watch) => Ok(Self { child, watch, place: Some(place), orphans: Orphans::new() }),
+        let start = || command.spawn().map(|child| (GroupSlot::take(child.id().cast_signed()), child));
+        let (slot, mut child) = with_signals_blocked(start)?;
+        match watch(slot.group()) {
+            Ok(watch) => Ok(Self { child, watch, slot: Some(slot), orphans: Orphans::new() }),
             Err(error) => {
-                place.signal(Signal::KILL);
-                place.leave();
+                slot.signal(Signal::KILL);
+                slot.leave();
                 child.wait()?;
                 Err(error)
             }
@@ -77,15 +77,15 @@ impl Program {
 
     /// Returns how it ended, if it has; it stays to be waited for.
     pub fn ended(&self) -> Option<WaitIdStatus> {
-        let pid = Pid::from_raw(self.place?.group())?;
+        let pid = Pid::from_raw(self.slot?.group())?;
         let options = WaitIdOptions::EXITED | WaitIdOptions::NOWAIT | WaitIdOptions::NOHANG;
         waitid(WaitId::Pid(pid), options).ok().flatten()
     }
 
     /// Signals all of its group, but not once it has been waited for: the number may be another's then.
     pub fn signal(&self, signal: Signal) {
-        if let Some(place) = self.place {
-            place.signal(signal);
+        if let Some(slot) = self.slot {
+            slot.signal(signal);
         }
     }
 
@@ -113,8 +113,8 @@ impl Program {
 
     /// Waits for its end. What it leaves of its group goes on.
     pub fn wait(&mut self) -> io::Result<ExitStatus> {
-        if let Some(place) = self.place.take() {
-            place.leave();
+        if let Some(slot) = self.slot.take() {
+            slot.leave();
         }
         self.child.wait()
     }
@@ -214,30 +214,30 @@ fn has_ended(pid: i32, options: libc::c_int) -> bool {
 
 /// Where a group is written down.
 #[derive(Debug)]
-struct Place {
-    /// Its number, which is that of its first process; 0: the place is free.
+struct GroupSlot {
+    /// Its number, which is that of its first process; 0: the slot is free.
     group: AtomicI32,
-    next: OnceLock<Box<Place>>,
+    next: OnceLock<Box<GroupSlot>>,
 }
 
-static PLACES: Place = Place::new();
+static GROUPS: GroupSlot = GroupSlot::new();
 
-impl Place {
+impl GroupSlot {
     const fn new() -> Self {
         Self { group: AtomicI32::new(0), next: OnceLock::new() }
     }
 
     fn take(group: i32) -> &'static Self {
-        let mut place = &PLACES;
-        while place.group.compare_exchange(0, group, Ordering::Relaxed, Ordering::Relaxed).is_err() {
-            place = place.next.get_or_init(|| Box::new(Self::new()));
+        let mut slot = &GROUPS;
+        while slot.group.compare_exchange(0, group, Ordering::Relaxed, Ordering::Relaxed).is_err() {
+            slot = slot.next.get_or_init(|| Box::new(Self::new()));
         }
-        place
+        slot
     }
 
     fn taken() -> impl Iterator<Item = &'static Self> {
-        let places = std::iter::successors(Some(&PLACES), |place| place.next.get().map(|next| &**next));
-        places.filter(|place| place.group() != 0)
+        let slots = std::iter::successors(Some(&GROUPS), |slot| slot.next.get().map(|next| &**next));
+        slots.filter(|slot| slot.group() != 0)
     }
 
     fn group(&self) -> i32 {
@@ -265,16 +265,16 @@ const LOOK: Duration = Duration::from_millis(5);
 /// Ends the programs that this process has, and their groups, in a handler by which it will die.
 /// Async-signal-safe.
 pub fn end_all() {
-    Place::taken().for_each(|place| place.signal(Signal::TERM));
+    GroupSlot::taken().for_each(|slot| slot.signal(Signal::TERM));
     let pause = rustix::thread::Timespec { tv_sec: 0, tv_nsec: LOOK.subsec_nanos() as _ };
     // by the clock: while the system is busy, a pause may last for long
     let since = Instant::now();
     while since.elapsed() < END_TIMEOUT
-        && !Place::taken().all(|place| has_ended(place.group(), libc::WNOHANG))
+        && !GroupSlot::taken().all(|slot| has_ended(slot.group(), libc::WNOHANG))
     {
         let _ = rustix::thread::nanosleep(&pause);
     }
-    Place::taken().for_each(|place| place.signal(Signal::KILL));
+    GroupSlot::taken().for_each(|slot| slot.signal(Signal::KILL));
 }
 
 #[cfg(test)]
@@ -290,7 +290,7 @@ mod tests {
     #[test]
     fn a_program_is_told_from_one_that_has_ended() {
         let mut program = Program::start(Command::new("cat").stdin(Stdio::piped())).expect("cat");
-        let pid = program.place.expect("a place").group();
+        let pid = program.slot.expect("a slot").group();
         assert!(!wait_readable(&program, Duration::ZERO) && !has_ended(pid, libc::WNOHANG));
         assert!(program.ended().is_none());
         program.child.stdin.take();
@@ -298,7 +298,7 @@ mod tests {
         assert_eq!(program.ended().expect("ended").exit_status(), Some(0));
         // asking has not waited for it
         assert!(program.wait().expect("wait").success());
-        assert!(Place::taken().all(|place| place.group() != pid));
+        assert!(GroupSlot::taken().all(|slot| slot.group() != pid));
     }
 
     #[test]
@@ -327,7 +327,7 @@ mod tests {
     }
 
     #[test]
-    fn one_that_is_not_there_is_an_error_and_takes_no_place() {
+    fn one_that_is_not_there_is_an_error_and_takes_no_slot() {
         let error = Program::start(&mut Command::new("/nowhere/program")).expect_err("absent");
         assert_eq!(error.kind(), io::ErrorKind::NotFound);
     }

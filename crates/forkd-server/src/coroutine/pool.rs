@@ -34,10 +34,10 @@ use super::task::{needed, spawn};
 /// # Ok::<(), std::io::Error>(())
 /// ```
 #[derive(Debug, Clone)]
-pub struct Pool(Rc<Shared>);
+pub struct Pool(Rc<PoolState>);
 
 #[derive(Debug)]
-struct Shared {
+struct PoolState {
     size: usize,
     running: Cell<usize>,
     /// The coroutines that wait until there are fewer.
@@ -45,9 +45,9 @@ struct Shared {
 }
 
 /// A place in the pool, which goes with the coroutine that has it.
-struct Place(Rc<Shared>);
+struct Permit(Rc<PoolState>);
 
-impl Drop for Place {
+impl Drop for Permit {
     fn drop(&mut self) {
         self.0.running.set(self.0.running.get() - 1);
         if let Some(scheduler) = scheduler() {
@@ -60,7 +60,7 @@ impl Pool {
     /// A pool in which `size` coroutines run at once; 0 counts as 1.
     #[must_use]
     pub fn new(size: usize) -> Self {
-        Self(Rc::new(Shared { size: size.max(1), running: Cell::default(), waiting: RefCell::default() }))
+        Self(Rc::new(PoolState { size: size.max(1), running: Cell::default(), waiting: RefCell::default() }))
     }
 
     /// Starts a coroutine as soon as there is room for it; until then, waits.
@@ -85,9 +85,9 @@ impl Pool {
     pub fn spawn<T: 'static>(&self, f: impl FnOnce() -> T + 'static) -> JoinHandle<T> {
         self.wait_while(|running| running >= self.0.size);
         self.0.running.set(self.0.running.get() + 1);
-        let place = Place(Rc::clone(&self.0));
+        let permit = Permit(Rc::clone(&self.0));
         spawn(move || {
-            let _place = place;
+            let _permit = permit;
             f()
         })
     }

@@ -429,7 +429,7 @@ impl Pooling {
             cx.stopping,
             &cx.deaths,
         );
-        cx.board.bury(index, cause, cx.now);
+        cx.board.reap(index, cause, cx.now);
     }
 }
 

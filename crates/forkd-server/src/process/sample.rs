@@ -182,7 +182,7 @@ mod tests {
             board.slot(index).threads.store(4, Ordering::Relaxed);
             index
         });
-        board.bury(slots[0], Cause::Done, Instant::now());
+        board.reap(slots[0], Cause::Done, Instant::now());
         let Sample { listeners, .. } = read(&board, &Sample::default());
         let [fork, pool] = &listeners[..] else { panic!("{listeners:?}") };
         assert_eq!(
@@ -238,7 +238,7 @@ mod tests {
         // of a worker it is not known when its client came
         let then = Instant::now();
         let worker = board.take(0, true, then).unwrap();
-        board.bury(worker, Cause::Retired, then + std::time::Duration::from_secs(3600));
+        board.reap(worker, Cause::Retired, then + std::time::Duration::from_secs(3600));
         let lifetimes = read(&board, &Sample::default()).listeners[0].lifetimes;
         assert_eq!(lifetimes.sum, lived + std::time::Duration::from_secs(3600));
     }

@@ -44,7 +44,7 @@ const LARGEST: usize = 256 * 1024;
 #[derive(Debug)]
 pub struct Listening {
     endpoints: Vec<Endpoint>,
-    doors: Vec<Weak<Door>>,
+    acceptors: Vec<Weak<Acceptor>>,
 }
 
 impl Listening {
@@ -56,23 +56,23 @@ impl Listening {
 
 /// One socket.
 #[derive(Debug)]
-struct Door {
+struct Acceptor {
     listener: Listener,
     /// Its watch, while it has one.
     watch: Cell<Option<Key>>,
     is_shut: Cell<bool>,
 }
 
-impl AsFd for Door {
+impl AsFd for Acceptor {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.listener.as_fd()
     }
 }
 
 /// A connection that came in.
-struct Visitor<P>(P);
+struct Accepted<P>(P);
 
-impl<'a, P: Protocol> Session<'a> for Visitor<P> {
+impl<'a, P: Protocol> Session<'a> for Accepted<P> {
     fn protocol(&mut self) -> &mut dyn Protocol {
         &mut self.0
     }
@@ -109,14 +109,14 @@ impl<'a> Reactor<'a> {
     ) -> Result<Listening, Error> {
         let endpoint: Endpoint = endpoint.parse().map_err(|error| Error::Usage(format!("{error}")))?;
         let make = Rc::new(RefCell::new(make));
-        let mut listening = Listening { endpoints: Vec::new(), doors: Vec::new() };
+        let mut listening = Listening { endpoints: Vec::new(), acceptors: Vec::new() };
         for listener in bind_all(&endpoint, BindOptions::default(), &[], &Inherited::default())? {
             let cannot = |cause| Error::os(format!("cannot listen on {endpoint}"), cause);
             listener.set_nonblocking(true).map_err(cannot)?;
             listening.endpoints.push(listener.endpoint().clone());
-            let door = Rc::new(Door { listener, watch: Cell::new(None), is_shut: Cell::new(false) });
-            self.open(&door, &make).map_err(cannot)?;
-            listening.doors.push(Rc::downgrade(&door));
+            let acceptor = Rc::new(Acceptor { listener, watch: Cell::new(None), is_shut: Cell::new(false) });
+            self.open(&acceptor, &make).map_err(cannot)?;
+            listening.acceptors.push(Rc::downgrade(&acceptor));
         }
         Ok(listening)
     }
@@ -132,53 +132,61 @@ impl<'a> Reactor<'a> {
     /// # Ok::<(), forkd_server::Error>(())
     /// ```
     pub fn unlisten(&mut self, listening: Listening) {
-        for door in listening.doors.iter().filter_map(Weak::upgrade) {
-            door.is_shut.set(true);
-            door.watch.take().into_iter().for_each(|watch| self.unwatch(watch));
+        for acceptor in listening.acceptors.iter().filter_map(Weak::upgrade) {
+            acceptor.is_shut.set(true);
+            acceptor.watch.take().into_iter().for_each(|watch| self.unwatch(watch));
         }
     }
 
     fn open<P: Protocol + 'a>(
         &mut self,
-        door: &Rc<Door>,
+        acceptor: &Rc<Acceptor>,
         make: &Rc<RefCell<impl FnMut() -> P + 'a>>,
     ) -> io::Result<()> {
-        let (socket, ours, make) = (Rc::clone(door), Rc::clone(door), Rc::clone(make));
-        let key = match door.listener.kind() {
+        let (socket, ours, make) = (Rc::clone(acceptor), Rc::clone(acceptor), Rc::clone(make));
+        let key = match acceptor.listener.kind() {
             Kind::Stream => self.watch(socket, move |reactor| reactor.admit(&ours, &make)),
             Kind::Datagram => {
                 let (mut batch, guard) = (Batch::new(1, LARGEST), UdpFilter::new(ours.listener.udp_port()));
                 self.watch(socket, move |_| answer(&ours.listener, &mut batch, &guard, &make))
             }
         }?;
-        door.watch.set(Some(key));
+        acceptor.watch.set(Some(key));
         Ok(())
     }
 
-    fn admit<P: Protocol + 'a>(&mut self, door: &Rc<Door>, make: &Rc<RefCell<impl FnMut() -> P + 'a>>) {
+    fn admit<P: Protocol + 'a>(
+        &mut self,
+        acceptor: &Rc<Acceptor>,
+        make: &Rc<RefCell<impl FnMut() -> P + 'a>>,
+    ) {
         for _ in 0..AT_ONCE {
-            match door.listener.accept_nonblocking(&door.listener) {
+            match acceptor.listener.accept_nonblocking(&acceptor.listener) {
                 Ok((socket, peer)) => {
                     let protocol = (make.borrow_mut())();
-                    self.adopt(socket, peer, Box::new(Visitor(protocol)));
+                    self.adopt(socket, peer, Box::new(Accepted(protocol)));
                 }
                 Err(Errno::AGAIN) => return,
                 Err(error) if concerns_one_connection(error) => {}
                 Err(error) => {
-                    log::debug!(error:%, endpoint:% = door.listener.endpoint(); "cannot accept");
-                    return self.rest(door, make);
+                    log::debug!(error:%, endpoint:% = acceptor.listener.endpoint(); "cannot accept");
+                    return self.rest(acceptor, make);
                 }
             }
         }
     }
 
     /// Lets no client in for a while.
-    fn rest<P: Protocol + 'a>(&mut self, door: &Rc<Door>, make: &Rc<RefCell<impl FnMut() -> P + 'a>>) {
-        door.watch.take().into_iter().for_each(|watch| self.unwatch(watch));
-        let (door, make) = (Rc::clone(door), Rc::clone(make));
+    fn rest<P: Protocol + 'a>(
+        &mut self,
+        acceptor: &Rc<Acceptor>,
+        make: &Rc<RefCell<impl FnMut() -> P + 'a>>,
+    ) {
+        acceptor.watch.take().into_iter().for_each(|watch| self.unwatch(watch));
+        let (acceptor, make) = (Rc::clone(acceptor), Rc::clone(make));
         self.call_later(REST, move |reactor| {
-            if !door.is_shut.get() && reactor.open(&door, &make).is_err() {
-                reactor.rest(&door, &make);
+            if !acceptor.is_shut.get() && reactor.open(&acceptor, &make).is_err() {
+                reactor.rest(&acceptor, &make);
             }
         });
     }

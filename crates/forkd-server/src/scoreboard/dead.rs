@@ -1,13 +1,13 @@
-//! How children end: what they announce, the sweep, and burial.
+//! How children end: what they announce, the sweep, and the count of the dead.
 
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use super::histogram::LIFETIMES;
-use super::ledger::{Place, Record};
+use super::ledger::{Occupancy, Record};
 use super::{Cause, Child, Scoreboard, Slot, State, Sums, Totals};
 
-/// How often to look whether a burial is over, which takes less than a microsecond.
+/// How often to look whether a count is over, which takes less than a microsecond.
 const BURIAL_CHECKS: u32 = 1000;
 
 /// How long a child lives before the master raises its `oom_score_adj`, in milliseconds: most are gone by then.
@@ -23,16 +23,16 @@ pub(crate) struct Death {
 
 impl Scoreboard {
     /// Counts the death of a child that is known to be dead, and frees its slot.
-    pub(crate) fn bury(&self, index: u32, cause: Cause, now: Instant) {
-        match self.ledger.record(index).place() {
-            Place::Held => self.count(index, cause, now, || self.put_back(index)),
+    pub(crate) fn reap(&self, index: u32, cause: Cause, now: Instant) {
+        match self.ledger.record(index).occupancy() {
+            Occupancy::Held => self.count(index, cause, now, || self.put_back(index)),
             // its death has been counted
-            Place::Overdue => {
+            Occupancy::Overdue => {
                 self.subtract_alive(index);
                 self.put_back(index);
             }
             // the queue of those has it
-            Place::Released | Place::Vacant => {}
+            Occupancy::Released | Occupancy::Vacant => {}
         }
     }
 
@@ -42,7 +42,7 @@ impl Scoreboard {
         let totals = self.totals(child.listener());
         self.measure_life(&child, totals, now_ms);
         self.subtract_alive(index);
-        self.ledger.stock().burials.change(|| {
+        self.ledger.stock().reaping.change(|| {
             let panicked = Sums { failed: u64::from(cause == Cause::Panicked), ..Sums::default() };
             totals.add(child.carried(now_ms).and(panicked));
             totals.deaths[cause.index()].fetch_add(1, Ordering::Relaxed);
@@ -80,17 +80,17 @@ impl Scoreboard {
 
     /// The sums over those of a listener's children that are buried, for another process than the master.
     ///
-    /// No burial goes on at that moment: a child whose slot is seen to be taken later is not in the sums,
+    /// No dead child is counted at that moment: a child whose slot is seen to be taken later is not in the sums,
     /// so nothing is ever counted twice. A child that is buried in between is in neither.
     pub(crate) fn sums(&self, listener: usize) -> Sums {
         let totals = self.totals(listener);
         for _ in 0..BURIAL_CHECKS {
-            if let Some(sums) = self.ledger.stock().burials.read(|| totals.sums()) {
+            if let Some(sums) = self.ledger.stock().reaping.read(|| totals.sums()) {
                 return sums;
             }
             std::thread::yield_now();
         }
-        // the master stands still in the middle of a burial: it has been stopped
+        // the master stands still in the middle of a count: it has been stopped
         totals.sums()
     }
 
@@ -124,16 +124,16 @@ impl Scoreboard {
                 return;
             }
             top = slot.next.load(Ordering::Relaxed);
-            match record.place() {
-                Place::Held => {
+            match record.occupancy() {
+                Occupancy::Held => {
                     // one that writes nonsense for a record has probably not been killed
                     let cause = slot.recorded().unwrap_or(Cause::Exit);
                     let release = || self.ledger.release(index, self.millis(now));
                     self.count_unwatched(index, cause, now, release, &mut on);
                 }
                 // the second time it is believed when it is dead
-                Place::Overdue => {}
-                Place::Released | Place::Vacant => return,
+                Occupancy::Overdue => {}
+                Occupancy::Released | Occupancy::Vacant => return,
             }
         }
     }
@@ -169,7 +169,7 @@ impl Scoreboard {
         self.ledger.look_at_released(count, self.millis(now), &is_child);
         let is_dead = |&index: &u32| {
             let record = self.ledger.record(index);
-            matches!(record.place(), Place::Held | Place::Overdue)
+            matches!(record.occupancy(), Occupancy::Held | Occupancy::Overdue)
                 && !record.is_watched()
                 && record.is_dead(&is_child)
         };
@@ -180,12 +180,12 @@ impl Scoreboard {
             self.collect(now, &mut on);
         }
         for index in suspects {
-            match self.ledger.record(index).place() {
-                Place::Held => {
+            match self.ledger.record(index).occupancy() {
+                Occupancy::Held => {
                     let cause = self.slot(index).recorded().unwrap_or_else(&killed);
                     self.count_unwatched(index, cause, now, || self.put_back(index), &mut on);
                 }
-                _ => self.bury(index, Cause::Done, now),
+                _ => self.reap(index, Cause::Done, now),
             }
         }
         if from.saturating_add(count) < used { from + count } else { 0 }

@@ -15,7 +15,7 @@ use super::{Stage, Totals};
 use crate::sys::shared::{Lent, Own, OwnArena, bytes_for};
 
 /// How long a child may live on after it has announced its end, in milliseconds: it only has a socket to close.
-pub(super) const FAREWELL_MS: u64 = 1000;
+pub(super) const EXIT_TIMEOUT_MS: u64 = 1000;
 
 /// How many of those that have announced their end are looked at before a slot is taken that was never used.
 const TRIES: usize = 2;
@@ -23,7 +23,7 @@ const TRIES: usize = 2;
 /// Where a slot is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u32)]
-pub(super) enum Place {
+pub(super) enum Occupancy {
     /// There is no child.
     Vacant,
     /// It has a child, which counts as one of its listener's.
@@ -50,13 +50,13 @@ forkd_sys::plain! {
         free: AtomicU32,
         /// Slots from here on have never been used.
         fresh: AtomicU32,
-        /// The queue of those that are [released](Place::Released).
+        /// The queue of those that are [released](Occupancy::Released).
         oldest: AtomicU32,
         newest: AtomicU32,
         /// How many slots have a child, dead or alive, whose death no descriptor tells of.
         unwatched: AtomicU32,
         /// While the counters of a child are moved to the totals.
-        pub(super) burials: Sequence,
+        pub(super) reaping: Sequence,
         /// Where the daemon is on its way to the end; not decided by.
         stage: AtomicU32,
     }
@@ -69,7 +69,7 @@ forkd_sys::plain! {
     pub(crate) struct Record {
         /// Written by the kernel during fork.
         pub(crate) pid: AtomicU32,
-        place: AtomicU32,
+        occupancy: AtomicU32,
         listener: AtomicU32,
         notice: AtomicU32,
         /// The next slot in the list of free ones, or in the queue.
@@ -89,17 +89,17 @@ impl Record {
         self.pid.load(Ordering::Relaxed)
     }
 
-    pub(super) fn place(&self) -> Place {
-        match self.place.load(Ordering::Acquire) {
-            1 => Place::Held,
-            2 => Place::Released,
-            3 => Place::Overdue,
-            _ => Place::Vacant,
+    pub(super) fn occupancy(&self) -> Occupancy {
+        match self.occupancy.load(Ordering::Acquire) {
+            1 => Occupancy::Held,
+            2 => Occupancy::Released,
+            3 => Occupancy::Overdue,
+            _ => Occupancy::Vacant,
         }
     }
 
-    fn set_place(&self, place: Place) {
-        self.place.store(place as u32, Ordering::Release);
+    fn set_occupancy(&self, occupancy: Occupancy) {
+        self.occupancy.store(occupancy as u32, Ordering::Release);
     }
 
     pub(crate) fn listener(&self) -> usize {
@@ -129,7 +129,7 @@ impl Record {
     pub(super) fn is_to_be_raised(&self, then_ms: u64) -> bool {
         self.raises_later.load(Ordering::Relaxed) == 1
             && self.started_ms() <= then_ms
-            && matches!(self.place(), Place::Held | Place::Overdue)
+            && matches!(self.occupancy(), Occupancy::Held | Occupancy::Overdue)
             && self.raises_later.swap(0, Ordering::Relaxed) == 1
     }
 
@@ -235,7 +235,7 @@ impl Ledger {
         record.notice.store(if watched { WATCHED } else { UNWATCHED }, Ordering::Relaxed);
         record.started_ms.store(now_ms, Ordering::Relaxed);
         record.accepted_us.store(0, Ordering::Relaxed);
-        record.set_place(Place::Held);
+        record.set_occupancy(Occupancy::Held);
         Some(index)
     }
 
@@ -272,7 +272,9 @@ impl Ledger {
         let pid = record.pid();
         let last = self.by_pid[pid as usize % self.by_pid.len()].swap(index + 1, Ordering::Relaxed);
         let older = last.checked_sub(1).filter(|&older| older != index).map(|older| self.record(older));
-        if let Some(older) = older.filter(|older| older.pid() == pid && older.place() != Place::Vacant) {
+        if let Some(older) =
+            older.filter(|older| older.pid() == pid && older.occupancy() != Occupancy::Vacant)
+        {
             // a watched child's watch tells
             let _ =
                 older.notice.compare_exchange(UNWATCHED, SUPERSEDED, Ordering::Relaxed, Ordering::Relaxed);
@@ -284,7 +286,7 @@ impl Ledger {
         let record = self.record(index);
         self.totals[record.listener()].subtract_taken();
         record.announced_ms.store(now_ms, Ordering::Relaxed);
-        record.set_place(Place::Released);
+        record.set_occupancy(Occupancy::Released);
         self.append(index);
     }
 
@@ -308,11 +310,11 @@ impl Ledger {
             if record.is_dead(&is_child) {
                 self.forget(index);
                 self.push_free(index);
-            } else if now_ms.saturating_sub(record.announced_ms.load(Ordering::Relaxed)) >= FAREWELL_MS {
+            } else if now_ms.saturating_sub(record.announced_ms.load(Ordering::Relaxed)) >= EXIT_TIMEOUT_MS {
                 let totals = &self.totals[record.listener()];
                 totals.taken.store(totals.taken.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
                 totals.add_alive();
-                record.set_place(Place::Overdue);
+                record.set_occupancy(Occupancy::Overdue);
             } else {
                 self.append(index);
                 first_back = first_back.or(Some(index));
@@ -324,7 +326,7 @@ impl Ledger {
         let (record, unwatched) = (self.record(index), &self.stock().unwatched);
         let rest = unwatched.load(Ordering::Relaxed) - u32::from(!record.is_watched());
         unwatched.store(rest, Ordering::Relaxed);
-        record.set_place(Place::Vacant);
+        record.set_occupancy(Occupancy::Vacant);
     }
 
     fn push_free(&self, index: u32) {

@@ -39,7 +39,7 @@ pub use cause::Cause;
 pub(crate) use child::Child;
 pub(crate) use dead::Death;
 pub use histogram::{Bounds, CONNECTIONS, LIFETIMES, Lengths};
-use ledger::Place;
+use ledger::Occupancy;
 pub(crate) use ledger::Record;
 pub(crate) use slot::Slot;
 pub use slot::State;
@@ -211,7 +211,8 @@ impl Scoreboard {
 
     /// Children that count, with those whose death is not known yet.
     pub(crate) fn children(&self) -> impl Iterator<Item = Child<'_>> + use<'_> {
-        let counts = |child: &Child<'_>| matches!(child.record.place(), Place::Held | Place::Overdue);
+        let counts =
+            |child: &Child<'_>| matches!(child.record.occupancy(), Occupancy::Held | Occupancy::Overdue);
         (0..self.ledger.used()).map(|index| self.child(index)).filter(counts)
     }
 

@@ -23,7 +23,7 @@ fn board(limits: &[u32]) -> Scoreboard {
 }
 
 /// A child of `listener` is born, with this pid.
-fn birth(board: &Scoreboard, listener: usize, pid: u32) -> u32 {
+fn start(board: &Scoreboard, listener: usize, pid: u32) -> u32 {
     birth_at(board, listener, pid, board.epoch)
 }
 
@@ -99,7 +99,7 @@ fn a_listener_without_any_place_has_no_room() {
 #[test]
 fn a_new_child_finds_nothing_of_the_one_before() {
     let board = board(&[1]);
-    let index = birth(&board, 0, 41);
+    let index = start(&board, 0, 41);
     let slot = board.slot(index);
     slot.set_peer(crate::transport::Peer::Unix { pid: 1, uid: 2 });
     Traffic::add(&slot.traffic.bytes_in, 5);
@@ -117,7 +117,7 @@ fn a_new_child_finds_nothing_of_the_one_before() {
 #[test]
 fn the_last_to_announce_its_end_is_the_first_to_be_buried() {
     let board = board(&[2, 2]);
-    let children = [(0, 10), (1, 11), (0, 12)].map(|(listener, pid)| birth(&board, listener, pid));
+    let children = [(0, 10), (1, 11), (0, 12)].map(|(listener, pid)| start(&board, listener, pid));
     assert_eq!(children, [0, 1, 2]);
     assert!(!board.has_dead());
     for (index, cause) in children.into_iter().zip([Cause::Done, Cause::Failed, Cause::Panicked]) {
@@ -138,16 +138,16 @@ fn the_last_to_announce_its_end_is_the_first_to_be_buried() {
 fn a_dead_child_s_counters_live_on_in_the_totals() {
     let board = board(&[4, 1]);
     for (pid, bytes) in [(10, 100), (11, 20), (12, 3)] {
-        let slot = board.slot(birth(&board, 0, pid));
+        let slot = board.slot(start(&board, 0, pid));
         Traffic::add(&slot.traffic.connections, 1);
         Traffic::add(&slot.traffic.bytes_in, bytes);
         Traffic::add(&slot.traffic.bytes_out, bytes * 2);
     }
-    birth(&board, 1, 13);
+    start(&board, 1, 13);
     board.announce(0, Cause::Done);
     board.announce(2, Cause::Done);
     collect(&board);
-    board.bury(1, Cause::Signal(libc::SIGSEGV as u8), board.epoch);
+    board.reap(1, Cause::Signal(libc::SIGSEGV as u8), board.epoch);
     let totals = board.totals(0);
     let sum = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
     assert_eq!([&totals.connections, &totals.bytes_in, &totals.bytes_out].map(sum), [3, 123, 246]);
@@ -162,8 +162,8 @@ fn a_dead_child_s_counters_live_on_in_the_totals() {
 fn the_peak_is_of_those_alive_at_once() {
     let board = board(&[8]);
     for pid in 0..5 {
-        for index in [birth(&board, 0, pid + 10), birth(&board, 0, pid + 20)] {
-            board.bury(index, Cause::Done, board.epoch);
+        for index in [start(&board, 0, pid + 10), start(&board, 0, pid + 20)] {
+            board.reap(index, Cause::Done, board.epoch);
         }
     }
     let totals = board.totals(0);
@@ -173,7 +173,7 @@ fn the_peak_is_of_those_alive_at_once() {
 #[test]
 fn the_first_record_of_an_end_stays() {
     let board = board(&[1]);
-    let index = birth(&board, 0, 10);
+    let index = start(&board, 0, 10);
     board.slot(index).record(Cause::Signal(libc::SIGABRT as u8));
     board.announce(index, Cause::Done);
     assert_eq!(collect(&board)[0].cause, Cause::Signal(libc::SIGABRT as u8));
@@ -182,16 +182,16 @@ fn the_first_record_of_an_end_stays() {
 #[test]
 fn only_a_master_that_waits_is_woken() {
     let board = board(&[2]);
-    board.announce(birth(&board, 0, 10), Cause::Done);
+    board.announce(start(&board, 0, 10), Cause::Done);
     assert!(!notified(&board));
     board.set_waiting(true);
-    board.announce(birth(&board, 0, 11), Cause::Done);
+    board.announce(start(&board, 0, 11), Cause::Done);
     assert!(notified(&board));
     board.wake().drain();
     assert!(!notified(&board));
     board.set_waiting(false);
     assert_eq!(slots(&collect(&board)), [1, 0]);
-    board.announce(birth(&board, 0, 12), Cause::Done);
+    board.announce(start(&board, 0, 12), Cause::Done);
     assert!(!notified(&board));
 }
 
@@ -199,8 +199,8 @@ fn only_a_master_that_waits_is_woken() {
 fn a_crash_is_recorded_by_pid_alone() {
     let board = board(&[4]);
     let signal = libc::SIGSEGV as u8;
-    let first = birth(&board, 0, 10);
-    let second = birth(&board, 0, 11);
+    let first = start(&board, 0, 10);
+    let second = start(&board, 0, 11);
     let watched = board.take(0, true, board.epoch).unwrap();
     has_pid(&board, watched, 12);
     board.record_end(99, Cause::Signal(signal));
@@ -221,8 +221,8 @@ fn a_crash_is_recorded_by_pid_alone() {
     board.record_end(10, Cause::Signal(signal));
     assert!(!board.has_dead());
     // nor is that of one that was killed in the middle of its work
-    let killed = birth(&board, 0, 13);
-    board.bury(killed, KILLED, board.epoch);
+    let killed = start(&board, 0, 13);
+    board.reap(killed, KILLED, board.epoch);
     board.record_end(13, Cause::Signal(signal));
     assert!(!board.has_dead());
 }
@@ -258,11 +258,11 @@ fn an_elastic_pool_s_worker_tells_when_too_few_are_idle() {
 #[test]
 fn a_child_that_went_wild_in_its_slot_is_buried_like_any_other() {
     let board = board(&[1, 2]);
-    let before = birth(&board, 1, 10);
+    let before = start(&board, 1, 10);
     Traffic::add(&board.slot(before).traffic.bytes_in, 5);
     board.announce(before, Cause::Done);
     collect(&board);
-    let wild = birth(&board, 1, 11);
+    let wild = start(&board, 1, 11);
     let slot = board.slot(wild);
     [&slot.pid, &slot.next].iter().for_each(|cell| cell.store(u32::MAX, Ordering::Relaxed));
     let Traffic { connections, bytes_in, bytes_out, failed } = &slot.traffic;
@@ -273,15 +273,15 @@ fn a_child_that_went_wild_in_its_slot_is_buried_like_any_other() {
     board.sweep(0, usize::MAX, board.epoch, |_| false, || KILLED, |_, death| deaths.push(death));
     let death = Death { slot: wild, listener: 1, cause: Cause::Signal(libc::SIGKILL as u8) };
     assert_eq!(deaths, [death]);
-    assert_eq!(birth(&board, 1, 12), wild);
+    assert_eq!(start(&board, 1, 12), wild);
 }
 
 #[test]
 fn a_stack_that_a_child_has_tangled_harms_nobody() {
     for tangle in [0, 1, 2, u32::MAX] {
         let board = board(&[4]);
-        let living = birth(&board, 0, 10);
-        let wild = birth(&board, 0, 11);
+        let living = start(&board, 0, 10);
+        let wild = start(&board, 0, 11);
         board.announce(wild, Cause::Done);
         // to the living one, to itself, to one that was never used, to nowhere
         board.slot(wild).next.store(tangle.wrapping_add(1), Ordering::Relaxed);
@@ -310,10 +310,10 @@ fn a_worker_serves_as_long_as_it_has_connections() {
 fn a_child_that_panicked_has_a_connection_that_failed() {
     let board = board(&[3]);
     for (pid, cause) in [(1, Cause::Done), (2, Cause::Failed), (3, Cause::Panicked)] {
-        let index = birth(&board, 0, pid);
+        let index = start(&board, 0, pid);
         // as its handler's error is counted, by the child
         Traffic::add(&board.slot(index).traffic.failed, u64::from(cause == Cause::Failed));
-        board.bury(index, cause, board.epoch);
+        board.reap(index, cause, board.epoch);
     }
     assert_eq!(board.totals(0).failed.load(Ordering::Relaxed), 2);
 }

@@ -1,22 +1,22 @@
 //! Coroutines that say themselves which goes on: greenlet's `switch`.
 
 mod error;
-mod place;
+mod target;
 
 use std::cell::{Cell, RefCell};
 use std::fmt;
 use std::rc::Rc;
 
 pub use error::SwitchError;
-pub(super) use place::apart;
-use place::{Place, Status, drive, here, leave};
+pub(super) use target::apart;
+use target::{Status, Target, drive, here, leave};
 
 use super::stacks::STACK_SIZE;
 use crate::sys::context::{Context, Stack};
 
 /// Where a [`Coroutine`] can be switched to: its name, which may be known before there is the coroutine.
 ///
-/// Cloning is cheap, and gives the same place. A place does not keep its coroutine alive.
+/// Cloning is cheap, and gives the same target. It does not keep its coroutine alive.
 ///
 /// # Examples
 ///
@@ -42,7 +42,7 @@ use crate::sys::context::{Context, Stack};
 /// assert!(pong.switch(vec![]).is_err());
 /// assert_eq!(ping.switch(vec!["late"]).unwrap(), ["late"]);
 /// ```
-pub struct Switch<T>(Rc<Place<T>>);
+pub struct Switch<T>(Rc<Target<T>>);
 
 /// A function with a stack of its own, which goes on when it is switched to, and stops when it switches to
 /// another or back outside.
@@ -76,7 +76,7 @@ impl<T: 'static> Switch<T> {
     /// A name for a coroutine to come.
     #[must_use]
     pub fn new() -> Self {
-        Self(Rc::new(Place {
+        Self(Rc::new(Target {
             status: Cell::new(Status::Vacant),
             context: RefCell::default(),
             arriving: RefCell::default(),
@@ -95,12 +95,12 @@ impl<T: 'static> Switch<T> {
     pub fn becomes(&self, f: impl FnOnce(T) -> T + 'static) -> Coroutine<T> {
         assert!(self.0.status.get() == Status::Vacant, "a name is for one coroutine");
         let stack = Stack::new(STACK_SIZE).unwrap_or_else(|error| panic!("cannot make a coroutine: {error}"));
-        let place = Rc::clone(&self.0);
+        let target = Rc::clone(&self.0);
         let context = Context::new(stack, move || {
-            let arrived = place.arriving.take();
+            let arrived = target.arriving.take();
             if let Some(value) = arrived {
                 let value = f(value);
-                place.leaving.replace(Some((None, value)));
+                target.leaving.replace(Some((None, value)));
             }
         });
         self.0.context.replace(Some(context));
@@ -200,12 +200,12 @@ impl<T: 'static> Coroutine<T> {
 
 impl<T> Drop for Coroutine<T> {
     fn drop(&mut self) {
-        let place = &*self.0.0;
-        match place.status.get() {
-            Status::Running => place.abandoned.set(true),
+        let target = &*self.0.0;
+        match target.status.get() {
+            Status::Running => target.abandoned.set(true),
             _ => {
-                place.status.set(Status::Ended);
-                let context = place.context.take();
+                target.status.set(Status::Ended);
+                let context = target.context.take();
                 drop(context);
             }
         }

@@ -104,7 +104,7 @@ fn a_child_is_seen_or_wakes_the_master_that_waits() {
 fn sums_that_are_read_belong_together() {
     #[derive(Default)]
     struct Sums {
-        burials: sequence::Sequence,
+        reaping: sequence::Sequence,
         totals: [AtomicU32; 2],
     }
     check(|| {
@@ -113,17 +113,17 @@ fn sums_that_are_read_belong_together() {
             let sums = Arc::clone(&sums);
             thread::spawn(move || {
                 for n in 1..=2 {
-                    sums.burials
+                    sums.reaping
                         .change(|| sums.totals.iter().for_each(|sum| sum.store(n, Ordering::Relaxed)));
                 }
             })
         };
         let read = || sums.totals.each_ref().map(|sum| sum.load(Ordering::Relaxed));
-        if let Some([one, other]) = sums.burials.read(read) {
+        if let Some([one, other]) = sums.reaping.read(read) {
             assert_eq!(one, other);
         }
         master.join().unwrap();
-        assert_eq!(sums.burials.read(read), Some([2, 2]));
+        assert_eq!(sums.reaping.read(read), Some([2, 2]));
     });
 }
 

@@ -24,7 +24,7 @@ fn sweep(board: &Scoreboard, is_child: impl Fn(u32) -> bool) -> Vec<(u32, Cause)
 #[test]
 fn a_sweep_finds_those_that_died_without_a_word() {
     let board = board(&[4]);
-    (10..14).for_each(|pid| _ = birth(&board, 0, pid));
+    (10..14).for_each(|pid| _ = start(&board, 0, pid));
     board.announce(2, Cause::Done);
     // it was killed between its record and its place on the stack
     board.slot(3).record(Cause::Failed);
@@ -40,20 +40,20 @@ fn a_sweep_finds_those_that_died_without_a_word() {
 #[test]
 fn of_several_slots_with_one_pid_only_the_last_is_alive() {
     let board = board(&[4]);
-    let slots: Vec<u32> = [10, 10, 11, 10].into_iter().map(|pid| birth(&board, 0, pid)).collect();
+    let slots: Vec<u32> = [10, 10, 11, 10].into_iter().map(|pid| start(&board, 0, pid)).collect();
     assert!(board.record(slots[0]).is_superseded() && !board.record(slots[3]).is_superseded());
     assert_eq!(sweep(&board, |_| true), [(slots[0], KILLED), (slots[1], KILLED)]);
     assert_eq!(board.children().map(|child| child.index).collect::<Vec<_>>(), slots[2..]);
     // the slot serves again, and nothing of its past clings to it
-    let again = birth(&board, 0, 12);
+    let again = start(&board, 0, 12);
     assert_eq!((again, sweep(&board, |_| true)), (slots[1], vec![]));
 }
 
 #[test]
 fn a_pid_that_comes_again_after_an_ordinary_end_is_nothing_special() {
     let board = board(&[2]);
-    board.announce(birth(&board, 0, 10), Cause::Done);
-    let other = birth(&board, 0, 10);
+    board.announce(start(&board, 0, 10), Cause::Done);
+    let other = start(&board, 0, 10);
     assert_eq!(sweep(&board, |_| true), [(0, Cause::Done)]);
     assert_eq!(board.children().map(|child| child.index).collect::<Vec<_>>(), [other]);
 }
@@ -62,7 +62,7 @@ fn a_pid_that_comes_again_after_an_ordinary_end_is_nothing_special() {
 fn a_sweep_in_slices_comes_round() {
     let board = board(&[3, 4]);
     for (listener, pid) in [(0, 10), (0, 11), (1, 12), (1, 13), (1, 14)] {
-        birth(&board, listener, pid);
+        start(&board, listener, pid);
     }
     let mut gone = Vec::new();
     let mut at = 0;
@@ -84,7 +84,7 @@ fn a_sweep_in_slices_comes_round() {
 #[test]
 fn an_announcement_in_the_middle_of_a_sweep_is_not_lost() {
     let board = board(&[3]);
-    (10..13).for_each(|pid| _ = birth(&board, 0, pid));
+    (10..13).for_each(|pid| _ = start(&board, 0, pid));
     let announced = AtomicBool::new(false);
     let is_child = |pid| {
         if !announced.swap(true, Ordering::Relaxed) {
@@ -106,7 +106,7 @@ fn a_sweep_leaves_watched_ones_alone() {
     let watched = board.take(0, true, board.epoch).unwrap();
     has_pid(&board, watched, 10);
     board.born(watched);
-    let unwatched = birth(&board, 0, 10);
+    let unwatched = start(&board, 0, 10);
     assert_eq!(sweep(&board, |_| false), [(unwatched, KILLED)]);
     assert_eq!(board.slot(watched).state(), State::Starting);
     assert_eq!(board.totals(0).alive.load(Ordering::Relaxed), 1);
@@ -117,7 +117,7 @@ fn every_announcement_of_many_at_once_is_buried_exactly_once() {
     const THREADS: u32 = 4;
     const EACH: u32 = 500;
     let board = board(&[THREADS * EACH]);
-    (0..THREADS * EACH).for_each(|i| _ = birth(&board, 0, i + 1));
+    (0..THREADS * EACH).for_each(|i| _ = start(&board, 0, i + 1));
     let start = Barrier::new(THREADS as usize + 1);
     let mut buried = vec![0_u32; (THREADS * EACH) as usize];
     thread::scope(|scope| {

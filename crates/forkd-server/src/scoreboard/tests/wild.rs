@@ -2,7 +2,7 @@
 
 use std::process::{Child as Process, Command};
 
-use super::super::ledger::FAREWELL_MS;
+use super::super::ledger::EXIT_TIMEOUT_MS;
 use super::*;
 use crate::sys::pidfd::is_our_child;
 
@@ -45,27 +45,27 @@ fn sweep_at(board: &Scoreboard, ms: u64) -> Vec<u32> {
 fn a_child_that_says_it_ends_and_lives_keeps_its_slot_and_counts_again() {
     let board = board(&[1]);
     let pretender = Living::new();
-    let index = birth(&board, 0, pretender.pid());
+    let index = start(&board, 0, pretender.pid());
     board.announce(index, Cause::Done);
     assert_eq!(slots(&collect(&board)), [index]);
     assert_eq!((alive(&board), deaths(&board)), (0, 1));
     // its place is free at once, and its slot is not
     let next = Living::new();
-    let other = birth(&board, 0, next.pid());
+    let other = start(&board, 0, next.pid());
     assert_ne!(other, index);
-    assert_eq!(sweep_at(&board, FAREWELL_MS - 1), [0; 0]);
+    assert_eq!(sweep_at(&board, EXIT_TIMEOUT_MS - 1), [0; 0]);
     assert_eq!(alive(&board), 1);
-    assert_eq!(sweep_at(&board, FAREWELL_MS), [0; 0]);
+    assert_eq!(sweep_at(&board, EXIT_TIMEOUT_MS), [0; 0]);
     assert_eq!((alive(&board), deaths(&board)), (2, 1));
     // what it says from now on changes nothing, but its death does, and is no second one
     board.announce(index, Cause::Failed);
     assert_eq!(collect(&board), []);
     assert_eq!(alive(&board), 2);
     drop(pretender);
-    assert_eq!(sweep_at(&board, FAREWELL_MS), [0; 0]);
+    assert_eq!(sweep_at(&board, EXIT_TIMEOUT_MS), [0; 0]);
     assert_eq!((alive(&board), deaths(&board)), (1, 1));
     drop(next);
-    assert_eq!(sweep_at(&board, FAREWELL_MS), [other]);
+    assert_eq!(sweep_at(&board, EXIT_TIMEOUT_MS), [other]);
     assert_eq!((alive(&board), deaths(&board), board.unwatched()), (0, 2, 0));
     assert_eq!([0; 2].map(|_| board.take(0, false, board.epoch)), [Some(other), None]);
 }
@@ -74,7 +74,7 @@ fn a_child_that_says_it_ends_and_lives_keeps_its_slot_and_counts_again() {
 fn one_child_can_t_have_another_s_slot_given_away_twice() {
     let board = board(&[8]);
     let living: Vec<Living> = (0..4).map(|_| Living::new()).collect();
-    let victims: Vec<u32> = living.iter().map(|child| birth(&board, 0, child.pid())).collect();
+    let victims: Vec<u32> = living.iter().map(|child| start(&board, 0, child.pid())).collect();
     for _ in 0..3 {
         // all at once are said to be dead
         victims.iter().for_each(|&index| board.announce(index, Cause::Done));
@@ -90,11 +90,11 @@ fn one_child_can_t_have_another_s_slot_given_away_twice() {
 fn a_stack_that_goes_round_in_circles_has_an_end() {
     let board = board(&[4]);
     let living: Vec<Living> = (0..3).map(|_| Living::new()).collect();
-    let [a, b, c] = [0, 1, 2].map(|i| birth(&board, 0, living[i].pid()));
+    let [a, b, c] = [0, 1, 2].map(|i| start(&board, 0, living[i].pid()));
     board.announce(a, Cause::Done);
     collect(&board);
     // it counts again
-    sweep_at(&board, FAREWELL_MS);
+    sweep_at(&board, EXIT_TIMEOUT_MS);
     for index in [a, b, c] {
         board.announce(index, Cause::Done);
     }
@@ -108,7 +108,7 @@ fn a_stack_that_goes_round_in_circles_has_an_end() {
 #[test]
 fn what_no_child_can_have_carried_is_not_counted() {
     let board = board(&[4]);
-    let index = birth(&board, 0, 10);
+    let index = start(&board, 0, 10);
     let Traffic { connections, bytes_in, bytes_out, failed } = &board.slot(index).traffic;
     for cell in [connections, bytes_in, failed] {
         cell.store(u64::MAX / 3, Ordering::Relaxed);
@@ -124,7 +124,7 @@ fn what_no_child_can_have_carried_is_not_counted() {
 #[test]
 fn nonsense_in_a_slot_is_shown_as_something() {
     let board = board(&[4]);
-    let index = birth(&board, 0, 10);
+    let index = start(&board, 0, 10);
     let slot = board.slot(index);
     for word in [0, 1, 4, 7, 0x8000_0000, u32::MAX] {
         slot.write_everywhere(word);

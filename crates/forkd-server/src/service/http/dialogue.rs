@@ -8,10 +8,10 @@ use std::time::{Instant, SystemTime};
 
 use super::answer::{Answer, Responder, Stage};
 use super::content::Content;
-use super::patience::{Patience, Phase};
 use super::request;
 use super::response::{Refusal, Status};
 use super::router::SMALL;
+use super::timeouts::{Timeouts, Wait};
 use crate::Reply;
 use crate::transport::FilePart;
 
@@ -24,7 +24,7 @@ const SHOWN: usize = 200;
 /// What has been said on a connection so far, as far as it matters.
 #[derive(Debug, Clone, Default)]
 pub struct Dialogue {
-    pub(super) patience: Patience,
+    pub(super) timeouts: Timeouts,
     /// What has come and was not yet looked at, from the beginning of a request on.
     pub(super) input: Vec<u8>,
     /// The request whose content is still to come.
@@ -56,7 +56,7 @@ impl Dialogue {
     /// One that ends with the answer to the first request.
     pub fn of_one_request() -> Self {
         let mut dialogue = Self::default();
-        dialogue.patience.limits.requests = 1;
+        dialogue.timeouts.limits.requests = 1;
         dialogue
     }
 
@@ -88,22 +88,22 @@ impl Dialogue {
 
     fn give_up(&mut self, responder: &mut impl Responder, refusal: Refusal) -> Reply<'_> {
         self.output.clear();
-        if let Phase::Head(_) | Phase::Content(_) = self.phase() {
+        if let Wait::Head(_) | Wait::Content(_) = self.wait() {
             self.refuse(responder, refusal);
         }
         Reply::Finish(&self.output)
     }
 
     pub(super) fn deadline(&mut self, now: Instant) -> Instant {
-        self.patience.until(self.phase(), now)
+        self.timeouts.until(self.wait(), now)
     }
 
-    fn phase(&self) -> Phase {
+    fn wait(&self) -> Wait {
         match self.answered {
-            _ if self.waiting.is_some() => Phase::Content(self.answered),
-            _ if !self.input.is_empty() => Phase::Head(self.answered),
-            0 => Phase::First,
-            _ => Phase::Next(self.answered),
+            _ if self.waiting.is_some() => Wait::Content(self.answered),
+            _ if !self.input.is_empty() => Wait::Head(self.answered),
+            0 => Wait::First,
+            _ => Wait::Next(self.answered),
         }
     }
 
@@ -135,7 +135,7 @@ impl Dialogue {
         if !self.is_worth_a_look() {
             return false;
         }
-        let is_last = self.answered + 1 >= self.patience.limits.requests;
+        let is_last = self.answered + 1 >= self.timeouts.limits.requests;
         let parsed = request::parse(&self.input)
             .map(|whole| whole.map(|(request, length)| (Answer::to(&request, responder, is_last), length)));
         match parsed {

@@ -7,7 +7,7 @@
 //!
 //! What a client can occupy is bounded: [`request::HEAD`] bytes and what one read brings are kept of what
 //! it sends, [`router::SMALL`] bytes and two answers of what it gets, and a large file is not read at
-//! all. Its time is bounded by [`patience`].
+//! all. Its time is bounded by [`timeouts`].
 
 mod answer;
 mod conditions;
@@ -17,7 +17,7 @@ mod dialogue;
 mod fields;
 mod files;
 mod kinds;
-mod patience;
+
 mod ranges;
 mod request;
 mod response;
@@ -26,6 +26,7 @@ mod router;
 mod target;
 #[cfg(test)]
 mod tests;
+mod timeouts;
 mod version;
 mod walk;
 
@@ -192,6 +193,6 @@ impl Protocol for Http {
 impl From<Http> for Service {
     fn from(http: Http) -> Self {
         // the connection, and the file that is sent
-        Self::protocol("http", move || http.clone()).patient_for(patience::SILENCE).taking(2)
+        Self::protocol("http", move || http.clone()).patient_for(timeouts::WRITE_TIMEOUT).taking(2)
     }
 }

@@ -25,7 +25,7 @@ fn who_stays_is_answered_again_and_who_goes_is_not() {
 #[test]
 fn a_connection_is_not_for_ever() {
     let (_dir, mut http) = site();
-    http.dialogue.patience.limits.requests = 3;
+    http.dialogue.timeouts.limits.requests = 3;
     let text = ask(&http, &"GET /hello HTTP/1.1\r\nHost: a\r\n\r\n".repeat(5));
     assert_eq!((text.matches("HTTP/1.1 200").count(), text.matches("Connection: close").count()), (3, 1));
 }

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 /// What is waited for. The number of answers makes one request's wait another than the next one's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Phase {
+pub(super) enum Wait {
     First,
     Head(u32),
     Content(u32),
@@ -13,9 +13,9 @@ pub(super) enum Phase {
 
 /// For how long a client may read nothing of what it has asked for, where no idle time-out is given: it may
 /// occupy a whole worker, too.
-pub(super) const SILENCE: Duration = Duration::from_secs(60);
+pub(super) const WRITE_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// How patient it is with a client.
+/// How long it waits for a client.
 #[derive(Debug, Clone)]
 pub(super) struct Limits {
     /// From its first byte on a request has so long, however it trickles in; and so long has a client
@@ -36,23 +36,23 @@ impl Default for Limits {
 
 /// What is waited for, and since when.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Patience {
+pub(super) struct Timeouts {
     pub(super) limits: Limits,
-    wait: Option<(Phase, Instant)>,
+    wait: Option<(Wait, Instant)>,
 }
 
-impl Patience {
+impl Timeouts {
     /// Until when this may last, which is asked before each wait.
-    pub(super) fn until(&mut self, phase: Phase, now: Instant) -> Instant {
+    pub(super) fn until(&mut self, wait: Wait, now: Instant) -> Instant {
         let since = match self.wait {
-            Some((before, since)) if before == phase => since,
+            Some((before, since)) if before == wait => since,
             _ => now,
         };
-        self.wait = Some((phase, since));
+        self.wait = Some((wait, since));
         since
-            + match phase {
-                Phase::First | Phase::Head(_) | Phase::Content(_) => self.limits.request,
-                Phase::Next(_) => self.limits.idle,
+            + match wait {
+                Wait::First | Wait::Head(_) | Wait::Content(_) => self.limits.request,
+                Wait::Next(_) => self.limits.idle,
             }
     }
 }

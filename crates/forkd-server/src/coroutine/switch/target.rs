@@ -13,7 +13,7 @@ use crate::coroutine::scheduler::scheduler;
 use crate::sys::context::{Context, Step, Why, suspend};
 
 /// Where a coroutine is while it is stopped, and what goes along with a switch.
-pub(super) struct Place<T> {
+pub(super) struct Target<T> {
     pub(super) status: Cell<Status>,
     /// Here while it is stopped.
     pub(super) context: RefCell<Option<Context>>,
@@ -26,7 +26,7 @@ pub(super) struct Place<T> {
 }
 
 /// Where a coroutine switches to (nowhere is outside), and with what.
-type Leaving<T> = (Option<Rc<Place<T>>>, T);
+type Leaving<T> = (Option<Rc<Target<T>>>, T);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Status {
@@ -37,7 +37,7 @@ pub(super) enum Status {
 }
 
 thread_local! {
-    /// The place whose coroutine runs now, if the innermost that runs is one of this module's.
+    /// The target whose coroutine runs now, if the innermost that runs is one of this module's.
     static HERE: RefCell<Option<Rc<dyn Any>>> = const { RefCell::new(None) };
 }
 
@@ -55,13 +55,17 @@ impl Drop for Restore {
     }
 }
 
-/// The place of the coroutine that runs now, if that is one of this type.
-pub(super) fn here<T: 'static>() -> Option<Rc<Place<T>>> {
+/// The target of the coroutine that runs now, if that is one of this type.
+pub(super) fn here<T: 'static>() -> Option<Rc<Target<T>>> {
     HERE.with_borrow(Clone::clone)?.downcast().ok()
 }
 
 /// Stops the coroutine that runs here until it is switched to.
-pub(super) fn leave<T>(here: &Rc<Place<T>>, to: Option<Rc<Place<T>>>, value: T) -> Result<T, SwitchError<T>> {
+pub(super) fn leave<T>(
+    here: &Rc<Target<T>>,
+    to: Option<Rc<Target<T>>>,
+    value: T,
+) -> Result<T, SwitchError<T>> {
     here.leaving.replace(Some((to, value)));
     if suspend(Why::Switches) {
         let Some(value) = here.arriving.take() else { unreachable!("one is switched to with a value") };
@@ -72,35 +76,35 @@ pub(super) fn leave<T>(here: &Rc<Place<T>>, to: Option<Rc<Place<T>>>, value: T) 
 }
 
 /// Runs those that are switched to until one switches back.
-pub(super) fn drive<T: 'static>(mut place: Rc<Place<T>>, value: T) -> T {
+pub(super) fn drive<T: 'static>(mut target: Rc<Target<T>>, value: T) -> T {
     /// The one that runs when a panic comes out has ended.
-    struct Ended<'a, T>(&'a Place<T>);
+    struct Ended<'a, T>(&'a Target<T>);
     impl<T> Drop for Ended<'_, T> {
         fn drop(&mut self) {
             self.0.status.set(Status::Ended);
         }
     }
     let _outer = Restore(HERE.take());
-    place.arriving.replace(Some(value));
+    target.arriving.replace(Some(value));
     loop {
-        place.status.set(Status::Running);
-        let ended = Ended(&place);
-        let Some(mut context) = place.context.take() else { unreachable!("a stopped one has a context") };
-        let step = resume(&place, &mut context);
+        target.status.set(Status::Running);
+        let ended = Ended(&target);
+        let Some(mut context) = target.context.take() else { unreachable!("a stopped one has a context") };
+        let step = resume(&target, &mut context);
         std::mem::forget(ended);
-        let stops = step == Step::Stopped(Why::Switches) && !place.abandoned.get();
+        let stops = step == Step::Stopped(Why::Switches) && !target.abandoned.get();
         if stops {
-            place.context.replace(Some(context));
-            place.status.set(Status::Stopped);
+            target.context.replace(Some(context));
+            target.status.set(Status::Stopped);
         } else {
-            place.status.set(Status::Ended);
+            target.status.set(Status::Ended);
             drop(context);
         }
-        let left = place.leaving.take();
+        let left = target.leaving.take();
         match left {
             Some((Some(next), value)) => {
                 next.arriving.replace(Some(value));
-                place = next;
+                target = next;
             }
             Some((None, value)) => return value,
             None => unreachable!("one that stops, and one that returns, leaves a value"),
@@ -109,9 +113,9 @@ pub(super) fn drive<T: 'static>(mut place: Rc<Place<T>>, value: T) -> T {
 }
 
 /// Lets it go on until it leaves; where it waits, the caller waits.
-fn resume<T: 'static>(place: &Rc<Place<T>>, context: &mut Context) -> Step {
+fn resume<T: 'static>(target: &Rc<Target<T>>, context: &mut Context) -> Step {
     loop {
-        HERE.set(Some(Rc::clone(place) as Rc<dyn Any>));
+        HERE.set(Some(Rc::clone(target) as Rc<dyn Any>));
         let _outside = Restore(None);
         match context.resume() {
             Step::Stopped(Why::Waits) => {
