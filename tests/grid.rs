@@ -97,7 +97,7 @@ fn why_not(transport: &str, model: &str, service: &Service) -> Option<&'static s
     match transport {
         "udp" | "unixgram" if service.is_dialogue => Some("needs a connection"),
         _ if model.starts_with("event") && service.name == "exec" => {
-            Some("under the model event nobody may wait")
+            Some("its wait for a client would block all others under the model event")
         }
         _ => None,
     }

@@ -120,7 +120,7 @@ both_ways! {
             status.unwrap()
         };
         assert_eq!(status.code(), Some(70), "{status}");
-        let line = daemon.wait_for_line("die before they have served anybody");
+        let line = daemon.wait_for_line("die before they have served a client");
         assert!(line.starts_with("forkd: error: ") && line.contains(&daemon.endpoint(0)), "{line}");
         // such lines are limited
         assert!(daemon.count_lines("worker was killed") >= 5);

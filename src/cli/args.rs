@@ -99,7 +99,7 @@ pub enum Command {
     /// Describe the services: `forkd serve --service list`
     #[command(skip)]
     Services,
-    /// Be the server that `forkd compare` calibrates its clients with: no subcommand of anybody else's
+    /// Be the server that `forkd compare` calibrates its clients with: no subcommand of the user's
     #[command(skip)]
     NullServer,
     /// Compare models, and other servers, under load: processes, threads, cost, and what clients feel

@@ -39,7 +39,7 @@ use super::{Failed, here, resolve, sources};
 pub fn run(options: ServeOptions) -> Result<(), Failed> {
     // before anything is opened, and while this is the process that LISTEN_PID names
     let inherited = Inherited::take()?;
-    // a service of systemd (systemd.exec(5)) is started again for those who wait
+    // a service of systemd (systemd.exec(5)) is started again for clients that wait
     let clients_wait = unit::is_one() && inherited.have_clients();
     serve_with(options, inherited).map_err(|error| Failed { clients_wait, ..error.into() })
 }
@@ -100,7 +100,7 @@ enum Served {
     NotAtAll(Signal),
 }
 
-/// For whoever waits for a daemon in the background.
+/// For the process that waits for a daemon in the background.
 fn never_ready(signal: Signal) -> Error {
     let why = format!("{signal} ended the daemon before it was ready");
     Error::Interrupted { exit_code: 128 + signal as u8, why }
@@ -235,7 +235,7 @@ fn run_master(
         if let Some(pidfile) = &mut pidfile {
             pidfile.write(std::process::id())?;
         }
-        // not before: what can serve nobody does not listen
+        // not before: a daemon that can serve no client does not listen
         master.announce();
         lines::ready(&hint, config.daemon.control.is_some());
         if daemon.daemon() && daemon.log() == LogSink::Stderr {

@@ -48,7 +48,7 @@ pub(crate) struct Control {
 struct Client {
     stream: UnixStream,
     request: Vec<u8>,
-    /// What came with the request: the log file of who asks for a reload.
+    /// What came with the request: the log file of the client that asks for a reload.
     file: Option<OwnedFd>,
     state: Talk,
     until: Instant,

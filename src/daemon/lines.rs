@@ -16,7 +16,7 @@ pub(crate) fn cannot_serve_stdin(why: &str) {
     error!("{why}");
 }
 
-/// The line that everybody waits for; it says how to try the daemon out, and where it can't be asked how it is. In
+/// The line that says that the daemon is ready, and how to try it out, or that it can't be asked how it is. In
 /// JSON every line has the pid.
 pub(crate) fn ready(hint: &str, has_control: bool) {
     let without =

@@ -39,7 +39,7 @@ pub struct ListenerStatus {
     pub endpoint: String,
     /// What is served.
     pub service: String,
-    /// Who runs the handler.
+    /// What runs the handler.
     pub model: String,
     /// Children alive now.
     pub alive: u32,

@@ -138,7 +138,7 @@ impl Status {
             return Ok(());
         }
         let head = ["PID", "SLOT", "STATE", "SERVING", "THREADS", "AGE", "CONNECTIONS", "IN", "OUT"];
-        // a child forks nobody
+        // a child does not fork
         let mut rows = vec![[row(head), columns.heads(1), row(["PEER", "LISTENER"])].concat()];
         for (at, c) in self.children.iter().enumerate() {
             let numbers = [c.connections, c.bytes_in, c.bytes_out].map(|n| n.to_string());

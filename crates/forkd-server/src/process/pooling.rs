@@ -226,7 +226,7 @@ impl Pooling {
                  lines above say why"
             ))),
             _ => Error::Internal(format!(
-                "the workers of {endpoint} die before they have served anybody: giving up after \
+                "the workers of {endpoint} die before they have served a client: giving up after \
                  {MAX_START_FAILURES} tries; the lines above say how they died"
             )),
         }

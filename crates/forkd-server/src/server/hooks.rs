@@ -10,7 +10,7 @@ use crate::transport::Peer;
 impl Server {
     /// Has this decide whether a client is served, by its address. One that is refused is closed at once, a
     /// datagram gets no answer; either is counted. It is asked once for each, before a child or a thread
-    /// is there for it, by whoever accepts: this process, or a worker. One that panics refuses.
+    /// is there for it, by the process that accepts: this one, or a worker. One that panics refuses.
     ///
     /// ```
     /// use forkd_server::{Peer, Server};
@@ -25,7 +25,7 @@ impl Server {
     }
 
     /// Calls this when a handler has returned an error that is no client's doing, or has panicked. Either
-    /// has been logged, and costs nobody else anything. It is called where it happened: with a model
+    /// has been logged, and costs no other client anything. It is called where it happened: with a model
     /// that forks, in the child.
     ///
     /// ```
@@ -82,7 +82,7 @@ impl Server {
         self
     }
 
-    /// The longest time between two calls of [`service_actions`](Self::service_actions) while nobody comes;
+    /// The longest time between two calls of [`service_actions`](Self::service_actions) while no client comes;
     /// the default is half a second. A [`shutdown`](crate::Handle::shutdown) does not wait for it.
     ///
     /// ```
@@ -103,7 +103,7 @@ impl Server {
     /// use std::time::Duration;
     /// use forkd_server::{Echo, Server, model::Model};
     /// let server = Server::bind("tcp://127.0.0.1:0")?.model(Model::Iterative).timeout(Duration::ZERO);
-    /// assert!(!server.ready(Echo)?.handle_request()?, "nobody is there");
+    /// assert!(!server.ready(Echo)?.handle_request()?, "no client is there");
     /// # Ok::<(), forkd_server::Error>(())
     /// ```
     #[must_use]
@@ -120,7 +120,7 @@ impl Server {
     /// let server = Server::bind("tcp://127.0.0.1:0")?
     ///     .model(Model::Iterative)
     ///     .timeout(Duration::from_millis(1))
-    ///     .handle_timeout(|| println!("still nobody"));
+    ///     .handle_timeout(|| println!("still no client"));
     /// server.ready(Echo)?.handle_request()?;
     /// # Ok::<(), forkd_server::Error>(())
     /// ```

@@ -5,7 +5,7 @@
 //!
 //! Where handlers run depends on the model, as in socketserver:
 //!
-//! | model | who serves |
+//! | model | what serves |
 //! |---|---|
 //! | [`Fork`](Model::Fork) | a child of this process for each client; this process is its *master* |
 //! | [`Prefork`](Model::Prefork), and any other with [`workers`](Server::workers) | a pool of children; this process is their master |
@@ -54,7 +54,7 @@ use crate::transport::{Endpoint, Handle, Listener};
 ///
 /// A master ignores SIGCHLD, blocks signals while it works, and takes over SIGTERM, SIGINT, SIGQUIT, SIGHUP,
 /// SIGUSR1, SIGUSR2, SIGTTIN, SIGTTOU, SIGALRM and those of crashes, for good. Handlers run in children: what
-/// they change in memory, nobody else sees.
+/// they change in memory, no other process sees.
 ///
 /// # Examples
 ///
@@ -103,7 +103,7 @@ impl Server {
         Self::builder().bind(endpoint)
     }
 
-    /// What is to be said before the socket is bound: the length of its queue, who may share its port.
+    /// What is to be said before the socket is bound: the length of its queue, which processes may share its port.
     ///
     /// ```
     /// let server = forkd_server::Server::builder().request_queue_size(5).bind("tcp://127.0.0.1:0")?;
@@ -176,7 +176,7 @@ impl Server {
     /// are being served are finished, children within [`grace`](Self::grace), unless
     /// [`block_on_close`](Self::block_on_close) says otherwise.
     ///
-    /// In this process, a panic of a handler costs its client the connection, and nobody else anything. Where a
+    /// In this process, a panic of a handler costs its client the connection, and no other client anything. Where a
     /// name stands for several addresses, all but the first are served by a thread each.
     ///
     /// ```
@@ -219,7 +219,7 @@ impl Server {
     /// [`Error::Usage`] if the model can't run the service: a [`Handler`](crate::Handler) under [`Model::Event`];
     /// or if its pool can't be [elastic](Self::elastic_workers).
     /// [`Error::Os`] if this process is to fork and has several threads, or the system refuses what a server
-    /// can't do without, or what a worker needs; [`Error::Internal`] if workers die before they have served anybody; what
+    /// can't do without, or what a worker needs; [`Error::Internal`] if workers die before they have served a client; what
     /// [`Exec::check`](crate::service::Exec::check) says, and [`Error::Config`] if that service can't be had
     /// like this.
     pub fn serve_forever(self, service: impl Into<Service>) -> Result<(), Error> {

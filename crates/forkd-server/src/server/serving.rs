@@ -39,12 +39,12 @@ use crate::transport::Handle;
 /// let mut client = TcpStream::connect(address.strip_prefix("tcp://").unwrap()).unwrap();
 /// client.write_all(b"hello").unwrap();
 /// client.shutdown(std::net::Shutdown::Write).unwrap();
-/// assert!(serving.handle_request()?, "somebody was served");
+/// assert!(serving.handle_request()?, "a client was served");
 ///
 /// let mut answer = String::new();
 /// client.read_to_string(&mut answer).unwrap();
 /// assert_eq!(answer, "hello");
-/// assert!(!serving.handle_request()?, "nobody came for 50 ms");
+/// assert!(!serving.handle_request()?, "no client came for 50 ms");
 /// # Ok::<(), forkd_server::Error>(())
 /// ```
 pub struct Serving {
@@ -59,7 +59,7 @@ pub struct Serving {
     pub(super) is_over: bool,
 }
 
-/// Who serves.
+/// What serves.
 pub(super) enum Kind {
     /// This process.
     Here(Box<Here>),
@@ -71,7 +71,7 @@ impl Serving {
     /// Serves one request, as `handle_request` of socketserver does: waits for a client, for at most
     /// [`timeout`](crate::Server::timeout). Returns whether there was one.
     ///
-    /// It returns `false` when nobody has come within that time, after a call of
+    /// It returns `false` when no client has come within that time, after a call of
     /// [`handle_timeout`](crate::Server::handle_timeout), and, without such a call, when the server has been
     /// asked to end. So `while serving.handle_request()? {}` serves until it is quiet.
     ///
@@ -131,7 +131,7 @@ impl Serving {
 
     fn no_single(&self) -> Error {
         Error::Usage(format!(
-            "handle_request is not for a pool of workers, who accept by themselves: choose fork, or {} without \
+            "handle_request is not for a pool of workers, which accept by themselves: choose fork, or {} without \
              workers",
             if self.model == Model::Prefork { Model::Iterative } else { self.model }
         ))

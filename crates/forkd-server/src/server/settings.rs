@@ -9,7 +9,7 @@ use crate::model::{Model, Threads};
 use crate::transport::bind::KEEP_ALIVE_RANGE;
 
 impl Server {
-    /// Chooses who runs the handler; the default is [`Model::Fork`].
+    /// Chooses what runs the handler; the default is [`Model::Fork`].
     ///
     /// ```
     /// use forkd_server::{Server, model::Model};
@@ -26,7 +26,7 @@ impl Server {
     /// Serves by a pool of so many forked workers, whichever the model but [`Model::Fork`]; 0 counts as 1.
     ///
     /// Without this, [`Model::Prefork`] has [as many as it has by default](Model::default_workers), and the
-    /// others fork nobody.
+    /// others do not fork.
     ///
     /// ```
     /// use forkd_server::{Server, model::Model};
@@ -41,7 +41,7 @@ impl Server {
 
     /// The same, by a pool that grows with its clients and shrinks when they have gone, from the fewest to the
     /// most workers. For [`Model::Prefork`] and [`Model::Iterative`], whose workers serve one client at a time:
-    /// of others nobody can say that they are idle, so they are refused before anybody is served.
+    /// others are never known to be idle, so they are refused before the first client is served.
     ///
     /// ```
     /// use forkd_server::{Server, model::Model};
@@ -57,7 +57,7 @@ impl Server {
         self
     }
 
-    /// How many idle workers an [elastic](Self::elastic_workers) pool keeps for who comes next: with fewer it
+    /// How many idle workers an [elastic](Self::elastic_workers) pool keeps for the next clients: with fewer it
     /// grows, with more it shrinks. The default is `2..=8`; the most is more than the fewest, and that at least 1.
     ///
     /// ```
