@@ -183,7 +183,9 @@ fn a_protocol_that_panics_costs_its_connection_and_no_other_of_its_thread() {
 fn a_handler_is_refused_where_nobody_may_wait() {
     let server = Forkd::example("test-servers", "steps tcp://127.0.0.1:0 event").launch();
     assert_eq!(server.wait().code(), Some(1));
-    server.wait_for_line("the service is steps, which waits for its client, and under the model event");
+    server.wait_for_line(
+        "the service is steps, and its wait for a client would block all others under the model event",
+    );
 }
 
 #[test]
