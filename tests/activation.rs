@@ -247,7 +247,7 @@ both_ways! {
         }
     }
 
-    fn whoever_else_accepts_makes_neither_clients_nor_signals_wait(way: Way) {
+    fn another_acceptor_makes_neither_clients_nor_signals_wait(way: Way) {
         for model in MODELS {
             let listener = tcp();
             let forkd = Forkd::new(&format!("{model} systemd:*")).way(way);

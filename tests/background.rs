@@ -172,7 +172,7 @@ fn a_second_one_is_refused_by_the_pidfile() {
 }
 
 #[test]
-fn locks_of_whoever_can_read_the_pidfile_keep_no_daemon_from_starting() {
+fn locks_of_users_who_can_read_the_pidfile_keep_no_daemon_from_starting() {
     let dir = tempfile::tempdir().unwrap();
     let pidfile = dir.path().join("pid");
     let start = || Forkd::new(&format!("--pidfile {}", pidfile.display())).start();

@@ -450,7 +450,7 @@ fn what_cannot_be_written_is_shown() {
 }
 
 #[test]
-fn without_a_control_group_nobody_is_left_either() {
+fn without_a_control_group_no_process_is_left_either() {
     if !need_root() {
         return;
     }
@@ -515,7 +515,7 @@ fn others_machines_are_not_loaded() {
 }
 
 #[test]
-fn the_null_server_is_for_nobody() {
+fn the_null_server_is_not_for_users() {
     let help = run(&["--help"]);
     assert!(!help.stdout.contains("null"), "{}", help.stdout);
     // it needs sockets, and says so

@@ -22,7 +22,7 @@ fn only_worker(daemon: &Daemon) -> i32 {
 }
 
 both_ways! {
-    fn slow_clients_delay_nobody(way: Way) {
+    fn slow_clients_delay_no_other(way: Way) {
         let daemon = Forkd::new("-m coroutine").way(way).start();
         let mut slow: Vec<Client> = (0..20).map(|_| daemon.served()).collect();
         // one of them does not even read
@@ -72,7 +72,7 @@ both_ways! {
         daemon.settles_at(1);
     }
 
-    fn a_reload_renews_the_worker_and_cuts_nobody(way: Way) {
+    fn a_reload_renews_the_worker_and_cuts_no_client(way: Way) {
         let forkd = Forkd::new("--config {dir}/f.toml").way(way);
         let group = |model: &str| format!("[[listen]]\nendpoints = ['tcp://127.0.0.1:0']\nmodel = '{model}'\n");
         let file = forkd.dir.path().join("f.toml");

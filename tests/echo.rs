@@ -110,7 +110,7 @@ mod streams {
         counts(daemon, CLIENTS as u64, CLIENTS as u64 * 20_000);
     }
 
-    pub(super) fn a_reset_midway_harms_nobody(daemon: &Daemon) {
+    pub(super) fn a_reset_midway_harms_no_other(daemon: &Daemon) {
         let mut bystander = stream(daemon);
         echoes(&mut bystander, b"before");
         for seed in 0..4 {
@@ -230,7 +230,7 @@ macro_rules! cell {
             megabytes_come_back_in_order_and_are_counted
             small_pieces_after_a_bulk_do_not_wait_for_more
             many_at_once_each_get_their_own_bytes
-            a_reset_midway_harms_nobody
+            a_reset_midway_harms_no_other
         }
     };
     ($name:ident: datagrams $args:literal, portable: $portable:literal) => {

@@ -30,7 +30,7 @@ fn memory(pid: i32) -> u64 {
 }
 
 #[test]
-fn those_who_do_not_read_cost_one_reply_each_and_delay_nobody() {
+fn clients_that_do_not_read_cost_one_reply_each_and_delay_no_other() {
     const CLIENTS: usize = 40;
     /// What is read at once, and a little.
     const EACH_KIB: u64 = 72;
@@ -157,7 +157,7 @@ fn a_killed_worker_is_replaced_and_costs_its_own_connections_only() {
 }
 
 #[test]
-fn a_reload_between_fork_and_event_loses_nobody() {
+fn a_reload_between_fork_and_event_loses_no_client() {
     let forkd = Forkd::new("--config {dir}/f.toml");
     let toml = |model: &str| format!("[[listen]]\nendpoints = ['tcp://127.0.0.1:0']\nmodel = '{model}'\n");
     std::fs::write(forkd.dir.path().join("f.toml"), toml("event")).unwrap();

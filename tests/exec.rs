@@ -199,7 +199,7 @@ under_models! {
         assert_eq!(daemon.wait().code(), Some(0));
     }
 
-    fn the_program_doesn_t_survive_who_serves_it(model) {
+    fn the_program_doesn_t_survive_its_worker(model) {
         let daemon = shell(model, "echo $$; exec sleep 1000");
         let mut client = wire::stream(&daemon);
         let program = pid(&mut client);

@@ -47,7 +47,7 @@ both_ways! {
         }
     }
 
-    fn a_stopped_master_harms_nobody(way: Way) {
+    fn a_stopped_master_harms_no_client(way: Way) {
         for args in ONE_EACH {
             let daemon = Forkd::new(args).way(way).start();
             let (mut stays, leaves) = (daemon.served(), daemon.served());
@@ -115,7 +115,7 @@ both_ways! {
         }
     }
 
-    fn a_client_that_does_not_read_makes_nobody_grow(way: Way) {
+    fn a_client_that_does_not_read_makes_no_process_grow(way: Way) {
         for args in MODELS {
             let daemon = Forkd::new(args).way(way).start();
             does_not_read(&daemon);
@@ -171,7 +171,7 @@ fn does_not_read(daemon: &Daemon) {
 }
 
 #[test]
-fn a_reset_in_the_backlog_is_nobody_elses_concern() {
+fn a_reset_in_the_backlog_concerns_no_other() {
     for args in MODELS {
         let daemon = Daemon::start(args);
         let before = daemon.served();
@@ -256,7 +256,7 @@ fn keeps_alive(listener: &std::net::TcpListener) -> nix::Result<bool> {
 }
 
 #[test]
-fn a_slow_client_delays_nobody() {
+fn a_slow_client_delays_no_other() {
     for (args, slow_ones) in [("", 10), ("-m prefork -w 2", 1), ("-m event", 50), ("-m coroutine", 50)] {
         let daemon = Daemon::start(args);
         let mut slow: Vec<Client> = (0..slow_ones).map(|_| daemon.served()).collect();

@@ -97,7 +97,7 @@ fn why_not(transport: &str, model: &str, service: &Service) -> Option<&'static s
     match transport {
         "udp" | "unixgram" if service.is_dialogue => Some("needs a connection"),
         _ if model.starts_with("event") && service.name == "exec" => {
-            Some("its wait for a client would block all others under the model event")
+            Some("waits for its client, and would block all others under the model event")
         }
         _ => None,
     }
@@ -122,7 +122,7 @@ fn cell(endpoint: &str, model: &str, name: &'static str) {
     match transport {
         "tcp" | "unix" => {
             any_pieces_will_do(&daemon, &service);
-            a_reset_harms_nobody(&daemon, &service);
+            a_reset_harms_no_other(&daemon, &service);
             a_slow_client_beside_a_quick_one(&daemon, model, &service);
             many_at_once(&daemon, &service);
         }
@@ -148,7 +148,7 @@ fn any_pieces_will_do(daemon: &Daemon, service: &Service) {
     }
 }
 
-fn a_reset_harms_nobody(daemon: &Daemon, service: &Service) {
+fn a_reset_harms_no_other(daemon: &Daemon, service: &Service) {
     for _ in 0..3 {
         let mut victim = stream(daemon);
         let _ = victim.write_all(&service.request[..service.request.len() / 2]);

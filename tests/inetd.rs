@@ -105,7 +105,7 @@ fn is_nonblocking(socket: &impl AsFd) -> bool {
 }
 
 #[test]
-fn whoever_shares_the_connection_has_it_block_or_not_as_before() {
+fn others_that_share_the_connection_have_it_block_or_not_as_before() {
     let root = tempfile::tempdir().unwrap();
     let file = wire::noise(2, 3 << 20);
     std::fs::write(root.path().join("file"), &file).unwrap();

@@ -180,11 +180,11 @@ fn a_protocol_that_panics_costs_its_connection_and_no_other_of_its_thread() {
 }
 
 #[test]
-fn a_handler_is_refused_where_nobody_may_wait() {
+fn a_handler_is_refused_where_it_would_block_others() {
     let server = Forkd::example("test-servers", "steps tcp://127.0.0.1:0 event").launch();
     assert_eq!(server.wait().code(), Some(1));
     server.wait_for_line(
-        "the service is steps, and its wait for a client would block all others under the model event",
+        "the service is steps, which waits for its client, and would block all others under the model event",
     );
 }
 
@@ -200,7 +200,7 @@ fn an_elastic_pool_grows_with_its_clients_and_shrinks_again() {
 }
 
 #[test]
-fn an_elastic_pool_is_refused_where_nobody_is_known_to_be_idle() {
+fn an_elastic_pool_is_refused_where_no_worker_is_known_to_be_idle() {
     for model in ["fork", "thread", "event", "coroutine"] {
         let server = Forkd::example("test-servers", &format!("elastic tcp://127.0.0.1:0 {model}")).launch();
         assert_eq!(server.wait().code(), Some(1), "{model}");

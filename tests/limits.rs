@@ -441,7 +441,7 @@ fn is_ready_with(files: u64, args: &[&str]) -> bool {
 }
 
 #[test]
-fn with_too_few_descriptors_to_serve_anybody_it_is_not_ready() {
+fn with_too_few_descriptors_to_serve_a_client_it_is_not_ready() {
     let served = is_ready_with;
     let first = (5..20).find(|&files| served(files, &[]));
     assert!(first.is_some());

@@ -205,7 +205,7 @@ fn a_wrong_byte_is_an_error_of_its_own() {
 }
 
 #[test]
-fn somebody_elses_answer_is_wrong() {
+fn the_answer_to_another_is_wrong() {
     let before = Mutex::new([0; fake::SIZE]);
     let endpoint =
         fake::echo(move |_, message| Some(std::mem::replace(&mut *before.lock().unwrap(), message)));
@@ -224,7 +224,7 @@ fn in_vain(options: &str, endpoint: &str) -> (Value, String) {
 }
 
 #[test]
-fn whoever_closes_early_is_counted() {
+fn a_server_that_closes_early_is_counted() {
     let (errors, stderr) = in_vain("--phase churn --duration 300ms", &fake::echo(|_, _| None));
     assert!(errors["closed-early"].as_u64() > Some(0), "{errors}");
     assert!(stderr.contains("(closed early)"), "{stderr}");
@@ -246,7 +246,7 @@ fn a_reset_is_counted() {
 }
 
 #[test]
-fn where_nobody_listens_it_does_not_take_long() {
+fn without_a_listener_it_does_not_take_long() {
     let begun = Instant::now();
     let (tcp, udp, _theirs) = fake::silent();
     let (errors, stderr) = in_vain("--phase churn --duration 60s", &tcp);
@@ -425,7 +425,7 @@ fn what_is_out_of_reach_or_makes_no_sense_is_refused() {
 }
 
 #[test]
-fn a_table_is_plain_where_nobody_sees_colours_and_json_goes_to_its_file() {
+fn a_table_is_plain_without_a_terminal_and_json_goes_to_its_file() {
     let (daemon, broken) = (Daemon::start("-m prefork -w 1"), fake::echo(|_, _| None));
     let file = daemon.path("load.json");
     let json = format!("--json={}", file.display());

@@ -230,7 +230,7 @@ both_ways! {
 }
 
 #[test]
-fn scrapers_that_dawdle_hold_nobody() {
+fn scrapers_that_dawdle_hold_up_no_other() {
     // so many listeners that the text does not fit into the socket's buffers
     let listeners = "tcp://127.0.0.1:0 ".repeat(300);
     let daemon = Daemon::start(&format!("{METRICS} {listeners}"));

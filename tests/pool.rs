@@ -83,7 +83,7 @@ both_ways! {
         assert_eq!(daemon.listener(0)["deaths"], serde_json::json!({"retired": 3}));
     }
 
-    fn recycling_loses_nobody(way: Way) {
+    fn recycling_loses_no_client(way: Way) {
         const CLIENTS: usize = 4;
         const CONNECTIONS: usize = 400;
         let daemon = Forkd::new("-m prefork -w 2 --max-connections-per-child 8").way(way).start();

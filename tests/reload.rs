@@ -275,7 +275,7 @@ both_ways! {
         forkd.daemon.settles_at(2);
     }
 
-    fn a_reload_that_can_t_be_completed_ends_and_holds_up_nobody(way: Way) {
+    fn a_reload_that_can_t_be_completed_ends_and_holds_up_no_client(way: Way) {
         if !need_root() {
             return;
         }

@@ -179,7 +179,7 @@ fn a_shutdown_lets_a_client_finish() {
 }
 
 #[test]
-fn a_stop_waits_for_nobody_where_it_is_told_so() {
+fn a_stop_waits_for_no_client_where_it_is_told_so() {
     let servers = [
         local(Model::Thread),
         local(Model::Thread).threads(Threads::Fixed(2)),
@@ -272,7 +272,7 @@ fn errors_and_panics_are_told_and_cost_one_client() {
 }
 
 #[test]
-fn hooks_that_panic_cost_nobody_else_anything() {
+fn hooks_that_panic_cost_no_other_client_anything() {
     for model in MODELS {
         let asked = AtomicUsize::new(0);
         let server = local(model)

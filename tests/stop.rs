@@ -285,7 +285,7 @@ fn a_stop_under_load_loses_no_client() {
 }
 
 #[test]
-fn a_worker_that_dies_at_a_stop_is_replaced_for_those_who_are_queued() {
+fn a_worker_that_dies_at_a_stop_is_replaced_for_clients_in_the_queue() {
     let full = ["-m prefork -w 1", "-m thread -w 1 --threads 1", "-m event -w 1 --max-connections 1"];
     for args in full.into_iter().chain(["-m prefork -w 2"]) {
         let daemon = Forkd::new(args).start();

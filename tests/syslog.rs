@@ -98,7 +98,7 @@ fn start(forkd: Forkd) -> (Daemon, Syslogd, SocketAddr) {
 }
 
 both_ways! {
-    fn a_line_has_its_priority_and_the_pid_of_who_writes_it(way: Way) {
+    fn a_line_has_its_priority_and_the_pid_of_its_writer(way: Way) {
         if !can_mount() {
             return;
         }
@@ -143,7 +143,7 @@ fn fill(path: &Path) {
 }
 
 #[test]
-fn a_syslog_daemon_that_hangs_holds_nobody_up() {
+fn a_syslog_daemon_that_hangs_holds_up_no_client() {
     if !can_mount() {
         return;
     }

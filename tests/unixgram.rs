@@ -72,7 +72,7 @@ fn waiting(client: &UnixDatagram) -> u64 {
 }
 
 #[test]
-fn a_client_that_does_not_read_blocks_nobody() {
+fn a_client_that_does_not_read_blocks_no_other() {
     each_model(|daemon| {
         let (deaf, other) = (loose(daemon), datagrams(daemon));
         for number in 0..1000_u64 {

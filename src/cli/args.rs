@@ -219,7 +219,7 @@ mod tests {
     }
 
     #[test]
-    fn the_null_server_is_for_nobody() {
+    fn the_null_server_is_not_for_users() {
         assert!(matches!(parse("forkd null-server").unwrap().command, Command::NullServer));
         let help = parse("forkd --help").unwrap_err().to_string() + &format!("{:?}", Cli::command());
         assert!(!help.contains(NULL_SERVER), "{help}");

@@ -239,7 +239,7 @@ mod tests {
     }
 
     #[test]
-    fn a_second_daemon_learns_who_is_running_and_changes_nothing() {
+    fn a_second_daemon_learns_which_is_running_and_changes_nothing() {
         let (_room, path) = room();
         let mut first = create(&path).unwrap();
         let error = create(&path).unwrap_err();
@@ -266,7 +266,7 @@ mod tests {
     }
 
     #[test]
-    fn a_stranger_who_can_read_it_keeps_nobody_from_starting() {
+    fn a_stranger_who_can_read_it_keeps_no_daemon_from_starting() {
         let (room, path) = room();
         let first = create(&path).unwrap();
         let stranger = File::open(&path).unwrap();

@@ -96,7 +96,7 @@ under_models! {
         assert_eq!(status(&get(&daemon, "/hello")), 200);
     }
 
-    fn whoever_is_refused_hears_all_of_it_at_once_and_may_go_on_for_a_moment(model) {
+    fn a_refused_client_hears_all_of_it_at_once_and_may_go_on_for_a_moment(model) {
         for endpoint in ["tcp://127.0.0.1:0", "unix://{dir}/s"] {
             let daemon = forkd_http(&format!("{model} {endpoint}")).start();
             for request in [b"nonsense\r\n".to_vec(), [b"nonsense\r\n".to_vec(), vec![b'x'; 100_000]].concat()] {
@@ -111,7 +111,7 @@ under_models! {
         }
     }
 
-    fn whoever_is_refused_does_not_stay(model) {
+    fn a_refused_client_does_not_stay(model) {
         let daemon = forkd_http(model).start();
         let refused = || {
             let mut client = daemon.connect();
@@ -128,7 +128,7 @@ under_models! {
         assert_eq!(status(&get(&daemon, "/hello")), 200, "it goes on");
     }
 
-    fn whoever_leaves_midway_harms_nobody(model) {
+    fn a_client_that_leaves_midway_harms_no_other(model) {
         let daemon = serve(model);
         for n in 0..10 {
             let mut client = daemon.connect();

@@ -96,7 +96,7 @@ both_ways! {
         }
     }
 
-    fn a_stop_before_it_is_ready_is_told_to_who_waits_for_the_daemon(way: Way) {
+    fn a_stop_before_it_is_ready_is_told_to_the_process_that_waits_for_the_daemon(way: Way) {
         for stop in STOPS {
             for to_invoker in [false, true] {
                 let invoker = slow(&format!("--daemon {FILES} tcp://slow:0")).way(way).launch();

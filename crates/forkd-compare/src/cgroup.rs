@@ -249,7 +249,7 @@ mod tests {
     }
 
     #[test]
-    fn a_group_counts_who_is_in_it_and_goes() {
+    fn a_group_counts_its_processes_and_goes() {
         use forkd_sys::program::Program;
         use std::process::{Command, Stdio};
         let group = Group::new();

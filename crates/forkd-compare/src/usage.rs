@@ -245,7 +245,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_done_costs_nobody_anything() {
+    fn nothing_done_costs_nothing() {
         let at = Instant::now();
         let one = mark(at, 0, 7, Some(1), 1, 1, 1);
         let usage = one.until(&one, 9, &Rest::default());

@@ -134,7 +134,7 @@ mod tests {
     }
 
     #[test]
-    fn gives_up_if_nobody_ever_answers() {
+    fn gives_up_without_an_answer() {
         let fail = |meter: &mut Meter| (0..HOPELESS).for_each(|_| meter.fault(Fault::Refused));
         let mut meter = Meter::new(Arc::default());
         fail(&mut meter);

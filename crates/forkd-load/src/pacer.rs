@@ -136,7 +136,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn whoever_is_prompt_waits_from_one_to_the_next(rate in 0.1..1e7_f64, sent in 0..1_000_000_u64) {
+        fn a_prompt_client_waits_from_one_to_the_next(rate in 0.1..1e7_f64, sent in 0..1_000_000_u64) {
             let pacer = Pacer::new(rate, 0, 1);
             let wait = pacer.wait(pacer.due(sent), sent + 1).as_nanos() as f64;
             prop_assert!((wait - 1e9 / rate).abs() <= 1.0 + 1e9 / rate * 1e-6, "{wait}");

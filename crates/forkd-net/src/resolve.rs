@@ -133,7 +133,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn literals_need_nobody() {
+    fn literals_need_no_resolver() {
         let of = |host| resolve(host, 7).unwrap()[0].to_string();
         assert_eq!(of("127.0.0.1"), "127.0.0.1:7");
         assert_eq!(of("::1"), "[::1]:7");

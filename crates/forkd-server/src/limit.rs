@@ -190,7 +190,7 @@ mod tests {
     }
 
     #[test]
-    fn nonsense_in_shared_memory_silences_nobody() {
+    fn nonsense_in_shared_memory_silences_no_process() {
         let limit = SharedLimit { paid_at: u64::MAX.into(), suppressed: 3.into() };
         assert_eq!((limit.admit_at(5), limit.admit_at(5)), (Some(3), Some(0)));
         assert!(limit.admit().is_some(), "the clock goes on");

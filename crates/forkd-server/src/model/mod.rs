@@ -170,7 +170,7 @@ impl Model {
         }
         if self == Self::Event && waits {
             return Err(format!(
-                "is {service}, and its wait for a client would block all others under the model {self}; choose \
+                "is {service}, which waits for its client, and would block all others under the model {self}; choose \
                  another model, such as thread or coroutine"
             ));
         }

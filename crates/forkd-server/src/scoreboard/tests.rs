@@ -277,7 +277,7 @@ fn a_child_that_went_wild_in_its_slot_is_buried_like_any_other() {
 }
 
 #[test]
-fn a_stack_that_a_child_has_tangled_harms_nobody() {
+fn a_stack_that_a_child_has_tangled_harms_no_other() {
     for tangle in [0, 1, 2, u32::MAX] {
         let board = board(&[4]);
         let living = start(&board, 0, 10);

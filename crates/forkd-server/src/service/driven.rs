@@ -100,7 +100,7 @@ mod tests {
     }
 
     #[test]
-    fn who_has_sent_what_nobody_wants_is_told_the_end_before_the_close() {
+    fn a_client_that_sent_unwanted_bytes_is_told_the_end_before_the_close() {
         told(b"what time is it?", |mut client| {
             assert_eq!(client.read(&mut [0; 9]).unwrap(), 0);
             // nothing is left that would make a reset of the close

@@ -89,7 +89,7 @@ mod tests {
     }
 
     #[test]
-    fn nobody_makes_us_remember_without_end() {
+    fn no_client_makes_us_remember_without_end() {
         let long = "x".repeat(3 * LONGEST);
         let mut messages = Messages::new(Framing::Line);
         let mut count = 0;

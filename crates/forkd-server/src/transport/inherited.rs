@@ -284,7 +284,7 @@ mod tests {
     }
 
     #[test]
-    fn what_nobody_asks_for_is_known() {
+    fn what_no_endpoint_asks_for_is_known() {
         let udp = || UdpSocket::bind("127.0.0.1:0").unwrap().into();
         let all = inherited([("b", udp()), ("a", udp()), ("b", udp())]);
         let unused = |text: &str| {

@@ -9,7 +9,7 @@ use super::super::*;
 use super::{LONG, ms};
 
 #[test]
-fn one_who_reads_and_one_who_writes_share_a_socket() {
+fn a_reader_and_a_writer_share_a_socket() {
     const SIZE: usize = 4 << 20;
     run(|| {
         let (one, mut other) = UnixStream::pair().expect("pair");
@@ -83,7 +83,7 @@ fn a_read_that_takes_too_long_fails_and_the_next_does_not() {
 }
 
 #[test]
-fn one_who_never_has_to_wait_does_not_starve_the_others() {
+fn one_that_never_has_to_wait_does_not_starve_the_others() {
     run(|| {
         let done = Rc::new(Cell::new(false));
         let seen = Rc::clone(&done);
@@ -104,7 +104,7 @@ fn one_who_never_has_to_wait_does_not_starve_the_others() {
 }
 
 #[test]
-fn nobody_listening_is_an_error_and_who_accepts_waits() {
+fn no_listener_is_an_error_and_accepting_waits() {
     run(|| {
         let listener = TcpListener::bind("127.0.0.1:0".parse().expect("address")).expect("bind");
         let address = listener.local_addr().expect("address");
@@ -177,7 +177,7 @@ fn udp_pair() -> (UdpSocket, UdpSocket) {
 
 /// A short read of a stream means that no more is there; one datagram says nothing of the next.
 #[test]
-fn datagrams_that_are_queued_are_all_read_before_anybody_waits() {
+fn queued_datagrams_are_all_read_before_a_wait() {
     run(|| {
         let (one, other) = udp_pair();
         let log = super::Log::default();
@@ -246,7 +246,7 @@ fn many_ask_by_datagram_at_once_and_each_hears_its_own_answer() {
 }
 
 #[test]
-fn a_datagram_is_waited_for_no_longer_than_was_said_and_nobody_there_is_an_error() {
+fn a_datagram_is_waited_for_no_longer_than_was_said_and_no_peer_is_an_error() {
     let waits = || {
         let (one, other) = udp_pair();
         other.set_read_timeout(Some(ms(10))).expect("a time-out");

@@ -145,7 +145,7 @@ impl Exec {
         let files = files_of(program);
         let fails = |file: &PathBuf| Some((file.clone(), runnable(file).err()?));
         let Some((file, cause)) = files.iter().find_map(fails) else { return Ok(()) };
-        let hint = match is_for_nobody(&file) {
+        let hint = match is_for_no_user(&file) {
             true => Some(format!("its mode lets no user execute it: chmod a+x {}", file.display())),
             false => unit::hint(Attempt::Execute { file: &file, files: &files }, &cause),
         };
@@ -223,7 +223,7 @@ fn runnable(path: &Path) -> io::Result<()> {
 }
 
 /// Whether it is a file whose mode lets no user execute it.
-fn is_for_nobody(path: &Path) -> bool {
+fn is_for_no_user(path: &Path) -> bool {
     std::fs::metadata(path).is_ok_and(|file| file.is_file() && file.permissions().mode() & 0o111 == 0)
 }
 

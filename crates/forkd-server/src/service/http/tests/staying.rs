@@ -99,7 +99,7 @@ fn an_answer_waits_for_the_content() {
 }
 
 #[test]
-fn whoever_is_refused_is_not_listened_to() {
+fn a_refused_client_is_not_listened_to() {
     let (_dir, mut http) = site();
     let mut heard = Heard::default();
     heard.hear(&mut http, b"nonsense\r\nGET /hello HTTP/1.1\r\nHost: a\r\n\r\n");
