@@ -17,9 +17,9 @@ use nix::sys::signal::Signal;
 use super::birth;
 use super::context::Context;
 use super::descriptors::Closing;
+use super::listeners::Listeners;
 use super::oom::KILL;
 use super::pooling::signal_descriptors;
-use super::station::{Station, current};
 use super::view::Socket;
 use crate::events;
 use crate::limit::RateLimit;
@@ -54,8 +54,8 @@ pub struct Attendant {
     work: Work,
     current: Option<Process>,
     leaving: Vec<Process>,
-    /// The listening sockets have changed since the current one was forked.
-    is_stale: bool,
+    /// Which listening sockets the current one knows, see [`Listeners::generation`].
+    knows: u64,
     starts: Starts,
     complaints: RateLimit,
 }
@@ -88,7 +88,7 @@ impl Attendant {
             work: Box::new(work),
             current: None,
             leaving: Vec::new(),
-            is_stale: false,
+            knows: 0,
             starts: Starts::default(),
             complaints: RateLimit::default(),
         }
@@ -108,14 +108,9 @@ impl Attendant {
         self.starts.not_before().filter(|&then| self.current.is_none() && then > now)
     }
 
-    /// The listening sockets have changed.
-    pub(super) fn renew(&mut self) {
-        self.is_stale = true;
-    }
-
     /// Sees to it that there is a process, which knows the sockets as they are.
-    pub(super) fn on_turn(&mut self, cx: &mut Context, stations: &[Station]) {
-        if std::mem::take(&mut self.is_stale)
+    pub(super) fn on_turn(&mut self, cx: &mut Context, listeners: &Listeners) {
+        if self.knows != listeners.generation()
             && let Some(mut process) = self.current.take()
         {
             process.dismiss(cx);
@@ -125,10 +120,11 @@ impl Attendant {
         if self.current.is_some() || is_early {
             return;
         }
-        match self.spawn(cx, current(stations).map(Socket::of).collect()) {
+        match self.spawn(cx, listeners.current().map(Socket::of).collect()) {
             Ok(process) => {
                 let own = [&process.watch].into_iter().chain(&process.tether);
                 cx.descriptors.add(own.map(AsRawFd::as_raw_fd));
+                self.knows = listeners.generation();
                 self.current = Some(process);
             }
             Err(error) => {

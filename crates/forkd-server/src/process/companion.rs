@@ -52,3 +52,45 @@ pub enum Notice<'a> {
     /// The master stops; connections have this time to finish.
     Stopping(Duration),
 }
+
+/// The companions of a master, in the order in which they are told what happens.
+#[derive(Debug, Default)]
+pub(super) struct Companions(Vec<Box<dyn Companion>>);
+
+impl Companions {
+    pub(super) fn join(&mut self, companion: impl Companion + 'static) {
+        self.0.push(Box::new(companion));
+    }
+
+    /// Calls `add` with each descriptor to wait for, the companion that it is of, and the companion's number for it.
+    pub(super) fn watch<'a>(
+        &'a self,
+        now: Instant,
+        mut add: impl FnMut(BorrowedFd<'a>, PollFlags, usize, usize),
+    ) {
+        for (index, companion) in self.0.iter().enumerate() {
+            companion.watch(now, &mut |fd, flags, number| add(fd, flags, index, number));
+        }
+    }
+
+    pub(super) fn deadline(&self, view: View<'_>) -> Option<Instant> {
+        self.0.iter().filter_map(|companion| companion.deadline(view)).min()
+    }
+
+    pub(super) fn on_ready(&mut self, index: usize, number: usize, view: View<'_>) {
+        self.0[index].on_ready(number, view);
+    }
+
+    pub(super) fn turn(&mut self, view: View<'_>) {
+        self.0.iter_mut().for_each(|companion| companion.turn(view));
+    }
+
+    /// Whether any of them wants a reload.
+    pub(super) fn take_reload(&mut self) -> bool {
+        self.0.iter_mut().fold(false, |wanted, companion| companion.takes_reload() | wanted)
+    }
+
+    pub(super) fn tell(&mut self, notice: Notice<'_>, view: View<'_>) {
+        self.0.iter_mut().for_each(|companion| companion.told(notice, view));
+    }
+}

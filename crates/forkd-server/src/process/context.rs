@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, getpid};
 
 use super::descriptors::Descriptors;
+use super::lifecycle::Lifecycle;
 use super::oom::OomKiller;
 use super::signals::Signals;
 use crate::events::DeathLimits;
@@ -38,6 +39,9 @@ pub(super) struct Context {
     /// Some workers are up, or some clients have a child: to give up now would cut clients. Of interest, and kept up to
     /// date, until the daemon is ready.
     pub(super) serves: bool,
+    pub(super) lifecycle: Lifecycle,
+    /// The first workers are up.
+    pub(super) is_ready: bool,
     /// The daemon stops, and children that end by a signal are nothing special.
     pub(super) stopping: bool,
     /// What a worker's standard output and error become (`--daemon`).
@@ -96,6 +100,8 @@ impl Context {
             shortage: None,
             shortages: Episode::default(),
             serves: false,
+            lifecycle: Lifecycle::Running,
+            is_ready: false,
             stopping: false,
             null: None,
             raises_children: false,

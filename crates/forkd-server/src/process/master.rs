@@ -1,100 +1,92 @@
 //! The master: one loop that waits for clients, signals and deaths, and acts on them.
 //!
-//! It is a small process with one thread that forks; it runs no handler and waits for nobody. A
-//! registry turns each ready descriptor into a typed [`Event`], and [`Master::on_event`] is the
-//! one place where they are handled.
+//! It holds the listening sockets, the scoreboard, the signal pipe, a descriptor for each worker, and what its companions
+//! have. It was born as the process that the user started, and has one thread, which never runs a handler and never
+//! waits for a client. It ends when it has been told to stop and its last child has gone; SIGKILL tells its children by
+//! the death signal that they have asked for.
+//!
+//! [`Master::wait`] turns each ready descriptor into a typed [`Event`], [`Master::on_event`] is the one place where they
+//! are handled, and [`Master::turn`] does what is due between two waits.
 
-use std::os::fd::{AsRawFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::time::{Duration, Instant};
 
+use nix::poll::{PollFd, PollFlags};
+use nix::sys::signal::Signal;
+use smallvec::SmallVec;
+
 use super::accepting::Quota;
 use super::attendant::Attendant;
-use super::companion::{Companion, Notice};
-use super::context::Context;
-use super::phase::Phase;
-use super::reload::{Reload, Source, guard};
+use super::children::{self, Sweep};
+use super::companion::{Companion, Companions, Notice};
+use super::context::{ACCEPT_REST, Context};
+use super::lifecycle::{Lifecycle, Step};
+use super::listeners::{Index, Listeners};
+use super::reload::{Parts, Reloader, Source};
 use super::signals::{Order, Signals};
-use super::sockets::Bound;
+use super::sockets::{Bound, udp_filter};
 use super::station::{Kind, Life, Station};
 use super::view::View;
-use super::watch::Event;
 use crate::model::hooks::Turns;
-use crate::model::offer::Offer;
-use crate::model::serve::Post;
-use crate::scoreboard::{Child, Death, Scoreboard};
-use crate::spec::ModelSpec;
+use crate::model::pool;
+use crate::scoreboard::Scoreboard;
 use crate::sys;
 use crate::transport::{Handle, Inherited};
 use crate::{Error, events};
 
-/// How often children that died without a word are looked for.
-const SWEEP_EVERY: Duration = Duration::from_secs(1);
-/// The same, while somebody waits for their place.
-const SWEEP_SOON: Duration = Duration::from_millis(100);
+/// Lists that are short as a rule and lie on the stack: after a fork, a write to the heap would
+/// copy a page of it.
+type Few<T> = SmallVec<[T; 12]>;
 
-/// How long children that have announced their end may take for it.
-const LAST_MOMENTS: Duration = Duration::from_millis(200);
-
-/// How many slots are looked at in one turn of the loop: 0.2 ms, in which no client waits for long.
-const SWEEP_SLICE: usize = 256;
-
-/// The view of a master, which leaves its companions free to be changed.
-macro_rules! view {
-    ($master:expr) => {
-        View {
-            cx: &$master.cx,
-            stations: &$master.stations,
-            phase: $master.phase,
-            is_ready: $master.is_ready,
-            past_connections: $master.past_connections,
-        }
-    };
+/// What a ready descriptor stands for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Event {
+    Signal,
+    /// A child has ended, for which something waits.
+    Wake,
+    /// The application asks for the end.
+    Shutdown,
+    /// A descriptor of a companion, by the companion's own number.
+    Companion(usize, usize),
+    /// A process of an attendant has died; its pid.
+    AttendantDeath(usize, u32),
+    /// Clients wait at a listening socket.
+    Clients(Index),
+    /// A worker has died; its slot.
+    WorkerDeath(Index, u32),
 }
 
 /// The master process.
 #[derive(Debug)]
 pub struct Master {
-    pub(super) cx: Context,
-    pub(super) stations: Vec<Station>,
-    /// In the order in which they are told what happens.
-    pub(super) companions: Vec<Box<dyn Companion>>,
-    pub(super) attendants: Vec<Attendant>,
-    pub(super) phase: Phase,
-    /// How long connections may go on at a stop, in the generation in force.
-    pub(super) grace: Duration,
-    pub(super) reload: Reload,
-    /// Connections to sockets that are closed.
-    pub(super) past_connections: u64,
-    /// When and where to look for those that died without a word.
-    swept: Instant,
-    sweep_from: usize,
-    pub(super) is_ready: bool,
-    /// Children that were ended by a signal of ours.
-    pub(super) cut: u64,
+    cx: Context,
+    listeners: Listeners,
+    companions: Companions,
+    attendants: Vec<Attendant>,
+    reloader: Reloader,
+    sweep: Sweep,
+    /// Connections that were ended by a signal of the master.
+    cut: u64,
     /// How an application asks for the end, and what it does between two waits.
-    pub(super) application: Option<(Handle, Turns)>,
-    /// When so many children have been forked, no more clients are taken.
-    pub(super) enough: Option<u64>,
+    application: Option<(Handle, Turns)>,
+    /// When this number of children has been forked, no more clients are taken.
+    enough: Option<u64>,
 }
 
+/// What is set before it runs.
 impl Master {
     /// Becomes a master: from here on signals are blocked and SIGCHLD is ignored.
     pub fn new(grace: Duration) -> Result<Self, Error> {
         let board = Scoreboard::new().map_err(|e| Error::os("cannot map the scoreboard", e))?;
-        let cx = Context::new(board, guard([]), grace)?;
+        let cx = Context::new(board, udp_filter([]), grace)?;
         Ok(Self {
-            swept: cx.now,
-            sweep_from: 0,
+            sweep: Sweep::new(cx.now),
             cx,
-            stations: Vec::new(),
-            companions: Vec::new(),
+            listeners: Listeners::default(),
+            companions: Companions::default(),
             attendants: Vec::new(),
-            phase: Phase::Running,
-            grace,
-            reload: Reload::default(),
-            past_connections: 0,
-            is_ready: false,
+            reloader: Reloader::new(grace),
             cut: 0,
             application: None,
             enough: None,
@@ -108,49 +100,22 @@ impl Master {
 
     /// Serves these sockets, once it runs.
     pub fn listen(&mut self, bound: Vec<Bound>) -> Result<(), Error> {
-        self.cx.guard = guard(&bound);
-        for bound in bound {
-            self.add_station(bound)?;
-        }
-        self.stations.iter_mut().for_each(|station| station.go_live(&self.cx));
-        Ok(())
-    }
-
-    /// Makes a station that will serve this socket.
-    pub(super) fn add_station(&mut self, bound: Bound) -> Result<(), Error> {
-        let Bound { asked, spec, listener, number, hooks } = bound;
-        let ModelSpec { model, idle_timeout, .. } = spec.model;
-        let in_use = |number| self.stations.iter().any(|station| station.number() == number);
-        let number = match number {
-            Some(number) => number,
-            None => self.cx.board.open(in_use).ok_or_else(|| {
-                Error::Config("there are more listening sockets than forkd can count; leave some out".into())
-            })?,
-        };
-        if model.has_pool() {
-            // workers get it by being forked
-            listener.queue();
-        }
-        self.cx.descriptors.add(listener.descriptors());
-        let failures = &self.cx.board.tally(number).failures;
-        let offer = Offer::new(listener.endpoint(), spec.service.clone(), model, hooks, failures)
-            .with_idle_timeout(idle_timeout);
-        let post = Post { listener, number, offer };
-        self.stations.push(Station::new(asked, post, spec, &self.cx));
+        self.cx.guard = udp_filter(&bound);
+        bound.into_iter().try_for_each(|bound| self.listeners.add(bound, &self.cx))?;
+        self.listeners.iter_mut().for_each(|station| station.go_live(&self.cx));
         Ok(())
     }
 
     /// Reads the configuration from there when a reload is asked for; it may name what was `inherited`.
     pub fn reload_from(&mut self, source: Box<dyn Source>, inherited: Inherited) {
         self.cx.descriptors.add(inherited.descriptors());
-        self.reload.source = Some(source);
-        self.reload.inherited = inherited;
+        self.reloader.read_from(source, inherited);
     }
 
     /// Has this part of the program live in its loop.
     pub fn join(&mut self, companion: impl Companion + 'static) {
         self.cx.descriptors.add(companion.descriptors());
-        self.companions.push(Box::new(companion));
+        self.companions.join(companion);
     }
 
     /// Keeps a process of this kind alive, and has it read the scoreboard, which measures more from now on.
@@ -158,20 +123,6 @@ impl Master {
         self.cx.descriptors.add(attendant.listeners().iter().map(AsRawFd::as_raw_fd));
         self.cx.board.measure();
         self.attendants.push(attendant);
-    }
-
-    /// Tells all companions.
-    pub(super) fn tell(&mut self, notice: Notice<'_>) {
-        self.each_companion(|companion, view| companion.told(notice, view));
-    }
-
-    fn each_companion(&mut self, mut act: impl FnMut(&mut dyn Companion, View<'_>)) {
-        let view = view!(self);
-        self.companions.iter_mut().for_each(|companion| act(&mut **companion, view));
-    }
-
-    pub(super) fn view(&self) -> View<'_> {
-        view!(self)
     }
 
     /// Ends when the application says so, by this handle, and does its work between two waits.
@@ -184,7 +135,7 @@ impl Master {
         self.cx.descriptors.add([fd]);
     }
 
-    /// Has workers write to this instead of the standard streams of whoever invoked the daemon, who
+    /// Has workers write to this instead of the standard streams of the process that started the daemon, which
     /// may wait for their end.
     pub fn leave_streams(&mut self, null: std::fs::File) {
         self.cx.descriptors.add([null.as_raw_fd()]);
@@ -195,7 +146,10 @@ impl Master {
     pub fn forget(&mut self, fd: RawFd) {
         self.cx.descriptors.remove(fd);
     }
+}
 
+/// Its life.
+impl Master {
     /// Serves until it is asked to end; an error, or a panic of the application's own, ends the children, too.
     pub(crate) fn serve(&mut self) -> Result<(), Error> {
         let result = catch_unwind(AssertUnwindSafe(|| self.run(|_| Ok(()))));
@@ -207,8 +161,7 @@ impl Master {
 
     /// Serves until a signal ends it; calls `on_ready` once, when the first workers are up.
     pub fn run(&mut self, on_ready: impl FnOnce(&mut Self) -> Result<(), Error>) -> Result<(), Error> {
-        let bound: Vec<Bound> = self.stations.iter().filter_map(Station::bound).collect();
-        Bound::check_all(&bound)?;
+        Bound::check_all(&self.listeners.bound())?;
         // the root directory and the user have changed since it was asked first
         sys::fork::require_single_thread()
             .map_err(|cause| Error::os("cannot serve from this process", cause))?;
@@ -220,24 +173,51 @@ impl Master {
             if self.is_over() {
                 break;
             }
-            if !self.is_ready && self.stations.iter().all(|station| station.is_ready(&self.cx)) {
-                self.is_ready = true;
+            if !self.cx.is_ready && self.listeners.iter().all(|station| station.is_ready(&self.cx)) {
+                self.cx.is_ready = true;
                 on_ready.take().map_or(Ok(()), |on_ready| on_ready(self))?;
                 self.tell(Notice::Ready);
             }
-            self.wait_and_see(None)?;
+            self.wait_and_act(None)?;
         }
         self.attendants.iter().for_each(Attendant::end);
-        self.see_the_last_ones_off();
+        children::await_last();
         events::stopped(self.view().connections(), self.cut);
         Ok(())
+    }
+
+    /// Forks a child for one client, for an application that has a loop of its own (`Serving::handle_request`);
+    /// `false` if none has come until then, or the server has ended.
+    ///
+    /// Between two clients the application has the process, and the master does nothing: signals wait, and
+    /// the dead are not counted.
+    pub(crate) fn serve_one(&mut self, until: Option<Instant>) -> Result<bool, Error> {
+        let enough = self.listeners.forked(&self.cx) + 1;
+        self.enough = Some(enough);
+        let mut is_late = false;
+        let served = loop {
+            // a client that no child could be forked for gets one here, as soon as there can be one
+            self.turn()?;
+            if !self.cx.lifecycle.is_running() {
+                self.run(|_| Ok(()))?;
+                break false;
+            }
+            let has_served = self.listeners.forked(&self.cx) >= enough;
+            if has_served || is_late {
+                break has_served;
+            }
+            self.wait_and_act(until)?;
+            is_late = until.is_some_and(|until| until <= self.cx.now);
+        };
+        self.enough = None;
+        Ok(served)
     }
 
     /// Finds out whether a child could be forked for a client, and serve it. In the child there are a few descriptors
     /// more, as it closes what is the master's.
     fn require_descriptors(&mut self) -> Result<(), Error> {
         self.cx.give_up_reserve();
-        for station in &self.stations {
+        for station in self.listeners.iter() {
             if let Kind::Forking(forking) = &station.kind {
                 forking.post.require_descriptors(1)?;
             }
@@ -248,65 +228,83 @@ impl Master {
 
     /// Says in the log what is served.
     pub fn announce(&self) {
-        self.stations.iter().filter_map(Station::bound).for_each(|bound| bound.announce());
+        self.listeners.bound().iter().for_each(Bound::announce);
     }
 
     /// Whether it has served.
     pub fn was_ready(&self) -> bool {
-        self.is_ready
+        self.cx.is_ready
     }
 
-    /// Waits, at most until then, and sees to what happens.
-    pub(super) fn wait_and_see(&mut self, until: Option<Instant>) -> Result<(), Error> {
-        let events = self.wait(until)?;
-        self.cx.now = Instant::now();
-        for event in events {
-            self.on_event(event);
-        }
-        Ok(())
+    /// Whether it has been told to stop, and has.
+    pub(crate) fn is_over(&self) -> bool {
+        let has_ended = |station: &Station| station.is_closed() && station.alive(&self.cx) == 0;
+        !self.cx.lifecycle.is_running() && self.listeners.iter().all(has_ended)
     }
 
-    /// A child announces its end a moment before it ends, and one that is killed has a moment, too. Systemd
-    /// would kill it in that moment, and say so, if the master were gone already.
-    pub(super) fn see_the_last_ones_off(&self) {
-        let until = Instant::now() + LAST_MOMENTS;
-        while sys::pidfd::has_children() && Instant::now() < until {
-            sys::fd::pause(Duration::from_millis(1));
-        }
+    /// Ends all children at once, after an error that ends the master; what sees its end may count on theirs.
+    pub fn abandon(&mut self) {
+        children::signal(self.cx.board, |_| Signal::SIGKILL);
+        self.attendants.iter().for_each(Attendant::end);
+        children::await_last();
     }
+}
 
-    /// What there is to do between two waits.
-    pub(super) fn turn(&mut self) -> Result<(), Error> {
+/// Between two waits.
+impl Master {
+    /// Does what is due.
+    fn turn(&mut self) -> Result<(), Error> {
         if let Some((_, turns)) = &mut self.application {
             turns.turn();
         }
         self.cx.now = Instant::now();
-        let step = self.phase.tick(self.cx.now);
+        let step = self.cx.lifecycle.tick(self.cx.now);
         self.take_step(step);
-        self.look_at_memory();
-        self.look_for_the_dead();
-        self.each_companion(|companion, view| companion.turn(view));
-        self.see_to_reload();
-        if !self.is_ready {
-            self.cx.serves = self.stations.iter().any(|station| station.serves(&self.cx));
+        self.watch_memory();
+        self.sweep.turn(&self.cx, &self.listeners, self.waits_for_children());
+        self.companions.turn(View { cx: &self.cx, listeners: &self.listeners });
+        self.reloader.turn(&mut Parts {
+            cx: &mut self.cx,
+            listeners: &mut self.listeners,
+            companions: &mut self.companions,
+        });
+        if !self.cx.is_ready {
+            self.cx.serves = self.listeners.iter().any(|station| station.serves(&self.cx));
         }
-        for at in 0..self.stations.len() {
-            match self.stations[at].on_turn(&mut self.cx) {
-                // its workers don't come up: the old ones are still there
-                Err(error) if self.stations[at].life == Life::Starting => self.refuse_reload(&error),
-                result => result?,
-            }
-        }
-        if self.phase == Phase::Running {
-            self.dismiss_stations();
+        self.turn_listeners()?;
+        if self.cx.lifecycle.is_running() {
+            self.listeners.dismiss(&self.cx);
             for attendant in &mut self.attendants {
-                attendant.on_turn(&mut self.cx, &self.stations);
+                attendant.on_turn(&mut self.cx, &self.listeners);
             }
         }
         Ok(())
     }
 
-    fn look_at_memory(&mut self) {
+    fn turn_listeners(&mut self) -> Result<(), Error> {
+        let mut hopeless = None;
+        for station in self.listeners.iter_mut() {
+            match station.on_turn(&mut self.cx) {
+                // its workers don't come up: the old ones are still there
+                Err(error) if station.life == Life::Starting => hopeless = hopeless.or(Some(error)),
+                result => result?,
+            }
+        }
+        if let Some(why) = hopeless {
+            self.reloader.refuse(
+                &mut Parts {
+                    cx: &mut self.cx,
+                    listeners: &mut self.listeners,
+                    companions: &mut self.companions,
+                },
+                &why,
+            );
+        }
+        Ok(())
+    }
+
+    /// Reads, when that is due, how many processes the OOM killer has ended.
+    fn watch_memory(&mut self) {
         let is_due = self.cx.oom.next_reading().is_some_and(|then| then <= self.cx.now);
         if is_due && self.has_children() && self.cx.oom.read(self.cx.now) {
             self.cx.descriptors.add(self.cx.oom.descriptors());
@@ -316,66 +314,145 @@ impl Master {
     fn has_children(&self) -> bool {
         !self.attendants.is_empty()
             || self.cx.board.unwatched() > 0
-            || self.stations.iter().any(|station| station.alive(&self.cx) > 0)
+            || self.listeners.iter().any(|station| station.alive(&self.cx) > 0)
     }
 
-    fn look_for_the_dead(&mut self) {
-        let cx = &self.cx;
-        let stations = &self.stations;
-        let on = |child: &Child<'_>, death: Death| {
-            let Some(station) = stations.iter().find(|station| station.number() == death.listener) else {
-                return;
-            };
-            events::child_ended(
-                station.endpoint(),
-                child,
-                death.cause,
-                cx.age(child),
-                cx.stopping,
-                &cx.deaths,
-            );
-        };
-        let soon = self.someone_waits();
-        cx.board.set_waiting(soon);
-        if cx.now >= self.swept + self.sweep_pause(soon) {
-            for pid in cx.board.take_those_to_raise(self.sweep_from, SWEEP_SLICE, cx.now) {
-                cx.oom.score().into_iter().for_each(|expendable| expendable.make_so(pid));
+    /// A client waits for the place of a child, or the master for the end of all.
+    fn waits_for_children(&self) -> bool {
+        !self.cx.lifecycle.is_running() || self.listeners.iter().any(|station| station.is_full(&self.cx))
+    }
+
+    /// Enters a phase of the way to the end.
+    fn take_step(&mut self, step: Step) {
+        if step != Step::Nothing {
+            self.cx.board.set_stage(self.cx.lifecycle.stage());
+            self.cx.stopping = true;
+        }
+        match step {
+            Step::Nothing => {}
+            Step::Drain => self.listeners.iter_mut().for_each(|station| station.drain(&mut self.cx)),
+            Step::End => {
+                self.listeners.iter_mut().for_each(|station| station.close(&mut self.cx));
+                // to a worker, SIGTERM says to leave after its connection
+                let signal = |is_worker| if is_worker { Signal::SIGQUIT } else { Signal::SIGTERM };
+                self.cut += u64::from(children::signal(self.cx.board, signal));
             }
-            self.sweep_from = {
-                let killed = || cx.oom.cause(cx.now);
-                cx.board.sweep(self.sweep_from, SWEEP_SLICE, cx.now, sys::pidfd::is_our_child, killed, on)
-            };
-            self.swept = cx.now;
-        } else {
-            cx.board.collect(cx.now, on);
+            Step::Kill => _ = children::signal(self.cx.board, |_| Signal::SIGKILL),
         }
     }
 
-    /// Until the next slice: all slots get their turn once in a period.
-    fn sweep_pause(&self, soon: bool) -> Duration {
-        let slices = self.cx.board.used() / SWEEP_SLICE + 1;
-        (if soon { SWEEP_SOON } else { SWEEP_EVERY }) / slices as u32
+    fn tell(&mut self, notice: Notice<'_>) {
+        self.companions.tell(notice, View { cx: &self.cx, listeners: &self.listeners });
     }
 
-    /// When to look at the children next, if there are any: the next slice is due, or the counter of those that the
-    /// OOM killer takes.
-    pub(super) fn next_look(&self) -> Option<Instant> {
-        let pause = self.sweep_pause(self.someone_waits());
-        let sweep = (self.cx.board.unwatched() > 0).then(|| self.swept + pause);
-        let reading = self.cx.oom.next_reading().filter(|_| self.has_children());
-        [sweep, reading].into_iter().flatten().min()
+    fn view(&self) -> View<'_> {
+        View { cx: &self.cx, listeners: &self.listeners }
+    }
+}
+
+/// Waiting.
+impl Master {
+    /// Waits, at most until then, and acts on what happens.
+    fn wait_and_act(&mut self, until: Option<Instant>) -> Result<(), Error> {
+        let events = self.wait(until)?;
+        self.cx.now = Instant::now();
+        events.into_iter().for_each(|event| self.on_event(event));
+        Ok(())
     }
 
-    /// A client waits for a place, or we for the children.
-    pub(super) fn someone_waits(&self) -> bool {
-        self.phase != Phase::Running || self.stations.iter().any(|station| station.is_full(&self.cx))
+    /// Waits until a descriptor is ready or the next thing is due, and not beyond `until`.
+    fn wait(&self, until: Option<Instant>) -> Result<Few<Event>, Error> {
+        let (mut fds, mut events) = (Few::new(), Few::new());
+        self.watch(|fd, flags, event| {
+            fds.push(PollFd::new(fd, flags));
+            events.push(event);
+        });
+        let timeout = self.timeout(until);
+        self.poll(&mut fds, timeout).map_err(|cause| Error::os("cannot wait for events", cause))?;
+        let ready = |fd: &PollFd<'_>| fd.revents().is_some_and(|flags| !flags.is_empty());
+        Ok(fds.iter().zip(events).filter(|(fd, _)| ready(fd)).map(|(_, event)| event).collect())
     }
 
-    pub(crate) fn is_over(&self) -> bool {
-        self.phase != Phase::Running
-            && self.stations.iter().all(|station| station.is_closed() && station.alive(&self.cx) == 0)
+    fn poll(&self, fds: &mut [PollFd<'_>], timeout: Option<Duration>) -> std::io::Result<()> {
+        let mut most = fds.len();
+        let mut limit = timeout;
+        loop {
+            match self.cx.blocked.wait(&mut fds[..most], limit) {
+                // poll(2) takes no more descriptors than RLIMIT_NOFILE, which may have been lowered:
+                // then the first ones, signals above all, must do, and the others are looked at soon.
+                Err(error) if error.raw_os_error() == Some(libc::EINVAL) && most > 0 => {
+                    most /= 2;
+                    limit = Some(timeout.unwrap_or(ACCEPT_REST).min(ACCEPT_REST));
+                }
+                other => return other,
+            }
+        }
     }
 
+    /// Which descriptors matter now, and what each stands for.
+    fn watch<'a>(&'a self, mut add: impl FnMut(BorrowedFd<'a>, PollFlags, Event)) {
+        let readable = PollFlags::POLLIN;
+        if let Some(signals) = &self.cx.signals {
+            add(signals.as_fd(), readable, Event::Signal);
+        }
+        add(self.cx.board.wake().as_fd(), readable, Event::Wake);
+        if let Some((handle, _)) = self.application.as_ref().filter(|_| self.cx.lifecycle.is_running()) {
+            add(handle.bell(), readable, Event::Shutdown);
+        }
+        self.companions.watch(self.cx.now, |fd, flags, index, number| {
+            add(fd, flags, Event::Companion(index, number));
+        });
+        for (index, attendant) in self.attendants.iter().enumerate() {
+            for (watch, pid) in attendant.watches() {
+                add(watch, readable, Event::AttendantDeath(index, pid));
+            }
+        }
+        for (index, station) in self.listeners.indexed() {
+            match &station.kind {
+                Kind::Forking(forking)
+                    if station.life != Life::Starting && forking.wants_clients(&self.cx) =>
+                {
+                    add(forking.post.listener.as_fd(), readable, Event::Clients(index));
+                }
+                Kind::Forking(_) | Kind::Gone { .. } => {}
+                Kind::Pooling(pooling) => {
+                    for (watch, slot) in pooling.watches() {
+                        add(watch.as_fd(), readable, Event::WorkerDeath(index, slot));
+                    }
+                }
+            }
+        }
+    }
+
+    /// How long to wait; `None`: until something happens.
+    fn timeout(&self, until: Option<Instant>) -> Option<Duration> {
+        let soon = self.waits_for_children();
+        if soon {
+            // Said before looking: a child that ends after the look wakes us.
+            self.cx.board.set_waiting(true);
+            if self.cx.board.has_dead() {
+                return Some(Duration::ZERO);
+            }
+        }
+        let listeners = self.listeners.iter().filter_map(|station| station.deadline(&self.cx));
+        let attendants = self.attendants.iter().filter_map(|attendant| attendant.deadline(self.cx.now));
+        let work = self.application.as_ref().and_then(|(_, turns)| turns.longest());
+        let others = [
+            self.sweep.deadline(&self.cx, soon),
+            self.cx.oom.next_reading().filter(|_| self.has_children()),
+            self.cx.lifecycle.deadline(),
+            self.reloader.deadline(),
+            self.companions.deadline(self.view()),
+            work.map(|every| self.cx.now + every),
+            until,
+        ];
+        let next = listeners.chain(attendants).chain(others.into_iter().flatten()).min();
+        next.map(|then| then.saturating_duration_since(Instant::now()))
+    }
+}
+
+/// What happens.
+impl Master {
     fn on_event(&mut self, event: Event) {
         match event {
             Event::Signal => {
@@ -385,22 +462,66 @@ impl Master {
             Event::Wake => self.cx.board.wake().drain(),
             Event::Shutdown => self.on_order(Order::Stop("shutdown")),
             Event::Companion(index, number) => {
-                let view = view!(self);
-                self.companions[index].on_ready(number, view);
+                let view = View { cx: &self.cx, listeners: &self.listeners };
+                self.companions.on_ready(index, number, view);
             }
-            Event::Clients(number) => {
-                let most =
-                    self.enough.map_or(usize::MAX, |enough| enough.saturating_sub(self.forked()) as usize);
-                if let Kind::Forking(forking) = &mut self.stations[number].kind {
+            Event::Clients(index) => {
+                let left = |enough: u64| enough.saturating_sub(self.listeners.forked(&self.cx)) as usize;
+                let most = self.enough.map_or(usize::MAX, left);
+                if let Some(forking) = self.listeners.forking_mut(index) {
                     forking.take_clients(&mut self.cx, Quota::at_most(most));
                 }
             }
-            Event::AttendantDeath(index, pid) => self.attendants[index].reap(&mut self.cx, pid),
-            Event::Death(number, slot) => {
-                if let Kind::Pooling(pooling) = &mut self.stations[number].kind {
-                    pooling.bury(&mut self.cx, slot);
+            Event::WorkerDeath(index, slot) => {
+                if let Some(pooling) = self.listeners.pooling_mut(index) {
+                    pooling.reap(&mut self.cx, slot);
                 }
             }
+            Event::AttendantDeath(index, pid) => self.attendants[index].reap(&mut self.cx, pid),
+        }
+    }
+
+    fn on_order(&mut self, order: Order) {
+        match order {
+            Order::Stop(signal) => self.stop(signal, self.cx.grace, Lifecycle::stop),
+            Order::StopNow => {
+                self.stop("SIGQUIT", Duration::ZERO, |lifecycle, now, _| lifecycle.stop_now(now))
+            }
+            Order::Reload => self.reloader.ask(),
+            Order::Upgrade => events::unsupported("SIGUSR2", "replacing the program"),
+            Order::Report => self.view().log(),
+            Order::Grow => self.resize("SIGTTIN", pool::Event::Grow),
+            Order::Shrink => self.resize("SIGTTOU", pool::Event::Shrink),
+        }
+    }
+
+    fn stop(
+        &mut self,
+        signal: &str,
+        grace: Duration,
+        step: impl FnOnce(&mut Lifecycle, Instant, Duration) -> Step,
+    ) {
+        if self.cx.lifecycle.is_running() {
+            events::stopping(signal, self.view().children(), grace);
+            self.tell(Notice::Stopping(grace));
+        }
+        let step = step(&mut self.cx.lifecycle, self.cx.now, grace);
+        self.take_step(step);
+    }
+
+    fn resize(&mut self, signal: &str, event: pool::Event) {
+        if !self.cx.lifecycle.is_running() {
+            return;
+        }
+        let mut has_pool = false;
+        for station in self.listeners.in_life_mut(Life::Live) {
+            if let Kind::Pooling(pooling) = &mut station.kind {
+                pooling.resize(event, &self.cx);
+                has_pool = true;
+            }
+        }
+        if !has_pool {
+            events::no_pool(signal);
         }
     }
 }

@@ -3,23 +3,22 @@
 mod accepting;
 pub(crate) mod attendant;
 mod birth;
+mod children;
 pub(crate) mod companion;
 mod context;
 mod descriptors;
 mod forking;
 mod held;
+mod lifecycle;
+mod listeners;
 pub(crate) mod master;
 mod oom;
-mod phase;
 mod pooling;
 pub(crate) mod reload;
 pub(crate) mod sample;
 mod signals;
-mod single;
 pub(crate) mod sockets;
 mod station;
 #[cfg(feature = "coroutine")]
 pub(crate) mod stdin;
-mod stop;
 pub(crate) mod view;
-mod watch;

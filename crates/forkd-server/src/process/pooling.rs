@@ -398,7 +398,7 @@ impl Pooling {
     }
 
     /// A watch is readable: its worker is dead.
-    pub(super) fn bury(&mut self, cx: &mut Context, index: u32) {
+    pub(super) fn reap(&mut self, cx: &mut Context, index: u32) {
         let Some(at) = self.workers.iter().position(|worker| worker.slot == index) else { return };
         let slot = cx.board.slot(index);
         let worker = self.workers.swap_remove(at);

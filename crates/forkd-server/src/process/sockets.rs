@@ -7,6 +7,7 @@ use crate::model::hooks::Hooks;
 use crate::spec::{ListenerSpec, ModelSpec};
 use crate::transport::bind::{Holder, adapt, bind_all, bind_at_one_port, kernel_backlog_limit};
 use crate::transport::listener::Kind;
+use crate::transport::udp_filter::UdpFilter;
 use crate::transport::{Endpoint, Inherited, Listener};
 use crate::{Error, events};
 use forkd_net::unit;
@@ -121,6 +122,11 @@ impl Bound {
             events::not_adapted(listener.endpoint(), &error);
         }
     }
+}
+
+/// The filter of a daemon that has these sockets.
+pub(super) fn udp_filter<'a>(bound: impl IntoIterator<Item = &'a Bound>) -> UdpFilter {
+    UdpFilter::new(bound.into_iter().filter_map(|bound| bound.listener().udp_port()))
 }
 
 /// Warns of a socket that this daemon has bound where none of its clients comes.

@@ -278,13 +278,3 @@ impl Station {
         }
     }
 }
-
-/// One station for each socket: that which serves it, if there is one.
-pub(super) fn current(stations: &[Station]) -> impl Iterator<Item = &Station> {
-    let rank = |station: &Station, at: usize| (station.life != Life::Live, at);
-    stations.iter().enumerate().filter_map(move |(at, station)| {
-        let same = stations.iter().enumerate().filter(|(_, other)| other.number() == station.number());
-        let best = same.map(|(i, other)| rank(other, i)).min();
-        (best == Some(rank(station, at))).then_some(station)
-    })
-}

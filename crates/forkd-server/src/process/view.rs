@@ -10,8 +10,8 @@ use std::time::{Duration, Instant};
 use log::info;
 
 use super::context::Context;
-use super::phase::Phase;
-use super::station::{Kind, Station, current};
+use super::listeners::Listeners;
+use super::station::{Kind, Station};
 use crate::model::Model;
 use crate::scoreboard::{Stage, State, Sums};
 use crate::transport::{Arrivals, Listener, Peer};
@@ -20,11 +20,7 @@ use crate::transport::{Arrivals, Listener, Peer};
 #[derive(Clone, Copy)]
 pub struct View<'a> {
     pub(super) cx: &'a Context,
-    pub(super) stations: &'a [Station],
-    pub(super) phase: Phase,
-    pub(super) is_ready: bool,
-    /// Connections to sockets that are closed.
-    pub(super) past_connections: u64,
+    pub(super) listeners: &'a Listeners,
 }
 
 /// A listening socket, by name.
@@ -108,17 +104,17 @@ impl<'a> View<'a> {
 
     /// Whether the first workers are up.
     pub fn is_ready(&self) -> bool {
-        self.is_ready
+        self.cx.is_ready
     }
 
     /// Whether it serves, and has not been told to stop.
     pub fn is_running(&self) -> bool {
-        self.phase == Phase::Running
+        self.cx.lifecycle.is_running()
     }
 
     /// Whether workers accept, whose connections don't wake the master.
     pub fn has_pool(&self) -> bool {
-        self.stations.iter().any(|station| matches!(station.kind, Kind::Pooling(_)))
+        self.listeners.iter().any(|station| matches!(station.kind, Kind::Pooling(_)))
     }
 
     /// How long ago the master started.
@@ -143,7 +139,7 @@ impl<'a> View<'a> {
 
     /// The listening sockets, each once.
     pub(crate) fn sockets(self) -> impl Iterator<Item = Socket> + 'a {
-        current(self.stations).map(Socket::of)
+        self.listeners.current().map(Socket::of)
     }
 
     /// What has happened at each listening socket.
@@ -207,28 +203,28 @@ impl<'a> View<'a> {
 
     /// How many children there are.
     pub fn children(&self) -> u32 {
-        current(self.stations).map(|station| station.alive(self.cx)).sum()
+        self.listeners.current().map(|station| station.alive(self.cx)).sum()
     }
 
     /// How many connections and datagrams there have been, of children dead or alive.
     pub fn connections(&self) -> u64 {
         let board = self.cx.board;
-        let ended = current(self.stations).map(|station| board.totals(station.number()).sums().connections);
+        let ended = self.listeners.current().map(|station| board.totals(station.number()).sums().connections);
         let going_on = self.child_activities().map(|child| child.sums.connections);
-        ended.chain(going_on).fold(self.past_connections, u64::saturating_add)
+        ended.chain(going_on).fold(self.listeners.past_connections(), u64::saturating_add)
     }
 
     /// What the system refuses to start, why, and how many clients wait for that reason.
     pub fn shortage(&self) -> Option<String> {
         let board = self.cx.board;
-        let by_master = current(self.stations).map(|station| board.totals(station.number()).held());
+        let by_master = self.listeners.current().map(|station| board.totals(station.number()).held());
         let held: u32 = by_master.chain(board.children().map(|child| child.held())).sum();
         let holding = if held > 0 { format!(", holding {held}") } else { String::new() };
         let cannot = |what: &str, errno| format!("{what}: {}{holding}", io::Error::from_raw_os_error(errno));
         if let Some(shortage) = self.cx.shortage {
             return Some(cannot("cannot fork", shortage.errno));
         }
-        if let Some(errno) = self.stations.iter().find_map(Station::cannot_fork_workers) {
+        if let Some(errno) = self.listeners.iter().find_map(Station::cannot_fork_workers) {
             return Some(cannot("cannot fork all workers", errno));
         }
         (held > 0).then(|| format!("cannot start threads{holding}"))

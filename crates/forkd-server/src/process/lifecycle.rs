@@ -11,11 +11,11 @@ use crate::scoreboard::Stage;
 
 /// How long a child has between the signal that ends it and SIGKILL. It ends its programs meanwhile, which
 /// may take a quarter of that (see `sys::program`).
-const PATIENCE: Duration = Duration::from_secs(1);
+const KILL_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Where the daemon is on its way.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Phase {
+pub(super) enum Lifecycle {
     /// Serving.
     Running,
     /// Waiting for connections to finish, until the grace time is over.
@@ -38,7 +38,12 @@ pub(super) enum Step {
     Kill,
 }
 
-impl Phase {
+impl Lifecycle {
+    /// Whether it has not been told to stop.
+    pub(super) fn is_running(self) -> bool {
+        self == Self::Running
+    }
+
     /// A signal asks to stop.
     pub(super) fn stop(&mut self, now: Instant, grace: Duration) -> Step {
         match self {
@@ -87,7 +92,7 @@ impl Phase {
     }
 
     fn end(&mut self, now: Instant) -> Step {
-        *self = Self::Ending(now + PATIENCE);
+        *self = Self::Ending(now + KILL_TIMEOUT);
         Step::End
     }
 
@@ -105,20 +110,20 @@ mod tests {
 
     #[test]
     fn a_stop_waits_for_the_grace_time_then_ends_then_kills() {
-        let (mut phase, t) = (Phase::Running, Instant::now());
+        let (mut phase, t) = (Lifecycle::Running, Instant::now());
         assert_eq!(phase.tick(t), Step::Nothing);
         assert_eq!(phase.stop(t, GRACE), Step::Drain);
         assert_eq!(phase.tick(t + GRACE / 2), Step::Nothing);
         assert_eq!(phase.deadline(), Some(t + GRACE));
         assert_eq!(phase.tick(t + GRACE), Step::End);
         assert_eq!(phase.tick(t + GRACE), Step::Nothing);
-        assert_eq!(phase.tick(t + GRACE + PATIENCE), Step::Kill);
+        assert_eq!(phase.tick(t + GRACE + KILL_TIMEOUT), Step::Kill);
         assert_eq!(phase.tick(t + GRACE * 2), Step::Nothing);
     }
 
     #[test]
     fn a_second_signal_hastens_and_a_third_kills() {
-        let (mut phase, t) = (Phase::Running, Instant::now());
+        let (mut phase, t) = (Lifecycle::Running, Instant::now());
         assert_eq!(phase.stop(t, GRACE), Step::Drain);
         assert_eq!(phase.stop(t, GRACE), Step::End);
         assert_eq!((phase.stage(), phase.stop(t, GRACE)), (Stage::Ending, Step::Kill));
@@ -127,7 +132,7 @@ mod tests {
     #[test]
     fn quit_and_a_grace_of_nothing_end_at_once() {
         let t = Instant::now();
-        assert_eq!(Phase::Running.stop_now(t), Step::End);
-        assert_eq!(Phase::Running.stop(t, Duration::ZERO), Step::End);
+        assert_eq!(Lifecycle::Running.stop_now(t), Step::End);
+        assert_eq!(Lifecycle::Running.stop(t, Duration::ZERO), Step::End);
     }
 }

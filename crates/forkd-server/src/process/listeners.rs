@@ -1,0 +1,158 @@
+//! The listening sockets of a master: those of one generation, or of two while one follows the other.
+
+use std::sync::atomic::Ordering;
+
+use super::context::Context;
+use super::forking::Forking;
+use super::pooling::Pooling;
+use super::sockets::Bound;
+use super::station::{Kind, Life, Station};
+use crate::Error;
+use crate::model::offer::Offer;
+use crate::model::serve::Post;
+use crate::spec::ModelSpec;
+
+/// All listening sockets, each with its children.
+#[derive(Debug, Default)]
+pub(super) struct Listeners {
+    stations: Vec<Station>,
+    /// Connections to sockets that are closed.
+    past_connections: u64,
+    /// Grows with each socket that comes, goes or changes its name.
+    generation: u64,
+}
+
+/// A station, until one is dismissed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Index(usize);
+
+impl Listeners {
+    /// Makes a station that will serve this socket.
+    pub(super) fn add(&mut self, bound: Bound, cx: &Context) -> Result<(), Error> {
+        let Bound { asked, spec, listener, number, hooks } = bound;
+        let ModelSpec { model, idle_timeout, .. } = spec.model;
+        let in_use = |number| self.stations.iter().any(|station| station.number() == number);
+        let number = match number {
+            Some(number) => number,
+            None => cx.board.open(in_use).ok_or_else(|| {
+                Error::Config("there are more listening sockets than forkd can count; leave some out".into())
+            })?,
+        };
+        if model.has_pool() {
+            // workers get it by being forked
+            listener.queue();
+        }
+        cx.descriptors.add(listener.descriptors());
+        let failures = &cx.board.tally(number).failures;
+        let offer = Offer::new(listener.endpoint(), spec.service.clone(), model, hooks, failures)
+            .with_idle_timeout(idle_timeout);
+        let post = Post { listener, number, offer };
+        self.stations.push(Station::new(asked, post, spec, cx));
+        Ok(())
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = &Station> {
+        self.stations.iter()
+    }
+
+    pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = &mut Station> {
+        self.stations.iter_mut()
+    }
+
+    /// Those in this part of their life.
+    pub(super) fn in_life(&self, life: Life) -> impl Iterator<Item = &Station> {
+        self.stations.iter().filter(move |station| station.life == life)
+    }
+
+    /// Those in this part of their life.
+    pub(super) fn in_life_mut(&mut self, life: Life) -> impl Iterator<Item = &mut Station> {
+        self.stations.iter_mut().filter(move |station| station.life == life)
+    }
+
+    /// All of them, each with what will find it again.
+    pub(super) fn indexed(&self) -> impl Iterator<Item = (Index, &Station)> {
+        self.stations.iter().enumerate().map(|(at, station)| (Index(at), station))
+    }
+
+    pub(super) fn forking_mut(&mut self, index: Index) -> Option<&mut Forking> {
+        match &mut self.stations.get_mut(index.0)?.kind {
+            Kind::Forking(forking) => Some(forking),
+            Kind::Pooling(_) | Kind::Gone { .. } => None,
+        }
+    }
+
+    pub(super) fn pooling_mut(&mut self, index: Index) -> Option<&mut Pooling> {
+        match &mut self.stations.get_mut(index.0)?.kind {
+            Kind::Pooling(pooling) => Some(pooling),
+            Kind::Forking(_) | Kind::Gone { .. } => None,
+        }
+    }
+
+    /// One station for each socket: that which serves it, if there is one.
+    pub(super) fn current(&self) -> impl Iterator<Item = &Station> {
+        let rank = |station: &Station, at: usize| (station.life != Life::Live, at);
+        self.stations.iter().enumerate().filter_map(move |(at, station)| {
+            let same =
+                self.stations.iter().enumerate().filter(|(_, other)| other.number() == station.number());
+            let best = same.map(|(i, other)| rank(other, i)).min();
+            (best == Some(rank(station, at))).then_some(station)
+        })
+    }
+
+    /// The sockets that are served, or will be.
+    pub(super) fn bound(&self) -> Vec<Bound> {
+        self.stations.iter().filter_map(Station::bound).collect()
+    }
+
+    /// How many children have been forked.
+    pub(super) fn forked(&self, cx: &Context) -> u64 {
+        let forked = |station: &Station| cx.board.totals(station.number()).forked.load(Ordering::Relaxed);
+        self.current().map(forked).sum()
+    }
+
+    /// Connections to sockets that are closed.
+    pub(super) fn past_connections(&self) -> u64 {
+        self.past_connections
+    }
+
+    /// A number that grows with each socket that comes, goes or changes its name.
+    pub(super) fn generation(&self) -> u64 {
+        self.generation
+    }
+
+    /// Other sockets, or the same under other names, serve from now on.
+    pub(super) fn changed(&mut self) {
+        self.generation += 1;
+    }
+
+    /// Lets go of stations that are no more needed: their successors are at work, or their last child
+    /// has gone.
+    pub(super) fn dismiss(&mut self, cx: &Context) {
+        let mut at = 0;
+        while at < self.stations.len() {
+            let station = &self.stations[at];
+            if station.life != Life::Leaving || !station.is_closed() {
+                at += 1;
+                continue;
+            }
+            let number = station.number();
+            let is_shared = self.stations.iter().filter(|other| other.number() == number).count() > 1;
+            if !is_shared && let Some(post) = station.post() {
+                post.listener.descriptors().into_iter().for_each(|fd| cx.descriptors.remove(fd));
+            }
+            if is_shared {
+                self.stations.remove(at);
+            } else if station.alive(cx) == 0 {
+                self.past_connections += cx.board.totals(number).sums().connections;
+                self.stations.remove(at);
+                self.changed();
+            } else {
+                if station.post().is_some() {
+                    self.stations[at].become_gone();
+                    self.changed();
+                }
+                at += 1;
+            }
+        }
+    }
+}
