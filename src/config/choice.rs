@@ -60,9 +60,23 @@ impl Choice for Model {
     }
 }
 
-/// Names the values of a type, and says what each means.
+/// Names the values of a type, and says what each means; declares the type, if it is the program's own.
 macro_rules! choices {
-    ($($type:ty { $($variant:ident: $name:literal, $help:literal;)* })*) => {$(
+    ($($(#[doc = $about:literal])+ pub enum $type:ident {
+        $($(#[doc = $help:literal])+ $variant:ident = $name:literal,)*
+    })*) => {$(
+        $(#[doc = $about])+
+        #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+        pub enum $type {$(
+            $(#[doc = $help])+
+            $variant,
+        )*}
+
+        $crate::config::choice::choices! {
+            $type { $($variant = $name, concat!($($help),+).trim();)* }
+        }
+    )*};
+    ($($type:ty { $($variant:ident = $name:literal, $help:expr;)* })*) => {$(
         impl $crate::config::choice::Choice for $type {
             const ALL: &'static [Self] = &[$(Self::$variant),*];
 
@@ -84,11 +98,11 @@ pub(super) use choices;
 
 choices! {
     Overflow {
-        Wait: "wait", "It waits in the listener's backlog";
-        Reject: "reject", "It is closed at once";
+        Wait = "wait", "It waits in the listener's backlog";
+        Reject = "reject", "It is closed at once";
     }
     Framing {
-        Read: "read", "What one read brings";
-        Line: "line", "A line, however it comes in";
+        Read = "read", "What one read brings";
+        Line = "line", "A line, however it comes in";
     }
 }

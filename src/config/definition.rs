@@ -10,7 +10,7 @@
 use std::ops::RangeInclusive;
 
 use clap::{Arg, ArgAction, ArgMatches, parser::ValueSource};
-use serde::{Deserializer, Serializer};
+use serde::{Deserializer, Serialize, Serializer};
 
 use super::options::ListenOptions;
 use super::values::{Value, Written, read_list};
@@ -99,19 +99,15 @@ impl Definition {
         Origin::Environment.name(self.id)
     }
 
-    /// What holds where the option is not given.
-    #[must_use]
-    pub fn default_text(&self) -> Option<String> {
-        match (self.otherwise, self.default) {
-            ("", default) => default.map(|text| text()).filter(|text| text != "false"),
-            (otherwise, _) => Some(otherwise.to_owned()),
-        }
-    }
-
     /// The argument of the command line.
     pub(super) fn arg(&self) -> Arg {
-        let default = self.default_text().map(|text| format!(" [default: {text}]")).unwrap_or_default();
-        let mut arg = (self.declare)(Arg::new(self.id)).help(self.help.trim().to_owned() + &default);
+        let help = self.help.trim();
+        let help = match (self.otherwise, self.default) {
+            ("", Some(text)) if !self.value.is_empty() => format!("{help} [default: {}]", text()),
+            ("", _) => help.to_owned(),
+            (otherwise, _) => format!("{help} [default: {otherwise}]"),
+        };
+        let mut arg = (self.declare)(Arg::new(self.id)).help(help);
         if !self.value.is_empty() {
             // the others name their values, or explain them
             arg = arg.value_names(self.value.split(' ')).hide_possible_values(self.id != "service");
@@ -177,52 +173,29 @@ pub trait Table: Default + Clone {
     fn agrees(&self, other: &Self, id: &str) -> bool;
 }
 
-/// The place of an option in its table: [`Option`] of a value, or [`Vec`] of values.
-pub trait Field: Default + Clone + PartialEq {
-    /// What it is where it is given.
-    type Value;
-
+/// The place of an option in its table: an [`Option`] of a value, or a [`Vec`] of values.
+pub trait Field: Sized {
     /// Tells clap of the type.
     fn declare(arg: Arg) -> Arg;
-    /// Reads it from the command line.
+    /// Takes it from the command line.
     fn of(matches: &ArgMatches, id: &str) -> Self;
-    /// Reads it from the file.
-    ///
-    /// # Errors
-    ///
-    /// That of a value that is none.
+    /// Reads it in the file.
     fn read<'de, D: Deserializer<'de>>(from: D) -> Result<Self, D::Error>;
     /// Writes it to a file.
-    ///
-    /// # Errors
-    ///
-    /// That of a value that has no place in TOML.
     fn write<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error>;
-    /// Whether it was not given.
+    /// Whether it was not given, or says no more than if it was not.
     fn is_absent(&self) -> bool;
-    /// This, or else the `lower` one.
-    #[must_use]
-    fn or(self, lower: Self) -> Self;
-    /// Its value, or else this one.
-    fn or_value(&self, default: impl FnOnce() -> Self::Value) -> Self::Value;
-    /// Its value as a number.
-    fn number(&self) -> Option<u64>;
-}
-
-/// Whether the command line has it.
-fn is_given(matches: &ArgMatches, id: &str) -> bool {
-    matches.value_source(id).is_some_and(|source| source != ValueSource::DefaultValue)
 }
 
 impl<V: Value> Field for Option<V> {
-    type Value = V;
-
     fn declare(arg: Arg) -> Arg {
         V::declare(arg)
     }
 
     fn of(matches: &ArgMatches, id: &str) -> Self {
-        matches.get_one(id).filter(|_| is_given(matches, id)).cloned()
+        // a flag has a default of clap's own
+        let is_given = matches.value_source(id) != Some(ValueSource::DefaultValue);
+        matches.get_one(id).filter(|_| is_given).cloned()
     }
 
     fn read<'de, D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
@@ -230,32 +203,15 @@ impl<V: Value> Field for Option<V> {
     }
 
     fn write<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
-        match self {
-            Some(value) => value.write(to),
-            None => to.serialize_none(),
-        }
+        self.as_ref().map(Written).serialize(to)
     }
 
     fn is_absent(&self) -> bool {
         self.as_ref().is_none_or(V::is_off)
     }
-
-    fn or(self, lower: Self) -> Self {
-        Option::or(self, lower)
-    }
-
-    fn or_value(&self, default: impl FnOnce() -> V) -> V {
-        self.clone().unwrap_or_else(default)
-    }
-
-    fn number(&self) -> Option<u64> {
-        self.as_ref()?.number()
-    }
 }
 
 impl<V: Value> Field for Vec<V> {
-    type Value = Self;
-
     fn declare(arg: Arg) -> Arg {
         V::declare(arg).action(ArgAction::Append)
     }
@@ -275,18 +231,6 @@ impl<V: Value> Field for Vec<V> {
     fn is_absent(&self) -> bool {
         self.is_empty()
     }
-
-    fn or(self, lower: Self) -> Self {
-        if self.is_empty() { lower } else { self }
-    }
-
-    fn or_value(&self, default: impl FnOnce() -> Self) -> Self {
-        self.clone().or(default())
-    }
-
-    fn number(&self) -> Option<u64> {
-        None
-    }
 }
 
 /// Declares a table of options. A default makes a method that returns the value or else the default, which may depend
@@ -294,7 +238,7 @@ impl<V: Value> Field for Vec<V> {
 macro_rules! options {
     ($(#[$meta:meta])* pub struct $Table:ident, $given:ident, ..$base:expr; $(
         $(#[doc = $help:literal])+
-        $name:ident: $type:ty $(= $default:expr)?, { $($property:ident: $value:expr),* $(,)? }
+        $name:ident: $kind:ident<$type:ty> $(= $default:expr)?, { $($property:ident: $value:expr),* $(,)? }
     )*) => {
         $(#[$meta])*
         #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, Serialize)]
@@ -303,31 +247,33 @@ macro_rules! options {
             $(#[doc = $help])+
             #[serde(deserialize_with = "Field::read", serialize_with = "Field::write")]
             #[serde(skip_serializing_if = "Field::is_absent")]
-            pub $name: $type,
+            pub $name: $kind<$type>,
         )*}
 
         impl Table for $Table {
             const DEFINITIONS: &'static [Definition] = &[$(Definition {
                 id: stringify!($name),
                 help: concat!($($help),+),
-                declare: <$type as Field>::declare,
+                declare: <$kind<$type> as Field>::declare,
                 $(default: Some(|| {
                     let $given = &Self::default();
                     let _ = $given;
-                    let value: <$type as Field>::Value = $default;
-                    Written(&value).to_string()
+                    Written::<$type>(&$default).to_string()
                 }),)?
                 $($property: $value,)*
                 ..$base
             }),*];
 
             fn over(self, lower: Self) -> Self {
-                Self { $($name: Field::or(self.$name, lower.$name)),* }
+                let absent = Self::default();
+                Self { $($name: if self.$name == absent.$name { lower.$name } else { self.$name }),* }
             }
 
             fn filled(&self) -> Self {
-                let $given = self;
-                Self { $($name: Field::or($given.$name.clone(), absent_or!($($default)?))),* }
+                let ($given, mut filled) = (self, self.clone());
+                let _ = $given;
+                $($(filled.$name.get_or_insert_with(|| $default);)?)*
+                filled
             }
 
             fn forget(&mut self, id: &str) {
@@ -346,7 +292,7 @@ macro_rules! options {
 
             fn number(&self, id: &str) -> Option<u64> {
                 match id {
-                    $(stringify!($name) => Field::number(&self.$name),)*
+                    $(stringify!($name) => self.$name.iter().find_map(Value::number),)*
                     _ => None,
                 }
             }
@@ -362,9 +308,9 @@ macro_rules! options {
         impl $Table {$($(
             #[doc = concat!("What `", stringify!($name), "` is, given or by default.")]
             #[must_use]
-            pub fn $name(&self) -> <$type as Field>::Value {
+            pub fn $name(&self) -> $type {
                 let $given = self;
-                Field::or_value(&$given.$name, || $default)
+                $given.$name.clone().unwrap_or_else(|| $default)
             }
         )?)*}
 
@@ -391,14 +337,4 @@ macro_rules! options {
     };
 }
 
-/// A field with its default, or an absent one.
-macro_rules! absent_or {
-    () => {
-        Default::default()
-    };
-    ($default:expr) => {
-        Some($default)
-    };
-}
-
-pub(super) use {absent_or, options};
+pub(super) use options;

@@ -158,20 +158,19 @@ impl<'a> Groups<'a> {
     /// Says who is at fault: the command line, the environment, or the group with this number in the file.
     pub(super) fn blame(&self, conflict: &Conflict, group: Option<(&File, usize)>) -> Error {
         let Sources { command_line, environment } = self.sources;
-        let about = |source: &ServeOptions| conflict.about(&source.listen);
-        if let Some((id, why)) = about(command_line).filter(|(id, _)| *id != "endpoints") {
-            return Error::Usage(Origin::CommandLine.spell(&format!("`{id}` {why}")));
-        }
-        if let Some((id, why)) = about(environment).filter(|_| about(command_line).is_none()) {
-            return Error::Usage(Origin::Environment.spell(&format!("`{id}` {why}")));
-        }
-        match group.filter(|_| about(command_line).is_none()) {
-            Some((file, index)) => {
+        let said = [(Origin::CommandLine, command_line), (Origin::Environment, environment)];
+        let ours = said.into_iter().find_map(|(origin, said)| Some((origin, conflict.about(&said.listen)?)));
+        let why = match (ours, group) {
+            (Some((origin, (id, why))), _) if (origin, id) != (Origin::CommandLine, "endpoints") => {
+                origin.spell(&format!("`{id}` {why}"))
+            }
+            (None, Some((file, index))) => {
                 let found = conflict.about(&file.tables.listen[index]);
                 let (id, why) = found.unwrap_or((conflict.id, conflict.why.clone()));
-                file.error(index, &Origin::File.name(id), &why)
+                return file.error(index, &Origin::File.name(id), &why);
             }
-            None => Error::Usage(format!("the command line {}", Origin::CommandLine.spell(&conflict.why))),
-        }
+            _ => format!("the command line {}", Origin::CommandLine.spell(&conflict.why)),
+        };
+        Error::Usage(why)
     }
 }

@@ -6,12 +6,12 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::RouteText;
-use super::definition::{Definition, Field, Table, absent_or, options};
+use super::definition::{Definition, Field, Table, options};
 use super::rules::{
     ACK, CHILDREN, ELASTIC, EXEC, FILE, HTTP, IPV6, MANY, NOT_EXEC, POOL, QUEUE, TCP, THREAD_EACH, THREADS,
 };
 use super::service::Builtin;
-use super::values::{KeepAlive, LogFormat, LogLevel, LogSink, MetricsEndpoint, Mode, Span, Written};
+use super::values::{KeepAlive, LogFormat, LogLevel, LogSink, MetricsEndpoint, Mode, Span, Value, Written};
 use forkd_server::Endpoint;
 use forkd_server::model::{MAX_CHILDREN, Model, Overflow, Threads, WorkerRange};
 use forkd_server::service::{Framing, Service};

@@ -101,15 +101,10 @@ impl ListenOptions {
             ));
         }
         match option.needs {
-            Some(need) if !(need.is_met)(self) => Some(need.refusal.map_or_else(
-                || {
-                    format!(
-                        "needs {}, and {endpoint} has none; give {}, or leave this out",
-                        need.what, need.give
-                    )
-                },
-                ToOwned::to_owned,
-            )),
+            Some(Need { what, give, refusal, is_met }) if !is_met(self) => {
+                let why = format!("needs {what}, and {endpoint} has none; give {give}, or leave this out");
+                Some(refusal.map_or(why, ToOwned::to_owned))
+            }
             _ if option.id == "workers" && self.workers().is_elastic() && !self.is_elastic() => {
                 Some(format!(
                     "is {}, but a worker of {} serves many at once: give one number",

@@ -9,43 +9,30 @@ use super::options::ListenOptions;
 use crate::Error;
 use forkd_server::service::{Ack, Chargen, Clock, Discard, Echo, Exec, Http, Service};
 
-/// A service that comes with forkd, by name.
-///
-/// ```
-/// use forkd::config::service::Builtin;
-/// assert!(!Builtin::Http.takes_datagrams());
-/// ```
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Builtin {
-    /// Sends back what it gets.
-    Echo,
-    /// Throws away what it gets.
-    Discard,
-    /// Sends lines of characters without end.
-    Chargen,
-    /// Sends the date and time as a line of text.
-    Daytime,
-    /// Sends the time as four bytes.
-    Time,
-    /// Answers each message with a fixed reply.
-    Ack,
-    /// Serves files and texts by HTTP/1.1.
-    Http,
-    /// Runs a program.
-    Exec,
-}
-
 choices! {
-    Builtin {
-        Echo: "echo", "Sends back what it gets (RFC 862)";
-        Discard: "discard", "Throws away what it gets (RFC 863)";
-        Chargen: "chargen", "Sends lines of characters without end (RFC 864)";
-        Daytime: "daytime", "Sends the date and time as a line of text, in UTC (RFC 867)";
-        Time: "time", "Sends the time as four bytes (RFC 868)";
-        Ack: "ack", "Answers each message with a fixed reply (--reply, --framing)";
-        Http: "http", "Serves files and texts by HTTP/1.1 (--root, --route)";
-        Exec: "exec", "Runs a program, whose standard input and output is the connection (--exec)";
+    /// A service that comes with forkd, by name.
+    ///
+    /// ```
+    /// use forkd::config::service::Builtin;
+    /// assert!(!Builtin::Http.takes_datagrams());
+    /// ```
+    pub enum Builtin {
+        /// Sends back what it gets (RFC 862)
+        Echo = "echo",
+        /// Throws away what it gets (RFC 863)
+        Discard = "discard",
+        /// Sends lines of characters without end (RFC 864)
+        Chargen = "chargen",
+        /// Sends the date and time as a line of text, in UTC (RFC 867)
+        Daytime = "daytime",
+        /// Sends the time as four bytes (RFC 868)
+        Time = "time",
+        /// Answers each message with a fixed reply (--reply, --framing)
+        Ack = "ack",
+        /// Serves files and texts by HTTP/1.1 (--root, --route)
+        Http = "http",
+        /// Runs a program, whose standard input and output is the connection (--exec)
+        Exec = "exec",
     }
 }
 

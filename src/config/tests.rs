@@ -163,7 +163,7 @@ fn an_option_of_the_command_line_goes_to_the_groups_that_it_has_an_effect_on() {
 fn a_service_that_does_not_fit_is_shown_where_it_was_named() {
     let (code, text) = refusal("", "[[listen]]\nmodel = 'event'\nexec = ['cat']\n");
     assert!(
-        code == 78 && text.starts_with("3:8: exec doesn't fit: the service is exec, which waits"),
+        code == 78 && text.starts_with("3:8: exec doesn't fit: the service is exec, and its wait"),
         "{text}"
     );
     let (code, text) = refusal("-m event", "[[listen]]\nexec = ['cat']\n");

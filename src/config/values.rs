@@ -130,51 +130,33 @@ impl fmt::Display for MetricsEndpoint {
     }
 }
 
-/// Where log lines go.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum LogSink {
-    /// To standard error.
-    Stderr,
-    /// To the system's syslog daemon.
-    Syslog,
-}
-
-/// The least important log lines that are still written.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum LogLevel {
-    /// The operator must act.
-    Error,
-    /// Service is degraded.
-    Warn,
-    /// Start, stop and other events in the life of the daemon.
-    Info,
-    /// Every connection.
-    Debug,
-}
-
-/// How a log line is written.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum LogFormat {
-    /// Words and key=value pairs, for people.
-    Text,
-    /// One JSON object per line, for programs.
-    Json,
-}
-
 choices! {
-    LogSink {
-        Stderr: "stderr", "To standard error";
-        Syslog: "syslog", "To the system's syslog daemon";
+    /// Where log lines go.
+    pub enum LogSink {
+        /// To standard error
+        Stderr = "stderr",
+        /// To the system's syslog daemon
+        Syslog = "syslog",
     }
-    LogLevel {
-        Error: "error", "The operator must act";
-        Warn: "warn", "Service is degraded";
-        Info: "info", "Start, stop and other events in the life of the daemon";
-        Debug: "debug", "Every connection";
+
+    /// The least important log lines that are still written.
+    pub enum LogLevel {
+        /// The operator must act
+        Error = "error",
+        /// Service is degraded
+        Warn = "warn",
+        /// Start, stop and other events in the life of the daemon
+        Info = "info",
+        /// Every connection
+        Debug = "debug",
     }
-    LogFormat {
-        Text: "text", "Words and key=value pairs, for people";
-        Json: "json", "One JSON object per line, for programs";
+
+    /// How a log line is written.
+    pub enum LogFormat {
+        /// Words and key=value pairs, for people
+        Text = "text",
+        /// One JSON object per line, for programs
+        Json = "json",
     }
 }
 

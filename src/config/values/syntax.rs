@@ -24,17 +24,9 @@ pub trait Value: Clone + PartialEq + Send + Sync + 'static {
     fn parser() -> ValueParser;
 
     /// Reads it in the file.
-    ///
-    /// # Errors
-    ///
-    /// Why it is none.
     fn read<'de, D: Deserializer<'de>>(from: D) -> Result<Self, D::Error>;
 
     /// Writes it to a file.
-    ///
-    /// # Errors
-    ///
-    /// If it is a path that is not UTF-8.
     fn write<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error>;
 
     /// Tells clap of it.
