@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use log::{debug, error, info, warn};
 
+use crate::admission::News;
 use crate::limit::SharedLimit;
 use crate::scoreboard::{Cause, Child};
 use crate::transport::{Endpoint, Peer};
@@ -236,12 +237,16 @@ pub(crate) fn workers_complete(endpoint: &Endpoint) {
     info!(endpoint:%; "all workers are running again");
 }
 
-pub(crate) fn descriptors_exhausted(endpoint: &Endpoint, error: &dyn Display) {
-    warn!(endpoint:%, error:%; "cannot accept; connections wait in the backlog");
-}
-
-pub(crate) fn descriptors_back(endpoint: &Endpoint) {
-    info!(endpoint:%; "accepting again");
+/// What accepting has to tell, if anything.
+pub(crate) fn accepting(endpoint: &Endpoint, news: Option<News>) {
+    match news {
+        None => {}
+        Some(News::ShortageBegins(error)) => {
+            warn!(endpoint:%, error:%; "cannot accept; connections wait in the backlog");
+        }
+        Some(News::ShortageEnds) => info!(endpoint:%; "accepting again"),
+        Some(News::Failed(error, suppressed)) => accept_failed(endpoint, &error, suppressed),
+    }
 }
 
 pub(crate) fn accept_failed(endpoint: &Endpoint, error: &dyn Display, suppressed: u64) {

@@ -13,10 +13,11 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use super::entrance::{Entrance, Nobody, REST};
+use super::accept_loop::{Acceptor, From, Step};
 use super::prefork;
 use super::serve::{Stopwatch, Work};
 use super::worker::Terms;
+use crate::admission::{REST, Room, Round};
 use crate::reactor::{Reactor, Session};
 use crate::scoreboard::Cause;
 use crate::service::Protocol;
@@ -28,7 +29,7 @@ use crate::transport::{Peer, Traffic};
 use crate::{Error, events};
 
 /// How many clients are let in, in one turn: those that are in have theirs, too.
-const AT_ONCE: usize = 16;
+const AT_ONCE: u32 = 16;
 
 /// Serves until the gate is shut, or the limit is reached, and then those that it has.
 pub(crate) fn run(work: &Work<'_>, gate: &Gate, terms: &Terms) -> Cause {
@@ -46,12 +47,11 @@ pub(crate) fn run(work: &Work<'_>, gate: &Gate, terms: &Terms) -> Cause {
         work,
         gate,
         terms,
-        entrance: RefCell::new(Entrance::new(work)),
+        acceptor: RefCell::new(Acceptor::new(work)),
         bell: Cell::new(None),
         door: Cell::new(Door::Resting),
         open: Cell::new(0),
         served: Cell::new(0),
-        is_draining: Cell::new(false),
         has_left: Cell::new(false),
     };
     match house.serve() {
@@ -68,13 +68,12 @@ struct House<'a> {
     work: &'a Work<'a>,
     gate: &'a Gate,
     terms: &'a Terms,
-    entrance: RefCell<Entrance<'a>>,
+    acceptor: RefCell<Acceptor<'a>>,
     /// The watch for the end, until that has come.
     bell: Cell<Option<Key>>,
     door: Cell<Door>,
     open: Cell<u32>,
     served: Cell<u64>,
-    is_draining: Cell<bool>,
     has_left: Cell<bool>,
 }
 
@@ -135,7 +134,7 @@ impl<'r, 'w> House<'w> {
         }
         reactor.run()?;
         // one that has drained says so, whatever it did before
-        Ok(if self.has_left.get() && !self.is_draining.get() { Cause::Recycled } else { Cause::Retired })
+        Ok(if self.has_left.get() && !self.drains() { Cause::Recycled } else { Cause::Retired })
     }
 
     /// In a process that is not this server's own: what is to be done now and then.
@@ -172,13 +171,14 @@ impl<'r, 'w> House<'w> {
 
     /// Lets clients in again, if it was only resting.
     fn resume(&'r self, reactor: &mut Reactor<'r>) {
+        self.acceptor.borrow_mut().rested();
         if let Door::Resting = self.door.get()
             && self.open_door(reactor).is_err()
         {
             return self.rest(reactor);
         }
         // of those that are queued the last one is not followed by another that would be told of
-        if let (true, Door::Open(_)) = (self.is_draining.get(), self.door.get()) {
+        if let (true, Door::Open(_)) = (self.drains(), self.door.get()) {
             self.admit(reactor);
         }
     }
@@ -195,10 +195,10 @@ impl<'r, 'w> House<'w> {
     fn rung(&'r self, reactor: &mut Reactor<'r>) {
         // it rings for good
         self.bell.take().into_iter().for_each(|bell| reactor.unwatch(bell));
-        if !self.work.is_draining() {
+        self.acceptor.borrow_mut().stop();
+        if !self.drains() {
             return self.shut(reactor);
         }
-        self.is_draining.set(true);
         if let Door::Shut = self.door.get() {
             self.door.set(Door::Resting);
         }
@@ -206,46 +206,49 @@ impl<'r, 'w> House<'w> {
     }
 
     fn admit(&'r self, reactor: &mut Reactor<'r>) {
-        for _ in 0..AT_ONCE {
-            if self.open.get() >= self.terms.max_connections {
-                self.entrance.borrow_mut().full(self.terms.max_connections, events::connections_at_limit);
-                return self.close_door(reactor, Door::Resting);
-            }
-            match self.accept() {
-                Ok((socket, peer)) => {
-                    self.entrance.borrow_mut().succeeded();
+        self.acceptor.borrow_mut().begin(Round::of(AT_ONCE, AT_ONCE));
+        loop {
+            let is_full = self.open.get() >= self.terms.max_connections;
+            let room = if is_full { Room::Full } else { Room::Free };
+            let step = self.acceptor.borrow_mut().step(room, |from| self.work.accept(|_| self.accept(from)));
+            match step {
+                Step::Client((socket, peer)) => {
                     self.begin(reactor, socket, peer);
-                    if !self.is_draining.get() && self.work.is_spent(self.terms, self.served.get()) {
+                    if !self.drains() && self.work.is_spent(self.terms, self.served.get()) {
                         return self.leave(reactor);
                     }
                 }
-                Err(error) => {
-                    let nobody = self.entrance.borrow_mut().failed(error);
-                    match nobody {
-                        Nobody::Yet => {}
-                        Nobody::Waits if self.is_draining.get() => {
-                            // the master would learn only from this worker's end that the queue is empty
-                            self.work.listener().refuse();
-                            return self.shut(reactor);
-                        }
-                        Nobody::Waits => return,
-                        Nobody::Fits => return self.rest(reactor),
-                        // the bell may ring later than the listener is shut
-                        Nobody::Comes => return self.rung(reactor),
+                Step::Again => {}
+                Step::Wait => break,
+                Step::Full => {
+                    let limit = self.terms.max_connections;
+                    self.acceptor.borrow_mut().is_full(limit, events::connections_at_limit);
+                    return self.close_door(reactor, Door::Resting);
+                }
+                Step::Rest => return self.rest(reactor),
+                Step::Done => {
+                    if self.drains() {
+                        // the master would learn only from this worker's end that the queue is empty
+                        self.work.listener().refuse();
                     }
+                    return self.shut(reactor);
                 }
             }
         }
-        if self.is_draining.get() {
+        if self.drains() {
             reactor.call_later(Duration::ZERO, |reactor| self.resume(reactor));
         }
     }
 
-    /// While it drains, who comes after the stop has begun is not let in.
-    fn accept(&self) -> rustix::io::Result<(OwnedFd, Peer)> {
-        match self.is_draining.get() {
-            false => self.work.accept_nonblocking(self.gate),
-            true => self.work.accept_queued(false),
+    /// Whether it has been told to serve those that are queued at a stop.
+    fn drains(&self) -> bool {
+        self.acceptor.borrow().drains()
+    }
+
+    fn accept(&self, from: From) -> rustix::io::Result<(OwnedFd, Peer)> {
+        match from {
+            From::Gate => self.work.listener().accept_nonblocking(self.gate),
+            From::Queued => self.work.listener().accept_queued(false),
         }
     }
 

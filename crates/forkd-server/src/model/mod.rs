@@ -4,9 +4,9 @@
 //! until it leaves. The master's side, when to fork and what to do about a death, is the daemon's;
 //! its rule for pools is in `pool`, which is pure.
 
+pub(crate) mod accept_loop;
 #[cfg(feature = "coroutine")]
 pub(crate) mod coroutine;
-pub(crate) mod entrance;
 pub(crate) mod event;
 pub(crate) mod fork;
 pub(crate) mod hooks;
@@ -17,7 +17,6 @@ pub(crate) mod serve;
 mod shared;
 pub(crate) mod starts;
 pub(crate) mod thread;
-pub(crate) mod turns;
 pub(crate) mod worker;
 mod workers;
 

@@ -5,11 +5,10 @@
 //! one could leave locked. A worker serves one connection at a time and learns through its
 //! [`Gate`] that it should leave.
 
-use std::cell::Cell;
 use std::os::fd::OwnedFd;
 
+use super::accept_loop::{self, Driver};
 use super::serve::Work;
-use super::turns::{Turn, take};
 use super::worker::Terms;
 use crate::scoreboard::{Cause, State};
 use crate::sys::datagram::Batch;
@@ -19,24 +18,24 @@ use crate::transport::Peer;
 /// Serves until the gate is shut, or the limit is reached.
 pub(crate) fn run(work: &Work<'_>, gate: &Gate, terms: &Terms) -> Cause {
     let &Terms { limit, elastic, .. } = terms;
-    let worker = Worker { work, limit, served: Cell::new(0), elastic };
+    let mut worker = Worker { work, limit, served: 0, elastic };
     if !work.comes_up(1) {
         return Cause::Failed;
     }
-    worker.rest();
-    take(work, gate, &worker)
+    worker.become_idle();
+    accept_loop::run(work, gate, &mut worker)
 }
 
 struct Worker<'a> {
     work: &'a Work<'a>,
     limit: u64,
-    served: Cell<u64>,
+    served: u64,
     elastic: bool,
 }
 
 impl Worker<'_> {
     /// Waits for the next one, as far as the scoreboard is concerned.
-    fn rest(&self) {
+    fn become_idle(&self) {
         if self.elastic {
             self.work.tally().one_more_idle();
         }
@@ -51,25 +50,24 @@ impl Worker<'_> {
     }
 }
 
-impl Turn for Worker<'_> {
-    fn connection(&self, socket: OwnedFd, peer: Peer) {
+impl Driver for Worker<'_> {
+    fn connection(&mut self, socket: OwnedFd, peer: Peer) {
         self.begin();
         self.work.slot.set_peer(peer);
         self.work.timed_connection(socket, peer).1.close();
     }
 
-    fn datagrams(&self, batch: &mut Batch, count: usize, echoes: bool) {
+    fn datagrams(&mut self, batch: &mut Batch, count: usize) {
         self.begin();
-        self.work.datagrams(batch, count, echoes);
+        self.work.datagrams(batch, count);
     }
 
-    fn is_spent(&self, served: u64) -> bool {
-        self.served.set(self.served.get() + served);
-        let is_spent = self.limit != 0 && self.served.get() >= self.limit;
-        if is_spent && !self.work.is_draining() {
-            return true;
+    fn goes_on(&mut self, served: u64) -> bool {
+        self.served += served;
+        if self.limit != 0 && self.served >= self.limit && !self.work.is_draining() {
+            return false;
         }
-        self.rest();
-        false
+        self.become_idle();
+        true
     }
 }

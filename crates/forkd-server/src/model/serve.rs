@@ -6,16 +6,13 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use rustix::io::Errno;
-
 use super::hooks::Turns;
 use super::offer::Offer;
 use super::worker::Terms;
 use crate::scoreboard::{Cause, Scoreboard, Slot, State, Tally};
 use crate::service::Service;
 use crate::sys::datagram::{Batch, Datagram, Patience, Source};
-use crate::sys::tcp::{queued_for, was_reset};
-use crate::transport::listener::concerns_one_connection;
+use crate::sys::tcp::queued_for;
 use crate::transport::udp_filter::UdpFilter;
 use crate::transport::{Connection, Listener, Peer, Refusal, Traffic};
 use crate::{Error, events};
@@ -56,43 +53,41 @@ impl Post {
         })
     }
 
-    /// Accepts one connection that is [`admitted`](Self::admitted), and waits for none.
-    pub(crate) fn accept_now(&self, board: &Scoreboard) -> rustix::io::Result<(OwnedFd, Peer)> {
-        self.listener.accept_now(&*self.listener).and_then(|client| self.admitted(client, board))
-    }
-
-    /// Accepts one of those who were queued when a stop began.
-    pub(crate) fn accept_queued(
+    /// Accepts a connection by `call`; `None` is one that is not served, and closed.
+    pub(crate) fn accept(
         &self,
         board: &Scoreboard,
-        blocks: bool,
-    ) -> rustix::io::Result<(OwnedFd, Peer)> {
-        self.listener.accept_queued(blocks).and_then(|client| self.admitted(client, board))
-    }
-
-    /// Asks the application about one who was accepted. One that it refuses is closed, and looks like one that
-    /// has gone again (`concerns_one_connection`).
-    pub(crate) fn admitted(
-        &self,
-        client: (OwnedFd, Peer),
-        board: &Scoreboard,
-    ) -> rustix::io::Result<(OwnedFd, Peer)> {
+        call: impl FnOnce(&Listener) -> rustix::io::Result<(OwnedFd, Peer)>,
+    ) -> rustix::io::Result<Option<(OwnedFd, Peer)>> {
+        let (socket, peer) = call(&self.listener)?;
         if board.measures()
-            && let Some(waited) = queued_for(&client.0)
+            && let Some(waited) = queued_for(&socket)
         {
             board.tally(self.number).accept_latencies.observe(waited.as_micros() as u64);
         }
-        if self.offer.hooks.admit(client.1) {
-            return Ok(client);
-        }
-        board.refuse(self.number, Refusal::Application);
-        Err(Errno::CONNABORTED)
+        Ok(match self.admit(peer) {
+            Ok(()) => Some((socket, peer)),
+            Err(why) => {
+                board.refuse(self.number, why);
+                None
+            }
+        })
     }
 
     /// Decides whether a datagram is answered, with the hop limit of its answer.
-    pub(crate) fn admit(&self, guard: &UdpFilter, datagram: &Datagram<'_>) -> Result<Option<u8>, Refusal> {
+    pub(crate) fn admit_datagram(
+        &self,
+        guard: &UdpFilter,
+        datagram: &Datagram<'_>,
+    ) -> Result<Option<u8>, Refusal> {
         let hops = guard.admit(datagram)?;
-        if self.offer.hooks.admit(peer_of(datagram)) { Ok(hops) } else { Err(Refusal::Application) }
+        self.admit(peer_of(datagram)).map(|()| hops)
+    }
+
+    /// Decides whether a client that has come in is served: the one place, for connections and datagrams of all
+    /// models, before anything is started for the client.
+    fn admit(&self, peer: Peer) -> Result<(), Refusal> {
+        if self.offer.hooks.admit(peer) { Ok(()) } else { Err(Refusal::Application) }
     }
 }
 
@@ -161,36 +156,12 @@ impl<'w> Work<'w> {
         offer.serve(Connection::stream(socket, peer, &self.slot.traffic, &offer.site).waiting(wait))
     }
 
-    /// Accepts one connection that is [`admitted`](Post::admitted); waits for one, where the listener blocks.
-    pub(crate) fn accept(&self, gate: impl AsFd) -> rustix::io::Result<(OwnedFd, Peer)> {
-        self.listener().accept(gate).and_then(|client| self.post.admitted(client, self.board))
-    }
-
-    /// As [`accept`](Self::accept), but it waits for none, and the connection does not block.
-    pub(crate) fn accept_nonblocking(&self, gate: impl AsFd) -> rustix::io::Result<(OwnedFd, Peer)> {
-        self.listener().accept_nonblocking(gate).and_then(|client| self.post.admitted(client, self.board))
-    }
-
-    /// Accepts one of the clients that were queued when a stop began; the connection blocks, if it `blocks`.
-    pub(crate) fn accept_queued(&self, blocks: bool) -> rustix::io::Result<(OwnedFd, Peer)> {
-        self.take_queued(|| self.post.accept_queued(self.board, blocks))
-    }
-
-    /// Takes one of the clients that were queued when a stop began, and counts it, unless `take` leaves it in the queue;
-    /// `AGAIN` if all have been taken. Clients that come after the stop has begun are not counted, or a busy service
-    /// would never stop.
-    pub(crate) fn take_queued<T>(
+    /// As [`Post::accept`].
+    pub(crate) fn accept(
         &self,
-        take: impl FnOnce() -> rustix::io::Result<T>,
-    ) -> rustix::io::Result<T> {
-        if !self.tally().take_queued() {
-            return Err(Errno::AGAIN);
-        }
-        let taken = take();
-        if stays_queued(&taken) {
-            self.tally().put_back_queued();
-        }
-        taken
+        call: impl FnOnce(&Listener) -> rustix::io::Result<(OwnedFd, Peer)>,
+    ) -> rustix::io::Result<Option<(OwnedFd, Peer)>> {
+        self.post.accept(self.board, call)
     }
 
     /// What comes before each wait in a process that is not this server's own: how long the wait may last,
@@ -238,8 +209,8 @@ impl<'w> Work<'w> {
     }
 
     /// Answers the first `count` datagrams of a batch.
-    pub(crate) fn datagrams(&self, batch: &mut Batch, count: usize, echoes: bool) {
-        self.datagrams_if(batch, count, echoes, |datagram| self.post.admit(self.guard, datagram));
+    pub(crate) fn datagrams(&self, batch: &mut Batch, count: usize) {
+        self.datagrams_if(batch, count, |datagram| self.post.admit_datagram(self.guard, datagram));
     }
 
     /// Answers those of a batch that are admitted, with the hop limit of the answer.
@@ -247,10 +218,9 @@ impl<'w> Work<'w> {
         &self,
         batch: &mut Batch,
         count: usize,
-        echoes: bool,
         admit: impl Fn(&Datagram<'_>) -> Result<Option<u8>, Refusal>,
     ) {
-        let mut queued = 0;
+        let (mut queued, echoes) = (0, self.service().echoes());
         for i in 0..count {
             let datagram = batch.datagram(i);
             let (peer, length) = (peer_of(&datagram), datagram.payload.len() as u64);
@@ -317,17 +287,6 @@ impl Drop for Stopwatch<'_> {
             self.tally.durations.observe(now.saturating_sub(since));
         }
     }
-}
-
-/// What was accepted, or `ECONNABORTED` if its client has reset the connection while it was queued: Linux hands that one
-/// over, too. In a crowd whoever would start a process or a thread for a client asks this first.
-pub(crate) fn unless_reset(client: (OwnedFd, Peer)) -> rustix::io::Result<(OwnedFd, Peer)> {
-    if was_reset(&client.0) { Err(Errno::CONNABORTED) } else { Ok(client) }
-}
-
-/// Whether the client that was to be taken from a queue is still there.
-pub(crate) fn stays_queued<T>(taken: &rustix::io::Result<T>) -> bool {
-    matches!(taken, Err(error) if !concerns_one_connection(*error))
 }
 
 /// How large a datagram can be: UDP's limit is below 64 KiB, a Unix socket's is its send buffer.

@@ -1,109 +1,129 @@
-//! The fork model, the master's side: who comes in, and who does not.
+//! The fork model, the master's side: how clients come in, as the rules of [`admission`](crate::admission) say.
 //!
-//! A listener brings in only a few clients in one turn of the loop ([`Quota`]), so that a flood at one of them keeps
-//! no client of another waiting. What is short here, places or descriptors, leaves clients in the backlog.
+//! A listener brings in only a few clients in one turn of the loop, so that a flood at one of them keeps no client of
+//! another waiting. What is short here, slots or descriptors, leaves clients in the backlog.
 
 use std::os::fd::OwnedFd;
 use std::time::Duration;
 
 use rustix::io::Errno;
 
-use super::context::{ACCEPT_REST, Context};
+use super::context::Context;
 use super::forking::Forking;
+use crate::admission::{Failure, Next, Room, Round};
 use crate::events;
-use crate::model::entrance::errno;
-use crate::model::serve::{peer_of, unless_reset};
+use crate::model::accept_loop::errno;
+use crate::model::serve::peer_of;
 use crate::sys::datagram::Patience;
-use crate::transport::listener::concerns_one_connection;
+use crate::sys::tcp::was_reset;
 use crate::transport::{Peer, Refusal};
 
-/// How accepting went on.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Next {
-    /// A child was forked; there may be another client.
-    Forked,
-    /// A client got no child; there may be another one.
-    Refused,
-    /// There is none, or no room for one.
-    Wait,
-}
-
-/// How many clients one listener may bring in one turn of the loop. A fork takes as long as some twenty refusals.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Quota {
-    forks: usize,
-    refusals: usize,
-}
-
-impl Quota {
-    /// The whole quota, but of no more than so many forks.
-    pub(super) fn at_most(forks: usize) -> Self {
-        Self { forks: forks.min(4), refusals: 64 }
-    }
-
-    fn is_left(self) -> bool {
-        self.forks > 0 && self.refusals > 0
-    }
-
-    fn count(&mut self, next: Next) {
-        match next {
-            Next::Forked => self.forks -= 1,
-            Next::Refused => self.refusals -= 1,
-            Next::Wait => {}
-        }
-    }
-}
+/// How many clients of one listener get a child in one turn of the loop, and how many get none: a fork takes as long as
+/// some twenty refusals.
+const FORKS: u32 = 4;
+const REFUSALS: u32 = 64;
 
 impl Forking {
-    /// There may be clients, of whom so many are taken at most.
-    pub(super) fn take_clients(&mut self, cx: &mut Context, mut quota: Quota) {
+    /// Whether the loop should wait for clients here.
+    pub(super) fn wants_clients(&self, cx: &Context) -> bool {
+        self.admission.wants_clients(self.room(cx), cx.now)
+    }
+
+    /// Whether a child may be forked.
+    fn room(&self, cx: &Context) -> Room {
+        // while fork fails, one client now and then finds out whether it still does
+        let is_short = cx.shortage.retry_at().is_some_and(|then| cx.now < then);
+        match self.has_room(cx) {
+            _ if is_short || !self.held.is_empty() => Room::Soon,
+            true => Room::Free,
+            // there may be room after all, as soon as these are reaped
+            false if cx.board.has_dead() => Room::Soon,
+            false => Room::Full,
+        }
+    }
+
+    /// There may be clients, of which `most` are taken at most.
+    pub(super) fn take_clients(&mut self, cx: &mut Context, most: u32) {
         if !self.wants_clients(cx) {
             return;
         }
         // it could not be filled up while there was no descriptor at all
         cx.restore_reserve();
-        while quota.is_left() {
-            if self.is_drained() {
-                self.close(cx);
-                return;
-            }
-            let next = match self.batch {
-                None => self.take_connection(cx),
-                Some(_) => self.take_datagram(cx),
-            };
-            quota.count(next);
-            if next == Next::Wait {
-                break;
-            }
-        }
-        let crowded = !quota.is_left();
-        if self.crowded != crowded {
-            // not written for nothing: after a fork that is a page fault
-            self.crowded = crowded;
-        }
-    }
-
-    fn accept(&mut self, cx: &Context) -> rustix::io::Result<(OwnedFd, Peer)> {
-        let client = match self.draining {
-            true => self.post.accept_queued(cx.board, true),
-            false => self.post.accept_now(cx.board),
-        };
-        self.count_queued(&client);
-        if self.crowded { unless_reset(client?) } else { client }
-    }
-
-    fn take_connection(&mut self, cx: &mut Context) -> Next {
-        let Some(slot) = cx.board.take(self.post.number, false, cx.now) else { return self.at_limit(cx) };
-        match self.accept(cx) {
-            Ok((connection, peer)) => {
-                if self.starved.end() {
-                    events::descriptors_back(self.post.listener.endpoint());
+        self.admission.rested();
+        let mut round = Round::of(most.min(FORKS), REFUSALS);
+        loop {
+            let taken = match self.admission.next(&round, self.room(cx)) {
+                Next::Accept => match self.slot(cx) {
+                    Some(slot) => self.take_one(cx, slot),
+                    None => break,
+                },
+                Next::Reject => self.reject_one(cx).map(|()| false),
+                Next::WaitForRoom => {
+                    self.at_limit(cx);
+                    break;
                 }
-                self.give_child(cx, slot, Some(connection), peer)
+                Next::Wait | Next::Rest(_) | Next::Stop => break,
+                Next::Done => return self.close(cx),
+            };
+            let news = match taken {
+                Ok(true) => self.admission.accepted(&mut round),
+                Ok(false) => {
+                    self.admission.refused(&mut round);
+                    None
+                }
+                Err(error) => self.admission.failed(&mut round, error, cx.now),
+            };
+            events::accepting(self.post.listener.endpoint(), news);
+            if matches!(taken, Err(error) if Failure::of(error) == Failure::Shortage) {
+                self.take_by_reserve(cx, &mut round);
             }
-            Err(error) => {
-                cx.board.put_back(slot);
-                self.accept_failed(cx, error)
+        }
+        if self.crowded != round.is_spent() {
+            // not written for nothing: after a fork that is a page fault
+            self.crowded = round.is_spent();
+        }
+    }
+
+    /// A slot for the child of a client, which stays queued if there is none.
+    fn slot(&mut self, cx: &Context) -> Option<u32> {
+        let slot = cx.board.take(self.post.number, false, cx.now);
+        if slot.is_none() {
+            self.admission.put_back();
+            self.at_limit(cx);
+        }
+        slot
+    }
+
+    /// Takes the next client, and forks a child for it; `false` if it gets none.
+    fn take_one(&mut self, cx: &mut Context, slot: u32) -> rustix::io::Result<bool> {
+        let client = self.next_client(cx);
+        if let Ok(Some((connection, peer))) = client {
+            self.give_child(cx, slot, connection, peer);
+            return Ok(true);
+        }
+        cx.board.put_back(slot);
+        client.map(|_| false)
+    }
+
+    /// The next client, unless it is not served; a datagram is in the batch.
+    fn next_client(&mut self, cx: &Context) -> rustix::io::Result<Option<(Option<OwnedFd>, Peer)>> {
+        if self.batch.is_none() {
+            let drains = self.admission.is_draining();
+            let client = self.post.accept(cx.board, |listener| match drains {
+                true => listener.accept_queued(true),
+                false => listener.accept_now(listener),
+            })?;
+            // In a crowd no child is forked for a connection that its client has reset: Linux hands that one over, too.
+            let client = client.filter(|(socket, _)| !self.crowded || !was_reset(socket));
+            return Ok(client.map(|(socket, peer)| (Some(socket), peer)));
+        }
+        self.receive()?;
+        let Some(datagram) = self.batch.as_ref().map(|batch| batch.datagram(0)) else { return Ok(None) };
+        match self.post.admit_datagram(&cx.guard, &datagram) {
+            Ok(_) => Ok(Some((None, peer_of(&datagram)))),
+            Err(why) => {
+                cx.board.refuse(self.post.number, why);
+                Ok(None)
             }
         }
     }
@@ -111,139 +131,52 @@ impl Forking {
     /// The next datagram is in the batch.
     fn receive(&mut self) -> rustix::io::Result<()> {
         let Some(batch) = &mut self.batch else { return Err(Errno::AGAIN) };
-        let received = batch.receive_one(&*self.post.listener, Patience::DontWait);
-        let received = received.map_err(|error| errno(&error));
-        self.count_queued(&received);
-        received
+        batch.receive_one(&*self.post.listener, Patience::DontWait).map_err(|error| errno(&error))
     }
 
-    /// Takes the next client, who gets no child.
-    fn refuse_one(&mut self) -> rustix::io::Result<Peer> {
-        if self.batch.is_some() {
-            self.receive()?;
-            return self.batch.as_ref().map(|batch| peer_of(&batch.datagram(0))).ok_or(Errno::AGAIN);
-        }
-        let taken = match self.draining {
-            true => self.post.listener.accept_queued(true),
-            false => self.post.listener.accept_now(&*self.post.listener),
-        };
-        self.count_queued(&taken);
-        let (connection, peer) = taken?;
-        // a reset says "no" at once, where an orderly close looks like an answer of nothing
-        let _ = rustix::net::sockopt::set_socket_linger(&connection, Some(Duration::ZERO));
-        Ok(peer)
-    }
-
-    fn accept_failed(&mut self, cx: &mut Context, error: Errno) -> Next {
-        match error {
-            Errno::AGAIN => {
-                if self.draining {
-                    // what was queued has been served now
-                    self.close(cx);
-                }
-                Next::Wait
-            }
-            Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM => {
-                self.accept_starved(cx, error);
-                Next::Wait
-            }
-            error if concerns_one_connection(error) => Next::Refused,
-            error => {
-                if let Some(suppressed) = self.refusals.admit(cx.now) {
-                    events::accept_failed(self.post.listener.endpoint(), &error, suppressed);
-                }
-                self.rest_until = Some(cx.now + ACCEPT_REST);
-                Next::Wait
-            }
-        }
-    }
-
-    /// One client is served with the descriptor in reserve; the others wait in the backlog.
-    fn accept_starved(&mut self, cx: &mut Context, error: Errno) {
-        if self.starved.begin(cx.now) {
-            events::descriptors_exhausted(self.post.listener.endpoint(), &error);
-        }
-        self.rest_until = Some(cx.now + ACCEPT_REST);
+    /// Serves one client with the descriptor in reserve; the others wait in the backlog.
+    fn take_by_reserve(&mut self, cx: &mut Context, round: &mut Round) {
         if !cx.give_up_reserve() {
             return;
         }
-        if let Some(slot) = cx.board.take(self.post.number, false, cx.now) {
-            match self.accept(cx) {
-                Ok((connection, peer)) => _ = self.give_child(cx, slot, Some(connection), peer),
-                Err(_) => cx.board.put_back(slot),
-            }
+        if self.admission.take_queued()
+            && let Some(slot) = self.slot(cx)
+            && let Err(error) = self.take_one(cx, slot)
+        {
+            self.admission.failed(round, error, cx.now);
         }
         cx.restore_reserve();
     }
 
-    fn take_datagram(&mut self, cx: &mut Context) -> Next {
-        let Some(slot) = cx.board.take(self.post.number, false, cx.now) else { return self.at_limit(cx) };
-        if let Err(error) = self.receive() {
-            cx.board.put_back(slot);
-            return self.accept_failed(cx, error);
+    /// There are as many children as allowed, and clients wait.
+    fn at_limit(&mut self, cx: &Context) {
+        if let Some(suppressed) = self.admission.is_full(cx.now) {
+            events::at_limit(self.post.listener.endpoint(), self.max_children, suppressed);
         }
-        let Some(batch) = &self.batch else { return Next::Wait };
-        let datagram = batch.datagram(0);
-        if let Err(why) = self.post.admit(&cx.guard, &datagram) {
-            // no child for one that gets no answer
-            cx.board.put_back(slot);
-            cx.board.refuse(self.post.number, why);
-            return Next::Refused;
-        }
-        let peer = peer_of(&datagram);
-        self.give_child(cx, slot, None, peer)
     }
 
-    /// There are as many children as allowed.
-    fn at_limit(&mut self, cx: &mut Context) -> Next {
-        if !self.rejects {
-            if let Some(suppressed) = self.full.admit(cx.now) {
-                events::at_limit(self.post.listener.endpoint(), self.max_children, suppressed);
+    /// There are as many children as allowed, and the next client is rejected.
+    fn reject_one(&mut self, cx: &Context) -> rustix::io::Result<()> {
+        let peer = match &self.batch {
+            Some(_) => {
+                self.receive()?;
+                self.batch.as_ref().map_or(Peer::None, |batch| peer_of(&batch.datagram(0)))
             }
-            return Next::Wait;
-        }
-        if cx.board.has_dead() {
-            // there may be room after all, as soon as they are buried
-            return Next::Wait;
-        }
-        let peer = match self.refuse_one() {
-            Ok(peer) => peer,
-            Err(error) => return self.accept_failed(cx, error),
+            None => {
+                let listener = &self.post.listener;
+                let (connection, peer) = match self.admission.is_draining() {
+                    true => listener.accept_queued(true)?,
+                    false => listener.accept_now(&**listener)?,
+                };
+                // a reset says "no" at once, where an orderly close looks like an answer of nothing
+                let _ = rustix::net::sockopt::set_socket_linger(&connection, Some(Duration::ZERO));
+                peer
+            }
         };
         cx.board.refuse(self.post.number, Refusal::Limit);
         if let Some(suppressed) = self.refusals.admit(cx.now) {
             events::rejected(self.post.listener.endpoint(), peer, self.max_children, suppressed);
         }
-        Next::Refused
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// How many clients are taken, if the last of these goes on for ever.
-    fn taken(forks: usize, nexts: &[Next]) -> usize {
-        let (mut quota, mut count) = (Quota::at_most(forks), 0);
-        while quota.is_left() {
-            quota.count(nexts[count.min(nexts.len() - 1)]);
-            count += 1;
-        }
-        count
-    }
-
-    #[test]
-    fn a_turn_is_a_few_forks_or_many_refusals() {
-        use Next::{Forked, Refused};
-        for (forks, nexts, count) in [
-            (usize::MAX, &[Forked][..], 4),
-            (usize::MAX, &[Refused], 64),
-            (usize::MAX, &[Refused, Refused, Refused, Forked], 7),
-            (usize::MAX, &[Forked, Forked, Forked, Refused], 67),
-            (1, &[Forked], 1),
-            (0, &[Forked], 0),
-        ] {
-            assert_eq!(taken(forks, nexts), count, "{forks} {nexts:?}");
-        }
+        Ok(())
     }
 }

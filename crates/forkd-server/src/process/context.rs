@@ -9,16 +9,13 @@ use super::descriptors::Descriptors;
 use super::lifecycle::Lifecycle;
 use super::oom::OomKiller;
 use super::signals::Signals;
+use crate::admission::Shortage;
 use crate::events::DeathLimits;
-use crate::limit::Episode;
 use crate::scoreboard::{Cause, Child, Scoreboard};
 use crate::sys;
 use crate::sys::signal::Blocked;
 use crate::transport::udp_filter::UdpFilter;
 use crate::{Error, events};
-
-/// How long to leave a listener out of the poll after accept(2) found no descriptor or memory.
-pub(super) const ACCEPT_REST: Duration = Duration::from_millis(100);
 
 /// What all parts of the master share.
 #[derive(Debug)]
@@ -33,9 +30,10 @@ pub(super) struct Context {
     pub(super) descriptors: Descriptors,
     /// When this turn of the loop began: the only clock that the master's parts read.
     pub(super) now: Instant,
-    pub(super) shortage: Option<Shortage>,
-    /// The lines about it.
-    shortages: Episode,
+    /// fork(2) fails.
+    pub(super) shortage: Shortage,
+    /// Why it did so last.
+    pub(super) fork_errno: i32,
     /// Some workers are up, or some clients have a child: to give up now would cut clients. Of interest, and kept up to
     /// date, until the daemon is ready.
     pub(super) serves: bool,
@@ -52,21 +50,6 @@ pub(super) struct Context {
     pub(super) deaths: DeathLimits,
     /// Given up for a moment when there is no other descriptor left.
     reserve: Option<OwnedFd>,
-}
-
-/// fork(2) fails; connections are held, and it is tried again later and later, until it works.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Shortage {
-    since: Instant,
-    pause: Duration,
-    pub(super) retry_at: Instant,
-    /// Why it fails.
-    pub(super) errno: i32,
-}
-
-impl Shortage {
-    const FIRST_PAUSE: Duration = Duration::from_millis(10);
-    const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 }
 
 impl Context {
@@ -97,8 +80,8 @@ impl Context {
             grace,
             descriptors: Descriptors::default(),
             now: Instant::now(),
-            shortage: None,
-            shortages: Episode::default(),
+            shortage: Shortage::default(),
+            fork_errno: 0,
             serves: false,
             lifecycle: Lifecycle::Running,
             is_ready: false,
@@ -125,23 +108,16 @@ impl Context {
 
     /// Takes note of a failed fork, and says so once.
     pub(super) fn fork_failed(&mut self, error: &std::io::Error) {
-        if self.shortages.begin(self.now) {
+        if self.shortage.failed(self.now) {
             events::fork_failing(error);
         }
-        let (since, pause) = match self.shortage {
-            None => (self.now, Shortage::FIRST_PAUSE),
-            Some(shortage) => (shortage.since, (shortage.pause * 2).min(Shortage::LONGEST_PAUSE)),
-        };
-        let errno = error.raw_os_error().unwrap_or(libc::EAGAIN);
-        self.shortage = Some(Shortage { since, pause, retry_at: self.now + pause, errno });
+        self.fork_errno = error.raw_os_error().unwrap_or(libc::EAGAIN);
     }
 
     /// Takes note of a fork that worked.
     pub(super) fn fork_worked(&mut self) {
-        if let Some(shortage) = self.shortage.take()
-            && self.shortages.end()
-        {
-            events::fork_works_again(self.now - shortage.since);
+        if let Some(lasted) = self.shortage.worked(self.now) {
+            events::fork_works_again(lasted);
         }
     }
 

@@ -8,16 +8,16 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
-use super::accepting::{Next, Quota};
 use super::birth;
 use super::context::Context;
 use super::descriptors::{Closing, kept_for};
 use super::held::{Client, Held};
+use crate::admission::Admission;
 use crate::events;
-use crate::limit::{Episode, RateLimit};
+use crate::limit::RateLimit;
 use crate::model::Overflow;
 use crate::model::fork::{Task, run};
-use crate::model::serve::{Post, Work, batch_for, stays_queued};
+use crate::model::serve::{Post, Work, batch_for};
 use crate::scoreboard::Cause;
 use crate::spec::ModelSpec;
 use crate::sys::datagram::Batch;
@@ -30,24 +30,14 @@ use crate::transport::{Peer, Refusal};
 pub(super) struct Forking {
     pub(super) post: Post,
     pub(super) max_children: u32,
-    pub(super) rejects: bool,
     closing: Closing,
     /// For datagrams: the one in hand.
     pub(super) batch: Option<Box<Batch>>,
-    held: Held,
-    pub(super) rest_until: Option<Instant>,
-    /// accept(2) finds no descriptor.
-    pub(super) starved: Episode,
+    pub(super) held: Held,
+    pub(super) admission: Admission<u32>,
     /// There were more clients than it could bring in its last turn.
     pub(super) crowded: bool,
-    /// It takes no more clients but those that are queued.
-    pub(super) draining: bool,
-    /// How many of those there still are.
-    queued: u32,
-    /// It takes no more clients.
-    closed: bool,
     pub(super) refusals: RateLimit,
-    pub(super) full: RateLimit,
 }
 
 impl Forking {
@@ -58,30 +48,14 @@ impl Forking {
         let keep = listener.into_iter().chain(kept_for(&post.offer.service)).collect();
         Self {
             max_children: spec.max_children,
-            rejects: spec.overflow == Overflow::Reject,
             closing: Closing::all_but(keep),
             batch: datagrams.then(|| Box::new(batch_for(&post.listener, 1))),
             post,
             held: Held::default(),
-            rest_until: None,
-            starved: Episode::default(),
+            admission: Admission::of_master(spec.overflow == Overflow::Reject),
             crowded: false,
-            draining: false,
-            queued: 0,
-            closed: false,
             refusals: RateLimit::default(),
-            full: RateLimit::default(),
         }
-    }
-
-    /// Whether the loop should wait for clients here.
-    pub(super) fn wants_clients(&self, cx: &Context) -> bool {
-        !self.closed
-            && self.held.is_empty()
-            // while fork fails, one client now and then finds out whether it still does
-            && cx.shortage.is_none_or(|shortage| shortage.retry_at <= cx.now)
-            && self.rest_until.is_none_or(|then| then <= cx.now)
-            && (self.rejects || self.has_room(cx))
     }
 
     /// Whether it has children.
@@ -96,8 +70,8 @@ impl Forking {
 
     /// When this part wants to be looked at again, at the latest.
     pub(super) fn deadline(&self, cx: &Context) -> Option<Instant> {
-        let retry = cx.shortage.map(|shortage| shortage.retry_at);
-        [self.rest_until, retry].into_iter().flatten().filter(|&then| then > cx.now).min()
+        let times = [self.admission.rest_until(), cx.shortage.retry_at()];
+        times.into_iter().flatten().filter(|&then| then > cx.now).min()
     }
 
     /// Time has passed.
@@ -105,9 +79,9 @@ impl Forking {
         if !self.held.is_empty() {
             self.try_held(cx);
         }
-        if self.draining {
+        if self.admission.is_draining() {
             // the backlog is looked into until it is empty
-            self.take_clients(cx, Quota::at_most(usize::MAX));
+            self.take_clients(cx, u32::MAX);
         }
     }
 
@@ -122,34 +96,21 @@ impl Forking {
 
     /// Leaves the listener to a successor, and the client that is held to a child to come.
     pub(super) fn hand_over(&mut self) {
-        self.closed = true;
+        self.admission.close();
     }
 
     /// Serves those that are queued, and no others.
     pub(super) fn drain(&mut self, queued: u32) {
-        self.draining = true;
-        self.queued = queued;
-    }
-
-    /// Counts, while it drains, one of those that were queued, unless that is still there.
-    pub(super) fn count_queued<T>(&mut self, taken: &rustix::io::Result<T>) {
-        if self.draining && !stays_queued(taken) {
-            self.queued = self.queued.saturating_sub(1);
-        }
-    }
-
-    /// Whether all that were queued when it began to drain have been taken.
-    pub(super) fn is_drained(&self) -> bool {
-        self.draining && self.queued == 0
+        self.admission.drain(queued);
     }
 
     pub(super) fn is_closed(&self) -> bool {
-        self.closed && self.held.is_empty()
+        self.admission.is_closed() && self.held.is_empty()
     }
 
     /// Takes no more clients, and lets go of one that is held.
     pub(super) fn close(&mut self, cx: &mut Context) {
-        self.closed = true;
+        self.admission.close();
         if let Some(client) = self.let_go(cx) {
             self.give_up(cx, client.peer);
         }
@@ -163,22 +124,18 @@ impl Forking {
         slot: u32,
         connection: Option<OwnedFd>,
         peer: Peer,
-    ) -> Next {
+    ) {
         let since = cx.now;
         if let Some(now) = cx.board.clock_us() {
             cx.board.record(slot).set_accepted(now);
         }
-        match self.fork_child(cx, slot, connection, peer) {
-            Ok(()) => Next::Forked,
-            Err(connection) => {
-                self.hold(cx, Client { connection, peer, since });
-                Next::Wait
-            }
+        if let Err(connection) = self.fork_child(cx, slot, connection, peer) {
+            self.hold(cx, Client { connection, peer, since });
         }
     }
 
     fn try_held(&mut self, cx: &mut Context) {
-        if cx.shortage.is_some_and(|shortage| cx.now < shortage.retry_at) {
+        if cx.shortage.retry_at().is_some_and(|then| cx.now < then) {
             return;
         }
         let Some(Client { connection, peer, since }) = self.let_go(cx) else { return };

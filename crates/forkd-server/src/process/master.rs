@@ -16,11 +16,10 @@ use nix::poll::{PollFd, PollFlags};
 use nix::sys::signal::Signal;
 use smallvec::SmallVec;
 
-use super::accepting::Quota;
 use super::attendant::Attendant;
 use super::children::{self, Sweep};
 use super::companion::{Companion, Companions, Notice};
-use super::context::{ACCEPT_REST, Context};
+use super::context::Context;
 use super::lifecycle::{Lifecycle, Step};
 use super::listeners::{Index, Listeners};
 use super::reload::{Parts, Reloader, Source};
@@ -28,6 +27,7 @@ use super::signals::{Order, Signals};
 use super::sockets::{Bound, udp_filter};
 use super::station::{Kind, Life, Station};
 use super::view::View;
+use crate::admission::REST;
 use crate::model::hooks::Turns;
 use crate::model::pool;
 use crate::scoreboard::Scoreboard;
@@ -382,7 +382,7 @@ impl Master {
                 // then the first ones, signals above all, must do, and the others are looked at soon.
                 Err(error) if error.raw_os_error() == Some(libc::EINVAL) && most > 0 => {
                     most /= 2;
-                    limit = Some(timeout.unwrap_or(ACCEPT_REST).min(ACCEPT_REST));
+                    limit = Some(timeout.unwrap_or(REST).min(REST));
                 }
                 other => return other,
             }
@@ -466,10 +466,10 @@ impl Master {
                 self.companions.on_ready(index, number, view);
             }
             Event::Clients(index) => {
-                let left = |enough: u64| enough.saturating_sub(self.listeners.forked(&self.cx)) as usize;
-                let most = self.enough.map_or(usize::MAX, left);
+                let left = |enough: u64| enough.saturating_sub(self.listeners.forked(&self.cx)) as u32;
+                let most = self.enough.map_or(u32::MAX, left);
                 if let Some(forking) = self.listeners.forking_mut(index) {
-                    forking.take_clients(&mut self.cx, Quota::at_most(most));
+                    forking.take_clients(&mut self.cx, most);
                 }
             }
             Event::WorkerDeath(index, slot) => {

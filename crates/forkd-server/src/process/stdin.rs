@@ -117,7 +117,7 @@ fn datagrams(offer: Offer, listener: Listener) -> Result<(), Error> {
     let mut batch = batch_for(work.listener(), 1);
     loop {
         match next(&mut batch, work.listener(), stay) {
-            Ok(()) => work.datagrams(&mut batch, 1, work.service().echoes()),
+            Ok(()) => work.datagrams(&mut batch, 1),
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
             Err(error) => return Err(Error::os("cannot receive from standard input", error)),
         }

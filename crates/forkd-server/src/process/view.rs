@@ -221,8 +221,8 @@ impl<'a> View<'a> {
         let held: u32 = by_master.chain(board.children().map(|child| child.held())).sum();
         let holding = if held > 0 { format!(", holding {held}") } else { String::new() };
         let cannot = |what: &str, errno| format!("{what}: {}{holding}", io::Error::from_raw_os_error(errno));
-        if let Some(shortage) = self.cx.shortage {
-            return Some(cannot("cannot fork", shortage.errno));
+        if self.cx.shortage.retry_at().is_some() {
+            return Some(cannot("cannot fork", self.cx.fork_errno));
         }
         if let Some(errno) = self.listeners.iter().find_map(Station::cannot_fork_workers) {
             return Some(cannot("cannot fork all workers", errno));

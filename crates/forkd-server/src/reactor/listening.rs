@@ -4,26 +4,22 @@ use std::cell::{Cell, RefCell};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::rc::{Rc, Weak};
-use std::time::Duration;
-
-use rustix::io::Errno;
+use std::time::Instant;
 
 use super::Reactor;
 use super::channel::Session;
-use crate::Error;
+use crate::admission::{Admission, Next, REST, Room, Round};
 use crate::service::{Protocol, Reply};
 use crate::slab::Key;
 use crate::sys::datagram::{Batch, Patience};
 use crate::transport::bind::{BindOptions, bind_all};
-use crate::transport::listener::{Kind, concerns_one_connection};
+use crate::transport::listener::Kind;
 use crate::transport::udp_filter::UdpFilter;
 use crate::transport::{Endpoint, Inherited, Listener};
+use crate::{Error, events};
 
 /// How many clients one socket lets in, in one turn: the others have theirs, too.
-const AT_ONCE: usize = 16;
-
-/// The pause after accept(2) has found no descriptor or no memory.
-const REST: Duration = Duration::from_millis(100);
+const AT_ONCE: u32 = 16;
 
 /// As much as fits in any datagram.
 const LARGEST: usize = 256 * 1024;
@@ -61,6 +57,7 @@ struct Acceptor {
     /// Its watch, while it has one.
     watch: Cell<Option<Key>>,
     is_shut: Cell<bool>,
+    admission: RefCell<Admission<u32>>,
 }
 
 impl AsFd for Acceptor {
@@ -114,7 +111,9 @@ impl<'a> Reactor<'a> {
             let cannot = |cause| Error::os(format!("cannot listen on {endpoint}"), cause);
             listener.set_nonblocking(true).map_err(cannot)?;
             listening.endpoints.push(listener.endpoint().clone());
-            let acceptor = Rc::new(Acceptor { listener, watch: Cell::new(None), is_shut: Cell::new(false) });
+            let admission = RefCell::new(Admission::of_master(false));
+            let acceptor =
+                Rc::new(Acceptor { listener, watch: Cell::new(None), is_shut: Cell::new(false), admission });
             self.open(&acceptor, &make).map_err(cannot)?;
             listening.acceptors.push(Rc::downgrade(&acceptor));
         }
@@ -160,18 +159,24 @@ impl<'a> Reactor<'a> {
         acceptor: &Rc<Acceptor>,
         make: &Rc<RefCell<impl FnMut() -> P + 'a>>,
     ) {
-        for _ in 0..AT_ONCE {
-            match acceptor.listener.accept_nonblocking(&acceptor.listener) {
-                Ok((socket, peer)) => {
-                    let protocol = (make.borrow_mut())();
-                    self.adopt(socket, peer, Box::new(Accepted(protocol)));
-                }
-                Err(Errno::AGAIN) => return,
-                Err(error) if concerns_one_connection(error) => {}
-                Err(error) => {
-                    log::debug!(error:%, endpoint:% = acceptor.listener.endpoint(); "cannot accept");
-                    return self.rest(acceptor, make);
-                }
+        let mut round = Round::of(AT_ONCE, AT_ONCE);
+        loop {
+            let mut admission = acceptor.admission.borrow_mut();
+            match admission.next(&round, Room::Free) {
+                Next::Accept => {}
+                Next::Rest(_) => return self.rest(acceptor, make),
+                _ => return,
+            }
+            let accepted = acceptor.listener.accept_nonblocking(&acceptor.listener);
+            let news = match &accepted {
+                Ok(_) => admission.accepted(&mut round),
+                Err(error) => admission.failed(&mut round, *error, Instant::now()),
+            };
+            drop(admission);
+            events::accepting(acceptor.listener.endpoint(), news);
+            if let Ok((socket, peer)) = accepted {
+                let protocol = (make.borrow_mut())();
+                self.adopt(socket, peer, Box::new(Accepted(protocol)));
             }
         }
     }
@@ -185,6 +190,7 @@ impl<'a> Reactor<'a> {
         acceptor.watch.take().into_iter().for_each(|watch| self.unwatch(watch));
         let (acceptor, make) = (Rc::clone(acceptor), Rc::clone(make));
         self.call_later(REST, move |reactor| {
+            acceptor.admission.borrow_mut().rested();
             if !acceptor.is_shut.get() && reactor.open(&acceptor, &make).is_err() {
                 reactor.rest(&acceptor, &make);
             }

@@ -17,6 +17,7 @@ use rustix::net::{SocketAddrAny, SocketFlags};
 use super::socket_file::SocketFile;
 use super::{Endpoint, Peer};
 use crate::Error;
+use crate::admission::Failure;
 use crate::sys::accept::{accept, accept_now, check_timer};
 use crate::sys::fd::set_nonblocking;
 use crate::sys::queue::Queue;
@@ -222,7 +223,7 @@ impl Listener {
                 Ok((connection, _)) if queue.put(&connection).is_err() => break,
                 Ok(_) => held += 1,
                 Err(Errno::AGAIN) => return (held, true),
-                Err(error) if concerns_one_connection(error) => {}
+                Err(error) if Failure::of(error) == Failure::Passing => {}
                 Err(_) => break,
             }
         }
@@ -281,27 +282,6 @@ impl Listener {
             log::debug!(path:% = path.display(), error:%; "cannot remove the socket file");
         }
     }
-}
-
-/// Errors of accept(2) that concern one connection only: the next one may be fine.
-///
-/// Linux passes on errors that were already pending on the new socket (accept(2), "Error handling").
-pub(crate) fn concerns_one_connection(error: Errno) -> bool {
-    matches!(
-        error,
-        Errno::INTR
-            | Errno::CONNABORTED
-            | Errno::CONNRESET
-            | Errno::PROTO
-            | Errno::NETDOWN
-            | Errno::NOPROTOOPT
-            | Errno::HOSTDOWN
-            | Errno::HOSTUNREACH
-            | Errno::OPNOTSUPP
-            | Errno::NETUNREACH
-            | Errno::TIMEDOUT
-            | Errno::PERM
-    )
 }
 
 impl Drop for Listener {

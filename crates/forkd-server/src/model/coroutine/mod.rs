@@ -7,6 +7,7 @@ mod room;
 
 use std::cell::RefCell;
 use std::io;
+use std::mem::replace;
 use std::os::fd::{AsFd, OwnedFd};
 use std::panic::resume_unwind;
 use std::rc::Rc;
@@ -15,21 +16,21 @@ use std::sync::Arc;
 use room::{Room, Seat, contained};
 use rustix::io::Errno;
 
-use super::entrance::{Entrance, Nobody, REST, errno};
+use super::accept_loop::{self, Acceptor, BATCH, Driver, From, errno};
 use super::serve::{Work, batch_for, peer_of};
 use super::worker::Terms;
+use crate::admission::{REST, Room as Space};
 use crate::coroutine::{self, JoinHandle, Waiter, scheduler};
 use crate::fairness::TURN;
 use crate::scoreboard::Cause;
-use crate::sys::datagram::{Batch, Patience};
+use crate::service::Service;
+use crate::sys::datagram::Batch;
 use crate::sys::fd::Gate;
 use crate::sys::limits::raise_open_files;
 use crate::transport::listener::Kind;
 use crate::transport::{Listener, Peer, Ready, Wait};
 use crate::{Error, events};
 
-/// Datagrams taken at once, where no answer is waited for.
-const BATCH: usize = 8;
 /// What a client that comes in counts: after so many, those that are in have their turn.
 const ENTRY: usize = TURN / 16;
 /// How many datagrams wait for their handlers at most: each has a buffer for the largest. Others wait in the
@@ -53,10 +54,8 @@ pub(crate) fn run(work: &Work<'_>, gate: &Gate, terms: &Terms) -> Cause {
         if !work.comes_up(1) {
             return Ok(Cause::Failed);
         }
-        let cause = match work.listener().kind() {
-            Kind::Stream => worker.connections(),
-            Kind::Datagram => worker.datagrams(),
-        };
+        let cause = accept_loop::run(work, gate, &mut worker);
+        worker.finish();
         match turns.filter(JoinHandle::is_finished).map(JoinHandle::join) {
             // the application's own work, which is not ours to judge
             Some(Err(payload)) => resume_unwind(payload),
@@ -73,68 +72,21 @@ struct Worker<'a> {
     work: &'a Work<'a>,
     gate: &'a Gate,
     terms: &'a Terms,
+    /// How many it serves at once.
+    most: u32,
     served: u64,
-    entrance: Entrance<'a>,
     room: Rc<Room>,
     /// Waits for the listener, and is roused when the gate is shut.
     doorway: Rc<Waiter>,
+    batches: Batches,
 }
 
-impl<'a> Worker<'a> {
-    fn new(work: &'a Work<'a>, gate: &'a Gate, terms: &'a Terms) -> Self {
-        let (entrance, room) = (Entrance::new(work), Room::of(work));
-        Self { work, gate, terms, served: 0, entrance, room, doorway: Rc::default() }
-    }
+/// As a prefork worker, with whole batches of datagrams where no answer is waited for, and else a coroutine for each
+/// client.
+impl Driver for Worker<'_> {
+    const POLLS: bool = true;
 
-    fn connections(&mut self) -> Cause {
-        loop {
-            self.wait_for_place();
-            match self.come_in(|| self.work.accept_nonblocking(self.gate)) {
-                Ok((socket, peer)) => {
-                    self.entrance.succeeded();
-                    self.seat(socket, peer);
-                    if self.is_spent(1) {
-                        return self.finish(Cause::Recycled);
-                    }
-                }
-                Err(error) if self.goes_on(error) => {}
-                Err(_) => break,
-            }
-        }
-        self.drain(|worker| {
-            worker.room.wait_until_fewer_than(worker.terms.max_connections);
-            worker.reserve()?;
-            let (socket, peer) = worker.work.accept_queued(false)?;
-            worker.seat(socket, peer);
-            Ok(())
-        });
-        self.finish(Cause::Retired)
-    }
-
-    /// Waits for a client, or for the bell; lets others have their turn now and then.
-    fn come_in<T>(&self, mut enter: impl FnMut() -> rustix::io::Result<T>) -> rustix::io::Result<T> {
-        self.reserve()?;
-        let mut entered = None;
-        let mut call = || {
-            if self.room.is_closed() {
-                return Err(Errno::NOTSOCK);
-            }
-            entered = Some(enter()?);
-            Ok(ENTRY)
-        };
-        match self.doorway.attempt(self.work.listener().as_fd(), Ready::Read, 0, &mut call) {
-            Ok(_) => entered.ok_or(Errno::AGAIN),
-            Err(error) => Err(errno(&error)),
-        }
-    }
-
-    /// Makes sure that there is a stack for one more: who comes in is served.
-    fn reserve(&self) -> rustix::io::Result<()> {
-        scheduler().map_or(Ok(()), |scheduler| scheduler.reserve()).map_err(|_| Errno::NOMEM)
-    }
-
-    /// Serves a client in a coroutine of its own.
-    fn seat(&self, socket: OwnedFd, peer: Peer) {
+    fn connection(&mut self, socket: OwnedFd, peer: Peer) {
         let seat = Seat::take(&self.room, peer);
         coroutine::spawn(move || {
             let waiter = Waiter::of_connection(seat.0.work().post.offer.idle_timeout);
@@ -144,68 +96,85 @@ impl<'a> Worker<'a> {
         });
     }
 
-    /// As a prefork worker, with whole batches where no answer is waited for, and else a coroutine for each.
-    fn datagrams(&mut self) -> Cause {
-        let batches = Batches::new(self.work);
-        loop {
-            let mut batch = batches.take();
-            let received =
-                self.come_in(|| batch.receive(self.gate, Patience::DontWait).map_err(|error| errno(&error)));
-            match received {
-                Ok(count) => {
-                    self.entrance.succeeded();
-                    self.answer(batch, count, &batches);
-                    if self.is_spent(count as u64) {
-                        return self.finish(Cause::Recycled);
-                    }
-                }
-                Err(error) if self.goes_on(error) => batches.put_back(batch),
-                Err(_) => break,
-            }
-        }
-        self.drain(|worker| {
-            worker.reserve()?;
-            let mut batch = batches.take();
-            let mut receive = || batch.receive_one(worker.work.listener(), Patience::DontWait);
-            worker.work.take_queued(|| receive().map_err(|error| errno(&error)))?;
-            worker.answer(batch, 1, &batches);
-            Ok(())
-        });
-        self.finish(Cause::Retired)
-    }
-
-    /// At a stop, serves those that are queued.
-    fn drain(&mut self, mut take_one: impl FnMut(&Self) -> rustix::io::Result<()>) {
-        if !self.work.is_draining() {
-            return;
-        }
-        loop {
-            match take_one(self) {
-                Ok(()) => self.entrance.succeeded(),
-                Err(error) if self.entrance.goes_on_draining(error, || coroutine::sleep(REST)) => {}
-                Err(_) => break,
-            }
-        }
-        // who comes now shall go elsewhere, while others are served
-        self.work.listener().refuse();
-    }
-
-    fn answer(&self, mut batch: Batch, count: usize, batches: &Batches) {
+    fn datagrams(&mut self, batch: &mut Batch, count: usize) {
         if !self.work.service().is_handler() {
             self.room.begin();
-            self.work.datagrams(&mut batch, count, self.work.service().echoes());
-            batches.put_back(batch);
+            self.work.datagrams(batch, count);
             self.room.end();
             return;
         }
-        self.room.wait_until_fewer_than(DATAGRAMS);
-        let peer = peer_of(&batch.datagram(0));
-        let (seat, batches) = (Seat::take(&self.room, peer), batches.clone());
+        let (peer, batches) = (peer_of(&batch.datagram(0)), self.batches.clone());
+        let (seat, mut batch) = (Seat::take(&self.room, peer), replace(batch, batches.take()));
         coroutine::spawn(move || {
             let work = seat.0.work();
-            contained(&seat.0, peer, || work.datagrams(&mut batch, 1, false));
+            contained(&seat.0, peer, || work.datagrams(&mut batch, 1));
             batches.put_back(batch);
         });
+    }
+
+    fn goes_on(&mut self, served: u64) -> bool {
+        self.served += served;
+        !self.work.is_spent(self.terms, self.served)
+    }
+
+    /// One at a time for a handler, which has a coroutine for each.
+    fn at_once(&self, service: &Service) -> usize {
+        if service.is_handler() { 1 } else { BATCH }
+    }
+
+    fn room(&self) -> Space {
+        if self.room.open() < self.most { Space::Free } else { Space::Full }
+    }
+
+    fn wait_for_room(&mut self, acceptor: &mut Acceptor<'_>) -> bool {
+        if self.work.listener().kind() == Kind::Stream {
+            acceptor.is_full(self.most, events::connections_at_limit);
+        }
+        match acceptor.drains() {
+            true => self.room.wait_until_fewer_than(self.most),
+            false => self.room.wait_for_place(self.most),
+        }
+        !self.room.is_closed()
+    }
+
+    /// Waits for a client, or for the stop; lets others have their turn now and then.
+    fn enter<T>(
+        &mut self,
+        from: From,
+        mut call: impl FnMut() -> rustix::io::Result<T>,
+    ) -> rustix::io::Result<T> {
+        // A client that comes in is served, so there is a stack for it.
+        scheduler().map_or(Ok(()), |scheduler| scheduler.reserve()).map_err(|_| Errno::NOMEM)?;
+        if from == From::Queued {
+            return call();
+        }
+        let mut entered = None;
+        let mut call = || {
+            if self.room.is_closed() {
+                return Err(Errno::NOTSOCK);
+            }
+            entered = Some(call()?);
+            Ok(ENTRY)
+        };
+        match self.doorway.attempt(self.work.listener().as_fd(), Ready::Read, 0, &mut call) {
+            Ok(_) => entered.ok_or(Errno::AGAIN),
+            Err(error) => Err(errno(&error)),
+        }
+    }
+
+    fn rest(&mut self) {
+        coroutine::sleep(REST);
+    }
+}
+
+impl<'a> Worker<'a> {
+    fn new(work: &'a Work<'a>, gate: &'a Gate, terms: &'a Terms) -> Self {
+        let most = match work.listener().kind() {
+            Kind::Stream => terms.max_connections,
+            Kind::Datagram => DATAGRAMS,
+        };
+        let (room, batches) = (Room::of(work), Batches::new(work));
+        Self { work, gate, terms, most, served: 0, room, doorway: Rc::default(), batches }
     }
 
     /// Has the doorway look again when the gate is shut.
@@ -233,40 +202,12 @@ impl<'a> Worker<'a> {
         }))
     }
 
-    /// At the limit, waits until one has been served, or nobody is to come in any more.
-    fn wait_for_place(&mut self) {
-        let most = self.terms.max_connections;
-        if self.room.open() < most {
-            return;
-        }
-        self.entrance.full(most, events::connections_at_limit);
-        self.room.wait_for_place(most);
-    }
-
-    /// Whether this one was its last client. At a stop there is no other worker to take its place.
-    fn is_spent(&mut self, served: u64) -> bool {
-        self.served += served;
-        self.work.is_spent(self.terms, self.served)
-    }
-
-    /// Whether to try again, after a while.
-    fn goes_on(&mut self, error: Errno) -> bool {
-        match self.entrance.failed(error) {
-            Nobody::Comes => return false,
-            // the doorway waits
-            Nobody::Yet | Nobody::Waits => {}
-            Nobody::Fits => coroutine::sleep(REST),
-        }
-        true
-    }
-
     /// Serves those that are in to their end, or leaves them to be unwound.
-    fn finish(&self, cause: Cause) -> Cause {
+    fn finish(&self) {
         self.work.leaves();
         if self.terms.waits {
             self.room.wait_until_fewer_than(1);
         }
-        cause
     }
 }
 
@@ -280,24 +221,21 @@ impl Drop for End {
     }
 }
 
-/// Buffers for datagrams, which are used again.
+/// Buffers for one datagram each, which are used again.
 #[derive(Clone)]
 struct Batches {
     idle: Rc<RefCell<Vec<Batch>>>,
-    capacity: usize,
     listener: Arc<Listener>,
 }
 
 impl Batches {
     fn new(work: &Work<'_>) -> Self {
-        // One at a time for a handler, which has a coroutine for each.
-        let capacity = if work.service().is_handler() { 1 } else { BATCH };
-        Self { idle: Rc::default(), capacity, listener: Arc::clone(&work.post.listener) }
+        Self { idle: Rc::default(), listener: Arc::clone(&work.post.listener) }
     }
 
     fn take(&self) -> Batch {
         let idle = self.idle.borrow_mut().pop();
-        idle.unwrap_or_else(|| batch_for(&self.listener, self.capacity))
+        idle.unwrap_or_else(|| batch_for(&self.listener, 1))
     }
 
     fn put_back(&self, batch: Batch) {

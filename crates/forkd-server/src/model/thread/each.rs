@@ -7,25 +7,18 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use rustix::io::Errno;
-
-use super::super::entrance::{Entrance, REST, errno};
-use super::super::serve::{batch_for, unless_reset};
-use super::super::turns::somebody_comes;
+use super::super::accept_loop::{self, Acceptor, Driver};
 use super::{Shared, Terms, Work, connection, datagrams, peer_of};
+use crate::admission::{REST, Room, Shortage};
 use crate::events;
-use crate::limit::{Episode, RateLimit};
+use crate::limit::RateLimit;
 use crate::scoreboard::Cause;
-use crate::sys::datagram::{Batch, Datagram, Patience};
+use crate::sys::datagram::{Batch, Datagram};
 use crate::sys::fd::{Gate, first_readable, wait_readable};
+use crate::sys::tcp::was_reset;
 use crate::sys::thread::spawn;
 use crate::sys::wake::Wake;
-use crate::transport::listener::Kind;
 use crate::transport::{Peer, Refusal};
-
-/// The first pause after a thread that could not be started; doubles up to the longest, as with fork.
-const FIRST_PAUSE: Duration = Duration::from_millis(10);
-const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 
 /// Whom a thread is started for.
 enum Client {
@@ -61,7 +54,7 @@ impl Crew {
             Client::Datagram(mut batch, _) => {
                 // the application has been asked
                 let admit = |datagram: &Datagram<'_>| work.guard.admit(datagram);
-                let answer = |batch: &mut Batch| work.datagrams_if(batch, 1, false, admit);
+                let answer = |batch: &mut Batch| work.datagrams_if(batch, 1, admit);
                 datagrams(&work, &mut batch, answer, || self.end());
             }
         }
@@ -76,8 +69,8 @@ impl Crew {
         }
     }
 
-    /// Waits until no more than `most` are served, or the gate is shut.
-    fn wait_for(&self, most: u32, gate: Option<&Gate>) {
+    /// Waits until no more than `most` are served, or the gate is shut; tells whether they are so few.
+    fn wait_for(&self, most: u32, gate: Option<&Gate>) -> bool {
         self.awaited.store(true, Ordering::SeqCst);
         let work = self.work();
         while self.shared.open() > most {
@@ -89,6 +82,7 @@ impl Crew {
             }
         }
         self.awaited.store(false, Ordering::SeqCst);
+        self.shared.open() <= most
     }
 
     /// Waits until one ends, at most for `pause`.
@@ -111,18 +105,6 @@ pub(super) fn run(shared: Shared, gate: &Arc<Gate>, terms: &Terms, most: u32) ->
     };
     let crew = Arc::new(Crew { shared, awaited: AtomicBool::new(false), wake });
     let work = crew.work();
-    let datagrams = work.listener().kind() == Kind::Datagram;
-    let mut reception = Reception {
-        crew: &crew,
-        work: &work,
-        gate,
-        most,
-        terms: *terms,
-        entrance: Entrance::new(&work),
-        batch: datagrams.then(|| batch_for(work.listener(), 1)),
-        shortage: Episode::default(),
-        refusals: RateLimit::default(),
-    };
     // one that can't start a single thread serves nobody
     match spawn(c"connection", || {}) {
         Ok(thread) => thread.join(),
@@ -135,120 +117,75 @@ pub(super) fn run(shared: Shared, gate: &Arc<Gate>, terms: &Terms, most: u32) ->
     if !work.comes_up(2) {
         return Cause::Failed;
     }
-    reception.serve()
+    let (shortage, refusals) = (Shortage::default(), RateLimit::default());
+    let mut main =
+        Main { crew: &crew, work: &work, gate, most, terms: *terms, served: 0, shortage, refusals };
+    let mut cause = accept_loop::run(&work, gate, &mut main);
+    work.leaves();
+    if cause == Cause::Recycled {
+        // a stop may begin before the master has seen that, and then this worker is to serve the queue
+        crew.wait_for(0, Some(gate));
+        if work.is_draining() {
+            cause = accept_loop::drain(&work, gate, &mut main);
+        }
+    }
+    if terms.waits {
+        crew.wait_for(0, None);
+    }
+    cause
 }
 
 /// The main thread.
-struct Reception<'a> {
+struct Main<'a> {
     crew: &'a Arc<Crew>,
     work: &'a Work<'a>,
     gate: &'a Gate,
     most: u32,
     terms: Terms,
-    entrance: Entrance<'a>,
-    /// For datagrams: the one in hand.
-    batch: Option<Batch>,
+    /// For how many clients a thread was started.
+    served: u64,
     /// No thread can be started.
-    shortage: Episode,
+    shortage: Shortage,
     refusals: RateLimit,
 }
 
-impl Reception<'_> {
-    fn serve(&mut self) -> Cause {
-        let work = self.work;
-        let cause = self.receive();
-        work.leaves();
-        if cause == Cause::Recycled {
-            // a stop may begin before the master has seen that, and then this worker is to serve the queue
-            self.crew.wait_for(0, Some(self.gate));
-        }
-        let drains = work.is_draining();
-        if drains {
-            self.drain();
-            // who comes now shall go elsewhere, while others are served
-            work.listener().refuse();
-        }
-        if self.terms.waits {
-            self.crew.wait_for(0, None);
-        }
-        if drains { Cause::Retired } else { cause }
-    }
-
-    /// Until the gate is shut, or the limit of connections is reached.
-    fn receive(&mut self) -> Cause {
-        let mut served = 0;
-        loop {
-            self.wait_for_room(Some(self.gate));
-            if !somebody_comes(self.work, self.gate) {
-                return Cause::Retired;
-            }
-            match self.next(Some(self.gate)) {
-                Ok(client) => {
-                    self.entrance.succeeded();
-                    if let Some(client) = client {
-                        self.start(client);
-                        served += 1;
-                    }
-                    if self.work.is_spent(&self.terms, served) {
-                        return Cause::Recycled;
-                    }
-                }
-                Err(error) if self.entrance.goes_on(error, self.gate) => {}
-                Err(_) => return Cause::Retired,
-            }
+impl Driver for Main<'_> {
+    fn connection(&mut self, socket: OwnedFd, peer: Peer) {
+        // In a crowd no thread is started for a connection that its client has reset: Linux hands that one over, too.
+        if self.crew.shared.open() == 0 || !was_reset(&socket) {
+            self.start(Client::Connection(socket, peer));
         }
     }
 
-    /// Serves those that are queued: the listener does not block any more.
-    fn drain(&mut self) {
-        let (work, crew) = (self.work, self.crew);
-        loop {
-            self.wait_for_room(None);
-            match work.take_queued(|| self.next(None)) {
-                Ok(client) => {
-                    self.entrance.succeeded();
-                    client.into_iter().for_each(|client| self.start(client));
-                }
-                // clients that are served have what is wanted
-                Err(error) if self.entrance.goes_on_draining(error, || crew.rest(REST)) => {}
-                Err(_) => return,
-            }
-        }
-    }
-
-    /// At the limit, waits until one has been served, or the gate is shut.
-    fn wait_for_room(&mut self, gate: Option<&Gate>) {
-        if self.crew.shared.open() < self.most {
-            return;
-        }
-        self.entrance.full(self.most, events::at_thread_limit);
-        self.crew.wait_for(self.most - 1, gate);
-    }
-
-    /// The next client, who is waited for at the gate, or else one of those who were queued when a stop began;
-    /// `None` if it gets no answer.
-    fn next(&mut self, gate: Option<&Gate>) -> Result<Option<Client>, Errno> {
-        let work = self.work;
-        let Some(batch) = &mut self.batch else {
-            let accept_queued = || work.post.accept_queued(work.board, true);
-            let client = gate.map_or_else(accept_queued, |gate| work.accept(gate))?;
-            let (socket, peer) = if self.crew.shared.open() > 0 { unless_reset(client)? } else { client };
-            return Ok(Some(Client::Connection(socket, peer)));
-        };
-        let received = match gate {
-            Some(gate) => batch.receive_one(gate, Patience::Wait),
-            None => batch.receive_one(work.listener(), Patience::DontWait),
-        };
-        received.map_err(|error| errno(&error))?;
-        let datagram = batch.datagram(0);
-        if let Err(why) = work.post.admit(work.guard, &datagram) {
+    fn datagrams(&mut self, batch: &mut Batch, _: usize) {
+        let (work, datagram) = (self.work, batch.datagram(0));
+        match work.post.admit_datagram(work.guard, &datagram) {
+            Ok(_) => self.start(Client::Datagram(Box::new(batch.copy_of(0)), peer_of(&datagram))),
             // no thread for one that gets no answer
-            work.board.refuse(work.post.number, why);
-            return Ok(None);
+            Err(why) => work.board.refuse(work.post.number, why),
         }
-        Ok(Some(Client::Datagram(Box::new(batch.copy_of(0)), peer_of(&datagram))))
     }
 
+    fn goes_on(&mut self, _: u64) -> bool {
+        !self.work.is_spent(&self.terms, self.served)
+    }
+
+    fn room(&self) -> Room {
+        if self.crew.shared.open() < self.most { Room::Free } else { Room::Full }
+    }
+
+    fn wait_for_room(&mut self, acceptor: &mut Acceptor<'_>) -> bool {
+        acceptor.is_full(self.most, events::at_thread_limit);
+        self.crew.wait_for(self.most - 1, (!acceptor.drains()).then_some(self.gate))
+    }
+
+    /// Clients that are served have what is wanted.
+    fn rest(&mut self) {
+        self.crew.rest(REST);
+    }
+}
+
+impl Main<'_> {
     /// Starts a thread for a client, which is held while that fails; at a stop for as long as the grace time lasts.
     fn start(&mut self, client: Client) {
         let (crew, peer, endpoint) = (Arc::clone(self.crew), client.peer(), self.work.listener().endpoint());
@@ -259,7 +196,7 @@ impl Reception<'_> {
             crew.serve(client);
             crew.work().slot.threads.fetch_sub(1, Ordering::Relaxed);
         };
-        let (mut stops_at, mut pause) = (None, FIRST_PAUSE);
+        let mut stops_at = None;
         loop {
             let error = match spawn(c"connection", body) {
                 Ok(_) => break,
@@ -269,7 +206,7 @@ impl Reception<'_> {
                 }
             };
             let now = Instant::now();
-            if self.shortage.begin(now) {
+            if self.shortage.failed(now) {
                 events::threads_failing(endpoint, &error);
             }
             self.work.board.tally(self.work.post.number).thread_failed();
@@ -277,13 +214,14 @@ impl Reception<'_> {
             if self.gate.is_shut() && now >= *stops_at.get_or_insert(now + self.terms.grace) {
                 return self.give_up(peer);
             }
-            self.crew.rest(pause);
-            pause = (pause * 2).min(LONGEST_PAUSE);
+            self.crew.rest(self.shortage.retry_at().map_or(REST, |then| then - now));
         }
-        if pause > FIRST_PAUSE {
-            self.work.slot.held.store(0, Ordering::Relaxed);
+        self.served += 1;
+        if self.shortage.retry_at().is_none() {
+            return;
         }
-        if self.shortage.end() {
+        self.work.slot.held.store(0, Ordering::Relaxed);
+        if self.shortage.worked(Instant::now()).is_some() {
             events::threads_work_again(endpoint);
         }
     }

@@ -7,7 +7,7 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-use super::super::turns::{Turn, take};
+use super::super::accept_loop::{self, Driver};
 use super::{Shared, Terms, connection, datagrams};
 use crate::events;
 use crate::scoreboard::Cause;
@@ -63,7 +63,7 @@ pub(super) fn run(shared: Shared, gate: &Arc<Gate>, terms: &Terms, count: u32) -
     }
     if cause == Cause::Recycled && work.is_draining() {
         // a stop began before the master had seen that this worker leaves, so it is to serve the queue
-        return take(&work, gate, &*crew);
+        return accept_loop::drain(&work, gate, &mut &*crew);
     }
     cause
 }
@@ -88,33 +88,33 @@ fn start(crew: &Arc<Crew>, count: u32) -> Result<Vec<Thread>, Vec<Thread>> {
 impl Crew {
     /// What each thread does.
     fn work(&self) {
-        if take(&self.shared.work(), &self.gate, self) == Cause::Recycled {
+        if accept_loop::run(&self.shared.work(), &self.gate, &mut &*self) == Cause::Recycled {
             // for the others
             self.gate.shut();
         }
     }
 }
 
-impl Turn for Crew {
-    fn connection(&self, socket: OwnedFd, peer: Peer) {
+impl Driver for &Crew {
+    fn connection(&mut self, socket: OwnedFd, peer: Peer) {
         let work = self.shared.work();
         self.shared.begin();
         work.slot.set_peer(peer);
         connection(&work, socket, peer, || self.shared.end());
     }
 
-    fn datagrams(&self, batch: &mut Batch, count: usize, echoes: bool) {
+    fn datagrams(&mut self, batch: &mut Batch, count: usize) {
         let work = self.shared.work();
         self.shared.begin();
-        datagrams(&work, batch, |batch| work.datagrams(batch, count, echoes), || self.shared.end());
+        datagrams(&work, batch, |batch| work.datagrams(batch, count), || self.shared.end());
     }
 
-    fn is_spent(&self, served: u64) -> bool {
+    fn goes_on(&mut self, served: u64) -> bool {
         let all = self.served.fetch_add(served, Ordering::Relaxed) + served;
         // the worker leaves once, whichever thread finds that it should
         if !self.is_spent.load(Ordering::Relaxed) && self.shared.work().is_spent(&self.terms, all) {
             self.is_spent.store(true, Ordering::Relaxed);
         }
-        self.is_spent.load(Ordering::Relaxed)
+        !self.is_spent.load(Ordering::Relaxed)
     }
 }

@@ -1,0 +1,335 @@
+//! How a worker takes clients, as the rules of [`admission`](crate::admission) say.
+//!
+//! [`run`] is the loop of a worker that waits for clients alone: it blocks in accept(2) or recvmsg(2) on the [`Gate`],
+//! whose shutting ends the call, or its coroutine does as if it did. What differs between models is a [`Driver`]. A
+//! worker that waits for other things, too, takes each [step](Acceptor::step) by itself.
+
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::time::Instant;
+
+use rustix::io::Errno;
+
+use super::serve::{Work, batch_for};
+use crate::admission::{Admission, Next, Queued, REST, Room, Round};
+use crate::events;
+use crate::scoreboard::{Cause, Tally};
+use crate::service::Service;
+use crate::sys::datagram::{Batch, Patience};
+use crate::sys::fd::{Gate, first_readable, pause};
+use crate::transport::listener::Kind;
+use crate::transport::{Endpoint, Peer};
+
+/// How many datagrams are taken at once, where no answer is waited for.
+pub(super) const BATCH: usize = 8;
+
+/// Which queue a client is taken from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum From {
+    /// The kernel's, behind the gate.
+    Gate,
+    /// Those that were queued when a stop began.
+    Queued,
+}
+
+/// What a worker does next.
+pub(crate) enum Step<T> {
+    /// Serves a client.
+    Client(T),
+    /// Takes the next step at once.
+    Again,
+    /// Begins another round when a client may be queued.
+    Wait,
+    /// Goes on when one of its clients has left.
+    Full,
+    /// Goes on after [`REST`], or when one of its clients has left; says that it has [rested](Acceptor::rested).
+    Rest,
+    /// Takes no more clients.
+    Done,
+}
+
+/// What takes a worker's clients.
+#[derive(Debug)]
+pub(crate) struct Acceptor<'a> {
+    work: &'a Work<'a>,
+    admission: Admission<&'static Tally>,
+    round: Round,
+    /// It serves those that were queued at a stop.
+    drains: bool,
+}
+
+impl Queued for &'static Tally {
+    fn is_empty(&self) -> bool {
+        self.queued() == 0
+    }
+
+    fn take(&mut self) -> bool {
+        self.take_queued()
+    }
+
+    fn put_back(&mut self) {
+        self.put_back_queued();
+    }
+}
+
+impl<'a> Acceptor<'a> {
+    pub(crate) fn new(work: &'a Work<'a>) -> Self {
+        Self { work, admission: Admission::of_worker(), round: Round::ENDLESS, drains: false }
+    }
+
+    /// Begins a round.
+    pub(crate) fn begin(&mut self, round: Round) {
+        self.round = round;
+    }
+
+    /// Takes a client by `take`, if it may; `None` stands for one that is not served.
+    pub(crate) fn step<T>(
+        &mut self,
+        room: Room,
+        take: impl FnOnce(From) -> rustix::io::Result<Option<T>>,
+    ) -> Step<T> {
+        match self.admission.next(&self.round, room) {
+            Next::Accept => {}
+            // a worker rejects no client
+            Next::Reject | Next::WaitForRoom => return Step::Full,
+            Next::Wait => return Step::Wait,
+            Next::Rest(_) => return Step::Rest,
+            Next::Done => return Step::Done,
+            Next::Stop => {
+                self.stop();
+                return Step::Again;
+            }
+        }
+        let (step, news) = match take(if self.drains { From::Queued } else { From::Gate }) {
+            Ok(Some(client)) => (Step::Client(client), self.admission.accepted(&mut self.round)),
+            Ok(None) => {
+                self.admission.refused(&mut self.round);
+                (Step::Again, None)
+            }
+            Err(error) => (Step::Again, self.admission.failed(&mut self.round, error, Instant::now())),
+        };
+        events::accepting(self.work.listener().endpoint(), news);
+        step
+    }
+
+    /// It is told to stop: from here on it takes the clients that are queued, or none.
+    pub(crate) fn stop(&mut self) {
+        if self.drains {
+            return;
+        }
+        self.drains = self.work.is_draining();
+        if self.drains {
+            self.admission.drain(self.work.tally());
+        } else {
+            self.admission.close();
+        }
+    }
+
+    /// Whether it has been told to serve those that are queued.
+    pub(crate) fn drains(&self) -> bool {
+        self.drains
+    }
+
+    pub(crate) fn rested(&mut self) {
+        self.admission.rested();
+    }
+
+    /// As many clients are served as may be.
+    pub(crate) fn is_full(&mut self, limit: u32, say: fn(&Endpoint, u32, u64)) {
+        if let Some(suppressed) = self.admission.is_full(Instant::now()) {
+            say(self.work.listener().endpoint(), limit, suppressed);
+        }
+    }
+}
+
+/// What differs between models whose workers run the loop.
+pub(crate) trait Driver {
+    /// The listener does not block: [`enter`](Self::enter) waits, and hears of the stop.
+    const POLLS: bool = false;
+
+    /// Serves a connection.
+    fn connection(&mut self, socket: OwnedFd, peer: Peer);
+
+    /// Answers the first `count` datagrams of a batch.
+    fn datagrams(&mut self, batch: &mut Batch, count: usize);
+
+    /// Whether to take another client, after this many more, if no stop has begun.
+    fn goes_on(&mut self, served: u64) -> bool;
+
+    /// How many datagrams are taken at once: one by one for a handler, which may be slow while other workers are idle,
+    /// or die of one of them.
+    fn at_once(&self, service: &Service) -> usize {
+        if service.echoes() { BATCH } else { 1 }
+    }
+
+    fn room(&self) -> Room {
+        Room::Free
+    }
+
+    /// Waits until one of its clients has left; `false` if it is told to stop meanwhile, unless it is already.
+    fn wait_for_room(&mut self, _: &mut Acceptor<'_>) -> bool {
+        true
+    }
+
+    /// Takes a client by `call`.
+    fn enter<T>(
+        &mut self,
+        _: From,
+        mut call: impl FnMut() -> rustix::io::Result<T>,
+    ) -> rustix::io::Result<T> {
+        call()
+    }
+
+    /// Waits for [`REST`]; may end sooner when one of its clients has left.
+    fn rest(&mut self) {
+        pause(REST);
+    }
+}
+
+/// Serves until the gate is shut, and then those that are queued at a stop; or until the driver has enough.
+pub(crate) fn run<D: Driver>(work: &Work<'_>, gate: &Gate, driver: &mut D) -> Cause {
+    take_clients(Acceptor::new(work), work, gate, driver)
+}
+
+/// Serves those that are queued at a stop.
+pub(crate) fn drain<D: Driver>(work: &Work<'_>, gate: &Gate, driver: &mut D) -> Cause {
+    let mut acceptor = Acceptor::new(work);
+    acceptor.stop();
+    take_clients(acceptor, work, gate, driver)
+}
+
+fn take_clients<D: Driver>(
+    mut acceptor: Acceptor<'_>,
+    work: &Work<'_>,
+    gate: &Gate,
+    driver: &mut D,
+) -> Cause {
+    let mut source = Source::new(work, gate, driver);
+    loop {
+        if !D::POLLS && !acceptor.drains && !is_awaited(work, gate) {
+            acceptor.stop();
+        }
+        let room = driver.room();
+        match acceptor.step(room, |from| driver.enter(from, || source.take::<D>(from))) {
+            Step::Client(client) => {
+                let served = match client {
+                    Client::Connection(socket, peer) => {
+                        driver.connection(socket, peer);
+                        1
+                    }
+                    Client::Datagrams(count) => {
+                        source.batch.iter_mut().for_each(|batch| driver.datagrams(batch, count));
+                        count as u64
+                    }
+                };
+                if !acceptor.drains && !driver.goes_on(served) {
+                    return Cause::Recycled;
+                }
+            }
+            Step::Again => {}
+            Step::Wait => {
+                // The daemon has begun to stop, and its signal is on the way; or the socket is shared with others, who
+                // have it not block.
+                if !D::POLLS && work.turns.is_none() {
+                    _ = first_readable(&[work.listener().as_fd(), gate.bell()], None);
+                }
+                acceptor.begin(Round::ENDLESS);
+            }
+            Step::Full => {
+                if !driver.wait_for_room(&mut acceptor) {
+                    acceptor.stop();
+                }
+            }
+            Step::Rest => {
+                driver.rest();
+                acceptor.rested();
+            }
+            Step::Done => break,
+        }
+    }
+    if acceptor.drains {
+        // clients that come now shall go elsewhere, even while others are served
+        work.listener().refuse();
+    }
+    Cause::Retired
+}
+
+/// Where no signal interrupts accept(2), it is called only when a client may be queued, or the gate is shut; `false`
+/// when it is not to be called again.
+fn is_awaited(work: &Work<'_>, gate: &Gate) -> bool {
+    if work.turns.is_none() {
+        return true;
+    }
+    while let Some(limit) = work.turn() {
+        if first_readable(&[gate.as_fd(), gate.bell()], Some(limit)).is_some() {
+            return true;
+        }
+    }
+    false
+}
+
+/// What was taken.
+enum Client {
+    Connection(OwnedFd, Peer),
+    /// This many are in the batch.
+    Datagrams(usize),
+}
+
+/// Where clients are taken from.
+struct Source<'a> {
+    work: &'a Work<'a>,
+    gate: &'a Gate,
+    /// For datagrams.
+    batch: Option<Batch>,
+    number: u32,
+    /// The last batch had more than one.
+    deep: bool,
+}
+
+impl<'a> Source<'a> {
+    fn new(work: &'a Work<'a>, gate: &'a Gate, driver: &impl Driver) -> Self {
+        let datagrams = work.listener().kind() == Kind::Datagram;
+        let batch = datagrams.then(|| batch_for(work.listener(), driver.at_once(work.service())));
+        Self { work, gate, batch, number: 0, deep: false }
+    }
+
+    fn take<D: Driver>(&mut self, from: From) -> rustix::io::Result<Option<Client>> {
+        if self.batch.is_some() {
+            return self
+                .receive::<D>(from)
+                .map(|count| Some(Client::Datagrams(count)))
+                .map_err(|e| errno(&e));
+        }
+        let gate = self.gate;
+        let client = self.work.accept(|listener| match from {
+            From::Gate if D::POLLS => listener.accept_nonblocking(gate),
+            From::Gate => listener.accept(gate),
+            From::Queued => listener.accept_queued(!D::POLLS),
+        })?;
+        Ok(client.map(|(socket, peer)| Client::Connection(socket, peer)))
+    }
+
+    /// A lone datagram is received by itself, which is quicker; every 16th time a whole batch is asked for, and as long
+    /// as batches come back with more than one, that goes on.
+    fn receive<D: Driver>(&mut self, from: From) -> io::Result<usize> {
+        let Some(batch) = &mut self.batch else { return Ok(0) };
+        if from == From::Queued {
+            return batch.receive_one(self.work.listener(), Patience::DontWait).map(|()| 1);
+        }
+        let waits = !D::POLLS && self.work.turns.is_none();
+        let patience = if waits { Patience::Wait } else { Patience::DontWait };
+        self.number = self.number.wrapping_add(1);
+        let takes_all = (waits || D::POLLS) && (self.deep || self.number.is_multiple_of(16));
+        let count = match takes_all {
+            true => batch.receive(self.gate, patience)?,
+            false => batch.receive_one(self.gate, patience).map(|()| 1)?,
+        };
+        self.deep = count > 1;
+        Ok(count)
+    }
+}
+
+/// The error of a call that fails with nothing else.
+pub(crate) fn errno(error: &io::Error) -> Errno {
+    Errno::from_io_error(error).unwrap_or(Errno::IO)
+}
