@@ -13,7 +13,7 @@ pub(crate) const DESCRIPTION: &[&str] = &[
 
 pub(crate) const EXIT_STATUS: &[(&str, &str)] = &[
     ("0", "Ended by SIGTERM, SIGINT or SIGQUIT; with --daemon: it serves."),
-    ("64", "The command line makes no sense."),
+    ("64", "The command line, or a variable FORKD_..., makes no sense."),
     (
         "65",
         "What answers on the control socket is no forkd, or what forkd load was sent back is not what it sent.",
@@ -84,7 +84,7 @@ pub(crate) const SYSTEMD: &str = "/usr/share/doc/forkd/docs/SYSTEMD.md";
 pub(crate) const CONFIGURATION: &[&str] = &[
     "The file is TOML: a [daemon] table, and one [[listen]] table for each group of endpoints with its own \
      model and limits. Without [[listen]] tables there is one with the defaults. Keys are named as the \
-     options of forkd(1), which win over the file. An unknown key is an error.",
+     options of forkd(1), which win over the file as variables of the environment do. An unknown key is an error.",
     "A limit is per listening socket, not per daemon nor per table: a table with two endpoints and \
      max-children = 100 allows 100 children for each. A duration is a string with a unit: \"500ms\", \"30s\", \
      \"5m\". Permissions are a string of octal digits: \"0660\".",
