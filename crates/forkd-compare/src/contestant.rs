@@ -105,7 +105,7 @@ impl Contestant {
     }
 }
 
-/// The options of a model of forkd, after `serve`: so many clients find room under its limits.
+/// The options of a model of forkd, after `serve`: its limits have room for `clients` clients.
 pub(super) fn options(model: &str, workers: Option<u32>, clients: usize) -> Vec<String> {
     let kind = if model == "prethread" { "thread" } else { model };
     let mut options = vec!["-m".to_owned(), kind.to_owned()];

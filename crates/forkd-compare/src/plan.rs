@@ -61,7 +61,7 @@ impl Plan {
         self.clients.last().copied().unwrap_or(1)
     }
 
-    /// Returns what so many clients do.
+    /// Returns what `clients` clients do.
     #[must_use]
     pub fn load(&self, clients: usize) -> load::Plan {
         load::Plan {

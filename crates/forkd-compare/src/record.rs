@@ -148,7 +148,7 @@ impl Entry {
     }
 }
 
-/// What was measured with so many clients.
+/// What was measured with one number of clients.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Growth {
     /// How many.

@@ -66,7 +66,7 @@ pub fn verdict(one: &[f64], other: &[f64]) -> Verdict {
     }
 }
 
-/// In how many ways so many of one kind and so many of another can be put in a row.
+/// In how many ways some of one kind and some of another can be put in a row.
 fn orders(one: usize, other: usize) -> f64 {
     (1..=one).map(|k| (other + k) as f64 / k as f64).product()
 }
@@ -128,7 +128,7 @@ fn normal(ranks: &[usize], chosen: usize, distance: usize) -> f64 {
     if deviation > 0.0 { tails(distance as f64 / deviation) } else { 1.0 }
 }
 
-/// The share of a normal distribution beyond so many standard deviations, on both sides; at most 2e-7 off
+/// The share of a normal distribution beyond a number of standard deviations, on both sides; at most 2e-7 off
 /// (Abramowitz and Stegun, 7.1.26).
 fn tails(deviations: f64) -> f64 {
     let x = deviations / std::f64::consts::SQRT_2;

@@ -11,7 +11,7 @@ const PERCENTILES: [f64; 21] = [
     99.9, 99.99, 100.0,
 ];
 
-/// Rounds of one phase with so many clients.
+/// Rounds of one phase with one number of clients.
 #[derive(Debug, Default)]
 struct Rounds<T> {
     figures: Vec<T>,

@@ -108,7 +108,7 @@ impl Bulk<'_> {
         Ok(written + received > 0)
     }
 
-    /// Writes the rest of a message, and if there is more to come, so much of the next that the write is as
+    /// Writes the rest of a message, and if there is more to come, enough of the next that the write is as
     /// long as a message.
     fn write(&mut self, has_more: bool) -> Result<usize, Fault> {
         let (size, Position { number, at }) = (self.messages.size(), self.out);

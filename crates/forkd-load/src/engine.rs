@@ -102,7 +102,7 @@ impl Engine {
         })
     }
 
-    /// Waits for the server, at most so long, and does what can then be done.
+    /// Waits for the server, at most for `patience`, and does what can then be done.
     pub(super) fn turn(&mut self, patience: Duration) -> io::Result<()> {
         if self.mode == Mode::Blocking && self.clients[0].socket.is_some() {
             // the calls themselves wait

@@ -83,7 +83,7 @@ impl Load {
     ///
     /// # Errors
     ///
-    /// [`Error::Usage`] for a plan that can't be carried out, [`Error::Os`] if there may not be so many
+    /// [`Error::Usage`] for a plan that can't be carried out, [`Error::Os`] if there may not be enough
     /// descriptors.
     pub fn new(target: Target, plan: Plan) -> Result<Self, Error> {
         plan.check().map_err(Error::Usage)?;

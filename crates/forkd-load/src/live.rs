@@ -49,7 +49,7 @@ impl Live {
         self.faults.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Waits for so long, or until it is stopped.
+    /// Waits for this time, or until it is stopped.
     pub(super) fn wait(&self, span: Duration) {
         let until = Instant::now() + span;
         while !self.is_stopped() {

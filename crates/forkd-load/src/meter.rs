@@ -8,7 +8,7 @@ use super::clock::{Nanos, thread_cpu};
 use super::fault::{Fault, Faults};
 use super::latencies::Latencies;
 
-/// After so many failures in a row, without any success before, a phase ends: there is no server.
+/// After this number of failures in a row, without any success before, a phase ends: there is no server.
 const HOPELESS: u32 = 100;
 
 /// What one thread has measured.
@@ -61,7 +61,7 @@ impl Meter {
         moment >= self.from
     }
 
-    /// An operation of so many bytes was done after `latency`; it counts by `moment`: of a closed loop the
+    /// An operation of `bytes` bytes was done after `latency`; it counts by `moment`: of a closed loop the
     /// end, of an open loop the intended start.
     pub(super) fn done(&mut self, moment: Nanos, latency: Nanos, bytes: usize) {
         self.has_served = true;
@@ -85,7 +85,7 @@ impl Meter {
         self.part.done += u64::from(moment.is_some_and(|moment| self.counts(moment)));
     }
 
-    /// An operation that was due has not been started when the time was up; it had waited for so long.
+    /// An operation that was due has not been started when the time was up; it had waited for `waited`.
     pub(super) fn unsent(&mut self, due: Nanos, waited: Nanos) {
         if self.counts(due) {
             self.part.unsent += 1;

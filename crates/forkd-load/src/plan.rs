@@ -113,7 +113,7 @@ pub struct Plan {
     /// How long a client that is to stay may wait for its first echo: in [`Phase::Hold`] and
     /// [`Phase::PingPong`].
     pub patience: Duration,
-    /// How many clients the server is known to serve at once, at most: when so many are served, the phase does
+    /// How many clients the server is known to serve at once, at most: when these are served, the phase does
     /// not wait for the others. `None` if that isn't known.
     pub places: Option<usize>,
     /// How many threads the clients are spread over.
@@ -180,7 +180,7 @@ impl Plan {
     }
 }
 
-/// Raises the limit of open files as far as so many clients need, and as the system lets us.
+/// Raises the limit of open files as far as `clients` clients need, and as the system lets us.
 pub fn allow_descriptors(clients: usize) -> Result<(), Error> {
     let needed = clients as u64 + OTHERS;
     let limit = getrlimit(Resource::Nofile);

@@ -70,7 +70,7 @@ pub fn listed(names: &[String]) -> String {
     }
 }
 
-/// Lines of at most so many characters, broken between words.
+/// Lines of at most `width` characters, broken between words.
 pub fn wrapped(text: &str, width: Option<usize>) -> String {
     let (mut lines, mut line) = (String::new(), String::new());
     for word in text.split_whitespace() {

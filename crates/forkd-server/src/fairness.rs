@@ -23,7 +23,7 @@ pub(crate) struct Turn {
 }
 
 impl Turn {
-    /// Counts a system call, or a reply, that has moved so many bytes.
+    /// Counts a system call, or a reply, that has moved this number of bytes.
     pub(crate) fn count(&mut self, bytes: usize) {
         self.spent = self.spent.saturating_add(bytes.max(LEAST));
     }

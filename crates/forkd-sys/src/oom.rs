@@ -20,7 +20,7 @@ pub struct Expendable {
 }
 
 impl Expendable {
-    /// A score that is higher than ours by so many thousandths of all memory that there is; `None` where the system has no
+    /// A score that is higher than ours by `more` thousandths of all memory; `None` where the system has no
     /// such thing.
     pub fn rather_than_us(more: i32) -> Option<Self> {
         let own: i32 = procfs::read(c"/proc/self/oom_score_adj").ok()?.trim().parse().ok()?;

@@ -70,9 +70,9 @@ pub fn keep_alive(socket: impl AsFd, limit: Option<Duration>) {
 struct Probes {
     /// From when on.
     idle: Duration,
-    /// Each so much later.
+    /// The time between two.
     interval: Duration,
-    /// After so many without an answer the connection ends.
+    /// How many without an answer end the connection.
     count: u32,
 }
 

@@ -54,7 +54,7 @@ fn note(value: Option<&figures::Value>) -> String {
     value.and_then(|value| value.fewer).map(|fewer| format!(" ({fewer})")).unwrap_or_default()
 }
 
-/// A bar of this share, from 0 to 1, of so many characters; one that isn't zero is seen.
+/// A bar of this share, from 0 to 1, of `room` characters; one that isn't zero is seen.
 fn bar(share: f64, room: usize) -> String {
     let eighths = (share.clamp(0.0, 1.0) * room as f64 * 8.0).round() as usize;
     let eighths = if share > 0.0 { eighths.max(1) } else { 0 };

@@ -187,7 +187,7 @@ fn growth(record: &Record) -> String {
             rows.push(std::iter::once(escaped(&entry.title())).chain(cells).collect());
         }
         if rows.iter().any(|row: &Vec<String>| row[1..].iter().any(|cell| cell != "-")) {
-            text.push_str(&table(&format!("{} with so many clients", figure.name), &heads, &rows, &[]));
+            text.push_str(&table(&format!("{} by number of clients", figure.name), &heads, &rows, &[]));
         }
     }
     if !charts.is_empty() {

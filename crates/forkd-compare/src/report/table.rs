@@ -18,7 +18,7 @@ pub fn tables(record: &Record, width: Option<usize>) -> String {
     };
     add("From the lowest to the highest round:", &ranges(record));
     for (figure, _) in figures::growth(record) {
-        add(&format!("{} with so many clients:", figure.name), &growth(record, figure));
+        add(&format!("{} by number of clients:", figure.name), &growth(record, figure));
     }
     text
 }
@@ -184,7 +184,7 @@ mod tests {
             ("Processes", "    101    -"),
             ("Memory for a held connection", " 172 KiB    -"),
         ] {
-            let (_, table) = text.split_once(&format!("\n{figure} with so many clients:\n")).unwrap();
+            let (_, table) = text.split_once(&format!("\n{figure} by number of clients:\n")).unwrap();
             assert!(table.lines().nth(1).unwrap().ends_with(cell.trim_start()), "{table}");
         }
     }

@@ -7,7 +7,7 @@ use super::JoinHandle;
 use super::scheduler::{Id, scheduler};
 use super::task::{needed, spawn};
 
-/// Coroutines of which only so many run at once.
+/// Coroutines of which a limited number run at once.
 ///
 /// Cloning is cheap, and makes another handle to the same pool.
 ///

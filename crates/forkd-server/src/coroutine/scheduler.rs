@@ -149,7 +149,7 @@ impl Scheduler {
         self.turn.get()
     }
 
-    /// Counts a call of the coroutine that runs now, which has moved so many bytes.
+    /// Counts a call of the coroutine that runs now, which has moved this number of bytes.
     pub(super) fn count(&self, bytes: usize) {
         let mut turn = self.turn.get();
         turn.count(bytes);

@@ -76,7 +76,7 @@ impl State {
         !self.queue.is_empty() || !self.bulk.is_empty()
     }
 
-    /// Begins a round, in which so many have their turn: all that can go on now, and one with bulk.
+    /// Begins a round; returns how many have their turn in it: all that can go on now, and one with bulk.
     pub(super) fn begin_round(&mut self) -> usize {
         self.queue.extend(self.bulk.pop_front());
         self.queue.len()

@@ -261,7 +261,7 @@ pub fn join_all<T>(
     handles.into_iter().map(joined).collect()
 }
 
-/// Waits for so long, while others go on.
+/// Waits for this time, while others go on.
 ///
 /// Where no coroutines run, the thread sleeps ([`std::thread::sleep`]): a handler that calls this is right
 /// under every model.

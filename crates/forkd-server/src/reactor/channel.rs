@@ -68,7 +68,7 @@ enum Phase {
     Producing,
     /// Ends once all is sent.
     Finishing,
-    /// Has said that it ends; waits for the client to end, too, and for so many bytes at most.
+    /// Has said that it ends; waits for the client to end, too, and for this number of bytes at most.
     Lingering(usize),
 }
 

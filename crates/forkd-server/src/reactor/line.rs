@@ -25,7 +25,7 @@ pub(super) struct Line<'a> {
 
 #[derive(Debug)]
 enum Piece {
-    /// Bytes, of which so many have gone.
+    /// Bytes, and how many of them have gone.
     Bytes(Box<[u8]>, usize),
     File(FilePart),
 }

@@ -207,7 +207,7 @@ struct Scene {
     /// How often a bulk connection has had a turn, and how many bytes in all.
     turns: usize,
     bytes: usize,
-    /// The client of the quiet connection; it has sent its last message when so many bytes had been moved.
+    /// The client of the quiet connection; it has sent its last message when this number of bytes had been moved.
     asks: Option<UnixStream>,
     asked: usize,
     is_asked: bool,

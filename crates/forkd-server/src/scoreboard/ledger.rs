@@ -297,7 +297,7 @@ impl Ledger {
         self.push_free(index);
     }
 
-    /// Looks at those that have announced their end, and at so many of them at most.
+    /// Looks at those that have announced their end, at most at `count` of them.
     pub(super) fn look_at_released(&self, count: usize, now_ms: u64, is_child: impl Fn(u32) -> bool) {
         let mut first_back = None;
         for _ in 0..count {

@@ -94,7 +94,7 @@ impl Scoreboard {
         Self::with_places(SLOTS, LISTENERS, PIDS)
     }
 
-    /// For a server that does not fork: a worker for each of so many listeners. Its memory, a page or two,
+    /// For a server that does not fork: a worker for each of its listeners. Its memory, a page or two,
     /// is not given back.
     ///
     /// # Errors

@@ -13,7 +13,7 @@ mod wild;
 
 const KILLED: Cause = Cause::Signal(libc::SIGKILL as u8);
 
-/// A scoreboard whose listeners may have so many children.
+/// A scoreboard whose listeners may have these numbers of children.
 fn board(limits: &[u32]) -> Scoreboard {
     let board = Scoreboard::new().unwrap();
     for (listener, &limit) in limits.iter().enumerate() {

@@ -135,13 +135,13 @@ impl Service {
         Self { recipient: Some(Arc::new(check)), ..self }
     }
 
-    /// The same service, for clients that may be silent for so long if nothing else is said.
+    /// The same service, for clients that may be silent for `limit` by default.
     #[cfg(feature = "http")]
     fn patient_for(self, limit: Duration) -> Self {
         Self { patience: Some(limit), ..self }
     }
 
-    /// The same service, of which a client takes so many descriptors at once, its connection among them.
+    /// The same service, of which a client takes `descriptors` at once, its connection among them.
     fn taking(self, descriptors: usize) -> Self {
         Self { descriptors, ..self }
     }

@@ -45,7 +45,7 @@ pub struct BindOptions {
 pub const KEEP_ALIVE_RANGE: RangeInclusive<Duration> =
     Duration::from_secs(2)..=Duration::from_secs(12 * 60 * 60);
 
-/// Where nothing is said, a TCP peer that has vanished is noticed after so long.
+/// When a TCP peer that has vanished is noticed, by default.
 pub const KEEP_ALIVE: Duration = Duration::from_secs(120);
 
 impl Default for BindOptions {

@@ -68,7 +68,7 @@ enum Input {
 }
 
 impl Input {
-    /// After a read of so many bytes.
+    /// After a read of this number of bytes.
     const fn after(read: usize) -> Self {
         if read == 0 { Self::Ended } else { Self::Begun }
     }

@@ -28,7 +28,7 @@ const PIECE: usize = 48 * 1024;
 /// is on its way is not limited by this, so it costs no speed over a long line.
 const UNSENT: u32 = 16 * 1024;
 
-/// A client that has not acknowledged so many bytes is slow; on a busy machine one that reads is behind by less.
+/// A client that has not acknowledged this number of bytes is slow; on a busy machine one that reads is behind by less.
 #[cfg(feature = "coroutine")]
 const SLOW: u64 = 1024 * 1024;
 
@@ -37,7 +37,7 @@ pub(crate) fn limit_unsent(socket: impl AsFd) {
     crate::sys::tcp::limit_unsent(socket, UNSENT);
 }
 
-/// The same, if the client is behind by so much that it may not read at all; tells whether it is. Where bytes are moved
+/// The same, if the client is so far behind that it may not read at all; tells whether it is. Where bytes are moved
 /// in small pieces, a limit costs a client that reads a tenth of the rate.
 #[cfg(feature = "coroutine")]
 pub(crate) fn limit_unsent_if_slow(socket: impl AsFd) -> bool {

@@ -11,7 +11,7 @@ const TOP: f64 = 54.0;
 /// The least length of the longest bar.
 const LEAST: f64 = 110.0;
 
-const PARTIAL: &str = "faint: so many of its clients were served while the others waited; not comparable with a server that served all";
+const PARTIAL: &str = "faint: only a part of its clients was served while the others waited; not comparable with a server that served all";
 
 /// A chart of a figure; `None` if no server has it.
 pub(in crate::report) fn bars(record: &Record, figure: &Figure, name: &str) -> Option<Chart> {

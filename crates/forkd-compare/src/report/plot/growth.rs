@@ -36,7 +36,7 @@ pub(in crate::report) fn growth(record: &Record, figure: &Figure, name: &str) ->
     let (title, below) = match is_relative {
         true => (
             "99th percentile over clients, relative to the best".into(),
-            "1×: the shortest of all with so many clients; 2×: twice as long",
+            "1×: the shortest of all with that number of clients; 2×: twice as long",
         ),
         false => (format!("{} over clients", figure.name), "both axes are logarithmic"),
     };
@@ -92,7 +92,7 @@ fn line(
     Series { number: Some(number), label, points, hollow }
 }
 
-/// The least that any server has of a figure with so many clients.
+/// The least that any server has of a figure with one number of clients.
 fn best(record: &Record, figure: &Figure, clients: usize) -> f64 {
     let all = record.models.iter().flat_map(|entry| &entry.growth);
     let values = all

@@ -35,14 +35,14 @@ pub(in crate::report) fn latencies(record: &Record, phase: Phase, name: &str) ->
     let mut notes = vec!["all rounds together; a line ends where fewer than ten took longer".to_owned()];
     if all.iter().any(|line| line.label.ends_with(')')) {
         notes.push(
-            "in brackets: so many of the clients were served; the others waited, and are not in the line"
+            "in brackets: the share of clients that were served; the others waited, and are not in the line"
                 .into(),
         );
     }
     let about = Lines {
         name,
         title: title.to_owned(),
-        below: format!("so many percent of the {what} took no longer; logarithmic axes"),
+        below: format!("the percentage of the {what} that took no longer; logarithmic axes"),
         notes,
         tick: span_tick,
         unit: "",

@@ -112,7 +112,7 @@ fn label(entry: &Entry, fewer: Option<Fewer>) -> String {
     shortened(&entry.title()) + &fewer.map(|fewer| format!(" ({fewer})")).unwrap_or_default()
 }
 
-/// Whether so many operations are enough for a percentile.
+/// Whether this number of operations are enough for a percentile.
 pub(super) fn can_tell(percent: f64, operations: f64) -> bool {
     operations * (1.0 - percent / 100.0) >= BEYOND - 1e-6
 }

@@ -19,7 +19,7 @@ const PANEL: f64 = 78.0;
 /// From one panel to the next.
 const STEP: f64 = PANEL + 32.0;
 
-/// A phase with so many clients, or with one stream: what all servers went through, one after the other.
+/// A phase with one number of clients, or with one stream: what all servers went through, one after the other.
 type Column = (Phase, Option<usize>);
 
 /// A chart of all servers whose processes were seen over time; `None` if none of them changes.

@@ -83,7 +83,7 @@ impl TcpStream {
         Self::connect_within(address, None)
     }
 
-    /// Connects to an address, and waits so long for it at most.
+    /// Connects to an address, and waits for it at most for `limit`.
     ///
     /// # Errors
     ///

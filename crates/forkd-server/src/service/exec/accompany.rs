@@ -52,7 +52,7 @@ pub(super) fn accompany(
     Ok(is_client_gone)
 }
 
-/// Waits for so long; tells whether the client has closed its connection meanwhile.
+/// Waits for this time; tells whether the client has closed its connection meanwhile.
 pub(super) fn is_gone_within(
     pause: Duration,
     connection: &Connection<'_>,

@@ -68,7 +68,7 @@ fn of_elf(file: &File, head: &[u8]) -> Option<PathBuf> {
     None
 }
 
-/// The number of so many bytes at this place.
+/// The number in the bytes at this place.
 fn number(bytes: &[u8], (at, length): (usize, usize)) -> Option<u64> {
     let bytes = bytes.get(at..at + length)?;
     let mut number = [0; 8];

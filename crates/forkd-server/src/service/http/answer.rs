@@ -77,7 +77,7 @@ fn respond(request: &Request<'_>, responder: &mut impl Responder) -> Response {
             refusal.with("Allow", response::METHODS)
         }
         _ if is_long(request.content) => {
-            Refusal::new(Status::CONTENT_TOO_LARGE, "there is no use for so much content").into()
+            Refusal::new(Status::CONTENT_TOO_LARGE, "the content is too long").into()
         }
         (Method::Get | Method::Head, Some(target)) => responder.respond(request, target, SystemTime::now()),
         _ => Response::empty(Status::NO_CONTENT).with("Allow", response::METHODS),

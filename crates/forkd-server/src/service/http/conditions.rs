@@ -50,7 +50,7 @@ impl Conditions<'_> {
     }
 }
 
-/// Whether a list of entity tags, on so many lines, has one that is so; `*` stands for any. What is malformed ends
+/// Whether a list of entity tags, on one or more lines, has one that matches; `*` stands for any. What is malformed ends
 /// its line.
 fn lists(lines: &[&[u8]], mut is_so: impl FnMut(&[u8]) -> bool) -> bool {
     let is_any = matches!(lines, [line] if line.trim_ascii() == b"*");

@@ -147,7 +147,7 @@ impl Chunked {
     fn begin(&mut self) -> Result<State, Refusal> {
         self.total = self.total.saturating_add(self.size);
         if self.total > LEFTOVER as u64 {
-            let why = "there is no use for so much content";
+            let why = "the content is too long";
             return Err(Refusal::new(Status::CONTENT_TOO_LARGE, why));
         }
         Ok(if self.size == 0 { State::Trailer } else { State::Data })

@@ -101,7 +101,7 @@ pub(super) struct Framing {
 /// How the end of the content is told.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Framed {
-    /// There are so many bytes.
+    /// This number of bytes.
     Length(u64),
     Chunked,
 }

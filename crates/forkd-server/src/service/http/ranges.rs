@@ -46,7 +46,7 @@ fn range(spec: &[u8], size: u64) -> Option<Wanted> {
         (Some(first), Some(last)) if first <= last => (first, last.saturating_add(1).min(size)),
         (Some(first), None) if last.is_empty() => (first, size),
         (None, Some(0)) if first.is_empty() => return Some(Wanted::NotSatisfiable),
-        // the last so many bytes, of an empty file too, but a part without a byte can't be named
+        // the last bytes, of an empty file too, but a part without a byte can't be named
         (None, Some(_)) if first.is_empty() && size == 0 => return Some(Wanted::Whole),
         (None, Some(count)) if first.is_empty() => (size.saturating_sub(count), size),
         _ => return None,

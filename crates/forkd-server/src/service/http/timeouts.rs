@@ -18,12 +18,12 @@ pub(super) const WRITE_TIMEOUT: Duration = Duration::from_secs(60);
 /// How long it waits for a client.
 #[derive(Debug, Clone)]
 pub(super) struct Limits {
-    /// From its first byte on a request has so long, however it trickles in; and so long has a client
-    /// until the first byte.
+    /// A request from its first byte on, however it trickles in; also the client's time until its
+    /// first byte.
     pub(super) request: Duration,
     /// For the next request. Short, because a client that is silent may occupy a whole worker.
     pub(super) idle: Duration,
-    /// So many requests, and then others have their turn: a worker serves one connection at a time.
+    /// The most requests; then others have their turn: a worker serves one connection at a time.
     pub(super) requests: u32,
 }
 

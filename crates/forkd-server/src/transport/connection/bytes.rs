@@ -53,7 +53,7 @@ impl<'a> Connection<'a> {
         }
     }
 
-    /// Notes that a read has returned so many bytes.
+    /// Notes that a read has returned `bytes` bytes.
     #[inline(always)]
     fn took(&self, bytes: usize) {
         self.input.set(Input::after(bytes));
