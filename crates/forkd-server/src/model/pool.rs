@@ -219,8 +219,9 @@ pub(crate) fn with_jitter(limit: u64, birth: u64) -> u64 {
 
 #[cfg(test)]
 mod tests {
-    use super::super::starts::{MAX_BACK_OFF, MAX_START_FAILURES};
+    use super::super::starts::MAX_START_FAILURES;
     use super::*;
+    use crate::admission::LONGEST_PAUSE;
 
     const FIXED: Size = Size { min: 4, max: 4, min_spare: 2, max_spare: 8 };
     const ELASTIC: Size = Size { min: 2, max: 100, min_spare: 2, max_spare: 4 };
@@ -295,7 +296,7 @@ mod tests {
         assert_eq!(pool.plan(census(4, 4), t), Plan::default());
         for _ in 0..3 * MAX_START_FAILURES {
             pool.on(Event::StartFailed, t);
-            t += MAX_BACK_OFF;
+            t += LONGEST_PAUSE;
         }
         let settled = Census { settled: true, ..census(3, 3) };
         assert_eq!(pool.plan(settled, t).spawn, 1);
@@ -312,7 +313,7 @@ mod tests {
                 pool.on(event, t);
                 // the others work meanwhile
                 pool.on(Event::Settled, t);
-                t += MAX_BACK_OFF;
+                t += LONGEST_PAUSE;
             }
             assert!(pool.plan(some, t).give_up, "{event:?}");
             // the last one comes up after all
@@ -330,7 +331,7 @@ mod tests {
             let plan = pool.plan(census(0, 0), t);
             assert_eq!((plan.give_up, plan.short, plan.spawn), (false, true, 4));
             pool.on(Event::ForkFailed, t);
-            t += MAX_BACK_OFF;
+            t += LONGEST_PAUSE;
         }
     }
 
@@ -342,7 +343,7 @@ mod tests {
             for _ in 0..MAX_START_FAILURES {
                 assert!(!pool.plan(some(3), t).give_up && !pool.began_short(), "{event:?}");
                 pool.on(event, t);
-                t += MAX_BACK_OFF;
+                t += LONGEST_PAUSE;
             }
             let plan = pool.plan(some(3), t);
             assert_eq!((plan.give_up, pool.began_short()), (gives_up, !gives_up), "{event:?}");
@@ -353,7 +354,7 @@ mod tests {
         for _ in 0..3 * MAX_START_FAILURES {
             assert!(!pool.plan(some(1), t).give_up);
             pool.on(Event::ForkFailed, t);
-            t += MAX_BACK_OFF;
+            t += LONGEST_PAUSE;
         }
         assert!(!pool.plan(census(0, 0), t).give_up);
     }
@@ -371,7 +372,7 @@ mod tests {
         assert_eq!(pool.plan(census(4, 4), t), Plan::default());
         for _ in 0..3 * MAX_START_FAILURES {
             pool.on(Event::StartFailed, t);
-            t += MAX_BACK_OFF;
+            t += LONGEST_PAUSE;
             pool.on(Event::Settled, t);
             assert_eq!(pool.plan(census(0, 0), t).spawn, 4);
         }

@@ -2,9 +2,8 @@
 
 use std::time::{Duration, Instant};
 
-/// The first pause after a worker that died early; doubles up to [`MAX_BACK_OFF`].
-const BACK_OFF: Duration = Duration::from_millis(10);
-pub(super) const MAX_BACK_OFF: Duration = Duration::from_secs(1);
+use crate::admission::{LONGEST_PAUSE, back_off};
+
 /// A worker that dies sooner than this, without having served anybody, has failed to start.
 pub(crate) const EARLY: Duration = Duration::from_secs(1);
 /// So many rounds of failed starts in a row end the daemon.
@@ -25,13 +24,12 @@ impl Starts {
             return;
         }
         self.failures += 1;
-        let pause = BACK_OFF.saturating_mul(1 << (self.failures - 1).min(16)).min(MAX_BACK_OFF);
-        self.not_before = Some(now + pause);
+        self.not_before = Some(now + back_off(self.failures));
     }
 
     /// Nobody is to be started for a while, and nobody is to blame.
     pub(crate) fn rest(&mut self, now: Instant) {
-        self.not_before = Some(now + MAX_BACK_OFF);
+        self.not_before = Some(now + LONGEST_PAUSE);
     }
 
     /// One that works forgives all failures.

@@ -16,7 +16,6 @@ use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Stdio};
 use std::sync::Arc;
-use std::time::Duration;
 
 use rustix::fs::{Access, access};
 
@@ -24,6 +23,7 @@ use accompany::{accompany, is_gone_within};
 use files::files_of;
 
 use super::{Handler, Service};
+use crate::admission::back_off;
 use crate::sys::calls::{Purpose, first_forbidden};
 use crate::sys::holders::others_have;
 use crate::sys::program::Program;
@@ -33,10 +33,6 @@ use forkd_net::unit::{self, Attempt};
 
 /// What a client takes: the connection, three copies of it, and a pipe while the program starts; later there are fewer.
 const DESCRIPTORS: usize = 6;
-
-/// The first pause after a program that could not be started for want of a process; doubles up to the longest.
-const FIRST_PAUSE: Duration = Duration::from_millis(10);
-const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 
 /// Runs a program for each connection, which is its standard input and output.
 ///
@@ -190,17 +186,17 @@ impl Exec {
     fn start(&self, connection: &Connection<'_>, socket: &OwnedFd) -> io::Result<Program> {
         // its kind would say something of the client's
         let cannot = |error: &io::Error| io::Error::other(self.why_not_started(error));
-        let mut pause = FIRST_PAUSE;
+        let mut failures = 0;
         loop {
             let error = match Program::start(&mut self.command(connection, socket)?) {
                 Ok(program) => return Ok(program),
                 Err(error) => error,
             };
+            failures += 1;
             let is_shortage = matches!(error.raw_os_error(), Some(libc::EAGAIN | libc::ENOMEM));
-            if !is_shortage || is_gone_within(pause, connection, socket)? {
+            if !is_shortage || is_gone_within(back_off(failures), connection, socket)? {
                 return Err(cannot(&error));
             }
-            pause = (pause * 2).min(LONGEST_PAUSE);
         }
     }
 
