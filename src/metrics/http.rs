@@ -1,12 +1,14 @@
 //! What scrapers ask for over HTTP: GET and HEAD of /metrics. All else of HTTP is as in the service http, whose
 //! dialogue it is.
 
+use std::cell::RefCell;
 use std::time::SystemTime;
 
 use super::Metrics;
 use forkd_server::supervise::{
-    HttpRefusal as Refusal, Request, Responder, Response, Status, Target, made, parts,
+    Dialogue, HttpRefusal as Refusal, Request, Responder, Response, Status, Target, made, parts,
 };
+use forkd_server::{Protocol, Reply};
 
 /// How metrics are written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -17,9 +19,61 @@ pub(crate) enum Format {
     Plain,
 }
 
-impl Responder for Metrics {
+/// How many bytes of answers may wait for scrapers to read them: those that don't read shall not fill the memory.
+const MOST_UNREAD: usize = 64 << 20;
+
+/// A connection of a scraper, which makes one request.
+pub(super) struct Scrape<'a> {
+    dialogue: Dialogue,
+    answers: Answers<'a>,
+}
+
+/// Where its answer comes from.
+struct Answers<'a> {
+    metrics: &'a RefCell<Metrics>,
+    /// The length of its answer, which is one of those that wait.
+    unread: usize,
+}
+
+impl<'a> Scrape<'a> {
+    pub(super) fn new(metrics: &'a RefCell<Metrics>) -> Self {
+        Self { dialogue: Dialogue::of_one_request(), answers: Answers { metrics, unread: 0 } }
+    }
+}
+
+impl Protocol for Scrape<'_> {
+    fn received<'a>(&'a mut self, input: &'a [u8]) -> Reply<'a> {
+        self.dialogue.received(&mut self.answers, input)
+    }
+
+    fn resume(&mut self) -> Reply<'_> {
+        self.dialogue.resume(&mut self.answers)
+    }
+
+    fn ended(&mut self) -> Reply<'_> {
+        self.dialogue.ended(&mut self.answers)
+    }
+}
+
+impl Responder for Answers<'_> {
     fn respond(&mut self, request: &Request<'_>, target: &Target<'_>, now: SystemTime) -> Response {
-        respond(request, target, now, |format| self.text(format))
+        let mut metrics = self.metrics.borrow_mut();
+        if metrics.unread > MOST_UNREAD {
+            let why = "too many scrapers have not read their answers yet; try again";
+            return Refusal::new(Status::UNAVAILABLE, why).into();
+        }
+        respond(request, target, now, |format| {
+            let text = metrics.text(format);
+            self.unread = text.len();
+            metrics.unread += self.unread;
+            text
+        })
+    }
+}
+
+impl Drop for Answers<'_> {
+    fn drop(&mut self) {
+        self.metrics.borrow_mut().unread -= self.unread;
     }
 }
 
@@ -111,8 +165,6 @@ fn thousandths(weight: &[u8]) -> u16 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use forkd_server::Reply;
-    use forkd_server::supervise::Dialogue;
 
     struct Fake;
 

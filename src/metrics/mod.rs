@@ -3,28 +3,30 @@
 //!
 //! Invariant: it reads the scoreboard, which is shared memory, and asks no process; nothing that a scraper
 //! sends or leaves undone reaches further than this process. `sample` is the reading, `exposition` the
-//! text, `http` the protocol, `server` the loop.
+//! text, `http` the protocol.
 
 mod exposition;
 mod http;
-mod server;
 
-use std::time::SystemTime;
+use std::cell::RefCell;
+use std::time::{Duration, SystemTime};
 
 use crate::Error;
 use crate::daemon::lines;
 use forkd_server::Endpoint;
 use forkd_server::supervise::Kind;
 use forkd_server::supervise::Scoreboard;
-use forkd_server::supervise::{Attendant, Duties};
+use forkd_server::supervise::{Attendant, Duties, Limits};
 use forkd_server::supervise::{BindOptions, Holder, bind_all};
 use forkd_server::supervise::{Bound, tell_of_seclusion};
 use forkd_server::supervise::{Inherited, Listener};
 use forkd_server::supervise::{Sample, Socket};
-use server::serve;
 
 /// Connections of scrapers that the kernel queues: one that finds no place asks again only after a second.
 const BACKLOG: u32 = 1024;
+
+/// A scraper asks at once, and reads what it gets.
+const LIMITS: Limits = Limits { idle: Duration::from_secs(2), whole: Duration::from_secs(5) };
 
 /// Binds the sockets of metrics, beside those that serve clients already; logs where they are. Without a socket
 /// that another unit should have bound it returns the reason: clients don't need it, so the daemon goes on.
@@ -63,8 +65,10 @@ pub(crate) fn bind(
 pub(crate) fn attendant(listeners: Vec<Listener>) -> Attendant {
     let started = SystemTime::now();
     Attendant::new("metrics server", listeners, move |duties| {
-        let Duties { shutdown, listeners, sockets, board } = duties;
-        serve(shutdown, listeners, Metrics::new(board, sockets, started));
+        let metrics = RefCell::new(Metrics::new(&duties, started));
+        if let Err(error) = duties.serve(LIMITS, || http::Scrape::new(&metrics)) {
+            lines::no_metrics(&error.sentence());
+        }
     })
 }
 
@@ -76,15 +80,18 @@ pub(crate) struct Metrics {
     started: SystemTime,
     /// What was said last: a counter never goes back.
     last: Sample,
+    /// How many bytes of answers have not been read.
+    unread: usize,
 }
 
 impl Metrics {
-    pub(crate) fn new(board: &'static Scoreboard, sockets: Vec<Socket>, started: SystemTime) -> Self {
-        Self { board, sockets, started, last: Sample::default() }
+    fn new(duties: &Duties<'_>, started: SystemTime) -> Self {
+        let sockets = duties.sockets.clone();
+        Self { board: duties.board, sockets, started, last: Sample::default(), unread: 0 }
     }
 
     /// Reads everything, and writes it down.
-    pub(crate) fn text(&mut self, format: http::Format) -> String {
+    fn text(&mut self, format: http::Format) -> String {
         self.last = Sample::read(self.board, &self.sockets, &self.last);
         exposition::text(self.started, self.last.clone(), format)
     }

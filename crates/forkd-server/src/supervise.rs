@@ -3,7 +3,7 @@
 //!
 //! It is outside the promise of semantic versioning: it changes with that program.
 
-pub use crate::process::attendant::{Attendant, Duties};
+pub use crate::process::attendant::{Attendant, Duties, Limits};
 pub use crate::process::companion::{Companion, Notice};
 pub use crate::process::master::Master;
 pub use crate::process::reload::{Generation, Source};

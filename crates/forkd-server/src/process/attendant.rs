@@ -6,11 +6,14 @@
 //! come, and the old one finishes with those that it has. It ends when its shutdown descriptor becomes readable: told so,
 //! or because the master has died.
 
+use std::cell::Cell;
 use std::fmt;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::rc::Rc;
+use std::sync::Arc;
 use std::sync::atomic::AtomicU32;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 
@@ -21,26 +24,59 @@ use super::listeners::Listeners;
 use super::oom::KILL;
 use super::pooling::signal_descriptors;
 use super::view::Socket;
-use crate::events;
 use crate::limit::RateLimit;
 use crate::model::starts::{EARLY, Starts};
+use crate::reactor::Reactor;
 use crate::scoreboard::{Cause, Scoreboard};
+use crate::service::Protocol;
 use crate::sys::fd::pipe;
 use crate::sys::fork::{PidCells, Watch, fork};
 use crate::sys::pidfd::{Ended, how_it_ended, signal_child};
 use crate::sys::signal::TermHeld;
 use crate::transport::Listener;
+use crate::{Error, events};
 
 /// What an attendant has to work with.
 pub struct Duties<'a> {
     /// Becomes readable when it is to end.
     pub shutdown: BorrowedFd<'a>,
     /// Its own sockets.
-    pub listeners: &'a [Listener],
+    pub listeners: &'a [Arc<Listener>],
     /// The sockets of the master.
     pub sockets: Vec<Socket>,
     /// What the children of the master do.
     pub board: &'static Scoreboard,
+}
+
+/// How long a client of an attendant may be silent, and how long it may be there.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    /// Without a byte in either direction.
+    pub idle: Duration,
+    /// In all.
+    pub whole: Duration,
+}
+
+impl Duties<'_> {
+    /// Serves the clients of its own sockets, each by a protocol from `make`, until it is to end; then it finishes with
+    /// those that are there.
+    ///
+    /// # Errors
+    ///
+    /// Those of a [`Reactor`].
+    pub fn serve<P: Protocol>(&self, limits: Limits, make: impl FnMut() -> P) -> Result<(), Error> {
+        let cannot = |cause| Error::os("cannot wait for clients", cause);
+        let mut reactor = Reactor::new()?.idle_timeout(limits.idle).time_limit(limits.whole);
+        let listening = reactor.listen_on(self.listeners.iter().map(Arc::clone), make).map_err(cannot)?;
+        let (mut listening, watch) = (Some(listening), Rc::new(Cell::new(None)));
+        let own = Rc::clone(&watch);
+        let end = reactor.watch(self.shutdown, move |reactor| {
+            listening.take().into_iter().for_each(|listening| reactor.unlisten(listening));
+            own.take().into_iter().for_each(|watch| reactor.unwatch(watch));
+        });
+        watch.set(Some(end.map_err(cannot)?));
+        reactor.run()
+    }
 }
 
 /// What runs in it.
@@ -50,7 +86,7 @@ type Work = Box<dyn Fn(Duties<'_>)>;
 pub struct Attendant {
     /// For log lines: "metrics server".
     name: &'static str,
-    listeners: Vec<Listener>,
+    listeners: Vec<Arc<Listener>>,
     work: Work,
     current: Option<Process>,
     leaving: Vec<Process>,
@@ -84,7 +120,7 @@ impl Attendant {
     pub fn new(name: &'static str, listeners: Vec<Listener>, work: impl Fn(Duties<'_>) + 'static) -> Self {
         Self {
             name,
-            listeners,
+            listeners: listeners.into_iter().map(Arc::new).collect(),
             work: Box::new(work),
             current: None,
             leaving: Vec::new(),
@@ -94,7 +130,7 @@ impl Attendant {
         }
     }
 
-    pub(super) fn listeners(&self) -> &[Listener] {
+    pub(super) fn listeners(&self) -> &[Arc<Listener>] {
         &self.listeners
     }
 
@@ -137,7 +173,7 @@ impl Attendant {
     }
 
     fn spawn(&self, cx: &mut Context, sockets: Vec<Socket>) -> std::io::Result<Process> {
-        let asked = sockets.iter().filter_map(|socket| socket.listener.as_deref());
+        let asked = sockets.iter().filter_map(|socket| socket.listener.as_ref());
         let own = self.listeners.iter().chain(asked).map(AsRawFd::as_raw_fd);
         let mut closing = Closing::all_but(own.chain(signal_descriptors(cx)).collect());
         let close = closing.of(&cx.descriptors);

@@ -24,7 +24,7 @@ pub struct View<'a> {
 }
 
 /// A listening socket, by name.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Socket {
     /// Its number on the scoreboard.
     pub number: usize,

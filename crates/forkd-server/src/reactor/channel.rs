@@ -46,6 +46,7 @@ pub(super) struct Channel<'a> {
     input: Input,
     /// What it has answered while it produces has not gone yet.
     crowded: bool,
+    born: Instant,
     /// When bytes have last come or gone.
     active: Instant,
     /// When the protocol's wait for input ends, or the lingering.
@@ -90,6 +91,7 @@ impl<'a> Channel<'a> {
             phase: Phase::Open,
             input: Input::Open,
             crowded: false,
+            born: now,
             active: now,
             until: None,
             load: Load::default(),
@@ -126,12 +128,18 @@ impl<'a> Channel<'a> {
                 self.follow(next);
             }
             Phase::Lingering(_) if is_over => return Ok(Flow::Over),
-            _ if shared.idle_timeout.is_some_and(|limit| shared.now.duration_since(self.active) >= limit) => {
-                return Err(io::ErrorKind::TimedOut.into());
-            }
+            _ if self.is_late(shared) => return Err(io::ErrorKind::TimedOut.into()),
             _ => return Ok(Flow::Goes),
         }
         self.go_on(shared)
+    }
+
+    /// Whether it has been silent, or there, for too long.
+    fn is_late(&self, shared: &Shared<'a>) -> bool {
+        let has_passed = |limit: Option<Duration>, since| {
+            limit.is_some_and(|limit| shared.now.duration_since(since) >= limit)
+        };
+        has_passed(shared.idle_timeout, self.active) || has_passed(shared.time_limit, self.born)
     }
 
     fn read(&mut self, shared: &mut Shared<'a>) -> io::Result<()> {
@@ -227,9 +235,10 @@ impl<'a> Channel<'a> {
     }
 
     /// When it wants to be looked at, whatever happens.
-    pub(super) fn due(&self, idle_timeout: Option<Duration>) -> Option<Instant> {
-        let silence = idle_timeout.and_then(|limit| self.active.checked_add(limit));
-        self.until.into_iter().chain(silence).min()
+    pub(super) fn due(&self, shared: &Shared<'a>) -> Option<Instant> {
+        let silence = shared.idle_timeout.and_then(|limit| self.active.checked_add(limit));
+        let end = shared.time_limit.and_then(|limit| self.born.checked_add(limit));
+        [self.until, silence, end].into_iter().flatten().min()
     }
 
     pub(super) fn line(&self) -> &Line<'a> {

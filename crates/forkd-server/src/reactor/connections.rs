@@ -42,7 +42,7 @@ impl<'a> Reactor<'a> {
         });
         if let Ok(Flow::Goes) = flow {
             // An alarm that is too early is set anew when it goes off: not for each message.
-            if let Some(due) = channel.due(self.shared.idle_timeout)
+            if let Some(due) = channel.due(&self.shared)
                 && channel.alarm.is_none_or(|(then, _)| due < then)
             {
                 channel.alarm.take().map(|alarm| self.timers.cancel(alarm));

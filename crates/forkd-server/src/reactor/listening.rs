@@ -4,6 +4,7 @@ use std::cell::{Cell, RefCell};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::rc::{Rc, Weak};
+use std::sync::Arc;
 use std::time::Instant;
 
 use super::Reactor;
@@ -53,7 +54,7 @@ impl Listening {
 /// One socket.
 #[derive(Debug)]
 struct Acceptor {
-    listener: Listener,
+    listener: Arc<Listener>,
     /// Its watch, while it has one.
     watch: Cell<Option<Key>>,
     is_shut: Cell<bool>,
@@ -110,14 +111,38 @@ impl<'a> Reactor<'a> {
         for listener in bind_all(&endpoint, BindOptions::default(), &[], &Inherited::default())? {
             let cannot = |cause| Error::os(format!("cannot listen on {endpoint}"), cause);
             listener.set_nonblocking(true).map_err(cannot)?;
-            listening.endpoints.push(listener.endpoint().clone());
-            let admission = RefCell::new(Admission::of_master(false));
-            let acceptor =
-                Rc::new(Acceptor { listener, watch: Cell::new(None), is_shut: Cell::new(false), admission });
-            self.open(&acceptor, &make).map_err(cannot)?;
-            listening.acceptors.push(Rc::downgrade(&acceptor));
+            self.listen_at(Arc::new(listener), &make, &mut listening).map_err(cannot)?;
         }
         Ok(listening)
+    }
+
+    /// Listens on sockets that are bound, and don't block.
+    pub(crate) fn listen_on<P: Protocol + 'a>(
+        &mut self,
+        listeners: impl IntoIterator<Item = Arc<Listener>>,
+        make: impl FnMut() -> P + 'a,
+    ) -> io::Result<Listening> {
+        let make = Rc::new(RefCell::new(make));
+        let mut listening = Listening { endpoints: Vec::new(), acceptors: Vec::new() };
+        for listener in listeners {
+            self.listen_at(listener, &make, &mut listening)?;
+        }
+        Ok(listening)
+    }
+
+    fn listen_at<P: Protocol + 'a>(
+        &mut self,
+        listener: Arc<Listener>,
+        make: &Rc<RefCell<impl FnMut() -> P + 'a>>,
+        listening: &mut Listening,
+    ) -> io::Result<()> {
+        listening.endpoints.push(listener.endpoint().clone());
+        let admission = RefCell::new(Admission::of_master(false));
+        let acceptor =
+            Rc::new(Acceptor { listener, watch: Cell::new(None), is_shut: Cell::new(false), admission });
+        self.open(&acceptor, make)?;
+        listening.acceptors.push(Rc::downgrade(&acceptor));
+        Ok(())
     }
 
     /// Closes what was listened on; its connections go on.
@@ -167,7 +192,7 @@ impl<'a> Reactor<'a> {
                 Next::Rest(_) => return self.rest(acceptor, make),
                 _ => return,
             }
-            let accepted = acceptor.listener.accept_nonblocking(&acceptor.listener);
+            let accepted = acceptor.listener.accept_nonblocking(&*acceptor.listener);
             let news = match &accepted {
                 Ok(_) => admission.accepted(&mut round),
                 Err(error) => admission.failed(&mut round, *error, Instant::now()),

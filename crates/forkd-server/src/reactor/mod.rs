@@ -163,6 +163,8 @@ struct Shared<'a> {
     /// The time of this turn.
     now: Instant,
     idle_timeout: Option<Duration>,
+    /// How long a connection may last.
+    time_limit: Option<Duration>,
     traffic: Option<&'a Traffic>,
 }
 
@@ -210,7 +212,13 @@ impl<'a> Reactor<'a> {
             pollers,
             sources: Slab::default(),
             timers: Timers::default(),
-            shared: Shared { buffer, now: Instant::now(), idle_timeout: None, traffic: None },
+            shared: Shared {
+                buffer,
+                now: Instant::now(),
+                idle_timeout: None,
+                time_limit: None,
+                traffic: None,
+            },
             connect_timeout: CONNECT_TIMEOUT,
             is_stopped: false,
         })
@@ -251,6 +259,13 @@ impl<'a> Reactor<'a> {
     #[must_use]
     pub fn connect_timeout(mut self, limit: Duration) -> Self {
         self.connect_timeout = limit;
+        self
+    }
+
+    /// How long a connection may last, whatever it does. After that it ends with
+    /// [`TimedOut`](std::io::ErrorKind::TimedOut).
+    pub(crate) fn time_limit(mut self, limit: Duration) -> Self {
+        self.shared.time_limit = Some(limit);
         self
     }
 

@@ -67,7 +67,7 @@ impl Dialogue {
     }
 
     /// Says what follows what was sent.
-    pub(crate) fn resume(&mut self, responder: &mut impl Responder) -> Reply<'_> {
+    pub fn resume(&mut self, responder: &mut impl Responder) -> Reply<'_> {
         self.sent = None;
         match self.file.take() {
             Some(part) => Reply::File(self.sent.insert(part)),

@@ -37,7 +37,8 @@ impl Status {
     pub(super) const FIELDS_TOO_LARGE: Self = Self(431);
     pub(super) const INTERNAL: Self = Self(500);
     pub(super) const NOT_IMPLEMENTED: Self = Self(501);
-    pub(super) const UNAVAILABLE: Self = Self(503);
+    /// RFC 9110, section 15.6.4.
+    pub const UNAVAILABLE: Self = Self(503);
     pub(super) const VERSION_NOT_SUPPORTED: Self = Self(505);
 
     fn reason(self) -> &'static str {
