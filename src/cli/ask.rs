@@ -100,7 +100,7 @@ mod tests {
     use super::*;
     use std::os::unix::net::UnixListener;
 
-    const PATIENCE: Duration = Duration::from_secs(5);
+    const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 
     fn paths(env: &[(&str, &str)]) -> Vec<String> {
         let value = |name: &str| env.iter().find(|pair| pair.0 == name).map(|pair| pair.1.into());
@@ -123,12 +123,16 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let [absent, stale, alive] = ["absent", "stale", "alive"].map(|name| dir.path().join(name));
         drop(UnixListener::bind(&stale).unwrap());
-        let sentence = |paths: Vec<PathBuf>| Daemon::behind(paths, PATIENCE, "!").unwrap_err().sentence();
+        let sentence =
+            |paths: Vec<PathBuf>| Daemon::behind(paths, ANSWER_TIMEOUT, "!").unwrap_err().sentence();
         let why = sentence(vec![absent.clone(), stale.clone(), absent.clone()]);
         assert!(why.contains("/absent or ") && why.contains("/stale or "), "{why}");
         assert!(why.contains("!: Connection refused"), "{why}");
         assert!(sentence(vec![absent.clone()]).contains("/absent!: No such file"));
         let _listener = UnixListener::bind(&alive).unwrap();
-        assert_eq!(Daemon::behind(vec![absent, stale, alive.clone()], PATIENCE, "").unwrap().path, alive);
+        assert_eq!(
+            Daemon::behind(vec![absent, stale, alive.clone()], ANSWER_TIMEOUT, "").unwrap().path,
+            alive
+        );
     }
 }

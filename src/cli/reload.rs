@@ -13,7 +13,7 @@ use crate::log;
 use forkd_net::unit;
 
 /// How long to wait: new workers are started meanwhile, and given up after several tries.
-const PATIENCE: Duration = Duration::from_secs(60);
+const RELOAD_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Asks for a reload and waits for its end.
 ///
@@ -30,7 +30,7 @@ pub fn run(args: ReloadArgs) -> Result<(), Failed> {
         Some(invocation) if log::is_file(file) => (format!("reload {invocation}"), Some(file)),
         _ => ("reload".to_owned(), None),
     };
-    match Daemon::at(args.control, PATIENCE)?.ask(&request, file, |text| serde_json::from_str(text))? {
+    match Daemon::at(args.control, RELOAD_TIMEOUT)?.ask(&request, file, |text| serde_json::from_str(text))? {
         Answer::Reloaded => Ok(()),
         Answer::Refused { exit_code, why, invocation } => {
             let error = Error::Refused {

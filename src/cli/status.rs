@@ -18,7 +18,7 @@ use crate::daemon::status::{Status, Watched};
 use crate::{Error, foreign};
 
 /// How long to wait for the daemon.
-const PATIENCE: Duration = Duration::from_secs(5);
+const STATUS_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Makes a terminal empty, from its first line on (ECMA-48: CUP, ED).
 const CLEAR: &str = "\x1b[H\x1b[2J";
@@ -51,7 +51,7 @@ impl Answer {
 
 /// Asks for the status.
 pub(super) fn ask(control: Option<PathBuf>) -> Result<Answer, Error> {
-    Daemon::at(control, PATIENCE)?.ask("status", None, |text| {
+    Daemon::at(control, STATUS_TIMEOUT)?.ask("status", None, |text| {
         Ok(Answer { text: foreign::json(text).into_owned(), status: foreign::from_json(text.as_bytes())? })
     })
 }

@@ -8,11 +8,12 @@ use crate::daemon::status::Status;
 use crate::foreign;
 use forkd_compare::Counters;
 
-const PATIENCE: Duration = Duration::from_secs(2);
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Asks the one behind this control socket; `None` if it does not answer.
 pub(super) fn ask(control: &Path) -> Option<Counters> {
-    let answer = Question::at(control, PATIENCE).and_then(|question| question.ask("status", None)).ok()?;
+    let answer =
+        Question::at(control, ANSWER_TIMEOUT).and_then(|question| question.ask("status", None)).ok()?;
     let status: Status = foreign::from_json(answer.as_bytes()).ok()?;
     Some(status.listeners.iter().fold(Counters::default(), |sum, listener| Counters {
         alive: sum.alive + listener.alive,

@@ -31,7 +31,7 @@ const MOST: i32 = 1000;
 pub(super) const KILL: u8 = libc::SIGKILL as u8;
 
 /// For how long a kill that is counted is taken for the cause of a death that is found later.
-const PATIENCE: Duration = Duration::from_secs(10);
+const KILL_WINDOW: Duration = Duration::from_secs(10);
 
 /// How often the counter is read while there are children, so that a kill is never much older than it is thought to be.
 const READ_EVERY: Duration = Duration::from_secs(5);
@@ -124,7 +124,7 @@ impl OomKiller {
     fn note(&self, now: Instant, count: Option<u64>) {
         let before = self.count.replace(count);
         // what was counted since an older reading may have been killed at any time
-        let is_recent = now <= self.read_at.replace(now) + PATIENCE;
+        let is_recent = now <= self.read_at.replace(now) + KILL_WINDOW;
         let more = before.zip(count).map_or(0, |(before, count)| count.saturating_sub(before));
         if more > 0 && is_recent {
             self.unexplained.set(self.unexplained.get() + more);
@@ -138,7 +138,7 @@ impl OomKiller {
     }
 
     fn cause_by(&self, now: Instant, kills: impl Fn() -> Option<u64>) -> Cause {
-        if now > self.seen_at.get() + PATIENCE {
+        if now > self.seen_at.get() + KILL_WINDOW {
             self.unexplained.set(0);
         }
         // once in each turn of the loop is enough: many may have been killed
