@@ -121,7 +121,7 @@ enum Door {
 impl<'r, 'w> House<'w> {
     fn serve(&'r self) -> Result<Cause, Error> {
         let mut reactor = Reactor::new()?.count_in(&self.work.slot.traffic);
-        if let Some(limit) = self.work.post.offer.idle_timeout {
+        if let Some(limit) = self.work.context.service_config.idle_timeout {
             reactor = reactor.idle_timeout(limit);
         }
         let cannot = |cause| Error::os("cannot wait for clients", cause);

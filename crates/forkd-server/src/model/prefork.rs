@@ -45,7 +45,7 @@ impl Worker<'_> {
     fn begin(&self) {
         self.work.slot.set_state(State::Serving);
         if self.elastic {
-            self.work.board.one_fewer_idle(self.work.post.number);
+            self.work.board.one_fewer_idle(self.work.context.number);
         }
     }
 }

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use super::hooks::Turns;
-use super::offer::Offer;
+use super::service_config::ServiceConfig;
 use super::worker::Terms;
 use crate::scoreboard::{Cause, Scoreboard, Slot, State, Tally};
 use crate::service::Service;
@@ -19,15 +19,15 @@ use crate::{Error, events};
 
 /// A listening socket, with what its children must know of it.
 #[derive(Debug, Clone)]
-pub(crate) struct Post {
+pub(crate) struct ListenerContext {
     /// Shared by the stations before and after a reload.
     pub(crate) listener: Arc<Listener>,
     /// Its number on the scoreboard.
     pub(crate) number: usize,
-    pub(crate) offer: Offer,
+    pub(crate) service_config: ServiceConfig,
 }
 
-impl Post {
+impl ListenerContext {
     /// Finds out whether this process has the descriptors left to serve one client, while so many threads accept, that
     /// client's among them: each that waits in accept(2) has the descriptor of its next client already.
     ///
@@ -35,7 +35,7 @@ impl Post {
     ///
     /// As fcntl(2).
     pub(crate) fn require_descriptors(&self, accepting: u32) -> Result<(), Error> {
-        let service = &self.offer.service;
+        let service = &self.service_config.service;
         let needed = match service.descriptors() {
             // the thread that accepts first serves its client, and the others wait
             1 => 1,
@@ -87,14 +87,14 @@ impl Post {
     /// Decides whether a client that has come in is served: the one place, for connections and datagrams of all
     /// models, before anything is started for the client.
     fn admit(&self, peer: Peer) -> Result<(), Refusal> {
-        if self.offer.hooks.admit(peer) { Ok(()) } else { Err(Refusal::Application) }
+        if self.service_config.hooks.admit(peer) { Ok(()) } else { Err(Refusal::Application) }
     }
 }
 
 /// What a child needs for its work.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Work<'a> {
-    pub(crate) post: &'a Post,
+    pub(crate) context: &'a ListenerContext,
     pub(crate) guard: &'a UdpFilter,
     pub(crate) board: &'a Scoreboard,
     pub(crate) slot: &'static Slot,
@@ -105,21 +105,21 @@ pub(crate) struct Work<'a> {
 
 impl<'w> Work<'w> {
     pub(crate) fn listener(&self) -> &Listener {
-        &self.post.listener
+        &self.context.listener
     }
 
     pub(crate) fn service(&self) -> &Service {
-        &self.post.offer.service
+        &self.context.service_config.service
     }
 
     /// The listener's counters that children write.
     pub(crate) fn tally(&self) -> &'static Tally {
-        self.board.tally(self.post.number)
+        self.board.tally(self.context.number)
     }
 
     /// In a worker: whether it serves those that are queued before it leaves.
     pub(crate) fn is_draining(&self) -> bool {
-        self.board.totals(self.post.number).is_draining()
+        self.board.totals(self.context.number).is_draining()
     }
 
     /// Measures how long a connection lasts, from here on, if that is measured at all. It is for workers: of a
@@ -129,11 +129,11 @@ impl<'w> Work<'w> {
     }
 
     /// Serves one connection until it ends; it is still to be closed.
-    // as `Offer::serve`
+    // as `ServiceConfig::serve`
     #[inline(always)]
     pub(crate) fn connection(&self, socket: OwnedFd, peer: Peer) -> (Cause, Connection<'_>) {
-        let offer = &self.post.offer;
-        offer.serve(Connection::stream(socket, peer, &self.slot.traffic, &offer.site))
+        let service_config = &self.context.service_config;
+        service_config.serve(Connection::stream(socket, peer, &self.slot.traffic, &service_config.site))
     }
 
     /// The same in a worker.
@@ -152,16 +152,17 @@ impl<'w> Work<'w> {
         wait: &'a dyn crate::transport::Wait,
     ) -> (Cause, Connection<'a>) {
         let _stopwatch = self.stopwatch();
-        let offer = &self.post.offer;
-        offer.serve(Connection::stream(socket, peer, &self.slot.traffic, &offer.site).waiting(wait))
+        let service_config = &self.context.service_config;
+        service_config
+            .serve(Connection::stream(socket, peer, &self.slot.traffic, &service_config.site).waiting(wait))
     }
 
-    /// As [`Post::accept`].
+    /// As [`ListenerContext::accept`].
     pub(crate) fn accept(
         &self,
         call: impl FnOnce(&Listener) -> rustix::io::Result<(OwnedFd, Peer)>,
     ) -> rustix::io::Result<Option<(OwnedFd, Peer)>> {
-        self.post.accept(self.board, call)
+        self.context.accept(self.board, call)
     }
 
     /// What comes before each wait in a process that is not this server's own: how long the wait may last,
@@ -175,7 +176,7 @@ impl<'w> Work<'w> {
     pub(crate) fn comes_up(&self, accepting: u32) -> bool {
         // a process that is not this server's own comes up more than once, and has no master
         if self.turns.is_none()
-            && let Err(error) = self.post.require_descriptors(accepting)
+            && let Err(error) = self.context.require_descriptors(accepting)
         {
             log::error!("worker cannot start: {}", error.sentence());
             return false;
@@ -205,12 +206,12 @@ impl<'w> Work<'w> {
     pub(crate) fn panicked(&self, peer: Peer, payload: &(dyn Any + Send)) {
         Traffic::add(&self.slot.traffic.failed, 1);
         events::connection_failed(self.listener().endpoint(), peer);
-        self.post.offer.hooks.panicked(peer, payload);
+        self.context.service_config.hooks.panicked(peer, payload);
     }
 
     /// Answers the first `count` datagrams of a batch.
     pub(crate) fn datagrams(&self, batch: &mut Batch, count: usize) {
-        self.datagrams_if(batch, count, |datagram| self.post.admit_datagram(self.guard, datagram));
+        self.datagrams_if(batch, count, |datagram| self.context.admit_datagram(self.guard, datagram));
     }
 
     /// Answers those of a batch that are admitted, with the hop limit of the answer.
@@ -227,7 +228,7 @@ impl<'w> Work<'w> {
             let hops = match admit(&datagram) {
                 Ok(hops) => hops,
                 Err(why) => {
-                    self.board.refuse(self.post.number, why);
+                    self.board.refuse(self.context.number, why);
                     continue;
                 }
             };
@@ -244,7 +245,7 @@ impl<'w> Work<'w> {
         if queued > 0 {
             let (sent, bytes) = batch.send_back(self.listener(), self.patience());
             Traffic::add(&self.slot.traffic.bytes_out, bytes);
-            (sent..queued).for_each(|_| self.board.refuse(self.post.number, Refusal::Unsendable));
+            (sent..queued).for_each(|_| self.board.refuse(self.context.number, Refusal::Unsendable));
         }
     }
 
@@ -255,14 +256,14 @@ impl<'w> Work<'w> {
             Ok(()) => Traffic::add(&traffic.bytes_out, payload.len() as u64),
             Err(error) => {
                 log::debug!(peer:% = peer, error:% = error; "datagram not answered");
-                self.board.refuse(self.post.number, Refusal::Unsendable);
+                self.board.refuse(self.context.number, Refusal::Unsendable);
             }
         };
-        let offer = &self.post.offer;
+        let service_config = &self.context.service_config;
         let payload = batch.datagram(i).payload;
-        let connection = Connection::datagram(payload, peer, traffic, &offer.site);
-        if let Err(error) = offer.service.answer(payload, connection, &mut send) {
-            offer.failed(peer, &error);
+        let connection = Connection::datagram(payload, peer, traffic, &service_config.site);
+        if let Err(error) = service_config.service.answer(payload, connection, &mut send) {
+            service_config.failed(peer, &error);
         }
     }
 

@@ -4,13 +4,13 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 
 use super::hooks::Turns;
-use super::serve::{Post, Work};
+use super::serve::{ListenerContext, Work};
 use crate::scoreboard::{Scoreboard, Slot};
 use crate::transport::udp_filter::UdpFilter;
 
 /// What a [`Work`] is made of.
 pub(super) struct Shared {
-    post: Post,
+    context: ListenerContext,
     guard: UdpFilter,
     board: Scoreboard,
     slot: &'static Slot,
@@ -21,14 +21,14 @@ pub(super) struct Shared {
 
 impl Shared {
     pub(super) fn of(work: &Work<'_>) -> Self {
-        let Work { post, guard, board, slot, turns } = *work;
-        let (post, guard, board, turns) = (post.clone(), guard.clone(), board.clone(), turns.cloned());
-        Self { post, guard, board, slot, turns, open: AtomicU32::new(0) }
+        let Work { context, guard, board, slot, turns } = *work;
+        let (context, guard, board, turns) = (context.clone(), guard.clone(), board.clone(), turns.cloned());
+        Self { context, guard, board, slot, turns, open: AtomicU32::new(0) }
     }
 
     pub(super) fn work(&self) -> Work<'_> {
-        let Self { post, guard, board, slot, turns, .. } = self;
-        Work { post, guard, board, slot, turns: turns.as_ref() }
+        let Self { context, guard, board, slot, turns, .. } = self;
+        Work { context, guard, board, slot, turns: turns.as_ref() }
     }
 
     /// Begins to serve one more.

@@ -73,7 +73,7 @@ impl Forking {
                 }
                 Err(error) => self.admission.failed(&mut round, error, cx.now),
             };
-            events::accepting(self.post.listener.endpoint(), news);
+            events::accepting(self.context.listener.endpoint(), news);
             if matches!(taken, Err(error) if Failure::of(error) == Failure::Shortage) {
                 self.take_by_reserve(cx, &mut round);
             }
@@ -86,7 +86,7 @@ impl Forking {
 
     /// A slot for the child of a client, which stays queued if there is none.
     fn slot(&mut self, cx: &Context) -> Option<u32> {
-        let slot = cx.board.take(self.post.number, false, cx.now);
+        let slot = cx.board.take(self.context.number, false, cx.now);
         if slot.is_none() {
             self.admission.put_back();
             self.at_limit(cx);
@@ -109,7 +109,7 @@ impl Forking {
     fn next_client(&mut self, cx: &Context) -> rustix::io::Result<Option<(Option<OwnedFd>, Peer)>> {
         if self.batch.is_none() {
             let drains = self.admission.is_draining();
-            let client = self.post.accept(cx.board, |listener| match drains {
+            let client = self.context.accept(cx.board, |listener| match drains {
                 true => listener.accept_queued(true),
                 false => listener.accept_now(listener),
             })?;
@@ -119,10 +119,10 @@ impl Forking {
         }
         self.receive()?;
         let Some(datagram) = self.batch.as_ref().map(|batch| batch.datagram(0)) else { return Ok(None) };
-        match self.post.admit_datagram(&cx.guard, &datagram) {
+        match self.context.admit_datagram(&cx.guard, &datagram) {
             Ok(_) => Ok(Some((None, peer_of(&datagram)))),
             Err(why) => {
-                cx.board.refuse(self.post.number, why);
+                cx.board.refuse(self.context.number, why);
                 Ok(None)
             }
         }
@@ -131,7 +131,7 @@ impl Forking {
     /// The next datagram is in the batch.
     fn receive(&mut self) -> rustix::io::Result<()> {
         let Some(batch) = &mut self.batch else { return Err(Errno::AGAIN) };
-        batch.receive_one(&*self.post.listener, Patience::DontWait).map_err(|error| errno(&error))
+        batch.receive_one(&*self.context.listener, Patience::DontWait).map_err(|error| errno(&error))
     }
 
     /// Serves one client with the descriptor in reserve; the others wait in the backlog.
@@ -151,7 +151,7 @@ impl Forking {
     /// There are as many children as allowed, and clients wait.
     fn at_limit(&mut self, cx: &Context) {
         if let Some(suppressed) = self.admission.is_full(cx.now) {
-            events::at_limit(self.post.listener.endpoint(), self.max_children, suppressed);
+            events::at_limit(self.context.listener.endpoint(), self.max_children, suppressed);
         }
     }
 
@@ -163,7 +163,7 @@ impl Forking {
                 self.batch.as_ref().map_or(Peer::None, |batch| peer_of(&batch.datagram(0)))
             }
             None => {
-                let listener = &self.post.listener;
+                let listener = &self.context.listener;
                 let (connection, peer) = match self.admission.is_draining() {
                     true => listener.accept_queued(true)?,
                     false => listener.accept_now(&**listener)?,
@@ -173,9 +173,9 @@ impl Forking {
                 peer
             }
         };
-        cx.board.refuse(self.post.number, Refusal::Limit);
+        cx.board.refuse(self.context.number, Refusal::Limit);
         if let Some(suppressed) = self.refusals.admit(cx.now) {
-            events::rejected(self.post.listener.endpoint(), peer, self.max_children, suppressed);
+            events::rejected(self.context.listener.endpoint(), peer, self.max_children, suppressed);
         }
         Ok(())
     }

@@ -17,7 +17,7 @@ use crate::events;
 use crate::limit::RateLimit;
 use crate::model::Overflow;
 use crate::model::fork::{Task, run};
-use crate::model::serve::{Post, Work, batch_for};
+use crate::model::serve::{ListenerContext, Work, batch_for};
 use crate::scoreboard::Cause;
 use crate::spec::ModelSpec;
 use crate::sys::datagram::Batch;
@@ -28,7 +28,7 @@ use crate::transport::{Peer, Refusal};
 /// A listening socket whose clients each get a child.
 #[derive(Debug)]
 pub(super) struct Forking {
-    pub(super) post: Post,
+    pub(super) context: ListenerContext,
     pub(super) max_children: u32,
     closing: Closing,
     /// For datagrams: the one in hand.
@@ -41,16 +41,16 @@ pub(super) struct Forking {
 }
 
 impl Forking {
-    pub(super) fn new(post: Post, spec: &ModelSpec) -> Self {
-        let datagrams = post.listener.kind() == Kind::Datagram;
+    pub(super) fn new(context: ListenerContext, spec: &ModelSpec) -> Self {
+        let datagrams = context.listener.kind() == Kind::Datagram;
         // the child answers a datagram through the listening socket itself
-        let listener = datagrams.then(|| post.listener.as_raw_fd());
-        let keep = listener.into_iter().chain(kept_for(&post.offer.service)).collect();
+        let listener = datagrams.then(|| context.listener.as_raw_fd());
+        let keep = listener.into_iter().chain(kept_for(&context.service_config.service)).collect();
         Self {
             max_children: spec.max_children,
             closing: Closing::all_but(keep),
-            batch: datagrams.then(|| Box::new(batch_for(&post.listener, 1))),
-            post,
+            batch: datagrams.then(|| Box::new(batch_for(&context.listener, 1))),
+            context,
             held: Held::default(),
             admission: Admission::of_master(spec.overflow == Overflow::Reject),
             crowded: false,
@@ -60,12 +60,12 @@ impl Forking {
 
     /// Whether it has children.
     pub(super) fn has_children(&self, cx: &Context) -> bool {
-        cx.board.totals(self.post.number).alive.load(Ordering::Relaxed) > 0
+        cx.board.totals(self.context.number).alive.load(Ordering::Relaxed) > 0
     }
 
     /// Whether another child may be forked.
     pub(super) fn has_room(&self, cx: &Context) -> bool {
-        cx.board.totals(self.post.number).has_room()
+        cx.board.totals(self.context.number).has_room()
     }
 
     /// When this part wants to be looked at again, at the latest.
@@ -87,11 +87,11 @@ impl Forking {
 
     /// From here on clients are served.
     pub(super) fn go_live(&mut self, cx: &Context) {
-        let totals = cx.board.totals(self.post.number);
+        let totals = cx.board.totals(self.context.number);
         totals.set_limit(self.max_children);
         totals.set_wanted_idle(0);
         // it fails only for what is no open file
-        let _ = self.post.listener.set_nonblocking(true);
+        let _ = self.context.listener.set_nonblocking(true);
     }
 
     /// Leaves the listener to a successor, and the client that is held to a child to come.
@@ -114,7 +114,7 @@ impl Forking {
         if let Some(client) = self.let_go(cx) {
             self.give_up(cx, client.peer);
         }
-        self.post.listener.refuse();
+        self.context.listener.refuse();
     }
 
     /// Forks a child for a connection, or for the datagram in the batch; holds it if that fails.
@@ -139,7 +139,7 @@ impl Forking {
             return;
         }
         let Some(Client { connection, peer, since }) = self.let_go(cx) else { return };
-        let connection = match cx.board.take(self.post.number, false, cx.now) {
+        let connection = match cx.board.take(self.context.number, false, cx.now) {
             None => connection,
             Some(slot) => {
                 if let Some(now) = cx.board.clock_us() {
@@ -156,20 +156,20 @@ impl Forking {
     }
 
     fn hold(&mut self, cx: &mut Context, client: Client) {
-        cx.board.totals(self.post.number).hold();
+        cx.board.totals(self.context.number).hold();
         self.held.put(client, &mut cx.descriptors);
     }
 
     fn let_go(&mut self, cx: &mut Context) -> Option<Client> {
         let client = self.held.take(&mut cx.descriptors)?;
-        cx.board.totals(self.post.number).let_go();
+        cx.board.totals(self.context.number).let_go();
         Some(client)
     }
 
     fn give_up(&mut self, cx: &Context, peer: Peer) {
-        cx.board.refuse(self.post.number, Refusal::Fork);
+        cx.board.refuse(self.context.number, Refusal::Fork);
         if let Some(suppressed) = self.refusals.admit(cx.now) {
-            events::held_too_long(peer, self.post.listener.endpoint(), suppressed);
+            events::held_too_long(peer, self.context.listener.endpoint(), suppressed);
         }
     }
 
@@ -184,7 +184,7 @@ impl Forking {
         let slot = cx.board.slot(index);
         slot.set_peer(peer);
         let close = self.closing.of(&cx.descriptors);
-        let work = Work { post: &self.post, guard: &cx.guard, board: cx.board, slot, turns: None };
+        let work = Work { context: &self.context, guard: &cx.guard, board: cx.board, slot, turns: None };
         let (connection_ref, batch) = (&mut connection, &mut self.batch);
         let raises_later =
             cx.raises_children && !work.service().is_handler() && cx.board.unwatched() < cx.oom.few();
@@ -207,7 +207,7 @@ impl Forking {
                 let announce = |cause| work.board.announce(index, cause);
                 let served = catch_unwind(AssertUnwindSafe(|| run(&work, task, announce)));
                 let cause = served.unwrap_or_else(|payload| {
-                    work.post.offer.hooks.panicked(peer, &*payload);
+                    work.context.service_config.hooks.panicked(peer, &*payload);
                     announce(Cause::Panicked);
                     Cause::Panicked
                 });
@@ -217,13 +217,13 @@ impl Forking {
         match forked {
             Ok(child) => {
                 cx.board.born(index);
-                events::accepted(self.post.listener.endpoint(), peer, child.pid);
+                events::accepted(self.context.listener.endpoint(), peer, child.pid);
                 cx.fork_worked();
                 Ok(())
             }
             Err(error) => {
                 cx.board.put_back(index);
-                cx.board.totals(self.post.number).fork_failed();
+                cx.board.totals(self.context.number).fork_failed();
                 cx.fork_failed(&error);
                 Err(connection)
             }

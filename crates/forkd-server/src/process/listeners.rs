@@ -8,8 +8,8 @@ use super::pooling::Pooling;
 use super::sockets::Bound;
 use super::station::{Kind, Life, Station};
 use crate::Error;
-use crate::model::offer::Offer;
-use crate::model::serve::Post;
+use crate::model::serve::ListenerContext;
+use crate::model::service_config::ServiceConfig;
 use crate::spec::ModelSpec;
 
 /// All listening sockets, each with its children.
@@ -44,10 +44,11 @@ impl Listeners {
         }
         cx.descriptors.add(listener.descriptors());
         let failures = &cx.board.tally(number).failures;
-        let offer = Offer::new(listener.endpoint(), spec.service.clone(), model, hooks, failures)
-            .with_idle_timeout(idle_timeout);
-        let post = Post { listener, number, offer };
-        self.stations.push(Station::new(asked, post, spec, cx));
+        let service_config =
+            ServiceConfig::new(listener.endpoint(), spec.service.clone(), model, hooks, failures)
+                .with_idle_timeout(idle_timeout);
+        let context = ListenerContext { listener, number, service_config };
+        self.stations.push(Station::new(asked, context, spec, cx));
         Ok(())
     }
 
@@ -137,8 +138,8 @@ impl Listeners {
             }
             let number = station.number();
             let is_shared = self.stations.iter().filter(|other| other.number() == number).count() > 1;
-            if !is_shared && let Some(post) = station.post() {
-                post.listener.descriptors().into_iter().for_each(|fd| cx.descriptors.remove(fd));
+            if !is_shared && let Some(context) = station.context() {
+                context.listener.descriptors().into_iter().for_each(|fd| cx.descriptors.remove(fd));
             }
             if is_shared {
                 self.stations.remove(at);
@@ -147,7 +148,7 @@ impl Listeners {
                 self.stations.remove(at);
                 self.changed();
             } else {
-                if station.post().is_some() {
+                if station.context().is_some() {
                     self.stations[at].become_gone();
                     self.changed();
                 }

@@ -219,7 +219,7 @@ impl Master {
         self.cx.give_up_reserve();
         for station in self.listeners.iter() {
             if let Kind::Forking(forking) = &station.kind {
-                forking.post.require_descriptors(1)?;
+                forking.context.require_descriptors(1)?;
             }
         }
         self.cx.restore_reserve();
@@ -412,7 +412,7 @@ impl Master {
                 Kind::Forking(forking)
                     if station.life != Life::Starting && forking.wants_clients(&self.cx) =>
                 {
-                    add(forking.post.listener.as_fd(), readable, Event::Clients(index));
+                    add(forking.context.listener.as_fd(), readable, Event::Clients(index));
                 }
                 Kind::Forking(_) | Kind::Gone { .. } => {}
                 Kind::Pooling(pooling) => {

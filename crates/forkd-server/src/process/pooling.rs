@@ -15,7 +15,7 @@ use super::descriptors::{Closing, kept_for};
 use super::oom::KILL;
 use crate::limit::Episode;
 use crate::model::pool::{Census, Event, Pool, Size, with_jitter};
-use crate::model::serve::{Post, Work};
+use crate::model::serve::{ListenerContext, Work};
 use crate::model::starts::{EARLY, MAX_START_FAILURES};
 use crate::model::worker::{Terms, run};
 use crate::scoreboard::{Cause, Slot, State};
@@ -38,7 +38,7 @@ const SPAWN_AT_ONCE: u32 = 32;
 /// A listening socket that a pool of workers accepts from.
 #[derive(Debug)]
 pub(super) struct Pooling {
-    pub(super) post: Post,
+    pub(super) context: ListenerContext,
     terms: Terms,
     closing: Closing,
     pool: Pool,
@@ -86,7 +86,7 @@ impl Worker {
 }
 
 impl Pooling {
-    pub(super) fn new(post: Post, spec: &ModelSpec, cx: &Context) -> Self {
+    pub(super) fn new(context: ListenerContext, spec: &ModelSpec, cx: &Context) -> Self {
         let size = Size {
             min: spec.workers.min,
             max: spec.workers.max,
@@ -96,14 +96,15 @@ impl Pooling {
         Self {
             terms: spec.terms(cx.grace),
             closing: Closing::all_but(
-                post.listener
+                context
+                    .listener
                     .descriptors()
                     .into_iter()
                     .chain(signal_descriptors(cx))
-                    .chain(kept_for(&post.offer.service))
+                    .chain(kept_for(&context.service_config.service))
                     .collect(),
             ),
-            post,
+            context,
             pool: Pool::new(size),
             workers: Vec::new(),
             again: None,
@@ -121,13 +122,13 @@ impl Pooling {
         self.is_live = true;
         let size = self.pool.size();
         let wanted = if self.pool.is_elastic() { size.min_spare } else { 0 };
-        let totals = cx.board.totals(self.post.number);
+        let totals = cx.board.totals(self.context.number);
         totals.set_wanted_idle(wanted);
         totals.set_limit(size.max);
         // whoever waits for many clients at once must not wait for the next one
-        let polls = self.terms.model.polls() && self.post.listener.kind() == Kind::Stream;
+        let polls = self.terms.model.polls() && self.context.listener.kind() == Kind::Stream;
         // it fails only for what is no open file
-        let _ = self.post.listener.set_nonblocking(polls);
+        let _ = self.context.listener.set_nonblocking(polls);
     }
 
     /// Leaves the listener to a successor: workers go after their connection.
@@ -168,7 +169,7 @@ impl Pooling {
 
     /// Why it has not got all its workers.
     pub(super) fn not_ready(&self) -> Error {
-        let what = format!("the workers of {} don't all come up", self.post.listener.endpoint());
+        let what = format!("the workers of {} don't all come up", self.context.listener.endpoint());
         self.fork_error(&format!("{what}: cannot fork")).unwrap_or(Error::Internal(what))
     }
 
@@ -215,7 +216,7 @@ impl Pooling {
     }
 
     fn hopeless(&self) -> Error {
-        let endpoint = self.post.listener.endpoint();
+        let endpoint = self.context.listener.endpoint();
         if let Some(error) = self.fork_error(&format!("cannot fork the workers of {endpoint}: giving up")) {
             return error;
         }
@@ -253,7 +254,7 @@ impl Pooling {
                 _ => alive += 1,
             }
         }
-        let tally = cx.board.tally(self.post.number);
+        let tally = cx.board.tally(self.context.number);
         tally.idle.store(idle, Ordering::Relaxed);
         tally.leaving.store(leaving, Ordering::Relaxed);
         let settled = self.workers.iter().any(|worker| worker.settled);
@@ -262,21 +263,21 @@ impl Pooling {
     }
 
     fn spawn(&mut self, cx: &mut Context) -> bool {
-        let Some(index) = cx.board.take(self.post.number, true, cx.now) else { return false };
+        let Some(index) = cx.board.take(self.context.number, true, cx.now) else { return false };
         match self.fork_worker(cx, index) {
             Ok(worker) => {
                 cx.board.born(index);
-                events::worker_started(self.post.listener.endpoint(), index, cx.board.record(index).pid());
+                events::worker_started(self.context.listener.endpoint(), index, cx.board.record(index).pid());
                 cx.descriptors.add([worker.watch.as_raw_fd()]);
                 self.workers.push(worker);
                 true
             }
             Err(error) => {
                 cx.board.put_back(index);
-                cx.board.totals(self.post.number).fork_failed();
+                cx.board.totals(self.context.number).fork_failed();
                 self.fork_failing = Some(error.raw_os_error().unwrap_or(libc::EAGAIN));
                 if self.shortages.begin(cx.now) {
-                    events::worker_fork_failed(self.post.listener.endpoint(), &error);
+                    events::worker_fork_failed(self.context.listener.endpoint(), &error);
                 }
                 self.pool.on(Event::ForkFailed, cx.now);
                 false
@@ -286,7 +287,7 @@ impl Pooling {
 
     fn end_shortage(&mut self) {
         if self.fork_failing.take().is_some() && self.shortages.end() {
-            events::workers_complete(self.post.listener.endpoint());
+            events::workers_complete(self.context.listener.endpoint());
         }
     }
 
@@ -294,9 +295,9 @@ impl Pooling {
         cx.oom.require_room()?;
         let slot = cx.board.slot(index);
         let close = self.closing.of(&cx.descriptors);
-        let births = cx.board.totals(self.post.number).forked.load(Ordering::Relaxed);
+        let births = cx.board.totals(self.context.number).forked.load(Ordering::Relaxed);
         let terms = Terms { limit: with_jitter(self.terms.limit, births), ..self.terms };
-        let work = Work { post: &self.post, guard: &cx.guard, board: cx.board, slot, turns: None };
+        let work = Work { context: &self.context, guard: &cx.guard, board: cx.board, slot, turns: None };
         let (blocked, parent, signals, null) = (&cx.blocked, cx.pid, &mut cx.signals, cx.null.as_ref());
         let expendable = cx.oom.score();
         let _held = TermHeld::hold();
@@ -312,7 +313,7 @@ impl Pooling {
                 Ok(gate) => {
                     let served = catch_unwind(AssertUnwindSafe(|| run(&work, &gate, &terms)));
                     served.unwrap_or_else(|payload| {
-                        work.post.offer.hooks.panicked(slot.peer(), &*payload);
+                        work.context.service_config.hooks.panicked(slot.peer(), &*payload);
                         Cause::Panicked
                     })
                 }
@@ -348,9 +349,9 @@ impl Pooling {
     pub(super) fn drain(&mut self, cx: &Context, queued: u32) {
         self.leaving = true;
         // before the workers are told: they look at it when they leave
-        cx.board.drain(self.post.number, queued);
+        cx.board.drain(self.context.number, queued);
         // Shared by all workers: an accept that finds nothing queued returns, from now on.
-        let _ = self.post.listener.set_nonblocking(true);
+        let _ = self.context.listener.set_nonblocking(true);
         for worker in &mut self.workers {
             worker.drains = !worker.leaves(cx);
             worker.dismiss(cx);
@@ -366,7 +367,7 @@ impl Pooling {
             return;
         }
         self.again = None;
-        if cx.board.tally(self.post.number).queued() == 0 {
+        if cx.board.tally(self.context.number).queued() == 0 {
             self.drainers = None;
         }
         let missing = self.drainers.unwrap_or(0).saturating_sub(self.workers.len());
@@ -386,15 +387,15 @@ impl Pooling {
     pub(super) fn close(&mut self) {
         self.leaving = true;
         self.drainers = None;
-        self.post.listener.refuse();
+        self.context.listener.refuse();
     }
 
     /// Makes the pool larger or smaller by one (SIGTTIN, SIGTTOU).
     pub(super) fn resize(&mut self, event: Event, cx: &Context) {
         self.pool.on(event, cx.now);
         let Size { min, max, .. } = self.pool.size();
-        cx.board.totals(self.post.number).set_limit(max);
-        events::pool_resized(self.post.listener.endpoint(), min, max);
+        cx.board.totals(self.context.number).set_limit(max);
+        events::pool_resized(self.context.listener.endpoint(), min, max);
     }
 
     /// A watch is readable: its worker is dead.
@@ -412,7 +413,7 @@ impl Pooling {
         };
         if worker.drains && cause == Cause::Retired {
             // it has found the backlog empty: who comes now shall go elsewhere
-            self.post.listener.refuse();
+            self.context.listener.refuse();
             self.drainers = None;
         }
         if !worker.settled && !worker.leaves(cx) && !has_settled(slot, worker.started, cx.now) {
@@ -422,7 +423,7 @@ impl Pooling {
         cx.descriptors.remove(worker.watch.as_raw_fd());
         let child = cx.board.child(index);
         events::child_ended(
-            self.post.listener.endpoint(),
+            self.context.listener.endpoint(),
             &child,
             cause,
             cx.age(&child),

@@ -10,7 +10,7 @@ use super::pooling::Pooling;
 use super::sockets::Bound;
 use crate::Error;
 use crate::model::Model;
-use crate::model::serve::Post;
+use crate::model::serve::ListenerContext;
 use crate::spec::ListenerSpec;
 use crate::sys::tcp::queue;
 use crate::transport::listener::Kind as Medium;
@@ -62,44 +62,49 @@ pub(super) enum Kind {
 }
 
 impl Station {
-    pub(super) fn new(asked: Endpoint, post: Post, spec: Arc<ListenerSpec>, cx: &Context) -> Self {
+    pub(super) fn new(
+        asked: Endpoint,
+        context: ListenerContext,
+        spec: Arc<ListenerSpec>,
+        cx: &Context,
+    ) -> Self {
         let kind = match spec.model.model {
-            Model::Fork => Kind::Forking(Forking::new(post, &spec.model)),
-            _ => Kind::Pooling(Pooling::new(post, &spec.model, cx)),
+            Model::Fork => Kind::Forking(Forking::new(context, &spec.model)),
+            _ => Kind::Pooling(Pooling::new(context, &spec.model, cx)),
         };
         Self { asked, spec, life: Life::Starting, kind, close_at: None }
     }
 
     /// Its socket, while it has one.
-    pub(super) fn post(&self) -> Option<&Post> {
+    pub(super) fn context(&self) -> Option<&ListenerContext> {
         match &self.kind {
-            Kind::Forking(forking) => Some(&forking.post),
-            Kind::Pooling(pooling) => Some(&pooling.post),
+            Kind::Forking(forking) => Some(&forking.context),
+            Kind::Pooling(pooling) => Some(&pooling.context),
             Kind::Gone { .. } => None,
         }
     }
 
     /// The socket that it serves, for a station of the next configuration.
     pub(super) fn bound(&self) -> Option<Bound> {
-        let post = self.post().filter(|_| self.life != Life::Leaving)?;
+        let context = self.context().filter(|_| self.life != Life::Leaving)?;
         Some(Bound {
             asked: self.asked.clone(),
             spec: Arc::clone(&self.spec),
-            listener: Arc::clone(&post.listener),
-            number: Some(post.number),
-            hooks: post.offer.hooks.clone(),
+            listener: Arc::clone(&context.listener),
+            number: Some(context.number),
+            hooks: context.service_config.hooks.clone(),
         })
     }
 
     pub(super) fn listener(&self) -> Option<&Listener> {
-        self.post().map(|post| &*post.listener)
+        self.context().map(|context| &*context.listener)
     }
 
     /// Those who are not served yet, and those who were lost.
     pub(super) fn arrivals(&self) -> Arrivals {
         match &self.kind {
-            Kind::Forking(forking) => forking.post.listener.arrivals(),
-            Kind::Pooling(pooling) => pooling.post.listener.arrivals(),
+            Kind::Forking(forking) => forking.context.listener.arrivals(),
+            Kind::Pooling(pooling) => pooling.context.listener.arrivals(),
             Kind::Gone { arrivals, .. } => *arrivals,
         }
     }
@@ -107,8 +112,8 @@ impl Station {
     /// What it is, or was, bound to.
     pub(super) fn endpoint(&self) -> &Endpoint {
         match &self.kind {
-            Kind::Forking(forking) => forking.post.listener.endpoint(),
-            Kind::Pooling(pooling) => pooling.post.listener.endpoint(),
+            Kind::Forking(forking) => forking.context.listener.endpoint(),
+            Kind::Pooling(pooling) => pooling.context.listener.endpoint(),
             Kind::Gone { endpoint, .. } => endpoint,
         }
     }
@@ -116,8 +121,8 @@ impl Station {
     /// Its number on the scoreboard.
     pub(super) fn number(&self) -> usize {
         match &self.kind {
-            Kind::Forking(forking) => forking.post.number,
-            Kind::Pooling(pooling) => pooling.post.number,
+            Kind::Forking(forking) => forking.context.number,
+            Kind::Pooling(pooling) => pooling.context.number,
             Kind::Gone { number, .. } => *number,
         }
     }

@@ -13,8 +13,8 @@ use crate::coroutine::Waiter;
 use crate::limit::SharedLimit;
 use crate::model::Model;
 use crate::model::hooks::Hooks;
-use crate::model::offer::Offer;
-use crate::model::serve::{Post, Work, batch_for};
+use crate::model::serve::{ListenerContext, Work, batch_for};
+use crate::model::service_config::ServiceConfig;
 use crate::scoreboard::Scoreboard;
 use crate::spec::ListenerSpec;
 use crate::sys::datagram::{Batch, Patience};
@@ -69,27 +69,28 @@ impl Stdin {
         static FAILURES: SharedLimit = SharedLimit::new();
         // handed over, if not by systemd
         let endpoint = Endpoint::Systemd(None);
-        let offer = Offer::new(&endpoint, spec.service, Model::Iterative, Hooks::default(), &FAILURES)
-            .with_idle_timeout(spec.model.idle_timeout);
+        let service_config =
+            ServiceConfig::new(&endpoint, spec.service, Model::Iterative, Hooks::default(), &FAILURES)
+                .with_idle_timeout(spec.model.idle_timeout);
         match self {
             Self::Connection(socket, peer) => {
-                connection(&offer, socket, peer);
+                connection(&service_config, socket, peer);
                 Ok(())
             }
             Self::Datagrams(listener) => {
                 spec.suits.check(listener.endpoint())?;
-                datagrams(offer, listener)
+                datagrams(service_config, listener)
             }
         }
     }
 }
 
 /// The program that has started this process may share the connection, so it is waited for by poll(2).
-fn connection(offer: &Offer, socket: OwnedFd, peer: Peer) {
+fn connection(service_config: &ServiceConfig, socket: OwnedFd, peer: Peer) {
     let traffic = Traffic::default();
-    let waiter = Waiter::of_connection(offer.idle_timeout);
-    let connection = Connection::stream(socket, peer, &traffic, &offer.site).shared();
-    offer.serve(connection.waiting(&waiter)).1.close();
+    let waiter = Waiter::of_connection(service_config.idle_timeout);
+    let connection = Connection::stream(socket, peer, &traffic, &service_config.site).shared();
+    service_config.serve(connection.waiting(&waiter)).1.close();
 }
 
 /// Makes a connection that another process has accepted like one of a listener's with this `keep_alive`, as far as
@@ -107,13 +108,13 @@ fn adopt_connection(socket: &OwnedFd, keep_alive: Option<Duration>) -> Peer {
 }
 
 /// Answers what is queued, and what comes while it stays.
-fn datagrams(offer: Offer, listener: Listener) -> Result<(), Error> {
-    let stay = offer.idle_timeout.unwrap_or(STAY);
+fn datagrams(service_config: ServiceConfig, listener: Listener) -> Result<(), Error> {
+    let stay = service_config.idle_timeout.unwrap_or(STAY);
     let board =
         Scoreboard::for_one_process(1).map_err(|cause| Error::os("cannot map the scoreboard", cause))?;
     let guard = UdpFilter::new(listener.udp_port());
-    let post = Post { listener: Arc::new(listener), number: 0, offer };
-    let work = Work { post: &post, guard: &guard, board: &board, slot: board.slot(0), turns: None };
+    let context = ListenerContext { listener: Arc::new(listener), number: 0, service_config };
+    let work = Work { context: &context, guard: &guard, board: &board, slot: board.slot(0), turns: None };
     let mut batch = batch_for(work.listener(), 1);
     loop {
         match next(&mut batch, work.listener(), stay) {

@@ -84,7 +84,7 @@ pub struct ChildActivity {
 
 impl Socket {
     pub(super) fn of(station: &Station) -> Self {
-        let listener = station.post().map(|post| &post.listener);
+        let listener = station.context().map(|context| &context.listener);
         Self {
             number: station.number(),
             endpoint: station.endpoint().to_string(),

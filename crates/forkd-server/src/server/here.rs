@@ -12,8 +12,8 @@ use std::time::{Duration, Instant};
 
 use crate::limit::SharedLimit;
 use crate::model::hooks::Turns;
-use crate::model::offer::Offer;
-use crate::model::serve::{Post, Work};
+use crate::model::serve::{ListenerContext, Work};
+use crate::model::service_config::ServiceConfig;
 use crate::model::worker::{Terms, run};
 use crate::scoreboard::{Cause, Scoreboard};
 use crate::sys::fd::{Gate, first_readable};
@@ -38,7 +38,7 @@ pub(super) struct Here {
 /// A listening socket, and the slot of its worker.
 #[derive(Debug)]
 struct Place {
-    post: Post,
+    context: ListenerContext,
     slot: u32,
 }
 
@@ -47,21 +47,24 @@ impl Here {
         listeners: Vec<Listener>,
         terms: Terms,
         handle: &Handle,
-        offer: impl Fn(&Listener, &'static SharedLimit) -> Offer,
+        service_config: impl Fn(&Listener, &'static SharedLimit) -> ServiceConfig,
     ) -> Result<Self, Error> {
         let cannot = |cause| Error::os("cannot map the scoreboard", cause);
         let board = Scoreboard::for_one_process(listeners.len()).map_err(cannot)?;
         let guard = UdpFilter::new(listeners.iter().filter_map(Listener::udp_port));
         let mut places = Vec::new();
         for (number, listener) in listeners.into_iter().enumerate() {
-            let offer = offer(&listener, &board.tally(number).failures);
+            let service_config = service_config(&listener, &board.tally(number).failures);
             let slot = board.take(number, true, Instant::now());
             let slot = slot.ok_or_else(|| Error::Internal("the scoreboard is too small".into()))?;
             if listener.kind() == Kind::Stream {
                 // a client that has gone again must not make us wait for the next
                 listener.set_nonblocking(true).map_err(|e| Error::os("cannot set up the listener", e))?;
             }
-            places.push(Place { post: Post { listener: Arc::new(listener), number, offer }, slot });
+            places.push(Place {
+                context: ListenerContext { listener: Arc::new(listener), number, service_config },
+                slot,
+            });
         }
         Ok(Self { places, board, guard, terms, handle: handle.clone() })
     }
@@ -111,7 +114,7 @@ impl Here {
 
     /// Where somebody knocks.
     fn next(&self, until: Option<Instant>) -> Option<&Place> {
-        let sockets = self.places.iter().map(|place| place.post.listener.as_fd());
+        let sockets = self.places.iter().map(|place| place.context.listener.as_fd());
         let all: Vec<BorrowedFd<'_>> = [self.handle.bell()].into_iter().chain(sockets).collect();
         loop {
             let left = until.map(|until| until.saturating_duration_since(Instant::now()));
@@ -125,20 +128,20 @@ impl Here {
     }
 
     fn serve(&self, place: &Place, limit: u64, turns: &Arc<Mutex<Turns>>) -> Cause {
-        let Place { post, slot } = place;
+        let Place { context, slot } = place;
         let slot = self.board.slot(*slot);
         // a socket of datagrams refuses nobody: one that is shut would be read without end
-        let refuses = !post.listener.is_inherited() && post.listener.kind() == Kind::Stream;
-        let gate = match Gate::new(&*post.listener, refuses) {
+        let refuses = !context.listener.is_inherited() && context.listener.kind() == Kind::Stream;
+        let gate = match Gate::new(&*context.listener, refuses) {
             Ok(gate) => Arc::new(gate),
             Err(error) => {
-                events::accept_failed(post.listener.endpoint(), &error, 0);
+                events::accept_failed(context.listener.endpoint(), &error, 0);
                 return Cause::Failed;
             }
         };
         self.handle.shuts(&gate);
         let terms = Terms { limit, waits: self.terms.waits || limit > 0, ..self.terms };
-        let work = Work { post, guard: &self.guard, board: &self.board, slot, turns: Some(turns) };
+        let work = Work { context, guard: &self.guard, board: &self.board, slot, turns: Some(turns) };
         loop {
             match catch_unwind(AssertUnwindSafe(|| run(&work, &gate, &terms))) {
                 Ok(cause) => return cause,

@@ -29,7 +29,7 @@ use crate::Error;
 use crate::model::Model;
 use crate::model::WorkerRange;
 use crate::model::hooks::{Hooks, Turns};
-use crate::model::offer::Offer;
+use crate::model::service_config::ServiceConfig;
 use crate::model::worker::Terms;
 use crate::process::master::Master;
 use crate::process::sockets::Bound;
@@ -272,12 +272,12 @@ impl Server {
             if model.never_waits_to_accept() {
                 listeners.iter().try_for_each(Listener::check_accept_now)?;
             }
-            let offer = |listener: &Listener, failures| {
-                Offer::new(listener.endpoint(), service.clone(), model, hooks.clone(), failures)
+            let service_config = |listener: &Listener, failures| {
+                ServiceConfig::new(listener.endpoint(), service.clone(), model, hooks.clone(), failures)
                     .with_idle_timeout(spec.idle_timeout)
             };
             let terms = Terms { waits: self.block_on_close, ..spec.terms(grace) };
-            let here = Here::new(listeners, terms, &handle, offer)?;
+            let here = Here::new(listeners, terms, &handle, service_config)?;
             (serving::Kind::Here(Box::new(here)), Some(turns))
         } else {
             if !self.block_on_close {

@@ -187,7 +187,7 @@ impl Service {
     }
 
     /// Serves a stream until it ends, one way or another.
-    // as `Offer::serve`
+    // as `ServiceConfig::serve`
     #[inline(always)]
     pub(crate) fn serve(&self, connection: &mut Connection<'_>) -> io::Result<()> {
         match &self.maker {

@@ -89,7 +89,7 @@ impl Driver for Worker<'_> {
     fn connection(&mut self, socket: OwnedFd, peer: Peer) {
         let seat = Seat::take(&self.room, peer);
         coroutine::spawn(move || {
-            let waiter = Waiter::of_connection(seat.0.work().post.offer.idle_timeout);
+            let waiter = Waiter::of_connection(seat.0.work().context.service_config.idle_timeout);
             contained(&seat.0, peer, || {
                 seat.0.work().waiting_connection(socket, peer, &waiter).1.close();
             });
@@ -230,7 +230,7 @@ struct Batches {
 
 impl Batches {
     fn new(work: &Work<'_>) -> Self {
-        Self { idle: Rc::default(), listener: Arc::clone(&work.post.listener) }
+        Self { idle: Rc::default(), listener: Arc::clone(&work.context.listener) }
     }
 
     fn take(&self) -> Batch {

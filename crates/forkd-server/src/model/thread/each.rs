@@ -159,10 +159,10 @@ impl Driver for Main<'_> {
 
     fn datagrams(&mut self, batch: &mut Batch, _: usize) {
         let (work, datagram) = (self.work, batch.datagram(0));
-        match work.post.admit_datagram(work.guard, &datagram) {
+        match work.context.admit_datagram(work.guard, &datagram) {
             Ok(_) => self.start(Client::Datagram(Box::new(batch.copy_of(0)), peer_of(&datagram))),
             // no thread for one that gets no answer
-            Err(why) => work.board.refuse(work.post.number, why),
+            Err(why) => work.board.refuse(work.context.number, why),
         }
     }
 
@@ -209,7 +209,7 @@ impl Main<'_> {
             if self.shortage.failed(now) {
                 events::threads_failing(endpoint, &error);
             }
-            self.work.board.tally(self.work.post.number).thread_failed();
+            self.work.board.tally(self.work.context.number).thread_failed();
             self.work.slot.held.store(1, Ordering::Relaxed);
             if self.gate.is_shut() && now >= *stops_at.get_or_insert(now + self.terms.grace) {
                 return self.give_up(peer);
@@ -231,7 +231,7 @@ impl Main<'_> {
         self.crew.shared.end();
         work.slot.threads.fetch_sub(1, Ordering::Relaxed);
         work.slot.held.store(0, Ordering::Relaxed);
-        work.board.refuse(work.post.number, Refusal::Thread);
+        work.board.refuse(work.context.number, Refusal::Thread);
         if let Some(suppressed) = self.refusals.admit(Instant::now()) {
             events::no_thread_for(peer, work.listener().endpoint(), suppressed);
         }

@@ -118,7 +118,7 @@ impl<'a> Connection<'a> {
         }
     }
 
-    /// As `write_all`, but part of its caller (see `Offer::serve`).
+    /// As `write_all`, but part of its caller (see `ServiceConfig::serve`).
     #[inline(always)]
     fn send(&self, mut bytes: &[u8]) -> io::Result<()> {
         while !bytes.is_empty() {

@@ -13,7 +13,7 @@ use crate::transport::{Connection, Endpoint, Peer, ServerInfo};
 
 /// How clients of one socket are served.
 #[derive(Debug, Clone)]
-pub(crate) struct Offer {
+pub(crate) struct ServiceConfig {
     pub(crate) service: Service,
     pub(crate) idle_timeout: Option<Duration>,
     pub(crate) hooks: Hooks,
@@ -23,7 +23,7 @@ pub(crate) struct Offer {
     failures: &'static SharedLimit,
 }
 
-impl Offer {
+impl ServiceConfig {
     pub(crate) fn new(
         endpoint: &Endpoint,
         service: Service,
