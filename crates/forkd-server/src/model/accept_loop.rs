@@ -230,7 +230,7 @@ fn take_clients<D: Driver>(
             Step::Wait => {
                 // The daemon has begun to stop, and its signal is on the way; or the socket is shared with others, who
                 // have it not block.
-                if !D::POLLS && work.turns.is_none() {
+                if !D::POLLS && work.ticker.is_none() {
                     _ = first_readable(&[work.listener().as_fd(), gate.bell()], None);
                 }
                 acceptor.begin(Round::ENDLESS);
@@ -257,10 +257,10 @@ fn take_clients<D: Driver>(
 /// Where no signal interrupts accept(2), it is called only when a client may be queued, or the gate is shut; `false`
 /// when it is not to be called again.
 fn is_awaited(work: &Work<'_>, gate: &Gate) -> bool {
-    if work.turns.is_none() {
+    if work.ticker.is_none() {
         return true;
     }
-    while let Some(limit) = work.turn() {
+    while let Some(limit) = work.tick() {
         if first_readable(&[gate.as_fd(), gate.bell()], Some(limit)).is_some() {
             return true;
         }
@@ -316,7 +316,7 @@ impl<'a> Source<'a> {
         if from == From::Queued {
             return batch.receive_one(self.work.listener(), Patience::DontWait).map(|()| 1);
         }
-        let waits = !D::POLLS && self.work.turns.is_none();
+        let waits = !D::POLLS && self.work.ticker.is_none();
         let patience = if waits { Patience::Wait } else { Patience::DontWait };
         self.number = self.number.wrapping_add(1);
         let takes_all = (waits || D::POLLS) && (self.deep || self.number.is_multiple_of(16));

@@ -37,7 +37,7 @@ pub(crate) fn run(work: &Work<'_>, gate: &Gate, terms: &Terms) -> Cause {
         // One request after the other, and no protocol waits: there is nothing else to wait for.
         return prefork::run(work, gate, terms);
     }
-    if work.turns.is_none() {
+    if work.ticker.is_none() {
         // this process is the server's own
         raise_open_files();
     }
@@ -128,7 +128,7 @@ impl<'r, 'w> House<'w> {
         let bell = reactor.watch(self.gate.bell(), |reactor| self.rung(reactor)).map_err(cannot)?;
         self.bell.set(Some(bell));
         self.open_door(&mut reactor).map_err(cannot)?;
-        self.turn(&mut reactor);
+        self.tick(&mut reactor);
         if !self.work.comes_up(1) {
             return Ok(Cause::Failed);
         }
@@ -138,11 +138,11 @@ impl<'r, 'w> House<'w> {
     }
 
     /// In a process that is not this server's own: what is to be done now and then.
-    fn turn(&'r self, reactor: &mut Reactor<'r>) {
-        match self.work.turn() {
+    fn tick(&'r self, reactor: &mut Reactor<'r>) {
+        match self.work.tick() {
             // nothing, ever
             Some(Duration::MAX) => {}
-            Some(pause) => _ = reactor.call_later(pause, |reactor| self.turn(reactor)),
+            Some(pause) => _ = reactor.call_later(pause, |reactor| self.tick(reactor)),
             None => self.shut(reactor),
         }
     }

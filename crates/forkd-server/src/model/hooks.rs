@@ -96,7 +96,7 @@ impl fmt::Debug for Hooks {
 
 /// What is done between two waits of the process that accepts, and how long each may last.
 #[derive(Default)]
-pub(crate) struct Turns {
+pub(crate) struct Ticker {
     /// The application's own work.
     pub(crate) actions: Option<Box<dyn FnMut() + Send>>,
     /// That is done at least so often.
@@ -105,10 +105,10 @@ pub(crate) struct Turns {
     pub(crate) until: Option<Instant>,
 }
 
-impl Turns {
+impl Ticker {
     /// Does what there is to do; returns how long the next wait may last, and `None` when there shall be
     /// none.
-    pub(crate) fn turn(&mut self) -> Option<Duration> {
+    pub(crate) fn tick(&mut self) -> Option<Duration> {
         if let Some(actions) = &mut self.actions {
             actions();
         }
@@ -124,16 +124,16 @@ impl Turns {
         self.actions.is_some().then_some(self.every)
     }
 
-    /// One turn of those that several threads share.
-    pub(crate) fn of(shared: &Mutex<Self>) -> Option<Duration> {
-        shared.lock().unwrap_or_else(PoisonError::into_inner).turn()
+    /// The same for one that several threads share.
+    pub(crate) fn tick_shared(shared: &Mutex<Self>) -> Option<Duration> {
+        shared.lock().unwrap_or_else(PoisonError::into_inner).tick()
     }
 }
 
-impl fmt::Debug for Turns {
+impl fmt::Debug for Ticker {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { actions, every, until } = self;
-        let mut turns = f.debug_struct("Turns");
-        turns.field("actions", &actions.is_some()).field("every", every).field("until", until).finish()
+        let mut ticker = f.debug_struct("Ticker");
+        ticker.field("actions", &actions.is_some()).field("every", every).field("until", until).finish()
     }
 }

@@ -6,7 +6,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use super::hooks::Turns;
+use super::hooks::Ticker;
 use super::service_config::ServiceConfig;
 use super::worker::Terms;
 use crate::scoreboard::{Cause, Scoreboard, Slot, State, Tally};
@@ -99,8 +99,8 @@ pub(crate) struct Work<'a> {
     pub(crate) board: &'a Scoreboard,
     pub(crate) slot: &'static Slot,
     /// In a process that is not this server's own, nothing interrupts a wait for clients: there each one is
-    /// for the gate's bell, too, and comes after a [`turn`](Self::turn).
-    pub(crate) turns: Option<&'a Arc<Mutex<Turns>>>,
+    /// for the gate's bell, too, and comes after a [`tick`](Self::tick).
+    pub(crate) ticker: Option<&'a Arc<Mutex<Ticker>>>,
 }
 
 impl<'w> Work<'w> {
@@ -167,15 +167,15 @@ impl<'w> Work<'w> {
 
     /// What comes before each wait in a process that is not this server's own: how long the wait may last,
     /// and `None` when no more clients are to be waited for.
-    pub(crate) fn turn(&self) -> Option<Duration> {
-        self.turns.map_or(Some(Duration::MAX), |turns| Turns::of(turns))
+    pub(crate) fn tick(&self) -> Option<Duration> {
+        self.ticker.map_or(Some(Duration::MAX), |ticker| Ticker::tick_shared(ticker))
     }
 
     /// Says that this worker is up, for which the master waits. If it could not serve a single client, it logs why,
     /// and is not. So many of its threads accept, that of the client among them.
     pub(crate) fn comes_up(&self, accepting: u32) -> bool {
         // a process that is not this server's own comes up more than once, and has no master
-        if self.turns.is_none()
+        if self.ticker.is_none()
             && let Err(error) = self.context.require_descriptors(accepting)
         {
             log::error!("worker cannot start: {}", error.sentence());
@@ -199,7 +199,7 @@ impl<'w> Work<'w> {
         terms.limit != 0
             && served >= terms.limit
             && !self.is_draining()
-            && (self.turns.is_some() || self.tally().may_leave(terms.leavers))
+            && (self.ticker.is_some() || self.tally().may_leave(terms.leavers))
     }
 
     /// A handler or a protocol has panicked, and this process goes on.

@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 
-use super::hooks::Turns;
+use super::hooks::Ticker;
 use super::serve::{ListenerContext, Work};
 use crate::scoreboard::{Scoreboard, Slot};
 use crate::transport::udp_filter::UdpFilter;
@@ -14,21 +14,22 @@ pub(super) struct Shared {
     guard: UdpFilter,
     board: Scoreboard,
     slot: &'static Slot,
-    turns: Option<Arc<Mutex<Turns>>>,
+    ticker: Option<Arc<Mutex<Ticker>>>,
     /// How many are served now. The slot shows it, but other processes can write there.
     open: AtomicU32,
 }
 
 impl Shared {
     pub(super) fn of(work: &Work<'_>) -> Self {
-        let Work { context, guard, board, slot, turns } = *work;
-        let (context, guard, board, turns) = (context.clone(), guard.clone(), board.clone(), turns.cloned());
-        Self { context, guard, board, slot, turns, open: AtomicU32::new(0) }
+        let Work { context, guard, board, slot, ticker } = *work;
+        let (context, guard, board, ticker) =
+            (context.clone(), guard.clone(), board.clone(), ticker.cloned());
+        Self { context, guard, board, slot, ticker, open: AtomicU32::new(0) }
     }
 
     pub(super) fn work(&self) -> Work<'_> {
-        let Self { context, guard, board, slot, turns, .. } = self;
-        Work { context, guard, board, slot, turns: turns.as_ref() }
+        let Self { context, guard, board, slot, ticker, .. } = self;
+        Work { context, guard, board, slot, ticker: ticker.as_ref() }
     }
 
     /// Begins to serve one more.

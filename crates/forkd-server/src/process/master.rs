@@ -28,7 +28,7 @@ use super::sockets::{Bound, udp_filter};
 use super::station::{Kind, Life, Station};
 use super::view::View;
 use crate::admission::REST;
-use crate::model::hooks::Turns;
+use crate::model::hooks::Ticker;
 use crate::model::pool;
 use crate::scoreboard::Scoreboard;
 use crate::sys;
@@ -69,7 +69,7 @@ pub struct Master {
     /// Connections that were ended by a signal of the master.
     cut: u64,
     /// How an application asks for the end, and what it does between two waits.
-    application: Option<(Handle, Turns)>,
+    application: Option<(Handle, Ticker)>,
     /// When this number of children has been forked, no more clients are taken.
     enough: Option<u64>,
 }
@@ -126,8 +126,8 @@ impl Master {
     }
 
     /// Ends when the application says so, by this handle, and does its work between two waits.
-    pub(crate) fn serve_for(&mut self, handle: Handle, turns: Turns) {
-        self.application = Some((handle, turns));
+    pub(crate) fn serve_for(&mut self, handle: Handle, ticker: Ticker) {
+        self.application = Some((handle, ticker));
     }
 
     /// Has children close this descriptor of the caller's.
@@ -254,8 +254,8 @@ impl Master {
 impl Master {
     /// Does what is due.
     fn turn(&mut self) -> Result<(), Error> {
-        if let Some((_, turns)) = &mut self.application {
-            turns.turn();
+        if let Some((_, ticker)) = &mut self.application {
+            ticker.tick();
         }
         self.cx.now = Instant::now();
         let step = self.cx.lifecycle.tick(self.cx.now);
@@ -436,7 +436,7 @@ impl Master {
         }
         let listeners = self.listeners.iter().filter_map(|station| station.deadline(&self.cx));
         let attendants = self.attendants.iter().filter_map(|attendant| attendant.deadline(self.cx.now));
-        let work = self.application.as_ref().and_then(|(_, turns)| turns.longest());
+        let work = self.application.as_ref().and_then(|(_, ticker)| ticker.longest());
         let others = [
             self.sweep.deadline(&self.cx, soon),
             self.cx.oom.next_reading().filter(|_| self.has_children()),

@@ -297,7 +297,7 @@ impl Pooling {
         let close = self.closing.of(&cx.descriptors);
         let births = cx.board.totals(self.context.number).forked.load(Ordering::Relaxed);
         let terms = Terms { limit: with_jitter(self.terms.limit, births), ..self.terms };
-        let work = Work { context: &self.context, guard: &cx.guard, board: cx.board, slot, turns: None };
+        let work = Work { context: &self.context, guard: &cx.guard, board: cx.board, slot, ticker: None };
         let (blocked, parent, signals, null) = (&cx.blocked, cx.pid, &mut cx.signals, cx.null.as_ref());
         let expendable = cx.oom.score();
         let _held = TermHeld::hold();

@@ -114,7 +114,7 @@ fn datagrams(service_config: ServiceConfig, listener: Listener) -> Result<(), Er
         Scoreboard::for_one_process(1).map_err(|cause| Error::os("cannot map the scoreboard", cause))?;
     let guard = UdpFilter::new(listener.udp_port());
     let context = ListenerContext { listener: Arc::new(listener), number: 0, service_config };
-    let work = Work { context: &context, guard: &guard, board: &board, slot: board.slot(0), turns: None };
+    let work = Work { context: &context, guard: &guard, board: &board, slot: board.slot(0), ticker: None };
     let mut batch = batch_for(work.listener(), 1);
     loop {
         match next(&mut batch, work.listener(), stay) {

@@ -11,7 +11,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::limit::SharedLimit;
-use crate::model::hooks::Turns;
+use crate::model::hooks::Ticker;
 use crate::model::serve::{ListenerContext, Work};
 use crate::model::service_config::ServiceConfig;
 use crate::model::worker::{Terms, run};
@@ -70,13 +70,13 @@ impl Here {
     }
 
     /// Serves until the handle says that it is over. Each further listening socket has a thread of its own.
-    pub(super) fn serve_forever(&self, turns: Turns) -> Result<(), Error> {
-        let (turns, none) = (Arc::new(Mutex::new(turns)), Arc::default());
+    pub(super) fn serve_forever(&self, ticker: Ticker) -> Result<(), Error> {
+        let (ticker, none) = (Arc::new(Mutex::new(ticker)), Arc::default());
         let outcomes: Vec<Cause> = thread::scope(|scope| {
             let others = self.places.iter().skip(1);
             let others: Vec<_> =
                 others.map(|place| scope.spawn(|| self.serve_or_end(place, &none))).collect();
-            let first = || self.places.first().map(|place| self.serve(place, 0, &turns));
+            let first = || self.places.first().map(|place| self.serve(place, 0, &ticker));
             let first = catch_unwind(AssertUnwindSafe(first));
             // the first one has failed, or all have been told
             self.handle.shutdown();
@@ -91,8 +91,8 @@ impl Here {
     }
 
     /// Where one socket can't be served any more, none is: half a server would be a trap.
-    fn serve_or_end(&self, place: &Place, turns: &Arc<Mutex<Turns>>) -> Cause {
-        let cause = self.serve(place, 0, turns);
+    fn serve_or_end(&self, place: &Place, ticker: &Arc<Mutex<Ticker>>) -> Cause {
+        let cause = self.serve(place, 0, ticker);
         if cause != Cause::Retired {
             self.handle.shutdown();
         }
@@ -102,8 +102,8 @@ impl Here {
     /// Serves one client to the end; `false` if none has come until then, or it is over.
     pub(super) fn serve_one(&self, until: Option<Instant>) -> Result<bool, Error> {
         while let Some(place) = self.next(until) {
-            let turns = Turns { until: Some(Instant::now() + SOON), ..Turns::default() };
-            match self.serve(place, 1, &Arc::new(Mutex::new(turns))) {
+            let ticker = Ticker { until: Some(Instant::now() + SOON), ..Ticker::default() };
+            match self.serve(place, 1, &Arc::new(Mutex::new(ticker))) {
                 Cause::Recycled => return Ok(true),
                 Cause::Retired => {}
                 _ => return Err(self.failed()),
@@ -127,7 +127,7 @@ impl Here {
         }
     }
 
-    fn serve(&self, place: &Place, limit: u64, turns: &Arc<Mutex<Turns>>) -> Cause {
+    fn serve(&self, place: &Place, limit: u64, ticker: &Arc<Mutex<Ticker>>) -> Cause {
         let Place { context, slot } = place;
         let slot = self.board.slot(*slot);
         // a socket of datagrams refuses nobody: one that is shut would be read without end
@@ -141,12 +141,12 @@ impl Here {
         };
         self.handle.shuts(&gate);
         let terms = Terms { limit, waits: self.terms.waits || limit > 0, ..self.terms };
-        let work = Work { context, guard: &self.guard, board: &self.board, slot, turns: Some(turns) };
+        let work = Work { context, guard: &self.guard, board: &self.board, slot, ticker: Some(ticker) };
         loop {
             match catch_unwind(AssertUnwindSafe(|| run(&work, &gate, &terms))) {
                 Ok(cause) => return cause,
                 // it was the application's own work that panicked, and that is not ours to judge
-                Err(payload) if turns.is_poisoned() => resume_unwind(payload),
+                Err(payload) if ticker.is_poisoned() => resume_unwind(payload),
                 // it has cost the client its connection, and nobody else anything
                 Err(payload) => {
                     work.panicked(slot.peer(), &*payload);

@@ -78,7 +78,7 @@ impl Server {
     /// ```
     #[must_use]
     pub fn service_actions(mut self, actions: impl FnMut() + Send + 'static) -> Self {
-        self.turns.actions = Some(Box::new(actions));
+        self.ticker.actions = Some(Box::new(actions));
         self
     }
 
@@ -92,7 +92,7 @@ impl Server {
     /// ```
     #[must_use]
     pub fn poll_interval(mut self, interval: Duration) -> Self {
-        self.turns.every = interval.max(Duration::from_millis(1));
+        self.ticker.every = interval.max(Duration::from_millis(1));
         self
     }
 

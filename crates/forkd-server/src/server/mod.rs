@@ -28,7 +28,7 @@ pub use serving::Serving;
 use crate::Error;
 use crate::model::Model;
 use crate::model::WorkerRange;
-use crate::model::hooks::{Hooks, Turns};
+use crate::model::hooks::{Hooks, Ticker};
 use crate::model::service_config::ServiceConfig;
 use crate::model::worker::Terms;
 use crate::process::master::Master;
@@ -77,7 +77,7 @@ pub struct Server {
     block_on_close: bool,
     hooks: Hooks,
     handle: Handle,
-    turns: Turns,
+    ticker: Ticker,
     timeout: Option<Duration>,
     on_timeout: Option<Box<dyn FnMut() + Send>>,
 }
@@ -123,7 +123,7 @@ impl Server {
             block_on_close: true,
             hooks: Hooks { handle: Some(handle.clone()), ..Hooks::default() },
             handle,
-            turns: Turns { every: Duration::from_millis(500), ..Turns::default() },
+            ticker: Ticker { every: Duration::from_millis(500), ..Ticker::default() },
             timeout: None,
             on_timeout: None,
         }
@@ -252,7 +252,7 @@ impl Server {
             workers,
             hooks,
             handle,
-            turns,
+            ticker,
             timeout,
             on_timeout,
             ..
@@ -268,7 +268,7 @@ impl Server {
         let here = serves_here(model, workers);
         let is = |kind| listeners.iter().any(|listener| listener.kind() == kind);
         model.check_system(is(Kind::Stream), is(Kind::Datagram), !here)?;
-        let (kind, turns) = if here {
+        let (kind, ticker) = if here {
             if model.never_waits_to_accept() {
                 listeners.iter().try_for_each(Listener::check_accept_now)?;
             }
@@ -278,7 +278,7 @@ impl Server {
             };
             let terms = Terms { waits: self.block_on_close, ..spec.terms(grace) };
             let here = Here::new(listeners, terms, &handle, service_config)?;
-            (serving::Kind::Here(Box::new(here)), Some(turns))
+            (serving::Kind::Here(Box::new(here)), Some(ticker))
         } else {
             if !self.block_on_close {
                 grace = Duration::ZERO;
@@ -296,10 +296,10 @@ impl Server {
             };
             let mut master = Master::new(grace)?;
             master.listen(listeners.into_iter().map(bound).collect())?;
-            master.serve_for(handle.clone(), turns);
+            master.serve_for(handle.clone(), ticker);
             (serving::Kind::Master(Box::new(master)), None)
         };
-        Ok(Serving { kind, model, handle, turns, timeout, on_timeout, is_over: false })
+        Ok(Serving { kind, model, handle, ticker, timeout, on_timeout, is_over: false })
     }
 }
 
@@ -310,10 +310,14 @@ fn serves_here(model: Model, workers: Option<WorkerRange>) -> bool {
 
 impl fmt::Debug for Server {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { listeners, model, workers, hooks, handle, turns, timeout, .. } = self;
+        let Self { listeners, model, workers, hooks, handle, ticker, timeout, .. } = self;
         let mut server = f.debug_struct("Server");
         server.field("listeners", listeners).field("model", &model.model).field("workers", workers);
-        server.field("hooks", hooks).field("handle", handle).field("turns", turns).field("timeout", timeout);
+        server
+            .field("hooks", hooks)
+            .field("handle", handle)
+            .field("ticker", ticker)
+            .field("timeout", timeout);
         server.finish_non_exhaustive()
     }
 }

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use super::here::Here;
 use crate::Error;
 use crate::model::Model;
-use crate::model::hooks::Turns;
+use crate::model::hooks::Ticker;
 use crate::process::master::Master;
 use crate::transport::Handle;
 
@@ -52,7 +52,7 @@ pub struct Serving {
     pub(super) model: Model,
     pub(super) handle: Handle,
     /// What the application does between two waits.
-    pub(super) turns: Option<Turns>,
+    pub(super) ticker: Option<Ticker>,
     pub(super) timeout: Option<Duration>,
     pub(super) on_timeout: Option<Box<dyn FnMut() + Send>>,
     /// It has ended, as it was asked to.
@@ -171,7 +171,7 @@ impl Serving {
         }
         self.is_over = true;
         match &mut self.kind {
-            Kind::Here(here) => here.serve_forever(self.turns.take().unwrap_or_default()),
+            Kind::Here(here) => here.serve_forever(self.ticker.take().unwrap_or_default()),
             Kind::Master(master) => master.serve(),
         }
     }

@@ -39,7 +39,7 @@ const DATAGRAMS: u32 = 256;
 
 /// Serves until the gate is shut, or the limit is reached.
 pub(crate) fn run(work: &Work<'_>, gate: &Gate, terms: &Terms) -> Cause {
-    if work.turns.is_none() {
+    if work.ticker.is_none() {
         // this process is the server's own
         raise_open_files();
     }
@@ -50,13 +50,13 @@ pub(crate) fn run(work: &Work<'_>, gate: &Gate, terms: &Terms) -> Cause {
     let main = || {
         let mut worker = Worker::new(work, gate, terms);
         worker.heed_the_bell()?;
-        let turns = worker.take_turns();
+        let ticker = worker.spawn_ticker();
         if !work.comes_up(1) {
             return Ok(Cause::Failed);
         }
         let cause = accept_loop::run(work, gate, &mut worker);
         worker.finish();
-        match turns.filter(JoinHandle::is_finished).map(JoinHandle::join) {
+        match ticker.filter(JoinHandle::is_finished).map(JoinHandle::join) {
             // the application's own work, which is not ours to judge
             Some(Err(payload)) => resume_unwind(payload),
             _ => Ok(cause),
@@ -192,11 +192,11 @@ impl<'a> Worker<'a> {
     }
 
     /// In a process that is not this server's own: does what is to be done now and then.
-    fn take_turns(&self) -> Option<JoinHandle<()>> {
-        self.work.turns?;
+    fn spawn_ticker(&self) -> Option<JoinHandle<()>> {
+        self.work.ticker?;
         let end = End(Rc::clone(&self.room), Rc::clone(&self.doorway));
         Some(coroutine::spawn(move || {
-            while let Some(pause) = end.0.work().turn() {
+            while let Some(pause) = end.0.work().tick() {
                 coroutine::sleep(pause);
             }
         }))

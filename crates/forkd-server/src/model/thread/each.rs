@@ -74,7 +74,7 @@ impl Crew {
         self.awaited.store(true, Ordering::SeqCst);
         let work = self.work();
         while self.shared.open() > most {
-            let limit = work.turn();
+            let limit = work.tick();
             match first_readable(&[self.wake.as_fd(), gate.map_or(self.wake.as_fd(), Gate::bell)], limit) {
                 Some(0) => self.wake.drain(),
                 Some(_) => break,

@@ -53,7 +53,7 @@ pub(super) fn run(shared: Shared, gate: &Arc<Gate>, terms: &Terms, count: u32) -
         Err(threads) => (threads, Cause::Failed),
     };
     // those that wait for the bell, too, need none
-    for thread in threads.iter().filter(|_| work.turns.is_none()) {
+    for thread in threads.iter().filter(|_| work.ticker.is_none()) {
         // it fails for no thread that is not joined yet
         let _ = thread.poke();
     }
