@@ -69,8 +69,9 @@ use std::io;
 
 pub use net::{TcpListener, TcpStream, UdpSocket, UnixListener, UnixStream};
 pub use pool::Pool;
-pub(crate) use scheduler::{MAIN, scheduler};
+pub(crate) use scheduler::scheduler;
 pub use stacks::STACK_SIZE;
+pub(crate) use state::MAIN;
 pub use switch::{Coroutine, Switch, SwitchError, back};
 pub use task::{Builder, JoinHandle, Joined, join_all, sleep, spawn, yield_now};
 pub(crate) use waiter::Waiter;

@@ -4,7 +4,8 @@ use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 
 use super::JoinHandle;
-use super::scheduler::{Id, scheduler};
+use super::scheduler::scheduler;
+use super::state::Id;
 use super::task::{needed, spawn};
 
 /// Coroutines of which a limited number run at once.

@@ -12,18 +12,12 @@ use std::os::fd::BorrowedFd;
 use std::rc::Rc;
 use std::time::Instant;
 
-use super::state::{Source, State, Task};
+use super::state::{Id, MAIN, Source, State, Task};
 use crate::fairness::{Load, Turn};
 use crate::slab::Key;
 use crate::sys::context::{self, Context, Stack, Step, Why};
 use crate::sys::poller::{Event, Poller};
 use crate::transport::Ready;
-
-/// Which coroutine.
-pub(crate) type Id = Key;
-
-/// The main function's.
-pub(crate) const MAIN: Id = Key::FIRST;
 
 pub(crate) struct Scheduler {
     poller: Poller,

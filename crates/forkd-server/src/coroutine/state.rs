@@ -4,14 +4,19 @@ use std::collections::VecDeque;
 
 use smallvec::SmallVec;
 
-use super::scheduler::Id;
 use super::stacks::Stacks;
 use crate::fairness::Load;
-use crate::slab::Slab;
+use crate::slab::{Key, Slab};
 use crate::sys::context::Context;
 use crate::sys::poller::Event;
 use crate::timers::Timers;
 use crate::transport::Ready;
+
+/// Which coroutine.
+pub(crate) type Id = Key;
+
+/// The main function's.
+pub(crate) const MAIN: Id = Key::FIRST;
 
 #[derive(Default)]
 pub(super) struct State {

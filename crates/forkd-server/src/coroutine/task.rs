@@ -9,7 +9,8 @@ use std::time::{Duration, Instant};
 
 use smallvec::SmallVec;
 
-use super::scheduler::{Id, Scheduler, scheduler};
+use super::scheduler::{Scheduler, scheduler};
+use super::state::Id;
 
 /// The scheduler, for what can't do without.
 pub(super) fn needed() -> Rc<Scheduler> {

@@ -4,13 +4,12 @@ mod advice;
 
 use std::fs;
 use std::io;
-use std::net::{SocketAddr, SocketAddrV6};
+use std::net::SocketAddr;
 use std::ops::RangeInclusive;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::Path;
 use std::time::Duration;
 
-use nix::net::if_::if_indextoname;
 use nix::sys::socket::{
     AddressFamily, Backlog, SockFlag, SockType, SockaddrLike, SockaddrStorage, bind, getsockname, listen,
     setsockopt, socket, sockopt,
@@ -18,7 +17,7 @@ use nix::sys::socket::{
 
 use advice::{advice, rival};
 
-use super::listener::Kind;
+use super::listener::{Kind, ask_for_packet_information, ip_endpoint};
 use super::socket_file::SocketFile;
 use super::{Endpoint, Inherited, Listener, resolve};
 use crate::{Error, Failure};
@@ -226,23 +225,6 @@ fn is_absent(error: &io::Error) -> bool {
     error.kind() == io::ErrorKind::AddrNotAvailable || error.raw_os_error() == Some(libc::EAFNOSUPPORT)
 }
 
-pub(super) fn ip_endpoint(address: SocketAddr, kind: Kind) -> Endpoint {
-    let (host, port) = match address {
-        SocketAddr::V6(v6) if v6.scope_id() != 0 => (format!("{}%{}", v6.ip(), scope_of(v6)), v6.port()),
-        other => (other.ip().to_string(), other.port()),
-    };
-    match kind {
-        Kind::Stream => Endpoint::Tcp { host, port },
-        Kind::Datagram => Endpoint::Udp { host, port },
-    }
-}
-
-/// The name of the interface, as a person writes it, or its number.
-fn scope_of(address: SocketAddrV6) -> String {
-    let name = if_indextoname(address.scope_id()).ok().and_then(|name| name.into_string().ok());
-    name.unwrap_or_else(|| address.scope_id().to_string())
-}
-
 fn bind_ip(address: SocketAddr, kind: Kind, options: BindOptions) -> io::Result<Listener> {
     let sockaddr = SockaddrStorage::from(address);
     let family = sockaddr.family().unwrap_or(AddressFamily::Inet);
@@ -289,29 +271,6 @@ fn share_port(_: &OwnedFd) -> io::Result<()> {
 fn start_listening(socket: &OwnedFd, backlog: u32) -> io::Result<()> {
     let backlog = i32::try_from(backlog).unwrap_or(i32::MAX);
     listen(socket, Backlog::new(backlog).unwrap_or(Backlog::MAXCONN))?;
-    Ok(())
-}
-
-/// With each datagram: its hop limit (see `udp_filter`), and on a wildcard address the local address
-/// that it was sent to, from which the answer must leave (ip(7), ipv6(7)).
-pub(super) fn ask_for_packet_information(socket: &OwnedFd, address: SocketAddr) -> io::Result<()> {
-    if address.is_ipv6() {
-        if address.ip().is_unspecified() {
-            setsockopt(socket, sockopt::Ipv6RecvPacketInfo, &true)?;
-        }
-        setsockopt(socket, sockopt::Ipv6RecvHopLimit, &true)?;
-        // for v4-mapped datagrams; a socket for IPv6 alone may refuse it
-        #[cfg(target_os = "linux")]
-        let _ = setsockopt(socket, sockopt::Ipv4RecvTtl, &true);
-        return Ok(());
-    }
-    #[cfg(target_os = "linux")]
-    {
-        if address.ip().is_unspecified() {
-            setsockopt(socket, sockopt::Ipv4PacketInfo, &true)?;
-        }
-        setsockopt(socket, sockopt::Ipv4RecvTtl, &true)?;
-    }
     Ok(())
 }
 

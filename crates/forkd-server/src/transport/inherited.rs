@@ -16,8 +16,7 @@ use nix::sys::socket::{SockaddrStorage, UnixAddr, getpeername, getsockname};
 use rustix::net::{SocketType, sockopt as ask};
 
 use super::Endpoint;
-use super::bind::{ask_for_packet_information, ip_endpoint};
-use super::listener::{Kind, Listener};
+use super::listener::{Kind, Listener, ask_for_packet_information, ip_endpoint};
 use crate::{Error, Failure, sys};
 
 /// The sockets that this process was handed.

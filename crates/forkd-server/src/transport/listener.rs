@@ -5,11 +5,14 @@
 //! Options and flags of an inherited socket are its owner's: there each connection is given what it needs.
 
 use std::io;
+use std::net::{SocketAddr, SocketAddrV6};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
+use nix::net::if_::if_indextoname;
+use nix::sys::socket::{setsockopt, sockopt};
 use rustix::io::Errno;
 use rustix::net::sockopt::set_tcp_nodelay;
 use rustix::net::{SocketAddrAny, SocketFlags};
@@ -282,6 +285,46 @@ impl Listener {
             log::debug!(path:% = path.display(), error:%; "cannot remove the socket file");
         }
     }
+}
+
+pub(super) fn ip_endpoint(address: SocketAddr, kind: Kind) -> Endpoint {
+    let (host, port) = match address {
+        SocketAddr::V6(v6) if v6.scope_id() != 0 => (format!("{}%{}", v6.ip(), scope_of(v6)), v6.port()),
+        other => (other.ip().to_string(), other.port()),
+    };
+    match kind {
+        Kind::Stream => Endpoint::Tcp { host, port },
+        Kind::Datagram => Endpoint::Udp { host, port },
+    }
+}
+
+/// The name of the interface, as a person writes it, or its number.
+fn scope_of(address: SocketAddrV6) -> String {
+    let name = if_indextoname(address.scope_id()).ok().and_then(|name| name.into_string().ok());
+    name.unwrap_or_else(|| address.scope_id().to_string())
+}
+
+/// With each datagram: its hop limit (see `udp_filter`), and on a wildcard address the local address
+/// that it was sent to, from which the answer must leave (ip(7), ipv6(7)).
+pub(super) fn ask_for_packet_information(socket: &OwnedFd, address: SocketAddr) -> io::Result<()> {
+    if address.is_ipv6() {
+        if address.ip().is_unspecified() {
+            setsockopt(socket, sockopt::Ipv6RecvPacketInfo, &true)?;
+        }
+        setsockopt(socket, sockopt::Ipv6RecvHopLimit, &true)?;
+        // for v4-mapped datagrams; a socket for IPv6 alone may refuse it
+        #[cfg(target_os = "linux")]
+        let _ = setsockopt(socket, sockopt::Ipv4RecvTtl, &true);
+        return Ok(());
+    }
+    #[cfg(target_os = "linux")]
+    {
+        if address.ip().is_unspecified() {
+            setsockopt(socket, sockopt::Ipv4PacketInfo, &true)?;
+        }
+        setsockopt(socket, sockopt::Ipv4RecvTtl, &true)?;
+    }
+    Ok(())
 }
 
 impl Drop for Listener {
