@@ -1,6 +1,6 @@
 //! One thread that serves all its connections as they become ready: the worker's side.
 //!
-//! The worker is a [`Reactor`] that listens at its gate until the bell rings. All workers of a pool wait
+//! The worker is a [`Reactor`] that accepts through its gate until that is shut. All workers of a pool wait
 //! for the one shared listener, without `EPOLLEXCLUSIVE`: a worker that is woken and leaves, or has no room,
 //! would then have been the only one to know of a client. That several wake for one client costs nothing
 //! with two workers; with eight on two processors a connection took a third more of processor time.
@@ -28,7 +28,7 @@ use crate::transport::listener::Kind;
 use crate::transport::{Peer, Traffic};
 use crate::{Error, events};
 
-/// How many clients are let in, in one turn: those that are in have theirs, too.
+/// How many clients are accepted in one turn: those that are served have theirs, too.
 const AT_ONCE: u32 = 16;
 
 /// Serves until the gate is shut, or the limit is reached, and then those that it has.
@@ -43,18 +43,18 @@ pub(crate) fn run(work: &Work<'_>, gate: &Gate, terms: &Terms) -> Cause {
     }
     // it fails only for what is no open file
     let _ = work.listener().set_nonblocking(true);
-    let house = House {
+    let worker = EventWorker {
         work,
         gate,
         terms,
         acceptor: RefCell::new(Acceptor::new(work)),
-        bell: Cell::new(None),
-        door: Cell::new(Door::Resting),
+        shutdown_watch: Cell::new(None),
+        accepting: Cell::new(Accepting::Paused),
         open: Cell::new(0),
         served: Cell::new(0),
         has_left: Cell::new(false),
     };
-    match house.serve() {
+    match worker.serve() {
         Ok(cause) => cause,
         Err(error) => {
             log::error!("worker cannot start: {}", error.sentence());
@@ -63,15 +63,15 @@ pub(crate) fn run(work: &Work<'_>, gate: &Gate, terms: &Terms) -> Cause {
     }
 }
 
-/// The worker's listener, and who has come in.
-struct House<'a> {
+/// The worker's listener, and the clients that it serves.
+struct EventWorker<'a> {
     work: &'a Work<'a>,
     gate: &'a Gate,
     terms: &'a Terms,
     acceptor: RefCell<Acceptor<'a>>,
     /// The watch for the end, until that has come.
-    bell: Cell<Option<Key>>,
-    door: Cell<Door>,
+    shutdown_watch: Cell<Option<Key>>,
+    accepting: Cell<Accepting>,
     open: Cell<u32>,
     served: Cell<u64>,
     has_left: Cell<bool>,
@@ -79,7 +79,7 @@ struct House<'a> {
 
 /// A connection.
 struct Client<'r, 'w> {
-    house: &'r House<'w>,
+    worker: &'r EventWorker<'w>,
     protocol: Box<dyn Protocol>,
     peer: Peer,
     /// Stops when this is dropped.
@@ -92,42 +92,43 @@ impl<'r> Session<'r> for Client<'r, '_> {
     }
 
     fn panicked(&mut self, payload: &(dyn Any + Send), peer: Peer) {
-        self.house.work.panicked(peer, payload);
+        self.worker.work.panicked(peer, payload);
     }
 
     fn closed(self: Box<Self>, reactor: &mut Reactor<'r>, outcome: io::Result<()>) {
-        let Self { house, protocol, peer, _stopwatch } = *self;
+        let Self { worker, protocol, peer, _stopwatch } = *self;
         match outcome {
             Ok(()) => log::debug!(peer:%; "connection closed"),
             Err(error) => log::debug!(peer:%, error:%; "connection ended"),
         }
         if let Err(payload) = catch_unwind(AssertUnwindSafe(|| drop(protocol))) {
-            house.work.panicked(peer, &*payload);
+            worker.work.panicked(peer, &*payload);
         }
-        house.one_fewer(reactor);
+        worker.one_fewer(reactor);
     }
 }
 
-/// Whether clients come in.
+/// Whether clients are accepted.
 #[derive(Clone, Copy)]
-enum Door {
-    Open(Key),
+enum Accepting {
+    /// The reactor watches the listener.
+    Watched(Key),
     /// Not now: there is no room, or no descriptor.
-    Resting,
+    Paused,
     /// No more.
-    Shut,
+    Stopped,
 }
 
-impl<'r, 'w> House<'w> {
+impl<'r, 'w> EventWorker<'w> {
     fn serve(&'r self) -> Result<Cause, Error> {
         let mut reactor = Reactor::new()?.count_in(&self.work.slot.traffic);
         if let Some(limit) = self.work.context.service_config.idle_timeout {
             reactor = reactor.idle_timeout(limit);
         }
         let cannot = |cause| Error::os("cannot wait for clients", cause);
-        let bell = reactor.watch(self.gate.bell(), |reactor| self.rung(reactor)).map_err(cannot)?;
-        self.bell.set(Some(bell));
-        self.open_door(&mut reactor).map_err(cannot)?;
+        let watch = reactor.watch(self.gate.bell(), |reactor| self.told_to_stop(reactor)).map_err(cannot)?;
+        self.shutdown_watch.set(Some(watch));
+        self.watch_listener(&mut reactor).map_err(cannot)?;
         self.tick(&mut reactor);
         if !self.work.comes_up(1) {
             return Ok(Cause::Failed);
@@ -143,69 +144,69 @@ impl<'r, 'w> House<'w> {
             // nothing, ever
             Some(Duration::MAX) => {}
             Some(pause) => _ = reactor.call_later(pause, |reactor| self.tick(reactor)),
-            None => self.shut(reactor),
+            None => self.stop_accepting(reactor),
         }
     }
 
-    /// Lets clients in.
-    fn open_door(&'r self, reactor: &mut Reactor<'r>) -> io::Result<()> {
+    /// Accepts clients from here on.
+    fn watch_listener(&'r self, reactor: &mut Reactor<'r>) -> io::Result<()> {
         // Not the gate: what a poller looks after is the socket and not its number, so one that is shut
         // would still be told of.
         let listener = self.work.listener();
-        let key = reactor.watch(listener.as_fd(), |reactor| self.admit(reactor))?;
-        self.door.set(Door::Open(key));
+        let key = reactor.watch(listener.as_fd(), |reactor| self.accept_clients(reactor))?;
+        self.accepting.set(Accepting::Watched(key));
         Ok(())
     }
 
-    fn close_door(&self, reactor: &mut Reactor<'r>, door: Door) {
-        if let Door::Open(key) = self.door.replace(door) {
+    fn unwatch_listener(&self, reactor: &mut Reactor<'r>, then: Accepting) {
+        if let Accepting::Watched(key) = self.accepting.replace(then) {
             reactor.unwatch(key);
         }
     }
 
-    /// Lets nobody in for a while.
+    /// Accepts no client for a while.
     fn rest(&'r self, reactor: &mut Reactor<'r>) {
-        self.close_door(reactor, Door::Resting);
+        self.unwatch_listener(reactor, Accepting::Paused);
         reactor.call_later(REST, |reactor| self.resume(reactor));
     }
 
-    /// Lets clients in again, if it was only resting.
+    /// Accepts clients again, if it was only paused.
     fn resume(&'r self, reactor: &mut Reactor<'r>) {
         self.acceptor.borrow_mut().rested();
-        if let Door::Resting = self.door.get()
-            && self.open_door(reactor).is_err()
+        if let Accepting::Paused = self.accepting.get()
+            && self.watch_listener(reactor).is_err()
         {
             return self.rest(reactor);
         }
         // of those that are queued the last one is not followed by another that would be told of
-        if let (true, Door::Open(_)) = (self.drains(), self.door.get()) {
-            self.admit(reactor);
+        if let (true, Accepting::Watched(_)) = (self.drains(), self.accepting.get()) {
+            self.accept_clients(reactor);
         }
     }
 
-    /// Lets nobody in any more; who is in may finish, if that is waited for.
-    fn shut(&self, reactor: &mut Reactor<'r>) {
-        self.close_door(reactor, Door::Shut);
+    /// Accepts no more clients; those that are served may finish, if that is waited for.
+    fn stop_accepting(&self, reactor: &mut Reactor<'r>) {
+        self.unwatch_listener(reactor, Accepting::Stopped);
         if self.open.get() == 0 || !self.terms.waits {
             reactor.stop();
         }
     }
 
     /// The gate is shut, or the listener: leaves, at a stop after those that are queued.
-    fn rung(&'r self, reactor: &mut Reactor<'r>) {
-        // it rings for good
-        self.bell.take().into_iter().for_each(|bell| reactor.unwatch(bell));
+    fn told_to_stop(&'r self, reactor: &mut Reactor<'r>) {
+        // it stays readable for good
+        self.shutdown_watch.take().into_iter().for_each(|watch| reactor.unwatch(watch));
         self.acceptor.borrow_mut().stop();
         if !self.drains() {
-            return self.shut(reactor);
+            return self.stop_accepting(reactor);
         }
-        if let Door::Shut = self.door.get() {
-            self.door.set(Door::Resting);
+        if let Accepting::Stopped = self.accepting.get() {
+            self.accepting.set(Accepting::Paused);
         }
         self.resume(reactor);
     }
 
-    fn admit(&'r self, reactor: &mut Reactor<'r>) {
+    fn accept_clients(&'r self, reactor: &mut Reactor<'r>) {
         self.acceptor.borrow_mut().begin(Round::of(AT_ONCE, AT_ONCE));
         loop {
             let is_full = self.open.get() >= self.terms.max_connections;
@@ -223,7 +224,7 @@ impl<'r, 'w> House<'w> {
                 Step::Full => {
                     let limit = self.terms.max_connections;
                     self.acceptor.borrow_mut().is_full(limit, events::connections_at_limit);
-                    return self.close_door(reactor, Door::Resting);
+                    return self.unwatch_listener(reactor, Accepting::Paused);
                 }
                 Step::Rest => return self.rest(reactor),
                 Step::Done => {
@@ -231,7 +232,7 @@ impl<'r, 'w> House<'w> {
                         // the master would learn only from this worker's end that the queue is empty
                         self.work.listener().refuse();
                     }
-                    return self.shut(reactor);
+                    return self.stop_accepting(reactor);
                 }
             }
         }
@@ -265,7 +266,7 @@ impl<'r, 'w> House<'w> {
             Err(payload) => return self.work.panicked(peer, &*payload),
         };
         self.count(self.open.get() + 1);
-        reactor.adopt(socket, peer, Box::new(Client { house: self, protocol, peer, _stopwatch: stopwatch }));
+        reactor.adopt(socket, peer, Box::new(Client { worker: self, protocol, peer, _stopwatch: stopwatch }));
     }
 
     fn count(&self, open: u32) {
@@ -275,11 +276,11 @@ impl<'r, 'w> House<'w> {
 
     fn one_fewer(&'r self, reactor: &mut Reactor<'r>) {
         self.count(self.open.get() - 1);
-        match self.door.get() {
-            Door::Open(_) => {}
-            // not at once: a client may go while another is let in
-            Door::Resting => _ = reactor.call_later(Duration::ZERO, |reactor| self.resume(reactor)),
-            Door::Shut => self.shut(reactor),
+        match self.accepting.get() {
+            Accepting::Watched(_) => {}
+            // not at once: a client may leave while another is accepted
+            Accepting::Paused => _ = reactor.call_later(Duration::ZERO, |reactor| self.resume(reactor)),
+            Accepting::Stopped => self.stop_accepting(reactor),
         }
     }
 
@@ -287,6 +288,6 @@ impl<'r, 'w> House<'w> {
     fn leave(&self, reactor: &mut Reactor<'r>) {
         self.has_left.set(true);
         self.work.leaves();
-        self.shut(reactor);
+        self.stop_accepting(reactor);
     }
 }

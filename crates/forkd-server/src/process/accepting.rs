@@ -34,7 +34,7 @@ impl Forking {
         // while fork fails, one client now and then finds out whether it still does
         let is_short = cx.shortage.retry_at().is_some_and(|then| cx.now < then);
         match self.has_room(cx) {
-            _ if is_short || !self.held.is_empty() => Room::Soon,
+            _ if is_short || !self.pending.is_empty() => Room::Soon,
             true => Room::Free,
             // there may be room after all, as soon as these are reaped
             false if cx.board.has_dead() => Room::Soon,

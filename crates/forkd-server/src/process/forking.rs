@@ -1,6 +1,6 @@
 //! The fork model, the master's side: a child for each client, and what to do when fork fails.
 //!
-//! No client is dropped for a shortage: a connection that no child can be forked for is held, and the listener
+//! No client is dropped for a shortage: a connection that no child can be forked for stays pending, and the listener
 //! rests, until fork(2) works again or the daemon stops.
 
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -11,7 +11,7 @@ use std::time::Instant;
 use super::birth;
 use super::context::Context;
 use super::descriptors::{Closing, kept_for};
-use super::held::{Client, Held};
+use super::pending::{Client, Pending};
 use crate::admission::Admission;
 use crate::events;
 use crate::limit::RateLimit;
@@ -33,7 +33,7 @@ pub(super) struct Forking {
     closing: Closing,
     /// For datagrams: the one in hand.
     pub(super) batch: Option<Box<Batch>>,
-    pub(super) held: Held,
+    pub(super) pending: Pending,
     pub(super) admission: Admission<u32>,
     /// There were more clients than it could bring in its last turn.
     pub(super) crowded: bool,
@@ -51,7 +51,7 @@ impl Forking {
             closing: Closing::all_but(keep),
             batch: datagrams.then(|| Box::new(batch_for(&context.listener, 1))),
             context,
-            held: Held::default(),
+            pending: Pending::default(),
             admission: Admission::of_master(spec.overflow == Overflow::Reject),
             crowded: false,
             refusals: RateLimit::default(),
@@ -76,8 +76,8 @@ impl Forking {
 
     /// Time has passed.
     pub(super) fn on_turn(&mut self, cx: &mut Context) {
-        if !self.held.is_empty() {
-            self.try_held(cx);
+        if !self.pending.is_empty() {
+            self.try_pending(cx);
         }
         if self.admission.is_draining() {
             // the backlog is looked into until it is empty
@@ -94,7 +94,7 @@ impl Forking {
         let _ = self.context.listener.set_nonblocking(true);
     }
 
-    /// Leaves the listener to a successor, and the client that is held to a child to come.
+    /// Leaves the listener to a successor, and the pending client to a child to come.
     pub(super) fn hand_over(&mut self) {
         self.admission.close();
     }
@@ -105,10 +105,10 @@ impl Forking {
     }
 
     pub(super) fn is_closed(&self) -> bool {
-        self.admission.is_closed() && self.held.is_empty()
+        self.admission.is_closed() && self.pending.is_empty()
     }
 
-    /// Takes no more clients, and lets go of one that is held.
+    /// Takes no more clients, and gives up a pending one.
     pub(super) fn close(&mut self, cx: &mut Context) {
         self.admission.close();
         if let Some(client) = self.let_go(cx) {
@@ -134,7 +134,7 @@ impl Forking {
         }
     }
 
-    fn try_held(&mut self, cx: &mut Context) {
+    fn try_pending(&mut self, cx: &mut Context) {
         if cx.shortage.retry_at().is_some_and(|then| cx.now < then) {
             return;
         }
@@ -143,8 +143,8 @@ impl Forking {
             None => connection,
             Some(slot) => {
                 if let Some(now) = cx.board.clock_us() {
-                    let held = cx.now.duration_since(since).as_micros() as u64;
-                    cx.board.record(slot).set_accepted(now.saturating_sub(held));
+                    let waited = cx.now.duration_since(since).as_micros() as u64;
+                    cx.board.record(slot).set_accepted(now.saturating_sub(waited));
                 }
                 match self.fork_child(cx, slot, connection, peer) {
                     Ok(()) => return,
@@ -157,11 +157,11 @@ impl Forking {
 
     fn hold(&mut self, cx: &mut Context, client: Client) {
         cx.board.totals(self.context.number).hold();
-        self.held.put(client, &mut cx.descriptors);
+        self.pending.put(client, &mut cx.descriptors);
     }
 
     fn let_go(&mut self, cx: &mut Context) -> Option<Client> {
-        let client = self.held.take(&mut cx.descriptors)?;
+        let client = self.pending.take(&mut cx.descriptors)?;
         cx.board.totals(self.context.number).let_go();
         Some(client)
     }

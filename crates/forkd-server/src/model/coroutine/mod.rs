@@ -3,7 +3,7 @@
 //! A client that has to be waited for costs the others nothing. One whose handler computes, or calls what
 //! blocks, holds up all clients of this worker.
 
-mod room;
+mod tasks;
 
 use std::cell::RefCell;
 use std::io;
@@ -13,13 +13,13 @@ use std::panic::resume_unwind;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use room::{Room, Seat, contained};
 use rustix::io::Errno;
+use tasks::{ConnectionGuard, Tasks, contained};
 
 use super::accept_loop::{self, Acceptor, BATCH, Driver, From, errno};
 use super::serve::{Work, batch_for, peer_of};
 use super::worker::Terms;
-use crate::admission::{REST, Room as Space};
+use crate::admission::{REST, Room};
 use crate::coroutine::{self, JoinHandle, Waiter, scheduler};
 use crate::fairness::TURN;
 use crate::scoreboard::Cause;
@@ -31,10 +31,9 @@ use crate::transport::listener::Kind;
 use crate::transport::{Listener, Peer, Ready, Wait};
 use crate::{Error, events};
 
-/// What a client that comes in counts: after so many, those that are in have their turn.
+/// What a client that is accepted counts in bytes: after some clients, those that are served have their turn.
 const ENTRY: usize = TURN / 16;
-/// How many datagrams wait for their handlers at most: each has a buffer for the largest. Others wait in the
-/// socket.
+/// The most datagrams that wait for their handlers: each has a buffer for the largest. Others wait in the socket.
 const DATAGRAMS: u32 = 256;
 
 /// Serves until the gate is shut, or the limit is reached.
@@ -49,7 +48,7 @@ pub(crate) fn run(work: &Work<'_>, gate: &Gate, terms: &Terms) -> Cause {
     }
     let main = || {
         let mut worker = Worker::new(work, gate, terms);
-        worker.heed_the_bell()?;
+        worker.watch_shutdown()?;
         let ticker = worker.spawn_ticker();
         if !work.comes_up(1) {
             return Ok(Cause::Failed);
@@ -75,9 +74,9 @@ struct Worker<'a> {
     /// How many it serves at once.
     most: u32,
     served: u64,
-    room: Rc<Room>,
+    tasks: Rc<Tasks>,
     /// Waits for the listener, and is roused when the gate is shut.
-    doorway: Rc<Waiter>,
+    waiter: Rc<Waiter>,
     batches: Batches,
 }
 
@@ -87,27 +86,27 @@ impl Driver for Worker<'_> {
     const POLLS: bool = true;
 
     fn connection(&mut self, socket: OwnedFd, peer: Peer) {
-        let seat = Seat::take(&self.room, peer);
+        let guard = ConnectionGuard::take(&self.tasks, peer);
         coroutine::spawn(move || {
-            let waiter = Waiter::of_connection(seat.0.work().context.service_config.idle_timeout);
-            contained(&seat.0, peer, || {
-                seat.0.work().waiting_connection(socket, peer, &waiter).1.close();
+            let waiter = Waiter::of_connection(guard.0.work().context.service_config.idle_timeout);
+            contained(&guard.0, peer, || {
+                guard.0.work().waiting_connection(socket, peer, &waiter).1.close();
             });
         });
     }
 
     fn datagrams(&mut self, batch: &mut Batch, count: usize) {
         if !self.work.service().is_handler() {
-            self.room.begin();
+            self.tasks.begin();
             self.work.datagrams(batch, count);
-            self.room.end();
+            self.tasks.end();
             return;
         }
         let (peer, batches) = (peer_of(&batch.datagram(0)), self.batches.clone());
-        let (seat, mut batch) = (Seat::take(&self.room, peer), replace(batch, batches.take()));
+        let (guard, mut batch) = (ConnectionGuard::take(&self.tasks, peer), replace(batch, batches.take()));
         coroutine::spawn(move || {
-            let work = seat.0.work();
-            contained(&seat.0, peer, || work.datagrams(&mut batch, 1));
+            let work = guard.0.work();
+            contained(&guard.0, peer, || work.datagrams(&mut batch, 1));
             batches.put_back(batch);
         });
     }
@@ -122,8 +121,8 @@ impl Driver for Worker<'_> {
         if service.is_handler() { 1 } else { BATCH }
     }
 
-    fn room(&self) -> Space {
-        if self.room.open() < self.most { Space::Free } else { Space::Full }
+    fn room(&self) -> Room {
+        if self.tasks.open() < self.most { Room::Free } else { Room::Full }
     }
 
     fn wait_for_room(&mut self, acceptor: &mut Acceptor<'_>) -> bool {
@@ -131,10 +130,10 @@ impl Driver for Worker<'_> {
             acceptor.is_full(self.most, events::connections_at_limit);
         }
         match acceptor.drains() {
-            true => self.room.wait_until_fewer_than(self.most),
-            false => self.room.wait_for_place(self.most),
+            true => self.tasks.wait_until_fewer_than(self.most),
+            false => self.tasks.wait_for_place(self.most),
         }
-        !self.room.is_closed()
+        !self.tasks.is_closed()
     }
 
     /// Waits for a client, or for the stop; lets others have their turn now and then.
@@ -150,13 +149,13 @@ impl Driver for Worker<'_> {
         }
         let mut entered = None;
         let mut call = || {
-            if self.room.is_closed() {
+            if self.tasks.is_closed() {
                 return Err(Errno::NOTSOCK);
             }
             entered = Some(call()?);
             Ok(ENTRY)
         };
-        match self.doorway.attempt(self.work.listener().as_fd(), Ready::Read, 0, &mut call) {
+        match self.waiter.attempt(self.work.listener().as_fd(), Ready::Read, 0, &mut call) {
             Ok(_) => entered.ok_or(Errno::AGAIN),
             Err(error) => Err(errno(&error)),
         }
@@ -173,14 +172,14 @@ impl<'a> Worker<'a> {
             Kind::Stream => terms.max_connections,
             Kind::Datagram => DATAGRAMS,
         };
-        let (room, batches) = (Room::of(work), Batches::new(work));
-        Self { work, gate, terms, most, served: 0, room, doorway: Rc::default(), batches }
+        let (tasks, batches) = (Tasks::of(work), Batches::new(work));
+        Self { work, gate, terms, most, served: 0, tasks, waiter: Rc::default(), batches }
     }
 
-    /// Has the doorway look again when the gate is shut.
-    fn heed_the_bell(&self) -> io::Result<()> {
+    /// Has the waiter look again when the gate is shut.
+    fn watch_shutdown(&self) -> io::Result<()> {
         let bell = self.gate.bell().try_clone_to_owned()?;
-        let end = End(Rc::clone(&self.room), Rc::clone(&self.doorway));
+        let end = End(Rc::clone(&self.tasks), Rc::clone(&self.waiter));
         coroutine::spawn(move || {
             // it fails where there is no memory for it
             while Waiter::default().until(bell.as_fd(), Ready::Read, None).is_err() {
@@ -194,7 +193,7 @@ impl<'a> Worker<'a> {
     /// In a process that is not this server's own: does what is to be done now and then.
     fn spawn_ticker(&self) -> Option<JoinHandle<()>> {
         self.work.ticker?;
-        let end = End(Rc::clone(&self.room), Rc::clone(&self.doorway));
+        let end = End(Rc::clone(&self.tasks), Rc::clone(&self.waiter));
         Some(coroutine::spawn(move || {
             while let Some(pause) = end.0.work().tick() {
                 coroutine::sleep(pause);
@@ -206,13 +205,13 @@ impl<'a> Worker<'a> {
     fn finish(&self) {
         self.work.leaves();
         if self.terms.waits {
-            self.room.wait_until_fewer_than(1);
+            self.tasks.wait_until_fewer_than(1);
         }
     }
 }
 
-/// When it is dropped, nobody is to come in any more.
-struct End(Rc<Room>, Rc<Waiter>);
+/// When it is dropped, no client is accepted any more.
+struct End(Rc<Tasks>, Rc<Waiter>);
 
 impl Drop for End {
     fn drop(&mut self) {

@@ -35,14 +35,14 @@ impl Client {
 }
 
 /// What the threads have in common.
-struct Crew {
+struct ThreadGroup {
     shared: Shared,
     /// The main thread waits for one of them to end.
     awaited: AtomicBool,
     wake: Wake,
 }
 
-impl Crew {
+impl ThreadGroup {
     fn work(&self) -> Work<'_> {
         self.shared.work()
     }
@@ -103,8 +103,8 @@ pub(super) fn run(shared: Shared, gate: &Arc<Gate>, terms: &Terms, most: u32) ->
             return Cause::Failed;
         }
     };
-    let crew = Arc::new(Crew { shared, awaited: AtomicBool::new(false), wake });
-    let work = crew.work();
+    let group = Arc::new(ThreadGroup { shared, awaited: AtomicBool::new(false), wake });
+    let work = group.work();
     // one that can't start a single thread serves nobody
     match spawn(c"connection", || {}) {
         Ok(thread) => thread.join(),
@@ -118,26 +118,26 @@ pub(super) fn run(shared: Shared, gate: &Arc<Gate>, terms: &Terms, most: u32) ->
         return Cause::Failed;
     }
     let (shortage, refusals) = (Shortage::default(), RateLimit::default());
-    let mut main =
-        Main { crew: &crew, work: &work, gate, most, terms: *terms, served: 0, shortage, refusals };
-    let mut cause = accept_loop::run(&work, gate, &mut main);
+    let mut driver =
+        MainThread { group: &group, work: &work, gate, most, terms: *terms, served: 0, shortage, refusals };
+    let mut cause = accept_loop::run(&work, gate, &mut driver);
     work.leaves();
     if cause == Cause::Recycled {
         // a stop may begin before the master has seen that, and then this worker is to serve the queue
-        crew.wait_for(0, Some(gate));
+        group.wait_for(0, Some(gate));
         if work.is_draining() {
-            cause = accept_loop::drain(&work, gate, &mut main);
+            cause = accept_loop::drain(&work, gate, &mut driver);
         }
     }
     if terms.waits {
-        crew.wait_for(0, None);
+        group.wait_for(0, None);
     }
     cause
 }
 
 /// The main thread.
-struct Main<'a> {
-    crew: &'a Arc<Crew>,
+struct MainThread<'a> {
+    group: &'a Arc<ThreadGroup>,
     work: &'a Work<'a>,
     gate: &'a Gate,
     most: u32,
@@ -149,10 +149,10 @@ struct Main<'a> {
     refusals: RateLimit,
 }
 
-impl Driver for Main<'_> {
+impl Driver for MainThread<'_> {
     fn connection(&mut self, socket: OwnedFd, peer: Peer) {
         // In a crowd no thread is started for a connection that its client has reset: Linux hands that one over, too.
-        if self.crew.shared.open() == 0 || !was_reset(&socket) {
+        if self.group.shared.open() == 0 || !was_reset(&socket) {
             self.start(Client::Connection(socket, peer));
         }
     }
@@ -171,30 +171,31 @@ impl Driver for Main<'_> {
     }
 
     fn room(&self) -> Room {
-        if self.crew.shared.open() < self.most { Room::Free } else { Room::Full }
+        if self.group.shared.open() < self.most { Room::Free } else { Room::Full }
     }
 
     fn wait_for_room(&mut self, acceptor: &mut Acceptor<'_>) -> bool {
         acceptor.is_full(self.most, events::at_thread_limit);
-        self.crew.wait_for(self.most - 1, (!acceptor.drains()).then_some(self.gate))
+        self.group.wait_for(self.most - 1, (!acceptor.drains()).then_some(self.gate))
     }
 
     /// Clients that are served have what is wanted.
     fn rest(&mut self) {
-        self.crew.rest(REST);
+        self.group.rest(REST);
     }
 }
 
-impl Main<'_> {
+impl MainThread<'_> {
     /// Starts a thread for a client, which is held while that fails; at a stop for as long as the grace time lasts.
     fn start(&mut self, client: Client) {
-        let (crew, peer, endpoint) = (Arc::clone(self.crew), client.peer(), self.work.listener().endpoint());
+        let (group, peer, endpoint) =
+            (Arc::clone(self.group), client.peer(), self.work.listener().endpoint());
         self.work.slot.set_peer(peer);
-        crew.shared.begin();
+        group.shared.begin();
         self.work.slot.threads.fetch_add(1, Ordering::Relaxed);
         let mut body = move || {
-            crew.serve(client);
-            crew.work().slot.threads.fetch_sub(1, Ordering::Relaxed);
+            group.serve(client);
+            group.work().slot.threads.fetch_sub(1, Ordering::Relaxed);
         };
         let mut stops_at = None;
         loop {
@@ -214,7 +215,7 @@ impl Main<'_> {
             if self.gate.is_shut() && now >= *stops_at.get_or_insert(now + self.terms.grace) {
                 return self.give_up(peer);
             }
-            self.crew.rest(self.shortage.retry_at().map_or(REST, |then| then - now));
+            self.group.rest(self.shortage.retry_at().map_or(REST, |then| then - now));
         }
         self.served += 1;
         if self.shortage.retry_at().is_none() {
@@ -228,7 +229,7 @@ impl Main<'_> {
 
     fn give_up(&mut self, peer: Peer) {
         let work = self.work;
-        self.crew.shared.end();
+        self.group.shared.end();
         work.slot.threads.fetch_sub(1, Ordering::Relaxed);
         work.slot.held.store(0, Ordering::Relaxed);
         work.board.refuse(work.context.number, Refusal::Thread);

@@ -17,7 +17,7 @@ use crate::sys::thread::{Thread, spawn};
 use crate::transport::Peer;
 
 /// What the threads have in common.
-struct Crew {
+struct ThreadPool {
     shared: Shared,
     gate: Arc<Gate>,
     terms: Terms,
@@ -27,15 +27,15 @@ struct Crew {
 }
 
 pub(super) fn run(shared: Shared, gate: &Arc<Gate>, terms: &Terms, count: u32) -> Cause {
-    let crew = Arc::new(Crew {
+    let pool = Arc::new(ThreadPool {
         shared,
         gate: Arc::clone(gate),
         terms: *terms,
         served: AtomicU64::new(0),
         is_spent: AtomicBool::new(false),
     });
-    let work = crew.shared.work();
-    let started = start(&crew, count).and_then(|threads| {
+    let work = pool.shared.work();
+    let started = start(&pool, count).and_then(|threads| {
         work.slot.threads.store(count + 1, Ordering::Relaxed);
         if work.comes_up(count) {
             return Ok(threads);
@@ -48,7 +48,7 @@ pub(super) fn run(shared: Shared, gate: &Arc<Gate>, terms: &Terms, count: u32) -
         work.leaves();
     }
     let (threads, cause) = match started {
-        Ok(threads) if crew.is_spent.load(Ordering::Relaxed) => (threads, Cause::Recycled),
+        Ok(threads) if pool.is_spent.load(Ordering::Relaxed) => (threads, Cause::Recycled),
         Ok(threads) => (threads, Cause::Retired),
         Err(threads) => (threads, Cause::Failed),
     };
@@ -63,21 +63,21 @@ pub(super) fn run(shared: Shared, gate: &Arc<Gate>, terms: &Terms, count: u32) -
     }
     if cause == Cause::Recycled && work.is_draining() {
         // a stop began before the master had seen that this worker leaves, so it is to serve the queue
-        return accept_loop::drain(&work, gate, &mut &*crew);
+        return accept_loop::drain(&work, gate, &mut &*pool);
     }
     cause
 }
 
 /// Starts so many threads, or shuts the gate to those that could be started.
-fn start(crew: &Arc<Crew>, count: u32) -> Result<Vec<Thread>, Vec<Thread>> {
+fn start(pool: &Arc<ThreadPool>, count: u32) -> Result<Vec<Thread>, Vec<Thread>> {
     let mut threads = Vec::new();
     for _ in 0..count {
-        let one = Arc::clone(crew);
+        let one = Arc::clone(pool);
         match spawn(c"pool thread", move || one.work()) {
             Ok(thread) => threads.push(thread),
             Err((_, error)) => {
-                events::no_threads(crew.shared.work().listener().endpoint(), &error);
-                crew.gate.shut();
+                events::no_threads(pool.shared.work().listener().endpoint(), &error);
+                pool.gate.shut();
                 return Err(threads);
             }
         }
@@ -85,7 +85,7 @@ fn start(crew: &Arc<Crew>, count: u32) -> Result<Vec<Thread>, Vec<Thread>> {
     Ok(threads)
 }
 
-impl Crew {
+impl ThreadPool {
     /// What each thread does.
     fn work(&self) {
         if accept_loop::run(&self.shared.work(), &self.gate, &mut &*self) == Cause::Recycled {
@@ -95,7 +95,7 @@ impl Crew {
     }
 }
 
-impl Driver for &Crew {
+impl Driver for &ThreadPool {
     fn connection(&mut self, socket: OwnedFd, peer: Peer) {
         let work = self.shared.work();
         self.shared.begin();

@@ -1,6 +1,6 @@
-//! Somebody who could not be served yet.
+//! A client for which no child could be forked yet.
 //!
-//! The invariant: while a connection is held, and only then, it is among those that children close.
+//! The invariant: while a connection is pending, and only then, it is among those that children close.
 //! Otherwise its client would wait for the end of another's child; and later, when the number is
 //! another client's, a child would close what it was forked to serve.
 
@@ -10,7 +10,7 @@ use std::time::Instant;
 use super::descriptors::Descriptors;
 use crate::transport::Peer;
 
-/// Somebody who wants to be served.
+/// A client that is to be served.
 #[derive(Debug)]
 pub(super) struct Client {
     /// `None`: the datagram in the batch.
@@ -19,11 +19,11 @@ pub(super) struct Client {
     pub(super) since: Instant,
 }
 
-/// At most one client, who waits until fork(2) works again.
+/// At most one client, which waits until fork(2) works again.
 #[derive(Debug, Default)]
-pub(super) struct Held(Option<Client>);
+pub(super) struct Pending(Option<Client>);
 
-impl Held {
+impl Pending {
     pub(super) fn is_empty(&self) -> bool {
         self.0.is_none()
     }
@@ -49,17 +49,17 @@ mod tests {
     use crate::sys::fd::CloseSet;
 
     #[test]
-    fn children_close_a_connection_while_it_is_held_and_not_after() {
-        let (mut held, mut descriptors) = (Held::default(), Descriptors::default());
+    fn children_close_a_connection_while_it_is_pending_and_not_after() {
+        let (mut pending, mut descriptors) = (Pending::default(), Descriptors::default());
         let mut closing = Closing::all_but(Vec::new());
         let connection: OwnedFd = std::fs::File::open("/dev/null").expect("open").into();
         let number = connection.as_raw_fd();
         let client = Client { connection: Some(connection), peer: Peer::None, since: Instant::now() };
-        held.put(client, &mut descriptors);
+        pending.put(client, &mut descriptors);
         assert_eq!(*closing.of(&descriptors), CloseSet::new([number]));
-        let client = held.take(&mut descriptors).expect("a client");
+        let client = pending.take(&mut descriptors).expect("a client");
         assert_eq!(*closing.of(&descriptors), CloseSet::default());
         assert_eq!(client.connection.map(|connection| connection.as_raw_fd()), Some(number));
-        assert!(held.is_empty() && held.take(&mut descriptors).is_none());
+        assert!(pending.is_empty() && pending.take(&mut descriptors).is_none());
     }
 }

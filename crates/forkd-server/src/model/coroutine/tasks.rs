@@ -1,4 +1,4 @@
-//! What the coroutines of a worker share, and what goes with each of them.
+//! The coroutines of a worker that serve clients: how many there are, and who waits for one to end.
 
 use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -9,16 +9,16 @@ use crate::model::serve::Work;
 use crate::model::shared::Shared;
 use crate::transport::Peer;
 
-/// What the coroutines of a worker share.
-pub(super) struct Room {
+/// The coroutines of a worker that serve clients.
+pub(super) struct Tasks {
     shared: Shared,
-    /// Nobody is to come in any more.
+    /// No client is accepted any more.
     closed: Cell<bool>,
-    /// The main function waits for one to leave.
+    /// The main function waits for one to end.
     wanted: Cell<bool>,
 }
 
-impl Room {
+impl Tasks {
     pub(super) fn of(work: &Work<'_>) -> Rc<Self> {
         let shared = Shared::of(work);
         Rc::new(Self { shared, closed: Cell::default(), wanted: Cell::default() })
@@ -43,7 +43,7 @@ impl Room {
         self.shared.end();
     }
 
-    /// Nobody is to come in any more; who is in may finish.
+    /// No client is accepted any more; those that are served may finish.
     pub(super) fn close(&self) {
         self.closed.set(true);
         self.call_main();
@@ -60,7 +60,7 @@ impl Room {
         }
     }
 
-    /// The same, unless nobody is to come in any more.
+    /// The same, unless no client is accepted any more.
     pub(super) fn wait_for_place(&self, most: u32) {
         while self.open() >= most && !self.is_closed() {
             self.wait();
@@ -83,18 +83,18 @@ impl Room {
     }
 }
 
-/// A client's place in the room, which goes with its coroutine.
-pub(super) struct Seat(pub(super) Rc<Room>);
+/// Counts a client as served while its coroutine has this.
+pub(super) struct ConnectionGuard(pub(super) Rc<Tasks>);
 
-impl Seat {
-    pub(super) fn take(room: &Rc<Room>, peer: Peer) -> Self {
-        room.work().slot.set_peer(peer);
-        room.begin();
-        Self(Rc::clone(room))
+impl ConnectionGuard {
+    pub(super) fn take(tasks: &Rc<Tasks>, peer: Peer) -> Self {
+        tasks.work().slot.set_peer(peer);
+        tasks.begin();
+        Self(Rc::clone(tasks))
     }
 }
 
-impl Drop for Seat {
+impl Drop for ConnectionGuard {
     fn drop(&mut self) {
         self.0.end();
         self.0.call_main();
@@ -102,10 +102,10 @@ impl Drop for Seat {
 }
 
 /// A panic costs one client. One that is left when the worker ends is unwound in the same way, and has not failed.
-pub(super) fn contained(room: &Room, peer: Peer, serve: impl FnOnce()) {
+pub(super) fn contained(tasks: &Tasks, peer: Peer, serve: impl FnOnce()) {
     if let Err(payload) = catch_unwind(AssertUnwindSafe(serve))
         && scheduler().is_some_and(|scheduler| !scheduler.is_ending())
     {
-        room.work().panicked(peer, &*payload);
+        tasks.work().panicked(peer, &*payload);
     }
 }
