@@ -177,7 +177,8 @@ fn the_environment_stays_in_force_at_a_reload_and_goes_to_each_group_that_it_can
     let daemon = forkd.start();
     daemon.settles_at(2);
     file(&daemon.dir, &text("max-connections-per-child = 9\n"));
-    let reloaded = run(&["reload", "--control", daemon.control().to_str().unwrap()]);
+    // the same variable says where a daemon answers, and where it is asked
+    let reloaded = run_in(&[("FORKD_CONTROL", daemon.control().to_str().unwrap())], "reload");
     assert_eq!(reloaded.code, Some(0), "{reloaded:?}");
     daemon.settles_at(2);
 }

@@ -71,9 +71,13 @@ impl Daemon {
     }
 }
 
-/// Where to look for a daemon by default: in a service only for its own, which another one must not
-/// stand in for at a reload; elsewhere for the user's, and then for the packaged service's.
+/// Where to look for a daemon by default: where the environment has a daemon make its socket; in a service
+/// only its own, which another one must not stand in for at a reload; elsewhere the user's, and then the packaged
+/// service's.
 fn usual(env: impl Fn(&str) -> Option<OsString>) -> Vec<PathBuf> {
+    if let Some(path) = env("FORKD_CONTROL").filter(|path| !path.is_empty()) {
+        return vec![path.into()];
+    }
     let own = default_controls(|name| env(name).filter(|_| name == "RUNTIME_DIRECTORY"));
     match own.is_empty() {
         false => own,
@@ -116,6 +120,8 @@ mod tests {
         assert_eq!(paths(&[user, lab]), ["/run/lab/control.sock"]);
         let both = ("RUNTIME_DIRECTORY", "/run/lab:/run/other");
         assert_eq!(paths(&[user, both]), ["/run/lab/control.sock", "/run/other/control.sock"]);
+        assert_eq!(paths(&[user, both, ("FORKD_CONTROL", "/run/c")]), ["/run/c"]);
+        assert_eq!(paths(&[user, ("FORKD_CONTROL", "")]), ["/run/user/0/forkd.sock", OF_THE_SERVICE]);
     }
 
     #[test]

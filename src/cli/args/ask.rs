@@ -6,6 +6,9 @@ use clap::Args;
 
 use crate::config::values::Interval;
 
+const CONTROL: &str = "Socket to ask [default: $FORKD_CONTROL or $RUNTIME_DIRECTORY/control.sock, if set, or the first that \
+    answers of $XDG_RUNTIME_DIR/forkd.sock and /run/forkd/control.sock, the installed service's]";
+
 pub(super) const STATUS_EXAMPLES: &str = "\
 Examples:
   forkd status
@@ -28,9 +31,8 @@ Examples:
 /// The options of `status`.
 #[derive(Debug, Clone, Args)]
 pub struct StatusArgs {
-    /// Socket to ask [default: $RUNTIME_DIRECTORY/control.sock, if set, or the first that answers of
-    /// $XDG_RUNTIME_DIR/forkd.sock and /run/forkd/control.sock, the installed service's]
-    #[arg(long, value_name = "PATH")]
+    /// The daemon's control socket.
+    #[arg(long, value_name = "PATH", help = CONTROL)]
     pub control: Option<PathBuf>,
 
     /// Print JSON
@@ -46,9 +48,8 @@ pub struct StatusArgs {
 #[cfg(feature = "top")]
 #[derive(Debug, Clone, Args)]
 pub struct TopArgs {
-    /// Socket to ask [default: $RUNTIME_DIRECTORY/control.sock, if set, or the first that answers of
-    /// $XDG_RUNTIME_DIR/forkd.sock and /run/forkd/control.sock, the installed service's]
-    #[arg(long, value_name = "PATH")]
+    /// The daemon's control socket.
+    #[arg(long, value_name = "PATH", help = CONTROL)]
     pub control: Option<PathBuf>,
 
     /// How often to look
@@ -59,8 +60,7 @@ pub struct TopArgs {
 /// The options of `reload`.
 #[derive(Debug, Clone, Args)]
 pub struct ReloadArgs {
-    /// Socket to ask [default: $RUNTIME_DIRECTORY/control.sock, if set, or the first that answers of
-    /// $XDG_RUNTIME_DIR/forkd.sock and /run/forkd/control.sock, the installed service's]
-    #[arg(long, value_name = "PATH")]
+    /// The daemon's control socket.
+    #[arg(long, value_name = "PATH", help = CONTROL)]
     pub control: Option<PathBuf>,
 }
