@@ -34,7 +34,7 @@ pub(crate) enum Failure {
     Empty,
     /// The call has taken one client from the queue and lost it, or was interrupted: the next may be fine.
     Passing,
-    /// The socket listens no more, or the descriptor is that of no socket any more (`sys::fd::Gate`).
+    /// The socket listens no more, or the descriptor is that of no socket any more (`sys::shutdown_fd::ShutdownFd`).
     Shut,
     /// This process, or the system, has no descriptor or no memory for a connection.
     Shortage,

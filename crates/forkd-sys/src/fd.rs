@@ -1,8 +1,7 @@
 //! Descriptors: pipes, flags, and closing many at once.
 
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, IntoRawFd, OwnedFd, RawFd};
-use std::sync::atomic::{AtomicI32, Ordering};
+use std::os::fd::{AsFd, BorrowedFd, IntoRawFd, OwnedFd, RawFd};
 use std::time::Duration;
 
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
@@ -135,79 +134,6 @@ fn close_range(first: RawFd, last: RawFd) {
     for fd in first..=last {
         // SAFETY: as above.
         unsafe { libc::close(fd) };
-    }
-}
-
-/// A descriptor number that a signal handler can put out of use.
-///
-/// A worker that blocks in accept(2) or recvmsg(2) has to leave when it is told, and a flag that
-/// a handler sets can be missed between its test and the call. So the handler replaces the
-/// descriptor by that of a pipe: a call that begins later fails with `ENOTSOCK`, and one that
-/// was interrupted is restarted by the kernel (SA_RESTART) on the same number, and fails too.
-#[derive(Debug)]
-pub struct Gate {
-    /// The number of the socket, which whoever made the gate keeps open, if it ends with this program.
-    ours: Option<RawFd>,
-    gate: OwnedFd,
-    /// What takes its place, a pipe: no file, because after a chroot(2) there may be none to open.
-    null: OwnedFd,
-    /// The pipe's other end. A shut gate has closed it, so that `null` is at its end: readable for good.
-    open: AtomicI32,
-}
-
-impl Gate {
-    /// Makes a gate to the socket; `socket` itself stays as it is. It `is_ours` if nobody serves it when
-    /// this program's processes are gone.
-    pub fn new(socket: impl AsFd, is_ours: bool) -> io::Result<Self> {
-        let gate = socket.as_fd().try_clone_to_owned()?;
-        let (null, open) = pipe()?;
-        let ours = is_ours.then(|| socket.as_fd().as_raw_fd());
-        Ok(Self { ours, gate, null, open: AtomicI32::new(open.into_raw_fd()) })
-    }
-
-    /// Becomes readable when the gate is shut: for whoever waits for several things.
-    pub fn bell(&self) -> BorrowedFd<'_> {
-        self.null.as_fd()
-    }
-
-    /// Whether the gate has been shut.
-    pub fn is_shut(&self) -> bool {
-        self.open.load(Ordering::Relaxed) < 0
-    }
-
-    /// Shuts the gate for good. Async-signal-safe.
-    pub fn shut(&self) {
-        // SAFETY: both descriptors are open as long as `self` is; dup2(2) is async-signal-safe and
-        // replaces `gate` atomically.
-        unsafe { libc::dup2(self.null.as_raw_fd(), self.gate.as_raw_fd()) };
-        let open = self.open.swap(-1, Ordering::Relaxed);
-        if open >= 0 {
-            // SAFETY: whoever gets the number out of the cell is the only one to have it, and closes it
-            // once; close(2) is async-signal-safe.
-            unsafe { libc::close(open) };
-        }
-    }
-
-    /// Shuts the gate, and has the socket behind it take nobody any more, if it is ours. Async-signal-safe.
-    pub fn shut_for_all(&self) {
-        self.shut();
-        if let Some(socket) = self.ours {
-            // nobody will serve who connects now: a refusal is the better answer
-            // SAFETY: shutdown(2) is async-signal-safe, and a number of no socket is only an error.
-            unsafe { libc::shutdown(socket, libc::SHUT_RDWR) };
-        }
-    }
-}
-
-impl Drop for Gate {
-    fn drop(&mut self) {
-        self.shut();
-    }
-}
-
-impl AsFd for Gate {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.gate.as_fd()
     }
 }
 

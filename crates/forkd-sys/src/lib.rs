@@ -30,6 +30,7 @@ pub mod queue;
 #[cfg(target_os = "linux")]
 mod raw;
 pub mod shared;
+pub mod shutdown_fd;
 pub mod signal;
 pub mod sock_diag;
 pub mod tcp;

@@ -17,7 +17,7 @@ use nix::sys::signal::{SaFlags, SigHandler, Signal};
 use signal_hook::SigId;
 
 use super::disposition::set;
-use super::fd::Gate;
+use super::shutdown_fd::ShutdownFd;
 
 pub use mask::{Blocked, StopsHeld, TermHeld, pending_stop};
 
@@ -232,17 +232,17 @@ pub fn at_death_of(parent: rustix::process::Pid, then: Bereaved) {
     }
 }
 
-/// Shuts the gate for good when `signal` arrives. In an orphan no master is left to end this process after the grace
+/// Shuts the descriptor for good when `signal` arrives. In an orphan no master is left to end this process after the grace
 /// time, so the signal starts its own deadline, too.
-pub fn shut_on(gate: &Arc<Gate>, signal: i32) -> io::Result<()> {
-    let gate = Arc::clone(gate);
+pub fn shut_on(shutdown: &Arc<ShutdownFd>, signal: i32) -> io::Result<()> {
+    let shutdown = Arc::clone(shutdown);
     let action = move || {
         if is_orphan() {
-            gate.shut_for_all();
+            shutdown.shut_for_all();
             // SAFETY: raise(3) is async-signal-safe.
             unsafe { libc::raise(ORPHANED as i32) };
         } else {
-            gate.shut();
+            shutdown.shut();
         }
     };
     // SAFETY: the action makes async-signal-safe calls only.
@@ -268,13 +268,13 @@ mod tests {
     #[test]
     fn a_shut_gate_is_no_socket() {
         let (socket, _peer) = std::os::unix::net::UnixStream::pair().expect("pair");
-        let gate = Arc::new(Gate::new(&socket, true).expect("gate"));
-        shut_on(&gate, libc::SIGWINCH).expect("register");
-        assert!(!wait_readable(gate.bell(), Duration::ZERO));
+        let shutdown = Arc::new(ShutdownFd::new(&socket, true).expect("shutdown"));
+        shut_on(&shutdown, libc::SIGWINCH).expect("register");
+        assert!(!wait_readable(shutdown.poll_fd(), Duration::ZERO));
         nix::sys::signal::raise(nix::sys::signal::Signal::SIGWINCH).expect("raise");
-        let error = rustix::net::accept(&*gate).expect_err("shut");
+        let error = rustix::net::accept(&*shutdown).expect_err("shut");
         assert_eq!(error, rustix::io::Errno::NOTSOCK);
-        assert!(wait_readable(gate.bell(), Duration::ZERO));
+        assert!(wait_readable(shutdown.poll_fd(), Duration::ZERO));
         assert!(nix::sys::socket::getpeername::<nix::sys::socket::UnixAddr>(socket.as_raw_fd()).is_ok());
     }
 }

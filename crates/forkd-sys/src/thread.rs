@@ -148,7 +148,7 @@ mod tests {
     use rustix::io::Errno;
 
     use super::*;
-    use crate::fd::Gate;
+    use crate::shutdown_fd::ShutdownFd;
 
     #[test]
     fn a_thread_runs_and_a_panic_ends_it_alone() {
@@ -167,15 +167,16 @@ mod tests {
     fn poked_threads_find_the_gate_shut() {
         let dir = tempfile::tempdir().expect("a directory");
         let listener = UnixListener::bind(dir.path().join("s")).expect("bind");
-        let gate: &'static Gate = Box::leak(Box::new(Gate::new(&listener, true).expect("gate")));
+        let shutdown: &'static ShutdownFd =
+            Box::leak(Box::new(ShutdownFd::new(&listener, true).expect("shutdown")));
         let (sender, results) = channel();
         let waits = || {
             let sender = sender.clone();
-            let body = move || sender.send(rustix::net::accept(gate).map(|_| ())).expect("send");
+            let body = move || sender.send(rustix::net::accept(shutdown).map(|_| ())).expect("send");
             spawn(c"test", body).unwrap_or_else(|(_, error)| panic!("{error}"))
         };
         let threads = [waits(), waits(), waits()];
-        gate.shut();
+        shutdown.shut();
         for thread in &threads {
             thread.poke().expect("poke");
         }

@@ -1,6 +1,6 @@
 //! How a worker takes clients, as the rules of [`admission`](crate::admission) say.
 //!
-//! [`run`] is the loop of a worker that waits for clients alone: it blocks in accept(2) or recvmsg(2) on the [`Gate`],
+//! [`run`] is the loop of a worker that waits for clients alone: it blocks in accept(2) or recvmsg(2) on the [`ShutdownFd`],
 //! whose shutting ends the call, or its coroutine does as if it did. What differs between models is a [`Driver`]. A
 //! worker that waits for other things, too, takes each [step](Acceptor::step) by itself.
 
@@ -16,7 +16,8 @@ use crate::events;
 use crate::scoreboard::{Cause, Tally};
 use crate::service::Service;
 use crate::sys::datagram::{Batch, Patience};
-use crate::sys::fd::{Gate, first_readable, pause};
+use crate::sys::fd::{first_readable, pause};
+use crate::sys::shutdown_fd::ShutdownFd;
 use crate::transport::listener::Kind;
 use crate::transport::{Endpoint, Peer};
 
@@ -26,8 +27,8 @@ pub(super) const BATCH: usize = 8;
 /// Which queue a client is taken from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum From {
-    /// The kernel's, behind the gate.
-    Gate,
+    /// The kernel's.
+    Listener,
     /// Those that were queued when a stop began.
     Queued,
 }
@@ -100,7 +101,7 @@ impl<'a> Acceptor<'a> {
                 return Step::Again;
             }
         }
-        let (step, news) = match take(if self.drains { From::Queued } else { From::Gate }) {
+        let (step, news) = match take(if self.drains { From::Queued } else { From::Listener }) {
             Ok(Some(client)) => (Step::Client(client), self.admission.accepted(&mut self.round)),
             Ok(None) => {
                 self.admission.refused(&mut self.round);
@@ -186,27 +187,27 @@ pub(crate) trait Driver {
     }
 }
 
-/// Serves until the gate is shut, and then those that are queued at a stop; or until the driver has enough.
-pub(crate) fn run<D: Driver>(work: &Work<'_>, gate: &Gate, driver: &mut D) -> Cause {
-    take_clients(Acceptor::new(work), work, gate, driver)
+/// Serves until the shutdown, and then those that are queued at a stop; or until the driver has enough.
+pub(crate) fn run<D: Driver>(work: &Work<'_>, shutdown: &ShutdownFd, driver: &mut D) -> Cause {
+    take_clients(Acceptor::new(work), work, shutdown, driver)
 }
 
 /// Serves those that are queued at a stop.
-pub(crate) fn drain<D: Driver>(work: &Work<'_>, gate: &Gate, driver: &mut D) -> Cause {
+pub(crate) fn drain<D: Driver>(work: &Work<'_>, shutdown: &ShutdownFd, driver: &mut D) -> Cause {
     let mut acceptor = Acceptor::new(work);
     acceptor.stop();
-    take_clients(acceptor, work, gate, driver)
+    take_clients(acceptor, work, shutdown, driver)
 }
 
 fn take_clients<D: Driver>(
     mut acceptor: Acceptor<'_>,
     work: &Work<'_>,
-    gate: &Gate,
+    shutdown: &ShutdownFd,
     driver: &mut D,
 ) -> Cause {
-    let mut source = Source::new(work, gate, driver);
+    let mut source = Source::new(work, shutdown, driver);
     loop {
-        if !D::POLLS && !acceptor.drains && !is_awaited(work, gate) {
+        if !D::POLLS && !acceptor.drains && !is_awaited(work, shutdown) {
             acceptor.stop();
         }
         let room = driver.room();
@@ -231,7 +232,7 @@ fn take_clients<D: Driver>(
                 // The daemon has begun to stop, and its signal is on the way; or the socket is shared with others, who
                 // have it not block.
                 if !D::POLLS && work.ticker.is_none() {
-                    _ = first_readable(&[work.listener().as_fd(), gate.bell()], None);
+                    _ = first_readable(&[work.listener().as_fd(), shutdown.poll_fd()], None);
                 }
                 acceptor.begin(Round::ENDLESS);
             }
@@ -254,14 +255,14 @@ fn take_clients<D: Driver>(
     Cause::Retired
 }
 
-/// Where no signal interrupts accept(2), it is called only when a client may be queued, or the gate is shut; `false`
+/// Where no signal interrupts accept(2), it is called only when a client may be queued, or the shutdown has begun; `false`
 /// when it is not to be called again.
-fn is_awaited(work: &Work<'_>, gate: &Gate) -> bool {
+fn is_awaited(work: &Work<'_>, shutdown: &ShutdownFd) -> bool {
     if work.ticker.is_none() {
         return true;
     }
     while let Some(limit) = work.tick() {
-        if first_readable(&[gate.as_fd(), gate.bell()], Some(limit)).is_some() {
+        if first_readable(&[shutdown.as_fd(), shutdown.poll_fd()], Some(limit)).is_some() {
             return true;
         }
     }
@@ -278,7 +279,7 @@ enum Client {
 /// Where clients are taken from.
 struct Source<'a> {
     work: &'a Work<'a>,
-    gate: &'a Gate,
+    shutdown: &'a ShutdownFd,
     /// For datagrams.
     batch: Option<Batch>,
     number: u32,
@@ -287,10 +288,10 @@ struct Source<'a> {
 }
 
 impl<'a> Source<'a> {
-    fn new(work: &'a Work<'a>, gate: &'a Gate, driver: &impl Driver) -> Self {
+    fn new(work: &'a Work<'a>, shutdown: &'a ShutdownFd, driver: &impl Driver) -> Self {
         let datagrams = work.listener().kind() == Kind::Datagram;
         let batch = datagrams.then(|| batch_for(work.listener(), driver.at_once(work.service())));
-        Self { work, gate, batch, number: 0, deep: false }
+        Self { work, shutdown, batch, number: 0, deep: false }
     }
 
     fn take<D: Driver>(&mut self, from: From) -> rustix::io::Result<Option<Client>> {
@@ -300,10 +301,10 @@ impl<'a> Source<'a> {
                 .map(|count| Some(Client::Datagrams(count)))
                 .map_err(|e| errno(&e));
         }
-        let gate = self.gate;
+        let shutdown = self.shutdown;
         let client = self.work.accept(|listener| match from {
-            From::Gate if D::POLLS => listener.accept_nonblocking(gate),
-            From::Gate => listener.accept(gate),
+            From::Listener if D::POLLS => listener.accept_nonblocking(shutdown),
+            From::Listener => listener.accept(shutdown),
             From::Queued => listener.accept_queued(!D::POLLS),
         })?;
         Ok(client.map(|(socket, peer)| Client::Connection(socket, peer)))
@@ -321,8 +322,8 @@ impl<'a> Source<'a> {
         self.number = self.number.wrapping_add(1);
         let takes_all = (waits || D::POLLS) && (self.deep || self.number.is_multiple_of(16));
         let count = match takes_all {
-            true => batch.receive(self.gate, patience)?,
-            false => batch.receive_one(self.gate, patience).map(|()| 1)?,
+            true => batch.receive(self.shutdown, patience)?,
+            false => batch.receive_one(self.shutdown, patience).map(|()| 1)?,
         };
         self.deep = count > 1;
         Ok(count)

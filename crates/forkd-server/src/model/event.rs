@@ -1,6 +1,6 @@
 //! One thread that serves all its connections as they become ready: the worker's side.
 //!
-//! The worker is a [`Reactor`] that accepts through its gate until that is shut. All workers of a pool wait
+//! The worker is a [`Reactor`] that accepts until the shutdown. All workers of a pool wait
 //! for the one shared listener, without `EPOLLEXCLUSIVE`: a worker that is woken and leaves, or has no room,
 //! would then have been the only one to know of a client. That several wake for one client costs nothing
 //! with two workers; with eight on two processors a connection took a third more of processor time.
@@ -22,8 +22,8 @@ use crate::reactor::{Reactor, Session};
 use crate::scoreboard::Cause;
 use crate::service::Protocol;
 use crate::slab::Key;
-use crate::sys::fd::Gate;
 use crate::sys::limits::raise_open_files;
+use crate::sys::shutdown_fd::ShutdownFd;
 use crate::transport::listener::Kind;
 use crate::transport::{Peer, Traffic};
 use crate::{Error, events};
@@ -31,11 +31,11 @@ use crate::{Error, events};
 /// How many clients are accepted in one turn: those that are served have theirs, too.
 const AT_ONCE: u32 = 16;
 
-/// Serves until the gate is shut, or the limit is reached, and then those that it has.
-pub(crate) fn run(work: &Work<'_>, gate: &Gate, terms: &Terms) -> Cause {
+/// Serves until the shutdown, or until the limit is reached, and then those that it has.
+pub(crate) fn run(work: &Work<'_>, shutdown: &ShutdownFd, terms: &Terms) -> Cause {
     if work.listener().kind() == Kind::Datagram {
         // One request after the other, and no protocol waits: there is nothing else to wait for.
-        return prefork::run(work, gate, terms);
+        return prefork::run(work, shutdown, terms);
     }
     if work.ticker.is_none() {
         // this process is the server's own
@@ -45,7 +45,7 @@ pub(crate) fn run(work: &Work<'_>, gate: &Gate, terms: &Terms) -> Cause {
     let _ = work.listener().set_nonblocking(true);
     let worker = EventWorker {
         work,
-        gate,
+        shutdown,
         terms,
         acceptor: RefCell::new(Acceptor::new(work)),
         shutdown_watch: Cell::new(None),
@@ -66,7 +66,7 @@ pub(crate) fn run(work: &Work<'_>, gate: &Gate, terms: &Terms) -> Cause {
 /// The worker's listener, and the clients that it serves.
 struct EventWorker<'a> {
     work: &'a Work<'a>,
-    gate: &'a Gate,
+    shutdown: &'a ShutdownFd,
     terms: &'a Terms,
     acceptor: RefCell<Acceptor<'a>>,
     /// The watch for the end, until that has come.
@@ -126,7 +126,8 @@ impl<'r, 'w> EventWorker<'w> {
             reactor = reactor.idle_timeout(limit);
         }
         let cannot = |cause| Error::os("cannot wait for clients", cause);
-        let watch = reactor.watch(self.gate.bell(), |reactor| self.told_to_stop(reactor)).map_err(cannot)?;
+        let watch =
+            reactor.watch(self.shutdown.poll_fd(), |reactor| self.told_to_stop(reactor)).map_err(cannot)?;
         self.shutdown_watch.set(Some(watch));
         self.watch_listener(&mut reactor).map_err(cannot)?;
         self.tick(&mut reactor);
@@ -150,7 +151,7 @@ impl<'r, 'w> EventWorker<'w> {
 
     /// Accepts clients from here on.
     fn watch_listener(&'r self, reactor: &mut Reactor<'r>) -> io::Result<()> {
-        // Not the gate: what a poller looks after is the socket and not its number, so one that is shut
+        // Not the shutdown's copy: what a poller looks after is the socket and not its number, so one that is shut
         // would still be told of.
         let listener = self.work.listener();
         let key = reactor.watch(listener.as_fd(), |reactor| self.accept_clients(reactor))?;
@@ -192,7 +193,7 @@ impl<'r, 'w> EventWorker<'w> {
         }
     }
 
-    /// The gate is shut, or the listener: leaves, at a stop after those that are queued.
+    /// The shutdown, or the listener is shut: leaves, at a stop after those that are queued.
     fn told_to_stop(&'r self, reactor: &mut Reactor<'r>) {
         // it stays readable for good
         self.shutdown_watch.take().into_iter().for_each(|watch| reactor.unwatch(watch));
@@ -248,7 +249,7 @@ impl<'r, 'w> EventWorker<'w> {
 
     fn accept(&self, from: From) -> rustix::io::Result<(OwnedFd, Peer)> {
         match from {
-            From::Gate => self.work.listener().accept_nonblocking(self.gate),
+            From::Listener => self.work.listener().accept_nonblocking(self.shutdown),
             From::Queued => self.work.listener().accept_queued(false),
         }
     }

@@ -34,7 +34,7 @@ pub(crate) fn run(work: &Work<'_>, task: Task<'_>, ended: impl FnOnce(Cause)) ->
         }
         Task::Datagram(batch) => {
             // the master has asked the application
-            work.datagrams_if(batch, 1, |datagram| work.guard.admit(datagram));
+            work.datagrams_if(batch, 1, |datagram| work.udp_filter.admit(datagram));
             ended(Cause::Done);
             Cause::Done
         }

@@ -3,7 +3,7 @@
 //! All workers of a pool block in accept(2) on one shared listener: the kernel wakes one for each
 //! connection, in turn; nothing is stranded behind a busy worker, and there is no lock that a dead
 //! one could leave locked. A worker serves one connection at a time and learns through its
-//! [`Gate`] that it should leave.
+//! [`ShutdownFd`] that it should leave.
 
 use std::os::fd::OwnedFd;
 
@@ -12,18 +12,18 @@ use super::serve::Work;
 use super::worker::Terms;
 use crate::scoreboard::{Cause, State};
 use crate::sys::datagram::Batch;
-use crate::sys::fd::Gate;
+use crate::sys::shutdown_fd::ShutdownFd;
 use crate::transport::Peer;
 
-/// Serves until the gate is shut, or the limit is reached.
-pub(crate) fn run(work: &Work<'_>, gate: &Gate, terms: &Terms) -> Cause {
+/// Serves until the shutdown, or until the limit is reached.
+pub(crate) fn run(work: &Work<'_>, shutdown: &ShutdownFd, terms: &Terms) -> Cause {
     let &Terms { limit, elastic, .. } = terms;
     let mut worker = Worker { work, limit, served: 0, elastic };
     if !work.comes_up(1) {
         return Cause::Failed;
     }
     worker.become_idle();
-    accept_loop::run(work, gate, &mut worker)
+    accept_loop::run(work, shutdown, &mut worker)
 }
 
 struct Worker<'a> {

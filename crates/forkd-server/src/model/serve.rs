@@ -77,10 +77,10 @@ impl ListenerContext {
     /// Decides whether a datagram is answered, with the hop limit of its answer.
     pub(crate) fn admit_datagram(
         &self,
-        guard: &UdpFilter,
+        udp_filter: &UdpFilter,
         datagram: &Datagram<'_>,
     ) -> Result<Option<u8>, Refusal> {
-        let hops = guard.admit(datagram)?;
+        let hops = udp_filter.admit(datagram)?;
         self.admit(peer_of(datagram)).map(|()| hops)
     }
 
@@ -95,11 +95,11 @@ impl ListenerContext {
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Work<'a> {
     pub(crate) context: &'a ListenerContext,
-    pub(crate) guard: &'a UdpFilter,
+    pub(crate) udp_filter: &'a UdpFilter,
     pub(crate) board: &'a Scoreboard,
     pub(crate) slot: &'static Slot,
     /// In a process that is not this server's own, nothing interrupts a wait for clients: there each one is
-    /// for the gate's bell, too, and comes after a [`tick`](Self::tick).
+    /// for the shutdown, too, and comes after a [`tick`](Self::tick).
     pub(crate) ticker: Option<&'a Arc<Mutex<Ticker>>>,
 }
 
@@ -211,7 +211,7 @@ impl<'w> Work<'w> {
 
     /// Answers the first `count` datagrams of a batch.
     pub(crate) fn datagrams(&self, batch: &mut Batch, count: usize) {
-        self.datagrams_if(batch, count, |datagram| self.context.admit_datagram(self.guard, datagram));
+        self.datagrams_if(batch, count, |datagram| self.context.admit_datagram(self.udp_filter, datagram));
     }
 
     /// Answers those of a batch that are admitted, with the hop limit of the answer.

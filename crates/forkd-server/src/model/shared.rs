@@ -11,7 +11,7 @@ use crate::transport::udp_filter::UdpFilter;
 /// What a [`Work`] is made of.
 pub(super) struct Shared {
     context: ListenerContext,
-    guard: UdpFilter,
+    udp_filter: UdpFilter,
     board: Scoreboard,
     slot: &'static Slot,
     ticker: Option<Arc<Mutex<Ticker>>>,
@@ -21,15 +21,15 @@ pub(super) struct Shared {
 
 impl Shared {
     pub(super) fn of(work: &Work<'_>) -> Self {
-        let Work { context, guard, board, slot, ticker } = *work;
-        let (context, guard, board, ticker) =
-            (context.clone(), guard.clone(), board.clone(), ticker.cloned());
-        Self { context, guard, board, slot, ticker, open: AtomicU32::new(0) }
+        let Work { context, udp_filter, board, slot, ticker } = *work;
+        let (context, udp_filter, board, ticker) =
+            (context.clone(), udp_filter.clone(), board.clone(), ticker.cloned());
+        Self { context, udp_filter, board, slot, ticker, open: AtomicU32::new(0) }
     }
 
     pub(super) fn work(&self) -> Work<'_> {
-        let Self { context, guard, board, slot, ticker, .. } = self;
-        Work { context, guard, board, slot, ticker: ticker.as_ref() }
+        let Self { context, udp_filter, board, slot, ticker, .. } = self;
+        Work { context, udp_filter, board, slot, ticker: ticker.as_ref() }
     }
 
     /// Begins to serve one more.

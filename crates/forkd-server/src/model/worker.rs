@@ -8,7 +8,7 @@ use super::coroutine;
 use super::serve::Work;
 use super::{Model, Threads, event, prefork, thread};
 use crate::scoreboard::Cause;
-use crate::sys::fd::Gate;
+use crate::sys::shutdown_fd::ShutdownFd;
 
 /// What a worker is told.
 #[derive(Debug, Clone, Copy)]
@@ -24,21 +24,21 @@ pub(crate) struct Terms {
     pub(crate) elastic: bool,
     /// What threads it has, if its model has any.
     pub(crate) threads: Threads,
-    /// For how long after the gate is shut a client is held for which no thread can be started.
+    /// For how long after the shutdown a client is held for which no thread can be started.
     pub(crate) grace: Duration,
-    /// Whether it waits for those that it serves when the gate is shut.
+    /// Whether it waits for those that it serves at the shutdown.
     pub(crate) waits: bool,
 }
 
-/// Serves until the gate is shut, or the limit is reached.
-pub(crate) fn run(work: &Work<'_>, gate: &Arc<Gate>, terms: &Terms) -> Cause {
+/// Serves until the shutdown, or until the limit is reached.
+pub(crate) fn run(work: &Work<'_>, shutdown: &Arc<ShutdownFd>, terms: &Terms) -> Cause {
     match terms.model {
         // with fork it is the master that accepts
-        Model::Fork | Model::Iterative | Model::Prefork => prefork::run(work, gate, terms),
-        Model::Thread => thread::run(work, gate, terms),
-        Model::Event => event::run(work, gate, terms),
+        Model::Fork | Model::Iterative | Model::Prefork => prefork::run(work, shutdown, terms),
+        Model::Thread => thread::run(work, shutdown, terms),
+        Model::Event => event::run(work, shutdown, terms),
         #[cfg(feature = "coroutine")]
-        Model::Coroutine => coroutine::run(work, gate, terms),
+        Model::Coroutine => coroutine::run(work, shutdown, terms),
         // `Model::require` has refused it
         #[cfg(not(feature = "coroutine"))]
         Model::Coroutine => Cause::Failed,

@@ -119,7 +119,7 @@ impl Forking {
         }
         self.receive()?;
         let Some(datagram) = self.batch.as_ref().map(|batch| batch.datagram(0)) else { return Ok(None) };
-        match self.context.admit_datagram(&cx.guard, &datagram) {
+        match self.context.admit_datagram(&cx.udp_filter, &datagram) {
             Ok(_) => Ok(Some((None, peer_of(&datagram)))),
             Err(why) => {
                 cx.board.refuse(self.context.number, why);

@@ -12,8 +12,9 @@ use rustix::process::Pid;
 use super::signals::Signals;
 use crate::scoreboard::Scoreboard;
 use crate::service::Service;
-use crate::sys::fd::{CloseSet, Gate};
+use crate::sys::fd::CloseSet;
 use crate::sys::orphans::adopt;
+use crate::sys::shutdown_fd::ShutdownFd;
 use crate::sys::signal::{Bereaved, TermHeld, at_death_of, restore_sigchld, shut_on};
 use crate::transport::Listener;
 
@@ -37,7 +38,7 @@ pub(super) fn expect_children(service: &Service) {
     }
 }
 
-/// Becomes a worker, which SIGTERM tells to leave after its connection, by shutting the gate to
+/// Becomes a worker, which SIGTERM tells to leave after its connection, by shutting its copy of
 /// its listener. SIGQUIT ends it at once. What the master knows it may read from here on, and not write. With `null`, that takes the place of the standard streams.
 pub(super) fn worker(
     board: &Scoreboard,
@@ -46,11 +47,11 @@ pub(super) fn worker(
     signals: Option<Signals>,
     null: Option<&File>,
     listener: &Listener,
-) -> std::io::Result<Arc<Gate>> {
+) -> std::io::Result<Arc<ShutdownFd>> {
     board.read_only()?;
     silence(null);
-    let gate = Arc::new(Gate::new(listener, !listener.is_inherited())?);
-    shut_on(&gate, libc::SIGTERM)?;
+    let shutdown = Arc::new(ShutdownFd::new(listener, !listener.is_inherited())?);
+    shut_on(&shutdown, libc::SIGTERM)?;
     // Takes back what these signals mean to a master and to a child, and closes the master's pipe.
     if let Some(signals) = signals {
         signals.leave_to_worker();
@@ -59,7 +60,7 @@ pub(super) fn worker(
     close.close_in_child();
     // An idle worker leaves at once then, and a busy one after its connection.
     at_death_of(parent, Bereaved::Terminate);
-    Ok(gate)
+    Ok(shutdown)
 }
 
 /// Becomes a process that serves no clients of the daemon. It ends when its master says so, and not at a

@@ -24,7 +24,7 @@ pub(super) struct Context {
     pub(super) blocked: Blocked,
     /// Taken by a worker, which must drop it.
     pub(super) signals: Option<Signals>,
-    pub(super) guard: UdpFilter,
+    pub(super) udp_filter: UdpFilter,
     pub(super) pid: Pid,
     pub(super) grace: Duration,
     pub(super) descriptors: Descriptors,
@@ -54,7 +54,7 @@ pub(super) struct Context {
 
 impl Context {
     /// Blocks signals, ignores SIGCHLD, installs the handlers: from here on this process is a master.
-    pub(super) fn new(board: Scoreboard, guard: UdpFilter, grace: Duration) -> Result<Self, Error> {
+    pub(super) fn new(board: Scoreboard, udp_filter: UdpFilter, grace: Duration) -> Result<Self, Error> {
         let cannot = |what| move |cause| Error::os(what, cause);
         // Later it would look like a shortage that passes, and clients would wait for nothing.
         sys::fork::require_single_thread().map_err(cannot("cannot serve from this process"))?;
@@ -75,7 +75,7 @@ impl Context {
             board,
             blocked,
             signals: None,
-            guard,
+            udp_filter,
             pid: getpid(),
             grace,
             descriptors: Descriptors::default(),

@@ -184,7 +184,8 @@ impl Forking {
         let slot = cx.board.slot(index);
         slot.set_peer(peer);
         let close = self.closing.of(&cx.descriptors);
-        let work = Work { context: &self.context, guard: &cx.guard, board: cx.board, slot, ticker: None };
+        let work =
+            Work { context: &self.context, udp_filter: &cx.udp_filter, board: cx.board, slot, ticker: None };
         let (connection_ref, batch) = (&mut connection, &mut self.batch);
         let raises_later =
             cx.raises_children && !work.service().is_handler() && cx.board.unwatched() < cx.oom.few();

@@ -100,7 +100,7 @@ impl Master {
 
     /// Serves these sockets, once it runs.
     pub fn listen(&mut self, bound: Vec<Bound>) -> Result<(), Error> {
-        self.cx.guard = udp_filter(&bound);
+        self.cx.udp_filter = udp_filter(&bound);
         bound.into_iter().try_for_each(|bound| self.listeners.add(bound, &self.cx))?;
         self.listeners.iter_mut().for_each(|station| station.go_live(&self.cx));
         Ok(())
@@ -397,7 +397,7 @@ impl Master {
         }
         add(self.cx.board.wake().as_fd(), readable, Event::Wake);
         if let Some((handle, _)) = self.application.as_ref().filter(|_| self.cx.lifecycle.is_running()) {
-            add(handle.bell(), readable, Event::Shutdown);
+            add(handle.poll_fd(), readable, Event::Shutdown);
         }
         self.companions.watch(self.cx.now, |fd, flags, index, number| {
             add(fd, flags, Event::Companion(index, number));

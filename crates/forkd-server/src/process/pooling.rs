@@ -297,7 +297,8 @@ impl Pooling {
         let close = self.closing.of(&cx.descriptors);
         let births = cx.board.totals(self.context.number).forked.load(Ordering::Relaxed);
         let terms = Terms { limit: with_jitter(self.terms.limit, births), ..self.terms };
-        let work = Work { context: &self.context, guard: &cx.guard, board: cx.board, slot, ticker: None };
+        let work =
+            Work { context: &self.context, udp_filter: &cx.udp_filter, board: cx.board, slot, ticker: None };
         let (blocked, parent, signals, null) = (&cx.blocked, cx.pid, &mut cx.signals, cx.null.as_ref());
         let expendable = cx.oom.score();
         let _held = TermHeld::hold();
@@ -307,11 +308,11 @@ impl Pooling {
             if let Some(expendable) = expendable {
                 expendable.become_so();
             }
-            let gate = birth::worker(work.board, close, parent, signals.take(), null, work.listener());
+            let shutdown = birth::worker(work.board, close, parent, signals.take(), null, work.listener());
             birth::expect_children(work.service());
-            let cause = match gate {
-                Ok(gate) => {
-                    let served = catch_unwind(AssertUnwindSafe(|| run(&work, &gate, &terms)));
+            let cause = match shutdown {
+                Ok(shutdown) => {
+                    let served = catch_unwind(AssertUnwindSafe(|| run(&work, &shutdown, &terms)));
                     served.unwrap_or_else(|payload| {
                         work.context.service_config.hooks.panicked(slot.peer(), &*payload);
                         Cause::Panicked

@@ -188,7 +188,7 @@ impl Reloader {
         // what the new workers are born with
         parts.set_grace(grace);
         // workers of either configuration must know the sockets of both
-        parts.cx.guard = udp_filter(open.iter().chain(&bound));
+        parts.cx.udp_filter = udp_filter(open.iter().chain(&bound));
         bound.into_iter().try_for_each(|bound| parts.listeners.add(bound, parts.cx))?;
         Ok(grace)
     }
@@ -198,7 +198,7 @@ impl Reloader {
         let Some(next) = self.next.take() else { return };
         let Parts { cx, listeners, .. } = parts;
         let new: Vec<Bound> = listeners.in_life(Life::Starting).filter_map(Station::bound).collect();
-        cx.guard = udp_filter(&new);
+        cx.udp_filter = udp_filter(&new);
         let is_kept =
             |new: &&Bound| listeners.in_life(Life::Live).any(|live| Some(live.number()) == new.number);
         new.iter().filter(|new| !is_kept(new)).for_each(|new| new.announce());
@@ -248,7 +248,7 @@ impl Reloader {
             }
         }
         listeners.in_life_mut(Life::Live).for_each(|station| station.go_live(cx));
-        cx.guard = udp_filter(&live);
+        cx.udp_filter = udp_filter(&live);
     }
 }
 

@@ -112,9 +112,10 @@ fn datagrams(service_config: ServiceConfig, listener: Listener) -> Result<(), Er
     let stay = service_config.idle_timeout.unwrap_or(STAY);
     let board =
         Scoreboard::for_one_process(1).map_err(|cause| Error::os("cannot map the scoreboard", cause))?;
-    let guard = UdpFilter::new(listener.udp_port());
+    let udp_filter = UdpFilter::new(listener.udp_port());
     let context = ListenerContext { listener: Arc::new(listener), number: 0, service_config };
-    let work = Work { context: &context, guard: &guard, board: &board, slot: board.slot(0), ticker: None };
+    let work =
+        Work { context: &context, udp_filter: &udp_filter, board: &board, slot: board.slot(0), ticker: None };
     let mut batch = batch_for(work.listener(), 1);
     loop {
         match next(&mut batch, work.listener(), stay) {

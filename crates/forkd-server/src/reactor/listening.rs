@@ -171,8 +171,9 @@ impl<'a> Reactor<'a> {
         let key = match acceptor.listener.kind() {
             Kind::Stream => self.watch(socket, move |reactor| reactor.admit(&ours, &make)),
             Kind::Datagram => {
-                let (mut batch, guard) = (Batch::new(1, LARGEST), UdpFilter::new(ours.listener.udp_port()));
-                self.watch(socket, move |_| answer(&ours.listener, &mut batch, &guard, &make))
+                let (mut batch, udp_filter) =
+                    (Batch::new(1, LARGEST), UdpFilter::new(ours.listener.udp_port()));
+                self.watch(socket, move |_| answer(&ours.listener, &mut batch, &udp_filter, &make))
             }
         }?;
         acceptor.watch.set(Some(key));
@@ -227,7 +228,7 @@ impl<'a> Reactor<'a> {
 fn answer<P: Protocol>(
     listener: &Listener,
     batch: &mut Batch,
-    guard: &UdpFilter,
+    udp_filter: &UdpFilter,
     make: &RefCell<impl FnMut() -> P>,
 ) {
     for _ in 0..AT_ONCE {
@@ -235,7 +236,7 @@ fn answer<P: Protocol>(
             return;
         }
         let datagram = batch.datagram(0);
-        let Ok(hops) = guard.admit(&datagram) else { continue };
+        let Ok(hops) = udp_filter.admit(&datagram) else { continue };
         let mut protocol = (make.borrow_mut())();
         match protocol.datagram(datagram.payload) {
             Reply::Wait | Reply::File(_) => {}

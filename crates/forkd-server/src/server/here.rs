@@ -16,7 +16,8 @@ use crate::model::serve::{ListenerContext, Work};
 use crate::model::service_config::ServiceConfig;
 use crate::model::worker::{Terms, run};
 use crate::scoreboard::{Cause, Scoreboard};
-use crate::sys::fd::{Gate, first_readable};
+use crate::sys::fd::first_readable;
+use crate::sys::shutdown_fd::ShutdownFd;
 use crate::transport::listener::Kind;
 use crate::transport::udp_filter::UdpFilter;
 use crate::transport::{Handle, Listener};
@@ -30,7 +31,7 @@ pub(super) struct Here {
     /// One for each listening socket.
     places: Vec<Place>,
     board: Scoreboard,
-    guard: UdpFilter,
+    udp_filter: UdpFilter,
     terms: Terms,
     handle: Handle,
 }
@@ -51,7 +52,7 @@ impl Here {
     ) -> Result<Self, Error> {
         let cannot = |cause| Error::os("cannot map the scoreboard", cause);
         let board = Scoreboard::for_one_process(listeners.len()).map_err(cannot)?;
-        let guard = UdpFilter::new(listeners.iter().filter_map(Listener::udp_port));
+        let udp_filter = UdpFilter::new(listeners.iter().filter_map(Listener::udp_port));
         let mut places = Vec::new();
         for (number, listener) in listeners.into_iter().enumerate() {
             let service_config = service_config(&listener, &board.tally(number).failures);
@@ -66,7 +67,7 @@ impl Here {
                 slot,
             });
         }
-        Ok(Self { places, board, guard, terms, handle: handle.clone() })
+        Ok(Self { places, board, udp_filter, terms, handle: handle.clone() })
     }
 
     /// Serves until the handle says that it is over. Each further listening socket has a thread of its own.
@@ -115,7 +116,7 @@ impl Here {
     /// Where somebody knocks.
     fn next(&self, until: Option<Instant>) -> Option<&Place> {
         let sockets = self.places.iter().map(|place| place.context.listener.as_fd());
-        let all: Vec<BorrowedFd<'_>> = [self.handle.bell()].into_iter().chain(sockets).collect();
+        let all: Vec<BorrowedFd<'_>> = [self.handle.poll_fd()].into_iter().chain(sockets).collect();
         loop {
             let left = until.map(|until| until.saturating_duration_since(Instant::now()));
             match first_readable(&all, left) {
@@ -132,18 +133,19 @@ impl Here {
         let slot = self.board.slot(*slot);
         // a socket of datagrams refuses nobody: one that is shut would be read without end
         let refuses = !context.listener.is_inherited() && context.listener.kind() == Kind::Stream;
-        let gate = match Gate::new(&*context.listener, refuses) {
-            Ok(gate) => Arc::new(gate),
+        let shutdown = match ShutdownFd::new(&*context.listener, refuses) {
+            Ok(shutdown) => Arc::new(shutdown),
             Err(error) => {
                 events::accept_failed(context.listener.endpoint(), &error, 0);
                 return Cause::Failed;
             }
         };
-        self.handle.shuts(&gate);
+        self.handle.shuts(&shutdown);
         let terms = Terms { limit, waits: self.terms.waits || limit > 0, ..self.terms };
-        let work = Work { context, guard: &self.guard, board: &self.board, slot, ticker: Some(ticker) };
+        let work =
+            Work { context, udp_filter: &self.udp_filter, board: &self.board, slot, ticker: Some(ticker) };
         loop {
-            match catch_unwind(AssertUnwindSafe(|| run(&work, &gate, &terms))) {
+            match catch_unwind(AssertUnwindSafe(|| run(&work, &shutdown, &terms))) {
                 Ok(cause) => return cause,
                 // it was the application's own work that panicked, and that is not ours to judge
                 Err(payload) if ticker.is_poisoned() => resume_unwind(payload),

@@ -133,8 +133,8 @@ impl Listener {
     /// # Errors
     ///
     /// As accept(2).
-    pub(crate) fn accept(&self, gate: impl AsFd) -> rustix::io::Result<(OwnedFd, Peer)> {
-        self.blocking(accept(gate, SocketFlags::CLOEXEC)?)
+    pub(crate) fn accept(&self, socket: impl AsFd) -> rustix::io::Result<(OwnedFd, Peer)> {
+        self.blocking(accept(socket, SocketFlags::CLOEXEC)?)
     }
 
     /// Refuses to have [`accept_now`](Self::accept_now) called on an inherited socket by processes that can't have the
@@ -160,18 +160,19 @@ impl Listener {
 
     /// Accepts a connection, and does not wait for one: `AGAIN` if there is none. A socket of our own has been
     /// [set](Self::set_nonblocking) not to block.
-    pub fn accept_now(&self, gate: impl AsFd) -> rustix::io::Result<(OwnedFd, Peer)> {
-        self.blocking(self.take(gate, SocketFlags::CLOEXEC)?)
+    pub fn accept_now(&self, socket: impl AsFd) -> rustix::io::Result<(OwnedFd, Peer)> {
+        self.blocking(self.take(socket, SocketFlags::CLOEXEC)?)
     }
 
     /// As [`accept_now`](Self::accept_now), and the connection does not block either.
-    pub(crate) fn accept_nonblocking(&self, gate: impl AsFd) -> rustix::io::Result<(OwnedFd, Peer)> {
-        self.take(gate, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK).map(|accepted| self.with_peer(accepted))
+    pub(crate) fn accept_nonblocking(&self, socket: impl AsFd) -> rustix::io::Result<(OwnedFd, Peer)> {
+        self.take(socket, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK)
+            .map(|accepted| self.with_peer(accepted))
     }
 
     #[inline]
-    fn take(&self, gate: impl AsFd, flags: SocketFlags) -> rustix::io::Result<Accepted> {
-        if self.is_inherited { accept_now(gate, flags) } else { accept(gate, flags) }
+    fn take(&self, socket: impl AsFd, flags: SocketFlags) -> rustix::io::Result<Accepted> {
+        if self.is_inherited { accept_now(socket, flags) } else { accept(socket, flags) }
     }
 
     #[inline]

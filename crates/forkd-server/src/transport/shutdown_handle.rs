@@ -6,7 +6,8 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
-use crate::sys::fd::{Gate, wait_readable};
+use crate::sys::fd::wait_readable;
+use crate::sys::shutdown_fd::ShutdownFd;
 use crate::sys::wake::Wake;
 
 /// Ends a server from anywhere: another thread, a handler, a forked child. See
@@ -31,12 +32,12 @@ struct Shutdown {
     /// Notified once and never drained. A child's copy is the same eventfd or pipe.
     wake: Wake,
     /// What is shut in this process.
-    gates: Mutex<Vec<Weak<Gate>>>,
+    fds: Mutex<Vec<Weak<ShutdownFd>>>,
 }
 
 impl Handle {
     pub(crate) fn new() -> io::Result<Self> {
-        Ok(Self(Arc::new(Shutdown { wake: Wake::new()?, gates: Mutex::default() })))
+        Ok(Self(Arc::new(Shutdown { wake: Wake::new()?, fds: Mutex::default() })))
     }
 
     /// Asks the server to end, and returns at once: no further client is accepted, those that are
@@ -49,7 +50,7 @@ impl Handle {
     /// of them [`grace`](crate::Server::grace).
     pub fn shutdown(&self) {
         self.0.wake.notify();
-        self.gates().iter().filter_map(Weak::upgrade).for_each(|gate| gate.shut_for_all());
+        self.fds().iter().filter_map(Weak::upgrade).for_each(|shutdown| shutdown.shut_for_all());
     }
 
     /// Whether the server has been asked to end.
@@ -69,25 +70,25 @@ impl Handle {
         wait_readable(&self.0.wake, Duration::ZERO)
     }
 
-    /// Has a shutdown shut this gate.
-    pub(crate) fn shuts(&self, gate: &Arc<Gate>) {
-        let mut gates = self.gates();
-        gates.retain(|gate| gate.strong_count() > 0);
-        gates.push(Arc::downgrade(gate));
-        drop(gates);
-        // one that came before the gate was there
+    /// Has a shutdown shut this descriptor.
+    pub(crate) fn shuts(&self, shutdown: &Arc<ShutdownFd>) {
+        let mut fds = self.fds();
+        fds.retain(|shutdown| shutdown.strong_count() > 0);
+        fds.push(Arc::downgrade(shutdown));
+        drop(fds);
+        // one that came before the descriptor was there
         if self.is_shut_down() {
-            gate.shut_for_all();
+            shutdown.shut_for_all();
         }
     }
 
     /// Is readable once the server has been asked to end.
-    pub(crate) fn bell(&self) -> BorrowedFd<'_> {
+    pub(crate) fn poll_fd(&self) -> BorrowedFd<'_> {
         self.0.wake.as_fd()
     }
 
-    fn gates(&self) -> std::sync::MutexGuard<'_, Vec<Weak<Gate>>> {
-        self.0.gates.lock().unwrap_or_else(PoisonError::into_inner)
+    fn fds(&self) -> std::sync::MutexGuard<'_, Vec<Weak<ShutdownFd>>> {
+        self.0.fds.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -25,8 +25,8 @@ use crate::fairness::TURN;
 use crate::scoreboard::Cause;
 use crate::service::Service;
 use crate::sys::datagram::Batch;
-use crate::sys::fd::Gate;
 use crate::sys::limits::raise_open_files;
+use crate::sys::shutdown_fd::ShutdownFd;
 use crate::transport::listener::Kind;
 use crate::transport::{Listener, Peer, Ready, Wait};
 use crate::{Error, events};
@@ -36,8 +36,8 @@ const ENTRY: usize = TURN / 16;
 /// The most datagrams that wait for their handlers: each has a buffer for the largest. Others wait in the socket.
 const DATAGRAMS: u32 = 256;
 
-/// Serves until the gate is shut, or the limit is reached.
-pub(crate) fn run(work: &Work<'_>, gate: &Gate, terms: &Terms) -> Cause {
+/// Serves until the shutdown, or until the limit is reached.
+pub(crate) fn run(work: &Work<'_>, shutdown: &ShutdownFd, terms: &Terms) -> Cause {
     if work.ticker.is_none() {
         // this process is the server's own
         raise_open_files();
@@ -47,13 +47,13 @@ pub(crate) fn run(work: &Work<'_>, gate: &Gate, terms: &Terms) -> Cause {
         let _ = work.listener().set_nonblocking(true);
     }
     let main = || {
-        let mut worker = Worker::new(work, gate, terms);
+        let mut worker = Worker::new(work, shutdown, terms);
         worker.watch_shutdown()?;
         let ticker = worker.spawn_ticker();
         if !work.comes_up(1) {
             return Ok(Cause::Failed);
         }
-        let cause = accept_loop::run(work, gate, &mut worker);
+        let cause = accept_loop::run(work, shutdown, &mut worker);
         worker.finish();
         match ticker.filter(JoinHandle::is_finished).map(JoinHandle::join) {
             // the application's own work, which is not ours to judge
@@ -69,13 +69,13 @@ pub(crate) fn run(work: &Work<'_>, gate: &Gate, terms: &Terms) -> Cause {
 
 struct Worker<'a> {
     work: &'a Work<'a>,
-    gate: &'a Gate,
+    shutdown: &'a ShutdownFd,
     terms: &'a Terms,
     /// How many it serves at once.
     most: u32,
     served: u64,
     tasks: Rc<Tasks>,
-    /// Waits for the listener, and is roused when the gate is shut.
+    /// Waits for the listener, and is roused at the shutdown.
     waiter: Rc<Waiter>,
     batches: Batches,
 }
@@ -86,11 +86,11 @@ impl Driver for Worker<'_> {
     const POLLS: bool = true;
 
     fn connection(&mut self, socket: OwnedFd, peer: Peer) {
-        let guard = ConnectionGuard::take(&self.tasks, peer);
+        let udp_filter = ConnectionGuard::take(&self.tasks, peer);
         coroutine::spawn(move || {
-            let waiter = Waiter::of_connection(guard.0.work().context.service_config.idle_timeout);
-            contained(&guard.0, peer, || {
-                guard.0.work().waiting_connection(socket, peer, &waiter).1.close();
+            let waiter = Waiter::of_connection(udp_filter.0.work().context.service_config.idle_timeout);
+            contained(&udp_filter.0, peer, || {
+                udp_filter.0.work().waiting_connection(socket, peer, &waiter).1.close();
             });
         });
     }
@@ -103,10 +103,11 @@ impl Driver for Worker<'_> {
             return;
         }
         let (peer, batches) = (peer_of(&batch.datagram(0)), self.batches.clone());
-        let (guard, mut batch) = (ConnectionGuard::take(&self.tasks, peer), replace(batch, batches.take()));
+        let (udp_filter, mut batch) =
+            (ConnectionGuard::take(&self.tasks, peer), replace(batch, batches.take()));
         coroutine::spawn(move || {
-            let work = guard.0.work();
-            contained(&guard.0, peer, || work.datagrams(&mut batch, 1));
+            let work = udp_filter.0.work();
+            contained(&udp_filter.0, peer, || work.datagrams(&mut batch, 1));
             batches.put_back(batch);
         });
     }
@@ -167,22 +168,22 @@ impl Driver for Worker<'_> {
 }
 
 impl<'a> Worker<'a> {
-    fn new(work: &'a Work<'a>, gate: &'a Gate, terms: &'a Terms) -> Self {
+    fn new(work: &'a Work<'a>, shutdown: &'a ShutdownFd, terms: &'a Terms) -> Self {
         let most = match work.listener().kind() {
             Kind::Stream => terms.max_connections,
             Kind::Datagram => DATAGRAMS,
         };
         let (tasks, batches) = (Tasks::of(work), Batches::new(work));
-        Self { work, gate, terms, most, served: 0, tasks, waiter: Rc::default(), batches }
+        Self { work, shutdown, terms, most, served: 0, tasks, waiter: Rc::default(), batches }
     }
 
-    /// Has the waiter look again when the gate is shut.
+    /// Has the waiter look again at the shutdown.
     fn watch_shutdown(&self) -> io::Result<()> {
-        let bell = self.gate.bell().try_clone_to_owned()?;
+        let shutdown_fd = self.shutdown.poll_fd().try_clone_to_owned()?;
         let end = End(Rc::clone(&self.tasks), Rc::clone(&self.waiter));
         coroutine::spawn(move || {
             // it fails where there is no memory for it
-            while Waiter::default().until(bell.as_fd(), Ready::Read, None).is_err() {
+            while Waiter::default().until(shutdown_fd.as_fd(), Ready::Read, None).is_err() {
                 coroutine::sleep(REST);
             }
             drop(end);

@@ -14,7 +14,8 @@ use crate::events;
 use crate::limit::RateLimit;
 use crate::scoreboard::Cause;
 use crate::sys::datagram::{Batch, Datagram};
-use crate::sys::fd::{Gate, first_readable, wait_readable};
+use crate::sys::fd::{first_readable, wait_readable};
+use crate::sys::shutdown_fd::ShutdownFd;
 use crate::sys::tcp::was_reset;
 use crate::sys::thread::spawn;
 use crate::sys::wake::Wake;
@@ -53,7 +54,7 @@ impl ThreadGroup {
             Client::Connection(socket, peer) => connection(&work, socket, peer, || self.end()),
             Client::Datagram(mut batch, _) => {
                 // the application has been asked
-                let admit = |datagram: &Datagram<'_>| work.guard.admit(datagram);
+                let admit = |datagram: &Datagram<'_>| work.udp_filter.admit(datagram);
                 let answer = |batch: &mut Batch| work.datagrams_if(batch, 1, admit);
                 datagrams(&work, &mut batch, answer, || self.end());
             }
@@ -69,13 +70,16 @@ impl ThreadGroup {
         }
     }
 
-    /// Waits until no more than `most` are served, or the gate is shut; tells whether they are so few.
-    fn wait_for(&self, most: u32, gate: Option<&Gate>) -> bool {
+    /// Waits until no more than `most` are served, or until the shutdown; tells whether they are so few.
+    fn wait_for(&self, most: u32, shutdown: Option<&ShutdownFd>) -> bool {
         self.awaited.store(true, Ordering::SeqCst);
         let work = self.work();
         while self.shared.open() > most {
             let limit = work.tick();
-            match first_readable(&[self.wake.as_fd(), gate.map_or(self.wake.as_fd(), Gate::bell)], limit) {
+            match first_readable(
+                &[self.wake.as_fd(), shutdown.map_or(self.wake.as_fd(), ShutdownFd::poll_fd)],
+                limit,
+            ) {
                 Some(0) => self.wake.drain(),
                 Some(_) => break,
                 None => {}
@@ -95,7 +99,7 @@ impl ThreadGroup {
     }
 }
 
-pub(super) fn run(shared: Shared, gate: &Arc<Gate>, terms: &Terms, most: u32) -> Cause {
+pub(super) fn run(shared: Shared, shutdown: &Arc<ShutdownFd>, terms: &Terms, most: u32) -> Cause {
     let wake = match Wake::new() {
         Ok(wake) => wake,
         Err(error) => {
@@ -118,15 +122,23 @@ pub(super) fn run(shared: Shared, gate: &Arc<Gate>, terms: &Terms, most: u32) ->
         return Cause::Failed;
     }
     let (shortage, refusals) = (Shortage::default(), RateLimit::default());
-    let mut driver =
-        MainThread { group: &group, work: &work, gate, most, terms: *terms, served: 0, shortage, refusals };
-    let mut cause = accept_loop::run(&work, gate, &mut driver);
+    let mut driver = MainThread {
+        group: &group,
+        work: &work,
+        shutdown,
+        most,
+        terms: *terms,
+        served: 0,
+        shortage,
+        refusals,
+    };
+    let mut cause = accept_loop::run(&work, shutdown, &mut driver);
     work.leaves();
     if cause == Cause::Recycled {
         // a stop may begin before the master has seen that, and then this worker is to serve the queue
-        group.wait_for(0, Some(gate));
+        group.wait_for(0, Some(shutdown));
         if work.is_draining() {
-            cause = accept_loop::drain(&work, gate, &mut driver);
+            cause = accept_loop::drain(&work, shutdown, &mut driver);
         }
     }
     if terms.waits {
@@ -139,7 +151,7 @@ pub(super) fn run(shared: Shared, gate: &Arc<Gate>, terms: &Terms, most: u32) ->
 struct MainThread<'a> {
     group: &'a Arc<ThreadGroup>,
     work: &'a Work<'a>,
-    gate: &'a Gate,
+    shutdown: &'a ShutdownFd,
     most: u32,
     terms: Terms,
     /// For how many clients a thread was started.
@@ -159,7 +171,7 @@ impl Driver for MainThread<'_> {
 
     fn datagrams(&mut self, batch: &mut Batch, _: usize) {
         let (work, datagram) = (self.work, batch.datagram(0));
-        match work.context.admit_datagram(work.guard, &datagram) {
+        match work.context.admit_datagram(work.udp_filter, &datagram) {
             Ok(_) => self.start(Client::Datagram(Box::new(batch.copy_of(0)), peer_of(&datagram))),
             // no thread for one that gets no answer
             Err(why) => work.board.refuse(work.context.number, why),
@@ -176,7 +188,7 @@ impl Driver for MainThread<'_> {
 
     fn wait_for_room(&mut self, acceptor: &mut Acceptor<'_>) -> bool {
         acceptor.is_full(self.most, events::at_thread_limit);
-        self.group.wait_for(self.most - 1, (!acceptor.drains()).then_some(self.gate))
+        self.group.wait_for(self.most - 1, (!acceptor.drains()).then_some(self.shutdown))
     }
 
     /// Clients that are served have what is wanted.
@@ -212,7 +224,7 @@ impl MainThread<'_> {
             }
             self.work.board.tally(self.work.context.number).thread_failed();
             self.work.slot.held.store(1, Ordering::Relaxed);
-            if self.gate.is_shut() && now >= *stops_at.get_or_insert(now + self.terms.grace) {
+            if self.shutdown.is_shut() && now >= *stops_at.get_or_insert(now + self.terms.grace) {
                 return self.give_up(peer);
             }
             self.group.rest(self.shortage.retry_at().map_or(REST, |then| then - now));

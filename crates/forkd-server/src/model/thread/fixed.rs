@@ -1,6 +1,6 @@
 //! A fixed pool of threads, each of which accepts for itself and serves one client after the other.
 //!
-//! All of them block in accept(2). The main thread waits until the gate is shut and then pokes them, so that the
+//! All of them block in accept(2). The main thread waits until the shutdown and then pokes them, so that the
 //! call begins anew, and fails.
 
 use std::os::fd::OwnedFd;
@@ -12,24 +12,25 @@ use super::{Shared, Terms, connection, datagrams};
 use crate::events;
 use crate::scoreboard::Cause;
 use crate::sys::datagram::Batch;
-use crate::sys::fd::{Gate, first_readable};
+use crate::sys::fd::first_readable;
+use crate::sys::shutdown_fd::ShutdownFd;
 use crate::sys::thread::{Thread, spawn};
 use crate::transport::Peer;
 
 /// What the threads have in common.
 struct ThreadPool {
     shared: Shared,
-    gate: Arc<Gate>,
+    shutdown: Arc<ShutdownFd>,
     terms: Terms,
     served: AtomicU64,
     /// They leave because they have served as many as they should.
     is_spent: AtomicBool,
 }
 
-pub(super) fn run(shared: Shared, gate: &Arc<Gate>, terms: &Terms, count: u32) -> Cause {
+pub(super) fn run(shared: Shared, shutdown: &Arc<ShutdownFd>, terms: &Terms, count: u32) -> Cause {
     let pool = Arc::new(ThreadPool {
         shared,
-        gate: Arc::clone(gate),
+        shutdown: Arc::clone(shutdown),
         terms: *terms,
         served: AtomicU64::new(0),
         is_spent: AtomicBool::new(false),
@@ -40,11 +41,11 @@ pub(super) fn run(shared: Shared, gate: &Arc<Gate>, terms: &Terms, count: u32) -
         if work.comes_up(count) {
             return Ok(threads);
         }
-        gate.shut();
+        shutdown.shut();
         Err(threads)
     });
     if started.is_ok() {
-        while first_readable(&[gate.bell()], None).is_none() {}
+        while first_readable(&[shutdown.poll_fd()], None).is_none() {}
         work.leaves();
     }
     let (threads, cause) = match started {
@@ -52,7 +53,7 @@ pub(super) fn run(shared: Shared, gate: &Arc<Gate>, terms: &Terms, count: u32) -
         Ok(threads) => (threads, Cause::Retired),
         Err(threads) => (threads, Cause::Failed),
     };
-    // those that wait for the bell, too, need none
+    // those that wait for the shutdown, too, need none
     for thread in threads.iter().filter(|_| work.ticker.is_none()) {
         // it fails for no thread that is not joined yet
         let _ = thread.poke();
@@ -63,12 +64,12 @@ pub(super) fn run(shared: Shared, gate: &Arc<Gate>, terms: &Terms, count: u32) -
     }
     if cause == Cause::Recycled && work.is_draining() {
         // a stop began before the master had seen that this worker leaves, so it is to serve the queue
-        return accept_loop::drain(&work, gate, &mut &*pool);
+        return accept_loop::drain(&work, shutdown, &mut &*pool);
     }
     cause
 }
 
-/// Starts so many threads, or shuts the gate to those that could be started.
+/// Starts the threads, or shuts down those that could be started.
 fn start(pool: &Arc<ThreadPool>, count: u32) -> Result<Vec<Thread>, Vec<Thread>> {
     let mut threads = Vec::new();
     for _ in 0..count {
@@ -77,7 +78,7 @@ fn start(pool: &Arc<ThreadPool>, count: u32) -> Result<Vec<Thread>, Vec<Thread>>
             Ok(thread) => threads.push(thread),
             Err((_, error)) => {
                 events::no_threads(pool.shared.work().listener().endpoint(), &error);
-                pool.gate.shut();
+                pool.shutdown.shut();
                 return Err(threads);
             }
         }
@@ -88,9 +89,9 @@ fn start(pool: &Arc<ThreadPool>, count: u32) -> Result<Vec<Thread>, Vec<Thread>>
 impl ThreadPool {
     /// What each thread does.
     fn work(&self) {
-        if accept_loop::run(&self.shared.work(), &self.gate, &mut &*self) == Cause::Recycled {
+        if accept_loop::run(&self.shared.work(), &self.shutdown, &mut &*self) == Cause::Recycled {
             // for the others
-            self.gate.shut();
+            self.shutdown.shut();
         }
     }
 }

@@ -1,6 +1,6 @@
 //! Threads: a worker with a thread for each connection, or with a fixed pool of them.
 //!
-//! They share the process: the gate, the counters, the line on the scoreboard. SIGTERM finds the main thread,
+//! They share the process: the shutdown descriptor, the counters, the line on the scoreboard. SIGTERM finds the main thread,
 //! as it is blocked in the others; a crash ends them all. A panic ends one connection, since nothing that a
 //! connection needs is another's.
 
@@ -17,17 +17,19 @@ use super::worker::Terms;
 use super::{Threads, prefork};
 use crate::scoreboard::Cause;
 use crate::sys::datagram::Batch;
-use crate::sys::fd::Gate;
+use crate::sys::shutdown_fd::ShutdownFd;
 use crate::transport::Peer;
 use crate::transport::listener::Kind;
 
-/// Serves until the gate is shut, or the limit is reached; then waits for its threads.
-pub(crate) fn run(work: &Work<'_>, gate: &Arc<Gate>, terms: &Terms) -> Cause {
+/// Serves until the shutdown, or until the limit is reached; then waits for its threads.
+pub(crate) fn run(work: &Work<'_>, shutdown: &Arc<ShutdownFd>, terms: &Terms) -> Cause {
     match (work.listener().kind(), terms.threads) {
         // what waits for nobody is quicker in batches, by one thread, than with a thread for each
-        (Kind::Datagram, Threads::Each(_)) if !work.service().is_handler() => prefork::run(work, gate, terms),
-        (_, Threads::Each(most)) => each::run(Shared::of(work), gate, terms, most),
-        (_, Threads::Fixed(count)) => fixed::run(Shared::of(work), gate, terms, count),
+        (Kind::Datagram, Threads::Each(_)) if !work.service().is_handler() => {
+            prefork::run(work, shutdown, terms)
+        }
+        (_, Threads::Each(most)) => each::run(Shared::of(work), shutdown, terms, most),
+        (_, Threads::Fixed(count)) => fixed::run(Shared::of(work), shutdown, terms, count),
     }
 }
 
