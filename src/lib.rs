@@ -9,6 +9,7 @@ pub mod cli;
 pub mod config;
 #[doc(hidden)]
 pub mod daemon;
+mod failed;
 mod foreign;
 // what fuzz/ runs, and the tests over its seeds
 #[cfg(any(test, fuzzing))]

@@ -23,7 +23,7 @@ fn main() -> ExitCode {
         Err(failed) => {
             failed.tell();
             failed.pause();
-            ExitCode::from(failed.error.exit_code())
+            ExitCode::from(failed.exit_code)
         }
     }
 }

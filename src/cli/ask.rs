@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use crate::config::default_controls;
 use crate::daemon::Question;
+use crate::failed::Failed;
 use crate::{Error, Failure};
 
 /// Where the packaged service has it.
@@ -61,13 +62,13 @@ impl Daemon {
         request: &str,
         descriptor: Option<BorrowedFd<'_>>,
         read: impl Fn(&str) -> serde_json::Result<T>,
-    ) -> Result<T, Error> {
+    ) -> Result<T, Failed> {
         let path = self.path.display();
         let answer = self
             .question
             .ask(request, descriptor)
             .map_err(|cause| unavailable(format!("the daemon does not answer at {path}"), cause))?;
-        read(&answer).map_err(|error| Error::Data(format!("what answers at {path} is no forkd: {error}")))
+        read(&answer).map_err(|error| Failed::data(format!("what answers at {path} is no forkd: {error}")))
     }
 }
 

@@ -12,6 +12,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 use super::check::{DIRECTORIES, HANDED_OVER, show};
+use crate::failed::Failed;
 use crate::{Error, Failure, sys};
 use sockets::Socket;
 
@@ -62,9 +63,9 @@ const PLACES: [(&str, &str); 4] = [
 /// # Errors
 ///
 /// What the service would end with, or why systemd can't be asked.
-pub(super) fn run(name: &str) -> Result<(), Error> {
+pub(super) fn run(name: &str) -> Result<(), Failed> {
     if !nix::unistd::geteuid().is_root() {
-        return Err(Error::Permission("only root can check under the conditions of a unit".into()));
+        return Err(Error::Permission("only root can check under the conditions of a unit".into()).into());
     }
     sys::signal::restore_sigchld().map_err(|cause| Error::os("cannot set the action of SIGCHLD", cause))?;
     let unit = if name.ends_with(".service") { name.to_owned() } else { format!("{name}.service") };
@@ -87,7 +88,7 @@ pub(super) fn run(name: &str) -> Result<(), Error> {
     match run_to_end(check.arg("--").args(command))? {
         (0, configuration, _) => {
             sockets::check(&unit, &sockets, &configuration)?;
-            show(&format!("{configuration}\n"))
+            Ok(show(&format!("{configuration}\n"))?)
         }
         (status, _, said) => Err(failure(&unit, status, &said)),
     }
@@ -120,14 +121,14 @@ fn property(unit: &str, name: &str) -> Result<String, Error> {
 const OF_SYSTEMD_RUN: u8 = 1;
 
 /// Why the check has ended with this status.
-fn failure(unit: &str, status: u8, said: &str) -> Error {
+fn failure(unit: &str, status: u8, said: &str) -> Failed {
     let why = match said.strip_prefix("forkd: error: ").unwrap_or(said) {
         "" => "systemd can't start a program with these settings; `journalctl -n 20` says why",
         why => why,
     };
     match status {
-        OF_SYSTEMD_RUN => Error::Unavailable(format!("cannot check {unit}: {why}").into()),
-        exit_code => Error::Refused { exit_code, why: format!("{unit} can't serve: {why}") },
+        OF_SYSTEMD_RUN => Error::Unavailable(format!("cannot check {unit}: {why}").into()).into(),
+        exit_code => Failed::new(exit_code, format!("{unit} can't serve: {why}")),
     }
 }
 

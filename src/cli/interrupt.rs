@@ -9,6 +9,7 @@ use signal_hook::iterator::Signals;
 use signal_hook::low_level::signal_name;
 
 use crate::Error;
+use crate::failed::Failed;
 use forkd_load::Live;
 
 /// Which signal has come first; 0 for none.
@@ -33,7 +34,7 @@ impl Interrupt {
                 }
                 crate::sys::program::end_all();
                 std::thread::sleep(patience);
-                std::process::exit(ended_by(signal).into());
+                std::process::exit(128 + signal);
             }
         };
         std::thread::Builder::new().name("signals".into()).spawn(watch).map_err(failed)?;
@@ -41,23 +42,15 @@ impl Interrupt {
     }
 
     /// What the program ends with if one has come; `what` says what that means for the result.
-    pub(super) fn verdict(&self, what: &str) -> Result<(), Error> {
+    pub(super) fn verdict(&self, what: &str) -> Result<(), Failed> {
         match self.0.load(Ordering::Relaxed) {
             0 => Ok(()),
             signal => {
                 let name = signal_name(signal).unwrap_or("a signal");
-                Err(Error::Interrupted {
-                    exit_code: ended_by(signal),
-                    why: format!("{name} ended it {what}"),
-                })
+                Err(Failed::by_signal(signal, format!("{name} ended it {what}")))
             }
         }
     }
-}
-
-/// What a shell tells of a program that a signal has ended.
-fn ended_by(signal: i32) -> u8 {
-    128 + signal as u8
 }
 
 /// Whether the parent process wants that, as nohup(1) does with SIGHUP.

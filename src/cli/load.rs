@@ -14,6 +14,7 @@ use super::args::LoadArgs;
 use super::interrupt::Interrupt;
 use super::progress::Line;
 use super::terminal::{Terminal, print_json};
+use crate::failed::Failed;
 use crate::{Error, Failure};
 use forkd_load::text::thousands;
 use forkd_load::{Fault, Live, Load, Outcome, Phase, Report, Target, table};
@@ -22,11 +23,11 @@ use forkd_load::{Fault, Live, Load, Outcome, Phase, Report, Target, table};
 ///
 /// # Errors
 ///
-/// [`Error::Unavailable`] if there was nothing to measure in a phase, [`Error::Data`] if the server sent
-/// back something else than it was sent, [`Error::Interrupted`] if a signal ended it; all after the result has
+/// [`Error::Unavailable`] if there was nothing to measure in a phase, exit code 65 if the server sent
+/// back something else than it was sent, 128 and its number if a signal ended it; all after the result has
 /// been printed. Before that, what
 /// [`Target::new`], [`Load::new`] and [`Load::run`] say.
-pub fn run(args: &LoadArgs) -> Result<(), Error> {
+pub fn run(args: &LoadArgs) -> Result<(), Failed> {
     let target = Target::new(&args.endpoint, args.reach())?;
     let phases = if args.phases.is_empty() { Phase::usual(&target) } else { args.phases.clone() };
     let load = Load::new(target, args.plan())?;
@@ -47,7 +48,8 @@ pub fn run(args: &LoadArgs) -> Result<(), Error> {
     let report = Report::new(&args.endpoint, load.plan(), &outcomes, live.is_stopped());
     show(args, &report, &outcomes, file)?;
     interrupt.verdict(if has_any(&outcomes) { "early" } else { "before anything was measured" })?;
-    failure.and_then(|()| verdict(args, &outcomes))
+    failure?;
+    verdict(args, &outcomes)
 }
 
 /// Prints the result, and writes it to the file, if there is one.
@@ -120,11 +122,11 @@ fn headline(args: &LoadArgs) -> String {
 }
 
 /// Whether a script can go on with these figures.
-fn verdict(args: &LoadArgs, outcomes: &[Outcome]) -> Result<(), Error> {
+fn verdict(args: &LoadArgs, outcomes: &[Outcome]) -> Result<(), Failed> {
     let wrong: u64 = outcomes.iter().map(|outcome| outcome.faults.of(Fault::WrongBytes)).sum();
     if wrong > 0 {
         let (endpoint, wrong) = (&args.endpoint, thousands(wrong as f64));
-        return Err(Error::Data(format!(
+        return Err(Failed::data(format!(
             "{endpoint} sent back something else than it was sent ({wrong} times): is it an echo server?"
         )));
     }
@@ -132,7 +134,8 @@ fn verdict(args: &LoadArgs, outcomes: &[Outcome]) -> Result<(), Error> {
         Some(empty) => {
             let why = empty.faults.chief().map(|fault| format!(" ({fault})")).unwrap_or_default();
             let (endpoint, phase) = (&args.endpoint, empty.phase.name());
-            Err(Error::Unavailable(Failure::from(format!("no echo came from {endpoint} in {phase}{why}"))))
+            Err(Error::Unavailable(Failure::from(format!("no echo came from {endpoint} in {phase}{why}")))
+                .into())
         }
         None => Ok(()),
     }

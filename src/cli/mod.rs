@@ -6,7 +6,6 @@ pub mod args;
 mod ask;
 pub mod check;
 pub mod compare;
-mod failed;
 mod in_unit;
 pub mod inetd;
 mod interrupt;
@@ -25,9 +24,9 @@ use std::path::{Path, PathBuf};
 use crate::Error;
 use crate::config::options::ServeOptions;
 use crate::config::{Config, Sources};
+pub use crate::failed::Failed;
 use crate::sys::signal::{Blocked, ignore_file_size_limit};
 use args::{Cli, Command};
-pub use failed::Failed;
 use forkd_server::Endpoint;
 pub use terminal::print_help;
 
@@ -65,21 +64,20 @@ pub fn run(cli: Cli, signals: HeldSignals) -> Result<(), Failed> {
         Command::Serve { inetd: false, .. } => signals.0.for_good(),
         _ => drop(signals),
     }
-    let result = match cli.command {
-        Command::Serve { args, inetd: true } => inetd::run(args),
-        Command::Serve { args, inetd: false } => return serve::run(args),
+    match cli.command {
+        Command::Serve { args, inetd: true } => inetd::run(args).map_err(Failed::from),
+        Command::Serve { args, inetd: false } => serve::run(args),
         Command::Check { unit: Some(unit), .. } => in_unit::run(&unit),
-        Command::Check { args, unit: None } => check::run(args),
+        Command::Check { args, unit: None } => check::run(args).map_err(Failed::from),
         Command::Compare(options) => compare::run(&options),
         Command::Load(options) => load::run(&options),
-        Command::NullServer => forkd_compare::serve_nothing(),
-        Command::Reload(options) => return reload::run(options),
-        Command::Services => services::run(),
+        Command::NullServer => forkd_compare::serve_nothing().map_err(Failed::from),
+        Command::Reload(options) => reload::run(options),
+        Command::Services => services::run().map_err(Failed::from),
         Command::Status(options) => status::run(options),
         #[cfg(feature = "top")]
         Command::Top(options) => top::run(options),
-    };
-    Ok(result?)
+    }
 }
 
 /// Lays the command line over the environment, and warns of variables that have no effect.

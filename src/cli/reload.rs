@@ -7,7 +7,6 @@ use std::time::Duration;
 use super::Failed;
 use super::args::ReloadArgs;
 use super::ask::Daemon;
-use crate::Error;
 use crate::daemon::control::Answer;
 use crate::log;
 use forkd_net::unit;
@@ -20,7 +19,7 @@ const RELOAD_TIMEOUT: Duration = Duration::from_secs(60);
 /// # Errors
 ///
 /// Why the daemon keeps its old configuration, with the exit code that a start would have ended with;
-/// [`Error::Unavailable`] if no daemon answers at the control socket.
+/// [`Error::Unavailable`](crate::Error::Unavailable) if no daemon answers at the control socket.
 pub fn run(args: ReloadArgs) -> Result<(), Failed> {
     // its reason has several lines
     let (stderr, own) = (io::stderr(), unit::invocation());
@@ -33,13 +32,10 @@ pub fn run(args: ReloadArgs) -> Result<(), Failed> {
     match Daemon::at(args.control, RELOAD_TIMEOUT)?.ask(&request, file, |text| serde_json::from_str(text))? {
         Answer::Reloaded => Ok(()),
         Answer::Refused { exit_code, why, invocation } => {
-            let error = Error::Refused {
-                exit_code,
-                why: format!("reload failed, the old configuration stays in force: {why}"),
-            };
+            let why = format!("reload failed, the old configuration stays in force: {why}");
             // as ExecReload= of the daemon's own unit: its log, which has the reason, is that of this process
             let is_told = invocation.is_some() && invocation == own;
-            Err(Failed { is_told, ..error.into() })
+            Err(Failed { is_told, ..Failed::new(exit_code, why) })
         }
     }
 }

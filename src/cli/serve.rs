@@ -41,10 +41,10 @@ pub fn run(options: ServeOptions) -> Result<(), Failed> {
     let inherited = Inherited::take()?;
     // a service of systemd (systemd.exec(5)) is started again for clients that wait
     let clients_wait = unit::is_one() && inherited.have_clients();
-    serve_with(options, inherited).map_err(|error| Failed { clients_wait, ..error.into() })
+    serve_with(options, inherited).map_err(|failed| Failed { clients_wait, ..failed })
 }
 
-fn serve_with(options: ServeOptions, inherited: Inherited) -> Result<(), Error> {
+fn serve_with(options: ServeOptions, inherited: Inherited) -> Result<(), Failed> {
     let (here, default_endpoints) = (here(), inherited.default_endpoints());
     let sources = sources(options)?.anchored(&here);
     let config = resolve(&sources, &here, &default_endpoints)?;
@@ -58,22 +58,22 @@ fn serve_with(options: ServeOptions, inherited: Inherited) -> Result<(), Error> 
     if !config.daemon.daemon() {
         set_umask(umask);
         // a daemon that was told to end has done what it was told
-        return serve(&config, Box::new(read), inherited, None).map(|_| ());
+        return Ok(serve(&config, Box::new(read), inherited, None).map(|_| ())?);
     }
     match background::detach(umask.unwrap_or(DEFAULT_UMASK))? {
         Launch::Invoker => Ok(()),
         Launch::Daemon(notifier) => {
             let mut notifier = Some(notifier);
             let served = serve(&config, Box::new(read), inherited, Some(&mut notifier));
-            let result = served.and_then(|served| match served {
+            let result = served.map_err(Failed::from).and_then(|served| match served {
                 Served::NotAtAll(signal) => Err(never_ready(signal)),
                 Served::UntilTheEnd => Ok(()),
             });
             match (result, notifier) {
                 // the invoking process says it, and ends with its code
-                (Err(error), Some(notifier)) => {
-                    notifier.failed(&error);
-                    std::process::exit(error.exit_code().into())
+                (Err(failed), Some(notifier)) => {
+                    notifier.failed(&failed);
+                    std::process::exit(failed.exit_code.into())
                 }
                 (result, _) => result,
             }
@@ -101,9 +101,9 @@ enum Served {
 }
 
 /// For the process that waits for a daemon in the background.
-fn never_ready(signal: Signal) -> Error {
+fn never_ready(signal: Signal) -> Failed {
     let why = format!("{signal} ended the daemon before it was ready");
-    Error::Interrupted { exit_code: 128 + signal as u8, why }
+    Failed::by_signal(signal as i32, why)
 }
 
 /// At a reload the path of the configuration file starts from the new root directory.

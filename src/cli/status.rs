@@ -15,6 +15,7 @@ use super::ask::Daemon;
 use super::terminal::{obeys, write};
 use crate::daemon::rates::Rates;
 use crate::daemon::status::{Status, Watched};
+use crate::failed::Failed;
 use crate::{Error, foreign};
 
 /// How long to wait for the daemon.
@@ -27,12 +28,12 @@ const CLEAR: &str = "\x1b[H\x1b[2J";
 ///
 /// # Errors
 ///
-/// [`Error::Unavailable`] if no daemon answers at the control socket, [`Error::Data`] if what
+/// [`Error::Unavailable`] if no daemon answers at the control socket, exit code 65 if what
 /// answers is no forkd. With `--watch` only if that is so from the beginning.
-pub fn run(args: StatusArgs) -> Result<(), Error> {
+pub fn run(args: StatusArgs) -> Result<(), Failed> {
     let first = ask(args.control.clone())?;
     match args.watch {
-        None => write(&first.show(args.json, &first.status)).map(|_| ()),
+        None => Ok(write(&first.show(args.json, &first.status)).map(|_| ())?),
         Some(interval) => watch(args.control, args.json, interval.0, first),
     }
 }
@@ -50,21 +51,21 @@ impl Answer {
 }
 
 /// Asks for the status.
-pub(super) fn ask(control: Option<PathBuf>) -> Result<Answer, Error> {
+pub(super) fn ask(control: Option<PathBuf>) -> Result<Answer, Failed> {
     Daemon::at(control, STATUS_TIMEOUT)?.ask("status", None, |text| {
         Ok(Answer { text: foreign::json(text).into_owned(), status: foreign::from_json(text.as_bytes())? })
     })
 }
 
 /// Prints until Ctrl-C, or until the reader has gone.
-fn watch(control: Option<PathBuf>, json: bool, interval: Duration, first: Answer) -> Result<(), Error> {
+fn watch(control: Option<PathBuf>, json: bool, interval: Duration, first: Answer) -> Result<(), Failed> {
     // there is nothing to tidy up, so it ends in the handler, whatever it waits for
     signal_hook::flag::register_conditional_shutdown(SIGINT, 0, Arc::new(AtomicBool::new(true)))
         .map_err(|cause| Error::os("cannot install the handler of SIGINT", cause))?;
     let is_terminal = obeys(&std::io::stdout()) && !json;
     let size = || size_of_screen().filter(|_| is_terminal);
     let mut before: Option<Status> = None;
-    let mut answer: Result<Answer, Error> = Ok(first);
+    let mut answer: Result<Answer, Failed> = Ok(first);
     loop {
         let text = match &answer {
             Ok(now) => {
@@ -74,10 +75,9 @@ fn watch(control: Option<PathBuf>, json: bool, interval: Duration, first: Answer
             }
             // it may be about to start again
             Err(error) if json => {
-                foreign::json(&serde_json::json!({ "error": error.sentence() }).to_string()).into_owned()
-                    + "\n"
+                foreign::json(&serde_json::json!({ "error": error.why }).to_string()).into_owned() + "\n"
             }
-            Err(error) => foreign::line(&error.sentence()).into_owned() + "\n",
+            Err(error) => foreign::line(&error.why).into_owned() + "\n",
         };
         let text = size().map_or_else(|| text.clone(), |size| on_screen(&text, size));
         let (before_it, after_it) = if is_terminal {

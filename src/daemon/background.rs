@@ -23,6 +23,7 @@ use nix::sys::signal::kill;
 use nix::unistd::{Pid, dup2_stderr, dup2_stdout};
 
 use crate::Error;
+use crate::failed::Failed;
 use crate::sys::fd::wait_readable;
 use crate::sys::signal::StopsHeld;
 
@@ -61,7 +62,7 @@ pub enum Launch {
 /// Forks: the process must have one thread, and SIGCHLD should not be ignored yet. The daemon is
 /// not a child of the invoking process. Where SIGTERM, SIGINT and SIGQUIT have been blocked before, none is lost
 /// between the two.
-pub fn detach(umask: u32) -> Result<Launch, Error> {
+pub fn detach(umask: u32) -> Result<Launch, Failed> {
     let cannot = |cause: io::Error| Error::os("cannot go into the background", cause);
     let (reader, writer) = io::pipe().map_err(cannot)?;
     // opened here, because a chroot(2) may hide it before it is needed
@@ -73,7 +74,7 @@ pub fn detach(umask: u32) -> Result<Launch, Error> {
         Outcome::Parent(outcome) => {
             drop(writer);
             // the pipe knows best: waiting fails, and harms nothing, where SIGCHLD is ignored
-            if is_ready(reader)? { Ok(Launch::Invoker) } else { Err(died(outcome.err())) }
+            if is_ready(reader)? { Ok(Launch::Invoker) } else { Err(died(outcome.err()).into()) }
         }
         Outcome::Child(Ok(_)) => {
             let mut notifier = Notifier { writer, null };
@@ -84,8 +85,9 @@ pub fn detach(umask: u32) -> Result<Launch, Error> {
         Outcome::Child(Err(error)) => {
             // the intermediate process, which has no waiting parent: the invoker reports it
             let error = Error::os("cannot go into the background", io::Error::other(error));
-            Notifier { writer, null }.failed(&error);
-            std::process::exit(error.exit_code().into())
+            let exit_code = error.exit_code();
+            Notifier { writer, null }.failed(&error.into());
+            std::process::exit(exit_code.into())
         }
     }
 }
@@ -138,9 +140,9 @@ impl Notifier {
 
     /// Lets the invoking process say why there is no daemon, and end with the exit code of that
     /// error. The daemon itself then ends without a message of its own.
-    pub fn failed(mut self, error: &Error) {
-        let mut message = vec![error.exit_code()];
-        message.extend(error.sentence().bytes().filter(|byte| *byte != 0));
+    pub fn failed(mut self, failed: &Failed) {
+        let mut message = vec![failed.exit_code];
+        message.extend(failed.why.bytes().filter(|byte| *byte != 0));
         // there is no other place to report it
         let _ = self.send(&message);
     }
@@ -151,7 +153,7 @@ impl Notifier {
 }
 
 /// Reads the daemon's messages; false if it died before the last one.
-fn is_ready(mut reader: PipeReader) -> Result<bool, Error> {
+fn is_ready(mut reader: PipeReader) -> Result<bool, Failed> {
     let cannot = |cause| Error::os("cannot hear from the daemon", cause);
     let (mut heard, mut chunk, mut daemon) = (Vec::new(), [0; 512], None);
     let stops = StopsHeld::hold();
@@ -162,7 +164,9 @@ fn is_ready(mut reader: PipeReader) -> Result<bool, Error> {
             match message.as_slice() {
                 READY => return Ok(true),
                 [b'P', b'I', b'D', pid @ ..] => daemon = String::from_utf8_lossy(pid).parse().ok(),
-                [code, text @ ..] => return Err(failure(*code, String::from_utf8_lossy(text).into_owned())),
+                [code, text @ ..] => {
+                    return Err(Failed::new(*code, String::from_utf8_lossy(text).into_owned()));
+                }
                 [] => return Ok(false),
             }
         }
@@ -183,21 +187,6 @@ fn died(outcome: Option<daemonize::Error>) -> Error {
     match outcome {
         Some(error) => Error::os("cannot go into the background", io::Error::other(error)),
         None => Error::Internal("the daemon died before it was ready".into()),
-    }
-}
-
-/// The inverse of [`Error::exit_code`].
-fn failure(code: u8, text: String) -> Error {
-    match code {
-        64 => Error::Usage(text),
-        65 => Error::Data(text),
-        69 => Error::Unavailable(text.into()),
-        71 => Error::Os(text.into()),
-        73 => Error::CannotCreate(text.into()),
-        77 => Error::Permission(text.into()),
-        78 => Error::Config(text),
-        129.. => Error::Interrupted { exit_code: code, why: text },
-        _ => Error::Internal(text),
     }
 }
 
@@ -222,22 +211,15 @@ mod tests {
     fn a_failure_keeps_its_code_and_its_causes() {
         let cause = io::Error::other("line 1\nline 2\0");
         let errors = [
-            Error::Usage("a".into()),
-            Error::Data("a".into()),
-            Error::Unavailable(Failure::new("a", cause)),
-            Error::Internal("a".into()),
-            Error::Os("a".into()),
-            Error::CannotCreate("a".into()),
-            Error::Permission("a".into()),
-            Error::Config("a".into()),
-            Error::Interrupted { exit_code: 143, why: "a".into() },
+            Failed::from(Error::Unavailable(Failure::new("a", cause))),
+            Failed::data("a".into()),
+            Failed::by_signal(15, "a".into()),
         ];
         for error in errors {
             let (reader, notifier) = pair();
             notifier.failed(&error);
             let heard = is_ready(reader).unwrap_err();
-            assert_eq!(heard.exit_code(), error.exit_code());
-            assert_eq!(heard.to_string(), error.sentence().replace('\0', ""));
+            assert_eq!((heard.exit_code, heard.why), (error.exit_code, error.why.replace('\0', "")));
         }
     }
 

@@ -32,8 +32,6 @@ use forkd_sys as sys;
 pub enum Error {
     /// The command line makes no sense (64, `EX_USAGE`).
     Usage(String),
-    /// What another program answered makes no sense (65, `EX_DATAERR`).
-    Data(String),
     /// Something needed is not there or is taken, such as an address in use (69, `EX_UNAVAILABLE`).
     Unavailable(Failure),
     /// forkd, or the code it runs, is at fault (70, `EX_SOFTWARE`).
@@ -46,20 +44,6 @@ pub enum Error {
     Permission(Failure),
     /// The configuration is wrong (78, `EX_CONFIG`).
     Config(String),
-    /// A signal ended a measurement before its time (128 and the signal's number, as shells have it).
-    Interrupted {
-        /// The code.
-        exit_code: u8,
-        /// Which signal, and what there is.
-        why: String,
-    },
-    /// A running daemon refuses what it is asked for.
-    Refused {
-        /// The sysexits(3) code of its reason.
-        exit_code: u8,
-        /// The reason.
-        why: String,
-    },
 }
 
 /// A sentence that names what failed, and the cause.
@@ -111,14 +95,12 @@ impl Error {
     pub fn exit_code(&self) -> u8 {
         match self {
             Self::Usage(_) => 64,
-            Self::Data(_) => 65,
             Self::Unavailable(_) => 69,
             Self::Internal(_) => 70,
             Self::Os(_) => 71,
             Self::CannotCreate(_) => 73,
             Self::Permission(_) => 77,
             Self::Config(_) => 78,
-            Self::Refused { exit_code, .. } | Self::Interrupted { exit_code, .. } => *exit_code,
         }
     }
 
@@ -149,11 +131,7 @@ impl Error {
                 f.advice = known
             }
             Self::Config(text) => text.extend(known.map(|advice| format!("; {advice}"))),
-            Self::Usage(_)
-            | Self::Data(_)
-            | Self::Internal(_)
-            | Self::Interrupted { .. }
-            | Self::Refused { .. } => {}
+            Self::Usage(_) | Self::Internal(_) => {}
         }
         self
     }
@@ -217,12 +195,7 @@ impl Error {
     fn failure(&self) -> Option<&Failure> {
         match self {
             Self::Unavailable(f) | Self::Os(f) | Self::CannotCreate(f) | Self::Permission(f) => Some(f),
-            Self::Usage(_)
-            | Self::Data(_)
-            | Self::Internal(_)
-            | Self::Config(_)
-            | Self::Interrupted { .. }
-            | Self::Refused { .. } => None,
+            Self::Usage(_) | Self::Internal(_) | Self::Config(_) => None,
         }
     }
 }
@@ -230,12 +203,7 @@ impl Error {
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Usage(text)
-            | Self::Data(text)
-            | Self::Internal(text)
-            | Self::Config(text)
-            | Self::Interrupted { why: text, .. }
-            | Self::Refused { why: text, .. } => f.write_str(text),
+            Self::Usage(text) | Self::Internal(text) | Self::Config(text) => f.write_str(text),
             Self::Unavailable(x) | Self::Os(x) | Self::CannotCreate(x) | Self::Permission(x) => {
                 f.write_str(&x.what)
             }

@@ -6,6 +6,7 @@ mod output;
 mod plan;
 
 use super::args::CompareArgs;
+use crate::failed::Failed;
 use crate::{Error, Failure};
 use forkd_compare::record::{Entry, Record};
 use output::Output;
@@ -16,14 +17,14 @@ use output::Output;
 ///
 /// For wrong options, and files that can't be read or written; after all others have been shown, for servers that
 /// failed, and if a signal ended it.
-pub fn run(args: &CompareArgs) -> Result<(), Error> {
+pub fn run(args: &CompareArgs) -> Result<(), Failed> {
     let output = Output::open(&args.output)?;
     if let Some(path) = &args.output.from {
         let mut record = output::read(path)?;
         if let Some(names) = &args.run.models {
             choose(&mut record, names)?;
         }
-        return output.show(&record);
+        return Ok(output.show(&record)?);
     }
     let (record, interrupt) = measure::measure(&args.run, |record| output.keep(record))?;
     if !record.models.iter().any(Entry::has_any) {
@@ -33,7 +34,9 @@ pub fn run(args: &CompareArgs) -> Result<(), Error> {
     output.show(&record)?;
     interrupt.verdict("early")?;
     match record.models.iter().find_map(|entry| Some((entry, entry.failure.as_ref()?))) {
-        Some((entry, why)) => Err(Error::Unavailable(Failure::from(format!("{}: {why}", entry.title())))),
+        Some((entry, why)) => {
+            Err(Error::Unavailable(Failure::from(format!("{}: {why}", entry.title()))).into())
+        }
         None => Ok(()),
     }
 }

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 
 use crate::cli::args::OutputArgs;
 use crate::cli::terminal::{Terminal, print_json};
+use crate::failed::Failed;
 use crate::{Error, Failure, foreign};
 use forkd_compare::record::{Record, VERSION};
 use forkd_compare::report::difference::Difference;
@@ -38,7 +39,7 @@ enum Format {
 
 impl Output {
     /// Opens what is to be written, and reads what is to be compared with: before anything is measured.
-    pub(super) fn open(args: &OutputArgs) -> Result<Self, Error> {
+    pub(super) fn open(args: &OutputArgs) -> Result<Self, Failed> {
         let is_printed = |path: &Path| path == Path::new("-");
         let asked = [(Format::Json, &args.json), (Format::Csv, &args.csv), (Format::Html, &args.html)];
         let mut reports: Vec<(Format, PathBuf)> = Vec::new();
@@ -48,7 +49,8 @@ impl Output {
                 Some(_) if !matches!(format, Format::Json) => {
                     return Err(Error::Usage(
                         "only --json can be printed: name a file, or ./- if - is one".into(),
-                    ));
+                    )
+                    .into());
                 }
                 _ => {}
             }
@@ -58,7 +60,8 @@ impl Output {
                 let path = path.display();
                 return Err(Error::Usage(format!(
                     "two reports can't be in one file, {path}: name another one"
-                )));
+                ))
+                .into());
             }
         }
         reports.iter().try_for_each(|(_, path)| check(path))?;
@@ -124,25 +127,27 @@ impl Output {
 }
 
 /// Reads what `--json` has written.
-pub(super) fn read(path: &Path) -> Result<Record, Error> {
+pub(super) fn read(path: &Path) -> Result<Record, Failed> {
     let name = path.display();
     let bytes = File::open(path)
         .and_then(|file| foreign::read(file, LARGEST_RECORD))
         .map_err(|cause| Error::from_io(format!("cannot read {name}"), cause))?;
     let no_record = |error: serde_json::Error| {
-        Error::Data(format!("{name} is not what forkd compare --json has written, or not all of it: {error}"))
+        Failed::data(format!(
+            "{name} is not what forkd compare --json has written, or not all of it: {error}"
+        ))
     };
     let value: serde_json::Value = serde_json::from_slice(&bytes).map_err(no_record)?;
     match &value["version"] {
         version if *version == VERSION => {}
         serde_json::Value::Number(version) => {
-            return Err(Error::Data(format!(
+            return Err(Failed::data(format!(
                 "{name} is of version {version}, and this forkd reads version {VERSION}: measure anew, or take the \
                  forkd that wrote it"
             )));
         }
         _ => {
-            return Err(Error::Data(format!(
+            return Err(Failed::data(format!(
                 "{name} is not what forkd compare --json writes: it has no version"
             )));
         }

@@ -5,6 +5,7 @@ use std::path::Path;
 use super::{failure, property};
 use crate::config::options::ListenOptions;
 use crate::config::{Config, File, Sources};
+use crate::failed::Failed;
 use crate::{Error, Failure, log};
 use forkd_server::Endpoint;
 
@@ -48,7 +49,7 @@ pub(super) fn names(sockets: &[Socket]) -> Vec<&str> {
 }
 
 /// Finds out whether a service with these sockets could serve a configuration. Without those for metrics it could.
-pub(super) fn check(unit: &str, sockets: &[Socket], configuration: &str) -> Result<(), Error> {
+pub(super) fn check(unit: &str, sockets: &[Socket], configuration: &str) -> Result<(), Failed> {
     let config = parse(configuration)?;
     for listen in &config.listen {
         listen.endpoints.iter().try_for_each(|endpoint| check_one(unit, sockets, listen, endpoint))?;
@@ -65,9 +66,9 @@ fn check_one(
     sockets: &[Socket],
     listen: &ListenOptions,
     endpoint: &Endpoint,
-) -> Result<(), Error> {
+) -> Result<(), Failed> {
     if let Some(why) = absence(sockets, endpoint) {
-        return Err(Error::Unavailable(Failure::from(format!("{unit} can't serve {why}"))));
+        return Err(Error::Unavailable(Failure::from(format!("{unit} can't serve {why}"))).into());
     }
     let served = sockets.iter().filter(|socket| is_named(socket, endpoint));
     served
@@ -106,7 +107,7 @@ mod tests {
         let datagrams = datagrams("[::]:7 (Stream)\n[::]:7 (Datagram)\n/run/x (Datagram)\n/run/y (FIFO)");
         let sockets =
             [Socket { name: "echo".into(), datagrams }, Socket { name: "tcp".into(), datagrams: Vec::new() }];
-        check("x.service", &sockets, configuration).map_err(|error| error.to_string())
+        check("x.service", &sockets, configuration).map_err(|failed| failed.why)
     }
 
     #[test]

@@ -27,6 +27,7 @@ use super::status::ask;
 use super::terminal::obeys;
 use crate::Error;
 use crate::daemon::status::Status;
+use crate::failed::Failed;
 use crate::sys::tty::{self, Held};
 use model::{Go, Model};
 
@@ -42,14 +43,16 @@ type Answer = Result<Status, String>;
 ///
 /// [`Error::Usage`] if standard output is no terminal, [`Error::Unavailable`] if no daemon answers at first,
 /// [`Error::Os`] if the terminal fails.
-pub fn run(args: TopArgs) -> Result<(), Error> {
+pub fn run(args: TopArgs) -> Result<(), Failed> {
     let stdout = io::stdout();
     if !obeys(&stdout) {
         let why = match stdout.is_terminal() {
             true => "standard output is no terminal that can move its cursor, as TERM says",
             false => "standard output is no terminal",
         };
-        return Err(Error::Usage(format!("{why}, which `forkd top` needs; try `forkd status --watch`")));
+        return Err(
+            Error::Usage(format!("{why}, which `forkd top` needs; try `forkd status --watch`")).into()
+        );
     }
     let line = Line { is_input: io::stdin().is_terminal() };
     let first = ask(args.control.clone())?.status;
@@ -62,7 +65,7 @@ pub fn run(args: TopArgs) -> Result<(), Error> {
     if line.is_gone(PollTimeout::ZERO) {
         die_of(SIGHUP);
     }
-    outcome.map_err(cannot)
+    Ok(outcome.map_err(cannot)?)
 }
 
 /// Runs a thread that takes no signals: they interrupt the one that writes to the terminal, so that nothing is
@@ -81,7 +84,7 @@ fn ask_again_and_again(control: Option<PathBuf>, interval: Duration) -> Receiver
     aside(move || {
         loop {
             thread::sleep(interval);
-            let answer = ask(control.clone()).map(|answer| answer.status).map_err(|error| error.sentence());
+            let answer = ask(control.clone()).map(|answer| answer.status).map_err(|failed| failed.why);
             if sender.send(answer).is_err() {
                 return;
             }

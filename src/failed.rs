@@ -17,28 +17,48 @@ const PAUSE: Duration = Duration::from_secs(5);
 /// How often to look for a signal.
 const TICK: Duration = Duration::from_millis(50);
 
+/// `EX_DATAERR` of sysexits(3).
+const DATA: u8 = 65;
+
 /// Why the program ends, and whether that may be at once.
-#[derive(Debug)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Failed {
+    /// What the process ends with: a code of sysexits(3), or 128 and the number of the signal that has ended it.
+    pub exit_code: u8,
     /// What to tell a person.
-    pub error: Error,
+    pub why: String,
     /// Clients wait at sockets of systemd's, which starts the program again for them.
-    pub(super) clients_wait: bool,
+    pub(crate) clients_wait: bool,
     /// The log that this process writes to has it already.
-    pub(super) is_told: bool,
+    pub(crate) is_told: bool,
 }
 
 impl From<Error> for Failed {
     fn from(error: Error) -> Self {
-        Self { error, clients_wait: false, is_told: false }
+        Self::new(error.exit_code(), error.sentence())
     }
 }
 
 impl Failed {
+    pub(crate) fn new(exit_code: u8, why: String) -> Self {
+        Self { exit_code, why, clients_wait: false, is_told: false }
+    }
+
+    /// What another program has answered or written makes no sense.
+    pub(crate) fn data(why: String) -> Self {
+        Self::new(DATA, why)
+    }
+
+    /// A signal has ended what was to be done.
+    pub(crate) fn by_signal(signal: i32, why: String) -> Self {
+        // as shells have it
+        Self::new(128 + signal as u8, why)
+    }
+
     /// Says why on standard error.
     pub fn tell(&self) {
         if !self.is_told {
-            log::complain(&self.error.sentence());
+            log::complain(&self.why);
         }
     }
 
