@@ -155,7 +155,7 @@ impl<'a> Groups<'a> {
         self.idle.iter().flatten().next().map(|conflict| self.blame(conflict, None))
     }
 
-    /// Says who is at fault: the command line, the environment, or the group with this number in the file.
+    /// Says what is at fault: the command line, the environment, or the group with this number in the file.
     pub(super) fn blame(&self, conflict: &Conflict, group: Option<(&File, usize)>) -> Error {
         let Sources { command_line, environment } = self.sources;
         let said = [(Origin::CommandLine, command_line), (Origin::Environment, environment)];

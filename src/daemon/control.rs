@@ -2,7 +2,7 @@
 //!
 //! A request is one line, the answer one JSON text and the end of file. Clients are served inside
 //! the master's loop and never waited for: what can't be written at once is kept, and a client
-//! that dawdles is dropped. A reload takes a while, and who asked for one gets the answer when it
+//! that dawdles is dropped. A reload takes a while, and the client that asked for one gets the answer when it
 //! is over. Only the owner can connect (mode 0600).
 
 use std::io::{self, ErrorKind, IoSliceMut, Write};

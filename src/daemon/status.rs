@@ -83,7 +83,7 @@ pub struct ChildStatus {
     pub serving: u32,
     /// How many threads it has, without those that a handler starts.
     pub threads: u32,
-    /// Whom it serves, or served last.
+    /// The client that it serves, or served last.
     pub peer: String,
     /// Seconds since it was forked.
     pub age_s: f64,

@@ -229,7 +229,7 @@ fn take_clients<D: Driver>(
             }
             Step::Again => {}
             Step::Wait => {
-                // The daemon has begun to stop, and its signal is on the way; or the socket is shared with others, who
+                // The daemon has begun to stop, and its signal is on the way; or the socket is shared with others, which
                 // have it not block.
                 if !D::POLLS && work.ticker.is_none() {
                     _ = first_readable(&[work.listener().as_fd(), shutdown.poll_fd()], None);

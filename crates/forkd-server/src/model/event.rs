@@ -262,7 +262,7 @@ impl<'r, 'w> EventWorker<'w> {
         let made = catch_unwind(AssertUnwindSafe(|| self.work.service().make_protocol()));
         let protocol = match made {
             Ok(Some(protocol)) => protocol,
-            // nobody has started a handler under this model
+            // a handler is never started under this model
             Ok(None) => return,
             Err(payload) => return self.work.panicked(peer, &*payload),
         };

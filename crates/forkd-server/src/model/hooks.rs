@@ -55,7 +55,7 @@ impl fmt::Display for HandlerError<'_> {
 }
 
 impl Hooks {
-    /// Whether this client is served. A check that panics serves nobody, and costs nobody else anything.
+    /// Whether this client is served. A check that panics refuses its client, and costs no other anything.
     pub(crate) fn admit(&self, peer: Peer) -> bool {
         let Some(verify) = &self.verify else { return true };
         catch_unwind(AssertUnwindSafe(|| verify(&peer))).unwrap_or_else(|payload| {

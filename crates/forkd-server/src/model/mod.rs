@@ -1,4 +1,4 @@
-//! Who runs the handler: a [`Model`].
+//! What runs the handler: a [`Model`].
 //!
 //! A model is the child's side of the work: what a forked process does from its first instruction
 //! until it leaves. The master's side, when to fork and what to do about a death, is the daemon's;
@@ -26,7 +26,7 @@ pub use workers::{InvalidWorkers, MAX_CHILDREN, Overflow, WorkerRange};
 use crate::Error;
 use crate::sys::calls::{Purpose, first_forbidden};
 
-/// A concurrency model: who runs the handler of a connection.
+/// A concurrency model: what runs the handler of a connection.
 ///
 /// In the library, all but the first two serve in the calling process, unless
 /// [`workers`](crate::Server::workers) are asked for; see [`Server`](crate::server). In the daemon, they serve in

@@ -295,7 +295,7 @@ pub(crate) fn batch_for(listener: &Listener, capacity: usize) -> Batch {
     Batch::new(capacity, if listener.is_unix() { 256 * 1024 } else { 64 * 1024 })
 }
 
-/// Who sent a datagram, as far as the scoreboard can say.
+/// The sender of a datagram, as far as the scoreboard can say.
 pub(crate) fn peer_of(datagram: &Datagram<'_>) -> Peer {
     match datagram.source {
         Source::Ip(address) => Peer::Ip(address),

@@ -1,4 +1,4 @@
-//! How a client is served, whichever socket it came by and whoever serves it.
+//! How a client is served, whichever socket it came by and whichever process serves it.
 
 use std::io;
 use std::time::Duration;

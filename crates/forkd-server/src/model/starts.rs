@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use crate::admission::{LONGEST_PAUSE, back_off};
 
-/// A worker that dies sooner than this, without having served anybody, has failed to start.
+/// A worker that dies sooner than this, without having served a client, has failed to start.
 pub(crate) const EARLY: Duration = Duration::from_secs(1);
 /// So many rounds of failed starts in a row end the daemon.
 pub(crate) const MAX_START_FAILURES: u32 = 8;
@@ -27,7 +27,7 @@ impl Starts {
         self.not_before = Some(now + back_off(self.failures));
     }
 
-    /// Nobody is to be started for a while, and nobody is to blame.
+    /// No worker is to be started for a while, and none has failed.
     pub(crate) fn rest(&mut self, now: Instant) {
         self.not_before = Some(now + LONGEST_PAUSE);
     }

@@ -125,7 +125,7 @@ impl Pooling {
         let totals = cx.board.totals(self.context.number);
         totals.set_wanted_idle(wanted);
         totals.set_limit(size.max);
-        // whoever waits for many clients at once must not wait for the next one
+        // a worker that waits for many clients at once must not wait for the next one
         let polls = self.terms.model.polls() && self.context.listener.kind() == Kind::Stream;
         // it fails only for what is no open file
         let _ = self.context.listener.set_nonblocking(polls);
@@ -413,7 +413,7 @@ impl Pooling {
             (Ended::Exit(status), None) => Cause::from_status(status),
         };
         if worker.drains && cause == Cause::Retired {
-            // it has found the backlog empty: who comes now shall go elsewhere
+            // it has found the backlog empty: clients that come now shall go elsewhere
             self.context.listener.refuse();
             self.drainers = None;
         }

@@ -49,7 +49,7 @@ impl Bound {
         }
     }
 
-    /// Refuses what could serve nobody here, or not as was asked. The root directory and the user must be
+    /// Refuses what could serve no client here, or not as was asked. The root directory and the user must be
     /// those of the children.
     pub(super) fn check_all(bound: &[Self]) -> Result<(), Error> {
         // a socket of the wrong kind says more than what is missing for one of the right kind
@@ -136,7 +136,7 @@ pub fn tell_of_seclusion(endpoint: &Endpoint) {
     }
 }
 
-/// Who else has bound something, for the sentence that says why an address is taken.
+/// Which other process has bound something, for the sentence that says why an address is taken.
 fn holders<'a>(bound: &'a [Bound], open: &'a [Bound]) -> Vec<Holder<'a>> {
     let now = bound.iter().map(|bound| Holder { endpoint: bound.listener.endpoint(), is_old: false });
     let before = open.iter().map(|bound| Holder { endpoint: bound.listener.endpoint(), is_old: true });

@@ -17,7 +17,7 @@ use crate::transport::listener::Kind as Medium;
 use crate::transport::{Arrivals, Endpoint, Listener};
 
 /// How many clients are served at a stop where the system doesn't say how many are queued: as many as
-/// fit in a queue that nobody has lengthened, of connections (somaxconn) or of datagrams (a receive
+/// fit in a queue of the default length, of connections (somaxconn) or of datagrams (a receive
 /// buffer, or max_dgram_qlen). Without an end, one client that floods could hold up the stop for as
 /// long as it likes.
 fn most_queued(kind: Medium) -> u32 {
@@ -27,7 +27,7 @@ fn most_queued(kind: Medium) -> u32 {
     }
 }
 
-/// A listening socket and those who serve its clients.
+/// A listening socket and the processes that serve its clients.
 #[derive(Debug)]
 pub(super) struct Station {
     /// The endpoint as the configuration has it, which may stand for several addresses.
@@ -35,7 +35,7 @@ pub(super) struct Station {
     pub(super) spec: Arc<ListenerSpec>,
     pub(super) life: Life,
     pub(super) kind: Kind,
-    /// While it drains: when to stop that. Those who could serve the queue may all be busy.
+    /// While it drains: when to stop that. The workers that could serve the queue may all be busy.
     close_at: Option<Instant>,
 }
 
@@ -50,14 +50,14 @@ pub(super) enum Life {
     Leaving,
 }
 
-/// Who accepts.
+/// What accepts.
 #[derive(Debug)]
 pub(super) enum Kind {
     /// The master, and forks a child for each client.
     Forking(Forking),
     /// Workers.
     Pooling(Pooling),
-    /// Nobody: the socket is closed, and its last children finish.
+    /// Nothing: the socket is closed, and its last children finish.
     Gone { number: usize, endpoint: Endpoint, arrivals: Arrivals },
 }
 
@@ -100,7 +100,7 @@ impl Station {
         self.context().map(|context| &*context.listener)
     }
 
-    /// Those who are not served yet, and those who were lost.
+    /// The clients that are not served yet, and those that were lost.
     pub(super) fn arrivals(&self) -> Arrivals {
         match &self.kind {
             Kind::Forking(forking) => forking.context.listener.arrivals(),
@@ -127,7 +127,7 @@ impl Station {
         }
     }
 
-    /// Who accepts, in the words of the configuration.
+    /// What accepts, in the words of the configuration.
     pub(super) fn model(&self) -> Model {
         self.spec.model.model
     }
@@ -226,13 +226,13 @@ impl Station {
         }
     }
 
-    /// Serves those that are queued, and nobody else.
+    /// Serves those that are queued, and no other.
     pub(super) fn drain(&mut self, cx: &mut Context) {
         self.life = Life::Leaving;
         self.close_at = Some(cx.now + cx.grace);
         let (queued, is_all_held) =
             self.listener().map_or((0, false), |listener| match listener.is_inherited() {
-                // they are left to whoever serves the socket next
+                // they are left to the socket's next server
                 true => (0, false),
                 false => match listener.hold_queued() {
                     (held, true) => (held, true),
@@ -269,7 +269,7 @@ impl Station {
     /// Closes its socket, unless another station has it, and remembers its name.
     pub(super) fn become_gone(&mut self) {
         let (number, endpoint) = (self.number(), self.endpoint().clone());
-        // nobody waits where nothing is
+        // no client waits where nothing is
         let arrivals = Arrivals { dropped: self.arrivals().dropped, ..Arrivals::default() };
         self.kind = Kind::Gone { number, endpoint, arrivals };
     }

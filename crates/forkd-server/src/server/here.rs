@@ -23,7 +23,7 @@ use crate::transport::udp_filter::UdpFilter;
 use crate::transport::{Handle, Listener};
 use crate::{Error, events};
 
-/// For how long one who has knocked is waited for: they may have gone again.
+/// For how long a client that was reported is waited for: it may have gone again.
 const SOON: Duration = Duration::from_millis(10);
 
 #[derive(Debug)]
@@ -113,7 +113,7 @@ impl Here {
         Ok(false)
     }
 
-    /// Where somebody knocks.
+    /// The listener that has a client.
     fn next(&self, until: Option<Instant>) -> Option<&Place> {
         let sockets = self.places.iter().map(|place| place.context.listener.as_fd());
         let all: Vec<BorrowedFd<'_>> = [self.handle.poll_fd()].into_iter().chain(sockets).collect();
@@ -131,7 +131,7 @@ impl Here {
     fn serve(&self, place: &Place, limit: u64, ticker: &Arc<Mutex<Ticker>>) -> Cause {
         let Place { context, slot } = place;
         let slot = self.board.slot(*slot);
-        // a socket of datagrams refuses nobody: one that is shut would be read without end
+        // a socket of datagrams refuses no client: one that is shut would be read without end
         let refuses = !context.listener.is_inherited() && context.listener.kind() == Kind::Stream;
         let shutdown = match ShutdownFd::new(&*context.listener, refuses) {
             Ok(shutdown) => Arc::new(shutdown),
@@ -149,7 +149,7 @@ impl Here {
                 Ok(cause) => return cause,
                 // it was the application's own work that panicked, and that is not ours to judge
                 Err(payload) if ticker.is_poisoned() => resume_unwind(payload),
-                // it has cost the client its connection, and nobody else anything
+                // it has cost the client its connection, and no other anything
                 Err(payload) => {
                     work.panicked(slot.peer(), &*payload);
                     if limit == 1 {

@@ -1,4 +1,4 @@
-//! The coroutines of a worker that serve clients: how many there are, and who waits for one to end.
+//! The coroutines of a worker that serve clients: how many there are, and what waits for one to end.
 
 use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, catch_unwind};

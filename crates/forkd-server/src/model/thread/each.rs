@@ -1,6 +1,6 @@
 //! A thread for each connection, and for each datagram of a handler, which may be slow.
 //!
-//! The main thread accepts. At the limit, and while no thread can be started, it takes nobody in.
+//! The main thread accepts. At the limit, and while no thread can be started, it takes no client in.
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
@@ -21,7 +21,7 @@ use crate::sys::thread::spawn;
 use crate::sys::wake::Wake;
 use crate::transport::{Peer, Refusal};
 
-/// Whom a thread is started for.
+/// The client that a thread is started for.
 enum Client {
     Connection(OwnedFd, Peer),
     Datagram(Box<Batch>, Peer),
@@ -109,7 +109,7 @@ pub(super) fn run(shared: Shared, shutdown: &Arc<ShutdownFd>, terms: &Terms, mos
     };
     let group = Arc::new(ThreadGroup { shared, awaited: AtomicBool::new(false), wake });
     let work = group.work();
-    // one that can't start a single thread serves nobody
+    // a worker that can't start a single thread serves no client
     match spawn(c"connection", || {}) {
         Ok(thread) => thread.join(),
         Err((_, error)) => {

@@ -24,7 +24,7 @@ use crate::transport::listener::Kind;
 /// Serves until the shutdown, or until the limit is reached; then waits for its threads.
 pub(crate) fn run(work: &Work<'_>, shutdown: &Arc<ShutdownFd>, terms: &Terms) -> Cause {
     match (work.listener().kind(), terms.threads) {
-        // what waits for nobody is quicker in batches, by one thread, than with a thread for each
+        // a service that waits for no client is quicker in batches, by one thread, than with a thread for each
         (Kind::Datagram, Threads::Each(_)) if !work.service().is_handler() => {
             prefork::run(work, shutdown, terms)
         }
