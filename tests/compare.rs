@@ -46,6 +46,7 @@ impl Compare {
         let mut command = forkd_command();
         if let Some(uid) = uid {
             command = Command::new(public_binary(dir.path()));
+            without_options(&mut command);
             command.uid(uid).gid(uid);
             std::os::unix::fs::chown(dir.path(), Some(uid), Some(uid)).unwrap();
         }

@@ -11,8 +11,7 @@ use std::{fs, io};
 use nix::fcntl::{FcntlArg, fcntl};
 
 use super::filter::Filter;
-use super::run::without_options;
-use super::{Daemon, Ended, Way, forkd, proc_status, public_binary};
+use super::{Daemon, Ended, Way, forkd, proc_status, public_binary, without_options};
 
 /// How to start a daemon.
 pub struct Forkd {
