@@ -200,29 +200,24 @@ fn find_files(
     read: &dyn Fn(&Path) -> Option<String>,
     files: &mut Vec<(String, usize, PathBuf, File)>,
 ) {
-    let modules = [modules, &[module.ident.to_string()]].concat();
-    let (path, file) = if let Some((_, items)) = &module.content {
-        (parent.to_owned(), File { shebang: None, attrs: vec![], items: items.clone() })
-    } else {
-        let is_directory = ["lib.rs", "main.rs", "mod.rs"].iter().any(|name| parent.ends_with(name));
-        let directory =
-            if is_directory { parent.parent().unwrap().to_owned() } else { parent.with_extension("") };
-        let name = modules.last().unwrap();
-        let paths = [directory.join(format!("{name}.rs")), directory.join(name).join("mod.rs")];
-        let path = paths.into_iter().find(|path| read(path).is_some());
-        let path = path.unwrap_or_else(|| panic!("{} has no file for its module {name}", parent.display()));
-        let file = parse(&path, read);
-        (path, file)
-    };
+    if module.content.is_some() {
+        assert!(!modules.is_empty(), "{}: give the module {} a file", parent.display(), module.ident);
+        // it is read with its parent
+        return;
+    }
+    let name = module.ident.to_string();
+    let is_directory = ["lib.rs", "main.rs", "mod.rs"].iter().any(|name| parent.ends_with(name));
+    let directory =
+        if is_directory { parent.parent().unwrap().to_owned() } else { parent.with_extension("") };
+    let paths = [directory.join(format!("{name}.rs")), directory.join(&name).join("mod.rs")];
+    let path = paths.into_iter().find(|path| read(path).is_some());
+    let path = path.unwrap_or_else(|| panic!("{} has no file for its module {name}", parent.display()));
+    let file = parse(&path, read);
+    let modules = [modules, &[name]].concat();
     for inner in file.items.iter().filter_map(as_module) {
-        // those of a module without a file of its own are read with it
-        if module.content.is_none() {
-            find_files(&path, &modules, inner, read, files);
-        }
+        find_files(&path, &modules, inner, read, files);
     }
-    if module.content.is_none() || modules.len() == 1 {
-        files.push((modules[0].clone(), modules.len(), path, file));
-    }
+    files.push((modules[0].clone(), modules.len(), path, file));
 }
 
 fn has(attributes: &[Attribute], name: &str) -> bool {
