@@ -8,7 +8,6 @@ pub(crate) mod accept_loop;
 #[cfg(feature = "coroutine")]
 pub(crate) mod coroutine;
 pub(crate) mod event;
-pub(crate) mod fork;
 pub(crate) mod hooks;
 pub(crate) mod pool;
 pub(crate) mod prefork;

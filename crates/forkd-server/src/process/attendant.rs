@@ -8,6 +8,7 @@
 
 use std::cell::Cell;
 use std::fmt;
+use std::fs::File;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
@@ -17,19 +18,20 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 
-use super::birth;
 use super::context::Context;
 use super::descriptors::Closing;
 use super::listeners::Listeners;
 use super::oom::KILL;
 use super::pooling::signal_descriptors;
+use super::post_fork::silence;
+use super::signals::Signals;
 use super::view::Socket;
 use crate::limit::RateLimit;
 use crate::model::starts::{EARLY, Starts};
 use crate::reactor::Reactor;
 use crate::scoreboard::{Cause, Scoreboard};
 use crate::service::Protocol;
-use crate::sys::fd::pipe;
+use crate::sys::fd::{CloseSet, pipe};
 use crate::sys::fork::{PidCells, Watch, fork};
 use crate::sys::pidfd::{Ended, how_it_ended, signal_child};
 use crate::sys::signal::TermHeld;
@@ -189,7 +191,7 @@ impl Attendant {
             if let Some(expendable) = expendable {
                 expendable.become_so();
             }
-            if birth::attendant(board, close, signals.take(), null).is_err() {
+            if begin(board, close, signals.take(), null).is_err() {
                 return Cause::Failed.status();
             }
             // or it would hold itself
@@ -237,6 +239,23 @@ impl Attendant {
     pub(super) fn end(&self) {
         self.watches().for_each(|(_, pid)| _ = signal_child(pid, Signal::SIGKILL));
     }
+}
+
+/// Becomes the process. It ends when its master says so, and not at a SIGTERM, which may go to the whole process group (as
+/// that of timeout(1)): it has work until all the others are done. SIGTERM is held back already.
+fn begin(
+    board: &Scoreboard,
+    close: &CloseSet,
+    signals: Option<Signals>,
+    null: Option<&File>,
+) -> std::io::Result<()> {
+    board.read_only()?;
+    silence(null);
+    if let Some(signals) = signals {
+        signals.leave_to_worker();
+    }
+    close.close_in_child();
+    Ok(())
 }
 
 impl fmt::Debug for Attendant {

@@ -1,8 +1,7 @@
 //! The processes: the master's loop, and the children that it forks.
 
-mod accepting;
 pub(crate) mod attendant;
-mod birth;
+mod child;
 mod children;
 pub(crate) mod companion;
 mod context;
@@ -14,6 +13,7 @@ pub(crate) mod master;
 mod oom;
 mod pending;
 mod pooling;
+mod post_fork;
 pub(crate) mod reload;
 pub(crate) mod sample;
 mod signals;
@@ -22,3 +22,4 @@ mod station;
 #[cfg(feature = "coroutine")]
 pub(crate) mod stdin;
 pub(crate) mod view;
+mod worker;

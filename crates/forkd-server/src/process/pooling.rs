@@ -3,21 +3,20 @@
 //! Each worker is followed by a descriptor that tells of its death; none is ever waited for.
 
 use std::os::fd::{AsRawFd, OwnedFd};
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 
-use super::birth;
 use super::context::Context;
 use super::descriptors::{Closing, kept_for};
 use super::oom::KILL;
+use super::worker;
 use crate::limit::Episode;
 use crate::model::pool::{Census, Event, Pool, Size, with_jitter};
 use crate::model::serve::{ListenerContext, Work};
 use crate::model::starts::{EARLY, MAX_START_FAILURES};
-use crate::model::worker::{Terms, run};
+use crate::model::worker::Terms;
 use crate::scoreboard::{Cause, Slot, State};
 use crate::spec::ModelSpec;
 use crate::sys::fork::{PidCells, Watch, fork};
@@ -299,33 +298,14 @@ impl Pooling {
         let terms = Terms { limit: with_jitter(self.terms.limit, births), ..self.terms };
         let work =
             Work { context: &self.context, udp_filter: &cx.udp_filter, board: cx.board, slot, ticker: None };
-        let (blocked, parent, signals, null) = (&cx.blocked, cx.pid, &mut cx.signals, cx.null.as_ref());
+        let (parent, signals, null) = (cx.pid, &mut cx.signals, cx.null.as_ref());
         let expendable = cx.oom.score();
         let _held = TermHeld::hold();
         let _lent = work.board.lend()?;
         let cells = PidCells { parent: &work.board.record(index).pid, child: Some(&slot.pid) };
-        let child = fork(blocked, cells, Watch::Descriptor, || {
-            if let Some(expendable) = expendable {
-                expendable.become_so();
-            }
-            let shutdown = birth::worker(work.board, close, parent, signals.take(), null, work.listener());
-            birth::expect_children(work.service());
-            let cause = match shutdown {
-                Ok(shutdown) => {
-                    let served = catch_unwind(AssertUnwindSafe(|| run(&work, &shutdown, &terms)));
-                    served.unwrap_or_else(|payload| {
-                        work.context.service_config.hooks.panicked(slot.peer(), &*payload);
-                        Cause::Panicked
-                    })
-                }
-                Err(error) => {
-                    log::error!("{}", Error::os("worker cannot start", error).sentence());
-                    Cause::Failed
-                }
-            };
-            // for where the kernel does not keep the status
-            work.slot.record(cause);
-            cause.status()
+        let child = fork(&cx.blocked, cells, Watch::Descriptor, || {
+            let signals = signals.take();
+            worker::live(worker::Setup { close, parent, signals, null, expendable }, &work, &terms)
         })?;
         let watch = child.watch.ok_or_else(|| std::io::Error::from_raw_os_error(libc::EBADF))?;
         Ok(Worker { slot: index, watch, started: cx.now, dismissed: false, drains: false, settled: false })
