@@ -70,7 +70,7 @@ fn silence_stderr() -> Result<(), Error> {
     dup2_stderr(&null).map_err(|errno| cannot(errno.into()))
 }
 
-/// Where standard error leads nowhere, lines go to syslog, if there is one.
+/// Where there is no standard error, lines go to syslog, if there is one.
 fn prepare_log(said: &DaemonOptions, is_silent: bool) -> Result<(), Error> {
     let init = |sink| log::init(sink, said.log_level(), said.log_format());
     match said.log {

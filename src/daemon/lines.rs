@@ -25,7 +25,7 @@ pub(crate) fn ready(hint: &str, has_control: bool) {
 }
 
 pub(crate) fn log_goes_dark() {
-    warn!("in the background standard error leads nowhere: this is the last line (see --log syslog)");
+    warn!("no standard error in the background: this is the last line (see --log syslog)");
 }
 
 /// Where the default has several places.
@@ -54,11 +54,11 @@ pub(crate) fn metrics_at(endpoint: &Endpoint) {
 pub(crate) fn manager_unreachable(address: &dyn Display, error: &io::Error) {
     let hint =
         unit::hint(unit::Attempt::ReachManager, error).map(|hint| format!("; {hint}")).unwrap_or_default();
-    warn!(address:%, error:%; "cannot reach the service manager that NOTIFY_SOCKET names; it will not hear of us{hint}");
+    warn!(address:%, error:%; "cannot reach the service manager that NOTIFY_SOCKET names; it gets no notifications{hint}");
 }
 
 pub(crate) fn manager_lost(error: &dyn Display) {
-    warn!(error:%; "cannot tell the service manager how things are (this is said once)");
+    warn!(error:%; "cannot notify the service manager (logged once)");
 }
 
 pub(crate) fn no_metrics(error: &dyn Display) {
