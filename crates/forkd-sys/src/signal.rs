@@ -209,7 +209,7 @@ extern "C" fn on_grace_over(signal: i32) {
 
 /// What a process does when its parent dies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Bereaved {
+pub enum OnParentDeath {
     /// It goes on for the grace time, and ends.
     FinishSoon,
     /// It does what SIGTERM asks of it.
@@ -219,11 +219,11 @@ pub enum Bereaved {
 /// In a child: what shall happen at the death of the parent, whose pid is `parent`.
 ///
 /// Only Linux and FreeBSD can; elsewhere a child finishes its connection with no time limit.
-pub fn at_death_of(parent: rustix::process::Pid, then: Bereaved) {
+pub fn at_death_of(parent: rustix::process::Pid, then: OnParentDeath) {
     #[cfg(any(target_os = "linux", target_os = "freebsd"))]
     {
         use rustix::process::{Signal as Number, getppid, set_parent_process_death_signal};
-        let number = if then == Bereaved::FinishSoon { Number::ALARM } else { Number::TERM };
+        let number = if then == OnParentDeath::FinishSoon { Number::ALARM } else { Number::TERM };
         let _ = set_parent_process_death_signal(Some(number));
         // The parent may have died before the request: then the signal will not come.
         if getppid() != Some(parent) {

@@ -209,11 +209,11 @@ impl Pool {
     }
 }
 
-/// After how many connections worker number `birth` is replaced: `limit`, less up to an eighth of
-/// it, so that workers that were born together don't all go together. 0 means never.
-pub(crate) fn with_jitter(limit: u64, birth: u64) -> u64 {
+/// After how many connections worker `number` is replaced: `limit`, less up to an eighth of
+/// it, so that workers that were forked together don't all go together. 0 means never.
+pub(crate) fn with_jitter(limit: u64, number: u64) -> u64 {
     // the golden ratio spreads consecutive numbers evenly
-    let spread = birth.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32;
+    let spread = number.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32;
     limit - ((limit / 8 * spread) >> 32)
 }
 
@@ -394,7 +394,7 @@ mod tests {
     fn jitter_stays_near_the_limit_and_differs() {
         assert_eq!(with_jitter(0, 7), 0);
         assert_eq!(with_jitter(1, 7), 1);
-        let limits: Vec<u64> = (0..8).map(|birth| with_jitter(8000, birth)).collect();
+        let limits: Vec<u64> = (0..8).map(|number| with_jitter(8000, number)).collect();
         assert!(limits.iter().all(|limit| (7000..=8000).contains(limit)), "{limits:?}");
         let mut distinct = limits.clone();
         distinct.sort_unstable();

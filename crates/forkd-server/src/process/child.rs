@@ -18,7 +18,7 @@ use crate::sys::datagram::Batch;
 use crate::sys::fd::CloseSet;
 use crate::sys::oom::Expendable;
 use crate::sys::orphans::adopt;
-use crate::sys::signal::{Bereaved, at_death_of};
+use crate::sys::signal::{OnParentDeath, at_death_of};
 use crate::transport::Peer;
 
 /// What a child is forked for.
@@ -47,7 +47,7 @@ pub(super) fn live(setup: Setup<'_>, work: &Work<'_>, task: Option<Task<'_>>) ->
     work.board.keep_out();
     // The signal pipe is among them: a signal to a child must not wake the master.
     setup.close.close_in_child();
-    at_death_of(setup.parent, Bereaved::FinishSoon);
+    at_death_of(setup.parent, OnParentDeath::FinishSoon);
     expect_children(work.service());
     if work.service().hands_over() {
         adopt();

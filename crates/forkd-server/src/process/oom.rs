@@ -13,7 +13,7 @@ use crate::scoreboard::Cause;
 use crate::sys::oom::{Expendable, Group};
 
 /// How many children of built-in services there may be before the next one makes itself the OOM killer's choice at
-/// its birth.
+/// its start.
 ///
 /// That takes three system calls, which a short connection feels. Fewer fill no memory at once (each takes about 0.1
 /// MiB), and if they live on the master does it for them. A handler's or a program's child may be of any size.

@@ -207,7 +207,7 @@ mod tests {
         board.slot(index).set_state(State::Serving);
         Traffic::add(&board.slot(index).traffic.connections, 1);
         let last = read(&board, &Sample::default());
-        // as a reader sees it that has read the totals before the burial, and the slots after it
+        // as a reader sees it that has read the totals before the count, and the slots after it
         board.put_back(index);
         assert_eq!(read(&board, &Sample::default()).listeners[0].sums.connections, 0);
         assert_eq!(read(&board, &last).listeners[0].sums.connections, 1);

@@ -21,7 +21,7 @@ use crate::scoreboard::Cause;
 use crate::sys::fd::CloseSet;
 use crate::sys::oom::Expendable;
 use crate::sys::shutdown_fd::ShutdownFd;
-use crate::sys::signal::{Bereaved, TermHeld, at_death_of, shut_on};
+use crate::sys::signal::{OnParentDeath, TermHeld, at_death_of, shut_on};
 
 /// What the master has prepared for it.
 pub(super) struct Setup<'a> {
@@ -75,6 +75,6 @@ fn begin(setup: Setup<'_>, work: &Work<'_>) -> io::Result<Arc<ShutdownFd>> {
     TermHeld::release_in_child();
     setup.close.close_in_child();
     // An idle worker leaves at once then, and a busy one after its connection.
-    at_death_of(setup.parent, Bereaved::Terminate);
+    at_death_of(setup.parent, OnParentDeath::Terminate);
     Ok(shutdown)
 }

@@ -84,7 +84,7 @@ fn a_slot_that_is_put_back_is_the_next_to_be_taken() {
     assert!(totals.has_room());
     assert_eq!(board.children().map(|child| child.index).collect::<Vec<_>>(), [1]);
     assert_eq!((take(), take()), (Some(0), None));
-    // neither was a birth or a death
+    // neither was a start or an end
     assert_eq!(totals.forked.load(Ordering::Relaxed) + totals.deaths().count() as u64, 0);
 }
 
