@@ -34,6 +34,31 @@ fn the_rooms_of_each_crate_form_no_circle() {
     assert!(complaints.is_empty(), "{}", complaints.join("\n\n"));
 }
 
+/// docs/ARCHITECTURE.md lists the rooms of the library, each before those that it uses.
+#[test]
+fn the_order_in_the_documents_is_that_of_the_code() {
+    let workspace = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let text = std::fs::read_to_string(workspace.join("docs/ARCHITECTURE.md")).unwrap();
+    let order = text
+        .split("```")
+        .find(|block| block.starts_with("text\nserver → "))
+        .unwrap()
+        .trim_start_matches("text");
+    let ranks: Vec<Vec<&str>> = order
+        .split("→")
+        .map(|rooms| rooms.trim_matches(['{', ' ', '\n', '}']).split(", ").collect())
+        .collect();
+    let rank = |room: &str| ranks.iter().position(|rooms| rooms.contains(&room));
+
+    let read = |path: &Path| std::fs::read_to_string(workspace.join(path)).ok();
+    let graph = Graph::of(Path::new("crates/forkd-server/src/lib.rs"), &read);
+    for ((from, to), lines) in &graph.uses {
+        if let (Some(left), Some(right)) = (rank(from), rank(to)) {
+            assert!(left < right, "{from} uses {to} against the order in docs/ARCHITECTURE.md: {lines:?}");
+        }
+    }
+}
+
 /// Which room uses which, and where.
 #[derive(Default)]
 struct Graph {
