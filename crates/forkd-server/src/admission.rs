@@ -68,7 +68,6 @@ impl Failure {
 
 /// The clients that were queued when a stop began and have not been taken: a number, or a counter that workers share.
 pub(crate) trait Queued {
-    fn is_empty(&self) -> bool;
     /// Counts one client as taken; `false` if there is none left.
     fn take(&mut self) -> bool;
     /// That client is still queued.
@@ -76,14 +75,10 @@ pub(crate) trait Queued {
 }
 
 impl Queued for u32 {
-    fn is_empty(&self) -> bool {
-        *self == 0
-    }
-
     fn take(&mut self) -> bool {
-        let rest = self.checked_sub(1);
-        *self = rest.unwrap_or(0);
-        rest.is_some()
+        let is_left = *self > 0;
+        *self -= u32::from(is_left);
+        is_left
     }
 
     fn put_back(&mut self) {
@@ -115,9 +110,6 @@ pub(crate) enum Next {
     /// Takes no client until then, or until one that leaves gives a descriptor back; then the rest is
     /// [over](Admission::rested).
     Rest(Instant),
-    /// Finds out whether it serves those that are queued ([`drain`](Admission::drain)) or not
-    /// ([`close`](Admission::close)): the socket is shut.
-    Stop,
     /// Takes no more clients.
     Done,
 }
@@ -153,19 +145,11 @@ impl Round {
     pub(crate) fn is_spent(self) -> bool {
         self.served == 0 || self.refused == 0
     }
-
-    fn count(counter: &mut u32) {
-        // an endless round stays one
-        if *counter != u32::MAX {
-            *counter = counter.saturating_sub(1);
-        }
-    }
 }
 
 #[derive(Debug)]
 enum Stage<Q> {
     Open,
-    Stopping,
     Draining(Q),
     Closed,
 }
@@ -176,8 +160,6 @@ pub(crate) struct Admission<Q> {
     stage: Stage<Q>,
     /// A client for which there is no room is rejected.
     rejects: bool,
-    /// A socket that is shut is the order to stop.
-    heeds_shut: bool,
     rest_until: Option<Instant>,
     shortage: Episode,
     failures: RateLimit,
@@ -185,17 +167,11 @@ pub(crate) struct Admission<Q> {
 }
 
 impl<Q: Queued> Admission<Q> {
-    /// For a worker, which a socket that is shut tells to stop.
-    pub(crate) fn of_worker() -> Self {
-        Self { heeds_shut: true, ..Self::of_master(false) }
-    }
-
-    /// For a master, which is told to stop by other means; it `rejects` clients for which there is no room.
-    pub(crate) fn of_master(rejects: bool) -> Self {
+    /// It may reject clients for which there is no room; otherwise they wait.
+    pub(crate) fn new(rejects: bool) -> Self {
         Self {
             stage: Stage::Open,
             rejects,
-            heeds_shut: false,
             rest_until: None,
             shortage: Episode::default(),
             failures: RateLimit::default(),
@@ -205,16 +181,10 @@ impl<Q: Queued> Admission<Q> {
 
     /// What comes next. A client that is to be accepted or rejected counts as taken, if it was queued at a stop.
     pub(crate) fn next(&mut self, round: &Round, room: Room) -> Next {
-        match &self.stage {
-            Stage::Draining(queued) if queued.is_empty() => self.close(),
-            Stage::Stopping => return Next::Stop,
+        match (&self.stage, self.rest_until) {
+            (Stage::Closed, _) => return Next::Done,
+            (_, Some(then)) => return Next::Rest(then),
             _ => {}
-        }
-        if self.is_closed() {
-            return Next::Done;
-        }
-        if let Some(then) = self.rest_until {
-            return Next::Rest(then);
         }
         if round.is_over || round.is_spent() || room == Room::Soon {
             return Next::Wait;
@@ -255,13 +225,13 @@ impl<Q: Queued> Admission<Q> {
 
     /// A client has come in and is served.
     pub(crate) fn accepted(&mut self, round: &mut Round) -> Option<News> {
-        Round::count(&mut round.served);
+        round.served = round.served.saturating_sub(1);
         self.shortage.end().then_some(News::ShortageEnds)
     }
 
     /// A client has come in and is not served.
     pub(crate) fn refused(&mut self, round: &mut Round) {
-        Round::count(&mut round.refused);
+        round.refused = round.refused.saturating_sub(1);
     }
 
     /// No client has come in.
@@ -275,7 +245,6 @@ impl<Q: Queued> Admission<Q> {
             // those that were queued have been served
             (Failure::Empty | Failure::Shut, Stage::Draining(_)) => self.stage = Stage::Closed,
             (Failure::Empty, _) => round.is_over = true,
-            (Failure::Shut, _) if self.heeds_shut => self.stage = Stage::Stopping,
             (Failure::Shortage, _) => {
                 self.rest_until = Some(now + REST);
                 return self.shortage.begin(now).then_some(News::ShortageBegins(error));
@@ -363,7 +332,7 @@ mod tests {
     const ALL: Round = Round::ENDLESS;
 
     fn worker() -> (Admission<u32>, Round, Instant) {
-        (Admission::of_worker(), ALL, Instant::now())
+        (Admission::new(false), ALL, Instant::now())
     }
 
     fn ms(n: u64) -> Duration {
@@ -407,7 +376,7 @@ mod tests {
             (1, &[true], 1),
             (0, &[true], 0),
         ] {
-            let (mut admission, mut round) = (Admission::<u32>::of_master(false), Round::of(served, 64));
+            let (mut admission, mut round) = (Admission::<u32>::new(false), Round::of(served, 64));
             let mut taken = 0;
             while admission.next(&round, Room::Free) == Next::Accept {
                 match outcomes[taken.min(outcomes.len() - 1)] {
@@ -451,6 +420,9 @@ mod tests {
         }
         assert_eq!((failed(now), failed(now)), (None, None));
         assert_eq!(failed(now + ms(10_000)), Some(News::Failed(Errno::IO, 2)));
+        // so is a socket that another process has shut
+        let shut = admission.failed(&mut round, Errno::INVAL, now + ms(20_000));
+        assert_eq!(shut, Some(News::Failed(Errno::INVAL, 0)));
     }
 
     #[test]
@@ -463,7 +435,7 @@ mod tests {
             (true, Room::Soon, Next::Wait),
             (true, Room::Full, Next::Reject),
         ] {
-            let mut admission = Admission::<u32>::of_master(rejects);
+            let mut admission = Admission::<u32>::new(rejects);
             assert_eq!(admission.next(&ALL, room), next, "{rejects} {room:?}");
             // one at the end of a queue, too
             admission.drain(1);
@@ -491,7 +463,7 @@ mod tests {
         assert!(admission.is_draining());
         assert_eq!(admission.next(&round, Room::Free), Next::Accept);
         assert_eq!(admission.accepted(&mut round), Some(News::ShortageEnds));
-        assert_eq!(admission.next(&round, Room::Full), Next::Done);
+        assert_eq!(admission.next(&round, Room::Free), Next::Done);
         assert!(admission.is_closed());
     }
 
@@ -517,20 +489,6 @@ mod tests {
             admission.close();
             assert_eq!(admission.next(&round, room), Next::Done);
             assert!(!admission.take_queued());
-        }
-    }
-
-    #[test]
-    fn a_socket_that_is_shut_stops_a_worker_and_not_a_master() {
-        for error in [Errno::NOTSOCK, Errno::INVAL] {
-            let (mut admission, mut round, now) = worker();
-            assert_eq!(admission.failed(&mut round, error, now), None);
-            assert_eq!(admission.next(&round, Room::Full), Next::Stop);
-            admission.drain(1);
-            assert_eq!(admission.next(&round, Room::Free), Next::Accept);
-            let mut admission = Admission::<u32>::of_master(false);
-            assert_eq!(admission.failed(&mut round, error, now), Some(News::Failed(error, 0)));
-            assert_eq!(admission.next(&round, Room::Free), Next::Rest(now + REST));
         }
     }
 

@@ -11,7 +11,7 @@ use std::time::Instant;
 use rustix::io::Errno;
 
 use super::serve::{Work, batch_for};
-use crate::admission::{Admission, Next, Queued, REST, Room, Round};
+use crate::admission::{Admission, Failure, Next, Queued, REST, Room, Round};
 use crate::events;
 use crate::scoreboard::{Cause, Tally};
 use crate::service::Service;
@@ -24,31 +24,6 @@ use crate::transport::{Endpoint, Peer};
 /// How many datagrams are taken at once, where no answer is waited for.
 pub(super) const BATCH: usize = 8;
 
-/// Which queue a client is taken from.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum From {
-    /// The kernel's.
-    Listener,
-    /// Those that were queued when a stop began.
-    Queued,
-}
-
-/// What a worker does next.
-pub(crate) enum Step<T> {
-    /// Serves a client.
-    Client(T),
-    /// Takes the next step at once.
-    Again,
-    /// Begins another round when a client may be queued.
-    Wait,
-    /// Goes on when one of its clients has left.
-    Full,
-    /// Goes on after [`REST`], or when one of its clients has left; says that it has [rested](Acceptor::rested).
-    Rest,
-    /// Takes no more clients.
-    Done,
-}
-
 /// What takes a worker's clients.
 #[derive(Debug)]
 pub(crate) struct Acceptor<'a> {
@@ -60,10 +35,6 @@ pub(crate) struct Acceptor<'a> {
 }
 
 impl Queued for &'static Tally {
-    fn is_empty(&self) -> bool {
-        self.queued() == 0
-    }
-
     fn take(&mut self) -> bool {
         self.take_queued()
     }
@@ -75,7 +46,7 @@ impl Queued for &'static Tally {
 
 impl<'a> Acceptor<'a> {
     pub(crate) fn new(work: &'a Work<'a>) -> Self {
-        Self { work, admission: Admission::of_worker(), round: Round::ENDLESS, drains: false }
+        Self { work, admission: Admission::new(false), round: Round::ENDLESS, drains: false }
     }
 
     /// Begins a round.
@@ -83,34 +54,35 @@ impl<'a> Acceptor<'a> {
         self.round = round;
     }
 
-    /// Takes a client by `take`, if it may; `None` stands for one that is not served.
+    /// Takes a client by `take`, if it may; tells it whether one that was queued at a stop. It may give none, as one
+    /// that is not served, and then the next step comes at once.
+    ///
+    /// # Errors
+    ///
+    /// What comes before the next step, if that must not come at once.
     pub(crate) fn step<T>(
         &mut self,
         room: Room,
-        take: impl FnOnce(From) -> rustix::io::Result<Option<T>>,
-    ) -> Step<T> {
+        take: impl FnOnce(bool) -> rustix::io::Result<Option<T>>,
+    ) -> Result<Option<T>, Next> {
         match self.admission.next(&self.round, room) {
             Next::Accept => {}
-            // a worker rejects no client
-            Next::Reject | Next::WaitForRoom => return Step::Full,
-            Next::Wait => return Step::Wait,
-            Next::Rest(_) => return Step::Rest,
-            Next::Done => return Step::Done,
-            Next::Stop => {
-                self.stop();
-                return Step::Again;
-            }
+            next => return Err(next),
         }
-        let (step, news) = match take(if self.drains { From::Queued } else { From::Listener }) {
-            Ok(Some(client)) => (Step::Client(client), self.admission.accepted(&mut self.round)),
+        let (client, news) = match take(self.drains) {
+            Ok(Some(client)) => (Some(client), self.admission.accepted(&mut self.round)),
             Ok(None) => {
                 self.admission.refused(&mut self.round);
-                (Step::Again, None)
+                (None, None)
             }
-            Err(error) => (Step::Again, self.admission.failed(&mut self.round, error, Instant::now())),
+            Err(error) if Failure::of(error) == Failure::Shut && !self.drains => {
+                self.stop();
+                (None, None)
+            }
+            Err(error) => (None, self.admission.failed(&mut self.round, error, Instant::now())),
         };
         events::accepting(self.work.listener().endpoint(), news);
-        step
+        Ok(client)
     }
 
     /// It is told to stop: from here on it takes the clients that are queued, or none.
@@ -175,7 +147,7 @@ pub(crate) trait Driver {
     /// Takes a client by `call`.
     fn enter<T>(
         &mut self,
-        _: From,
+        _queued: bool,
         mut call: impl FnMut() -> rustix::io::Result<T>,
     ) -> rustix::io::Result<T> {
         call()
@@ -189,32 +161,17 @@ pub(crate) trait Driver {
 
 /// Serves until the shutdown, and then those that are queued at a stop; or until the driver has enough.
 pub(crate) fn run<D: Driver>(work: &Work<'_>, shutdown: &ShutdownFd, driver: &mut D) -> Cause {
-    take_clients(Acceptor::new(work), work, shutdown, driver)
-}
-
-/// Serves those that are queued at a stop.
-pub(crate) fn drain<D: Driver>(work: &Work<'_>, shutdown: &ShutdownFd, driver: &mut D) -> Cause {
     let mut acceptor = Acceptor::new(work);
-    acceptor.stop();
-    take_clients(acceptor, work, shutdown, driver)
-}
-
-fn take_clients<D: Driver>(
-    mut acceptor: Acceptor<'_>,
-    work: &Work<'_>,
-    shutdown: &ShutdownFd,
-    driver: &mut D,
-) -> Cause {
     let mut source = Source::new(work, shutdown, driver);
     loop {
         if !D::POLLS && !acceptor.drains && !is_awaited(work, shutdown) {
             acceptor.stop();
         }
         let room = driver.room();
-        match acceptor.step(room, |from| driver.enter(from, || source.take::<D>(from))) {
-            Step::Client(client) => {
+        match acceptor.step(room, |queued| driver.enter(queued, || source.take::<D>(queued))) {
+            Ok(Some(client)) => {
                 let served = match client {
-                    Client::Connection(socket, peer) => {
+                    Client::Connection((socket, peer)) => {
                         driver.connection(socket, peer);
                         1
                     }
@@ -227,8 +184,8 @@ fn take_clients<D: Driver>(
                     return Cause::Recycled;
                 }
             }
-            Step::Again => {}
-            Step::Wait => {
+            Ok(None) => {}
+            Err(Next::Wait) => {
                 // The daemon has begun to stop, and its signal is on the way; or the socket is shared with others, which
                 // have it not block.
                 if !D::POLLS && work.ticker.is_none() {
@@ -236,16 +193,16 @@ fn take_clients<D: Driver>(
                 }
                 acceptor.begin(Round::ENDLESS);
             }
-            Step::Full => {
+            Err(Next::WaitForRoom) => {
                 if !driver.wait_for_room(&mut acceptor) {
                     acceptor.stop();
                 }
             }
-            Step::Rest => {
+            Err(Next::Rest(_)) => {
                 driver.rest();
                 acceptor.rested();
             }
-            Step::Done => break,
+            Err(Next::Accept | Next::Reject | Next::Done) => break,
         }
     }
     if acceptor.drains {
@@ -271,7 +228,7 @@ fn is_awaited(work: &Work<'_>, shutdown: &ShutdownFd) -> bool {
 
 /// What was taken.
 enum Client {
-    Connection(OwnedFd, Peer),
+    Connection((OwnedFd, Peer)),
     /// This many are in the batch.
     Datagrams(usize),
 }
@@ -294,27 +251,25 @@ impl<'a> Source<'a> {
         Self { work, shutdown, batch, number: 0, deep: false }
     }
 
-    fn take<D: Driver>(&mut self, from: From) -> rustix::io::Result<Option<Client>> {
+    fn take<D: Driver>(&mut self, queued: bool) -> rustix::io::Result<Option<Client>> {
+        let &mut Self { work, shutdown, .. } = self;
         if self.batch.is_some() {
-            return self
-                .receive::<D>(from)
-                .map(|count| Some(Client::Datagrams(count)))
-                .map_err(|e| errno(&e));
+            let received = self.receive::<D>(queued).map_err(|error| errno(&error));
+            return received.map(|count| Some(Client::Datagrams(count)));
         }
-        let shutdown = self.shutdown;
-        let client = self.work.accept(|listener| match from {
-            From::Listener if D::POLLS => listener.accept_nonblocking(shutdown),
-            From::Listener => listener.accept(shutdown),
-            From::Queued => listener.accept_queued(!D::POLLS),
-        })?;
-        Ok(client.map(|(socket, peer)| Client::Connection(socket, peer)))
+        let client = match queued {
+            true => work.listener().accept_queued(!D::POLLS)?,
+            false if D::POLLS => work.listener().accept_nonblocking(shutdown)?,
+            false => work.listener().accept(shutdown)?,
+        };
+        Ok(work.context.admit_connection(work.board, client).map(Client::Connection))
     }
 
     /// A lone datagram is received by itself, which is quicker; every 16th time a whole batch is asked for, and as long
     /// as batches come back with more than one, that goes on.
-    fn receive<D: Driver>(&mut self, from: From) -> io::Result<usize> {
+    fn receive<D: Driver>(&mut self, queued: bool) -> io::Result<usize> {
         let Some(batch) = &mut self.batch else { return Ok(0) };
-        if from == From::Queued {
+        if queued {
             return batch.receive_one(self.work.listener(), Patience::DontWait).map(|()| 1);
         }
         let waits = !D::POLLS && self.work.ticker.is_none();

@@ -13,11 +13,11 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use super::accept_loop::{Acceptor, From, Step};
+use super::accept_loop::Acceptor;
 use super::prefork;
 use super::serve::{Stopwatch, Work};
 use super::worker::Terms;
-use crate::admission::{REST, Room, Round};
+use crate::admission::{Next, REST, Room, Round};
 use crate::reactor::{Reactor, Session};
 use crate::scoreboard::Cause;
 use crate::service::Protocol;
@@ -212,23 +212,23 @@ impl<'r, 'w> EventWorker<'w> {
         loop {
             let is_full = self.open.get() >= self.terms.max_connections;
             let room = if is_full { Room::Full } else { Room::Free };
-            let step = self.acceptor.borrow_mut().step(room, |from| self.work.accept(|_| self.accept(from)));
+            let step = self.acceptor.borrow_mut().step(room, |queued| self.accept(queued));
             match step {
-                Step::Client((socket, peer)) => {
+                Ok(Some((socket, peer))) => {
                     self.begin(reactor, socket, peer);
                     if !self.drains() && self.work.is_spent(self.terms, self.served.get()) {
                         return self.leave(reactor);
                     }
                 }
-                Step::Again => {}
-                Step::Wait => break,
-                Step::Full => {
+                Ok(None) => {}
+                Err(Next::Wait) => break,
+                Err(Next::WaitForRoom) => {
                     let limit = self.terms.max_connections;
                     self.acceptor.borrow_mut().is_full(limit, events::connections_at_limit);
                     return self.unwatch_listener(reactor, Accepting::Paused);
                 }
-                Step::Rest => return self.rest(reactor),
-                Step::Done => {
+                Err(Next::Rest(_)) => return self.rest(reactor),
+                Err(Next::Accept | Next::Reject | Next::Done) => {
                     if self.drains() {
                         // the master would learn only from this worker's end that the queue is empty
                         self.work.listener().refuse();
@@ -247,11 +247,12 @@ impl<'r, 'w> EventWorker<'w> {
         self.acceptor.borrow().drains()
     }
 
-    fn accept(&self, from: From) -> rustix::io::Result<(OwnedFd, Peer)> {
-        match from {
-            From::Listener => self.work.listener().accept_nonblocking(self.shutdown),
-            From::Queued => self.work.listener().accept_queued(false),
-        }
+    fn accept(&self, queued: bool) -> rustix::io::Result<Option<(OwnedFd, Peer)>> {
+        let client = match queued {
+            true => self.work.listener().accept_queued(false)?,
+            false => self.work.listener().accept_nonblocking(self.shutdown)?,
+        };
+        Ok(self.work.context.admit_connection(self.work.board, client))
     }
 
     fn begin(&'r self, reactor: &mut Reactor<'r>, socket: OwnedFd, peer: Peer) {

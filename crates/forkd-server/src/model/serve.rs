@@ -53,25 +53,18 @@ impl ListenerContext {
         })
     }
 
-    /// Accepts a connection by `call`; `None` is one that is not served, and closed.
-    pub(crate) fn accept(
+    /// A connection that was accepted, unless it is not to be served.
+    pub(crate) fn admit_connection(
         &self,
         board: &Scoreboard,
-        call: impl FnOnce(&Listener) -> rustix::io::Result<(OwnedFd, Peer)>,
-    ) -> rustix::io::Result<Option<(OwnedFd, Peer)>> {
-        let (socket, peer) = call(&self.listener)?;
+        (socket, peer): (OwnedFd, Peer),
+    ) -> Option<(OwnedFd, Peer)> {
         if board.measures()
             && let Some(waited) = queued_for(&socket)
         {
             board.tally(self.number).accept_latencies.observe(waited.as_micros() as u64);
         }
-        Ok(match self.admit(peer) {
-            Ok(()) => Some((socket, peer)),
-            Err(why) => {
-                board.refuse(self.number, why);
-                None
-            }
-        })
+        self.admit(peer).map_err(|why| board.refuse(self.number, why)).ok().map(|()| (socket, peer))
     }
 
     /// Decides whether a datagram is answered, with the hop limit of its answer.
@@ -155,14 +148,6 @@ impl<'w> Work<'w> {
         let service_config = &self.context.service_config;
         service_config
             .serve(Connection::stream(socket, peer, &self.slot.traffic, &service_config.site).waiting(wait))
-    }
-
-    /// As [`ListenerContext::accept`].
-    pub(crate) fn accept(
-        &self,
-        call: impl FnOnce(&Listener) -> rustix::io::Result<(OwnedFd, Peer)>,
-    ) -> rustix::io::Result<Option<(OwnedFd, Peer)>> {
-        self.context.accept(self.board, call)
     }
 
     /// What comes before each wait in a process that is not this server's own: how long the wait may last,

@@ -9,8 +9,6 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use rustix::io::Errno;
-
 use super::child::{self, Task};
 use super::context::Context;
 use super::descriptors::{Closing, kept_for};
@@ -37,15 +35,15 @@ const REFUSALS: u32 = 64;
 #[derive(Debug)]
 pub(super) struct Forking {
     pub(super) context: ListenerContext,
-    pub(super) max_children: u32,
+    max_children: u32,
     closing: Closing,
     /// For datagrams: the one in hand.
-    pub(super) batch: Option<Box<Batch>>,
-    pub(super) pending: Pending,
-    pub(super) admission: Admission<u32>,
+    batch: Option<Box<Batch>>,
+    pending: Pending,
+    admission: Admission<u32>,
     /// There were more clients than it could bring in its last turn.
-    pub(super) crowded: bool,
-    pub(super) refusals: RateLimit,
+    crowded: bool,
+    refusals: RateLimit,
 }
 
 impl Forking {
@@ -60,7 +58,7 @@ impl Forking {
             batch: datagrams.then(|| Box::new(batch_for(&context.listener, 1))),
             context,
             pending: Pending::default(),
-            admission: Admission::of_master(spec.overflow == Overflow::Reject),
+            admission: Admission::new(spec.overflow == Overflow::Reject),
             crowded: false,
             refusals: RateLimit::default(),
         }
@@ -126,6 +124,9 @@ impl Forking {
     }
 }
 
+/// What was taken from the queue: a connection or, in the batch, a datagram.
+type Taken = (Option<OwnedFd>, Peer);
+
 /// How clients come in, as the rules of [`admission`](crate::admission) say.
 impl Forking {
     /// Whether the loop should wait for clients here.
@@ -166,7 +167,7 @@ impl Forking {
                     self.at_limit(cx);
                     break;
                 }
-                Next::Wait | Next::Rest(_) | Next::Stop => break,
+                Next::Wait | Next::Rest(_) => break,
                 Next::Done => return self.close(cx),
             };
             let news = match taken {
@@ -200,42 +201,44 @@ impl Forking {
 
     /// Takes the next client, and forks a child for it; `false` if it gets none.
     fn take_one(&mut self, cx: &mut Context, slot: u32) -> rustix::io::Result<bool> {
-        let client = self.next_client(cx);
+        let client = self.next_client().map(|client| self.admit(cx, client));
         if let Ok(Some((connection, peer))) = client {
-            self.give_child(cx, slot, connection, peer);
+            self.give_child(cx, slot, Client { connection, peer, since: cx.now });
             return Ok(true);
         }
         cx.board.put_back(slot);
         client.map(|_| false)
     }
 
-    /// The next client, unless it is not served; a datagram is in the batch.
-    fn next_client(&mut self, cx: &Context) -> rustix::io::Result<Option<(Option<OwnedFd>, Peer)>> {
-        if self.batch.is_none() {
-            let drains = self.admission.is_draining();
-            let client = self.context.accept(cx.board, |listener| match drains {
-                true => listener.accept_queued(true),
-                false => listener.accept_now(listener),
-            })?;
-            // In a crowd no child is forked for a connection that its client has reset: Linux hands that one over, too.
-            let client = client.filter(|(socket, _)| !self.crowded || !was_reset(socket));
-            return Ok(client.map(|(socket, peer)| (Some(socket), peer)));
+    /// The next client; a datagram is in the batch.
+    fn next_client(&mut self) -> rustix::io::Result<Taken> {
+        let listener = &self.context.listener;
+        if let Some(batch) = &mut self.batch {
+            batch.receive_one(&**listener, Patience::DontWait).map_err(|error| errno(&error))?;
+            return Ok((None, peer_of(&batch.datagram(0))));
         }
-        self.receive()?;
-        let Some(datagram) = self.batch.as_ref().map(|batch| batch.datagram(0)) else { return Ok(None) };
-        match self.context.admit_datagram(&cx.udp_filter, &datagram) {
-            Ok(_) => Ok(Some((None, peer_of(&datagram)))),
-            Err(why) => {
-                cx.board.refuse(self.context.number, why);
-                Ok(None)
-            }
-        }
+        let (socket, peer) = match self.admission.is_draining() {
+            true => listener.accept_queued(true)?,
+            false => listener.accept_now(&**listener)?,
+        };
+        Ok((Some(socket), peer))
     }
 
-    /// The next datagram is in the batch.
-    fn receive(&mut self) -> rustix::io::Result<()> {
-        let Some(batch) = &mut self.batch else { return Err(Errno::AGAIN) };
-        batch.receive_one(&*self.context.listener, Patience::DontWait).map_err(|error| errno(&error))
+    /// The client, if it gets a child.
+    fn admit(&self, cx: &Context, client: Taken) -> Option<Taken> {
+        match (client, &self.batch) {
+            ((Some(socket), peer), _) => {
+                let client = self.context.admit_connection(cx.board, (socket, peer));
+                // In a crowd no child is forked for a connection that its client has reset: Linux hands that over, too.
+                let client = client.filter(|(socket, _)| !self.crowded || !was_reset(socket));
+                client.map(|(socket, peer)| (Some(socket), peer))
+            }
+            ((None, peer), Some(batch)) => {
+                let admitted = self.context.admit_datagram(&cx.udp_filter, &batch.datagram(0));
+                admitted.map_err(|why| cx.board.refuse(self.context.number, why)).ok().map(|_| (None, peer))
+            }
+            ((None, _), None) => None,
+        }
     }
 
     /// Serves one client with the descriptor in reserve; the others wait in the backlog.
@@ -261,22 +264,11 @@ impl Forking {
 
     /// There are as many children as allowed, and the next client is rejected.
     fn reject_one(&mut self, cx: &Context) -> rustix::io::Result<()> {
-        let peer = match &self.batch {
-            Some(_) => {
-                self.receive()?;
-                self.batch.as_ref().map_or(Peer::None, |batch| peer_of(&batch.datagram(0)))
-            }
-            None => {
-                let listener = &self.context.listener;
-                let (connection, peer) = match self.admission.is_draining() {
-                    true => listener.accept_queued(true)?,
-                    false => listener.accept_now(&**listener)?,
-                };
-                // a reset says "no" at once, where an orderly close looks like an answer of nothing
-                let _ = rustix::net::sockopt::set_socket_linger(&connection, Some(Duration::ZERO));
-                peer
-            }
-        };
+        let (connection, peer) = self.next_client()?;
+        if let Some(connection) = connection {
+            // a reset says "no" at once, where an orderly close looks like an answer of nothing
+            let _ = rustix::net::sockopt::set_socket_linger(&connection, Some(Duration::ZERO));
+        }
         cx.board.refuse(self.context.number, Refusal::Limit);
         if let Some(suppressed) = self.refusals.admit(cx.now) {
             events::rejected(self.context.listener.endpoint(), peer, self.max_children, suppressed);
@@ -287,20 +279,14 @@ impl Forking {
 
 /// How each gets a child.
 impl Forking {
-    /// Forks a child for a connection, or for the datagram in the batch; holds it if that fails.
-    pub(super) fn give_child(
-        &mut self,
-        cx: &mut Context,
-        slot: u32,
-        connection: Option<OwnedFd>,
-        peer: Peer,
-    ) {
-        let since = cx.now;
+    /// Forks a child for a client, and keeps the client if that fails.
+    fn give_child(&mut self, cx: &mut Context, slot: u32, client: Client) {
         if let Some(now) = cx.board.clock_us() {
-            cx.board.record(slot).set_accepted(now);
+            let waited = cx.now.duration_since(client.since).as_micros() as u64;
+            cx.board.record(slot).set_accepted(now.saturating_sub(waited));
         }
-        if let Err(connection) = self.fork_child(cx, slot, connection, peer) {
-            self.hold(cx, Client { connection, peer, since });
+        if let Err(client) = self.fork_child(cx, slot, client) {
+            self.hold(cx, client);
         }
     }
 
@@ -308,21 +294,11 @@ impl Forking {
         if cx.shortage.retry_at().is_some_and(|then| cx.now < then) {
             return;
         }
-        let Some(Client { connection, peer, since }) = self.let_go(cx) else { return };
-        let connection = match cx.board.take(self.context.number, false, cx.now) {
-            None => connection,
-            Some(slot) => {
-                if let Some(now) = cx.board.clock_us() {
-                    let waited = cx.now.duration_since(since).as_micros() as u64;
-                    cx.board.record(slot).set_accepted(now.saturating_sub(waited));
-                }
-                match self.fork_child(cx, slot, connection, peer) {
-                    Ok(()) => return,
-                    Err(connection) => connection,
-                }
-            }
-        };
-        self.hold(cx, Client { connection, peer, since });
+        let Some(client) = self.let_go(cx) else { return };
+        match cx.board.take(self.context.number, false, cx.now) {
+            Some(slot) => self.give_child(cx, slot, client),
+            None => self.hold(cx, client),
+        }
     }
 
     fn hold(&mut self, cx: &mut Context, client: Client) {
@@ -343,20 +319,14 @@ impl Forking {
         }
     }
 
-    /// On failure the connection comes back, and the shortage is noted.
-    fn fork_child(
-        &mut self,
-        cx: &mut Context,
-        index: u32,
-        mut connection: Option<OwnedFd>,
-        peer: Peer,
-    ) -> Result<(), Option<OwnedFd>> {
-        let slot = cx.board.slot(index);
+    /// On failure the client comes back, and the shortage is noted.
+    fn fork_child(&mut self, cx: &mut Context, index: u32, mut client: Client) -> Result<(), Client> {
+        let (slot, peer) = (cx.board.slot(index), client.peer);
         slot.set_peer(peer);
         let close = self.closing.of(&cx.descriptors);
         let work =
             Work { context: &self.context, udp_filter: &cx.udp_filter, board: cx.board, slot, ticker: None };
-        let (connection_ref, batch) = (&mut connection, &mut self.batch);
+        let (connection, batch) = (&mut client.connection, &mut self.batch);
         let raises_later =
             cx.raises_children && !work.service().is_handler() && cx.board.unwatched() < cx.oom.few();
         if raises_later {
@@ -366,7 +336,7 @@ impl Forking {
         let cells = PidCells { parent: &cx.board.record(index).pid, child: Some(&slot.pid) };
         let forked = cx.oom.require_room().and_then(|()| {
             fork(&cx.blocked, cells, Watch::Nothing, || {
-                let task = match connection_ref.take() {
+                let task = match connection.take() {
                     Some(connection) => Some(Task::Connection(connection, peer)),
                     None => batch.as_mut().map(|batch| Task::Datagram(batch, peer)),
                 };
@@ -385,7 +355,7 @@ impl Forking {
                 cx.board.put_back(index);
                 cx.board.totals(self.context.number).fork_failed();
                 cx.fork_failed(&error);
-                Err(connection)
+                Err(client)
             }
         }
     }

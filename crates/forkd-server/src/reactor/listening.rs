@@ -137,7 +137,7 @@ impl<'a> Reactor<'a> {
         listening: &mut Listening,
     ) -> io::Result<()> {
         listening.endpoints.push(listener.endpoint().clone());
-        let admission = RefCell::new(Admission::of_master(false));
+        let admission = RefCell::new(Admission::new(false));
         let acceptor =
             Rc::new(Acceptor { listener, watch: Cell::new(None), is_shut: Cell::new(false), admission });
         self.open(&acceptor, make)?;

@@ -16,7 +16,7 @@ use std::sync::Arc;
 use rustix::io::Errno;
 use tasks::{ConnectionGuard, Tasks, contained};
 
-use super::accept_loop::{self, Acceptor, BATCH, Driver, From, errno};
+use super::accept_loop::{self, Acceptor, BATCH, Driver, errno};
 use super::serve::{Work, batch_for, peer_of};
 use super::worker::Terms;
 use crate::admission::{REST, Room};
@@ -130,22 +130,19 @@ impl Driver for Worker<'_> {
         if self.work.listener().kind() == Kind::Stream {
             acceptor.is_full(self.most, events::connections_at_limit);
         }
-        match acceptor.drains() {
-            true => self.tasks.wait_until_fewer_than(self.most),
-            false => self.tasks.wait_for_place(self.most),
-        }
+        self.tasks.wait_until_fewer_than(self.most, !acceptor.drains());
         !self.tasks.is_closed()
     }
 
     /// Waits for a client, or for the stop; lets others have their turn now and then.
     fn enter<T>(
         &mut self,
-        from: From,
+        queued: bool,
         mut call: impl FnMut() -> rustix::io::Result<T>,
     ) -> rustix::io::Result<T> {
         // A client that comes in is served, so there is a stack for it.
         scheduler().map_or(Ok(()), |scheduler| scheduler.reserve()).map_err(|_| Errno::NOMEM)?;
-        if from == From::Queued {
+        if queued {
             return call();
         }
         let mut entered = None;
@@ -206,7 +203,7 @@ impl<'a> Worker<'a> {
     fn finish(&self) {
         self.work.leaves();
         if self.terms.waits {
-            self.tasks.wait_until_fewer_than(1);
+            self.tasks.wait_until_fewer_than(1, false);
         }
     }
 }

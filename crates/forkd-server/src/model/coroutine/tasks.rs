@@ -53,24 +53,13 @@ impl Tasks {
         self.closed.get()
     }
 
-    /// For the main function.
-    pub(super) fn wait_until_fewer_than(&self, count: u32) {
-        while self.open() >= count {
-            self.wait();
-        }
-    }
-
-    /// The same, unless no client is accepted any more.
-    pub(super) fn wait_for_place(&self, most: u32) {
-        while self.open() >= most && !self.is_closed() {
-            self.wait();
-        }
-    }
-
-    fn wait(&self) {
-        self.wanted.set(true);
-        if let Some(scheduler) = scheduler() {
-            scheduler.park(None);
+    /// For the main function: waits until there are fewer, or no client is accepted any more and `heeds_close`.
+    pub(super) fn wait_until_fewer_than(&self, count: u32, heeds_close: bool) {
+        while self.open() >= count && !(heeds_close && self.is_closed()) {
+            self.wanted.set(true);
+            if let Some(scheduler) = scheduler() {
+                scheduler.park(None);
+            }
         }
     }
 

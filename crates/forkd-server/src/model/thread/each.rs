@@ -138,7 +138,7 @@ pub(super) fn run(shared: Shared, shutdown: &Arc<ShutdownFd>, terms: &Terms, mos
         // a stop may begin before the master has seen that, and then this worker is to serve the queue
         group.wait_for(0, Some(shutdown));
         if work.is_draining() {
-            cause = accept_loop::drain(&work, shutdown, &mut driver);
+            cause = accept_loop::run(&work, shutdown, &mut driver);
         }
     }
     if terms.waits {

@@ -64,7 +64,7 @@ pub(super) fn run(shared: Shared, shutdown: &Arc<ShutdownFd>, terms: &Terms, cou
     }
     if cause == Cause::Recycled && work.is_draining() {
         // a stop began before the master had seen that this worker leaves, so it is to serve the queue
-        return accept_loop::drain(&work, shutdown, &mut &*pool);
+        return accept_loop::run(&work, shutdown, &mut &*pool);
     }
     cause
 }
