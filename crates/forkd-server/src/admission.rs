@@ -1,13 +1,14 @@
-//! When a listener's clients are let in: the rules of accepting, once for all models. Pure, as the pool's policy.
+//! When clients are taken from a listener's queue: the rules of accepting, once for all models. Pure, as the pool's
+//! policy.
 //!
 //! A model's driver polls and makes the calls. Before each accept(2) or recvmsg(2) it asks what comes
-//! [next](Admission::next), and after the call it says how that went: [`accepted`](Admission::accepted),
+//! [next](Admission::next); after the call it says how that went: [`accepted`](Admission::accepted),
 //! [`refused`](Admission::refused) or [`failed`](Admission::failed). What a driver knows better is an argument: whether
 //! there is [room](Room) for a client, and how much one [`Round`] takes.
 //!
 //! The invariant: a client is taken from the queue only if there is room for it, no shortage was met in the last
-//! [`REST`], and no stop has begun, or the client was queued before that. Nothing is written where nothing changes:
-//! in the master that would cost a page fault after each fork.
+//! [`REST`], and no stop has begun, or the client was queued before that. The machine writes only where something
+//! changes: in the master's memory each other write would be a page fault after a fork.
 
 use std::time::{Duration, Instant};
 
@@ -38,7 +39,7 @@ pub(crate) enum Failure {
     Shut,
     /// This process, or the system, has no descriptor or no memory for a connection.
     Shortage,
-    /// What no manual page leads one to expect.
+    /// An error that accept(2) should not give.
     Other,
 }
 
@@ -90,7 +91,7 @@ impl Queued for u32 {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Room {
     Free,
-    /// Not now, but soon: there is no limit to speak of, and no client is rejected.
+    /// Not now, though the limit is not reached: a client is pending, or ended children are still to be reaped.
     Soon,
     /// As many clients are served as are allowed.
     Full,
@@ -120,7 +121,7 @@ pub(crate) enum News {
     /// The clients wait for want of a descriptor or of memory.
     ShortageBegins(Errno),
     ShortageEnds,
-    /// accept(2) has failed as it never should; this many such lines were left out before this one.
+    /// accept(2) has failed as it should not; this many such lines were left out before this one.
     Failed(Errno, u64),
 }
 

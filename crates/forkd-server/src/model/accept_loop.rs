@@ -1,8 +1,8 @@
 //! How a worker takes clients, as the rules of [`admission`](crate::admission) say.
 //!
-//! [`run`] is the loop of a worker that waits for clients alone: it blocks in accept(2) or recvmsg(2) on the [`ShutdownFd`],
-//! whose shutting ends the call, or its coroutine does as if it did. What differs between models is a [`Driver`]. A
-//! worker that waits for other things, too, takes each [step](Acceptor::step) by itself.
+//! [`run`] is the loop of a worker whose main function only accepts: it blocks in accept(2) or recvmsg(2) on the
+//! [`ShutdownFd`], whose shutdown ends the call, or parks its coroutine. What differs between models is a [`Driver`]. A
+//! worker that polls for its connections, too, takes each [step](Acceptor::step) by itself.
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -103,11 +103,12 @@ impl<'a> Acceptor<'a> {
         self.drains
     }
 
+    /// It may take clients again.
     pub(crate) fn rested(&mut self) {
         self.admission.rested();
     }
 
-    /// As many clients are served as may be.
+    /// As many clients are served as are allowed: logs that now and then.
     pub(crate) fn is_full(&mut self, limit: u32, say: fn(&Endpoint, u32, u64)) {
         if let Some(suppressed) = self.admission.is_full(Instant::now()) {
             say(self.work.listener().endpoint(), limit, suppressed);
@@ -135,6 +136,7 @@ pub(crate) trait Driver {
         if service.echoes() { BATCH } else { 1 }
     }
 
+    /// Whether it can serve one more.
     fn room(&self) -> Room {
         Room::Free
     }
@@ -212,8 +214,8 @@ pub(crate) fn run<D: Driver>(work: &Work<'_>, shutdown: &ShutdownFd, driver: &mu
     Cause::Retired
 }
 
-/// Where no signal interrupts accept(2), it is called only when a client may be queued, or the shutdown has begun; `false`
-/// when it is not to be called again.
+/// Where no signal interrupts accept(2), it is called only when a client may be queued, or the shutdown has begun;
+/// `false` when it is not to be called again.
 fn is_awaited(work: &Work<'_>, shutdown: &ShutdownFd) -> bool {
     if work.ticker.is_none() {
         return true;
