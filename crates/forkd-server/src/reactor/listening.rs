@@ -57,7 +57,6 @@ struct Acceptor {
     listener: Arc<Listener>,
     /// Its watch, while it has one.
     watch: Cell<Option<Key>>,
-    is_shut: Cell<bool>,
     admission: RefCell<Admission<u32>>,
 }
 
@@ -138,8 +137,7 @@ impl<'a> Reactor<'a> {
     ) -> io::Result<()> {
         listening.endpoints.push(listener.endpoint().clone());
         let admission = RefCell::new(Admission::new(false));
-        let acceptor =
-            Rc::new(Acceptor { listener, watch: Cell::new(None), is_shut: Cell::new(false), admission });
+        let acceptor = Rc::new(Acceptor { listener, watch: Cell::new(None), admission });
         self.open(&acceptor, make)?;
         listening.acceptors.push(Rc::downgrade(&acceptor));
         Ok(())
@@ -157,7 +155,7 @@ impl<'a> Reactor<'a> {
     /// ```
     pub fn unlisten(&mut self, listening: Listening) {
         for acceptor in listening.acceptors.iter().filter_map(Weak::upgrade) {
-            acceptor.is_shut.set(true);
+            acceptor.admission.borrow_mut().close();
             acceptor.watch.take().into_iter().for_each(|watch| self.unwatch(watch));
         }
     }
@@ -217,7 +215,7 @@ impl<'a> Reactor<'a> {
         let (acceptor, make) = (Rc::clone(acceptor), Rc::clone(make));
         self.call_later(REST, move |reactor| {
             acceptor.admission.borrow_mut().rested();
-            if !acceptor.is_shut.get() && reactor.open(&acceptor, &make).is_err() {
+            if !acceptor.admission.borrow().is_closed() && reactor.open(&acceptor, &make).is_err() {
                 reactor.rest(&acceptor, &make);
             }
         });
