@@ -113,6 +113,8 @@ impl CloseSet {
     /// The values that own these descriptors live on in the child's copy of the parent's memory
     /// and must not be used or dropped there: `sys::fork` sees to the latter, since the child
     /// leaves by `_exit`.
+    // as `sys::fork::exit`
+    #[inline(always)]
     pub fn close_in_child(&self) {
         for &(first, last) in &self.ranges {
             close_range(first, last);
@@ -120,6 +122,7 @@ impl CloseSet {
     }
 }
 
+#[inline(always)]
 fn close_range(first: RawFd, last: RawFd) {
     #[cfg(target_os = "linux")]
     if !super::portable() {

@@ -160,6 +160,8 @@ impl Master {
     }
 
     /// Serves until a signal ends it; calls `on_ready` once, when the first workers are up.
+    // in the frame of its caller it would lie on one more page of the stack, which each fork copies
+    #[inline(never)]
     pub fn run(&mut self, on_ready: impl FnOnce(&mut Self) -> Result<(), Error>) -> Result<(), Error> {
         Bound::check_all(&self.listeners.bound())?;
         // the root directory and the user have changed since it was asked first
