@@ -1,7 +1,7 @@
 //! One reading of the scoreboard, by a process that is not the master.
 //!
-//! The master buries children meanwhile, which moves a child's counters from its slot to the totals.
-//! Totals are read first (see `Scoreboard::sums`), so a child that is buried in between may be missed, and
+//! The master reaps children meanwhile, which moves a child's counters from its slot to the totals.
+//! Totals are read first (see `Scoreboard::sums`), so a child that is reaped in between may be missed, and
 //! is never counted twice; and as no counter is said to be lower than it was said before, which a
 //! scraper would take for a restart, it is only late.
 

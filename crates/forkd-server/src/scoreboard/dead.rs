@@ -78,10 +78,10 @@ impl Scoreboard {
         totals.durations.observe(ended - began);
     }
 
-    /// The sums over those of a listener's children that are buried, for another process than the master.
+    /// The sums over those of a listener's children that are reaped, for another process than the master.
     ///
     /// No dead child is counted at that moment: a child whose slot is seen to be taken later is not in the sums,
-    /// so nothing is ever counted twice. A child that is buried in between is in neither.
+    /// so nothing is ever counted twice. A child that is reaped in between is in neither.
     pub(crate) fn sums(&self, listener: usize) -> Sums {
         let totals = self.totals(listener);
         for _ in 0..BURIAL_CHECKS {
@@ -152,7 +152,7 @@ impl Scoreboard {
     }
 
     /// Looks at up to `count` slots, from `from` on, for children without a watch that died without
-    /// a word, and buries them. Returns where to go on; 0 once all have been looked at.
+    /// a word, and reaps them. Returns where to go on; 0 once all have been looked at.
     ///
     /// `is_child` tells whether a pid is a living child of ours, and `killed` why one died that has left no record:
     /// it had no time for one, and SIGKILL is the only signal that gives none.

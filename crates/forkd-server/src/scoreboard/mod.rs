@@ -1,7 +1,7 @@
 //! What every process of the daemon knows of every child.
 //!
 //! There are two memories. Children write the shared one: a [`Slot`] for each child, a [`Tally`] for each listening
-//! socket, and the stack of the dead; atomics only, no pointers. The master writes the other one, its [ledger](ledger):
+//! socket, and the stack of the dead; atomics only, no pointers. The master writes the other one, its [`ledger`]:
 //! which slots are free, what it knows of each child, and the [`Totals`] of each listening socket. A child of the
 //! fork model doesn't have it at all, a worker reads it. So what decides anything can't be written by a child, and
 //! what a child writes is shown, or is a hint that is checked. Both are outside the master's private memory, a
