@@ -259,7 +259,7 @@ impl<Q: Queued> Admission<Q> {
     }
 
     /// No client can come in, since there is no room; with the number of lines left out, if that is to be logged.
-    pub(crate) fn is_full(&mut self, now: Instant) -> Option<u64> {
+    pub(crate) fn found_full(&mut self, now: Instant) -> Option<u64> {
         self.full.admit(now)
     }
 
@@ -436,11 +436,18 @@ mod tests {
             (true, Room::Soon, Next::Wait),
             (true, Room::Full, Next::Reject),
         ] {
-            let mut admission = Admission::<u32>::new(rejects);
+            let (mut admission, now) = (Admission::<u32>::new(rejects), Instant::now());
             assert_eq!(admission.next(&ALL, room), next, "{rejects} {room:?}");
+            let takes = matches!(next, Next::Accept | Next::Reject);
+            assert_eq!(admission.wants_clients(room, now), takes, "{rejects} {room:?}");
             // one at the end of a queue, too
             admission.drain(1);
             assert_eq!(admission.next(&ALL, room), next, "{rejects} {room:?}");
+            admission.failed(&mut ALL.clone(), Errno::MFILE, now);
+            assert!(!admission.wants_clients(room, now + REST / 2), "it rests");
+            assert_eq!(admission.wants_clients(room, now + REST), takes);
+            admission.close();
+            assert!(!admission.wants_clients(room, now + REST));
         }
     }
 

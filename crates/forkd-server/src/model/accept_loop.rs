@@ -109,8 +109,8 @@ impl<'a> Acceptor<'a> {
     }
 
     /// As many clients are served as are allowed: logs that now and then.
-    pub(crate) fn is_full(&mut self, limit: u32, say: fn(&Endpoint, u32, u64)) {
-        if let Some(suppressed) = self.admission.is_full(Instant::now()) {
+    pub(crate) fn report_full(&mut self, limit: u32, say: fn(&Endpoint, u32, u64)) {
+        if let Some(suppressed) = self.admission.found_full(Instant::now()) {
             say(self.work.listener().endpoint(), limit, suppressed);
         }
     }

@@ -224,7 +224,7 @@ impl<'r, 'w> EventWorker<'w> {
                 Err(Next::Wait) => break,
                 Err(Next::WaitForRoom) => {
                     let limit = self.terms.max_connections;
-                    self.acceptor.borrow_mut().is_full(limit, events::connections_at_limit);
+                    self.acceptor.borrow_mut().report_full(limit, events::connections_at_limit);
                     return self.unwatch_listener(reactor, Accepting::Paused);
                 }
                 Err(Next::Rest(_)) => return self.rest(reactor),

@@ -257,7 +257,7 @@ impl Forking {
 
     /// There are as many children as allowed, and clients wait.
     fn at_limit(&mut self, cx: &Context) {
-        if let Some(suppressed) = self.admission.is_full(cx.now) {
+        if let Some(suppressed) = self.admission.found_full(cx.now) {
             events::at_limit(self.context.listener.endpoint(), self.max_children, suppressed);
         }
     }

@@ -128,7 +128,7 @@ impl Driver for Worker<'_> {
 
     fn wait_for_room(&mut self, acceptor: &mut Acceptor<'_>) -> bool {
         if self.work.listener().kind() == Kind::Stream {
-            acceptor.is_full(self.most, events::connections_at_limit);
+            acceptor.report_full(self.most, events::connections_at_limit);
         }
         self.tasks.wait_until_fewer_than(self.most, !acceptor.drains());
         !self.tasks.is_closed()

@@ -187,7 +187,7 @@ impl Driver for MainThread<'_> {
     }
 
     fn wait_for_room(&mut self, acceptor: &mut Acceptor<'_>) -> bool {
-        acceptor.is_full(self.most, events::at_thread_limit);
+        acceptor.report_full(self.most, events::at_thread_limit);
         self.group.wait_for(self.most - 1, (!acceptor.drains()).then_some(self.shutdown))
     }
 
