@@ -18,7 +18,7 @@ impl<'a> Reactor<'a> {
     /// Begins to look after a connection, whose socket does not block.
     pub(crate) fn adopt(&mut self, socket: OwnedFd, peer: Peer, session: Box<dyn Session<'a> + 'a>) {
         let line = Line::new(socket, self.shared.traffic);
-        let mut channel = Box::new(Channel::new(line, peer, session, self.shared.now));
+        let mut channel = Box::new(Channel::new(line, peer, session, &self.shared));
         let flow = guarded(&mut channel, |channel| channel.begin(&mut self.shared));
         channel.polled = channel.wanted;
         if !matches!(flow, Ok(Flow::Goes)) {

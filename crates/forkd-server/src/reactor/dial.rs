@@ -169,7 +169,7 @@ impl<'a> Reactor<'a> {
             Address::Unix(_) => Peer::of(&socket, None, true),
         };
         let line = Line::new(socket, self.shared.traffic);
-        let mut channel = Box::new(Channel::new(line, peer, dial.session, self.shared.now));
+        let mut channel = Box::new(Channel::new(line, peer, dial.session, &self.shared));
         channel.polled = Interest::WRITE.into();
         let flow = guarded(&mut channel, |channel| channel.begin(&mut self.shared));
         self.sources.put_back(key, Source::Channel(channel));

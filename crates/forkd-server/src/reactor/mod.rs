@@ -160,12 +160,20 @@ pub struct Reactor<'a> {
 /// What connections share.
 struct Shared<'a> {
     buffer: Box<[u8]>,
+    started: Instant,
     /// The time of this turn.
     now: Instant,
     idle_timeout: Option<Duration>,
     /// How long a connection may last.
     time_limit: Option<Duration>,
     traffic: Option<&'a Traffic>,
+}
+
+impl Shared<'_> {
+    /// The time of this turn in milliseconds, which begins again after 49 days.
+    fn millis(&self) -> u32 {
+        self.now.duration_since(self.started).as_millis() as u32
+    }
 }
 
 /// What it looks after.
@@ -208,13 +216,15 @@ impl<'a> Reactor<'a> {
     pub fn new() -> Result<Self, Error> {
         let pollers = Pollers::new().map_err(|cause| Error::os("cannot make a poller", cause))?;
         let buffer = vec![0; BUFFER].into();
+        let started = Instant::now();
         Ok(Self {
             pollers,
             sources: Slab::default(),
             timers: Timers::default(),
             shared: Shared {
                 buffer,
-                now: Instant::now(),
+                started,
+                now: started,
                 idle_timeout: None,
                 time_limit: None,
                 traffic: None,
