@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::Error;
-use crate::model::worker::Terms;
+use crate::model::serve::Terms;
 use crate::model::{Model, Overflow, Threads, WorkerRange};
 use crate::service::Service;
 use crate::transport::Endpoint;

@@ -25,5 +25,4 @@ pub use crate::transport::bind::{
 pub use crate::transport::inherited::Inherited;
 pub use crate::transport::listener::{Kind, Listener};
 pub use crate::transport::refusal::Refusal;
-pub use crate::transport::traffic::Traffic;
 pub use crate::transport::udp_filter::UdpFilter;

@@ -15,8 +15,8 @@ use std::time::Duration;
 
 use super::accept_loop::Acceptor;
 use super::prefork;
+use super::serve::Terms;
 use super::serve::{Stopwatch, Work};
-use super::worker::Terms;
 use crate::admission::{Next, REST, Room, Round};
 use crate::reactor::{Reactor, Session};
 use crate::scoreboard::Cause;

@@ -12,7 +12,6 @@ pub(crate) mod hooks;
 pub(crate) mod pool;
 pub(crate) mod prefork;
 pub(crate) mod serve;
-pub(crate) mod service_config;
 mod shared;
 pub(crate) mod starts;
 pub(crate) mod thread;

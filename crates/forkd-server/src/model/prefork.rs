@@ -8,8 +8,8 @@
 use std::os::fd::OwnedFd;
 
 use super::accept_loop::{self, Driver};
+use super::serve::Terms;
 use super::serve::Work;
-use super::worker::Terms;
 use crate::scoreboard::{Cause, State};
 use crate::sys::datagram::Batch;
 use crate::sys::shutdown_fd::ShutdownFd;

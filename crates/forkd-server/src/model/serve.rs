@@ -1,4 +1,6 @@
-//! What a child does with one connection or datagram, whichever model it runs under.
+//! How a client is served, whichever socket it came by, and whichever process and model serve it.
+//!
+//! [`ListenerContext`] is what processes share about a listening socket, [`Work`] what one of them has.
 
 use std::any::Any;
 use std::io;
@@ -6,15 +8,15 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use super::hooks::Ticker;
-use super::service_config::ServiceConfig;
-use super::worker::Terms;
+use super::hooks::{Hooks, Ticker};
+use super::{Model, Threads};
+use crate::limit::SharedLimit;
 use crate::scoreboard::{Cause, Scoreboard, Slot, State, Tally};
 use crate::service::Service;
 use crate::sys::datagram::{Batch, Datagram, Patience, Source};
 use crate::sys::tcp::queued_for;
 use crate::transport::udp_filter::UdpFilter;
-use crate::transport::{Connection, Listener, Peer, Refusal, Traffic};
+use crate::transport::{Connection, Endpoint, Listener, Peer, Refusal, ServerInfo, Traffic};
 use crate::{Error, events};
 
 /// A listening socket, with what its children must know of it.
@@ -84,6 +86,107 @@ impl ListenerContext {
     }
 }
 
+/// How clients of one socket are served.
+#[derive(Debug, Clone)]
+pub(crate) struct ServiceConfig {
+    pub(crate) service: Service,
+    pub(crate) idle_timeout: Option<Duration>,
+    pub(crate) hooks: Hooks,
+    /// What handlers see of all this.
+    pub(crate) server_info: ServerInfo,
+    /// So that no client can fill the log, whichever processes it is served by.
+    failures: &'static SharedLimit,
+}
+
+impl ServiceConfig {
+    pub(crate) fn new(
+        endpoint: &Endpoint,
+        service: Service,
+        model: Model,
+        hooks: Hooks,
+        failures: &'static SharedLimit,
+    ) -> Self {
+        let server_info =
+            ServerInfo::new(endpoint.clone(), service.name(), model.name(), hooks.handle.clone());
+        Self { idle_timeout: service.patience(), service, hooks, server_info, failures }
+    }
+
+    /// With the time-out that was asked for, if one was; the service has its own.
+    pub(crate) fn with_idle_timeout(self, asked: Option<Duration>) -> Self {
+        Self { idle_timeout: asked.or(self.idle_timeout), ..self }
+    }
+
+    /// Serves one connection until it ends; it is still to be closed.
+    // a function of its own would be one more window of text for each child to fault in
+    #[inline(always)]
+    pub(crate) fn serve<'a>(&self, mut connection: Connection<'a>) -> (Cause, Connection<'a>) {
+        let result = match self.idle_timeout {
+            Some(limit) => {
+                connection.set_idle_timeout(limit).and_then(|()| self.service.serve(&mut connection))
+            }
+            None => self.service.serve(&mut connection),
+        };
+        let cause = self.outcome(connection.peer(), result);
+        if cause == Cause::Failed {
+            connection.has_failed();
+        }
+        (cause, connection)
+    }
+
+    /// What has become of a connection that ended like this.
+    #[inline(always)]
+    pub(crate) fn outcome(&self, peer: Peer, result: io::Result<()>) -> Cause {
+        match result {
+            Ok(()) => {
+                log::debug!(peer:% = peer; "connection closed");
+                Cause::Done
+            }
+            Err(error) if is_the_client_s(&error) => {
+                log::debug!(peer:% = peer, error:% = error; "connection ended");
+                Cause::Done
+            }
+            Err(error) => {
+                self.failed(peer, &error);
+                Cause::Failed
+            }
+        }
+    }
+
+    /// A handler has returned an error that is no client's doing.
+    pub(crate) fn failed(&self, peer: Peer, error: &io::Error) {
+        if let Some(suppressed) = self.failures.admit() {
+            events::handler_failed(peer, error, suppressed);
+        }
+        self.hooks.failed(peer, error);
+    }
+}
+
+/// An end that is the client's doing, or the idle time-out's, and no fault of the handler.
+fn is_the_client_s(error: &io::Error) -> bool {
+    use io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, TimedOut, WouldBlock};
+    matches!(error.kind(), BrokenPipe | ConnectionAborted | ConnectionReset | TimedOut | WouldBlock)
+}
+
+/// What a worker is told.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Terms {
+    pub(crate) model: Model,
+    /// After how many connections it leaves; 0: never.
+    pub(crate) limit: u64,
+    /// How many workers may be at their limit, and serve those that stay, beside those that take clients.
+    pub(crate) leavers: u32,
+    /// How many it serves at once (event, coroutine).
+    pub(crate) max_connections: u32,
+    /// Its pool is elastic, so it counts itself while it is idle.
+    pub(crate) elastic: bool,
+    /// What threads it has, if its model has any.
+    pub(crate) threads: Threads,
+    /// For how long after the shutdown a client is held for which no thread can be started.
+    pub(crate) grace: Duration,
+    /// Whether it waits for those that it serves at the shutdown.
+    pub(crate) waits: bool,
+}
+
 /// What a child needs for its work.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Work<'a> {
@@ -126,7 +229,12 @@ impl<'w> Work<'w> {
     #[inline(always)]
     pub(crate) fn connection(&self, socket: OwnedFd, peer: Peer) -> (Cause, Connection<'_>) {
         let service_config = &self.context.service_config;
-        service_config.serve(Connection::stream(socket, peer, &self.slot.traffic, &service_config.site))
+        service_config.serve(Connection::stream(
+            socket,
+            peer,
+            &self.slot.traffic,
+            &service_config.server_info,
+        ))
     }
 
     /// The same in a worker.
@@ -146,8 +254,9 @@ impl<'w> Work<'w> {
     ) -> (Cause, Connection<'a>) {
         let _stopwatch = self.stopwatch();
         let service_config = &self.context.service_config;
-        service_config
-            .serve(Connection::stream(socket, peer, &self.slot.traffic, &service_config.site).waiting(wait))
+        service_config.serve(
+            Connection::stream(socket, peer, &self.slot.traffic, &service_config.server_info).waiting(wait),
+        )
     }
 
     /// What comes before each wait in a process that is not this server's own: how long the wait may last,
@@ -246,7 +355,7 @@ impl<'w> Work<'w> {
         };
         let service_config = &self.context.service_config;
         let payload = batch.datagram(i).payload;
-        let connection = Connection::datagram(payload, peer, traffic, &service_config.site);
+        let connection = Connection::datagram(payload, peer, traffic, &service_config.server_info);
         if let Err(error) = service_config.service.answer(payload, connection, &mut send) {
             service_config.failed(peer, &error);
         }

@@ -33,6 +33,7 @@ use crate::scoreboard::{Cause, Scoreboard};
 use crate::service::Protocol;
 use crate::sys::fd::{CloseSet, pipe};
 use crate::sys::fork::{PidCells, Watch, fork};
+use crate::sys::limits::raise_open_files;
 use crate::sys::pidfd::{Ended, how_it_ended, signal_child};
 use crate::sys::signal::TermHeld;
 use crate::transport::Listener;
@@ -68,6 +69,7 @@ impl Duties<'_> {
     /// Those of a [`Reactor`].
     pub fn serve<P: Protocol>(&self, limits: Limits, make: impl FnMut() -> P) -> Result<(), Error> {
         let cannot = |cause| Error::os("cannot wait for clients", cause);
+        raise_open_files();
         let mut reactor = Reactor::new()?.idle_timeout(limits.idle).time_limit(limits.whole);
         let listening = reactor.listen_on(self.listeners.iter().map(Arc::clone), make).map_err(cannot)?;
         let (mut listening, watch) = (Some(listening), Rc::new(Cell::new(None)));
@@ -223,7 +225,7 @@ impl Attendant {
                     Ended::Signal(signal) => Cause::Signal(signal).to_string(),
                     Ended::Unknown => "unknown".to_owned(),
                 };
-                if !cx.stopping
+                if !cx.is_stopping()
                     && let Some(suppressed) = self.complaints.admit(cx.now)
                 {
                     events::attendant_ended(self.name, pid, &how, suppressed);

@@ -41,7 +41,7 @@ impl Sweep {
                 return;
             };
             let age = cx.age(child);
-            events::child_ended(station.endpoint(), child, death.cause, age, cx.stopping, &cx.deaths);
+            events::child_ended(station.endpoint(), child, death.cause, age, cx.is_stopping(), &cx.deaths);
         };
         cx.board.set_waiting(soon);
         if cx.now < self.next(cx, soon) {

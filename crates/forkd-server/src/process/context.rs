@@ -40,8 +40,6 @@ pub(super) struct Context {
     pub(super) lifecycle: Lifecycle,
     /// The first workers are up.
     pub(super) is_ready: bool,
-    /// The daemon stops, and children that end by a signal are nothing special.
-    pub(super) stopping: bool,
     /// What a worker's standard output and error become (`--daemon`).
     pub(super) null: Option<std::fs::File>,
     /// The master may do that for a child; one that has changed its user may not.
@@ -85,7 +83,6 @@ impl Context {
             serves: false,
             lifecycle: Lifecycle::Running,
             is_ready: false,
-            stopping: false,
             null: None,
             raises_children: false,
             oom: OomKiller::new(Instant::now()),
@@ -97,6 +94,11 @@ impl Context {
         context.signals = Some(signals);
         context.restore_reserve();
         Ok(context)
+    }
+
+    /// Whether the daemon stops, so that children that end by a signal are nothing special.
+    pub(super) fn is_stopping(&self) -> bool {
+        !self.lifecycle.is_running()
     }
 
     /// Opens what a change of the root directory will put out of reach.

@@ -9,7 +9,7 @@ use super::sockets::Bound;
 use super::station::{Kind, Life, Station};
 use crate::Error;
 use crate::model::serve::ListenerContext;
-use crate::model::service_config::ServiceConfig;
+use crate::model::serve::ServiceConfig;
 use crate::spec::ModelSpec;
 
 /// All listening sockets, each with its children.

@@ -328,7 +328,6 @@ impl Master {
     fn take_step(&mut self, step: Step) {
         if step != Step::Nothing {
             self.cx.board.set_stage(self.cx.lifecycle.stage());
-            self.cx.stopping = true;
         }
         match step {
             Step::Nothing => {}

@@ -14,9 +14,9 @@ use super::oom::KILL;
 use super::worker;
 use crate::limit::Episode;
 use crate::model::pool::{Census, Event, Pool, Size, with_jitter};
+use crate::model::serve::Terms;
 use crate::model::serve::{ListenerContext, Work};
 use crate::model::starts::{EARLY, MAX_START_FAILURES};
-use crate::model::worker::Terms;
 use crate::scoreboard::{Cause, Slot, State};
 use crate::spec::ModelSpec;
 use crate::sys::fork::{PidCells, Watch, fork};
@@ -408,7 +408,7 @@ impl Pooling {
             &child,
             cause,
             cx.age(&child),
-            cx.stopping,
+            cx.is_stopping(),
             &cx.deaths,
         );
         cx.board.reap(index, cause, cx.now);

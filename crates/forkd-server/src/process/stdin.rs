@@ -13,8 +13,8 @@ use crate::coroutine::Waiter;
 use crate::limit::SharedLimit;
 use crate::model::Model;
 use crate::model::hooks::Hooks;
+use crate::model::serve::ServiceConfig;
 use crate::model::serve::{ListenerContext, Work, batch_for};
-use crate::model::service_config::ServiceConfig;
 use crate::scoreboard::Scoreboard;
 use crate::spec::ListenerSpec;
 use crate::sys::datagram::{Batch, Patience};
@@ -89,7 +89,7 @@ impl Stdin {
 fn connection(service_config: &ServiceConfig, socket: OwnedFd, peer: Peer) {
     let traffic = Traffic::default();
     let waiter = Waiter::of_connection(service_config.idle_timeout);
-    let connection = Connection::stream(socket, peer, &traffic, &service_config.site).shared();
+    let connection = Connection::stream(socket, peer, &traffic, &service_config.server_info).shared();
     service_config.serve(connection.waiting(&waiter)).1.close();
 }
 

@@ -12,9 +12,10 @@ use std::time::{Duration, Instant};
 
 use crate::limit::SharedLimit;
 use crate::model::hooks::Ticker;
+use crate::model::serve::ServiceConfig;
+use crate::model::serve::Terms;
 use crate::model::serve::{ListenerContext, Work};
-use crate::model::service_config::ServiceConfig;
-use crate::model::worker::{Terms, run};
+use crate::model::worker::run;
 use crate::scoreboard::{Cause, Scoreboard};
 use crate::sys::fd::first_readable;
 use crate::sys::shutdown_fd::ShutdownFd;

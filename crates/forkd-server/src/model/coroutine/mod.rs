@@ -17,8 +17,8 @@ use rustix::io::Errno;
 use tasks::{ConnectionGuard, Tasks, contained};
 
 use super::accept_loop::{self, Acceptor, BATCH, Driver, errno};
+use super::serve::Terms;
 use super::serve::{Work, batch_for, peer_of};
-use super::worker::Terms;
 use crate::admission::{REST, Room};
 use crate::coroutine::{self, JoinHandle, Waiter, scheduler};
 use crate::fairness::TURN;
@@ -86,11 +86,11 @@ impl Driver for Worker<'_> {
     const POLLS: bool = true;
 
     fn connection(&mut self, socket: OwnedFd, peer: Peer) {
-        let udp_filter = ConnectionGuard::take(&self.tasks, peer);
+        let guard = ConnectionGuard::take(&self.tasks, peer);
         coroutine::spawn(move || {
-            let waiter = Waiter::of_connection(udp_filter.0.work().context.service_config.idle_timeout);
-            contained(&udp_filter.0, peer, || {
-                udp_filter.0.work().waiting_connection(socket, peer, &waiter).1.close();
+            let waiter = Waiter::of_connection(guard.0.work().context.service_config.idle_timeout);
+            contained(&guard.0, peer, || {
+                guard.0.work().waiting_connection(socket, peer, &waiter).1.close();
             });
         });
     }
@@ -103,11 +103,10 @@ impl Driver for Worker<'_> {
             return;
         }
         let (peer, batches) = (peer_of(&batch.datagram(0)), self.batches.clone());
-        let (udp_filter, mut batch) =
-            (ConnectionGuard::take(&self.tasks, peer), replace(batch, batches.take()));
+        let (guard, mut batch) = (ConnectionGuard::take(&self.tasks, peer), replace(batch, batches.take()));
         coroutine::spawn(move || {
-            let work = udp_filter.0.work();
-            contained(&udp_filter.0, peer, || work.datagrams(&mut batch, 1));
+            let work = guard.0.work();
+            contained(&guard.0, peer, || work.datagrams(&mut batch, 1));
             batches.put_back(batch);
         });
     }

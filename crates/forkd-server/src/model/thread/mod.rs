@@ -11,9 +11,9 @@ use std::os::fd::OwnedFd;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
+use super::serve::Terms;
 use super::serve::{Work, peer_of};
 use super::shared::Shared;
-use super::worker::Terms;
 use super::{Threads, prefork};
 use crate::scoreboard::Cause;
 use crate::sys::datagram::Batch;
