@@ -86,12 +86,6 @@ impl ListenOptions {
         Ok(())
     }
 
-    /// Whether the service is made of the same options.
-    pub(crate) fn has_service_of(&self, other: &Self) -> bool {
-        let mut options = Self::DEFINITIONS.iter().filter(|option| option.heading == "Service");
-        options.all(|option| self.agrees(other, option.id))
-    }
-
     pub(super) fn is_elastic(&self) -> bool {
         self.model().serves_one_at_a_time() && self.workers().is_elastic()
     }

@@ -84,6 +84,15 @@ impl ListenOptions {
             Builtin::Exec => Exec::new(&self.exec).into(),
         })
     }
+
+    /// Whether [`make_service`](Self::make_service) makes the same of both.
+    pub(crate) fn has_service_of(&self, other: &Self) -> bool {
+        let parts = |of: &Self| {
+            let flags = (of.service(), of.framing(), of.allow_amplification());
+            (flags, of.reply(), of.root.clone(), of.route.clone(), of.exec.clone())
+        };
+        parts(self) == parts(other)
+    }
 }
 
 /// The time is always to be had.
