@@ -48,7 +48,7 @@ counts forkd.service 17
 # A file that is refused changes nothing.
 refused() { # refused REASON
     exits "systemctl reload fails" 1 systemctl reload forkd.service
-    is "lines of the journal that say why" 1 "$(journal forkd.service | grep -cE "^error: the old .*$1")"
+    is "lines of the journal that say why" 1 "$(journal forkd.service | grep -cE "^error: reload failed, the old configuration stays in force: .*$1")"
     exits "forkd reload fails" 78 forkd reload
     matches "it says why" "$1" "$output"
     is "main process" "$pid" "$(main_pid forkd.service)"
