@@ -306,14 +306,16 @@ both_ways! {
         }
         let forkd = few_processes(way, 2, 5);
         let _held = forkd.daemon.served();
-        write(&forkd.daemon.path(""), &pool(4));
+        write(&forkd.daemon.path(""), &format!("[daemon]\ngrace = '1h'\nlog-level = 'warn'\n{}", pool(4)));
         std::thread::scope(|scope| {
             let reload = scope.spawn(|| forkd.reload());
             forkd.daemon.wait_for_line("cannot fork a worker");
             forkd.daemon.signal(Signal::SIGTERM);
             let ended = reload.join().unwrap();
-            assert!(ended.code == Some(78) && ended.stderr.contains("the daemon stops"), "{}", ended.stderr);
+            let why = "forkd: error: reload failed, the old configuration stays in force: the daemon stops\n";
+            assert_eq!((ended.code, ended.stderr.as_str()), (Some(78), why));
         });
+        assert!(forkd.daemon.wait_for_line("stopping").contains("grace=10s"), "{:?}", forkd.daemon.log());
         assert_eq!(forkd.daemon.count_lines("the new configuration is in force"), 0);
     }
 

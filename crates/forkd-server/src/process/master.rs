@@ -484,8 +484,12 @@ impl Master {
 
     fn on_order(&mut self, order: Order) {
         match order {
-            Order::Stop(signal) => self.stop(signal, self.cx.grace, Lifecycle::stop),
+            Order::Stop(signal) => {
+                self.reloader.on_stop(&mut self.cx);
+                self.stop(signal, self.cx.grace, Lifecycle::stop)
+            }
             Order::StopNow => {
+                self.reloader.on_stop(&mut self.cx);
                 self.stop("SIGQUIT", Duration::ZERO, |lifecycle, now, _| lifecycle.stop_now(now))
             }
             Order::Reload => self.reloader.ask(),

@@ -85,12 +85,13 @@ impl Parts<'_> {
     fn tell(&mut self, notice: Notice<'_>) {
         self.companions.tell(notice, View { cx: self.cx, listeners: self.listeners });
     }
+}
 
-    fn set_grace(&mut self, grace: Duration) {
-        self.cx.grace = grace;
-        // it could be installed at the start
-        let _ = prepare_orphan_deadline(grace);
-    }
+/// Gives it to the workers that are forked from now on.
+fn set_grace(cx: &mut Context, grace: Duration) {
+    cx.grace = grace;
+    // it could be installed at the start
+    let _ = prepare_orphan_deadline(grace);
 }
 
 impl Reloader {
@@ -163,7 +164,7 @@ impl Reloader {
     /// The master stops: no request for a reload shall wait.
     fn refuse_for_good(&mut self, parts: &mut Parts<'_>) {
         if self.next.take().is_some() | self.is_wanted(parts) {
-            let why = Error::Config("cannot reload: the daemon stops".into());
+            let why = Error::Config("the daemon stops".into());
             parts.tell(Notice::ReloadEnded(Err(&why)));
         }
     }
@@ -178,7 +179,7 @@ impl Reloader {
         events::reloading();
         parts.tell(Notice::Reloading);
         let Some(source) = &mut self.source else {
-            let why = "cannot reload: this program has no configuration that could be read again";
+            let why = "this program has no configuration that could be read again";
             return Err(Error::Config(why.into()));
         };
         let Generation { grace, listeners } = source.prepare()?;
@@ -186,7 +187,7 @@ impl Reloader {
         let bound = bind(listeners, &open, &self.inherited)?;
         Bound::check_all(&bound)?;
         // what the new workers are born with
-        parts.set_grace(grace);
+        set_grace(parts.cx, grace);
         // workers of either configuration must know the sockets of both
         parts.cx.udp_filter = udp_filter(open.iter().chain(&bound));
         bound.into_iter().try_for_each(|bound| parts.listeners.add(bound, parts.cx))?;
@@ -232,14 +233,26 @@ impl Reloader {
         parts.tell(Notice::ReloadEnded(Err(why)));
     }
 
-    /// Ends what a reload has begun.
-    fn roll_back(&mut self, parts: &mut Parts<'_>) {
-        self.next = None;
-        parts.set_grace(self.grace);
+    /// A stop follows the configuration in force. It drains all stations, those that a reload has begun, too.
+    pub(super) fn on_stop(&mut self, cx: &mut Context) {
+        if self.next.is_some() {
+            self.restore(cx);
+        }
+    }
+
+    /// Takes back what new workers are born with.
+    fn restore(&mut self, cx: &mut Context) {
+        set_grace(cx, self.grace);
         if let Some(source) = &mut self.source {
             source.roll_back();
         }
+    }
+
+    /// Ends what a reload has begun.
+    fn roll_back(&mut self, parts: &mut Parts<'_>) {
+        self.next = None;
         let Parts { cx, listeners, .. } = parts;
+        self.restore(cx);
         let live: Vec<Bound> = listeners.in_life(Life::Live).filter_map(Station::bound).collect();
         for station in listeners.in_life_mut(Life::Starting) {
             match live.iter().any(|live| live.number == Some(station.number())) {
