@@ -79,7 +79,7 @@ fn what_the_client_counts_the_server_counts_too() {
     let daemon = Daemon::start("-m fork");
     let churn = phase("--phase churn --clients 3 --duration 500ms", &daemon.endpoint(0));
     let done = churn["done"].as_u64().unwrap();
-    eventually("all are buried", || daemon.children().is_empty());
+    eventually("all are reaped", || daemon.children().is_empty());
     // the server saw the warm-up as well, which is a tenth as long
     let connections = daemon.listener(0)["connections"].as_u64().unwrap();
     assert!((done..done * 2 + 100).contains(&connections), "{connections} {churn}");

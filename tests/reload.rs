@@ -160,7 +160,7 @@ both_ways! {
         drop(held);
         forkd.daemon.settles_at(3);
         // the last of the fork model's children have been noticed too
-        eventually("all are buried", || forkd.daemon.listener(0)["alive"] == 3);
+        eventually("all are reaped", || forkd.daemon.listener(0)["alive"] == 3);
     }
 
     fn endpoints_come_and_go(way: Way) {

@@ -113,7 +113,7 @@ impl Families<'_, '_> {
             let count = |(state, &n): (&State, &u32)| (Some(("state", state.name().to_owned())), n.into());
             STATES.iter().zip(&l.states).map(count).collect()
         };
-        self.gauges("forkd_children", "Children alive, by what they do; ended: not yet buried", states)?;
+        self.gauges("forkd_children", "Children alive, by what they do; ended: not yet reaped", states)?;
         let threads = |l: &ListenerSample| vec![(None, l.threads.into())];
         self.gauges("forkd_threads", "Threads of the children alive", threads)?;
         let peak = |l: &ListenerSample| vec![(None, l.peak.into())];

@@ -7,8 +7,8 @@ use super::histogram::LIFETIMES;
 use super::ledger::{Occupancy, Record};
 use super::{Cause, Child, Scoreboard, Slot, State, Sums, Totals};
 
-/// How often to look whether a count is over, which takes less than a microsecond.
-const BURIAL_CHECKS: u32 = 1000;
+/// How often to look whether the reaping of a child is over, which takes less than a microsecond.
+const REAPING_CHECKS: u32 = 1000;
 
 /// How long a child lives before the master raises its `oom_score_adj`, in milliseconds: most are gone by then.
 const RAISED_AFTER_MS: u64 = 1000;
@@ -84,7 +84,7 @@ impl Scoreboard {
     /// so nothing is ever counted twice. A child that is reaped in between is in neither.
     pub(crate) fn sums(&self, listener: usize) -> Sums {
         let totals = self.totals(listener);
-        for _ in 0..BURIAL_CHECKS {
+        for _ in 0..REAPING_CHECKS {
             if let Some(sums) = self.ledger.stock().reaping.read(|| totals.sums()) {
                 return sums;
             }

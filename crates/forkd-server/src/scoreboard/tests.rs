@@ -115,7 +115,7 @@ fn a_new_child_finds_nothing_of_the_one_before() {
 }
 
 #[test]
-fn the_last_to_announce_its_end_is_the_first_to_be_buried() {
+fn the_last_to_announce_its_end_is_the_first_to_be_reaped() {
     let board = board(&[2, 2]);
     let children = [(0, 10), (1, 11), (0, 12)].map(|(listener, pid)| start(&board, listener, pid));
     assert_eq!(children, [0, 1, 2]);
@@ -256,7 +256,7 @@ fn an_elastic_pool_s_worker_tells_when_too_few_are_idle() {
 }
 
 #[test]
-fn a_child_that_went_wild_in_its_slot_is_buried_like_any_other() {
+fn a_child_that_went_wild_in_its_slot_is_reaped_like_any_other() {
     let board = board(&[1, 2]);
     let before = start(&board, 1, 10);
     Traffic::add(&board.slot(before).traffic.bytes_in, 5);

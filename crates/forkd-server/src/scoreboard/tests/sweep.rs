@@ -94,7 +94,7 @@ fn an_announcement_in_the_middle_of_a_sweep_is_not_lost() {
         }
         pid == 12
     };
-    // each has its own cause, and none is buried twice as "killed without a word"
+    // each has its own cause, and none is reaped twice as "killed without a word"
     assert_eq!(sweep(&board, is_child), [(1, Cause::Done), (0, Cause::Panicked)]);
     assert_eq!(board.totals(0).alive.load(Ordering::Relaxed), 1);
     assert!(!board.has_dead());
@@ -113,13 +113,13 @@ fn a_sweep_leaves_watched_ones_alone() {
 }
 
 #[test]
-fn every_announcement_of_many_at_once_is_buried_exactly_once() {
+fn every_announcement_of_many_at_once_is_reaped_exactly_once() {
     const THREADS: u32 = 4;
     const EACH: u32 = 500;
     let board = board(&[THREADS * EACH]);
     (0..THREADS * EACH).for_each(|i| _ = start(&board, 0, i + 1));
     let start = Barrier::new(THREADS as usize + 1);
-    let mut buried = vec![0_u32; (THREADS * EACH) as usize];
+    let mut reaped = vec![0_u32; (THREADS * EACH) as usize];
     thread::scope(|scope| {
         for number in 0..THREADS {
             let (board, start) = (&board, &start);
@@ -137,7 +137,7 @@ fn every_announcement_of_many_at_once_is_buried_exactly_once() {
         while count < THREADS * EACH && Instant::now() < until {
             turn += 1;
             let on = |_: &Child<'_>, death: Death| {
-                buried[death.slot as usize] += 1;
+                reaped[death.slot as usize] += 1;
                 count += 1;
                 let expected = if death.slot.is_multiple_of(2) { Cause::Done } else { Cause::Failed };
                 assert_eq!(death.cause, expected, "slot {}", death.slot);
@@ -150,7 +150,7 @@ fn every_announcement_of_many_at_once_is_buried_exactly_once() {
             }
         }
     });
-    assert!(buried.iter().all(|&times| times == 1), "{:?}", buried.iter().position(|&times| times != 1));
+    assert!(reaped.iter().all(|&times| times == 1), "{:?}", reaped.iter().position(|&times| times != 1));
     assert_eq!(board.totals(0).connections.load(Ordering::Relaxed), u64::from(THREADS * EACH));
     assert_eq!(board.totals(0).alive.load(Ordering::Relaxed), 0);
     assert!(!board.has_dead());

@@ -35,10 +35,10 @@ fn deaths(board: &Scoreboard) -> u64 {
 }
 
 fn sweep_at(board: &Scoreboard, ms: u64) -> Vec<u32> {
-    let mut buried = Vec::new();
+    let mut reaped = Vec::new();
     let now = board.epoch + Duration::from_millis(ms);
-    board.sweep(0, usize::MAX, now, is_our_child, || KILLED, |_, death| buried.push(death.slot));
-    buried
+    board.sweep(0, usize::MAX, now, is_our_child, || KILLED, |_, death| reaped.push(death.slot));
+    reaped
 }
 
 #[test]
