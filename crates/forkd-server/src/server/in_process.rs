@@ -28,9 +28,9 @@ use crate::{Error, events};
 const SOON: Duration = Duration::from_millis(10);
 
 #[derive(Debug)]
-pub(super) struct Here {
+pub(super) struct InProcess {
     /// One for each listening socket.
-    places: Vec<Place>,
+    served: Vec<Served>,
     board: Scoreboard,
     udp_filter: UdpFilter,
     terms: Terms,
@@ -39,12 +39,12 @@ pub(super) struct Here {
 
 /// A listening socket, and the slot of its worker.
 #[derive(Debug)]
-struct Place {
+struct Served {
     context: ListenerContext,
     slot: u32,
 }
 
-impl Here {
+impl InProcess {
     pub(super) fn new(
         listeners: Vec<Listener>,
         terms: Terms,
@@ -54,7 +54,7 @@ impl Here {
         let cannot = |cause| Error::os("cannot map the scoreboard", cause);
         let board = Scoreboard::for_one_process(listeners.len()).map_err(cannot)?;
         let udp_filter = UdpFilter::new(listeners.iter().filter_map(Listener::udp_port));
-        let mut places = Vec::new();
+        let mut served = Vec::new();
         for (number, listener) in listeners.into_iter().enumerate() {
             let service_config = service_config(&listener, &board.tally(number).failures);
             let slot = board.take(number, true, Instant::now());
@@ -63,22 +63,22 @@ impl Here {
                 // a client that has gone again must not make us wait for the next
                 listener.set_nonblocking(true).map_err(|e| Error::os("cannot set up the listener", e))?;
             }
-            places.push(Place {
+            served.push(Served {
                 context: ListenerContext { listener: Arc::new(listener), number, service_config },
                 slot,
             });
         }
-        Ok(Self { places, board, udp_filter, terms, handle: handle.clone() })
+        Ok(Self { served, board, udp_filter, terms, handle: handle.clone() })
     }
 
     /// Serves until the handle says that it is over. Each further listening socket has a thread of its own.
     pub(super) fn serve_forever(&self, ticker: Ticker) -> Result<(), Error> {
         let (ticker, none) = (Arc::new(Mutex::new(ticker)), Arc::default());
         let outcomes: Vec<Cause> = thread::scope(|scope| {
-            let others = self.places.iter().skip(1);
+            let others = self.served.iter().skip(1);
             let others: Vec<_> =
-                others.map(|place| scope.spawn(|| self.serve_or_end(place, &none))).collect();
-            let first = || self.places.first().map(|place| self.serve(place, 0, &ticker));
+                others.map(|served| scope.spawn(|| self.serve_or_end(served, &none))).collect();
+            let first = || self.served.first().map(|served| self.serve(served, 0, &ticker));
             let first = catch_unwind(AssertUnwindSafe(first));
             // the first one has failed, or all have been told
             self.handle.shutdown();
@@ -93,8 +93,8 @@ impl Here {
     }
 
     /// Where one socket can't be served any more, none is: half a server would be a trap.
-    fn serve_or_end(&self, place: &Place, ticker: &Arc<Mutex<Ticker>>) -> Cause {
-        let cause = self.serve(place, 0, ticker);
+    fn serve_or_end(&self, served: &Served, ticker: &Arc<Mutex<Ticker>>) -> Cause {
+        let cause = self.serve(served, 0, ticker);
         if cause != Cause::Retired {
             self.handle.shutdown();
         }
@@ -103,9 +103,9 @@ impl Here {
 
     /// Serves one client to the end; `false` if none has come until then, or it is over.
     pub(super) fn serve_one(&self, until: Option<Instant>) -> Result<bool, Error> {
-        while let Some(place) = self.next(until) {
+        while let Some(served) = self.next(until) {
             let ticker = Ticker { until: Some(Instant::now() + SOON), ..Ticker::default() };
-            match self.serve(place, 1, &Arc::new(Mutex::new(ticker))) {
+            match self.serve(served, 1, &Arc::new(Mutex::new(ticker))) {
                 Cause::Recycled => return Ok(true),
                 Cause::Retired => {}
                 _ => return Err(self.failed()),
@@ -115,22 +115,22 @@ impl Here {
     }
 
     /// The listener that has a client.
-    fn next(&self, until: Option<Instant>) -> Option<&Place> {
-        let sockets = self.places.iter().map(|place| place.context.listener.as_fd());
+    fn next(&self, until: Option<Instant>) -> Option<&Served> {
+        let sockets = self.served.iter().map(|served| served.context.listener.as_fd());
         let all: Vec<BorrowedFd<'_>> = [self.handle.poll_fd()].into_iter().chain(sockets).collect();
         loop {
             let left = until.map(|until| until.saturating_duration_since(Instant::now()));
             match first_readable(&all, left) {
                 Some(0) => return None,
-                Some(ready) => return self.places.get(ready - 1),
+                Some(ready) => return self.served.get(ready - 1),
                 None if left == Some(Duration::ZERO) => return None,
                 None => {}
             }
         }
     }
 
-    fn serve(&self, place: &Place, limit: u64, ticker: &Arc<Mutex<Ticker>>) -> Cause {
-        let Place { context, slot } = place;
+    fn serve(&self, served: &Served, limit: u64, ticker: &Arc<Mutex<Ticker>>) -> Cause {
+        let Served { context, slot } = served;
         let slot = self.board.slot(*slot);
         // a socket of datagrams refuses no client: one that is shut would be read without end
         let refuses = !context.listener.is_inherited() && context.listener.kind() == Kind::Stream;

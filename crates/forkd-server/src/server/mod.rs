@@ -12,8 +12,8 @@
 //! | any other, without [`workers`](Server::workers) | **this process and thread**: nothing is forked, signals are left alone, other threads are welcome, and handlers see this program's memory |
 
 mod builder;
-mod here;
 mod hooks;
+mod in_process;
 mod serving;
 mod settings;
 
@@ -22,7 +22,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub use builder::Builder;
-use here::Here;
+use in_process::InProcess;
 pub use serving::Serving;
 
 use crate::Error;
@@ -265,10 +265,10 @@ impl Server {
                        choose the model prefork, or a fixed number of workers";
             return Err(Error::Usage(format!("the model {model} {why}")));
         }
-        let here = serves_here(model, workers);
+        let in_process = is_in_process(model, workers);
         let is = |kind| listeners.iter().any(|listener| listener.kind() == kind);
-        model.check_system(is(Kind::Stream), is(Kind::Datagram), !here)?;
-        let (kind, ticker) = if here {
+        model.check_system(is(Kind::Stream), is(Kind::Datagram), !in_process)?;
+        let (kind, ticker) = if in_process {
             if model.never_waits_to_accept() {
                 listeners.iter().try_for_each(Listener::check_accept_now)?;
             }
@@ -277,8 +277,8 @@ impl Server {
                     .with_idle_timeout(spec.idle_timeout)
             };
             let terms = Terms { waits: self.block_on_close, ..spec.terms(grace) };
-            let here = Here::new(listeners, terms, &handle, service_config)?;
-            (serving::Kind::Here(Box::new(here)), Some(ticker))
+            let server = InProcess::new(listeners, terms, &handle, service_config)?;
+            (serving::Kind::InProcess(Box::new(server)), Some(ticker))
         } else {
             if !self.block_on_close {
                 grace = Duration::ZERO;
@@ -304,7 +304,7 @@ impl Server {
 }
 
 /// Whether handlers run in this process.
-fn serves_here(model: Model, workers: Option<WorkerRange>) -> bool {
+fn is_in_process(model: Model, workers: Option<WorkerRange>) -> bool {
     workers.is_none() && !matches!(model, Model::Fork | Model::Prefork)
 }
 

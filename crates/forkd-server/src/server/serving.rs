@@ -3,7 +3,7 @@
 use std::fmt;
 use std::time::{Duration, Instant};
 
-use super::here::Here;
+use super::in_process::InProcess;
 use crate::Error;
 use crate::model::Model;
 use crate::model::hooks::Ticker;
@@ -62,7 +62,7 @@ pub struct Serving {
 /// What serves.
 pub(super) enum Kind {
     /// This process.
-    Here(Box<Here>),
+    InProcess(Box<InProcess>),
     /// Its children.
     Master(Box<Master>),
 }
@@ -111,7 +111,7 @@ impl Serving {
         }
         let until = self.timeout.map(|limit| Instant::now() + limit);
         let served = match &mut self.kind {
-            Kind::Here(here) => here.serve_one(until)?,
+            Kind::InProcess(in_process) => in_process.serve_one(until)?,
             Kind::Master(_) if self.model != Model::Fork => return Err(self.no_single()),
             Kind::Master(master) => {
                 let served = master.serve_one(until)?;
@@ -171,7 +171,7 @@ impl Serving {
         }
         self.is_over = true;
         match &mut self.kind {
-            Kind::Here(here) => here.serve_forever(self.ticker.take().unwrap_or_default()),
+            Kind::InProcess(in_process) => in_process.serve_forever(self.ticker.take().unwrap_or_default()),
             Kind::Master(master) => master.serve(),
         }
     }
