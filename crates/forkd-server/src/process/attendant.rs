@@ -94,10 +94,10 @@ pub struct Attendant {
     work: Work,
     current: Option<Process>,
     leaving: Vec<Process>,
-    /// Which listening sockets the current one knows, see [`Listeners::generation`].
+    /// Which listening sockets the current one knows, see [`Listeners::changes`].
     knows: u64,
     starts: Starts,
-    complaints: RateLimit,
+    log_limit: RateLimit,
 }
 
 #[derive(Debug)]
@@ -105,16 +105,16 @@ struct Process {
     pid: u32,
     /// Becomes readable when it is dead.
     watch: OwnedFd,
-    /// The end of its shutdown pipe that tells it to end by being closed.
-    tether: Option<OwnedFd>,
+    /// The end of its shutdown pipe that the master has: closing it tells the process to end.
+    parent_pipe: Option<OwnedFd>,
     since: Instant,
 }
 
 impl Process {
     /// Tells it to leave when it has answered.
     fn dismiss(&mut self, cx: &Context) {
-        if let Some(tether) = self.tether.take() {
-            cx.descriptors.remove(tether.as_raw_fd());
+        if let Some(parent_pipe) = self.parent_pipe.take() {
+            cx.descriptors.remove(parent_pipe.as_raw_fd());
         }
     }
 }
@@ -130,7 +130,7 @@ impl Attendant {
             leaving: Vec::new(),
             knows: 0,
             starts: Starts::default(),
-            complaints: RateLimit::default(),
+            log_limit: RateLimit::default(),
         }
     }
 
@@ -150,7 +150,7 @@ impl Attendant {
 
     /// Sees to it that there is a process, which knows the sockets as they are.
     pub(super) fn on_turn(&mut self, cx: &mut Context, listeners: &Listeners) {
-        if self.knows != listeners.generation()
+        if self.knows != listeners.changes()
             && let Some(mut process) = self.current.take()
         {
             process.dismiss(cx);
@@ -162,14 +162,14 @@ impl Attendant {
         }
         match self.spawn(cx, listeners.current().map(Socket::of).collect()) {
             Ok(process) => {
-                let own = [&process.watch].into_iter().chain(&process.tether);
+                let own = [&process.watch].into_iter().chain(&process.parent_pipe);
                 cx.descriptors.add(own.map(AsRawFd::as_raw_fd));
-                self.knows = listeners.generation();
+                self.knows = listeners.changes();
                 self.current = Some(process);
             }
             Err(error) => {
                 self.starts.rest(cx.now);
-                if let Some(suppressed) = self.complaints.admit(cx.now) {
+                if let Some(suppressed) = self.log_limit.admit(cx.now) {
                     events::attendant_fork_failed(self.name, &error, suppressed);
                 }
             }
@@ -181,8 +181,8 @@ impl Attendant {
         let own = self.listeners.iter().chain(asked).map(AsRawFd::as_raw_fd);
         let mut closing = Closing::all_but(own.chain(signal_descriptors(cx)).collect());
         let close = closing.of(&cx.descriptors);
-        let (shutdown, tether) = pipe()?;
-        let mut tether = Some(tether);
+        let (shutdown, parent_pipe) = pipe()?;
+        let mut parent_pipe = Some(parent_pipe);
         let (board, pid) = (cx.board, AtomicU32::new(0));
         let (blocked, signals, null) = (&cx.blocked, &mut cx.signals, cx.null.as_ref());
         let _held = TermHeld::hold();
@@ -197,7 +197,7 @@ impl Attendant {
                 return Cause::Failed.status();
             }
             // or it would hold itself
-            drop(tether.take());
+            drop(parent_pipe.take());
             let duties = Duties { shutdown: shutdown.as_fd(), listeners: &self.listeners, sockets, board };
             match catch_unwind(AssertUnwindSafe(|| (self.work)(duties))) {
                 Ok(()) => Cause::Retired.status(),
@@ -205,7 +205,7 @@ impl Attendant {
             }
         })?;
         let watch = child.watch.ok_or_else(|| std::io::Error::from_raw_os_error(libc::EBADF))?;
-        Ok(Process { pid: child.pid.cast_unsigned(), watch, tether, since: cx.now })
+        Ok(Process { pid: child.pid.cast_unsigned(), watch, parent_pipe, since: cx.now })
     }
 
     /// A watch is readable: its process is dead.
@@ -226,7 +226,7 @@ impl Attendant {
                     Ended::Unknown => "unknown".to_owned(),
                 };
                 if !cx.is_stopping()
-                    && let Some(suppressed) = self.complaints.admit(cx.now)
+                    && let Some(suppressed) = self.log_limit.admit(cx.now)
                 {
                     events::attendant_ended(self.name, pid, &how, suppressed);
                 }

@@ -13,18 +13,18 @@ use crate::sys::procfs;
 pub(super) struct Descriptors {
     open: RefCell<BTreeSet<RawFd>>,
     /// Grows with each change, so that what was derived from `open` can be seen to be stale.
-    generation: Cell<u64>,
+    changes: Cell<u64>,
 }
 
 impl Descriptors {
     pub(super) fn add(&self, fds: impl IntoIterator<Item = RawFd>) {
         self.open.borrow_mut().extend(fds);
-        self.generation.set(self.generation.get() + 1);
+        self.changes.set(self.changes.get() + 1);
     }
 
     pub(super) fn remove(&self, fd: RawFd) {
         self.open.borrow_mut().remove(&fd);
-        self.generation.set(self.generation.get() + 1);
+        self.changes.set(self.changes.get() + 1);
     }
 }
 
@@ -32,20 +32,20 @@ impl Descriptors {
 #[derive(Debug)]
 pub(super) struct Closing {
     keep: Vec<RawFd>,
-    generation: Option<u64>,
+    changes: Option<u64>,
     set: CloseSet,
 }
 
 impl Closing {
     pub(super) fn all_but(keep: Vec<RawFd>) -> Self {
-        Self { keep, generation: None, set: CloseSet::default() }
+        Self { keep, changes: None, set: CloseSet::default() }
     }
 
     pub(super) fn of(&mut self, descriptors: &Descriptors) -> &CloseSet {
-        if self.generation != Some(descriptors.generation.get()) {
+        if self.changes != Some(descriptors.changes.get()) {
             let open = descriptors.open.borrow();
             self.set = CloseSet::new(open.iter().copied().filter(|fd| !self.keep.contains(fd)));
-            self.generation = Some(descriptors.generation.get());
+            self.changes = Some(descriptors.changes.get());
         }
         &self.set
     }

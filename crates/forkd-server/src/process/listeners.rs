@@ -6,7 +6,7 @@ use super::context::Context;
 use super::forking::Forking;
 use super::pooling::Pooling;
 use super::sockets::Bound;
-use super::station::{Kind, Life, Station};
+use super::station::{Acceptor, Life, Station};
 use crate::Error;
 use crate::model::serve::ListenerContext;
 use crate::model::serve::ServiceConfig;
@@ -19,7 +19,7 @@ pub(super) struct Listeners {
     /// Connections to sockets that are closed.
     past_connections: u64,
     /// Grows with each socket that comes, goes or changes its name.
-    generation: u64,
+    changes: u64,
 }
 
 /// A station, until one is dismissed.
@@ -76,16 +76,16 @@ impl Listeners {
     }
 
     pub(super) fn forking_mut(&mut self, index: Index) -> Option<&mut Forking> {
-        match &mut self.stations.get_mut(index.0)?.kind {
-            Kind::Forking(forking) => Some(forking),
-            Kind::Pooling(_) | Kind::Gone { .. } => None,
+        match &mut self.stations.get_mut(index.0)?.acceptor {
+            Acceptor::Forking(forking) => Some(forking),
+            Acceptor::Pooling(_) | Acceptor::Gone { .. } => None,
         }
     }
 
     pub(super) fn pooling_mut(&mut self, index: Index) -> Option<&mut Pooling> {
-        match &mut self.stations.get_mut(index.0)?.kind {
-            Kind::Pooling(pooling) => Some(pooling),
-            Kind::Forking(_) | Kind::Gone { .. } => None,
+        match &mut self.stations.get_mut(index.0)?.acceptor {
+            Acceptor::Pooling(pooling) => Some(pooling),
+            Acceptor::Forking(_) | Acceptor::Gone { .. } => None,
         }
     }
 
@@ -117,13 +117,13 @@ impl Listeners {
     }
 
     /// A number that grows with each socket that comes, goes or changes its name.
-    pub(super) fn generation(&self) -> u64 {
-        self.generation
+    pub(super) fn changes(&self) -> u64 {
+        self.changes
     }
 
     /// Other sockets, or the same under other names, serve from now on.
     pub(super) fn changed(&mut self) {
-        self.generation += 1;
+        self.changes += 1;
     }
 
     /// Lets go of stations that are no more needed: their successors are at work, or their last child

@@ -25,7 +25,7 @@ use super::listeners::{Index, Listeners};
 use super::reload::{Parts, Reloader, Source};
 use super::signals::{Order, Signals};
 use super::sockets::{Bound, udp_filter};
-use super::station::{Kind, Life, Station};
+use super::station::{Acceptor, Life, Station};
 use super::view::View;
 use crate::admission::REST;
 use crate::model::hooks::Ticker;
@@ -220,7 +220,7 @@ impl Master {
     fn require_descriptors(&mut self) -> Result<(), Error> {
         self.cx.give_up_reserve();
         for station in self.listeners.iter() {
-            if let Kind::Forking(forking) = &station.kind {
+            if let Acceptor::Forking(forking) = &station.acceptor {
                 forking.context.require_descriptors(1)?;
             }
         }
@@ -409,14 +409,14 @@ impl Master {
             }
         }
         for (index, station) in self.listeners.indexed() {
-            match &station.kind {
-                Kind::Forking(forking)
+            match &station.acceptor {
+                Acceptor::Forking(forking)
                     if station.life != Life::Starting && forking.wants_clients(&self.cx) =>
                 {
                     add(forking.context.listener.as_fd(), readable, Event::Clients(index));
                 }
-                Kind::Forking(_) | Kind::Gone { .. } => {}
-                Kind::Pooling(pooling) => {
+                Acceptor::Forking(_) | Acceptor::Gone { .. } => {}
+                Acceptor::Pooling(pooling) => {
                     for (watch, slot) in pooling.watches() {
                         add(watch.as_fd(), readable, Event::WorkerDeath(index, slot));
                     }
@@ -520,7 +520,7 @@ impl Master {
         }
         let mut has_pool = false;
         for station in self.listeners.in_life_mut(Life::Live) {
-            if let Kind::Pooling(pooling) = &mut station.kind {
+            if let Acceptor::Pooling(pooling) = &mut station.acceptor {
                 pooling.resize(event, &self.cx);
                 has_pool = true;
             }

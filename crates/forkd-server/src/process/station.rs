@@ -13,17 +13,17 @@ use crate::model::Model;
 use crate::model::serve::ListenerContext;
 use crate::spec::ListenerSpec;
 use crate::sys::tcp::queue;
-use crate::transport::listener::Kind as Medium;
+use crate::transport::listener::Kind;
 use crate::transport::{Arrivals, Endpoint, Listener};
 
 /// How many clients are served at a stop where the system doesn't say how many are queued: as many as
 /// fit in a queue of the default length, of connections (somaxconn) or of datagrams (a receive
 /// buffer, or max_dgram_qlen). Without an end, one client that floods could hold up the stop for as
 /// long as it likes.
-fn most_queued(kind: Medium) -> u32 {
+fn most_queued(kind: Kind) -> u32 {
     match kind {
-        Medium::Stream => 4096,
-        Medium::Datagram => 512,
+        Kind::Stream => 4096,
+        Kind::Datagram => 512,
     }
 }
 
@@ -34,7 +34,7 @@ pub(super) struct Station {
     pub(super) asked: Endpoint,
     pub(super) spec: Arc<ListenerSpec>,
     pub(super) life: Life,
-    pub(super) kind: Kind,
+    pub(super) acceptor: Acceptor,
     /// While it drains: when to stop that. The workers that could serve the queue may all be busy.
     close_at: Option<Instant>,
 }
@@ -52,7 +52,7 @@ pub(super) enum Life {
 
 /// What accepts.
 #[derive(Debug)]
-pub(super) enum Kind {
+pub(super) enum Acceptor {
     /// The master, and forks a child for each client.
     Forking(Forking),
     /// Workers.
@@ -68,19 +68,19 @@ impl Station {
         spec: Arc<ListenerSpec>,
         cx: &Context,
     ) -> Self {
-        let kind = match spec.model.model {
-            Model::Fork => Kind::Forking(Forking::new(context, &spec.model)),
-            _ => Kind::Pooling(Pooling::new(context, &spec.model, cx)),
+        let acceptor = match spec.model.model {
+            Model::Fork => Acceptor::Forking(Forking::new(context, &spec.model)),
+            _ => Acceptor::Pooling(Pooling::new(context, &spec.model, cx)),
         };
-        Self { asked, spec, life: Life::Starting, kind, close_at: None }
+        Self { asked, spec, life: Life::Starting, acceptor, close_at: None }
     }
 
     /// Its socket, while it has one.
     pub(super) fn context(&self) -> Option<&ListenerContext> {
-        match &self.kind {
-            Kind::Forking(forking) => Some(&forking.context),
-            Kind::Pooling(pooling) => Some(&pooling.context),
-            Kind::Gone { .. } => None,
+        match &self.acceptor {
+            Acceptor::Forking(forking) => Some(&forking.context),
+            Acceptor::Pooling(pooling) => Some(&pooling.context),
+            Acceptor::Gone { .. } => None,
         }
     }
 
@@ -102,28 +102,28 @@ impl Station {
 
     /// The clients that are not served yet, and those that were lost.
     pub(super) fn arrivals(&self) -> Arrivals {
-        match &self.kind {
-            Kind::Forking(forking) => forking.context.listener.arrivals(),
-            Kind::Pooling(pooling) => pooling.context.listener.arrivals(),
-            Kind::Gone { arrivals, .. } => *arrivals,
+        match &self.acceptor {
+            Acceptor::Forking(forking) => forking.context.listener.arrivals(),
+            Acceptor::Pooling(pooling) => pooling.context.listener.arrivals(),
+            Acceptor::Gone { arrivals, .. } => *arrivals,
         }
     }
 
     /// What it is, or was, bound to.
     pub(super) fn endpoint(&self) -> &Endpoint {
-        match &self.kind {
-            Kind::Forking(forking) => forking.context.listener.endpoint(),
-            Kind::Pooling(pooling) => pooling.context.listener.endpoint(),
-            Kind::Gone { endpoint, .. } => endpoint,
+        match &self.acceptor {
+            Acceptor::Forking(forking) => forking.context.listener.endpoint(),
+            Acceptor::Pooling(pooling) => pooling.context.listener.endpoint(),
+            Acceptor::Gone { endpoint, .. } => endpoint,
         }
     }
 
     /// Its number on the scoreboard.
     pub(super) fn number(&self) -> usize {
-        match &self.kind {
-            Kind::Forking(forking) => forking.context.number,
-            Kind::Pooling(pooling) => pooling.context.number,
-            Kind::Gone { number, .. } => *number,
+        match &self.acceptor {
+            Acceptor::Forking(forking) => forking.context.number,
+            Acceptor::Pooling(pooling) => pooling.context.number,
+            Acceptor::Gone { number, .. } => *number,
         }
     }
 
@@ -134,9 +134,9 @@ impl Station {
 
     /// The error of fork(2), while the pool has not all its workers for want of them.
     pub(super) fn cannot_fork_workers(&self) -> Option<i32> {
-        match &self.kind {
-            Kind::Pooling(pooling) => pooling.fork_failing(),
-            Kind::Forking(_) | Kind::Gone { .. } => None,
+        match &self.acceptor {
+            Acceptor::Pooling(pooling) => pooling.fork_failing(),
+            Acceptor::Forking(_) | Acceptor::Gone { .. } => None,
         }
     }
 
@@ -147,10 +147,10 @@ impl Station {
 
     /// When it wants a turn, at the latest.
     pub(super) fn deadline(&self, cx: &Context) -> Option<Instant> {
-        let own = match &self.kind {
-            Kind::Forking(forking) => forking.deadline(cx),
-            Kind::Pooling(pooling) => pooling.deadline(),
-            Kind::Gone { .. } => None,
+        let own = match &self.acceptor {
+            Acceptor::Forking(forking) => forking.deadline(cx),
+            Acceptor::Pooling(pooling) => pooling.deadline(),
+            Acceptor::Gone { .. } => None,
         };
         own.into_iter().chain(self.close_at).min()
     }
@@ -160,69 +160,69 @@ impl Station {
         if self.close_at.is_some_and(|then| then <= cx.now) {
             self.close(cx);
         }
-        match &mut self.kind {
-            Kind::Forking(forking) => forking.on_turn(cx),
-            Kind::Pooling(pooling) => pooling.on_turn(cx)?,
-            Kind::Gone { .. } => {}
+        match &mut self.acceptor {
+            Acceptor::Forking(forking) => forking.on_turn(cx),
+            Acceptor::Pooling(pooling) => pooling.on_turn(cx)?,
+            Acceptor::Gone { .. } => {}
         }
         Ok(())
     }
 
     /// Whether its first workers are up.
     pub(super) fn is_ready(&self, cx: &Context) -> bool {
-        match &self.kind {
-            Kind::Pooling(pooling) => pooling.is_ready(cx),
-            Kind::Forking(_) | Kind::Gone { .. } => true,
+        match &self.acceptor {
+            Acceptor::Pooling(pooling) => pooling.is_ready(cx),
+            Acceptor::Forking(_) | Acceptor::Gone { .. } => true,
         }
     }
 
     /// How many workers are up.
     pub(super) fn up(&self, cx: &Context) -> usize {
-        match &self.kind {
-            Kind::Pooling(pooling) => pooling.up(cx),
-            Kind::Forking(_) | Kind::Gone { .. } => 0,
+        match &self.acceptor {
+            Acceptor::Pooling(pooling) => pooling.up(cx),
+            Acceptor::Forking(_) | Acceptor::Gone { .. } => 0,
         }
     }
 
     /// Whether it serves clients, or could at once.
     pub(super) fn serves(&self, cx: &Context) -> bool {
-        match &self.kind {
-            Kind::Pooling(pooling) => pooling.up(cx) > 0,
-            Kind::Forking(forking) => forking.has_children(cx),
-            Kind::Gone { .. } => false,
+        match &self.acceptor {
+            Acceptor::Pooling(pooling) => pooling.up(cx) > 0,
+            Acceptor::Forking(forking) => forking.has_children(cx),
+            Acceptor::Gone { .. } => false,
         }
     }
 
     /// Why it is not.
     pub(super) fn not_ready(&self) -> Option<Error> {
-        match &self.kind {
-            Kind::Pooling(pooling) => Some(pooling.not_ready()),
-            Kind::Forking(_) | Kind::Gone { .. } => None,
+        match &self.acceptor {
+            Acceptor::Pooling(pooling) => Some(pooling.not_ready()),
+            Acceptor::Forking(_) | Acceptor::Gone { .. } => None,
         }
     }
 
     /// Whether clients wait for one of its children to end.
     pub(super) fn is_full(&self, cx: &Context) -> bool {
-        matches!(&self.kind, Kind::Forking(forking) if !forking.has_room(cx))
+        matches!(&self.acceptor, Acceptor::Forking(forking) if !forking.has_room(cx))
     }
 
     /// From here on it serves clients.
     pub(super) fn go_live(&mut self, cx: &Context) {
         self.life = Life::Live;
-        match &mut self.kind {
-            Kind::Forking(forking) => forking.go_live(cx),
-            Kind::Pooling(pooling) => pooling.go_live(cx),
-            Kind::Gone { .. } => {}
+        match &mut self.acceptor {
+            Acceptor::Forking(forking) => forking.go_live(cx),
+            Acceptor::Pooling(pooling) => pooling.go_live(cx),
+            Acceptor::Gone { .. } => {}
         }
     }
 
     /// Leaves its listener to a successor.
     pub(super) fn hand_over(&mut self, cx: &Context) {
         self.life = Life::Leaving;
-        match &mut self.kind {
-            Kind::Forking(forking) => forking.hand_over(),
-            Kind::Pooling(pooling) => pooling.hand_over(cx),
-            Kind::Gone { .. } => {}
+        match &mut self.acceptor {
+            Acceptor::Forking(forking) => forking.hand_over(),
+            Acceptor::Pooling(pooling) => pooling.hand_over(cx),
+            Acceptor::Gone { .. } => {}
         }
     }
 
@@ -244,10 +244,10 @@ impl Station {
                 },
             });
         cx.descriptors.add(self.listener().into_iter().flat_map(Listener::descriptors));
-        match &mut self.kind {
-            Kind::Forking(forking) => forking.drain(queued),
-            Kind::Pooling(pooling) => pooling.drain(cx, queued),
-            Kind::Gone { .. } => {}
+        match &mut self.acceptor {
+            Acceptor::Forking(forking) => forking.drain(queued),
+            Acceptor::Pooling(pooling) => pooling.drain(cx, queued),
+            Acceptor::Gone { .. } => {}
         }
         // Not before the workers know of the queue: one that finds the socket shut would leave at once.
         if let Some(listener) = self.listener().filter(|_| is_all_held) {
@@ -259,10 +259,10 @@ impl Station {
     pub(super) fn close(&mut self, cx: &mut Context) {
         self.life = Life::Leaving;
         self.close_at = None;
-        match &mut self.kind {
-            Kind::Forking(forking) => forking.close(cx),
-            Kind::Pooling(pooling) => pooling.close(),
-            Kind::Gone { .. } => {}
+        match &mut self.acceptor {
+            Acceptor::Forking(forking) => forking.close(cx),
+            Acceptor::Pooling(pooling) => pooling.close(),
+            Acceptor::Gone { .. } => {}
         }
     }
 
@@ -271,15 +271,15 @@ impl Station {
         let (number, endpoint) = (self.number(), self.endpoint().clone());
         // no client waits where nothing is
         let arrivals = Arrivals { dropped: self.arrivals().dropped, ..Arrivals::default() };
-        self.kind = Kind::Gone { number, endpoint, arrivals };
+        self.acceptor = Acceptor::Gone { number, endpoint, arrivals };
     }
 
     /// Whether no more clients will come from it.
     pub(super) fn is_closed(&self) -> bool {
-        match &self.kind {
-            Kind::Forking(forking) => forking.is_closed(),
-            Kind::Pooling(pooling) => pooling.is_closed(),
-            Kind::Gone { .. } => true,
+        match &self.acceptor {
+            Acceptor::Forking(forking) => forking.is_closed(),
+            Acceptor::Pooling(pooling) => pooling.is_closed(),
+            Acceptor::Gone { .. } => true,
         }
     }
 }

@@ -11,7 +11,7 @@ use log::info;
 
 use super::context::Context;
 use super::listeners::Listeners;
-use super::station::{Kind, Station};
+use super::station::{Acceptor, Station};
 use crate::model::Model;
 use crate::scoreboard::{Stage, State, Sums};
 use crate::transport::{Arrivals, Listener, Peer};
@@ -114,7 +114,7 @@ impl<'a> View<'a> {
 
     /// Whether workers accept, whose connections don't wake the master.
     pub fn has_pool(&self) -> bool {
-        self.listeners.iter().any(|station| matches!(station.kind, Kind::Pooling(_)))
+        self.listeners.iter().any(|station| matches!(station.acceptor, Acceptor::Pooling(_)))
     }
 
     /// How long ago the master started.
