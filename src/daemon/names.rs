@@ -47,14 +47,7 @@ pub struct Group {
 /// Waits for a child: only before SIGCHLD is ignored. The same is true of [`group`] and
 /// [`supplementary_groups`].
 pub fn user(key: &str) -> io::Result<Option<User>> {
-    Ok(match ask("passwd", key)? {
-        Answer::Known(line) => line.lines().find_map(parse_user),
-        Answer::Unknown => None,
-        Answer::NoService => {
-            let text = fs::read_to_string("/etc/passwd")?;
-            find(text.lines().filter_map(parse_user), key, |user| (&user.name, user.uid))
-        }
-    })
+    look_up("passwd", key, parse_user, |user| (&user.name, user.uid))
 }
 
 /// Finds a group by name or number; `None` if there is no such group.
@@ -63,14 +56,7 @@ pub fn user(key: &str) -> io::Result<Option<User>> {
 ///
 /// What running getent(1) or reading `/etc/group` failed with.
 pub fn group(key: &str) -> io::Result<Option<Group>> {
-    Ok(match ask("group", key)? {
-        Answer::Known(line) => line.lines().find_map(parse_group),
-        Answer::Unknown => None,
-        Answer::NoService => {
-            let text = fs::read_to_string("/etc/group")?;
-            find(text.lines().filter_map(parse_group), key, |group| (&group.name, group.gid))
-        }
-    })
+    look_up("group", key, parse_group, |group| (&group.name, group.gid))
 }
 
 /// Returns the ids of a user's supplementary groups, as initgroups(3) would set them.
@@ -83,6 +69,23 @@ pub fn supplementary_groups(user: &str) -> io::Result<Vec<u32>> {
         Answer::Known(line) => parse_initgroups(&line),
         Answer::Unknown => Vec::new(),
         Answer::NoService => groups_of(&fs::read_to_string("/etc/group")?, user),
+    })
+}
+
+/// Asks getent(1), or where there is none reads the database's file in /etc.
+fn look_up<T>(
+    database: &str,
+    key: &str,
+    parse: impl Fn(&str) -> Option<T> + Clone,
+    identity: impl Fn(&T) -> (&str, u32),
+) -> io::Result<Option<T>> {
+    Ok(match ask(database, key)? {
+        Answer::Known(line) => line.lines().find_map(parse),
+        Answer::Unknown => None,
+        Answer::NoService => {
+            let text = fs::read_to_string(format!("/etc/{database}"))?;
+            find(text.lines().filter_map(parse), key, identity)
+        }
     })
 }
 

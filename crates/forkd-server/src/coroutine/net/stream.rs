@@ -286,23 +286,14 @@ macro_rules! stream {
             }
         }
 
-        impl Read for &$stream {
-            fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-                self.0.read(buffer)
-            }
-        }
+        bytes!(&$stream);
+        bytes!($stream);
+    };
+}
 
-        impl Write for &$stream {
-            fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-                self.0.write(bytes)
-            }
-
-            /// Does nothing: nothing is buffered.
-            fn flush(&mut self) -> io::Result<()> {
-                Ok(())
-            }
-        }
-
+/// Reads and writes, for a stream and for a reference to one.
+macro_rules! bytes {
+    ($stream:ty) => {
         impl Read for $stream {
             fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
                 self.0.read(buffer)
