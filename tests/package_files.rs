@@ -8,6 +8,7 @@ use std::process::Command;
 
 use clap::{Args, CommandFactory};
 use forkd::cli::args::Cli;
+use forkd::config::definition::{Definition, Table};
 use forkd::config::options::{DaemonOptions, ListenOptions};
 
 /// A file of the repository.
@@ -151,45 +152,44 @@ fn the_default_configuration_shows_the_defaults() {
 fn the_default_configuration_is_valid_also_with_its_options_uncommented() {
     let default = file("packaging/forkd.toml");
     check(&default);
-    // what a socket unit decides can be said only of sockets that forkd binds
-    let default = default.replace("\"systemd:echo\"", "\"tcp://[::1]:7\", \"unix:///run/echo.sock\"");
     // it may be missing here
-    let default = default.replace("/var/empty", "/");
-    let pool = ["workers", "min-spare", "max-spare", "max-connections-per-child", "max-connections"];
-    let threads = ["threads", "max-threads"];
-    let of_services = ["reply", "framing", "greeting", "answer", "again", "exit", "root", "route", "exec"];
-    // the options of the other services and models have no place beside these
-    let of_others =
-        |own: &[&str]| -> Vec<&str> { of_services.into_iter().filter(|key| !own.contains(key)).collect() };
-    for (service, own) in
-        [("ack", &["reply", "framing"][..]), ("http", &["root", "route"]), ("exec", &["exec"])]
-    {
-        let one = default.replace("service = \"echo\"", &format!("service = \"{service}\""));
-        // what a program sends and gets is not seen
-        let silent: &[&str] = if service == "exec" { &["idle-timeout"] } else { &[] };
-        let others = [&pool[..], &threads, &of_others(own), silent].concat();
-        check(&uncomment(&one.replace("/srv/www", "/"), &others));
-    }
-    let of_forks = ["max-children", "overflow"];
-    let elastic = default.replace("\"fork\"", "\"prefork\"").replace("workers = 8", "workers = \"1..9\"");
-    let others = [&of_services[..], &of_forks, &threads, &["max-connections"]].concat();
-    check(&uncomment(&elastic, &others));
-    let many = [&of_services[..], &of_forks, &["min-spare", "max-spare"]].concat();
-    for (model, other) in [
-        ("thread", &["threads", "max-connections"][..]),
-        ("thread", &["max-threads", "max-connections"]),
-        ("event", &threads),
+    let default = default.replace("/var/empty", "/").replace("/srv/www", "/");
+    // what a socket unit decides can be said only of sockets that forkd binds
+    let streams = "\"tcp://[::1]:7\", \"unix:///run/echo.sock\"";
+    let any = &*format!("{streams}, \"udp://[::1]:7\"");
+    let mut tried = BTreeSet::new();
+    for (endpoints, changes) in [
+        (any, &[("service = \"echo\"", "service = \"ack\"")][..]),
+        (streams, &[("service = \"echo\"", "service = \"http\"")]),
+        (streams, &[("service = \"echo\"", "service = \"exec\"")]),
+        (any, &[("\"fork\"", "\"prefork\""), ("workers = 8", "workers = \"1..9\"")]),
+        (any, &[("\"fork\"", "\"thread\"")]),
+        (any, &[("\"fork\"", "\"thread\""), ("#threads", "# threads")]),
+        (any, &[("\"fork\"", "\"event\"")]),
     ] {
-        let one = default.replace("\"fork\"", &format!("\"{model}\""));
-        check(&uncomment(&one, &[&many, other].concat()));
+        let text = default.replace("\"systemd:echo\"", endpoints);
+        let text = changes.iter().fold(text, |text, (from, to)| text.replace(from, to));
+        let (idle, effective) = by_effect(&text);
+        check(&uncomment(&text, &idle));
+        tried.extend(effective);
     }
+    assert_eq!(tried, keys::<ListenOptions>().into_iter().collect());
+}
+
+/// The options that have no effect on a group that has all of them, and the others.
+fn by_effect(text: &str) -> (Vec<String>, Vec<String>) {
+    let all: toml::Table = toml::from_str(&uncomment(text, &[])).unwrap();
+    let group: ListenOptions = all["listen"][0].clone().try_into().unwrap();
+    let is_idle = |option: &&Definition| option.needs.is_some_and(|need| !(need.is_met)(&group));
+    let (idle, effective): (Vec<_>, Vec<_>) = ListenOptions::DEFINITIONS.iter().partition(is_idle);
+    (idle.into_iter().map(Definition::key).collect(), effective.into_iter().map(Definition::key).collect())
 }
 
 /// Uncomments each option but these.
-fn uncomment(text: &str, but: &[&str]) -> String {
+fn uncomment(text: &str, but: &[String]) -> String {
     let uncomment = |line| match str::strip_prefix(line, '#') {
         Some(option) if option.starts_with(|first: char| first.is_ascii_lowercase()) => {
-            let is_out = option.split_once(" = ").is_none_or(|(key, _)| but.contains(&key));
+            let is_out = option.split_once(" = ").is_none_or(|(key, _)| but.iter().any(|name| name == key));
             if is_out { line } else { option }
         }
         _ => line,
