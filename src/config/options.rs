@@ -1,15 +1,13 @@
 //! Every option, defined once; `definition` says what follows from that.
 
+use std::net::Ipv4Addr;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
 use super::RouteText;
-use super::definition::{Definition, Field, Table, options};
-use super::rules::{
-    ACK, CHILDREN, ELASTIC, EXEC, FILE, HTTP, IPV6, MANY, NOT_EXEC, POOL, QUEUE, TCP, THREAD_EACH, THREADS,
-};
+use super::definition::{Definition, Field, Need, Table, options};
 use super::service::Builtin;
 use super::values::{KeepAlive, LogFormat, LogLevel, LogSink, MetricsEndpoint, Mode, Span, Value, Written};
 use forkd_server::Endpoint;
@@ -19,6 +17,53 @@ use forkd_server::supervise::{BindOptions, KEEP_ALIVE, ListenerSpec, ModelSpec, 
 
 /// A reload makes listening sockets with all that belongs to them anew.
 const LISTEN: Definition = Definition { reload: true, ..Definition::NONE };
+
+const POOL: Need =
+    Need::new("a pool (any model but fork)", "`model` prefork", |group| group.model().has_pool());
+const ELASTIC: Need = Need::new(
+    "an elastic pool (model prefork or iterative with workers MIN..MAX)",
+    "`model` prefork and `workers` MIN..MAX",
+    ListenOptions::is_elastic,
+);
+const THREADS: Need = Need::new("workers with threads (model thread)", "`model` thread", |group| {
+    group.model() == Model::Thread
+});
+const THREAD_EACH: Need = Need::new(
+    "a thread for each connection (model thread, without a fixed number of threads)",
+    "`model` thread without `threads`",
+    |group| group.model() == Model::Thread && group.threads.is_none(),
+);
+const CHILDREN: Need = Need::new("a child for each connection (model fork)", "`model` fork", |group| {
+    group.model() == Model::Fork
+});
+const MANY: Need = Need::new(
+    "workers that serve many at once without threads (model event or coroutine)",
+    "`model` event or `model` coroutine",
+    |group| group.model().polls(),
+);
+const ACK: Need = Need::new("the service ack", "`service` ack", |group| group.service() == Builtin::Ack);
+const HTTP: Need = Need::new("the service http", "`service` http", |group| group.service() == Builtin::Http);
+const EXEC: Need = Need::new("the service exec", "`service` exec", |group| group.service() == Builtin::Exec);
+const NOT_EXEC: Need = Need {
+    refusal: Some("has no effect on exec, whose program has the connection to itself; leave it out"),
+    ..Need::new("any service but exec", "another `service`", |group| group.service() != Builtin::Exec)
+};
+const QUEUE: Need = Need::new(
+    "a queue of connections (a tcp or unix endpoint that forkd binds)",
+    "a tcp or unix endpoint",
+    |group| group.has_any(|endpoint| !endpoint.is_inherited() && !endpoint.is_datagram()),
+);
+/// What is handed over is known only then.
+const TCP: Need = Need::new("a tcp endpoint", "one", |group| {
+    group.has_any(|endpoint| matches!(endpoint, Endpoint::Tcp { .. }) || endpoint.is_inherited())
+});
+/// A name can stand for any address.
+const IPV6: Need = Need::new("a tcp or udp endpoint that may be of IPv6", "one", |group| {
+    group.has_any(|endpoint| endpoint.host().is_some_and(|host| host.parse::<Ipv4Addr>().is_err()))
+});
+const FILE: Need = Need::new("a socket file (a unix or unixgram endpoint)", "such an endpoint", |group| {
+    group.has_any(|endpoint| endpoint.path().is_some())
+});
 
 options! {
     /// What is served and how: the options of one `[[listen]]` table.

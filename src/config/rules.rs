@@ -2,7 +2,6 @@
 //!
 //! Invariant: they look at the options alone, and open nothing.
 
-use std::net::Ipv4Addr;
 use std::time::Duration;
 
 use super::choice::Choice;
@@ -11,60 +10,6 @@ use super::layers::Conflict;
 use super::options::ListenOptions;
 use super::service::Builtin;
 use forkd_server::Endpoint;
-use forkd_server::model::Model;
-
-pub(super) const POOL: Need =
-    Need::new("a pool (any model but fork)", "`model` prefork", |group| group.model().has_pool());
-pub(super) const ELASTIC: Need = Need::new(
-    "an elastic pool (model prefork or iterative with workers MIN..MAX)",
-    "`model` prefork and `workers` MIN..MAX",
-    ListenOptions::is_elastic,
-);
-pub(super) const THREADS: Need =
-    Need::new("workers with threads (model thread)", "`model` thread", |group| {
-        group.model() == Model::Thread
-    });
-pub(super) const THREAD_EACH: Need = Need::new(
-    "a thread for each connection (model thread, without a fixed number of threads)",
-    "`model` thread without `threads`",
-    |group| group.model() == Model::Thread && group.threads.is_none(),
-);
-pub(super) const CHILDREN: Need =
-    Need::new("a child for each connection (model fork)", "`model` fork", |group| {
-        group.model() == Model::Fork
-    });
-pub(super) const MANY: Need = Need::new(
-    "workers that serve many at once without threads (model event or coroutine)",
-    "`model` event or `model` coroutine",
-    |group| group.model().polls(),
-);
-pub(super) const ACK: Need =
-    Need::new("the service ack", "`service` ack", |group| group.service() == Builtin::Ack);
-pub(super) const HTTP: Need =
-    Need::new("the service http", "`service` http", |group| group.service() == Builtin::Http);
-pub(super) const EXEC: Need =
-    Need::new("the service exec", "`service` exec", |group| group.service() == Builtin::Exec);
-pub(super) const NOT_EXEC: Need = Need {
-    refusal: Some("has no effect on exec, whose program has the connection to itself; leave it out"),
-    ..Need::new("any service but exec", "another `service`", |group| group.service() != Builtin::Exec)
-};
-pub(super) const QUEUE: Need = Need::new(
-    "a queue of connections (a tcp or unix endpoint that forkd binds)",
-    "a tcp or unix endpoint",
-    |group| group.has_any(|endpoint| !endpoint.is_inherited() && !endpoint.is_datagram()),
-);
-/// What is handed over is known only then.
-pub(super) const TCP: Need = Need::new("a tcp endpoint", "one", |group| {
-    group.has_any(|endpoint| matches!(endpoint, Endpoint::Tcp { .. }) || endpoint.is_inherited())
-});
-/// A name can stand for any address.
-pub(super) const IPV6: Need = Need::new("a tcp or udp endpoint that may be of IPv6", "one", |group| {
-    group.has_any(|endpoint| endpoint.host().is_some_and(|host| host.parse::<Ipv4Addr>().is_err()))
-});
-pub(super) const FILE: Need =
-    Need::new("a socket file (a unix or unixgram endpoint)", "such an endpoint", |group| {
-        group.has_any(|endpoint| endpoint.path().is_some())
-    });
 
 impl ListenOptions {
     pub(super) fn obey_the_rules(&self) -> Result<(), Conflict> {
