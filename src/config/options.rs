@@ -53,6 +53,10 @@ const QUEUE: Need = Need::new(
     "a tcp or unix endpoint",
     |group| group.has_any(|endpoint| !endpoint.is_inherited() && !endpoint.is_datagram()),
 );
+/// On a Unix socket SO_RCVBUF has no effect: its senders wait.
+const UDP: Need = Need::new("a udp endpoint that forkd binds", "one", |group| {
+    group.has_any(|endpoint| matches!(endpoint, Endpoint::Udp { .. }))
+});
 /// What is handed over is known only then.
 const TCP: Need = Need::new("a tcp endpoint", "one", |group| {
     group.has_any(|endpoint| matches!(endpoint, Endpoint::Tcp { .. }) || endpoint.is_inherited())
@@ -113,6 +117,14 @@ options! {
     backlog: Option<u32> = 4096, {
         // listen(2) takes an int
         heading: "Listening", value: "N", range: Some(1..=i32::MAX as u64), needs: Some(&QUEUE), directive: "Backlog="
+    }
+
+    /// Bytes of room for UDP datagrams not yet received: the kernel drops what finds none. It caps this at
+    /// net.core.rmem_max, and doubles it for what it keeps with each datagram
+    receive_buffer: Option<u32>, {
+        // setsockopt(2) takes an int
+        heading: "Listening", value: "N", otherwise: "net.core.rmem_default, not doubled",
+        range: Some(1..=i32::MAX as u64), needs: Some(&UDP), directive: "ReceiveBuffer="
     }
 
     /// Serve IPv6 only on an IPv6 address, not IPv4 as well
@@ -296,6 +308,7 @@ impl ListenOptions {
             v6only: self.v6only(),
             socket_mode: self.socket_mode.map(|mode| mode.0),
             keep_alive: self.keepalive().0,
+            receive_buffer: self.receive_buffer,
             ..BindOptions::default()
         }
     }

@@ -38,6 +38,8 @@ pub struct BindOptions {
     pub reuse_port: bool,
     /// How long a TCP peer may leave the kernel without an answer; `None`: for ever.
     pub keep_alive: Option<Duration>,
+    /// Bytes of room for UDP datagrams not yet received, at most `rmem_max`; `None` leaves it to the system.
+    pub receive_buffer: Option<u32>,
 }
 
 /// How long a TCP peer may be left: the kernel counts in seconds, and so far.
@@ -56,16 +58,17 @@ impl Default for BindOptions {
             reuse_address: true,
             reuse_port: false,
             keep_alive: Some(KEEP_ALIVE),
+            receive_buffer: None,
         }
     }
 }
 
-/// Changes what can be changed of a socket that is bound: its queue, the mode of its file, and what its
+/// Changes what can be changed of a socket that is bound: its queue or buffer, the mode of its file, and what its
 /// connections get. One that was inherited is not ours to change.
 ///
 /// # Errors
 ///
-/// As listen(2) and chmod(2).
+/// As listen(2), setsockopt(2) and chmod(2).
 pub(crate) fn adapt(listener: &Listener, options: BindOptions) -> io::Result<()> {
     listener.keep_alive(options.keep_alive);
     if listener.is_inherited() {
@@ -74,6 +77,7 @@ pub(crate) fn adapt(listener: &Listener, options: BindOptions) -> io::Result<()>
     if listener.kind() == Kind::Stream {
         start_listening(&listener.socket, options.backlog)?;
     }
+    set_receive_buffer(listener, options.receive_buffer)?;
     if let (Some(file), Some(mode)) = (&*listener.file(), options.socket_mode) {
         file.set_mode(mode)?;
     }
@@ -255,6 +259,7 @@ fn bind_ip(address: SocketAddr, kind: Kind, options: BindOptions) -> io::Result<
     bound.set_port(port.unwrap_or(address.port()));
     let listener = Listener::ours(socket, kind, ip_endpoint(bound, kind), None);
     listener.keep_alive(options.keep_alive);
+    set_receive_buffer(&listener, options.receive_buffer)?;
     Ok(listener)
 }
 
@@ -272,6 +277,14 @@ fn start_listening(socket: &OwnedFd, backlog: u32) -> io::Result<()> {
     let backlog = i32::try_from(backlog).unwrap_or(i32::MAX);
     listen(socket, Backlog::new(backlog).unwrap_or(Backlog::MAXCONN))?;
     Ok(())
+}
+
+/// Gives datagrams of UDP so much room, or as much as the kernel allows.
+fn set_receive_buffer(listener: &Listener, bytes: Option<u32>) -> io::Result<()> {
+    match bytes.filter(|_| listener.udp_port().is_some()) {
+        Some(bytes) => Ok(setsockopt(&listener.socket, sockopt::RcvBuf, &(bytes as usize))?),
+        None => Ok(()),
+    }
 }
 
 fn bind_unix(endpoint: &Endpoint, path: &Path, kind: Kind, options: BindOptions) -> Result<Listener, Error> {
