@@ -44,6 +44,10 @@ pub(crate) fn backlog_capped(asked: u32, cap: u32) {
     warn!(asked, cap; "backlog is capped by the kernel (net.core.somaxconn)");
 }
 
+pub(crate) fn receive_buffer_capped(endpoint: &Endpoint, asked: u32, cap: u32) {
+    warn!(asked, cap, endpoint:%; "receive buffer is capped by the kernel (net.core.rmem_max)");
+}
+
 pub(crate) fn stopping(signal: &str, children: u32, grace: Duration) {
     let grace = humantime::format_duration(grace);
     info!(signal, children, grace:%; "stopping");
@@ -86,7 +90,7 @@ pub(crate) fn no_longer_listening(endpoint: &Endpoint) {
 }
 
 pub(crate) fn not_adapted(endpoint: &Endpoint, error: &dyn Display) {
-    warn!(error:%, endpoint:%; "cannot change the backlog or the socket's mode");
+    warn!(error:%, endpoint:%; "cannot change the backlog, the receive buffer or the socket's mode");
 }
 
 pub(crate) fn worker_started(endpoint: &Endpoint, slot: u32, pid: u32) {

@@ -5,7 +5,9 @@ use std::sync::Arc;
 
 use crate::model::hooks::Hooks;
 use crate::spec::{ListenerSpec, ModelSpec};
-use crate::transport::bind::{Holder, adapt, bind_all, bind_at_one_port, kernel_backlog_limit};
+use crate::transport::bind::{
+    Holder, adapt, bind_all, bind_at_one_port, kernel_backlog_limit, receive_buffer_cap,
+};
 use crate::transport::listener::Kind;
 use crate::transport::udp_filter::UdpFilter;
 use crate::transport::{Endpoint, Inherited, Listener};
@@ -47,6 +49,7 @@ impl Bound {
         if !self.listener.is_inherited() {
             tell_of_seclusion(self.listener.endpoint());
         }
+        tell_of_cap(&self.listener, &self.spec);
     }
 
     /// Refuses what could serve no client here, or not as was asked. The root directory and the user must be
@@ -116,10 +119,11 @@ impl Bound {
 
     /// What can be changed while the socket is open.
     pub(super) fn adapt(listener: &Listener, before: &ListenerSpec, now: &ListenerSpec) {
-        if before.bind != now.bind
-            && let Err(error) = adapt(listener, now.bind)
-        {
-            events::not_adapted(listener.endpoint(), &error);
+        if before.bind != now.bind {
+            match adapt(listener, now.bind) {
+                Ok(()) => tell_of_cap(listener, now),
+                Err(error) => events::not_adapted(listener.endpoint(), &error),
+            }
         }
     }
 }
@@ -133,6 +137,13 @@ pub(super) fn udp_filter<'a>(bound: impl IntoIterator<Item = &'a Bound>) -> UdpF
 pub fn tell_of_seclusion(endpoint: &Endpoint) {
     if let Some(why) = unit::seclusion(endpoint.path()) {
         events::secluded(endpoint, &why);
+    }
+}
+
+/// Warns of a receive buffer that is smaller than was asked.
+fn tell_of_cap(listener: &Listener, spec: &ListenerSpec) {
+    if let Some((asked, cap)) = receive_buffer_cap(listener, spec.bind) {
+        events::receive_buffer_capped(listener.endpoint(), asked, cap);
     }
 }
 

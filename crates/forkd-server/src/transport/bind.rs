@@ -11,8 +11,8 @@ use std::path::Path;
 use std::time::Duration;
 
 use nix::sys::socket::{
-    AddressFamily, Backlog, SockFlag, SockType, SockaddrLike, SockaddrStorage, bind, getsockname, listen,
-    setsockopt, socket, sockopt,
+    AddressFamily, Backlog, SockFlag, SockType, SockaddrLike, SockaddrStorage, bind, getsockname, getsockopt,
+    listen, setsockopt, socket, sockopt,
 };
 
 use advice::{advice, rival};
@@ -285,6 +285,16 @@ fn set_receive_buffer(listener: &Listener, bytes: Option<u32>) -> io::Result<()>
         Some(bytes) => Ok(setsockopt(&listener.socket, sockopt::RcvBuf, &(bytes as usize))?),
         None => Ok(()),
     }
+}
+
+/// What the receive buffer was asked to be, and what the kernel has made it, if that is less.
+pub(crate) fn receive_buffer_cap(listener: &Listener, options: BindOptions) -> Option<(u32, u32)> {
+    let asked =
+        options.receive_buffer.filter(|_| listener.udp_port().is_some() && !listener.is_inherited())?;
+    let size = u32::try_from(getsockopt(&listener.socket, sockopt::RcvBuf).ok()?).ok()?;
+    // Linux tells of the double
+    let cap = if cfg!(target_os = "linux") { size / 2 } else { size };
+    (cap < asked).then_some((asked, cap))
 }
 
 fn bind_unix(endpoint: &Endpoint, path: &Path, kind: Kind, options: BindOptions) -> Result<Listener, Error> {
