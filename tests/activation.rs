@@ -440,7 +440,9 @@ fn a_socket_of_a_kind_that_the_service_can_t_have_is_refused_with_the_lines_of_i
 
 #[test]
 fn what_the_socket_unit_decides_is_refused() {
-    for (option, directive) in [("--backlog 5", "Backlog="), ("--v6only", "BindIPv6Only=")] {
+    for (option, directive) in
+        [("--backlog 5", "Backlog="), ("--v6only", "BindIPv6Only="), ("--receive-buffer 5", "ReceiveBuffer=")]
+    {
         let forkd = Forkd::new(&format!("{option} systemd:a")).handed("a", tcp());
         fails(forkd, 64, &["has no effect on systemd:a", directive]);
     }

@@ -42,7 +42,8 @@ fn what_check_prints_means_the_same_when_it_is_read() {
     for args in [
         "",
         "--max-children 3 --overflow reject --backlog 9 --idle-timeout 1500ms --keepalive 3m tcp://[::]:7 --v6only",
-        "-m prefork -w 2..5 --min-spare 1 --max-spare 3 --max-connections-per-child 99 udp://localhost:7007",
+        "-m prefork -w 2..5 --min-spare 1 --max-spare 3 --max-connections-per-child 99 udp://localhost:7007 \
+         --receive-buffer 9",
         "-m thread -w 2 --max-threads 9 --keepalive off tcp://localhost:7007",
         "-m thread --threads 9 tcp://localhost:7007",
         "-m event -w 2 --max-connections 9 --max-connections-per-child 99 --idle-timeout 1m tcp://localhost:7007",

@@ -9,7 +9,7 @@ use std::os::fd::AsRawFd;
 use std::time::Duration;
 
 use common::raw::{Forger, loopback};
-use common::{Daemon, Forkd, LIMIT, eventually, holds_for, need_root};
+use common::{Daemon, Forkd, LIMIT, eventually, holds_for, need_root, need_tool, run};
 use nix::sys::socket::{ControlMessageOwned, MsgFlags, recvmsg, setsockopt, sockopt};
 
 /// In turn, not beside each other: some tests need a certain port.
@@ -326,4 +326,61 @@ fn a_client_on_any_ordinary_port_is_served() {
             }
         }
     }
+}
+
+/// The size of the receive buffer of a daemon's UDP socket: the kernel doubles what it was asked for.
+#[cfg(target_os = "linux")]
+fn receive_buffer(daemon: &Daemon) -> u32 {
+    let filter = format!("sport = :{}", daemon.address("udp").port());
+    let output = std::process::Command::new("ss").args(["-lunmH", &filter]).output().unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    let (_, size) = text.split_once(",rb").unwrap_or_else(|| panic!("{text:?}"));
+    size.split(',').next().unwrap().parse().unwrap()
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn the_receive_buffer_is_as_asked_and_a_reload_changes_it() {
+    if !need_tool("ss") {
+        return;
+    }
+    let forkd = Forkd::new("--config {dir}/forkd.toml");
+    let file = forkd.dir.path().join("forkd.toml");
+    let write = |options: &str| {
+        std::fs::write(&file, format!("[[listen]]\nendpoints = ['udp://127.0.0.1:0']\n{options}\n")).unwrap();
+    };
+    write("receive-buffer = 60000");
+    let daemon = forkd.start();
+    let client = client("127.0.0.1:0", daemon.address("udp"));
+    let becomes = |options: &str| {
+        write(options);
+        let ended = run(&["reload", "--control", daemon.control().to_str().unwrap()]);
+        assert_eq!(ended.code, Some(0), "{}", ended.stderr);
+    };
+    assert_eq!(receive_buffer(&daemon), 120_000);
+    bounces(&client, "before");
+    for (bytes, model) in [(90_000, "fork"), (30_000, "event")] {
+        becomes(&format!("receive-buffer = {bytes}\nmodel = '{model}'"));
+        assert_eq!(receive_buffer(&daemon), 2 * bytes);
+        bounces(&client, model);
+    }
+    // one that stays keeps what it has
+    becomes("model = 'fork'");
+    assert_eq!(receive_buffer(&daemon), 60_000);
+    assert_eq!(daemon.count_lines("receive buffer is capped"), 0, "{:?}", daemon.log());
+    let most = i32::MAX;
+    becomes(&format!("receive-buffer = {most}"));
+    let cap = receive_buffer(&daemon) / 2;
+    let (said, endpoint) = ("receive buffer is capped by the kernel (net.core.rmem_max)", daemon.endpoint(0));
+    daemon.wait_for_line(&format!("{said} asked={most} cap={cap} endpoint={endpoint}"));
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_receive_buffer_that_the_kernel_caps_is_in_the_log_at_the_start() {
+    let most = i32::MAX;
+    let endpoints = "udp://127.0.0.1:0 unixgram://{dir}/echo tcp://127.0.0.1:0";
+    let daemon = start(&format!("--receive-buffer {most}"), endpoints);
+    daemon.wait_for_line(&format!("(net.core.rmem_max) asked={most} cap="));
+    assert_eq!(daemon.count_lines("receive buffer is capped"), 1, "{:?}", daemon.log());
 }

@@ -152,6 +152,10 @@ mod tests {
                 "backlog needs a queue of connections",
             ),
             ("endpoints = ['udp://a:1', 'systemd:a']\nbacklog = 5", "backlog needs a queue of connections"),
+            (
+                "endpoints = ['tcp://a:1', 'unixgram:///x']\nreceive-buffer = 5",
+                "receive-buffer needs a udp endpoint that forkd binds, and tcp://a:1 has none; give one, or leave",
+            ),
             ("endpoints = ['systemd:a']\nsocket-mode = '600'", "socket-mode has no effect on systemd:a"),
             (
                 "endpoints = ['systemd:a']\nbacklog = 1",
@@ -183,6 +187,10 @@ mod tests {
             (listen("model = 'event'\nmax-connections = 0"), "max-connections is 0; choose at least 1"),
             (listen("backlog = 0"), "backlog is 0"),
             (listen("backlog = 4294967295"), "backlog is 4294967295"),
+            (
+                listen("endpoints = ['udp://a:1']\nreceive-buffer = 0"),
+                "receive-buffer is 0; choose 1 to 2147483647",
+            ),
             (listen("idle-timeout = '0s'"), "idle-timeout is below 1ms"),
             (listen("idle-timeout = '999us'"), "idle-timeout is below 1ms"),
             (
