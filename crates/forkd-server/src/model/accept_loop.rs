@@ -10,7 +10,7 @@ use std::time::Instant;
 
 use rustix::io::Errno;
 
-use super::serve::{Work, batch_for};
+use super::serve::{WorkerContext, batch_for};
 use crate::admission::{Admission, Failure, Next, Queued, REST, Room, Round};
 use crate::events;
 use crate::scoreboard::{Cause, Tally};
@@ -27,7 +27,7 @@ pub(super) const BATCH: usize = 8;
 /// What takes a worker's clients.
 #[derive(Debug)]
 pub(crate) struct Acceptor<'a> {
-    work: &'a Work<'a>,
+    work: &'a WorkerContext<'a>,
     admission: Admission<&'static Tally>,
     round: Round,
     /// It serves those that were queued at a stop.
@@ -45,7 +45,7 @@ impl Queued for &'static Tally {
 }
 
 impl<'a> Acceptor<'a> {
-    pub(crate) fn new(work: &'a Work<'a>) -> Self {
+    pub(crate) fn new(work: &'a WorkerContext<'a>) -> Self {
         Self { work, admission: Admission::new(false), round: Round::ENDLESS, drains: false }
     }
 
@@ -162,7 +162,7 @@ pub(crate) trait Driver {
 }
 
 /// Serves until the shutdown, and then those that are queued at a stop; or until the driver has enough.
-pub(crate) fn run<D: Driver>(work: &Work<'_>, shutdown: &ShutdownFd, driver: &mut D) -> Cause {
+pub(crate) fn run<D: Driver>(work: &WorkerContext<'_>, shutdown: &ShutdownFd, driver: &mut D) -> Cause {
     let mut acceptor = Acceptor::new(work);
     let mut source = Source::new(work, shutdown, driver);
     loop {
@@ -216,7 +216,7 @@ pub(crate) fn run<D: Driver>(work: &Work<'_>, shutdown: &ShutdownFd, driver: &mu
 
 /// Where no signal interrupts accept(2), it is called only when a client may be queued, or the shutdown has begun;
 /// `false` when it is not to be called again.
-fn is_awaited(work: &Work<'_>, shutdown: &ShutdownFd) -> bool {
+fn is_awaited(work: &WorkerContext<'_>, shutdown: &ShutdownFd) -> bool {
     if work.ticker.is_none() {
         return true;
     }
@@ -237,7 +237,7 @@ enum Client {
 
 /// Where clients are taken from.
 struct Source<'a> {
-    work: &'a Work<'a>,
+    work: &'a WorkerContext<'a>,
     shutdown: &'a ShutdownFd,
     /// For datagrams.
     batch: Option<Batch>,
@@ -247,7 +247,7 @@ struct Source<'a> {
 }
 
 impl<'a> Source<'a> {
-    fn new(work: &'a Work<'a>, shutdown: &'a ShutdownFd, driver: &impl Driver) -> Self {
+    fn new(work: &'a WorkerContext<'a>, shutdown: &'a ShutdownFd, driver: &impl Driver) -> Self {
         let datagrams = work.listener().kind() == Kind::Datagram;
         let batch = datagrams.then(|| batch_for(work.listener(), driver.at_once(work.service())));
         Self { work, shutdown, batch, number: 0, deep: false }

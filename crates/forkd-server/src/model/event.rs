@@ -16,7 +16,7 @@ use std::time::Duration;
 use super::accept_loop::Acceptor;
 use super::prefork;
 use super::serve::Terms;
-use super::serve::{Stopwatch, Work};
+use super::serve::{Stopwatch, WorkerContext};
 use crate::admission::{Next, REST, Room, Round};
 use crate::reactor::{Reactor, Session};
 use crate::scoreboard::Cause;
@@ -32,7 +32,7 @@ use crate::{Error, events};
 const AT_ONCE: u32 = 16;
 
 /// Serves until the shutdown, or until the limit is reached, and then those that it has.
-pub(crate) fn run(work: &Work<'_>, shutdown: &ShutdownFd, terms: &Terms) -> Cause {
+pub(crate) fn run(work: &WorkerContext<'_>, shutdown: &ShutdownFd, terms: &Terms) -> Cause {
     if work.listener().kind() == Kind::Datagram {
         // One request after the other, and no protocol waits: there is nothing else to wait for.
         return prefork::run(work, shutdown, terms);
@@ -65,7 +65,7 @@ pub(crate) fn run(work: &Work<'_>, shutdown: &ShutdownFd, terms: &Terms) -> Caus
 
 /// The worker's listener, and the clients that it serves.
 struct EventWorker<'a> {
-    work: &'a Work<'a>,
+    work: &'a WorkerContext<'a>,
     shutdown: &'a ShutdownFd,
     terms: &'a Terms,
     acceptor: RefCell<Acceptor<'a>>,

@@ -9,14 +9,14 @@ use std::os::fd::OwnedFd;
 
 use super::accept_loop::{self, Driver};
 use super::serve::Terms;
-use super::serve::Work;
+use super::serve::WorkerContext;
 use crate::scoreboard::{Cause, State};
 use crate::sys::datagram::Batch;
 use crate::sys::shutdown_fd::ShutdownFd;
 use crate::transport::Peer;
 
 /// Serves until the shutdown, or until the limit is reached.
-pub(crate) fn run(work: &Work<'_>, shutdown: &ShutdownFd, terms: &Terms) -> Cause {
+pub(crate) fn run(work: &WorkerContext<'_>, shutdown: &ShutdownFd, terms: &Terms) -> Cause {
     let &Terms { limit, elastic, .. } = terms;
     let mut worker = Worker { work, limit, served: 0, elastic };
     if !work.comes_up(1) {
@@ -27,7 +27,7 @@ pub(crate) fn run(work: &Work<'_>, shutdown: &ShutdownFd, terms: &Terms) -> Caus
 }
 
 struct Worker<'a> {
-    work: &'a Work<'a>,
+    work: &'a WorkerContext<'a>,
     limit: u64,
     served: u64,
     elastic: bool,

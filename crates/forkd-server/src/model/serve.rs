@@ -1,6 +1,6 @@
 //! How a client is served, whichever socket it came by, and whichever process and model serve it.
 //!
-//! [`ListenerContext`] is what processes share about a listening socket, [`Work`] what one of them has.
+//! [`ListenerContext`] is what processes share about a listening socket, [`WorkerContext`] what one of them has.
 
 use std::any::Any;
 use std::io;
@@ -189,7 +189,7 @@ pub(crate) struct Terms {
 
 /// What a child needs for its work.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Work<'a> {
+pub(crate) struct WorkerContext<'a> {
     pub(crate) context: &'a ListenerContext,
     pub(crate) udp_filter: &'a UdpFilter,
     pub(crate) board: &'a Scoreboard,
@@ -199,7 +199,7 @@ pub(crate) struct Work<'a> {
     pub(crate) ticker: Option<&'a Arc<Mutex<Ticker>>>,
 }
 
-impl<'w> Work<'w> {
+impl<'w> WorkerContext<'w> {
     pub(crate) fn listener(&self) -> &Listener {
         &self.context.listener
     }

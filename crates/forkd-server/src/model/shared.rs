@@ -4,11 +4,11 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 
 use super::hooks::Ticker;
-use super::serve::{ListenerContext, Work};
+use super::serve::{ListenerContext, WorkerContext};
 use crate::scoreboard::{Scoreboard, Slot};
 use crate::transport::udp_filter::UdpFilter;
 
-/// What a [`Work`] is made of.
+/// What a [`WorkerContext`] is made of.
 pub(super) struct Shared {
     context: ListenerContext,
     udp_filter: UdpFilter,
@@ -20,16 +20,16 @@ pub(super) struct Shared {
 }
 
 impl Shared {
-    pub(super) fn of(work: &Work<'_>) -> Self {
-        let Work { context, udp_filter, board, slot, ticker } = *work;
+    pub(super) fn of(work: &WorkerContext<'_>) -> Self {
+        let WorkerContext { context, udp_filter, board, slot, ticker } = *work;
         let (context, udp_filter, board, ticker) =
             (context.clone(), udp_filter.clone(), board.clone(), ticker.cloned());
         Self { context, udp_filter, board, slot, ticker, open: AtomicU32::new(0) }
     }
 
-    pub(super) fn work(&self) -> Work<'_> {
+    pub(super) fn work(&self) -> WorkerContext<'_> {
         let Self { context, udp_filter, board, slot, ticker, .. } = self;
-        Work { context, udp_filter, board, slot, ticker: ticker.as_ref() }
+        WorkerContext { context, udp_filter, board, slot, ticker: ticker.as_ref() }
     }
 
     /// Begins to serve one more.

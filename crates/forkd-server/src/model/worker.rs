@@ -4,13 +4,13 @@ use std::sync::Arc;
 
 #[cfg(feature = "coroutine")]
 use super::coroutine;
-use super::serve::{Terms, Work};
+use super::serve::{Terms, WorkerContext};
 use super::{Model, event, prefork, thread};
 use crate::scoreboard::Cause;
 use crate::sys::shutdown_fd::ShutdownFd;
 
 /// Serves until the shutdown, or until the limit is reached.
-pub(crate) fn run(work: &Work<'_>, shutdown: &Arc<ShutdownFd>, terms: &Terms) -> Cause {
+pub(crate) fn run(work: &WorkerContext<'_>, shutdown: &Arc<ShutdownFd>, terms: &Terms) -> Cause {
     match terms.model {
         // with fork it is the master that accepts
         Model::Fork | Model::Iterative | Model::Prefork => prefork::run(work, shutdown, terms),

@@ -12,7 +12,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use rustix::process::Pid;
 
 use super::post_fork::expect_children;
-use crate::model::serve::Work;
+use crate::model::serve::WorkerContext;
 use crate::scoreboard::{Cause, State};
 use crate::sys::datagram::Batch;
 use crate::sys::fd::CloseSet;
@@ -40,7 +40,7 @@ pub(super) struct Setup<'a> {
 }
 
 /// The life of a child, after fork(2); returns the status that it exits with.
-pub(super) fn live(setup: Setup<'_>, work: &Work<'_>, task: Option<Task<'_>>) -> u8 {
+pub(super) fn live(setup: Setup<'_>, work: &WorkerContext<'_>, task: Option<Task<'_>>) -> u8 {
     if let Some(expendable) = setup.expendable {
         expendable.become_so();
     }
@@ -68,7 +68,7 @@ pub(super) fn live(setup: Setup<'_>, work: &Work<'_>, task: Option<Task<'_>>) ->
 
 /// Does the task, and announces how it ended before the client can see the end: one that comes again at
 /// once finds this child's place free.
-fn serve(work: &Work<'_>, task: Task<'_>, announce: impl FnOnce(Cause)) -> Cause {
+fn serve(work: &WorkerContext<'_>, task: Task<'_>, announce: impl FnOnce(Cause)) -> Cause {
     if let Some(now) = work.board.clock_us() {
         work.slot.set_began(now);
     }

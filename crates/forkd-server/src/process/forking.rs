@@ -18,7 +18,7 @@ use crate::events;
 use crate::limit::RateLimit;
 use crate::model::Overflow;
 use crate::model::accept_loop::errno;
-use crate::model::serve::{ListenerContext, Work, batch_for, peer_of};
+use crate::model::serve::{ListenerContext, WorkerContext, batch_for, peer_of};
 use crate::spec::ModelSpec;
 use crate::sys::datagram::{Batch, Patience};
 use crate::sys::fork::{PidCells, Watch, fork};
@@ -324,8 +324,13 @@ impl Forking {
         let (slot, peer) = (cx.board.slot(index), client.peer);
         slot.set_peer(peer);
         let close = self.closing.of(&cx.descriptors);
-        let work =
-            Work { context: &self.context, udp_filter: &cx.udp_filter, board: cx.board, slot, ticker: None };
+        let work = WorkerContext {
+            context: &self.context,
+            udp_filter: &cx.udp_filter,
+            board: cx.board,
+            slot,
+            ticker: None,
+        };
         let (connection, batch) = (&mut client.connection, &mut self.batch);
         let raises_later =
             cx.raises_children && !work.service().is_handler() && cx.board.unwatched() < cx.oom.few();

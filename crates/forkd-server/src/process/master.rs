@@ -265,11 +265,8 @@ impl Master {
         self.watch_memory();
         self.sweep.turn(&self.cx, &self.listeners, self.waits_for_children());
         self.companions.turn(View { cx: &self.cx, listeners: &self.listeners });
-        self.reloader.turn(&mut Parts {
-            cx: &mut self.cx,
-            listeners: &mut self.listeners,
-            companions: &mut self.companions,
-        });
+        let (reloader, mut parts) = self.reload();
+        reloader.turn(&mut parts);
         if !self.cx.is_ready {
             self.cx.serves = self.listeners.iter().any(|station| station.serves(&self.cx));
         }
@@ -293,16 +290,16 @@ impl Master {
             }
         }
         if let Some(why) = hopeless {
-            self.reloader.refuse(
-                &mut Parts {
-                    cx: &mut self.cx,
-                    listeners: &mut self.listeners,
-                    companions: &mut self.companions,
-                },
-                &why,
-            );
+            let (reloader, mut parts) = self.reload();
+            reloader.refuse(&mut parts, &why);
         }
         Ok(())
+    }
+
+    /// The reloader, and what it changes.
+    fn reload(&mut self) -> (&mut Reloader, Parts<'_>) {
+        let Self { cx, listeners, companions, reloader, .. } = self;
+        (reloader, Parts { cx, listeners, companions })
     }
 
     /// Reads, when that is due, how many processes the OOM killer has ended.

@@ -15,7 +15,7 @@ use super::worker;
 use crate::limit::Episode;
 use crate::model::pool::{Census, Event, Pool, Size, with_jitter};
 use crate::model::serve::Terms;
-use crate::model::serve::{ListenerContext, Work};
+use crate::model::serve::{ListenerContext, WorkerContext};
 use crate::model::starts::{EARLY, MAX_START_FAILURES};
 use crate::scoreboard::{Cause, Slot, State};
 use crate::spec::ModelSpec;
@@ -296,8 +296,13 @@ impl Pooling {
         let close = self.closing.of(&cx.descriptors);
         let births = cx.board.totals(self.context.number).forked.load(Ordering::Relaxed);
         let terms = Terms { limit: with_jitter(self.terms.limit, births), ..self.terms };
-        let work =
-            Work { context: &self.context, udp_filter: &cx.udp_filter, board: cx.board, slot, ticker: None };
+        let work = WorkerContext {
+            context: &self.context,
+            udp_filter: &cx.udp_filter,
+            board: cx.board,
+            slot,
+            ticker: None,
+        };
         let (parent, signals, null) = (cx.pid, &mut cx.signals, cx.null.as_ref());
         let expendable = cx.oom.score();
         let _held = TermHeld::hold();

@@ -14,7 +14,7 @@ use crate::limit::SharedLimit;
 use crate::model::Model;
 use crate::model::hooks::Hooks;
 use crate::model::serve::ServiceConfig;
-use crate::model::serve::{ListenerContext, Work, batch_for};
+use crate::model::serve::{ListenerContext, WorkerContext, batch_for};
 use crate::scoreboard::Scoreboard;
 use crate::spec::ListenerSpec;
 use crate::sys::datagram::{Batch, Patience};
@@ -114,8 +114,13 @@ fn datagrams(service_config: ServiceConfig, listener: Listener) -> Result<(), Er
         Scoreboard::for_one_process(1).map_err(|cause| Error::os("cannot map the scoreboard", cause))?;
     let udp_filter = UdpFilter::new(listener.udp_port());
     let context = ListenerContext { listener: Arc::new(listener), number: 0, service_config };
-    let work =
-        Work { context: &context, udp_filter: &udp_filter, board: &board, slot: board.slot(0), ticker: None };
+    let work = WorkerContext {
+        context: &context,
+        udp_filter: &udp_filter,
+        board: &board,
+        slot: board.slot(0),
+        ticker: None,
+    };
     let mut batch = batch_for(work.listener(), 1);
     loop {
         match next(&mut batch, work.listener(), stay) {

@@ -16,7 +16,7 @@ use super::post_fork::{expect_children, silence};
 use super::signals::Signals;
 use crate::Error;
 use crate::model::serve::Terms;
-use crate::model::serve::Work;
+use crate::model::serve::WorkerContext;
 use crate::model::worker::run;
 use crate::scoreboard::Cause;
 use crate::sys::fd::CloseSet;
@@ -37,7 +37,7 @@ pub(super) struct Setup<'a> {
 }
 
 /// The life of a worker, after fork(2); returns the status that it exits with.
-pub(super) fn live(setup: Setup<'_>, work: &Work<'_>, terms: &Terms) -> u8 {
+pub(super) fn live(setup: Setup<'_>, work: &WorkerContext<'_>, terms: &Terms) -> u8 {
     if let Some(expendable) = setup.expendable {
         expendable.become_so();
     }
@@ -62,7 +62,7 @@ pub(super) fn live(setup: Setup<'_>, work: &Work<'_>, terms: &Terms) -> u8 {
 }
 
 /// Becomes a worker; returns what SIGTERM shuts.
-fn begin(setup: Setup<'_>, work: &Work<'_>) -> io::Result<Arc<ShutdownFd>> {
+fn begin(setup: Setup<'_>, work: &WorkerContext<'_>) -> io::Result<Arc<ShutdownFd>> {
     let listener = work.listener();
     // what the master knows it may read from here on, and not write
     work.board.read_only()?;

@@ -14,7 +14,7 @@ use crate::limit::SharedLimit;
 use crate::model::hooks::Ticker;
 use crate::model::serve::ServiceConfig;
 use crate::model::serve::Terms;
-use crate::model::serve::{ListenerContext, Work};
+use crate::model::serve::{ListenerContext, WorkerContext};
 use crate::model::worker::run;
 use crate::scoreboard::{Cause, Scoreboard};
 use crate::sys::fd::first_readable;
@@ -143,8 +143,13 @@ impl InProcess {
         };
         self.handle.shuts(&shutdown);
         let terms = Terms { limit, waits: self.terms.waits || limit > 0, ..self.terms };
-        let work =
-            Work { context, udp_filter: &self.udp_filter, board: &self.board, slot, ticker: Some(ticker) };
+        let work = WorkerContext {
+            context,
+            udp_filter: &self.udp_filter,
+            board: &self.board,
+            slot,
+            ticker: Some(ticker),
+        };
         loop {
             match catch_unwind(AssertUnwindSafe(|| run(&work, &shutdown, &terms))) {
                 Ok(cause) => return cause,

@@ -18,7 +18,7 @@ use tasks::{ConnectionGuard, Tasks, contained};
 
 use super::accept_loop::{self, Acceptor, BATCH, Driver, errno};
 use super::serve::Terms;
-use super::serve::{Work, batch_for, peer_of};
+use super::serve::{WorkerContext, batch_for, peer_of};
 use crate::admission::{REST, Room};
 use crate::coroutine::{self, JoinHandle, Waiter, scheduler};
 use crate::fairness::TURN;
@@ -37,7 +37,7 @@ const ENTRY: usize = TURN / 16;
 const DATAGRAMS: u32 = 256;
 
 /// Serves until the shutdown, or until the limit is reached.
-pub(crate) fn run(work: &Work<'_>, shutdown: &ShutdownFd, terms: &Terms) -> Cause {
+pub(crate) fn run(work: &WorkerContext<'_>, shutdown: &ShutdownFd, terms: &Terms) -> Cause {
     if work.ticker.is_none() {
         // this process is the server's own
         raise_open_files();
@@ -68,7 +68,7 @@ pub(crate) fn run(work: &Work<'_>, shutdown: &ShutdownFd, terms: &Terms) -> Caus
 }
 
 struct Worker<'a> {
-    work: &'a Work<'a>,
+    work: &'a WorkerContext<'a>,
     shutdown: &'a ShutdownFd,
     terms: &'a Terms,
     /// How many it serves at once.
@@ -164,7 +164,7 @@ impl Driver for Worker<'_> {
 }
 
 impl<'a> Worker<'a> {
-    fn new(work: &'a Work<'a>, shutdown: &'a ShutdownFd, terms: &'a Terms) -> Self {
+    fn new(work: &'a WorkerContext<'a>, shutdown: &'a ShutdownFd, terms: &'a Terms) -> Self {
         let most = match work.listener().kind() {
             Kind::Stream => terms.max_connections,
             Kind::Datagram => DATAGRAMS,
@@ -225,7 +225,7 @@ struct Batches {
 }
 
 impl Batches {
-    fn new(work: &Work<'_>) -> Self {
+    fn new(work: &WorkerContext<'_>) -> Self {
         Self { idle: Rc::default(), listener: Arc::clone(&work.context.listener) }
     }
 

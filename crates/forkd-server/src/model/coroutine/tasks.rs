@@ -5,7 +5,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 
 use crate::coroutine::{MAIN, scheduler};
-use crate::model::serve::Work;
+use crate::model::serve::WorkerContext;
 use crate::model::shared::Shared;
 use crate::transport::Peer;
 
@@ -19,12 +19,12 @@ pub(super) struct Tasks {
 }
 
 impl Tasks {
-    pub(super) fn of(work: &Work<'_>) -> Rc<Self> {
+    pub(super) fn of(work: &WorkerContext<'_>) -> Rc<Self> {
         let shared = Shared::of(work);
         Rc::new(Self { shared, closed: Cell::default(), wanted: Cell::default() })
     }
 
-    pub(super) fn work(&self) -> Work<'_> {
+    pub(super) fn work(&self) -> WorkerContext<'_> {
         self.shared.work()
     }
 

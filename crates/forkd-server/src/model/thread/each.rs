@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use super::super::accept_loop::{self, Acceptor, Driver};
-use super::{Shared, Terms, Work, connection, datagrams, peer_of};
+use super::{Shared, Terms, WorkerContext, connection, datagrams, peer_of};
 use crate::admission::{REST, Room, Shortage};
 use crate::events;
 use crate::limit::RateLimit;
@@ -44,7 +44,7 @@ struct ThreadGroup {
 }
 
 impl ThreadGroup {
-    fn work(&self) -> Work<'_> {
+    fn work(&self) -> WorkerContext<'_> {
         self.shared.work()
     }
 
@@ -150,7 +150,7 @@ pub(super) fn run(shared: Shared, shutdown: &Arc<ShutdownFd>, terms: &Terms, mos
 /// The main thread.
 struct MainThread<'a> {
     group: &'a Arc<ThreadGroup>,
-    work: &'a Work<'a>,
+    work: &'a WorkerContext<'a>,
     shutdown: &'a ShutdownFd,
     most: u32,
     terms: Terms,

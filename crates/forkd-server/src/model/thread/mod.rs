@@ -12,7 +12,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use super::serve::Terms;
-use super::serve::{Work, peer_of};
+use super::serve::{WorkerContext, peer_of};
 use super::shared::Shared;
 use super::{Threads, prefork};
 use crate::scoreboard::Cause;
@@ -22,7 +22,7 @@ use crate::transport::Peer;
 use crate::transport::listener::Kind;
 
 /// Serves until the shutdown, or until the limit is reached; then waits for its threads.
-pub(crate) fn run(work: &Work<'_>, shutdown: &Arc<ShutdownFd>, terms: &Terms) -> Cause {
+pub(crate) fn run(work: &WorkerContext<'_>, shutdown: &Arc<ShutdownFd>, terms: &Terms) -> Cause {
     match (work.listener().kind(), terms.threads) {
         // a service that waits for no client is quicker in batches, by one thread, than with a thread for each
         (Kind::Datagram, Threads::Each(_)) if !work.service().is_handler() => {
@@ -35,7 +35,7 @@ pub(crate) fn run(work: &Work<'_>, shutdown: &Arc<ShutdownFd>, terms: &Terms) ->
 
 /// Serves a connection. Says that this has ended before the client can see it: one that comes again at once
 /// finds its place free.
-fn connection(work: &Work<'_>, socket: OwnedFd, peer: Peer, ended: impl FnOnce()) {
+fn connection(work: &WorkerContext<'_>, socket: OwnedFd, peer: Peer, ended: impl FnOnce()) {
     let served = catch_unwind(AssertUnwindSafe(|| work.timed_connection(socket, peer)));
     match served {
         Ok((_, connection)) => {
@@ -50,7 +50,12 @@ fn connection(work: &Work<'_>, socket: OwnedFd, peer: Peer, ended: impl FnOnce()
 }
 
 /// Has datagrams of a batch answered.
-fn datagrams(work: &Work<'_>, batch: &mut Batch, answer: impl FnOnce(&mut Batch), ended: impl FnOnce()) {
+fn datagrams(
+    work: &WorkerContext<'_>,
+    batch: &mut Batch,
+    answer: impl FnOnce(&mut Batch),
+    ended: impl FnOnce(),
+) {
     let served = catch_unwind(AssertUnwindSafe(|| answer(batch)));
     if let Err(payload) = served {
         // a handler that can panic is given one at a time
