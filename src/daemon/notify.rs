@@ -98,11 +98,6 @@ impl ServiceManager {
         self.tell(now, Event::Stopping, &states);
     }
 
-    /// What the daemon is about, starting or stopping, may take this long from now on.
-    pub fn extend(&mut self, now: Instant, remaining: Duration) {
-        self.tell(now, Event::Extension, &[NotifyState::Custom(&extension(remaining))]);
-    }
-
     /// To be called in each turn of the loop. Says how the daemon is, if that has changed and was not
     /// said within the last second; and that it is alive, if that is due.
     ///
@@ -226,13 +221,11 @@ enum Event {
     Ready,
     Reloading,
     Stopping,
-    Extension,
 }
 
 impl Event {
     /// Takes out of the queue what need not be said any more once this is. Then it has, whatever happens
-    /// while the manager is busy, a `Ready`, a `Reloading` with its `Ready`, and a `Stopping` with an
-    /// `Extension` at most.
+    /// while the manager is busy, a `Ready`, a `Reloading` with its `Ready`, and a `Stopping` at most.
     fn supersede(self, queue: &mut VecDeque<(Self, String)>) {
         let reload = queue.iter().position(|(event, _)| *event == Self::Reloading);
         let mut index = 0..;
@@ -244,8 +237,7 @@ impl Event {
                 Self::Reloading => {
                     reload.is_some() && is_later && matches!(event, Self::Ready | Self::Reloading)
                 }
-                Self::Stopping => matches!(event, Self::Stopping | Self::Extension),
-                Self::Extension => *event == Self::Extension,
+                Self::Stopping => *event == Self::Stopping,
             }
         });
     }

@@ -47,16 +47,14 @@ fn each_event_is_one_datagram() {
     let now = Instant::now();
     service.ready(now, "2 workers");
     service.reloading(now);
-    service.extend(now, Duration::from_secs(5));
     // longer than 32 bits of microseconds
     service.stopping(now, Duration::from_secs(7200));
     let heard = manager.heard();
-    assert_eq!(heard.len(), 4);
+    assert_eq!(heard.len(), 3);
     assert_eq!(heard[0], "READY=1\nSTATUS=2 workers\n");
     let time = heard[1].strip_prefix("RELOADING=1\nMONOTONIC_USEC=").unwrap();
     assert!(time.trim_end().parse::<u64>().unwrap() > 0);
-    assert_eq!(heard[2], "EXTEND_TIMEOUT_USEC=5000000\n");
-    assert_eq!(heard[3], "STOPPING=1\nEXTEND_TIMEOUT_USEC=7200000000\n");
+    assert_eq!(heard[2], "STOPPING=1\nEXTEND_TIMEOUT_USEC=7200000000\n");
 }
 
 #[test]
@@ -159,16 +157,12 @@ fn what_is_superseded_is_not_kept_for_a_busy_manager() {
     let start = Instant::now();
     let filler = manager.service(None).socket.unwrap();
     while filler.send(b"x").is_ok() {}
-    service.extend(start, ms(1));
-    service.extend(start, ms(2));
     service.ready(start, "0");
     for text in ["1", "2", "3"] {
         service.reloading(start);
         service.ready(start, text);
-        service.extend(start, ms(3));
     }
     service.stopping(start, ms(4));
-    service.extend(start, ms(5));
     service.stopping(start, ms(6));
     service.ready(start, "4");
     manager.heard();
