@@ -163,7 +163,9 @@ impl Model {
     /// Whether it can run the service, which `waits` for its client or not; where it can't, says why.
     pub fn require(self, service: &str, waits: bool) -> Result<(), String> {
         if self == Self::Coroutine && !cfg!(feature = "coroutine") {
-            return Err(format!("cannot have the model {self}: this build is without the feature coroutine"));
+            return Err(format!(
+                "runs under the model {self} only with the feature coroutine of forkd-server"
+            ));
         }
         if self == Self::Event && waits {
             return Err(format!(
