@@ -86,16 +86,26 @@ impl Probes {
     }
 }
 
+/// How often the two halves of what was sent are asked for, until no acknowledgement has come between.
+#[cfg(target_os = "linux")]
+const MOST_LOOKS: u32 = 100;
+
 /// How many bytes have come over a connection, and how many were sent, where the system says so: on Linux,
 /// for TCP. Unread data count, too.
 pub fn carried(connection: impl AsFd) -> Option<(u64, u64)> {
     #[cfg(target_os = "linux")]
     {
-        let info = tcp_info(&connection)?;
+        let mut info = tcp_info(&connection)?;
+        // an acknowledgement between the two calls would make bytes vanish: then they are made again
+        let waiting = (0..MOST_LOOKS).find_map(|_| {
+            let waiting = unacknowledged(&connection);
+            let before = std::mem::replace(&mut info, tcp_info(&connection)?);
+            (before.tcpi_bytes_acked == info.tcpi_bytes_acked).then_some(waiting)
+        });
         // A FIN counts like a byte; the numbers are of linux/tcp_states.h.
         let has_come = matches!(info.tcpi_state, 6 | 8 | 9 | 11);
         let was_sent = matches!(info.tcpi_state, 4..=6 | 9 | 11);
-        let sent = info.tcpi_bytes_acked + unacknowledged(&connection);
+        let sent = info.tcpi_bytes_acked + waiting.unwrap_or_else(|| unacknowledged(&connection));
         let less = |bytes: u64, fin: bool| bytes.saturating_sub(fin.into());
         Some((less(info.tcpi_bytes_received, has_come), less(sent, was_sent)))
     }
@@ -222,6 +232,30 @@ mod tests {
         drop(listener);
         let refused = second.join().expect("join").expect_err("no connection");
         assert_eq!(refused.kind(), std::io::ErrorKind::ConnectionRefused);
+    }
+
+    #[test]
+    #[cfg(target_os = "linux")]
+    fn what_was_sent_is_counted_whole_while_acknowledgements_come() {
+        use std::io::{Read, Write};
+        use std::net::{TcpListener, TcpStream};
+
+        const BYTES: usize = 64 << 20;
+        let listener = TcpListener::bind("127.0.0.1:0").expect("bind");
+        let mut client = TcpStream::connect(listener.local_addr().expect("address")).expect("connect");
+        let (mut connection, _) = listener.accept().expect("accept");
+        let reader = std::thread::spawn(move || {
+            // it frees the queue in small steps, each an acknowledgement
+            let mut chunk = [0; 4096];
+            while client.read(&mut chunk).expect("read") > 0 {}
+        });
+        let (mut sent, piece) = (0, [0; 16 << 10]);
+        while sent < BYTES {
+            sent += connection.write(&piece).expect("write");
+            assert_eq!(carried(&connection), Some((0, sent as u64)));
+        }
+        drop(connection);
+        reader.join().expect("join");
     }
 
     #[test]
