@@ -22,15 +22,15 @@ ListenStream=127.0.0.1:9707
 FileDescriptorName=metrics
 Service=forkd.service
 END
-# systemd is patient for a second, and each overload lasts for four
+# systemd is patient for three seconds, in which a busy machine has a turn for the daemon, and each overload lasts longer
 drop_in forkd.service <<'END'
 [Service]
-WatchdogSec=1
+WatchdogSec=3
 END
 
 # is_left_alone: for longer than the watchdog is patient
 is_left_alone() {
-    local pid until=$((SECONDS + 4))
+    local pid until=$((SECONDS + 5))
     pid=$(main_pid forkd.service)
     until [[ $SECONDS -ge $until ]]; do
         has forkd.service MainPID "$pid" || fail "the watchdog ended it"

@@ -10,14 +10,14 @@ endpoints = ["systemd:echo"]
 END
 drop_in forkd.service <<'END'
 [Service]
-WatchdogSec=1
+WatchdogSec=2
 END
 
 systemctl start forkd.service
 pid=$(main_pid forkd.service)
-# is_left_alone: for three times as long as systemd is patient
+# is_left_alone: for more than twice as long as systemd is patient
 is_left_alone() {
-    local fed=$((SECONDS + 3))
+    local fed=$((SECONDS + 5))
     until [[ $SECONDS -ge $fed ]]; do
         has forkd.service MainPID "$pid" || fail "the master was replaced without need"
         sleep 0.1
