@@ -210,7 +210,8 @@ impl<'a> View<'a> {
     pub fn connections(&self) -> u64 {
         let board = self.cx.board;
         let ended = self.listeners.current().map(|station| board.totals(station.number()).sums().connections);
-        let going_on = self.child_activities().map(|child| child.sums.connections);
+        let now = board.millis(self.cx.now);
+        let going_on = board.children().map(|child| child.carried(now).connections);
         ended.chain(going_on).fold(self.listeners.past_connections(), u64::saturating_add)
     }
 
