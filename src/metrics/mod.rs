@@ -66,9 +66,7 @@ pub(crate) fn attendant(listeners: Vec<Listener>) -> Attendant {
     let started = SystemTime::now();
     Attendant::new("metrics server", listeners, move |duties| {
         let metrics = RefCell::new(Metrics::new(&duties, started));
-        if let Err(error) = duties.serve(LIMITS, || http::Scrape::new(&metrics)) {
-            lines::no_metrics(&error.sentence());
-        }
+        duties.serve(LIMITS, || http::Scrape::new(&metrics))
     })
 }
 

@@ -83,8 +83,8 @@ impl Duties<'_> {
     }
 }
 
-/// What runs in it.
-type Work = Box<dyn Fn(Duties<'_>)>;
+/// What runs in it. After an error the master starts it again.
+type Work = Box<dyn Fn(Duties<'_>) -> Result<(), Error>>;
 
 /// The attendant, as the master sees it: the process that has the work, and older ones that finish.
 pub struct Attendant {
@@ -121,7 +121,11 @@ impl Process {
 
 impl Attendant {
     /// One of this name, which has these sockets and does this work until it is told to end.
-    pub fn new(name: &'static str, listeners: Vec<Listener>, work: impl Fn(Duties<'_>) + 'static) -> Self {
+    pub fn new(
+        name: &'static str,
+        listeners: Vec<Listener>,
+        work: impl Fn(Duties<'_>) -> Result<(), Error> + 'static,
+    ) -> Self {
         Self {
             name,
             listeners: listeners.into_iter().map(Arc::new).collect(),
@@ -199,10 +203,15 @@ impl Attendant {
             // or it would hold itself
             drop(parent_pipe.take());
             let duties = Duties { shutdown: shutdown.as_fd(), listeners: &self.listeners, sockets, board };
-            match catch_unwind(AssertUnwindSafe(|| (self.work)(duties))) {
-                Ok(()) => Cause::Retired.status(),
-                Err(_) => Cause::Panicked.status(),
-            }
+            let cause = match catch_unwind(AssertUnwindSafe(|| (self.work)(duties))) {
+                Ok(Ok(())) => Cause::Retired,
+                Ok(Err(error)) => {
+                    log::error!("{} cannot go on: {}", self.name, error.sentence());
+                    Cause::Failed
+                }
+                Err(_) => Cause::Panicked,
+            };
+            cause.status()
         })?;
         let watch = child.watch.ok_or_else(|| std::io::Error::from_raw_os_error(libc::EBADF))?;
         Ok(Process { pid: child.pid.cast_unsigned(), watch, parent_pipe, since: cx.now })
