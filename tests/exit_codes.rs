@@ -40,7 +40,7 @@ fn what_was_asked_for_is_no_failure() {
 /// What each subcommand that ends by itself was asked for.
 fn outputs(daemon: &Daemon) -> Vec<Vec<String>> {
     let control = daemon.control().to_str().unwrap();
-    let load = format!("load {} --clients 1 --phase churn --duration 100ms", daemon.endpoint(0));
+    let load = format!("load {} --clients 1 --phases churn --duration 100ms", daemon.endpoint(0));
     let status = format!("status --control {control}");
     let lines = ["--help", "--version", "serve --help", "check", "serve --service list", &status, &load];
     lines.map(|line| line.split(' ').map(Into::into).collect()).into()

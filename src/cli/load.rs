@@ -56,10 +56,8 @@ pub fn run(args: &LoadArgs) -> Result<(), Failed> {
 fn show(args: &LoadArgs, report: &Report, outcomes: &[Outcome], file: Option<File>) -> Result<(), Error> {
     let json =
         serde_json::to_string_pretty(report).map_err(|error| Error::Internal(error.to_string()))? + "\n";
-    let text = match report.interrupted && !has_any(outcomes) {
-        true => String::new(),
-        false => headline(args) + &table(outcomes),
-    };
+    // a table of nothing tells nothing
+    let text = if has_any(outcomes) { headline(args) + &table(outcomes) } else { String::new() };
     match (&args.json, file) {
         (Some(_), None) => print_json(&json),
         (Some(path), Some(mut file)) => {
@@ -116,9 +114,12 @@ fn progress(phase: Phase, elapsed: Duration, done: u64, rate: f64, faults: u64) 
 fn headline(args: &LoadArgs) -> String {
     let plan = args.plan();
     let (clients, size) = (thousands(plan.clients as f64), thousands(plan.size as f64));
-    let duration = humantime::format_duration(plan.duration);
+    let extent = match plan.operations {
+        Some(operations) => format!("{} operations", thousands(operations as f64)),
+        None => humantime::format_duration(plan.duration).to_string(),
+    };
     let rate = plan.rate.map(|rate| format!(", {rate}/s asked for")).unwrap_or_default();
-    format!("{}: {clients} clients, {size} bytes, {duration} per phase{rate}\n\n", args.endpoint)
+    format!("{}: {clients} clients, {size} bytes, {extent} per phase{rate}\n\n", args.endpoint)
 }
 
 /// Whether a script can go on with these figures.

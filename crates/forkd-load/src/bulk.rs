@@ -68,15 +68,17 @@ impl Bulk<'_> {
             let now = clock.now();
             meter.at(now);
             let is_time_up = now >= task.end() || task.live.is_stopped();
+            let most = task.operations().unwrap_or(u64::MAX);
             // what was begun is brought to its end, and that to its line's end
-            let sends = !is_time_up || self.out.at > 0;
+            let sends = (!is_time_up && self.out.number < most) || self.out.at > 0;
+            let has_more = !is_time_up && self.out.number + 1 < most;
             if !sends && self.back == self.out {
                 return Ok(None);
             }
             if now - active > nanos(task.plan.timeout) {
                 return Ok(Some(Fault::TimedOut));
             }
-            let progress = match self.step(sends, !is_time_up, now, meter) {
+            let progress = match self.step(sends.then_some(has_more), !is_time_up, now, meter) {
                 Ok(progress) => progress,
                 Err(fault) => return Ok(Some(fault)),
             };
@@ -93,9 +95,16 @@ impl Bulk<'_> {
         }
     }
 
-    /// Writes once and reads once; tells whether either could be done. What comes while it `goes_on` counts.
-    fn step(&mut self, sends: bool, goes_on: bool, now: Nanos, meter: &mut Meter) -> Result<bool, Fault> {
-        let written = if sends { self.write(goes_on)? } else { 0 };
+    /// Writes once, if there is something, and reads once; tells whether either could be done. `sends` says whether
+    /// there is more behind the present message. What comes while it `goes_on` counts.
+    fn step(
+        &mut self,
+        sends: Option<bool>,
+        goes_on: bool,
+        now: Nanos,
+        meter: &mut Meter,
+    ) -> Result<bool, Fault> {
+        let written = sends.map_or(Ok(0), |has_more| self.write(has_more))?;
         let received = self.read()?;
         let (before, size) = (self.back.number, self.messages.size());
         self.back.advance(received, size);

@@ -125,7 +125,10 @@ impl<'a> Sender<'a> {
         let end = self.task.end();
         let is_drained = self.schedule.is_none()
             || (now >= end + nanos(TICK) && self.clients.iter().all(|client| client.in_flight.len() == 0));
-        self.meter.is_over() || (now >= end && (is_drained || now >= give_up))
+        let is_free = |client: &Client| client.in_flight.len() == 0 && client.blocked.is_none();
+        self.meter.is_over()
+            || (now >= end && (is_drained || now >= give_up))
+            || (self.task.has_begun_all() && self.clients.iter().all(is_free))
     }
 
     /// How many are still under way; of an open loop they count.
@@ -148,7 +151,7 @@ impl<'a> Sender<'a> {
             self.poller.add(&socket, i, Interest::READ)?;
         }
         self.clients[i].socket = Some(socket);
-        if self.schedule.is_none() { self.send(i, now, now) } else { Ok(()) }
+        if self.schedule.is_none() && self.task.begin() { self.send(i, now, now) } else { Ok(()) }
     }
 
     /// Sends a datagram that was due at `due`, or keeps it until it can be sent.
@@ -256,7 +259,7 @@ impl<'a> Sender<'a> {
     fn go_on(&mut self, i: usize, now: Nanos) -> io::Result<()> {
         let client = &self.clients[i];
         let is_free = client.in_flight.len() == 0 && client.blocked.is_none();
-        if self.schedule.is_none() && is_free && now < self.task.end() {
+        if self.schedule.is_none() && is_free && now < self.task.end() && self.task.begin() {
             return self.send(i, now, now);
         }
         Ok(())

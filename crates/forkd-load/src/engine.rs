@@ -204,7 +204,8 @@ impl Engine {
                 _ if now >= self.end => {}
                 _ if self.task.phase == Phase::Churn => self.next(i, now)?,
                 // to be there again is not what is measured
-                _ => self.start(i, now, now, false)?,
+                _ if self.task.begin() => self.start(i, now, now, false)?,
+                _ => {}
             }
         }
         Ok(())
@@ -245,7 +246,7 @@ impl Engine {
     pub(super) fn next(&mut self, i: usize, now: Nanos) -> io::Result<()> {
         if self.schedule.is_some() {
             self.idle.push_back(i);
-        } else if now < self.end {
+        } else if now < self.end && self.task.begin() {
             self.start(i, now, now, true)?;
         }
         Ok(())

@@ -51,6 +51,7 @@ impl Held {
             self.outcome.still_served = Some(self.outcome.still_served.unwrap_or(0) + served);
             self.outcome.faults.add(&part.faults);
         }
+        self.outcome.is_cut = self.task.live.is_stopped();
         Ok(self.outcome)
     }
 }

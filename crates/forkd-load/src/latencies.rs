@@ -12,6 +12,15 @@ const LONGEST: Nanos = 600_000_000_000;
 /// The precision: three significant digits, so a span is off by at most 0.1 %.
 const DIGITS: u8 = 3;
 
+/// So many spans must exceed a percentile, or chance has made it.
+const BEYOND: f64 = 10.0;
+
+/// Tells whether so many spans are enough for a percentile.
+#[must_use]
+pub fn can_tell(percent: f64, spans: f64) -> bool {
+    spans * (1.0 - percent / 100.0) >= BEYOND - 1e-6
+}
+
 /// Spans of time with their distribution, at most 0.1 % off, in memory of a fixed size (about 240 KiB).
 ///
 /// ```
@@ -56,6 +65,12 @@ impl Latencies {
         Duration::from_nanos(self.0.value_at_percentile(percent).min(self.0.max()))
     }
 
+    /// Returns the same where ten spans or more exceed it: with fewer, chance makes it.
+    #[must_use]
+    pub fn told(&self, percent: f64) -> Option<Duration> {
+        can_tell(percent, self.count() as f64).then(|| self.percentile(percent))
+    }
+
     /// Returns the longest span; zero if there is none.
     #[must_use]
     pub fn max(&self) -> Duration {
@@ -93,6 +108,16 @@ mod tests {
         let none = Latencies::default();
         assert_eq!((none.count(), none.max(), none.mean()), (0, Duration::ZERO, Duration::ZERO));
         assert_eq!(none.percentile(99.9), Duration::ZERO);
+    }
+
+    #[test]
+    fn a_percentile_has_ten_spans_beyond_it() {
+        let mut latencies = Latencies::default();
+        (1..1000).for_each(|us| latencies.record(Duration::from_micros(us)));
+        assert_eq!((latencies.told(99.0), latencies.told(98.9).is_some()), (None, true));
+        latencies.record(Duration::from_micros(1000));
+        assert_eq!(latencies.told(99.0), Some(latencies.percentile(99.0)));
+        assert_eq!(latencies.told(99.9), None);
     }
 
     #[test]

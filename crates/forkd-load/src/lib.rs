@@ -51,12 +51,12 @@ mod target;
 mod task;
 pub mod text;
 
-use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::{AtomicU64, AtomicUsize};
 use std::sync::{Arc, Barrier};
 
 pub use fault::{Fault, Faults};
 pub use hold::Held;
-pub use latencies::Latencies;
+pub use latencies::{Latencies, can_tell};
 pub use live::Live;
 pub use outcome::{Outcome, Warning};
 pub use plan::allow_descriptors;
@@ -134,7 +134,7 @@ impl Load {
             Phase::Hold | Phase::Churn | Phase::PingPong => split(measure, &task),
         }
         .map_err(|cause| self.failed(cause))?;
-        Ok(Outcome::of(phase, &self.plan, served, parts))
+        Ok(Outcome { is_cut: live.is_stopped(), ..Outcome::of(phase, &self.plan, served, parts) })
     }
 
     /// Connects all clients, echoes once with each, and keeps them: those that are served, and those that
@@ -154,7 +154,8 @@ impl Load {
         let size = if phase == Phase::Bulk { self.plan.piece } else { self.plan.size };
         let messages = Messages::new(self.plan.seed, size);
         let (target, plan, live) = (self.target.clone(), self.plan.clone(), Arc::clone(live));
-        Ok(Arc::new(Task { target, plan, phase, messages, live, settled: AtomicUsize::new(0) }))
+        let (settled, begun) = (AtomicUsize::new(0), AtomicU64::new(0));
+        Ok(Arc::new(Task { target, plan, phase, messages, live, settled, begun }))
     }
 
     fn failed(&self, cause: std::io::Error) -> Error {

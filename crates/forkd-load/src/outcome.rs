@@ -49,6 +49,8 @@ pub struct Outcome {
     pub busy: f64,
     /// The operations per second that were asked for.
     pub rate_asked: Option<f64>,
+    /// Whether it was stopped before its end, so that what is missing is no fault of either side.
+    pub is_cut: bool,
 }
 
 impl Outcome {
@@ -70,6 +72,7 @@ impl Outcome {
             cpu: Duration::ZERO,
             busy: 0.0,
             rate_asked: plan.rate.filter(|_| phase.can_be_paced()),
+            is_cut: false,
         };
         for part in &parts {
             outcome.done += part.done;
@@ -119,6 +122,7 @@ impl Outcome {
         self.still_served = self.still_served.min(round.still_served);
         self.cpu += round.cpu;
         self.busy = self.busy.max(round.busy);
+        self.is_cut |= round.is_cut;
     }
 
     /// Returns what must be known to read the figures right.
@@ -129,11 +133,12 @@ impl Outcome {
             warnings.push(Warning::ClientBusy { busy: self.busy });
         }
         if let Some(asked) = self.rate_asked
+            && !self.is_cut
             && (self.unsent > 0 || self.rate() < asked * MISSED)
         {
             warnings.push(Warning::RateMissed { asked, got: self.rate(), unsent: self.unsent });
         }
-        if self.served < self.clients && self.phase != Phase::Hold {
+        if self.served < self.clients && self.phase != Phase::Hold && !self.is_cut {
             warnings.push(Warning::NotAllServed { served: self.served, clients: self.clients });
         }
         let (ports, descriptors) = (self.faults.of(Fault::NoPort), self.faults.of(Fault::NoDescriptor));
@@ -258,6 +263,9 @@ mod tests {
         let warnings = outcome(&asked(500.0)).warnings();
         assert_eq!(warnings[1], Warning::RateMissed { asked: 500.0, got: 400.0, unsent: 0 });
         assert!(warnings[1].to_string().starts_with("400 of 500 per second"), "{}", warnings[1]);
+        // it was the user who ended it, and no rate is missed
+        let cut = Outcome { is_cut: true, served: 1, ..outcome(&asked(500.0)) };
+        assert_eq!(cut.warnings(), [Warning::ClientBusy { busy: 0.99 }]);
     }
 
     #[test]

@@ -94,8 +94,11 @@ impl Phase {
 pub struct Plan {
     /// How many clients there are at the same time; [`Phase::Bulk`] has one.
     pub clients: usize,
-    /// For how long is measured.
+    /// For how long is measured; with `operations`, how long [`Phase::Hold`] holds.
     pub duration: Duration,
+    /// How many operations a phase begins in a closed loop, in place of a duration; `None` for as many as there is
+    /// time for.
+    pub operations: Option<u64>,
     /// For how long the load lasts before that, so that what is cold at first does not count.
     pub warm_up: Duration,
     /// How many operations come due per second, evenly spread; `None` for as many as the server can do. For
@@ -127,6 +130,7 @@ impl Default for Plan {
         Self {
             clients: 8,
             duration,
+            operations: None,
             warm_up: Self::usual_warm_up(duration),
             rate: None,
             size: 64,
@@ -166,6 +170,9 @@ impl Plan {
             }
             Self { size, piece, .. } if !(1..=MAX_SIZE).contains(size) || !(1..=MAX_SIZE).contains(piece) => {
                 out("the size of a message", size, "from 1 to 1048576 bytes it may have")
+            }
+            Self { operations: Some(0), .. } => {
+                Err("the number of operations can't be 0: nothing would be measured".into())
             }
             Self { rate: Some(rate), .. } if !(rate.is_finite() && *rate > 0.0 && *rate <= MAX_RATE) => {
                 out("the rate", rate, "above 0 and at most 10000000 a second it may be")
@@ -210,6 +217,7 @@ mod tests {
         for (plan, expected) in [
             (Plan { clients: 0, ..plan() }, "clients can't be 0"),
             (Plan { threads: 0, ..plan() }, "threads can't be 0"),
+            (Plan { operations: Some(0), ..plan() }, "operations can't be 0"),
             (Plan { size: 0, ..plan() }, "size of a message can't be 0"),
             (Plan { size: MAX_SIZE + 1, ..plan() }, "can't be 1048577"),
             (Plan { rate: Some(0.0), ..plan() }, "rate can't be 0"),

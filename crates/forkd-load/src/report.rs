@@ -34,6 +34,9 @@ pub struct Settings {
     pub clients: usize,
     /// Seconds that each phase was to be measured.
     pub duration_s: f64,
+    /// How many operations were to begin, in place of a duration.
+    #[serde(default)]
+    pub operations: Option<u64>,
     /// Seconds before that which count for nothing.
     pub warm_up_s: f64,
     /// Operations per second that were asked for, in an open loop.
@@ -50,7 +53,8 @@ pub struct Settings {
     pub threads: usize,
 }
 
-/// The figures of one [`Outcome`]. Times are in microseconds, and `null` where nothing was timed.
+/// The figures of one [`Outcome`]. Times are in microseconds, and `null` where nothing was timed; a percentile is `null`
+/// too where fewer than ten operations took longer.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Figures {
     /// The phase.
@@ -102,6 +106,7 @@ impl From<&Plan> for Settings {
         Self {
             clients: plan.clients,
             duration_s: plan.duration.as_secs_f64(),
+            operations: plan.operations,
             warm_up_s: plan.warm_up.as_secs_f64(),
             rate: plan.rate,
             size: plan.size,
@@ -117,7 +122,7 @@ impl From<&Outcome> for Figures {
     fn from(outcome: &Outcome) -> Self {
         let latencies = &outcome.latencies;
         let timed = |span: Duration| (latencies.count() > 0).then(|| span.as_nanos() as f64 / 1000.0);
-        let percentile = |percent| timed(latencies.percentile(percent));
+        let percentile = |percent| latencies.told(percent).and_then(timed);
         Self {
             phase: outcome.phase,
             clients: outcome.clients,

@@ -30,8 +30,9 @@ pub fn table(outcomes: &[Outcome]) -> String {
 
 fn row(outcome: &Outcome) -> [String; HEADS.len()] {
     let latencies = &outcome.latencies;
-    let span = |span: Duration| if latencies.count() > 0 { short(span) } else { "-".into() };
-    let [p50, p90, p99, p999] = [50.0, 90.0, 99.0, 99.9].map(|percent| span(latencies.percentile(percent)));
+    let span = |span: Option<Duration>| span.map_or_else(|| "-".into(), short);
+    let [p50, p90, p99, p999] = [50.0, 90.0, 99.0, 99.9].map(|percent| span(latencies.told(percent)));
+    let max = (latencies.count() > 0).then(|| latencies.max());
     let cpu = if outcome.elapsed.is_zero() {
         "-".into()
     } else {
@@ -39,7 +40,7 @@ fn row(outcome: &Outcome) -> [String; HEADS.len()] {
     };
     let name = outcome.phase.name().to_owned();
     let errors = thousands(outcome.faults.total() as f64);
-    [name, result(outcome), p50, p90, p99, p999, span(latencies.max()), errors, cpu]
+    [name, result(outcome), p50, p90, p99, p999, span(max), errors, cpu]
 }
 
 fn result(outcome: &Outcome) -> String {
@@ -71,6 +72,8 @@ mod tests {
         assert!(lines[0].starts_with("phase      result"), "{text}");
         assert!(lines[1].starts_with("churn      15,000 conn/s"), "{text}");
         assert!(lines[1].contains("500 µs") && lines[1].ends_with("1        25 %"), "{text}");
+        // of a thousand, one is beyond the last percentile
+        assert!(lines[1].contains("990 µs      -  1.00 ms"), "{text}");
         assert!(lines[2].contains("15,000 datagrams/s, 0.00 % lost"), "{text}");
         assert_eq!(lines[3], "errors in churn: 1 timed out");
         assert!(lines[4].starts_with("warning about churn: only 7 of 8 clients were served"), "{text}");

@@ -1,6 +1,6 @@
 //! What the threads of a phase share, and which of the clients each has.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Barrier};
 
 use super::clock::{Nanos, nanos};
@@ -20,6 +20,8 @@ pub(super) struct Task {
     pub(super) live: Arc<Live>,
     /// How many clients have had the first echo.
     pub(super) settled: AtomicUsize,
+    /// How many operations have begun, where the plan says how many shall.
+    pub(super) begun: AtomicU64,
 }
 
 impl Task {
@@ -30,7 +32,25 @@ impl Task {
 
     /// When the time is up, after the phase has begun.
     pub(super) fn end(&self) -> Nanos {
-        nanos(self.plan.warm_up.saturating_add(self.plan.duration))
+        match self.operations() {
+            Some(_) => Nanos::MAX,
+            None => nanos(self.plan.warm_up.saturating_add(self.plan.duration)),
+        }
+    }
+
+    /// How many operations there shall be. An open loop has as many as come due.
+    pub(super) fn operations(&self) -> Option<u64> {
+        self.plan.operations.filter(|_| self.plan.rate.is_none())
+    }
+
+    /// Whether one more operation may begin, which it then has.
+    pub(super) fn begin(&self) -> bool {
+        self.operations().is_none_or(|most| self.begun.fetch_add(1, Ordering::Relaxed) < most)
+    }
+
+    /// Whether all operations have begun that there shall be.
+    pub(super) fn has_begun_all(&self) -> bool {
+        self.operations().is_some_and(|most| self.begun.load(Ordering::Relaxed) >= most)
     }
 
     /// When this thread's operations are due, in an open loop.

@@ -57,11 +57,11 @@ pub struct RunArgs {
     pub phases: Vec<Phase>,
 
     /// Clients at the same time; several numbers show how cost grows [default: 100]
-    #[arg(long, value_name = "N,...", value_delimiter = ',')]
+    #[arg(short, long, value_name = "N,...", value_delimiter = ',')]
     pub clients: Vec<usize>,
 
     /// How long each phase is measured in each round [default: 300ms]
-    #[arg(long, value_name = "DURATION")]
+    #[arg(short = 'z', long, value_name = "DURATION")]
     pub duration: Option<Span>,
 
     /// How often each model has its turn; they take turns, so that drift cancels out [default: 3]

@@ -1,6 +1,7 @@
 //! The grammar of `forkd load`.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::Args;
 
@@ -12,9 +13,9 @@ use forkd_server::Endpoint;
 pub(super) const EXAMPLES: &str = "\
 Examples:
   forkd load tcp://127.0.0.1:7007
-  forkd load --phase hold,churn --clients 100 unix:///run/echo.sock
-  forkd load --phase pingpong --rate 2000/s --duration 30s tcp://127.0.0.1:7007
-  forkd load --json=load.json udp://127.0.0.1:7007";
+  forkd load --phases hold,churn -c 100 unix:///run/echo.sock
+  forkd load --phases pingpong --rate 2000/s -z 30s tcp://127.0.0.1:7007
+  forkd load -n 10000 --json load.json udp://127.0.0.1:7007";
 
 /// The options of `load`.
 #[derive(Debug, Clone, Args)]
@@ -24,16 +25,20 @@ pub struct LoadArgs {
     pub endpoint: Endpoint,
 
     /// What the clients do, one after the other [default: churn,pingpong, or datagrams]
-    #[arg(long = "phase", value_name = "PHASE,...", value_parser = one_of::<Phase>(), value_delimiter = ',')]
+    #[arg(long, value_name = "PHASE,...", value_parser = one_of::<Phase>(), value_delimiter = ',')]
     pub phases: Vec<Phase>,
 
     /// Clients at the same time [default: 8]
-    #[arg(long, value_name = "N")]
+    #[arg(short, long, value_name = "N")]
     pub clients: Option<usize>,
 
     /// How long each phase is measured, after a short warm-up [default: 5s]
-    #[arg(long, value_name = "DURATION")]
+    #[arg(short = 'z', long, value_name = "DURATION")]
     pub duration: Option<Span>,
+
+    /// How many operations each phase has, in place of a duration; all of them count, without a warm-up
+    #[arg(short = 'n', long, value_name = "N", conflicts_with = "duration")]
+    pub operations: Option<u64>,
 
     /// Operations that come due per second, whatever the server does; each counts from when it was due
     /// [default: as many as the server can do]
@@ -56,8 +61,8 @@ pub struct LoadArgs {
     #[arg(long, value_name = "N")]
     pub threads: Option<usize>,
 
-    /// Print JSON in place of the table, or write it to this file beside the table
-    #[arg(long, value_name = "FILE", num_args = 0..=1, require_equals = true, default_missing_value = "-")]
+    /// Write the figures to this file; - prints them in place of the table
+    #[arg(long, value_name = "FILE")]
     pub json: Option<PathBuf>,
 
     /// Load a server that is not on this machine: it is yours to overload
@@ -71,11 +76,16 @@ impl LoadArgs {
     pub fn plan(&self) -> Plan {
         let usual = Plan::default();
         let duration = self.duration.map_or(usual.duration, |span| span.0);
+        // in an open loop so many operations take so much time
+        let paced = self.operations.zip(self.rate).map(|(operations, rate)| operations as f64 / rate);
+        let duration =
+            paced.map_or(duration, |seconds| Duration::try_from_secs_f64(seconds).unwrap_or(duration));
         let timeout = self.timeout.map_or(usual.timeout, |span| span.0);
         Plan {
             clients: self.clients.unwrap_or(usual.clients),
             duration,
-            warm_up: Plan::usual_warm_up(duration),
+            operations: self.operations.filter(|_| self.rate.is_none()),
+            warm_up: if self.operations.is_some() { Duration::ZERO } else { Plan::usual_warm_up(duration) },
             rate: self.rate,
             size: self.size.unwrap_or(usual.size),
             piece: self.size.unwrap_or(usual.piece),
@@ -102,8 +112,6 @@ pub(super) fn rate(text: &str) -> Result<f64, String> {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
     use crate::cli::args::{Cli, Command};
 
@@ -126,14 +134,15 @@ mod tests {
     #[test]
     fn reads_every_option() {
         let args = parse(
-            "--phase hold,churn --phase bulk --clients 2 --duration 20s --rate 0.5/s --size 4 --seed 6 --timeout 7s \
-             --threads 8 --json=f --i-own-this-host udp://a:1",
+            "--phases hold,churn --phases bulk --clients 2 --duration 20s --rate 0.5/s --size 4 --seed 6 --timeout 7s \
+             --threads 8 --json f --i-own-this-host udp://a:1",
         )
         .unwrap();
         let seconds = Duration::from_secs;
         let expected = Plan {
             clients: 2,
             duration: seconds(20),
+            operations: None,
             warm_up: Duration::from_millis(500),
             rate: Some(0.5),
             size: 4,
@@ -150,16 +159,22 @@ mod tests {
     }
 
     #[test]
-    fn json_alone_takes_no_endpoint_for_a_file() {
-        let args = parse("--json tcp://a:1").unwrap();
-        assert_eq!(args.json, Some("-".into()));
+    fn short_options_are_those_of_oha() {
+        let plan = parse("-c 3 -z 20s tcp://a:1").unwrap().plan();
+        assert_eq!((plan.clients, plan.duration, plan.operations), (3, Duration::from_secs(20), None));
+        let plan = parse("-n 100 tcp://a:1").unwrap().plan();
+        assert_eq!((plan.operations, plan.warm_up), (Some(100), Duration::ZERO));
+        let plan = parse("-n 100 --rate 50 tcp://a:1").unwrap().plan();
+        assert_eq!((plan.operations, plan.duration), (None, Duration::from_secs(2)));
     }
 
     #[test]
     fn refuses_nonsense_with_a_reason() {
         for (line, expected) in [
             ("", "<ENDPOINT>"),
-            ("--phase bulky tcp://a:1", "a similar value exists: 'bulk'"),
+            ("--json tcp://a:1", "<ENDPOINT>"),
+            ("-n 5 -z 5s tcp://a:1", "cannot be used with"),
+            ("--phases bulky tcp://a:1", "a similar value exists: 'bulk'"),
             ("--rate fast tcp://a:1", "such as 500 or 500/s"),
             ("--duration 5 tcp://a:1", "add a unit: 5s"),
         ] {
