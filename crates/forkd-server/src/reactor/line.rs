@@ -8,11 +8,11 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::io::{Errno, retry_on_intr};
-use rustix::net::Shutdown;
+use rustix::net::{SendFlags, Shutdown};
 
 use crate::fairness::Turn;
 use crate::service::Reply;
-use crate::transport::{FilePart, Traffic};
+use crate::transport::{FilePart, MORE, Traffic};
 
 #[derive(Debug)]
 pub(super) struct Line<'a> {
@@ -74,14 +74,16 @@ impl<'a> Line<'a> {
         };
         match reply {
             Reply::Wait => {}
-            Reply::Send(bytes) | Reply::More(bytes) | Reply::Finish(bytes) => self.send(bytes)?,
+            Reply::Send(bytes) | Reply::More(bytes) => self.send(bytes, SendFlags::empty())?,
+            // the end follows at once
+            Reply::Finish(bytes) => self.send(bytes, MORE)?,
             Reply::File(part) => self.send_file(part.clone())?,
         }
         Ok(next)
     }
 
-    fn send(&mut self, bytes: &[u8]) -> io::Result<()> {
-        let gone = if self.is_clear() && !bytes.is_empty() { self.write(bytes)? } else { 0 };
+    fn send(&mut self, bytes: &[u8], flags: SendFlags) -> io::Result<()> {
+        let gone = if self.is_clear() && !bytes.is_empty() { self.write(bytes, flags)? } else { 0 };
         if gone < bytes.len() {
             self.waiting.push_back(Piece::Bytes(bytes[gone..].into(), 0));
         }
@@ -104,7 +106,7 @@ impl<'a> Line<'a> {
         while let Some(piece) = self.waiting.pop_front() {
             let rest = match piece {
                 Piece::Bytes(bytes, at) => {
-                    let at = at + self.write(&bytes[at..])?;
+                    let at = at + self.write(&bytes[at..], SendFlags::empty())?;
                     (at < bytes.len()).then_some(Piece::Bytes(bytes, at))
                 }
                 Piece::File(mut part) => {
@@ -121,8 +123,9 @@ impl<'a> Line<'a> {
         Ok(())
     }
 
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let n = unless_it_waits(|| rustix::io::write(&self.socket, bytes))?.unwrap_or(0);
+    fn write(&mut self, bytes: &[u8], flags: SendFlags) -> io::Result<usize> {
+        let flags = flags | SendFlags::NOSIGNAL;
+        let n = unless_it_waits(|| rustix::net::send(&self.socket, bytes, flags))?.unwrap_or(0);
         self.sent(n);
         Ok(n)
     }

@@ -22,11 +22,12 @@ pub(super) fn drive(protocol: &mut dyn Protocol, connection: &mut Connection<'_>
                 return Ok(());
             }
             Next::Input => {
-                let chunk = match protocol.deadline(Instant::now()) {
+                let now = Instant::now();
+                let chunk = match protocol.deadline(now) {
                     None => Some(connection.chunk(&mut buffer)?),
+                    // a wait that begins now has the limit of the one before, which the kernel knows already
                     Some(then) => {
-                        let limit = then.saturating_duration_since(Instant::now());
-                        connection.chunk_within(&mut buffer, limit)?
+                        connection.chunk_within(&mut buffer, then.saturating_duration_since(now))?
                     }
                 };
                 next = match chunk {
@@ -75,7 +76,7 @@ fn dispose(reply: Reply<'_>, connection: &mut Connection<'_>) -> io::Result<Next
         Reply::Send(bytes) => connection.write_all(bytes).map(|()| Next::Input),
         Reply::More(bytes) => connection.write_all(bytes).map(|()| Next::Produce),
         Reply::File(part) => connection.send_file(part).map(|()| Next::Produce),
-        Reply::Finish(bytes) => connection.write_all(bytes).map(|()| Next::End),
+        Reply::Finish(bytes) => connection.send_last(bytes).map(|()| Next::End),
     }
 }
 

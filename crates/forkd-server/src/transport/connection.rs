@@ -12,8 +12,11 @@ use std::io;
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::time::Duration;
 
+pub(crate) use bytes::MORE;
 pub(crate) use hand_over::Watch;
 pub(crate) use linger::{LEFTOVER, LINGER};
+
+use rustix::net::sockopt::{Timeout, set_socket_timeout};
 
 use super::inherited::local_end;
 use super::{Endpoint, Peer, ServerInfo, Traffic};
@@ -51,6 +54,8 @@ pub struct Connection<'a> {
     server: &'a ServerInfo,
     /// How long a wait may last.
     idle_timeout: Option<Duration>,
+    /// How long a read of the socket waits, as far as the kernel was told.
+    read_limit: Cell<Option<Duration>>,
     /// Other processes may have the socket, too, so that its flags are not ours to change.
     is_shared: bool,
     input: Cell<Input>,
@@ -128,7 +133,8 @@ impl<'a> Connection<'a> {
 
     fn new(medium: Medium<'a>, peer: Peer, traffic: &'a Traffic, server: &'a ServerInfo) -> Self {
         let input = Cell::new(Input::Silent);
-        Self { medium, peer, traffic, server, idle_timeout: None, is_shared: false, input }
+        let read_limit = Cell::new(None);
+        Self { medium, peer, traffic, server, idle_timeout: None, read_limit, is_shared: false, input }
     }
 
     /// The same with a socket that others may have, too: it may block or not, whatever they like.
@@ -231,12 +237,10 @@ impl<'a> Connection<'a> {
     /// Has reads and writes fail that wait for longer than `limit`.
     pub(crate) fn set_idle_timeout(&mut self, limit: Duration) -> io::Result<()> {
         self.idle_timeout = Some(limit);
-        use rustix::net::sockopt::{Timeout, set_socket_timeout};
-        if let Medium::Stream(socket, None) = &self.medium {
-            for timeout in [Timeout::Recv, Timeout::Send] {
-                set_socket_timeout(socket, timeout, Some(limit))?;
-            }
+        match &self.medium {
+            // a read says itself how long it waits
+            Medium::Stream(socket, None) => Ok(set_socket_timeout(socket, Timeout::Send, Some(limit))?),
+            _ => Ok(()),
         }
-        Ok(())
     }
 }

@@ -85,6 +85,8 @@ impl FilePart {
         self.copy(|piece| send(socket, piece, SendFlags::DONTWAIT | SendFlags::NOSIGNAL))
     }
 
+    // not a part of the caller, whose stack would have room for the piece even where none is copied
+    #[inline(never)]
     fn copy(&self, write: impl FnOnce(&[u8]) -> rustix::io::Result<usize>) -> rustix::io::Result<usize> {
         let mut piece = [0; 16 * 1024];
         let wanted = self.length.min(piece.len() as u64) as usize;

@@ -21,7 +21,7 @@ pub(crate) mod udp_filter;
 
 pub(crate) use arrivals::Arrivals;
 pub use connection::Connection;
-pub(crate) use connection::{LEFTOVER, LINGER, Watch};
+pub(crate) use connection::{LEFTOVER, LINGER, MORE, Watch};
 #[cfg(feature = "coroutine")]
 pub(crate) use connection::{Ready, Wait};
 pub use file_part::FilePart;

@@ -4,12 +4,11 @@
 //! is hidden, whatever changes meanwhile. Only regular files are opened: to open a FIFO wakes its writer, and a
 //! device may do anything.
 
-use std::fs::{File, Metadata};
+use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::os::unix::fs::MetadataExt;
 
-use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, Stat, statat};
+use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, Stat, fstat, statat};
 use rustix::io::Errno;
 
 use super::version::Moment;
@@ -39,7 +38,7 @@ const LOOK: AtFlags = AtFlags::SYMLINK_NOFOLLOW;
 pub(super) enum Found {
     File {
         file: File,
-        metadata: Metadata,
+        stat: Stat,
         /// When the last of the links was made that led to it.
         led_there: Option<Moment>,
     },
@@ -74,6 +73,16 @@ pub(super) fn identity(stat: &Stat) -> Identity {
 #[allow(clippy::unnecessary_cast)]
 pub(super) fn changed(stat: &Stat) -> Moment {
     (stat.st_ctime as i64, stat.st_ctime_nsec as i64)
+}
+
+#[allow(clippy::unnecessary_cast)]
+pub(super) fn written(stat: &Stat) -> Moment {
+    (stat.st_mtime as i64, stat.st_mtime_nsec as i64)
+}
+
+#[allow(clippy::unnecessary_cast)]
+pub(super) fn size(stat: &Stat) -> u64 {
+    stat.st_size as u64
 }
 
 pub(super) fn kind(stat: &Stat) -> FileType {
@@ -122,9 +131,8 @@ pub(super) fn same_file(root: BorrowedFd<'_>, path: &[u8], full: &[u8]) -> Optio
         return None;
     }
     let file = File::from(open_beneath(root, path, READ).ok()?);
-    let metadata = file.metadata().ok()?;
-    let is_same = (metadata.dev(), metadata.ino()) == identity(&named);
-    is_same.then_some(Found::File { file, metadata, led_there: None })
+    let stat = fstat(&file).ok()?;
+    (identity(&stat) == identity(&named)).then_some(Found::File { file, stat, led_there: None })
 }
 
 #[cfg(not(target_os = "linux"))]
@@ -151,8 +159,9 @@ pub(super) fn found_by(
         _ => return Ok(Found::Special),
     }
     let file = File::from(open(READ)?);
-    let metadata = file.metadata().map_err(os)?;
-    Ok(if metadata.is_file() { Found::File { file, metadata, led_there: None } } else { Found::Special })
+    let stat = fstat(&file)?;
+    let is_file = kind(&stat) == FileType::RegularFile;
+    Ok(if is_file { Found::File { file, stat, led_there: None } } else { Found::Special })
 }
 
 #[cfg(test)]

@@ -89,8 +89,8 @@ impl Root {
             }
         };
         Ok(match found {
-            Found::File { file, metadata, led_there } => {
-                Found::File { file, metadata, led_there: led_there.max(self.open.since) }
+            Found::File { file, stat, led_there } => {
+                Found::File { file, stat, led_there: led_there.max(self.open.since) }
             }
             found => found,
         })

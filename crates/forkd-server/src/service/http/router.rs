@@ -11,7 +11,7 @@ use rustix::io::Errno;
 use super::answer::Responder;
 use super::conditions::Verdict;
 use super::date;
-use super::files::{Absent, Found};
+use super::files::{Absent, Found, size};
 use super::kinds;
 use super::ranges::Wanted;
 use super::request::{Method, Request};
@@ -119,17 +119,17 @@ impl Router {
             path.extend_from_slice(if path.is_empty() { b"" } else { b"/" });
             path.extend_from_slice(INDEX);
         }
-        let (file, metadata, led_there) = match root.find(&path) {
-            Ok(Found::File { file, metadata, led_there }) => (file, metadata, led_there),
+        let (file, stat, led_there) = match root.find(&path) {
+            Ok(Found::File { file, stat, led_there }) => (file, stat, led_there),
             Ok(Found::Directory) if !target.is_directory => {
                 return Response::bare(Status::MOVED).with("Location", target.as_directory());
             }
             Ok(Found::Directory | Found::Special) => return Response::bare(Status::NOT_FOUND),
             Err(absent) => return self.absent(&path, absent),
         };
-        let version = Version::of(&metadata, led_there, || root.changed_on_the_way(&path), now);
+        let version = Version::of(&stat, led_there, || root.changed_on_the_way(&path), now);
         let is_get = request.method == Method::Get;
-        let whole = FilePart { file: Arc::new(file), offset: 0, length: metadata.len() };
+        let whole = FilePart { file: Arc::new(file), offset: 0, length: size(&stat) };
         let verdict = request.conditions.judge(&version, whole.length, is_get, date::seconds(now));
         let response = match verdict {
             Verdict::Send(Wanted::Whole) => self.content(Status::OK, whole, is_get, &path),

@@ -4,13 +4,14 @@
 //! tools that install it: trees whose times are all alike (Nix, OSTree, SOURCE_DATE_EPOCH, tar --mtime) differ in
 //! their inodes and ctimes. So both validators are made of those.
 
-use std::fs::Metadata;
 use std::hash::{DefaultHasher, Hash, Hasher};
-use std::os::unix::fs::MetadataExt;
 use std::sync::OnceLock;
 use std::time::SystemTime;
 
+use rustix::fs::Stat;
+
 use super::date;
+use super::files;
 
 /// Seconds and nanoseconds since 1970.
 pub(super) type Moment = (i64, i64);
@@ -37,13 +38,12 @@ impl Version {
     /// `led_there` is when the last of the links was made by which the file was found; `way` says when the last of
     /// the directories on the way was changed.
     pub(super) fn of(
-        file: &Metadata,
+        file: &Stat,
         led_there: Option<Moment>,
         way: impl FnOnce() -> Option<Moment>,
         now: SystemTime,
     ) -> Self {
-        let written = (file.mtime(), file.mtime_nsec());
-        let changed = (file.ctime(), file.ctime_nsec());
+        let (written, changed) = (files::written(file), files::changed(file));
         let last = written.max(changed).max(led_there.unwrap_or(written));
         // A date that was written with the content is as good as dates are. Any other is that of a file which was
         // installed, perhaps with its directory, and is rounded up: whatever else happens in that second, a client
@@ -51,7 +51,7 @@ impl Version {
         let is_date_strong = last != written;
         let last = if is_date_strong { last.max(way().unwrap_or(last)) } else { last };
         let modified = last.0.saturating_add(i64::from(is_date_strong));
-        let identity = (file.dev(), file.ino(), file.len(), written, changed);
+        let identity = (files::identity(file), files::size(file), written, changed);
         Self { tag: Some(tag(identity, changed, now)), modified: Some(modified), is_date_strong }
     }
 
@@ -102,13 +102,13 @@ mod tests {
         SystemTime::now() + Duration::from_secs(seconds)
     }
 
-    fn file_of(dir: &tempfile::TempDir, name: &str, modified: Option<SystemTime>) -> Metadata {
+    fn file_of(dir: &tempfile::TempDir, name: &str, modified: Option<SystemTime>) -> Stat {
         let mut file = File::create(dir.path().join(name)).expect("file");
         file.write_all(b"content").expect("write");
         if let Some(modified) = modified {
             file.set_modified(modified).expect("time");
         }
-        file.metadata().expect("metadata")
+        rustix::fs::fstat(&file).expect("stat")
     }
 
     #[test]
@@ -116,7 +116,7 @@ mod tests {
         let dir = tempfile::tempdir().expect("directory");
         let old = SystemTime::UNIX_EPOCH + Duration::from_secs(1);
         let [a, b] = ["a", "b"].map(|name| file_of(&dir, name, Some(old)));
-        assert_eq!((a.modified().expect("time"), a.len()), (b.modified().expect("time"), b.len()));
+        assert_eq!((files::written(&a), files::size(&a)), (files::written(&b), files::size(&b)));
         let [a, b] = [a, b].map(|file| Version::of(&file, None, || None, later(9)));
         assert_ne!(a.tag, b.tag);
         assert!(a.modified > Some(1), "{a:?}");
@@ -141,13 +141,14 @@ mod tests {
     fn a_date_is_that_of_the_last_change_of_any_kind() {
         let dir = tempfile::tempdir().expect("directory");
         let file = file_of(&dir, "written", None);
+        let seconds = files::written(&file).0;
         let plain = Version::of(&file, None, || None, later(9));
-        assert_eq!((plain.modified, plain.is_date_strong), (Some(file.mtime()), false));
-        let linked = Version::of(&file, Some((file.mtime() + 5, 0)), || None, later(9));
-        assert_eq!((linked.modified, linked.is_date_strong), (Some(file.mtime() + 6), true));
-        let way = || Some((file.mtime() + 7, 0));
-        let moved = Version::of(&file, Some((file.mtime() + 5, 0)), way, later(9));
-        assert_eq!((moved.modified, moved.is_date_strong), (Some(file.mtime() + 8), true));
+        assert_eq!((plain.modified, plain.is_date_strong), (Some(seconds), false));
+        let linked = Version::of(&file, Some((seconds + 5, 0)), || None, later(9));
+        assert_eq!((linked.modified, linked.is_date_strong), (Some(seconds + 6), true));
+        let way = || Some((seconds + 7, 0));
+        let moved = Version::of(&file, Some((seconds + 5, 0)), way, later(9));
+        assert_eq!((moved.modified, moved.is_date_strong), (Some(seconds + 8), true));
         assert_eq!(Version::of(&file, Some((5, 0)), || panic!("it was written last"), later(9)), plain);
     }
 

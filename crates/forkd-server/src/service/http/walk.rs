@@ -50,7 +50,7 @@ pub(super) fn walk(root: BorrowedFd<'_>, path: &[u8]) -> Result<Found, Absent> {
         if ahead.is_empty() && kind(&stat) != FileType::Directory {
             let found = found_by(here, &name, open)?;
             return Ok(match found {
-                Found::File { file, metadata, .. } => Found::File { file, metadata, led_there },
+                Found::File { file, stat, .. } => Found::File { file, stat, led_there },
                 found => found,
             });
         }

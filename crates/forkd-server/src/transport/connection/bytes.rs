@@ -5,13 +5,26 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 use rustix::io::{Errno, retry_on_intr};
+use rustix::net::sockopt::{Timeout, set_socket_timeout};
 use rustix::net::{RecvFlags, SendFlags};
 
 use super::super::pump::Pump;
 use super::super::{FilePart, Traffic};
 use super::{Connection, Input, Medium, Ready};
 use crate::sys::buffer::{Buffer, CHUNK};
-use crate::sys::fd::wait_readable;
+
+/// What is sent so waits in the kernel for what follows at once, and shares a segment with it, if that is the end
+/// (tcp(7), `MSG_MORE`): so the client is woken once and not twice.
+pub(crate) const MORE: SendFlags = {
+    #[cfg(target_os = "linux")]
+    {
+        SendFlags::MORE
+    }
+    #[cfg(not(target_os = "linux"))]
+    {
+        SendFlags::empty()
+    }
+};
 
 /// Makes a call on a socket that blocks. No function: what has two callers may become one of its own, and that
 /// would be one more window of text for a forked child.
@@ -40,7 +53,10 @@ impl<'a> Connection<'a> {
             Medium::Datagram { unread, .. } => Ok(unread.take()),
             Medium::Stream(socket, wait) => {
                 let n = match wait {
-                    None => at_once!(buffer.fill(socket))?,
+                    None => {
+                        self.limit_reads(socket, self.idle_timeout)?;
+                        at_once!(buffer.fill(socket))?
+                    }
                     Some(wait) => {
                         // others go on meanwhile, and need it
                         buffer.empty();
@@ -51,6 +67,16 @@ impl<'a> Connection<'a> {
                 Ok(buffer.filled())
             }
         }
+    }
+
+    /// Has reads of a socket that blocks wait for `limit` at most, or for ever.
+    #[inline(always)]
+    fn limit_reads(&self, socket: &OwnedFd, limit: Option<Duration>) -> io::Result<()> {
+        if self.read_limit.get() != limit {
+            set_socket_timeout(socket, Timeout::Recv, limit)?;
+            self.read_limit.set(limit);
+        }
+        Ok(())
     }
 
     /// Notes that a read has returned `bytes` bytes.
@@ -73,15 +99,12 @@ impl<'a> Connection<'a> {
         let Medium::Stream(socket, wait) = &self.medium else { return self.chunk(buffer).map(Some) };
         buffer.empty();
         let silence = self.idle_timeout.unwrap_or(Duration::MAX);
+        let may_wait = limit.min(silence);
         let came = match wait {
-            None if !readable_within(socket, limit.min(silence)) => None,
-            None => return self.chunk(buffer).map(Some),
-            Some(wait) => {
-                let limit = limit.min(silence);
-                wait.attempt_within(socket.as_fd(), Ready::Read, CHUNK, limit, &mut || {
-                    buffer.fill_now(socket)
-                })?
-            }
+            None => self.fill_within(socket, buffer, may_wait)?,
+            Some(wait) => wait.attempt_within(socket.as_fd(), Ready::Read, CHUNK, may_wait, &mut || {
+                buffer.fill_now(socket)
+            })?,
         };
         match came {
             Some(n) => {
@@ -90,6 +113,30 @@ impl<'a> Connection<'a> {
             }
             None if silence < limit => Err(io::ErrorKind::WouldBlock.into()),
             None => Ok(None),
+        }
+    }
+
+    /// Reads from a socket that blocks; `None` where nothing has come within `limit`, whatever signals come
+    /// meanwhile.
+    fn fill_within(
+        &self,
+        socket: &OwnedFd,
+        buffer: &mut Buffer,
+        limit: Duration,
+    ) -> io::Result<Option<usize>> {
+        let (since, mut left) = (Instant::now(), limit);
+        loop {
+            let filled = if left.is_zero() {
+                buffer.fill_now(socket)
+            } else {
+                self.limit_reads(socket, Some(left))?;
+                buffer.fill(socket)
+            };
+            match filled {
+                Err(Errno::INTR) => left = limit.saturating_sub(since.elapsed()),
+                Err(Errno::AGAIN) => return Ok(None),
+                filled => return Ok(Some(filled?)),
+            }
         }
     }
 
@@ -118,11 +165,21 @@ impl<'a> Connection<'a> {
         }
     }
 
+    /// Sends the last bytes of a connection, which go out in one segment with the end that follows.
+    pub(crate) fn send_last(&self, bytes: &[u8]) -> io::Result<()> {
+        self.send_by(bytes, MORE)
+    }
+
     /// As `write_all`, but part of its caller (see `ServiceConfig::serve`).
     #[inline(always)]
-    fn send(&self, mut bytes: &[u8]) -> io::Result<()> {
+    fn send(&self, bytes: &[u8]) -> io::Result<()> {
+        self.send_by(bytes, SendFlags::empty())
+    }
+
+    #[inline(always)]
+    fn send_by(&self, mut bytes: &[u8], flags: SendFlags) -> io::Result<()> {
         while !bytes.is_empty() {
-            match self.put(bytes)? {
+            match self.put(bytes, flags)? {
                 0 => return Err(io::ErrorKind::WriteZero.into()),
                 n => bytes = &bytes[n..],
             }
@@ -131,14 +188,14 @@ impl<'a> Connection<'a> {
     }
 
     #[inline(always)]
-    fn put(&self, bytes: &[u8]) -> io::Result<usize> {
+    fn put(&self, bytes: &[u8], flags: SendFlags) -> io::Result<usize> {
         match &self.medium {
             Medium::Datagram { answer, .. } => answer.borrow_mut().get_or_insert_default().write(bytes),
             Medium::Stream(socket, wait) => {
                 let n = match wait {
-                    None => at_once!(rustix::io::write(socket, bytes))?,
+                    None => at_once!(rustix::net::send(socket, bytes, flags | SendFlags::NOSIGNAL))?,
                     Some(wait) => wait.attempt(socket.as_fd(), Ready::Write, bytes.len(), &mut || {
-                        rustix::net::send(socket, bytes, SendFlags::DONTWAIT | SendFlags::NOSIGNAL)
+                        rustix::net::send(socket, bytes, flags | SendFlags::DONTWAIT | SendFlags::NOSIGNAL)
                     })?,
                 };
                 Traffic::add(&self.traffic.bytes_out, n as u64);
@@ -180,20 +237,6 @@ impl<'a> Connection<'a> {
     }
 }
 
-/// Whether there is something to read within `limit`, whatever signals come meanwhile.
-fn readable_within(fd: &OwnedFd, limit: Duration) -> bool {
-    let since = Instant::now();
-    loop {
-        let left = limit.saturating_sub(since.elapsed());
-        if wait_readable(fd, left) {
-            return true;
-        }
-        if left.is_zero() {
-            return false;
-        }
-    }
-}
-
 impl Read for &Connection<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         match &self.medium {
@@ -205,7 +248,10 @@ impl Read for &Connection<'_> {
             }
             Medium::Stream(socket, wait) => {
                 let n = match wait {
-                    None => retry_on_intr(|| rustix::io::read(socket, &mut *buffer))?,
+                    None => {
+                        self.limit_reads(socket, self.idle_timeout)?;
+                        retry_on_intr(|| rustix::io::read(socket, &mut *buffer))?
+                    }
                     Some(wait) => wait.attempt(socket.as_fd(), Ready::Read, buffer.len(), &mut || {
                         rustix::net::recv(socket, &mut *buffer, RecvFlags::DONTWAIT).map(|(n, _)| n)
                     })?,
@@ -222,12 +268,12 @@ impl Read for &Connection<'_> {
 
 impl Write for &Connection<'_> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.put(bytes)
+        self.put(bytes, SendFlags::empty())
     }
 
     /// Writes all of it; an answer of nothing to a datagram is an answer, too.
     fn write_all(&mut self, bytes: &[u8]) -> io::Result<()> {
-        if bytes.is_empty() { self.put(bytes).map(|_| ()) } else { self.send(bytes) }
+        if bytes.is_empty() { self.put(bytes, SendFlags::empty()).map(|_| ()) } else { self.send(bytes) }
     }
 
     /// Writes all that is formatted at once, and not piece by piece.
@@ -249,7 +295,7 @@ impl Read for Connection<'_> {
 
 impl Write for Connection<'_> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.put(bytes)
+        (&*self).write(bytes)
     }
 
     fn write_all(&mut self, bytes: &[u8]) -> io::Result<()> {
