@@ -71,6 +71,7 @@ fn what_is_shown_is_as_it_was() {
     is_as_kept("narrow.txt", &shown(shows("sweep").env("COLUMNS", "80")));
     is_as_kept("failed.txt", &shown(shows("failed").env("COLUMNS", "60")));
     is_as_kept("ascii.txt", &shown(shows("seven").env("COLUMNS", "80").env("LC_ALL", "C")));
+    is_as_kept("sweep.md", &shown(shows("sweep").arg("--markdown")));
     is_as_kept("difference.txt", &shown(shows("after").args(["--baseline", &record("before")])));
 }
 
@@ -279,7 +280,8 @@ fn what_cannot_be_written_is_told_before_anything_is_done() {
     for (args, code, expected) in [
         (vec!["--json", &*path("a"), "--csv", &*path("a")], 64, "two reports can't be in one file"),
         (vec!["--html", &*there, "--csv", &*path("link")], 64, "two reports can't be in one file"),
-        (vec!["--csv", "-"], 64, "only --json can be printed"),
+        (vec!["--csv", "-"], 64, "only --json and --markdown can be printed"),
+        (vec!["--json", "-", "--markdown"], 64, "only one report can be printed"),
         (vec!["--html", "/nowhere/page.html"], 73, "cannot create /nowhere/page.html"),
         (vec!["--json", &*path("")], 73, "directory"),
         (vec!["--svg", &*there], 73, "cannot create the directory"),
@@ -342,6 +344,13 @@ fn a_browser_draws_the_page() {
     let page = run("page.html", &["--dump-dom"]);
     let (charts, shapes) = (page.matches("<svg").count(), page.matches("<path").count());
     assert!(charts >= 12 && shapes > 50 && page.matches("<text").count() > 200, "{charts} {shapes}");
+    // and whether the main table, which comes first, is whole on a page of a usual width
+    let usual = "<iframe id=f src=page.html style='width:1280px;height:844px;border:0'></iframe><p id=p></p><script>\
+        f.onload = () => { const t = f.contentDocument.querySelector('.scroll'); \
+        p.textContent = t.scrollWidth <= t.clientWidth ? 'whole' : t.scrollWidth + ' in ' + t.clientWidth }</script>";
+    fs::write(path("usual.html"), format!("<body style='margin:0'>{usual}")).unwrap();
+    let usual = run("usual.html", &["--dump-dom"]);
+    assert!(usual.contains("<p id=\"p\">whole</p>"), "{usual}");
     let phone = run("phone.html", &["--dump-dom"]);
     assert!(phone.contains("<p id=\"p\">wide 390</p>"), "{phone}");
     let picture = |name: &str, page: &str, options: &[&str]| {
@@ -361,7 +370,7 @@ fn docs(path: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("docs").join(path)
 }
 
-/// docs/COMPARE.md says how they are made.
+/// docs/COMPARE.md says how they are made; `FORKD_BLESS=1` draws pictures and writes tables and sentences anew.
 #[test]
 fn the_documents_show_what_their_figures_say() {
     let pictures = |dir: &Path| {
@@ -372,13 +381,15 @@ fn the_documents_show_what_their_figures_say() {
         let named = |path: &PathBuf| (path.file_name().unwrap().to_owned(), text(path));
         names.iter().map(named).collect::<Vec<_>>()
     };
+    let is_blessed = std::env::var_os("FORKD_BLESS").is_some();
     for dir in [docs("compare"), docs("compare/growth")] {
         let drawn = tempfile::tempdir().unwrap();
+        let to = if is_blessed { &*dir } else { drawn.path() };
         let figures = dir.join("figures.json").display().to_string();
         let mut command = forkd_command();
         command.env_remove("COLUMNS").env("LC_ALL", "C.UTF-8");
-        shown(command.args(["compare", "--from", &figures, "--svg"]).arg(drawn.path()));
-        let (drawn, kept) = (pictures(drawn.path()), pictures(&dir));
+        shown(command.args(["compare", "--from", &figures, "--svg"]).arg(to));
+        let (drawn, kept) = (pictures(to), pictures(&dir));
         assert!(!kept.is_empty() && drawn == kept, "the pictures in {dir:?} are out of date");
     }
 
@@ -386,20 +397,64 @@ fn the_documents_show_what_their_figures_say() {
     let mut command = forkd_command();
     command.env("COLUMNS", "120").env("LC_ALL", "C.UTF-8").args(["compare", "--from"]).arg(&figures);
     let all = shown(&mut command);
-    let (table, lecture) = (all.split("\n\n").next().unwrap(), text(docs("COMPARE.md")));
-    assert!(text(docs("../README.md")).contains(table), "the README's table is not:\n{table}");
-    assert!(lecture.contains(table), "the table in docs/COMPARE.md is not:\n{table}");
-
+    let parts: Vec<&str> = all.trim_end().split("\n\n").collect();
+    let sentences = parts.iter().find(|part| part.contains("clients were served at once")).unwrap();
+    let quoted: Vec<String> = sentences.lines().map(|line| format!("> {line}")).collect();
     let record: serde_json::Value = serde_json::from_str(&text(figures)).unwrap();
-    for model in record["models"].as_array().unwrap() {
-        let cost = |figures: &serde_json::Value| figures["cpu_us_per_conn"].as_f64().unwrap();
+    has_block(&docs("../README.md"), "table", &format!("```text\n{}\n```", parts[0]));
+    has_block(&docs("COMPARE.md"), "table", &format!("```text\n{}\n```", parts[0]));
+    has_block(&docs("COMPARE.md"), "sentences", &quoted.join("\n"));
+    has_block(&docs("COMPARE.md"), "classical", &classical(&record));
+}
+
+/// That a document has this between the comments that name the block.
+#[track_caller]
+fn has_block(path: &Path, name: &str, block: &str) {
+    let whole = text(path);
+    let [begin, end] = ["", "/"].map(|slash| format!("<!-- {slash}compare {name} -->"));
+    let (before, rest) = whole.split_once(&begin).unwrap_or_else(|| panic!("{path:?} has no {begin}"));
+    let (_, after) = rest.split_once(&end).unwrap();
+    let now = format!("{before}{begin}\n{block}\n{end}{after}");
+    if std::env::var_os("FORKD_BLESS").is_some() {
+        fs::write(path, now).unwrap();
+        return;
+    }
+    assert!(whole == now, "{path:?}: {name} is not (FORKD_BLESS=1 writes it):\n{block}");
+}
+
+/// Stevens' table: what a connection costs, and how much of that is above the iterative server's.
+fn classical(record: &serde_json::Value) -> String {
+    let about = [
+        ("iterative", "one client after the other: the baseline"),
+        ("fork", "a child for each client"),
+        ("prefork", "processes made in advance, each in accept"),
+        ("thread", "a thread for each client"),
+        ("prethread", "threads made in advance, each in accept"),
+        ("event", "one thread serves the clients that are ready"),
+        ("coroutine", "the same, with a stack for each client"),
+    ];
+    let model = |name: &str| record["models"].as_array().unwrap().iter().find(|model| model["name"] == name);
+    let cost = |figures: &serde_json::Value| figures["cpu_us_per_conn"].as_f64().unwrap();
+    let rounds = |model: &serde_json::Value| -> Vec<f64> {
         let mut rounds: Vec<f64> = model["churn"]["rounds"].as_array().unwrap().iter().map(cost).collect();
         rounds.sort_by(f64::total_cmp);
-        let (least, most) = (rounds[0], rounds[rounds.len() - 1]);
-        let figure = format!("{:.1} µs ({least:.1}–{most:.1})", cost(&model["churn"]));
-        let name = format!("| `{}` |", model["name"].as_str().unwrap());
-        let row =
-            lecture.lines().find(|line| line.starts_with(&name) && line.contains('–')).unwrap_or_default();
-        assert!(row.contains(&figure), "{name} has {figure}, and not: {row}");
+        rounds
+    };
+    let base = model("iterative").unwrap();
+    let mut rows = vec![
+        "| design | | processor time for a connection | above iterative |".to_owned(),
+        "|---|---|--:|--:|".to_owned(),
+    ];
+    for (name, what) in about {
+        let Some(model) = model(name) else { continue };
+        let (own, all) = (cost(&model["churn"]), rounds(model));
+        let (least, most) = (all[0], all[all.len() - 1]);
+        let above = match forkd_compare::stats::verdict(&rounds(base), &all) {
+            forkd_compare::stats::Verdict::Real { .. } => format!("{:+.1} µs", own - cost(&base["churn"])),
+            _ if name == "iterative" => "0".to_owned(),
+            _ => "no difference that the rounds show".to_owned(),
+        };
+        rows.push(format!("| `{name}` | {what} | {own:.1} µs ({least:.1}–{most:.1}) | {above} |"));
     }
+    rows.join("\n")
 }

@@ -37,7 +37,7 @@ impl Terminal {
     }
 
     /// In characters that it has, none of which steers it.
-    fn shown(&self, text: &str) -> String {
+    pub(super) fn shown(&self, text: &str) -> String {
         let has = |c: char| self.is_unicode || c.is_ascii();
         let like = |c| ASCII.iter().find(|(from, _)| from.contains(c)).map_or('?', |(_, to)| *to);
         foreign::lines(text).chars().map(|c| if has(c) { c } else { like(c) }).collect()

@@ -37,14 +37,14 @@ pub struct Plan {
 }
 
 impl Default for Plan {
-    /// Every model, 100 clients, about half a minute.
+    /// Every model, 100 clients, rounds enough that another run with as many can be told from chance.
     fn default() -> Self {
         Self {
             contestants: super::contestant::MODELS.into_iter().map(Contestant::Model).collect(),
             phases: vec![Phase::Hold, Phase::Churn, Phase::PingPong, Phase::Bulk],
             clients: vec![100],
-            duration: Duration::from_millis(300),
-            rounds: 3,
+            duration: Duration::from_millis(250),
+            rounds: 4,
             workers: None,
             size: load::Plan::default().size,
             is_unix: false,

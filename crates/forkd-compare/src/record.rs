@@ -32,8 +32,23 @@ pub struct Record {
     pub models: Vec<Entry>,
     /// What must be known to read the figures right, and what to do about it.
     pub warnings: Vec<String>,
+    /// The share of a processor that other programs had while it was measured, or other machines on the same hardware: at
+    /// worst, as the mean of a turn; `None` if that isn't known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub disturbed: Option<f64>,
     /// Whether it was stopped before its end; then rounds, or models, may be missing.
     pub interrupted: bool,
+}
+
+/// From which share of a processor on others disturb.
+pub(crate) const DISTURBED: f64 = 0.2;
+
+impl Record {
+    /// Whether others are known to have left the machine alone.
+    #[must_use]
+    pub fn is_calm(&self) -> bool {
+        self.disturbed.is_some_and(|share| share <= DISTURBED)
+    }
 }
 
 /// The machine that client and server share.
@@ -136,6 +151,17 @@ impl Entry {
             || self.pingpong.is_some()
             || self.bulk.is_some()
             || self.datagrams.is_some()
+    }
+
+    /// How many of the clients it served at once, if they were held.
+    pub(crate) fn served_at_once(&self) -> Option<f64> {
+        self.hold.as_ref()?.median.served
+    }
+
+    /// Whether it served all clients at once, as far as that is known.
+    pub(crate) fn serves_all(&self) -> bool {
+        let clients = self.hold.as_ref().and_then(|hold| hold.median.clients);
+        self.served_at_once().zip(clients).is_none_or(|(served, clients)| served >= clients)
     }
 
     /// Its name, and its workers where that says more.

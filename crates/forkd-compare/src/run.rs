@@ -87,6 +87,8 @@ struct Comparison {
     tallies: Vec<Tally>,
     calibration: Rounds,
     notes: Notes,
+    /// Whether it is known of each turn so far what others did meanwhile.
+    is_seen: bool,
     forkd: Copy,
 }
 
@@ -111,10 +113,12 @@ impl Comparison {
             calibration: None,
             models: Vec::new(),
             warnings: Vec::new(),
+            disturbed: None,
             interrupted: true,
         };
         let tallies = plan.contestants.iter().map(|contestant| tally(contestant, &plan)).collect();
-        Ok(Self { plan, ask, record, tallies, calibration: Rounds::default(), notes, forkd: Copy::new()? })
+        let (calibration, forkd) = (Rounds::default(), Copy::new()?);
+        Ok(Self { plan, ask, record, tallies, calibration, notes, is_seen: true, forkd })
     }
 
     fn round(
@@ -152,8 +156,11 @@ impl Comparison {
             };
             match take(&terms, contestant, tally, &mut says) {
                 Ok(Found { others, stolen }) => {
-                    self.notes.during = self.notes.during.max(others.get());
-                    self.notes.stolen = self.notes.stolen.max(stolen.get());
+                    let others = others.get();
+                    let stolen = stolen.get().unwrap_or(0.0);
+                    self.notes.during = self.notes.during.max(others.unwrap_or(0.0));
+                    self.notes.stolen = self.notes.stolen.max(stolen);
+                    self.is_seen &= others.is_some();
                 }
                 Err(_) if live.is_stopped() => {}
                 Err(error) => tally.failure = Some(error.sentence()),
@@ -167,6 +174,7 @@ impl Comparison {
         let mut record = self.record.clone();
         record.calibration = self.calibration.calibration();
         record.models = self.tallies.iter().map(|tally| tally.entry(&self.plan.clients)).collect();
+        record.disturbed = self.is_seen.then(|| self.notes.during.max(self.notes.stolen));
         record.interrupted = is_interrupted;
         let missed = self.tallies.iter().zip(&record.models);
         let missed = missed.filter_map(|(tally, entry)| Some((entry.title(), tally.missed?)));

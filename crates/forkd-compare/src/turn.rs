@@ -77,8 +77,9 @@ impl Mean {
         (self.sum, self.count) = (self.sum + value, self.count + 1);
     }
 
-    pub(super) fn get(self) -> f64 {
-        self.sum / f64::from(self.count.max(1))
+    /// `None` if nothing was measured.
+    pub(super) fn get(self) -> Option<f64> {
+        (self.count > 0).then(|| self.sum / f64::from(self.count))
     }
 }
 
@@ -186,9 +187,9 @@ impl Turn<'_> {
             return Ok(());
         }
         if let Some(usage) = shown.usage {
-            self.found.others.push(usage.others.unwrap_or(0.0));
+            usage.others.into_iter().for_each(|share| self.found.others.push(share));
             self.tally.is_estimated |= usage.is_estimated && usage.cpu.is_some();
-            self.found.stolen.push(usage.stolen.unwrap_or(0.0));
+            usage.stolen.into_iter().for_each(|share| self.found.stolen.push(share));
         }
         self.tally.count(&shown.outcome);
         match phase {

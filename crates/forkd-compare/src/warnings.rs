@@ -2,12 +2,10 @@
 
 mod clients;
 
-use super::record::Record;
+use super::record::{DISTURBED, Record};
 use forkd_load::Phase;
 use forkd_load::text::listed;
 
-/// From which share of a processor on others disturb.
-const DISTURBED: f64 = 0.2;
 /// With fewer rounds there is no range to speak of.
 const ROUNDS: usize = 3;
 
@@ -121,6 +119,7 @@ mod tests {
             calibration: Some(Calibration { conn_per_s: Some(1000.0), ..Calibration::default() }),
             models,
             warnings: Vec::new(),
+            disturbed: None,
             interrupted: false,
         }
     }

@@ -60,11 +60,11 @@ pub struct RunArgs {
     #[arg(short, long, value_name = "N,...", value_delimiter = ',')]
     pub clients: Vec<usize>,
 
-    /// How long each phase is measured in each round [default: 300ms]
+    /// How long each phase is measured in each round [default: 250ms]
     #[arg(short = 'z', long, value_name = "DURATION")]
     pub duration: Option<Span>,
 
-    /// How often each model has its turn; they take turns, so that drift cancels out [default: 3]
+    /// How often each model has its turn; they take turns, so that drift cancels out [default: 4]
     #[arg(long, value_name = "N")]
     pub rounds: Option<usize>,
 
@@ -130,6 +130,10 @@ pub struct OutputArgs {
     #[arg(long, value_name = "FILE")]
     pub csv: Option<PathBuf>,
 
+    /// Write the table and what it says in Markdown, for an issue or a README; alone or with -: print it in place of the table
+    #[arg(long, value_name = "FILE", num_args = 0..=1, default_missing_value = "-")]
+    pub markdown: Option<PathBuf>,
+
     /// Write a report with charts: one file, which needs no network
     #[arg(long, value_name = "FILE")]
     pub html: Option<PathBuf>,
@@ -169,7 +173,7 @@ mod tests {
         let line = "--models fork,event --against a=b_{port} --against c=d_{port} --target tcp://a:1 --pid 5 \
             --i-own-this-host --phases hold,datagrams --clients 1,10 --duration 2s --rounds 4 --workers 3 \
             --service echo --size 6 --transport unix --rate 0.5/s --seed 7 --baseline b --json - \
-            --csv c --html h --svg s";
+            --csv c --markdown m --html h --svg s";
         let CompareArgs { run, output } = parse(line).unwrap();
         assert_eq!(run.models, Some(vec!["fork".into(), "event".into()]));
         assert_eq!(run.against, ["a=b {port}", "c=d {port}"]);
@@ -179,9 +183,10 @@ mod tests {
         assert_eq!(run.duration.map(|span| span.0), Some(Duration::from_secs(2)));
         assert_eq!((run.rounds, run.workers, run.size), (Some(4), Some(3), Some(6)));
         assert_eq!((run.transport.as_str(), run.rate, run.seed), ("unix", Some(0.5), Some(7)));
-        let files = [output.baseline, output.json, output.csv, output.html, output.svg];
+        let files = [output.baseline, output.json, output.csv, output.markdown, output.html, output.svg];
         let names: Vec<String> = files.iter().flatten().map(|path| path.display().to_string()).collect();
-        assert_eq!(names, ["b", "-", "c", "h", "s"]);
+        assert_eq!(names, ["b", "-", "c", "m", "h", "s"]);
+        assert_eq!(parse("--markdown").unwrap().output.markdown, Some("-".into()));
     }
 
     #[test]

@@ -9,7 +9,9 @@ use crate::Error;
 use crate::cli::args::RunArgs;
 use crate::cli::interrupt::Interrupt;
 use crate::cli::progress::Line;
+use crate::cli::terminal::Terminal;
 use forkd_compare::record::{Entry, Record};
+use forkd_compare::report::table::live;
 use forkd_compare::{Observer, Plan, Step, compare, lock};
 use forkd_load::Live;
 use forkd_load::text::thousands;
@@ -25,12 +27,12 @@ pub(super) fn measure(
     let plan = plan(args)?;
     let live = Arc::new(Live::default());
     let interrupt = Interrupt::catch(&live, LAST)?;
-    let stage = Mutex::new(None);
+    let view = Mutex::new(View { line: Line::default(), stage: None, table: None, begun: Instant::now() });
     let (over, is_over) = channel::<()>();
     let record = std::thread::scope(|scope| {
-        let (stage, live, plan) = (&stage, &live, &plan);
-        let teller = scope.spawn(move || tell(stage, plan, live, &is_over));
-        let mut told = Told { stage, rounds: plan.rounds, keep, is_kept: true };
+        let (view, live, plan) = (&view, &live, &plan);
+        let teller = scope.spawn(move || tell(view, plan, live, &is_over));
+        let mut told = Told { view, rounds: plan.rounds, keep, is_kept: true };
         let record = compare(plan, super::counters::ask, live, &mut told);
         drop(over);
         let _ = teller.join();
@@ -39,11 +41,29 @@ pub(super) fn measure(
     Ok((record, interrupt))
 }
 
-/// What it is at, and since when.
-type Stage = Option<(Step, Instant)>;
+/// What is shown meanwhile: on a terminal the figures so far and what it is at, elsewhere a line for each turn.
+struct View {
+    line: Line,
+    /// What it is at, and since when.
+    stage: Option<(Step, Instant)>,
+    /// What there is so far.
+    table: Option<Record>,
+    begun: Instant,
+}
+
+impl View {
+    fn show(&mut self, plan: &Plan, done: u64) {
+        let Some((step, since)) = &self.stage else { return };
+        let width = self.line.width().map(|width| width - 1);
+        let table = self.table.as_ref().map(|record| live(record, step.name.as_deref(), width));
+        let table = table.map(|table| table + "\n").unwrap_or_default();
+        let progress = progress(step, plan, since.elapsed(), done) + &left(step, plan, self.begun.elapsed());
+        self.line.show(&Terminal::new().shown(&(table + &progress)));
+    }
+}
 
 struct Told<'a, K> {
-    stage: &'a Mutex<Stage>,
+    view: &'a Mutex<View>,
     rounds: usize,
     keep: K,
     /// Whether all could be kept so far.
@@ -52,49 +72,61 @@ struct Told<'a, K> {
 
 impl<K: FnMut(&Record) -> Result<(), Error>> Observer for Told<'_, K> {
     fn begins(&mut self, step: &Step) {
-        *lock(self.stage) = Some((step.clone(), Instant::now()));
+        lock(self.view).stage = Some((step.clone(), Instant::now()));
     }
 
     fn has(&mut self, name: &str, round: usize, record: &Record) {
-        *lock(self.stage) = None;
+        let mut view = lock(self.view);
+        view.stage = None;
         let entry = record.models.iter().find(|entry| entry.name == name);
-        let mut line = Line::default();
-        if let Some(entry) = entry.filter(|_| !line.is_replaced()) {
-            line.show(&format!("round {round} of {}: {}", self.rounds, summary(entry)));
+        match view.line.is_replaced() {
+            true => view.table = Some(record.clone()),
+            false => entry.into_iter().for_each(|entry| {
+                view.line.show(&format!("round {round} of {}: {}", self.rounds, summary(entry)));
+            }),
         }
         // what can't be written now is still measured, and shown in the end
         if record.models.iter().any(Entry::has_any)
             && let Err(error) = (self.keep)(record)
             && std::mem::take(&mut self.is_kept)
         {
-            line.tell(&format!("forkd: {}; it goes on", error.sentence()));
+            view.line.tell(&format!("forkd: {}; it goes on", error.sentence()));
         }
     }
 }
 
-/// Says how it goes, where a line can be replaced, until it is over.
-fn tell(stage: &Mutex<Stage>, plan: &Plan, live: &Live, is_over: &Receiver<()>) {
-    let mut line = Line::default();
-    if !line.is_replaced() {
-        return;
-    }
-    while is_over.recv_timeout(line.interval()) == Err(RecvTimeoutError::Timeout) {
-        if let Some((step, since)) = &*lock(stage) {
-            line.show(&progress(step, plan, since.elapsed(), live.done()));
-        }
+/// Says how it goes, where that can be replaced, until it is over.
+fn tell(view: &Mutex<View>, plan: &Plan, live: &Live, is_over: &Receiver<()>) {
+    let (is_replaced, interval) = {
+        let view = lock(view);
+        (view.line.is_replaced(), view.line.interval())
+    };
+    while is_replaced && is_over.recv_timeout(interval) == Err(RecvTimeoutError::Timeout) {
+        lock(view).show(plan, live.done());
     }
 }
 
 fn progress(step: &Step, plan: &Plan, elapsed: Duration, done: u64) -> String {
     let Step { round, turn, name, phase, clients } = step;
     let at = match name {
-        Some(name) => format!("turn {turn} of {}: {name}", plan.rounds * plan.contestants.len()),
+        Some(name) => format!("turn {turn} of {}: {name}", turns(plan)),
         None => format!("round {round} of {}: calibration", plan.rounds),
     };
     let (seconds, done, clients) =
         (elapsed.as_secs_f64(), thousands(done as f64), thousands(*clients as f64));
     let (phase, unit) = (phase.name(), phase.unit());
     format!("{at}: {phase}, {clients} clients: {seconds:.1} s, {done} {unit}")
+}
+
+/// How long the rest will take, if its turns take as long as those that are over.
+fn left(step: &Step, plan: &Plan, elapsed: Duration) -> String {
+    let over = step.turn - 1;
+    let rest = elapsed.as_secs_f64() * (turns(plan).saturating_sub(over)) as f64 / over.max(1) as f64;
+    if over == 0 { String::new() } else { format!("; about {rest:.0} s left") }
+}
+
+fn turns(plan: &Plan) -> usize {
+    plan.rounds * plan.contestants.len()
 }
 
 /// As in "fork: hold 100 of 100, churn 6,123 conn/s".
@@ -131,9 +163,11 @@ mod tests {
     fn a_line_tells_how_it_goes() {
         let step = Step { round: 2, turn: 12, name: Some("fork".into()), phase: Phase::Churn, clients: 1000 };
         let line = |step: &Step| progress(step, &Plan::default(), Duration::from_millis(240), 12_345);
-        assert_eq!(line(&step), "turn 12 of 21: fork: churn, 1,000 clients: 0.2 s, 12,345 conn");
+        assert_eq!(left(&step, &Plan::default(), Duration::from_secs(11)), "; about 17 s left");
+        assert_eq!(left(&Step { turn: 1, ..step.clone() }, &Plan::default(), Duration::from_secs(1)), "");
+        assert_eq!(line(&step), "turn 12 of 28: fork: churn, 1,000 clients: 0.2 s, 12,345 conn");
         let step = Step { name: None, ..step };
-        assert!(line(&step).starts_with("round 2 of 3: calibration: churn, "), "{}", line(&step));
+        assert!(line(&step).starts_with("round 2 of 4: calibration: churn, "), "{}", line(&step));
     }
 
     #[test]

@@ -14,6 +14,7 @@ use crate::{Error, Failure, foreign};
 use forkd_compare::record::{Record, VERSION};
 use forkd_compare::report::difference::Difference;
 use forkd_compare::report::findings::{findings, warnings};
+use forkd_compare::report::markdown::markdown;
 use forkd_compare::report::{chart, csv, html, svg, table};
 use forkd_load::text::wrapped;
 
@@ -23,17 +24,18 @@ const LARGEST_RECORD: u64 = 64 << 20;
 /// What was asked for.
 pub(super) struct Output {
     baseline: Option<Record>,
-    /// Whether the JSON is printed in place of the table.
-    is_json_printed: bool,
+    /// What is printed in place of the table.
+    printed: Option<Format>,
     reports: Vec<(Format, PathBuf)>,
     svg: Option<PathBuf>,
 }
 
 /// What a file has.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq)]
 enum Format {
     Json,
     Csv,
+    Markdown,
     Html,
 }
 
@@ -41,18 +43,30 @@ impl Output {
     /// Opens what is to be written, and reads what is to be compared with: before anything is measured.
     pub(super) fn open(args: &OutputArgs) -> Result<Self, Failed> {
         let is_printed = |path: &Path| path == Path::new("-");
-        let asked = [(Format::Json, &args.json), (Format::Csv, &args.csv), (Format::Html, &args.html)];
-        let mut reports: Vec<(Format, PathBuf)> = Vec::new();
+        let asked = [
+            (Format::Json, &args.json),
+            (Format::Csv, &args.csv),
+            (Format::Markdown, &args.markdown),
+            (Format::Html, &args.html),
+        ];
+        let (mut reports, mut printed): (Vec<(Format, PathBuf)>, _) = (Vec::new(), None);
         for (format, path) in asked {
             match path {
                 Some(path) if !is_printed(path) => reports.push((format, followed(path))),
-                Some(_) if !matches!(format, Format::Json) => {
+                Some(_) if printed.is_some() => {
                     return Err(Error::Usage(
-                        "only --json can be printed: name a file, or ./- if - is one".into(),
+                        "only one report can be printed: name a file for the other".into(),
                     )
                     .into());
                 }
-                _ => {}
+                Some(_) if matches!(format, Format::Json | Format::Markdown) => printed = Some(format),
+                Some(_) => {
+                    return Err(Error::Usage(
+                        "only --json and --markdown can be printed: name a file, or ./- if - is one".into(),
+                    )
+                    .into());
+                }
+                None => {}
             }
         }
         for (k, (_, path)) in reports.iter().enumerate() {
@@ -71,7 +85,7 @@ impl Output {
         }
         Ok(Self {
             baseline: args.baseline.as_deref().map(read).transpose()?,
-            is_json_printed: args.json.as_deref().is_some_and(is_printed),
+            printed,
             reports,
             svg: args.svg.clone(),
         })
@@ -83,6 +97,7 @@ impl Output {
             let text = match format {
                 Format::Json => json(record)?,
                 Format::Csv => csv::csv(record),
+                Format::Markdown => markdown(record),
                 Format::Html => html(record, self.difference(record).as_ref()),
             };
             write(path, &text)
@@ -102,10 +117,12 @@ impl Output {
     }
 
     fn print(&self, record: &Record) -> Result<(), Error> {
-        if self.is_json_printed {
-            return print_json(&json(record)?);
-        }
         let terminal = Terminal::new();
+        match self.printed {
+            Some(Format::Json) => return print_json(&json(record)?),
+            Some(_) => return terminal.print(&markdown(record)),
+            None => {}
+        }
         let width = terminal.width;
         let findings = findings(record).into_iter().map(|sentence| wrapped(&sentence, width)).collect();
         let warnings =

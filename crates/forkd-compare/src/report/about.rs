@@ -1,7 +1,6 @@
 //! What the page says about how its figures came to be.
 
 use super::figures;
-use super::html::is_shown;
 use super::plot::escaped;
 use crate::record::Record;
 use forkd_load::text::thousands;
@@ -25,7 +24,7 @@ fn definitions<'a>(items: impl Iterator<Item = (&'a str, String)>) -> String {
 
 /// How each figure that is shown was measured.
 pub(super) fn method(record: &Record) -> String {
-    let shown = figures::ALL.iter().filter(|figure| is_shown(record, figure));
+    let shown = figures::ALL.iter().filter(|figure| figure.is_in(record));
     definitions(shown.map(|figure| (figure.head, figure.how.to_owned())))
 }
 

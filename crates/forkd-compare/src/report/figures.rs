@@ -1,7 +1,7 @@
 //! The figures that reports show: what each is called, how it is measured, and where a record has it.
 
 pub use super::value::{Fewer, Value, View};
-use crate::record::Record;
+use crate::record::{Entry, Record};
 use forkd_load::text::{micros, thousands, three_digits};
 
 /// A figure of one server.
@@ -217,7 +217,7 @@ catalogue! {
 }
 
 /// What the table shows.
-static MAIN: [&Figure; 16] = [
+static MAIN: [&Figure; 15] = [
     &PROCESSES,
     &THREADS,
     &CONN_PER_S,
@@ -225,8 +225,7 @@ static MAIN: [&Figure; 16] = [
     &P99,
     &REQ_PER_S,
     &CPU,
-    &PSS,
-    &PAGE_TABLES,
+    &MEMORY,
     &SERVED,
     &MB_PER_S,
     &DATAGRAMS,
@@ -237,17 +236,39 @@ static MAIN: [&Figure; 16] = [
 ];
 
 /// The figures of the table, of those that some server has. Where processes were not counted under a steady
-/// load, it is the most of the churn; and where there was no churn, requests have the place of connections.
+/// load, it is the most of the churn; where there was no churn, requests have the place of connections; and records without
+/// page tables have the PSS alone.
 #[must_use]
 pub fn main(record: &Record) -> Vec<&'static Figure> {
     let instead = |figure: &'static Figure| match figure.head {
         "processes" if !figure.is_in(record) => &PEAK,
         "p50" if !figure.is_in(record) => &REQ_P50,
         "p99" if !figure.is_in(record) => &REQ_P99,
+        "memory/conn" => memory(record),
         _ => figure,
     };
     MAIN.iter().map(|figure| instead(figure)).filter(|figure| figure.is_in(record)).collect()
 }
+
+/// What a server can be the best in, the first that there is.
+static RATES: [&Figure; 4] = [&CONN_PER_S, &REQ_PER_S, &DATAGRAMS, &MB_PER_S];
+
+/// A column that shows each server's rate as a share of the best: which rate that is, and its cells. There is none where one
+/// rate was asked of all.
+#[must_use]
+pub fn relative(record: &Record) -> Option<(&'static Figure, Vec<String>)> {
+    let rate = RATES.into_iter().find(|figure| figure.is_in(record) && record.settings.rate.is_none())?;
+    // what a part of the clients had is no rate of all
+    let of = |entry: &Entry| {
+        rate.of(&entry.into()).filter(|value| value.fewer.is_none()).map(|value| value.median)
+    };
+    let best = record.models.iter().filter_map(of).reduce(f64::max).filter(|best| *best > 0.0)?;
+    let cell = |entry: &Entry| of(entry).map_or_else(|| "-".into(), |value| format!("{:.2} ×", value / best));
+    Some((rate, record.models.iter().map(cell).collect()))
+}
+
+/// The head of that column.
+pub const RELATIVE: &str = "relative";
 
 /// All other figures that some server has.
 #[must_use]

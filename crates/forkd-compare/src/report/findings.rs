@@ -1,8 +1,9 @@
 //! What the figures say, in plain sentences.
 //!
 //! Invariant: no sentence stands but for the figures that it names. Two servers whose rounds may differ by
-//! chance are never said to differ, and one that served only some of the clients is not measured against
-//! those that served all.
+//! chance are never said to differ; one that served only some of the clients is not measured against those
+//! that served all, but for where there is nothing else; and of the slowest operations is spoken only where
+//! others left the machine alone.
 
 use super::figures::{self, Figure, Value, View};
 use super::topics::{Contrast, TOPICS, Topic};
@@ -11,30 +12,46 @@ use forkd_load::Fault;
 use forkd_load::text::{listed, thousands};
 
 /// How many sentences there are at most.
-const MOST: usize = 3;
+const MOST: usize = 8;
 
 /// The least ratio that is worth a sentence, where it is not chance.
 const NOTABLE: f64 = 1.1;
 
-/// A ratio that is much.
-const MUCH: f64 = 2.0;
+/// What a thread for each client changes, where it was a process: what [`lesson`] is about.
+static LESSON: [&Figure; 4] = [&figures::CPU, &figures::MEMORY, &figures::REQ_PER_S, &figures::MB_PER_S];
 
-/// Two or three sentences; fewer, if there is less to say.
+/// A handful of sentences; fewer, if there is less to say.
 #[must_use]
 pub fn findings(record: &Record) -> Vec<String> {
     let mut sentences: Vec<String> = served(record).into_iter().collect();
-    // part of the memory is no topic where there is all of it
-    let is_part = |topic: &&Topic| topic.figure.key == figures::PSS.key && figures::MEMORY.is_in(record);
-    // nor how much was done where that was asked for
-    let rates = [&figures::CONN_PER_S, &figures::REQ_PER_S, &figures::DATAGRAMS].map(|figure| figure.key);
-    let is_asked = |topic: &&Topic| record.settings.rate.is_some() && rates.contains(&topic.figure.key);
-    let topics = TOPICS.iter().filter(|topic| !is_part(topic) && !is_asked(topic));
-    let mut said: Vec<(f64, String)> = topics.filter_map(|topic| contrast(record, topic)).collect();
-    // what differs much comes first; beyond that the order of the topics counts
-    said.sort_by(|one, other| other.0.min(MUCH).total_cmp(&one.0.min(MUCH)));
-    sentences.extend(said.into_iter().map(|(_, sentence)| capital(&sentence)));
+    let lesson = lesson(record);
+    let is_told = |topic: &&Topic, pair: &Pair| {
+        lesson.is_some() && pair.is_of("fork", "thread") && LESSON.iter().any(|it| it.key == topic.figure.key)
+    };
+    let topics: Vec<&Topic> = TOPICS.iter().filter(|topic| is_open(record, topic)).collect();
+    let said =
+        topics.iter().flat_map(|topic| contrasts(record, topic).into_iter().map(move |it| (topic, it)));
+    let said: Vec<String> = said
+        .filter(|(topic, (pair, _))| !is_told(topic, pair))
+        .map(|(_, (_, said))| capital(&said))
+        .collect();
+    sentences.extend(lesson);
+    sentences.extend(said);
     sentences.truncate(MOST);
     sentences
+}
+
+/// Whether there is anything to say about a topic.
+fn is_open(record: &Record, topic: &Topic) -> bool {
+    let is = |figures: &[&Figure]| figures.iter().any(|figure| std::ptr::eq(*figure, topic.figure));
+    // part of the memory is no topic where there is all of it
+    let is_part = is(&[&figures::PSS]) && figures::MEMORY.is_in(record);
+    // nor how much was done where that was asked for
+    let rates = [&figures::CONN_PER_S, &figures::REQ_PER_S, &figures::DATAGRAMS];
+    let is_asked = record.settings.rate.is_some() && is(&rates);
+    // nor the slowest few where others may have made them slow
+    let is_disturbed = is(&[&figures::P99, &figures::REQ_P99]) && !record.is_calm();
+    !is_part && !is_asked && !is_disturbed
 }
 
 /// Those whose figures are whole.
@@ -83,15 +100,96 @@ fn served(record: &Record) -> Option<String> {
 
 /// A server with what a topic is about.
 struct Shown {
+    name: String,
     title: String,
     value: Value,
     /// Whether it is memory that says nothing.
     is_too_little: bool,
 }
 
-/// A sentence on the servers that differ most, with how much that is.
-fn contrast(record: &Record, topic: &Topic) -> Option<(f64, String)> {
-    let mut all: Vec<Shown> = sound(record).filter_map(|entry| shown(entry, topic.figure)).collect();
+/// The names of the servers that a sentence contrasts.
+struct Pair(String, String);
+
+impl Pair {
+    fn is_of(&self, one: &str, other: &str) -> bool {
+        (self.0 == one && self.1 == other) || (self.0 == other && self.1 == one)
+    }
+}
+
+/// What it changes that each client has a thread and no process, where both were measured.
+fn lesson(record: &Record) -> Option<String> {
+    let find = |name: &str| sound(record).find(|entry| entry.name == name && entry.command.is_some());
+    let (fork, thread) = (find("fork")?, find("thread")?);
+    let (mut differ, mut alike, mut is_single) = (Vec::new(), Vec::new(), false);
+    for topic in LESSON.iter().filter_map(|figure| TOPICS.iter().find(|topic| topic.figure.key == figure.key))
+    {
+        if !is_open(record, topic) {
+            continue;
+        }
+        let (Some(before), Some(now)) = (shown(fork, topic.figure), shown(thread, topic.figure)) else {
+            continue;
+        };
+        let (was, is) = (before.value.median, now.value.median);
+        is_single = before.value.rounds.len() < 2 || now.value.rounds.len() < 2;
+        let ratio = is / was;
+        let is_notable = !(1.0 / NOTABLE..NOTABLE).contains(&ratio);
+        match is_notable && (is_single || before.value.differs(&now.value)) && ratio.is_finite() {
+            true => differ.push(format!(
+                "{} is {ratio:.2} × ({} against {})",
+                topic.what,
+                topic.figure.text(is),
+                topic.figure.text(was)
+            )),
+            false => alike.push(topic.what.to_owned()),
+        }
+    }
+    let first = if is_single { "In the one round, with" } else { "With" };
+    let begin = format!(
+        "{first} a thread for each client in place of a process ({} against {})",
+        thread.title(),
+        fork.title()
+    );
+    match (differ.is_empty(), alike.is_empty()) {
+        (true, true) => None,
+        (true, false) => Some(format!("{begin} there is no difference to speak of in {}.", listed(&alike))),
+        (false, true) => Some(format!("{begin} {}.", listed(&differ))),
+        (false, false) => {
+            Some(format!("{begin} {}; in {} they can hardly be told apart.", listed(&differ), listed(&alike)))
+        }
+    }
+}
+
+/// Sentences on the servers that differ most, of those that are alike in how many clients they serve at once: those that
+/// serve all, and pools that serve as many as each other. Where there are none, all are
+/// contrasted, and it is said what they serve.
+fn contrasts(record: &Record, topic: &Topic) -> Vec<(Pair, String)> {
+    let of = |is_in: &dyn Fn(&Entry) -> bool| -> Vec<Shown> {
+        sound(record).filter(|entry| is_in(entry)).filter_map(|entry| shown(entry, topic.figure)).collect()
+    };
+    let served = |entry: &Entry| entry.served_at_once().filter(|_| !entry.serves_all());
+    let mut pools: Vec<f64> = sound(record).filter_map(served).collect();
+    pools.sort_by(f64::total_cmp);
+    pools.dedup();
+    let mut said: Vec<(Pair, String)> = contrast(topic, of(&Entry::serves_all)).into_iter().collect();
+    for places in pools.iter().filter(|_| topic.is_of_pools) {
+        let among = format!("among those that serve {} at once, ", figures::SERVED.text(*places));
+        let pools = contrast(topic, of(&|entry| served(entry) == Some(*places)));
+        said.extend(pools.map(|(pair, sentence)| (pair, among + &sentence)));
+    }
+    if said.is_empty() && of(&Entry::serves_all).len() < 2 {
+        let unlike = sound(record).filter_map(|entry| Some((entry.title(), served(entry)?)));
+        let unlike: Vec<String> = unlike
+            .map(|(title, places)| format!("{title} serves {}", figures::SERVED.text(places)))
+            .collect();
+        let note =
+            if unlike.is_empty() { String::new() } else { format!(" But {} at once.", listed(&unlike)) };
+        said.extend(contrast(topic, of(&|_| true)).map(|(pair, sentence)| (pair, sentence + &note)));
+    }
+    said
+}
+
+/// A sentence on those of some servers that differ most.
+fn contrast(topic: &Topic, mut all: Vec<Shown>) -> Option<(Pair, String)> {
     // where a comparison was stopped, some have but one round, and others more
     let is_single = all.iter().all(|one| one.value.rounds.len() < 2);
     all.retain(|one| is_single || one.value.rounds.len() > 1);
@@ -101,14 +199,20 @@ fn contrast(record: &Record, topic: &Topic) -> Option<(f64, String)> {
     let whole = |sentence: String| if is_single { format!("in the one round, {sentence}") } else { sentence };
     let (first, last) = match all.as_slice() {
         [first, .., last] => (first, last),
-        [one] if !little.is_empty() => return Some((MUCH, whole(beside_little(topic, one, &little)))),
+        [one] if !little.is_empty() => {
+            let pair = Pair(one.name.clone(), String::new());
+            return Some((pair, whole(beside_little(topic, one, &little))));
+        }
         _ => return None,
     };
+    let pair = Pair(first.name.clone(), last.name.clone());
     let (most, least) = (first.value.median, last.value.median);
     let both = format!("{} against {}", topic.figure.text(most), topic.figure.text(least));
     if !is_single && !first.value.differs(&last.value) {
-        let sentence = format!("in {} no server can be told from another: {both} may be chance.", topic.what);
-        return Some((1.0, sentence));
+        return Some((
+            pair,
+            format!("in {} no server can be told from another: {both} may be chance.", topic.what),
+        ));
     }
     let ratio = most / least.max(most / 1000.0);
     if ratio < NOTABLE {
@@ -127,7 +231,7 @@ fn contrast(record: &Record, topic: &Topic) -> Option<(f64, String)> {
     if !little.is_empty() {
         sentence.push_str(&format!(" With {} it took too little to measure.", listed(&little)));
     }
-    Some((ratio, sentence))
+    Some((pair, sentence))
 }
 
 /// Says of memory that a ratio would be one of noise.
@@ -166,7 +270,8 @@ fn shown(entry: &Entry, figure: &Figure) -> Option<Shown> {
         None => true,
     };
     let is_something = value.median > 0.0 || is_too_little;
-    (is_fair && is_something).then(|| Shown { title: entry.title(), value, is_too_little })
+    let (name, title) = (entry.name.clone(), entry.title());
+    (is_fair && is_something).then_some(Shown { name, title, value, is_too_little })
 }
 
 fn capital(text: &str) -> String {
@@ -197,21 +302,80 @@ mod tests {
 
     #[test]
     fn sentences_follow_from_the_figures() {
-        let said = findings(&sample::record());
-        assert_eq!(said.len(), 3, "{said:#?}");
         assert_eq!(
-            said[0],
-            "All 100 clients were served at once by fork and event; others served fewer (iterative: 1, prefork ×8: 8): \
-             the rest waited."
+            findings(&sample::record()),
+            [
+                "All 100 clients were served at once by fork and event; others served fewer (iterative: 1, prefork ×8: 8): \
+                 the rest waited.",
+                "A connection cost fork 3.7 times the processor time that it cost event: 110 µs against 30.0 µs.",
+                "A client that only stays connected took 86 times the memory with fork that it took with event: 172 KiB \
+                 against 2.00 KiB.",
+                "On standing connections event answered 4.0 times the requests per second of fork: 100,000 against 25,000.",
+                "In the speed of one stream no server can be told from another: 1,500 against 1,500 may be chance.",
+                "Event had 4.0 times the connections per second of fork: 20,000 against 5,000.",
+            ]
         );
+    }
+
+    #[test]
+    fn what_a_thread_changes_is_told_of_all_that_was_measured() {
+        let mut record = sample::record();
+        record.models = vec![
+            Entry { command: Some("forkd".into()), ..entry("fork", 101.0, 100.0, 5_000.0, 110.0, 12.0) },
+            Entry {
+                command: Some("forkd".into()),
+                workers: Some(2),
+                ..entry("thread", 3.0, 100.0, 5_050.0, 46.0, 18.0)
+            },
+        ];
         assert_eq!(
-            said[1],
-            "A connection cost fork 3.7 times the processor time that it cost event: 110 µs against 30.0 µs."
+            findings(&record),
+            [
+                "All 100 clients were served at once by fork and thread ×2.",
+                "With a thread for each client in place of a process (thread ×2 against fork) the processor time for a \
+                 connection is 0.42 × (46.0 µs against 110 µs) and the memory for a held connection is 0.25 × (18.0 KiB \
+                 against 72.0 KiB); in the number of requests per second and the speed of one stream they can hardly be \
+                 told apart.",
+                "In the number of connections per second no server can be told from another: 5,050 against 5,000 may be \
+                 chance.",
+            ]
         );
+        // one that is called so is not forkd's
+        record.models[0].command = None;
+        assert!(!findings(&record).concat().contains("in place of"));
+    }
+
+    #[test]
+    fn the_slowest_are_spoken_of_where_nothing_else_made_them_slow() {
+        let slowest = |record: &Record| findings(record).iter().any(|said| said.contains("slowest percent"));
+        let mut record = sample::record();
+        assert!(!slowest(&record), "whether others disturbed isn't known");
+        record.disturbed = Some(0.3);
+        assert!(!slowest(&record));
+        record.disturbed = Some(0.05);
+        assert!(slowest(&record), "{:#?}", findings(&record));
+        // fewer than ten took longer
+        record.models.retain(|entry| entry.serves_all());
+        record.models[1].churn.as_mut().unwrap().median.p99_us = None;
+        assert!(!slowest(&record), "{:#?}", findings(&record));
+    }
+
+    #[test]
+    fn pools_are_held_against_pools() {
+        let mut record = sample::record();
+        record.models.push(entry("prethread", 2.0, 8.0, 12_000.0, 20.0, 0.9));
+        let said = findings(&record);
         assert_eq!(
             said[2],
-            "A client that only stays connected took 86 times the memory with fork that it took with event: 172 KiB \
-             against 2.00 KiB."
+            "Among those that serve 8 at once, a connection cost prefork ×8 2.3 times the processor time that it cost \
+             prethread: 46.0 µs against 20.0 µs."
+        );
+        record.models.truncate(2);
+        let said = findings(&record);
+        assert_eq!(
+            said[1],
+            "A connection cost fork 2.5 times the processor time that it cost iterative: 110 µs against 44.0 µs. But \
+             iterative serves 1 at once."
         );
     }
 
@@ -268,7 +432,7 @@ mod tests {
         }
         let said = findings(&record);
         assert!(said[1].starts_with("In the one round, a connection cost fork 3.7 times"), "{said:#?}");
-        assert!(!said.concat().contains("chance"), "{said:#?}");
+        assert!(!said[1].contains("chance"), "{said:#?}");
         // fork was measured once, and the others were more often
         for (k, entry) in sample::record().models.into_iter().enumerate().filter(|(k, _)| *k != 1) {
             record.models[k] = entry;

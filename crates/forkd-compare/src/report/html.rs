@@ -3,10 +3,10 @@
 use std::fmt::Write;
 
 use super::difference::Difference;
-use super::figures::{self, Figure, View};
+use super::figures::{self, Figure, RELATIVE, View};
 use super::findings::{findings, warnings};
-use super::plot::{Chart, can_tell, escaped};
-use super::table::note;
+use super::plot::{Chart, escaped};
+use super::table::notes;
 use super::{about, repeat, svg};
 use crate::record::Record;
 use forkd_load::text::thousands;
@@ -27,10 +27,13 @@ pub fn html(record: &Record, difference: Option<&Difference>) -> String {
         "summary" => summary(record),
         "overview" => svg::overview(record).iter().map(figure).collect(),
         "table" => {
-            figures_table(record, &figures::main(record), "Medians, and from the lowest round to the highest")
+            let caption = "Medians, and from the lowest round to the highest";
+            figures_table(record, &figures::main(record), figures::relative(record), caption)
         }
-        "note" => note(record).map(|note| format!("<p>{}</p>", escaped(&note))).unwrap_or_default(),
-        "more" => figures_table(record, &figures::more(record), "More figures"),
+        "notes" => {
+            notes(record).iter().map(|note| format!("<p class=\"note\">{}</p>\n", escaped(note))).collect()
+        }
+        "more" => figures_table(record, &figures::more(record), None, "More figures"),
         "difference" => difference.map(difference_table).unwrap_or_default(),
         "charts" => charts(record),
         "growth" => growth(record),
@@ -131,44 +134,39 @@ fn table(caption: &str, heads: &[String], rows: &[Vec<String>], words: &[usize])
     text + "</tbody></table></div></div>\n"
 }
 
-fn figures_table(record: &Record, all: &[&'static Figure], caption: &str) -> String {
-    let shown: Vec<_> = all.iter().filter(|figure| is_shown(record, figure)).collect();
-    if shown.is_empty() {
+/// A table of figures, with the share of the best behind the rate that it is of.
+fn figures_table(
+    record: &Record,
+    all: &[&'static Figure],
+    relative: Option<(&'static Figure, Vec<String>)>,
+    caption: &str,
+) -> String {
+    if all.is_empty() {
         return String::new();
     }
     let cell = |view: &View, figure: &Figure| {
-        if !has_enough(record, view, figure) {
-            return "-".into();
-        }
         let range = figure.of(view).and_then(|value| figure.span(&value));
         let range = range.map(|range| format!("<span class=\"range\">{}</span>", escaped(&range)));
         escaped(&figure.cell(view)) + &range.unwrap_or_default()
     };
     let mut heads = vec!["model".to_owned()];
-    heads.extend(shown.iter().map(|figure| figure.head.to_owned()));
-    let rows: Vec<Vec<String>> = record
+    heads.extend(all.iter().map(|figure| figure.head.to_owned()));
+    let mut rows: Vec<Vec<String>> = record
         .models
         .iter()
         .map(|entry| {
             let view = View::from(entry);
             let name = escaped(&entry.title());
-            std::iter::once(name).chain(shown.iter().map(|figure| cell(&view, figure))).collect()
+            std::iter::once(name).chain(all.iter().map(|figure| cell(&view, figure))).collect()
         })
         .collect();
+    if let Some((rate, cells)) = relative
+        && let Some(at) = all.iter().position(|figure| std::ptr::eq(*figure, rate))
+    {
+        heads.insert(at + 2, RELATIVE.to_owned());
+        rows.iter_mut().zip(cells).for_each(|(row, cell)| row.insert(at + 2, cell));
+    }
     table(caption, &heads, &rows, &[])
-}
-
-/// Whether any server has the figure, and operations enough for it.
-pub(super) fn is_shown(record: &Record, figure: &Figure) -> bool {
-    figure.is_in(record) && record.models.iter().any(|entry| has_enough(record, &entry.into(), figure))
-}
-
-/// Whether each round had operations enough for the figure, if it is one that needs many.
-fn has_enough(record: &Record, view: &View, figure: &Figure) -> bool {
-    let is_rare = std::ptr::eq(figure, &raw const figures::CHURN_P999);
-    let rates = figures::CONN_PER_S.of(view).map(|value| value.rounds).unwrap_or_default();
-    let enough = |rate: &f64| can_tell(99.9, rate * record.settings.duration_s);
-    !is_rare || (!rates.is_empty() && rates.iter().all(enough))
 }
 
 fn growth(record: &Record) -> String {
@@ -259,22 +257,5 @@ mod tests {
         let page = html(&sample::empty(), None);
         roxmltree_of(&page);
         assert!(!page.contains("NaN") && !page.contains("{{"), "{page}");
-    }
-
-    #[test]
-    fn a_percentile_needs_its_operations() {
-        let mut record = sample::record();
-        for entry in &mut record.models {
-            let churn = entry.churn.as_mut().unwrap();
-            churn.median.p999_us = Some(7_000.0);
-            churn.rounds.iter_mut().for_each(|round| round.p999_us = Some(7_000.0));
-        }
-        let head = "<th scope=\"col\">p99.9</th>";
-        assert!(!html(&record, None).contains(head), "3,660 in a round are too few");
-        // the 4,750 of fork still are, and the others have enough
-        record.settings.duration_s = 1.0;
-        let page = html(&record, None);
-        assert!(page.contains(head), "{page}");
-        assert_eq!(page.matches("<td>7.00 ms</td>").count(), 3, "{page}");
     }
 }

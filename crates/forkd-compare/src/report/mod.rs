@@ -10,6 +10,7 @@ pub mod difference;
 pub mod figures;
 pub mod findings;
 mod html;
+pub mod markdown;
 mod plot;
 mod repeat;
 #[cfg(test)]
@@ -141,6 +142,9 @@ mod tests {
                 super::findings::findings(&now).concat(),
                 difference.text(Some(width)),
             ];
+            let markdown = super::markdown::markdown(&now);
+            prop_assert!(markdown.contains("The same again"), "{markdown}");
+            prop_assert!(super::table::live(&now, None, Some(width)).lines().count() > now.models.len());
             let page = super::html(&now, Some(&difference));
             prop_assert!(is_well_formed(&page), "{page}");
             for (name, text) in super::svg::files(&now) {

@@ -13,6 +13,7 @@ pub(crate) fn empty() -> Record {
         calibration: None,
         models: Vec::new(),
         warnings: Vec::new(),
+        disturbed: None,
         interrupted: false,
     }
 }

@@ -1,6 +1,6 @@
 //! A record as tables, as wide as there is room for.
 
-use super::figures::{self, Figure, MARK, View};
+use super::figures::{self, Figure, MARK, RELATIVE, View};
 use crate::record::{Entry, Record};
 use forkd_load::text::{columns, listed, thousands, wrapped};
 
@@ -9,7 +9,7 @@ use forkd_load::text::{columns, listed, thousands, wrapped};
 pub fn tables(record: &Record, width: Option<usize>) -> String {
     let width = width.unwrap_or(usize::MAX);
     let mut text = fit(&medians(record), width, 1);
-    text.extend(note(record).map(|note| wrapped(&note, Some(width))));
+    text.extend(notes(record).iter().map(|note| wrapped(note, Some(width))));
     let mut add = |title: &str, rows: &[Vec<String>]| {
         // a head alone tells nothing
         if rows.len() > 1 && rows[0].len() > 1 {
@@ -23,9 +23,53 @@ pub fn tables(record: &Record, width: Option<usize>) -> String {
     text
 }
 
-/// What a [`MARK`] says, and of which server in the table; `None` if there is none.
+/// The medians so far, in as many columns as there is room for, with a mark at the server that has its turn.
 #[must_use]
-pub fn note(record: &Record) -> Option<String> {
+pub fn live(record: &Record, at_turn: Option<&str>, width: Option<usize>) -> String {
+    let mut rows = medians(record);
+    let names = record.models.iter().map(|entry| Some(&*entry.name));
+    for (row, name) in rows.iter_mut().skip(1).zip(names) {
+        row[0].insert_str(0, if name == at_turn { "> " } else { "  " });
+    }
+    rows[0][0].insert_str(0, "  ");
+    loop {
+        let text = columns(&rows, 1);
+        let fits = |line: &str| width.is_none_or(|width| line.chars().count() <= width);
+        if text.lines().all(fits) || rows[0].len() == 1 {
+            return text;
+        }
+        rows.iter_mut().for_each(|row| row.truncate(row.len() - 1));
+    }
+}
+
+/// What stands below the table: what a [`MARK`] and a column say, and names that `forkd serve` has other words for.
+#[must_use]
+pub fn notes(record: &Record) -> Vec<String> {
+    let mut notes: Vec<String> = marked(record).into_iter().collect();
+    if let Some((rate, _)) = figures::relative(record) {
+        notes.push(format!("{RELATIVE}: {} as a share of the best", uncapital(rate.name)));
+    }
+    let ours = || record.models.iter().filter(|entry| entry.command.is_some());
+    if ours().any(|entry| entry.title() != entry.name && entry.name != "prethread") {
+        notes.push("×N: a pool of N workers (forkd serve --workers N)".into());
+    }
+    if let Some(pool) = ours().find(|entry| entry.name == "prethread") {
+        let threads = pool.workers.unwrap_or(1);
+        notes.push(format!(
+            "{}: one worker with {threads} threads made in advance (forkd serve --model thread --threads {threads})",
+            pool.title()
+        ));
+    }
+    notes
+}
+
+fn uncapital(text: &str) -> String {
+    let mut chars = text.chars();
+    chars.next().map(|first| first.to_lowercase().chain(chars).collect()).unwrap_or_default()
+}
+
+/// What a [`MARK`] says, and of which server in the table; `None` if there is none.
+fn marked(record: &Record) -> Option<String> {
     let figures = figures::main(record);
     let counts = |view: &View| {
         let mut counts: Vec<String> = Vec::new();
@@ -54,12 +98,19 @@ fn row<'a>(first: &str, cells: impl Iterator<Item = String> + 'a) -> Vec<String>
     std::iter::once(first.to_owned()).chain(cells).collect()
 }
 
-fn medians(record: &Record) -> Vec<Vec<String>> {
-    let shown = figures::main(record);
+/// The heads, and a row for each server: what it is called, its medians, and its share of the best.
+pub(crate) fn medians(record: &Record) -> Vec<Vec<String>> {
+    let (shown, relative) = (figures::main(record), figures::relative(record));
     let mut rows = vec![row("model", shown.iter().map(|figure| figure.head.to_owned()))];
     for entry in &record.models {
         let view = View::from(entry);
         rows.push(row(&entry.title(), shown.iter().map(|figure| figure.cell(&view))));
+    }
+    if let Some((rate, cells)) = relative
+        && let Some(at) = shown.iter().position(|figure| std::ptr::eq(*figure, rate))
+    {
+        let cells = std::iter::once(RELATIVE.to_owned()).chain(cells);
+        rows.iter_mut().zip(cells).for_each(|(row, cell)| row.insert(at + 2, cell));
     }
     rows
 }
@@ -79,7 +130,8 @@ fn ranges(record: &Record) -> Vec<Vec<String>> {
     rows
 }
 
-fn growth(record: &Record, figure: &Figure) -> Vec<Vec<String>> {
+/// A figure with each number of clients, with a row for each server that has it.
+pub(crate) fn growth(record: &Record, figure: &Figure) -> Vec<Vec<String>> {
     let at = |entry: &Entry, clients: usize| {
         entry
             .growth
@@ -158,13 +210,29 @@ mod tests {
     #[test]
     fn figures_of_fewer_clients_are_marked() {
         let mut record = sample::record();
-        assert_eq!(note(&record), None);
+        assert_eq!(marked(&record), None);
         let pingpong = record.models[2].pingpong.as_mut().unwrap();
         pingpong.median.served = Some(8.0);
         let text = tables(&record, Some(200));
         assert!(text.contains("  60,000* ") && text.contains(" 25,000 "), "{text}");
         assert!(text.contains("\n* only of the clients that were served (prefork ×8: 8 of 100)\n"), "{text}");
         assert!(!text.contains("KiB*"), "{text}");
+    }
+
+    #[test]
+    fn a_live_table_has_the_columns_that_fit_and_marks_whose_turn_it_is() {
+        let record = sample::record();
+        let text = live(&record, Some("fork"), Some(34));
+        assert_eq!(
+            text.lines().take(3).collect::<Vec<_>>(),
+            [
+                "  model       processes  threads",
+                "  iterative           2        2",
+                "> fork              101      101",
+            ]
+        );
+        assert!(live(&record, None, None).lines().next().is_some_and(|head| head.ends_with("MB/s")));
+        assert_eq!(live(&record, None, Some(1)).lines().count(), 5);
     }
 
     #[test]

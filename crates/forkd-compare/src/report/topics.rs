@@ -7,6 +7,8 @@ pub(super) struct Topic {
     pub(super) figure: &'static Figure,
     /// Whether the greater value is the better one.
     pub(super) more_is_better: bool,
+    /// Whether pools, which have served all clients of it one after the other, are contrasted with each other.
+    pub(super) is_of_pools: bool,
     /// What is counted, as in "the processor time of a connection".
     pub(super) what: &'static str,
     pub(super) say: fn(&Contrast) -> String,
@@ -26,6 +28,7 @@ pub(super) static TOPICS: [Topic; 11] = [
     Topic {
         figure: &figures::CPU,
         more_is_better: false,
+        is_of_pools: true,
         what: "the processor time for a connection",
         say: |it| {
             format!(
@@ -37,6 +40,7 @@ pub(super) static TOPICS: [Topic; 11] = [
     Topic {
         figure: &figures::MEMORY,
         more_is_better: false,
+        is_of_pools: false,
         what: "the memory for a held connection",
         say: |it| {
             format!(
@@ -49,6 +53,7 @@ pub(super) static TOPICS: [Topic; 11] = [
     Topic {
         figure: &figures::PSS,
         more_is_better: false,
+        is_of_pools: false,
         what: "the PSS for a held connection",
         say: |it| {
             format!(
@@ -58,16 +63,9 @@ pub(super) static TOPICS: [Topic; 11] = [
         },
     },
     Topic {
-        figure: &figures::CONN_PER_S,
-        more_is_better: true,
-        what: "the number of connections per second",
-        say: |it| {
-            format!("{} had {} the connections per second of {}: {}.", it.most, it.times, it.least, it.both)
-        },
-    },
-    Topic {
         figure: &figures::REQ_PER_S,
         more_is_better: true,
+        is_of_pools: false,
         what: "the number of requests per second",
         say: |it| {
             format!(
@@ -77,8 +75,18 @@ pub(super) static TOPICS: [Topic; 11] = [
         },
     },
     Topic {
+        figure: &figures::MB_PER_S,
+        more_is_better: true,
+        is_of_pools: false,
+        what: "the speed of one stream",
+        say: |it| {
+            format!("one stream was {} as fast with {} as with {}: {}.", it.times, it.most, it.least, it.both)
+        },
+    },
+    Topic {
         figure: &figures::P99,
         more_is_better: false,
+        is_of_pools: false,
         what: "the time of the slowest percent of connections",
         say: |it| {
             format!(
@@ -90,6 +98,7 @@ pub(super) static TOPICS: [Topic; 11] = [
     Topic {
         figure: &figures::REQ_P99,
         more_is_better: false,
+        is_of_pools: false,
         what: "the time of the slowest percent of requests",
         say: |it| {
             format!(
@@ -99,16 +108,18 @@ pub(super) static TOPICS: [Topic; 11] = [
         },
     },
     Topic {
-        figure: &figures::MB_PER_S,
+        figure: &figures::CONN_PER_S,
         more_is_better: true,
-        what: "the speed of one stream",
+        is_of_pools: false,
+        what: "the number of connections per second",
         say: |it| {
-            format!("one stream was {} as fast with {} as with {}: {}.", it.times, it.most, it.least, it.both)
+            format!("{} had {} the connections per second of {}: {}.", it.most, it.times, it.least, it.both)
         },
     },
     Topic {
         figure: &figures::DATAGRAMS,
         more_is_better: true,
+        is_of_pools: false,
         what: "the number of answered datagrams per second",
         say: |it| {
             format!(
@@ -120,6 +131,7 @@ pub(super) static TOPICS: [Topic; 11] = [
     Topic {
         figure: &figures::DATAGRAM_CPU,
         more_is_better: false,
+        is_of_pools: false,
         what: "the processor time for a datagram",
         say: |it| {
             format!(
@@ -131,6 +143,7 @@ pub(super) static TOPICS: [Topic; 11] = [
     Topic {
         figure: &figures::REQ_CPU,
         more_is_better: false,
+        is_of_pools: false,
         what: "the processor time for a request",
         say: |it| {
             format!(

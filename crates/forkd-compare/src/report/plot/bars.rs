@@ -1,7 +1,7 @@
 //! A bar for each server, with the range of its rounds.
 
 use super::scale::Scale;
-use super::{Anchor, COLOURS, Chart, Drawing, WIDTH, label, seen, tick, width_of};
+use super::{Anchor, COLOURS, Chart, Drawing, WIDTH, label, numbered, seen, tick, width_of};
 use crate::record::{Entry, Record};
 use crate::report::figures::{Figure, Unit, Value, View};
 
@@ -38,7 +38,9 @@ pub(in crate::report) fn bars(record: &Record, figure: &Figure, name: &str) -> O
     to.heading(figure.name, below);
     axis(&mut to, &scale, figure, bottom);
     let mut told = Vec::new();
-    for (k, ((_, value), (label, text))) in rows.iter().zip(labels.iter().zip(texts)).enumerate() {
+    let numbers = numbered(record).map(|(number, _)| number);
+    let labelled = rows.iter().zip(labels.iter().zip(texts));
+    for (k, (((_, value), (label, text)), number)) in labelled.zip(numbers).enumerate() {
         let middle = TOP + (k as f64 + 0.5) * ROW;
         to.text("label", (left - 8.0, middle + 4.0), Anchor::End, label);
         let mut end = left;
@@ -46,7 +48,7 @@ pub(in crate::report) fn bars(record: &Record, figure: &Figure, name: &str) -> O
             end = scale.at(value.median);
             let partial = if value.fewer.is_some() { " partial" } else { "" };
             to.rect(
-                &format!("bar s{}{partial}", k % COLOURS),
+                &format!("bar s{}{partial}", number % COLOURS),
                 (left, middle - BAR / 2.0),
                 (seen(value.median, end - left), BAR),
             );

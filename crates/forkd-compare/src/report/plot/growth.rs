@@ -2,7 +2,7 @@
 
 use super::lines::{Lines, Series, draw, span};
 use super::scale::Scale;
-use super::{Chart, label, shortened, span_tick, tick};
+use super::{Chart, label, numbered, shortened, span_tick, tick};
 use crate::record::{Entry, Growth, Record};
 use crate::report::figures::{self, Figure, Unit, View};
 use forkd_load::text::{listed, thousands};
@@ -11,10 +11,7 @@ use forkd_load::text::{listed, thousands};
 pub(in crate::report) fn growth(record: &Record, figure: &Figure, name: &str) -> Option<Chart> {
     let is_relative = [&figures::P99, &figures::REQ_P99].into_iter().any(|other| std::ptr::eq(figure, other));
     let mut notes = Vec::new();
-    let mut all: Vec<Series> = record
-        .models
-        .iter()
-        .enumerate()
+    let mut all: Vec<Series> = numbered(record)
         .map(|(number, entry)| line(record, figure, is_relative, (number, entry), &mut notes))
         .filter(|line| !line.points.is_empty())
         .collect();

@@ -2,10 +2,10 @@
 
 use super::lines::{Lines, Series, draw, span};
 use super::scale::Scale;
-use super::{Chart, can_tell, label, span_tick};
+use super::{Chart, label, numbered, span_tick};
 use crate::record::{Entry, Measured, Record};
 use crate::report::figures::View;
-use forkd_load::Phase;
+use forkd_load::{Phase, can_tell};
 
 /// The percentiles that are marked, and at most shown.
 const PERCENTILES: [f64; 5] = [50.0, 90.0, 99.0, 99.9, 99.99];
@@ -18,8 +18,7 @@ pub(in crate::report) fn latencies(record: &Record, phase: Phase, name: &str) ->
         let label = label(entry, fewer);
         Series { number: Some(number), label, points, hollow: Vec::new() }
     };
-    let all: Vec<Series> =
-        record.models.iter().enumerate().map(one).filter(|line| !line.points.is_empty()).collect();
+    let all: Vec<Series> = numbered(record).map(one).filter(|line| !line.points.is_empty()).collect();
     let last = all.iter().flat_map(|line| line.points.last()).map(|point| point.0).fold(90.0, f64::max);
     // how many nines a percentile has
     let nines = |percent: f64| -(1.0 - percent / 100.0).log10();

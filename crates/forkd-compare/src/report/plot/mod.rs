@@ -14,7 +14,8 @@ mod timeline;
 use std::fmt::Write;
 
 use super::figures::Fewer;
-use crate::record::Entry;
+use crate::MODELS;
+use crate::record::{Entry, Record};
 use forkd_load::text::wrapped;
 
 pub(super) use bars::bars;
@@ -38,9 +39,6 @@ const WIDTH: f64 = 480.0;
 
 /// The height of a line of notes.
 const NOTE: f64 = 15.0;
-
-/// So many operations must have taken longer than a percentile, or chance made it.
-const BEYOND: f64 = 10.0;
 
 /// A chart that is drawn.
 #[derive(Debug)]
@@ -74,6 +72,18 @@ impl Chart {
              <rect class=\"paper\" width=\"{width}\" height=\"{height}\"/>{body}</svg>\n"
         )
     }
+}
+
+/// The servers, each with the number that gives it its colour, its mark and its dashes. A model has its own, whatever it is
+/// compared with; another server the first that no model here has.
+fn numbered(record: &Record) -> impl Iterator<Item = (usize, &Entry)> {
+    let of_model = |entry: &Entry| MODELS.iter().position(|model| *model == entry.name);
+    let taken: Vec<usize> = record.models.iter().filter_map(of_model).collect();
+    let mut free = (0..).filter(move |number| !taken.contains(number));
+    record
+        .models
+        .iter()
+        .map(move |entry| (of_model(entry).or_else(|| free.next()).unwrap_or_default(), entry))
 }
 
 /// Text that is safe in HTML, XML and their attributes.
@@ -110,11 +120,6 @@ fn shortened(name: &str) -> String {
 /// The name of a server, with how many clients it served if the others waited.
 fn label(entry: &Entry, fewer: Option<Fewer>) -> String {
     shortened(&entry.title()) + &fewer.map(|fewer| format!(" ({fewer})")).unwrap_or_default()
-}
-
-/// Whether this number of operations are enough for a percentile.
-pub(super) fn can_tell(percent: f64, operations: f64) -> bool {
-    operations * (1.0 - percent / 100.0) >= BEYOND - 1e-6
 }
 
 /// The length of a bar, which is seen unless it is of nothing.
@@ -254,6 +259,20 @@ mod tests {
         assert_eq!(escaped("<script>&\"'\u{1}"), "&lt;script&gt;&amp;&quot;&#39;\u{fffd}");
         assert_eq!(shortened("a name that is much too long"), "a name that…h too long");
         assert_eq!(shortened("a name that isn't long"), "a name that isn't long");
+    }
+
+    #[test]
+    fn a_model_keeps_its_colour() {
+        let mut record = crate::report::sample::record();
+        let numbers = |record: &Record| {
+            numbered(record).map(|(number, entry)| (entry.name.clone(), number)).collect::<Vec<_>>()
+        };
+        let all = numbers(&record);
+        record.models.remove(0);
+        assert_eq!(numbers(&record), all[1..]);
+        record.models[0].name = "socat".into();
+        let others = numbers(&record);
+        assert_eq!((others[0].clone(), &others[1..]), (("socat".into(), 0), &all[2..]));
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! All servers and their chief figures in one picture.
 
 use super::scale::Scale;
-use super::{Anchor, COLOURS, Chart, Drawing, LETTER_WIDTH, shortened, width_of};
+use super::{Anchor, COLOURS, Chart, Drawing, LETTER_WIDTH, numbered, shortened, width_of};
 use crate::record::Record;
 use crate::report::figures::{self, Figure, View};
 use forkd_load::text::thousands;
@@ -69,10 +69,11 @@ fn bars(to: &mut Drawing, record: &Record, figure: &Figure, (x, room): (f64, f64
     let widest = texts.iter().map(|text| text.chars().count()).max().unwrap_or(0) as f64 * LETTER_WIDTH;
     let most = values.iter().flatten().copied().fold(0.0, f64::max);
     let scale = Scale::even(0.0, most, (0.0, (room - widest - 6.0).max(10.0)));
-    for (k, (value, text)) in values.iter().zip(&texts).enumerate() {
+    let numbers = numbered(record).map(|(number, _)| number);
+    for (k, ((value, text), number)) in values.iter().zip(&texts).zip(numbers).enumerate() {
         let y = TOP + k as f64 * ROW;
         let length = value.map_or(0.0, |value| super::seen(value, scale.at(value)));
-        to.rect(&format!("bar s{}", k % COLOURS), (x, y + 7.0), (length, ROW - 14.0));
+        to.rect(&format!("bar s{}", number % COLOURS), (x, y + 7.0), (length, ROW - 14.0));
         to.text("value", (x + length + 5.0, y + 19.5), Anchor::Start, text);
     }
     let told = record.models.iter().zip(&texts).map(|(entry, text)| format!("{} {text}", entry.title()));

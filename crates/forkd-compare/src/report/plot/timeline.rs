@@ -4,7 +4,7 @@
 //! one that is over in a moment is seen, too.
 
 use super::scale::Scale;
-use super::{Anchor, COLOURS, Chart, Drawing, WIDTH, shortened, tick, width_of};
+use super::{Anchor, COLOURS, Chart, Drawing, WIDTH, numbered, shortened, tick, width_of};
 use crate::record::{Entry, Moment, Record, Settings};
 use forkd_load::Phase;
 use forkd_load::text::{listed, thousands};
@@ -25,10 +25,7 @@ type Column = (Phase, Option<usize>);
 /// A chart of all servers whose processes were seen over time; `None` if none of them changes.
 pub(in crate::report) fn timeline(record: &Record, name: &str) -> Option<Chart> {
     let columns = columns(&record.settings);
-    let seen: Vec<(usize, &Entry, Vec<Run>)> = record
-        .models
-        .iter()
-        .enumerate()
+    let seen: Vec<(usize, &Entry, Vec<Run>)> = numbered(record)
         .map(|(number, entry)| (number, entry, runs(&entry.timeline, &columns)))
         .filter(|(_, _, runs)| !runs.is_empty())
         .collect();
