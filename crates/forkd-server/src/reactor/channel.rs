@@ -201,7 +201,7 @@ impl<'a> Channel<'a> {
                     self.follow(next);
                 }
                 (Phase::Finishing, Input::Open) => {
-                    if self.line.end().is_err() {
+                    if self.line.end().is_err() || self.session.protocol().client_is_done() {
                         return Ok(Flow::Over);
                     }
                     self.phase = Phase::Lingering(LEFTOVER);

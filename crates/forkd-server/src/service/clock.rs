@@ -2,6 +2,7 @@
 
 use std::time::SystemTime;
 
+use super::calendar::Date;
 use super::{Protocol, Reply, Service};
 
 /// Seconds from the beginning of 1900, where RFC 868 counts from, to that of 1970.
@@ -54,13 +55,11 @@ impl Clock {
 }
 
 fn line(now: SystemTime) -> Vec<u8> {
-    // which has no word for a time before 1970
-    let date = httpdate::fmt_http_date(now.max(SystemTime::UNIX_EPOCH));
-    // Mon, 23 Nov 2026 05:06:07 GMT
-    let mut words = date.split([' ', ',']).filter(|word| !word.is_empty());
-    let mut word = || words.next().unwrap_or_default();
-    let (weekday, day, month, year, time) = (word(), word(), word(), word(), word());
-    format!("{weekday} {month} {:>2} {time} {year}\r\n", day.trim_start_matches('0')).into_bytes()
+    let since_1970 = now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
+    let date = Date::of(since_1970 as i64);
+    let (weekday, month) = (date.weekday_name(), String::from_utf8_lossy(date.month_name()));
+    let Date { year, day, hour, minute, second, .. } = date;
+    format!("{weekday} {month} {day:>2} {hour:02}:{minute:02}:{second:02} {year}\r\n").into_bytes()
 }
 
 fn seconds(now: SystemTime) -> Vec<u8> {

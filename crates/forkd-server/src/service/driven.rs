@@ -18,7 +18,11 @@ pub(super) fn drive(protocol: &mut dyn Protocol, connection: &mut Connection<'_>
     loop {
         match next {
             Next::End => {
-                connection.linger(&mut buffer);
+                if protocol.client_is_done() {
+                    connection.end();
+                } else {
+                    connection.linger(&mut buffer);
+                }
                 return Ok(());
             }
             Next::Input => {
@@ -107,6 +111,32 @@ mod tests {
             // nothing is left that would make a reset of the close
             assert!(client.write(b"thanks").is_ok());
         });
+    }
+
+    #[test]
+    fn a_client_that_has_promised_to_send_no_more_is_told_the_end_and_not_waited_for() {
+        struct Farewell;
+        impl Protocol for Farewell {
+            fn connected(&mut self, _: Peer) -> Reply<'_> {
+                Reply::Finish(b"bye")
+            }
+            fn received<'a>(&'a mut self, _: &'a [u8]) -> Reply<'a> {
+                Reply::Wait
+            }
+            fn client_is_done(&self) -> bool {
+                true
+            }
+        }
+        let (ours, mut theirs) = UnixStream::pair().unwrap();
+        theirs.write_all(b"all the same").unwrap();
+        let (traffic, server) = (Traffic::default(), ServerInfo::nowhere());
+        let mut connection = Connection::stream(ours.into(), Peer::None, &traffic, &server);
+        drive(&mut Farewell, &mut connection).unwrap();
+        let mut heard = String::new();
+        theirs.read_to_string(&mut heard).unwrap();
+        assert_eq!(heard, "bye");
+        // nothing was read, which waiting is
+        assert_eq!(connection.chunk(&mut Buffer::default()).unwrap(), b"all the same");
     }
 
     #[test]

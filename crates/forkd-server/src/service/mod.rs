@@ -5,6 +5,7 @@
 //! [`Service`] is one or the other, with a name, and makes a new one for each connection.
 
 mod ack;
+mod calendar;
 mod chargen;
 mod clock;
 mod discard;

@@ -45,6 +45,13 @@ pub trait Protocol {
         false
     }
 
+    /// Whether the client has promised to send no more, as one of HTTP does that asks for the end of the connection
+    /// with its request. Is asked after [`Reply::Finish`]: then the connection is closed without waiting for the
+    /// client to end it, too. The default knows of no promise.
+    fn client_is_done(&self) -> bool {
+        false
+    }
+
     /// Is called when the client's bytes have ended, and it may still read; the connection ends after the
     /// reply. The default has nothing to say.
     fn ended(&mut self) -> Reply<'_> {
@@ -127,7 +134,8 @@ pub enum Reply<'a> {
     File(&'a FilePart),
     /// These bytes, and then the end of the connection. The client reads its end of file at once; what it
     /// still sends is thrown away until it ends, too, for at most 2 seconds and 16 MiB: it would lose what it
-    /// has not read yet if the connection were closed before (RFC 9112, section 9.6). Where that would occupy a
-    /// process or a thread, a client that has sent nothing at all is not waited for.
+    /// has not read yet if the connection were closed before (RFC 9112, section 9.6). A client that has promised to
+    /// send no more ([`Protocol::client_is_done`]) is not waited for; nor, where that would occupy a process or a
+    /// thread, one that has sent nothing at all.
     Finish(&'a [u8]),
 }

@@ -41,6 +41,9 @@ pub(super) struct Answer {
     /// Whether the client waits to be told that it may send the content.
     pub(super) continues: bool,
     pub(super) stage: Stage,
+    /// Whether the client sends no more (RFC 9112, section 9.6): the request has asked for the end of the connection,
+    /// and has no content.
+    pub(super) client_leaves: bool,
 }
 
 impl Answer {
@@ -57,14 +60,17 @@ impl Answer {
         let is_left = is_long(request.content) || expects && response.status.is_error();
         let stage = if is_left || is_last || !request.stays { Stage::Last } else { Stage::Open };
         let (is_head, is_old) = (request.method == Method::Head, request.is_old);
+        // what follows CONNECT need not be a request
+        let client_leaves = !request.stays && !has_content && request.method != Method::Connect;
         let content = Content::new(if is_left { Framed::Length(0) } else { request.content });
-        (Self { response, is_head, is_old, continues: expects && !is_left, stage }, content)
+        let continues = expects && !is_left;
+        (Self { response, is_head, is_old, continues, stage, client_leaves }, content)
     }
 
     /// Ends the connection.
     pub(super) fn refusing(refusal: Refusal, is_head: bool) -> Self {
         let (response, stage) = (refusal.into(), Stage::Last);
-        Self { response, is_head, is_old: false, continues: false, stage }
+        Self { response, is_head, is_old: false, continues: false, stage, client_leaves: false }
     }
 }
 

@@ -3,14 +3,9 @@
 //!
 //! Invariant: the reading is pure. What a year of two digits means depends on `now`, which is passed in.
 
-use std::fmt;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-const MONTHS: [&[u8]; 12] =
-    [b"Jan", b"Feb", b"Mar", b"Apr", b"May", b"Jun", b"Jul", b"Aug", b"Sep", b"Oct", b"Nov", b"Dec"];
-
-const DAYS: [&[u8]; 7] =
-    [b"Monday", b"Tuesday", b"Wednesday", b"Thursday", b"Friday", b"Saturday", b"Sunday"];
+use crate::service::calendar::{DAYS, Date, MONTHS, days_until};
 
 /// The last year that can be written.
 const LAST_YEAR: i64 = 9999;
@@ -24,11 +19,29 @@ pub(super) fn seconds(time: SystemTime) -> i64 {
     }
 }
 
-/// A date in the form that HTTP prefers; `None` where it can't be written.
-pub(super) fn write(seconds: i64) -> Option<impl fmt::Display> {
-    let age = Duration::from_secs(u64::try_from(seconds).ok()?);
-    let can_be_written = seconds < days_until(LAST_YEAR, 1, 1) * 86_400;
-    can_be_written.then(|| httpdate::HttpDate::from(UNIX_EPOCH + age))
+/// A date in the form that HTTP prefers, which always has the same length.
+pub(super) type Text = [u8; 29];
+
+/// Writes a date; `None` where it can't be written.
+pub(super) fn write(seconds: i64) -> Option<Text> {
+    let date = Date::of(seconds);
+    if seconds < 0 || date.year > LAST_YEAR {
+        return None;
+    }
+    let mut text = *b"Sun, 06 Nov 1994 08:49:37 GMT";
+    text[..3].copy_from_slice(date.weekday_name().as_bytes());
+    text[8..11].copy_from_slice(date.month_name());
+    for (at, number) in [
+        (5, date.day),
+        (12, date.year / 100),
+        (14, date.year % 100),
+        (17, date.hour),
+        (20, date.minute),
+        (23, date.second),
+    ] {
+        text[at..at + 2].copy_from_slice(&[b'0' + (number / 10) as u8, b'0' + (number % 10) as u8]);
+    }
+    Some(text)
 }
 
 /// Reads a date in any of the three forms; `None` if it is none.
@@ -39,7 +52,7 @@ pub(super) fn read(text: &[u8], now: i64) -> Option<i64> {
 /// `Sun, 06 Nov 1994 08:49:37 GMT`
 fn imf_fixdate(text: &[u8]) -> Option<i64> {
     let (name, rest) = text.split_at_checked(3)?;
-    DAYS.iter().find(|day| day.starts_with(name))?;
+    DAYS.iter().find(|day| day.as_bytes().starts_with(name))?;
     let rest = rest.strip_prefix(b", ")?.strip_suffix(b" GMT")?;
     let [d1, d2, b' ', m1, m2, m3, b' ', y1, y2, y3, y4, b' ', time @ ..] = rest else { return None };
     moment(number(&[*y1, *y2, *y3, *y4])?, &[*m1, *m2, *m3], number(&[*d1, *d2])?, time)
@@ -49,13 +62,13 @@ fn imf_fixdate(text: &[u8]) -> Option<i64> {
 fn rfc850(text: &[u8], now: i64) -> Option<i64> {
     let comma = text.iter().position(|&byte| byte == b',')?;
     let (name, rest) = text.split_at(comma);
-    DAYS.iter().find(|day| **day == name)?;
+    DAYS.iter().find(|day| day.as_bytes() == name)?;
     let rest = rest.strip_prefix(b", ")?.strip_suffix(b" GMT")?;
     let [d1, d2, b'-', m1, m2, m3, b'-', y1, y2, b' ', time @ ..] = rest else { return None };
     let in_century =
         |year: i64| moment(year + number(&[*y1, *y2])?, &[*m1, *m2, *m3], number(&[*d1, *d2])?, time);
     // more than 50 years ahead, it is the most recent such year of the past
-    let this_year = year_of(now.div_euclid(86_400));
+    let this_year = Date::of(now).year;
     let limit = now + (days_until(this_year + 50, 1, 1) - days_until(this_year, 1, 1)) * 86_400;
     let century = this_year - this_year.rem_euclid(100);
     [century + 100, century, century - 100].into_iter().filter_map(in_century).find(|&then| then <= limit)
@@ -66,7 +79,7 @@ fn asctime(text: &[u8]) -> Option<i64> {
     let [n1, n2, n3, b' ', m1, m2, m3, b' ', d1, d2, b' ', time @ .., b' ', y1, y2, y3, y4] = text else {
         return None;
     };
-    DAYS.iter().find(|day| day.starts_with(&[*n1, *n2, *n3]))?;
+    DAYS.iter().find(|day| day.as_bytes().starts_with(&[*n1, *n2, *n3]))?;
     let day = if *d1 == b' ' { number(&[*d2])? } else { number(&[*d1, *d2])? };
     moment(number(&[*y1, *y2, *y3, *y4])?, &[*m1, *m2, *m3], day, time)
 }
@@ -78,7 +91,7 @@ fn number(digits: &[u8]) -> Option<i64> {
 
 /// `time` is such as `08:49:37`.
 fn moment(year: i64, month: &[u8], day: i64, time: &[u8]) -> Option<i64> {
-    let month = 1 + MONTHS.iter().position(|known| *known == month)? as i64;
+    let month = 1 + MONTHS.iter().position(|known| known.as_slice() == month)? as i64;
     let [h1, h2, b':', m1, m2, b':', s1, s2] = time else { return None };
     let (hour, minute, second) = (number(&[*h1, *h2])?, number(&[*m1, *m2])?, number(&[*s1, *s2])?);
     let next = if month == 12 { (year + 1, 1) } else { (year, month + 1) };
@@ -86,22 +99,6 @@ fn moment(year: i64, month: &[u8], day: i64, time: &[u8]) -> Option<i64> {
     // 60 is a leap second
     let is_sound = (1..=length).contains(&day) && hour < 24 && minute < 60 && second <= 60;
     is_sound.then(|| days_until(year, month, day) * 86_400 + hour * 3600 + minute * 60 + second)
-}
-
-/// Days from 1 January 1970 to this one, in the Gregorian calendar.
-fn days_until(year: i64, month: i64, day: i64) -> i64 {
-    // years begin in March here, so that the leap day is the last one
-    let year = if month <= 2 { year - 1 } else { year };
-    let (era, of_era) = (year.div_euclid(400), year.rem_euclid(400));
-    let of_year = (153 * ((month + 9) % 12) + 2) / 5 + day - 1;
-    era * 146_097 + of_era * 365 + of_era / 4 - of_era / 100 + of_year - 719_468
-}
-
-/// The year in which a day is.
-fn year_of(day: i64) -> i64 {
-    // never too late since 1970; the search mends what is too early
-    let year = 1970 + day.div_euclid(366);
-    (year..).find(|year| days_until(year + 1, 1, 1) > day).unwrap_or(year)
 }
 
 #[cfg(test)]
@@ -129,7 +126,7 @@ mod tests {
     fn a_year_of_two_digits_is_at_most_fifty_years_ahead() {
         let year = |digits: &str| {
             let text = format!("Monday, 01-Jan-{digits} 00:00:00 GMT");
-            year_of(read(text.as_bytes(), NOW).expect("a date").div_euclid(86_400))
+            Date::of(read(text.as_bytes(), NOW).expect("a date")).year
         };
         assert_eq!(
             [year("26"), year("00"), year("70"), year("76"), year("77"), year("99")],
@@ -160,7 +157,7 @@ mod tests {
 
     #[test]
     fn what_can_not_be_written_is_left_out() {
-        let text = |seconds| write(seconds).map(|date| date.to_string());
+        let text = |seconds| write(seconds).map(|text| String::from_utf8_lossy(&text).into_owned());
         assert_eq!(text(784_111_777).as_deref(), Some("Sun, 06 Nov 1994 08:49:37 GMT"));
         assert_eq!((text(-1), text(i64::MAX)), (None, None));
         assert_eq!(seconds(UNIX_EPOCH - Duration::from_millis(1)), -1);
@@ -169,8 +166,8 @@ mod tests {
     proptest! {
         #[test]
         fn what_is_written_is_read(then in 0_i64..250_000_000_000) {
-            let text = write(then).expect("a date").to_string();
-            prop_assert_eq!(read(text.as_bytes(), NOW), Some(then));
+            let text = write(then).expect("a date");
+            prop_assert_eq!(read(&text, NOW), Some(then));
         }
 
         #[test]

@@ -41,6 +41,8 @@ pub struct Dialogue {
     /// What is on its way.
     sent: Option<FilePart>,
     stage: Stage,
+    /// The client has asked for the end, and sent nothing behind that.
+    pub(super) client_is_done: bool,
 }
 
 /// A request without its content, which is thrown away as it comes.
@@ -229,6 +231,8 @@ impl Dialogue {
         let now = SystemTime::now();
         self.file = answer.response.write(&mut self.output, answer.is_head, connection, now);
         self.stage = answer.stage;
+        // a large file is on its way for long, and would be lost if there was more after all
+        self.client_is_done = answer.client_leaves && self.input.is_empty() && self.file.is_none();
         self.blank = 0;
         self.answered += 1;
         if self.stage != Stage::Open {

@@ -172,6 +172,10 @@ impl Protocol for Http {
         self.dialogue.resume(&mut self.origin)
     }
 
+    fn client_is_done(&self) -> bool {
+        self.dialogue.client_is_done
+    }
+
     fn ended(&mut self) -> Reply<'_> {
         self.dialogue.ended(&mut self.origin)
     }

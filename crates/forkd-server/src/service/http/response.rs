@@ -3,11 +3,14 @@
 //! Invariant: what a client has sent is never repeated but in an encoding of ours, so no answer can be
 //! made to have a line that was not meant.
 
-use std::fmt::{Display, Write as _};
-use std::io::Write as _;
+use std::fmt::Display;
 use std::time::SystemTime;
 
+use super::date;
 use crate::transport::FilePart;
+
+/// How many bytes a head has at most beside its fields.
+const OWN: usize = 256;
 
 /// The methods that are known here.
 pub(super) const METHODS: &str = "GET, HEAD, OPTIONS";
@@ -102,7 +105,7 @@ impl Refusal {
 pub struct Response {
     pub(super) status: Status,
     /// Lines of the head.
-    fields: String,
+    fields: Vec<u8>,
     content: Content,
     /// Why a client gets nothing that it should not have asked for, if so: for the log.
     pub(super) refused: Option<&'static str>,
@@ -129,7 +132,7 @@ impl Content {
 impl Response {
     pub(super) fn new(status: Status, content: Content) -> Self {
         // as long as most are: it would grow line by line
-        Self { status, fields: String::with_capacity(256), content, refused: None }
+        Self { status, fields: Vec::with_capacity(256), content, refused: None }
     }
 
     /// An answer without any content, not even an empty one.
@@ -153,14 +156,13 @@ impl Response {
     }
 
     /// The same answer with one more line in its head.
-    pub fn with(mut self, name: &str, value: impl Display) -> Self {
-        // to a string it can't fail
-        let _ = write!(self.fields, "{name}: {value}\r\n");
+    pub fn with(mut self, name: &str, value: impl AsRef<[u8]>) -> Self {
+        append_field(&mut self.fields, name, value);
         self
     }
 
     /// The same answer with one more line in its head, if there is anything to say.
-    pub(super) fn with_some(self, name: &str, value: Option<impl Display>) -> Self {
+    pub(super) fn with_some(self, name: &str, value: Option<impl AsRef<[u8]>>) -> Self {
         match value {
             Some(value) => self.with(name, value),
             None => self,
@@ -176,18 +178,25 @@ impl Response {
         connection: Option<&'static str>,
         now: SystemTime,
     ) -> Option<FilePart> {
-        // to a vector it can't fail
-        let _ = write!(output, "HTTP/1.1 {}\r\nServer: forkd\r\n", self.status);
-        // it panics before 1970, which a board without a battery may believe it is
-        if now >= SystemTime::UNIX_EPOCH {
-            let _ = write!(output, "Date: {}\r\n", httpdate::HttpDate::from(now));
+        let content = if let Content::Bytes(bytes) = &self.content { bytes.len() } else { 0 };
+        output.reserve(OWN + self.fields.len() + content);
+        output.extend_from_slice(b"HTTP/1.1 ");
+        append_number(output, self.status.0.into());
+        output.push(b' ');
+        output.extend_from_slice(self.status.reason().as_bytes());
+        output.extend_from_slice(b"\r\nServer: forkd\r\n");
+        // before 1970 there is none, and a board without a battery may believe that it is then
+        if let Some(date) = date::write(date::seconds(now)) {
+            append_field(output, "Date", date);
         }
         if let Some(length) = self.content.length() {
-            let _ = write!(output, "Content-Length: {length}\r\n");
+            output.extend_from_slice(b"Content-Length: ");
+            append_number(output, length);
+            output.extend_from_slice(b"\r\n");
         }
-        output.extend_from_slice(self.fields.as_bytes());
+        output.extend_from_slice(&self.fields);
         if let Some(connection) = connection {
-            let _ = write!(output, "Connection: {connection}\r\n");
+            append_field(output, "Connection", connection);
         }
         // RFC 9110 knows nothing of it: the type is what we say, and nothing is guessed (WHATWG Fetch)
         output.extend_from_slice(b"X-Content-Type-Options: nosniff\r\n\r\n");
@@ -199,6 +208,26 @@ impl Response {
                 None
             }
             Content::File(part) => Some(part),
+        }
+    }
+}
+
+fn append_field(output: &mut Vec<u8>, name: &str, value: impl AsRef<[u8]>) {
+    for part in [name.as_bytes(), b": ", value.as_ref(), b"\r\n"] {
+        output.extend_from_slice(part);
+    }
+}
+
+/// By hand: to format is several times the work, and in a forked child several more pages of the program.
+fn append_number(output: &mut Vec<u8>, mut number: u64) {
+    let mut digits = [0; 20];
+    let mut first = digits.len();
+    loop {
+        first -= 1;
+        digits[first] = b'0' + (number % 10) as u8;
+        number /= 10;
+        if number == 0 {
+            return output.extend_from_slice(&digits[first..]);
         }
     }
 }
@@ -235,6 +264,15 @@ mod tests {
             text.starts_with("HTTP/1.1 304 Not Modified\r\n") && !text.contains("Content-Length"),
             "{text}"
         );
+    }
+
+    #[test]
+    fn numbers_are_decimal() {
+        for number in [0, 7, 10, 206, 1_048_576, u64::MAX] {
+            let mut output = Vec::new();
+            append_number(&mut output, number);
+            assert_eq!(output, number.to_string().into_bytes());
+        }
     }
 
     #[test]

@@ -1,12 +1,15 @@
 //! What there is to be had, and the answer to each request: a pure matter, but for the files.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt;
-use std::os::unix::fs::FileExt;
+use std::fs::File;
+use std::io;
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use rustix::io::Errno;
+use rustix::buffer::spare_capacity;
+use rustix::io::{Errno, pread, retry_on_intr};
 
 use super::answer::Responder;
 use super::conditions::Verdict;
@@ -114,11 +117,11 @@ impl Router {
     }
 
     fn file(&self, root: &mut Root, target: &Target<'_>, request: &Request<'_>, now: SystemTime) -> Response {
-        let mut path = target.path[1..].to_vec();
-        if target.is_directory {
-            path.extend_from_slice(if path.is_empty() { b"" } else { b"/" });
-            path.extend_from_slice(INDEX);
-        }
+        let path = match (&target.path[1..], target.is_directory) {
+            (path, false) => Cow::Borrowed(path),
+            (b"", true) => INDEX.into(),
+            (path, true) => [path, b"/", INDEX].concat().into(),
+        };
         let (file, stat, led_there) = match root.find(&path) {
             Ok(Found::File { file, stat, led_there }) => (file, stat, led_there),
             Ok(Found::Directory) if !target.is_directory => {
@@ -129,17 +132,17 @@ impl Router {
         };
         let version = Version::of(&stat, led_there, || root.changed_on_the_way(&path), now);
         let is_get = request.method == Method::Get;
-        let whole = FilePart { file: Arc::new(file), offset: 0, length: size(&stat) };
-        let verdict = request.conditions.judge(&version, whole.length, is_get, date::seconds(now));
+        let length = size(&stat);
+        let verdict = request.conditions.judge(&version, length, is_get, date::seconds(now));
         let response = match verdict {
-            Verdict::Send(Wanted::Whole) => self.content(Status::OK, whole, is_get, &path),
-            Verdict::Send(Wanted::Part { offset, length }) => {
-                let range = format!("bytes {offset}-{}/{}", offset + length - 1, whole.length);
-                let part = FilePart { offset, length, ..whole };
-                self.content(Status::PARTIAL, part, is_get, &path).with("Content-Range", range)
+            Verdict::Send(Wanted::Whole) => self.content(Status::OK, file, (0, length), is_get, &path),
+            Verdict::Send(Wanted::Part { offset, length: part }) => {
+                let range = format!("bytes {offset}-{}/{length}", offset + part - 1);
+                self.content(Status::PARTIAL, file, (offset, part), is_get, &path)
+                    .with("Content-Range", range)
             }
             Verdict::Send(Wanted::NotSatisfiable) => {
-                let size = format!("bytes */{}", whole.length);
+                let size = format!("bytes */{length}");
                 return Response::bare(Status::RANGE_NOT_SATISFIABLE).with("Content-Range", size);
             }
             Verdict::Failed => return Response::bare(Status::PRECONDITION_FAILED),
@@ -159,15 +162,21 @@ impl Router {
     }
 
     /// Reads a small part, so that it goes out with its head; a large one stays in the kernel.
-    fn content(&self, status: Status, part: FilePart, is_get: bool, path: &[u8]) -> Response {
-        let content = if is_get && part.length <= SMALL {
-            let mut bytes = vec![0; part.length as usize];
-            match part.file.read_exact_at(&mut bytes, part.offset) {
-                Ok(()) => Content::Bytes(bytes),
+    fn content(
+        &self,
+        status: Status,
+        file: File,
+        (offset, length): (u64, u64),
+        is_get: bool,
+        path: &[u8],
+    ) -> Response {
+        let content = if is_get && length <= SMALL {
+            match read(&file, offset, length as usize) {
+                Ok(bytes) => Content::Bytes(bytes),
                 Err(error) => return self.broken(path, &error),
             }
         } else {
-            Content::File(part)
+            Content::File(FilePart { file: Arc::new(file), offset, length })
         };
         Response::new(status, content).with("Content-Type", kinds::of(path).unwrap_or(kinds::BYTES))
     }
@@ -207,6 +216,20 @@ impl Router {
     }
 }
 
+/// Reads a part of a file, which must be as long as it was.
+fn read(file: &File, offset: u64, length: usize) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::with_capacity(length);
+    while bytes.len() < length {
+        let at = offset + bytes.len() as u64;
+        // no more than there is room for, and that was made for the length
+        if retry_on_intr(|| pread(file, spare_capacity(&mut bytes), at))? == 0 {
+            return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the file has become shorter"));
+        }
+    }
+    bytes.truncate(length);
+    Ok(bytes)
+}
+
 impl fmt::Debug for Router {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let routes: Vec<_> = self.routes.keys().map(|path| path.escape_ascii().to_string()).collect();
@@ -225,8 +248,7 @@ mod tests {
         let mut file = tempfile::tempfile().expect("file");
         file.write_all(b"short").expect("write");
         // as if it had been longer when it was looked at
-        let part = FilePart { file: Arc::new(file), offset: 0, length: 10 };
-        assert_eq!(Router::default().content(Status::OK, part, true, b"x").status, Status::INTERNAL);
+        assert_eq!(Router::default().content(Status::OK, file, (0, 10), true, b"x").status, Status::INTERNAL);
     }
 
     #[test]

@@ -64,7 +64,8 @@ impl<'a> Target<'a> {
             None => (target, None),
         };
         let is_directory = path.ends_with('/') || path.is_empty();
-        let mut found = Self { path: Vec::new(), is_directory, is_hidden: false, query };
+        let mut found =
+            Self { path: Vec::with_capacity(path.len() + 1), is_directory, is_hidden: false, query };
         for segment in path.split('/').filter(|segment| !segment.is_empty()) {
             let segment = decode(segment).ok_or(Refusal::bad("the target is not percent-encoded"))?;
             if segment.contains(&0) {
@@ -120,6 +121,9 @@ fn origin_form(target: &str) -> Result<&str, Refusal> {
 
 /// `None` if a percent sign is not followed by two digits.
 fn decode(segment: &str) -> Option<Cow<'_, [u8]>> {
+    if !segment.contains('%') {
+        return Some(segment.as_bytes().into());
+    }
     is_percent_encoded(segment.as_bytes()).then(|| percent_decode_str(segment).into())
 }
 

@@ -9,6 +9,7 @@ use std::sync::OnceLock;
 use std::time::SystemTime;
 
 use rustix::fs::Stat;
+use smallvec::SmallVec;
 
 use super::date;
 use super::files;
@@ -23,11 +24,14 @@ const TICK: i64 = 10_000_000;
 /// The same where a file system keeps whole seconds, or every other one.
 const COARSE: i64 = 2_000_000_000;
 
+/// An entity tag: sixteen digits between quotes.
+pub(super) type Tag = SmallVec<[u8; 18]>;
+
 /// By what a representation is told from what it was before.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Version {
     /// A strong entity tag.
-    pub(super) tag: Option<String>,
+    pub(super) tag: Option<Tag>,
     /// When it was changed, in seconds since 1970: the date with which others are compared.
     pub(super) modified: Option<i64>,
     /// Whether it was not changed twice within the second of that date, for sure (RFC 9110, section 8.8.2.2).
@@ -56,14 +60,14 @@ impl Version {
     }
 
     /// The date that a client is told: never one of the future (RFC 9110, section 8.8.2.1).
-    pub(super) fn last_modified(&self, now: SystemTime) -> Option<impl std::fmt::Display + use<>> {
+    pub(super) fn last_modified(&self, now: SystemTime) -> Option<date::Text> {
         self.modified.and_then(|modified| date::write(modified.min(date::seconds(now))))
     }
 }
 
 /// A hash tells no stranger the number of an inode. A file that is so new that it might change again and still
 /// look the same has a tag for this one answer.
-fn tag(identity: impl Hash, changed: Moment, now: SystemTime) -> String {
+fn tag(identity: impl Hash, changed: Moment, now: SystemTime) -> Tag {
     let nanoseconds = |(seconds, rest): Moment| i128::from(seconds) * 1_000_000_000 + i128::from(rest);
     let since_1970 = now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     let now = since_1970.as_nanos() as i128;
@@ -74,7 +78,10 @@ fn tag(identity: impl Hash, changed: Moment, now: SystemTime) -> String {
     };
     let mut hasher = DefaultHasher::new();
     (identity, is_new.then_some(now)).hash(&mut hasher);
-    format!("\"{:016x}\"", hasher.finish())
+    let hash = hasher.finish();
+    let digit = |place: u32| b"0123456789abcdef"[(hash >> (4 * place) & 15) as usize];
+    let digits = (0..16).rev().map(digit);
+    std::iter::once(b'"').chain(digits).chain(std::iter::once(b'"')).collect()
 }
 
 /// Whether a file whose times have been seen gets others at its next change, however soon that is: so do those
@@ -157,8 +164,7 @@ mod tests {
         let dir = tempfile::tempdir().expect("directory");
         let file = file_of(&dir, "a", Some(later(3600)));
         let (now, version) = (later(1), Version::of(&file, None, || None, later(1)));
-        let told = version.last_modified(now).expect("a date").to_string();
-        assert_eq!(Some(told), date::write(date::seconds(now)).map(|date| date.to_string()));
+        assert_eq!(version.last_modified(now), date::write(date::seconds(now)));
         assert!(version.modified > Some(date::seconds(now)));
     }
 }

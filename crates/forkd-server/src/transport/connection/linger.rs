@@ -17,20 +17,29 @@ pub(crate) const LINGER: Duration = Duration::from_secs(2);
 pub(crate) const LEFTOVER: usize = 16 * 1024 * 1024;
 
 impl Connection<'_> {
+    /// Says that no more comes; tells whether the client may still hear it.
+    ///
+    /// It reaches the client before a reset does that the close becomes if there is more of its input.
+    pub(crate) fn end(&self) -> bool {
+        match &self.medium {
+            // it fails only if the client has gone
+            Medium::Stream(socket, _) => shutdown(socket, Shutdown::Write).is_ok(),
+            Medium::Datagram { .. } => false,
+        }
+    }
+
     /// Says that no more comes, and discards what the client still sends, for a bounded time; then the connection
     /// can be closed without a reset. So the client sees the end before its place is free for the next one.
     ///
     /// A client whose input has ended can't send any more, and one that has sent nothing yet is not in the middle
     /// of it: neither is waited for.
     pub(crate) fn linger(&self, buffer: &mut Buffer) {
-        let Medium::Stream(socket, _) = &self.medium else { return };
         match self.input.get() {
             Input::Ended => return,
             Input::Silent if self.discarded(buffer, Duration::ZERO).is_none() => return,
             _ => {}
         }
-        // it fails only if the client has gone
-        if shutdown(socket, Shutdown::Write).is_err() {
+        if !self.end() {
             return;
         }
         let (until, mut left) = (Instant::now() + LINGER, LEFTOVER);

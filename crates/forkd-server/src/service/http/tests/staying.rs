@@ -23,6 +23,29 @@ fn who_stays_is_answered_again_and_who_goes_is_not() {
 }
 
 #[test]
+fn only_a_client_that_has_asked_for_the_end_and_sent_nothing_behind_it_is_not_waited_for() {
+    let (_dir, http) = site();
+    for (request, is_done) in [
+        ("GET /hello HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n", true),
+        ("GET /none HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n", true),
+        ("HEAD /large.bin HTTP/1.0\r\n\r\n", true),
+        ("GET /hello HTTP/1.1\r\nHost: a\r\n\r\nGET /hello HTTP/1.0\r\n\r\n", true),
+        ("GET /hello HTTP/1.1\r\nHost: a\r\n\r\n", false),
+        ("GET /hello HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n\r\n", false),
+        ("GET /hello HTTP/1.0\r\n\r\nGET", false),
+        ("GET /hello HTTP/1.0\r\nContent-Length: 1\r\n\r\nx", false),
+        ("POST /hello HTTP/1.0\r\nContent-Length: 100000\r\n\r\n", false),
+        ("CONNECT a:80 HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n", false),
+        ("GET /large.bin HTTP/1.0\r\n\r\n", false),
+        ("nonsense\r\n\r\n", false),
+    ] {
+        let mut http = http.clone();
+        Heard::default().hear(&mut http, request.as_bytes());
+        assert_eq!(http.client_is_done(), is_done, "{request}");
+    }
+}
+
+#[test]
 fn a_connection_is_not_for_ever() {
     let (_dir, mut http) = site();
     http.dialogue.timeouts.limits.requests = 3;
