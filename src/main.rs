@@ -4,6 +4,10 @@ use std::process::ExitCode;
 
 use forkd::cli::{self, HeldSignals, args::Cli};
 
+/// Children of the fork model have memory of their own for what they allocate.
+#[global_allocator]
+static ALLOCATOR: forkd_sys::arena::Allocator = forkd_sys::arena::Allocator;
+
 /// `EX_USAGE` of sysexits(3).
 const USAGE: u8 = 64;
 

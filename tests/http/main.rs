@@ -97,3 +97,33 @@ fn status(answer: &str) -> u16 {
 fn text(output: Vec<u8>) -> String {
     String::from_utf8_lossy(&output).into_owned()
 }
+
+/// The kibibytes of its heap that a process has to itself.
+#[cfg(target_os = "linux")]
+fn heap_of_its_own(pid: i32) -> u64 {
+    let smaps = fs::read_to_string(format!("/proc/{pid}/smaps")).unwrap();
+    let heap = smaps.lines().skip_while(|line| !line.ends_with("[heap]"));
+    let of_heap = heap.take_while(|line| !line.starts_with("VmFlags:"));
+    let private = of_heap.filter_map(|line| line.strip_prefix("Private_Dirty:")?.trim().strip_suffix(" kB"));
+    private.map(|kib| kib.parse::<u64>().unwrap()).sum()
+}
+
+/// malloc(3) would look for room all over the heap, and each page where it does is copied for the child.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_child_that_answers_has_few_pages_of_the_heap_copied() {
+    let daemon = forkd_http("").start();
+    let mut client = daemon.connect();
+    for _ in 0..3 {
+        client.write_all(b"GET /digits.txt HTTP/1.1\r\nHost: a\r\n\r\n").unwrap();
+        let mut heard = Vec::new();
+        while !heard.ends_with(b"0123456789") {
+            let mut byte = [0];
+            client.read_exact(&mut byte).unwrap();
+            heard.push(byte[0]);
+        }
+    }
+    let [child] = daemon.children()[..] else { panic!("one child") };
+    let copied = heap_of_its_own(child);
+    assert!(copied <= 16, "{copied} KiB of the heap were copied");
+}

@@ -4,6 +4,7 @@
 //! sound. Nothing here knows what forkd does: no policy, no logging, no configuration.
 
 pub mod accept;
+pub mod arena;
 pub mod buffer;
 pub mod calls;
 pub mod clock;

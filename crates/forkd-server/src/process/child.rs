@@ -14,6 +14,7 @@ use rustix::process::Pid;
 use super::post_fork::expect_children;
 use crate::model::serve::WorkerContext;
 use crate::scoreboard::{Cause, State};
+use crate::sys::arena;
 use crate::sys::datagram::Batch;
 use crate::sys::fd::CloseSet;
 use crate::sys::oom::Expendable;
@@ -48,6 +49,10 @@ pub(super) fn live(setup: Setup<'_>, work: &WorkerContext<'_>, task: Option<Task
     // The signal pipe is among them: a signal to a child must not wake the master.
     setup.close.close_in_child();
     at_death_of(setup.parent, OnParentDeath::FinishSoon);
+    if !work.service().echoes() {
+        // echo allocates nothing, and has no page for it
+        arena::open();
+    }
     expect_children(work.service());
     if work.service().hands_over() {
         adopt();
