@@ -20,6 +20,7 @@ pub struct Forkd {
     portable: bool,
     uid: Option<u32>,
     limits: Vec<(u32, u64)>,
+    program: PathBuf,
     example: Option<PathBuf>,
     wrapper: Vec<String>,
     sockets: Vec<(String, OwnedFd)>,
@@ -47,6 +48,7 @@ impl Forkd {
             portable: false,
             uid: None,
             limits,
+            program: env!("CARGO_BIN_EXE_forkd").into(),
             example: None,
             wrapper,
             sockets,
@@ -69,6 +71,12 @@ impl Forkd {
     /// Another program instead of the daemon, which a [wrapper](Self::within) runs.
     pub fn script(path: PathBuf, args: &str) -> Self {
         Self { example: Some(path), ..Self::new(args) }
+    }
+
+    /// The program that `FORKD_BIN` names, such as a release build, if it names one.
+    pub fn program_of_the_environment(mut self) -> Self {
+        self.program = std::env::var_os("FORKD_BIN").map_or(self.program, PathBuf::from);
+        self
     }
 
     pub fn arg(mut self, arg: &str) -> Self {
@@ -132,8 +140,7 @@ impl Forkd {
 
     /// The command, with everything but its streams.
     pub fn command(&self) -> Command {
-        let ours = PathBuf::from(env!("CARGO_BIN_EXE_forkd"));
-        let program = if self.uid.is_some() { public_binary(self.dir.path()) } else { ours };
+        let program = if self.uid.is_some() { public_binary(self.dir.path()) } else { self.program.clone() };
         let program = self.example.clone().unwrap_or(program);
         // the pid is known only when the process is there
         let activation = ["sh", "-c", "LISTEN_PID=$$ exec \"$0\" \"$@\""].map(OsStr::new);

@@ -1,0 +1,105 @@
+//! What a connection costs, counted and not timed: system calls and page faults.
+//!
+//! The bars of system calls hold for every build. Page faults are those of a release build, so that test is run by
+//! `.ci/run`, or by hand:
+//!
+//! ```sh
+//! cargo build --release
+//! export FORKD_BIN=$(find target -path '*/release/forkd')
+//! cargo test --test costs -- --include-ignored
+//! ```
+#![cfg(all(target_os = "linux", target_env = "gnu"))]
+#![allow(missing_docs, clippy::unwrap_used, clippy::expect_used)]
+
+mod common;
+#[path = "costs/tracer.rs"]
+mod tracer;
+
+use common::*;
+use tracer::{Counts, trace};
+
+/// Connections that are counted, after as many that are not: what is done once is no cost of a connection.
+const CONNECTIONS: usize = 50;
+
+/// The most system calls and page faults that a connection (connect, one echo, close) may cost under a model.
+struct Bar {
+    options: &'static str,
+    calls: usize,
+    faults: u64,
+}
+
+const FORK: Bar = Bar { options: "-m fork", calls: 16, faults: 9 };
+const PREFORK: Bar = Bar { options: "-m prefork -w 1", calls: 5, faults: 0 };
+const THREAD: Bar = Bar { options: "-m thread -w 1", calls: 19, faults: 1 };
+const EVENT: Bar = Bar { options: "-m event -w 1", calls: 10, faults: 0 };
+
+/// Counts connections, one after the other; `None` where nothing can be traced.
+fn counted(bar: &Bar) -> Option<Counts> {
+    let daemon = Forkd::new(bar.options).program_of_the_environment().start();
+    let connections = || {
+        for _ in 0..CONNECTIONS {
+            short_connection(daemon.addr(), &[7; 64]).unwrap();
+        }
+    };
+    connections();
+    daemon.settles_at(if bar.options == FORK.options { 0 } else { 1 });
+    // the tracing ends with its thread
+    let counts = std::thread::scope(|scope| scope.spawn(|| trace(daemon.pid(), connections)).join().unwrap());
+    need(counts.is_some(), "no process may be traced here (ptrace(2))").then_some(())?;
+    counts.map(|mut counts| {
+        // std asks it in debug builds, whether a descriptor is open
+        counts.calls.remove(&(libc::SYS_fcntl as u64));
+        counts
+    })
+}
+
+/// That each costs no more, but for what happens now and then, as once a second.
+#[track_caller]
+fn is_within(what: &str, count: usize, bar: usize, counts: &Counts) {
+    let mean = count as f64 / CONNECTIONS as f64;
+    eprintln!("{what}: {mean:.2} for a connection, at most {bar}");
+    assert!(mean < bar as f64 + 0.5, "{what}: {mean:.2} for a connection, and not {bar}: {counts:?}");
+}
+
+#[track_caller]
+fn calls_are_within(bar: &Bar) {
+    let Some(counts) = counted(bar) else { return };
+    is_within(&format!("system calls, {}", bar.options), counts.all_calls(), bar.calls, &counts);
+}
+
+#[test]
+fn system_calls_of_fork() {
+    calls_are_within(&FORK);
+}
+
+#[test]
+fn system_calls_of_prefork() {
+    calls_are_within(&PREFORK);
+}
+
+#[test]
+fn system_calls_of_thread() {
+    calls_are_within(&THREAD);
+}
+
+#[test]
+fn system_calls_of_event() {
+    calls_are_within(&EVENT);
+}
+
+/// At each of several starts, as addresses are others each time.
+#[test]
+#[ignore = "of a release build: see above"]
+fn page_faults_whatever_the_addresses() {
+    for bar in [&FORK, &PREFORK, &THREAD, &EVENT] {
+        for _ in 0..5 {
+            let Some(counts) = counted(bar) else { return };
+            is_within(
+                &format!("page faults, {}", bar.options),
+                counts.faults as usize,
+                bar.faults as usize,
+                &counts,
+            );
+        }
+    }
+}

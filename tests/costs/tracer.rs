@@ -1,0 +1,142 @@
+//! Counts the system calls and the page faults of a daemon and all that it starts, by ptrace(2), which needs no other
+//! program.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::time::{Duration, Instant};
+
+use nix::errno::Errno;
+use nix::sys::ptrace::{self, Options};
+use nix::sys::signal::Signal;
+use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
+use nix::unistd::Pid;
+
+/// For how long nothing must happen, once the clients are done.
+const QUIET: Duration = Duration::from_millis(50);
+
+/// The stop that a task reports when it is traced anew, or interrupted.
+const EVENT_STOP: i32 = 128;
+
+/// What all processes of a daemon have done meanwhile.
+#[derive(Debug, Default)]
+pub(crate) struct Counts {
+    /// By number, see syscall(2).
+    pub(crate) calls: BTreeMap<u64, usize>,
+    pub(crate) faults: u64,
+    /// Processes that were started, and threads.
+    pub(crate) started: usize,
+}
+
+impl Counts {
+    pub(crate) fn all_calls(&self) -> usize {
+        self.calls.values().sum()
+    }
+}
+
+/// Traces a daemon while `clients` do what they do; `None` if this machine lets no process be traced. It must be called by a
+/// thread that ends thereafter, which ends the tracing.
+pub(crate) fn trace(daemon: i32, clients: impl FnOnce() + Send) -> Option<Counts> {
+    let processes: Vec<i32> = [daemon].into_iter().chain(super::common::children_of(daemon)).collect();
+    let mut tracer = Tracer { alive: BTreeSet::new(), counts: Counts::default() };
+    for pid in &processes {
+        for task in tasks(*pid) {
+            match tracer.seize(task) {
+                Err(Errno::EPERM | Errno::ENOSYS) => return None,
+                seized => seized.unwrap(),
+            }
+        }
+    }
+    let before = faults_of(&processes);
+    tracer.alive.iter().for_each(|task| ptrace::syscall(*task, None).unwrap());
+    std::thread::scope(|scope| {
+        let clients = scope.spawn(clients);
+        let mut last = Instant::now();
+        while !clients.is_finished() || last.elapsed() < QUIET {
+            match waitpid(None, Some(WaitPidFlag::__WALL | WaitPidFlag::__WNOTHREAD | WaitPidFlag::WNOHANG)) {
+                Ok(WaitStatus::StillAlive) => std::thread::sleep(Duration::from_micros(20)),
+                Ok(status) => {
+                    tracer.stopped(status);
+                    last = Instant::now();
+                }
+                Err(Errno::EINTR) => {}
+                Err(error) => panic!("waitpid: {error}"),
+            }
+        }
+    });
+    // of those that have ended it was taken when they did
+    tracer.counts.faults += faults_of(&processes).saturating_sub(before);
+    Some(tracer.counts)
+}
+
+struct Tracer {
+    alive: BTreeSet<Pid>,
+    counts: Counts,
+}
+
+impl Tracer {
+    fn seize(&mut self, task: i32) -> Result<(), Errno> {
+        let task = Pid::from_raw(task);
+        let births =
+            Options::PTRACE_O_TRACEFORK | Options::PTRACE_O_TRACEVFORK | Options::PTRACE_O_TRACECLONE;
+        ptrace::seize(task, births | Options::PTRACE_O_TRACESYSGOOD | Options::PTRACE_O_TRACEEXIT)?;
+        ptrace::interrupt(task)?;
+        waitpid(task, Some(WaitPidFlag::__WALL))?;
+        self.alive.insert(task);
+        Ok(())
+    }
+
+    fn stopped(&mut self, status: WaitStatus) {
+        let (task, signal) = match status {
+            WaitStatus::PtraceSyscall(task) => {
+                self.call(task);
+                (task, None)
+            }
+            WaitStatus::PtraceEvent(task, _, event) => {
+                if event == libc::PTRACE_EVENT_EXIT && is_process(task) {
+                    self.counts.faults += faults_of(&[task.as_raw()]);
+                }
+                self.counts.started += usize::from(event == EVENT_STOP && self.alive.insert(task));
+                (task, None)
+            }
+            WaitStatus::Stopped(task, signal) => {
+                (task, Some(signal).filter(|signal| *signal != Signal::SIGTRAP))
+            }
+            WaitStatus::Exited(task, _) | WaitStatus::Signaled(task, ..) => {
+                self.alive.remove(&task);
+                return;
+            }
+            other => panic!("{other:?}"),
+        };
+        // one that was killed meanwhile goes on by itself
+        let _ = ptrace::syscall(task, signal);
+    }
+
+    fn call(&mut self, task: Pid) {
+        let Ok(info) = ptrace::syscall_info(task) else { return };
+        if info.op == libc::PTRACE_SYSCALL_INFO_ENTRY {
+            // SAFETY: at an entry, the kernel has written this part of the union.
+            let number = unsafe { info.u.entry.nr };
+            *self.counts.calls.entry(number).or_default() += 1;
+        }
+    }
+}
+
+fn tasks(pid: i32) -> Vec<i32> {
+    let entries = fs::read_dir(format!("/proc/{pid}/task")).unwrap();
+    entries.map(|entry| entry.unwrap().file_name().to_str().unwrap().parse().unwrap()).collect()
+}
+
+/// Whether it is a process of its own, and no thread of one that goes on.
+fn is_process(task: Pid) -> bool {
+    super::common::proc_status(task.as_raw(), "Tgid") == task.to_string()
+}
+
+/// Minor page faults of some processes, all threads of each together (proc_pid_stat(5)).
+fn faults_of(pids: &[i32]) -> u64 {
+    let of = |pid: &i32| -> Option<u64> {
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+        // the name, in brackets, may have anything in it
+        stat.rsplit_once(") ")?.1.split(' ').nth(7)?.parse().ok()
+    };
+    pids.iter().filter_map(of).sum()
+}
