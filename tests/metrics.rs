@@ -453,10 +453,12 @@ fn names_in(text: &str) -> BTreeSet<String> {
 
 #[test]
 fn the_dashboard_asks_for_what_there_is() {
-    let pool = Daemon::start(&format!("{HERE} -m prefork -w 1"));
+    let pool = Daemon::start(&format!("{HERE} -m event -w 2"));
+    let _held = pool.served();
     let forks = Daemon::start(HERE);
     drop(forks.served());
-    let text = becomes(&forks, "forkd_connections_total", &[], 1.0) + &scrape(&pool);
+    let text = becomes(&forks, "forkd_connections_total", &[], 1.0)
+        + &becomes(&pool, "forkd_connections_spread", &[], 0.5);
     let there_is: BTreeSet<&str> = text.lines().filter_map(|line| line.split(['{', ' ']).next()).collect();
     let file = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/grafana.json");
     let dashboard: serde_json::Value = serde_json::from_str(&std::fs::read_to_string(file).unwrap()).unwrap();

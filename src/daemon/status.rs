@@ -11,7 +11,7 @@ use forkd_server::supervise::ChildActivity;
 use forkd_server::supervise::{Activity, View};
 pub use table::Watched;
 #[cfg(feature = "top")]
-pub(crate) use table::{dropped, queue};
+pub(crate) use table::{dropped, queue, spread};
 
 /// What `forkd status --json` prints; its field names are a contract with scripts.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -33,7 +33,7 @@ pub struct Status {
 }
 
 /// The counters of one listening socket and its children, living and dead.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ListenerStatus {
     /// What it is bound to.
     pub endpoint: String,
@@ -66,6 +66,10 @@ pub struct ListenerStatus {
     pub refused: BTreeMap<String, u64>,
     /// Children that have ended, by cause.
     pub deaths: BTreeMap<String, u64>,
+    /// How evenly connections are spread over workers that serve many each: Jain's index, 1 if each has as many, 1/N if
+    /// one of N has all; `null` without connections, with one worker, and where a child or a worker has one client.
+    #[serde(default)]
+    pub spread: Option<f64>,
 }
 
 /// One living child.
@@ -128,7 +132,7 @@ impl Status {
 
 impl From<Activity> for ListenerStatus {
     fn from(activity: Activity) -> Self {
-        let Activity { socket, alive, peak, forked, sums, refused, deaths } = activity;
+        let Activity { socket, alive, peak, forked, sums, refused, deaths, spread } = activity;
         let Arrivals { queued, queue_limit, dropped } = socket.arrivals;
         Self {
             endpoint: socket.endpoint,
@@ -146,6 +150,7 @@ impl From<Activity> for ListenerStatus {
             dropped,
             refused,
             deaths,
+            spread,
         }
     }
 }
@@ -172,6 +177,7 @@ mod tests {
             dropped: Some(2744),
             refused: [("limit".to_owned(), 2)].into(),
             deaths: [("done".to_owned(), 15), ("SIGSEGV".to_owned(), 1)].into(),
+            spread: Some(0.987),
         };
         let child = ChildStatus {
             pid: 4712,
@@ -203,6 +209,7 @@ mod tests {
             "pid 4711, up 1m 1s, running",
             " 4/128 ",
             "dropped by the kernel: 2744",
+            "workers: spread=0.99",
             "limit=2",
             "SIGSEGV=1 done=15",
             "1 children: serving=1",

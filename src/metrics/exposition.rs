@@ -157,6 +157,11 @@ impl Families<'_, '_> {
         self.counters("forkd_connections_failed", help, None, failed)?;
         let serving = |l: &ListenerSample| vec![(None, l.serving.into())];
         self.gauges("forkd_connections_open", "Connections that are being served", serving)?;
+        let spread =
+            |l: &ListenerSample| l.spread.iter().map(|&index| (None, ConstGauge::new(index))).collect();
+        let help = "How evenly connections are spread over workers that serve many each: Jain's index, 1 if each has as \
+             many, 1/N if one of N has all";
+        self.family::<ConstGauge<f64>>("forkd_connections_spread", help, None, spread)?;
         let held = |l: &ListenerSample| vec![(None, l.held.into())];
         let help =
             "Clients that were accepted and wait, since the system refuses to start a process or a thread";

@@ -95,6 +95,8 @@ pub(crate) enum Room {
     Soon,
     /// As many clients are served as are allowed.
     Full,
+    /// Yes, but other workers have fewer clients.
+    Elsewhere,
 }
 
 /// What a driver does next.
@@ -108,6 +110,8 @@ pub(crate) enum Next {
     Wait,
     /// Waits until a client has left.
     WaitForRoom,
+    /// Leaves the next client to other workers, for a while.
+    LeaveToOthers,
     /// Takes no client until then, or until one that leaves gives a descriptor back; then the rest is
     /// [over](Admission::rested).
     Rest(Instant),
@@ -192,6 +196,9 @@ impl<Q: Queued> Admission<Q> {
         }
         if room == Room::Full && !self.rejects {
             return Next::WaitForRoom;
+        }
+        if room == Room::Elsewhere && !self.is_draining() {
+            return Next::LeaveToOthers;
         }
         match self.take_queued() {
             false => Next::Done,
@@ -352,6 +359,15 @@ mod tests {
         ] {
             assert!(errors.iter().all(|&error| Failure::of(error) == failure), "{errors:?}");
         }
+    }
+
+    #[test]
+    fn a_client_is_left_to_other_workers_but_not_at_a_stop() {
+        let (mut admission, round, _) = worker();
+        assert_eq!(admission.next(&round, Room::Elsewhere), Next::LeaveToOthers);
+        admission.drain(1);
+        assert_eq!(admission.next(&round, Room::Elsewhere), Next::Accept);
+        assert_eq!(admission.next(&round, Room::Elsewhere), Next::Done);
     }
 
     #[test]

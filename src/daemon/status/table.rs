@@ -172,6 +172,9 @@ impl Status {
             if let Some(text) = dropped(l, rate) {
                 writeln!(f, "{} {text}", l.endpoint)?;
             }
+            if let Some(text) = spread(l) {
+                writeln!(f, "{} {text}", l.endpoint)?;
+            }
             for (what, counts) in [("refused", &l.refused), ("deaths", &l.deaths)] {
                 if !counts.is_empty() {
                     let counts: Vec<String> =
@@ -197,6 +200,11 @@ pub(crate) fn dropped(l: &ListenerStatus, rate: Option<&Rate>) -> Option<String>
     let count = l.dropped.filter(|count| *count > 0)?;
     let rate = rate.map(|rate| format!(" ({:.1}/s)", rate.dropped)).unwrap_or_default();
     Some(format!("dropped by the kernel: {count}{rate}"))
+}
+
+/// How evenly connections are spread over its workers, if that says something.
+pub(crate) fn spread(l: &ListenerStatus) -> Option<String> {
+    l.spread.map(|index| format!("workers: spread={index:.2}"))
 }
 
 fn row<const N: usize>(cells: [&str; N]) -> Vec<String> {

@@ -73,6 +73,22 @@ impl Waiter {
         self.wait(socket, ready, limit.and_then(|limit| Instant::now().checked_add(limit)))
     }
 
+    /// Lets others have their turn, if it is time, and waits until the socket may be ready: until a call has found it
+    /// [exhausted](Self::exhausted), it may be.
+    pub(crate) fn ready(&self, socket: BorrowedFd<'_>, ready: Ready) -> io::Result<()> {
+        if let Some(scheduler) = scheduler().filter(|scheduler| scheduler.turn().is_over()) {
+            scheduler.yield_now();
+        }
+        self.wait(socket, ready, None).map(drop)
+    }
+
+    /// Counts what a call has moved that was made by itself.
+    pub(crate) fn moved(&self, bytes: usize) {
+        if let Some(Registration { scheduler, .. }) = &*self.registration.borrow() {
+            scheduler.count(bytes);
+        }
+    }
+
     /// Makes a call until it does not say that it would block; `None` if it still does after `limit`.
     fn call(
         &self,
@@ -140,7 +156,7 @@ impl Waiter {
     }
 
     /// What the last call has found of the socket.
-    fn exhausted(&self, ready: Ready, would_block: bool) {
+    pub(crate) fn exhausted(&self, ready: Ready, would_block: bool) {
         if let Some(Registration { scheduler, source }) = &*self.registration.borrow() {
             scheduler.exhausted(*source, ready, would_block);
         }

@@ -103,6 +103,11 @@ impl<'a> Acceptor<'a> {
         self.drains
     }
 
+    /// Whether the round is over before the queue was found empty.
+    pub(crate) fn has_more(&self) -> bool {
+        self.round.is_spent()
+    }
+
     /// It may take clients again.
     pub(crate) fn rested(&mut self) {
         self.admission.rested();
@@ -136,9 +141,17 @@ pub(crate) trait Driver {
         if service.echoes() { BATCH } else { 1 }
     }
 
+    /// Waits for a client, where [`enter`](Self::enter) does not.
+    fn wait_for_client(&mut self) {}
+
     /// Whether it can serve one more.
-    fn room(&self) -> Room {
+    fn room(&mut self) -> Room {
         Room::Free
+    }
+
+    /// Leaves a client to other workers for as long as it may; `false` if it is told to stop meanwhile.
+    fn leave_to_others(&mut self) -> bool {
+        true
     }
 
     /// Waits until one of its clients has left; `false` if it is told to stop meanwhile, unless it is already.
@@ -166,8 +179,11 @@ pub(crate) fn run<D: Driver>(work: &WorkerContext<'_>, shutdown: &ShutdownFd, dr
     let mut acceptor = Acceptor::new(work);
     let mut source = Source::new(work, shutdown, driver);
     loop {
-        if !D::POLLS && !acceptor.drains && !is_awaited(work, shutdown) {
-            acceptor.stop();
+        match acceptor.drains {
+            true => {}
+            false if D::POLLS => driver.wait_for_client(),
+            false if is_awaited(work, shutdown) => {}
+            false => acceptor.stop(),
         }
         let room = driver.room();
         match acceptor.step(room, |queued| driver.enter(queued, || source.take::<D>(queued))) {
@@ -197,6 +213,11 @@ pub(crate) fn run<D: Driver>(work: &WorkerContext<'_>, shutdown: &ShutdownFd, dr
             }
             Err(Next::WaitForRoom) => {
                 if !driver.wait_for_room(&mut acceptor) {
+                    acceptor.stop();
+                }
+            }
+            Err(Next::LeaveToOthers) => {
+                if !driver.leave_to_others() {
                     acceptor.stop();
                 }
             }

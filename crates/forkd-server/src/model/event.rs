@@ -1,24 +1,24 @@
 //! One thread that serves all its connections as they become ready: the worker's side.
 //!
-//! The worker is a [`Reactor`] that accepts until the shutdown. All workers of a pool wait
-//! for the one shared listener, without `EPOLLEXCLUSIVE`: a worker that is woken and leaves, or has no room,
-//! would then have been the only one to know of a client. That several wake for one client costs nothing
-//! with two workers; with eight on two processors a connection took a third more of processor time.
+//! The worker is a [`Reactor`] that accepts until the shutdown. All workers of a pool are told of each client, without
+//! `EPOLLEXCLUSIVE`: a worker that is woken and leaves, or has no room, would then have been the only one to know of
+//! it. One that is ahead of the others leaves it to them ([`spread`](super::spread)). They are told once (`EPOLLET`):
+//! what a worker has left in the queue would otherwise wake it again at once. So it looks at the queue again by itself.
 
 use std::any::Any;
 use std::cell::{Cell, RefCell};
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::accept_loop::Acceptor;
 use super::prefork;
 use super::serve::Terms;
 use super::serve::{Stopwatch, WorkerContext};
+use super::spread::{LOOK, Shares, Spread};
 use crate::admission::{Next, REST, Room, Round};
-use crate::reactor::{Reactor, Session};
+use crate::reactor::{Reactor, Session, Timer};
 use crate::scoreboard::Cause;
 use crate::service::Protocol;
 use crate::slab::Key;
@@ -50,6 +50,8 @@ pub(crate) fn run(work: &WorkerContext<'_>, shutdown: &ShutdownFd, terms: &Terms
         acceptor: RefCell::new(Acceptor::new(work)),
         shutdown_watch: Cell::new(None),
         accepting: Cell::new(Accepting::Paused),
+        spread: RefCell::default(),
+        next_look: Cell::new(None),
         open: Cell::new(0),
         served: Cell::new(0),
         has_left: Cell::new(false),
@@ -72,6 +74,9 @@ struct EventWorker<'a> {
     /// The watch for the end, until that has come.
     shutdown_watch: Cell<Option<Key>>,
     accepting: Cell<Accepting>,
+    spread: RefCell<Spread>,
+    /// When it looks whether clients are queued, of whom it will not be told again.
+    next_look: Cell<Option<Timer>>,
     open: Cell<u32>,
     served: Cell<u64>,
     has_left: Cell<bool>,
@@ -154,7 +159,7 @@ impl<'r, 'w> EventWorker<'w> {
         // Not the shutdown's copy: what a poller looks after is the socket and not its number, so one that is shut
         // would still be told of.
         let listener = self.work.listener();
-        let key = reactor.watch(listener.as_fd(), |reactor| self.accept_clients(reactor))?;
+        let key = reactor.watch_arrivals(listener.as_fd(), |reactor| self.accept_clients(reactor))?;
         self.accepting.set(Accepting::Watched(key));
         Ok(())
     }
@@ -207,14 +212,19 @@ impl<'r, 'w> EventWorker<'w> {
         self.resume(reactor);
     }
 
+    /// Accepts those that are queued and not left to other workers.
     fn accept_clients(&'r self, reactor: &mut Reactor<'r>) {
         self.acceptor.borrow_mut().begin(Round::of(AT_ONCE, AT_ONCE));
         loop {
-            let is_full = self.open.get() >= self.terms.max_connections;
-            let room = if is_full { Room::Full } else { Room::Free };
+            let room = match self.open.get() < self.terms.max_connections {
+                false => Room::Full,
+                true if self.spread.borrow_mut().takes(self.shares(), Instant::now) => Room::Free,
+                true => Room::Elsewhere,
+            };
             let step = self.acceptor.borrow_mut().step(room, |queued| self.accept(queued));
             match step {
                 Ok(Some((socket, peer))) => {
+                    self.spread.borrow_mut().took(self.shares(), Instant::now);
                     self.begin(reactor, socket, peer);
                     if !self.drains() && self.work.is_spent(self.terms, self.served.get()) {
                         return self.leave(reactor);
@@ -227,6 +237,7 @@ impl<'r, 'w> EventWorker<'w> {
                     self.acceptor.borrow_mut().report_full(limit, events::connections_at_limit);
                     return self.unwatch_listener(reactor, Accepting::Paused);
                 }
+                Err(Next::LeaveToOthers) => return self.look_later(reactor, LOOK),
                 Err(Next::Rest(_)) => return self.rest(reactor),
                 Err(Next::Accept | Next::Reject | Next::Done) => {
                     if self.drains() {
@@ -239,7 +250,31 @@ impl<'r, 'w> EventWorker<'w> {
         }
         if self.drains() {
             reactor.call_later(Duration::ZERO, |reactor| self.resume(reactor));
+        } else if self.acceptor.borrow().has_more() {
+            self.look_later(reactor, Duration::ZERO);
+        } else {
+            self.work.found_none(&mut self.spread.borrow_mut());
         }
+    }
+
+    /// Looks at the queue after a while.
+    fn look_later(&'r self, reactor: &mut Reactor<'r>, delay: Duration) {
+        if let Some(timer) = self.next_look.take() {
+            reactor.cancel(timer);
+        }
+        let timer = reactor.call_later(delay, move |reactor| {
+            self.next_look.set(None);
+            let is_queued =
+                delay.is_zero() || self.work.is_still_queued(&mut self.spread.borrow_mut(), self.open.get());
+            if let (true, Accepting::Watched(_)) = (is_queued, self.accepting.get()) {
+                self.accept_clients(reactor);
+            }
+        });
+        self.next_look.set(Some(timer));
+    }
+
+    fn shares(&self) -> Shares {
+        self.work.shares(self.open.get())
     }
 
     /// Whether it has been told to serve those that are queued at a stop.
@@ -267,17 +302,14 @@ impl<'r, 'w> EventWorker<'w> {
             Ok(None) => return,
             Err(payload) => return self.work.panicked(peer, &*payload),
         };
-        self.count(self.open.get() + 1);
+        self.open.set(self.open.get() + 1);
+        self.work.one_more_open();
         reactor.adopt(socket, peer, Box::new(Client { worker: self, protocol, peer, _stopwatch: stopwatch }));
     }
 
-    fn count(&self, open: u32) {
-        self.open.set(open);
-        self.work.slot.open.store(open, Ordering::Relaxed);
-    }
-
     fn one_fewer(&'r self, reactor: &mut Reactor<'r>) {
-        self.count(self.open.get() - 1);
+        self.open.set(self.open.get() - 1);
+        self.work.one_fewer_open();
         match self.accepting.get() {
             Accepting::Watched(_) => {}
             // not at once: a client may leave while another is accepted

@@ -13,6 +13,7 @@ pub(crate) mod pool;
 pub(crate) mod prefork;
 pub(crate) mod serve;
 mod shared;
+pub(crate) mod spread;
 pub(crate) mod starts;
 pub(crate) mod thread;
 pub(crate) mod worker;

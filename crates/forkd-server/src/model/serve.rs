@@ -5,15 +5,18 @@
 use std::any::Any;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use super::hooks::{Hooks, Ticker};
+use super::spread::{Shares, Spread};
 use super::{Model, Threads};
 use crate::limit::SharedLimit;
 use crate::scoreboard::{Cause, Scoreboard, Slot, State, Tally};
 use crate::service::Service;
 use crate::sys::datagram::{Batch, Datagram, Patience, Source};
+use crate::sys::fd::wait_readable;
 use crate::sys::tcp::queued_for;
 use crate::transport::udp_filter::UdpFilter;
 use crate::transport::{Connection, Endpoint, Listener, Peer, Refusal, ServerInfo, Traffic};
@@ -211,6 +214,50 @@ impl<'w> WorkerContext<'w> {
     /// The listener's counters that children write.
     pub(crate) fn tally(&self) -> &'static Tally {
         self.board.tally(self.context.number)
+    }
+
+    /// Begins to serve one more of several connections.
+    pub(crate) fn one_more_open(&self) {
+        self.slot.open.fetch_add(1, Ordering::Relaxed);
+        self.tally().one_more_open();
+    }
+
+    /// Has served one of several.
+    pub(crate) fn one_fewer_open(&self) {
+        self.slot.open.fetch_sub(1, Ordering::Relaxed);
+        // the connections of a worker that leaves are not counted with those of the others
+        if self.slot.state() != State::Leaving {
+            self.tally().one_fewer_open();
+        }
+    }
+
+    /// How the clients are spread, for a worker that serves so many.
+    pub(crate) fn shares(&self, mine: u32) -> Shares {
+        let (tally, totals) = (self.tally(), self.board.totals(self.context.number));
+        Shares {
+            mine,
+            all: tally.open.load(Ordering::Relaxed),
+            workers: totals.takers(),
+            emptied: tally.emptied(),
+        }
+    }
+
+    /// No client is queued.
+    pub(crate) fn found_none(&self, spread: &mut Spread) {
+        spread.found_none();
+        self.tally().found_empty();
+    }
+
+    /// A while after a client was left to other workers: whether it is still queued.
+    pub(crate) fn is_still_queued(&self, spread: &mut Spread, mine: u32) -> bool {
+        if !spread.looks(self.shares(mine)) {
+            return false;
+        }
+        let is_queued = wait_readable(self.listener(), Duration::ZERO);
+        if !is_queued {
+            self.found_none(spread);
+        }
+        is_queued
     }
 
     /// In a worker: whether it serves those that are queued before it leaves.

@@ -35,13 +35,13 @@ impl Shared {
     /// Begins to serve one more.
     pub(super) fn begin(&self) {
         self.open.fetch_add(1, Ordering::SeqCst);
-        self.slot.open.fetch_add(1, Ordering::Relaxed);
+        self.work().one_more_open();
     }
 
     /// Has served one.
     pub(super) fn end(&self) {
         self.open.fetch_sub(1, Ordering::SeqCst);
-        self.slot.open.fetch_sub(1, Ordering::Relaxed);
+        self.work().one_fewer_open();
     }
 
     /// How many are served.

@@ -167,7 +167,7 @@ impl Forking {
                     self.at_limit(cx);
                     break;
                 }
-                Next::Wait | Next::Rest(_) => break,
+                Next::Wait | Next::LeaveToOthers | Next::Rest(_) => break,
                 Next::Done => return self.close(cx),
             };
             let news = match taken {

@@ -241,11 +241,17 @@ impl Pooling {
         }
     }
 
-    /// Counts, and corrects the count that the workers keep among themselves.
+    /// Counts, and corrects the counts that the workers keep among themselves.
     fn census(&mut self, cx: &Context) -> Census {
-        let (mut alive, mut idle, mut leaving) = (0, 0, 0);
+        let (mut alive, mut idle, mut leaving, mut takers, mut open) = (0, 0, 0, 0, 0u32);
         for worker in &self.workers {
-            match cx.board.slot(worker.slot).state() {
+            let slot = cx.board.slot(worker.slot);
+            let state = slot.state();
+            if matches!(state, State::Idle | State::Serving) && !worker.dismissed {
+                takers += 1;
+                open = open.saturating_add(slot.open.load(Ordering::Relaxed));
+            }
+            match state {
                 // no more than may leave on their own: a child that went wild may have written that of all
                 State::Leaving if worker.dismissed || leaving < self.terms.leavers => leaving += 1,
                 _ if worker.dismissed => {}
@@ -256,6 +262,8 @@ impl Pooling {
         let tally = cx.board.tally(self.context.number);
         tally.idle.store(idle, Ordering::Relaxed);
         tally.leaving.store(leaving, Ordering::Relaxed);
+        tally.open.store(open, Ordering::Relaxed);
+        cx.board.totals(self.context.number).set_takers(takers);
         let settled = self.workers.iter().any(|worker| worker.settled);
         let may_begin_short = self.is_live && cx.serves;
         Census { alive, idle, up: self.up(cx) as u32, settled, may_begin_short }

@@ -8,7 +8,8 @@
 use std::time::Instant;
 
 use super::view::Socket;
-use crate::scoreboard::{Cause, Lengths, Scoreboard, Stage, State, Sums};
+use crate::model::spread::index;
+use crate::scoreboard::{Cause, Child, Lengths, Scoreboard, Stage, State, Sums};
 use crate::transport::arrivals::Arrivals;
 use crate::transport::refusal::Refusal;
 
@@ -25,7 +26,7 @@ pub struct Sample {
 }
 
 /// What is known of one listening socket and its children.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Default)]
 pub struct ListenerSample {
     /// Its number on the scoreboard.
     pub number: usize,
@@ -51,6 +52,8 @@ pub struct ListenerSample {
     pub threads: u32,
     /// Connections that are being served.
     pub serving: u32,
+    /// How evenly they are spread over workers that serve many each: Jain's index.
+    pub spread: Option<f64>,
     /// Clients that wait for a child or a thread that the system refuses to start.
     pub held: u32,
     /// How often it has refused to start a process, and a thread.
@@ -119,6 +122,7 @@ impl ListenerSample {
             held: totals.held(),
             failed_starts: [totals.failed_forks(), tally.failed_threads()],
             sums: board.sums(socket.number),
+            spread: spread(board, socket),
             arrivals: socket.listener.as_ref().map_or(socket.arrivals, |listener| listener.arrivals()),
             refused: with_counts(refused, tally.refused()),
             deaths: with_counts(deaths, totals.deaths()),
@@ -129,6 +133,17 @@ impl ListenerSample {
             ..Self::default()
         }
     }
+}
+
+/// How evenly connections are spread over the workers that take clients, where each serves many.
+pub(super) fn spread(board: &Scoreboard, socket: &Socket) -> Option<f64> {
+    if !socket.model.has_pool() || socket.model.serves_one_at_a_time() {
+        return None;
+    }
+    let takes = |child: &Child<'_>| {
+        child.listener() == socket.number && matches!(child.slot.state(), State::Idle | State::Serving)
+    };
+    index(board.children().filter(takes).map(|child| child.serving()))
 }
 
 /// Those that are always named, as one that appears with its first count has no rate; and those that happened.

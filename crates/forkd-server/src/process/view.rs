@@ -11,6 +11,7 @@ use log::info;
 
 use super::context::Context;
 use super::listeners::Listeners;
+use super::sample::spread;
 use super::station::{Acceptor, Station};
 use crate::model::Model;
 use crate::scoreboard::{Stage, State, Sums};
@@ -57,6 +58,8 @@ pub struct Activity {
     pub refused: BTreeMap<String, u64>,
     /// Children that have ended, by cause.
     pub deaths: BTreeMap<String, u64>,
+    /// How evenly connections are spread over workers that serve many each: Jain's index.
+    pub spread: Option<f64>,
 }
 
 /// A living child, as it says itself.
@@ -162,12 +165,13 @@ impl<'a> View<'a> {
             if all.is_empty() { "-".to_owned() } else { all.join(",") }
         };
         let uptime_s = self.uptime().as_millis() as f64 / 1000.0;
-        for Activity { socket, alive, peak, forked, sums, refused, deaths } in self.activities() {
+        for Activity { socket, alive, peak, forked, sums, refused, deaths, spread } in self.activities() {
             let Socket { endpoint, arrivals: Arrivals { queued, dropped, .. }, .. } = socket;
             info!(
                 endpoint:%, alive, peak, forked, connections = sums.connections, bytes_in = sums.bytes_in,
                 bytes_out = sums.bytes_out, failed = sums.failed, queued:% = known(queued), dropped:% = known(dropped),
-                refused:% = counts(&refused), deaths:% = counts(&deaths), uptime_s; "status of {endpoint}"
+                refused:% = counts(&refused), deaths:% = counts(&deaths),
+                spread:% = spread.map_or_else(|| "-".to_owned(), |index| format!("{index:.2}")), uptime_s; "status of {endpoint}"
             );
         }
     }
@@ -181,6 +185,7 @@ impl<'a> View<'a> {
             sums: totals.sums(),
             refused: tally.refused().map(|(why, n)| (why.to_string(), n)).collect(),
             deaths: totals.deaths().map(|(cause, n)| (cause.to_string(), n)).collect(),
+            spread: spread(self.cx.board, &socket),
             socket,
         }
     }

@@ -47,6 +47,11 @@ impl Pollers {
         self.of(polled).add(fd, token, polled.interest)
     }
 
+    /// As [`Poller::add_edge`].
+    pub(super) fn add_edge(&self, fd: impl AsFd, token: usize) -> io::Result<()> {
+        self.others.add_edge(fd, token)
+    }
+
     pub(super) fn change(
         &self,
         fd: impl AsFd,

@@ -19,6 +19,10 @@ forkd_sys::plain! {
         queued: AtomicU32,
         /// Workers that take no more clients, and serve those that they have; the master corrects it now and then.
         pub(crate) leaving: AtomicU32,
+        /// Connections of workers that serve many at once and take more; the master corrects it now and then.
+        pub(crate) open: AtomicU32,
+        /// How often such a worker has found the queue empty.
+        emptied: AtomicU32,
         /// How often no thread could be started.
         failed_threads: AtomicU64,
         /// The master refuses, too.
@@ -35,11 +39,12 @@ forkd_sys::plain! {
 impl Tally {
     /// Begins to count for another socket.
     pub(super) fn reset(&self) {
-        let Self { idle, queued, leaving, failed_threads, refused, failures, durations, accept_latencies } =
-            self;
-        [idle, queued, leaving].iter().for_each(|counter| counter.store(0, Ordering::Relaxed));
+        let Self {
+            idle, queued, leaving, open, emptied, failed_threads, refused, failures, durations, ..
+        } = self;
+        [idle, queued, leaving, open, emptied].iter().for_each(|counter| counter.store(0, Ordering::Relaxed));
         refused.iter().chain([failed_threads]).for_each(|counter| counter.store(0, Ordering::Relaxed));
-        [durations, accept_latencies].into_iter().for_each(Histogram::reset);
+        [durations, &self.accept_latencies].into_iter().for_each(Histogram::reset);
         failures.reset();
     }
 
@@ -84,6 +89,26 @@ impl Tally {
     /// Returns how many were idle before.
     pub(crate) fn one_fewer_idle(&self) -> u32 {
         subtract_one(&self.idle)
+    }
+
+    /// A worker begins to serve one more of several connections.
+    pub(crate) fn one_more_open(&self) {
+        self.open.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// It has served one of them.
+    pub(crate) fn one_fewer_open(&self) {
+        subtract_one(&self.open);
+    }
+
+    /// How often a worker that serves many at once has found the queue empty.
+    pub(crate) fn emptied(&self) -> u32 {
+        self.emptied.load(Ordering::Relaxed)
+    }
+
+    /// It has done so.
+    pub(crate) fn found_empty(&self) {
+        self.emptied.fetch_add(1, Ordering::Relaxed);
     }
 
     pub(super) fn refuse(&self, why: Refusal) {

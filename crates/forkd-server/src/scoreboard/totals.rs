@@ -19,6 +19,8 @@ forkd_sys::plain! {
         pub(super) failed: AtomicU64,
         /// A worker that finds fewer idle than this wakes the master.
         wanted_idle: AtomicU32,
+        /// Workers that take clients.
+        takers: AtomicU32,
         /// How many children it may have at once, and how many count. Workers are not limited by this:
         /// the pool's policy says how many there are.
         limit: AtomicU32,
@@ -89,6 +91,7 @@ impl Totals {
         let Self { alive, peak, forked, connections, bytes_in, bytes_out, failed, failed_forks, .. } = self;
         let Self {
             wanted_idle,
+            takers,
             limit,
             taken,
             draining,
@@ -100,7 +103,7 @@ impl Totals {
             ..
         } = self;
         [durations, fork_latencies, lifetimes].into_iter().for_each(Histogram::reset);
-        let small = [alive, peak, wanted_idle, limit, taken, draining, held];
+        let small = [alive, peak, wanted_idle, takers, limit, taken, draining, held];
         small.iter().for_each(|counter| counter.store(0, Ordering::Relaxed));
         let large = [forked, connections, bytes_in, bytes_out, failed, failed_forks];
         large.into_iter().chain(deaths).for_each(|counter| counter.store(0, Ordering::Relaxed));
@@ -164,6 +167,15 @@ impl Totals {
 
     pub(super) fn wanted_idle(&self) -> u32 {
         self.wanted_idle.load(Ordering::Relaxed)
+    }
+
+    /// How many workers take clients.
+    pub(crate) fn takers(&self) -> u32 {
+        self.takers.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn set_takers(&self, count: u32) {
+        self.takers.store(count, Ordering::Relaxed);
     }
 
     /// Adds what a child has carried to the sums.

@@ -12,7 +12,7 @@ use super::super::model::{Column, Model};
 use super::fit::{Need, Widths, cut};
 use super::{age, short};
 use crate::daemon::rates::Rate;
-use crate::daemon::status::{ChildStatus, ListenerStatus, Status, dropped, queue};
+use crate::daemon::status::{ChildStatus, ListenerStatus, Status, dropped, queue, spread};
 
 /// The columns of listeners, and how wide they are; the first one is a name.
 const LISTENER: [(&str, usize); 9] = [
@@ -51,7 +51,7 @@ pub(super) fn height_of_listeners(status: &Status) -> usize {
 }
 
 fn height_of(l: &ListenerStatus) -> usize {
-    1 + usize::from(losses(l, None).is_some())
+    1 + usize::from(remarks(l, None).is_some())
 }
 
 /// A line for each listener, and one for those that it has turned away and lost; the last line says how many
@@ -74,7 +74,7 @@ pub(super) fn draw_listeners(frame: &mut Frame<'_>, model: &Model, status: &Stat
         }
         let rate = model.rates.as_ref().and_then(|rates| rates.listeners.get(at));
         lines.push(Line::from(widths.line(listener(l, rate.copied().unwrap_or_default()))));
-        lines.extend(losses(l, rate).map(|text| Line::from(cut(&format!("  {text}"), room)).dim()));
+        lines.extend(remarks(l, rate).map(|text| Line::from(cut(&format!("  {text}"), room)).dim()));
     }
     frame.render_widget(Paragraph::new(lines), area);
 }
@@ -87,13 +87,13 @@ fn listener(l: &ListenerStatus, rate: Rate) -> [String; 9] {
     [endpoint, service, model, alive, peak, queue(l), connections, bytes_in, bytes_out]
 }
 
-/// The clients that the kernel and a listener have turned away, and how its children have ended.
-fn losses(l: &ListenerStatus, rate: Option<&Rate>) -> Option<String> {
+/// The clients that the kernel and a listener have turned away, how its children have ended, and how clients are spread.
+fn remarks(l: &ListenerStatus, rate: Option<&Rate>) -> Option<String> {
     let counts = |what: &str, counts: &BTreeMap<String, u64>| {
         let counts: Vec<String> = counts.iter().map(|(cause, n)| format!("{cause}={n}")).collect();
         (!counts.is_empty()).then(|| format!("{what}: {}", counts.join(" ")))
     };
-    let all = [dropped(l, rate), counts("refused", &l.refused), counts("deaths", &l.deaths)];
+    let all = [dropped(l, rate), counts("refused", &l.refused), counts("deaths", &l.deaths), spread(l)];
     let all: Vec<String> = all.into_iter().flatten().collect();
     (!all.is_empty()).then(|| all.join("  "))
 }

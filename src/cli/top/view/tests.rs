@@ -21,7 +21,7 @@ fn status(pid: u32, uptime_s: f64, connections: u64, children: &[Value]) -> Stat
         "endpoint": "tcp://127.0.0.1:7007", "service": "echo", "model": "fork", "alive": children.len(),
         "peak": 9, "forked": connections, "connections": connections, "failed": 0, "bytes_in": 0,
         "bytes_out": 4096 * connections,
-        "queued": 3, "queue_limit": 128, "dropped": 10 * connections,
+        "queued": 3, "queue_limit": 128, "dropped": 10 * connections, "spread": 0.75,
         "refused": {"limit": 3}, "deaths": {"done": 5, "SIGSEGV": 1},
     });
     let status = json!({ "pid": pid, "uptime_s": uptime_s, "listeners": [listener], "children": children });
@@ -74,7 +74,7 @@ fn everything_is_there() {
         "conn/s 4",
         "forks/s 4",
         "B/s in 0  out 16.0K",
-        "dropped by the kernel: 140 (40.0/s)  refused: limit=3  deaths: SIGSEGV=1 done=5",
+        "dropped by the kernel: 140 (40.0/s)  refused: limit=3  deaths: SIGSEGV=1 done=5  workers: spread=0.75",
         "3/128 ",
         "AGE^",
         "10.0.0.1:1101",

@@ -12,13 +12,15 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::panic::resume_unwind;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Instant;
 
 use rustix::io::Errno;
 use tasks::{ConnectionGuard, Tasks, contained};
 
-use super::accept_loop::{self, Acceptor, BATCH, Driver, errno};
+use super::accept_loop::{self, Acceptor, BATCH, Driver};
 use super::serve::Terms;
 use super::serve::{WorkerContext, batch_for, peer_of};
+use super::spread::{LOOK, Shares, Spread};
 use crate::admission::{REST, Room};
 use crate::coroutine::{self, JoinHandle, Waiter, scheduler};
 use crate::fairness::TURN;
@@ -28,7 +30,7 @@ use crate::sys::datagram::Batch;
 use crate::sys::limits::raise_open_files;
 use crate::sys::shutdown_fd::ShutdownFd;
 use crate::transport::listener::Kind;
-use crate::transport::{Listener, Peer, Ready, Wait};
+use crate::transport::{Listener, Peer, Ready};
 use crate::{Error, events};
 
 /// What a client that is accepted counts in bytes: after some clients, those that are served have their turn.
@@ -78,6 +80,7 @@ struct Worker<'a> {
     /// Waits for the listener, and is roused at the shutdown.
     waiter: Rc<Waiter>,
     batches: Batches,
+    spread: Spread,
 }
 
 /// As a prefork worker, with whole batches of datagrams where no answer is waited for, and else a coroutine for each
@@ -86,6 +89,8 @@ impl Driver for Worker<'_> {
     const POLLS: bool = true;
 
     fn connection(&mut self, socket: OwnedFd, peer: Peer) {
+        let shares = self.shares();
+        self.spread.took(shares, Instant::now);
         let guard = ConnectionGuard::take(&self.tasks, peer);
         coroutine::spawn(move || {
             let waiter = Waiter::of_connection(guard.0.work().context.service_config.idle_timeout);
@@ -121,8 +126,33 @@ impl Driver for Worker<'_> {
         if service.is_handler() { 1 } else { BATCH }
     }
 
-    fn room(&self) -> Room {
-        if self.tasks.open() < self.most { Room::Free } else { Room::Full }
+    /// Waits for a client, or for the stop; lets others have their turn now and then.
+    fn wait_for_client(&mut self) {
+        // it fails where there is no memory for it
+        if self.waiter.ready(self.work.listener().as_fd(), Ready::Read).is_err() {
+            coroutine::sleep(REST);
+        }
+    }
+
+    fn room(&mut self) -> Room {
+        // datagrams are nothing that stays
+        let stays = self.work.listener().kind() == Kind::Stream;
+        let shares = self.shares();
+        match self.tasks.open() < self.most {
+            false => Room::Full,
+            true if stays && !self.spread.takes(shares, Instant::now) => Room::Elsewhere,
+            true => Room::Free,
+        }
+    }
+
+    fn leave_to_others(&mut self) -> bool {
+        // a client that comes meanwhile makes it ready again
+        self.waiter.exhausted(Ready::Read, true);
+        coroutine::sleep(LOOK);
+        if self.work.is_still_queued(&mut self.spread, self.tasks.open()) {
+            self.waiter.rouse();
+        }
+        !self.tasks.is_closed()
     }
 
     fn wait_for_room(&mut self, acceptor: &mut Acceptor<'_>) -> bool {
@@ -133,7 +163,6 @@ impl Driver for Worker<'_> {
         !self.tasks.is_closed()
     }
 
-    /// Waits for a client, or for the stop; lets others have their turn now and then.
     fn enter<T>(
         &mut self,
         queued: bool,
@@ -144,18 +173,19 @@ impl Driver for Worker<'_> {
         if queued {
             return call();
         }
-        let mut entered = None;
-        let mut call = || {
-            if self.tasks.is_closed() {
-                return Err(Errno::NOTSOCK);
-            }
-            entered = Some(call()?);
-            Ok(ENTRY)
-        };
-        match self.waiter.attempt(self.work.listener().as_fd(), Ready::Read, 0, &mut call) {
-            Ok(_) => entered.ok_or(Errno::AGAIN),
-            Err(error) => Err(errno(&error)),
+        if self.tasks.is_closed() {
+            return Err(Errno::NOTSOCK);
         }
+        let entered = call();
+        match &entered {
+            Ok(_) => self.waiter.moved(ENTRY),
+            Err(Errno::AGAIN) => {
+                self.work.found_none(&mut self.spread);
+                self.waiter.exhausted(Ready::Read, true);
+            }
+            Err(_) => {}
+        }
+        entered
     }
 
     fn rest(&mut self) {
@@ -164,13 +194,27 @@ impl Driver for Worker<'_> {
 }
 
 impl<'a> Worker<'a> {
+    fn shares(&self) -> Shares {
+        self.work.shares(self.tasks.open())
+    }
+
     fn new(work: &'a WorkerContext<'a>, shutdown: &'a ShutdownFd, terms: &'a Terms) -> Self {
         let most = match work.listener().kind() {
             Kind::Stream => terms.max_connections,
             Kind::Datagram => DATAGRAMS,
         };
         let (tasks, batches) = (Tasks::of(work), Batches::new(work));
-        Self { work, shutdown, terms, most, served: 0, tasks, waiter: Rc::default(), batches }
+        Self {
+            work,
+            shutdown,
+            terms,
+            most,
+            served: 0,
+            tasks,
+            waiter: Rc::default(),
+            batches,
+            spread: Spread::default(),
+        }
     }
 
     /// Has the waiter look again at the shutdown.

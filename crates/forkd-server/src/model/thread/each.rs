@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use super::super::accept_loop::{self, Acceptor, Driver};
+use super::super::spread::{LOOK, Shares, Spread};
 use super::{Shared, Terms, WorkerContext, connection, datagrams, peer_of};
 use crate::admission::{REST, Room, Shortage};
 use crate::events;
@@ -121,7 +122,6 @@ pub(super) fn run(shared: Shared, shutdown: &Arc<ShutdownFd>, terms: &Terms, mos
     if !work.comes_up(2) {
         return Cause::Failed;
     }
-    let (shortage, refusals) = (Shortage::default(), RateLimit::default());
     let mut driver = MainThread {
         group: &group,
         work: &work,
@@ -129,8 +129,9 @@ pub(super) fn run(shared: Shared, shutdown: &Arc<ShutdownFd>, terms: &Terms, mos
         most,
         terms: *terms,
         served: 0,
-        shortage,
-        refusals,
+        spread: Spread::default(),
+        shortage: Shortage::default(),
+        refusals: RateLimit::default(),
     };
     let mut cause = accept_loop::run(&work, shutdown, &mut driver);
     work.leaves();
@@ -157,12 +158,15 @@ struct MainThread<'a> {
     /// For how many clients a thread was started.
     served: u64,
     /// No thread can be started.
+    spread: Spread,
     shortage: Shortage,
     refusals: RateLimit,
 }
 
 impl Driver for MainThread<'_> {
     fn connection(&mut self, socket: OwnedFd, peer: Peer) {
+        let shares = self.shares();
+        self.spread.took(shares, Instant::now);
         // In a crowd no thread is started for a connection that its client has reset: Linux hands that one over, too.
         if self.group.shared.open() == 0 || !was_reset(&socket) {
             self.start(Client::Connection(socket, peer));
@@ -182,8 +186,24 @@ impl Driver for MainThread<'_> {
         !self.work.is_spent(&self.terms, self.served)
     }
 
-    fn room(&self) -> Room {
-        if self.group.shared.open() < self.most { Room::Free } else { Room::Full }
+    fn room(&mut self) -> Room {
+        let shares = self.shares();
+        match self.group.shared.open() < self.most {
+            false => Room::Full,
+            true if self.spread.takes(shares, Instant::now) => Room::Free,
+            true => Room::Elsewhere,
+        }
+    }
+
+    /// In accept(2) it would take the next client, so it waits for one here.
+    fn leave_to_others(&mut self) -> bool {
+        let (stop, listener) = (self.shutdown.poll_fd(), self.work.listener().as_fd());
+        if first_readable(&[stop, listener], None) == Some(0) || first_readable(&[stop], Some(LOOK)).is_some()
+        {
+            return false;
+        }
+        self.work.is_still_queued(&mut self.spread, self.group.shared.open());
+        true
     }
 
     fn wait_for_room(&mut self, acceptor: &mut Acceptor<'_>) -> bool {
@@ -198,6 +218,10 @@ impl Driver for MainThread<'_> {
 }
 
 impl MainThread<'_> {
+    fn shares(&self) -> Shares {
+        self.work.shares(self.group.shared.open())
+    }
+
     /// Starts a thread for a client, which is held while that fails; at a stop for as long as the grace time lasts.
     fn start(&mut self, client: Client) {
         let (group, peer, endpoint) =
