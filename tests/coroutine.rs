@@ -41,6 +41,22 @@ both_ways! {
         assert_eq!(daemon.children().len(), 1);
     }
 
+    fn bulk_goes_through_pipes_and_no_client_keeps_more_than_few_of_them(way: Way) {
+        let daemon = Forkd::new("-m coroutine").way(way).start();
+        let worker = only_worker(&daemon);
+        let ends_of_pipes = || fds_of(worker).iter().filter(|(_, target)| target.starts_with("pipe:")).count();
+        let before = ends_of_pipes();
+        // more than there are pipes for, and none of them reads
+        let mut deaf: Vec<Client> = (0..20).map(|_| daemon.served()).collect();
+        for client in &mut deaf {
+            client.set_nonblocking(true).unwrap();
+            while client.write(&[b'x'; 65_536]).is_ok() {}
+        }
+        eventually("there is a pipe", || ends_of_pipes() > before);
+        short_connection(daemon.addr(), &[b'x'; 100_000]).unwrap();
+        assert!(ends_of_pipes() - before <= 2 * 16, "{} more", ends_of_pipes() - before);
+    }
+
     fn a_worker_that_is_killed_is_replaced(way: Way) {
         let daemon = Forkd::new("-m coroutine -w 2").way(way).start();
         for round in 1..=5 {

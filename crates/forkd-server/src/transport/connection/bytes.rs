@@ -158,8 +158,11 @@ impl<'a> Connection<'a> {
             full_chunks = if chunk.len() == CHUNK { full_chunks + 1 } else { 0 };
             if full_chunks == 2 {
                 full_chunks = 0;
-                if let Medium::Stream(socket, None) = &self.medium {
-                    pump.run(socket, CHUNK, self.traffic)?;
+                // splice(2) has no flag by which it does not wait for a socket that blocks for others, too
+                if let Medium::Stream(socket, wait) = &self.medium
+                    && !self.is_shared
+                {
+                    pump.run(socket, *wait, CHUNK, self.traffic)?;
                 }
             }
         }
