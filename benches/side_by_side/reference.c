@@ -1,14 +1,17 @@
-/* reference MODE PORT - the least that a server of each model can be, in C: what forkd is measured
- * against. A limit, no product: no options, no logging, no recovery from errors.
+/* reference MODE PORT [N] - the least that a server of each model can be, in C: what forkd is measured against. A limit, no
+ * product: no options, no logging, no recovery from errors.
  *
  *   fork     a child for each connection, SIGCHLD ignored
- *   prefork  eight children that block in accept on one shared listener
+ *   splice   the same, whose bytes stay in the kernel
+ *   prefork  N children that block in accept on one shared listener (8)
  *   thread   a detached thread for each connection
- *   event    one thread, all connections, epoll; what can't be written at once is waited for by poll
+ *   event    N workers (1), each one thread with epoll and a listener of its own; what can't be written at once is waited
+ *            for by poll
  *   udp      one process, recvfrom and sendto
  */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
+#include <fcntl.h>
 #include <netinet/in.h>
 #include <poll.h>
 #include <pthread.h>
@@ -18,6 +21,7 @@
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/prctl.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -40,12 +44,25 @@ static int listening(int type, int port) {
     struct sockaddr_in address = {.sin_family = AF_INET, .sin_port = htons(port), .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
     int one = 1, fd = socket(AF_INET, type, 0);
     setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof one);
+    setsockopt(fd, SOL_SOCKET, SO_REUSEPORT, &one, sizeof one);
     if (bind(fd, (struct sockaddr *)&address, sizeof address) < 0) { perror("bind"); exit(1); }
     if (type == SOCK_STREAM) listen(fd, 4096);
     return fd;
 }
 
-static void serve_fork(int listener) {
+static void echo_in_kernel(int connection) {
+    int ends[2];
+    ssize_t came;
+    if (pipe(ends) < 0) return;
+    while ((came = splice(connection, 0, ends[1], 0, 65536, SPLICE_F_MOVE)) > 0)
+        while (came > 0) {
+            ssize_t went = splice(ends[0], 0, connection, 0, came, SPLICE_F_MOVE);
+            if (went <= 0) return;
+            came -= went;
+        }
+}
+
+static void serve_fork(int listener, void (*echo)(int)) {
     for (;;) {
         int connection = accept(listener, 0, 0);
         if (connection < 0) continue;
@@ -57,8 +74,8 @@ static void serve_fork(int listener) {
     }
 }
 
-static void serve_prefork(int listener) {
-    for (int i = 0; i < 8; i++)
+static void serve_prefork(int listener, int workers) {
+    for (int i = 0; i < workers; i++)
         if (fork() == 0) {
             prctl(PR_SET_PDEATHSIG, SIGKILL);
             for (;;) {
@@ -107,7 +124,13 @@ static int turn(int connection) {
     return 1;
 }
 
-static void serve_event(int listener) {
+static void serve_event(int port, int workers) {
+    for (int i = 1; i < workers; i++)
+        if (fork() == 0) {
+            prctl(PR_SET_PDEATHSIG, SIGKILL);
+            break;
+        }
+    int listener = listening(SOCK_STREAM, port);
     struct epoll_event event = {.events = EPOLLIN, .data.fd = listener}, ready[64];
     int queue = epoll_create1(0);
     epoll_ctl(queue, EPOLL_CTL_ADD, listener, &event);
@@ -134,14 +157,18 @@ static void serve_udp(int socket) {
 }
 
 int main(int argc, char **argv) {
-    if (argc != 3) { fprintf(stderr, "usage: reference fork|prefork|thread|event|udp PORT\n"); return 64; }
-    int port = atoi(argv[2]);
+    if (argc < 3) { fprintf(stderr, "usage: reference fork|splice|prefork|thread|event|udp PORT [N]\n"); return 64; }
+    char *mode = argv[1];
+    int port = atoi(argv[2]), count = argc > 3 ? atoi(argv[3]) : 0;
+    struct rlimit files = {200000, 200000};
+    setrlimit(RLIMIT_NOFILE, &files);
     signal(SIGCHLD, SIG_IGN);
     signal(SIGPIPE, SIG_IGN);
-    if (!strcmp(argv[1], "fork")) serve_fork(listening(SOCK_STREAM, port));
-    if (!strcmp(argv[1], "prefork")) serve_prefork(listening(SOCK_STREAM, port));
-    if (!strcmp(argv[1], "thread")) serve_thread(listening(SOCK_STREAM, port));
-    if (!strcmp(argv[1], "event")) serve_event(listening(SOCK_STREAM, port));
-    if (!strcmp(argv[1], "udp")) serve_udp(listening(SOCK_DGRAM, port));
+    if (!strcmp(mode, "fork")) serve_fork(listening(SOCK_STREAM, port), echo);
+    if (!strcmp(mode, "splice")) serve_fork(listening(SOCK_STREAM, port), echo_in_kernel);
+    if (!strcmp(mode, "prefork")) serve_prefork(listening(SOCK_STREAM, port), count ? count : 8);
+    if (!strcmp(mode, "thread")) serve_thread(listening(SOCK_STREAM, port));
+    if (!strcmp(mode, "event")) serve_event(port, count ? count : 1);
+    if (!strcmp(mode, "udp")) serve_udp(listening(SOCK_DGRAM, port));
     return 64;
 }
