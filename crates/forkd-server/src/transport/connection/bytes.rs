@@ -9,7 +9,7 @@ use rustix::net::sockopt::{Timeout, set_socket_timeout};
 use rustix::net::{RecvFlags, SendFlags};
 
 use super::super::pump::Pump;
-use super::super::{FilePart, Traffic};
+use super::super::{FilePart, Traffic, limit_unsent};
 use super::{Connection, Input, Medium, Ready};
 use crate::sys::buffer::{Buffer, CHUNK};
 
@@ -25,6 +25,10 @@ pub(crate) const MORE: SendFlags = {
         SendFlags::empty()
     }
 };
+
+/// A file that is so long is sent as bulk, of which little is left unsent: what waits in the socket for long has left
+/// the processor's cache when the client reads it.
+const BULK: u64 = 1024 * 1024;
 
 /// Makes a call on a socket that blocks. No function: what has two callers may become one of its own, and that
 /// would be one more window of text for a forked child.
@@ -210,6 +214,11 @@ impl<'a> Connection<'a> {
     /// Sends a part of a file, which stays in the kernel on its way to a stream (sendfile(2)).
     pub(crate) fn send_file(&self, part: &FilePart) -> io::Result<()> {
         let mut left = part.clone();
+        if let Medium::Stream(socket, None) = &self.medium
+            && left.length >= BULK
+        {
+            limit_unsent(socket);
+        }
         while left.length > 0 {
             let sent = match &self.medium {
                 Medium::Stream(socket, wait) => {
