@@ -131,6 +131,7 @@ impl Cli {
         match parsed {
             Err(error) if asks_for_services(&error) => Ok(Self { command: Command::Services }),
             Err(error) if asks_for_null_server(&error) => Ok(Self { command: Command::NullServer }),
+            Err(error) if asks_for_prethread(&error) => Err(with_tip(error, PRETHREAD)),
             parsed => parsed,
         }
     }
@@ -168,6 +169,22 @@ fn asks_for_services(error: &clap::Error) -> bool {
     let is = |kind, test: &dyn Fn(&str) -> bool| matches!(error.get(kind), Some(ContextValue::String(text)) if test(text));
     is(ContextKind::InvalidArg, &|arg| arg.starts_with("--service"))
         && is(ContextKind::InvalidValue, &|value| value == "list")
+}
+
+/// What `forkd compare` calls prethread.
+const PRETHREAD: &str =
+    "what forkd compare calls prethread is --model thread --threads 8: a fixed pool of threads";
+
+/// Whether the model is one by its name in `forkd compare`.
+fn asks_for_prethread(error: &clap::Error) -> bool {
+    matches!(error.get(ContextKind::InvalidValue), Some(ContextValue::String(value)) if value == "prethread")
+}
+
+/// The same mistake with advice of our own, in place of a model that is called nearly the same.
+fn with_tip(mut error: clap::Error, tip: &'static str) -> clap::Error {
+    error.remove(ContextKind::SuggestedValue);
+    error.insert(ContextKind::Suggested, ContextValue::StyledStrs(vec![tip.into()]));
+    error
 }
 
 /// Whether it is a mistake only in that this is no subcommand for people.
@@ -271,6 +288,10 @@ mod tests {
             (
                 "forkd serve --model fibres",
                 "[possible values: fork, prefork, iterative, thread, event, coroutine]",
+            ),
+            (
+                "forkd serve --model prethread",
+                "tip: what forkd compare calls prethread is --model thread --threads 8",
             ),
             ("forkd serve --inetd tcp://a:1", "'--inetd' cannot be used with '[ENDPOINT]...'"),
             ("forkd serve --inetd -m fork", "'--inetd' cannot be used with '--model <MODEL>'"),
