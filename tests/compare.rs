@@ -231,8 +231,6 @@ fn threads_of_models_that_do_not() {
     has(&json, "event", [4, 4], [4, 4], 4.0);
     has(&json, "coroutine", [4, 4], [4, 4], 4.0);
     assert_eq!(["prethread", "event", "coroutine"].map(|name| forks(&json, name)), [0.0; 3]);
-    // counted by the machine, on which others may start some, too
-    assert!(forks(&json, "thread") > 0.7, "{json}");
 }
 
 #[test]

@@ -51,6 +51,9 @@ fn at_rest(daemon: &Daemon, model: &str) -> Belongings {
         "-m prefork -w 2" => 2,
         _ => 1,
     });
+    // a thread without a client is kept for a moment
+    let is_kept = |pid: &i32| threads_of(*pid).contains(&"connection".to_owned());
+    eventually("no thread is kept", || !daemon.children().iter().any(is_kept));
     belongings(daemon)
 }
 

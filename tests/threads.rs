@@ -3,6 +3,7 @@
 
 mod common;
 
+use std::collections::BTreeSet;
 use std::io::{Read, Write};
 use std::net::Shutdown;
 use std::time::Duration;
@@ -59,6 +60,24 @@ both_ways! {
         drop(clients);
         has_threads(worker, 1);
         assert_eq!(serving(&daemon), (0, vec!["idle".into()]));
+    }
+
+    fn a_thread_whose_client_has_gone_serves_the_next_one(way: Way) {
+        let daemon = Forkd::new("-m thread").way(way).start();
+        let worker = worker(&daemon);
+        let ids = || -> BTreeSet<_> {
+            let tasks = std::fs::read_dir(format!("/proc/{worker}/task")).unwrap();
+            tasks.map(|task| task.unwrap().file_name()).collect()
+        };
+        // where the next client is quicker than the thread, it gets another one
+        eventually("the same thread serves both", || {
+            let first = daemon.served();
+            let before = ids();
+            drop(first);
+            let _second = daemon.served();
+            ids() == before && before.len() == 2
+        });
+        has_threads(worker, 1);
     }
 
     fn a_pool_has_as_many_threads_as_it_was_given(way: Way) {

@@ -2,13 +2,15 @@
 //!
 //! std gives each thread a mapping of its own for its signal stack, and takes it away again: at every
 //! start and end the process's memory map changes, while its other threads wait. With 32 clients at
-//! once, a thread for each connection is a third slower that way. These have their signal stack on the heap.
+//! once, a thread for each connection is a third slower that way. These have a signal stack that is used
+//! again. And they allocate nothing themselves before their body does: the allocator would map memory for each of them.
 
 use std::ffi::{CStr, c_void};
 use std::io;
 use std::mem::{MaybeUninit, forget};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::ptr;
+use std::sync::{Mutex, PoisonError};
 
 use nix::sys::signal::{SaFlags, SigHandler, SigSet, Signal};
 
@@ -30,6 +32,7 @@ pub struct Thread(libc::pthread_t);
 struct Job<F> {
     name: &'static CStr,
     body: F,
+    signal_stack: Area,
 }
 
 /// Starts a thread, which the system shows under this name (15 bytes of it). A panic ends that thread only.
@@ -40,7 +43,7 @@ struct Job<F> {
 ///
 /// `EAGAIN` or `ENOMEM` as in pthread_create(3), and the body comes back.
 pub fn spawn<F: FnOnce() + Send + 'static>(name: &'static CStr, body: F) -> Result<Thread, (F, io::Error)> {
-    let job = Box::into_raw(Box::new(Job { name, body }));
+    let job = Box::into_raw(Box::new(Job { name, body, signal_stack: take_area() }));
     // what is blocked in it from its first instruction on, it inherits
     let before = SigSet::thread_get_mask().unwrap_or_else(|_| SigSet::empty());
     let mut inside = before;
@@ -51,8 +54,12 @@ pub fn spawn<F: FnOnce() + Send + 'static>(name: &'static CStr, body: F) -> Resu
     let _ = before.thread_set_mask();
     match created {
         Ok(id) => Ok(Thread(id)),
-        // SAFETY: no thread has come to be, so the box, which was made above, is still ours alone.
-        Err(error) => Err((unsafe { Box::from_raw(job) }.body, error)),
+        Err(error) => {
+            // SAFETY: no thread has come to be, so the box, which was made above, is still ours alone.
+            let Job { body, signal_stack, .. } = *unsafe { Box::from_raw(job) };
+            put_back_area(signal_stack);
+            Err((body, error))
+        }
     }
 }
 
@@ -73,15 +80,19 @@ fn create(start: extern "C" fn(*mut c_void) -> *mut c_void, job: *mut c_void) ->
 
 extern "C" fn start<F: FnOnce()>(job: *mut c_void) -> *mut c_void {
     // SAFETY: `spawn` made this box of a `Job<F>`, and gave it up to this thread.
-    let Job { name, body } = *unsafe { Box::from_raw(job.cast::<Job<F>>()) };
+    let memory = unsafe { Box::from_raw(job.cast::<MaybeUninit<Job<F>>>()) };
+    // SAFETY: the job is in there, and is taken out once, here. The memory is freed at the end: this thread's first call
+    // of the allocator maps memory for it.
+    let Job { name, body, signal_stack } = unsafe { memory.assume_init_read() };
     // a name is for people: without one it works as well
     #[cfg(target_os = "linux")]
     let _ = rustix::thread::set_name(name);
     #[cfg(not(target_os = "linux"))]
     let _ = name;
-    let _signal_stack = SignalStack::put_on();
+    let signal_stack = SignalStack::put_on(signal_stack);
     // the panic hook has said what there is to say
     let _ = catch_unwind(AssertUnwindSafe(body));
+    put_back_area(signal_stack.take_off());
     ptr::null_mut()
 }
 
@@ -114,28 +125,49 @@ impl Drop for Thread {
     }
 }
 
+/// Memory for a signal stack, which no other thread has.
+type Area = &'static mut [MaybeUninit<u8>];
+
+/// How many are made at once.
+const AREAS: usize = 32;
+
+/// Those that no thread has. There are never more than there were threads at once, and their pages take no memory until
+/// a signal comes.
+static AREAS_LEFT: Mutex<Vec<Area>> = Mutex::new(Vec::new());
+
+fn take_area() -> Area {
+    let mut left = AREAS_LEFT.lock().unwrap_or_else(PoisonError::into_inner);
+    if left.is_empty() {
+        let memory = Box::leak(Box::new_uninit_slice(AREAS * SIGNAL_STACK));
+        left.extend(memory.chunks_exact_mut(SIGNAL_STACK));
+    }
+    left.pop().unwrap_or_default()
+}
+
+fn put_back_area(area: Area) {
+    AREAS_LEFT.lock().unwrap_or_else(PoisonError::into_inner).push(area);
+}
+
 /// The signal stack of the thread that put it on.
 struct SignalStack {
     /// The kernel writes here, while a handler runs.
-    _memory: Box<[MaybeUninit<u8>]>,
+    memory: Area,
 }
 
 impl SignalStack {
-    fn put_on() -> Self {
-        let mut memory = Box::new_uninit_slice(SIGNAL_STACK);
-        let stack = libc::stack_t { ss_sp: memory.as_mut_ptr().cast(), ss_flags: 0, ss_size: SIGNAL_STACK };
-        // SAFETY: the memory stays where it is until `drop`, which takes the stack off first. If it is too
-        // small for this processor's registers, the thread goes without.
+    fn put_on(memory: Area) -> Self {
+        let stack = libc::stack_t { ss_sp: memory.as_mut_ptr().cast(), ss_flags: 0, ss_size: memory.len() };
+        // SAFETY: the memory is never freed, and no other thread gets it before `take_off`. If it is too small for this
+        // processor's registers, the thread goes without.
         unsafe { libc::sigaltstack(&raw const stack, ptr::null_mut()) };
-        Self { _memory: memory }
+        Self { memory }
     }
-}
 
-impl Drop for SignalStack {
-    fn drop(&mut self) {
+    fn take_off(self) -> Area {
         let off = libc::stack_t { ss_sp: ptr::null_mut(), ss_flags: libc::SS_DISABLE, ss_size: SIGNAL_STACK };
         // SAFETY: this is no signal handler, so the stack is not in use.
         unsafe { libc::sigaltstack(&raw const off, ptr::null_mut()) };
+        self.memory
     }
 }
 

@@ -1,10 +1,12 @@
 //! A thread for each connection, and for each datagram of a handler, which may be slow.
 //!
-//! The main thread accepts. At the limit, and while no thread can be started, it takes no client in.
+//! The main thread accepts. At the limit, and while no thread can be started, it takes no client in. A thread whose
+//! client has gone is kept for a moment ([`KEPT`]) and serves the next one, if one comes: to start and end a thread
+//! takes eleven system calls, to wake one takes two.
 
 use std::os::fd::{AsFd, OwnedFd};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::super::accept_loop::{self, Acceptor, Driver};
@@ -22,6 +24,9 @@ use crate::sys::thread::spawn;
 use crate::sys::wake::Wake;
 use crate::transport::{Peer, Refusal};
 
+/// For how long a thread without a client is kept.
+const KEPT: Duration = Duration::from_secs(1);
+
 /// The client that a thread is started for.
 enum Client {
     Connection(OwnedFd, Peer),
@@ -36,9 +41,40 @@ impl Client {
     }
 }
 
+/// Where a thread without a client waits for its next one.
+#[derive(Default)]
+struct Mailbox {
+    next: Mutex<Next>,
+    came: Condvar,
+}
+
+#[derive(Default)]
+enum Next {
+    #[default]
+    Nothing,
+    Client(Client),
+    /// There will be no other client.
+    End,
+}
+
+impl Mailbox {
+    fn put(&self, next: Next) {
+        *lock(&self.next) = next;
+        self.came.notify_one();
+    }
+}
+
+/// Nothing that is done under a lock can panic.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 /// What the threads have in common.
 struct ThreadGroup {
     shared: Shared,
+    /// Those that wait for a client, the one that has waited for the shortest time last; `None` when no more is
+    /// waited for.
+    waiting: Mutex<Option<Vec<Arc<Mailbox>>>>,
     /// The main thread waits for one of them to end.
     awaited: AtomicBool,
     wake: Wake,
@@ -47,6 +83,62 @@ struct ThreadGroup {
 impl ThreadGroup {
     fn work(&self) -> WorkerContext<'_> {
         self.shared.work()
+    }
+
+    /// What a thread does.
+    fn serve_all(&self, first: Client, mailbox: &Arc<Mailbox>) {
+        let mut next = Some(first);
+        while let Some(client) = next {
+            self.serve(client);
+            next = self.next(mailbox);
+        }
+    }
+
+    /// Waits for the next client of a thread.
+    fn next(&self, mailbox: &Arc<Mailbox>) -> Option<Client> {
+        lock(&self.waiting).as_mut()?.push(Arc::clone(mailbox));
+        let is_empty = |next: &mut Next| matches!(next, Next::Nothing);
+        let (mut next, waited) = mailbox
+            .came
+            .wait_timeout_while(lock(&mailbox.next), KEPT, is_empty)
+            .unwrap_or_else(PoisonError::into_inner);
+        if waited.timed_out() {
+            drop(next);
+            let mut waiting = lock(&self.waiting);
+            let at =
+                waiting.as_ref().and_then(|all| all.iter().position(|other| Arc::ptr_eq(other, mailbox)));
+            if let (Some(all), Some(at)) = (waiting.as_mut(), at) {
+                all.remove(at);
+                return None;
+            }
+            drop(waiting);
+            // it was taken for a client, which is on its way
+            next = mailbox
+                .came
+                .wait_while(lock(&mailbox.next), is_empty)
+                .unwrap_or_else(PoisonError::into_inner);
+        }
+        match std::mem::take(&mut *next) {
+            Next::Client(client) => Some(client),
+            Next::Nothing | Next::End => None,
+        }
+    }
+
+    /// Gives a client to a thread that waits for one.
+    fn hand_over(&self, client: Client) -> Result<(), Client> {
+        match lock(&self.waiting).as_mut().and_then(Vec::pop) {
+            Some(mailbox) => {
+                mailbox.put(Next::Client(client));
+                Ok(())
+            }
+            None => Err(client),
+        }
+    }
+
+    /// Ends the threads that wait for a client, and those that serve one when it has gone.
+    fn end_waiting(&self) {
+        let waiting = lock(&self.waiting).take();
+        waiting.into_iter().flatten().for_each(|mailbox| mailbox.put(Next::End));
     }
 
     fn serve(&self, client: Client) {
@@ -108,7 +200,12 @@ pub(super) fn run(shared: Shared, shutdown: &Arc<ShutdownFd>, terms: &Terms, mos
             return Cause::Failed;
         }
     };
-    let group = Arc::new(ThreadGroup { shared, awaited: AtomicBool::new(false), wake });
+    let group = Arc::new(ThreadGroup {
+        shared,
+        waiting: Mutex::new(Some(Vec::new())),
+        awaited: AtomicBool::new(false),
+        wake,
+    });
     let work = group.work();
     // a worker that can't start a single thread serves no client
     match spawn(c"connection", || {}) {
@@ -142,6 +239,7 @@ pub(super) fn run(shared: Shared, shutdown: &Arc<ShutdownFd>, terms: &Terms, mos
             cause = accept_loop::run(&work, shutdown, &mut driver);
         }
     }
+    group.end_waiting();
     if terms.waits {
         group.wait_for(0, None);
     }
@@ -228,9 +326,14 @@ impl MainThread<'_> {
             (Arc::clone(self.group), client.peer(), self.work.listener().endpoint());
         self.work.slot.set_peer(peer);
         group.shared.begin();
+        let client = match group.hand_over(client) {
+            Ok(()) => return self.started(),
+            Err(client) => client,
+        };
         self.work.slot.threads.fetch_add(1, Ordering::Relaxed);
+        let mailbox = Arc::default();
         let mut body = move || {
-            group.serve(client);
+            group.serve_all(client, &mailbox);
             group.work().slot.threads.fetch_sub(1, Ordering::Relaxed);
         };
         let mut stops_at = None;
@@ -253,13 +356,18 @@ impl MainThread<'_> {
             }
             self.group.rest(self.shortage.retry_at().map_or(REST, |then| then - now));
         }
+        self.started();
+    }
+
+    /// A client has its thread.
+    fn started(&mut self) {
         self.served += 1;
         if self.shortage.retry_at().is_none() {
             return;
         }
         self.work.slot.held.store(0, Ordering::Relaxed);
         if self.shortage.worked(Instant::now()).is_some() {
-            events::threads_work_again(endpoint);
+            events::threads_work_again(self.work.listener().endpoint());
         }
     }
 
