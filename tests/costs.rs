@@ -35,7 +35,7 @@ struct Bar {
     faults: u64,
 }
 
-const FORK: Bar = Bar { options: "-m fork", calls: 16, faults: 12 };
+const FORK: Bar = Bar { options: "-m fork", calls: 12, faults: 4 };
 const PREFORK: Bar = Bar { options: "-m prefork -w 1", calls: 5, faults: 0 };
 const THREAD: Bar = Bar { options: "-m thread -w 1", calls: 13, faults: 1 };
 const EVENT: Bar = Bar { options: "-m event -w 1", calls: 10, faults: 0 };

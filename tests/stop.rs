@@ -233,10 +233,10 @@ fn queued_clients_wait_while_a_stop_finds_no_descriptors_and_are_served_after() 
         let daemon = Forkd::new(&format!("{args} --grace 60s")).start();
         let busy = daemon.served();
         let mut queued: Vec<Client> = (0..2).map(|_| daemon.asks()).collect();
-        // fork: the master accepts
-        let acceptor = if args == "--max-children 1" { daemon.pid() } else { daemon.children()[0] };
-        // ppoll(2) needs as many as it waits for
-        set_limit(acceptor, libc::RLIMIT_NOFILE, 5).unwrap();
+        // fork: the master accepts, whose ppoll(2) needs as many as it waits for
+        let (acceptor, few) =
+            if args == "--max-children 1" { (daemon.pid(), 5) } else { (daemon.children()[0], 3) };
+        set_limit(acceptor, libc::RLIMIT_NOFILE, few).unwrap();
         daemon.signal(Signal::SIGTERM);
         daemon.wait_for_line("stopping");
         drop(busy);

@@ -2,7 +2,8 @@
 //!
 //! It lies in the program's zeroed data: a child that reads a short message touches one page of
 //! it, where a buffer on the stack would be touched page by page when it is made (stack probes),
-//! and one on the heap would have the heap's pages copied.
+//! and one on the heap would have the heap's pages copied. A child with a stack of its own has the beginning of both on
+//! the same page (see `fork::apart`).
 //!
 //! A connection has it only while there are bytes in it: many that wait in one thread, each for its
 //! client, take turns with the same one.
@@ -10,7 +11,7 @@
 use std::cell::UnsafeCell;
 use std::mem::MaybeUninit;
 use std::os::fd::AsFd;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicPtr, Ordering};
 
 use rustix::net::{RecvFlags, recv};
 
@@ -21,8 +22,8 @@ pub const CHUNK: usize = 16 * 1024;
 type Bytes = [MaybeUninit<u8>; CHUNK];
 
 /// The flag shares its page with the first bytes.
-#[repr(C, align(4096))]
-struct SharedBytes {
+#[repr(C, align(64))]
+pub(crate) struct SharedBytes {
     lent: AtomicBool,
     bytes: UnsafeCell<Bytes>,
 }
@@ -30,10 +31,18 @@ struct SharedBytes {
 // SAFETY: `bytes` is reached only through a `Buffer::Static`, of which `lent` allows one at a time.
 unsafe impl Sync for SharedBytes {}
 
-static SHARED: SharedBytes = SharedBytes {
+static IN_DATA: SharedBytes = SharedBytes {
     lent: AtomicBool::new(false),
     bytes: UnsafeCell::new([const { MaybeUninit::uninit() }; CHUNK]),
 };
+
+/// Where the one is that is lent.
+static SHARED: AtomicPtr<SharedBytes> = AtomicPtr::new((&raw const IN_DATA).cast_mut());
+
+/// Lends this memory from now on. It must be zeroed, and stay as it is.
+pub(crate) fn lend_from(place: &'static SharedBytes) {
+    SHARED.store(std::ptr::from_ref(place).cast_mut(), Ordering::Release);
+}
 
 /// A buffer of [`CHUNK`] bytes that need not be initialised. It takes memory when there is something to
 /// read, and gives it back when there is nothing.
@@ -47,18 +56,20 @@ enum Storage {
     /// None, while there is nothing to keep.
     Empty,
     /// The one in static memory.
-    Static(&'static mut Bytes),
+    Static(&'static mut Bytes, &'static AtomicBool),
     /// One of its own, for a second connection at the same time.
     Own(Box<[MaybeUninit<u8>]>),
 }
 
 impl Storage {
     fn take() -> Self {
-        if SHARED.lent.swap(true, Ordering::Acquire) {
+        // SAFETY: it was a reference that lasts for ever.
+        let shared = unsafe { &*SHARED.load(Ordering::Acquire) };
+        if shared.lent.swap(true, Ordering::Acquire) {
             return Self::Own(Box::new_uninit_slice(CHUNK));
         }
         // SAFETY: the flag was clear, so no other reference exists until this value is dropped.
-        Self::Static(unsafe { &mut *SHARED.bytes.get() })
+        Self::Static(unsafe { &mut *shared.bytes.get() }, &shared.lent)
     }
 }
 
@@ -92,7 +103,7 @@ impl Buffer {
         }
         let bytes: &mut [MaybeUninit<u8>] = match &mut self.storage {
             Storage::Empty => &mut [],
-            Storage::Static(bytes) => *bytes,
+            Storage::Static(bytes, _) => *bytes,
             Storage::Own(bytes) => bytes,
         };
         match read(bytes) {
@@ -109,7 +120,7 @@ impl Buffer {
     pub fn filled(&self) -> &[u8] {
         let bytes: &[MaybeUninit<u8>] = match &self.storage {
             Storage::Empty => &[],
-            Storage::Static(bytes) => *bytes,
+            Storage::Static(bytes, _) => *bytes,
             Storage::Own(bytes) => bytes,
         };
         // SAFETY: `fill_by` is the only one that sets the length, to what read(2) or recv(2) wrote.
@@ -125,8 +136,8 @@ impl Buffer {
 
 impl Drop for Storage {
     fn drop(&mut self) {
-        if let Self::Static(_) = self {
-            SHARED.lent.store(false, Ordering::Release);
+        if let Self::Static(_, lent) = self {
+            lent.store(false, Ordering::Release);
         }
     }
 }

@@ -11,7 +11,11 @@ use std::os::fd::OwnedFd;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU32, Ordering};
 
+mod apart;
+
 use super::signal::Blocked;
+
+pub use apart::{ChildTask, Inherited, fork_apart, keep_stack};
 
 /// The status of a child whose closure panicked (sysexits(3) `EX_SOFTWARE`).
 pub const PANICKED: u8 = 70;
@@ -56,6 +60,10 @@ pub fn fork(
     child: impl FnOnce() -> u8,
 ) -> io::Result<Child> {
     require_single_thread()?;
+    apart::lend_stack(|| fork_in_place(cells, watch, child))
+}
+
+fn fork_in_place(cells: PidCells<'_>, watch: Watch, child: impl FnOnce() -> u8) -> io::Result<Child> {
     #[cfg(all(target_os = "linux", target_env = "gnu"))]
     if !super::portable() {
         // A seccomp filter may know nothing of clone3(2); then the child has not come to be, and its
@@ -132,7 +140,38 @@ pub fn require_single_thread() -> io::Result<()> {
 }
 
 #[cfg(target_os = "linux")]
+#[inline]
 fn thread_count_is_one() -> bool {
+    #[cfg(all(target_env = "gnu", target_arch = "x86_64"))]
+    if libc_knows_of_one() {
+        return true;
+    }
+    kernel_counts_one()
+}
+
+/// Whether glibc is sure that this process has one thread: by `__libc_single_threaded` (glibc 2.32, sys/single_threaded.h),
+/// which every start of a thread clears. It can't know of a thread that was made without it, by clone(2), which could hold
+/// no lock of the C library or of Rust's.
+#[cfg(all(target_os = "linux", target_env = "gnu", target_arch = "x86_64"))]
+#[inline(always)]
+fn libc_knows_of_one() -> bool {
+    let flag: *const u8;
+    // SAFETY: reads the address of a symbol from the linker's table; the symbol is weak, so where there is none that is null.
+    unsafe {
+        std::arch::asm!(
+            ".weak __libc_single_threaded",
+            "mov {flag}, [rip + __libc_single_threaded@GOTPCREL]",
+            flag = out(reg) flag,
+            options(nostack, readonly, preserves_flags)
+        );
+    }
+    // SAFETY: it is a `char`, which other threads may clear only if there are some, and then this one need not see it.
+    !flag.is_null() && unsafe { flag.read_volatile() } != 0
+}
+
+#[cfg(target_os = "linux")]
+#[cold]
+fn kernel_counts_one() -> bool {
     use nix::errno::Errno;
     use nix::sched::{CloneFlags, unshare};
     // unshare(2): CLONE_THREAD is a no-op for a single-threaded process and EINVAL for any other.

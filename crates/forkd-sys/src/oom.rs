@@ -13,7 +13,7 @@ use rustix::fs::OFlags;
 use super::procfs;
 
 /// A score with which a process dies rather than the one that made this.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Expendable {
     text: [u8; 8],
     length: usize,

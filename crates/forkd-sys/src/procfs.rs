@@ -52,6 +52,14 @@ pub fn threads() -> io::Result<u64> {
     Ok((task.st_nlink as u64).saturating_sub(2))
 }
 
+/// The address that the main stack began at when this program was executed: the arguments lie above it.
+#[cfg(target_os = "linux")]
+pub(crate) fn start_of_stack() -> Option<usize> {
+    let stat = read(c"/proc/self/stat").ok()?;
+    // the 28th field; the second one is a name in brackets, which may contain anything
+    stat.rsplit_once(')')?.1.split_whitespace().nth(25)?.parse().ok()
+}
+
 fn locate(path: &CStr) -> (BorrowedFd<'static>, &CStr) {
     let below = path.to_bytes_with_nul().strip_prefix(ROOT);
     let below = below.and_then(|below| CStr::from_bytes_with_nul(below).ok());

@@ -10,7 +10,7 @@ use std::io;
 use std::num::NonZeroUsize;
 use std::ops::Deref;
 use std::ptr::NonNull;
-use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize};
+use std::sync::atomic::{AtomicU32, AtomicU64};
 
 use nix::sys::mman::{MapFlags, ProtFlags, mmap_anonymous, mprotect, munmap};
 
@@ -44,7 +44,7 @@ impl Arena {
     ///
     /// `ENOMEM` as in mmap(2).
     pub fn new(bytes: usize) -> io::Result<Self> {
-        Ok(Self { next: map(bytes, beside_our_data())?, left: bytes })
+        Ok(Self { next: map(bytes, near::arena())?, left: bytes })
     }
 
     /// Takes `count` zeroed values; they are never given back.
@@ -247,12 +247,25 @@ fn map(bytes: usize, beside: Option<NonZeroUsize>) -> io::Result<NonNull<u8>> {
     Ok(unsafe { mmap_anonymous(beside, length, access, MapFlags::MAP_SHARED)? }.cast())
 }
 
-/// An address soon after the program's own data, of which there is less than a step. Near it the mapping shares their page tables,
-/// which the kernel makes anew for each child (2 µs).
-fn beside_our_data() -> Option<NonZeroUsize> {
+/// Addresses soon after the program's own data, of which there is less than a step. What a child writes to should be near
+/// other such memory: then it shares page tables, which the kernel makes anew for each child (2 µs).
+pub(crate) mod near {
+    use std::num::NonZeroUsize;
+    use std::sync::atomic::AtomicUsize;
+
     static DATA: AtomicUsize = AtomicUsize::new(0);
     const STEP: usize = 0x4_0000;
-    NonZeroUsize::new(((&raw const DATA).addr() / STEP + 2) * STEP)
+    const STACK: usize = 0x80_0000;
+
+    /// For the stack of children, which they use from its end.
+    pub(crate) fn stack() -> Option<NonZeroUsize> {
+        NonZeroUsize::new(((&raw const DATA).addr() / STEP + 2) * STEP)
+    }
+
+    /// For what all share.
+    pub(super) fn arena() -> Option<NonZeroUsize> {
+        stack()?.checked_add(STACK + STEP)
+    }
 }
 
 /// Defines structs that are [`Plain`]: of fields that are, in C's order.

@@ -62,8 +62,12 @@ const HANDLED: [Signal; 6] =
 /// The signals that end a child, and ask the master to stop.
 const DEADLY: [Signal; 2] = [Signal::SIGTERM, Signal::SIGQUIT];
 
-/// Ends a wait in the kernel, and nothing else: by default it is ignored, so one from outside does no harm.
+/// Ends a call that waits in the kernel (`accept`). By default it is ignored, so one from outside does no harm.
 pub(super) const NUDGE: Signal = Signal::SIGURG;
+
+/// Has a call that waits in the kernel begin anew (`thread`). By default it is ignored, too. It is another one, as a signal
+/// has one handler, which says whether calls are restarted.
+pub(super) const POKE: Signal = Signal::SIGWINCH;
 
 /// The process whose children the handlers below tell from itself.
 static MASTER: AtomicU32 = AtomicU32::new(0);
@@ -269,9 +273,9 @@ mod tests {
     fn a_shut_gate_is_no_socket() {
         let (socket, _peer) = std::os::unix::net::UnixStream::pair().expect("pair");
         let shutdown = Arc::new(ShutdownFd::new(&socket, true).expect("shutdown"));
-        shut_on(&shutdown, libc::SIGWINCH).expect("register");
+        shut_on(&shutdown, libc::SIGUSR1).expect("register");
         assert!(!wait_readable(shutdown.poll_fd(), Duration::ZERO));
-        nix::sys::signal::raise(nix::sys::signal::Signal::SIGWINCH).expect("raise");
+        nix::sys::signal::raise(nix::sys::signal::Signal::SIGUSR1).expect("raise");
         let error = rustix::net::accept(&*shutdown).expect_err("shut");
         assert_eq!(error, rustix::io::Errno::NOTSOCK);
         assert!(wait_readable(shutdown.poll_fd(), Duration::ZERO));

@@ -15,7 +15,7 @@ use std::sync::{Mutex, PoisonError};
 use nix::sys::signal::{SaFlags, SigHandler, SigSet, Signal};
 
 use super::disposition::set;
-use super::signal::NUDGE;
+use super::signal::POKE;
 
 /// How much address space a stack has, in bytes: many times what the services need, even in a debug
 /// build, and room for a handler with buffers of its own. Pages that are not touched take no memory.
@@ -48,7 +48,7 @@ pub fn spawn<F: FnOnce() + Send + 'static>(name: &'static CStr, body: F) -> Resu
     let before = SigSet::thread_get_mask().unwrap_or_else(|_| SigSet::empty());
     let mut inside = before;
     inside.add(Signal::SIGTERM);
-    inside.remove(NUDGE);
+    inside.remove(POKE);
     let _ = inside.thread_set_mask();
     let created = create(start::<F>, job.cast());
     let _ = before.thread_set_mask();
@@ -101,10 +101,10 @@ impl Thread {
     /// looks at its arguments anew.
     pub fn poke(&self) -> io::Result<()> {
         extern "C" fn nothing(_: i32) {}
-        set(NUDGE, SigHandler::Handler(nothing), SaFlags::SA_RESTART)?;
+        set(POKE, SigHandler::Handler(nothing), SaFlags::SA_RESTART)?;
         // SAFETY: the thread is neither joined nor detached while `self` lives, so its id is good, even
         // if it has ended.
-        match unsafe { libc::pthread_kill(self.0, NUDGE as i32) } {
+        match unsafe { libc::pthread_kill(self.0, POKE as i32) } {
             0 => Ok(()),
             errno => Err(io::Error::from_raw_os_error(errno)),
         }

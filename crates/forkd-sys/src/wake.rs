@@ -26,7 +26,7 @@ impl Wake {
             use rustix::event::{EventfdFlags, eventfd};
             match eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK) {
                 Err(errno) if is_forbidden(errno) => {}
-                read_end => return Ok(Self { read_end: read_end?, write_end: None }),
+                read_end => return Ok(Self { read_end: apart(read_end?), write_end: None }),
             }
         }
         let (read_end, write_end) = super::fd::pipe()?;
@@ -47,6 +47,13 @@ impl Wake {
         // One read empties an eventfd. What a pipe still holds makes the next poll return at once.
         let _ = rustix::io::read(&self.read_end, &mut taken);
     }
+}
+
+/// The descriptor by a number beyond those that a process has as a rule: then a child closes its parent's others by one
+/// system call, as they are a row. It costs nothing, as the kernel has room for 64 in any case.
+#[cfg(target_os = "linux")]
+fn apart(descriptor: OwnedFd) -> OwnedFd {
+    rustix::io::fcntl_dupfd_cloexec(&descriptor, 63).unwrap_or(descriptor)
 }
 
 impl AsFd for Wake {

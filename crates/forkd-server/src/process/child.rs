@@ -11,85 +11,162 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use rustix::process::Pid;
 
+use super::context::Context;
+use super::descriptors::Closing;
 use super::post_fork::expect_children;
-use crate::model::serve::WorkerContext;
-use crate::scoreboard::{Cause, State};
+use crate::model::serve::{ListenerContext, WorkerContext};
+use crate::scoreboard::{Cause, Scoreboard, State};
 use crate::sys::arena;
 use crate::sys::datagram::Batch;
-use crate::sys::fd::CloseSet;
+use crate::sys::fork::ChildTask;
 use crate::sys::oom::Expendable;
 use crate::sys::orphans::adopt;
 use crate::sys::signal::{OnParentDeath, at_death_of};
 use crate::transport::Peer;
+use crate::transport::udp_filter::UdpFilter;
 
-/// What a child is forked for.
-pub(super) enum Task<'a> {
-    /// One connection.
-    Connection(OwnedFd, Peer),
-    /// The first datagram of a batch.
-    Datagram(&'a mut Batch, Peer),
+/// What the children of a listener work with. The master writes to it only what has changed: its page is one that a child
+/// has, too, so that after a fork each write costs a copy.
+#[derive(Debug)]
+pub(super) struct ChildWork {
+    context: ListenerContext,
+    board: &'static Scoreboard,
+    parent: Pid,
+    closing: Closing,
+    udp_filter: UdpFilter,
+    /// For datagrams: the one in hand.
+    pub(super) batch: Option<Batch>,
+    /// Makes a child the OOM killer's choice rather than the master.
+    expendable: Option<Expendable>,
 }
 
-/// What the master has prepared for it.
-pub(super) struct Setup<'a> {
-    pub(super) close: &'a CloseSet,
-    pub(super) parent: Pid,
-    /// Makes it the OOM killer's choice rather than the master.
-    pub(super) expendable: Option<Expendable>,
+/// What is different for each child.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Order {
     /// Its number on the scoreboard.
     pub(super) index: u32,
+    /// The master makes it expendable, if it lives on.
+    pub(super) raises_later: bool,
+    pub(super) peer: Peer,
 }
 
-/// The life of a child, after fork(2); returns the status that it exits with.
-pub(super) fn live(setup: Setup<'_>, work: &WorkerContext<'_>, task: Option<Task<'_>>) -> u8 {
-    if let Some(expendable) = setup.expendable {
-        expendable.become_so();
+impl Order {
+    #[inline(always)]
+    pub(super) fn pack(self) -> [u64; 4] {
+        let [first, second, third] = self.peer.pack();
+        [u64::from(self.index) << 1 | u64::from(self.raises_later), first, second, third]
     }
-    work.board.keep_out();
-    // The signal pipe is among them: a signal to a child must not wake the master.
-    setup.close.close_in_child();
-    at_death_of(setup.parent, OnParentDeath::FinishSoon);
-    if !work.service().echoes() {
-        // echo allocates nothing, and has no page for it
-        arena::open();
+
+    #[inline(always)]
+    fn unpack([head, peer @ ..]: [u64; 4]) -> Self {
+        Self { index: (head >> 1) as u32, raises_later: head & 1 == 1, peer: Peer::unpack(peer) }
     }
-    expect_children(work.service());
-    if work.service().hands_over() {
-        adopt();
-    }
-    let Some(task) = task else { return Cause::Done.status() };
-    let peer = match &task {
-        Task::Connection(_, peer) | Task::Datagram(_, peer) => *peer,
-    };
-    let announce = |cause| work.board.announce(setup.index, cause);
-    let served = catch_unwind(AssertUnwindSafe(|| serve(work, task, announce)));
-    let cause = served.unwrap_or_else(|payload| {
-        work.context.service_config.hooks.panicked(peer, &*payload);
-        announce(Cause::Panicked);
-        Cause::Panicked
-    });
-    cause.status()
 }
 
-/// Does the task, and announces how it ended before the client can see the end: one that comes again at
-/// once finds this child's place free.
-fn serve(work: &WorkerContext<'_>, task: Task<'_>, announce: impl FnOnce(Cause)) -> Cause {
+impl ChildWork {
+    pub(super) fn new(
+        context: ListenerContext,
+        closing: Closing,
+        batch: Option<Batch>,
+        cx: &Context,
+    ) -> Self {
+        let (board, parent, expendable) = (cx.board, cx.pid, cx.oom.score());
+        Self { context, board, parent, closing, udp_filter: cx.udp_filter.clone(), batch, expendable }
+    }
+
+    /// Takes over what has changed since the last child.
+    pub(super) fn update(&mut self, cx: &Context) {
+        self.closing.update(&cx.descriptors);
+        if self.expendable != cx.oom.score() {
+            self.expendable = cx.oom.score();
+        }
+        if self.batch.is_some() && self.udp_filter != cx.udp_filter {
+            self.udp_filter = cx.udp_filter.clone();
+        }
+    }
+}
+
+impl ChildTask for ChildWork {
+    /// Serves the connection, or the datagram in the batch.
+    #[inline(always)]
+    fn live(&mut self, connection: Option<OwnedFd>, numbers: [u64; 4]) -> u8 {
+        let Order { index, raises_later, peer } = Order::unpack(numbers);
+        if let Some(expendable) = self.expendable.filter(|_| !raises_later) {
+            expendable.become_so();
+        }
+        self.board.keep_out();
+        // The signal pipe is among them: a signal to a child must not wake the master.
+        self.closing.set().close_in_child();
+        at_death_of(self.parent, OnParentDeath::FinishSoon);
+        let service = &self.context.service_config.service;
+        if !service.echoes() {
+            // echo allocates nothing, and has no page for it
+            arena::open();
+        }
+        expect_children(service);
+        if service.hands_over() {
+            adopt();
+        }
+        let announce = |cause| self.board.announce(index, cause);
+        let work = WorkerContext {
+            context: &self.context,
+            udp_filter: &self.udp_filter,
+            board: self.board,
+            slot: self.board.slot(index),
+            ticker: None,
+        };
+        let batch = &mut self.batch;
+        let served = catch_unwind(AssertUnwindSafe(|| serve(&work, connection, peer, batch, announce)));
+        let cause = served.unwrap_or_else(|payload| {
+            work.context.service_config.hooks.panicked(peer, &*payload);
+            announce(Cause::Panicked);
+            Cause::Panicked
+        });
+        cause.status()
+    }
+}
+
+/// Serves, and announces how it ended before the client can see the end: one that comes again at once finds this child's
+/// place free.
+fn serve(
+    work: &WorkerContext<'_>,
+    connection: Option<OwnedFd>,
+    peer: Peer,
+    batch: &mut Option<Batch>,
+    announce: impl FnOnce(Cause),
+) -> Cause {
     if let Some(now) = work.board.clock_us() {
         work.slot.set_began(now);
     }
     work.slot.set_state(State::Serving);
-    match task {
-        Task::Connection(socket, peer) => {
+    match (connection, batch) {
+        (Some(socket), _) => {
             let (cause, connection) = work.connection(socket, peer);
             announce(cause);
-            connection.close();
+            // the kernel closes it, as this process ends
+            std::mem::forget(connection);
             cause
         }
-        Task::Datagram(batch, _) => {
+        (None, Some(batch)) => {
             // the master has asked the application
             work.datagrams_if(batch, 1, |datagram| work.udp_filter.admit(datagram));
             announce(Cause::Done);
             Cause::Done
+        }
+        (None, None) => Cause::Done,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_order_comes_out_as_it_went_in() {
+        for (index, raises_later) in [(0, false), (131_071, true), (u32::MAX, true)] {
+            let peer = Peer::Ip("[fe80::1%7]:9".parse().expect("an address"));
+            let order = Order::unpack(Order { index, raises_later, peer }.pack());
+            assert_eq!((order.index, order.raises_later, order.peer), (index, raises_later, peer));
         }
     }
 }

@@ -30,6 +30,8 @@ pub(super) struct Context {
     pub(super) descriptors: Descriptors,
     /// When this turn of the loop began: the only clock that the master's parts read.
     pub(super) now: Instant,
+    /// What it waited for last had happened already.
+    pub(super) is_busy: bool,
     /// fork(2) fails.
     pub(super) shortage: Shortage,
     /// Why it did so last.
@@ -78,6 +80,7 @@ impl Context {
             grace,
             descriptors: Descriptors::default(),
             now: Instant::now(),
+            is_busy: false,
             shortage: Shortage::default(),
             fork_errno: 0,
             serves: false,

@@ -42,11 +42,21 @@ impl Closing {
     }
 
     pub(super) fn of(&mut self, descriptors: &Descriptors) -> &CloseSet {
+        self.update(descriptors);
+        self.set()
+    }
+
+    pub(super) fn update(&mut self, descriptors: &Descriptors) {
         if self.changes != Some(descriptors.changes.get()) {
             let open = descriptors.open.borrow();
             self.set = CloseSet::new(open.iter().copied().filter(|fd| !self.keep.contains(fd)));
             self.changes = Some(descriptors.changes.get());
         }
+    }
+
+    /// As of the last update.
+    #[inline(always)]
+    pub(super) fn set(&self) -> &CloseSet {
         &self.set
     }
 }

@@ -9,7 +9,7 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use super::child::{self, Task};
+use super::child::{ChildWork, Order};
 use super::context::Context;
 use super::descriptors::{Closing, kept_for};
 use super::pending::{Client, Pending};
@@ -18,10 +18,10 @@ use crate::events;
 use crate::limit::RateLimit;
 use crate::model::Overflow;
 use crate::model::accept_loop::errno;
-use crate::model::serve::{ListenerContext, WorkerContext, batch_for, peer_of};
+use crate::model::serve::{ListenerContext, batch_for, peer_of};
 use crate::spec::ModelSpec;
-use crate::sys::datagram::{Batch, Patience};
-use crate::sys::fork::{PidCells, Watch, fork};
+use crate::sys::datagram::Patience;
+use crate::sys::fork::{Inherited, PidCells, fork_apart};
 use crate::sys::tcp::was_reset;
 use crate::transport::listener::Kind;
 use crate::transport::{Peer, Refusal};
@@ -36,9 +36,7 @@ const REFUSALS: u32 = 64;
 pub(super) struct Forking {
     pub(super) context: ListenerContext,
     max_children: u32,
-    closing: Closing,
-    /// For datagrams: the one in hand.
-    batch: Option<Box<Batch>>,
+    work: Inherited<ChildWork>,
     pending: Pending,
     admission: Admission<u32>,
     /// There were more clients than it could bring in its last turn.
@@ -47,15 +45,15 @@ pub(super) struct Forking {
 }
 
 impl Forking {
-    pub(super) fn new(context: ListenerContext, spec: &ModelSpec) -> Self {
+    pub(super) fn new(context: ListenerContext, spec: &ModelSpec, cx: &Context) -> Self {
         let datagrams = context.listener.kind() == Kind::Datagram;
         // the child answers a datagram through the listening socket itself
         let listener = datagrams.then(|| context.listener.as_raw_fd());
         let keep = listener.into_iter().chain(kept_for(&context.service_config.service)).collect();
+        let batch = datagrams.then(|| batch_for(&context.listener, 1));
         Self {
             max_children: spec.max_children,
-            closing: Closing::all_but(keep),
-            batch: datagrams.then(|| Box::new(batch_for(&context.listener, 1))),
+            work: Inherited::new(ChildWork::new(context.clone(), Closing::all_but(keep), batch, cx)),
             context,
             pending: Pending::default(),
             admission: Admission::new(spec.overflow == Overflow::Reject),
@@ -155,7 +153,8 @@ impl Forking {
         // it could not be filled up while there was no descriptor at all
         cx.restore_reserve();
         self.admission.rested();
-        let mut round = Round::of(most.min(FORKS), REFUSALS);
+        let usual = self.usual_round(cx);
+        let mut round = Round::of(most.min(usual), REFUSALS);
         loop {
             let taken = match self.admission.next(&round, self.room(cx)) {
                 Next::Accept => match self.slot(cx) {
@@ -183,10 +182,17 @@ impl Forking {
                 self.take_by_reserve(cx, &mut round);
             }
         }
-        if self.crowded != round.is_spent() {
+        let crowded = usual > 1 && round.is_spent();
+        if self.crowded != crowded {
             // not written for nothing: after a fork that is a page fault
-            self.crowded = round.is_spent();
+            self.crowded = crowded;
         }
+    }
+
+    /// How many clients are taken in one turn. While they come one by one, no second one is looked for: to find none is a
+    /// system call for nothing.
+    fn usual_round(&self, cx: &Context) -> u32 {
+        if self.crowded || cx.is_busy || self.admission.is_draining() { FORKS } else { 1 }
     }
 
     /// A slot for the child of a client, which stays queued if there is none.
@@ -213,7 +219,7 @@ impl Forking {
     /// The next client; a datagram is in the batch.
     fn next_client(&mut self) -> rustix::io::Result<Taken> {
         let listener = &self.context.listener;
-        if let Some(batch) = &mut self.batch {
+        if let Some(batch) = &mut self.work.batch {
             batch.receive_one(&**listener, Patience::DontWait).map_err(|error| errno(&error))?;
             return Ok((None, peer_of(&batch.datagram(0))));
         }
@@ -226,11 +232,12 @@ impl Forking {
 
     /// The client, if it gets a child.
     fn admit(&self, cx: &Context, client: Taken) -> Option<Taken> {
-        match (client, &self.batch) {
+        match (client, &self.work.batch) {
             ((Some(socket), peer), _) => {
                 let client = self.context.admit_connection(cx.board, (socket, peer));
                 // In a crowd no child is forked for a connection that its client has reset: Linux hands that over, too.
-                let client = client.filter(|(socket, _)| !self.crowded || !was_reset(socket));
+                let is_crowd = self.crowded || cx.is_busy;
+                let client = client.filter(|(socket, _)| !is_crowd || !was_reset(socket));
                 client.map(|(socket, peer)| (Some(socket), peer))
             }
             ((None, peer), Some(batch)) => {
@@ -320,35 +327,22 @@ impl Forking {
     }
 
     /// On failure the client comes back, and the shortage is noted.
-    fn fork_child(&mut self, cx: &mut Context, index: u32, mut client: Client) -> Result<(), Client> {
-        let (slot, peer) = (cx.board.slot(index), client.peer);
+    fn fork_child(&mut self, cx: &mut Context, index: u32, client: Client) -> Result<(), Client> {
+        let (slot, record, peer) = (cx.board.slot(index), cx.board.record(index), client.peer);
         slot.set_peer(peer);
-        let close = self.closing.of(&cx.descriptors);
-        let work = WorkerContext {
-            context: &self.context,
-            udp_filter: &cx.udp_filter,
-            board: cx.board,
-            slot,
-            ticker: None,
-        };
-        let (connection, batch) = (&mut client.connection, &mut self.batch);
-        let raises_later =
-            cx.raises_children && !work.service().is_handler() && cx.board.unwatched() < cx.oom.few();
+        self.work.update(cx);
+        let raises_later = cx.raises_children
+            && !self.context.service_config.service.is_handler()
+            && cx.board.unwatched() < cx.oom.few();
         if raises_later {
-            cx.board.record(index).raise_later();
+            record.raise_later();
         }
-        let expendable = cx.oom.score().filter(|_| !raises_later);
-        let cells = PidCells { parent: &cx.board.record(index).pid, child: Some(&slot.pid) };
-        let forked = cx.oom.require_room().and_then(|()| {
-            fork(&cx.blocked, cells, Watch::Nothing, || {
-                let task = match connection.take() {
-                    Some(connection) => Some(Task::Connection(connection, peer)),
-                    None => batch.as_mut().map(|batch| Task::Datagram(batch, peer)),
-                };
-                let setup = child::Setup { close, parent: cx.pid, expendable, index };
-                child::live(setup, &work, task)
-            })
-        });
+        let cells = PidCells { parent: &record.pid, child: Some(&slot.pid) };
+        let order = Order { index, raises_later, peer }.pack();
+        let forked = cx
+            .oom
+            .require_room()
+            .and_then(|()| fork_apart(&cx.blocked, cells, &mut self.work, client.connection.as_ref(), order));
         match forked {
             Ok(child) => {
                 cx.board.born(index);

@@ -39,6 +39,9 @@ use crate::{Error, events};
 /// copy a page of it.
 type Few<T> = SmallVec<[T; 12]>;
 
+/// A wait for what has happened already takes less than this.
+const AT_ONCE: Duration = Duration::from_micros(10);
+
 /// What a ready descriptor stands for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Event {
@@ -352,23 +355,26 @@ impl Master {
 impl Master {
     /// Waits, at most until then, and acts on what happens.
     fn wait_and_act(&mut self, until: Option<Instant>) -> Result<(), Error> {
-        let events = self.wait(until)?;
+        let (events, began) = self.wait(until)?;
         self.cx.now = Instant::now();
+        self.cx.is_busy = self.cx.now.duration_since(began) < AT_ONCE;
         events.into_iter().for_each(|event| self.on_event(event));
         Ok(())
     }
 
-    /// Waits until a descriptor is ready or the next thing is due, and not beyond `until`.
-    fn wait(&self, until: Option<Instant>) -> Result<Few<Event>, Error> {
+    /// Waits until a descriptor is ready or the next thing is due, and not beyond `until`; returns when that began, too.
+    fn wait(&self, until: Option<Instant>) -> Result<(Few<Event>, Instant), Error> {
         let (mut fds, mut events) = (Few::new(), Few::new());
         self.watch(|fd, flags, event| {
             fds.push(PollFd::new(fd, flags));
             events.push(event);
         });
         let timeout = self.timeout(until);
+        let began = Instant::now();
         self.poll(&mut fds, timeout).map_err(|cause| Error::os("cannot wait for events", cause))?;
         let ready = |fd: &PollFd<'_>| fd.revents().is_some_and(|flags| !flags.is_empty());
-        Ok(fds.iter().zip(events).filter(|(fd, _)| ready(fd)).map(|(_, event)| event).collect())
+        let events = fds.iter().zip(events).filter(|(fd, _)| ready(fd)).map(|(_, event)| event).collect();
+        Ok((events, began))
     }
 
     fn poll(&self, fds: &mut [PollFd<'_>], timeout: Option<Duration>) -> std::io::Result<()> {

@@ -69,7 +69,7 @@ impl Station {
         cx: &Context,
     ) -> Self {
         let acceptor = match spec.model.model {
-            Model::Fork => Acceptor::Forking(Forking::new(context, &spec.model)),
+            Model::Fork => Acceptor::Forking(Forking::new(context, &spec.model, cx)),
             _ => Acceptor::Pooling(Pooling::new(context, &spec.model, cx)),
         };
         Self { asked, spec, life: Life::Starting, acceptor, close_at: None }

@@ -97,6 +97,8 @@ impl Scoreboard {
     /// A child without a watch says, as its last act, that it ends and why.
     ///
     /// Async-signal-safe and without a system call, unless the master waits for it.
+    // a function of its own would be one more window of text for each child to fault in
+    #[inline(always)]
     pub(crate) fn announce(&self, index: u32, cause: Cause) {
         let slot = self.slot(index);
         slot.record(cause);

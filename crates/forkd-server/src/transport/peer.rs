@@ -80,13 +80,15 @@ const V4: u64 = 1;
 const V6: u64 = 2;
 const UNIX: u64 = 3;
 
-impl PackedPeer {
-    pub(crate) fn store(&self, peer: Peer) {
+impl Peer {
+    /// As three numbers.
+    #[inline(always)]
+    pub(crate) fn pack(self) -> [u64; 3] {
         let tagged = |tag: u64, port: u16, scope: u32| tag | u64::from(port) << 16 | u64::from(scope) << 32;
-        let words = match peer {
-            Peer::None => [0; 3],
-            Peer::Unix { pid, uid } => [UNIX, pid.into(), uid.into()],
-            Peer::Ip(address) => match address.ip() {
+        match self {
+            Self::None => [0; 3],
+            Self::Unix { pid, uid } => [UNIX, pid.into(), uid.into()],
+            Self::Ip(address) => match address.ip() {
                 IpAddr::V4(ip) => [tagged(V4, address.port(), 0), u64::from(u32::from(ip)), 0],
                 IpAddr::V6(ip) => {
                     let scope = if let SocketAddr::V6(v6) = address { v6.scope_id() } else { 0 };
@@ -94,14 +96,12 @@ impl PackedPeer {
                     [tagged(V6, address.port(), scope), (bits >> 64) as u64, bits as u64]
                 }
             },
-        };
-        for (cell, word) in self.words.iter().zip(words) {
-            cell.store(word, Ordering::Relaxed);
         }
     }
 
-    pub(crate) fn load(&self) -> Peer {
-        let [head, a, b] = [0, 1, 2].map(|i| self.words[i].load(Ordering::Relaxed));
+    /// By its numbers.
+    #[inline(always)]
+    pub(crate) fn unpack([head, a, b]: [u64; 3]) -> Self {
         let port = (head >> 16) as u16;
         match head & 0xff {
             V4 => Peer::Ip(SocketAddr::new(Ipv4Addr::from(a as u32).into(), port)),
@@ -112,6 +112,18 @@ impl PackedPeer {
             UNIX => Peer::Unix { pid: a as u32, uid: b as u32 },
             _ => Peer::None,
         }
+    }
+}
+
+impl PackedPeer {
+    pub(crate) fn store(&self, peer: Peer) {
+        for (cell, word) in self.words.iter().zip(peer.pack()) {
+            cell.store(word, Ordering::Relaxed);
+        }
+    }
+
+    pub(crate) fn load(&self) -> Peer {
+        Peer::unpack([0, 1, 2].map(|i| self.words[i].load(Ordering::Relaxed)))
     }
 }
 

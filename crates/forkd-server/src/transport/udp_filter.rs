@@ -16,7 +16,7 @@ use crate::sys::datagram::{Datagram, Destination, Source};
 const SERVICE_PORTS: [u16; 11] = [7, 9, 11, 13, 15, 17, 19, 37, 53, 69, 123];
 
 /// Decides which datagrams are answered, and with which hop limit.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct UdpFilter {
     own_ports: Vec<u16>,
 }
