@@ -54,7 +54,9 @@ impl Driver for Worker<'_> {
     fn connection(&mut self, socket: OwnedFd, peer: Peer) {
         self.begin();
         self.work.slot.set_peer(peer);
-        self.work.timed_connection(socket, peer).1.close();
+        let mut connection = self.work.connection(socket, peer);
+        self.work.serve_timed(&mut connection);
+        connection.close();
     }
 
     fn datagrams(&mut self, batch: &mut Batch, count: usize) {

@@ -122,18 +122,16 @@ impl ServiceConfig {
     /// Serves one connection until it ends; it is still to be closed.
     // a function of its own would be one more window of text for each child to fault in
     #[inline(always)]
-    pub(crate) fn serve<'a>(&self, mut connection: Connection<'a>) -> (Cause, Connection<'a>) {
+    pub(crate) fn serve(&self, connection: &mut Connection<'_>) -> Cause {
         let result = match self.idle_timeout {
-            Some(limit) => {
-                connection.set_idle_timeout(limit).and_then(|()| self.service.serve(&mut connection))
-            }
-            None => self.service.serve(&mut connection),
+            Some(limit) => connection.set_idle_timeout(limit).and_then(|()| self.service.serve(connection)),
+            None => self.service.serve(connection),
         };
         let cause = self.outcome(connection.peer(), result);
         if cause == Cause::Failed {
             connection.has_failed();
         }
-        (cause, connection)
+        cause
     }
 
     /// What has become of a connection that ended like this.
@@ -271,39 +269,23 @@ impl<'w> WorkerContext<'w> {
         Stopwatch { board: self.board, tally: self.tally(), since: self.board.clock_us() }
     }
 
-    /// Serves one connection until it ends; it is still to be closed.
-    // as `ServiceConfig::serve`
+    /// A connection that was accepted.
     #[inline(always)]
-    pub(crate) fn connection(&self, socket: OwnedFd, peer: Peer) -> (Cause, Connection<'_>) {
-        let service_config = &self.context.service_config;
-        service_config.serve(Connection::stream(
-            socket,
-            peer,
-            &self.slot.traffic,
-            &service_config.server_info,
-        ))
+    pub(crate) fn connection(&self, socket: OwnedFd, peer: Peer) -> Connection<'_> {
+        let server_info = &self.context.service_config.server_info;
+        Connection::stream(socket, peer, &self.slot.traffic, server_info)
+    }
+
+    /// Serves one connection until it ends; it is still to be closed.
+    #[inline(always)]
+    pub(crate) fn serve(&self, connection: &mut Connection<'_>) -> Cause {
+        self.context.service_config.serve(connection)
     }
 
     /// The same in a worker.
-    pub(crate) fn timed_connection(&self, socket: OwnedFd, peer: Peer) -> (Cause, Connection<'_>) {
+    pub(crate) fn serve_timed(&self, connection: &mut Connection<'_>) {
         let _stopwatch = self.stopwatch();
-        self.connection(socket, peer)
-    }
-
-    /// The same with a socket that does not block, which `wait` waits for, and for as long as the connection
-    /// may be silent.
-    #[cfg(feature = "coroutine")]
-    pub(crate) fn waiting_connection<'a>(
-        &'a self,
-        socket: OwnedFd,
-        peer: Peer,
-        wait: &'a dyn crate::transport::Wait,
-    ) -> (Cause, Connection<'a>) {
-        let _stopwatch = self.stopwatch();
-        let service_config = &self.context.service_config;
-        service_config.serve(
-            Connection::stream(socket, peer, &self.slot.traffic, &service_config.server_info).waiting(wait),
-        )
+        self.serve(connection);
     }
 
     /// What comes before each wait in a process that is not this server's own: how long the wait may last,

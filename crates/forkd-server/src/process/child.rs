@@ -6,6 +6,7 @@
 //! it from its first instruction on, by handlers that it inherits (see `sys::signal`). It ends when the handler returns
 //! or panics, or a while after its master.
 
+use std::mem::ManuallyDrop;
 use std::os::fd::OwnedFd;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
@@ -141,10 +142,10 @@ fn serve(
     work.slot.set_state(State::Serving);
     match (connection, batch) {
         (Some(socket), _) => {
-            let (cause, connection) = work.connection(socket, peer);
+            // not dropped: the kernel closes it, as this process ends
+            let mut connection = ManuallyDrop::new(work.connection(socket, peer));
+            let cause = work.serve(&mut connection);
             announce(cause);
-            // the kernel closes it, as this process ends
-            std::mem::forget(connection);
             cause
         }
         (None, Some(batch)) => {

@@ -90,7 +90,9 @@ fn connection(service_config: &ServiceConfig, socket: OwnedFd, peer: Peer) {
     let traffic = Traffic::default();
     let waiter = Waiter::of_connection(service_config.idle_timeout);
     let connection = Connection::stream(socket, peer, &traffic, &service_config.server_info).shared();
-    service_config.serve(connection.waiting(&waiter)).1.close();
+    let mut connection = connection.waiting(&waiter);
+    service_config.serve(&mut connection);
+    connection.close();
 }
 
 /// Makes a connection that another process has accepted like one of a listener's with this `keep_alive`, as far as

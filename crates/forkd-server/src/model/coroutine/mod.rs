@@ -95,7 +95,10 @@ impl Driver for Worker<'_> {
         coroutine::spawn(move || {
             let waiter = Waiter::of_connection(guard.0.work().context.service_config.idle_timeout);
             contained(&guard.0, peer, || {
-                guard.0.work().waiting_connection(socket, peer, &waiter).1.close();
+                let work = guard.0.work();
+                let mut connection = work.connection(socket, peer).waiting(&waiter);
+                work.serve_timed(&mut connection);
+                connection.close();
             });
         });
     }

@@ -36,9 +36,13 @@ pub(crate) fn run(work: &WorkerContext<'_>, shutdown: &Arc<ShutdownFd>, terms: &
 /// Serves a connection. Says that this has ended before the client can see it: one that comes again at once
 /// finds its place free.
 fn connection(work: &WorkerContext<'_>, socket: OwnedFd, peer: Peer, ended: impl FnOnce()) {
-    let served = catch_unwind(AssertUnwindSafe(|| work.timed_connection(socket, peer)));
+    let served = catch_unwind(AssertUnwindSafe(|| {
+        let mut connection = work.connection(socket, peer);
+        work.serve_timed(&mut connection);
+        connection
+    }));
     match served {
-        Ok((_, connection)) => {
+        Ok(connection) => {
             ended();
             connection.close();
         }
