@@ -24,7 +24,7 @@ pub struct Figure {
 /// the clients'.
 const LEAST_KIB: f64 = 64.0;
 
-/// What stands behind a figure that is of fewer clients than were asked for; see [`note`](super::table::note).
+/// What stands behind a figure that is of fewer clients than were asked for; see [`notes`](super::table::notes).
 pub const MARK: &str = "*";
 
 /// How values are written.
