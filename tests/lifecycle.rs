@@ -171,6 +171,17 @@ fn port_0_of_a_host_with_several_addresses_is_one_port() {
         assert_eq!(all.len(), 3 * endpoints.split(' ').count());
         assert!(all.iter().all(|port| *port == all[0]), "{endpoints}: {all:?}");
     }
+    // over a reload, too: then the master of children that are forked without its stack runs it
+    let file = room.path().join("forkd.toml");
+    let write =
+        |endpoint: &str| std::fs::write(&file, format!("[[listen]]\nendpoints = ['{endpoint}']\n")).unwrap();
+    write("tcp://127.0.0.1:0");
+    let daemon = Forkd::new(&format!("--config {}", file.display())).env("PATH", &path).start();
+    drop(daemon.served());
+    write("tcp://dual:0");
+    daemon.signal(Signal::SIGHUP);
+    daemon.wait_for_line("listening on tcp://127.0.0.3:");
+    daemon.wait_for_line("is in force");
 }
 
 #[test]

@@ -15,6 +15,7 @@ mod apart;
 
 use super::signal::Blocked;
 
+pub(crate) use apart::lend_stack;
 pub use apart::{ChildTask, Inherited, fork_apart, keep_stack};
 
 /// The status of a child whose closure panicked (sysexits(3) `EX_SOFTWARE`).
@@ -60,7 +61,12 @@ pub fn fork(
     child: impl FnOnce() -> u8,
 ) -> io::Result<Child> {
     require_single_thread()?;
-    apart::lend_stack(|| fork_in_place(cells, watch, child))
+    lend_stack(|| {
+        fork_in_place(cells, watch, || {
+            apart::have_stack();
+            child()
+        })
+    })
 }
 
 fn fork_in_place(cells: PidCells<'_>, watch: Watch, child: impl FnOnce() -> u8) -> io::Result<Child> {

@@ -2,6 +2,8 @@
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+#[cfg(target_os = "linux")]
+use std::os::fd::{AsRawFd, RawFd};
 
 #[cfg(target_os = "linux")]
 use super::calls::is_forbidden;
@@ -53,7 +55,9 @@ impl Wake {
 /// system call, as they are a row. It costs nothing, as the kernel has room for 64 in any case.
 #[cfg(target_os = "linux")]
 fn apart(descriptor: OwnedFd) -> OwnedFd {
-    rustix::io::fcntl_dupfd_cloexec(&descriptor, 63).unwrap_or(descriptor)
+    const LAST: RawFd = 63;
+    let copy = rustix::io::fcntl_dupfd_cloexec(&descriptor, LAST).ok();
+    copy.filter(|copy| copy.as_raw_fd() == LAST).unwrap_or(descriptor)
 }
 
 impl AsFd for Wake {

@@ -2,7 +2,7 @@
 //!
 //! After a fork the parent and the child share their private pages, and the first of them to write to a page has it
 //! copied (1.7 µs): the parent, which goes on with its loop, a page for each function that it calls there. So a child
-//! whose parent forks all the time begins on memory that no one but such children ever touches, and is forked without
+//! whose parent forks all the time begins on memory that only children use, and is forked without
 //! the parent's stack ([`keep_stack`]), which then is the parent's alone and never copied.
 //!
 //! What the child works with must therefore not lie on the parent's stack, nor refer to it. [`Inherited`] puts it on the
@@ -83,15 +83,17 @@ fn live<T: ChildTask>(task: &mut T, number: i32, numbers: [u64; 4]) -> u8 {
 #[cfg(all(target_os = "linux", target_env = "gnu", target_arch = "x86_64"))]
 pub use linux::keep_stack;
 #[cfg(all(target_os = "linux", target_env = "gnu", target_arch = "x86_64"))]
-pub(super) use linux::lend_stack;
+pub(crate) use linux::{have_stack, lend_stack};
 
 /// Does nothing on this system, where children begin on their parent's stack.
 #[cfg(not(all(target_os = "linux", target_env = "gnu", target_arch = "x86_64")))]
 pub fn keep_stack() {}
 
-/// Runs what forks a child that has the stack.
 #[cfg(not(all(target_os = "linux", target_env = "gnu", target_arch = "x86_64")))]
-pub(super) fn lend_stack<T>(fork: impl FnOnce() -> T) -> T {
+pub(crate) fn have_stack() {}
+
+#[cfg(not(all(target_os = "linux", target_env = "gnu", target_arch = "x86_64")))]
+pub(crate) fn lend_stack<T>(fork: impl FnOnce() -> T) -> T {
     fork()
 }
 
@@ -123,10 +125,15 @@ mod linux {
         start: usize,
     }
 
-    /// Makes it at the first call; `None` where there is too little.
+    /// Makes it at the first call; `None` where there is too little, or where the kernel promises no memory that it may not
+    /// have (overcommit_memory of proc_sys_vm(5)): then it would count the whole stack for each child.
     pub(super) fn memory() -> Option<Memory> {
         static MEMORY: OnceLock<Option<Memory>> = OnceLock::new();
-        *MEMORY.get_or_init(|| map().ok())
+        *MEMORY.get_or_init(|| if is_strict() { None } else { map().ok() })
+    }
+
+    fn is_strict() -> bool {
+        crate::procfs::read(c"/proc/sys/vm/overcommit_memory").is_ok_and(|mode| mode.trim() == "2")
     }
 
     fn map() -> nix::Result<Memory> {
@@ -233,14 +240,19 @@ mod linux {
             return;
         }
         let Some(bottom) = crate::procfs::start_of_stack() else { return };
-        let end = bottom & !(PAGE - 1);
-        KEPT[0].store(end - DEPTH, Ordering::Relaxed);
+        let Some(start) = (bottom & !(PAGE - 1)).checked_sub(DEPTH) else { return };
+        KEPT[0].store(start, Ordering::Relaxed);
         KEPT[1].store(DEPTH, Ordering::Relaxed);
         inherit(false);
     }
 
-    /// Runs what forks a child that has the stack.
-    pub(in super::super) fn lend_stack<T>(fork: impl FnOnce() -> T) -> T {
+    /// In a child that has the stack: it is this process's own, as is that of each process.
+    pub(crate) fn have_stack() {
+        KEPT[1].store(0, Ordering::Relaxed);
+    }
+
+    /// Runs what forks a child that has the stack. All ways to fork but [`fork_apart`] need it, those of std, too.
+    pub(crate) fn lend_stack<T>(fork: impl FnOnce() -> T) -> T {
         inherit(true);
         let forked = fork();
         inherit(false);
