@@ -203,23 +203,30 @@ mod linux {
     use super::super::raw;
     use super::*;
 
-    /// fork by clone3(2): no atfork handlers, the pid in cells of ours, and a pidfd that can't
-    /// miss the child (pidfd_open after fork may find it gone already).
-    pub(super) fn fork(cells: PidCells<'_>, watch: Watch, child: impl FnMut() -> u8) -> io::Result<Child> {
-        let mut pidfd: i32 = -1;
+    /// What clone3(2) takes for a child like that of fork(2), whose pid goes into these cells.
+    #[inline(always)]
+    pub(super) fn clone_args(cells: PidCells<'_>) -> libc::clone_args {
         // SAFETY: all fields of clone_args are integers, for which zero is "not used".
         let mut args: libc::clone_args = unsafe { std::mem::zeroed() };
         args.flags = libc::CLONE_PARENT_SETTID as u64;
-        if watch == Watch::Descriptor {
-            args.flags |= libc::CLONE_PIDFD as u64;
-        }
-        args.pidfd = (&raw mut pidfd).addr() as u64;
         args.parent_tid = cells.parent.as_ptr().addr() as u64;
         if let Some(cell) = cells.child {
             args.flags |= libc::CLONE_CHILD_SETTID as u64;
             args.child_tid = cell.as_ptr().addr() as u64;
         }
         args.exit_signal = libc::SIGCHLD as u64;
+        args
+    }
+
+    /// fork by clone3(2): no atfork handlers, the pid in cells of ours, and a pidfd that can't
+    /// miss the child (pidfd_open after fork may find it gone already).
+    pub(super) fn fork(cells: PidCells<'_>, watch: Watch, child: impl FnMut() -> u8) -> io::Result<Child> {
+        let mut pidfd: i32 = -1;
+        let mut args = clone_args(cells);
+        if watch == Watch::Descriptor {
+            args.flags |= libc::CLONE_PIDFD as u64;
+        }
+        args.pidfd = (&raw mut pidfd).addr() as u64;
         // SAFETY: `args` lives through the call, and the addresses in it are of live cells.
         // Without CLONE_VM the child has a copy of this thread's stack and goes on from here. The
         // process has one thread and its signals are blocked, so no lock is held by anyone else

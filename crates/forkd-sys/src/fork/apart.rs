@@ -107,6 +107,7 @@ mod linux {
 
     use super::*;
     use crate::buffer::{SharedBytes, lend_from};
+    use crate::fork::linux::clone_args;
     use crate::shared::near;
 
     const PAGE: usize = 4096;
@@ -163,15 +164,7 @@ mod linux {
         connection: i32,
         numbers: [u64; 4],
     ) -> io::Result<Child> {
-        // SAFETY: all fields of clone_args are integers, for which zero is "not used".
-        let mut args: libc::clone_args = unsafe { std::mem::zeroed() };
-        args.flags = libc::CLONE_PARENT_SETTID as u64;
-        args.parent_tid = cells.parent.as_ptr().addr() as u64;
-        if let Some(cell) = cells.child {
-            args.flags |= libc::CLONE_CHILD_SETTID as u64;
-            args.child_tid = cell.as_ptr().addr() as u64;
-        }
-        args.exit_signal = libc::SIGCHLD as u64;
+        let mut args = clone_args(cells);
         args.stack = (memory.start + STACK.start) as u64;
         args.stack_size = STACK.len() as u64;
         let answer: isize;
