@@ -231,6 +231,11 @@ fn threads_of_models_that_do_not() {
     has(&json, "event", [4, 4], [4, 4], 4.0);
     has(&json, "coroutine", [4, 4], [4, 4], 4.0);
     assert_eq!(["prethread", "event", "coroutine"].map(|name| forks(&json, name)), [0.0; 3]);
+    for name in ["thread", "event", "coroutine"] {
+        let spread = number(&entry(&json, name)["hold"], "spread");
+        assert!((0.33..=1.0).contains(&spread), "{name}: {spread}");
+    }
+    assert_eq!(entry(&json, "prethread")["hold"]["spread"], Value::Null);
 }
 
 #[test]

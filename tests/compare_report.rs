@@ -126,6 +126,19 @@ fn json_comes_back_as_it_was() {
 }
 
 #[test]
+fn a_record_of_before_a_figure_was_kept_is_read() {
+    let dir = tempfile::tempdir().unwrap();
+    let old = dir.path().join("old.json");
+    let kept = text(record("seven"));
+    let lines: Vec<&str> = kept.lines().filter(|line| !line.contains("\"spread\"")).collect();
+    assert!(lines.len() < kept.lines().count());
+    fs::write(&old, lines.join("\n")).unwrap();
+    let mut command = forkd_command();
+    command.env_remove("COLUMNS").env("LC_ALL", "C.UTF-8").args(["compare", "--from"]).arg(&old);
+    assert!(shown(&mut command) == shown(&mut shows("seven")));
+}
+
+#[test]
 fn csv_has_every_figure_once() {
     let dir = tempfile::tempdir().unwrap();
     let csv = |name: &str| {

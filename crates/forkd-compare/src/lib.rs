@@ -45,7 +45,7 @@ pub use run::{Observer, Step, compare};
 pub use watch::lock;
 
 /// What a forkd has counted, over all its listening sockets: children that lived for a moment are in it, too.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub struct Counters {
     /// Children that it has.
     pub alive: u32,
@@ -57,6 +57,8 @@ pub struct Counters {
     pub refused: u64,
     /// The most children at once.
     pub peak: u32,
+    /// How evenly its connections are spread over workers that serve many each: Jain's index.
+    pub spread: Option<f64>,
 }
 
 /// Asks the forkd behind a control socket; `None` if it does not answer.

@@ -150,6 +150,7 @@ impl Turn<'_> {
         let load = self.load(Phase::Hold, clients)?;
         let held = load.hold(self.terms.live)?;
         let (count, memory) = (self.watch.look(), self.server.tree.memory());
+        let spread = self.server.counters(self.terms.ask).and_then(|counters| counters.spread);
         let outcome = held.release()?;
         if self.terms.live.is_stopped() {
             return Ok(());
@@ -174,6 +175,7 @@ impl Turn<'_> {
                 pss_kib_per_conn: each(|memory| memory.pss),
                 uss_kib_per_conn: each(|memory| memory.uss),
                 page_tables_kib_per_conn: each(|memory| memory.page_tables),
+                spread,
                 errors: Some(errors(&outcome)),
             },
         );

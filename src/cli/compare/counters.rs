@@ -21,5 +21,6 @@ pub(super) fn ask(control: &Path) -> Option<Counters> {
         connections: sum.connections + listener.connections,
         refused: sum.refused + listener.refused.values().sum::<u64>(),
         peak: sum.peak + listener.peak,
+        spread: sum.spread.or(listener.spread),
     }))
 }

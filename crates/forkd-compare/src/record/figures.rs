@@ -116,6 +116,9 @@ figures! {
         uss_kib_per_conn,
         /// The same of page tables.
         page_tables_kib_per_conn,
+        /// How evenly they are spread over workers of forkd that serve many each: Jain's index, 1 if each has as many, 1/N
+        /// if one of N has all.
+        spread,
         /// What failed.
         errors,
     }

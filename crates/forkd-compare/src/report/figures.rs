@@ -42,6 +42,8 @@ pub enum Unit {
     Kib,
     /// A share.
     Percent,
+    /// From 0 to 1.
+    Index,
     /// As in "8 of 100".
     Clients,
 }
@@ -109,6 +111,7 @@ impl Figure {
             Unit::Plain => three_digits(value),
             Unit::Kib if value.abs() >= 10_240.0 => format!("{} MiB", three_digits(value / 1024.0)),
             Unit::Kib => format!("{} KiB", three_digits(value)),
+            Unit::Index => format!("{value:.2}"),
             Unit::Percent => format!("{} %", three_digits(value)),
         }
     }
@@ -194,6 +197,8 @@ catalogue! {
         "PSS and page tables together; what else the kernel keeps for sockets, processes and threads, such as buffers and stacks, is not in it";
     SERVED: Clients, "served", "served at once", "Clients served at once", of!(hold.served),
         "clients that had their echo while all others stayed connected";
+    SPREAD: Index, "spread", "spread", "Spread of held connections over workers", of!(hold.spread),
+        "Jain's index of the connections of the workers while all clients are held, where a worker serves many: 1 if each has as many, 1/N if one of N has all";
     MB_PER_S: Plain, "mb_per_s", "MB/s", "Megabytes per second of one stream", of!(bulk.mb_per_s),
         "one connection sends and receives as much as it can; 1 MB is 1,000,000 bytes";
     MB_CPU: Micros, "cpu_us_per_mb", "CPU µs/MB", "Processor time for a megabyte", of!(bulk.cpu_us_per_mb),

@@ -17,13 +17,17 @@ const MOST: usize = 8;
 /// The least ratio that is worth a sentence, where it is not chance.
 const NOTABLE: f64 = 1.1;
 
+/// From which Jain's index on clients are spread evenly: of two workers one has 1.6 times as many as the other, of many a fifth
+/// has half.
+const EVEN: f64 = 0.95;
+
 /// What a thread for each client changes, where it was a process: what [`lesson`] is about.
 static LESSON: [&Figure; 4] = [&figures::CPU, &figures::MEMORY, &figures::REQ_PER_S, &figures::MB_PER_S];
 
 /// A handful of sentences; fewer, if there is less to say.
 #[must_use]
 pub fn findings(record: &Record) -> Vec<String> {
-    let mut sentences: Vec<String> = served(record).into_iter().collect();
+    let mut sentences: Vec<String> = served(record).into_iter().chain(spread(record)).collect();
     let lesson = lesson(record);
     let is_told = |topic: &&Topic, pair: &Pair| {
         lesson.is_some() && pair.is_of("fork", "thread") && LESSON.iter().any(|it| it.key == topic.figure.key)
@@ -96,6 +100,25 @@ fn served(record: &Record) -> Option<String> {
             format!("All {clients} clients were served at once by {names}; others served fewer {fewer}.")
         }
     })
+}
+
+/// Over whose workers held clients are spread evenly, and over whose they are not.
+fn spread(record: &Record) -> Option<String> {
+    let of = |entry: &Entry| Some((entry.title(), figures::SPREAD.of(&entry.into())?.median));
+    let (even, uneven): (Vec<_>, Vec<_>) =
+        sound(record).filter_map(of).partition(|(_, index)| *index >= EVEN);
+    let with_index = |(title, index): (String, f64)| format!("{title} ({})", figures::SPREAD.text(index));
+    let even = listed(&even.into_iter().map(|(title, _)| title).collect::<Vec<String>>());
+    let uneven = listed(&uneven.into_iter().map(with_index).collect::<Vec<String>>());
+    let begin = "The clients that stayed were spread";
+    match (even.is_empty(), uneven.is_empty()) {
+        (true, true) => None,
+        (false, true) => Some(format!("{begin} evenly over the workers of {even}.")),
+        (true, false) => Some(format!("{begin} unevenly over the workers of {uneven}.")),
+        (false, false) => {
+            Some(format!("{begin} evenly over the workers of {even}, and unevenly over those of {uneven}."))
+        }
+    }
 }
 
 /// A server with what a topic is about.
@@ -343,6 +366,29 @@ mod tests {
         // one that is called so is not forkd's
         record.models[0].command = None;
         assert!(!findings(&record).concat().contains("in place of"));
+    }
+
+    #[test]
+    fn how_clients_are_spread_is_told_of_workers_that_have_many() {
+        let said = |pools: &[(&str, f64)]| {
+            let mut record = sample::record();
+            record.models.extend(pools.iter().map(|(name, spread)| sample::pool(name, *spread)));
+            findings(&record).remove(1)
+        };
+        assert_eq!(
+            said(&[("thread", 1.0), ("coroutine", 0.97)]),
+            "The clients that stayed were spread evenly over the workers of thread ×2 and coroutine ×2."
+        );
+        assert_eq!(
+            said(&[("thread", 0.5), ("event", 0.98), ("coroutine", 0.64)]),
+            "The clients that stayed were spread evenly over the workers of event ×2, and unevenly over those of thread \
+             ×2 (0.50) and coroutine ×2 (0.64)."
+        );
+        assert_eq!(
+            said(&[("event", 0.5)]),
+            "The clients that stayed were spread unevenly over the workers of event ×2 (0.50)."
+        );
+        assert!(said(&[]).starts_with("A connection cost"));
     }
 
     #[test]

@@ -69,6 +69,18 @@ pub(crate) fn entry(name: &str, processes: f64, served: f64, rate: f64, cpu: f64
     }
 }
 
+/// A pool of two workers which have a share of the held clients each.
+pub(crate) fn pool(name: &str, spread: f64) -> Entry {
+    let mut entry = Entry { workers: Some(2), ..entry(name, 3.0, 100.0, 20_000.0, 30.0, 2.0) };
+    entry.hold = rounds(|k| Hold {
+        clients: Some(100.0),
+        served: Some(100.0),
+        spread: Some((spread * k).min(1.0)),
+        ..Hold::default()
+    });
+    entry
+}
+
 /// Four models that differ.
 pub(crate) fn record() -> Record {
     let prefork = Entry { workers: Some(8), ..entry("prefork", 9.0, 8.0, 12_000.0, 46.0, 0.9) };

@@ -49,6 +49,9 @@ pub fn notes(record: &Record) -> Vec<String> {
     if let Some((rate, _)) = figures::relative(record) {
         notes.push(format!("{RELATIVE}: {} as a share of the best", uncapital(rate.name)));
     }
+    if let Some(spread) = spread(record) {
+        notes.push(spread);
+    }
     let ours = || record.models.iter().filter(|entry| entry.command.is_some());
     if ours().any(|entry| entry.title() != entry.name && entry.name != "prethread") {
         notes.push("×N: a pool of N workers (forkd serve --workers N)".into());
@@ -61,6 +64,18 @@ pub fn notes(record: &Record) -> Vec<String> {
         ));
     }
     notes
+}
+
+/// How evenly each server's workers have the held clients, where they have many each. Few servers have such workers, so
+/// it is no column.
+fn spread(record: &Record) -> Option<String> {
+    let of = |entry: &Entry| {
+        let index = figures::SPREAD.of(&entry.into())?.median;
+        Some(format!("{} for {}", figures::SPREAD.text(index), entry.title()))
+    };
+    let servers: Vec<String> = record.models.iter().filter_map(of).collect();
+    let about = "Jain's index of held clients over workers, 1 if each has as many, 1/N if one of N has all";
+    (!servers.is_empty()).then(|| format!("{about}: {}", listed(&servers)))
 }
 
 fn uncapital(text: &str) -> String {
@@ -217,6 +232,18 @@ mod tests {
         assert!(text.contains("  60,000* ") && text.contains(" 25,000 "), "{text}");
         assert!(text.contains("\n* only of the clients that were served (prefork ×8: 8 of 100)\n"), "{text}");
         assert!(!text.contains("KiB*"), "{text}");
+    }
+
+    #[test]
+    fn how_clients_are_spread_stands_below() {
+        let mut record = sample::record();
+        let about = "Jain's index";
+        assert!(!tables(&record, None).contains(about));
+        record.models.extend([sample::pool("thread", 0.5), sample::pool("event", 1.0)]);
+        let text = tables(&record, None);
+        let line = "\nJain's index of held clients over workers, 1 if each has as many, 1/N if one of N has all: 0.50 for \
+                    thread ×2 and 1.00 for event ×2\n";
+        assert!(text.contains(line), "{text}");
     }
 
     #[test]

@@ -117,7 +117,7 @@ fn axis(to: &mut Drawing, scale: &Scale, figure: &Figure, bottom: f64) {
         Unit::Kib => "KiB",
         Unit::Micros | Unit::Span => "µs",
         Unit::Percent => "%",
-        Unit::Count | Unit::Plain | Unit::Clients => "",
+        Unit::Count | Unit::Plain | Unit::Clients | Unit::Index => "",
     };
     to.text("tick", (WIDTH - 12.0, bottom + 16.0), Anchor::End, unit);
 }
