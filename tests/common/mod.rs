@@ -29,8 +29,10 @@ pub mod wire;
 pub use daemon::Daemon;
 pub(crate) use models::under_models;
 pub use models::{ONE_PLACE, options_of};
+#[cfg(all(target_os = "linux", target_env = "gnu"))]
+pub use net::segments;
 pub use net::{
-    Client, connect, echoes, is_answered, is_cut, is_refused, is_silent, keepalive_due, reset,
+    Client, connect, echoes, is_answered, is_cut, is_refused, is_silent, keepalive_due, kept_for, reset,
     short_connection, vanishes,
 };
 pub use proc::{

@@ -88,13 +88,37 @@ pub fn vanishes(stream: &Client) {
 
 /// When the kernel will ask whether this client is still there, by the server's end of its connection.
 pub fn keepalive_due(client: &Client) -> Option<Duration> {
+    // "tr tm->when": 02 is the keepalive timer, which is due in so many hundredths of a second
+    let (timer, when) = server_socket(client, 5);
+    (timer == "02").then(|| Duration::from_millis(10 * u64::from_str_radix(&when, 16).unwrap()))
+}
+
+/// How many bytes of the server's the kernel keeps for this client, which has not acknowledged them.
+pub fn kept_for(client: &Client) -> u64 {
+    u64::from_str_radix(&server_socket(client, 4).0, 16).unwrap()
+}
+
+/// A field of two parts of the server's end of a connection (proc_net_tcp(5)).
+fn server_socket(client: &Client, field: usize) -> (String, String) {
     let [server, client] = [client.peer_addr().unwrap(), client.local_addr().unwrap()].map(in_proc);
     let table = if server.len() > 13 { "/proc/net/tcp6" } else { "/proc/net/tcp" };
     let table = std::fs::read_to_string(table).unwrap();
     let line = table.lines().find(|line| line.contains(&format!(" {server} {client} "))).expect("its line");
-    // "tr tm->when": 02 is the keepalive timer, which is due in so many hundredths of a second
-    let (timer, when) = line.split_whitespace().nth(5).unwrap().split_once(':').unwrap();
-    (timer == "02").then(|| Duration::from_millis(10 * u64::from_str_radix(when, 16).unwrap()))
+    let (one, other) = line.split_whitespace().nth(field).unwrap().split_once(':').unwrap();
+    (one.to_owned(), other.to_owned())
+}
+
+/// How many segments a client has received so far, those without data too (tcp(7), TCP_INFO).
+#[cfg(all(target_os = "linux", target_env = "gnu"))]
+pub fn segments(client: &Client) -> u32 {
+    // SAFETY: tcp_info consists of integers, for which zero is a value.
+    let mut info: libc::tcp_info = unsafe { std::mem::zeroed() };
+    let mut length = size_of::<libc::tcp_info>() as libc::socklen_t;
+    let (fd, value) = (client.as_raw_fd(), (&raw mut info).cast());
+    // SAFETY: the kernel writes at most `length` bytes to `info`.
+    let done = unsafe { libc::getsockopt(fd, libc::IPPROTO_TCP, libc::TCP_INFO, value, &raw mut length) };
+    assert_eq!(done, 0, "{}", io::Error::last_os_error());
+    info.tcpi_segs_in
 }
 
 /// As proc_net_tcp(5) writes it: words in the order of this machine's bytes.

@@ -30,6 +30,8 @@ const SECRET: &str = "nobody but the operator";
 
 mod clients;
 mod configuration;
+#[cfg(all(target_os = "linux", target_env = "gnu"))]
+mod kernel;
 mod strangers;
 
 /// Fills the directory `root` in `dir`, beside a secret, and with ways to that.

@@ -214,7 +214,7 @@ impl<'a> Connection<'a> {
     /// Sends a part of a file, which stays in the kernel on its way to a stream (sendfile(2)).
     pub(crate) fn send_file(&self, part: &FilePart) -> io::Result<()> {
         let mut left = part.clone();
-        if let Medium::Stream(socket, None) = &self.medium
+        if let Medium::Stream(socket, _) = &self.medium
             && left.length >= BULK
         {
             limit_unsent(socket);
