@@ -111,6 +111,21 @@ fn page_faults_whatever_the_addresses() {
     }
 }
 
+/// Each page that a worker writes to is one more for each worker; and each that its master writes to between two forks, of
+/// which the worker has the old copy.
+#[test]
+fn memory_of_a_prefork_pool() {
+    const WORKERS: u64 = 64;
+    let daemon = Forkd::new(&format!("-m prefork -w {WORKERS}")).program_of_the_environment().start();
+    for _ in 0..4 * WORKERS {
+        short_connection(daemon.addr(), &[7; 64]).unwrap();
+    }
+    let workers = daemon.children();
+    let each = workers.iter().map(|&pid| Usage::of(pid).unwrap().part).sum::<u64>() / WORKERS;
+    eprintln!("anonymous memory of a prefork worker: {each} KiB");
+    assert!(each <= 48, "a prefork worker has {each} KiB of anonymous memory");
+}
+
 fn connections(daemon: &Daemon, count: usize, rests: &dyn Fn()) {
     for _ in 0..count {
         let mut client = daemon.connect();

@@ -241,6 +241,7 @@ fn run_master(
         if daemon.daemon() && daemon.log() == LogSink::Stderr {
             lines::log_goes_dark();
         }
+        sys::pre_fork_trim::trim_text();
         let Some(notifier) = notifier.and_then(Option::take) else { return Ok(()) };
         let fds = notifier.descriptors();
         let result = notifier.ready();

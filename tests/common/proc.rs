@@ -92,6 +92,8 @@ pub struct Usage {
     pub rss: u64,
     /// What is no file's: how many others run the same program makes no difference to it.
     pub anonymous: u64,
+    /// The part of that which is its own: of a page that three processes share, a third.
+    pub part: u64,
 }
 
 impl Usage {
@@ -100,7 +102,7 @@ impl Usage {
         let field = |name: &str| {
             text.lines().find_map(|line| line.strip_prefix(name)?.split_whitespace().next()?.parse().ok())
         };
-        Some(Self { rss: field("Rss:")?, anonymous: field("Anonymous:")? })
+        Some(Self { rss: field("Rss:")?, anonymous: field("Anonymous:")?, part: field("Pss_Anon:")? })
     }
 }
 

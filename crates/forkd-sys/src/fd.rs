@@ -122,6 +122,11 @@ impl CloseSet {
     }
 }
 
+/// Closes a few that are in no set yet, in such a child.
+pub fn close_in_child(fds: &[RawFd]) {
+    fds.iter().for_each(|&fd| close_range(fd, fd));
+}
+
 #[inline(always)]
 fn close_range(first: RawFd, last: RawFd) {
     #[cfg(target_os = "linux")]

@@ -4,6 +4,9 @@
 //! parent or child writes to afterwards is copied (1.7 µs). Nothing here changes what a program
 //! can do; each step may fail, and then the process stays as it was.
 
+#[cfg(target_os = "linux")]
+const PAGE: usize = 4096;
+
 /// Gives up what can be spared. For a process with one thread.
 pub fn trim() {
     trim_heap();
@@ -14,6 +17,23 @@ pub fn trim() {
         super::fork::keep_stack();
         #[cfg(all(target_env = "gnu", target_arch = "x86_64"))]
         rseq::unregister();
+    }
+}
+
+/// Gives back the pages of the program's text and constants that starting up has used. They are the file's, and the kernel
+/// maps again what is needed again. For a master that is ready: it runs other code from now on.
+pub fn trim_text() {
+    #[cfg(all(target_os = "linux", target_env = "gnu"))]
+    {
+        unsafe extern "C" {
+            static __executable_start: u8;
+            static etext: u8;
+        }
+        let (start, end) = (&raw const __executable_start, &raw const etext);
+        let length = (end.addr() & !(PAGE - 1)).saturating_sub(start.addr());
+        // SAFETY: the linker sets both symbols. The program begins at the first of them, on a page, and up to the second one
+        // are headers, constants and text, to which nothing writes: what is given back is read from the file as it was.
+        unsafe { libc::madvise(start.cast_mut().cast(), length, libc::MADV_DONTNEED) };
     }
 }
 
@@ -30,7 +50,6 @@ fn trim_heap() {
 #[cfg(target_os = "linux")]
 fn trim_stack() {
     const DEPTH: usize = 128 * 1024;
-    const PAGE: usize = 4096;
     let here = 0_u8;
     // a page's distance, for what this frame and the call below still use
     let end = ((&raw const here).addr() & !(PAGE - 1)) - PAGE;

@@ -14,7 +14,6 @@ use std::sync::atomic::{AtomicPtr, AtomicU32, Ordering};
 use std::time::Duration;
 
 use nix::sys::signal::{SaFlags, SigHandler, Signal};
-use signal_hook::SigId;
 
 use super::disposition::set;
 use super::shutdown_fd::ShutdownFd;
@@ -82,12 +81,12 @@ fn is_master() -> bool {
 }
 
 /// Has children die by SIGTERM and SIGQUIT, with the programs that they run, after a word to the recorder;
-/// in the master nothing happens. Returns what [`undo`] takes to end that for SIGTERM.
+/// in the master nothing happens.
 ///
 /// Must come before whatever the master itself does at these signals: in a child it is the first
 /// action, and the last.
-pub fn have_children_die() -> io::Result<SigId> {
-    let [term, quit] = DEADLY.map(|signal| {
+pub fn have_children_die() -> io::Result<()> {
+    DEADLY.into_iter().try_for_each(|signal| {
         let action = move || {
             if !is_master() {
                 super::program::end_all();
@@ -97,15 +96,8 @@ pub fn have_children_die() -> io::Result<SigId> {
         };
         // SAFETY: the action reads atomics, calls the recorder, which is async-signal-safe by its
         // contract, and makes async-signal-safe calls; `end_all` says the same of itself.
-        unsafe { signal_hook::low_level::register(signal as i32, action) }
-    });
-    quit?;
-    term
-}
-
-/// In a worker: SIGTERM shall not kill it.
-pub fn undo(id: SigId) {
-    signal_hook::low_level::unregister(id);
+        unsafe { signal_hook::low_level::register(signal as i32, action) }.map(|_| ())
+    })
 }
 
 /// Ends this process by `signal`, from within a handler in which it is blocked.
@@ -236,22 +228,29 @@ pub fn at_death_of(parent: rustix::process::Pid, then: OnParentDeath) {
     }
 }
 
-/// Shuts the descriptor for good when `signal` arrives. In an orphan no master is left to end this process after the grace
-/// time, so the signal starts its own deadline, too.
-pub fn shut_on(shutdown: &Arc<ShutdownFd>, signal: i32) -> io::Result<()> {
-    let shutdown = Arc::clone(shutdown);
-    let action = move || {
-        if is_orphan() {
-            shutdown.shut_for_all();
-            // SAFETY: raise(3) is async-signal-safe.
-            unsafe { libc::raise(ORPHANED as i32) };
-        } else {
-            shutdown.shut();
-        }
-    };
-    // SAFETY: the action makes async-signal-safe calls only.
-    unsafe { signal_hook::low_level::register(signal, action)? };
-    Ok(())
+/// What [`shut_on`] has shut; null before there is anything.
+static SHUTDOWN: AtomicPtr<ShutdownFd> = AtomicPtr::new(ptr::null_mut());
+
+/// Shuts the descriptor for good when `signal` arrives, and does nothing else then that was to be done before. In an orphan
+/// no master is left to end this process after the grace time, so the signal starts its own deadline, too.
+///
+/// The handler replaces signal-hook's, which copies the actions for all signals to change one: in a worker that is most
+/// pages of the heap that it shares with its master.
+pub fn shut_on(shutdown: &Arc<ShutdownFd>, signal: Signal) -> io::Result<()> {
+    SHUTDOWN.store(Arc::into_raw(Arc::clone(shutdown)).cast_mut(), Ordering::Release);
+    set(signal, SigHandler::Handler(on_shut), SaFlags::SA_RESTART)
+}
+
+extern "C" fn on_shut(_: i32) {
+    // SAFETY: it is set before there is this handler, to a reference that is never given up.
+    let Some(shutdown) = (unsafe { SHUTDOWN.load(Ordering::Acquire).as_ref() }) else { return };
+    if is_orphan() {
+        shutdown.shut_for_all();
+        // SAFETY: raise(3) is async-signal-safe.
+        unsafe { libc::raise(ORPHANED as i32) };
+    } else {
+        shutdown.shut();
+    }
 }
 
 /// Whether the master is no more. Async-signal-safe.
@@ -273,9 +272,9 @@ mod tests {
     fn a_shut_gate_is_no_socket() {
         let (socket, _peer) = std::os::unix::net::UnixStream::pair().expect("pair");
         let shutdown = Arc::new(ShutdownFd::new(&socket, true).expect("shutdown"));
-        shut_on(&shutdown, libc::SIGUSR1).expect("register");
+        shut_on(&shutdown, Signal::SIGUSR1).expect("register");
         assert!(!wait_readable(shutdown.poll_fd(), Duration::ZERO));
-        nix::sys::signal::raise(nix::sys::signal::Signal::SIGUSR1).expect("raise");
+        nix::sys::signal::raise(Signal::SIGUSR1).expect("raise");
         let error = rustix::net::accept(&*shutdown).expect_err("shut");
         assert_eq!(error, rustix::io::Errno::NOTSOCK);
         assert!(wait_readable(shutdown.poll_fd(), Duration::ZERO));

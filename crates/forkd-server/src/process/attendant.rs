@@ -22,9 +22,7 @@ use super::context::Context;
 use super::descriptors::Closing;
 use super::listeners::Listeners;
 use super::oom::KILL;
-use super::pooling::signal_descriptors;
 use super::post_fork::silence;
-use super::signals::Signals;
 use super::view::Socket;
 use crate::limit::RateLimit;
 use crate::model::starts::{EARLY, Starts};
@@ -183,12 +181,12 @@ impl Attendant {
     fn spawn(&self, cx: &mut Context, sockets: Vec<Socket>) -> std::io::Result<Process> {
         let asked = sockets.iter().filter_map(|socket| socket.listener.as_ref());
         let own = self.listeners.iter().chain(asked).map(AsRawFd::as_raw_fd);
-        let mut closing = Closing::all_but(own.chain(signal_descriptors(cx)).collect());
+        let mut closing = Closing::all_but(own.collect());
         let close = closing.of(&cx.descriptors);
         let (shutdown, parent_pipe) = pipe()?;
         let mut parent_pipe = Some(parent_pipe);
         let (board, pid) = (cx.board, AtomicU32::new(0));
-        let (blocked, signals, null) = (&cx.blocked, &mut cx.signals, cx.null.as_ref());
+        let (blocked, null) = (&cx.blocked, cx.null.as_ref());
         let _held = TermHeld::hold();
         let expendable = cx.oom.score();
         let _lent = board.lend()?;
@@ -197,7 +195,7 @@ impl Attendant {
             if let Some(expendable) = expendable {
                 expendable.become_so();
             }
-            if begin(board, close, signals.take(), null).is_err() {
+            if begin(board, close, null).is_err() {
                 return Cause::Failed.status();
             }
             // or it would hold itself
@@ -254,17 +252,9 @@ impl Attendant {
 
 /// Becomes the process. It ends when its master says so, and not at a SIGTERM, which may go to the whole process group (as
 /// that of timeout(1)): it has work until all the others are done. SIGTERM is held back already.
-fn begin(
-    board: &Scoreboard,
-    close: &CloseSet,
-    signals: Option<Signals>,
-    null: Option<&File>,
-) -> std::io::Result<()> {
+fn begin(board: &Scoreboard, close: &CloseSet, null: Option<&File>) -> std::io::Result<()> {
     board.read_only()?;
     silence(null);
-    if let Some(signals) = signals {
-        signals.leave_to_worker();
-    }
     close.close_in_child();
     Ok(())
 }

@@ -22,8 +22,7 @@ use crate::{Error, events};
 pub(super) struct Context {
     pub(super) board: &'static Scoreboard,
     pub(super) blocked: Blocked,
-    /// Taken by a worker, which must drop it.
-    pub(super) signals: Option<Signals>,
+    pub(super) signals: Signals,
     pub(super) udp_filter: UdpFilter,
     pub(super) pid: Pid,
     pub(super) grace: Duration,
@@ -74,7 +73,7 @@ impl Context {
         let mut context = Self {
             board,
             blocked,
-            signals: None,
+            signals,
             udp_filter,
             pid: getpid(),
             grace,
@@ -92,9 +91,8 @@ impl Context {
             deaths: DeathLimits::new(),
             reserve: None,
         };
-        context.descriptors.add(signals.descriptors());
+        context.descriptors.add(context.signals.descriptors());
         context.descriptors.add(context.oom.descriptors());
-        context.signals = Some(signals);
         context.restore_reserve();
         Ok(context)
     }

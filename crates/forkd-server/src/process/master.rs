@@ -23,7 +23,7 @@ use super::context::Context;
 use super::lifecycle::{Lifecycle, Step};
 use super::listeners::{Index, Listeners};
 use super::reload::{Parts, Reloader, Source};
-use super::signals::{Order, Signals};
+use super::signals::Order;
 use super::sockets::{Bound, udp_filter};
 use super::station::{Acceptor, Life, Station};
 use super::view::View;
@@ -396,9 +396,7 @@ impl Master {
     /// Which descriptors matter now, and what each stands for.
     fn watch<'a>(&'a self, mut add: impl FnMut(BorrowedFd<'a>, PollFlags, Event)) {
         let readable = PollFlags::POLLIN;
-        if let Some(signals) = &self.cx.signals {
-            add(signals.as_fd(), readable, Event::Signal);
-        }
+        add(self.cx.signals.as_fd(), readable, Event::Signal);
         add(self.cx.board.wake().as_fd(), readable, Event::Wake);
         if let Some((handle, _)) = self.application.as_ref().filter(|_| self.cx.lifecycle.is_running()) {
             add(handle.poll_fd(), readable, Event::Shutdown);
@@ -460,7 +458,7 @@ impl Master {
     fn on_event(&mut self, event: Event) {
         match event {
             Event::Signal => {
-                let orders = self.cx.signals.as_mut().map(Signals::take).unwrap_or_default();
+                let orders = self.cx.signals.take();
                 orders.into_iter().for_each(|order| self.on_order(order));
             }
             Event::Wake => self.cx.board.wake().drain(),

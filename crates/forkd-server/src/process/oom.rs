@@ -1,8 +1,8 @@
 //! When memory is short: a child dies and not the master, and the log says why it did.
 //!
 //! The OOM killer takes the process with the highest score: its memory, and `oom_score_adj` thousandths of all memory
-//! that the control group may have. The master maps some MiB of the program that its children don't touch, so its score
-//! is higher than that of a child which is not raised, or not by enough.
+//! that the control group may have. The master maps more of the program than its children do, so its score is higher
+//! than that of a child which is not raised, or not by enough.
 
 use std::cell::Cell;
 use std::io;

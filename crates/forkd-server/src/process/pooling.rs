@@ -2,11 +2,12 @@
 //!
 //! Each worker is followed by a descriptor that tells of its death; none is ever waited for.
 
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
+use smallvec::SmallVec;
 
 use super::context::Context;
 use super::descriptors::{Closing, kept_for};
@@ -32,7 +33,7 @@ const CENSUS_EVERY: Duration = Duration::from_secs(1);
 const REPLACE_EVERY: Duration = Duration::from_millis(100);
 
 /// How many workers are forked in one turn of the loop at most: others want a turn, too.
-const SPAWN_AT_ONCE: u32 = 32;
+const SPAWN_AT_ONCE: usize = 32;
 
 /// A listening socket that a pool of workers accepts from.
 #[derive(Debug)]
@@ -99,7 +100,6 @@ impl Pooling {
                     .listener
                     .descriptors()
                     .into_iter()
-                    .chain(signal_descriptors(cx))
                     .chain(kept_for(&context.service_config.service))
                     .collect(),
             ),
@@ -194,14 +194,11 @@ impl Pooling {
             self.end_shortage();
         }
         self.again = plan.again.or_else(|| self.next_look(cx));
-        if plan.spawn > SPAWN_AT_ONCE {
+        let wanted = plan.spawn as usize;
+        if wanted > SPAWN_AT_ONCE {
             self.again = Some(cx.now);
         }
-        for _ in 0..plan.spawn.min(SPAWN_AT_ONCE) {
-            if !self.spawn(cx) {
-                break;
-            }
-        }
+        self.spawn(cx, wanted.min(SPAWN_AT_ONCE));
         self.retire(cx, plan.retire);
         Ok(())
     }
@@ -269,27 +266,46 @@ impl Pooling {
         Census { alive, idle, up: self.up(cx) as u32, settled, may_begin_short }
     }
 
-    fn spawn(&mut self, cx: &mut Context) -> bool {
-        let Some(index) = cx.board.take(self.context.number, true, cx.now) else { return false };
-        match self.fork_worker(cx, index) {
-            Ok(worker) => {
-                cx.board.born(index);
-                events::worker_started(self.context.listener.endpoint(), index, cx.board.record(index).pid());
-                cx.descriptors.add([worker.watch.as_raw_fd()]);
-                self.workers.push(worker);
-                true
-            }
-            Err(error) => {
-                cx.board.put_back(index);
-                cx.board.totals(self.context.number).fork_failed();
-                self.fork_failing = Some(error.raw_os_error().unwrap_or(libc::EAGAIN));
-                if self.shortages.begin(cx.now) {
-                    events::worker_fork_failed(self.context.listener.endpoint(), &error);
+    /// Forks workers, up to `count`; returns how many it has got.
+    ///
+    /// It takes note of them after the last one. Of each page that the master writes to after a fork the worker has the old
+    /// copy, all to itself if that is so after each fork.
+    fn spawn(&mut self, cx: &mut Context, count: usize) -> usize {
+        // on the stack, where it writes anyway
+        let mut born: SmallVec<[Worker; SPAWN_AT_ONCE]> = SmallVec::new();
+        let mut watches: SmallVec<[RawFd; SPAWN_AT_ONCE]> = SmallVec::new();
+        let mut failed = None;
+        self.closing.update(&cx.descriptors);
+        while born.len() < count && failed.is_none() {
+            let Some(index) = cx.board.take(self.context.number, true, cx.now) else { break };
+            match self.fork_worker(cx, index, &watches) {
+                Ok(worker) => {
+                    cx.board.born(index);
+                    watches.push(worker.watch.as_raw_fd());
+                    born.push(worker);
                 }
-                self.pool.on(Event::ForkFailed, cx.now);
-                false
+                Err(error) => {
+                    cx.board.put_back(index);
+                    failed = Some(error);
+                }
             }
         }
+        let endpoint = self.context.listener.endpoint();
+        for worker in &born {
+            events::worker_started(endpoint, worker.slot, cx.board.record(worker.slot).pid());
+        }
+        cx.descriptors.add(watches);
+        let count = born.len();
+        self.workers.extend(born);
+        if let Some(error) = failed {
+            cx.board.totals(self.context.number).fork_failed();
+            self.fork_failing = Some(error.raw_os_error().unwrap_or(libc::EAGAIN));
+            if self.shortages.begin(cx.now) {
+                events::worker_fork_failed(endpoint, &error);
+            }
+            self.pool.on(Event::ForkFailed, cx.now);
+        }
+        count
     }
 
     fn end_shortage(&mut self) {
@@ -298,10 +314,11 @@ impl Pooling {
         }
     }
 
-    fn fork_worker(&mut self, cx: &mut Context, index: u32) -> std::io::Result<Worker> {
+    /// Forks one. The watches are those that the master has taken no note of yet.
+    fn fork_worker(&self, cx: &Context, index: u32, watches: &[RawFd]) -> std::io::Result<Worker> {
         cx.oom.require_room()?;
         let slot = cx.board.slot(index);
-        let close = self.closing.of(&cx.descriptors);
+        let close = self.closing.set();
         let births = cx.board.totals(self.context.number).forked.load(Ordering::Relaxed);
         let terms = Terms { limit: with_jitter(self.terms.limit, births), ..self.terms };
         let work = WorkerContext {
@@ -311,14 +328,13 @@ impl Pooling {
             slot,
             ticker: None,
         };
-        let (parent, signals, null) = (cx.pid, &mut cx.signals, cx.null.as_ref());
+        let (parent, null) = (cx.pid, cx.null.as_ref());
         let expendable = cx.oom.score();
         let _held = TermHeld::hold();
         let _lent = work.board.lend()?;
         let cells = PidCells { parent: &work.board.record(index).pid, child: Some(&slot.pid) };
         let child = fork(&cx.blocked, cells, Watch::Descriptor, || {
-            let signals = signals.take();
-            worker::live(worker::Setup { close, parent, signals, null, expendable }, &work, &terms)
+            worker::live(worker::Setup { close, watches, parent, null, expendable }, &work, &terms)
         })?;
         let watch = child.watch.ok_or_else(|| std::io::Error::from_raw_os_error(libc::EBADF))?;
         Ok(Worker { slot: index, watch, started: cx.now, dismissed: false, drains: false, settled: false })
@@ -365,15 +381,14 @@ impl Pooling {
             self.drainers = None;
         }
         let missing = self.drainers.unwrap_or(0).saturating_sub(self.workers.len());
-        for _ in 0..missing {
-            self.again = Some(cx.now + REPLACE_EVERY);
-            if !self.spawn(cx) {
-                break;
-            }
-            if let Some(worker) = self.workers.last_mut() {
-                worker.drains = true;
-                worker.dismiss(cx);
-            }
+        if missing == 0 {
+            return;
+        }
+        self.again = Some(cx.now + REPLACE_EVERY);
+        let born = self.spawn(cx, missing);
+        for worker in self.workers.iter_mut().rev().take(born) {
+            worker.drains = true;
+            worker.dismiss(cx);
         }
     }
 
@@ -430,9 +445,4 @@ impl Pooling {
 
 fn has_settled(slot: &Slot, started: Instant, now: Instant) -> bool {
     slot.traffic.connections.load(Ordering::Relaxed) > 0 || now >= started + EARLY
-}
-
-/// A worker gets rid of the signal pipe by dropping its owner, not by number.
-pub(super) fn signal_descriptors(cx: &Context) -> Vec<std::os::fd::RawFd> {
-    cx.signals.as_ref().map(|signals| signals.descriptors().to_vec()).unwrap_or_default()
 }

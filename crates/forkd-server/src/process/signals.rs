@@ -6,13 +6,12 @@
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 use std::os::unix::net::UnixStream;
 
-use signal_hook::SigId;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGTTIN, SIGTTOU, SIGUSR1, SIGUSR2};
 use signal_hook::iterator::backend::SignalDelivery;
 use signal_hook::iterator::exfiltrator::SignalOnly;
 
 use crate::Error;
-use crate::sys::signal::{have_children_die, undo};
+use crate::sys::signal::have_children_die;
 
 /// What a signal asks of the master.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -49,13 +48,12 @@ impl Order {
     }
 }
 
-/// The pipe from the signal handlers to the master's loop.
+/// The pipe from the signal handlers to the master's loop. Children close it by its numbers, so that no signal to them wakes
+/// the master.
 #[derive(Debug)]
 pub(super) struct Signals {
     delivery: SignalDelivery<UnixStream, SignalOnly>,
     write_end: RawFd,
-    /// The action that ends a child at SIGTERM.
-    child_dies: SigId,
 }
 
 impl Signals {
@@ -65,10 +63,10 @@ impl Signals {
         let (read_end, write_end) = UnixStream::pair().map_err(cannot)?;
         let raw = write_end.as_raw_fd();
         // first, so that in a child nothing comes before it
-        let child_dies = have_children_die().map_err(cannot)?;
+        have_children_die().map_err(cannot)?;
         let signals = [SIGTERM, SIGINT, SIGQUIT, SIGHUP, SIGUSR1, SIGUSR2, SIGTTIN, SIGTTOU];
         let delivery = SignalDelivery::with_pipe(read_end, write_end, SignalOnly, signals).map_err(cannot)?;
-        Ok(Self { delivery, write_end: raw, child_dies })
+        Ok(Self { delivery, write_end: raw })
     }
 
     /// The orders that have come.
@@ -76,13 +74,7 @@ impl Signals {
         self.delivery.pending().filter_map(Order::of).collect()
     }
 
-    /// In a worker: SIGTERM does not kill it, and no signal to it wakes the master.
-    pub(super) fn leave_to_worker(self) {
-        undo(self.child_dies);
-        // dropping the delivery unregisters its actions and closes both ends of the pipe
-    }
-
-    /// Both ends, to be closed in children.
+    /// Both ends.
     pub(super) fn descriptors(&self) -> [RawFd; 2] {
         [self.delivery.get_read().as_raw_fd(), self.write_end]
     }

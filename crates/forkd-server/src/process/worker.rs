@@ -7,19 +7,21 @@
 
 use std::fs::File;
 use std::io;
+use std::os::fd::RawFd;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
+use nix::sys::signal::Signal;
 use rustix::process::Pid;
 
 use super::post_fork::{expect_children, silence};
-use super::signals::Signals;
 use crate::Error;
 use crate::model::serve::Terms;
 use crate::model::serve::WorkerContext;
 use crate::model::worker::run;
 use crate::scoreboard::Cause;
-use crate::sys::fd::CloseSet;
+use crate::sys::arena;
+use crate::sys::fd::{CloseSet, close_in_child};
 use crate::sys::oom::Expendable;
 use crate::sys::shutdown_fd::ShutdownFd;
 use crate::sys::signal::{OnParentDeath, TermHeld, at_death_of, shut_on};
@@ -27,9 +29,9 @@ use crate::sys::signal::{OnParentDeath, TermHeld, at_death_of, shut_on};
 /// What the master has prepared for it.
 pub(super) struct Setup<'a> {
     pub(super) close: &'a CloseSet,
+    /// What it closes beside that: the descriptors of workers that were forked just before it.
+    pub(super) watches: &'a [RawFd],
     pub(super) parent: Pid,
-    /// The signals of the master, which a worker gives up.
-    pub(super) signals: Option<Signals>,
     /// What its standard output and error become (`--daemon`).
     pub(super) null: Option<&'a File>,
     /// Makes it the OOM killer's choice rather than the master.
@@ -38,6 +40,7 @@ pub(super) struct Setup<'a> {
 
 /// The life of a worker, after fork(2); returns the status that it exits with.
 pub(super) fn live(setup: Setup<'_>, work: &WorkerContext<'_>, terms: &Terms) -> u8 {
+    arena::open();
     if let Some(expendable) = setup.expendable {
         expendable.become_so();
     }
@@ -68,13 +71,10 @@ fn begin(setup: Setup<'_>, work: &WorkerContext<'_>) -> io::Result<Arc<ShutdownF
     work.board.read_only()?;
     silence(setup.null);
     let shutdown = Arc::new(ShutdownFd::new(listener, !listener.is_inherited())?);
-    shut_on(&shutdown, libc::SIGTERM)?;
-    // Takes back what these signals mean to a master and to a child, and closes the master's pipe.
-    if let Some(signals) = setup.signals {
-        signals.leave_to_worker();
-    }
+    shut_on(&shutdown, Signal::SIGTERM)?;
     TermHeld::release_in_child();
     setup.close.close_in_child();
+    close_in_child(setup.watches);
     // An idle worker leaves at once then, and a busy one after its connection.
     at_death_of(setup.parent, OnParentDeath::Terminate);
     Ok(shutdown)

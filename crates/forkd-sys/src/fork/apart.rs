@@ -108,6 +108,7 @@ mod linux {
     use super::*;
     use crate::buffer::{SharedBytes, lend_from};
     use crate::fork::linux::clone_args;
+    use crate::raw;
     use crate::shared::near;
 
     const PAGE: usize = 4096;
@@ -260,7 +261,7 @@ mod linux {
         let advice = if inherited { libc::MADV_DOFORK } else { libc::MADV_DONTFORK };
         // SAFETY: it changes nothing for this process, and what a child lacks is no memory that it could know of: see
         // `keep_stack`, and `fork_apart`. Below the stack nothing is mapped (mmap(2), MAP_GROWSDOWN): ENOMEM, after the
-        // stack itself has been dealt with.
-        unsafe { libc::madvise(std::ptr::without_provenance_mut(start), length, advice) };
+        // stack itself has been dealt with; to store that in errno would be one more page to copy for each fork.
+        let _ = unsafe { raw::syscall4(libc::SYS_madvise, start, length, advice as usize, 0) };
     }
 }
