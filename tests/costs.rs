@@ -51,7 +51,8 @@ fn counted(bar: &Bar) -> Option<Counts> {
     connections();
     daemon.settles_at(if bar.options == FORK.options { 0 } else { 1 });
     // the tracing ends with its thread
-    let counts = std::thread::scope(|scope| scope.spawn(|| trace(daemon.pid(), connections)).join().unwrap());
+    let processes = [vec![daemon.pid()], daemon.children()].concat();
+    let counts = std::thread::scope(|scope| scope.spawn(|| trace(&processes, connections)).join().unwrap());
     need(counts.is_some(), "no process may be traced here (ptrace(2))").then_some(())?;
     counts.map(|mut counts| {
         // std asks it in debug builds, whether a descriptor is open

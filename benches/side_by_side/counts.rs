@@ -1,15 +1,18 @@
 //! What is counted and not timed: mappings, pages, memory, fairness; and how long a stop takes.
 
 use std::fs;
-use std::io;
+use std::io::{self, Read, Write};
+use std::net::{Ipv4Addr, Shutdown, TcpStream};
 use std::process::Command;
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
 use serde_json::Value;
 
+use crate::page::{Page, forkd};
 use crate::pairs::held;
-use crate::server::{Program, Server, forkd};
+use crate::server::{Program, Server};
+use crate::tracer::{Counts, trace};
 
 const FORK: Program = Program::Forkd("-m fork --max-children 32000");
 
@@ -22,12 +25,17 @@ struct Row {
     programs: [Option<Program>; 3],
 }
 
-const HEADS: &str = "| row | forkd | static C | no libc |\n|---|--:|--:|--:|";
+const HEADS: [&str; 2] = ["| row | forkd | static C | no libc |", "|---|--:|--:|--:|"];
 
 fn rows() -> Vec<Row> {
     let all = [Some(FORK), Some(Program::Static("fork")), Some(Program::NoLibc)];
     let pool = |forkd, c| [Some(Program::Forkd(forkd)), c, None];
+    let threads = [Some(Program::Forkd("-m thread --workers 1")), Some(Program::Static("thread")), None];
     let mut rows = vec![
+        Row { name: "fork: system calls of a connection", of: calls, programs: all },
+        Row { name: "fork: page faults of a connection", of: faults, programs: all },
+        Row { name: "thread: system calls of a connection", of: calls, programs: threads },
+        Row { name: "thread: page faults of a connection", of: faults, programs: threads },
         Row { name: "fork: mappings of the master", of: mappings, programs: all },
         Row { name: "fork: anonymous pages of the master", of: pages, programs: all },
         Row { name: "fork: page tables of a held child, KiB", of: tables, programs: all },
@@ -54,26 +62,60 @@ fn rows() -> Vec<Row> {
     rows
 }
 
-pub(crate) fn table(is_asked: &dyn Fn(&str) -> bool) -> io::Result<()> {
+pub(crate) fn table(page: &mut Page, is_asked: &dyn Fn(&str) -> bool) -> io::Result<()> {
     let rows: Vec<Row> = rows().into_iter().filter(|row| is_asked(row.name)).collect();
     if rows.is_empty() {
         return Ok(());
     }
-    println!("\n{HEADS}");
+    page.line("");
+    HEADS.iter().for_each(|line| page.line(line));
     for row in &rows {
         let cell = |program: &Option<Program>| match program.map(row.of) {
             Some(Ok(Some(answer))) => answer,
             Some(Err(error)) => format!("failed: {error}"),
             _ => "–".into(),
         };
-        println!("| {} | {} |", row.name, row.programs.iter().map(cell).collect::<Vec<_>>().join(" | "));
+        let cells = row.programs.iter().map(cell).collect::<Vec<_>>().join(" | ");
+        page.line(&format!("| {} | {cells} |", row.name));
     }
-    println!("\nSystem calls and page faults of a connection: `tests/costs.rs`.");
     Ok(())
 }
 
 fn with(program: Program, ask: impl FnOnce(Server) -> io::Result<String>) -> Answer {
     Server::start(program, false)?.map(ask).transpose()
+}
+
+/// What a connection of one client after the other costs, in the mean of so many, after as many that are not counted.
+fn traced(program: Program, of: fn(&Counts) -> usize) -> Answer {
+    const CONNECTIONS: usize = 100;
+    with(program, |server| {
+        let connections = || (0..CONNECTIONS).try_for_each(|_| connection(server.port));
+        connections()?;
+        // the children of these are gone
+        std::thread::sleep(Duration::from_millis(100));
+        let processes = [vec![server.pid()], descendants(server.pid())].concat();
+        let processes: Vec<i32> = processes.into_iter().map(u32::cast_signed).collect();
+        let tracing = || trace(&processes, || connections().unwrap_or_default());
+        let counts = std::thread::scope(|scope| scope.spawn(tracing).join()).ok().flatten();
+        let counts = counts.ok_or_else(|| io::Error::other("no process may be traced here (ptrace(2))"))?;
+        Ok(format!("{:.1}", of(&counts) as f64 / CONNECTIONS as f64))
+    })
+}
+
+/// Connects, has an echo, closes, and sees the end.
+fn connection(port: u16) -> io::Result<()> {
+    let mut client = TcpStream::connect((Ipv4Addr::LOCALHOST, port))?;
+    client.write_all(&[7; 64])?;
+    client.shutdown(Shutdown::Write)?;
+    client.read_to_end(&mut Vec::new()).map(drop)
+}
+
+fn calls(program: Program) -> Answer {
+    traced(program, Counts::all_calls)
+}
+
+fn faults(program: Program) -> Answer {
+    traced(program, |counts| counts.faults as usize)
 }
 
 fn mappings(program: Program) -> Answer {

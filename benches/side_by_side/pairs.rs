@@ -11,6 +11,7 @@ use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
 use nix::unistd::Pid;
 
 use crate::median;
+use crate::page::Page;
 use crate::server::{Program, Server};
 
 const ROUNDS: usize = 5;
@@ -146,20 +147,20 @@ struct Sample {
     p99: Option<f64>,
 }
 
-pub(crate) fn table(is_asked: &dyn Fn(&str) -> bool) -> io::Result<()> {
+pub(crate) fn table(page: &mut Page, is_asked: &dyn Fn(&str) -> bool) -> io::Result<()> {
     let pairs: Vec<Pair> = pairs().into_iter().filter(|pair| is_asked(pair.name)).collect();
     if pairs.is_empty() {
         return Ok(());
     }
-    println!("| row | forkd | reference | ratio (least–most) | CPU per operation | p99 |");
-    println!("|---|--:|--:|--:|--:|--:|");
+    page.line("| row | forkd | reference | ratio (least–most) | CPU per operation | p99 |");
+    page.line("|---|--:|--:|--:|--:|--:|");
     for pair in &pairs {
         let row = match rounds(pair) {
             Ok(Some(rounds)) => row(&rounds),
             Ok(None) => "skipped: no reference can be had here (cc, nginx, wrk) | | | | ".into(),
             Err(error) => format!("failed: {error} | | | | "),
         };
-        println!("| {} | {row} |", pair.name);
+        page.line(&format!("| {} | {row} |", pair.name));
     }
     Ok(())
 }

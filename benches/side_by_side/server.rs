@@ -14,6 +14,8 @@ use forkd_load::{Reach, Target};
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
 
+use crate::page::forkd;
+
 /// How to start one.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Program {
@@ -45,16 +47,11 @@ static STATIC: LazyLock<Option<PathBuf>> =
 static NOLIBC: LazyLock<Option<PathBuf>> =
     LazyLock::new(|| build("nolibc", "nolibc.c", &["-static", "-nostdlib", "-fno-stack-protector"]));
 
-fn build(name: &str, source: &str, options: &[&str]) -> Option<PathBuf> {
+pub(crate) fn build(name: &str, source: &str, options: &[&str]) -> Option<PathBuf> {
     let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("benches/side_by_side").join(source);
     let program = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
     let built = Command::new("cc").arg("-O2").args(options).arg("-o").arg(&program).arg(source).status();
     built.is_ok_and(|status| status.success()).then_some(program)
-}
-
-/// The program that is measured.
-pub(crate) fn forkd() -> PathBuf {
-    std::env::var_os("FORKD_BIN").map_or_else(|| env!("CARGO_BIN_EXE_forkd").into(), PathBuf::from)
 }
 
 impl Server {

@@ -6,6 +6,7 @@ use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use crate::page::forkd;
 use crate::probe::fresh_connection;
 
 /// What the daemon offers.
@@ -27,8 +28,7 @@ impl Daemon {
     pub(crate) fn start(options: &[&str], service: Service) -> io::Result<Self> {
         let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port();
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
-        let binary = std::env::var_os("FORKD_BIN").unwrap_or_else(|| env!("CARGO_BIN_EXE_forkd").into());
-        let mut command = Command::new(binary);
+        let mut command = Command::new(forkd());
         command.arg("serve").args(options).arg(format!("tcp://{address}")).stderr(Stdio::null());
         match service {
             Service::Echo => {}

@@ -11,6 +11,8 @@
 
 mod attack;
 mod daemon;
+#[path = "../page/mod.rs"]
+mod page;
 mod probe;
 
 use std::io;
@@ -18,6 +20,7 @@ use std::time::Duration;
 
 use attack::Attack;
 use daemon::Daemon;
+use page::{Arguments, Page};
 use probe::Waits;
 
 /// At rest and under attack, so many times each.
@@ -41,35 +44,32 @@ const MODELS: [Model; 6] = [
 ];
 
 fn main() -> io::Result<()> {
-    let mut arguments: Vec<String> = std::env::args().skip(1).collect();
-    if arguments.first().is_some_and(|argument| argument == attack::WORD) {
-        return attack::run(&arguments[1..]);
+    let words: Vec<String> = std::env::args().skip(1).collect();
+    if words.first().is_some_and(|word| word == attack::WORD) {
+        return attack::run(&words[1..]);
     }
-    // `cargo test --benches` and the like only want to know that it builds
-    if !arguments.iter().any(|argument| argument == "--bench") {
-        return Ok(());
-    }
-    arguments.retain(|argument| !argument.starts_with("--"));
-    println!(
-        "p50 / p99 of a fresh connection in ms, medians of {ROUNDS} rounds; ratio: p99 under attack to p99 at rest"
-    );
-    println!(
-        "{:<24} {:>15} {:>17} {:>17} {:>7}",
-        "model:attack", "at rest", "under attack", "beside", "ratio"
-    );
+    let Some(arguments) = Arguments::read() else { return Ok(()) };
+    let mut page = Page::begin("under attack");
+    page.line(&format!(
+        "The median and the 99th percentile of a fresh connection in ms, medians of {ROUNDS} rounds of {} s:",
+        SPAN.as_secs_f64()
+    ));
+    page.line("");
+    page.line("| attack | model | at rest | under attack | beside |");
+    page.line("|---|---|--:|--:|--:|");
     for attack in Attack::ALL {
         for model in &MODELS {
             let name = format!("{}:{}", model.name, attack.name());
-            let is_wanted = arguments.is_empty() || arguments.iter().any(|part| name.contains(part.as_str()));
-            if is_wanted && !(model.holds_few && attack.stays()) {
-                measure(&name, model, attack)?;
+            if arguments.has(&name) && !(model.holds_few && attack.stays()) {
+                page.line(&measure(model, attack)?);
             }
         }
     }
-    Ok(())
+    page.end(&arguments)
 }
 
-fn measure(name: &str, model: &Model, attack: Attack) -> io::Result<()> {
+/// A row of the table.
+fn measure(model: &Model, attack: Attack) -> io::Result<String> {
     let attacked = Daemon::start(model.options, attack.service())?;
     let beside = Daemon::start(model.options, attack.service())?;
     let (mut rest, mut under, mut other) = (Vec::new(), Vec::new(), Vec::new());
@@ -83,8 +83,6 @@ fn measure(name: &str, model: &Model, attack: Attack) -> io::Result<()> {
         attacked.settle(Duration::from_secs(20));
     }
     let (rest, under, other) = (Waits::medians(rest), Waits::medians(under), Waits::medians(other));
-    let ratio = under.p99.as_secs_f64() / rest.p99.as_secs_f64();
-    let failed = if under.failed > 0 { format!("  {} failed", under.failed) } else { String::new() };
-    println!("{name:<24} {rest:>15} {under:>17} {other:>17} {ratio:>7.1}{failed}");
-    Ok(())
+    let failed = if under.failed > 0 { format!(", {} failed", under.failed) } else { String::new() };
+    Ok(format!("| {} | {} | {rest} | {under}{failed} | {other} |", attack.name(), model.name))
 }

@@ -33,12 +33,11 @@ impl Counts {
     }
 }
 
-/// Traces a daemon while `clients` do what they do; `None` if this machine lets no process be traced. It must be called by a
-/// thread that ends thereafter, which ends the tracing.
-pub(crate) fn trace(daemon: i32, clients: impl FnOnce() + Send) -> Option<Counts> {
-    let processes: Vec<i32> = [daemon].into_iter().chain(super::common::children_of(daemon)).collect();
+/// Traces these processes, and all that they start, while `clients` do what they do; `None` if this machine lets no process be
+/// traced. It must be called by a thread that ends thereafter, which ends the tracing.
+pub(crate) fn trace(processes: &[i32], clients: impl FnOnce() + Send) -> Option<Counts> {
     let mut tracer = Tracer { alive: BTreeSet::new(), counts: Counts::default() };
-    for pid in &processes {
+    for pid in processes {
         for task in tasks(*pid) {
             match tracer.seize(task) {
                 Err(Errno::EPERM | Errno::ENOSYS) => return None,
@@ -46,7 +45,7 @@ pub(crate) fn trace(daemon: i32, clients: impl FnOnce() + Send) -> Option<Counts
             }
         }
     }
-    let before = faults_of(&processes);
+    let before = faults_of(processes);
     tracer.alive.iter().for_each(|task| ptrace::syscall(*task, None).unwrap());
     std::thread::scope(|scope| {
         let clients = scope.spawn(clients);
@@ -64,7 +63,7 @@ pub(crate) fn trace(daemon: i32, clients: impl FnOnce() + Send) -> Option<Counts
         }
     });
     // of those that have ended it was taken when they did
-    tracer.counts.faults += faults_of(&processes).saturating_sub(before);
+    tracer.counts.faults += faults_of(processes).saturating_sub(before);
     Some(tracer.counts)
 }
 
@@ -128,7 +127,8 @@ fn tasks(pid: i32) -> Vec<i32> {
 
 /// Whether it is a process of its own, and no thread of one that goes on.
 fn is_process(task: Pid) -> bool {
-    super::common::proc_status(task.as_raw(), "Tgid") == task.to_string()
+    let status = fs::read_to_string(format!("/proc/{task}/status")).unwrap_or_default();
+    status.lines().any(|line| line.strip_prefix("Tgid:").is_some_and(|id| id.trim() == task.to_string()))
 }
 
 /// Minor page faults of some processes, all threads of each together (proc_pid_stat(5)).
