@@ -80,6 +80,17 @@ both_ways! {
         has_threads(worker, 1);
     }
 
+    /// To enlarge it, the kernel would have the thread that accepts wait for some milliseconds.
+    fn the_table_of_descriptors_has_room_for_all_clients_from_the_start(way: Way) {
+        for limit in ["--max-threads 300", "--threads 300"] {
+            let daemon = Forkd::new(&format!("-m thread {limit}")).way(way).start();
+            let room = || proc_status(worker(&daemon), "FDSize").parse::<usize>().unwrap();
+            let before = room();
+            let _clients: Vec<Client> = (0..200).map(|_| daemon.served()).collect();
+            assert!(before >= 300 && room() == before, "{limit}: {before}, and then {}", room());
+        }
+    }
+
     fn a_pool_has_as_many_threads_as_it_was_given(way: Way) {
         let daemon = Forkd::new("-m thread --threads 3").way(way).start();
         let worker = worker(&daemon);

@@ -1,5 +1,6 @@
 //! Limits of the process: setrlimit(2).
 
+use std::os::fd::AsFd;
 use std::sync::OnceLock;
 
 use nix::sys::resource::{Resource, getrlimit, rlim_t, setrlimit};
@@ -20,6 +21,16 @@ pub fn raise_open_files() {
         // with fewer it works, too: clients that do not fit in wait
         let _ = setrlimit(Resource::RLIMIT_NOFILE, hard, hard);
     }
+}
+
+/// Makes room for so many descriptors, if this process may have them, before it starts threads. The kernel enlarges the
+/// table of descriptors when it is full, and if threads share that, the one that needs the room waits for as long as a
+/// processor may still use the old table: some milliseconds, at 64, 128, 256 and so on.
+pub fn make_room(open: impl AsFd, count: usize) {
+    let most = open_files().unwrap_or(0).min(i32::MAX as u64) as usize;
+    let last = count.min(most).saturating_sub(1) as i32;
+    // without it works, too
+    drop(rustix::io::fcntl_dupfd_cloexec(open, last));
 }
 
 /// In a new process: has the program find its limits as the caller of this process has set them. Async-signal-safe.

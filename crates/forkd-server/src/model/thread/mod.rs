@@ -17,12 +17,17 @@ use super::shared::Shared;
 use super::{Threads, prefork};
 use crate::scoreboard::Cause;
 use crate::sys::datagram::Batch;
+use crate::sys::limits::make_room;
 use crate::sys::shutdown_fd::ShutdownFd;
 use crate::transport::Peer;
 use crate::transport::listener::Kind;
 
 /// Serves until the shutdown, or until the limit is reached; then waits for its threads.
 pub(crate) fn run(work: &WorkerContext<'_>, shutdown: &Arc<ShutdownFd>, terms: &Terms) -> Cause {
+    if work.listener().kind() == Kind::Stream {
+        let (Threads::Each(clients) | Threads::Fixed(clients)) = terms.threads;
+        make_room(work.listener(), clients as usize * work.service().descriptors());
+    }
     match (work.listener().kind(), terms.threads) {
         // a service that waits for no client is quicker in batches, by one thread, than with a thread for each
         (Kind::Datagram, Threads::Each(_)) if !work.service().is_handler() => {
