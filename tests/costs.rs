@@ -18,6 +18,7 @@ mod instructions;
 mod tracer;
 
 use std::fs;
+use std::io::{Read, Write};
 use std::net::UdpSocket;
 use std::path::Path;
 
@@ -93,6 +94,34 @@ fn system_calls_of_thread() {
 #[test]
 fn system_calls_of_event() {
     calls_are_within(&EVENT);
+}
+
+/// In a pool a worker that is never without work lets the others have its processor. How often depends on who else has
+/// it meanwhile.
+#[test]
+fn workers_that_serve_many_yield_to_each_other() {
+    for (options, yields) in [
+        ("-m event -w 2", true),
+        ("-m coroutine -w 2", true),
+        ("-m event -w 1", false),
+        ("-m coroutine -w 1", false),
+    ] {
+        let daemon = Forkd::new(options).program_of_the_environment().start();
+        let clients = || {
+            let mut clients: Vec<Client> = (0..16).map(|_| daemon.served()).collect();
+            for _ in 0..20 {
+                clients.iter_mut().for_each(|client| client.write_all(b"x").unwrap());
+                clients.iter_mut().for_each(|client| client.read_exact(&mut [0]).unwrap());
+            }
+        };
+        let workers = daemon.children();
+        let counts = std::thread::scope(|scope| scope.spawn(|| trace(&workers, clients)).join().unwrap());
+        if !need(counts.is_some(), "no process may be traced here (ptrace(2))") {
+            return;
+        }
+        let calls = counts.unwrap().calls;
+        assert_eq!(calls.contains_key(&(libc::SYS_sched_yield as u64)), yields, "{options}: {calls:?}");
+    }
 }
 
 /// At each of several starts, as addresses are others each time.

@@ -27,11 +27,17 @@ pub(crate) struct Scheduler {
     current: Cell<Id>,
     /// How many may go on before the poller is asked again.
     round: Cell<usize>,
+    /// How many it began with.
+    round_size: Cell<usize>,
+    after_round: RefCell<Option<Box<AfterRound>>>,
     /// What the coroutine that runs now has done since it goes on.
     turn: Cell<Turn>,
     /// The main function has returned: nothing new begins.
     ending: Cell<bool>,
 }
+
+/// What is called after each round, with the number of coroutines that have gone on in it.
+type AfterRound = dyn FnMut(usize);
 
 thread_local! {
     static SCHEDULER: RefCell<Option<Rc<Scheduler>>> = const { RefCell::new(None) };
@@ -70,6 +76,8 @@ impl Scheduler {
             state: RefCell::new(state),
             current: Cell::new(MAIN),
             round: Cell::new(0),
+            round_size: Cell::new(0),
+            after_round: RefCell::default(),
             turn: Cell::default(),
             ending: Cell::new(false),
         })
@@ -205,8 +213,16 @@ impl Scheduler {
         }
     }
 
+    /// Calls `call` after each round, with the number of coroutines that have gone on in it.
+    pub(crate) fn after_rounds(&self, call: impl FnMut(usize) + 'static) {
+        self.after_round.replace(Some(Box::new(call)));
+    }
+
     /// Finds out which can go on; waits for that where none can.
     fn poll(&self) {
+        if let Some(call) = &mut *self.after_round.borrow_mut() {
+            call(self.round_size.get());
+        }
         let limit = {
             let state = self.state.borrow();
             match state.timers.next() {
@@ -228,7 +244,8 @@ impl Scheduler {
                 state.wake(id);
             }
         }
-        self.round.set(state.begin_round());
+        self.round_size.set(state.begin_round());
+        self.round.set(self.round_size.get());
     }
 
     /// Begins to look after a descriptor.

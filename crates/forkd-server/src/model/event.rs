@@ -17,6 +17,7 @@ use super::prefork;
 use super::serve::Terms;
 use super::serve::{Stopwatch, WorkerContext};
 use super::spread::{LOOK, Shares, Spread};
+use super::yielding::Yielding;
 use crate::admission::{Next, REST, Room, Round};
 use crate::reactor::{Reactor, Session, Timer};
 use crate::scoreboard::Cause;
@@ -130,6 +131,8 @@ impl<'r, 'w> EventWorker<'w> {
         if let Some(limit) = self.work.context.service_config.idle_timeout {
             reactor = reactor.idle_timeout(limit);
         }
+        let mut yielding = Yielding::default();
+        reactor = reactor.after_rounds(move |turns| self.work.let_others_run(&mut yielding, turns));
         let cannot = |cause| Error::os("cannot wait for clients", cause);
         let watch =
             reactor.watch(self.shutdown.poll_fd(), |reactor| self.told_to_stop(reactor)).map_err(cannot)?;

@@ -18,6 +18,7 @@ pub(crate) mod starts;
 pub(crate) mod thread;
 pub(crate) mod worker;
 mod workers;
+pub(crate) mod yielding;
 
 pub use hooks::HandlerError;
 pub use workers::{InvalidWorkers, MAX_CHILDREN, Overflow, WorkerRange};

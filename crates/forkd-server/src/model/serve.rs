@@ -7,10 +7,12 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use super::hooks::{Hooks, Ticker};
 use super::spread::{Shares, Spread};
+use super::yielding::Yielding;
 use super::{Model, Threads};
 use crate::limit::SharedLimit;
 use crate::scoreboard::{Cause, Scoreboard, Slot, State, Tally};
@@ -256,6 +258,15 @@ impl<'w> WorkerContext<'w> {
             self.found_none(spread);
         }
         is_queued
+    }
+
+    /// After so many turns of clients: lets other workers have the processor, if there are any and it is time for that.
+    pub(crate) fn let_others_run(&self, yielding: &mut Yielding, turns: usize) {
+        if yielding.is_due(turns, Instant::now) && self.board.totals(self.context.number).takers() > 1 {
+            let left = Instant::now();
+            thread::yield_now();
+            yielding.yielded(left, Instant::now());
+        }
     }
 
     /// In a worker: whether it serves those that are queued before it leaves.

@@ -154,8 +154,12 @@ pub struct Reactor<'a> {
     timers: Timers<Alarm<'a>>,
     shared: Shared<'a>,
     connect_timeout: Duration,
+    after_round: Option<Box<AfterRound<'a>>>,
     is_stopped: bool,
 }
+
+/// What is called after each round of the loop, with the number of its events.
+type AfterRound<'a> = dyn FnMut(usize) + 'a;
 
 /// What connections share.
 struct Shared<'a> {
@@ -230,6 +234,7 @@ impl<'a> Reactor<'a> {
                 traffic: None,
             },
             connect_timeout: CONNECT_TIMEOUT,
+            after_round: None,
             is_stopped: false,
         })
     }
@@ -282,6 +287,12 @@ impl<'a> Reactor<'a> {
     /// Counts what connections carry.
     pub(crate) fn count_in(mut self, traffic: &'a Traffic) -> Self {
         self.shared.traffic = Some(traffic);
+        self
+    }
+
+    /// Calls `call` after each round of the loop, with the number of its events.
+    pub(crate) fn after_rounds(mut self, call: impl FnMut(usize) + 'a) -> Self {
+        self.after_round = Some(Box::new(call));
         self
     }
 
@@ -350,6 +361,7 @@ impl<'a> Reactor<'a> {
                 .wait(&mut ready, limit)
                 .map_err(|cause| Error::os("cannot wait for events", cause))?;
             self.shared.now = Instant::now();
+            let events = ready.len();
             for event in ready.drain(..) {
                 self.dispatch(event);
             }
@@ -358,6 +370,9 @@ impl<'a> Reactor<'a> {
                     Alarm::Call(call) => call(self),
                     Alarm::Source(key) => self.expired(key),
                 }
+            }
+            if let Some(call) = &mut self.after_round {
+                call(events);
             }
         }
         Ok(())

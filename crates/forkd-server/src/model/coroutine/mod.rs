@@ -21,6 +21,7 @@ use super::accept_loop::{self, Acceptor, BATCH, Driver};
 use super::serve::Terms;
 use super::serve::{WorkerContext, batch_for, peer_of};
 use super::spread::{LOOK, Shares, Spread};
+use super::yielding::Yielding;
 use crate::admission::{REST, Room};
 use crate::coroutine::{self, JoinHandle, Waiter, scheduler};
 use crate::fairness::TURN;
@@ -51,6 +52,7 @@ pub(crate) fn run(work: &WorkerContext<'_>, shutdown: &ShutdownFd, terms: &Terms
     let main = || {
         let mut worker = Worker::new(work, shutdown, terms);
         worker.watch_shutdown()?;
+        worker.yields();
         let ticker = worker.spawn_ticker();
         if !work.comes_up(1) {
             return Ok(Cause::Failed);
@@ -232,6 +234,14 @@ impl<'a> Worker<'a> {
             drop(end);
         });
         Ok(())
+    }
+
+    /// Lets other workers have the processor now and then.
+    fn yields(&self) {
+        let (tasks, mut yielding) = (Rc::clone(&self.tasks), Yielding::default());
+        if let Some(scheduler) = scheduler() {
+            scheduler.after_rounds(move |turns| tasks.work().let_others_run(&mut yielding, turns));
+        }
     }
 
     /// In a process that is not this server's own: does what is to be done now and then.
