@@ -14,9 +14,9 @@ use std::sync::atomic::{AtomicU32, Ordering};
 mod apart;
 
 use super::signal::Blocked;
+use super::stack;
 
-pub(crate) use apart::lend_stack;
-pub use apart::{ChildTask, Inherited, fork_apart, keep_stack};
+pub use apart::{ChildTask, Inherited, fork_apart};
 
 /// The status of a child whose closure panicked (sysexits(3) `EX_SOFTWARE`).
 pub const PANICKED: u8 = 70;
@@ -61,9 +61,9 @@ pub fn fork(
     child: impl FnOnce() -> u8,
 ) -> io::Result<Child> {
     require_single_thread()?;
-    lend_stack(|| {
+    stack::lend_stack(|| {
         fork_in_place(cells, watch, || {
-            apart::have_stack();
+            stack::have_stack();
             child()
         })
     })

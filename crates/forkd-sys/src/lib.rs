@@ -34,6 +34,7 @@ pub mod shared;
 pub mod shutdown_fd;
 pub mod signal;
 pub mod sock_diag;
+pub mod stack;
 pub mod tcp;
 pub mod thread;
 #[cfg(feature = "tty")]

@@ -14,7 +14,7 @@ pub fn trim() {
     {
         trim_stack();
         move_signal_stack();
-        super::fork::keep_stack();
+        super::stack::keep_stack();
         #[cfg(all(target_env = "gnu", target_arch = "x86_64"))]
         rseq::unregister();
     }

@@ -161,7 +161,7 @@ pub fn spawn_helper(command: &mut Command) -> io::Result<Child> {
     // SAFETY: between fork and exec, maybe beside the locks of other threads, it makes system calls only.
     unsafe { command.pre_exec(expect_nothing_of_signals) };
     // std forks for it
-    with_signals_blocked(|| super::fork::lend_stack(|| command.spawn()))
+    with_signals_blocked(|| super::stack::lend_stack(|| command.spawn()))
 }
 
 /// Starts a program by `start`. In the new process a handler of ours could run before exec, and speak for this one.
