@@ -59,7 +59,7 @@ fn are_gone(pids: &[i32]) -> bool {
 }
 
 under_models! {
-    [fork prefork iterative thread coroutine]
+    [fork spare prefork iterative thread coroutine]
 
     fn cat_echoes_and_a_half_close_gets_the_rest(model) {
         for endpoint in ["tcp://127.0.0.1:0", "tcp://[::1]:0", "unix://{dir}/s"] {
@@ -336,7 +336,7 @@ fn an_orphan_of_a_program_does_not_stay_a_zombie() {
 }
 
 under_models! {
-    [fork prefork thread coroutine]
+    [fork spare prefork thread coroutine]
 
     fn a_program_that_is_slow_to_end_keeps_no_other_client_waiting(model) {
         let daemon = shell(model, "trap '' TERM; echo $$; read line; [ \"$line\" ] || sleep 1000");

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use common::*;
 use nix::sys::signal::Signal;
 
-const MODELS: [&str; 4] = ["", "-m prefork -w 3", "-m event -w 2", "-m coroutine -w 2"];
+const MODELS: [&str; 5] = ["", "--spare 3", "-m prefork -w 3", "-m event -w 2", "-m coroutine -w 2"];
 /// Those of which each process has one client.
 const ONE_EACH: [&str; 2] = ["", "-m prefork -w 3"];
 

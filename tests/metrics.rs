@@ -558,7 +558,7 @@ fn connections_that_the_kernel_drops_are_counted_and_so_are_those_that_wait() {
     );
 }
 
-under_models! { [fork prefork iterative thread threads event coroutine]
+under_models! { [fork spare prefork iterative thread threads event coroutine]
     fn promtool_finds_nothing_to_complain_about(model) {
         if !need_tool("promtool") {
             return;
@@ -579,8 +579,10 @@ under_models! { [fork prefork iterative thread threads event coroutine]
         let daemon = Daemon::start(&format!("{HERE} {model}"));
         let client = daemon.served();
         let text = becomes(&daemon, "forkd_connections_open", &[], 1.0);
-        // its own one of two threads, or the one of three that it has; a worker that waits is one, too
-        let threads = [("-m thread --threads 2", 3.0), ("-m thread", 2.0), ("-m prefork -w 2", 2.0)];
+        // its own one of two threads, or the one of three that it has; a worker or child that waits is one, too
+        let spare = "-m fork --spare 3";
+        let threads =
+            [("-m thread --threads 2", 3.0), ("-m thread", 2.0), ("-m prefork -w 2", 2.0), (spare, 3.0)];
         let threads = threads.iter().find(|(with, _)| *with == model).map_or(1.0, |(_, threads)| *threads);
         assert_eq!(sum(&text, "forkd_threads", &[]), threads, "{text}");
         let status = daemon.status();
@@ -592,10 +594,12 @@ under_models! { [fork prefork iterative thread threads event coroutine]
         assert_eq!(sum(&text, "forkd_connections_total", &[]), 1.0);
         assert_eq!(sum(&text, "forkd_connections_failed_total", &[]), 0.0);
         assert_eq!(sum(&text, "forkd_accept_latency_seconds_count", &[]), 1.0);
-        let has_pool = model != "-m fork";
+        let has_pool = !model.starts_with("-m fork");
         assert_eq!(text.contains("forkd_fork_latency_seconds_count"), !has_pool, "{text}");
         let idle = if has_pool { workers.len() } else { 0 };
         becomes(&daemon, "forkd_workers", &["state=\"idle\""], idle as f64);
+        let waiting = if model == spare { 2 } else { idle };
+        becomes(&daemon, "forkd_children", &["state=\"idle\""], waiting as f64);
         becomes(&daemon, "forkd_connections_open", &[], 0.0);
     }
 }

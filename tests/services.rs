@@ -39,11 +39,12 @@ fn answer(daemon: &Daemon, request: &[u8]) -> Option<Vec<u8>> {
 }
 
 fn datagrams(model: &str, options: &str) -> Daemon {
-    Daemon::start(&format!("{model} {options} udp://127.0.0.1:0"))
+    // some options need connections, too
+    Daemon::start(&format!("{model} {options} udp://127.0.0.1:0 tcp://127.0.0.1:0"))
 }
 
 under_models! {
-    [fork prefork iterative thread threads event coroutine]
+    [fork spare prefork iterative thread threads event coroutine]
 
     fn discard_says_nothing(model) {
         each_stream(model, "--service discard", |client| {

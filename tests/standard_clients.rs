@@ -40,7 +40,7 @@ fn is_now(date: &str) {
 }
 
 under_models! {
-    [fork prefork iterative thread event coroutine]
+    [fork spare prefork iterative thread event coroutine]
 
     fn rdate_tells_the_time(model) {
         if need_tool("rdate") {

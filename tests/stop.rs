@@ -13,8 +13,15 @@ use std::time::{Duration, Instant};
 use common::*;
 use nix::sys::signal::Signal;
 
-const MODELS: [&str; 6] =
-    ["", "-m prefork -w 3", "-m thread", "-m thread --threads 3", "-m event -w 2", "-m coroutine"];
+const MODELS: [&str; 7] = [
+    "",
+    "--spare 3",
+    "-m prefork -w 3",
+    "-m thread",
+    "-m thread --threads 3",
+    "-m event -w 2",
+    "-m coroutine",
+];
 /// What a stop may take that waits for no client.
 const SOON: Duration = Duration::from_secs(3);
 

@@ -207,7 +207,7 @@ mod tests {
 
     #[test]
     fn reads_every_option_of_serve() {
-        let line = "forkd serve -m prefork -w 4..32 --min-spare 1 --max-spare 2 --max-children 3 \
+        let line = "forkd serve -m prefork -w 4..32 --min-spare 1 --max-spare 2 --max-children 3 --spare 2 \
             --threads 7 --max-threads 8 \
             --max-connections-per-child 4 --overflow reject --backlog 5 --idle-timeout 5m --keepalive 3m --grace 1s \
             --log syslog --log-level warn --log-format json --daemon --pidfile p --user u --group g \

@@ -36,6 +36,11 @@ const THREAD_EACH: Need = Need::new(
 const CHILDREN: Need = Need::new("a child for each connection (model fork)", "`model` fork", |group| {
     group.model() == Model::Fork
 });
+const SPARE: Need = Need::new(
+    "a child for each connection (model fork, a tcp or unix endpoint)",
+    "`model` fork and such an endpoint",
+    |group| group.model() == Model::Fork && !group.endpoints.iter().all(Endpoint::is_datagram),
+);
 const MANY: Need = Need::new(
     "workers that serve many at once without threads (model event or coroutine)",
     "`model` event or `model` coroutine",
@@ -156,6 +161,10 @@ options! {
     /// Replace a worker after about N connections (up to an eighth fewer, so that workers are not all replaced
     /// together); 0: never (any model but fork)
     max_connections_per_child: Option<u64> = 0, { heading: "Pool", value: "N", needs: Some(&POOL) }
+
+    /// Children that wait for their client, so that none waits for a fork; each still serves one connection and ends
+    /// (fork)
+    spare: Option<u32> = 0, { heading: "Pool", value: "N", range: Some(0..=MAX_CHILDREN as u64), needs: Some(&SPARE) }
 
     /// Have a fixed pool of N threads in each worker, instead of a thread for each connection (thread)
     threads: Option<u32>, {
@@ -293,6 +302,7 @@ impl ListenOptions {
                 max_spare: self.max_spare(),
                 threads: self.threads.map_or(Threads::Each(self.max_threads()), Threads::Fixed),
                 max_children: self.max_children(),
+                spare: self.spare(),
                 max_connections: self.max_connections,
                 max_connections_per_child: self.max_connections_per_child(),
                 overflow: self.overflow(),

@@ -77,6 +77,13 @@ impl ListenOptions {
             let why = "is below 1ms; choose more, or leave it out for never";
             return Err(Conflict::new("idle_timeout", why));
         }
+        let (spare, most) = (self.spare(), self.max_children());
+        if spare > most {
+            let why = format!(
+                "is {spare}, but there are at most {most} children (`max-children`); choose 0 to {most}"
+            );
+            return Err(Conflict::new("spare", why));
+        }
         self.refuse_spares_out_of_order()
     }
 
@@ -130,6 +137,14 @@ mod tests {
             ("model = 'prefork'\nworkers = 4\nmin-spare = 1", "min-spare needs an elastic pool"),
             ("model = 'prefork'\nmax-children = 9", "max-children needs a child for each connection"),
             (
+                "model = 'prefork'\nspare = 9",
+                "spare needs a child for each connection (model fork, a tcp or unix",
+            ),
+            (
+                "endpoints = ['udp://a:1']\nspare = 9",
+                "spare needs a child for each connection (model fork, a tcp or",
+            ),
+            (
                 "model = 'prefork'\nmax-connections = 9",
                 "max-connections needs workers that serve many at once without threads (model event or coroutine)",
             ),
@@ -182,6 +197,11 @@ mod tests {
         for (outcome, expected) in [
             (listen("max-children = 0"), "max-children is 0; choose 1 to 65536"),
             (listen("max-children = 65537"), "max-children is 65537"),
+            (listen("spare = 65537"), "spare is 65537; choose 0 to 65536"),
+            (
+                listen("max-children = 4\nspare = 5"),
+                "spare is 5, but there are at most 4 children (`max-children`)",
+            ),
             (listen("model = 'thread'\nthreads = 0"), "threads is 0; choose 1 to 32000"),
             (listen("model = 'thread'\nmax-threads = 32001"), "max-threads is 32001; choose 1 to 32000"),
             (listen("model = 'event'\nmax-connections = 0"), "max-connections is 0; choose at least 1"),

@@ -26,6 +26,7 @@ pub(crate) use under_models;
 pub fn options_of(model: &str) -> &'static str {
     match model {
         "fork" => "-m fork",
+        "spare" => "-m fork --spare 3",
         "prefork" => "-m prefork -w 2",
         "iterative" => "-m iterative",
         "thread" => "-m thread",

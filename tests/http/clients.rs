@@ -19,7 +19,7 @@ fn run_client(daemon: &Daemon, command: &str) -> Vec<u8> {
 }
 
 under_models! {
-    [fork prefork iterative thread event coroutine]
+    [fork spare prefork iterative thread event coroutine]
 
     fn curl(model) {
         if !need_tool("curl") {

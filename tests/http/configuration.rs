@@ -74,7 +74,7 @@ fn a_root_that_is_missing_is_said_before_the_start() {
 }
 
 under_models! {
-    [fork prefork iterative thread event coroutine]
+    [fork spare prefork iterative thread event coroutine]
 
     fn the_root_is_the_one_that_has_the_name_now(model) {
         let forkd = Forkd::new(&format!("{model} --service http --root {{dir}}/root"));

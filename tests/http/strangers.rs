@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use super::*;
 
 under_models! {
-    [fork prefork iterative thread event coroutine]
+    [fork spare prefork iterative thread event coroutine]
 
     fn nothing_is_served_from_outside(model) {
         let daemon = serve(model);

@@ -169,7 +169,7 @@ both_ways! {
 }
 
 under_models! {
-    [fork prefork iterative thread event coroutine]
+    [fork spare prefork iterative thread event coroutine]
 
     /// The kernel sends SIGXFSZ to a process that writes beyond the limit on the size of files.
     fn a_log_file_at_its_limit_loses_lines_only(model) {

@@ -278,6 +278,6 @@ pub(crate) fn connections_at_limit(endpoint: &Endpoint, limit: u32, suppressed: 
     warn!(limit, endpoint:%, suppressed; "connection limit reached; new clients wait");
 }
 
-pub(crate) fn accepted(endpoint: &Endpoint, peer: Peer, pid: i32) {
+pub(crate) fn accepted(endpoint: &Endpoint, peer: Peer, pid: u32) {
     debug!(pid, peer:%, endpoint:%; "connection accepted");
 }

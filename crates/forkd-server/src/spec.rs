@@ -59,6 +59,8 @@ pub struct ModelSpec {
     pub threads: Threads,
     /// The most children alive at once (fork).
     pub max_children: u32,
+    /// How many children wait for their client, so that it doesn't wait for a fork (fork, connections).
+    pub spare: u32,
     /// The most connections that a worker serves at once (event, coroutine); `None`: as many as it has descriptors for.
     pub max_connections: Option<u32>,
     /// After how many connections a worker is replaced; 0: never.
@@ -78,6 +80,7 @@ impl Default for ModelSpec {
             max_spare: 8,
             threads: Threads::default(),
             max_children: 1024,
+            spare: 0,
             max_connections: None,
             max_connections_per_child: 0,
             overflow: Overflow::default(),

@@ -6,6 +6,7 @@
 pub mod accept;
 pub mod arena;
 pub mod buffer;
+pub mod call_off;
 pub mod calls;
 pub mod clock;
 #[cfg(feature = "coroutine")]

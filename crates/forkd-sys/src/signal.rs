@@ -15,6 +15,7 @@ use std::time::Duration;
 
 use nix::sys::signal::{SaFlags, SigHandler, Signal};
 
+use super::call_off::call_off;
 use super::disposition::set;
 use super::shutdown_fd::ShutdownFd;
 
@@ -161,10 +162,11 @@ fn record(signal: Option<u8>) {
 /// How many seconds an orphan may go on.
 static ORPHAN_SECONDS: AtomicU32 = AtomicU32::new(0);
 
-/// The signal by which a child hears of its parent's death.
+/// The signal by which a child hears of its parent's death, and one that waits for its client that it is called off.
 const ORPHANED: Signal = Signal::SIGALRM;
 
-/// Has SIGALRM give a child `grace` (rounded up to seconds) to finish, and then end it.
+/// Has SIGALRM give an orphan `grace` (rounded up to seconds) to finish, and then end it; one that still waits for its
+/// client ([`call_off`](super::call_off)) ends at once, orphan or not.
 ///
 /// Children ask for it at their parent's death ([`at_death_of`]). The handler starts alarm(2), whose own
 /// SIGALRM finds another one.
@@ -179,8 +181,8 @@ fn set_orphaned() -> io::Result<()> {
 }
 
 extern "C" fn on_orphaned(_: i32) {
-    if is_master() {
-        // sent by hand: the master has its own ways to end
+    // One that waits for its client ends. The master has its own ways to do so, and any other goes on as long as that.
+    if is_master() || call_off() || !is_orphan() {
         let _ = set_orphaned();
         return;
     }
@@ -201,6 +203,15 @@ extern "C" fn on_orphaned(_: i32) {
 extern "C" fn on_grace_over(signal: i32) {
     super::program::end_all();
     die(signal);
+}
+
+/// In a process that was called off when it had its client already: if that was for the death of its parent, its time to
+/// finish begins.
+pub fn begin_to_finish() {
+    if is_orphan() {
+        // SAFETY: raise(3) sends a signal to this thread.
+        unsafe { libc::raise(ORPHANED as i32) };
+    }
 }
 
 /// What a process does when its parent dies.

@@ -1,28 +1,35 @@
-//! A child of the fork model: it serves one connection, or one datagram, and ends.
+//! A child of the fork model: it serves one connection, or one datagram, and ends. The master has accepted the connection;
+//! a spare child accepts it by itself.
 //!
 //! It holds the connection (or, for a datagram, the listening socket), the scoreboard, and the wake descriptor by which it
 //! tells the master of its end; it closes all else that is the master's. It is born with most signals blocked: a Ctrl-C
 //! or a hang-up of the terminal reaches the whole process group, and only the master acts on it. SIGTERM and SIGQUIT end
 //! it from its first instruction on, by handlers that it inherits (see `sys::signal`). It ends when the handler returns
-//! or panics, or a while after its master.
+//! or panics, or a while after its master; a spare one, when it is called off.
 
 use std::mem::ManuallyDrop;
 use std::os::fd::OwnedFd;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::Ordering;
+use std::time::Instant;
 
 use rustix::process::Pid;
 
 use super::context::Context;
 use super::descriptors::Closing;
 use super::post_fork::expect_children;
+use crate::admission::{Admission, Failure, Next, REST, Room, Round};
+use crate::events;
 use crate::model::serve::{ListenerContext, WorkerContext};
 use crate::scoreboard::{Cause, Scoreboard, State};
 use crate::sys::arena;
+use crate::sys::call_off::Wait;
 use crate::sys::datagram::Batch;
+use crate::sys::fd::{first_readable, pause};
 use crate::sys::fork::ChildTask;
 use crate::sys::oom::Expendable;
 use crate::sys::orphans::adopt;
-use crate::sys::signal::{OnParentDeath, at_death_of};
+use crate::sys::signal::{OnParentDeath, at_death_of, begin_to_finish};
 use crate::transport::Peer;
 use crate::transport::udp_filter::UdpFilter;
 
@@ -39,6 +46,16 @@ pub(super) struct ChildWork {
     pub(super) batch: Option<Batch>,
     /// Makes a child the OOM killer's choice rather than the master.
     expendable: Option<Expendable>,
+    /// For spare children.
+    pub(super) waiting: Option<Waiting>,
+}
+
+/// How a spare child waits for its client.
+#[derive(Debug)]
+pub(super) struct Waiting {
+    pub(super) wait: Wait,
+    /// With so few left it wakes the master, which forks others.
+    pub(super) few: u32,
 }
 
 /// What is different for each child.
@@ -69,10 +86,12 @@ impl ChildWork {
         context: ListenerContext,
         closing: Closing,
         batch: Option<Batch>,
+        waiting: Option<Waiting>,
         cx: &Context,
     ) -> Self {
         let (board, parent, expendable) = (cx.board, cx.pid, cx.oom.score());
-        Self { context, board, parent, closing, udp_filter: cx.udp_filter.clone(), batch, expendable }
+        let udp_filter = cx.udp_filter.clone();
+        Self { context, board, parent, closing, udp_filter, batch, expendable, waiting }
     }
 
     /// Takes over what has changed since the last child.
@@ -88,7 +107,7 @@ impl ChildWork {
 }
 
 impl ChildTask for ChildWork {
-    /// Serves the connection, or the datagram in the batch.
+    /// Serves the connection, or the datagram in the batch, or else the client that it waits for.
     #[inline(always)]
     fn live(&mut self, connection: Option<OwnedFd>, numbers: [u64; 4]) -> u8 {
         let Order { index, raises_later, peer } = Order::unpack(numbers);
@@ -116,15 +135,70 @@ impl ChildTask for ChildWork {
             slot: self.board.slot(index),
             ticker: None,
         };
-        let batch = &mut self.batch;
-        let served = catch_unwind(AssertUnwindSafe(|| serve(&work, connection, peer, batch, announce)));
+        let (batch, waiting) = (&mut self.batch, &self.waiting);
+        let served = catch_unwind(AssertUnwindSafe(|| match waiting {
+            Some(waiting) if connection.is_none() => match take_client(&work, waiting) {
+                Some((socket, peer)) => serve(&work, Some(socket), peer, batch, announce),
+                None => {
+                    announce(Cause::Retired);
+                    Cause::Retired
+                }
+            },
+            _ => serve(&work, connection, peer, batch, announce),
+        }));
         let cause = served.unwrap_or_else(|payload| {
-            work.context.service_config.hooks.panicked(peer, &*payload);
+            work.context.service_config.hooks.panicked(work.slot.peer(), &*payload);
             announce(Cause::Panicked);
             Cause::Panicked
         });
         cause.status()
     }
+}
+
+/// Waits for the client of a spare child; `None` if it is called off.
+#[inline(never)]
+fn take_client(work: &WorkerContext<'_>, waiting: &Waiting) -> Option<(OwnedFd, Peer)> {
+    let (mut admission, mut round) = (Admission::<u32>::new(false), Round::ENDLESS);
+    let Waiting { wait, few } = waiting;
+    work.slot.set_state(State::Idle);
+    let (socket, peer) = loop {
+        match admission.next(&round, Room::Free) {
+            Next::Accept => {}
+            Next::Wait => {
+                // the socket is shared with others, which have it not block
+                _ = first_readable(&[wait.listener()], None);
+                round = Round::ENDLESS;
+                continue;
+            }
+            Next::Rest(_) => {
+                pause(REST);
+                admission.rested();
+                continue;
+            }
+            _ => return None,
+        }
+        let news = match wait.take(|listener| work.listener().accept(listener)) {
+            Ok(client) => match work.context.admit_connection(work.board, client) {
+                Some(client) => break client,
+                None => {
+                    admission.refused(&mut round);
+                    None
+                }
+            },
+            Err(error) if Failure::of(error) == Failure::Shut => return None,
+            Err(error) => admission.failed(&mut round, error, Instant::now()),
+        };
+        events::accepting(work.listener().endpoint(), news);
+    };
+    work.slot.set_peer(peer);
+    work.slot.set_state(State::Serving);
+    work.board.one_fewer_spare(work.context.number, *few);
+    wait.close_in_child();
+    if wait.is_called_off() {
+        begin_to_finish();
+    }
+    events::accepted(work.listener().endpoint(), peer, work.slot.pid.load(Ordering::Relaxed));
+    Some((socket, peer))
 }
 
 /// Serves, and announces how it ended before the client can see the end: one that comes again at once finds this child's

@@ -45,6 +45,8 @@ pub(super) struct Context {
     pub(super) null: Option<std::fs::File>,
     /// The master may do that for a child; one that has changed its user may not.
     pub(super) raises_children: bool,
+    /// Children may be forked before their clients come: it serves all that come, and not one by one.
+    pub(super) has_spares: bool,
     pub(super) oom: OomKiller,
     pub(super) deaths: DeathLimits,
     /// Given up for a moment when there is no other descriptor left.
@@ -87,6 +89,7 @@ impl Context {
             is_ready: false,
             null: None,
             raises_children: false,
+            has_spares: false,
             oom: OomKiller::new(Instant::now()),
             deaths: DeathLimits::new(),
             reserve: None,

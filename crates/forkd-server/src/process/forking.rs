@@ -1,7 +1,8 @@
 //! The fork model, the master's side: it accepts, and forks a child for each client.
 //!
 //! A listener brings in only a few clients in one turn of the loop, so that a flood at one of them keeps no client of
-//! another waiting. What is short here, slots or descriptors, leaves clients in the backlog. No client is dropped for a
+//! another waiting. With `--spare` children are forked before their clients come, and accept them by themselves; the master
+//! then accepts those that it rejects, and at a stop those that are queued. What is short here, slots or descriptors, leaves clients in the backlog. No client is dropped for a
 //! shortage: a connection that no child can be forked for stays pending, and the listener rests, until fork(2) works
 //! again or the daemon stops.
 
@@ -9,22 +10,25 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use super::child::{ChildWork, Order};
+use super::child::{ChildWork, Order, Waiting};
 use super::context::Context;
 use super::descriptors::{Closing, kept_for};
 use super::pending::{Client, Pending};
+use super::spares::{Spares, few_of};
 use crate::admission::{Admission, Failure, Next, Room, Round};
-use crate::events;
 use crate::limit::RateLimit;
 use crate::model::Overflow;
 use crate::model::accept_loop::errno;
 use crate::model::serve::{ListenerContext, batch_for, peer_of};
 use crate::spec::ModelSpec;
+use crate::sys::call_off::Wait;
 use crate::sys::datagram::Patience;
+use crate::sys::fd::wait_readable;
 use crate::sys::fork::{Inherited, PidCells, fork_apart};
 use crate::sys::tcp::was_reset;
 use crate::transport::listener::Kind;
 use crate::transport::{Peer, Refusal};
+use crate::{Error, events};
 
 /// How many clients of one listener get a child in one turn of the loop, and how many get none: a fork takes as long as
 /// some twenty refusals.
@@ -39,27 +43,49 @@ pub(super) struct Forking {
     work: Inherited<ChildWork>,
     pending: Pending,
     admission: Admission<u32>,
+    spares: Option<Spares>,
+    /// When there are more to be forked.
+    again: Option<Instant>,
+    /// It serves.
+    is_live: bool,
     /// There were more clients than it could bring in its last turn.
     crowded: bool,
     refusals: RateLimit,
 }
 
 impl Forking {
-    pub(super) fn new(context: ListenerContext, spec: &ModelSpec, cx: &Context) -> Self {
+    /// # Errors
+    ///
+    /// For spare children, as [`Wait::at`].
+    pub(super) fn new(context: ListenerContext, spec: &ModelSpec, cx: &Context) -> Result<Self, Error> {
         let datagrams = context.listener.kind() == Kind::Datagram;
+        let wanted = Some(spec.spare.min(spec.max_children)).filter(|&wanted| wanted > 0 && !datagrams);
+        let waiting = match wanted.map(|_| Wait::at(&*context.listener)).transpose() {
+            Ok(wait) => wait.map(|wait| Waiting { wait, few: few_of(wanted.unwrap_or(0)) }),
+            Err(cause) => {
+                let what = format!("cannot have spare children for {}", context.listener.endpoint());
+                return Err(Error::os(what, cause));
+            }
+        };
+        let theirs = waiting.iter().flat_map(|waiting| waiting.wait.descriptors());
+        cx.descriptors.add(theirs.clone());
         // the child answers a datagram through the listening socket itself
         let listener = datagrams.then(|| context.listener.as_raw_fd());
-        let keep = listener.into_iter().chain(kept_for(&context.service_config.service)).collect();
+        let keep =
+            listener.into_iter().chain(theirs).chain(kept_for(&context.service_config.service)).collect();
         let batch = datagrams.then(|| batch_for(&context.listener, 1));
-        Self {
+        Ok(Self {
             max_children: spec.max_children,
-            work: Inherited::new(ChildWork::new(context.clone(), Closing::all_but(keep), batch, cx)),
+            spares: wanted.map(|wanted| Spares::new(context.number, wanted)),
+            work: Inherited::new(ChildWork::new(context.clone(), Closing::all_but(keep), batch, waiting, cx)),
             context,
             pending: Pending::default(),
             admission: Admission::new(spec.overflow == Overflow::Reject),
+            again: None,
+            is_live: false,
             crowded: false,
             refusals: RateLimit::default(),
-        }
+        })
     }
 
     /// Whether it has children.
@@ -75,7 +101,7 @@ impl Forking {
     /// When this part wants to be looked at again, at the latest.
     pub(super) fn deadline(&self, cx: &Context) -> Option<Instant> {
         let times = [self.admission.rest_until(), cx.shortage.retry_at()];
-        times.into_iter().flatten().filter(|&then| then > cx.now).min()
+        times.into_iter().flatten().filter(|&then| then > cx.now).chain(self.again).min()
     }
 
     /// Time has passed.
@@ -83,6 +109,7 @@ impl Forking {
         if !self.pending.is_empty() {
             self.try_pending(cx);
         }
+        self.keep_spares(cx);
         if self.admission.is_draining() {
             // the backlog is looked into until it is empty
             self.take_clients(cx, u32::MAX);
@@ -91,21 +118,24 @@ impl Forking {
 
     /// From here on clients are served.
     pub(super) fn go_live(&mut self, cx: &Context) {
+        self.is_live = true;
         let totals = cx.board.totals(self.context.number);
         totals.set_limit(self.max_children);
         totals.set_wanted_idle(0);
         // it fails only for what is no open file
-        let _ = self.context.listener.set_nonblocking(true);
+        let _ = self.context.listener.set_nonblocking(self.spares.is_none());
     }
 
     /// Leaves the listener to a successor, and the pending client to a child to come.
-    pub(super) fn hand_over(&mut self) {
+    pub(super) fn hand_over(&mut self, cx: &Context) {
         self.admission.close();
+        self.end_spares(cx);
     }
 
     /// Serves those that are queued, and no others.
-    pub(super) fn drain(&mut self, queued: u32) {
+    pub(super) fn drain(&mut self, cx: &Context, queued: u32) {
         self.admission.drain(queued);
+        self.end_spares(cx);
     }
 
     pub(super) fn is_closed(&self) -> bool {
@@ -115,6 +145,7 @@ impl Forking {
     /// Takes no more clients, and gives up a pending one.
     pub(super) fn close(&mut self, cx: &mut Context) {
         self.admission.close();
+        self.end_spares(cx);
         if let Some(client) = self.let_go(cx) {
             self.give_up(cx, client.peer);
         }
@@ -129,7 +160,18 @@ type Taken = (Option<OwnedFd>, Peer);
 impl Forking {
     /// Whether the loop should wait for clients here.
     pub(super) fn wants_clients(&self, cx: &Context) -> bool {
-        self.admission.wants_clients(self.room(cx), cx.now)
+        let room = self.room(cx);
+        let takes = match self.spares(cx) {
+            // they accept as long as there are any
+            Some(spares) => room == Room::Full && spares.waiting() == 0,
+            None => true,
+        };
+        takes && self.admission.wants_clients(room, cx.now)
+    }
+
+    /// The spare children, if they accept.
+    fn spares(&self, cx: &Context) -> Option<&Spares> {
+        self.spares.as_ref().filter(|_| cx.has_spares)
     }
 
     /// Whether a child may be forked.
@@ -225,6 +267,7 @@ impl Forking {
         }
         let (socket, peer) = match self.admission.is_draining() {
             true => listener.accept_queued(true)?,
+            false if self.spares.is_some() => listener.accept_among_waiting()?,
             false => listener.accept_now(&**listener)?,
         };
         Ok((Some(socket), peer))
@@ -286,14 +329,56 @@ impl Forking {
 
 /// How each gets a child.
 impl Forking {
+    /// Forks spare children for those that have taken their client, a few in one turn.
+    fn keep_spares(&mut self, cx: &mut Context) {
+        let Some(spares) = self.spares.as_mut().filter(|_| cx.has_spares && self.is_live) else { return };
+        let missing = spares.missing(cx);
+        let is_short = cx.shortage.retry_at().is_some_and(|then| cx.now < then);
+        let most = if is_short { 0 } else { missing.min(FORKS) };
+        let mut forked = 0;
+        while forked < most {
+            let Some(slot) = cx.board.take(self.context.number, false, cx.now) else { break };
+            match self.fork_child(cx, slot, None, Peer::None) {
+                Ok(pid) => self.spares.iter_mut().for_each(|spares| spares.add(slot, pid)),
+                Err(()) => break,
+            }
+            forked += 1;
+        }
+        // those that are forked may have their client already
+        let again = (forked > 0).then_some(cx.now);
+        if self.again != again {
+            self.again = again;
+        }
+        let is_full = forked == 0 && most > 0 && !self.has_room(cx);
+        if is_full && self.is_awaited() {
+            self.at_limit(cx);
+        }
+    }
+
+    /// Whether clients wait, and no spare child for them.
+    fn is_awaited(&self) -> bool {
+        self.spares.as_ref().is_some_and(|spares| spares.waiting() == 0)
+            && wait_readable(&*self.context.listener, Duration::ZERO)
+    }
+
+    /// Has those that wait end, and forks no more of them.
+    fn end_spares(&mut self, cx: &Context) {
+        self.spares.take().into_iter().for_each(Spares::call_off);
+        self.again = None;
+        let wait = self.work.waiting.take();
+        // closed here and now
+        wait.iter().flat_map(|waiting| waiting.wait.descriptors()).for_each(|fd| cx.descriptors.remove(fd));
+    }
+
     /// Forks a child for a client, and keeps the client if that fails.
     fn give_child(&mut self, cx: &mut Context, slot: u32, client: Client) {
         if let Some(now) = cx.board.clock_us() {
             let waited = cx.now.duration_since(client.since).as_micros() as u64;
             cx.board.record(slot).set_accepted(now.saturating_sub(waited));
         }
-        if let Err(client) = self.fork_child(cx, slot, client) {
-            self.hold(cx, client);
+        match self.fork_child(cx, slot, client.connection.as_ref(), client.peer) {
+            Ok(pid) => events::accepted(self.context.listener.endpoint(), client.peer, pid),
+            Err(()) => self.hold(cx, client),
         }
     }
 
@@ -326,35 +411,41 @@ impl Forking {
         }
     }
 
-    /// On failure the client comes back, and the shortage is noted.
-    fn fork_child(&mut self, cx: &mut Context, index: u32, client: Client) -> Result<(), Client> {
-        let (slot, record, peer) = (cx.board.slot(index), cx.board.record(index), client.peer);
+    /// Forks a child for a connection, or for the datagram in the batch, or one that waits for its client. A failure is
+    /// noted as a shortage.
+    fn fork_child(
+        &mut self,
+        cx: &mut Context,
+        index: u32,
+        connection: Option<&OwnedFd>,
+        peer: Peer,
+    ) -> Result<u32, ()> {
+        let (slot, record) = (cx.board.slot(index), cx.board.record(index));
         slot.set_peer(peer);
         self.work.update(cx);
         let raises_later = cx.raises_children
             && !self.context.service_config.service.is_handler()
-            && cx.board.unwatched() < cx.oom.few();
+            && cx.board.unraised() < cx.oom.few();
         if raises_later {
-            record.raise_later();
+            cx.board.raise_later(index);
         }
         let cells = PidCells { parent: &record.pid, child: Some(&slot.pid) };
         let order = Order { index, raises_later, peer }.pack();
         let forked = cx
             .oom
             .require_room()
-            .and_then(|()| fork_apart(&cx.blocked, cells, &mut self.work, client.connection.as_ref(), order));
+            .and_then(|()| fork_apart(&cx.blocked, cells, &mut self.work, connection, order));
         match forked {
             Ok(child) => {
                 cx.board.born(index);
-                events::accepted(self.context.listener.endpoint(), peer, child.pid);
                 cx.fork_worked();
-                Ok(())
+                Ok(child.pid.cast_unsigned())
             }
             Err(error) => {
                 cx.board.put_back(index);
                 cx.board.totals(self.context.number).fork_failed();
                 cx.fork_failed(&error);
-                Err(client)
+                Err(())
             }
         }
     }

@@ -48,7 +48,7 @@ impl Listeners {
             ServiceConfig::new(listener.endpoint(), spec.service.clone(), model, hooks, failures)
                 .with_idle_timeout(idle_timeout);
         let context = ListenerContext { listener, number, service_config };
-        self.stations.push(Station::new(asked, context, spec, cx));
+        self.stations.push(Station::new(asked, context, spec, cx)?);
         Ok(())
     }
 

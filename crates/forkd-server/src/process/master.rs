@@ -172,6 +172,7 @@ impl Master {
             .map_err(|cause| Error::os("cannot serve from this process", cause))?;
         self.cx.raises_children = sys::oom::may_raise_children();
         self.require_descriptors()?;
+        self.cx.has_spares = true;
         let mut on_ready = Some(on_ready);
         loop {
             self.turn()?;

@@ -18,6 +18,7 @@ pub(crate) mod reload;
 pub(crate) mod sample;
 mod signals;
 pub(crate) mod sockets;
+mod spares;
 mod station;
 #[cfg(feature = "coroutine")]
 pub(crate) mod stdin;

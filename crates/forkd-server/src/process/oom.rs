@@ -12,11 +12,11 @@ use std::time::{Duration, Instant};
 use crate::scoreboard::Cause;
 use crate::sys::oom::{Expendable, Group};
 
-/// How many children of built-in services there may be before the next one makes itself the OOM killer's choice at
-/// its start.
+/// How many children of built-in services may leave it to the master to make them the OOM killer's choice, which it does
+/// for those that live on; more do it at their start.
 ///
-/// That takes three system calls, which a short connection feels. Fewer fill no memory at once (each takes about 0.1
-/// MiB), and if they live on the master does it for them. A handler's or a program's child may be of any size.
+/// That takes three system calls, and files of /proc that the kernel makes anew for each process: a short connection feels
+/// it. So few fill no memory at once (each takes about 0.1 MiB). A handler's or a program's child may be of any size.
 const FEW: u32 = 64;
 
 /// With less memory than this for the control group a few children may fill it, and the master is a large part of it.

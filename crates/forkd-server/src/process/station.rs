@@ -67,12 +67,12 @@ impl Station {
         context: ListenerContext,
         spec: Arc<ListenerSpec>,
         cx: &Context,
-    ) -> Self {
+    ) -> Result<Self, Error> {
         let acceptor = match spec.model.model {
-            Model::Fork => Acceptor::Forking(Forking::new(context, &spec.model, cx)),
+            Model::Fork => Acceptor::Forking(Forking::new(context, &spec.model, cx)?),
             _ => Acceptor::Pooling(Pooling::new(context, &spec.model, cx)),
         };
-        Self { asked, spec, life: Life::Starting, acceptor, close_at: None }
+        Ok(Self { asked, spec, life: Life::Starting, acceptor, close_at: None })
     }
 
     /// Its socket, while it has one.
@@ -220,7 +220,7 @@ impl Station {
     pub(super) fn hand_over(&mut self, cx: &Context) {
         self.life = Life::Leaving;
         match &mut self.acceptor {
-            Acceptor::Forking(forking) => forking.hand_over(),
+            Acceptor::Forking(forking) => forking.hand_over(cx),
             Acceptor::Pooling(pooling) => pooling.hand_over(cx),
             Acceptor::Gone { .. } => {}
         }
@@ -245,7 +245,7 @@ impl Station {
             });
         cx.descriptors.add(self.listener().into_iter().flat_map(Listener::descriptors));
         match &mut self.acceptor {
-            Acceptor::Forking(forking) => forking.drain(queued),
+            Acceptor::Forking(forking) => forking.drain(cx, queued),
             Acceptor::Pooling(pooling) => pooling.drain(cx, queued),
             Acceptor::Gone { .. } => {}
         }

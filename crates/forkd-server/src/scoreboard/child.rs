@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::ledger::Record;
+use super::ledger::{Occupancy, Record};
 use super::{Slot, Sums};
 
 /// More than any child carries in a millisecond, of whatever is counted.
@@ -18,6 +18,11 @@ pub(crate) struct Child<'a> {
 }
 
 impl Child<'_> {
+    /// Whether it counts as one of its listener's: it lives, or its death is not known yet.
+    pub(crate) fn counts(&self) -> bool {
+        matches!(self.record.occupancy(), Occupancy::Held | Occupancy::Overdue)
+    }
+
     pub(crate) fn pid(&self) -> u32 {
         self.record.pid()
     }

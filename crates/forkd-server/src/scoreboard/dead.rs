@@ -4,7 +4,7 @@ use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use super::histogram::LIFETIMES;
-use super::ledger::{Occupancy, Record};
+use super::ledger::Occupancy;
 use super::{Cause, Child, Scoreboard, Slot, State, Sums, Totals};
 
 /// How often to look whether the reaping of a child is over, which takes less than a microsecond.
@@ -61,11 +61,15 @@ impl Scoreboard {
     /// One that died without a word has served until now, as far as is known.
     fn measure_life(&self, child: &Child<'_>, totals: &Totals, now_ms: u64) {
         let [began, ended] = child.slot.times_us.each_ref().map(|time| time.load(Ordering::Relaxed));
-        let accepted = child.record.accepted_us();
         let Some(now) = self.clock_us() else { return };
+        let lived_us = now_ms.saturating_sub(child.started_ms()).saturating_mul(1000);
+        let accepted = match child.record.accepted_us() {
+            // it has accepted its client by itself, if it has one
+            0 if !child.is_watched() && now.saturating_sub(began) <= lived_us + 1000 => began,
+            known => known,
+        };
         if accepted == 0 {
-            let lived_ms = now_ms.saturating_sub(child.started_ms());
-            return totals.lifetimes.observe_in(&LIFETIMES, lived_ms.saturating_mul(1000));
+            return totals.lifetimes.observe_in(&LIFETIMES, lived_us);
         }
         // a child that went wild may have written anything, and one that has not begun to serve nothing
         let is_known = |time: &u64| (accepted..=now).contains(time);
@@ -203,10 +207,9 @@ impl Scoreboard {
     ) -> impl Iterator<Item = u32> + use<'_> {
         let then_ms = self.millis(now).checked_sub(RAISED_AFTER_MS);
         let slots = (0..self.ledger.used()).skip(from).take(count);
-        let records = slots.map(|index| self.ledger.record(index));
-        records
-            .filter(move |record| then_ms.is_some_and(|then_ms| record.is_to_be_raised(then_ms)))
-            .map(Record::pid)
+        slots
+            .filter(move |&index| then_ms.is_some_and(|then_ms| self.ledger.take_to_raise(index, then_ms)))
+            .map(|index| self.ledger.record(index).pid())
     }
 
     /// In a dying process that can't say so itself: notes the cause in its own slot, if it has one.

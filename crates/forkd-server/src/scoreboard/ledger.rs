@@ -55,6 +55,8 @@ forkd_sys::plain! {
         newest: AtomicU32,
         /// How many slots have a child, dead or alive, whose death no descriptor tells of.
         unwatched: AtomicU32,
+        /// How many children have left it to the master to raise their `oom_score_adj`, and live.
+        unraised: AtomicU32,
         /// While the counters of a child are moved to the totals.
         pub(super) reaping: Sequence,
         /// Where the daemon is on its way to the end; not decided by.
@@ -120,17 +122,9 @@ impl Record {
         self.started_ms.load(Ordering::Relaxed)
     }
 
-    /// The child leaves it to the master to raise its `oom_score_adj`.
-    pub(crate) fn raise_later(&self) {
-        self.raises_later.store(1, Ordering::Relaxed);
-    }
-
-    /// Whether it has left that to the master and lived since `then_ms`; once.
-    pub(super) fn is_to_be_raised(&self, then_ms: u64) -> bool {
+    /// Whether the child has left it to the master to raise its `oom_score_adj`.
+    fn raises_later(&self) -> bool {
         self.raises_later.load(Ordering::Relaxed) == 1
-            && self.started_ms() <= then_ms
-            && matches!(self.occupancy(), Occupancy::Held | Occupancy::Overdue)
-            && self.raises_later.swap(0, Ordering::Relaxed) == 1
     }
 
     /// The client of this child was accepted then.
@@ -217,6 +211,38 @@ impl Ledger {
         self.stock().unwatched.load(Ordering::Relaxed)
     }
 
+    /// How many living children have left it to the master to raise their `oom_score_adj`.
+    pub(super) fn unraised(&self) -> u32 {
+        self.stock().unraised.load(Ordering::Relaxed)
+    }
+
+    /// The child in a slot leaves that to the master.
+    pub(super) fn raise_later(&self, index: u32) {
+        self.record(index).raises_later.store(1, Ordering::Relaxed);
+        let unraised = &self.stock().unraised;
+        unraised.store(unraised.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
+    }
+
+    /// Whether it has, and has lived since `then_ms`; once.
+    pub(super) fn take_to_raise(&self, index: u32, then_ms: u64) -> bool {
+        let record = self.record(index);
+        let lives = matches!(record.occupancy(), Occupancy::Held | Occupancy::Overdue);
+        let is_due = record.raises_later() && record.started_ms() <= then_ms && lives;
+        if is_due {
+            self.one_fewer_unraised(record);
+            record.raises_later.store(0, Ordering::Relaxed);
+        }
+        is_due
+    }
+
+    /// That of this child is raised, or it ends.
+    fn one_fewer_unraised(&self, record: &Record) {
+        if record.raises_later() && record.occupancy() == Occupancy::Held {
+            let unraised = &self.stock().unraised;
+            unraised.store(unraised.load(Ordering::Relaxed) - 1, Ordering::Relaxed);
+        }
+    }
+
     /// How many slots have ever been used; the others' pages are not touched.
     pub(super) fn used(&self) -> u32 {
         self.stock().fresh.load(Ordering::Relaxed)
@@ -285,6 +311,7 @@ impl Ledger {
     pub(super) fn release(&self, index: u32, now_ms: u64) {
         let record = self.record(index);
         self.totals[record.listener()].subtract_taken();
+        self.one_fewer_unraised(record);
         record.announced_ms.store(now_ms, Ordering::Relaxed);
         record.set_occupancy(Occupancy::Released);
         self.append(index);
@@ -292,7 +319,9 @@ impl Ledger {
 
     /// The child in a slot is dead, or was never born: another one may have it.
     pub(super) fn vacate(&self, index: u32) {
-        self.totals[self.record(index).listener()].subtract_taken();
+        let record = self.record(index);
+        self.totals[record.listener()].subtract_taken();
+        self.one_fewer_unraised(record);
         self.forget(index);
         self.push_free(index);
     }

@@ -32,14 +32,13 @@ mod totals;
 
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering, fence};
 use std::time::Instant;
 
 pub use cause::Cause;
 pub(crate) use child::Child;
 pub(crate) use dead::Death;
 pub use histogram::{Bounds, CONNECTIONS, LIFETIMES, Lengths};
-use ledger::Occupancy;
 pub(crate) use ledger::Record;
 pub(crate) use slot::Slot;
 pub use slot::State;
@@ -157,6 +156,16 @@ impl Scoreboard {
         self.ledger.unwatched()
     }
 
+    /// How many living children have left it to the master to raise their `oom_score_adj`.
+    pub(crate) fn unraised(&self) -> u32 {
+        self.ledger.unraised()
+    }
+
+    /// The child in a slot leaves that to the master.
+    pub(crate) fn raise_later(&self, index: u32) {
+        self.ledger.raise_later(index);
+    }
+
     /// What the child in a slot says.
     pub(crate) fn slot(&self, index: u32) -> &'static Slot {
         &self.slots[index as usize]
@@ -211,9 +220,7 @@ impl Scoreboard {
 
     /// Children that count, with those whose death is not known yet.
     pub(crate) fn children(&self) -> impl Iterator<Item = Child<'_>> + use<'_> {
-        let counts =
-            |child: &Child<'_>| matches!(child.record.occupancy(), Occupancy::Held | Occupancy::Overdue);
-        (0..self.ledger.used()).map(|index| self.child(index)).filter(counts)
+        (0..self.ledger.used()).map(|index| self.child(index)).filter(Child::counts)
     }
 
     /// The master takes a free slot for `listener`, or `None` at its limit.
@@ -250,6 +257,21 @@ impl Scoreboard {
     /// In a worker that begins to serve: counts that, and wakes the master if too few are idle now.
     pub(crate) fn one_fewer_idle(&self, listener: usize) {
         if self.tally(listener).one_fewer_idle() <= self.totals(listener).wanted_idle() {
+            self.wake.notify();
+        }
+    }
+
+    /// So many children of the fork model wait for their client, each with one of its own to come.
+    pub(crate) fn set_spares(&self, listener: usize, count: u32) {
+        self.tally(listener).idle.store(count, Ordering::Relaxed);
+        // with the fence below: who looks at the states after this finds each child that is not subtracted from it
+        fence(Ordering::SeqCst);
+    }
+
+    /// In such a child that has said that it serves: wakes the master if no more than `few` wait now.
+    pub(crate) fn one_fewer_spare(&self, listener: usize, few: u32) {
+        fence(Ordering::SeqCst);
+        if self.tally(listener).one_fewer_idle() == few + 1 {
             self.wake.notify();
         }
     }

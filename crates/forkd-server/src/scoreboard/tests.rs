@@ -317,3 +317,19 @@ fn a_child_that_panicked_has_a_connection_that_failed() {
     }
     assert_eq!(board.totals(0).failed.load(Ordering::Relaxed), 2);
 }
+
+#[test]
+fn the_master_is_woken_once_when_few_spare_children_are_left() {
+    let board = board(&[9]);
+    board.set_spares(0, 4);
+    let wakes = [(); 4].map(|()| {
+        board.one_fewer_spare(0, 2);
+        let woken = notified(&board);
+        board.wake().drain();
+        woken
+    });
+    assert_eq!(wakes, [false, true, false, false]);
+    board.set_spares(0, 1);
+    board.one_fewer_spare(0, 0);
+    assert!(notified(&board));
+}

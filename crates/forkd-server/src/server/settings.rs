@@ -118,6 +118,20 @@ impl Server {
         self
     }
 
+    /// How many children of [`Model::Fork`] wait for their client, so that it doesn't wait for a fork; each still serves
+    /// one connection and ends. The default is 0, and the most is [`max_children`](Self::max_children). Datagrams, and
+    /// [`handle_request`](super::Serving::handle_request), have none.
+    ///
+    /// ```
+    /// let server = forkd_server::Server::bind("tcp://127.0.0.1:0")?.spare_children(16);
+    /// # Ok::<(), forkd_server::Error>(())
+    /// ```
+    #[must_use]
+    pub fn spare_children(mut self, spare: u32) -> Self {
+        self.model.spare = spare.min(MAX_CHILDREN);
+        self
+    }
+
     /// After how many connections a worker of a pool is replaced, to be on the safe side of leaks; 0, the
     /// default, means never.
     ///

@@ -164,6 +164,11 @@ impl Listener {
         self.blocking(self.take(socket, SocketFlags::CLOEXEC)?)
     }
 
+    /// As [`accept_now`](Self::accept_now), on a socket that blocks, as other processes wait in accept(2) there.
+    pub(crate) fn accept_among_waiting(&self) -> rustix::io::Result<(OwnedFd, Peer)> {
+        self.blocking(accept_now(self, SocketFlags::CLOEXEC)?)
+    }
+
     /// As [`accept_now`](Self::accept_now), and the connection does not block either.
     pub(crate) fn accept_nonblocking(&self, socket: impl AsFd) -> rustix::io::Result<(OwnedFd, Peer)> {
         self.take(socket, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK)

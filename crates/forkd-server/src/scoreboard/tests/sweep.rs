@@ -157,3 +157,23 @@ fn every_announcement_of_many_at_once_is_reaped_exactly_once() {
     let free = std::iter::from_fn(|| board.take(0, false, board.epoch));
     assert_eq!(free.collect::<BTreeSet<_>>().len(), (THREADS * EACH) as usize);
 }
+
+#[test]
+fn those_that_left_their_score_to_the_master_count_until_it_is_raised_or_they_end() {
+    let board = board(&[9]);
+    let born = [1, 2, 3, 4].map(|pid| start(&board, 0, pid));
+    born.iter().for_each(|&index| board.raise_later(index));
+    assert_eq!(board.unraised(), 4);
+    board.announce(born[0], Cause::Done);
+    collect(&board);
+    assert_eq!(board.unraised(), 3);
+    board.put_back(born[1]);
+    assert_eq!(board.unraised(), 2);
+    let raised = |now| board.take_those_to_raise(0, 9, now).collect::<Vec<u32>>();
+    assert_eq!(raised(board.epoch), []);
+    let later = board.epoch + Duration::from_secs(2);
+    assert_eq!((raised(later), board.unraised()), (vec![3, 4], 0));
+    assert_eq!(raised(later), []);
+    born[2..].iter().for_each(|&index| board.put_back(index));
+    assert_eq!(board.unraised(), 0);
+}
