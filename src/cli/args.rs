@@ -131,7 +131,10 @@ impl Cli {
         match parsed {
             Err(error) if asks_for_services(&error) => Ok(Self { command: Command::Services }),
             Err(error) if asks_for_null_server(&error) => Ok(Self { command: Command::NullServer }),
-            Err(error) if asks_for_prethread(&error) => Err(with_tip(error, PRETHREAD)),
+            Err(error) => Err(match tip_for_model(&error) {
+                Some(tip) => with_tip(error, tip),
+                None => error,
+            }),
             parsed => parsed,
         }
     }
@@ -171,13 +174,22 @@ fn asks_for_services(error: &clap::Error) -> bool {
         && is(ContextKind::InvalidValue, &|value| value == "list")
 }
 
-/// What `forkd compare` calls prethread.
-const PRETHREAD: &str =
-    "what forkd compare calls prethread is --model thread --threads 8: a fixed pool of threads";
+/// What `forkd compare` calls by names of its own.
+const NAMES_OF_COMPARE: [(&str, &str); 2] = [
+    (
+        "prethread",
+        "what forkd compare calls prethread is --model thread --threads 8: a fixed pool of threads",
+    ),
+    (
+        "spare",
+        "what forkd compare calls spare is --model fork --spare 16: children that wait for their client",
+    ),
+];
 
-/// Whether the model is one by its name in `forkd compare`.
-fn asks_for_prethread(error: &clap::Error) -> bool {
-    matches!(error.get(ContextKind::InvalidValue), Some(ContextValue::String(value)) if value == "prethread")
+/// What the model is that is asked for by its name in `forkd compare`.
+fn tip_for_model(error: &clap::Error) -> Option<&'static str> {
+    let Some(ContextValue::String(value)) = error.get(ContextKind::InvalidValue) else { return None };
+    NAMES_OF_COMPARE.into_iter().find(|(name, _)| name == value).map(|(_, tip)| tip)
 }
 
 /// The same mistake with advice of our own, in place of a model that is called nearly the same.
@@ -293,6 +305,7 @@ mod tests {
                 "forkd serve --model prethread",
                 "tip: what forkd compare calls prethread is --model thread --threads 8",
             ),
+            ("forkd serve --model spare", "tip: what forkd compare calls spare is --model fork --spare 16"),
             ("forkd serve --inetd tcp://a:1", "'--inetd' cannot be used with '[ENDPOINT]...'"),
             ("forkd serve --inetd -m fork", "'--inetd' cannot be used with '--model <MODEL>'"),
             ("forkd serve --inetd --max-connections 3", "cannot be used with '--max-connections <N>'"),

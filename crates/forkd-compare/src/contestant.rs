@@ -6,10 +6,14 @@ use forkd_net::Endpoint;
 
 /// forkd's models by the names that [`Contestant::model`] takes, in the order of the classical table: with
 /// one process, with more, with threads, with neither.
-pub const MODELS: [&str; 7] = ["iterative", "fork", "prefork", "thread", "prethread", "event", "coroutine"];
+pub const MODELS: [&str; 8] =
+    ["iterative", "fork", "spare", "prefork", "thread", "prethread", "event", "coroutine"];
 
 /// Workers of a pool whose workers serve one client each.
 const POOL: u32 = 8;
+
+/// Children that wait for their client.
+const SPARE: u32 = 16;
 
 /// A server that takes part.
 #[derive(Debug, Clone, PartialEq)]
@@ -90,10 +94,12 @@ impl Contestant {
         }
     }
 
-    /// Returns the workers of its pool, or the threads of prethread's, if `asked` for or by default.
+    /// Returns the workers of its pool, the threads of prethread's or the children of spare that wait, if `asked` for or by
+    /// default.
     pub(super) fn workers(&self, asked: Option<u32>, processors: usize) -> Option<u32> {
         match self {
             Self::Model("prefork" | "prethread") => Some(asked.unwrap_or(POOL)),
+            Self::Model("spare") => Some(asked.unwrap_or(SPARE)),
             Self::Model("thread" | "event" | "coroutine") => Some(asked.unwrap_or(processors as u32)),
             _ => None,
         }
@@ -107,18 +113,23 @@ impl Contestant {
 
 /// The options of a model of forkd, after `serve`: its limits have room for `clients` clients.
 pub(super) fn options(model: &str, workers: Option<u32>, clients: usize) -> Vec<String> {
-    let kind = if model == "prethread" { "thread" } else { model };
+    let kind = match model {
+        "prethread" => "thread",
+        "spare" => "fork",
+        model => model,
+    };
     let mut options = vec!["-m".to_owned(), kind.to_owned()];
     let mut say = |option: &str, number: u64| options.extend([option.to_owned(), number.to_string()]);
     match (model, workers) {
         ("prethread", Some(threads)) => say("--threads", threads.into()),
+        ("spare", Some(children)) => say("--spare", children.into()),
         (_, Some(workers)) => say("--workers", workers.into()),
         (_, None) => {}
     }
     // those that have just hung up are still there for a moment
     let room = (clients as u64 * 2 + 64).max(1024);
     match model {
-        "fork" => say("--max-children", room),
+        "fork" | "spare" => say("--max-children", room),
         "thread" => say("--max-threads", room),
         _ => {}
     }
@@ -135,7 +146,7 @@ mod tests {
             assert_eq!(Contestant::model(name).unwrap().name(), name);
         }
         let why = Contestant::model("fibre").unwrap_err();
-        assert!(why.contains("\"fibre\"") && why.contains("iterative, fork, prefork"), "{why}");
+        assert!(why.contains("\"fibre\"") && why.contains("iterative, fork, spare, prefork"), "{why}");
     }
 
     #[test]
@@ -160,12 +171,13 @@ mod tests {
         let workers = |name, asked| Contestant::model(name).unwrap().workers(asked, 4);
         assert_eq!(
             MODELS.map(|name| workers(name, None)),
-            [None, None, Some(8), Some(4), Some(8), Some(4), Some(4)]
+            [None, None, Some(16), Some(8), Some(4), Some(8), Some(4), Some(4)]
         );
         assert_eq!(workers("event", Some(3)), Some(3));
         assert_eq!(options("prefork", Some(8), 10).join(" "), "-m prefork --workers 8");
         assert_eq!(options("prethread", Some(8), 10).join(" "), "-m thread --threads 8");
         assert_eq!(options("fork", None, 10).join(" "), "-m fork --max-children 1024");
+        assert_eq!(options("spare", Some(16), 10).join(" "), "-m fork --spare 16 --max-children 1024");
         assert_eq!(options("thread", Some(2), 5000).join(" "), "-m thread --workers 2 --max-threads 10064");
         assert_eq!(options("iterative", None, 5000).join(" "), "-m iterative");
     }

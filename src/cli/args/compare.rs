@@ -32,7 +32,8 @@ pub struct CompareArgs {
 /// What is measured, and how.
 #[derive(Debug, Clone, Args)]
 pub struct RunArgs {
-    /// Models of forkd to compare, prethread (thread --threads) among them; empty for none [default: all]
+    /// Models of forkd to compare, with prethread (thread --threads) and spare (fork --spare); empty for none [default:
+    /// all]
     #[arg(long, value_name = "MODEL,...", value_delimiter = ',')]
     pub models: Option<Vec<String>>,
 

@@ -53,8 +53,15 @@ pub fn notes(record: &Record) -> Vec<String> {
         notes.push(spread);
     }
     let ours = || record.models.iter().filter(|entry| entry.command.is_some());
-    if ours().any(|entry| entry.title() != entry.name && entry.name != "prethread") {
+    if ours().any(|entry| entry.title() != entry.name && !["prethread", "spare"].contains(&&*entry.name)) {
         notes.push("×N: a pool of N workers (forkd serve --workers N)".into());
+    }
+    if let Some(spare) = ours().find(|entry| entry.name == "spare") {
+        let children = spare.workers.unwrap_or(1);
+        notes.push(format!(
+            "{}: fork with {children} children that wait for their client (forkd serve --spare {children})",
+            spare.title()
+        ));
     }
     if let Some(pool) = ours().find(|entry| entry.name == "prethread") {
         let threads = pool.workers.unwrap_or(1);
