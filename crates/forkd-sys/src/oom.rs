@@ -70,6 +70,17 @@ impl Expendable {
     pub fn make_so(&self, _child: u32) {}
 }
 
+/// The memory of the machine, in bytes; 0 where that is not known.
+pub fn machine_memory() -> u64 {
+    #[cfg(target_os = "linux")]
+    {
+        let info = rustix::system::sysinfo();
+        info.totalram.saturating_mul(info.mem_unit.into())
+    }
+    #[cfg(not(target_os = "linux"))]
+    0
+}
+
 /// Whether this process may make its children [expendable](Expendable::make_so): their files have the owner
 /// that its own has.
 pub fn may_raise_children() -> bool {

@@ -10,14 +10,19 @@ use std::os::fd::RawFd;
 use std::time::{Duration, Instant};
 
 use crate::scoreboard::Cause;
-use crate::sys::oom::{Expendable, Group};
+use crate::sys::oom::{Expendable, Group, machine_memory};
 
-/// How many children of built-in services may leave it to the master to make them the OOM killer's choice, which it does
-/// for those that live on; more do it at their start.
+/// At least so many children of built-in services may leave it to the master to make them the OOM killer's choice, which it
+/// does for those that live on; where there is memory for more, more may. Others do it at their start.
 ///
 /// That takes three system calls, and files of /proc that the kernel makes anew for each process: a short connection feels
-/// it. So few fill no memory at once (each takes about 0.1 MiB). A handler's or a program's child may be of any size.
+/// it. A handler's or a program's child may be of any size.
 const FEW: u32 = 64;
+
+/// Such a child takes no more than this as a rule, and all of them together no more than this part of the memory, so that
+/// what fills the memory is something else, or children that go before the master.
+const CHILD: u64 = 256 << 10;
+const PART: u64 = 16;
 
 /// With less memory than this for the control group a few children may fill it, and the master is a large part of it.
 const LITTLE: u64 = 64 << 20;
@@ -48,6 +53,8 @@ pub(super) struct OomKiller {
     seen_at: Cell<Instant>,
     /// Whether there is [little](LITTLE) memory.
     is_little: bool,
+    /// How many children may leave it to the master to raise their score.
+    few: u32,
     /// What makes a child the OOM killer's choice rather than the master.
     score: Option<Expendable>,
     /// The files with the counter and the limit, which are kept open once there is a limit.
@@ -62,6 +69,7 @@ impl OomKiller {
         Self {
             count: Cell::new(group.kills()),
             is_little,
+            few: few(limit),
             score: score(is_little),
             read_at: Cell::new(now),
             unexplained: Cell::default(),
@@ -96,7 +104,7 @@ impl OomKiller {
 
     /// How many children of built-in services may leave it to the master to raise their score.
     pub(super) fn few(&self) -> u32 {
-        if self.is_little { 0 } else { FEW }
+        self.few
     }
 
     /// When the counter is to be read again, if there are children; `None` where there is no counter.
@@ -110,7 +118,10 @@ impl OomKiller {
         let mut group = self.kept.take().unwrap_or_else(Group::open);
         self.note(now, group.kills());
         let limit = group.read_limit();
-        let is_little = is_little(limit);
+        let (is_little, few) = (is_little(limit), few(limit));
+        if self.few != few {
+            self.few = few;
+        }
         if self.is_little != is_little {
             self.is_little = is_little;
             self.score = score(is_little);
@@ -159,6 +170,14 @@ fn is_little(limit: Option<u64>) -> bool {
     limit.is_some_and(|limit| limit < LITTLE)
 }
 
+fn few(limit: Option<u64>) -> u32 {
+    if is_little(limit) {
+        return 0;
+    }
+    let memory = limit.unwrap_or_else(machine_memory);
+    u32::try_from(memory / PART / CHILD).unwrap_or(u32::MAX).max(FEW)
+}
+
 fn score(is_little: bool) -> Option<Expendable> {
     Expendable::rather_than_us(if is_little { MOST } else { MORE })
 }
@@ -166,6 +185,13 @@ fn score(is_little: bool) -> Option<Expendable> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn no_child_is_left_to_the_master_that_could_fill_the_memory() {
+        let mib = |count: u64| Some(count << 20);
+        assert_eq!([mib(63), mib(64), mib(256), mib(8192)].map(few), [0, 64, 64, 2048]);
+        assert!(few(None) >= FEW);
+    }
 
     const KILLED: Cause = Cause::Signal(KILL);
 
