@@ -1,4 +1,4 @@
-//! Counts the instructions of an operation in user mode by callgrind, whose count is the same on each machine.
+//! Counts the instructions of a worker for an operation in user mode by callgrind, whose count is the same on each machine.
 
 use std::fs;
 
