@@ -21,6 +21,8 @@ const SAMPLE: Duration = Duration::from_millis(500);
 #[derive(Clone, Copy, PartialEq)]
 enum Clients {
     Do(Phase, usize),
+    /// Connections of one client, where server and client may have a processor each.
+    Unpinned,
     /// Connections of one client, while so many others are idle.
     Idle(usize, usize),
     /// So many connect, a few at the same time, and stay.
@@ -55,11 +57,12 @@ const fn idle(name: &'static str, program: Program, clients: usize) -> Pair {
     Pair { name, forkd: program, other: program, clients: with, others: without }
 }
 
-use Clients::{Burst, Do, Http, Idle, Open};
+use Clients::{Burst, Do, Http, Idle, Open, Unpinned};
 use Phase::{Bulk, Churn, Datagrams, PingPong};
 use Program::{Forkd, Nginx, NoLibc, Reference, Static};
 
 const FORK: &str = "-m fork --max-children 32000";
+const SPARE: &str = "-m fork --max-children 32000 --spare 8";
 const PREFORK: &str = "-m prefork --workers 8";
 const THREAD: &str = "-m thread --workers 1 --max-threads 2000";
 const EVENT: &str = "-m event --workers 1";
@@ -79,6 +82,13 @@ fn pairs() -> Vec<Pair> {
         pair("fork: connections, 32 clients, against static C", FORK, Static("fork"), Do(Churn, 32)),
         pair("fork: connections, 1 client, against no libc", FORK, NoLibc, Do(Churn, 1)),
         pair("fork: connections, 32 clients, against no libc", FORK, NoLibc, Do(Churn, 32)),
+        pair(
+            "fork: connections, 1 client, unpinned, against prefork in C",
+            FORK,
+            Reference("prefork"),
+            Unpinned,
+        ),
+        pair("fork with 8 spare: the same", SPARE, Reference("prefork"), Unpinned),
         idle("fork: 1 client with 5,000 idle children, against none", Forkd(FORK), 1),
         idle("static C: 1 client with 5,000 idle children, against none", Static("fork"), 1),
         idle("fork: 32 clients with 5,000 idle children, against none", Forkd(FORK), 32),
@@ -143,7 +153,8 @@ struct Sample {
     rate: f64,
     /// Seconds of processor time for an operation, or a byte.
     cpu: Option<f64>,
-    /// Seconds.
+    /// Seconds, as the next.
+    p50: Option<f64>,
     p99: Option<f64>,
 }
 
@@ -152,13 +163,13 @@ pub(crate) fn table(page: &mut Page, is_asked: &dyn Fn(&str) -> bool) -> io::Res
     if pairs.is_empty() {
         return Ok(());
     }
-    page.line("| row | forkd | reference | ratio (least–most) | CPU per operation | p99 |");
-    page.line("|---|--:|--:|--:|--:|--:|");
+    page.line("| row | forkd | reference | ratio (least–most) | CPU per operation | p50 | p99 |");
+    page.line("|---|--:|--:|--:|--:|--:|--:|");
     for pair in &pairs {
         let row = match rounds(pair) {
             Ok(Some(rounds)) => row(&rounds),
-            Ok(None) => "skipped: no reference can be had here (cc, nginx, wrk) | | | | ".into(),
-            Err(error) => format!("failed: {error} | | | | "),
+            Ok(None) => "skipped: no reference can be had here (cc, nginx, wrk) | | | | | ".into(),
+            Err(error) => format!("failed: {error} | | | | | "),
         };
         page.line(&format!("| {} | {row} |", pair.name));
     }
@@ -207,13 +218,14 @@ fn row(rounds: &[(Sample, Sample)]) -> String {
         false => format!("{:.2}", median(&ratios)),
     };
     format!(
-        "{} | {} | **{:.2}** ({:.2}–{:.2}) | {} | {}",
+        "{} | {} | **{:.2}** ({:.2}–{:.2}) | {} | {} | {}",
         number(median(&ours)),
         number(median(&theirs)),
         median(&ratios),
         ratios[0],
         ratios[ratios.len() - 1],
         ratio(all(|sample| sample.cpu)),
+        ratio(all(|sample| sample.p50)),
         ratio(all(|sample| sample.p99))
     )
 }
@@ -231,6 +243,7 @@ fn number(rate: f64) -> String {
 fn sample(server: &Server, clients: Clients) -> io::Result<Option<Sample>> {
     match clients {
         Do(phase, count) => phase_of(server, phase, count).map(Some),
+        Unpinned => phase_of(server, Churn, 1).map(Some),
         Idle(idle, count) => {
             let _held = held(server, idle)?;
             phase_of(server, Churn, count).map(Some)
@@ -238,7 +251,7 @@ fn sample(server: &Server, clients: Clients) -> io::Result<Option<Sample>> {
         Open(count) => {
             let held = held(server, count)?;
             let seconds = held.outcome().elapsed.as_secs_f64();
-            Ok(Some(Sample { rate: held.outcome().served as f64 / seconds, cpu: None, p99: None }))
+            Ok(Some(Sample { rate: held.outcome().served as f64 / seconds, cpu: None, p50: None, p99: None }))
         }
         Burst(count) => burst(server, count).map(Some),
         Http { document, connections, closes } => by_wrk(server, document, connections, closes),
@@ -255,7 +268,7 @@ fn burst(server: &Server, count: usize) -> io::Result<Sample> {
         clients.push(client);
     }
     clients.iter_mut().try_for_each(|client| client.read_exact(&mut [0; 64]))?;
-    Ok(Sample { rate: count as f64 / begun.elapsed().as_secs_f64(), cpu: None, p99: None })
+    Ok(Sample { rate: count as f64 / begun.elapsed().as_secs_f64(), cpu: None, p50: None, p99: None })
 }
 
 /// Clients that stay until this is dropped.
@@ -277,10 +290,12 @@ fn phase_of(server: &Server, phase: Phase, count: usize) -> io::Result<Sample> {
     let outcome = load.run(phase, &live).map_err(io::Error::other)?;
     let spent = before.and_then(|before| Some(server.cpu()?.saturating_sub(before).as_secs_f64()));
     let unit = if phase == Bulk { piece } else { 1.0 };
+    let latency = |percent| outcome.latencies.told(percent).map(|span| span.as_secs_f64());
     Ok(Sample {
         rate: outcome.rate() * unit,
         cpu: spent.map(|spent| spent / (live.done().max(1) as f64 * unit)),
-        p99: outcome.latencies.told(99.0).map(|span| span.as_secs_f64()),
+        p50: latency(50.0),
+        p99: latency(99.0),
     })
 }
 
@@ -314,6 +329,7 @@ fn by_wrk(server: &Server, document: &str, connections: usize, closes: bool) -> 
     Ok(Some(Sample {
         rate,
         cpu: spent.map(|spent| spent / done),
+        p50: after("50%").as_deref().and_then(seconds),
         p99: after("99%").as_deref().and_then(seconds),
     }))
 }

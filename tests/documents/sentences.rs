@@ -98,14 +98,11 @@ fn lines(text: &str) -> Said {
     Ok(wrapped(text, Some(WIDTH)).trim_end().to_owned())
 }
 
-/// What the tool prints in a terminal that is 120 columns wide, part by part.
-fn printed(record: &Record) -> Vec<String> {
-    let text = forkd_compare::report::table::tables(record, Some(120));
-    text.trim_end().split("\n\n").map(ToOwned::to_owned).collect()
-}
-
+/// The tool's table in a terminal that is wide enough for it, with what stands below.
 fn table(record: &Record) -> String {
-    format!("```text\n{}\n```", printed(record)[0])
+    let text = forkd_compare::report::table::tables(record, Some(132));
+    let medians = text.split_once("\n\nFrom the lowest").map_or(&*text, |(medians, _)| medians);
+    format!("```text\n{}\n```", medians.trim_end())
 }
 
 fn sentences(record: &Record) -> String {
