@@ -21,6 +21,7 @@ pub(crate) fn instructions(options: &str, ask: fn(&Daemon, usize, &dyn Fn())) ->
 fn run(options: &str, ask: impl Fn(&Daemon, &dyn Fn())) -> u64 {
     let valgrind = ["valgrind", "--tool=callgrind", "--callgrind-out-file={dir}/callgrind.%p"];
     let daemon = Forkd::new(options).program_of_the_environment().within(&valgrind).start();
+    daemon.settles_at(1);
     let worker = daemon.children()[0];
     // one that is asleep has nothing more to do; so what it does does not depend on who is quicker
     let rests = || eventually("it rests", || rests(worker) && rests(worker));

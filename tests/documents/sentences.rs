@@ -307,16 +307,31 @@ fn closed_loop(all: &Records) -> Said {
 fn rate(all: &Records) -> Said {
     let record = &all["rate"];
     let [fork, pool] = [server(record, "fork")?, server(record, "prefork")?];
-    let (longer, asked) = (fork.median(&figures::P50)? - pool.median(&figures::P50)?, record.settings.rate);
+    let longer =
+        |server: Server<'_>| Ok::<f64, String>(server.median(&figures::P50)? - pool.median(&figures::P50)?);
+    let more = longer(fork)?;
     holds(
-        fork.value(&figures::P50)?.differs(&pool.value(&figures::P50)?) && longer > 0.0,
+        fork.value(&figures::P50)?.differs(&pool.value(&figures::P50)?) && more > 0.0,
         "fork takes longer",
     )?;
+    // records of before there were spare children are read, too
+    let spare = match server(record, "spare") {
+        Ok(spare) => {
+            let left = longer(spare)?;
+            holds(left < more, "spare children are there sooner than a fork")?;
+            format!(
+                " Where children wait for their client ({}), {} of that are left.",
+                spare.entry.title(),
+                micros(left.max(0.0))
+            )
+        }
+        Err(_) => String::new(),
+    };
     let text = lines(&format!(
         "At {} connections a second, which each of them can do, the median connection takes {} longer with fork than with {}: the \
-         price of the fork, and no more.",
-        thousands(asked.unwrap_or(0.0)),
-        micros(longer),
+         price of the fork, and no more.{spare}",
+        thousands(record.settings.rate.unwrap_or(0.0)),
+        micros(more),
         pool.entry.title()
     ));
     Ok(format!("{}\n\n{}", table(record), text?))
@@ -343,6 +358,7 @@ fn classical(all: &Records) -> Said {
     let about = [
         ("iterative", "one client after the other: the baseline"),
         ("fork", "a child for each client"),
+        ("spare", "the same, forked before its client comes"),
         ("prefork", "processes made in advance, each in accept"),
         ("thread", "a thread for each client"),
         ("prethread", "threads made in advance, each in accept"),
@@ -370,7 +386,7 @@ fn classical(all: &Records) -> Said {
     }
     let of = |name: &str| above.get(name).copied().ok_or_else(|| format!("the record has no {name}"));
     let (fork, share) = (of("fork")?, of("thread")? / of("fork")?);
-    let others = above.iter().filter(|(name, _)| **name != "fork").map(|(_, more)| *more);
+    let others = above.iter().filter(|(name, _)| !["fork", "spare"].contains(*name)).map(|(_, more)| *more);
     holds(others.fold(0.0, f64::max) < fork, "a fork for each client is dearest")?;
     holds(
         of("prefork")?.max(of("prethread")?) < fork / 10.0,
