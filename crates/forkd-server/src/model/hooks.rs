@@ -56,8 +56,12 @@ impl fmt::Display for HandlerError<'_> {
 
 impl Hooks {
     /// Whether this client is served. A check that panics refuses its client, and costs no other anything.
+    #[inline(always)]
     pub(crate) fn admit(&self, peer: Peer) -> bool {
-        let Some(verify) = &self.verify else { return true };
+        self.verify.as_deref().is_none_or(|verify| self.admit_by(verify, peer))
+    }
+
+    fn admit_by(&self, verify: &Verify, peer: Peer) -> bool {
         catch_unwind(AssertUnwindSafe(|| verify(&peer))).unwrap_or_else(|payload| {
             self.panicked(peer, &*payload);
             false

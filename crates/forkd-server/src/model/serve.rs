@@ -61,6 +61,8 @@ impl ListenerContext {
     }
 
     /// A connection that was accepted, unless it is not to be served.
+    // a function of its own would be one more window of text for each spare child to fault in
+    #[inline(always)]
     pub(crate) fn admit_connection(
         &self,
         board: &Scoreboard,
@@ -86,6 +88,7 @@ impl ListenerContext {
 
     /// Decides whether a client that has come in is served: the one place, for connections and datagrams of all
     /// models, before anything is started for the client.
+    #[inline(always)]
     fn admit(&self, peer: Peer) -> Result<(), Refusal> {
         if self.service_config.hooks.admit(peer) { Ok(()) } else { Err(Refusal::Application) }
     }

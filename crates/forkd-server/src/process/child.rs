@@ -46,16 +46,8 @@ pub(super) struct ChildWork {
     pub(super) batch: Option<Batch>,
     /// Makes a child the OOM killer's choice rather than the master.
     expendable: Option<Expendable>,
-    /// For spare children.
-    pub(super) waiting: Option<Waiting>,
-}
-
-/// How a spare child waits for its client.
-#[derive(Debug)]
-pub(super) struct Waiting {
-    pub(super) wait: Wait,
-    /// With so few left it wakes the master, which forks others.
-    pub(super) few: u32,
+    /// Where spare children wait for their client.
+    pub(super) waiting: Option<Wait>,
 }
 
 /// What is different for each child.
@@ -86,7 +78,7 @@ impl ChildWork {
         context: ListenerContext,
         closing: Closing,
         batch: Option<Batch>,
-        waiting: Option<Waiting>,
+        waiting: Option<Wait>,
         cx: &Context,
     ) -> Self {
         let (board, parent, expendable) = (cx.board, cx.pid, cx.oom.score());
@@ -137,7 +129,7 @@ impl ChildTask for ChildWork {
         };
         let (batch, waiting) = (&mut self.batch, &self.waiting);
         let served = catch_unwind(AssertUnwindSafe(|| match waiting {
-            Some(waiting) if connection.is_none() => match take_client(&work, waiting) {
+            Some(wait) if connection.is_none() => match take_client(&work, wait) {
                 Some((socket, peer)) => serve(&work, Some(socket), peer, batch, announce),
                 None => {
                     announce(Cause::Retired);
@@ -156,10 +148,10 @@ impl ChildTask for ChildWork {
 }
 
 /// Waits for the client of a spare child; `None` if it is called off.
-#[inline(never)]
-fn take_client(work: &WorkerContext<'_>, waiting: &Waiting) -> Option<(OwnedFd, Peer)> {
+// a function of its own would be one more window of text for each child to fault in
+#[inline(always)]
+fn take_client(work: &WorkerContext<'_>, wait: &Wait) -> Option<(OwnedFd, Peer)> {
     let (mut admission, mut round) = (Admission::<u32>::new(false), Round::ENDLESS);
-    let Waiting { wait, few } = waiting;
     work.slot.set_state(State::Idle);
     let (socket, peer) = loop {
         match admission.next(&round, Room::Free) {
@@ -191,8 +183,9 @@ fn take_client(work: &WorkerContext<'_>, waiting: &Waiting) -> Option<(OwnedFd, 
         events::accepting(work.listener().endpoint(), news);
     };
     work.slot.set_peer(peer);
-    work.slot.set_state(State::Serving);
-    work.board.one_fewer_spare(work.context.number, *few);
+    if work.slot.begin_to_serve() {
+        work.board.wake().notify();
+    }
     wait.close_in_child();
     if wait.is_called_off() {
         begin_to_finish();

@@ -10,11 +10,13 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use super::child::{ChildWork, Order, Waiting};
+use smallvec::SmallVec;
+
+use super::child::{ChildWork, Order};
 use super::context::Context;
 use super::descriptors::{Closing, kept_for};
 use super::pending::{Client, Pending};
-use super::spares::{Spares, few_of};
+use super::spares::{Spare, Spares};
 use crate::admission::{Admission, Failure, Next, Room, Round};
 use crate::limit::RateLimit;
 use crate::model::Overflow;
@@ -60,14 +62,10 @@ impl Forking {
     pub(super) fn new(context: ListenerContext, spec: &ModelSpec, cx: &Context) -> Result<Self, Error> {
         let datagrams = context.listener.kind() == Kind::Datagram;
         let wanted = Some(spec.spare.min(spec.max_children)).filter(|&wanted| wanted > 0 && !datagrams);
-        let waiting = match wanted.map(|_| Wait::at(&*context.listener)).transpose() {
-            Ok(wait) => wait.map(|wait| Waiting { wait, few: few_of(wanted.unwrap_or(0)) }),
-            Err(cause) => {
-                let what = format!("cannot have spare children for {}", context.listener.endpoint());
-                return Err(Error::os(what, cause));
-            }
-        };
-        let theirs = waiting.iter().flat_map(|waiting| waiting.wait.descriptors());
+        let waiting = wanted.map(|_| Wait::at(&*context.listener)).transpose().map_err(|cause| {
+            Error::os(format!("cannot have spare children for {}", context.listener.endpoint()), cause)
+        })?;
+        let theirs = waiting.iter().flat_map(Wait::descriptors);
         cx.descriptors.add(theirs.clone());
         // the child answers a datagram through the listening socket itself
         let listener = datagrams.then(|| context.listener.as_raw_fd());
@@ -76,7 +74,7 @@ impl Forking {
         let batch = datagrams.then(|| batch_for(&context.listener, 1));
         Ok(Self {
             max_children: spec.max_children,
-            spares: wanted.map(|wanted| Spares::new(context.number, wanted)),
+            spares: wanted.map(Spares::new),
             work: Inherited::new(ChildWork::new(context.clone(), Closing::all_but(keep), batch, waiting, cx)),
             context,
             pending: Pending::default(),
@@ -163,7 +161,7 @@ impl Forking {
         let room = self.room(cx);
         let takes = match self.spares(cx) {
             // they accept as long as there are any
-            Some(spares) => room == Room::Full && spares.waiting() == 0,
+            Some(spares) => room == Room::Full && !spares.any_wait(),
             None => true,
         };
         takes && self.admission.wants_clients(room, cx.now)
@@ -332,24 +330,23 @@ impl Forking {
     /// Forks spare children for those that have taken their client, a few in one turn.
     fn keep_spares(&mut self, cx: &mut Context) {
         let Some(spares) = self.spares.as_mut().filter(|_| cx.has_spares && self.is_live) else { return };
-        let missing = spares.missing(cx);
+        let missing = spares.missing(cx.board);
         let is_short = cx.shortage.retry_at().is_some_and(|then| cx.now < then);
         let most = if is_short { 0 } else { missing.min(FORKS) };
-        let mut forked = 0;
-        while forked < most {
+        // on the stack, as a write to the heap after each fork would be a page fault
+        let mut forked: SmallVec<[Spare; FORKS as usize]> = SmallVec::new();
+        while (forked.len() as u32) < most {
             let Some(slot) = cx.board.take(self.context.number, false, cx.now) else { break };
-            match self.fork_child(cx, slot, None, Peer::None) {
-                Ok(pid) => self.spares.iter_mut().for_each(|spares| spares.add(slot, pid)),
-                Err(()) => break,
-            }
-            forked += 1;
+            let Ok(pid) = self.fork_child(cx, slot, None, Peer::None) else { break };
+            forked.push(Spare { slot, pid });
         }
+        self.spares.iter_mut().filter(|_| !forked.is_empty()).for_each(|spares| spares.add(&forked));
         // those that are forked may have their client already
-        let again = (forked > 0).then_some(cx.now);
+        let again = (!forked.is_empty()).then_some(cx.now);
         if self.again != again {
             self.again = again;
         }
-        let is_full = forked == 0 && most > 0 && !self.has_room(cx);
+        let is_full = forked.is_empty() && most > 0 && !self.has_room(cx);
         if is_full && self.is_awaited() {
             self.at_limit(cx);
         }
@@ -357,7 +354,7 @@ impl Forking {
 
     /// Whether clients wait, and no spare child for them.
     fn is_awaited(&self) -> bool {
-        self.spares.as_ref().is_some_and(|spares| spares.waiting() == 0)
+        self.spares.as_ref().is_some_and(|spares| !spares.any_wait())
             && wait_readable(&*self.context.listener, Duration::ZERO)
     }
 
@@ -367,7 +364,7 @@ impl Forking {
         self.again = None;
         let wait = self.work.waiting.take();
         // closed here and now
-        wait.iter().flat_map(|waiting| waiting.wait.descriptors()).for_each(|fd| cx.descriptors.remove(fd));
+        wait.iter().flat_map(Wait::descriptors).for_each(|fd| cx.descriptors.remove(fd));
     }
 
     /// Forks a child for a client, and keeps the client if that fails.

@@ -5,26 +5,24 @@
 
 use nix::sys::signal::Signal;
 
-use super::context::Context;
 use crate::scoreboard::{Scoreboard, State};
 use crate::sys::pidfd::signal_child;
 
 /// The spare children of one listener.
 #[derive(Debug)]
 pub(super) struct Spares {
-    /// Its number on the scoreboard.
-    listener: usize,
     wanted: u32,
-    /// Those that waited for their client when this was last looked at.
+    /// Those that waited for their client when this was last looked at, in the order of their birth.
     waiting: Vec<Spare>,
     /// There were few, and are not as many as wanted yet.
     is_filling: bool,
 }
 
+/// A child that has been forked to wait.
 #[derive(Debug, Clone, Copy)]
-struct Spare {
-    slot: u32,
-    pid: u32,
+pub(super) struct Spare {
+    pub(super) slot: u32,
+    pub(super) pid: u32,
 }
 
 impl Spare {
@@ -37,48 +35,49 @@ impl Spare {
     }
 }
 
-/// With how few of so many spare children the master forks others: with half of them, several forks follow one wake-up, and
-/// the others serve meanwhile.
-pub(super) fn few_of(wanted: u32) -> u32 {
-    wanted / 2
-}
-
 impl Spares {
-    pub(super) fn new(listener: usize, wanted: u32) -> Self {
-        Self { listener, wanted, waiting: Vec::with_capacity(wanted as usize), is_filling: false }
+    pub(super) fn new(wanted: u32) -> Self {
+        Self { wanted, waiting: Vec::with_capacity(wanted as usize), is_filling: false }
     }
 
-    /// How many wait for their client.
-    pub(super) fn waiting(&self) -> u32 {
-        self.waiting.len() as u32
+    /// With so few left others are forked: with half of them, several forks follow one wake-up, and the others serve
+    /// meanwhile.
+    fn few(&self) -> usize {
+        self.wanted as usize / 2
     }
 
-    /// Looks which of them wait, and returns how many are to be forked. From here on one that takes a client, so that few
-    /// are left, wakes the master.
-    pub(super) fn missing(&mut self, cx: &Context) -> u32 {
-        let waits = |spare: &Spare| spare.waits(cx.board);
+    /// Whether any waits for its client.
+    pub(super) fn any_wait(&self) -> bool {
+        !self.waiting.is_empty()
+    }
+
+    /// Looks which of them wait, and returns how many are to be forked. If none is, one that takes a client when few are
+    /// left will wake the master.
+    pub(super) fn missing(&mut self, board: &Scoreboard) -> u32 {
+        // not written for nothing: after a fork that is a page fault
         loop {
-            // not written for nothing: after a fork that is a page fault
-            if !self.waiting.iter().all(waits) {
-                self.waiting.retain(waits);
+            if !self.waiting.iter().all(|spare| spare.waits(board)) {
+                self.waiting.retain(|spare| spare.waits(board));
             }
-            cx.board.set_spares(self.listener, self.waiting());
-            // one that has taken its client between the look and the count may have been counted twice
-            if self.waiting.iter().all(waits) {
-                break;
+            let missing = (self.wanted as usize).saturating_sub(self.waiting.len());
+            let is_filling = missing > 0 && (self.is_filling || self.waiting.len() <= self.few());
+            if self.is_filling != is_filling {
+                self.is_filling = is_filling;
+            }
+            if is_filling {
+                return missing as u32;
+            }
+            // the kernel wakes those that wait in the order in which they came
+            let last = self.waiting.len() - self.few() - 1;
+            if self.waiting[..=last].iter().rev().any(|spare| board.slot(spare.slot).will_wake()) {
+                return 0;
             }
         }
-        let missing = self.wanted.saturating_sub(self.waiting());
-        let is_filling = missing > 0 && (self.is_filling || self.waiting() <= few_of(self.wanted));
-        if self.is_filling != is_filling {
-            self.is_filling = is_filling;
-        }
-        if is_filling { missing } else { 0 }
     }
 
-    /// One more has been forked.
-    pub(super) fn add(&mut self, slot: u32, pid: u32) {
-        self.waiting.push(Spare { slot, pid });
+    /// These have been forked.
+    pub(super) fn add(&mut self, spares: &[Spare]) {
+        self.waiting.extend_from_slice(spares);
     }
 
     /// Has those end that have no client.

@@ -32,7 +32,7 @@ mod totals;
 
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering, fence};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Instant;
 
 pub use cause::Cause;
@@ -257,21 +257,6 @@ impl Scoreboard {
     /// In a worker that begins to serve: counts that, and wakes the master if too few are idle now.
     pub(crate) fn one_fewer_idle(&self, listener: usize) {
         if self.tally(listener).one_fewer_idle() <= self.totals(listener).wanted_idle() {
-            self.wake.notify();
-        }
-    }
-
-    /// So many children of the fork model wait for their client, each with one of its own to come.
-    pub(crate) fn set_spares(&self, listener: usize, count: u32) {
-        self.tally(listener).idle.store(count, Ordering::Relaxed);
-        // with the fence below: who looks at the states after this finds each child that is not subtracted from it
-        fence(Ordering::SeqCst);
-    }
-
-    /// In such a child that has said that it serves: wakes the master if no more than `few` wait now.
-    pub(crate) fn one_fewer_spare(&self, listener: usize, few: u32) {
-        fence(Ordering::SeqCst);
-        if self.tally(listener).one_fewer_idle() == few + 1 {
             self.wake.notify();
         }
     }

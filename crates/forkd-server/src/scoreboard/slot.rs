@@ -2,7 +2,7 @@
 //!
 //! It is shown, and nothing else: the child may write anything here if it goes wild, and so may another one.
 
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
 
 use super::cause::Cause;
 use crate::transport::peer::PackedPeer;
@@ -57,6 +57,8 @@ forkd_sys::plain! {
         pub(crate) threads: AtomicU32,
         /// How many clients it holds for which no thread can be started.
         pub(crate) held: AtomicU32,
+        /// Written by the master: whether this spare child wakes it when it has its client.
+        wakes: AtomicU32,
         pub(crate) traffic: Traffic,
         peer: PackedPeer,
         /// Where that is measured, on the clock in microseconds, or 0: when it began to serve its client, and when it
@@ -74,6 +76,7 @@ impl Slot {
         self.open.store(0, Ordering::Relaxed);
         self.threads.store(1, Ordering::Relaxed);
         self.held.store(0, Ordering::Relaxed);
+        self.wakes.store(0, Ordering::Relaxed);
         self.traffic.reset();
         self.peer.store(Peer::None);
         self.times_us.iter().for_each(|time| time.store(0, Ordering::Relaxed));
@@ -99,6 +102,21 @@ impl Slot {
 
     pub(crate) fn set_state(&self, state: State) {
         self.state.store(state as u32, Ordering::Release);
+    }
+
+    /// Has the spare child wake the master when it has its client; tells whether it had none yet, so that it will.
+    pub(crate) fn will_wake(&self) -> bool {
+        self.wakes.store(1, Ordering::Relaxed);
+        // with the one below: the child sees the order, or this sees that the child serves
+        fence(Ordering::SeqCst);
+        matches!(self.state(), State::Starting | State::Idle)
+    }
+
+    /// In a spare child: it has its client; whether it wakes the master.
+    pub(crate) fn begin_to_serve(&self) -> bool {
+        self.set_state(State::Serving);
+        fence(Ordering::SeqCst);
+        self.wakes.load(Ordering::Relaxed) != 0
     }
 
     /// How many connections it serves.
@@ -152,8 +170,9 @@ impl Slot {
     /// What a child that goes wild could do.
     #[cfg(test)]
     pub(super) fn write_everywhere(&self, word: u32) {
-        let Self { pid, state, next, ending, worker, open, threads, held, traffic, times_us, peer: _ } = self;
-        [pid, state, next, ending, worker, open, threads, held]
+        let Self { pid, state, next, ending, worker, open, threads, held, wakes, traffic, times_us, peer: _ } =
+            self;
+        [pid, state, next, ending, worker, open, threads, held, wakes]
             .iter()
             .for_each(|cell| cell.store(word, Ordering::Relaxed));
         let Traffic { connections, bytes_in, bytes_out, failed } = traffic;

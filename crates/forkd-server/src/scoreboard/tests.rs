@@ -319,17 +319,14 @@ fn a_child_that_panicked_has_a_connection_that_failed() {
 }
 
 #[test]
-fn the_master_is_woken_once_when_few_spare_children_are_left() {
+fn a_spare_child_wakes_the_master_if_it_was_told_to_in_time() {
     let board = board(&[9]);
-    board.set_spares(0, 4);
-    let wakes = [(); 4].map(|()| {
-        board.one_fewer_spare(0, 2);
-        let woken = notified(&board);
-        board.wake().drain();
-        woken
+    let [early, late, other] = [1, 2, 3].map(|pid| {
+        let index = start(&board, 0, pid);
+        board.slot(index).set_state(State::Idle);
+        board.slot(index)
     });
-    assert_eq!(wakes, [false, true, false, false]);
-    board.set_spares(0, 1);
-    board.one_fewer_spare(0, 0);
-    assert!(notified(&board));
+    assert!(early.will_wake() && early.begin_to_serve());
+    assert!(!late.begin_to_serve() && !late.will_wake());
+    assert!(!other.begin_to_serve());
 }
