@@ -14,7 +14,7 @@ use nix::sys::signal::Signal;
 
 const MODELS: [&str; 5] = ["", "--spare 3", "-m prefork -w 3", "-m event -w 2", "-m coroutine -w 2"];
 /// Those of which each process has one client.
-const ONE_EACH: [&str; 2] = ["", "-m prefork -w 3"];
+const ONE_EACH: [&str; 3] = ["", "--spare 2", "-m prefork -w 3"];
 
 both_ways! {
     fn a_killed_child_costs_its_own_connection_only(way: Way) {

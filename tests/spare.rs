@@ -57,7 +57,7 @@ both_ways! {
         daemon.wait_for_line("child limit reached");
         clients.pop();
         is_answered(&mut waits);
-        assert_eq!(daemon.children().len(), 6);
+        daemon.settles_at(6);
     }
 
     fn at_the_limit_clients_are_rejected_where_that_is_asked_for(way: Way) {
@@ -80,9 +80,11 @@ both_ways! {
 
     fn those_that_wait_leave_with_their_master(way: Way) {
         let daemon = Forkd::new("--spare 3 --grace 60s").way(way).start();
+        eventually("they wait", || idle(&daemon) == 3);
         let mut client = daemon.served();
         let server = daemon.server_of(&client);
         let others: Vec<i32> = daemon.children().into_iter().filter(|&pid| pid != server).collect();
+        assert!(others.len() >= 2);
         daemon.signal(Signal::SIGKILL);
         eventually("they have left", || !others.iter().any(|&pid| is_running(pid)));
         // and the address is free
@@ -100,6 +102,30 @@ both_ways! {
             signal(server, Signal::SIGALRM);
             echoes(&mut client, b"still here");
         }
+    }
+
+    /// One that is stopped takes no client, and says nothing of that.
+    fn one_that_is_stopped_keeps_no_client_waiting(way: Way) {
+        let daemon = Forkd::new("--spare 1").way(way).start();
+        eventually("it waits", || idle(&daemon) == 1);
+        let [child] = daemon.children()[..] else { panic!("{:?}", daemon.children()) };
+        stopped(child);
+        // they come one by one
+        (0..3).for_each(|_| drop(daemon.served()));
+        signal(child, Signal::SIGKILL);
+    }
+
+    fn one_that_serves_has_no_listener(way: Way) {
+        let daemon = Forkd::new("--spare 2 tcp://127.0.0.1:0 unix://{dir}/s").way(way).start();
+        let client = daemon.served();
+        let server = daemon.server_of(&client);
+        let is_socket = |target: &str| target.starts_with("socket:");
+        let sockets = fds_of(server).into_iter().filter(|(_, target)| is_socket(target)).count();
+        // its connection, as the log is no socket here
+        assert_eq!(sockets, 1, "{:?}", fds_of(server));
+        let waiting = daemon.children().into_iter().find(|&pid| pid != server).unwrap();
+        let sockets = fds_of(waiting).into_iter().filter(|(_, target)| is_socket(target)).count();
+        assert_eq!(sockets, 1, "{:?}", fds_of(waiting));
     }
 
     fn reloads_lose_no_client(way: Way) {
@@ -148,6 +174,7 @@ both_ways! {
             clients.iter_mut().for_each(|client| client.write_all(b"x").unwrap());
             assert_eq!(flags(), before);
             drop(clients);
+            eventually("some wait", || idle(&daemon) > 0);
             daemon.signal(Signal::SIGTERM);
             assert_eq!(daemon.wait().code(), Some(0));
             assert_eq!(flags(), before);

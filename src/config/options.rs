@@ -11,7 +11,7 @@ use super::definition::{Definition, Field, Need, Table, options};
 use super::service::Builtin;
 use super::values::{KeepAlive, LogFormat, LogLevel, LogSink, MetricsEndpoint, Mode, Span, Value, Written};
 use forkd_server::Endpoint;
-use forkd_server::model::{MAX_CHILDREN, Model, Overflow, Threads, WorkerRange};
+use forkd_server::model::{MAX_CHILDREN, MAX_SPARE, Model, Overflow, Threads, WorkerRange};
 use forkd_server::service::{Framing, Service};
 use forkd_server::supervise::{BindOptions, KEEP_ALIVE, ListenerSpec, ModelSpec, Suits};
 
@@ -162,9 +162,9 @@ options! {
     /// together); 0: never (any model but fork)
     max_connections_per_child: Option<u64> = 0, { heading: "Pool", value: "N", needs: Some(&POOL) }
 
-    /// Children that wait for their client, so that none waits for a fork; each still serves one connection and ends
-    /// (fork)
-    spare: Option<u32> = 0, { heading: "Pool", value: "N", range: Some(0..=MAX_CHILDREN as u64), needs: Some(&SPARE) }
+    /// Children that wait for their client, which then seldom waits for a fork; each still serves one connection and
+    /// ends (fork)
+    spare: Option<u32> = 0, { heading: "Pool", value: "N", range: Some(0..=MAX_SPARE as u64), needs: Some(&SPARE) }
 
     /// Have a fixed pool of N threads in each worker, instead of a thread for each connection (thread)
     threads: Option<u32>, {

@@ -197,7 +197,7 @@ mod tests {
         for (outcome, expected) in [
             (listen("max-children = 0"), "max-children is 0; choose 1 to 65536"),
             (listen("max-children = 65537"), "max-children is 65537"),
-            (listen("spare = 65537"), "spare is 65537; choose 0 to 65536"),
+            (listen("spare = 1025"), "spare is 1025; choose 0 to 1024"),
             (
                 listen("max-children = 4\nspare = 5"),
                 "spare is 5, but there are at most 4 children (`max-children`)",

@@ -47,27 +47,18 @@ impl Wait {
         [&self.listener, &self.null].map(AsRawFd::as_raw_fd)
     }
 
-    /// The socket that is waited at.
-    pub fn listener(&self) -> BorrowedFd<'_> {
-        self.listener.as_fd()
-    }
-
-    /// Takes a client by `accept`, which fails with `ENOTSOCK` once this process is called off.
-    pub fn take<T>(&self, accept: impl FnOnce(BorrowedFd<'_>) -> T) -> T {
+    /// Takes a client by `accept`, which fails with `ENOTSOCK` once this process is called off. Tells also whether it was
+    /// called off meanwhile: it may have a client all the same.
+    pub fn take<T>(&self, accept: impl FnOnce(BorrowedFd<'_>) -> T) -> (T, bool) {
+        let mine = self.listener.as_raw_fd();
         NULL.store(self.null.as_raw_fd(), Ordering::SeqCst);
-        if WAITS_AT.swap(self.listener.as_raw_fd(), Ordering::SeqCst) == CALLED_OFF {
+        if WAITS_AT.swap(mine, Ordering::SeqCst) == CALLED_OFF {
             call_off();
         }
-        let accepted = accept(self.listener());
+        let accepted = accept(self.listener.as_fd());
         // one that is called off remains so
-        let mine = self.listener.as_raw_fd();
-        let _ = WAITS_AT.compare_exchange(mine, NOWHERE, Ordering::SeqCst, Ordering::SeqCst);
-        accepted
-    }
-
-    /// Whether this process has been called off, which may have a client all the same.
-    pub fn is_called_off(&self) -> bool {
-        WAITS_AT.load(Ordering::SeqCst) == CALLED_OFF
+        let is_mine = WAITS_AT.compare_exchange(mine, NOWHERE, Ordering::SeqCst, Ordering::SeqCst).is_ok();
+        (accepted, !is_mine)
     }
 
     /// Closes both, in a child that has its client.
@@ -91,7 +82,9 @@ pub(super) fn call_off() -> bool {
 /// A copy by a number beyond those that a process has as a rule: then a child closes its parent's others by one system call.
 fn apart(descriptor: BorrowedFd<'_>) -> io::Result<OwnedFd> {
     const FIRST: RawFd = 40;
-    Ok(rustix::io::fcntl_dupfd_cloexec(descriptor, FIRST)?)
+    // there may be no such number (RLIMIT_NOFILE)
+    let copy = rustix::io::fcntl_dupfd_cloexec(descriptor, FIRST);
+    Ok(copy.or_else(|_| rustix::io::fcntl_dupfd_cloexec(descriptor, 0))?)
 }
 
 #[cfg(test)]
@@ -108,18 +101,30 @@ mod tests {
         let _clients =
             [(); 2].map(|()| TcpStream::connect(listener.local_addr().expect("address")).expect("connect"));
         let wait = Wait::at(&listener).expect("descriptors");
-        let taken = wait.take(|socket| {
+        let (taken, called_off) = wait.take(|socket| {
             let taken = rustix::net::accept(socket);
             assert!(call_off());
             taken
         });
-        assert!(taken.is_ok() && wait.is_called_off(), "{taken:?}");
-        assert_eq!(wait.take(|socket| rustix::net::accept(socket)).expect_err("no socket"), Errno::NOTSOCK);
+        assert!(taken.is_ok() && called_off, "{taken:?}");
+        let no_socket = |wait: &Wait| {
+            let (taken, called_off) = wait.take(|socket| rustix::net::accept(socket));
+            assert_eq!((taken.expect_err("no socket"), called_off), (Errno::NOTSOCK, true));
+        };
+        no_socket(&wait);
+        no_socket(&wait);
 
         // before it begins to wait
         let wait = Wait::at(&listener).expect("descriptors");
         assert!(!call_off());
-        assert_eq!(wait.take(|socket| rustix::net::accept(socket)).expect_err("no socket"), Errno::NOTSOCK);
+        no_socket(&wait);
         assert!(rustix::net::accept(&listener).is_ok(), "the socket itself is as it was");
+
+        // one that has its client, and is told later
+        WAITS_AT.store(NOWHERE, Ordering::SeqCst);
+        let wait = Wait::at(&listener).expect("descriptors");
+        let _client = TcpStream::connect(listener.local_addr().expect("address")).expect("connect");
+        let (taken, called_off) = wait.take(|socket| rustix::net::accept(socket));
+        assert!(taken.is_ok() && !called_off && !call_off());
     }
 }

@@ -205,8 +205,8 @@ extern "C" fn on_grace_over(signal: i32) {
     die(signal);
 }
 
-/// In a process that was called off when it had its client already: if that was for the death of its parent, its time to
-/// finish begins.
+/// In a process that was called off while it took its client: if that was for the death of its parent, its time to finish
+/// begins.
 pub fn begin_to_finish() {
     if is_orphan() {
         // SAFETY: raise(3) sends a signal to this thread.

@@ -86,9 +86,9 @@ mod linux {
     /// Where the part of the main stack begins that children are forked without, and its length; 0: they have it all.
     static KEPT: [AtomicUsize; 2] = [const { AtomicUsize::new(0) }; 2];
 
-    /// From here on children that [begin apart](super::super::fork::fork_apart) are forked without this process's stack, but for its first page,
-    /// where the arguments and the environment are. For the main thread, once no value that such a child could know of lies
-    /// there any more: there is none but what C libraries keep to themselves.
+    /// From here on children that [begin apart](crate::fork::fork_apart) are forked without this process's stack, but for
+    /// its first page, where the arguments and the environment are. For the main thread, once no value that such a child
+    /// could know of lies there any more: there is none but what C libraries keep to themselves.
     pub fn keep_stack() {
         /// More than the stack of a master ever grows to.
         const DEPTH: usize = 1 << 20;

@@ -8,6 +8,9 @@ use super::Model;
 /// The most children or workers that may be asked for.
 pub const MAX_CHILDREN: u32 = 65_536;
 
+/// The most spare children that may be asked for: the master looks at each of them when some have clients.
+pub const MAX_SPARE: u32 = 1024;
+
 /// The size of a pool: `8`, or `4..32` for a pool that grows and shrinks between the two.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct WorkerRange {

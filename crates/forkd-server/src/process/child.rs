@@ -8,11 +8,12 @@
 //! or panics, or a while after its master; a spare one, when it is called off.
 
 use std::mem::ManuallyDrop;
-use std::os::fd::OwnedFd;
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
+use rustix::io::Errno;
 use rustix::process::Pid;
 
 use super::context::Context;
@@ -98,6 +99,18 @@ impl ChildWork {
     }
 }
 
+/// Spare children.
+impl ChildWork {
+    /// No more of them are forked, and the others have not what those wait with.
+    pub(super) fn end_waiting(&mut self, cx: &Context) {
+        if let Some(wait) = self.waiting.take() {
+            self.closing.forget(&wait.descriptors());
+            // closed here and now
+            wait.descriptors().into_iter().for_each(|fd| cx.descriptors.remove(fd));
+        }
+    }
+}
+
 impl ChildTask for ChildWork {
     /// Serves the connection, or the datagram in the batch, or else the client that it waits for.
     #[inline(always)]
@@ -136,7 +149,11 @@ impl ChildTask for ChildWork {
                     Cause::Retired
                 }
             },
-            _ => serve(&work, connection, peer, batch, announce),
+            _ => {
+                // the master has accepted for it: at a stop, or for an application
+                waiting.iter().for_each(Wait::close_in_child);
+                serve(&work, connection, peer, batch, announce)
+            }
         }));
         let cause = served.unwrap_or_else(|payload| {
             work.context.service_config.hooks.panicked(work.slot.peer(), &*payload);
@@ -156,29 +173,36 @@ fn take_client(work: &WorkerContext<'_>, wait: &Wait) -> Option<(OwnedFd, Peer)>
     let (socket, peer) = loop {
         match admission.next(&round, Room::Free) {
             Next::Accept => {}
-            Next::Wait => {
-                // the socket is shared with others, which have it not block
-                _ = first_readable(&[wait.listener()], None);
-                round = Round::ENDLESS;
-                continue;
-            }
             Next::Rest(_) => {
                 pause(REST);
                 admission.rested();
                 continue;
             }
+            Next::Wait => {
+                round = Round::ENDLESS;
+                continue;
+            }
             _ => return None,
         }
-        let news = match wait.take(|listener| work.listener().accept(listener)) {
-            Ok(client) => match work.context.admit_connection(work.board, client) {
-                Some(client) => break client,
-                None => {
-                    admission.refused(&mut round);
-                    None
-                }
-            },
-            Err(error) if Failure::of(error) == Failure::Shut => return None,
+        let (taken, is_called_off) = wait.take(|listener| accept_waiting(work, listener));
+        let news = match taken {
+            Err(error) if is_called_off && Failure::of(error) == Failure::Shut => return None,
             Err(error) => admission.failed(&mut round, error, Instant::now()),
+            Ok(client) => {
+                if is_called_off {
+                    begin_to_finish();
+                }
+                match work.context.admit_connection(work.board, client) {
+                    Some(client) => {
+                        events::accepting(work.listener().endpoint(), admission.accepted(&mut round));
+                        break client;
+                    }
+                    None => {
+                        admission.refused(&mut round);
+                        None
+                    }
+                }
+            }
         };
         events::accepting(work.listener().endpoint(), news);
     };
@@ -187,11 +211,19 @@ fn take_client(work: &WorkerContext<'_>, wait: &Wait) -> Option<(OwnedFd, Peer)>
         work.board.wake().notify();
     }
     wait.close_in_child();
-    if wait.is_called_off() {
-        begin_to_finish();
-    }
     events::accepted(work.listener().endpoint(), peer, work.slot.pid.load(Ordering::Relaxed));
     Some((socket, peer))
+}
+
+/// Waits also where the socket is shared with others, which have it not block.
+#[inline(always)]
+fn accept_waiting(work: &WorkerContext<'_>, listener: BorrowedFd<'_>) -> rustix::io::Result<(OwnedFd, Peer)> {
+    loop {
+        match work.listener().accept(listener) {
+            Err(Errno::AGAIN) => _ = first_readable(&[listener], None),
+            accepted => return accepted,
+        }
+    }
 }
 
 /// Serves, and announces how it ended before the client can see the end: one that comes again at once finds this child's

@@ -31,6 +31,8 @@ pub(super) struct Context {
     pub(super) now: Instant,
     /// What it waited for last had happened already.
     pub(super) is_busy: bool,
+    /// A child has woken the master.
+    pub(super) is_woken: bool,
     /// fork(2) fails.
     pub(super) shortage: Shortage,
     /// Why it did so last.
@@ -82,6 +84,7 @@ impl Context {
             descriptors: Descriptors::default(),
             now: Instant::now(),
             is_busy: false,
+            is_woken: false,
             shortage: Shortage::default(),
             fork_errno: 0,
             serves: false,

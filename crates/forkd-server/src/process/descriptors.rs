@@ -41,6 +41,12 @@ impl Closing {
         Self { keep, changes: None, set: CloseSet::default() }
     }
 
+    /// These have been closed: their numbers are of no interest any more.
+    pub(super) fn forget(&mut self, fds: &[RawFd]) {
+        self.keep.retain(|fd| !fds.contains(fd));
+        self.changes = None;
+    }
+
     pub(super) fn of(&mut self, descriptors: &Descriptors) -> &CloseSet {
         self.update(descriptors);
         self.set()

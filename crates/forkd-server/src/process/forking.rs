@@ -1,10 +1,12 @@
 //! The fork model, the master's side: it accepts, and forks a child for each client.
 //!
 //! A listener brings in only a few clients in one turn of the loop, so that a flood at one of them keeps no client of
-//! another waiting. With `--spare` children are forked before their clients come, and accept them by themselves; the master
-//! then accepts those that it rejects, and at a stop those that are queued. What is short here, slots or descriptors, leaves clients in the backlog. No client is dropped for a
+//! another waiting. What is short here, slots or descriptors, leaves clients in the backlog. No client is dropped for a
 //! shortage: a connection that no child can be forked for stays pending, and the listener rests, until fork(2) works
 //! again or the daemon stops.
+//!
+//! With `--spare` children are forked before their clients come, and accept them by themselves; the master then accepts
+//! those that it rejects, and at a stop those that are queued.
 
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::atomic::Ordering;
@@ -16,7 +18,7 @@ use super::child::{ChildWork, Order};
 use super::context::Context;
 use super::descriptors::{Closing, kept_for};
 use super::pending::{Client, Pending};
-use super::spares::{Spare, Spares};
+use super::spares::{self, Spare, Spares};
 use crate::admission::{Admission, Failure, Next, Room, Round};
 use crate::limit::RateLimit;
 use crate::model::Overflow;
@@ -134,6 +136,8 @@ impl Forking {
     pub(super) fn drain(&mut self, cx: &Context, queued: u32) {
         self.admission.drain(queued);
         self.end_spares(cx);
+        // from here on the master accepts
+        let _ = self.context.listener.set_nonblocking(true);
     }
 
     pub(super) fn is_closed(&self) -> bool {
@@ -330,7 +334,11 @@ impl Forking {
     /// Forks spare children for those that have taken their client, a few in one turn.
     fn keep_spares(&mut self, cx: &mut Context) {
         let Some(spares) = self.spares.as_mut().filter(|_| cx.has_spares && self.is_live) else { return };
-        let missing = spares.missing(cx.board);
+        if !spares.look_is_due(cx.is_woken, cx.now) {
+            return;
+        }
+        let missing =
+            spares.missing(cx.board, cx.now, || wait_readable(&*self.context.listener, Duration::ZERO));
         let is_short = cx.shortage.retry_at().is_some_and(|then| cx.now < then);
         let most = if is_short { 0 } else { missing.min(FORKS) };
         // on the stack, as a write to the heap after each fork would be a page fault
@@ -360,11 +368,14 @@ impl Forking {
 
     /// Has those that wait end, and forks no more of them.
     fn end_spares(&mut self, cx: &Context) {
-        self.spares.take().into_iter().for_each(Spares::call_off);
+        if self.spares.take().is_none() {
+            return;
+        }
+        if self.is_live {
+            spares::call_off(cx.board, self.context.number);
+        }
         self.again = None;
-        let wait = self.work.waiting.take();
-        // closed here and now
-        wait.iter().flat_map(Wait::descriptors).for_each(|fd| cx.descriptors.remove(fd));
+        self.work.end_waiting(cx);
     }
 
     /// Forks a child for a client, and keeps the client if that fails.

@@ -42,13 +42,15 @@ impl Listeners {
             // workers get it by being forked
             listener.queue();
         }
-        cx.descriptors.add(listener.descriptors());
+        let descriptors = listener.descriptors();
         let failures = &cx.board.tally(number).failures;
         let service_config =
             ServiceConfig::new(listener.endpoint(), spec.service.clone(), model, hooks, failures)
                 .with_idle_timeout(idle_timeout);
         let context = ListenerContext { listener, number, service_config };
         self.stations.push(Station::new(asked, context, spec, cx)?);
+        // not before, as they are closed where there is no station
+        cx.descriptors.add(descriptors);
         Ok(())
     }
 

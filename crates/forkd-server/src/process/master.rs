@@ -359,6 +359,7 @@ impl Master {
         let (events, began) = self.wait(until)?;
         self.cx.now = Instant::now();
         self.cx.is_busy = self.cx.now.duration_since(began) < AT_ONCE;
+        self.cx.is_woken = false;
         events.into_iter().for_each(|event| self.on_event(event));
         Ok(())
     }
@@ -462,7 +463,10 @@ impl Master {
                 let orders = self.cx.signals.take();
                 orders.into_iter().for_each(|order| self.on_order(order));
             }
-            Event::Wake => self.cx.board.wake().drain(),
+            Event::Wake => {
+                self.cx.board.wake().drain();
+                self.cx.is_woken = true;
+            }
             Event::Shutdown => self.on_order(Order::Stop("shutdown")),
             Event::Companion(index, number) => {
                 let view = View { cx: &self.cx, listeners: &self.listeners };

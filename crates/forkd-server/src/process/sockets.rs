@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use crate::model::Overflow;
 use crate::model::hooks::Hooks;
 use crate::spec::{ListenerSpec, ModelSpec};
 use crate::transport::bind::{
@@ -61,7 +62,8 @@ impl Bound {
     }
 
     fn check(&self) -> Result<(), Error> {
-        let ListenerSpec { service, model: ModelSpec { model, idle_timeout, .. }, .. } = &*self.spec;
+        let ListenerSpec { service, model: ModelSpec { model, idle_timeout, spare, overflow, .. }, .. } =
+            &*self.spec;
         if service.hands_over() && idle_timeout.is_some() {
             return Err(
                 self.refused("hands its connections over, so an idle time-out has no effect; leave that out")
@@ -73,6 +75,9 @@ impl Bound {
         }
         if model.never_waits_to_accept() {
             self.listener.check_accept_now()?;
+        }
+        if *spare > 0 && *overflow == Overflow::Reject {
+            self.listener.check_accept_among_waiting()?;
         }
         service.check()
     }

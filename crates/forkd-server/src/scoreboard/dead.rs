@@ -61,24 +61,22 @@ impl Scoreboard {
     /// One that died without a word has served until now, as far as is known.
     fn measure_life(&self, child: &Child<'_>, totals: &Totals, now_ms: u64) {
         let [began, ended] = child.slot.times_us.each_ref().map(|time| time.load(Ordering::Relaxed));
+        let accepted = child.record.accepted_us();
         let Some(now) = self.clock_us() else { return };
         let lived_us = now_ms.saturating_sub(child.started_ms()).saturating_mul(1000);
-        let accepted = match child.record.accepted_us() {
-            // it has accepted its client by itself, if it has one
-            0 if !child.is_watched() && now.saturating_sub(began) <= lived_us + 1000 => began,
-            known => known,
-        };
-        if accepted == 0 {
-            return totals.lifetimes.observe_in(&LIFETIMES, lived_us);
-        }
+        // the master has not accepted for a worker, nor for a spare child
+        let since = if accepted > 0 { accepted } else { now.saturating_sub(lived_us + 1000) };
         // a child that went wild may have written anything, and one that has not begun to serve nothing
-        let is_known = |time: &u64| (accepted..=now).contains(time);
+        let is_known = |time: &u64| (since..=now).contains(time);
         let ended = Some(ended).filter(is_known).unwrap_or(now);
-        totals.lifetimes.observe_in(&LIFETIMES, ended.saturating_sub(accepted));
-        if !is_known(&began) || ended < began {
+        let lifetime = if accepted > 0 { ended.saturating_sub(accepted) } else { lived_us };
+        totals.lifetimes.observe_in(&LIFETIMES, lifetime);
+        if child.is_watched() || !is_known(&began) || ended < began {
             return;
         }
-        totals.fork_latencies.observe(began - accepted);
+        if accepted > 0 {
+            totals.fork_latencies.observe(began - accepted);
+        }
         totals.durations.observe(ended - began);
     }
 

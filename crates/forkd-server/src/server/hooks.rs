@@ -10,7 +10,8 @@ use crate::transport::Peer;
 impl Server {
     /// Has this decide whether a client is served, by its address. One that is refused is closed at once, a
     /// datagram gets no answer; either is counted. It is asked once for each, before a child or a thread
-    /// is there for it, by the process that accepts: this one, or a worker. One that panics refuses.
+    /// is there for it, by the process that accepts: this one, a worker, or a [spare child](Self::spare_children). One
+    /// that panics refuses.
     ///
     /// ```
     /// use forkd_server::{Peer, Server};

@@ -4,7 +4,7 @@ use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use super::Server;
-use crate::model::{MAX_CHILDREN, WorkerRange};
+use crate::model::{MAX_CHILDREN, MAX_SPARE, WorkerRange};
 use crate::model::{Model, Threads};
 use crate::transport::bind::KEEP_ALIVE_RANGE;
 
@@ -118,9 +118,10 @@ impl Server {
         self
     }
 
-    /// How many children of [`Model::Fork`] wait for their client, so that it doesn't wait for a fork; each still serves
-    /// one connection and ends. The default is 0, and the most is [`max_children`](Self::max_children). Datagrams, and
-    /// [`handle_request`](super::Serving::handle_request), have none.
+    /// How many children of [`Model::Fork`] wait for their client, which then seldom waits for a fork; each still serves
+    /// one connection and ends. The default is 0; the most is 1024, and no more than
+    /// [`max_children`](Self::max_children). Datagrams, and [`handle_request`](super::Serving::handle_request), have none.
+    /// Such a child asks [`verify_request`](Self::verify_request) by itself: what that remembers ends with it.
     ///
     /// ```
     /// let server = forkd_server::Server::bind("tcp://127.0.0.1:0")?.spare_children(16);
@@ -128,7 +129,7 @@ impl Server {
     /// ```
     #[must_use]
     pub fn spare_children(mut self, spare: u32) -> Self {
-        self.model.spare = spare.min(MAX_CHILDREN);
+        self.model.spare = spare.min(MAX_SPARE);
         self
     }
 

@@ -147,11 +147,23 @@ impl Listener {
         if !self.is_inherited || self.kind == Kind::Datagram {
             return Ok(());
         }
+        self.require_timer("other processes may share this inherited socket")
+    }
+
+    /// The same for [`accept_among_waiting`](Self::accept_among_waiting).
+    pub(crate) fn check_accept_among_waiting(&self) -> Result<(), Error> {
+        match self.kind {
+            Kind::Stream => self.require_timer("spare children wait for clients at this socket"),
+            Kind::Datagram => Ok(()),
+        }
+    }
+
+    fn require_timer(&self, why: &str) -> Result<(), Error> {
         check_timer().map_err(|cause| {
             let what = format!(
-                "cannot accept from {} without waiting, as other processes may share this inherited socket: \
-                 timer_create(2) fails; allow it in the container's seccomp profile or the unit's SystemCallFilter=, \
-                 or raise this user's limit on pending signals (LimitSIGPENDING=, ulimit -i)",
+                "cannot accept from {} without waiting, as {why}: timer_create(2) fails; allow it in the container's \
+                 seccomp profile or the unit's SystemCallFilter=, or raise this user's limit on pending signals \
+                 (LimitSIGPENDING=, ulimit -i)",
                 self.endpoint
             );
             Error::os(what, cause)
