@@ -112,7 +112,7 @@ fn the_environment_beats_the_file_and_the_command_line_beats_the_environment() {
     let env = [env[0], ("FORKD_ENDPOINTS", "unix:///tmp/x udp://127.0.0.1:1"), ("FORKD_MODEL", "prefork")];
     let printed = run_in(&env, "check").stdout;
     assert_eq!(value(&printed, "endpoints"), ["[\"unix:///tmp/x\", \"udp://127.0.0.1:1\"]"]);
-    assert_eq!((value(&printed, "model"), value(&printed, "workers")), (vec!["\"prefork\""], vec!["8"]));
+    assert_eq!((value(&printed, "model"), value(&printed, "min-spare")), (vec!["\"prefork\""], vec![]));
     // what holds is a file that needs no environment
     assert_eq!(check(&format!("--config {}", file(&dir, &printed))), printed);
 }

@@ -25,6 +25,19 @@ both_ways! {
         assert_eq!(daemon.children().len(), 1);
     }
 
+    fn a_pool_for_datagrams_has_no_more_workers_than_processors_unless_more_are_asked_for(way: Way) {
+        let processors = std::thread::available_parallelism().unwrap().get();
+        for (options, count) in [
+            ("tcp://127.0.0.1:0", 8),
+            ("udp://127.0.0.1:0", processors.min(8)),
+            ("-w 5 udp://127.0.0.1:0", 5),
+            ("-w 3..5 udp://127.0.0.1:0", 3),
+        ] {
+            let daemon = Forkd::new(&format!("-m prefork {options}")).way(way).start();
+            assert_eq!(daemon.children().len(), count, "{options}");
+        }
+    }
+
     fn an_elastic_pool_grows_and_shrinks(way: Way) {
         let daemon = Forkd::new("-m prefork -w 2..16 --min-spare 2 --max-spare 9").way(way).start();
         assert!((2..=4).contains(&daemon.children().len()));

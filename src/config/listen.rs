@@ -10,6 +10,7 @@ use super::layers::Conflict;
 use super::options::ListenOptions;
 use crate::Error;
 use forkd_server::Endpoint;
+use forkd_server::model::WorkerRange;
 
 impl ListenOptions {
     /// Fills in the defaults of all that has an effect, and checks the result.
@@ -87,7 +88,7 @@ impl ListenOptions {
     }
 
     pub(super) fn is_elastic(&self) -> bool {
-        self.model().serves_one_at_a_time() && self.workers().is_elastic()
+        self.model().serves_one_at_a_time() && self.workers.is_some_and(WorkerRange::is_elastic)
     }
 
     pub(super) fn has_any(&self, is_such: impl FnMut(&Endpoint) -> bool) -> bool {

@@ -146,10 +146,10 @@ options! {
     /// (thread), callbacks (event) or coroutines (coroutine)
     model: Option<Model> = Model::Fork, { heading: "Pool", short: Some('m'), value: "MODEL" }
 
-    /// Size of the pool; a range MIN..MAX makes it elastic (prefork, iterative); models other than prefork have
-    /// 1 where nothing is said
-    workers: Option<WorkerRange> = WorkerRange::of(given.model()), {
-        heading: "Pool", short: Some('w'), value: "N|MIN..MAX", otherwise: "8", needs: Some(&POOL)
+    /// Size of the pool; a range MIN..MAX makes it elastic (prefork, iterative)
+    workers: Option<WorkerRange>, {
+        heading: "Pool", short: Some('w'), value: "N|MIN..MAX", needs: Some(&POOL),
+        otherwise: "8 for prefork, for datagrams no more than processors; 1 for others"
     }
 
     /// Idle workers kept ready in an elastic pool, at least
@@ -297,7 +297,7 @@ impl ListenOptions {
             suits: Suits::new(move |endpoint| asked.check_inherited(endpoint)),
             model: ModelSpec {
                 model: self.model(),
-                workers: self.workers(),
+                workers: self.workers,
                 min_spare: self.min_spare(),
                 max_spare: self.max_spare(),
                 threads: self.threads.map_or(Threads::Each(self.max_threads()), Threads::Fixed),

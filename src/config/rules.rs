@@ -50,10 +50,10 @@ impl ListenOptions {
                 let why = format!("needs {what}, and {endpoint} has none; give {give}, or leave this out");
                 Some(refusal.map_or(why, ToOwned::to_owned))
             }
-            _ if option.id == "workers" && self.workers().is_elastic() && !self.is_elastic() => {
+            _ if option.id == "workers" => {
+                let range = self.workers.filter(|range| range.is_elastic() && !self.is_elastic())?;
                 Some(format!(
-                    "is {}, but a worker of {} serves many at once: give one number",
-                    self.workers(),
+                    "is {range}, but a worker of {} serves many at once: give one number",
                     self.model()
                 ))
             }
@@ -88,7 +88,8 @@ impl ListenOptions {
     }
 
     fn refuse_spares_out_of_order(&self) -> Result<(), Conflict> {
-        let (min, max, most) = (self.min_spare(), self.max_spare(), self.workers().max);
+        let (min, max, most) =
+            (self.min_spare(), self.max_spare(), self.workers.map_or(0, |range| range.max));
         let (id, why) = match () {
             () if self.is_elastic() && min > most => (
                 "min_spare",

@@ -3,7 +3,9 @@
 //! A program makes it of its configuration; the master knows nothing else of that.
 
 use std::fmt;
+use std::num::NonZero;
 use std::sync::Arc;
+use std::thread::available_parallelism;
 use std::time::Duration;
 
 use crate::Error;
@@ -12,6 +14,7 @@ use crate::model::{Model, Overflow, Threads, WorkerRange};
 use crate::service::Service;
 use crate::transport::Endpoint;
 use crate::transport::bind::BindOptions;
+use crate::transport::listener::Kind;
 
 /// How many workers of a small pool may serve their last clients at once.
 const LEAVERS: u32 = 16;
@@ -49,8 +52,8 @@ impl ListenerSpec {
 pub struct ModelSpec {
     /// Which processes and threads run the service.
     pub model: Model,
-    /// The size of the pool.
-    pub workers: WorkerRange,
+    /// The size of the pool; `None`: as is best for the model and the socket.
+    pub workers: Option<WorkerRange>,
     /// The fewest idle workers of an elastic pool.
     pub min_spare: u32,
     /// The most idle workers of an elastic pool.
@@ -75,7 +78,7 @@ impl Default for ModelSpec {
     fn default() -> Self {
         Self {
             model: Model::default(),
-            workers: WorkerRange::default(),
+            workers: None,
             min_spare: 2,
             max_spare: 8,
             threads: Threads::default(),
@@ -90,14 +93,29 @@ impl Default for ModelSpec {
 }
 
 impl ModelSpec {
-    /// What a worker is told, with this time to finish at a stop.
-    pub(crate) fn terms(&self, grace: Duration) -> Terms {
+    /// The size of the pool for a socket of this kind.
+    pub(crate) fn workers_for(&self, kind: Kind, service: &Service) -> WorkerRange {
+        self.workers.unwrap_or_else(|| {
+            let usual = WorkerRange::of(self.model);
+            match kind {
+                // A worker that waits for nothing but datagrams is worth a processor. Of more, each datagram wakes another.
+                Kind::Datagram if !service.is_handler() => {
+                    let processors = available_parallelism().map_or(1, NonZero::get);
+                    usual.at_most(u32::try_from(processors).unwrap_or(u32::MAX))
+                }
+                _ => usual,
+            }
+        })
+    }
+
+    /// What a worker of such a pool is told, with this time to finish at a stop.
+    pub(crate) fn terms(&self, workers: WorkerRange, grace: Duration) -> Terms {
         Terms {
             model: self.model,
             limit: self.max_connections_per_child,
-            leavers: self.workers.max.max(LEAVERS),
+            leavers: workers.max.max(LEAVERS),
             max_connections: self.max_connections.unwrap_or(u32::MAX),
-            elastic: self.workers.is_elastic(),
+            elastic: workers.is_elastic(),
             threads: self.threads,
             grace,
             // a master that does not wait ends the worker

@@ -41,6 +41,11 @@ impl WorkerRange {
         let workers = model.default_workers().unwrap_or(1);
         Self { min: workers, max: workers }
     }
+
+    /// The same, without those that are more than so many.
+    pub(crate) fn at_most(self, most: u32) -> Self {
+        Self { min: self.min.min(most), max: self.max.min(most) }
+    }
 }
 
 impl FromStr for WorkerRange {

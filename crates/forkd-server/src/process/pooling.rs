@@ -87,14 +87,11 @@ impl Worker {
 
 impl Pooling {
     pub(super) fn new(context: ListenerContext, spec: &ModelSpec, cx: &Context) -> Self {
-        let size = Size {
-            min: spec.workers.min,
-            max: spec.workers.max,
-            min_spare: spec.min_spare,
-            max_spare: spec.max_spare,
-        };
+        let workers = spec.workers_for(context.listener.kind(), &context.service_config.service);
+        let size =
+            Size { min: workers.min, max: workers.max, min_spare: spec.min_spare, max_spare: spec.max_spare };
         Self {
-            terms: spec.terms(cx.grace),
+            terms: spec.terms(workers, cx.grace),
             closing: Closing::all_but(
                 context
                     .listener

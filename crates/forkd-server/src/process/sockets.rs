@@ -44,9 +44,10 @@ impl Bound {
 
     /// Says in the log what is served here.
     pub(crate) fn announce(&self) {
-        let ModelSpec { model, workers, .. } = &self.spec.model;
-        let workers = model.has_pool().then_some(workers.min..=workers.max);
-        events::listening(self.listener.endpoint(), self.spec.service.name(), model, workers);
+        let ListenerSpec { service, model, .. } = &*self.spec;
+        let workers = model.workers_for(self.listener.kind(), service);
+        let workers = model.model.has_pool().then_some(workers.min..=workers.max);
+        events::listening(self.listener.endpoint(), service.name(), &model.model, workers);
         if !self.listener.is_inherited() {
             tell_of_seclusion(self.listener.endpoint());
         }

@@ -71,8 +71,6 @@ pub struct Server {
     listeners: Vec<Listener>,
     grace: Duration,
     model: ModelSpec,
-    /// As the caller has said, whatever the model.
-    workers: Option<WorkerRange>,
     /// Whether a stop waits for connections.
     block_on_close: bool,
     hooks: Hooks,
@@ -119,7 +117,6 @@ impl Server {
             listeners,
             grace: Duration::from_secs(10),
             model: ModelSpec::default(),
-            workers: None,
             block_on_close: true,
             hooks: Hooks { handle: Some(handle.clone()), ..Hooks::default() },
             handle,
@@ -245,27 +242,16 @@ impl Server {
     /// As [`serve_forever`](Self::serve_forever).
     pub fn ready(self, service: impl Into<Service>) -> Result<Serving, Error> {
         let service = service.into();
-        let Self {
-            listeners,
-            mut grace,
-            model: spec,
-            workers,
-            hooks,
-            handle,
-            ticker,
-            timeout,
-            on_timeout,
-            ..
-        } = self;
+        let Self { listeners, mut grace, model: spec, hooks, handle, ticker, timeout, on_timeout, .. } = self;
         let model = spec.model;
         let fit = model.require(service.name(), service.is_handler());
         fit.map_err(|why| Error::Usage(format!("the service {why}")))?;
-        if spec.workers.is_elastic() && !model.serves_one_at_a_time() {
+        if spec.workers.is_some_and(WorkerRange::is_elastic) && !model.serves_one_at_a_time() {
             let why = "has no elastic pool, which needs workers that serve one client at a time; \
                        choose the model prefork, or a fixed number of workers";
             return Err(Error::Usage(format!("the model {model} {why}")));
         }
-        let in_process = is_in_process(model, workers);
+        let in_process = is_in_process(model, spec.workers);
         let is = |kind| listeners.iter().any(|listener| listener.kind() == kind);
         model.check_system(is(Kind::Stream), is(Kind::Datagram), !in_process)?;
         let (kind, ticker) = if in_process {
@@ -276,7 +262,7 @@ impl Server {
                 ServiceConfig::new(listener.endpoint(), service.clone(), model, hooks.clone(), failures)
                     .with_idle_timeout(spec.idle_timeout)
             };
-            let terms = Terms { waits: self.block_on_close, ..spec.terms(grace) };
+            let terms = Terms { waits: self.block_on_close, ..spec.terms(WorkerRange::of(model), grace) };
             let server = InProcess::new(listeners, terms, &handle, service_config)?;
             (serving::Kind::InProcess(Box::new(server)), Some(ticker))
         } else {
@@ -310,9 +296,9 @@ fn is_in_process(model: Model, workers: Option<WorkerRange>) -> bool {
 
 impl fmt::Debug for Server {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { listeners, model, workers, hooks, handle, ticker, timeout, .. } = self;
+        let Self { listeners, model, hooks, handle, ticker, timeout, .. } = self;
         let mut server = f.debug_struct("Server");
-        server.field("listeners", listeners).field("model", &model.model).field("workers", workers);
+        server.field("listeners", listeners).field("model", &model.model).field("workers", &model.workers);
         server
             .field("hooks", hooks)
             .field("handle", handle)

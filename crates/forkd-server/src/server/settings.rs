@@ -19,14 +19,13 @@ impl Server {
     #[must_use]
     pub fn model(mut self, model: Model) -> Self {
         self.model.model = model;
-        self.model.workers = self.workers.unwrap_or_else(|| WorkerRange::of(model));
         self
     }
 
     /// Serves by a pool of so many forked workers, whichever the model but [`Model::Fork`]; 0 counts as 1.
     ///
-    /// Without this, [`Model::Prefork`] has [as many as it has by default](Model::default_workers), and the
-    /// others do not fork.
+    /// Without this, [`Model::Prefork`] has [as many as it has by default](Model::default_workers), for datagrams of a
+    /// [`Protocol`](crate::Protocol) no more than there are processors, and the others do not fork.
     ///
     /// ```
     /// use forkd_server::{Server, model::Model};
@@ -52,8 +51,7 @@ impl Server {
     pub fn elastic_workers(mut self, workers: RangeInclusive<u32>) -> Self {
         let min = (*workers.start()).clamp(1, MAX_CHILDREN);
         let max = (*workers.end()).clamp(min, MAX_CHILDREN);
-        self.model.workers = WorkerRange { min, max };
-        self.workers = Some(self.model.workers);
+        self.model.workers = Some(WorkerRange { min, max });
         self
     }
 
