@@ -32,33 +32,53 @@ use tracer::{Counts, trace};
 /// Connections that are counted, after as many that are not: what is done once is no cost of a connection.
 const CONNECTIONS: usize = 50;
 
-/// The most system calls and page faults that a connection (connect, one echo, close) may cost under a model.
+/// The most system calls and page faults that a connection may cost under a model: connect, one echo, close, or a request of
+/// http for a small file.
 struct Bar {
     options: &'static str,
+    connection: fn(&Daemon),
     calls: usize,
     faults: u64,
 }
 
-const FORK: Bar = Bar { options: "-m fork", calls: 12, faults: 4 };
+const FORK: Bar = Bar { options: "-m fork", connection: echo, calls: 12, faults: 4 };
 /// The master forks several in one turn. A child waits on its stack, and closes the listener when it has its client.
-const SPARE: Bar = Bar { options: "-m fork --spare 8", calls: 13, faults: 6 };
-const PREFORK: Bar = Bar { options: "-m prefork -w 1", calls: 5, faults: 0 };
-const THREAD: Bar = Bar { options: "-m thread -w 1", calls: 13, faults: 1 };
-const EVENT: Bar = Bar { options: "-m event -w 1", calls: 10, faults: 0 };
+const SPARE: Bar = Bar { options: "-m fork --spare 8", connection: echo, calls: 13, faults: 6 };
+const PREFORK: Bar = Bar { options: "-m prefork -w 1", connection: echo, calls: 5, faults: 0 };
+const THREAD: Bar = Bar { options: "-m thread -w 1", connection: echo, calls: 13, faults: 1 };
+const EVENT: Bar = Bar { options: "-m event -w 1", connection: echo, calls: 10, faults: 0 };
+const FORK_HTTP: Bar = Bar {
+    options: concat!("-m fork --service http --root ", env!("CARGO_MANIFEST_DIR"), "/tests/costs"),
+    connection: request,
+    calls: 21,
+    faults: 26,
+};
+
+fn echo(daemon: &Daemon) {
+    short_connection(daemon.addr(), &[7; 64]).unwrap();
+}
+
+fn request(daemon: &Daemon) {
+    let mut client = daemon.connect();
+    client.write_all(b"GET /instructions.txt HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n").unwrap();
+    let mut answer = String::new();
+    client.read_to_string(&mut answer).unwrap();
+    assert!(answer.starts_with("HTTP/1.1 200 OK\r\n"), "{answer}");
+}
 
 /// Counts connections, one after the other; `None` where nothing can be traced.
 fn counted(bar: &Bar) -> Option<Counts> {
     let daemon = Forkd::new(bar.options).program_of_the_environment().start();
     let connections = || {
         for _ in 0..CONNECTIONS {
-            short_connection(daemon.addr(), &[7; 64]).unwrap();
+            (bar.connection)(&daemon);
         }
     };
     connections();
     match bar.options {
         // the others are forked while it is counted
         options if options == SPARE.options => {}
-        options => daemon.settles_at(if options == FORK.options { 0 } else { 1 }),
+        options => daemon.settles_at(if options.starts_with(FORK.options) { 0 } else { 1 }),
     }
     // the tracing ends with its thread
     let processes = [vec![daemon.pid()], daemon.children()].concat();
@@ -93,6 +113,11 @@ fn system_calls_of_fork() {
 #[test]
 fn system_calls_of_spare_children() {
     calls_are_within(&SPARE);
+}
+
+#[test]
+fn system_calls_of_http_under_fork() {
+    calls_are_within(&FORK_HTTP);
 }
 
 #[test]
@@ -142,7 +167,7 @@ fn workers_that_serve_many_yield_to_each_other() {
 #[test]
 #[ignore = "of a release build: see above"]
 fn page_faults_whatever_the_addresses() {
-    for bar in [&FORK, &SPARE, &PREFORK, &THREAD, &EVENT] {
+    for bar in [&FORK, &SPARE, &PREFORK, &THREAD, &EVENT, &FORK_HTTP] {
         for _ in 0..5 {
             let Some(counts) = counted(bar) else { return };
             is_within(

@@ -42,7 +42,7 @@ pub fn run(options: ServeOptions) -> Result<(), Error> {
     let daemon = &config.daemon;
     stay_with_manager(daemon)?;
     // An invoker may have left it ignored, and helper programs are waited for below.
-    sys::signal::restore_sigchld().map_err(|cause| Error::os("cannot set the action of SIGCHLD", cause))?;
+    sys::signal::restore_sigchld();
     let privileges =
         Privileges::look_up(daemon.user.as_deref(), daemon.group.as_deref(), daemon.chroot.as_deref())?;
     for listen in &config.listen {

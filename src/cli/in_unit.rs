@@ -67,7 +67,7 @@ pub(super) fn run(name: &str) -> Result<(), Failed> {
     if !nix::unistd::geteuid().is_root() {
         return Err(Error::Permission("only root can check under the conditions of a unit".into()).into());
     }
-    sys::signal::restore_sigchld().map_err(|cause| Error::os("cannot set the action of SIGCHLD", cause))?;
+    sys::signal::restore_sigchld();
     let unit = if name.ends_with(".service") { name.to_owned() } else { format!("{name}.service") };
     let settings = settings(&ask(&["cat"], &unit)?);
     let exec_start = property(&unit, "ExecStart")?;

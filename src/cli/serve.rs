@@ -137,7 +137,7 @@ fn serve(
 ) -> Result<Served, Error> {
     let daemon = &config.daemon;
     // An invoker may have left it ignored, and helper programs are waited for below.
-    sys::signal::restore_sigchld().map_err(|cause| Error::os("cannot set the action of SIGCHLD", cause))?;
+    sys::signal::restore_sigchld();
     log::init(daemon.log(), daemon.log_level(), daemon.log_format())?;
     daemon.metrics.iter().for_each(|metrics| inherited.set_aside(metrics.0.clone()));
     let opened = open(config, read, &inherited);

@@ -5,6 +5,8 @@ pub(super) mod caller;
 use std::io;
 use std::ptr;
 
+#[cfg(target_os = "linux")]
+use super::raw::syscall4;
 use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction};
 
 pub(super) fn set(signal: Signal, handler: SigHandler, flags: SaFlags) -> io::Result<()> {
@@ -70,18 +72,18 @@ type KernelAction = [usize; 8];
 /// Sets the default action, or none, for a signal by its number, past the C library, which refuses that for its
 /// own. A number of no signal is only an error. Async-signal-safe.
 #[cfg(target_os = "linux")]
-fn set_unchecked(signal: i32, action: libc::sighandler_t) {
+#[inline(always)]
+pub(super) fn set_unchecked(signal: i32, action: libc::sighandler_t) {
     let new: KernelAction = [action, 0, 0, 0, 0, 0, 0, 0];
     // SAFETY: the kernel reads its `struct sigaction`, which is shorter, from `new`: without flags and without a
     // handler, which would need a restorer.
-    unsafe {
-        let null = ptr::null::<KernelAction>();
-        libc::syscall(libc::SYS_rt_sigaction, signal, &raw const new, null, size_of::<u64>());
-    }
+    let _ = unsafe {
+        syscall4(libc::SYS_rt_sigaction, signal as usize, (&raw const new).addr(), 0, size_of::<u64>())
+    };
 }
 
 #[cfg(not(target_os = "linux"))]
-fn set_unchecked(signal: i32, action: libc::sighandler_t) {
+pub(super) fn set_unchecked(signal: i32, action: libc::sighandler_t) {
     // SAFETY: signal(3) is async-signal-safe, and neither action needs a handler.
     unsafe { libc::signal(signal, action) };
 }

@@ -123,8 +123,8 @@ impl CloseSet {
 }
 
 /// Closes a few that are in no set yet, in such a child.
-pub fn close_in_child(fds: &[RawFd]) {
-    fds.iter().for_each(|&fd| close_range(fd, fd));
+pub fn close_in_child(fds: impl Iterator<Item = RawFd>) {
+    fds.for_each(|fd| close_range(fd, fd));
 }
 
 #[inline(always)]

@@ -16,15 +16,16 @@ use std::time::Duration;
 use nix::sys::signal::{SaFlags, SigHandler, Signal};
 
 use super::call_off::call_off;
-use super::disposition::set;
+use super::disposition::{set, set_unchecked};
 use super::shutdown_fd::ShutdownFd;
 
 pub use mask::{Blocked, StopsHeld, TermHeld, pending_stop};
 
 /// SIGCHLD as every program expects it: for helpers that are waited for at the start, and for what
 /// a handler in a child runs.
-pub fn restore_sigchld() -> io::Result<()> {
-    set(Signal::SIGCHLD, SigHandler::SigDfl, SaFlags::empty())
+#[inline(always)]
+pub fn restore_sigchld() {
+    set_unchecked(libc::SIGCHLD, libc::SIG_DFL);
 }
 
 /// Ignores SIGCHLD: the kernel reaps each child at its death, and there is never a zombie.

@@ -2,7 +2,7 @@
 //!
 //! Each worker is followed by a descriptor that tells of its death; none is ever waited for.
 
-use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
@@ -69,6 +69,20 @@ struct Worker {
     drains: bool,
     /// It has served, or lived long enough.
     settled: bool,
+}
+
+/// A worker that was forked just now.
+#[derive(Debug)]
+pub(super) struct Born {
+    slot: u32,
+    pub(super) watch: OwnedFd,
+}
+
+impl Born {
+    fn noted(self, started: Instant) -> Worker {
+        let Self { slot, watch } = self;
+        Worker { slot, watch, started, dismissed: false, drains: false, settled: false }
+    }
 }
 
 impl Worker {
@@ -269,17 +283,15 @@ impl Pooling {
     /// copy, all to itself if that is so after each fork.
     fn spawn(&mut self, cx: &mut Context, count: usize) -> usize {
         // on the stack, where it writes anyway
-        let mut born: SmallVec<[Worker; SPAWN_AT_ONCE]> = SmallVec::new();
-        let mut watches: SmallVec<[RawFd; SPAWN_AT_ONCE]> = SmallVec::new();
+        let mut born: SmallVec<[Born; SPAWN_AT_ONCE]> = SmallVec::new();
         let mut failed = None;
         self.closing.update(&cx.descriptors);
         while born.len() < count && failed.is_none() {
             let Some(index) = cx.board.take(self.context.number, true, cx.now) else { break };
-            match self.fork_worker(cx, index, &watches) {
-                Ok(worker) => {
+            match self.fork_worker(cx, index, &born) {
+                Ok(watch) => {
                     cx.board.born(index);
-                    watches.push(worker.watch.as_raw_fd());
-                    born.push(worker);
+                    born.push(Born { slot: index, watch });
                 }
                 Err(error) => {
                     cx.board.put_back(index);
@@ -291,9 +303,9 @@ impl Pooling {
         for worker in &born {
             events::worker_started(endpoint, worker.slot, cx.board.record(worker.slot).pid());
         }
-        cx.descriptors.add(watches);
+        cx.descriptors.add(born.iter().map(|worker| worker.watch.as_raw_fd()));
         let count = born.len();
-        self.workers.extend(born);
+        self.workers.extend(born.into_iter().map(|worker| worker.noted(cx.now)));
         if let Some(error) = failed {
             cx.board.totals(self.context.number).fork_failed();
             self.fork_failing = Some(error.raw_os_error().unwrap_or(libc::EAGAIN));
@@ -311,8 +323,8 @@ impl Pooling {
         }
     }
 
-    /// Forks one. The watches are those that the master has taken no note of yet.
-    fn fork_worker(&self, cx: &Context, index: u32, watches: &[RawFd]) -> std::io::Result<Worker> {
+    /// Forks one, after those that were `born` just now.
+    fn fork_worker(&self, cx: &Context, index: u32, born: &[Born]) -> std::io::Result<OwnedFd> {
         cx.oom.require_room()?;
         let slot = cx.board.slot(index);
         let close = self.closing.set();
@@ -331,10 +343,9 @@ impl Pooling {
         let _lent = work.board.lend()?;
         let cells = PidCells { parent: &work.board.record(index).pid, child: Some(&slot.pid) };
         let child = fork(&cx.blocked, cells, Watch::Descriptor, || {
-            worker::live(worker::Setup { close, watches, parent, null, expendable }, &work, &terms)
+            worker::live(worker::Setup { close, born, parent, null, expendable }, &work, &terms)
         })?;
-        let watch = child.watch.ok_or_else(|| std::io::Error::from_raw_os_error(libc::EBADF))?;
-        Ok(Worker { slot: index, watch, started: cx.now, dismissed: false, drains: false, settled: false })
+        child.watch.ok_or_else(|| std::io::Error::from_raw_os_error(libc::EBADF))
     }
 
     /// Tells so many workers to leave after their connection, idle ones first.

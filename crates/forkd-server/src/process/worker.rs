@@ -7,13 +7,14 @@
 
 use std::fs::File;
 use std::io;
-use std::os::fd::RawFd;
+use std::os::fd::AsRawFd;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use nix::sys::signal::Signal;
 use rustix::process::Pid;
 
+use super::pooling::Born;
 use super::post_fork::{expect_children, silence};
 use crate::Error;
 use crate::model::serve::Terms;
@@ -29,8 +30,8 @@ use crate::sys::signal::{OnParentDeath, TermHeld, at_death_of, shut_on};
 /// What the master has prepared for it.
 pub(super) struct Setup<'a> {
     pub(super) close: &'a CloseSet,
-    /// What it closes beside that: the descriptors of workers that were forked just before it.
-    pub(super) watches: &'a [RawFd],
+    /// Workers that were forked just before it, whose descriptors it closes beside that.
+    pub(super) born: &'a [Born],
     pub(super) parent: Pid,
     /// What its standard output and error become (`--daemon`).
     pub(super) null: Option<&'a File>,
@@ -74,7 +75,7 @@ fn begin(setup: Setup<'_>, work: &WorkerContext<'_>) -> io::Result<Arc<ShutdownF
     shut_on(&shutdown, Signal::SIGTERM)?;
     TermHeld::release_in_child();
     setup.close.close_in_child();
-    close_in_child(setup.watches);
+    close_in_child(setup.born.iter().map(|worker| worker.watch.as_raw_fd()));
     // An idle worker leaves at once then, and a busy one after its connection.
     at_death_of(setup.parent, OnParentDeath::Terminate);
     Ok(shutdown)

@@ -79,12 +79,12 @@ impl Root {
     }
 
     /// Finds what is there under a path of segments that are neither empty nor hidden, with slashes in between.
-    pub(super) fn find(&mut self, path: &[u8]) -> Result<Found, Absent> {
+    pub(super) fn find(self: &mut Arc<Self>, path: &[u8]) -> Result<Found, Absent> {
         let full = [self.name.as_os_str().as_bytes(), b"/", path].concat();
         let found = match same_file(self.open.directory.as_fd(), path, &full) {
             Some(found) => found,
             None => {
-                self.refresh()?;
+                Arc::make_mut(self).refresh()?;
                 find(self.open.directory.as_fd(), path)?
             }
         };
@@ -161,7 +161,7 @@ mod tests {
 
     use super::*;
 
-    fn found(root: &mut Root) -> Option<String> {
+    fn found(root: &mut Arc<Root>) -> Option<String> {
         let Ok(Found::File { mut file, .. }) = root.find(b"a") else { return None };
         let mut text = String::new();
         file.read_to_string(&mut text).expect("read");
@@ -177,7 +177,7 @@ mod tests {
             fs::write(at(release).join("public/a"), release).expect("file");
         }
         symlink("one", at("current")).expect("link");
-        let mut root = Root::new(&at("current/public"), None).expect("root");
+        let mut root = Arc::new(Root::new(&at("current/public"), None).expect("root"));
         assert_eq!(found(&mut root).as_deref(), Some("one"));
         symlink("two", at("next")).expect("link");
         fs::rename(at("next"), at("current")).expect("rename");
@@ -201,7 +201,7 @@ mod tests {
             fs::write(at(release).join("a"), release).expect("file");
         }
         symlink("one", at("current")).expect("link");
-        let mut root = Root::new(&at("current"), None).expect("root");
+        let mut root = Arc::new(Root::new(&at("current"), None).expect("root"));
         let mut led_there = || match root.find(b"a") {
             Ok(Found::File { led_there, .. }) => led_there,
             found => panic!("{found:?}"),

@@ -36,11 +36,12 @@ const INDEX: &[u8] = b"index.html";
 /// Makes the content of a route.
 type Make = dyn Fn() -> Vec<u8> + Send + Sync;
 
-/// A server, as one of its connections has it.
+/// A server, as one of its connections has it. A child of a fork copies the page of each count that it adds to: there are
+/// two.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Origin {
     pub(super) router: Arc<Router>,
-    pub(super) root: Option<Root>,
+    pub(super) root: Option<Arc<Root>>,
     pub(super) peer: Peer,
 }
 
@@ -116,7 +117,13 @@ impl Router {
         text
     }
 
-    fn file(&self, root: &mut Root, target: &Target<'_>, request: &Request<'_>, now: SystemTime) -> Response {
+    fn file(
+        &self,
+        root: &mut Arc<Root>,
+        target: &Target<'_>,
+        request: &Request<'_>,
+        now: SystemTime,
+    ) -> Response {
         let path = match (&target.path[1..], target.is_directory) {
             (path, false) => Cow::Borrowed(path),
             (b"", true) => INDEX.into(),
