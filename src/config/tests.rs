@@ -334,7 +334,7 @@ fn in_the_background_paths_are_absolute() {
 fn toml_names_what_matters_to_the_model() {
     let fork = resolve("", "").unwrap().to_toml().unwrap();
     assert!(fork.contains("max-children = 1024\noverflow = \"wait\""), "{fork}");
-    assert!(!fork.contains("workers") && !fork.contains("spare") && !fork.contains("per-child"), "{fork}");
+    assert!(!fork.contains("workers") && !fork.contains("-spare") && !fork.contains("per-child"), "{fork}");
     let pool = resolve("-m prefork -w 4..32", "").unwrap().to_toml().unwrap();
     assert!(pool.contains("workers = \"4..32\"\nmin-spare = 2\nmax-spare = 8\n"), "{pool}");
     assert!(!pool.contains("max-children") && !pool.contains("overflow"), "{pool}");

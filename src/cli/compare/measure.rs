@@ -163,9 +163,9 @@ mod tests {
     fn a_line_tells_how_it_goes() {
         let step = Step { round: 2, turn: 12, name: Some("fork".into()), phase: Phase::Churn, clients: 1000 };
         let line = |step: &Step| progress(step, &Plan::default(), Duration::from_millis(240), 12_345);
-        assert_eq!(left(&step, &Plan::default(), Duration::from_secs(11)), "; about 17 s left");
+        assert_eq!(left(&step, &Plan::default(), Duration::from_secs(11)), "; about 21 s left");
         assert_eq!(left(&Step { turn: 1, ..step.clone() }, &Plan::default(), Duration::from_secs(1)), "");
-        assert_eq!(line(&step), "turn 12 of 28: fork: churn, 1,000 clients: 0.2 s, 12,345 conn");
+        assert_eq!(line(&step), "turn 12 of 32: fork: churn, 1,000 clients: 0.2 s, 12,345 conn");
         let step = Step { name: None, ..step };
         assert!(line(&step).starts_with("round 2 of 4: calibration: churn, "), "{}", line(&step));
     }
