@@ -1,4 +1,4 @@
-//! Says in plain words what is missing when a static link would fail.
+//! Says in plain words what is missing when a static link would fail, and has the linker order the program's text.
 //!
 //! `.cargo/config.toml` asks for a static program on glibc; that needs `libc.a`, which some
 //! distributions ship apart. The linker's own message ("cannot find -lc") names no way out.
@@ -8,6 +8,20 @@ use std::process::Command;
 
 fn main() {
     println!("cargo:rerun-if-changed=build.rs");
+    order_text();
+    require_libc();
+}
+
+/// By `child.ld`, which GNU ld and LLD understand; where another linker is chosen, the order is as it comes.
+fn order_text() {
+    println!("cargo:rerun-if-changed=child.ld");
+    let var = |name: &str| std::env::var(name).unwrap_or_default();
+    if var("CARGO_CFG_TARGET_OS") == "linux" && !var("CARGO_ENCODED_RUSTFLAGS").contains("fuse-ld") {
+        println!("cargo:rustc-link-arg-bins=-Wl,-T,{}/child.ld", var("CARGO_MANIFEST_DIR"));
+    }
+}
+
+fn require_libc() {
     let var = |name: &str| std::env::var(name).unwrap_or_default();
     let is_static = var("CARGO_CFG_TARGET_FEATURE").split(',').any(|f| f == "crt-static");
     if !is_static || var("CARGO_CFG_TARGET_ENV") != "gnu" || var("HOST") != var("TARGET") {
