@@ -76,8 +76,14 @@ fn counted(bar: &Bar) -> Option<Counts> {
     };
     connections();
     match bar.options {
-        // the others are forked while it is counted
-        options if options == SPARE.options => {}
+        options if options == SPARE.options => {
+            let idle = || {
+                let status = daemon.status();
+                let children = status["children"].as_array().unwrap();
+                children.len() > 4 && children.iter().all(|child| child["state"] == "idle")
+            };
+            eventually("they wait", || idle() && daemon.children().len() <= 8);
+        }
         options => daemon.settles_at(if options.starts_with(FORK.options) { 0 } else { 1 }),
     }
     // the tracing ends with its thread

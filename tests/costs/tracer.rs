@@ -41,6 +41,8 @@ pub(crate) fn trace(processes: &[i32], clients: impl FnOnce() + Send) -> Option<
         for task in tasks(*pid) {
             match tracer.seize(task) {
                 Err(Errno::EPERM | Errno::ENOSYS) => return None,
+                // it has just ended
+                Err(Errno::ESRCH | Errno::ECHILD) => {}
                 seized => seized.unwrap(),
             }
         }
@@ -121,8 +123,9 @@ impl Tracer {
 }
 
 fn tasks(pid: i32) -> Vec<i32> {
-    let entries = fs::read_dir(format!("/proc/{pid}/task")).unwrap();
-    entries.map(|entry| entry.unwrap().file_name().to_str().unwrap().parse().unwrap()).collect()
+    // none, if it has just ended
+    let entries = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
+    entries.map(|entry| entry.file_name().to_str().unwrap().parse().unwrap()).collect()
 }
 
 /// Whether it is a process of its own, and no thread of one that goes on.
