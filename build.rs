@@ -12,12 +12,12 @@ fn main() {
     require_libc();
 }
 
-/// By `child.ld`, which GNU ld and LLD understand; where another linker is chosen, the order is as it comes.
+/// By `src/child.ld`, which GNU ld and LLD understand; where another linker is chosen, the order is as it comes.
 fn order_text() {
-    println!("cargo:rerun-if-changed=child.ld");
+    println!("cargo:rerun-if-changed=src/child.ld");
     let var = |name: &str| std::env::var(name).unwrap_or_default();
     if var("CARGO_CFG_TARGET_OS") == "linux" && !var("CARGO_ENCODED_RUSTFLAGS").contains("fuse-ld") {
-        println!("cargo:rustc-link-arg-bins=-Wl,-T,{}/child.ld", var("CARGO_MANIFEST_DIR"));
+        println!("cargo:rustc-link-arg-bins=-Wl,-T,{}/src/child.ld", var("CARGO_MANIFEST_DIR"));
     }
 }
 
