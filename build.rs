@@ -15,10 +15,24 @@ fn main() {
 /// By `src/child.ld`, which GNU ld and LLD understand; where another linker is chosen, the order is as it comes.
 fn order_text() {
     println!("cargo:rerun-if-changed=src/child.ld");
-    let var = |name: &str| std::env::var(name).unwrap_or_default();
-    if var("CARGO_CFG_TARGET_OS") == "linux" && !var("CARGO_ENCODED_RUSTFLAGS").contains("fuse-ld") {
-        println!("cargo:rustc-link-arg-bins=-Wl,-T,{}/src/child.ld", var("CARGO_MANIFEST_DIR"));
+    if std::env::var("CARGO_CFG_TARGET_OS").is_ok_and(|os| os == "linux") && takes_scripts() {
+        let root = std::env::var("CARGO_MANIFEST_DIR").unwrap_or_default();
+        println!("cargo:rustc-link-arg-bins=-T{root}/src/child.ld");
     }
+}
+
+/// Asks the linker, by the compiler that calls it and the options that choose it. One that doesn't say what it is gets none.
+fn takes_scripts() -> bool {
+    let var = |name: &str| std::env::var(name).unwrap_or_default();
+    let driver = Some(var("RUSTC_LINKER")).filter(|name| !name.is_empty()).unwrap_or_else(|| "cc".into());
+    let flags = var("CARGO_ENCODED_RUSTFLAGS");
+    let chosen = flags.split(['\u{1f}', ' ']).filter_map(|flag| {
+        let flag = flag.trim_start_matches("-C");
+        flag.strip_prefix("link-arg=").or_else(|| flag.strip_prefix("link-args="))
+    });
+    let answer = Command::new(driver).args(chosen).arg("-Wl,--version").output();
+    let names = answer.map(|answer| String::from_utf8_lossy(&answer.stdout).into_owned()).unwrap_or_default();
+    names.lines().next().is_some_and(|name| name.contains("GNU ld") || name.contains("LLD"))
 }
 
 fn require_libc() {

@@ -4,7 +4,7 @@
 
 use std::fmt;
 use std::num::NonZero;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::thread::available_parallelism;
 use std::time::Duration;
 
@@ -99,10 +99,7 @@ impl ModelSpec {
             let usual = WorkerRange::of(self.model);
             match kind {
                 // A worker that waits for nothing but datagrams is worth a processor. Of more, each datagram wakes another.
-                Kind::Datagram if !service.is_handler() => {
-                    let processors = available_parallelism().map_or(1, NonZero::get);
-                    usual.at_most(u32::try_from(processors).unwrap_or(u32::MAX))
-                }
+                Kind::Datagram if !service.is_handler() => usual.at_most(processors()),
                 _ => usual,
             }
         })
@@ -122,6 +119,16 @@ impl ModelSpec {
             waits: true,
         }
     }
+}
+
+/// How many processors this process may use, as of the first time that it is asked: after a change of the root directory it
+/// can't be told.
+pub(crate) fn processors() -> u32 {
+    static PROCESSORS: OnceLock<u32> = OnceLock::new();
+    *PROCESSORS.get_or_init(|| {
+        let count = available_parallelism().map_or(1, NonZero::get);
+        u32::try_from(count).unwrap_or(u32::MAX)
+    })
 }
 
 /// Refuses a socket that was handed over if the service can't have it: what it is, is known only then.

@@ -27,8 +27,10 @@ pub fn raise_open_files() {
 /// table of descriptors when it is full, and if threads share that, the one that needs the room waits for as long as a
 /// processor may still use the old table: some milliseconds, at 64, 128, 256 and so on.
 pub fn make_room(open: impl AsFd, count: usize) {
+    /// More than the process has besides.
+    const OTHERS: usize = 64;
     let most = open_files().unwrap_or(0).min(i32::MAX as u64) as usize;
-    let last = count.min(most).saturating_sub(1) as i32;
+    let last = count.saturating_add(OTHERS).min(most).saturating_sub(1) as i32;
     // without it works, too
     drop(rustix::io::fcntl_dupfd_cloexec(open, last));
 }

@@ -256,6 +256,8 @@ pub fn shut_on(shutdown: &Arc<ShutdownFd>, signal: Signal) -> io::Result<()> {
 extern "C" fn on_shut(_: i32) {
     // SAFETY: it is set before there is this handler, to a reference that is never given up.
     let Some(shutdown) = (unsafe { SHUTDOWN.load(Ordering::Acquire).as_ref() }) else { return };
+    // that of the call that was interrupted
+    let errno = nix::errno::Errno::last_raw();
     if is_orphan() {
         shutdown.shut_for_all();
         // SAFETY: raise(3) is async-signal-safe.
@@ -263,6 +265,7 @@ extern "C" fn on_shut(_: i32) {
     } else {
         shutdown.shut();
     }
+    nix::errno::Errno::set_raw(errno);
 }
 
 /// Whether the master is no more. Async-signal-safe.

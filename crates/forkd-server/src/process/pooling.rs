@@ -393,7 +393,7 @@ impl Pooling {
             return;
         }
         self.again = Some(cx.now + REPLACE_EVERY);
-        let born = self.spawn(cx, missing);
+        let born = self.spawn(cx, missing.min(SPAWN_AT_ONCE));
         for worker in self.workers.iter_mut().rev().take(born) {
             worker.drains = true;
             worker.dismiss(cx);
