@@ -208,14 +208,14 @@ fn processes_of_models_that_fork() {
     let json = models("iterative,fork,spare,prefork", &["--workers", "3"]);
     has(&json, "iterative", [2, 2], [2, 2], 1.0);
     has(&json, "fork", [1, 1], [5, 5], 4.0);
-    // beside the four clients' two or three wait: the master forks others when half of them have clients
+    // beside the four clients' up to three wait, and others may just be forked
     let spare = entry(&json, "spare");
     assert_eq!(
         (number(&spare["idle"], "processes"), number(&spare["hold"], "served")),
         (4.0, 4.0),
         "{spare}"
     );
-    assert!((7.0..=8.0).contains(&number(&spare["hold"], "processes")), "{spare}");
+    assert!((5.0..=8.0).contains(&number(&spare["hold"], "processes")), "{spare}");
     has(&json, "prefork", [4, 4], [4, 4], 3.0);
     assert_eq!(["iterative", "fork", "prefork"].map(|name| forks(&json, name)), [0.0, 1.0, 0.0]);
     assert_eq!(entry(&json, "prefork")["workers"], 3);

@@ -134,7 +134,7 @@ fn what_is_skipped_is_summed_up_at_the_end() {
     };
     let output = without_clients("0");
     let said = String::from_utf8_lossy(&output.stderr);
-    let summary = ": 12 tests were skipped:\n    6  nc is not installed\n    6  rdate is not installed\n\n";
+    let summary = ": 14 tests were skipped:\n    7  nc is not installed\n    7  rdate is not installed\n\n";
     assert!(output.status.success() && said.ends_with(summary), "{said}");
     assert!(!without_clients("1").status.success(), "a skip is a failure");
 }

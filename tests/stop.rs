@@ -70,7 +70,7 @@ both_ways! {
 
     fn a_flood_of_datagrams_does_not_hold_up_a_stop(way: Way) {
         for args in MODELS {
-            let daemon = Forkd::new(&format!("{args} udp://127.0.0.1:0")).way(way).start();
+            let daemon = Forkd::new(&format!("{args} udp://127.0.0.1:0 tcp://127.0.0.1:0")).way(way).start();
             let (address, over) = (daemon.address("udp"), AtomicBool::new(false));
             std::thread::scope(|scope| {
                 for _ in 0..3 {

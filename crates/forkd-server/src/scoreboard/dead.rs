@@ -13,6 +13,9 @@ const REAPING_CHECKS: u32 = 1000;
 /// How long a child lives before the master raises its `oom_score_adj`, in milliseconds: most are gone by then.
 const RAISED_AFTER_MS: u64 = 1000;
 
+/// How far the time of a turn, in milliseconds, may be behind that of a count, in microseconds.
+const CLOCKS_APART_US: u64 = 1_000_000;
+
 /// A child that is no more.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Death {
@@ -64,8 +67,8 @@ impl Scoreboard {
         let accepted = child.record.accepted_us();
         let Some(now) = self.clock_us() else { return };
         let lived_us = now_ms.saturating_sub(child.started_ms()).saturating_mul(1000);
-        // the master has not accepted for a worker, nor for a spare child
-        let since = if accepted > 0 { accepted } else { now.saturating_sub(lived_us + 1000) };
+        // the master has not accepted for a worker, nor for a spare child; how long one has lived is known by another clock
+        let since = if accepted > 0 { accepted } else { now.saturating_sub(lived_us + CLOCKS_APART_US) };
         // a child that went wild may have written anything, and one that has not begun to serve nothing
         let is_known = |time: &u64| (since..=now).contains(time);
         let ended = Some(ended).filter(is_known).unwrap_or(now);
