@@ -4,13 +4,14 @@
 install_forkd
 
 # The shipped service, with its sockets from systemd.
-shipped() { # shipped MODEL
+shipped() { # shipped MODEL [OPTION]
     configure forkd <<END
 [daemon]
 grace = "60s"
 [[listen]]
 endpoints = ["systemd:echo"]
 model = "$1"
+${2-}
 END
 }
 models() { forkd status --control "$CONTROL" --json | jq -r '[.listeners[].model] | unique | join(" ")'; }
@@ -36,7 +37,7 @@ release one
 counts forkd.service 1
 
 # The workers are new ones, also if nothing has changed.
-shipped prefork
+shipped prefork 'workers = 8'
 systemctl reload forkd.service
 workers() { pgrep -P "$pid" | sort; }
 before=$(workers)
