@@ -87,7 +87,7 @@ fn short_ones_leave_nothing(model: &str, way: Way) {
 }
 
 under_models! {
-    [fork spare prefork iterative thread threads event coroutine]
+    [fork prefork iterative thread threads event coroutine]
 
     fn of_short_connections_nothing_is_left(model) {
         short_ones_leave_nothing(model, Way::Native);
