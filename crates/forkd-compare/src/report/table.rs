@@ -42,6 +42,12 @@ pub fn live(record: &Record, at_turn: Option<&str>, width: Option<usize>) -> Str
     }
 }
 
+/// Models by names that only `forkd compare` has, and what N workers are there.
+const EXPLAINED: [(&str, &str); 2] = [
+    ("spare", "fork with N children that wait for their client (forkd serve --spare N)"),
+    ("prethread", "one worker with N threads made in advance (forkd serve --model thread --threads N)"),
+];
+
 /// What stands below the table: what a [`MARK`] and a column say, and names that `forkd serve` has other words for.
 #[must_use]
 pub fn notes(record: &Record) -> Vec<String> {
@@ -53,22 +59,14 @@ pub fn notes(record: &Record) -> Vec<String> {
         notes.push(spread);
     }
     let ours = || record.models.iter().filter(|entry| entry.command.is_some());
-    if ours().any(|entry| entry.title() != entry.name && !["prethread", "spare"].contains(&&*entry.name)) {
+    let is_explained = |entry: &Entry| EXPLAINED.iter().any(|(name, _)| *name == entry.name);
+    if ours().any(|entry| entry.title() != entry.name && !is_explained(entry)) {
         notes.push("×N: a pool of N workers (forkd serve --workers N)".into());
     }
-    if let Some(spare) = ours().find(|entry| entry.name == "spare") {
-        let children = spare.workers.unwrap_or(1);
-        notes.push(format!(
-            "{}: fork with {children} children that wait for their client (forkd serve --spare {children})",
-            spare.title()
-        ));
-    }
-    if let Some(pool) = ours().find(|entry| entry.name == "prethread") {
-        let threads = pool.workers.unwrap_or(1);
-        notes.push(format!(
-            "{}: one worker with {threads} threads made in advance (forkd serve --model thread --threads {threads})",
-            pool.title()
-        ));
+    for (name, meaning) in EXPLAINED {
+        let Some(entry) = ours().find(|entry| entry.name == name) else { continue };
+        let workers = entry.workers.unwrap_or(1).to_string();
+        notes.push(format!("{}: {}", entry.title(), meaning.replace('N', &workers)));
     }
     notes
 }

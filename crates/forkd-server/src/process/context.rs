@@ -116,6 +116,11 @@ impl Context {
         self.descriptors.add(self.oom.descriptors());
     }
 
+    /// Whether fork(2) has failed, and it is not time to try again.
+    pub(super) fn is_short(&self) -> bool {
+        self.shortage.retry_at().is_some_and(|then| self.now < then)
+    }
+
     /// Takes note of a failed fork, and says so once.
     pub(super) fn fork_failed(&mut self, error: &std::io::Error) {
         if self.shortage.failed(self.now) {

@@ -179,9 +179,8 @@ impl Forking {
     /// Whether a child may be forked.
     fn room(&self, cx: &Context) -> Room {
         // while fork fails, one client now and then finds out whether it still does
-        let is_short = cx.shortage.retry_at().is_some_and(|then| cx.now < then);
         match self.has_room(cx) {
-            _ if is_short || !self.pending.is_empty() => Room::Soon,
+            _ if cx.is_short() || !self.pending.is_empty() => Room::Soon,
             true => Room::Free,
             // there may be room after all, as soon as these are reaped
             false if cx.board.has_dead() => Room::Soon,
@@ -339,8 +338,7 @@ impl Forking {
         }
         let missing =
             spares.missing(cx.board, cx.now, || wait_readable(&*self.context.listener, Duration::ZERO));
-        let is_short = cx.shortage.retry_at().is_some_and(|then| cx.now < then);
-        let most = if is_short { 0 } else { missing.min(FORKS) };
+        let most = if cx.is_short() { 0 } else { missing.min(FORKS) };
         // on the stack, as a write to the heap after each fork would be a page fault
         let mut forked: SmallVec<[Spare; FORKS as usize]> = SmallVec::new();
         while (forked.len() as u32) < most {
@@ -391,7 +389,7 @@ impl Forking {
     }
 
     fn try_pending(&mut self, cx: &mut Context) {
-        if cx.shortage.retry_at().is_some_and(|then| cx.now < then) {
+        if cx.is_short() {
             return;
         }
         let Some(client) = self.let_go(cx) else { return };

@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::ledger::{Occupancy, Record};
+use super::ledger::Record;
 use super::{Slot, Sums};
 
 /// More than any child carries in a millisecond, of whatever is counted.
@@ -20,7 +20,7 @@ pub(crate) struct Child<'a> {
 impl Child<'_> {
     /// Whether it counts as one of its listener's: it lives, or its death is not known yet.
     pub(crate) fn counts(&self) -> bool {
-        matches!(self.record.occupancy(), Occupancy::Held | Occupancy::Overdue)
+        self.record.counts()
     }
 
     pub(crate) fn pid(&self) -> u32 {

@@ -176,9 +176,7 @@ impl Scoreboard {
         self.ledger.look_at_released(count, self.millis(now), &is_child);
         let is_dead = |&index: &u32| {
             let record = self.ledger.record(index);
-            matches!(record.occupancy(), Occupancy::Held | Occupancy::Overdue)
-                && !record.is_watched()
-                && record.is_dead(&is_child)
+            record.counts() && !record.is_watched() && record.is_dead(&is_child)
         };
         let used = self.ledger.used() as usize;
         let suspects: Vec<u32> = (0..used as u32).skip(from).take(count).filter(is_dead).collect();

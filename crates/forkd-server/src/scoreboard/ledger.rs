@@ -122,6 +122,11 @@ impl Record {
         self.started_ms.load(Ordering::Relaxed)
     }
 
+    /// Whether its child counts as one of its listener's: it lives, or its death is not known yet.
+    pub(super) fn counts(&self) -> bool {
+        matches!(self.occupancy(), Occupancy::Held | Occupancy::Overdue)
+    }
+
     /// Whether the child has left it to the master to raise its `oom_score_adj`.
     fn raises_later(&self) -> bool {
         self.raises_later.load(Ordering::Relaxed) == 1
@@ -226,8 +231,7 @@ impl Ledger {
     /// Whether it has, and has lived since `then_ms`; once.
     pub(super) fn take_to_raise(&self, index: u32, then_ms: u64) -> bool {
         let record = self.record(index);
-        let lives = matches!(record.occupancy(), Occupancy::Held | Occupancy::Overdue);
-        let is_due = record.raises_later() && record.started_ms() <= then_ms && lives;
+        let is_due = record.raises_later() && record.started_ms() <= then_ms && record.counts();
         if is_due {
             self.one_fewer_unraised(record);
             record.raises_later.store(0, Ordering::Relaxed);
