@@ -13,6 +13,7 @@ use clap::builder::ValueParser;
 use clap::error::{ContextKind, ContextValue};
 use clap::{Arg, ArgAction, CommandFactory, FromArgMatches, Parser, Subcommand, value_parser};
 
+use crate::config::Asked;
 use crate::config::options::ServeOptions;
 use crate::config::values::number;
 #[cfg(feature = "top")]
@@ -51,6 +52,7 @@ const CHECK_EXAMPLES: &str = "\
 Examples:
   forkd check --config /etc/forkd/forkd.toml
   forkd check --unit forkd.service                   as root: what would the service do with its files now?
+  forkd check --config forkd.toml --source 192.0.2.1 is a client from there served?
   forkd check -m prefork tcp://[::]:7 > forkd.toml   turn options into a file";
 
 /// Network daemon for echo and other services: a child for each connection, a pool of workers, or workers that
@@ -88,6 +90,10 @@ pub enum Command {
         /// What is served and how.
         #[command(flatten)]
         args: ServeOptions,
+
+        /// Say what would happen to a client from this address (or uid:N, uid:N,gid:N), and by which rule
+        #[arg(long, value_name = "ADDRESS")]
+        source: Option<Asked>,
 
         /// Check what this unit of systemd would serve, under all its conditions: sandbox, drop-ins, sockets
         #[arg(long, value_name = "UNIT", exclusive = true)]

@@ -11,7 +11,7 @@ use super::serve::stay_with_manager;
 use super::terminal::write;
 use super::{here, resolve, sources};
 use crate::config::options::ServeOptions;
-use crate::config::{Config, default_control};
+use crate::config::{Asked, Config, default_control};
 use crate::daemon::pidfile;
 use crate::daemon::privileges::Privileges;
 use crate::{Error, foreign, sys};
@@ -26,7 +26,8 @@ pub(super) const DIRECTORIES: [&str; 4] =
 /// The variable with the names of sockets that are handed over: sd_listen_fds(3). A check in a unit has it without them.
 pub(super) const HANDED_OVER: &str = "LISTEN_FDNAMES";
 
-/// Resolves the configuration and prints it as TOML to standard output.
+/// Resolves the configuration and prints it as TOML to standard output, with the access in words; or what would happen
+/// to a client from this source.
 ///
 /// # Errors
 ///
@@ -35,7 +36,7 @@ pub(super) const HANDED_OVER: &str = "LISTEN_FDNAMES";
 /// [`Exec::check`](forkd_server::service::Exec::check) and
 /// [`Config::to_toml`](crate::config::Config::to_toml); [`Error::Config`] for a user, group or root directory that doesn't
 /// exist, or [`Error::Os`] if the output can't be written.
-pub fn run(options: ServeOptions) -> Result<(), Error> {
+pub fn run(options: ServeOptions, source: Option<Asked>) -> Result<(), Error> {
     // as `Inherited::default_endpoints`
     let default_endpoints = std::env::var_os(HANDED_OVER).map(|_| Endpoint::Systemd(None));
     let config = resolve(&sources(options)?, &here(), default_endpoints.as_slice())?;
@@ -45,7 +46,10 @@ pub fn run(options: ServeOptions) -> Result<(), Error> {
     sys::signal::restore_sigchld();
     let privileges =
         Privileges::look_up(daemon.user.as_deref(), daemon.group.as_deref(), daemon.chroot.as_deref())?;
+    let (mut access, mut answers) = (String::new(), String::new());
     for listen in &config.listen {
+        access += &listen.access_in_words()?;
+        answers += &source.map_or(Ok(String::new()), |source| listen.answer(source))?;
         let service = listen.make_service(daemon.chroot.as_deref())?;
         // programs are looked for below the new root
         if daemon.chroot.is_none() {
@@ -56,7 +60,10 @@ pub fn run(options: ServeOptions) -> Result<(), Error> {
         try_in_unit(&config)?;
         privileges.map_or(Ok(()), |privileges| privileges.enter())?;
     }
-    show(&config.to_toml()?)
+    match source {
+        Some(_) => show(&answers),
+        None => show(&(config.to_toml()? + &access)),
+    }
 }
 
 /// Tries what a unit may forbid.

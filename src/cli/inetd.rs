@@ -19,7 +19,7 @@ use crate::config::values::LogSink;
 use crate::daemon::lines;
 use crate::{Error, log};
 use forkd_server::supervise::Stdin;
-use forkd_server::supervise::{ListenerSpec, Suits};
+use forkd_server::supervise::{AccessSpec, ListenerSpec, Suits};
 
 /// Serves standard input until the client or the idle time-out ends it.
 ///
@@ -85,6 +85,6 @@ fn serve(listen: &ListenOptions) -> Result<(), Error> {
         let cannot = |why| Error::Usage(format!("cannot serve standard input: the service {why}"));
         asked.suits(endpoint).map_err(cannot)
     });
-    let spec = ListenerSpec { suits, ..listen.spec(listen.make_service(None)?) };
+    let spec = ListenerSpec { suits, ..listen.spec(listen.make_service(None)?, AccessSpec::default()) };
     Stdin::take(spec.bind.keep_alive).map_err(|why| refusal(&why))?.serve(spec)
 }

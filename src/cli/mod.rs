@@ -68,7 +68,7 @@ pub fn run(cli: Cli, signals: HeldSignals) -> Result<(), Failed> {
         Command::Serve { args, inetd: true } => inetd::run(args).map_err(Failed::from),
         Command::Serve { args, inetd: false } => serve::run(args),
         Command::Check { unit: Some(unit), .. } => in_unit::run(&unit),
-        Command::Check { args, unit: None } => check::run(args).map_err(Failed::from),
+        Command::Check { args, source, unit: None } => check::run(args, source).map_err(Failed::from),
         Command::Compare(options) => compare::run(&options),
         Command::Load(options) => load::run(&options),
         Command::NullServer => forkd_compare::serve_nothing().map_err(Failed::from),

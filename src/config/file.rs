@@ -82,7 +82,7 @@ impl File {
 
 /// Reads a regular file. Of anything else, such as a FIFO without a writer, a master might wait for the end,
 /// and it serves no client meanwhile.
-fn bytes_of(path: &Path) -> io::Result<Vec<u8>> {
+pub(super) fn bytes_of(path: &Path) -> io::Result<Vec<u8>> {
     // or it would wait for a writer here already
     let file = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path)?;
     if !file.metadata()?.is_file() {

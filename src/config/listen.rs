@@ -5,6 +5,7 @@
 
 use std::path::Path;
 
+use super::Listed;
 use super::definition::Table;
 use super::layers::Conflict;
 use super::options::ListenOptions;
@@ -56,9 +57,14 @@ impl ListenOptions {
         })
     }
 
-    /// Has files looked for from `here`: the directory of http always, since / is the current directory once a daemon
+    /// Has files looked for from `here`: the directory of http and lists of networks always, since / is the current directory once a daemon
     /// runs; of exec a program with a relative path, in the `background`.
     pub(super) fn anchor(&mut self, here: &Path, background: bool) {
+        for listed in self.allow.iter_mut().chain(&mut self.deny) {
+            if let Listed::File(path) = listed {
+                *path = here.join(&*path);
+            }
+        }
         self.root = self.root.take().map(|root| here.join(root));
         if let Some(program) = self.exec.first_mut().filter(|program| background && program.contains('/'))
             && let Some(path) = here.join(&*program).to_str()

@@ -4,6 +4,7 @@
 //! contradicts itself, what has an effect and a default has a value, and what a daemon would look for from `/` has an
 //! absolute path. The command line beats the environment, which beats the file, which beats the defaults.
 
+mod access;
 pub mod choice;
 pub mod definition;
 mod environment;
@@ -23,6 +24,7 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 use crate::Error;
+pub use access::{Asked, Listed};
 use definition::{Origin, Table};
 pub(crate) use file::File;
 use file::Tables;

@@ -6,14 +6,14 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::RouteText;
 use super::definition::{Definition, Field, Need, Table, options};
 use super::service::Builtin;
 use super::values::{KeepAlive, LogFormat, LogLevel, LogSink, MetricsEndpoint, Mode, Span, Value, Written};
+use super::{Listed, RouteText};
 use forkd_server::Endpoint;
 use forkd_server::model::{MAX_CHILDREN, MAX_SPARE, Model, Overflow, Threads, WorkerRange};
 use forkd_server::service::{Framing, Service};
-use forkd_server::supervise::{BindOptions, KEEP_ALIVE, ListenerSpec, ModelSpec, Suits};
+use forkd_server::supervise::{AccessSpec, BindOptions, KEEP_ALIVE, ListenerSpec, ModelSpec, Suits};
 
 /// A reload makes listening sockets with all that belongs to them anew.
 const LISTEN: Definition = Definition { reload: true, ..Definition::NONE };
@@ -197,6 +197,14 @@ options! {
         heading: "Limits", value: "DURATION", otherwise: "never", needs: Some(&NOT_EXEC), inetd: true
     }
 
+    /// Serve clients of this network, such as 192.0.2.0/24, and no others; of a Unix socket those of a user or group,
+    /// uid:N or gid:N. A path names a list with one in each line. May be given several times: the most specific rule of
+    /// --allow and --deny decides
+    allow: Vec<Listed>, { heading: "Access", value: "CIDR|PATH", otherwise: "all" }
+
+    /// Serve no clients of this network, user or group: a TCP connection is reset, a datagram gets no answer
+    deny: Vec<Listed>, { heading: "Access", value: "CIDR|PATH", otherwise: "none" }
+
     /// End a TCP connection whose client no longer answers for so long: one that has vanished, or that takes
     /// nothing of what it is sent; off: never
     keepalive: Option<KeepAlive> = KeepAlive(Some(KEEP_ALIVE)), {
@@ -288,13 +296,14 @@ impl ServeOptions {
 /// What the options come to for the master.
 impl ListenOptions {
     /// Sockets, and how they are served by this service.
-    pub(crate) fn spec(&self, service: Service) -> ListenerSpec {
+    pub(crate) fn spec(&self, service: Service, access: AccessSpec) -> ListenerSpec {
         let asked = self.clone();
         ListenerSpec {
             endpoints: self.endpoints.clone(),
             bind: self.bind_options(),
             service,
             suits: Suits::new(move |endpoint| asked.check_inherited(endpoint)),
+            access,
             model: ModelSpec {
                 model: self.model(),
                 workers: self.workers,

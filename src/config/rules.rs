@@ -28,6 +28,7 @@ impl ListenOptions {
         }
         let misfit = self.endpoints.iter().find_map(|endpoint| self.suits(endpoint).err());
         misfit.map_or(Ok(()), |why| Err(Conflict::of_service(why, &["exec"])))?;
+        self.refuse_users_of_datagrams().map_err(|(id, why)| Conflict::new(id, why))?;
         let fit = self.model().require(service.name(), service.waits_for_client());
         fit.map_err(|why| Conflict::of_service(why, &["exec", "model"]))
     }
@@ -50,6 +51,8 @@ impl ListenOptions {
                 let why = format!("needs {what}, and {endpoint} has none; give {give}, or leave this out");
                 Some(refusal.map_or(why, ToOwned::to_owned))
             }
+            _ if option.id == "allow" => self.why_not_listed(&self.allow),
+            _ if option.id == "deny" => self.why_not_listed(&self.deny),
             _ if option.id == "workers" => {
                 let range = self.workers.filter(|range| range.is_elastic() && !self.is_elastic())?;
                 Some(format!(
@@ -214,6 +217,18 @@ mod tests {
             ),
             (listen("idle-timeout = '0s'"), "idle-timeout is below 1ms"),
             (listen("idle-timeout = '999us'"), "idle-timeout is below 1ms"),
+            (
+                listen("allow = ['uid:7']"),
+                "allow has no effect on tcp://127.0.0.1:7007, whose clients have networks, not users; write a network",
+            ),
+            (
+                listen("endpoints = ['unix:///x']\ndeny = ['10.0.0.0/8']"),
+                "deny has no effect on unix:///x, whose clients have users, not networks; write uid:N or gid:N",
+            ),
+            (
+                listen("endpoints = ['unix:///x', 'unixgram:///y']\ndeny = ['uid:7']"),
+                "deny has uid:7, but a datagram to unixgram:///y does not tell its user; leave one of them out",
+            ),
             (
                 listen("endpoints = ['udp://a:1', 'unix:///x']\nkeepalive = '1m'"),
                 "keepalive needs a tcp endpoint, and udp://a:1 has none",

@@ -51,8 +51,8 @@ impl InForce {
             .listen
             .iter()
             .zip(&services)
-            .map(|(listen, made)| listen.spec(made.service.clone()))
-            .collect();
+            .map(|(listen, made)| Ok(listen.spec(made.service.clone(), listen.access()?)))
+            .collect::<Result<Vec<_>, Error>>()?;
         let daemon = config.daemon.clone();
         let generation = Generation { grace: daemon.grace().0, listeners };
         Ok((Self { daemon, services }, generation))

@@ -13,7 +13,7 @@ use log::{debug, error, info, warn};
 use crate::admission::News;
 use crate::limit::SharedLimit;
 use crate::scoreboard::{Cause, Child};
-use crate::transport::{Endpoint, Peer};
+use crate::transport::{Endpoint, Peer, Refusal};
 use forkd_net::unit;
 
 pub(crate) fn listening(
@@ -259,6 +259,11 @@ pub(crate) fn accept_failed(endpoint: &Endpoint, error: &dyn Display, suppressed
 
 pub(crate) fn rejected(endpoint: &Endpoint, peer: Peer, limit: u32, suppressed: u64) {
     warn!(limit, peer:%, endpoint:%, suppressed; "rejected a connection at the limit");
+}
+
+/// By where it comes from.
+pub(crate) fn refused(endpoint: &Endpoint, peer: Peer, cause: Refusal, suppressed: u64) {
+    info!(peer:%, cause:%, endpoint:%, suppressed; "refused a client");
 }
 
 pub(crate) fn at_limit(endpoint: &Endpoint, limit: u32, suppressed: u64) {

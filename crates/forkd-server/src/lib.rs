@@ -158,6 +158,7 @@
 //!
 //! The program `forkd` is made of the same parts; [`supervise`] is what it needs beside them.
 
+mod access;
 mod admission;
 #[cfg(feature = "coroutine")]
 pub mod coroutine;

@@ -9,6 +9,7 @@ use std::thread::available_parallelism;
 use std::time::Duration;
 
 use crate::Error;
+use crate::access::AccessSpec;
 use crate::model::serve::Terms;
 use crate::model::{Model, Overflow, Threads, WorkerRange};
 use crate::service::Service;
@@ -30,6 +31,8 @@ pub struct ListenerSpec {
     pub service: Service,
     /// Which sockets that are handed over the service can have.
     pub suits: Suits,
+    /// Which clients are served, by where they come from.
+    pub access: AccessSpec,
     /// Which processes run the service, and how many.
     pub model: ModelSpec,
 }

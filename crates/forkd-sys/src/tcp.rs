@@ -152,6 +152,12 @@ fn tcp_info(socket: impl AsFd) -> Option<libc::tcp_info> {
     (answer == 0).then_some(info)
 }
 
+/// Has the close of a connection be a reset, which says "no" at once, where an orderly close looks like an answer of nothing.
+pub fn reset_at_close(connection: impl AsFd) {
+    // it fails only for what is no socket
+    let _ = rustix::net::sockopt::set_socket_linger(connection, Some(Duration::ZERO));
+}
+
 /// Whether the client has reset the connection. What it had sent before is void, too (RFC 9293, section 3.10.7.4).
 pub fn was_reset(connection: impl AsFd) -> bool {
     matches!(rustix::net::sockopt::socket_error(connection), Ok(Err(_)))

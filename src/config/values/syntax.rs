@@ -13,6 +13,7 @@ use serde::de::{Error as _, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::{KeepAlive, MetricsEndpoint, Mode, Span};
+use crate::config::Listed;
 use crate::config::choice::{Choice, one_of};
 use crate::config::route::RouteText;
 use forkd_server::Endpoint;
@@ -94,6 +95,7 @@ texts! {
     Mode: "an octal mode in quotes, such as \"0600\"", integers: false;
     Endpoint: "an endpoint such as \"tcp://127.0.0.1:7007\"", integers: true;
     MetricsEndpoint: "an endpoint such as \"tcp://127.0.0.1:9707\"", integers: true;
+    Listed: "a network such as \"192.0.2.0/24\"", integers: false;
     RouteText: "a path and a text such as \"/hello=Hello\"", integers: false;
 }
 

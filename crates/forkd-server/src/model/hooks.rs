@@ -56,7 +56,6 @@ impl fmt::Display for HandlerError<'_> {
 
 impl Hooks {
     /// Whether this client is served. A check that panics refuses its client, and costs no other anything.
-    #[inline(always)]
     pub(crate) fn admit(&self, peer: Peer) -> bool {
         self.verify.as_deref().is_none_or(|verify| self.admit_by(verify, peer))
     }

@@ -14,12 +14,13 @@ use super::hooks::{Hooks, Ticker};
 use super::spread::{Shares, Spread};
 use super::yielding::Yielding;
 use super::{Model, Threads};
+use crate::access::AccessSpec;
 use crate::limit::SharedLimit;
 use crate::scoreboard::{Cause, Scoreboard, Slot, State, Tally};
 use crate::service::Service;
 use crate::sys::datagram::{Batch, Datagram, Patience, Source};
 use crate::sys::fd::wait_readable;
-use crate::sys::tcp::queued_for;
+use crate::sys::tcp::{queued_for, reset_at_close};
 use crate::transport::udp_filter::UdpFilter;
 use crate::transport::{Connection, Endpoint, Listener, Peer, Refusal, ServerInfo, Traffic};
 use crate::{Error, events};
@@ -32,9 +33,35 @@ pub(crate) struct ListenerContext {
     /// Its number on the scoreboard.
     pub(crate) number: usize,
     pub(crate) service_config: ServiceConfig,
+    /// What a client is asked about; `None`: each is served.
+    access: Option<Arc<Access>>,
+}
+
+/// What decides whether a client is served.
+#[derive(Debug)]
+struct Access {
+    spec: AccessSpec,
+    hooks: Hooks,
+    /// So that no client can fill the log, whichever process refuses it.
+    refusals: &'static SharedLimit,
 }
 
 impl ListenerContext {
+    pub(crate) fn new(
+        listener: Arc<Listener>,
+        number: usize,
+        service_config: ServiceConfig,
+        access: &AccessSpec,
+        tally: &'static Tally,
+    ) -> Self {
+        let hooks = &service_config.hooks;
+        let is_asked = !access.is_open() || hooks.verify.is_some();
+        let access = is_asked.then(|| {
+            Arc::new(Access { spec: access.clone(), hooks: hooks.clone(), refusals: &tally.refusals })
+        });
+        Self { listener, number, service_config, access }
+    }
+
     /// Finds out whether this process has the descriptors left to serve one client, while so many threads accept, that
     /// client's among them: each that waits in accept(2) has the descriptor of its next client already.
     ///
@@ -73,7 +100,23 @@ impl ListenerContext {
         {
             board.tally(self.number).accept_latencies.observe(waited.as_micros() as u64);
         }
-        self.admit(peer).map_err(|why| board.refuse(self.number, why)).ok().map(|()| (socket, peer))
+        match self.admit(peer) {
+            Ok(()) => Some((socket, peer)),
+            Err(why) => {
+                self.refuse(board, &socket, why);
+                None
+            }
+        }
+    }
+
+    /// A refusal that the client sees at once, unless it is the application's own.
+    #[cold]
+    #[inline(never)]
+    fn refuse(&self, board: &Scoreboard, socket: &OwnedFd, why: Refusal) {
+        board.refuse(self.number, why);
+        if why != Refusal::Application {
+            reset_at_close(socket);
+        }
     }
 
     /// Decides whether a datagram is answered, with the hop limit of its answer.
@@ -90,7 +133,19 @@ impl ListenerContext {
     /// models, before anything is started for the client.
     #[inline(always)]
     fn admit(&self, peer: Peer) -> Result<(), Refusal> {
-        if self.service_config.hooks.admit(peer) { Ok(()) } else { Err(Refusal::Application) }
+        self.access.as_deref().map_or(Ok(()), |access| self.ask(access, peer))
+    }
+
+    #[inline(never)]
+    fn ask(&self, access: &Access, peer: Peer) -> Result<(), Refusal> {
+        let admitted = access.spec.admit(peer);
+        if let Err(why) = admitted
+            && let Some(suppressed) = access.refusals.admit()
+        {
+            events::refused(self.listener.endpoint(), peer, why, suppressed);
+        }
+        admitted?;
+        if access.hooks.admit(peer) { Ok(()) } else { Err(Refusal::Application) }
     }
 }
 
@@ -436,7 +491,7 @@ pub(crate) fn batch_for(listener: &Listener, capacity: usize) -> Batch {
 pub(crate) fn peer_of(datagram: &Datagram<'_>) -> Peer {
     match datagram.source {
         Source::Ip(address) => Peer::Ip(address),
-        Source::Unix | Source::Unnamed => Peer::Unix { pid: 0, uid: 0 },
+        Source::Unix | Source::Unnamed => Peer::Unix { pid: 0, uid: 0, gid: 0 },
     }
 }
 

@@ -29,7 +29,7 @@ use crate::sys::call_off::Wait;
 use crate::sys::datagram::Patience;
 use crate::sys::fd::wait_readable;
 use crate::sys::fork::{Inherited, PidCells, fork_apart};
-use crate::sys::tcp::was_reset;
+use crate::sys::tcp::{reset_at_close, was_reset};
 use crate::transport::listener::Kind;
 use crate::transport::{Peer, Refusal};
 use crate::{Error, events};
@@ -317,8 +317,7 @@ impl Forking {
     fn reject_one(&mut self, cx: &Context) -> rustix::io::Result<()> {
         let (connection, peer) = self.next_client()?;
         if let Some(connection) = connection {
-            // a reset says "no" at once, where an orderly close looks like an answer of nothing
-            let _ = rustix::net::sockopt::set_socket_linger(&connection, Some(Duration::ZERO));
+            reset_at_close(&connection);
         }
         cx.board.refuse(self.context.number, Refusal::Limit);
         if let Some(suppressed) = self.refusals.admit(cx.now) {

@@ -9,6 +9,7 @@ use std::time::Duration;
 use rustix::net::{AddressFamily, SocketType, getpeername, sockopt};
 
 use crate::Error;
+use crate::access::AccessSpec;
 use crate::coroutine::Waiter;
 use crate::limit::SharedLimit;
 use crate::model::Model;
@@ -115,7 +116,10 @@ fn datagrams(service_config: ServiceConfig, listener: Listener) -> Result<(), Er
     let board =
         Scoreboard::for_one_process(1).map_err(|cause| Error::os("cannot map the scoreboard", cause))?;
     let udp_filter = UdpFilter::new(listener.udp_port());
-    let context = ListenerContext { listener: Arc::new(listener), number: 0, service_config };
+    let context = {
+        let tally = board.tally(0);
+        ListenerContext::new(Arc::new(listener), 0, service_config, &AccessSpec::default(), tally)
+    };
     let work = WorkerContext {
         context: &context,
         udp_filter: &udp_filter,

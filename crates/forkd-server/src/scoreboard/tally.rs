@@ -29,6 +29,8 @@ forkd_sys::plain! {
         refused: [AtomicU64; Refusal::ALL.len()],
         /// On the lines about handlers that fail, which are a matter of what clients send.
         pub(crate) failures: SharedLimit,
+        /// On the lines about sources that are refused.
+        pub(crate) refusals: SharedLimit,
         /// How long connections of workers lasted.
         pub(crate) durations: Histogram,
         /// How long clients waited in the queue until they were accepted.
@@ -40,12 +42,22 @@ impl Tally {
     /// Begins to count for another socket.
     pub(super) fn reset(&self) {
         let Self {
-            idle, queued, leaving, open, emptied, failed_threads, refused, failures, durations, ..
+            idle,
+            queued,
+            leaving,
+            open,
+            emptied,
+            failed_threads,
+            refused,
+            failures,
+            refusals,
+            durations,
+            ..
         } = self;
         [idle, queued, leaving, open, emptied].iter().for_each(|counter| counter.store(0, Ordering::Relaxed));
         refused.iter().chain([failed_threads]).for_each(|counter| counter.store(0, Ordering::Relaxed));
         [durations, &self.accept_latencies].into_iter().for_each(Histogram::reset);
-        failures.reset();
+        [failures, refusals].into_iter().for_each(SharedLimit::reset);
     }
 
     /// How often no thread could be started.

@@ -101,7 +101,7 @@ fn a_new_child_finds_nothing_of_the_one_before() {
     let board = board(&[1]);
     let index = start(&board, 0, 41);
     let slot = board.slot(index);
-    slot.set_peer(crate::transport::Peer::Unix { pid: 1, uid: 2 });
+    slot.set_peer(crate::transport::Peer::Unix { pid: 1, uid: 2, gid: 3 });
     Traffic::add(&slot.traffic.bytes_in, 5);
     board.announce(index, Cause::Panicked);
     collect(&board);

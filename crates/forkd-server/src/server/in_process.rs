@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use crate::access::AccessSpec;
 use crate::limit::SharedLimit;
 use crate::model::hooks::Ticker;
 use crate::model::serve::ServiceConfig;
@@ -49,6 +50,7 @@ impl InProcess {
         listeners: Vec<Listener>,
         terms: Terms,
         handle: &Handle,
+        access: &AccessSpec,
         service_config: impl Fn(&Listener, &'static SharedLimit) -> ServiceConfig,
     ) -> Result<Self, Error> {
         let cannot = |cause| Error::os("cannot map the scoreboard", cause);
@@ -56,7 +58,8 @@ impl InProcess {
         let udp_filter = UdpFilter::new(listeners.iter().filter_map(Listener::udp_port));
         let mut served = Vec::new();
         for (number, listener) in listeners.into_iter().enumerate() {
-            let service_config = service_config(&listener, &board.tally(number).failures);
+            let tally = board.tally(number);
+            let service_config = service_config(&listener, &tally.failures);
             let slot = board.take(number, true, Instant::now());
             let slot = slot.ok_or_else(|| Error::Internal("the scoreboard is too small".into()))?;
             if listener.kind() == Kind::Stream {
@@ -64,7 +67,7 @@ impl InProcess {
                 listener.set_nonblocking(true).map_err(|e| Error::os("cannot set up the listener", e))?;
             }
             served.push(Served {
-                context: ListenerContext { listener: Arc::new(listener), number, service_config },
+                context: ListenerContext::new(Arc::new(listener), number, service_config, access, tally),
                 slot,
             });
         }

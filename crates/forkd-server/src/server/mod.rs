@@ -11,6 +11,7 @@
 //! | [`Prefork`](Model::Prefork), and any other with [`workers`](Server::workers) | a pool of children; this process is their master |
 //! | any other, without [`workers`](Server::workers) | **this process and thread**: nothing is forked, signals are left alone, other threads are welcome, and handlers see this program's memory |
 
+mod access;
 mod builder;
 mod hooks;
 mod in_process;
@@ -26,6 +27,7 @@ use in_process::InProcess;
 pub use serving::Serving;
 
 use crate::Error;
+use crate::access::AccessSpec;
 use crate::model::Model;
 use crate::model::WorkerRange;
 use crate::model::hooks::{Hooks, Ticker};
@@ -71,6 +73,7 @@ pub struct Server {
     listeners: Vec<Listener>,
     grace: Duration,
     model: ModelSpec,
+    access: AccessSpec,
     /// Whether a stop waits for connections.
     block_on_close: bool,
     hooks: Hooks,
@@ -117,6 +120,7 @@ impl Server {
             listeners,
             grace: Duration::from_secs(10),
             model: ModelSpec::default(),
+            access: AccessSpec::default(),
             block_on_close: true,
             hooks: Hooks { handle: Some(handle.clone()), ..Hooks::default() },
             handle,
@@ -242,7 +246,18 @@ impl Server {
     /// As [`serve_forever`](Self::serve_forever).
     pub fn ready(self, service: impl Into<Service>) -> Result<Serving, Error> {
         let service = service.into();
-        let Self { listeners, mut grace, model: spec, hooks, handle, ticker, timeout, on_timeout, .. } = self;
+        let Self {
+            listeners,
+            mut grace,
+            model: spec,
+            access,
+            hooks,
+            handle,
+            ticker,
+            timeout,
+            on_timeout,
+            ..
+        } = self;
         let model = spec.model;
         let fit = model.require(service.name(), service.is_handler());
         fit.map_err(|why| Error::Usage(format!("the service {why}")))?;
@@ -263,7 +278,7 @@ impl Server {
                     .with_idle_timeout(spec.idle_timeout)
             };
             let terms = Terms { waits: self.block_on_close, ..spec.terms(WorkerRange::of(model), grace) };
-            let server = InProcess::new(listeners, terms, &handle, service_config)?;
+            let server = InProcess::new(listeners, terms, &handle, &access, service_config)?;
             (serving::Kind::InProcess(Box::new(server)), Some(ticker))
         } else {
             if !self.block_on_close {
@@ -276,6 +291,7 @@ impl Server {
                     bind: BindOptions::default(),
                     service: service.clone(),
                     suits: Suits::default(),
+                    access: access.clone(),
                     model: spec.clone(),
                 };
                 Bound::new(asked, Arc::new(spec), listener).with(hooks.clone())

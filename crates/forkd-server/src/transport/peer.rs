@@ -35,6 +35,8 @@ pub enum Peer {
         pid: u32,
         /// Its effective user id then.
         uid: u32,
+        /// Its effective group id then.
+        gid: u32,
     },
     /// None, as of an idle worker.
     #[default]
@@ -51,7 +53,8 @@ impl Peer {
             None if is_unix => {
                 let credentials = socket_peercred(connection).ok();
                 let pid = credentials.map_or(0, |c| c.pid.as_raw_nonzero().get().cast_unsigned());
-                Self::Unix { pid, uid: credentials.map_or(0, |c| c.uid.as_raw()) }
+                let [uid, gid] = credentials.map_or([0; 2], |c| [c.uid.as_raw(), c.gid.as_raw()]);
+                Self::Unix { pid, uid, gid }
             }
             None => Self::None,
         }
@@ -63,7 +66,7 @@ impl fmt::Display for Peer {
         match self {
             Self::Ip(address) => address.fmt(f),
             Self::Unix { pid: 0, .. } => f.write_str("unix"),
-            Self::Unix { pid, uid } => write!(f, "unix:pid={pid},uid={uid}"),
+            Self::Unix { pid, uid, .. } => write!(f, "unix:pid={pid},uid={uid}"),
             Self::None => f.write_str("-"),
         }
     }
@@ -89,7 +92,7 @@ impl Peer {
         let tagged = |tag: u64, port: u16, scope: u32| tag | u64::from(port) << 16 | u64::from(scope) << 32;
         match self {
             Self::None => [0; 3],
-            Self::Unix { pid, uid } => [UNIX, pid.into(), uid.into()],
+            Self::Unix { pid, uid, gid } => [UNIX | u64::from(gid) << 32, pid.into(), uid.into()],
             Self::Ip(address) => match address.ip() {
                 IpAddr::V4(ip) => [tagged(V4, address.port(), 0), u64::from(u32::from(ip)), 0],
                 IpAddr::V6(ip) => {
@@ -111,7 +114,7 @@ impl Peer {
                 let ip = Ipv6Addr::from(u128::from(a) << 64 | u128::from(b));
                 Peer::Ip(SocketAddrV6::new(ip, port, 0, (head >> 32) as u32).into())
             }
-            UNIX => Peer::Unix { pid: a as u32, uid: b as u32 },
+            UNIX => Peer::Unix { pid: a as u32, uid: b as u32, gid: (head >> 32) as u32 },
             _ => Peer::None,
         }
     }
@@ -138,8 +141,8 @@ mod tests {
         let packed = PackedPeer { words: [const { AtomicU64::new(0) }; 3] };
         assert_eq!(packed.load(), Peer::None);
         let ip = |text: &str| Peer::Ip(text.parse().expect("an address"));
-        for peer in [ip("127.0.0.77:65535"), ip("[fe80::1%7]:9"), Peer::Unix { pid: 12, uid: 34 }, Peer::None]
-        {
+        let unix = Peer::Unix { pid: 12, uid: 34, gid: u32::MAX };
+        for peer in [ip("127.0.0.77:65535"), ip("[fe80::1%7]:9"), unix, Peer::None] {
             packed.store(peer);
             assert_eq!(packed.load(), peer);
         }

@@ -29,11 +29,13 @@ pub enum Refusal {
     Unsendable,
     /// One that the application does not want (`Server::verify_request`).
     Application,
+    /// A source that is not allowed to come in (`--allow`, `--deny`).
+    Denied,
 }
 
 impl Refusal {
     /// All of them.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::Limit,
         Self::Fork,
         Self::Thread,
@@ -46,6 +48,7 @@ impl Refusal {
         Self::Oversize,
         Self::Unsendable,
         Self::Application,
+        Self::Denied,
     ];
 }
 
@@ -64,6 +67,7 @@ impl fmt::Display for Refusal {
             Self::Oversize => "oversize",
             Self::Unsendable => "unsendable",
             Self::Application => "application",
+            Self::Denied => "denied",
         })
     }
 }

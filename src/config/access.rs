@@ -1,0 +1,288 @@
+//! Which clients are served by where they come from, as options and lists say it.
+//!
+//! A list is a file with a network, a user or a group in each line, and comments after `#`. It is read when what is
+//! served is made: at the start, at a reload, and by `forkd check`.
+
+use std::fmt;
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+
+use super::file::bytes_of;
+use super::options::ListenOptions;
+use super::values::InvalidValue;
+use crate::{Error, foreign};
+use forkd_net::unit::{self, Attempt};
+use forkd_server::supervise::{AccessSpec, Decision, Rule, Rules};
+use forkd_server::{Endpoint, Peer};
+
+/// One value of `--allow` or `--deny`: a rule, or the path of a list of rules.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Listed {
+    /// A network, a user or a group.
+    Rule(Rule),
+    /// A file with one in each line.
+    File(PathBuf),
+}
+
+impl FromStr for Listed {
+    type Err = InvalidValue;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        // no network begins like a path
+        if text.starts_with('/') || text.starts_with('.') {
+            return Ok(Self::File(text.into()));
+        }
+        text.parse().map(Self::Rule).map_err(|why: String| {
+            InvalidValue(format!("{why}; a list is named by its path, such as /etc/forkd/allow or ./allow"))
+        })
+    }
+}
+
+impl fmt::Display for Listed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Rule(rule) => rule.fmt(f),
+            Self::File(path) => path.display().fmt(f),
+        }
+    }
+}
+
+/// A rule, and where it is written.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Placed {
+    pub(crate) rule: Rule,
+    pub(crate) is_allowed: bool,
+    /// The list, and the line there.
+    list: Option<(PathBuf, usize)>,
+}
+
+impl fmt::Display for Placed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let option = if self.is_allowed { "allow" } else { "deny" };
+        write!(f, "{option} {}", self.rule)?;
+        match &self.list {
+            Some((path, line)) => write!(f, ", {}:{line}", path.display()),
+            None => Ok(()),
+        }
+    }
+}
+
+/// A client that `forkd check --source` asks about: an address, or a process of a user.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Asked(pub(crate) Peer);
+
+impl FromStr for Asked {
+    type Err = InvalidValue;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let no_source = || {
+            InvalidValue(format!(
+                "{text:?} is no source; write an address such as 192.0.2.1, or uid:N or uid:N,gid:N"
+            ))
+        };
+        if let Ok(address) = text.parse::<IpAddr>() {
+            return Ok(Self(Peer::Ip((address.to_canonical(), 0).into())));
+        }
+        let (user, group) = text.split_once(',').map_or((text, None), |(user, group)| (user, Some(group)));
+        let number = |part: &str, name| part.strip_prefix(name)?.parse::<u32>().ok();
+        let uid = number(user, "uid:").ok_or_else(no_source)?;
+        // no group has this number (chown(2))
+        let gid = group.map_or(Some(u32::MAX), |group| number(group, "gid:")).ok_or_else(no_source)?;
+        // of a process that the kernel has told
+        Ok(Self(Peer::Unix { pid: 1, uid, gid }))
+    }
+}
+
+impl ListenOptions {
+    /// What limits the clients by where they come from.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Config`] for a list that can't be read, or with a line that is no rule.
+    pub(crate) fn access(&self) -> Result<AccessSpec, Error> {
+        let mut rules = Rules::default();
+        self.access_rules()?.iter().for_each(|placed| rules.add(placed.rule, placed.is_allowed));
+        Ok(AccessSpec { rules })
+    }
+
+    /// All rules, those of lists too.
+    ///
+    /// # Errors
+    ///
+    /// As [`access`](Self::access).
+    pub(crate) fn access_rules(&self) -> Result<Vec<Placed>, Error> {
+        let mut all = Vec::new();
+        for (listed, is_allowed) in [(&self.allow, true), (&self.deny, false)] {
+            for listed in listed {
+                match listed {
+                    Listed::Rule(rule) => all.push(Placed { rule: *rule, is_allowed, list: None }),
+                    Listed::File(path) => all.extend(read(path, is_allowed)?),
+                }
+            }
+        }
+        Ok(all)
+    }
+
+    /// What would happen to a client at each endpoint, by which rule.
+    ///
+    /// # Errors
+    ///
+    /// As [`access`](Self::access).
+    pub(crate) fn answer(&self, Asked(peer): Asked) -> Result<String, Error> {
+        let (access, rules) = (self.access()?, self.access_rules()?);
+        let Decision { admits, rule } = access.rules.decide(peer);
+        let is_unix = matches!(peer, Peer::Unix { .. });
+        let by = match rule {
+            Some(rule) => {
+                let found = rules.iter().find(|placed| placed.rule == rule && placed.is_allowed == admits);
+                found.map_or_else(String::new, ToString::to_string)
+            }
+            None if admits => "no rule denies it".to_owned(),
+            None => "no rule allows it".to_owned(),
+        };
+        let verdict = format!("{} ({by})", if admits { "served" } else { "refused" });
+        let of = |endpoint: &Endpoint| match endpoint.path().is_some() {
+            _ if endpoint.is_inherited() => verdict.clone(),
+            has_users if has_users == is_unix => verdict.clone(),
+            true => "has no such clients, but users (uid:N)".to_owned(),
+            false => "has no such clients, but addresses".to_owned(),
+        };
+        Ok(self.endpoints.iter().map(|endpoint| format!("{endpoint}: {}\n", of(endpoint))).collect())
+    }
+
+    /// The policy in words, as a comment of TOML; nothing where all are served.
+    ///
+    /// # Errors
+    ///
+    /// As [`access`](Self::access).
+    pub(crate) fn access_in_words(&self) -> Result<String, Error> {
+        let AccessSpec { rules } = self.access()?;
+        let sentence = |(allow, deny): (usize, usize), kind: &str| match (allow, deny) {
+            (0, 0) => None,
+            (0, deny) => Some(format!("all {kind} are served, but for those that {deny} rules deny")),
+            (allow, deny) => {
+                Some(format!("only {kind} that {allow} rules allow are served, and {deny} rules deny some"))
+            }
+        };
+        let all = [sentence(rules.count(false), "addresses"), sentence(rules.count(true), "users")];
+        let endpoints: Vec<_> = self.endpoints.iter().map(ToString::to_string).collect();
+        let line = |sentence: String| format!("# {}: {sentence}\n", endpoints.join(", "));
+        Ok(all.into_iter().flatten().map(line).collect())
+    }
+
+    /// Why a rule of this option can have no effect here, as far as the options tell.
+    pub(super) fn why_not_listed(&self, listed: &[Listed]) -> Option<String> {
+        let endpoint = self.endpoints.first()?;
+        let is_idle = |listed: &Listed| match listed {
+            Listed::Rule(rule) => !self
+                .has_any(|endpoint| endpoint.is_inherited() || endpoint.path().is_some() == rule.is_unix()),
+            Listed::File(_) => false,
+        };
+        listed.iter().all(is_idle).then(|| {
+            let (has, needs) = match endpoint.path() {
+                Some(_) => ("users, not networks", "uid:N or gid:N"),
+                None => ("networks, not users", "a network"),
+            };
+            format!("has no effect on {endpoint}, whose clients have {has}; write {needs}, or leave this out")
+        })
+    }
+
+    /// Refuses rules about users where the kernel does not tell the user of a client.
+    pub(super) fn refuse_users_of_datagrams(&self) -> Result<(), (&'static str, String)> {
+        let is_user = |listed: &Listed| matches!(listed, Listed::Rule(rule) if rule.is_unix());
+        let datagrams =
+            self.endpoints.iter().find(|endpoint| endpoint.path().is_some() && endpoint.is_datagram());
+        let Some(endpoint) = datagrams else { return Ok(()) };
+        for (id, listed) in [("allow", &self.allow), ("deny", &self.deny)] {
+            if let Some(rule) = listed.iter().find(|listed| is_user(listed)) {
+                let why = format!(
+                    "has {rule}, but a datagram to {endpoint} does not tell its user; leave one of them out, and give \
+                     the socket's file permissions by `socket-mode`"
+                );
+                return Err((id, why));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Reads a list.
+fn read(path: &Path, is_allowed: bool) -> Result<Vec<Placed>, Error> {
+    let name = path.display();
+    let bytes = bytes_of(path).map_err(|error| {
+        let hint = unit::hint(Attempt::Read(path), &error);
+        Error::Config(format!("cannot read the list {name}: {error}")).advising(hint)
+    })?;
+    let text = String::from_utf8(bytes).map_err(|_| {
+        Error::Config(format!("the list {name} is not UTF-8; write networks, a line for each"))
+    })?;
+    let rule_of = |(line, text): (usize, &str)| {
+        let text = text.split_once('#').map_or(text, |(text, _)| text).trim();
+        let rule = (!text.is_empty()).then(|| text.parse())?;
+        Some(
+            rule.map(|rule| Placed { rule, is_allowed, list: Some((path.to_owned(), line)) })
+                .map_err(|why: String| Error::Config(format!("{name}:{line}: {}", foreign::line(&why)))),
+        )
+    };
+    (1..).zip(text.lines()).filter_map(rule_of).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn group(toml: &str) -> ListenOptions {
+        toml::from_str(toml).unwrap()
+    }
+
+    #[test]
+    fn a_list_has_a_rule_in_each_line_and_comments() {
+        let list = tempfile::NamedTempFile::new().unwrap();
+        let path = list.path().display();
+        std::fs::write(list.path(), "# ours\n10.0.0.0/8\n\n 2001:db8::/32  # and these\nuid:7\n").unwrap();
+        let rules = group(&format!("allow = ['192.0.2.1', '{path}']\ndeny = ['10.1.0.0/16']")).access_rules();
+        let shown: Vec<String> = rules.unwrap().iter().map(ToString::to_string).collect();
+        let line = |rule: &str, line: usize| format!("allow {rule}, {path}:{line}");
+        assert_eq!(
+            shown,
+            [
+                "allow 192.0.2.1".to_owned(),
+                line("10.0.0.0/8", 2),
+                line("2001:db8::/32", 4),
+                line("uid:7", 5),
+                "deny 10.1.0.0/16".to_owned()
+            ]
+        );
+    }
+
+    #[test]
+    fn a_source_is_an_address_or_a_user() {
+        let asked = |text: &str| text.parse::<Asked>().unwrap().0.to_string();
+        assert_eq!(asked("::ffff:192.0.2.1"), "192.0.2.1:0");
+        assert_eq!(asked("uid:7,gid:8"), "unix:pid=1,uid=7");
+        for text in ["eth0", "uid:a", "gid:7", "uid:7,8", "10.0.0.0/8"] {
+            assert!(text.parse::<Asked>().unwrap_err().to_string().contains("is no source"), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_mistake_in_a_list_has_its_line() {
+        let list = tempfile::NamedTempFile::new().unwrap();
+        let path = list.path().display();
+        for (text, why) in [
+            ("10.0.0.0/8\neth0\n", ":2: \"eth0\" is no network"),
+            ("/etc/other\n", ":1: \"/etc/other\" is no network"),
+        ] {
+            std::fs::write(list.path(), text).unwrap();
+            let error = group(&format!("deny = ['{path}']")).access().unwrap_err();
+            assert_eq!(error.exit_code(), 78);
+            assert!(error.to_string().contains(why), "{error}");
+        }
+        std::fs::write(list.path(), b"\xff").unwrap();
+        let error = group(&format!("deny = ['{path}']")).access().unwrap_err();
+        assert!(error.to_string().contains("is not UTF-8"), "{error}");
+        let error = group("deny = ['/nowhere/list']").access().unwrap_err();
+        assert!(error.to_string().contains("cannot read the list /nowhere/list: No such file"), "{error}");
+    }
+}

@@ -1,0 +1,184 @@
+//! Which clients are served, by where they come from: under each model, over each transport, and after a reload.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+mod common;
+
+use std::fs;
+use std::io::{ErrorKind, Read};
+use std::net::{Ipv4Addr, SocketAddr, TcpStream, UdpSocket};
+use std::os::fd::AsRawFd;
+use std::os::unix::net::UnixStream;
+
+use common::*;
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, SockaddrIn, bind, connect as connect_to, socket};
+
+/// Connects from 127.0.0.N; reads and writes have time-outs.
+#[track_caller]
+fn from(n: u8, daemon: &Daemon) -> Client {
+    let client = socket(AddressFamily::Inet, SockType::Stream, SockFlag::SOCK_CLOEXEC, None).unwrap();
+    bind(client.as_raw_fd(), &SockaddrIn::new(127, 0, 0, n, 0)).unwrap();
+    let SocketAddr::V4(address) = daemon.addr() else { panic!("no address of IPv4") };
+    connect_to(client.as_raw_fd(), &SockaddrIn::from(address)).unwrap();
+    let client = TcpStream::from(client);
+    client.set_read_timeout(Some(LIMIT)).unwrap();
+    client.set_write_timeout(Some(LIMIT)).unwrap();
+    client
+}
+
+/// Whether the server resets the connection.
+fn is_reset(mut client: impl Read) -> bool {
+    matches!(client.read(&mut [0]), Err(error) if error.kind() == ErrorKind::ConnectionReset)
+}
+
+/// Waits until so many clients have been refused for a cause, and none for others.
+#[track_caller]
+fn has_refused(daemon: &Daemon, n: usize, cause: &str, count: u64) {
+    let mut last = String::new();
+    let is_so = becomes_true(LIMIT, || {
+        let refused = &daemon.listener(n)["refused"];
+        last = refused.to_string();
+        refused[cause] == count && refused.as_object().unwrap().len() == 1
+    });
+    assert!(is_so, "not {cause}={count} but {last}");
+}
+
+under_models! { [fork spare prefork iterative thread threads event coroutine]
+    fn a_denied_source_is_reset_counted_and_logged_and_others_are_served(model) {
+        let daemon = Daemon::start(&format!("{model} --deny 127.0.0.2"));
+        for count in 1..=3 {
+            assert!(is_reset(from(2, &daemon)));
+            has_refused(&daemon, 0, "denied", count);
+            echoes(&mut from(3, &daemon), b"hello");
+        }
+        daemon.wait_for_lines(3, "refused a client peer=127.0.0.2:");
+        let line = daemon.wait_for_line("refused a client");
+        assert!(line.contains(" cause=denied ") && line.contains(" suppressed=0"), "{line}");
+    }
+
+    fn only_an_allowed_network_is_served_but_for_what_is_denied_in_it(model) {
+        let daemon = Daemon::start(&format!("{model} --allow 127.0.0.8/29 --deny 127.0.0.9"));
+        echoes(&mut from(8, &daemon), b"hello");
+        assert!(is_reset(from(9, &daemon)));
+        assert!(is_reset(from(7, &daemon)));
+        has_refused(&daemon, 0, "denied", 2);
+    }
+
+    fn a_datagram_of_a_denied_source_gets_no_answer(model) {
+        let model = model.replace(" --spare 3", "");
+        let daemon = Daemon::start(&format!("{model} --deny 127.0.0.2 udp://127.0.0.1:0"));
+        let [denied, other] = [2, 3].map(|n| {
+            let client = UdpSocket::bind((Ipv4Addr::new(127, 0, 0, n), 0)).unwrap();
+            client.set_read_timeout(Some(LIMIT)).unwrap();
+            client.connect(daemon.address("udp")).unwrap();
+            client
+        });
+        denied.send(b"hello").unwrap();
+        has_refused(&daemon, 0, "denied", 1);
+        other.send(b"hello").unwrap();
+        assert_eq!(other.recv(&mut [0; 9]).unwrap(), 5);
+        denied.set_nonblocking(true).unwrap();
+        assert_eq!(denied.recv(&mut [0; 9]).unwrap_err().kind(), ErrorKind::WouldBlock);
+    }
+
+    fn a_user_of_a_unix_socket_is_served_or_not(model) {
+        let me = nix::unistd::geteuid();
+        for (rule, is_served) in
+            [(format!("--deny uid:{me}"), false), (format!("--allow uid:{me}"), true), ("--allow uid:12345".into(), false)]
+        {
+            let daemon = Daemon::start(&format!("{model} {rule} unix://{{dir}}/s"));
+            let mut client = UnixStream::connect(daemon.path("s")).unwrap();
+            client.set_read_timeout(Some(LIMIT)).unwrap();
+            if is_served {
+                echoes(&mut client, b"hello");
+            } else {
+                assert_eq!(client.read(&mut [0]).unwrap(), 0, "{rule}");
+                has_refused(&daemon, 0, "denied", 1);
+            }
+        }
+    }
+}
+
+#[test]
+fn a_group_of_a_unix_socket_is_known() {
+    let (uid, gid) = (nix::unistd::geteuid(), nix::unistd::getegid());
+    let daemon = Daemon::start(&format!("--allow gid:{gid} unix://{{dir}}/s"));
+    let mut client = UnixStream::connect(daemon.path("s")).unwrap();
+    client.set_read_timeout(Some(LIMIT)).unwrap();
+    echoes(&mut client, b"hello");
+    let daemon = Daemon::start(&format!("--allow gid:{gid} --deny uid:{uid} unix://{{dir}}/s"));
+    let _client = UnixStream::connect(daemon.path("s")).unwrap();
+    has_refused(&daemon, 0, "denied", 1);
+}
+
+#[test]
+fn a_list_is_read_again_at_a_reload_and_one_with_a_mistake_leaves_the_old_in_force() {
+    let forkd = Forkd::new("--config {dir}/forkd.toml");
+    let [list, config] = ["deny", "forkd.toml"].map(|name| forkd.dir.path().join(name));
+    fs::write(&list, "127.0.0.2 # not this one\n").unwrap();
+    let text = "[[listen]]\nendpoints = ['tcp://127.0.0.1:0']\ndeny = ['LIST']\n";
+    fs::write(config, text.replace("LIST", list.to_str().unwrap())).unwrap();
+    let daemon = forkd.start();
+    assert!(is_reset(from(2, &daemon)));
+    echoes(&mut from(3, &daemon), b"hello");
+
+    let reload = || run(&["reload", "--control", daemon.control().to_str().unwrap()]);
+    fs::write(&list, "127.0.0.3\n").unwrap();
+    assert_eq!(reload().code, Some(0));
+    assert!(is_reset(from(3, &daemon)));
+    echoes(&mut from(2, &daemon), b"hello");
+
+    fs::write(&list, "127.0.0.2\nlocalhost\n").unwrap();
+    let ended = reload();
+    assert_eq!(ended.code, Some(78));
+    assert!(ended.stderr.contains("deny:2: \"localhost\" is no network"), "{}", ended.stderr);
+    assert!(is_reset(from(3, &daemon)));
+    echoes(&mut from(2, &daemon), b"hello");
+}
+
+#[test]
+fn a_flood_of_refused_clients_does_not_fill_the_log() {
+    let daemon = Daemon::start("--deny 127.0.0.2");
+    let start = std::time::Instant::now();
+    for _ in 0..100 {
+        assert!(is_reset(from(2, &daemon)));
+    }
+    daemon.has_left_out("refused a client", 100, start, || {
+        let client = from(2, &daemon);
+        let address = client.local_addr().unwrap();
+        assert!(is_reset(client));
+        address
+    });
+}
+
+#[test]
+fn check_says_what_would_happen_to_a_source_and_by_which_rule() {
+    let dir = tempfile::tempdir().unwrap();
+    let list = dir.path().join("deny");
+    fs::write(&list, "# bad ones\n10.1.0.0/16\n").unwrap();
+    let list = list.to_str().unwrap();
+    let options = ["check", "tcp://127.0.0.1:7", "unix:///run/s", "--allow", "10.0.0.0/8", "--deny", list];
+    for (source, first, second) in [
+        ("10.2.3.4", "served (allow 10.0.0.0/8)".to_owned(), "has no such clients, but users (uid:N)"),
+        (
+            "10.1.3.4",
+            format!("refused (deny 10.1.0.0/16, {list}:2)"),
+            "has no such clients, but users (uid:N)",
+        ),
+        ("::1", "refused (no rule allows it)".to_owned(), "has no such clients, but users (uid:N)"),
+        ("uid:7", "has no such clients, but addresses".to_owned(), "served (no rule denies it)"),
+    ] {
+        let ended = run(&[&options[..], &["--source", source]].concat());
+        assert_eq!((ended.code, ended.stderr.as_str()), (Some(0), ""), "{source}");
+        assert_eq!(
+            ended.stdout,
+            format!("tcp://127.0.0.1:7: {first}\nunix:///run/s: {second}\n"),
+            "{source}"
+        );
+    }
+    let ended = run(&options);
+    let words = "# tcp://127.0.0.1:7, unix:///run/s: only addresses that 1 rules allow are served, and 1 rules deny some";
+    assert!(ended.stdout.contains(words), "{}", ended.stdout);
+    let ended = run(&[&options[..], &["--source", "eth0"]].concat());
+    assert_eq!(ended.code, Some(64));
+    assert!(ended.stderr.contains("\"eth0\" is no source; write an address"), "{}", ended.stderr);
+}
