@@ -26,6 +26,7 @@ use std::path::Path;
 
 use common::*;
 use instructions::instructions;
+use nix::sys::signal::Signal;
 use steps::steps;
 use tracer::{Counts, trace};
 
@@ -184,6 +185,31 @@ fn page_faults_whatever_the_addresses() {
             );
         }
     }
+}
+
+/// Those of the newest of several hundred: what it costs a child to say why it ends doesn't depend on how many there are.
+#[test]
+#[ignore = "of a release build: see above"]
+fn page_faults_of_a_child_that_a_stop_ends() {
+    const CHILDREN: usize = 400;
+    const NEWEST: usize = 20;
+    const MOST: usize = 5;
+    let daemon = Forkd::new("-m fork").program_of_the_environment().start();
+    let clients: Vec<Client> = (0..CHILDREN).map(|_| daemon.served()).collect();
+    let newest: Vec<i32> =
+        clients[CHILDREN - NEWEST..].iter().map(|client| daemon.server_of(client)).collect();
+    let stop = || {
+        daemon.signal(Signal::SIGQUIT);
+        assert!(daemon.wait().success());
+    };
+    let counts = std::thread::scope(|scope| scope.spawn(|| trace(&newest, stop)).join().unwrap());
+    if !need(counts.is_some(), "no process may be traced here (ptrace(2))") {
+        return;
+    }
+    let faults = counts.as_ref().unwrap().faults as usize;
+    eprintln!("page faults at a stop: {faults} of {NEWEST} children, at most {MOST} each");
+    assert!(faults <= NEWEST * MOST, "{counts:?}");
+    assert!(daemon.wait_for_line("stopped").contains(&format!("cut={CHILDREN}")));
 }
 
 /// Each page that a worker writes to is one more for each worker; and each that its master writes to between two forks, of

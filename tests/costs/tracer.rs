@@ -36,7 +36,7 @@ impl Counts {
 /// Traces these processes, and all that they start, while `clients` do what they do; `None` if this machine lets no process be
 /// traced. It must be called by a thread that ends thereafter, which ends the tracing.
 pub(crate) fn trace(processes: &[i32], clients: impl FnOnce() + Send) -> Option<Counts> {
-    let mut tracer = Tracer { alive: BTreeSet::new(), counts: Counts::default() };
+    let mut tracer = Tracer { alive: BTreeSet::new(), before: BTreeMap::new(), counts: Counts::default() };
     for pid in processes {
         for task in tasks(*pid) {
             match tracer.seize(task) {
@@ -47,14 +47,17 @@ pub(crate) fn trace(processes: &[i32], clients: impl FnOnce() + Send) -> Option<
             }
         }
     }
-    let before = faults_of(processes);
+    tracer.before = processes.iter().filter_map(|pid| Some((*pid, faults_of(*pid)?))).collect();
     tracer.alive.iter().for_each(|task| ptrace::syscall(*task, None).unwrap());
     std::thread::scope(|scope| {
         let clients = scope.spawn(clients);
         let mut last = Instant::now();
         while !clients.is_finished() || last.elapsed() < QUIET {
             match waitpid(None, Some(WaitPidFlag::__WALL | WaitPidFlag::__WNOTHREAD | WaitPidFlag::WNOHANG)) {
-                Ok(WaitStatus::StillAlive) => std::thread::sleep(Duration::from_micros(20)),
+                // the second: all have ended
+                Ok(WaitStatus::StillAlive) | Err(Errno::ECHILD) => {
+                    std::thread::sleep(Duration::from_micros(20))
+                }
                 Ok(status) => {
                     tracer.stopped(status);
                     last = Instant::now();
@@ -64,13 +67,17 @@ pub(crate) fn trace(processes: &[i32], clients: impl FnOnce() + Send) -> Option<
             }
         }
     });
-    // of those that have ended it was taken when they did
-    tracer.counts.faults += faults_of(processes).saturating_sub(before);
+    // of those that have ended they were counted then
+    let alive = processes.iter().filter(|pid| tracer.alive.contains(&Pid::from_raw(**pid)));
+    let alive: Vec<i32> = alive.copied().collect();
+    alive.into_iter().for_each(|pid| tracer.count_faults(pid));
     Some(tracer.counts)
 }
 
 struct Tracer {
     alive: BTreeSet<Pid>,
+    /// How many page faults those had when it began that were there already.
+    before: BTreeMap<i32, u64>,
     counts: Counts,
 }
 
@@ -94,7 +101,7 @@ impl Tracer {
             }
             WaitStatus::PtraceEvent(task, _, event) => {
                 if event == libc::PTRACE_EVENT_EXIT && is_process(task) {
-                    self.counts.faults += faults_of(&[task.as_raw()]);
+                    self.count_faults(task.as_raw());
                 }
                 self.counts.started += usize::from(event == EVENT_STOP && self.alive.insert(task));
                 (task, None)
@@ -110,6 +117,11 @@ impl Tracer {
         };
         // one that was killed meanwhile goes on by itself
         let _ = ptrace::syscall(task, signal);
+    }
+
+    fn count_faults(&mut self, pid: i32) {
+        let before = self.before.get(&pid).copied().unwrap_or(0);
+        self.counts.faults += faults_of(pid).unwrap_or(before).saturating_sub(before);
     }
 
     fn call(&mut self, task: Pid) {
@@ -134,12 +146,9 @@ fn is_process(task: Pid) -> bool {
     status.lines().any(|line| line.strip_prefix("Tgid:").is_some_and(|id| id.trim() == task.to_string()))
 }
 
-/// Minor page faults of some processes, all threads of each together (proc_pid_stat(5)).
-fn faults_of(pids: &[i32]) -> u64 {
-    let of = |pid: &i32| -> Option<u64> {
-        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-        // the name, in brackets, may have anything in it
-        stat.rsplit_once(") ")?.1.split(' ').nth(7)?.parse().ok()
-    };
-    pids.iter().filter_map(of).sum()
+/// Minor page faults of a process, all its threads together (proc_pid_stat(5)).
+fn faults_of(pid: i32) -> Option<u64> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // the name, in brackets, may have anything in it
+    stat.rsplit_once(") ")?.1.split(' ').nth(7)?.parse().ok()
 }

@@ -10,11 +10,15 @@ use super::raw::syscall4;
 use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction};
 
 pub(super) fn set(signal: Signal, handler: SigHandler, flags: SaFlags) -> io::Result<()> {
+    replace(signal, handler, flags).map(drop)
+}
+
+/// The same; returns what happened before.
+pub(super) fn replace(signal: Signal, handler: SigHandler, flags: SaFlags) -> io::Result<SigHandler> {
     let action = SigAction::new(handler, flags, SigSet::empty());
     // SAFETY: the handlers that this crate sets are async-signal-safe (each says why), and replacing a
     // disposition is what the caller asked for.
-    unsafe { sigaction(signal, &action)? };
-    Ok(())
+    Ok(unsafe { sigaction(signal, &action)? }.handler())
 }
 
 /// Gives every signal its default action, as daemon(7) has it. Async-signal-safe.

@@ -266,6 +266,9 @@ const LOOK: Duration = Duration::from_millis(5);
 /// Ends the programs that this process has, and their groups, in a handler by which it will die.
 /// Async-signal-safe.
 pub fn end_all() {
+    if GroupSlot::taken().next().is_none() {
+        return;
+    }
     GroupSlot::taken().for_each(|slot| slot.signal(Signal::TERM));
     let pause = rustix::thread::Timespec { tv_sec: 0, tv_nsec: LOOK.subsec_nanos() as _ };
     // by the clock: while the system is busy, a pause may last for long

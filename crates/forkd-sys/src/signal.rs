@@ -9,14 +9,15 @@ mod mask;
 
 use std::io;
 use std::ptr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicPtr, AtomicU32, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use nix::sys::signal::{SaFlags, SigHandler, Signal};
+use rustix::process::{Resource, Rlimit, getpid, setrlimit};
 
 use super::call_off::call_off;
-use super::disposition::{set, set_unchecked};
+use super::disposition::{replace, set, set_unchecked};
 use super::shutdown_fd::ShutdownFd;
 
 pub use mask::{Blocked, StopsHeld, TermHeld, pending_stop};
@@ -79,39 +80,51 @@ pub fn become_master() {
 }
 
 fn is_master() -> bool {
-    std::process::id() == MASTER.load(Ordering::Relaxed)
+    getpid().as_raw_pid().cast_unsigned() == MASTER.load(Ordering::Relaxed)
 }
 
-/// Has children die by SIGTERM and SIGQUIT, with the programs that they run, after a word to the recorder;
-/// in the master nothing happens.
+/// What the master itself does at those of [`DEADLY`].
+static OF_THE_MASTER: [OnceLock<SigHandler>; DEADLY.len()] = [const { OnceLock::new() }; DEADLY.len()];
+
+/// Has children die by SIGTERM and SIGQUIT, with the programs that they run, after a word to the recorder; in the master
+/// that happens which would have happened without this.
 ///
-/// Must come before whatever the master itself does at these signals: in a child it is the first
-/// action, and the last.
+/// A stop ends thousands of children by this handler, and each window of text that it runs and page that it writes to is
+/// a page fault for each of them. So it is short, it makes system calls without the C library where it can, and
+/// `child.ld` has it beside what a child has run before.
 pub fn have_children_die() -> io::Result<()> {
-    DEADLY.into_iter().try_for_each(|signal| {
-        let action = move || {
-            if !is_master() {
-                super::program::end_all();
-                record(Some(signal as u8));
-                die(signal as i32);
-            }
-        };
-        // SAFETY: the action reads atomics, calls the recorder, which is async-signal-safe by its
-        // contract, and makes async-signal-safe calls; `end_all` says the same of itself.
-        unsafe { signal_hook::low_level::register(signal as i32, action) }.map(|_| ())
-    })
+    for (signal, of_the_master) in DEADLY.into_iter().zip(&OF_THE_MASTER) {
+        let before = replace(signal, SigHandler::SigAction(on_deadly), SaFlags::SA_RESTART)?;
+        // the first time only: a second server of this process finds the handler itself there
+        let _ = of_the_master.set(before);
+    }
+    Ok(())
+}
+
+extern "C" fn on_deadly(signal: i32, info: *mut libc::siginfo_t, context: *mut libc::c_void) {
+    if !is_master() {
+        super::program::end_all();
+        record(Some(signal as u8));
+        die(signal);
+        return;
+    }
+    let number = DEADLY.into_iter().position(|deadly| deadly as i32 == signal);
+    match number.and_then(|number| OF_THE_MASTER[number].get()) {
+        Some(SigHandler::SigAction(handler)) => handler(signal, info, context),
+        Some(SigHandler::Handler(handler)) => handler(signal),
+        _ => {}
+    }
 }
 
 /// Ends this process by `signal`, from within a handler in which it is blocked.
 fn die(signal: i32) {
-    // SAFETY: signal(3), raise(3) and sigprocmask(2) are async-signal-safe, and setrlimit(2) is a mere
-    // system call; `set` and `none` are locals.
+    // a stop is no reason for a core file, which SIGQUIT would leave
+    let none = Rlimit { current: Some(0), maximum: Some(0) };
+    let _ = setrlimit(Resource::Core, none);
+    set_unchecked(signal, libc::SIG_DFL);
+    // SAFETY: kill(2) and sigprocmask(2) are async-signal-safe; `set` is a local.
     unsafe {
-        // a stop is no reason for a core file, which SIGQUIT would leave
-        let none = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
-        libc::setrlimit(libc::RLIMIT_CORE, &raw const none);
-        libc::signal(signal, libc::SIG_DFL);
-        libc::raise(signal);
+        libc::kill(getpid().as_raw_pid(), signal);
         let mut set = std::mem::zeroed();
         libc::sigemptyset(&raw mut set);
         libc::sigaddset(&raw mut set, signal);
@@ -235,7 +248,7 @@ pub fn at_death_of(parent: rustix::process::Pid, then: OnParentDeath) {
         let _ = set_parent_process_death_signal(Some(number));
         // The parent may have died before the request: then the signal will not come.
         if getppid() != Some(parent) {
-            let _ = rustix::process::kill_process(rustix::process::getpid(), number);
+            let _ = rustix::process::kill_process(getpid(), number);
         }
     }
 }

@@ -68,7 +68,8 @@ impl Context {
         // It lives as long as the process: signal handlers look into it.
         let board: &'static Scoreboard = Box::leak(Box::new(board));
         let recorder = Box::leak(Box::new(move |signal: Option<u8>| {
-            board.record_end(std::process::id(), signal.map_or(Cause::Exit, Cause::Signal));
+            board
+                .record_end(getpid().as_raw_pid().cast_unsigned(), signal.map_or(Cause::Exit, Cause::Signal));
         }));
         sys::signal::record_crashes(recorder).map_err(cannot("cannot install the crash handlers"))?;
         sys::signal::prepare_orphan_deadline(grace)

@@ -62,10 +62,10 @@ impl Signals {
         let cannot = |cause| Error::os("cannot install the signal handlers", cause);
         let (read_end, write_end) = UnixStream::pair().map_err(cannot)?;
         let raw = write_end.as_raw_fd();
-        // first, so that in a child nothing comes before it
-        have_children_die().map_err(cannot)?;
         let signals = [SIGTERM, SIGINT, SIGQUIT, SIGHUP, SIGUSR1, SIGUSR2, SIGTTIN, SIGTTOU];
         let delivery = SignalDelivery::with_pipe(read_end, write_end, SignalOnly, signals).map_err(cannot)?;
+        // afterwards, as it leaves these handlers to the master
+        have_children_die().map_err(cannot)?;
         Ok(Self { delivery, write_end: raw })
     }
 

@@ -35,16 +35,17 @@ impl Cause {
     /// A number below [`Cause::COUNT`].
     pub(crate) fn index(self) -> usize {
         // the table that tells the others apart would be one more page for each child to fault in
-        if self == Self::Done { 0 } else { self.rare_index() }
+        match self {
+            Self::Done => 0,
+            Self::Signal(signal) => Self::NAMED.len() + usize::from(signal.min(64)),
+            named => named.rare_index(),
+        }
     }
 
     #[cold]
     #[inline(never)]
     fn rare_index(self) -> usize {
-        match self {
-            Self::Signal(signal) => Self::NAMED.len() + usize::from(signal.min(64)),
-            named => Self::NAMED.iter().position(|&cause| cause == named).unwrap_or(0),
-        }
+        Self::NAMED.iter().position(|&cause| cause == self).unwrap_or(0)
     }
 
     pub(crate) fn from_index(index: usize) -> Self {

@@ -215,14 +215,23 @@ impl Scoreboard {
     ///
     /// Async-signal-safe. It doesn't look into the master's memory, which a child may not have.
     pub(crate) fn record_end(&self, pid: u32, cause: Cause) {
-        let mine = |slot: &Slot| slot.pid.load(Ordering::Relaxed) == pid && slot.state() != State::Ended;
-        let used = self.head.used.load(Ordering::Relaxed) as usize;
-        let slots = self.slots.iter().take(used).zip(0..);
-        let Some((slot, index)) = slots.into_iter().find(|(slot, _)| mine(slot)) else { return };
+        let Some((index, slot)) = self.find(pid) else { return };
         if slot.is_worker() {
             slot.record(cause);
         } else {
             self.announce(index, cause);
         }
+    }
+    /// The slot of a living child, by its pid. Thousands that a stop ends at once don't look through all slots, each of
+    /// which is in memory that they would have to fault in.
+    fn find(&self, pid: u32) -> Option<(u32, &'static Slot)> {
+        let is_its_own =
+            |slot: &Slot| slot.pid.load(Ordering::Relaxed) == pid && slot.state() != State::Ended;
+        let hint = self.finder_of(pid).load(Ordering::Relaxed).checked_sub(1);
+        let hinted = hint.and_then(|index| Some((index, self.slots.get(index as usize)?)));
+        let used = self.head.used.load(Ordering::Relaxed) as usize;
+        // one that dies before the master has noted its birth, or whose pid has the same place as another's
+        let all = (0..).zip(self.slots.iter().take(used));
+        hinted.into_iter().chain(all).find(|(_, slot)| is_its_own(slot))
     }
 }

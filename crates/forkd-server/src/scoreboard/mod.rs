@@ -65,7 +65,7 @@ plain! {
     #[repr(align(64))]
     struct Head {
         dead: stack::Stack,
-        /// How many slots have ever been used: where a child that crashes looks for its own.
+        /// How many slots have ever been used: where a child that dies by a signal looks for its own, if it must.
         used: AtomicU32,
     }
 }
@@ -76,6 +76,9 @@ pub struct Scoreboard {
     head: &'static Head,
     tallies: &'static [Tally],
     slots: &'static [Slot],
+    /// Where a child that dies by a signal finds its slot: an index plus one, at the place of its pid modulo the length.
+    /// Only a hint, which the slot confirms.
+    finder: &'static [AtomicU32],
     ledger: ledger::Ledger,
     wake: Arc<Wake>,
     /// How long things take is measured. It doesn't change once there are children.
@@ -104,7 +107,10 @@ impl Scoreboard {
     }
 
     fn with_places(slots: usize, listeners: usize, pids: usize) -> io::Result<Self> {
-        let bytes = bytes_for::<Tally>(listeners) + bytes_for::<Head>(1) + bytes_for::<Slot>(slots);
+        let bytes = bytes_for::<Tally>(listeners)
+            + bytes_for::<Head>(1)
+            + bytes_for::<Slot>(slots)
+            + bytes_for::<AtomicU32>(pids);
         let mut arena = Arena::new(bytes)?;
         Ok(Self {
             // A child writes to the head and to its slot: side by side, they are one page mostly, and first
@@ -112,6 +118,7 @@ impl Scoreboard {
             head: &arena.take(1)?[0],
             slots: arena.take(slots)?,
             tallies: arena.take(listeners)?,
+            finder: arena.take(pids)?,
             ledger: ledger::Ledger::new(slots, listeners, pids)?,
             wake: Arc::new(Wake::new()?),
             measures: Arc::default(),
@@ -239,6 +246,12 @@ impl Scoreboard {
     /// Counts the child in a slot as born.
     pub(crate) fn born(&self, index: u32) {
         self.ledger.born(index);
+        self.finder_of(self.record(index).pid()).store(index + 1, Ordering::Relaxed);
+    }
+
+    /// Where it says which slot has a pid.
+    fn finder_of(&self, pid: u32) -> &'static AtomicU32 {
+        &self.finder[pid as usize % self.finder.len()]
     }
 
     /// Gives back a slot whose child is dead, or was never born.

@@ -228,6 +228,29 @@ fn a_crash_is_recorded_by_pid_alone() {
 }
 
 #[test]
+fn a_crash_is_recorded_whatever_the_hint_says() {
+    let board = board(&[4]);
+    let cause = Cause::Signal(libc::SIGTERM as u8);
+    // before the master has noted its birth
+    let unborn = board.take(0, false, board.epoch).unwrap();
+    has_pid(&board, unborn, 10);
+    board.record_end(10, cause);
+    assert_eq!(board.slot(unborn).recorded(), Some(cause));
+    // another child's pid has the same place
+    let [older, newer] = [11, 11 + PIDS as u32].map(|pid| start(&board, 0, pid));
+    board.record_end(11, cause);
+    board.record_end(11 + PIDS as u32, cause);
+    assert_eq!(slots(&collect(&board)), [newer, older, unborn]);
+    // one that went wild has written there
+    for hint in [0, 1, u32::MAX] {
+        let index = start(&board, 0, 12);
+        board.finder_of(12).store(hint, Ordering::Relaxed);
+        board.record_end(12, cause);
+        assert_eq!(slots(&collect(&board)), [index]);
+    }
+}
+
+#[test]
 fn refusals_are_counted_by_cause_and_listener() {
     let board = board(&[1, 1]);
     board.refuse(1, Refusal::HopLimit);
