@@ -7,10 +7,11 @@ use std::collections::BTreeSet;
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpListener};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use common::*;
-use nix::sys::signal::Signal;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 
 fn idle(daemon: &Daemon) -> usize {
     let status = daemon.status();
@@ -76,6 +77,25 @@ both_ways! {
         eventually("others wait", || idle(&daemon) == 2);
         drop(daemon.served());
         assert_eq!(daemon.deaths(0, "SIGKILL"), 2);
+    }
+
+    fn those_that_end_at_once_are_forked_after_longer_and_longer_pauses(way: Way) {
+        const SPARE: u64 = 4;
+        const PAUSES: u32 = 6;
+        let daemon = Forkd::new(&format!("--spare {SPARE}")).way(way).start();
+        eventually("they wait", || idle(&daemon) == 4);
+        let since = Instant::now();
+        // those that are there, as many that are forked at once, and one after each pause
+        eventually("they are killed", || {
+            daemon.children().into_iter().for_each(|pid| _ = kill(Pid::from_raw(pid), Signal::SIGTERM));
+            daemon.deaths(0, "SIGTERM") >= 2 * SPARE + u64::from(PAUSES)
+        });
+        let least = Duration::from_millis(10 * ((1 << PAUSES) - 1));
+        assert!(since.elapsed() >= least, "{:?}", since.elapsed());
+        daemon.wait_for_line("spare children end before they have a client");
+        short_connection(daemon.addr(), b"x").unwrap();
+        daemon.wait_for_line("spare children wait for clients again");
+        eventually("they wait again", || idle(&daemon) == 4);
     }
 
     fn those_that_wait_leave_with_their_master(way: Way) {

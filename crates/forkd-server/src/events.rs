@@ -210,6 +210,15 @@ pub(crate) fn fork_works_again(after: Duration) {
     info!(after:%; "fork works again");
 }
 
+pub(crate) fn spares_failing(endpoint: &Endpoint) {
+    warn!(endpoint:%; "spare children end before they have a client; forking one now and then");
+}
+
+pub(crate) fn spares_work_again(endpoint: &Endpoint, after: Duration) {
+    let after = humantime::format_duration(after);
+    info!(endpoint:%, after:%; "spare children wait for clients again");
+}
+
 pub(crate) fn held_too_long(peer: Peer, endpoint: &Endpoint, suppressed: u64) {
     warn!(peer:%, endpoint:%, suppressed; "closed a connection for which no child could be forked");
 }

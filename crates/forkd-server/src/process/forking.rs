@@ -18,7 +18,7 @@ use super::child::{ChildWork, Order};
 use super::context::Context;
 use super::descriptors::{Closing, kept_for};
 use super::pending::{Client, Pending};
-use super::spares::{self, Spare, Spares};
+use super::spares::{self, Look, News, Spare, Spares};
 use crate::admission::{Admission, Failure, Next, Room, Round};
 use crate::limit::RateLimit;
 use crate::model::Overflow;
@@ -76,7 +76,7 @@ impl Forking {
         let batch = datagrams.then(|| batch_for(&context.listener, 1));
         Ok(Self {
             max_children: spec.max_children,
-            spares: wanted.map(Spares::new),
+            spares: wanted.map(|wanted| Spares::new(wanted, cx.now)),
             work: Inherited::new(ChildWork::new(context.clone(), Closing::all_but(keep), batch, waiting, cx)),
             context,
             pending: Pending::default(),
@@ -335,8 +335,16 @@ impl Forking {
         if !spares.look_is_due(cx.is_woken, cx.now) {
             return;
         }
-        let missing =
-            spares.missing(cx.board, cx.now, || wait_readable(&*self.context.listener, Duration::ZERO));
+        let is_queued = || wait_readable(&*self.context.listener, Duration::ZERO);
+        let Look { missing, news } = spares.look(cx.board, cx.now, is_queued);
+        let retry_at = spares.retry_at().filter(|&then| then > cx.now);
+        match news {
+            None => {}
+            Some(News::Failing) => events::spares_failing(self.context.listener.endpoint()),
+            Some(News::WorkAgain(after)) => {
+                events::spares_work_again(self.context.listener.endpoint(), after);
+            }
+        }
         let most = if cx.is_short() { 0 } else { missing.min(FORKS) };
         // on the stack, as a write to the heap after each fork would be a page fault
         let mut forked: SmallVec<[Spare; FORKS as usize]> = SmallVec::new();
@@ -347,7 +355,7 @@ impl Forking {
         }
         self.spares.iter_mut().filter(|_| !forked.is_empty()).for_each(|spares| spares.add(&forked));
         // those that are forked may have their client already
-        let again = (!forked.is_empty()).then_some(cx.now);
+        let again = if forked.is_empty() { retry_at } else { Some(cx.now) };
         if self.again != again {
             self.again = again;
         }
