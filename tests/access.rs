@@ -4,8 +4,8 @@
 mod common;
 
 use std::fs;
-use std::io::{ErrorKind, Read};
-use std::net::{Ipv4Addr, SocketAddr, TcpStream, UdpSocket};
+use std::io::{ErrorKind, Read, Write};
+use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpStream, UdpSocket};
 use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixStream;
 
@@ -28,6 +28,16 @@ fn from(n: u8, daemon: &Daemon) -> Client {
 /// Whether the server resets the connection.
 fn is_reset(mut client: impl Read) -> bool {
     matches!(client.read(&mut [0]), Err(error) if error.kind() == ErrorKind::ConnectionReset)
+}
+
+/// Whether the server echoes, and does not reset the connection.
+fn is_served(mut client: Client) -> bool {
+    client.write_all(b"hello").is_ok() && client.read_exact(&mut [0; 5]).is_ok()
+}
+
+/// A worker may have had both clients, and be gone already.
+fn kill(pid: i32) {
+    let _ = nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGKILL);
 }
 
 /// Waits until so many clients have been refused for a cause, and none for others.
@@ -96,6 +106,121 @@ under_models! { [fork spare prefork iterative thread threads event coroutine]
             }
         }
     }
+}
+
+under_models! { [fork spare prefork thread threads event coroutine]
+    fn a_source_has_as_many_connections_as_it_may_and_others_are_served(model) {
+        let model = model.replace("-w 2", "-w 5").replace("--threads 2", "--threads 5");
+        let daemon = Daemon::start(&format!("{model} --max-per-source 2"));
+        let mut served = [2, 2].map(|n| from(n, &daemon));
+        served.iter_mut().for_each(|client| echoes(client, b"hello"));
+        assert!(is_reset(from(2, &daemon)));
+        has_refused(&daemon, 0, "source-limit", 1);
+        let mut other = from(3, &daemon);
+        echoes(&mut other, b"hello");
+        // one that leaves makes room for another at once
+        let [leaves, mut stays] = served;
+        leaves.shutdown(Shutdown::Write).unwrap();
+        assert!(is_cut(&mut leaves.try_clone().unwrap()));
+        eventually("another is served", || is_served(from(2, &daemon)));
+        echoes(&mut stays, b"still here");
+        assert!(daemon.wait_for_line("refused a client").contains(" cause=source-limit "));
+    }
+
+    fn what_a_killed_process_had_does_not_count_any_more(model) {
+        let model = model.replace("-w 2", "-w 5").replace("--threads 2", "--threads 5");
+        let daemon = Daemon::start(&format!("{model} --max-per-source 2"));
+        for _ in 0..3 {
+            let mut served = [2, 2].map(|n| from(n, &daemon));
+            for client in &mut served {
+                if !client.write_all(b"hello").is_ok_and(|()| client.read_exact(&mut [0; 5]).is_ok()) {
+                    // those of the last time are not counted out yet
+                    eventually("another is served", || {
+                        *client = from(2, &daemon);
+                        client.write_all(b"hello").is_ok() && client.read_exact(&mut [0; 5]).is_ok()
+                    });
+                }
+            }
+            served.iter().for_each(|client| {
+                let status = daemon.status();
+                let peer = client.local_addr().unwrap().to_string();
+                let children = status["children"].as_array().unwrap();
+                children
+                    .iter()
+                    .filter(|child| child["serving"].as_u64() > Some(0))
+                    .filter(|child| child["peer"] == peer.as_str() || !model.contains("fork"))
+                    .for_each(|child| kill(child["pid"].as_i64().unwrap() as i32));
+            });
+            served.iter_mut().for_each(|client| assert!(is_cut(client)));
+        }
+        eventually("another is served", || is_served(from(2, &daemon)));
+    }
+}
+
+#[test]
+fn a_reload_changes_the_limit_of_a_source_and_forgets_no_client() {
+    let forkd = Forkd::new("--config {dir}/forkd.toml");
+    let config = forkd.dir.path().join("forkd.toml");
+    let write = |most: u32| {
+        let text = "[[listen]]\nendpoints = ['tcp://127.0.0.1:0']\nmax-per-source = ";
+        fs::write(&config, format!("{text}{most}\n")).unwrap();
+    };
+    write(3);
+    let daemon = forkd.start();
+    let mut served = [2, 2, 2].map(|n| from(n, &daemon));
+    served.iter_mut().for_each(|client| echoes(client, b"hello"));
+    assert!(is_reset(from(2, &daemon)));
+    write(4);
+    assert_eq!(run(&["reload", "--control", daemon.control().to_str().unwrap()]).code, Some(0));
+    echoes(&mut from(2, &daemon), b"hello");
+    write(1);
+    assert_eq!(run(&["reload", "--control", daemon.control().to_str().unwrap()]).code, Some(0));
+    assert!(is_reset(from(2, &daemon)));
+    served.iter_mut().for_each(|client| echoes(client, b"still here"));
+    drop(served);
+    eventually("the first of a source is served", || is_served(from(2, &daemon)));
+}
+
+#[test]
+fn a_source_can_be_a_network_or_a_user() {
+    let daemon = Daemon::start("--max-per-source 1 --source-prefix 24/64");
+    let mut served = from(2, &daemon);
+    echoes(&mut served, b"hello");
+    assert!(is_reset(from(3, &daemon)));
+    drop(served);
+    eventually("another of the network is served", || is_served(from(4, &daemon)));
+    let daemon = Daemon::start("-m prefork --max-per-source 1 unix://{dir}/s");
+    let mut served = UnixStream::connect(daemon.path("s")).unwrap();
+    served.set_read_timeout(Some(LIMIT)).unwrap();
+    echoes(&mut served, b"hello");
+    let mut second = UnixStream::connect(daemon.path("s")).unwrap();
+    assert_eq!(second.read(&mut [0]).unwrap(), 0);
+    has_refused(&daemon, 0, "source-limit", 1);
+}
+
+/// A thousand connections of one source leave room for others, under each model.
+#[test]
+fn a_source_with_a_thousand_connections_locks_no_other_out() {
+    for model in ["fork", "prefork", "thread", "threads", "event", "coroutine"] {
+        let daemon = Daemon::start(&format!("{} --max-per-source 1", options_of(model)));
+        let greedy: Vec<Client> = (0..1000).map(|_| from(2, &daemon)).collect();
+        let mut other = from(3, &daemon);
+        echoes(&mut other, b"hello");
+        drop(greedy);
+    }
+}
+
+#[test]
+fn a_datagram_that_is_answered_does_not_count() {
+    let daemon = Daemon::start("-m prefork -w 2 --max-per-source 1 udp://127.0.0.1:0");
+    let client = UdpSocket::bind((Ipv4Addr::new(127, 0, 0, 2), 0)).unwrap();
+    client.set_read_timeout(Some(LIMIT)).unwrap();
+    client.connect(daemon.address("udp")).unwrap();
+    for _ in 0..100 {
+        client.send(b"hello").unwrap();
+        assert_eq!(client.recv(&mut [0; 9]).unwrap(), 5);
+    }
+    assert_eq!(daemon.listener(0)["refused"].as_object().unwrap().len(), 0);
 }
 
 #[test]

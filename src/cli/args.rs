@@ -165,6 +165,7 @@ fn explained(option: Arg) -> Arg {
         return option;
     }
     let option = match () {
+        () if is(value_parser!(u16).into()) => option.value_parser(number::<u16>),
         () if is(value_parser!(u32).into()) => option.value_parser(number::<u32>),
         () if is(value_parser!(u64).into()) => option.value_parser(number::<u64>),
         () if is(value_parser!(usize).into()) => option.value_parser(number::<usize>),

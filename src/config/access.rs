@@ -103,7 +103,8 @@ impl ListenOptions {
     pub(crate) fn access(&self) -> Result<AccessSpec, Error> {
         let mut rules = Rules::default();
         self.access_rules()?.iter().for_each(|placed| rules.add(placed.rule, placed.is_allowed));
-        Ok(AccessSpec { rules })
+        let (max_per_source, source_prefix) = (self.max_per_source, self.source_prefix());
+        Ok(AccessSpec { rules, max_per_source, source_prefix })
     }
 
     /// All rules, those of lists too.
@@ -157,7 +158,7 @@ impl ListenOptions {
     ///
     /// As [`access`](Self::access).
     pub(crate) fn access_in_words(&self) -> Result<String, Error> {
-        let AccessSpec { rules } = self.access()?;
+        let AccessSpec { rules, max_per_source, source_prefix } = self.access()?;
         let sentence = |(allow, deny): (usize, usize), kind: &str| match (allow, deny) {
             (0, 0) => None,
             (0, deny) => Some(format!("all {kind} are served, but for those that {deny} rules deny")),
@@ -165,7 +166,11 @@ impl ListenOptions {
                 Some(format!("only {kind} that {allow} rules allow are served, and {deny} rules deny some"))
             }
         };
-        let all = [sentence(rules.count(false), "addresses"), sentence(rules.count(true), "users")];
+        let per_source = max_per_source.map(|most| {
+            format!("of one source (a prefix of {source_prefix} bits, or a user) {most} clients at once are served")
+        });
+        let all =
+            [sentence(rules.count(false), "addresses"), sentence(rules.count(true), "users"), per_source];
         let endpoints: Vec<_> = self.endpoints.iter().map(ToString::to_string).collect();
         let line = |sentence: String| format!("# {}: {sentence}\n", endpoints.join(", "));
         Ok(all.into_iter().flatten().map(line).collect())

@@ -13,7 +13,9 @@ use super::{Listed, RouteText};
 use forkd_server::Endpoint;
 use forkd_server::model::{MAX_CHILDREN, MAX_SPARE, Model, Overflow, Threads, WorkerRange};
 use forkd_server::service::{Framing, Service};
-use forkd_server::supervise::{AccessSpec, BindOptions, KEEP_ALIVE, ListenerSpec, ModelSpec, Suits};
+use forkd_server::supervise::{
+    AccessSpec, BindOptions, KEEP_ALIVE, ListenerSpec, ModelSpec, Prefixes, Suits,
+};
 
 /// A reload makes listening sockets with all that belongs to them anew.
 const LISTEN: Definition = Definition { reload: true, ..Definition::NONE };
@@ -70,6 +72,14 @@ const TCP: Need = Need::new("a tcp endpoint", "one", |group| {
 const IPV6: Need = Need::new("a tcp or udp endpoint that may be of IPv6", "one", |group| {
     group.has_any(|endpoint| endpoint.host().is_some_and(|host| host.parse::<Ipv4Addr>().is_err()))
 });
+const SOURCE: Need = Need::new("clients whose source is known (any endpoint but unixgram)", "one", |group| {
+    group.has_any(|endpoint| endpoint.path().is_none() || !endpoint.is_datagram())
+});
+const PER_SOURCE: Need = Need::new(
+    "a limit for each source, and an endpoint whose clients have addresses",
+    "`max-per-source` and such an endpoint",
+    |group| group.max_per_source.is_some() && group.has_any(|endpoint| endpoint.path().is_none()),
+);
 const FILE: Need = Need::new("a socket file (a unix or unixgram endpoint)", "such an endpoint", |group| {
     group.has_any(|endpoint| endpoint.path().is_some())
 });
@@ -204,6 +214,16 @@ options! {
 
     /// Serve no clients of this network, user or group: a TCP connection is reset, a datagram gets no answer
     deny: Vec<Listed>, { heading: "Access", value: "CIDR|PATH", otherwise: "none" }
+
+    /// Clients of one source at once: connections that are alive, or datagrams in work; more are refused
+    max_per_source: Option<u16>, {
+        heading: "Access", value: "N", otherwise: "no limit", range: Some(1..=u16::MAX as u64), needs: Some(&SOURCE)
+    }
+
+    /// How many bits of an IPv4 and of an IPv6 address stand for one source
+    source_prefix: Option<Prefixes> = Prefixes::default(), {
+        heading: "Access", value: "V4/V6", needs: Some(&PER_SOURCE)
+    }
 
     /// End a TCP connection whose client no longer answers for so long: one that has vanished, or that takes
     /// nothing of what it is sent; off: never

@@ -5,6 +5,7 @@
 
 pub use crate::access::AccessSpec;
 pub use crate::access::rules::{Decision, Rule, Rules};
+pub use crate::access::source::Prefixes;
 pub use crate::process::attendant::{Attendant, Duties, Limits};
 pub use crate::process::companion::{Companion, Notice};
 pub use crate::process::master::Master;

@@ -5,12 +5,12 @@
 //! worker that polls for its connections, too, takes each [step](Acceptor::step) by itself.
 
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::AsFd;
 use std::time::Instant;
 
 use rustix::io::Errno;
 
-use super::serve::{WorkerContext, batch_for};
+use super::serve::{Admitted, WorkerContext, batch_for};
 use crate::admission::{Admission, Failure, Next, Queued, REST, Room, Round};
 use crate::events;
 use crate::scoreboard::{Cause, Tally};
@@ -18,8 +18,8 @@ use crate::service::Service;
 use crate::sys::datagram::{Batch, Patience};
 use crate::sys::fd::{first_readable, pause};
 use crate::sys::shutdown_fd::ShutdownFd;
+use crate::transport::Endpoint;
 use crate::transport::listener::Kind;
-use crate::transport::{Endpoint, Peer};
 
 /// How many datagrams are taken at once, where no answer is waited for.
 pub(super) const BATCH: usize = 8;
@@ -127,7 +127,7 @@ pub(crate) trait Driver {
     const POLLS: bool = false;
 
     /// Serves a connection.
-    fn connection(&mut self, socket: OwnedFd, peer: Peer);
+    fn connection(&mut self, client: Admitted);
 
     /// Answers the first `count` datagrams of a batch.
     fn datagrams(&mut self, batch: &mut Batch, count: usize);
@@ -189,8 +189,8 @@ pub(crate) fn run<D: Driver>(work: &WorkerContext<'_>, shutdown: &ShutdownFd, dr
         match acceptor.step(room, |queued| driver.enter(queued, || source.take::<D>(queued))) {
             Ok(Some(client)) => {
                 let served = match client {
-                    Client::Connection((socket, peer)) => {
-                        driver.connection(socket, peer);
+                    Client::Connection(client) => {
+                        driver.connection(client);
                         1
                     }
                     Client::Datagrams(count) => {
@@ -251,7 +251,7 @@ fn is_awaited(work: &WorkerContext<'_>, shutdown: &ShutdownFd) -> bool {
 
 /// What was taken.
 enum Client {
-    Connection((OwnedFd, Peer)),
+    Connection(Admitted),
     /// This many are in the batch.
     Datagrams(usize),
 }

@@ -8,16 +8,17 @@
 use std::any::Any;
 use std::cell::{Cell, RefCell};
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::AsFd;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant};
 
 use super::accept_loop::Acceptor;
 use super::prefork;
 use super::serve::Terms;
-use super::serve::{Stopwatch, WorkerContext};
+use super::serve::{Admitted, Stopwatch, WorkerContext};
 use super::spread::{LOOK, Shares, Spread};
 use super::yielding::Yielding;
+use crate::access::sources::Counted;
 use crate::admission::{Next, REST, Room, Round};
 use crate::reactor::{Reactor, Session, Timer};
 use crate::scoreboard::Cause;
@@ -88,6 +89,7 @@ struct Client<'r, 'w> {
     worker: &'r EventWorker<'w>,
     protocol: Box<dyn Protocol>,
     peer: Peer,
+    _counted: Option<Counted>,
     /// Stops when this is dropped.
     _stopwatch: Stopwatch<'w>,
 }
@@ -102,7 +104,7 @@ impl<'r> Session<'r> for Client<'r, '_> {
     }
 
     fn closed(self: Box<Self>, reactor: &mut Reactor<'r>, outcome: io::Result<()>) {
-        let Self { worker, protocol, peer, _stopwatch } = *self;
+        let Self { worker, protocol, peer, _counted, _stopwatch } = *self;
         match outcome {
             Ok(()) => log::debug!(peer:%; "connection closed"),
             Err(error) => log::debug!(peer:%, error:%; "connection ended"),
@@ -226,9 +228,9 @@ impl<'r, 'w> EventWorker<'w> {
             };
             let step = self.acceptor.borrow_mut().step(room, |queued| self.accept(queued));
             match step {
-                Ok(Some((socket, peer))) => {
+                Ok(Some(client)) => {
                     self.spread.borrow_mut().took(self.shares(), Instant::now);
-                    self.begin(reactor, socket, peer);
+                    self.begin(reactor, client);
                     if !self.drains() && self.work.is_spent(self.terms, self.served.get()) {
                         return self.leave(reactor);
                     }
@@ -285,7 +287,7 @@ impl<'r, 'w> EventWorker<'w> {
         self.acceptor.borrow().drains()
     }
 
-    fn accept(&self, queued: bool) -> rustix::io::Result<Option<(OwnedFd, Peer)>> {
+    fn accept(&self, queued: bool) -> rustix::io::Result<Option<Admitted>> {
         let client = match queued {
             true => self.work.listener().accept_queued(false)?,
             false => self.work.listener().accept_nonblocking(self.shutdown)?,
@@ -293,7 +295,8 @@ impl<'r, 'w> EventWorker<'w> {
         Ok(self.work.context.admit_connection(self.work.board, client))
     }
 
-    fn begin(&'r self, reactor: &mut Reactor<'r>, socket: OwnedFd, peer: Peer) {
+    fn begin(&'r self, reactor: &mut Reactor<'r>, Admitted { socket, peer, ticket }: Admitted) {
+        let counted = self.work.count(ticket);
         self.served.set(self.served.get() + 1);
         Traffic::add(&self.work.slot.traffic.connections, 1);
         self.work.slot.set_peer(peer);
@@ -307,7 +310,8 @@ impl<'r, 'w> EventWorker<'w> {
         };
         self.open.set(self.open.get() + 1);
         self.work.one_more_open();
-        reactor.adopt(socket, peer, Box::new(Client { worker: self, protocol, peer, _stopwatch: stopwatch }));
+        let client = Client { worker: self, protocol, peer, _counted: counted, _stopwatch: stopwatch };
+        reactor.adopt(socket, peer, Box::new(client));
     }
 
     fn one_fewer(&'r self, reactor: &mut Reactor<'r>) {

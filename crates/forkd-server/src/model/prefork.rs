@@ -5,15 +5,12 @@
 //! one could leave locked. A worker serves one connection at a time and learns through its
 //! [`ShutdownFd`] that it should leave.
 
-use std::os::fd::OwnedFd;
-
 use super::accept_loop::{self, Driver};
 use super::serve::Terms;
-use super::serve::WorkerContext;
+use super::serve::{Admitted, WorkerContext};
 use crate::scoreboard::{Cause, State};
 use crate::sys::datagram::Batch;
 use crate::sys::shutdown_fd::ShutdownFd;
-use crate::transport::Peer;
 
 /// Serves until the shutdown, or until the limit is reached.
 pub(crate) fn run(work: &WorkerContext<'_>, shutdown: &ShutdownFd, terms: &Terms) -> Cause {
@@ -51,11 +48,14 @@ impl Worker<'_> {
 }
 
 impl Driver for Worker<'_> {
-    fn connection(&mut self, socket: OwnedFd, peer: Peer) {
+    fn connection(&mut self, Admitted { socket, peer, ticket }: Admitted) {
+        let counted = self.work.count(ticket);
         self.begin();
         self.work.slot.set_peer(peer);
         let mut connection = self.work.connection(socket, peer);
         self.work.serve_timed(&mut connection);
+        // before the client can see the end: one that comes again at once counts as one
+        drop(counted);
         connection.close();
     }
 

@@ -15,6 +15,7 @@ use super::spread::{Shares, Spread};
 use super::yielding::Yielding;
 use super::{Model, Threads};
 use crate::access::AccessSpec;
+use crate::access::sources::{Counted, Sources, Ticket};
 use crate::limit::SharedLimit;
 use crate::scoreboard::{Cause, Scoreboard, Slot, State, Tally};
 use crate::service::Service;
@@ -37,11 +38,21 @@ pub(crate) struct ListenerContext {
     access: Option<Arc<Access>>,
 }
 
+/// A connection that is to be served.
+#[derive(Debug)]
+pub(crate) struct Admitted {
+    pub(crate) socket: OwnedFd,
+    pub(crate) peer: Peer,
+    /// It counts as one of its source's.
+    pub(crate) ticket: Option<Ticket>,
+}
+
 /// What decides whether a client is served.
 #[derive(Debug)]
 struct Access {
     spec: AccessSpec,
     hooks: Hooks,
+    sources: &'static Sources,
     /// So that no client can fill the log, whichever process refuses it.
     refusals: &'static SharedLimit,
 }
@@ -52,12 +63,17 @@ impl ListenerContext {
         number: usize,
         service_config: ServiceConfig,
         access: &AccessSpec,
-        tally: &'static Tally,
+        board: &Scoreboard,
     ) -> Self {
         let hooks = &service_config.hooks;
         let is_asked = !access.is_open() || hooks.verify.is_some();
         let access = is_asked.then(|| {
-            Arc::new(Access { spec: access.clone(), hooks: hooks.clone(), refusals: &tally.refusals })
+            Arc::new(Access {
+                spec: access.clone(),
+                hooks: hooks.clone(),
+                sources: board.sources(),
+                refusals: &board.tally(number).refusals,
+            })
         });
         Self { listener, number, service_config, access }
     }
@@ -94,14 +110,14 @@ impl ListenerContext {
         &self,
         board: &Scoreboard,
         (socket, peer): (OwnedFd, Peer),
-    ) -> Option<(OwnedFd, Peer)> {
+    ) -> Option<Admitted> {
         if board.measures()
             && let Some(waited) = queued_for(&socket)
         {
             board.tally(self.number).accept_latencies.observe(waited.as_micros() as u64);
         }
         match self.admit(peer) {
-            Ok(()) => Some((socket, peer)),
+            Ok(ticket) => Some(Admitted { socket, peer, ticket }),
             Err(why) => {
                 self.refuse(board, &socket, why);
                 None
@@ -119,33 +135,37 @@ impl ListenerContext {
         }
     }
 
-    /// Decides whether a datagram is answered, with the hop limit of its answer.
+    /// Decides whether a datagram is answered, with the hop limit of its answer, and whether it counts.
     pub(crate) fn admit_datagram(
         &self,
         udp_filter: &UdpFilter,
         datagram: &Datagram<'_>,
-    ) -> Result<Option<u8>, Refusal> {
+    ) -> Result<(Option<u8>, Option<Ticket>), Refusal> {
         let hops = udp_filter.admit(datagram)?;
-        self.admit(peer_of(datagram)).map(|()| hops)
+        self.admit(peer_of(datagram)).map(|ticket| (hops, ticket))
     }
 
     /// Decides whether a client that has come in is served: the one place, for connections and datagrams of all
     /// models, before anything is started for the client.
     #[inline(always)]
-    fn admit(&self, peer: Peer) -> Result<(), Refusal> {
-        self.access.as_deref().map_or(Ok(()), |access| self.ask(access, peer))
+    fn admit(&self, peer: Peer) -> Result<Option<Ticket>, Refusal> {
+        self.access.as_deref().map_or(Ok(None), |access| self.ask(access, peer))
     }
 
     #[inline(never)]
-    fn ask(&self, access: &Access, peer: Peer) -> Result<(), Refusal> {
-        let admitted = access.spec.admit(peer);
+    fn ask(&self, access: &Access, peer: Peer) -> Result<Option<Ticket>, Refusal> {
+        let Access { spec, hooks, sources, .. } = access;
+        let admitted = spec
+            .admit(peer)
+            .and_then(|()| if hooks.admit(peer) { Ok(()) } else { Err(Refusal::Application) })
+            .and_then(|()| spec.count(sources, self.number, peer));
         if let Err(why) = admitted
+            && why != Refusal::Application
             && let Some(suppressed) = access.refusals.admit()
         {
             events::refused(self.listener.endpoint(), peer, why, suppressed);
         }
-        admitted?;
-        if access.hooks.admit(peer) { Ok(()) } else { Err(Refusal::Application) }
+        admitted
     }
 }
 
@@ -255,6 +275,8 @@ pub(crate) struct WorkerContext<'a> {
     pub(crate) udp_filter: &'a UdpFilter,
     pub(crate) board: &'a Scoreboard,
     pub(crate) slot: &'static Slot,
+    /// The number of the slot.
+    pub(crate) index: u32,
     /// In a process that is not this server's own, nothing interrupts a wait for clients: there each one is
     /// for the shutdown, too, and comes after a [`tick`](Self::tick).
     pub(crate) ticker: Option<&'a Arc<Mutex<Ticker>>>,
@@ -401,24 +423,52 @@ impl<'w> WorkerContext<'w> {
         self.context.service_config.hooks.panicked(peer, payload);
     }
 
+    /// In a child: its client does not count any more as one of its source's.
+    #[inline(always)]
+    pub(crate) fn counts_no_more(&self) {
+        if self.context.access.is_some() {
+            self.leave();
+        }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn leave(&self) {
+        self.board.leave(self.index);
+    }
+
+    /// Has a client of this worker count for as long as the answer is there.
+    #[inline(always)]
+    pub(crate) fn count(&self, ticket: Option<Ticket>) -> Option<Counted> {
+        let ticket = ticket?;
+        self.board.sources().hold(ticket, self.index)
+    }
+
     /// Answers the first `count` datagrams of a batch.
     pub(crate) fn datagrams(&self, batch: &mut Batch, count: usize) {
-        self.datagrams_if(batch, count, |datagram| self.context.admit_datagram(self.udp_filter, datagram));
+        if self.context.access.is_none() {
+            return self.datagrams_if(batch, count, |datagram| Ok((self.udp_filter.admit(datagram)?, ())));
+        }
+        self.datagrams_if(batch, count, |datagram| {
+            let (hops, ticket) = self.context.admit_datagram(self.udp_filter, datagram)?;
+            Ok((hops, self.count(ticket)))
+        });
     }
 
     /// Answers those of a batch that are admitted, with the hop limit of the answer.
-    pub(crate) fn datagrams_if(
+    pub(crate) fn datagrams_if<C>(
         &self,
         batch: &mut Batch,
         count: usize,
-        admit: impl Fn(&Datagram<'_>) -> Result<Option<u8>, Refusal>,
+        admit: impl Fn(&Datagram<'_>) -> Result<(Option<u8>, C), Refusal>,
     ) {
         let (mut queued, echoes) = (0, self.service().echoes());
         for i in 0..count {
             let datagram = batch.datagram(i);
             let (peer, length) = (peer_of(&datagram), datagram.payload.len() as u64);
-            let hops = match admit(&datagram) {
-                Ok(hops) => hops,
+            // counted until it is answered
+            let (hops, _counted) = match admit(&datagram) {
+                Ok(admitted) => admitted,
                 Err(why) => {
                     self.board.refuse(self.context.number, why);
                     continue;

@@ -14,6 +14,7 @@ pub(super) struct Shared {
     udp_filter: UdpFilter,
     board: Scoreboard,
     slot: &'static Slot,
+    index: u32,
     ticker: Option<Arc<Mutex<Ticker>>>,
     /// How many are served now. The slot shows it, but other processes can write there.
     open: AtomicU32,
@@ -21,15 +22,15 @@ pub(super) struct Shared {
 
 impl Shared {
     pub(super) fn of(work: &WorkerContext<'_>) -> Self {
-        let WorkerContext { context, udp_filter, board, slot, ticker } = *work;
+        let WorkerContext { context, udp_filter, board, slot, index, ticker } = *work;
         let (context, udp_filter, board, ticker) =
             (context.clone(), udp_filter.clone(), board.clone(), ticker.cloned());
-        Self { context, udp_filter, board, slot, ticker, open: AtomicU32::new(0) }
+        Self { context, udp_filter, board, slot, index, ticker, open: AtomicU32::new(0) }
     }
 
     pub(super) fn work(&self) -> WorkerContext<'_> {
-        let Self { context, udp_filter, board, slot, ticker, .. } = self;
-        WorkerContext { context, udp_filter, board, slot, ticker: ticker.as_ref() }
+        let &Self { ref context, ref udp_filter, ref board, slot, index, ref ticker, .. } = self;
+        WorkerContext { context, udp_filter, board, slot, index, ticker: ticker.as_ref() }
     }
 
     /// Begins to serve one more.

@@ -19,9 +19,10 @@ use rustix::process::Pid;
 use super::context::Context;
 use super::descriptors::Closing;
 use super::post_fork::expect_children;
+use crate::access::sources::Ticket;
 use crate::admission::{Admission, Failure, Next, REST, Room, Round};
 use crate::events;
-use crate::model::serve::{ListenerContext, WorkerContext};
+use crate::model::serve::{Admitted, ListenerContext, WorkerContext};
 use crate::scoreboard::{Cause, Scoreboard, State};
 use crate::sys::arena;
 use crate::sys::call_off::Wait;
@@ -138,6 +139,7 @@ impl ChildTask for ChildWork {
             udp_filter: &self.udp_filter,
             board: self.board,
             slot: self.board.slot(index),
+            index,
             ticker: None,
         };
         let (batch, waiting) = (&mut self.batch, &self.waiting);
@@ -193,9 +195,10 @@ fn take_client(work: &WorkerContext<'_>, wait: &Wait) -> Option<(OwnedFd, Peer)>
                     begin_to_finish();
                 }
                 match work.context.admit_connection(work.board, client) {
-                    Some(client) => {
+                    Some(Admitted { socket, peer, ticket }) => {
+                        Ticket::put(ticket, &work.slot.ticket);
                         events::accepting(work.listener().endpoint(), admission.accepted(&mut round));
-                        break client;
+                        break (socket, peer);
                     }
                     None => {
                         admission.refused(&mut round);
@@ -244,12 +247,13 @@ fn serve(
             // not dropped: the kernel closes it, as this process ends
             let mut connection = ManuallyDrop::new(work.connection(socket, peer));
             let cause = work.serve(&mut connection);
+            work.counts_no_more();
             announce(cause);
             cause
         }
         (None, Some(batch)) => {
             // the master has asked the application
-            work.datagrams_if(batch, 1, |datagram| work.udp_filter.admit(datagram));
+            work.datagrams_if(batch, 1, |datagram| Ok((work.udp_filter.admit(datagram)?, ())));
             announce(Cause::Done);
             Cause::Done
         }

@@ -19,11 +19,12 @@ use super::context::Context;
 use super::descriptors::{Closing, kept_for};
 use super::pending::{Client, Pending};
 use super::spares::{self, Look, News, Spare, Spares};
+use crate::access::sources::Ticket;
 use crate::admission::{Admission, Failure, Next, Room, Round};
 use crate::limit::RateLimit;
 use crate::model::Overflow;
 use crate::model::accept_loop::errno;
-use crate::model::serve::{ListenerContext, batch_for, peer_of};
+use crate::model::serve::{Admitted, ListenerContext, batch_for, peer_of};
 use crate::spec::ModelSpec;
 use crate::sys::call_off::Wait;
 use crate::sys::datagram::Patience;
@@ -149,6 +150,7 @@ impl Forking {
         self.admission.close();
         self.end_spares(cx);
         if let Some(client) = self.let_go(cx) {
+            client.ticket.into_iter().for_each(|ticket| cx.board.sources().leave(ticket));
             self.give_up(cx, client.peer);
         }
         self.context.listener.refuse();
@@ -251,8 +253,8 @@ impl Forking {
     /// Takes the next client, and forks a child for it; `false` if it gets none.
     fn take_one(&mut self, cx: &mut Context, slot: u32) -> rustix::io::Result<bool> {
         let client = self.next_client().map(|client| self.admit(cx, client));
-        if let Ok(Some((connection, peer))) = client {
-            self.give_child(cx, slot, Client { connection, peer, since: cx.now });
+        if let Ok(Some(client)) = client {
+            self.give_child(cx, slot, client);
             return Ok(true);
         }
         cx.board.put_back(slot);
@@ -275,18 +277,22 @@ impl Forking {
     }
 
     /// The client, if it gets a child.
-    fn admit(&self, cx: &Context, client: Taken) -> Option<Taken> {
+    fn admit(&self, cx: &Context, client: Taken) -> Option<Client> {
         match (client, &self.work.batch) {
             ((Some(socket), peer), _) => {
-                let client = self.context.admit_connection(cx.board, (socket, peer));
+                let Admitted { socket, peer, ticket } =
+                    self.context.admit_connection(cx.board, (socket, peer))?;
                 // In a crowd no child is forked for a connection that its client has reset: Linux hands that over, too.
-                let is_crowd = self.crowded || cx.is_busy;
-                let client = client.filter(|(socket, _)| !is_crowd || !was_reset(socket));
-                client.map(|(socket, peer)| (Some(socket), peer))
+                if (self.crowded || cx.is_busy) && was_reset(&socket) {
+                    ticket.into_iter().for_each(|ticket| cx.board.sources().leave(ticket));
+                    return None;
+                }
+                Some(Client { connection: Some(socket), peer, since: cx.now, ticket })
             }
             ((None, peer), Some(batch)) => {
                 let admitted = self.context.admit_datagram(&cx.udp_filter, &batch.datagram(0));
-                admitted.map_err(|why| cx.board.refuse(self.context.number, why)).ok().map(|_| (None, peer))
+                let (_, ticket) = admitted.map_err(|why| cx.board.refuse(self.context.number, why)).ok()?;
+                Some(Client { connection: None, peer, since: cx.now, ticket })
             }
             ((None, _), None) => None,
         }
@@ -350,7 +356,7 @@ impl Forking {
         let mut forked: SmallVec<[Spare; FORKS as usize]> = SmallVec::new();
         while (forked.len() as u32) < most {
             let Some(slot) = cx.board.take(self.context.number, false, cx.now) else { break };
-            let Ok(pid) = self.fork_child(cx, slot, None, Peer::None) else { break };
+            let Ok(pid) = self.fork_child(cx, slot, None, Peer::None, None) else { break };
             forked.push(Spare { slot, pid });
         }
         self.spares.iter_mut().filter(|_| !forked.is_empty()).for_each(|spares| spares.add(&forked));
@@ -389,7 +395,7 @@ impl Forking {
             let waited = cx.now.duration_since(client.since).as_micros() as u64;
             cx.board.record(slot).set_accepted(now.saturating_sub(waited));
         }
-        match self.fork_child(cx, slot, client.connection.as_ref(), client.peer) {
+        match self.fork_child(cx, slot, client.connection.as_ref(), client.peer, client.ticket) {
             Ok(pid) => events::accepted(self.context.listener.endpoint(), client.peer, pid),
             Err(()) => self.hold(cx, client),
         }
@@ -432,9 +438,11 @@ impl Forking {
         index: u32,
         connection: Option<&OwnedFd>,
         peer: Peer,
+        ticket: Option<Ticket>,
     ) -> Result<u32, ()> {
         let (slot, record) = (cx.board.slot(index), cx.board.record(index));
         slot.set_peer(peer);
+        Ticket::put(ticket, &slot.ticket);
         self.work.update(cx);
         let raises_later = cx.raises_children
             && !self.context.service_config.service.is_handler()
@@ -455,6 +463,8 @@ impl Forking {
                 Ok(child.pid.cast_unsigned())
             }
             Err(error) => {
+                // the client keeps it
+                Ticket::put(None, &slot.ticket);
                 cx.board.put_back(index);
                 cx.board.totals(self.context.number).fork_failed();
                 cx.fork_failed(&error);

@@ -43,11 +43,11 @@ impl Listeners {
             listener.queue();
         }
         let descriptors = listener.descriptors();
-        let tally = cx.board.tally(number);
+        let failures = &cx.board.tally(number).failures;
         let service_config =
-            ServiceConfig::new(listener.endpoint(), spec.service.clone(), model, hooks, &tally.failures)
+            ServiceConfig::new(listener.endpoint(), spec.service.clone(), model, hooks, failures)
                 .with_idle_timeout(idle_timeout);
-        let context = ListenerContext::new(listener, number, service_config, &spec.access, tally);
+        let context = ListenerContext::new(listener, number, service_config, &spec.access, cx.board);
         self.stations.push(Station::new(asked, context, spec, cx)?);
         // not before, as they are closed where there is no station
         cx.descriptors.add(descriptors);

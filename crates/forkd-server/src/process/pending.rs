@@ -8,6 +8,7 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use std::time::Instant;
 
 use super::descriptors::Descriptors;
+use crate::access::sources::Ticket;
 use crate::transport::Peer;
 
 /// A client that is to be served.
@@ -17,6 +18,8 @@ pub(super) struct Client {
     pub(super) connection: Option<OwnedFd>,
     pub(super) peer: Peer,
     pub(super) since: Instant,
+    /// It counts as one of its source's.
+    pub(super) ticket: Option<Ticket>,
 }
 
 /// At most one client, which waits until fork(2) works again.
@@ -54,7 +57,8 @@ mod tests {
         let mut closing = Closing::all_but(Vec::new());
         let connection: OwnedFd = std::fs::File::open("/dev/null").expect("open").into();
         let number = connection.as_raw_fd();
-        let client = Client { connection: Some(connection), peer: Peer::None, since: Instant::now() };
+        let client =
+            Client { connection: Some(connection), peer: Peer::None, since: Instant::now(), ticket: None };
         pending.put(client, &mut descriptors);
         assert_eq!(*closing.of(&descriptors), CloseSet::new([number]));
         let client = pending.take(&mut descriptors).expect("a client");

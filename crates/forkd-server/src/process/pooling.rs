@@ -335,6 +335,7 @@ impl Pooling {
             udp_filter: &cx.udp_filter,
             board: cx.board,
             slot,
+            index,
             ticker: None,
         };
         let (parent, null) = (cx.pid, cx.null.as_ref());

@@ -113,18 +113,16 @@ fn adopt_connection(socket: &OwnedFd, keep_alive: Option<Duration>) -> Peer {
 /// Answers what is queued, and what comes while it stays.
 fn datagrams(service_config: ServiceConfig, listener: Listener) -> Result<(), Error> {
     let stay = service_config.idle_timeout.unwrap_or(STAY);
-    let board =
-        Scoreboard::for_one_process(1).map_err(|cause| Error::os("cannot map the scoreboard", cause))?;
+    let board = Scoreboard::for_one_process(1, false)
+        .map_err(|cause| Error::os("cannot map the scoreboard", cause))?;
     let udp_filter = UdpFilter::new(listener.udp_port());
-    let context = {
-        let tally = board.tally(0);
-        ListenerContext::new(Arc::new(listener), 0, service_config, &AccessSpec::default(), tally)
-    };
+    let context = ListenerContext::new(Arc::new(listener), 0, service_config, &AccessSpec::default(), &board);
     let work = WorkerContext {
         context: &context,
         udp_filter: &udp_filter,
         board: &board,
         slot: board.slot(0),
+        index: 0,
         ticker: None,
     };
     let mut batch = batch_for(work.listener(), 1);

@@ -27,6 +27,9 @@ pub(crate) struct Death {
 impl Scoreboard {
     /// Counts the death of a child that is known to be dead, and frees its slot.
     pub(crate) fn reap(&self, index: u32, cause: Cause, now: Instant) {
+        if self.record(index).is_watched() {
+            self.sources.abandon(index);
+        }
         match self.ledger.record(index).occupancy() {
             Occupancy::Held => self.count(index, cause, now, || self.put_back(index)),
             // its death has been counted
@@ -42,6 +45,7 @@ impl Scoreboard {
     /// Adds the counters of a child that ends to the totals.
     fn count(&self, index: u32, cause: Cause, now: Instant, free: impl FnOnce()) {
         let (child, now_ms) = (self.child(index), self.millis(now));
+        self.leave(index);
         let totals = self.totals(child.listener());
         self.measure_life(&child, totals, now_ms);
         self.subtract_alive(index);

@@ -47,6 +47,7 @@ pub(crate) use tally::Tally;
 pub use totals::Sums;
 pub(crate) use totals::Totals;
 
+use crate::access::sources::Sources;
 use crate::sys;
 use crate::sys::shared::{Arena, Lent, bytes_for};
 use crate::sys::wake::Wake;
@@ -80,6 +81,8 @@ pub struct Scoreboard {
     /// Only a hint, which the slot confirms.
     finder: &'static [AtomicU32],
     ledger: ledger::Ledger,
+    /// How many clients each source has.
+    sources: &'static Sources,
     wake: Arc<Wake>,
     /// How long things take is measured. It doesn't change once there are children.
     measures: Arc<AtomicBool>,
@@ -93,24 +96,25 @@ impl Scoreboard {
     ///
     /// `ENOMEM` as in mmap(2), or what eventfd(2) says.
     pub(crate) fn new() -> io::Result<Self> {
-        Self::with_places(SLOTS, LISTENERS, PIDS)
+        Self::with_places(SLOTS, LISTENERS, PIDS, true)
     }
 
-    /// For a server that does not fork: a worker for each of its listeners. Its memory, a page or two,
-    /// is not given back.
+    /// For a server that does not fork: a worker for each of its listeners. Its memory, a page or two, and that of the
+    /// sources, if they are counted, is not given back.
     ///
     /// # Errors
     ///
     /// As [`new`](Self::new).
-    pub(crate) fn for_one_process(listeners: usize) -> io::Result<Self> {
-        Self::with_places(listeners, listeners, 1)
+    pub(crate) fn for_one_process(listeners: usize, counts_sources: bool) -> io::Result<Self> {
+        Self::with_places(listeners, listeners, 1, counts_sources)
     }
 
-    fn with_places(slots: usize, listeners: usize, pids: usize) -> io::Result<Self> {
+    fn with_places(slots: usize, listeners: usize, pids: usize, counts_sources: bool) -> io::Result<Self> {
         let bytes = bytes_for::<Tally>(listeners)
             + bytes_for::<Head>(1)
             + bytes_for::<Slot>(slots)
-            + bytes_for::<AtomicU32>(pids);
+            + bytes_for::<AtomicU32>(pids)
+            + if counts_sources { Sources::BYTES } else { 0 };
         let mut arena = Arena::new(bytes)?;
         Ok(Self {
             // A child writes to the head and to its slot: side by side, they are one page mostly, and first
@@ -119,6 +123,11 @@ impl Scoreboard {
             slots: arena.take(slots)?,
             tallies: arena.take(listeners)?,
             finder: arena.take(pids)?,
+            // last, as they are touched only where sources are limited
+            sources: Box::leak(Box::new(match counts_sources {
+                true => Sources::new(&mut arena)?,
+                false => Sources::none(),
+            })),
             ledger: ledger::Ledger::new(slots, listeners, pids)?,
             wake: Arc::new(Wake::new()?),
             measures: Arc::default(),
@@ -258,7 +267,19 @@ impl Scoreboard {
     pub(crate) fn put_back(&self, index: u32) {
         // another process that gets its number must not take the slot for its own
         self.slot(index).pid.store(0, Ordering::Relaxed);
+        self.leave(index);
         self.ledger.vacate(index);
+    }
+
+    /// How many clients each source has.
+    pub(crate) fn sources(&self) -> &'static Sources {
+        self.sources
+    }
+
+    /// The client of the child in a slot does not count any more as one of its source's.
+    #[inline(always)]
+    pub(crate) fn leave(&self, index: u32) {
+        self.sources.leave_at(&self.slot(index).ticket);
     }
 
     /// A listener takes no more clients, but serves those that are queued.

@@ -59,6 +59,8 @@ forkd_sys::plain! {
         pub(crate) held: AtomicU32,
         /// Written by the master: whether this spare child wakes it when it has its client.
         wakes: AtomicU32,
+        /// The client that counts as one of its source's, where the process has no others.
+        pub(crate) ticket: AtomicU64,
         pub(crate) traffic: Traffic,
         peer: PackedPeer,
         /// Where that is measured, on the clock in microseconds, or 0: when it began to serve its client, and when it
@@ -77,6 +79,7 @@ impl Slot {
         self.threads.store(1, Ordering::Relaxed);
         self.held.store(0, Ordering::Relaxed);
         self.wakes.store(0, Ordering::Relaxed);
+        self.ticket.store(0, Ordering::Relaxed);
         self.traffic.reset();
         self.peer.store(Peer::None);
         self.times_us.iter().for_each(|time| time.store(0, Ordering::Relaxed));
@@ -170,14 +173,27 @@ impl Slot {
     /// What a child that goes wild could do.
     #[cfg(test)]
     pub(super) fn write_everywhere(&self, word: u32) {
-        let Self { pid, state, next, ending, worker, open, threads, held, wakes, traffic, times_us, peer: _ } =
-            self;
+        let Self {
+            pid,
+            state,
+            next,
+            ending,
+            worker,
+            open,
+            threads,
+            held,
+            wakes,
+            ticket,
+            traffic,
+            times_us,
+            peer: _,
+        } = self;
         [pid, state, next, ending, worker, open, threads, held, wakes]
             .iter()
             .for_each(|cell| cell.store(word, Ordering::Relaxed));
         let Traffic { connections, bytes_in, bytes_out, failed } = traffic;
         let wide = u64::from(word) << 32 | u64::from(word);
-        let large = [connections, bytes_in, bytes_out, failed].into_iter().chain(times_us);
+        let large = [connections, bytes_in, bytes_out, failed, ticket].into_iter().chain(times_us);
         large.for_each(|cell| cell.store(wide, Ordering::Relaxed));
     }
 }

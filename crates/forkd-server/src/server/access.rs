@@ -50,6 +50,33 @@ impl Server {
         self.rule(sources, false)
     }
 
+    /// Serves so many connections of one source at once, or datagrams in work, and refuses more, as one that is
+    /// [denied](Self::deny); 0 counts as 1. A source is an address of IPv4, a network of 64 bits of IPv6, or a user of a Unix
+    /// socket. The limit holds over all processes and threads of the server, for each of its listening sockets.
+    ///
+    /// ```
+    /// use std::io::{ErrorKind, Read};
+    /// use std::net::TcpStream;
+    ///
+    /// use forkd_server::{Echo, Server, model::Model};
+    ///
+    /// let server = Server::bind("tcp://127.0.0.1:0")?.model(Model::Thread).max_per_source(2);
+    /// let (address, handle) = (server.server_address().to_string(), server.handle());
+    /// let serving = std::thread::spawn(move || server.serve_forever(Echo));
+    /// let connect = || TcpStream::connect(address.strip_prefix("tcp://").unwrap()).unwrap();
+    /// let (served, mut third) = ([connect(), connect()], connect());
+    /// assert_eq!(third.read(&mut [0]).unwrap_err().kind(), ErrorKind::ConnectionReset);
+    /// drop(served);
+    /// handle.shutdown();
+    /// serving.join().unwrap()?;
+    /// # Ok::<(), forkd_server::Error>(())
+    /// ```
+    #[must_use]
+    pub fn max_per_source(mut self, clients: u16) -> Self {
+        self.access.max_per_source = Some(clients.max(1));
+        self
+    }
+
     fn rule(mut self, sources: &str, allowed: bool) -> Result<Self, Error> {
         let rule: Rule = sources.parse().map_err(Error::Usage)?;
         self.access.rules.add(rule, allowed);

@@ -54,12 +54,11 @@ impl InProcess {
         service_config: impl Fn(&Listener, &'static SharedLimit) -> ServiceConfig,
     ) -> Result<Self, Error> {
         let cannot = |cause| Error::os("cannot map the scoreboard", cause);
-        let board = Scoreboard::for_one_process(listeners.len()).map_err(cannot)?;
+        let board = Scoreboard::for_one_process(listeners.len(), access.counts()).map_err(cannot)?;
         let udp_filter = UdpFilter::new(listeners.iter().filter_map(Listener::udp_port));
         let mut served = Vec::new();
         for (number, listener) in listeners.into_iter().enumerate() {
-            let tally = board.tally(number);
-            let service_config = service_config(&listener, &tally.failures);
+            let service_config = service_config(&listener, &board.tally(number).failures);
             let slot = board.take(number, true, Instant::now());
             let slot = slot.ok_or_else(|| Error::Internal("the scoreboard is too small".into()))?;
             if listener.kind() == Kind::Stream {
@@ -67,7 +66,7 @@ impl InProcess {
                 listener.set_nonblocking(true).map_err(|e| Error::os("cannot set up the listener", e))?;
             }
             served.push(Served {
-                context: ListenerContext::new(Arc::new(listener), number, service_config, access, tally),
+                context: ListenerContext::new(Arc::new(listener), number, service_config, access, &board),
                 slot,
             });
         }
@@ -133,8 +132,8 @@ impl InProcess {
     }
 
     fn serve(&self, served: &Served, limit: u64, ticker: &Arc<Mutex<Ticker>>) -> Cause {
-        let Served { context, slot } = served;
-        let slot = self.board.slot(*slot);
+        let Served { context, slot: index } = served;
+        let slot = self.board.slot(*index);
         // a socket of datagrams refuses no client: one that is shut would be read without end
         let refuses = !context.listener.is_inherited() && context.listener.kind() == Kind::Stream;
         let shutdown = match ShutdownFd::new(&*context.listener, refuses) {
@@ -151,6 +150,7 @@ impl InProcess {
             udp_filter: &self.udp_filter,
             board: &self.board,
             slot,
+            index: *index,
             ticker: Some(ticker),
         };
         loop {

@@ -31,11 +31,13 @@ pub enum Refusal {
     Application,
     /// A source that is not allowed to come in (`--allow`, `--deny`).
     Denied,
+    /// As many clients of its source as allowed were alive (`--max-per-source`).
+    SourceLimit,
 }
 
 impl Refusal {
     /// All of them.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 14] = [
         Self::Limit,
         Self::Fork,
         Self::Thread,
@@ -49,6 +51,7 @@ impl Refusal {
         Self::Unsendable,
         Self::Application,
         Self::Denied,
+        Self::SourceLimit,
     ];
 }
 
@@ -68,6 +71,7 @@ impl fmt::Display for Refusal {
             Self::Unsendable => "unsendable",
             Self::Application => "application",
             Self::Denied => "denied",
+            Self::SourceLimit => "source-limit",
         })
     }
 }

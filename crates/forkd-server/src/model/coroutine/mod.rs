@@ -8,7 +8,7 @@ mod tasks;
 use std::cell::RefCell;
 use std::io;
 use std::mem::replace;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::AsFd;
 use std::panic::resume_unwind;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -19,7 +19,7 @@ use tasks::{ConnectionGuard, Tasks, contained};
 
 use super::accept_loop::{self, Acceptor, BATCH, Driver};
 use super::serve::Terms;
-use super::serve::{WorkerContext, batch_for, peer_of};
+use super::serve::{Admitted, WorkerContext, batch_for, peer_of};
 use super::spread::{LOOK, Shares, Spread};
 use super::yielding::Yielding;
 use crate::admission::{REST, Room};
@@ -31,7 +31,7 @@ use crate::sys::datagram::Batch;
 use crate::sys::limits::raise_open_files;
 use crate::sys::shutdown_fd::ShutdownFd;
 use crate::transport::listener::Kind;
-use crate::transport::{Listener, Peer, Ready};
+use crate::transport::{Listener, Ready};
 use crate::{Error, events};
 
 /// What a client that is accepted counts in bytes: after some clients, those that are served have their turn.
@@ -90,7 +90,8 @@ struct Worker<'a> {
 impl Driver for Worker<'_> {
     const POLLS: bool = true;
 
-    fn connection(&mut self, socket: OwnedFd, peer: Peer) {
+    fn connection(&mut self, Admitted { socket, peer, ticket }: Admitted) {
+        let counted = self.work.count(ticket);
         let shares = self.shares();
         self.spread.took(shares, Instant::now);
         let guard = ConnectionGuard::take(&self.tasks, peer);
@@ -100,6 +101,7 @@ impl Driver for Worker<'_> {
                 let work = guard.0.work();
                 let mut connection = work.connection(socket, peer).waiting(&waiter);
                 work.serve_timed(&mut connection);
+                drop(counted);
                 connection.close();
             });
         });

@@ -10,8 +10,10 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::super::accept_loop::{self, Acceptor, Driver};
+use super::super::serve::Admitted;
 use super::super::spread::{LOOK, Shares, Spread};
 use super::{Shared, Terms, WorkerContext, connection, datagrams, peer_of};
+use crate::access::sources::Counted;
 use crate::admission::{REST, Room, Shortage};
 use crate::events;
 use crate::limit::RateLimit;
@@ -29,14 +31,14 @@ const KEPT: Duration = Duration::from_secs(1);
 
 /// The client that a thread is started for.
 enum Client {
-    Connection(OwnedFd, Peer),
-    Datagram(Box<Batch>, Peer),
+    Connection(OwnedFd, Peer, Option<Counted>),
+    Datagram(Box<Batch>, Peer, Option<Counted>),
 }
 
 impl Client {
     fn peer(&self) -> Peer {
         match *self {
-            Self::Connection(_, peer) | Self::Datagram(_, peer) => peer,
+            Self::Connection(_, peer, _) | Self::Datagram(_, peer, _) => peer,
         }
     }
 }
@@ -144,10 +146,13 @@ impl ThreadGroup {
     fn serve(&self, client: Client) {
         let work = self.work();
         match client {
-            Client::Connection(socket, peer) => connection(&work, socket, peer, || self.end()),
-            Client::Datagram(mut batch, _) => {
+            Client::Connection(socket, peer, counted) => connection(&work, socket, peer, || {
+                drop(counted);
+                self.end();
+            }),
+            Client::Datagram(mut batch, _, _counted) => {
                 // the application has been asked
-                let admit = |datagram: &Datagram<'_>| work.udp_filter.admit(datagram);
+                let admit = |datagram: &Datagram<'_>| Ok((work.udp_filter.admit(datagram)?, ()));
                 let answer = |batch: &mut Batch| work.datagrams_if(batch, 1, admit);
                 datagrams(&work, &mut batch, answer, || self.end());
             }
@@ -262,19 +267,23 @@ struct MainThread<'a> {
 }
 
 impl Driver for MainThread<'_> {
-    fn connection(&mut self, socket: OwnedFd, peer: Peer) {
+    fn connection(&mut self, Admitted { socket, peer, ticket }: Admitted) {
+        let counted = self.work.count(ticket);
         let shares = self.shares();
         self.spread.took(shares, Instant::now);
         // In a crowd no thread is started for a connection that its client has reset: Linux hands that one over, too.
         if self.group.shared.open() == 0 || !was_reset(&socket) {
-            self.start(Client::Connection(socket, peer));
+            self.start(Client::Connection(socket, peer, counted));
         }
     }
 
     fn datagrams(&mut self, batch: &mut Batch, _: usize) {
         let (work, datagram) = (self.work, batch.datagram(0));
         match work.context.admit_datagram(work.udp_filter, &datagram) {
-            Ok(_) => self.start(Client::Datagram(Box::new(batch.copy_of(0)), peer_of(&datagram))),
+            Ok((_, ticket)) => {
+                let counted = work.count(ticket);
+                self.start(Client::Datagram(Box::new(batch.copy_of(0)), peer_of(&datagram), counted));
+            }
             // no thread for one that gets no answer
             Err(why) => work.board.refuse(work.context.number, why),
         }

@@ -3,11 +3,11 @@
 //! All of them block in accept(2). The main thread waits until the shutdown and then pokes them, so that the
 //! call begins anew, and fails.
 
-use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use super::super::accept_loop::{self, Driver};
+use super::super::serve::Admitted;
 use super::{Shared, Terms, connection, datagrams};
 use crate::events;
 use crate::scoreboard::Cause;
@@ -15,7 +15,6 @@ use crate::sys::datagram::Batch;
 use crate::sys::fd::first_readable;
 use crate::sys::shutdown_fd::ShutdownFd;
 use crate::sys::thread::{Thread, spawn};
-use crate::transport::Peer;
 
 /// What the threads have in common.
 struct ThreadPool {
@@ -97,11 +96,15 @@ impl ThreadPool {
 }
 
 impl Driver for &ThreadPool {
-    fn connection(&mut self, socket: OwnedFd, peer: Peer) {
+    fn connection(&mut self, Admitted { socket, peer, ticket }: Admitted) {
         let work = self.shared.work();
+        let counted = work.count(ticket);
         self.shared.begin();
         work.slot.set_peer(peer);
-        connection(&work, socket, peer, || self.shared.end());
+        connection(&work, socket, peer, || {
+            drop(counted);
+            self.shared.end();
+        });
     }
 
     fn datagrams(&mut self, batch: &mut Batch, count: usize) {

@@ -1,0 +1,316 @@
+//! How many clients each source has, in memory of a fixed size that all processes of a server share.
+//!
+//! A keyed hash leads to a [`Bucket`] of eight sources; one that is new there takes the place of one with the fewest clients,
+//! mostly none. So strangers allocate nothing by however many addresses, each client costs the same, and what is
+//! forgotten is what matters least.
+//!
+//! A client that counts has a [`Ticket`]. It lies where the master finds it when the process dies that serves the client: a
+//! child's in its slot, those of a worker that has many among the [holdings](Sources::hold). The invariant: a ticket is given
+//! back once, by whichever process swaps it out of there. One that writes what isn't so spoils counts, and nothing else.
+
+use std::hash::{BuildHasher, RandomState};
+use std::io;
+use std::num::NonZeroU64;
+
+use super::atomic::{AtomicU32, AtomicU64, Ordering};
+use super::bucket::{Bucket, Entered, WAYS};
+use super::source::Source;
+use crate::sys::shared::{Arena, bytes_for};
+
+/// Of 64 bytes each: 131,072 sources are told apart, in 1 MiB.
+const BUCKETS: usize = 16_384;
+/// How many clients of workers count at once: 2 MiB.
+const HOLDINGS: usize = 262_144;
+/// How many holdings are looked at for a free one.
+const PROBES: usize = 64;
+
+super::plain! {
+    /// What is known of the holdings. Any process may write nonsense here: nothing depends on it but how long it takes to
+    /// find one.
+    #[repr(align(64))]
+    #[derive(Debug)]
+    struct Extent {
+        held: AtomicU32,
+        /// How many have ever been used, from the first on.
+        used: AtomicU32,
+    }
+}
+
+/// A client that counts as one of its source's: 18 bits of the entry's number plus one, 17 of the number of the slot that
+/// holds it, 29 of the source's hash.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[must_use]
+pub(crate) struct Ticket(NonZeroU64);
+
+impl Ticket {
+    const ENTRY: u64 = (1 << 18) - 1;
+    const SLOT_SHIFT: u32 = 18;
+    const SLOT: u64 = (1 << 17) - 1;
+    const HASH_SHIFT: u32 = 35;
+
+    fn new(entry: usize, hash: u64) -> Self {
+        Self(NonZeroU64::MIN.saturating_add(entry as u64) | (hash >> 16) << Self::HASH_SHIFT)
+    }
+
+    fn held_by(self, slot: u32) -> Self {
+        Self(self.0 | (u64::from(slot) & Self::SLOT) << Self::SLOT_SHIFT)
+    }
+
+    fn is_held_by(self, slot: u32) -> bool {
+        self.0.get() >> Self::SLOT_SHIFT & Self::SLOT == u64::from(slot)
+    }
+
+    fn entry(self) -> Option<usize> {
+        (self.0.get() & Self::ENTRY).checked_sub(1).map(|entry| entry as usize)
+    }
+
+    /// Whether an entry is of its source.
+    fn fits(self, entry: u64) -> bool {
+        (entry >> 16) << Self::HASH_SHIFT == self.0.get() >> Self::HASH_SHIFT << Self::HASH_SHIFT
+    }
+
+    /// Puts it, or none, where the master finds it.
+    pub(crate) fn put(ticket: Option<Self>, at: &AtomicU64) {
+        at.store(ticket.map_or(0, |ticket| ticket.0.get()), Ordering::Release);
+    }
+
+    /// Takes the one that is there, if there is one; no other process gets it then.
+    pub(crate) fn take(at: &AtomicU64) -> Option<Self> {
+        NonZeroU64::new(at.swap(0, Ordering::AcqRel)).map(Self)
+    }
+}
+
+/// The sources of a server's clients.
+#[derive(Debug)]
+pub(crate) struct Sources {
+    buckets: &'static [Bucket],
+    holdings: &'static [AtomicU64],
+    extent: &'static [Extent],
+    /// Processes of the server have it in common, and no client knows it: none can choose its bucket.
+    key: RandomState,
+}
+
+impl Sources {
+    /// How much memory that takes.
+    pub(crate) const BYTES: usize =
+        bytes_for::<Bucket>(BUCKETS) + bytes_for::<AtomicU64>(HOLDINGS) + bytes_for::<Extent>(1);
+
+    /// # Errors
+    ///
+    /// `ENOMEM` if the arena was made too small.
+    pub(crate) fn new(arena: &mut Arena) -> io::Result<Self> {
+        Ok(Self {
+            extent: arena.take(1)?,
+            buckets: arena.take(BUCKETS)?,
+            holdings: arena.take(HOLDINGS)?,
+            key: RandomState::new(),
+        })
+    }
+
+    /// Where no source is counted.
+    pub(crate) fn none() -> Self {
+        Self { extent: &[], buckets: &[], holdings: &[], key: RandomState::new() }
+    }
+
+    /// Counts one more client of a source at a listening socket, if that makes no more than `most`.
+    ///
+    /// # Errors
+    ///
+    /// There are as many.
+    pub(crate) fn enter(&self, listener: usize, source: Source, most: u16) -> Result<Option<Ticket>, ()> {
+        let hash = self.key.hash_one((listener, source));
+        // the lowest 16 bits are not in the entry
+        let Some(number) = (hash as usize).checked_rem(self.buckets.len()) else { return Ok(None) };
+        match self.buckets[number].enter(hash, most.into()) {
+            Entered::At(way) => Ok(Some(Ticket::new(number * WAYS + way, hash))),
+            Entered::Full => Err(()),
+            Entered::Busy => Ok(None),
+        }
+    }
+
+    /// A client that counted has left.
+    pub(crate) fn leave(&self, ticket: Ticket) {
+        let Some(entry) = ticket.entry() else { return };
+        if let Some(bucket) = self.buckets.get(entry / WAYS) {
+            bucket.leave(entry % WAYS, |entry| ticket.fits(entry));
+        }
+    }
+
+    /// The same, for one whose ticket may lie there; mostly there is none, and that costs nothing.
+    #[inline(always)]
+    pub(crate) fn leave_at(&self, place: &AtomicU64) {
+        if place.load(Ordering::Relaxed) != 0 {
+            self.leave_from(place);
+        }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn leave_from(&self, place: &AtomicU64) {
+        if let Some(ticket) = Ticket::take(place) {
+            self.leave(ticket);
+        }
+    }
+
+    /// Has a client count for as long as the answer is there, or until the process with this slot dies; `None` if there are too
+    /// many, and then it doesn't count.
+    #[cold]
+    #[inline(never)]
+    pub(crate) fn hold(&'static self, ticket: Ticket, slot: u32) -> Option<Counted> {
+        let extent = self.extent.first()?;
+        // those near the first are used, as many as there are twice: of few pages are ever touched
+        let held = extent.held.fetch_add(1, Ordering::Relaxed) as usize;
+        let region = held.saturating_mul(2).max(PROBES).next_power_of_two().min(self.holdings.len());
+        let held = ticket.held_by(slot);
+        let start = self.key.hash_one(held.0) as usize;
+        for probe in 0..PROBES {
+            let index = start.wrapping_add(probe) % region;
+            let place = &self.holdings[index];
+            if place.compare_exchange(0, held.0.get(), Ordering::AcqRel, Ordering::Relaxed).is_ok() {
+                extent.used.fetch_max(index as u32 + 1, Ordering::Relaxed);
+                return Some(Counted { sources: self, place });
+            }
+        }
+        self.give_back(ticket);
+        None
+    }
+
+    /// The process with this slot is dead: what it held is given back.
+    pub(crate) fn abandon(&self, slot: u32) {
+        let used = self.extent.first().map_or(0, |extent| extent.used.load(Ordering::Relaxed) as usize);
+        for place in self.holdings.iter().take(used) {
+            let Some(ticket) = NonZeroU64::new(place.load(Ordering::Acquire)).map(Ticket) else { continue };
+            let swap = || place.compare_exchange(ticket.0.get(), 0, Ordering::AcqRel, Ordering::Relaxed);
+            if ticket.is_held_by(slot) && swap().is_ok() {
+                self.give_back(ticket);
+            }
+        }
+    }
+
+    /// Of one that was held.
+    fn give_back(&self, ticket: Ticket) {
+        self.extent.iter().for_each(|extent| _ = extent.held.fetch_sub(1, Ordering::Relaxed));
+        self.leave(ticket);
+    }
+}
+
+/// A client that counts as one of its source's, until this is dropped.
+#[derive(Debug)]
+#[must_use]
+pub(crate) struct Counted {
+    sources: &'static Sources,
+    place: &'static AtomicU64,
+}
+
+impl Drop for Counted {
+    #[cold]
+    #[inline(never)]
+    fn drop(&mut self) {
+        if let Some(ticket) = Ticket::take(self.place) {
+            self.sources.give_back(ticket);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sources() -> &'static Sources {
+        let mut arena = Arena::new(Sources::BYTES).unwrap();
+        Box::leak(Box::new(Sources::new(&mut arena).unwrap()))
+    }
+
+    fn alive(sources: &Sources) -> u64 {
+        sources.buckets.iter().map(Bucket::count).sum()
+    }
+
+    const ONE: Source = Source::V4(1);
+
+    #[test]
+    fn a_source_has_as_many_clients_as_it_may_at_each_socket() {
+        let sources = sources();
+        let tickets: Vec<_> = (0..3).map(|_| sources.enter(0, ONE, 3).unwrap().unwrap()).collect();
+        assert_eq!(sources.enter(0, ONE, 3), Err(()));
+        assert!(sources.enter(1, ONE, 3).is_ok() && sources.enter(0, Source::V4(2), 3).is_ok());
+        assert!(sources.enter(0, Source::User(1), 3).is_ok());
+        sources.leave(tickets[0]);
+        assert!(sources.enter(0, ONE, 3).is_ok());
+        assert_eq!(sources.enter(0, ONE, 3), Err(()));
+        assert!(
+            sources.enter(0, ONE, 4).is_ok(),
+            "a reload may raise the limit, and those that count still do"
+        );
+    }
+
+    #[test]
+    fn a_million_sources_leave_those_that_have_clients_alone() {
+        let sources = sources();
+        let tickets: Vec<_> =
+            (0..1000).map(|n| sources.enter(0, Source::V4(n), 1).unwrap().unwrap()).collect();
+        for n in 1_000_000..2_000_000 {
+            sources.enter(0, Source::V6(n), 1).unwrap().into_iter().for_each(|ticket| sources.leave(ticket));
+        }
+        assert_eq!(alive(sources), 1000);
+        assert!((0..1000).all(|n| sources.enter(0, Source::V4(n), 1).is_err()));
+        tickets.into_iter().for_each(|ticket| sources.leave(ticket));
+        assert_eq!(alive(sources), 0);
+        const { assert!(Sources::BYTES <= 8 << 20) };
+    }
+
+    #[test]
+    fn a_full_bucket_has_room_for_a_new_source_and_the_one_that_it_replaces_leaves_nothing_wrong() {
+        let sources = sources();
+        let many = 20 * BUCKETS as u128;
+        let tickets: Vec<_> = (0..many).filter_map(|n| sources.enter(0, Source::V6(n), 9).unwrap()).collect();
+        assert_eq!(tickets.len() as u128, many);
+        assert!(alive(sources) <= (BUCKETS * WAYS) as u64);
+        tickets.into_iter().for_each(|ticket| sources.leave(ticket));
+        assert_eq!(alive(sources), 0);
+    }
+
+    #[test]
+    fn what_a_dead_process_held_is_given_back_and_what_others_hold_is_not() {
+        let sources = sources();
+        let hold = |slot| sources.hold(sources.enter(0, ONE, 9).unwrap().unwrap(), slot).unwrap();
+        let (dead, living) = ([hold(5), hold(5)], hold(6));
+        dead.into_iter().for_each(std::mem::forget);
+        sources.abandon(5);
+        assert_eq!(alive(sources), 1);
+        sources.abandon(5);
+        drop(living);
+        assert_eq!((alive(sources), sources.extent[0].held.load(Ordering::Relaxed)), (0, 0));
+    }
+
+    #[test]
+    fn a_place_gives_its_ticket_once() {
+        let (sources, place) = (sources(), AtomicU64::new(0));
+        Ticket::put(sources.enter(0, ONE, 9).unwrap(), &place);
+        sources.leave_at(&place);
+        sources.leave_at(&place);
+        assert_eq!((alive(sources), place.into_inner()), (0, 0));
+    }
+
+    #[test]
+    fn nonsense_in_shared_memory_is_survived() {
+        let sources = sources();
+        let counted = sources.hold(sources.enter(0, ONE, 9).unwrap().unwrap(), 1).unwrap();
+        sources.extent[0].used.store(u32::MAX, Ordering::Relaxed);
+        sources.extent[0].held.store(u32::MAX - 1, Ordering::Relaxed);
+        counted.place.store(u64::MAX, Ordering::Relaxed);
+        drop(counted);
+        let more: Vec<_> = (0..99).filter_map(|_| sources.hold(Ticket(NonZeroU64::MAX), 3)).collect();
+        sources.abandon(3);
+        sources.abandon(Ticket::SLOT as u32);
+        drop(more);
+        assert_eq!(sources.enter(0, ONE, 9).map(|ticket| ticket.is_some()), Ok(true));
+    }
+
+    #[test]
+    fn where_nothing_is_counted_each_client_is_served() {
+        let none: &'static Sources = Box::leak(Box::new(Sources::none()));
+        assert_eq!(none.enter(0, ONE, 1), Ok(None));
+        assert!(none.hold(Ticket(NonZeroU64::MIN), 1).is_none());
+        none.abandon(1);
+    }
+}

@@ -1,0 +1,53 @@
+//! What is lock-free, in every order in which processes can take its steps (loom); see `scoreboard/tests/model.rs`.
+
+mod atomic {
+    pub(super) use loom::sync::atomic::{AtomicU64, Ordering};
+}
+/// Here the structs are in no shared memory.
+macro_rules! plain {
+    ($($struct:item)+) => { $($struct)+ };
+}
+use plain;
+
+#[allow(clippy::duplicate_mod)]
+#[path = "../bucket.rs"]
+mod bucket;
+
+use bucket::{Bucket, Entered};
+use loom::sync::Arc;
+use loom::thread;
+
+fn check(model: impl Fn() + Send + Sync + 'static) {
+    let mut builder = loom::model::Builder::new();
+    builder.preemption_bound = Some(2);
+    builder.max_duration = Some(std::time::Duration::from_secs(20));
+    builder.check(model);
+}
+
+#[test]
+fn of_two_clients_of_one_source_one_is_too_many() {
+    check(|| {
+        let bucket = Arc::new(Bucket::default());
+        let other = Arc::clone(&bucket);
+        let other = thread::spawn(move || other.enter(7 << 16, 1));
+        let mine = bucket.enter(7 << 16, 1);
+        let both = [mine, other.join().unwrap()];
+        assert!(both.contains(&Entered::At(0)) && both.contains(&Entered::Full), "{both:?}");
+    });
+}
+
+#[test]
+fn clients_of_two_sources_come_and_go_and_none_is_left() {
+    check(|| {
+        let bucket = Arc::new(Bucket::default());
+        let visit = |bucket: &Bucket, hash: u64| {
+            let Entered::At(way) = bucket.enter(hash, 2) else { panic!("there is room") };
+            bucket.leave(way, |entry| entry >> 16 == hash >> 16);
+        };
+        let other = Arc::clone(&bucket);
+        let other = thread::spawn(move || visit(&other, 7 << 16));
+        visit(&bucket, 9 << 16);
+        other.join().unwrap();
+        assert_eq!(bucket.count(), 0);
+    });
+}
