@@ -2,7 +2,7 @@
 //!
 //! The main thread accepts. At the limit, and while no thread can be started, it takes no client in. A thread whose
 //! client has gone is kept for a moment ([`KEPT`]) and serves the next one, if one comes: to start and end a thread
-//! takes eleven system calls, to wake one takes two.
+//! takes eleven system calls, to wake one takes two, and none if it does not sleep yet.
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -54,6 +54,8 @@ struct Mailbox {
 enum Next {
     #[default]
     Nothing,
+    /// Nothing, and its thread sleeps until something comes.
+    Awaited,
     Client(Client),
     /// There will be no other client.
     End,
@@ -61,8 +63,10 @@ enum Next {
 
 impl Mailbox {
     fn put(&self, next: Next) {
-        *lock(&self.next) = next;
-        self.came.notify_one();
+        let before = std::mem::replace(&mut *lock(&self.next), next);
+        if let Next::Awaited = before {
+            self.came.notify_one();
+        }
     }
 }
 
@@ -99,11 +103,13 @@ impl ThreadGroup {
     /// Waits for the next client of a thread.
     fn next(&self, mailbox: &Arc<Mailbox>) -> Option<Client> {
         lock(&self.waiting).as_mut()?.push(Arc::clone(mailbox));
-        let is_empty = |next: &mut Next| matches!(next, Next::Nothing);
-        let (mut next, waited) = mailbox
-            .came
-            .wait_timeout_while(lock(&mailbox.next), KEPT, is_empty)
-            .unwrap_or_else(PoisonError::into_inner);
+        let is_empty = |next: &mut Next| matches!(next, Next::Nothing | Next::Awaited);
+        let mut next = lock(&mailbox.next);
+        if is_empty(&mut next) {
+            *next = Next::Awaited;
+        }
+        let (mut next, waited) =
+            mailbox.came.wait_timeout_while(next, KEPT, is_empty).unwrap_or_else(PoisonError::into_inner);
         if waited.timed_out() {
             drop(next);
             let mut waiting = lock(&self.waiting);
@@ -122,13 +128,15 @@ impl ThreadGroup {
         }
         match std::mem::take(&mut *next) {
             Next::Client(client) => Some(client),
-            Next::Nothing | Next::End => None,
+            Next::Nothing | Next::Awaited | Next::End => None,
         }
     }
 
     /// Gives a client to a thread that waits for one.
     fn hand_over(&self, client: Client) -> Result<(), Client> {
-        match lock(&self.waiting).as_mut().and_then(Vec::pop) {
+        // the lock is needed by threads that begin to wait, and so not held while one is woken
+        let mailbox = lock(&self.waiting).as_mut().and_then(Vec::pop);
+        match mailbox {
             Some(mailbox) => {
                 mailbox.put(Next::Client(client));
                 Ok(())
