@@ -4,12 +4,15 @@
 mod common;
 
 use std::io::Write;
+use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use common::*;
 use nix::sys::signal::Signal;
+use rustix::io::Errno;
+use rustix::process::{Pid, PidfdFlags, PidfdGetfdFlags, pidfd_getfd, pidfd_open};
 
 const FORK: &str = "model = 'fork'";
 const POOL: &str = "model = 'prefork'\nworkers = 3";
@@ -70,6 +73,36 @@ fn write(dir: &Path, toml: &str) {
     std::fs::write(dir.join("forkd.toml"), toml).unwrap();
 }
 
+/// Whether the kernel keeps connections back that have brought nothing yet (tcp(7), TCP_DEFER_ACCEPT); `None` where the
+/// daemon's descriptors can't be had.
+fn defers_accept(daemon: &Daemon) -> Option<bool> {
+    let pid = Pid::from_raw(daemon.pid()).unwrap();
+    let process = pidfd_open(pid, PidfdFlags::empty()).unwrap();
+    for (number, _) in fds_of(daemon.pid()) {
+        let socket = match pidfd_getfd(&process, number, PidfdGetfdFlags::empty()) {
+            Err(Errno::BADF) => continue,
+            Err(error) => {
+                need(
+                    false,
+                    &format!("no descriptor of another process can be had (pidfd_getfd(2): {error})"),
+                );
+                return None;
+            }
+            Ok(socket) => socket,
+        };
+        let (mut limit, mut length) = (0_i32, size_of::<i32>() as libc::socklen_t);
+        // SAFETY: the kernel writes at most `length` bytes to `limit`, and their number to `length`.
+        let answer = unsafe {
+            let (limit, length) = ((&raw mut limit).cast(), &raw mut length);
+            libc::getsockopt(socket.as_raw_fd(), libc::IPPROTO_TCP, libc::TCP_DEFER_ACCEPT, limit, length)
+        };
+        if answer == 0 {
+            return Some(limit > 0);
+        }
+    }
+    panic!("it has no socket of TCP");
+}
+
 /// One group on a port that the kernel chooses.
 fn tcp(options: &str) -> String {
     format!("[[listen]]\nendpoints = ['tcp://127.0.0.1:0']\n{options}\n")
@@ -122,6 +155,19 @@ both_ways! {
             assert_eq!(due(), None);
             forkd.becomes(&tcp(model));
             assert!(due() > Some(10), "{:?}", due());
+        }
+    }
+
+    /// A service that speaks first has its clients at once, wherever http has been before.
+    fn clients_are_waited_for_as_the_new_service_needs(way: Way) {
+        for model in [FORK, POOL, THREADS] {
+            let forkd = Reloadable::start(way, &tcp(&format!("{model}\nservice = 'http'")));
+            let Some(defers) = defers_accept(&forkd.daemon) else { return };
+            assert!(defers, "{model}");
+            for (service, expected) in [("daytime", false), ("http", true), ("echo", false)] {
+                forkd.becomes(&tcp(&format!("{model}\nservice = '{service}'")));
+                assert_eq!(defers_accept(&forkd.daemon), Some(expected), "{model}, {service}");
+            }
         }
     }
 

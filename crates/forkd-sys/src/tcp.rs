@@ -177,6 +177,23 @@ pub fn limit_unsent(socket: impl AsFd, bytes: u32) {
     let _ = (socket, bytes);
 }
 
+/// Has a listening TCP socket give connections only when their clients have sent something, or have said nothing for about
+/// a second (tcp(7), TCP_DEFER_ACCEPT); or as they come again. Linux only.
+pub fn defer_accept(listener: impl AsFd, on: bool) {
+    #[cfg(target_os = "linux")]
+    {
+        // in seconds: as long as it takes until the kernel answers the client's first packet once more
+        let limit = libc::c_int::from(on);
+        let (fd, length) = (listener.as_fd().as_raw_fd(), size_of_val(&limit) as libc::socklen_t);
+        // SAFETY: the kernel reads `length` bytes from `limit`.
+        unsafe {
+            libc::setsockopt(fd, libc::IPPROTO_TCP, libc::TCP_DEFER_ACCEPT, (&raw const limit).cast(), length)
+        };
+    }
+    #[cfg(not(target_os = "linux"))]
+    let _ = (listener, on);
+}
+
 /// Has the kernel drop each packet that asks a listening TCP socket for a new connection; its sender tries again a
 /// second later. Connections whose handshake has begun are not concerned. Linux only: other systems have no such filter.
 pub fn drop_new_connections(listener: impl AsFd) {

@@ -209,6 +209,9 @@ impl Station {
     /// From here on it serves clients.
     pub(super) fn go_live(&mut self, cx: &Context) {
         self.life = Life::Live;
+        if let Some(listener) = self.listener() {
+            listener.defer_accept(self.spec.service.clients_begin());
+        }
         match &mut self.acceptor {
             Acceptor::Forking(forking) => forking.go_live(cx),
             Acceptor::Pooling(pooling) => pooling.go_live(cx),

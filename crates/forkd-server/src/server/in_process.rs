@@ -65,6 +65,7 @@ impl InProcess {
                 // a client that has gone again must not make us wait for the next
                 listener.set_nonblocking(true).map_err(|e| Error::os("cannot set up the listener", e))?;
             }
+            listener.defer_accept(service_config.service.clients_begin());
             served.push(Served {
                 context: ListenerContext::new(Arc::new(listener), number, service_config, access, &board),
                 slot,

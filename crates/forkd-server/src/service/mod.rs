@@ -72,6 +72,7 @@ pub struct Service {
     /// How long a connection may be silent, if nothing else is said.
     patience: Option<Duration>,
     descriptors: usize,
+    clients_begin: bool,
 }
 
 type Check = dyn Fn() -> Result<(), Error> + Send + Sync;
@@ -100,7 +101,7 @@ impl Service {
     ) -> Self {
         let maker =
             if P::echoes() { Maker::Echo } else { Maker::Protocol(Arc::new(move || Box::new(make()))) };
-        Self { name, maker, amplifies: false, recipient: None, patience: None, descriptors: 1 }
+        Self::made_by(name, maker)
     }
 
     /// A service whose connections are each served by a [`Handler`] of their own.
@@ -122,7 +123,12 @@ impl Service {
         make: impl Fn() -> H + Send + Sync + 'static,
     ) -> Self {
         let maker = Maker::Handler(Arc::new(move || Box::new(make())));
-        Self { name, maker, amplifies: false, recipient: None, patience: None, descriptors: 1 }
+        Self::made_by(name, maker)
+    }
+
+    fn made_by(name: &'static str, maker: Maker) -> Self {
+        let (recipient, patience) = (None, None);
+        Self { name, maker, amplifies: false, recipient, patience, descriptors: 1, clients_begin: false }
     }
 
     /// The same service, which answers a datagram with more bytes than it has.
@@ -145,6 +151,17 @@ impl Service {
     /// The same service, of which a client takes `descriptors` at once, its connection among them.
     fn taking(self, descriptors: usize) -> Self {
         Self { descriptors, ..self }
+    }
+
+    /// The same service, which has nothing to do for a client before that has sent something.
+    #[cfg(feature = "http")]
+    fn begun_by_clients(self) -> Self {
+        Self { clients_begin: true, ..self }
+    }
+
+    /// Whether it has nothing to do for a client before that has sent something.
+    pub(crate) fn clients_begin(&self) -> bool {
+        self.clients_begin
     }
 
     /// How many descriptors a client takes at once, its connection among them.

@@ -127,6 +127,16 @@ impl Listener {
         }
     }
 
+    /// Has the kernel give TCP connections as they come, or, where its service lets `clients_begin`, when there is
+    /// something to read: a worker need not wait for the client a second time, and a child isn't forked for one that says
+    /// nothing. One that says nothing for a second is given all the same. The options of an inherited listener are its
+    /// owner's.
+    pub(crate) fn defer_accept(&self, clients_begin: bool) {
+        if !self.is_inherited && matches!(self.endpoint, Endpoint::Tcp { .. }) {
+            crate::sys::tcp::defer_accept(self, clients_begin);
+        }
+    }
+
     /// Accepts one connection, with its peer. It waits for one, unless the socket does not block:
     /// it may or may not.
     ///

@@ -198,7 +198,8 @@ impl From<Http> for Service {
     fn from(http: Http) -> Self {
         // What the parser finds out about the processor it keeps, in a page that each child would copy.
         let _ = request::parse(b"GET / HTTP/1.1\r\nHost: a\r\nAccept: */*\r\n\r\n");
+        let service = Self::protocol("http", move || http.clone());
         // the connection, and the file that is sent
-        Self::protocol("http", move || http.clone()).patient_for(timeouts::WRITE_TIMEOUT).taking(2)
+        service.patient_for(timeouts::WRITE_TIMEOUT).taking(2).begun_by_clients()
     }
 }
