@@ -13,7 +13,7 @@ use super::options::ListenOptions;
 use super::values::InvalidValue;
 use crate::{Error, foreign};
 use forkd_net::unit::{self, Attempt};
-use forkd_server::supervise::{AccessSpec, Decision, Rule, Rules};
+use forkd_server::supervise::{AccessSpec, Decision, ProxySpec, Rule, Rules};
 use forkd_server::{Endpoint, Peer};
 
 /// One value of `--allow` or `--deny`: a rule, or the path of a list of rules.
@@ -104,7 +104,10 @@ impl ListenOptions {
         let mut rules = Rules::default();
         self.access_rules()?.iter().for_each(|placed| rules.add(placed.rule, placed.is_allowed));
         let (max_per_source, source_prefix) = (self.max_per_source, self.source_prefix());
-        Ok(AccessSpec { rules, max_per_source, source_prefix })
+        let from = placed(&self.proxy_from, true)?;
+        let from = Rules::new(from.iter().map(|placed| placed.rule), []);
+        let proxy = self.proxy.map(|version| ProxySpec { version, from });
+        Ok(AccessSpec { rules, max_per_source, source_prefix, proxy })
     }
 
     /// All rules, those of lists too.
@@ -113,16 +116,7 @@ impl ListenOptions {
     ///
     /// As [`access`](Self::access).
     pub(crate) fn access_rules(&self) -> Result<Vec<Placed>, Error> {
-        let mut all = Vec::new();
-        for (listed, is_allowed) in [(&self.allow, true), (&self.deny, false)] {
-            for listed in listed {
-                match listed {
-                    Listed::Rule(rule) => all.push(Placed { rule: *rule, is_allowed, list: None }),
-                    Listed::File(path) => all.extend(read(path, is_allowed)?),
-                }
-            }
-        }
-        Ok(all)
+        Ok([placed(&self.allow, true)?, placed(&self.deny, false)?].concat())
     }
 
     /// What would happen to a client at each endpoint, by which rule.
@@ -158,7 +152,7 @@ impl ListenOptions {
     ///
     /// As [`access`](Self::access).
     pub(crate) fn access_in_words(&self) -> Result<String, Error> {
-        let AccessSpec { rules, max_per_source, source_prefix } = self.access()?;
+        let AccessSpec { rules, max_per_source, source_prefix, proxy } = self.access()?;
         let sentence = |(allow, deny): (usize, usize), kind: &str| match (allow, deny) {
             (0, 0) => None,
             (0, deny) => Some(format!("all {kind} are served, but for those that {deny} rules deny")),
@@ -171,9 +165,13 @@ impl ListenOptions {
         });
         let all =
             [sentence(rules.count(false), "addresses"), sentence(rules.count(true), "users"), per_source];
+        let by_proxy = proxy.map(|proxy| {
+            let all = proxy.from.count(false).0 + proxy.from.count(true).0;
+            format!("clients come by proxies, for which there are {all} rules, and are those that these name")
+        });
         let endpoints: Vec<_> = self.endpoints.iter().map(ToString::to_string).collect();
         let line = |sentence: String| format!("# {}: {sentence}\n", endpoints.join(", "));
-        Ok(all.into_iter().flatten().map(line).collect())
+        Ok(by_proxy.into_iter().chain(all.into_iter().flatten()).map(line).collect())
     }
 
     /// Why a rule of this option can have no effect here, as far as the options tell.
@@ -210,6 +208,18 @@ impl ListenOptions {
         }
         Ok(())
     }
+}
+
+/// What is written, and what the lists that are named there have.
+fn placed(listed: &[Listed], is_allowed: bool) -> Result<Vec<Placed>, Error> {
+    let mut all = Vec::new();
+    for listed in listed {
+        match listed {
+            Listed::Rule(rule) => all.push(Placed { rule: *rule, is_allowed, list: None }),
+            Listed::File(path) => all.extend(read(path, is_allowed)?),
+        }
+    }
+    Ok(all)
 }
 
 /// Reads a list.

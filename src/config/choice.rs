@@ -5,6 +5,7 @@ use forkd_load::Phase;
 
 use forkd_server::model::{Model, Overflow};
 use forkd_server::service::Framing;
+use forkd_server::transport::ProxyVersion;
 
 /// A type of a few values.
 pub trait Choice: Copy + PartialEq + Send + Sync + 'static {
@@ -104,5 +105,10 @@ choices! {
     Framing {
         Read = "read", "What one read brings";
         Line = "line", "A line, however it comes in";
+    }
+    ProxyVersion {
+        V1 = "v1", "A line of text; tcp and unix only";
+        V2 = "v2", "Bytes, before a connection or in each datagram";
+        Any = "any", "Either";
     }
 }

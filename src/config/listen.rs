@@ -60,7 +60,7 @@ impl ListenOptions {
     /// Has files looked for from `here`: the directory of http and lists of networks always, since / is the current directory once a daemon
     /// runs; of exec a program with a relative path, in the `background`.
     pub(super) fn anchor(&mut self, here: &Path, background: bool) {
-        for listed in self.allow.iter_mut().chain(&mut self.deny) {
+        for listed in self.allow.iter_mut().chain(&mut self.deny).chain(&mut self.proxy_from) {
             if let Listed::File(path) = listed {
                 *path = here.join(&*path);
             }

@@ -16,6 +16,7 @@ use forkd_server::service::{Framing, Service};
 use forkd_server::supervise::{
     AccessSpec, BindOptions, KEEP_ALIVE, ListenerSpec, ModelSpec, Prefixes, Suits,
 };
+use forkd_server::transport::ProxyVersion;
 
 /// A reload makes listening sockets with all that belongs to them anew.
 const LISTEN: Definition = Definition { reload: true, ..Definition::NONE };
@@ -54,6 +55,10 @@ const EXEC: Need = Need::new("the service exec", "`service` exec", |group| group
 const NOT_EXEC: Need = Need {
     refusal: Some("has no effect on exec, whose program has the connection to itself; leave it out"),
     ..Need::new("any service but exec", "another `service`", |group| group.service() != Builtin::Exec)
+};
+const PROXY: Need = Need {
+    refusal: Some("has no effect without `proxy`; give that, or leave this out"),
+    ..Need::new("a proxy", "`proxy`", |group| group.proxy.is_some())
 };
 const QUEUE: Need = Need::new(
     "a queue of connections (a tcp or unix endpoint that forkd binds)",
@@ -223,6 +228,15 @@ options! {
     /// How many bits of an IPv4 and of an IPv6 address stand for one source
     source_prefix: Option<Prefixes> = Prefixes::default(), {
         heading: "Access", value: "V4/V6", needs: Some(&PER_SOURCE)
+    }
+
+    /// Take clients from proxies that say whose a connection is, by this version of HAProxy's PROXY protocol; what comes
+    /// without such a header is reset. Access, log, status and services go by the client that it names
+    proxy: Option<ProxyVersion>, { heading: "Access", value: "v1|v2|any", otherwise: "no" }
+
+    /// The proxies, which are believed: networks, uid:N, gid:N or lists, as --allow has them. All else is refused
+    proxy_from: Vec<Listed>, {
+        heading: "Access", value: "CIDR|PATH", otherwise: "none", needs: Some(&PROXY)
     }
 
     /// End a TCP connection whose client no longer answers for so long: one that has vanished, or that takes

@@ -10,13 +10,35 @@ use super::layers::Conflict;
 use super::options::ListenOptions;
 use super::service::Builtin;
 use forkd_server::Endpoint;
+use forkd_server::transport::ProxyVersion;
 
 impl ListenOptions {
     pub(super) fn obey_the_rules(&self) -> Result<(), Conflict> {
         self.refuse_service_without_place()?;
         // what was given is expected to have an effect
         self.idle().into_iter().next().map_or(Ok(()), Err)?;
+        self.refuse_blind_trust()?;
         self.refuse_out_of_range()
+    }
+
+    /// Refuses a header that is believed of all, and one that datagrams can't have.
+    fn refuse_blind_trust(&self) -> Result<(), Conflict> {
+        let Some(version) = self.proxy else { return Ok(()) };
+        if self.proxy_from.is_empty() {
+            let why = "believes what proxies say, and none is named: each client could say who it likes to be; give \
+                       `proxy-from` with the networks of the proxies";
+            return Err(Conflict::new("proxy", why));
+        }
+        let datagrams = self.endpoints.iter().find(|endpoint| endpoint.is_datagram());
+        match datagrams {
+            Some(endpoint) if version == ProxyVersion::V1 => {
+                let why = format!(
+                    "is v1, which has no datagrams, and {endpoint} has nothing else; give `proxy` v2"
+                );
+                Err(Conflict::new("proxy", why))
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Refuses what would be a weapon, or can't work.
@@ -53,6 +75,7 @@ impl ListenOptions {
             }
             _ if option.id == "allow" => self.why_not_listed(&self.allow),
             _ if option.id == "deny" => self.why_not_listed(&self.deny),
+            _ if option.id == "proxy_from" => self.why_not_listed(&self.proxy_from),
             _ if option.id == "workers" => {
                 let range = self.workers.filter(|range| range.is_elastic() && !self.is_elastic())?;
                 Some(format!(
@@ -214,6 +237,19 @@ mod tests {
             (
                 listen("endpoints = ['udp://a:1']\nreceive-buffer = 0"),
                 "receive-buffer is 0; choose 1 to 2147483647",
+            ),
+            (
+                listen("proxy = 'v2'"),
+                "proxy believes what proxies say, and none is named: each client could say who it likes to be; give \
+                 `proxy-from` with the networks of the proxies",
+            ),
+            (
+                listen("proxy-from = ['10.0.0.1']"),
+                "proxy-from has no effect without `proxy`; give that, or leave this out",
+            ),
+            (
+                listen("endpoints = ['tcp://a:1', 'udp://a:1']\nproxy = 'v1'\nproxy-from = ['10.0.0.1']"),
+                "proxy is v1, which has no datagrams, and udp://a:1 has nothing else; give `proxy` v2",
             ),
             (listen("idle-timeout = '0s'"), "idle-timeout is below 1ms"),
             (listen("idle-timeout = '999us'"), "idle-timeout is below 1ms"),

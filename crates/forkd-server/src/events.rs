@@ -275,6 +275,11 @@ pub(crate) fn refused(endpoint: &Endpoint, peer: Peer, cause: Refusal, suppresse
     info!(peer:%, cause:%, endpoint:%, suppressed; "refused a client");
 }
 
+/// Of a connection that a proxy passes on.
+pub(crate) fn no_proxy_header(endpoint: &Endpoint, proxy: Peer, why: &str, suppressed: u64) {
+    warn!(proxy:%, endpoint:%, suppressed; "a proxy has not said whose its connection is: no PROXY header, {why}");
+}
+
 pub(crate) fn at_limit(endpoint: &Endpoint, limit: u32, suppressed: u64) {
     warn!(limit, endpoint:%, suppressed; "child limit reached; new clients wait");
 }

@@ -3,9 +3,9 @@
 //!
 //! It is outside the promise of semantic versioning: it changes with that program.
 
-pub use crate::access::AccessSpec;
 pub use crate::access::rules::{Decision, Rule, Rules};
 pub use crate::access::source::Prefixes;
+pub use crate::access::{AccessSpec, ProxySpec};
 pub use crate::process::attendant::{Attendant, Duties, Limits};
 pub use crate::process::companion::{Companion, Notice};
 pub use crate::process::master::Master;

@@ -19,6 +19,7 @@ use rules::{Decision, Rules};
 use source::{Prefixes, Source};
 use sources::{Sources, Ticket};
 
+use crate::transport::proxy::ProxyVersion;
 use crate::transport::{Peer, Refusal};
 
 /// What limits the clients of a listening socket by where they come from.
@@ -30,12 +31,30 @@ pub struct AccessSpec {
     pub max_per_source: Option<u16>,
     /// What counts as one source.
     pub source_prefix: Prefixes,
+    /// Clients come by a proxy that says who they are.
+    pub proxy: Option<ProxySpec>,
+}
+
+/// By which proxies clients come.
+#[derive(Debug, Clone)]
+pub struct ProxySpec {
+    /// What they send in front.
+    pub version: ProxyVersion,
+    /// The sources that are proxies, and believed.
+    pub from: Rules,
+}
+
+impl ProxySpec {
+    /// Decides whether what comes from this source is taken.
+    pub(crate) fn admit(&self, source: Peer) -> Result<(), Refusal> {
+        if self.from.decide(source).admits { Ok(()) } else { Err(Refusal::Proxy) }
+    }
 }
 
 impl AccessSpec {
     /// Whether any client is served.
     pub(crate) fn is_open(&self) -> bool {
-        self.rules.is_empty() && !self.counts()
+        self.rules.is_empty() && !self.counts() && self.proxy.is_none()
     }
 
     /// Whether the clients of a source are counted.

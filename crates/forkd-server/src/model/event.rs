@@ -8,8 +8,9 @@
 use std::any::Any;
 use std::cell::{Cell, RefCell};
 use std::io;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use super::accept_loop::Acceptor;
@@ -26,8 +27,10 @@ use crate::service::Protocol;
 use crate::slab::Key;
 use crate::sys::limits::raise_open_files;
 use crate::sys::shutdown_fd::ShutdownFd;
+use crate::sys::tcp::reset_at_close;
 use crate::transport::listener::Kind;
-use crate::transport::{Peer, Traffic};
+use crate::transport::proxy::{HEADER_TIMEOUT, Header, ProxyVersion};
+use crate::transport::{Peer, Refusal, Traffic};
 use crate::{Error, events};
 
 /// How many clients are accepted in one turn: those that are served have theirs, too.
@@ -113,6 +116,24 @@ impl<'r> Session<'r> for Client<'r, '_> {
             worker.work.panicked(peer, &*payload);
         }
         worker.one_fewer(reactor);
+    }
+}
+
+/// A connection whose proxy is still to say whose it is.
+#[derive(Default)]
+struct Arrival {
+    /// The socket with the watch for it, until it is known.
+    socket: Cell<Option<(Key, Rc<OwnedFd>)>>,
+    header: RefCell<Header>,
+    /// When it is not waited for any more.
+    ends: Cell<Option<Timer>>,
+}
+
+impl Arrival {
+    /// It is waited for no more.
+    fn end(&self, reactor: &mut Reactor<'_>, watch: Key) {
+        reactor.unwatch(watch);
+        self.ends.take().into_iter().for_each(|timer| _ = reactor.cancel(timer));
     }
 }
 
@@ -230,7 +251,7 @@ impl<'r, 'w> EventWorker<'w> {
             match step {
                 Ok(Some(client)) => {
                     self.spread.borrow_mut().took(self.shares(), Instant::now);
-                    self.begin(reactor, client);
+                    self.take(reactor, client);
                     if !self.drains() && self.work.is_spent(self.terms, self.served.get()) {
                         return self.leave(reactor);
                     }
@@ -295,21 +316,103 @@ impl<'r, 'w> EventWorker<'w> {
         Ok(self.work.context.admit_connection(self.work.board, client))
     }
 
-    fn begin(&'r self, reactor: &mut Reactor<'r>, Admitted { socket, peer, ticket }: Admitted) {
+    fn take(&'r self, reactor: &mut Reactor<'r>, Admitted { socket, peer, ticket }: Admitted) {
         let counted = self.work.count(ticket);
         self.served.set(self.served.get() + 1);
         Traffic::add(&self.work.slot.traffic.connections, 1);
+        self.open.set(self.open.get() + 1);
+        self.work.one_more_open();
+        match self.work.context.proxy() {
+            Some(version) => self.await_header(reactor, socket, peer, version),
+            None => self.begin(reactor, socket, peer, counted),
+        }
+    }
+
+    /// Begins to serve a client when the proxy has said who that is.
+    fn await_header(
+        &'r self,
+        reactor: &mut Reactor<'r>,
+        socket: OwnedFd,
+        proxy: Peer,
+        version: ProxyVersion,
+    ) {
+        let socket = Rc::new(socket);
+        let arrival = Rc::new(Arrival::default());
+        let (look, limit) = (Rc::clone(&arrival), Rc::clone(&arrival));
+        let watched = reactor.watch(Rc::clone(&socket), move |reactor| {
+            self.look_for_header(reactor, &look, proxy, version);
+        });
+        let Ok(watch) = watched else {
+            // no memory for it
+            return self.refuse(reactor, &socket, Refusal::Proxy);
+        };
+        arrival.socket.set(Some((watch, socket)));
+        let ends = reactor.call_later(HEADER_TIMEOUT, move |reactor| {
+            limit.ends.set(None);
+            self.has_no_header(reactor, &limit, proxy, &io::ErrorKind::TimedOut.into());
+        });
+        arrival.ends.set(Some(ends));
+    }
+
+    fn look_for_header(
+        &'r self,
+        reactor: &mut Reactor<'r>,
+        arrival: &Arrival,
+        proxy: Peer,
+        version: ProxyVersion,
+    ) {
+        let Some((watch, socket)) = arrival.socket.take() else { return };
+        let taken = arrival.header.borrow_mut().take(&socket, version);
+        let client = match taken {
+            Ok(client) => client.map_or(proxy, Peer::Ip),
+            Err(error) => {
+                arrival.socket.set(Some((watch, socket)));
+                return match error.kind() {
+                    io::ErrorKind::WouldBlock => {}
+                    _ => self.has_no_header(reactor, arrival, proxy, &error),
+                };
+            }
+        };
+        arrival.end(reactor, watch);
+        let counted = match self.work.context.admit_introduced(client) {
+            Ok(ticket) => self.work.count(ticket),
+            Err(why) => return self.refuse(reactor, &socket, why),
+        };
+        // the watch has it, too, until this call is over
+        reactor.call_later(Duration::ZERO, move |reactor| {
+            if let Some(socket) = Rc::into_inner(socket) {
+                self.begin(reactor, socket, client, counted);
+            }
+        });
+    }
+
+    fn has_no_header(&'r self, reactor: &mut Reactor<'r>, arrival: &Arrival, proxy: Peer, error: &io::Error) {
+        let Some((watch, socket)) = arrival.socket.take() else { return };
+        arrival.end(reactor, watch);
+        self.work.context.no_header(proxy, error);
+        self.refuse(reactor, &socket, Refusal::Proxy);
+    }
+
+    /// Ends the connection of a client that is not served.
+    fn refuse(&'r self, reactor: &mut Reactor<'r>, socket: &OwnedFd, why: Refusal) {
+        self.work.board.refuse(self.work.context.number, why);
+        reset_at_close(socket);
+        self.one_fewer(reactor);
+    }
+
+    fn begin(&'r self, reactor: &mut Reactor<'r>, socket: OwnedFd, peer: Peer, counted: Option<Counted>) {
         self.work.slot.set_peer(peer);
         let stopwatch = self.work.stopwatch();
         let made = catch_unwind(AssertUnwindSafe(|| self.work.service().make_protocol()));
         let protocol = match made {
             Ok(Some(protocol)) => protocol,
             // a handler is never started under this model
-            Ok(None) => return,
-            Err(payload) => return self.work.panicked(peer, &*payload),
+            Ok(None) => return self.one_fewer(reactor),
+            Err(payload) => {
+                self.work.panicked(peer, &*payload);
+                return self.one_fewer(reactor);
+            }
         };
-        self.open.set(self.open.get() + 1);
-        self.work.one_more_open();
         let client = Client { worker: self, protocol, peer, _counted: counted, _stopwatch: stopwatch };
         reactor.adopt(socket, peer, Box::new(client));
     }

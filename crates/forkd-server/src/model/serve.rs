@@ -22,6 +22,7 @@ use crate::service::Service;
 use crate::sys::datagram::{Batch, Datagram, Patience, Source};
 use crate::sys::fd::wait_readable;
 use crate::sys::tcp::{queued_for, reset_at_close};
+use crate::transport::proxy::{Parsed, ProxyVersion};
 use crate::transport::udp_filter::UdpFilter;
 use crate::transport::{Connection, Endpoint, Listener, Peer, Refusal, ServerInfo, Traffic};
 use crate::{Error, events};
@@ -142,7 +143,23 @@ impl ListenerContext {
         datagram: &Datagram<'_>,
     ) -> Result<(Option<u8>, Option<Ticket>), Refusal> {
         let hops = udp_filter.admit(datagram)?;
-        self.admit(peer_of(datagram)).map(|ticket| (hops, ticket))
+        let ticket = self.admit(peer_of(datagram))?;
+        if self.proxy().is_none() {
+            return Ok((hops, ticket));
+        }
+        let (client, _) = self.sender(datagram).ok_or(Refusal::Proxy)?;
+        self.admit_introduced(client).map(|ticket| (hops, ticket))
+    }
+
+    /// Whose datagram it is, and how many of its bytes are the header that says so; `None` if it has none and should.
+    #[inline(always)]
+    fn sender(&self, datagram: &Datagram<'_>) -> Option<(Peer, usize)> {
+        let source = peer_of(datagram);
+        match self.proxy().map(|version| version.parse(datagram.payload)) {
+            None => Some((source, 0)),
+            Some(Parsed::Header(length, client)) => Some((client.map_or(source, Peer::Ip), length)),
+            Some(Parsed::Incomplete | Parsed::Broken) => None,
+        }
     }
 
     /// Decides whether a client that has come in is served: the one place, for connections and datagrams of all
@@ -154,18 +171,49 @@ impl ListenerContext {
 
     #[inline(never)]
     fn ask(&self, access: &Access, peer: Peer) -> Result<Option<Ticket>, Refusal> {
+        match &access.spec.proxy {
+            Some(proxy) => self.told(access, peer, proxy.admit(peer).map(|()| None)),
+            None => self.ask_of_client(access, peer),
+        }
+    }
+
+    /// Decides whether a client is served of whom a proxy has told: what is asked about others when they come in.
+    pub(crate) fn admit_introduced(&self, peer: Peer) -> Result<Option<Ticket>, Refusal> {
+        self.access.as_deref().map_or(Ok(None), |access| self.ask_of_client(access, peer))
+    }
+
+    fn ask_of_client(&self, access: &Access, peer: Peer) -> Result<Option<Ticket>, Refusal> {
         let Access { spec, hooks, sources, .. } = access;
         let admitted = spec
             .admit(peer)
             .and_then(|()| if hooks.admit(peer) { Ok(()) } else { Err(Refusal::Application) })
             .and_then(|()| spec.count(sources, self.number, peer));
-        if let Err(why) = admitted
-            && why != Refusal::Application
+        self.told(access, peer, admitted)
+    }
+
+    /// Logs a refusal.
+    fn told<T>(&self, access: &Access, peer: Peer, admitted: Result<T, Refusal>) -> Result<T, Refusal> {
+        if let Err(why) = &admitted
+            && *why != Refusal::Application
             && let Some(suppressed) = access.refusals.admit()
         {
-            events::refused(self.listener.endpoint(), peer, why, suppressed);
+            events::refused(self.listener.endpoint(), peer, *why, suppressed);
         }
         admitted
+    }
+
+    /// Which header clients have in front, if they come by a proxy.
+    #[inline(always)]
+    pub(crate) fn proxy(&self) -> Option<ProxyVersion> {
+        self.access.as_deref().and_then(|access| access.spec.proxy.as_ref()).map(|proxy| proxy.version)
+    }
+
+    /// A proxy has not said whose a connection is.
+    #[cold]
+    pub(crate) fn no_header(&self, proxy: Peer, error: &io::Error) {
+        if let Some(suppressed) = self.access.as_deref().and_then(|access| access.refusals.admit()) {
+            events::no_proxy_header(self.listener.endpoint(), proxy, why_no_header(error), suppressed);
+        }
     }
 }
 
@@ -239,6 +287,15 @@ impl ServiceConfig {
             events::handler_failed(peer, error, suppressed);
         }
         self.hooks.failed(peer, error);
+    }
+}
+
+/// Why a connection has no header.
+fn why_no_header(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::InvalidData => "its first bytes are no such header",
+        io::ErrorKind::TimedOut => "it has not come in time",
+        _ => "the connection has ended before it",
     }
 }
 
@@ -370,7 +427,41 @@ impl<'w> WorkerContext<'w> {
     /// Serves one connection until it ends; it is still to be closed.
     #[inline(always)]
     pub(crate) fn serve(&self, connection: &mut Connection<'_>) -> Cause {
-        self.context.service_config.serve(connection)
+        match self.context.proxy() {
+            Some(version) => self.serve_introduced(connection, version),
+            None => self.context.service_config.serve(connection),
+        }
+    }
+
+    /// Has the proxy say whose the connection is, and serves that client, unless it is not to be served.
+    #[inline(never)]
+    fn serve_introduced(&self, connection: &mut Connection<'_>, version: ProxyVersion) -> Cause {
+        let proxy = connection.peer();
+        let admitted = match connection.introduce(version) {
+            Ok(()) => self.context.admit_introduced(connection.peer()),
+            Err(error) => {
+                self.context.no_header(proxy, &error);
+                Err(Refusal::Proxy)
+            }
+        };
+        match admitted {
+            Ok(ticket) => {
+                // until it is served; a child's one client counts in its slot, as one that the master has admitted
+                let _counted = if self.slot.is_worker() {
+                    self.count(ticket)
+                } else {
+                    Ticket::put(ticket, &self.slot.ticket);
+                    None
+                };
+                self.slot.set_peer(connection.peer());
+                self.context.service_config.serve(connection)
+            }
+            Err(why) => {
+                self.board.refuse(self.context.number, why);
+                connection.reset_at_close();
+                Cause::Done
+            }
+        }
     }
 
     /// The same in a worker.
@@ -465,9 +556,10 @@ impl<'w> WorkerContext<'w> {
         let (mut queued, echoes) = (0, self.service().echoes());
         for i in 0..count {
             let datagram = batch.datagram(i);
-            let (peer, length) = (peer_of(&datagram), datagram.payload.len() as u64);
             // counted until it is answered
-            let (hops, _counted) = match admit(&datagram) {
+            let admitted = admit(&datagram)
+                .and_then(|admitted| Ok((admitted, self.context.sender(&datagram).ok_or(Refusal::Proxy)?)));
+            let ((hops, _counted), (peer, skip)) = match admitted {
                 Ok(admitted) => admitted,
                 Err(why) => {
                     self.board.refuse(self.context.number, why);
@@ -475,13 +567,13 @@ impl<'w> WorkerContext<'w> {
                 }
             };
             Traffic::add(&self.slot.traffic.connections, 1);
-            Traffic::add(&self.slot.traffic.bytes_in, length);
+            Traffic::add(&self.slot.traffic.bytes_in, (datagram.payload.len() - skip) as u64);
             self.slot.set_peer(peer);
-            if echoes {
+            if echoes && skip == 0 {
                 batch.queue_back(i, hops);
                 queued += 1;
             } else {
-                self.answer(batch, i, peer, hops);
+                self.answer(batch, i, (peer, skip), hops);
             }
         }
         if queued > 0 {
@@ -491,7 +583,7 @@ impl<'w> WorkerContext<'w> {
         }
     }
 
-    fn answer(&self, batch: &Batch, i: usize, peer: Peer, hops: Option<u8>) {
+    fn answer(&self, batch: &Batch, i: usize, (peer, skip): (Peer, usize), hops: Option<u8>) {
         let traffic = &self.slot.traffic;
         let mut send = |payload: &[u8]| match batch.answer(i, self.listener(), payload, hops, self.patience())
         {
@@ -502,7 +594,7 @@ impl<'w> WorkerContext<'w> {
             }
         };
         let service_config = &self.context.service_config;
-        let payload = batch.datagram(i).payload;
+        let payload = &batch.datagram(i).payload[skip..];
         let connection = Connection::datagram(payload, peer, traffic, &service_config.server_info);
         if let Err(error) = service_config.service.answer(payload, connection, &mut send) {
             service_config.failed(peer, &error);

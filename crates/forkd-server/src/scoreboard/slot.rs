@@ -86,7 +86,7 @@ impl Slot {
         self.set_state(State::Starting);
     }
 
-    pub(super) fn is_worker(&self) -> bool {
+    pub(crate) fn is_worker(&self) -> bool {
         self.worker.load(Ordering::Relaxed) != 0
     }
 

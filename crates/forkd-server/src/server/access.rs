@@ -2,7 +2,9 @@
 
 use super::Server;
 use crate::Error;
-use crate::access::rules::Rule;
+use crate::access::ProxySpec;
+use crate::access::rules::{Rule, Rules};
+use crate::transport::ProxyVersion;
 
 impl Server {
     /// Serves clients of this network, such as `192.0.2.0/24` or `2001:db8::1`, and no others but those of further calls;
@@ -75,6 +77,56 @@ impl Server {
     pub fn max_per_source(mut self, clients: u16) -> Self {
         self.access.max_per_source = Some(clients.max(1));
         self
+    }
+
+    /// Takes clients from proxies, which say whose a connection is by this version of the PROXY protocol; what comes from
+    /// elsewhere, or without such a header, is refused. [`allow`](Self::allow), [`deny`](Self::deny) and
+    /// [`Connection::peer`](crate::Connection::peer) go by the client that the header names, and by the proxy where it names
+    /// none, as for its own health checks.
+    ///
+    /// A header that has not come within 5 s, that is longer than 4 KiB or broken ends the connection.
+    ///
+    /// ```
+    /// use std::io::{Read, Write};
+    /// use std::net::TcpStream;
+    ///
+    /// use forkd_server::transport::ProxyVersion;
+    /// use forkd_server::{Connection, Handler, Server, Service, model::Model};
+    ///
+    /// struct WhoAmI;
+    /// impl Handler for WhoAmI {
+    ///     fn handle(&mut self, connection: &mut Connection<'_>) -> std::io::Result<()> {
+    ///         write!(&*connection, "{}", connection.peer())
+    ///     }
+    /// }
+    ///
+    /// let server = Server::bind("tcp://127.0.0.1:0")?.model(Model::Iterative);
+    /// let server = server.proxy(ProxyVersion::Any, ["127.0.0.1"])?;
+    /// let address = server.server_address().to_string();
+    /// let mut client = TcpStream::connect(address.strip_prefix("tcp://").unwrap()).unwrap();
+    /// client.write_all(b"PROXY TCP4 192.0.2.7 192.0.2.1 4711 80\r\n").unwrap();
+    /// server.ready(Service::handler("whoami", || WhoAmI))?.handle_request()?;
+    /// let mut answer = String::new();
+    /// client.read_to_string(&mut answer).unwrap();
+    /// assert_eq!(answer, "192.0.2.7:4711");
+    /// # Ok::<(), forkd_server::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Usage`] if a source is no network, user or group, or there is none.
+    pub fn proxy<'s>(
+        mut self,
+        version: ProxyVersion,
+        from: impl IntoIterator<Item = &'s str>,
+    ) -> Result<Self, Error> {
+        let from: Vec<Rule> =
+            from.into_iter().map(|source| source.parse().map_err(Error::Usage)).collect::<Result<_, _>>()?;
+        if from.is_empty() {
+            return Err(Error::Usage("no proxy is named, and each client would be believed".to_owned()));
+        }
+        self.access.proxy = Some(ProxySpec { version, from: Rules::new(from, []) });
+        Ok(self)
     }
 
     fn rule(mut self, sources: &str, allowed: bool) -> Result<Self, Error> {

@@ -5,6 +5,7 @@
 
 mod bytes;
 mod hand_over;
+mod introduce;
 mod linger;
 
 use std::cell::{Cell, RefCell};
@@ -224,6 +225,14 @@ impl<'a> Connection<'a> {
         match self.medium {
             Medium::Datagram { answer, .. } => answer.into_inner(),
             Medium::Stream(..) => None,
+        }
+    }
+
+    /// Has the client see a reset when the connection is closed.
+    #[cold]
+    pub(crate) fn reset_at_close(&self) {
+        if let Medium::Stream(socket, _) = &self.medium {
+            sys::tcp::reset_at_close(socket);
         }
     }
 

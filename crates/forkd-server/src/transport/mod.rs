@@ -11,6 +11,7 @@ mod files;
 pub(crate) mod inherited;
 pub(crate) mod listener;
 pub(crate) mod peer;
+pub(crate) mod proxy;
 mod pump;
 pub(crate) mod refusal;
 mod server_info;
@@ -29,6 +30,7 @@ pub use forkd_net::{Endpoint, ParseEndpointError, resolve};
 pub(crate) use inherited::Inherited;
 pub(crate) use listener::Listener;
 pub use peer::Peer;
+pub use proxy::ProxyVersion;
 pub(crate) use pump::limit_unsent;
 #[cfg(feature = "coroutine")]
 pub(crate) use pump::limit_unsent_if_slow;

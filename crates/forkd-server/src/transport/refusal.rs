@@ -33,11 +33,13 @@ pub enum Refusal {
     Denied,
     /// As many clients of its source as allowed were alive (`--max-per-source`).
     SourceLimit,
+    /// One without a header that says whose it is, or from a source that is no proxy (`--proxy`).
+    Proxy,
 }
 
 impl Refusal {
     /// All of them.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 15] = [
         Self::Limit,
         Self::Fork,
         Self::Thread,
@@ -52,6 +54,7 @@ impl Refusal {
         Self::Application,
         Self::Denied,
         Self::SourceLimit,
+        Self::Proxy,
     ];
 }
 
@@ -72,6 +75,7 @@ impl fmt::Display for Refusal {
             Self::Application => "application",
             Self::Denied => "denied",
             Self::SourceLimit => "source-limit",
+            Self::Proxy => "proxy",
         })
     }
 }
