@@ -15,7 +15,13 @@ use nix::sys::socket::{AddressFamily, SockFlag, SockType, SockaddrIn, bind, conn
 /// Connects from 127.0.0.N; reads and writes have time-outs.
 #[track_caller]
 fn from(n: u8, daemon: &Daemon) -> Client {
-    try_from(n, daemon).unwrap()
+    let mut client = Err(nix::Error::ECONNRESET);
+    // one that is refused may see that here, and is to see it later
+    eventually("it connects", || {
+        client = try_from(n, daemon);
+        client.as_ref().map_or_else(|error| *error != nix::Error::ECONNRESET, |_| true)
+    });
+    client.unwrap()
 }
 
 /// The same where the server may reset the connection, which the client may see as early as here.
