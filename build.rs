@@ -15,24 +15,44 @@ fn main() {
 /// By `src/child.ld`, which GNU ld and LLD understand; where another linker is chosen, the order is as it comes.
 fn order_text() {
     println!("cargo:rerun-if-changed=src/child.ld");
-    if std::env::var("CARGO_CFG_TARGET_OS").is_ok_and(|os| os == "linux") && takes_scripts() {
-        let root = std::env::var("CARGO_MANIFEST_DIR").unwrap_or_default();
-        println!("cargo:rustc-link-arg-bins=-T{root}/src/child.ld");
+    let var = |name: &str| std::env::var(name).unwrap_or_default();
+    if var("CARGO_CFG_TARGET_OS") == "linux"
+        && takes_scripts(&version_of_linker(&var("RUSTC_LINKER"), &var("CARGO_ENCODED_RUSTFLAGS")))
+    {
+        println!("cargo:rustc-link-arg-bins={}", script_of(&var("CARGO_MANIFEST_DIR")));
     }
 }
 
-/// Asks the linker, by the compiler that calls it and the options that choose it. One that doesn't say what it is gets none.
-fn takes_scripts() -> bool {
-    let var = |name: &str| std::env::var(name).unwrap_or_default();
-    let driver = Some(var("RUSTC_LINKER")).filter(|name| !name.is_empty()).unwrap_or_else(|| "cc".into());
-    let flags = var("CARGO_ENCODED_RUSTFLAGS");
-    let chosen = flags.split(['\u{1f}', ' ']).filter_map(|flag| {
-        let flag = flag.trim_start_matches("-C");
-        flag.strip_prefix("link-arg=").or_else(|| flag.strip_prefix("link-args="))
-    });
-    let answer = Command::new(driver).args(chosen).arg("-Wl,--version").output();
-    let names = answer.map(|answer| String::from_utf8_lossy(&answer.stdout).into_owned()).unwrap_or_default();
-    names.lines().next().is_some_and(|name| name.contains("GNU ld") || name.contains("LLD"))
+/// One argument of the compiler that links, whatever is in the path.
+pub(crate) fn script_of(root: &str) -> String {
+    format!("-T{root}/src/child.ld")
+}
+
+/// What the linker says of itself, asked by the compiler that calls it, with the options that choose it.
+pub(crate) fn version_of_linker(compiler: &str, encoded_flags: &str) -> String {
+    let compiler = if compiler.is_empty() { "cc" } else { compiler };
+    let answer =
+        Command::new(compiler).args(arguments_of_linker(encoded_flags)).arg("-Wl,--version").output();
+    answer.map(|answer| String::from_utf8_lossy(&answer.stdout).into_owned()).unwrap_or_default()
+}
+
+/// What rustc hands on, of its flags as cargo gives them to build scripts; by `link-args` several at once.
+pub(crate) fn arguments_of_linker(encoded_flags: &str) -> Vec<&str> {
+    let flags = encoded_flags.split('\u{1f}').map(|flag| flag.strip_prefix("-C").unwrap_or(flag));
+    flags
+        .flat_map(|flag| match (flag.strip_prefix("link-arg="), flag.strip_prefix("link-args=")) {
+            (Some(argument), _) => vec![argument],
+            (_, Some(arguments)) => arguments.split_whitespace().collect(),
+            _ => Vec::new(),
+        })
+        .collect()
+}
+
+/// Whether it understands such a script, by its name. Others call themselves compatible with these two, and are not in
+/// this; one that doesn't say what it is gets none.
+pub(crate) fn takes_scripts(version: &str) -> bool {
+    let name = version.lines().next().unwrap_or_default();
+    name.starts_with("GNU ld") || name.split_whitespace().any(|word| word == "LLD")
 }
 
 fn require_libc() {
