@@ -1,4 +1,4 @@
-//! What is counted and not timed: mappings, pages, memory, fairness; and how long a stop takes.
+//! What is counted and not timed: mappings, pages, memory, fairness.
 
 use std::fs;
 use std::io::{self, Read, Write};
@@ -6,7 +6,6 @@ use std::net::{Ipv4Addr, Shutdown, TcpStream};
 use std::process::Command;
 use std::time::Duration;
 
-use nix::sys::signal::Signal;
 use serde_json::Value;
 
 use crate::page::{Page, forkd};
@@ -40,12 +39,6 @@ fn rows() -> Vec<Row> {
         Row { name: "fork: anonymous pages of the master", of: pages, programs: all },
         Row { name: "fork: page tables of a held child, KiB", of: tables, programs: all },
         Row { name: "fork: private memory of a held child, KiB", of: private, programs: all },
-        Row {
-            name: "fork: stop of 10,000 held connections by SIGTERM, s",
-            of: stop,
-            programs: [Some(FORK), None, None],
-        },
-        Row { name: "fork: the same by SIGKILL, s", of: kill, programs: all },
         Row {
             name: "prefork: PSS of a pool of 208, MB",
             of: pss,
@@ -173,24 +166,6 @@ fn pss(program: Program) -> Answer {
         let kib: u64 = all.iter().filter_map(|pid| field(*pid, "smaps_rollup", &["Pss:"]).ok()).sum();
         Ok(format!("{:.1} ({} processes)", kib as f64 * 1024.0 / 1e6, all.len()))
     })
-}
-
-fn ended(program: Program, signal: Signal) -> Answer {
-    with(program, |server| {
-        let held = held(&server, 10_000)?;
-        let took = server.ends_by(signal)?;
-        drop(held);
-        Ok(format!("{:.2}", took.as_secs_f64()))
-    })
-}
-
-/// Clients that stay are cut off at the end of the grace time, which is as short as it may be.
-fn stop(_: Program) -> Answer {
-    ended(Program::Forkd("-m fork --max-children 32000 --grace 0s"), Signal::SIGTERM)
-}
-
-fn kill(program: Program) -> Answer {
-    ended(program, Signal::SIGKILL)
 }
 
 /// (Σx)² / (n·Σx²): 1 where each worker has as many, 1/n where one has all (Jain, 1984).

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use forkd_load::{Held, Live, Load, Phase, Plan};
 use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
+use nix::sys::signal::Signal;
 use nix::unistd::Pid;
 
 use crate::median;
@@ -29,6 +30,8 @@ enum Clients {
     Open(usize),
     /// So many connect at once, before any has an answer.
     Burst(usize),
+    /// So many stay, and the server ends by this signal: SIGKILL for all its processes, any other for its master.
+    Stay(usize, Signal),
     /// wrk asks for a document by so many connections, kept or closed.
     Http {
         document: &'static str,
@@ -57,11 +60,19 @@ const fn idle(name: &'static str, program: Program, clients: usize) -> Pair {
     Pair { name, forkd: program, other: program, clients: with, others: without }
 }
 
-use Clients::{Burst, Do, Http, Idle, Open, Unpinned};
+/// A stop of forkd, with so many that stay, and the end that SIGKILL gives another server: what the kernel takes for it.
+const fn stop(name: &'static str, forkd: &'static str, killed: Program, count: usize) -> Pair {
+    let (clients, others) = (Clients::Stay(count, Signal::SIGTERM), Clients::Stay(count, Signal::SIGKILL));
+    Pair { name, forkd: Program::Forkd(forkd), other: killed, clients, others }
+}
+
+use Clients::{Burst, Do, Http, Idle, Open, Stay, Unpinned};
 use Phase::{Bulk, Churn, Datagrams, PingPong};
 use Program::{Forkd, Nginx, NoLibc, Reference, Static};
 
 const FORK: &str = "-m fork --max-children 32000";
+/// Clients that stay are cut off at the end of the grace time, which is as short as it may be.
+const FORK_NO_GRACE: &str = "-m fork --max-children 32000 --grace 0s";
 const SPARE: &str = "-m fork --max-children 32000 --spare 8";
 const PREFORK: &str = "-m prefork --workers 8";
 const THREAD: &str = "-m thread --workers 1 --max-threads 2000";
@@ -95,6 +106,8 @@ fn pairs() -> Vec<Pair> {
         idle("static C: 32 clients with 5,000 idle children, against none", Static("fork"), 32),
         pair("fork: opening 10,000 held connections", FORK, Static("fork"), Open(10_000)),
         pair("fork: opening 19,000 held connections", FORK, Static("fork"), Open(19_000)),
+        stop("fork: stop of 10,000 held connections, against SIGKILL", FORK_NO_GRACE, Forkd(FORK), 10_000),
+        stop("fork: the same, against SIGKILL of static C", FORK_NO_GRACE, Static("fork"), 10_000),
         pair("fork: ping-pong, 1 client", FORK, Static("fork"), Do(PingPong, 1)),
         pair("fork: bulk", FORK, Static("fork"), Do(Bulk, 1)),
         pair("fork: bulk, against splice", FORK, Static("splice"), Do(Bulk, 1)),
@@ -183,8 +196,8 @@ fn rounds(pair: &Pair) -> io::Result<Option<Vec<(Sample, Sample)>>> {
     let is_datagram = matches!(pair.clients, Do(Datagrams, _));
     let start = |program| Server::start(program, is_datagram);
     let mut rounds = Vec::new();
-    // opening is measured of servers that are new
-    let is_fresh = matches!(pair.clients, Open(_) | Burst(_));
+    // opening is measured of servers that are new, and none is there after its end
+    let is_fresh = matches!(pair.clients, Open(_) | Burst(_) | Stay(..));
     let (mut ours, mut theirs) = (None, None);
     for _ in 0..ROUNDS {
         if is_fresh {
@@ -195,7 +208,7 @@ fn rounds(pair: &Pair) -> io::Result<Option<Vec<(Sample, Sample)>>> {
                 *server = start(program)?;
             }
         }
-        let (Some(ours), Some(theirs)) = (&ours, &theirs) else { return Ok(None) };
+        let (Some(ours), Some(theirs)) = (&mut ours, &mut theirs) else { return Ok(None) };
         let (Some(one), Some(other)) = (sample(ours, pair.clients)?, sample(theirs, pair.others)?) else {
             return Ok(None);
         };
@@ -240,7 +253,7 @@ fn number(rate: f64) -> String {
     }
 }
 
-fn sample(server: &Server, clients: Clients) -> io::Result<Option<Sample>> {
+fn sample(server: &mut Server, clients: Clients) -> io::Result<Option<Sample>> {
     match clients {
         Do(phase, count) => phase_of(server, phase, count).map(Some),
         Unpinned => phase_of(server, Churn, 1).map(Some),
@@ -254,6 +267,13 @@ fn sample(server: &Server, clients: Clients) -> io::Result<Option<Sample>> {
             Ok(Some(Sample { rate: held.outcome().served as f64 / seconds, cpu: None, p50: None, p99: None }))
         }
         Burst(count) => burst(server, count).map(Some),
+        Stay(count, signal) => {
+            let (_held, before) = (held(server, count)?, server.cpu());
+            let took = server.end_by(signal)?;
+            let spent = before.and_then(|before| Some(server.cpu()?.saturating_sub(before).as_secs_f64()));
+            let (rate, cpu) = (count as f64 / took.as_secs_f64(), spent.map(|spent| spent / count as f64));
+            Ok(Some(Sample { rate, cpu, p50: None, p99: None }))
+        }
         Http { document, connections, closes } => by_wrk(server, document, connections, closes),
     }
 }
