@@ -219,6 +219,29 @@ fn a_program_is_told_of_the_client() {
 }
 
 #[test]
+fn the_load_generator_speaks_it_in_each_phase() {
+    let daemon = Daemon::start(
+        "-m event --proxy any --proxy-from 127.0.0.1 --log-level debug tcp://127.0.0.1:0 udp://127.0.0.1:0",
+    );
+    let [tcp, udp] = ["tcp", "udp"].map(|kind| format!("{kind}://{}", daemon.address(kind)));
+    let phases = "churn,pingpong,bulk";
+    for options in [
+        &["--proxy", "v1", "--phases", phases, tcp.as_str()][..],
+        &["--proxy", "v2", "--phases", phases, &tcp],
+        &["--proxy", "v2", &udp],
+    ] {
+        let ended = run(&[&["load", "-n", "20", "-c", "4"], options].concat());
+        assert_eq!(ended.code, Some(0), "{options:?} {} {}", ended.stdout, ended.stderr);
+    }
+    assert!(daemon.listener(0)["refused"].as_object().unwrap().is_empty());
+    let ended = run(&["load", "--proxy", "v1", &udp]);
+    assert_eq!(ended.code, Some(64));
+    assert!(ended.stderr.contains("give --proxy v2"), "{}", ended.stderr);
+    let ended = run(&["load", "-n", "20", "-c", "4", &tcp]);
+    assert_eq!(ended.code, Some(69), "{} {}", ended.stdout, ended.stderr);
+}
+
+#[test]
 fn check_says_which_proxies_are_believed() {
     let ended = run(&["check", "--proxy", "v2", "--proxy-from", "10.0.0.0/8"]);
     assert_eq!(ended.code, Some(0));

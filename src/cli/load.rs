@@ -17,7 +17,7 @@ use super::terminal::{Terminal, print_json};
 use crate::failed::Failed;
 use crate::{Error, Failure};
 use forkd_load::text::thousands;
-use forkd_load::{Fault, Live, Load, Outcome, Phase, Report, Target, table};
+use forkd_load::{Fault, Live, Load, Outcome, Phase, ProxyVersion, Report, Target, table};
 
 /// Carries out the phases and prints what was measured.
 ///
@@ -29,6 +29,13 @@ use forkd_load::{Fault, Live, Load, Outcome, Phase, Report, Target, table};
 /// [`Target::new`], [`Load::new`] and [`Load::run`] say.
 pub fn run(args: &LoadArgs) -> Result<(), Failed> {
     let target = Target::new(&args.endpoint, args.reach())?;
+    let target = match args.proxy {
+        Some(ProxyVersion::V1) if args.endpoint.is_datagram() => {
+            return Err(Error::Usage("--proxy v1 has no datagrams; give --proxy v2".to_owned()).into());
+        }
+        Some(version) => target.behind_proxy(version),
+        None => target,
+    };
     let phases = if args.phases.is_empty() { Phase::usual(&target) } else { args.phases.clone() };
     let load = Load::new(target, args.plan())?;
     phases.iter().try_for_each(|phase| load.check(*phase))?;

@@ -49,6 +49,24 @@ impl Choice for Phase {
     }
 }
 
+impl Choice for forkd_load::ProxyVersion {
+    const ALL: &'static [Self] = &[Self::V1, Self::V2];
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::V1 => "v1",
+            Self::V2 => "v2",
+        }
+    }
+
+    fn help(self) -> &'static str {
+        match self {
+            Self::V1 => "A line of text; connections only",
+            Self::V2 => "Bytes, before a connection or in each datagram",
+        }
+    }
+}
+
 impl Choice for Model {
     const ALL: &'static [Self] = &Self::ALL;
 

@@ -5,7 +5,7 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use rustix::io::{Errno, read};
-use rustix::net::{SendAncillaryBuffer, SendFlags, sendmsg};
+use rustix::net::{SendAncillaryBuffer, SendFlags, send, sendmsg};
 
 use super::clock::{Clock, Nanos, nanos};
 use super::fault::Fault;
@@ -33,6 +33,8 @@ impl Position {
 struct Bulk<'a> {
     messages: &'a Messages,
     socket: OwnedFd,
+    /// What is to be sent before all else.
+    header: Vec<u8>,
     out: Position,
     back: Position,
     input: Vec<u8>,
@@ -48,7 +50,9 @@ pub(super) fn run(task: &Arc<Task>) -> io::Result<Part> {
             task.target.no_delay(&socket);
             let input = vec![0; task.messages.size()];
             let (out, back) = (Position::default(), Position::default());
-            Bulk { messages: &task.messages, socket, out, back, input }.run(task, clock, &mut meter)?
+            let header = task.target.header(&socket);
+            Bulk { messages: &task.messages, socket, header, out, back, input }
+                .run(task, clock, &mut meter)?
         }
         Err(Unconnected::Full) => Some(Fault::Refused),
         Err(Unconnected::Failed(fault)) => Some(fault),
@@ -120,6 +124,11 @@ impl Bulk<'_> {
     /// Writes the rest of a message, and if there is more to come, enough of the next that the write is as
     /// long as a message.
     fn write(&mut self, has_more: bool) -> Result<usize, Fault> {
+        if !self.header.is_empty() {
+            let length = done(send(&self.socket, &self.header, SendFlags::NOSIGNAL))?;
+            self.header.drain(..length);
+            return Ok(length);
+        }
         let (size, Position { number, at }) = (self.messages.size(), self.out);
         let [here, next] = [number, number + 1].map(|number| self.messages.message(0, number));
         let mut room = if has_more { size } else { size - at };

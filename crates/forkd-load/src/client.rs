@@ -27,6 +27,8 @@ pub(super) enum State {
 #[derive(Debug, Default)]
 pub(super) struct Client {
     pub(super) socket: Option<OwnedFd>,
+    /// What is to be sent before the first message.
+    pub(super) header: Vec<u8>,
     /// What the poller looks for on its behalf.
     pub(super) watched: Option<Interest>,
     pub(super) state: State,
@@ -58,7 +60,7 @@ impl Client {
     }
 
     pub(super) fn has_sent(&self, size: usize) -> bool {
-        self.sent == size
+        self.sent == size && self.header.is_empty()
     }
 
     /// Sends as much of the message as can be sent now.
@@ -69,9 +71,16 @@ impl Client {
         output: &mut [u8],
     ) -> Result<(), Fault> {
         let Some(socket) = &self.socket else { return Ok(()) };
-        while self.sent < size {
-            let length = message.copy(self.sent, output);
-            match send(socket, &output[..length], SendFlags::NOSIGNAL) {
+        while !self.has_sent(size) {
+            let is_header = !self.header.is_empty();
+            let sent = if is_header {
+                send(socket, &self.header, SendFlags::NOSIGNAL)
+            } else {
+                let length = message.copy(self.sent, output);
+                send(socket, &output[..length], SendFlags::NOSIGNAL)
+            };
+            match sent {
+                Ok(length) if is_header => _ = self.header.drain(..length),
                 Ok(length) => self.sent += length,
                 // still connecting is ENOTCONN on some systems
                 Err(Errno::AGAIN | Errno::INTR | Errno::NOTCONN) => break,

@@ -32,6 +32,8 @@ const BATCH: usize = 64;
 #[derive(Debug, Default)]
 struct Client {
     socket: Option<OwnedFd>,
+    /// What is in front of each datagram.
+    header: Vec<u8>,
     in_flight: InFlight,
     /// What was due when the socket could take no more.
     blocked: Option<Nanos>,
@@ -150,6 +152,7 @@ impl<'a> Sender<'a> {
         if self.mode == Mode::NonBlocking {
             self.poller.add(&socket, i, Interest::READ)?;
         }
+        self.clients[i].header = self.task.target.header(&socket);
         self.clients[i].socket = Some(socket);
         if self.schedule.is_none() && self.task.begin() { self.send(i, now, now) } else { Ok(()) }
     }
@@ -158,7 +161,11 @@ impl<'a> Sender<'a> {
     fn send(&mut self, i: usize, due: Nanos, now: Nanos) -> io::Result<()> {
         let client = &mut self.clients[i];
         let Some(socket) = &client.socket else { return Ok(()) };
-        self.task.messages.message(self.share.client(i), client.in_flight.next()).copy(0, &mut self.output);
+        let header = &client.header;
+        self.output.resize(header.len() + self.task.messages.size(), 0);
+        self.output[..header.len()].copy_from_slice(header);
+        let message = self.task.messages.message(self.share.client(i), client.in_flight.next());
+        message.copy(0, &mut self.output[header.len()..]);
         let was_blocked = client.blocked.take().is_some();
         match send(socket, &self.output, SendFlags::NOSIGNAL) {
             Ok(_) => client.in_flight.start(Datagram { due, sent: now }),

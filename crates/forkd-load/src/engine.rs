@@ -173,6 +173,7 @@ impl Engine {
                 if self.task.phase != Phase::Churn || self.task.messages.size() > SEGMENT {
                     self.task.target.no_delay(&socket);
                 }
+                self.clients[i].header = self.task.target.header(&socket);
                 self.clients[i].socket = Some(socket);
                 self.send(i)
             }

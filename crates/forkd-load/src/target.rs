@@ -11,6 +11,7 @@ use rustix::io::Errno;
 use rustix::net::{self, AddressFamily, SocketAddrUnix, SocketFlags, SocketType, sockopt};
 
 use super::fault::Fault;
+use super::proxy::ProxyVersion;
 use forkd_net::Endpoint;
 use forkd_net::resolve::resolve;
 use forkd_net::{Error, Failure};
@@ -38,6 +39,7 @@ pub enum Reach {
 pub struct Target {
     endpoint: Endpoint,
     address: Address,
+    proxy: Option<ProxyVersion>,
 }
 
 #[derive(Debug, Clone)]
@@ -88,7 +90,22 @@ impl Target {
             let why = "a Unix datagram client gets its own address by itself only on Linux";
             return Err(Error::Unavailable(Failure::from(format!("cannot load {endpoint}: {why}"))));
         }
-        Ok(Self { endpoint: endpoint.clone(), address })
+        Ok(Self { endpoint: endpoint.clone(), address, proxy: None })
+    }
+
+    /// Has each client say that it comes by a proxy, as a server expects behind one.
+    #[must_use]
+    pub fn behind_proxy(self, version: ProxyVersion) -> Self {
+        Self { proxy: Some(version), ..self }
+    }
+
+    /// What a client with this socket says before all else, or in each datagram.
+    pub(super) fn header(&self, client: &OwnedFd) -> Vec<u8> {
+        let server = match self.address {
+            Address::Ip(address) => Some(address),
+            Address::Unix(_) => None,
+        };
+        self.proxy.map_or(Vec::new(), |version| version.header(client, server, self.endpoint.is_datagram()))
     }
 
     /// Returns the endpoint as it was asked for.

@@ -7,7 +7,7 @@ use clap::Args;
 
 use crate::config::choice::one_of;
 use crate::config::values::Span;
-use forkd_load::{Phase, Plan, Reach};
+use forkd_load::{Phase, Plan, ProxyVersion, Reach};
 use forkd_server::Endpoint;
 
 pub(super) const EXAMPLES: &str = "\
@@ -60,6 +60,11 @@ pub struct LoadArgs {
     /// Threads that the clients are spread over [default: 1]
     #[arg(long, value_name = "N")]
     pub threads: Option<usize>,
+
+    /// Say of each client that it comes by a proxy, by this version of HAProxy's PROXY protocol, as a server with --proxy
+    /// expects it
+    #[arg(long, value_name = "v1|v2", value_parser = one_of::<ProxyVersion>(), hide_possible_values = true)]
+    pub proxy: Option<ProxyVersion>,
 
     /// Write the figures to this file; - prints them in place of the table
     #[arg(long, value_name = "FILE")]
