@@ -48,11 +48,7 @@ pub(super) struct Answer {
 
 impl Answer {
     /// The answer to a request, and the content of that which is to be read before it is given.
-    pub(super) fn to(
-        request: &Request<'_>,
-        responder: &mut impl Responder,
-        is_last: bool,
-    ) -> (Self, Content) {
+    pub(super) fn to(request: &Request<'_>, responder: &mut dyn Responder, is_last: bool) -> (Self, Content) {
         let response = respond(request, responder);
         let has_content = request.content != Framed::Length(0);
         let expects = has_content && request.expects;
@@ -74,7 +70,7 @@ impl Answer {
     }
 }
 
-fn respond(request: &Request<'_>, responder: &mut impl Responder) -> Response {
+fn respond(request: &Request<'_>, responder: &mut dyn Responder) -> Response {
     let why = "there are GET and HEAD";
     match (request.method, &request.target) {
         (Method::Unknown, _) => Refusal::new(Status::NOT_IMPLEMENTED, why).into(),

@@ -9,7 +9,7 @@ use std::time::{Instant, SystemTime};
 use super::answer::{Answer, Responder, Stage};
 use super::content::Content;
 use super::request;
-use super::response::{Refusal, Status};
+use super::response::{Refusal, Status, make_room};
 use super::router::SMALL;
 use super::timeouts::{Timeouts, Wait};
 use crate::Reply;
@@ -63,13 +63,14 @@ impl Dialogue {
     }
 
     /// Takes what has come.
-    pub fn received(&mut self, responder: &mut impl Responder, input: &[u8]) -> Reply<'_> {
+    pub fn received(&mut self, responder: &mut dyn Responder, input: &[u8]) -> Reply<'_> {
+        make_room(&mut self.input, input.len());
         self.input.extend_from_slice(input);
         self.answer(responder)
     }
 
     /// Says what follows what was sent.
-    pub fn resume(&mut self, responder: &mut impl Responder) -> Reply<'_> {
+    pub fn resume(&mut self, responder: &mut dyn Responder) -> Reply<'_> {
         self.sent = None;
         match self.file.take() {
             Some(part) => Reply::File(self.sent.insert(part)),
@@ -79,16 +80,16 @@ impl Dialogue {
     }
 
     /// The client sends no more. If it is in the middle of a request, it is told.
-    pub fn ended(&mut self, responder: &mut impl Responder) -> Reply<'_> {
+    pub fn ended(&mut self, responder: &mut dyn Responder) -> Reply<'_> {
         self.give_up(responder, Refusal::bad("it ends in the middle"))
     }
 
     /// The client has not sent anything in time.
-    pub(super) fn timed_out(&mut self, responder: &mut impl Responder) -> Reply<'_> {
+    pub(super) fn timed_out(&mut self, responder: &mut dyn Responder) -> Reply<'_> {
         self.give_up(responder, Refusal::new(Status::REQUEST_TIMEOUT, "the request takes too long"))
     }
 
-    fn give_up(&mut self, responder: &mut impl Responder, refusal: Refusal) -> Reply<'_> {
+    fn give_up(&mut self, responder: &mut dyn Responder, refusal: Refusal) -> Reply<'_> {
         self.output.clear();
         if let Wait::Head(_) | Wait::Content(_) = self.wait() {
             self.refuse(responder, refusal);
@@ -110,7 +111,7 @@ impl Dialogue {
     }
 
     /// Answers what has come, one request after the other, until there is enough to be sent.
-    fn answer(&mut self, responder: &mut impl Responder) -> Reply<'_> {
+    fn answer(&mut self, responder: &mut dyn Responder) -> Reply<'_> {
         self.output.clear();
         while self.stage == Stage::Open && self.file.is_none() && !self.is_full() {
             let goes_on = if self.waiting.is_some() { self.content(responder) } else { self.head(responder) };
@@ -132,7 +133,7 @@ impl Dialogue {
     }
 
     /// Takes a head from the input; false if there is none yet.
-    fn head(&mut self, responder: &mut impl Responder) -> bool {
+    fn head(&mut self, responder: &mut dyn Responder) -> bool {
         self.skip_blank();
         if !self.is_worth_a_look() {
             return false;
@@ -165,7 +166,7 @@ impl Dialogue {
     }
 
     /// Takes content from the input; false if there is more to come.
-    fn content(&mut self, responder: &mut impl Responder) -> bool {
+    fn content(&mut self, responder: &mut dyn Responder) -> bool {
         let Some(waiting) = &mut self.waiting else { return true };
         match waiting.content.take(&self.input) {
             Ok(taken) => {
@@ -211,7 +212,7 @@ impl Dialogue {
 
     /// Answers the request in hand with a refusal, which ends the connection. HEAD is answered without content,
     /// whatever is wrong with the rest of it (RFC 9110, section 9.3.2).
-    fn refuse(&mut self, responder: &mut impl Responder, refusal: Refusal) {
+    fn refuse(&mut self, responder: &mut dyn Responder, refusal: Refusal) {
         let waiting = self.waiting.take();
         let (line, is_head) = match &waiting {
             Some(waiting) => (waiting.line.as_slice(), waiting.answer.is_head),

@@ -123,7 +123,7 @@ impl Http {
 
     /// The same for a process that will have another root directory when requests come.
     pub fn root_below(mut self, directory: &Path, chroot: Option<&Path>) -> Result<Self, Error> {
-        self.origin.root = Some(Arc::new(Root::new(directory, chroot)?));
+        Arc::make_mut(&mut self.origin.router).root = Some(Root::new(directory, chroot)?);
         Ok(self)
     }
 

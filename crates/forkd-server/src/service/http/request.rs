@@ -171,9 +171,10 @@ impl<'a> Request<'a> {
             () if is("content-length") => seen.framing.content_length(value)?,
             () if is("transfer-encoding") => seen.framing.transfer_encoding(value),
             () if is("connection") => {
-                let has = |wanted: &[u8]| tokens(value).any(|token| token.eq_ignore_ascii_case(wanted));
-                seen.close |= has(b"close");
-                self.stays |= has(b"keep-alive");
+                for option in value.split(|&byte| byte == b',').map(<[u8]>::trim_ascii) {
+                    seen.close |= option.eq_ignore_ascii_case(b"close");
+                    self.stays |= option.eq_ignore_ascii_case(b"keep-alive");
+                }
             }
             () if is("expect") => {
                 if !tokens(value).all(|token| token.eq_ignore_ascii_case(b"100-continue")) {

@@ -179,7 +179,7 @@ impl Response {
         now: SystemTime,
     ) -> Option<FilePart> {
         let content = if let Content::Bytes(bytes) = &self.content { bytes.len() } else { 0 };
-        output.reserve(OWN + self.fields.len() + content);
+        make_room(output, OWN + self.fields.len() + content);
         output.extend_from_slice(b"HTTP/1.1 ");
         append_number(output, self.status.0.into());
         output.push(b' ');
@@ -209,6 +209,14 @@ impl Response {
             }
             Content::File(part) => Some(part),
         }
+    }
+}
+
+/// As `reserve`, but where there is nothing yet, nothing is grown: that is more of the program for a child to fault in.
+pub(super) fn make_room(bytes: &mut Vec<u8>, more: usize) {
+    match bytes.capacity() {
+        0 => *bytes = Vec::with_capacity(more),
+        _ => bytes.reserve(more),
     }
 }
 

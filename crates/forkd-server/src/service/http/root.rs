@@ -56,44 +56,50 @@ impl Root {
         Ok(Self { name: name.into(), slash: identity(&slash), inside, open: Arc::new(open) })
     }
 
-    /// Goes to the directory that has the name now. Where the name can't be looked up because the process has
-    /// another root directory or too few rights, that is the one that was opened before.
-    fn refresh(&mut self) -> Result<(), Errno> {
+    /// The directory that has the name now, if it is another. Where the name can't be looked up because the process has
+    /// another root directory or too few rights, that is none.
+    fn successor(&self) -> Result<Option<Self>, Errno> {
         let found = match stat(&*self.name) {
-            Ok(found) if identity(&found) == self.open.identity => return Ok(()),
-            Err(Errno::ACCESS) => return Ok(()),
+            Ok(found) if identity(&found) == self.open.identity => return Ok(None),
+            Err(Errno::ACCESS) => return Ok(None),
             found => found,
         };
         let slash = identity(&stat("/")?);
         if slash != self.slash {
-            let Some(inside) = self.inside.take() else { return Ok(()) };
-            (self.name, self.slash) = (inside, slash);
-            return self.refresh();
+            let Some(name) = self.inside.clone() else { return Ok(None) };
+            let inside = Self { name, slash, inside: None, open: Arc::clone(&self.open) };
+            return Ok(Some(inside.successor()?.unwrap_or(inside)));
         }
         found?;
         let mut open = Open::named(&self.name).map_err(os)?;
         // a rename changes the one, a new link the other
         open.since = open.since.max(Some(changed(&fstat(&open.directory)?)));
-        self.open = Arc::new(open);
-        Ok(())
+        Ok(Some(Self { open: Arc::new(open), ..self.clone() }))
     }
 
-    /// Finds what is there under a path of segments that are neither empty nor hidden, with slashes in between.
-    pub(super) fn find(self: &mut Arc<Self>, path: &[u8]) -> Result<Found, Absent> {
-        let full = [self.name.as_os_str().as_bytes(), b"/", path].concat();
-        let found = match same_file(self.open.directory.as_fd(), path, &full) {
-            Some(found) => found,
-            None => {
-                Arc::make_mut(self).refresh()?;
-                find(self.open.directory.as_fd(), path)?
-            }
-        };
-        Ok(match found {
+    /// Finds what is there under a path of segments that are neither empty nor hidden, with slashes in between; below this
+    /// root, or the `successor` that it has had by now.
+    pub(super) fn find(&self, successor: &mut Option<Self>, path: &[u8]) -> Result<Found, Absent> {
+        let now = successor.as_ref().unwrap_or(self);
+        let full = [now.name.as_os_str().as_bytes(), b"/", path].concat();
+        if let Some(found) = same_file(now.open.directory.as_fd(), path, &full) {
+            return Ok(now.dated(found));
+        }
+        if let Some(next) = now.successor()? {
+            *successor = Some(next);
+        }
+        let now = successor.as_ref().unwrap_or(self);
+        Ok(now.dated(find(now.open.directory.as_fd(), path)?))
+    }
+
+    /// The same, as of when it came to be found here.
+    fn dated(&self, found: Found) -> Found {
+        match found {
             Found::File { file, stat, led_there } => {
                 Found::File { file, stat, led_there: led_there.max(self.open.since) }
             }
             found => found,
-        })
+        }
     }
 
     /// When the last of the directories on the way to a file was changed, as by a rename of one of them. The root
@@ -161,8 +167,8 @@ mod tests {
 
     use super::*;
 
-    fn found(root: &mut Arc<Root>) -> Option<String> {
-        let Ok(Found::File { mut file, .. }) = root.find(b"a") else { return None };
+    fn found(root: &Root, successor: &mut Option<Root>) -> Option<String> {
+        let Ok(Found::File { mut file, .. }) = root.find(successor, b"a") else { return None };
         let mut text = String::new();
         file.read_to_string(&mut text).expect("read");
         Some(text)
@@ -177,19 +183,20 @@ mod tests {
             fs::write(at(release).join("public/a"), release).expect("file");
         }
         symlink("one", at("current")).expect("link");
-        let mut root = Arc::new(Root::new(&at("current/public"), None).expect("root"));
-        assert_eq!(found(&mut root).as_deref(), Some("one"));
+        let (root, mut successor) = (Root::new(&at("current/public"), None).expect("root"), None);
+        let mut found = || found(&root, &mut successor);
+        assert_eq!(found().as_deref(), Some("one"));
         symlink("two", at("next")).expect("link");
         fs::rename(at("next"), at("current")).expect("rename");
-        assert_eq!(found(&mut root).as_deref(), Some("two"));
+        assert_eq!(found().as_deref(), Some("two"));
         fs::rename(at("two/public"), at("old")).expect("rename");
-        assert_eq!(found(&mut root), None, "what has gone is not served");
+        assert_eq!(found(), None, "what has gone is not served");
         fs::rename(at("one/public"), at("two/public")).expect("rename");
-        assert_eq!(found(&mut root).as_deref(), Some("one"));
+        assert_eq!(found().as_deref(), Some("one"));
         fs::remove_dir_all(at("two/public")).expect("remove");
         fs::create_dir(at("two/public")).expect("directory");
         fs::write(at("two/public/a"), "new").expect("file");
-        assert_eq!(found(&mut root).as_deref(), Some("new"));
+        assert_eq!(found().as_deref(), Some("new"));
     }
 
     #[test]
@@ -201,8 +208,8 @@ mod tests {
             fs::write(at(release).join("a"), release).expect("file");
         }
         symlink("one", at("current")).expect("link");
-        let mut root = Arc::new(Root::new(&at("current"), None).expect("root"));
-        let mut led_there = || match root.find(b"a") {
+        let (root, mut successor) = (Root::new(&at("current"), None).expect("root"), None);
+        let mut led_there = || match root.find(&mut successor, b"a") {
             Ok(Found::File { led_there, .. }) => led_there,
             found => panic!("{found:?}"),
         };

@@ -36,12 +36,13 @@ const INDEX: &[u8] = b"index.html";
 /// Makes the content of a route.
 type Make = dyn Fn() -> Vec<u8> + Send + Sync;
 
-/// A server, as one of its connections has it. A child of a fork copies the page of each count that it adds to: there are
-/// two.
+/// A server, as one of its connections has it. A child of a fork copies the page of each count that it adds to: there is
+/// one.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Origin {
     pub(super) router: Arc<Router>,
-    pub(super) root: Option<Arc<Root>>,
+    /// Another directory that has got the name of the router's root.
+    successor: Option<Root>,
     pub(super) peer: Peer,
 }
 
@@ -49,6 +50,7 @@ pub(super) struct Origin {
 #[derive(Clone, Default)]
 pub(super) struct Router {
     pub(super) routes: BTreeMap<Vec<u8>, Arc<Make>>,
+    pub(super) root: Option<Root>,
     /// Made before the first fork.
     pub(super) limits: Arc<Shared<Limits>>,
 }
@@ -70,11 +72,11 @@ impl Responder for Origin {
         if let Some(make) = router.routes.get(&target.path) {
             return made(|| make(), kinds::of(&target.path).unwrap_or(kinds::TEXT), request, now);
         }
-        match &mut self.root {
+        match &router.root {
             _ if target.is_hidden => {
                 Response::bare(Status::NOT_FOUND).because("the path leads up, or to what is hidden")
             }
-            Some(root) => router.file(root, target, request, now),
+            Some(root) => router.file((root, &mut self.successor), target, request, now),
             None if target.path == b"/" => Response::of(kinds::TEXT, router.contents()),
             None => Response::bare(Status::NOT_FOUND),
         }
@@ -119,7 +121,7 @@ impl Router {
 
     fn file(
         &self,
-        root: &mut Arc<Root>,
+        (root, successor): (&Root, &mut Option<Root>),
         target: &Target<'_>,
         request: &Request<'_>,
         now: SystemTime,
@@ -129,7 +131,7 @@ impl Router {
             (b"", true) => INDEX.into(),
             (path, true) => [path, b"/", INDEX].concat().into(),
         };
-        let (file, stat, led_there) = match root.find(&path) {
+        let (file, stat, led_there) = match root.find(successor, &path) {
             Ok(Found::File { file, stat, led_there }) => (file, stat, led_there),
             Ok(Found::Directory) if !target.is_directory => {
                 return Response::bare(Status::MOVED).with("Location", target.as_directory());
@@ -137,7 +139,8 @@ impl Router {
             Ok(Found::Directory | Found::Special) => return Response::bare(Status::NOT_FOUND),
             Err(absent) => return self.absent(&path, absent),
         };
-        let version = Version::of(&stat, led_there, || root.changed_on_the_way(&path), now);
+        let way = || successor.as_ref().unwrap_or(root).changed_on_the_way(&path);
+        let version = Version::of(&stat, led_there, way, now);
         let is_get = request.method == Method::Get;
         let length = size(&stat);
         let verdict = request.conditions.judge(&version, length, is_get, date::seconds(now));
