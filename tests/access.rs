@@ -4,30 +4,37 @@
 mod common;
 
 use std::fs;
-use std::io::{ErrorKind, Read, Write};
+use std::io::{self, ErrorKind, Read, Write};
 use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpStream, UdpSocket};
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::net::UnixStream;
+use std::time::Duration;
 
 use common::*;
-use nix::sys::socket::{AddressFamily, SockFlag, SockType, SockaddrIn, bind, connect as connect_to, socket};
+use nix::sys::socket::{
+    AddressFamily, SockFlag, SockType, SockaddrIn, bind, connect as connect_to, getsockname, socket,
+};
 
 /// Connects from 127.0.0.N; reads and writes have time-outs.
 #[track_caller]
 fn from(n: u8, daemon: &Daemon) -> Client {
-    let mut client = Err(nix::Error::ECONNRESET);
-    // one that is refused may see that here, and is to see it later
-    eventually("it connects", || {
-        client = try_from(n, daemon);
-        client.as_ref().map_or_else(|error| *error != nix::Error::ECONNRESET, |_| true)
-    });
-    client.unwrap()
+    tries(n, daemon).expect("connect")
 }
 
-/// The same where the server may reset the connection, which the client may see as early as here.
-fn try_from(n: u8, daemon: &Daemon) -> nix::Result<Client> {
+/// The same where the server may be so quick to refuse the client that it does not see that it was connected.
+fn tries(n: u8, daemon: &Daemon) -> io::Result<Client> {
+    connected(bound(n).0, daemon)
+}
+
+/// A socket with an address from which it will connect.
+fn bound(n: u8) -> (OwnedFd, SocketAddr) {
     let client = socket(AddressFamily::Inet, SockType::Stream, SockFlag::SOCK_CLOEXEC, None).unwrap();
     bind(client.as_raw_fd(), &SockaddrIn::new(127, 0, 0, n, 0)).unwrap();
+    let address: SockaddrIn = getsockname(client.as_raw_fd()).unwrap();
+    (client, SocketAddr::new(address.ip().into(), address.port()))
+}
+
+fn connected(client: OwnedFd, daemon: &Daemon) -> io::Result<Client> {
     let SocketAddr::V4(address) = daemon.addr() else { panic!("no address of IPv4") };
     connect_to(client.as_raw_fd(), &SockaddrIn::from(address))?;
     let client = TcpStream::from(client);
@@ -36,19 +43,24 @@ fn try_from(n: u8, daemon: &Daemon) -> nix::Result<Client> {
     Ok(client)
 }
 
-/// Whether the server resets a connection from 127.0.0.N.
-fn is_reset_from(n: u8, daemon: &Daemon) -> bool {
-    try_from(n, daemon).map_or_else(|error| error == nix::Error::ECONNRESET, is_reset)
+/// Connects from 127.0.0.N again and again until it is served.
+#[track_caller]
+fn comes_in(n: u8, daemon: &Daemon) -> Client {
+    let mut client = None;
+    eventually("it is served", || {
+        let echoed = |client: &mut Client| {
+            client.write_all(b"hello").is_ok() && client.read_exact(&mut [0; 5]).is_ok()
+        };
+        client = tries(n, daemon).ok().and_then(|mut client| echoed(&mut client).then_some(client));
+        client.is_some()
+    });
+    client.unwrap()
 }
 
 /// Whether the server resets the connection.
-fn is_reset(mut client: impl Read) -> bool {
-    matches!(client.read(&mut [0]), Err(error) if error.kind() == ErrorKind::ConnectionReset)
-}
-
-/// Whether the server echoes, and does not reset the connection.
-fn is_served(mut client: Client) -> bool {
-    client.write_all(b"hello").is_ok() && client.read_exact(&mut [0; 5]).is_ok()
+fn is_reset(client: io::Result<Client>) -> bool {
+    let heard = client.and_then(|mut client| client.read(&mut [0]));
+    matches!(heard, Err(error) if error.kind() == ErrorKind::ConnectionReset)
 }
 
 /// A worker may have had both clients, and be gone already.
@@ -72,7 +84,7 @@ under_models! { [fork spare prefork iterative thread threads event coroutine]
     fn a_denied_source_is_reset_counted_and_logged_and_others_are_served(model) {
         let daemon = Daemon::start(&format!("{model} --deny 127.0.0.2"));
         for count in 1..=3 {
-            assert!(is_reset_from(2, &daemon));
+            assert!(is_reset(tries(2, &daemon)));
             has_refused(&daemon, 0, "denied", count);
             echoes(&mut from(3, &daemon), b"hello");
         }
@@ -84,8 +96,8 @@ under_models! { [fork spare prefork iterative thread threads event coroutine]
     fn only_an_allowed_network_is_served_but_for_what_is_denied_in_it(model) {
         let daemon = Daemon::start(&format!("{model} --allow 127.0.0.8/29 --deny 127.0.0.9"));
         echoes(&mut from(8, &daemon), b"hello");
-        assert!(is_reset_from(9, &daemon));
-        assert!(is_reset_from(7, &daemon));
+        assert!(is_reset(tries(9, &daemon)));
+        assert!(is_reset(tries(7, &daemon)));
         has_refused(&daemon, 0, "denied", 2);
     }
 
@@ -130,7 +142,7 @@ under_models! { [fork spare prefork thread threads event coroutine]
         let daemon = Daemon::start(&format!("{model} --max-per-source 2"));
         let mut served = [2, 2].map(|n| from(n, &daemon));
         served.iter_mut().for_each(|client| echoes(client, b"hello"));
-        assert!(is_reset_from(2, &daemon));
+        assert!(is_reset(tries(2, &daemon)));
         has_refused(&daemon, 0, "source-limit", 1);
         let mut other = from(3, &daemon);
         echoes(&mut other, b"hello");
@@ -138,7 +150,7 @@ under_models! { [fork spare prefork thread threads event coroutine]
         let [leaves, mut stays] = served;
         leaves.shutdown(Shutdown::Write).unwrap();
         assert!(is_cut(&mut leaves.try_clone().unwrap()));
-        eventually("another is served", || try_from(2, &daemon).is_ok_and(is_served));
+        comes_in(2, &daemon);
         echoes(&mut stays, b"still here");
         assert!(daemon.wait_for_line("refused a client").contains(" cause=source-limit "));
     }
@@ -147,16 +159,7 @@ under_models! { [fork spare prefork thread threads event coroutine]
         let model = model.replace("-w 2", "-w 5").replace("--threads 2", "--threads 5");
         let daemon = Daemon::start(&format!("{model} --max-per-source 2"));
         for _ in 0..3 {
-            let mut served = [2, 2].map(|n| from(n, &daemon));
-            for client in &mut served {
-                if !client.write_all(b"hello").is_ok_and(|()| client.read_exact(&mut [0; 5]).is_ok()) {
-                    // those of the last time are not counted out yet
-                    eventually("another is served", || {
-                        *client = from(2, &daemon);
-                        client.write_all(b"hello").is_ok() && client.read_exact(&mut [0; 5]).is_ok()
-                    });
-                }
-            }
+            let mut served = [2, 2].map(|n| comes_in(n, &daemon));
             served.iter().for_each(|client| {
                 let status = daemon.status();
                 let peer = client.local_addr().unwrap().to_string();
@@ -169,8 +172,91 @@ under_models! { [fork spare prefork thread threads event coroutine]
             });
             served.iter_mut().for_each(|client| assert!(is_cut(client)));
         }
-        eventually("another is served", || try_from(2, &daemon).is_ok_and(is_served));
+        comes_in(2, &daemon);
     }
+}
+
+under_models! { [fork spare prefork iterative thread threads event coroutine]
+    fn a_source_that_comes_too_often_is_refused_and_others_are_served(model) {
+        let daemon = Daemon::start(&format!("{model} --rate-per-source 1/h:3"));
+        for _ in 0..3 {
+            echoes(&mut from(2, &daemon), b"hello");
+        }
+        assert!(is_reset(tries(2, &daemon)));
+        assert!(is_reset(tries(2, &daemon)));
+        has_refused(&daemon, 0, "source-rate", 2);
+        echoes(&mut from(3, &daemon), b"hello");
+        assert!(daemon.wait_for_line("refused a client").contains(" cause=source-rate "));
+    }
+
+    fn clients_beyond_the_rate_are_refused_where_that_is_asked_for(model) {
+        let daemon = Daemon::start(&format!("{model} --rate 1/h:3 --overflow reject"));
+        for n in 2..5 {
+            echoes(&mut from(n, &daemon), b"hello");
+        }
+        assert!(is_reset(tries(5, &daemon)));
+        has_refused(&daemon, 0, "rate", 1);
+    }
+
+    fn clients_beyond_the_rate_come_in_later(model) {
+        let daemon = Daemon::start(&format!("{model} --rate 20/s:1"));
+        for n in 2..8 {
+            echoes(&mut from(n, &daemon), b"hello");
+        }
+        assert_eq!(daemon.listener(0)["refused"].as_object().unwrap().len(), 0);
+    }
+
+    fn of_a_source_that_bounces_datagrams_as_many_are_answered_as_may_be(model) {
+        let model = model.replace(" --spare 3", "");
+        let daemon = Daemon::start(&format!("{model} --rate-per-source 1/h:5 udp://127.0.0.1:0"));
+        let other_server = UdpSocket::bind((Ipv4Addr::new(127, 0, 0, 2), 0)).unwrap();
+        other_server.connect(daemon.address("udp")).unwrap();
+        other_server.set_read_timeout(Some(LIMIT)).unwrap();
+        // with a fresh hop limit each time
+        for _ in 0..5 {
+            other_server.send(b"hello").unwrap();
+            assert_eq!(other_server.recv(&mut [0; 9]).unwrap(), 5);
+        }
+        other_server.send(b"hello").unwrap();
+        has_refused(&daemon, 0, "source-rate", 1);
+        other_server.set_nonblocking(true).unwrap();
+        assert_eq!(other_server.recv(&mut [0; 9]).unwrap_err().kind(), ErrorKind::WouldBlock);
+    }
+}
+
+// of the others, each process that waits in accept(2) may get one more
+under_models! { [fork prefork iterative thread event coroutine]
+    fn clients_beyond_the_rate_wait_and_are_served_at_a_stop(model) {
+        let daemon = Daemon::start(&format!("{} --rate 1/h:2", model.replace("-w 2", "-w 1")));
+        for n in 2..4 {
+            echoes(&mut from(n, &daemon), b"hello");
+        }
+        let mut waits = from(4, &daemon);
+        waits.write_all(b"?").unwrap();
+        assert!(is_silent(&waits, Duration::from_millis(300)));
+        daemon.signal(nix::sys::signal::Signal::SIGTERM);
+        is_answered(&mut waits);
+        drop(waits);
+        assert_eq!(daemon.wait().code(), Some(0));
+    }
+}
+
+#[test]
+fn a_reload_changes_a_rate_and_forgets_no_client() {
+    let forkd = Forkd::new("--config {dir}/forkd.toml");
+    let config = forkd.dir.path().join("forkd.toml");
+    let write = |rate: &str| {
+        let text = "[[listen]]\nendpoints = ['tcp://127.0.0.1:0']\nmodel = 'prefork'\nworkers = 1\nrate-per-source = ";
+        fs::write(&config, format!("{text}'{rate}'\n")).unwrap();
+    };
+    write("1/h:3");
+    let daemon = forkd.start();
+    (0..3).for_each(|_| echoes(&mut from(2, &daemon), b"hello"));
+    assert!(is_reset(tries(2, &daemon)));
+    write("1/h:4");
+    assert_eq!(run(&["reload", "--control", daemon.control().to_str().unwrap()]).code, Some(0));
+    echoes(&mut from(2, &daemon), b"hello");
+    assert!(is_reset(tries(2, &daemon)));
 }
 
 #[test]
@@ -185,16 +271,16 @@ fn a_reload_changes_the_limit_of_a_source_and_forgets_no_client() {
     let daemon = forkd.start();
     let mut served = [2, 2, 2].map(|n| from(n, &daemon));
     served.iter_mut().for_each(|client| echoes(client, b"hello"));
-    assert!(is_reset_from(2, &daemon));
+    assert!(is_reset(tries(2, &daemon)));
     write(4);
     assert_eq!(run(&["reload", "--control", daemon.control().to_str().unwrap()]).code, Some(0));
     echoes(&mut from(2, &daemon), b"hello");
     write(1);
     assert_eq!(run(&["reload", "--control", daemon.control().to_str().unwrap()]).code, Some(0));
-    assert!(is_reset_from(2, &daemon));
+    assert!(is_reset(tries(2, &daemon)));
     served.iter_mut().for_each(|client| echoes(client, b"still here"));
     drop(served);
-    eventually("the first of a source is served", || try_from(2, &daemon).is_ok_and(is_served));
+    comes_in(2, &daemon);
 }
 
 #[test]
@@ -202,9 +288,9 @@ fn a_source_can_be_a_network_or_a_user() {
     let daemon = Daemon::start("--max-per-source 1 --source-prefix 24/64");
     let mut served = from(2, &daemon);
     echoes(&mut served, b"hello");
-    assert!(is_reset_from(3, &daemon));
+    assert!(is_reset(tries(3, &daemon)));
     drop(served);
-    eventually("another of the network is served", || try_from(4, &daemon).is_ok_and(is_served));
+    comes_in(4, &daemon);
     let daemon = Daemon::start("-m prefork --max-per-source 1 unix://{dir}/s");
     let mut served = UnixStream::connect(daemon.path("s")).unwrap();
     served.set_read_timeout(Some(LIMIT)).unwrap();
@@ -219,7 +305,7 @@ fn a_source_can_be_a_network_or_a_user() {
 fn a_source_with_a_thousand_connections_locks_no_other_out() {
     for model in ["fork", "prefork", "thread", "threads", "event", "coroutine"] {
         let daemon = Daemon::start(&format!("{} --max-per-source 1", options_of(model)));
-        let greedy: Vec<Client> = (0..1000).filter_map(|_| try_from(2, &daemon).ok()).collect();
+        let greedy: Vec<Client> = (0..1000).filter_map(|_| tries(2, &daemon).ok()).collect();
         let mut other = from(3, &daemon);
         echoes(&mut other, b"hello");
         drop(greedy);
@@ -259,20 +345,20 @@ fn a_list_is_read_again_at_a_reload_and_one_with_a_mistake_leaves_the_old_in_for
     let text = "[[listen]]\nendpoints = ['tcp://127.0.0.1:0']\ndeny = ['LIST']\n";
     fs::write(config, text.replace("LIST", list.to_str().unwrap())).unwrap();
     let daemon = forkd.start();
-    assert!(is_reset_from(2, &daemon));
+    assert!(is_reset(tries(2, &daemon)));
     echoes(&mut from(3, &daemon), b"hello");
 
     let reload = || run(&["reload", "--control", daemon.control().to_str().unwrap()]);
     fs::write(&list, "127.0.0.3\n").unwrap();
     assert_eq!(reload().code, Some(0));
-    assert!(is_reset_from(3, &daemon));
+    assert!(is_reset(tries(3, &daemon)));
     echoes(&mut from(2, &daemon), b"hello");
 
     fs::write(&list, "127.0.0.2\nlocalhost\n").unwrap();
     let ended = reload();
     assert_eq!(ended.code, Some(78));
     assert!(ended.stderr.contains("deny:2: \"localhost\" is no network"), "{}", ended.stderr);
-    assert!(is_reset_from(3, &daemon));
+    assert!(is_reset(tries(3, &daemon)));
     echoes(&mut from(2, &daemon), b"hello");
 }
 
@@ -281,12 +367,11 @@ fn a_flood_of_refused_clients_does_not_fill_the_log() {
     let daemon = Daemon::start("--deny 127.0.0.2");
     let start = std::time::Instant::now();
     for _ in 0..100 {
-        assert!(is_reset_from(2, &daemon));
+        assert!(is_reset(tries(2, &daemon)));
     }
     daemon.has_left_out("refused a client", 100, start, || {
-        let client = from(2, &daemon);
-        let address = client.local_addr().unwrap();
-        assert!(is_reset(client));
+        let (client, address) = bound(2);
+        assert!(is_reset(connected(client, &daemon)));
         address
     });
 }

@@ -13,6 +13,7 @@ use super::options::ListenOptions;
 use super::values::InvalidValue;
 use crate::{Error, foreign};
 use forkd_net::unit::{self, Attempt};
+use forkd_server::model::Overflow;
 use forkd_server::supervise::{AccessSpec, Decision, ProxySpec, Rule, Rules};
 use forkd_server::{Endpoint, Peer};
 
@@ -103,11 +104,17 @@ impl ListenOptions {
     pub(crate) fn access(&self) -> Result<AccessSpec, Error> {
         let mut rules = Rules::default();
         self.access_rules()?.iter().for_each(|placed| rules.add(placed.rule, placed.is_allowed));
-        let (max_per_source, source_prefix) = (self.max_per_source, self.source_prefix());
         let from = placed(&self.proxy_from, true)?;
         let from = Rules::new(from.iter().map(|placed| placed.rule), []);
-        let proxy = self.proxy.map(|version| ProxySpec { version, from });
-        Ok(AccessSpec { rules, max_per_source, source_prefix, proxy })
+        Ok(AccessSpec {
+            rules,
+            max_per_source: self.max_per_source,
+            rate_per_source: self.rate_per_source,
+            rate: self.rate,
+            rate_refuses: self.overflow() == Overflow::Reject,
+            source_prefix: self.source_prefix(),
+            proxy: self.proxy.map(|version| ProxySpec { version, from }),
+        })
     }
 
     /// All rules, those of lists too.
@@ -152,7 +159,8 @@ impl ListenOptions {
     ///
     /// As [`access`](Self::access).
     pub(crate) fn access_in_words(&self) -> Result<String, Error> {
-        let AccessSpec { rules, max_per_source, source_prefix, proxy } = self.access()?;
+        let AccessSpec { rules, max_per_source, rate_per_source, rate, rate_refuses, source_prefix, proxy } =
+            self.access()?;
         let sentence = |(allow, deny): (usize, usize), kind: &str| match (allow, deny) {
             (0, 0) => None,
             (0, deny) => Some(format!("all {kind} are served, but for those that {deny} rules deny")),
@@ -160,11 +168,15 @@ impl ListenOptions {
                 Some(format!("only {kind} that {allow} rules allow are served, and {deny} rules deny some"))
             }
         };
-        let per_source = max_per_source.map(|most| {
-            format!("of one source (a prefix of {source_prefix} bits, or a user) {most} clients at once are served")
-        });
-        let all =
-            [sentence(rules.count(false), "addresses"), sentence(rules.count(true), "users"), per_source];
+        let source = format!("one source (a prefix of {source_prefix} bits, or a user)");
+        let beyond = if rate_refuses { "are refused" } else { "wait in the backlog" };
+        let all = [
+            sentence(rules.count(false), "addresses"),
+            sentence(rules.count(true), "users"),
+            max_per_source.map(|most| format!("of {source} {most} clients at once are served")),
+            rate_per_source.map(|rate| format!("of {source} {rate} clients may come, and more are refused")),
+            rate.map(|rate| format!("{rate} clients may come, and more {beyond}")),
+        ];
         let by_proxy = proxy.map(|proxy| {
             let all = proxy.from.count(false).0 + proxy.from.count(true).0;
             format!("clients come by proxies, for which there are {all} rules, and are those that these name")

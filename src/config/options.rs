@@ -14,7 +14,7 @@ use forkd_server::Endpoint;
 use forkd_server::model::{MAX_CHILDREN, MAX_SPARE, Model, Overflow, Threads, WorkerRange};
 use forkd_server::service::{Framing, Service};
 use forkd_server::supervise::{
-    AccessSpec, BindOptions, KEEP_ALIVE, ListenerSpec, ModelSpec, Prefixes, Suits,
+    AccessSpec, BindOptions, KEEP_ALIVE, ListenerSpec, ModelSpec, Prefixes, Rate, Suits,
 };
 use forkd_server::transport::ProxyVersion;
 
@@ -36,6 +36,10 @@ const THREAD_EACH: Need = Need::new(
     "`model` thread without `threads`",
     |group| group.model() == Model::Thread && group.threads.is_none(),
 );
+const OVERFLOW: Need =
+    Need::new("a child for each connection (model fork), or a rate", "`model` fork or `rate`", |group| {
+        group.model() == Model::Fork || group.rate.is_some()
+    });
 const CHILDREN: Need = Need::new("a child for each connection (model fork)", "`model` fork", |group| {
     group.model() == Model::Fork
 });
@@ -82,8 +86,11 @@ const SOURCE: Need = Need::new("clients whose source is known (any endpoint but 
 });
 const PER_SOURCE: Need = Need::new(
     "a limit for each source, and an endpoint whose clients have addresses",
-    "`max-per-source` and such an endpoint",
-    |group| group.max_per_source.is_some() && group.has_any(|endpoint| endpoint.path().is_none()),
+    "`max-per-source` or `rate-per-source`, and such an endpoint",
+    |group| {
+        (group.max_per_source.is_some() || group.rate_per_source.is_some())
+            && group.has_any(|endpoint| endpoint.path().is_none())
+    },
 );
 const FILE: Need = Need::new("a socket file (a unix or unixgram endpoint)", "such an endpoint", |group| {
     group.has_any(|endpoint| endpoint.path().is_some())
@@ -203,8 +210,8 @@ options! {
         needs: Some(&MANY)
     }
 
-    /// At the limit, leave a connection to the backlog or close it at once (fork)
-    overflow: Option<Overflow> = Overflow::Wait, { heading: "Limits", value: "wait|reject", needs: Some(&CHILDREN) }
+    /// At the limit of children (fork), or of --rate, leave a connection to the backlog or close it at once
+    overflow: Option<Overflow> = Overflow::Wait, { heading: "Limits", value: "wait|reject", needs: Some(&OVERFLOW) }
 
     /// Close a connection that is silent for so long, such as 30s or 5m; where nothing is said, http closes one
     /// after 1m in which nothing of an answer was read
@@ -224,6 +231,14 @@ options! {
     max_per_source: Option<u16>, {
         heading: "Access", value: "N", otherwise: "no limit", range: Some(1..=u16::MAX as u64), needs: Some(&SOURCE)
     }
+
+    /// How often clients of one source may come, such as 10/s or 600/m:20 with 20 at once; more are refused
+    rate_per_source: Option<Rate>, {
+        heading: "Access", value: "N/s[:BURST]", otherwise: "no limit", needs: Some(&SOURCE)
+    }
+
+    /// How often clients may come at all; more wait in the backlog, or are refused by --overflow reject
+    rate: Option<Rate>, { heading: "Access", value: "N/s[:BURST]", otherwise: "no limit" }
 
     /// How many bits of an IPv4 and of an IPv6 address stand for one source
     source_prefix: Option<Prefixes> = Prefixes::default(), {

@@ -175,7 +175,10 @@ mod tests {
                 "model = 'prefork'\nmax-connections = 9",
                 "max-connections needs workers that serve many at once without threads (model event or coroutine)",
             ),
-            ("model = 'prefork'\noverflow = 'wait'", "overflow needs a child for each connection"),
+            (
+                "model = 'prefork'\noverflow = 'wait'",
+                "overflow needs a child for each connection (model fork), or a rate, and",
+            ),
             ("threads = 4", "threads needs workers with threads (model thread)"),
             ("model = 'prefork'\nmax-threads = 4", "max-threads needs a thread for each connection"),
             (

@@ -97,6 +97,8 @@ pub(crate) enum Room {
     Full,
     /// Yes, but other workers have fewer clients.
     Elsewhere,
+    /// Not before so long has passed: clients come more often than they may.
+    Later(Duration),
 }
 
 /// What a driver does next.
@@ -115,6 +117,8 @@ pub(crate) enum Next {
     /// Takes no client until then, or until one that leaves gives a descriptor back; then the rest is
     /// [over](Admission::rested).
     Rest(Instant),
+    /// Takes no client for so long.
+    Pause(Duration),
     /// Takes no more clients.
     Done,
 }
@@ -200,6 +204,11 @@ impl<Q: Queued> Admission<Q> {
         if room == Room::Elsewhere && !self.is_draining() {
             return Next::LeaveToOthers;
         }
+        if let Room::Later(pause) = room
+            && !self.is_draining()
+        {
+            return Next::Pause(pause);
+        }
         match self.take_queued() {
             false => Next::Done,
             true if room == Room::Full => Next::Reject,
@@ -227,7 +236,12 @@ impl<Q: Queued> Admission<Q> {
     /// Whether a client that comes would be taken.
     pub(crate) fn wants_clients(&self, room: Room, now: Instant) -> bool {
         let rests = self.rest_until.is_some_and(|then| now < then);
-        let takes = room == Room::Free || (room == Room::Full && self.rejects);
+        let takes = match room {
+            Room::Free => true,
+            Room::Full => self.rejects,
+            Room::Later(_) => self.is_draining(),
+            Room::Soon | Room::Elsewhere => false,
+        };
         takes && !rests && !self.is_closed()
     }
 
@@ -368,6 +382,18 @@ mod tests {
         admission.drain(1);
         assert_eq!(admission.next(&round, Room::Elsewhere), Next::Accept);
         assert_eq!(admission.next(&round, Room::Elsewhere), Next::Done);
+    }
+
+    #[test]
+    fn a_client_that_comes_too_soon_is_left_in_the_queue_but_not_at_a_stop() {
+        let (mut admission, round, now) = worker();
+        assert_eq!(admission.next(&round, Room::Later(ms(5))), Next::Pause(ms(5)));
+        assert!(!admission.wants_clients(Room::Later(ms(5)), now));
+        assert_eq!(admission.next(&round, Room::Free), Next::Accept);
+        admission.drain(1);
+        assert!(admission.wants_clients(Room::Later(ms(5)), now));
+        assert_eq!(admission.next(&round, Room::Later(ms(5))), Next::Accept);
+        assert_eq!(admission.next(&round, Room::Later(ms(5))), Next::Done);
     }
 
     #[test]

@@ -13,11 +13,12 @@ use std::io;
 use std::num::NonZeroU64;
 
 use super::atomic::{AtomicU32, AtomicU64, Ordering};
-use super::bucket::{Bucket, Entered, WAYS};
+use super::bucket::{Bucket, Excess, Terms, WAYS};
+use super::gcra::Rate;
 use super::source::Source;
 use crate::sys::shared::{Arena, bytes_for};
 
-/// Of 64 bytes each: 131,072 sources are told apart, in 1 MiB.
+/// Of 128 bytes each: 131,072 sources are told apart, in 2 MiB.
 const BUCKETS: usize = 16_384;
 /// How many clients of workers count at once: 2 MiB.
 const HOLDINGS: usize = 262_144;
@@ -112,20 +113,26 @@ impl Sources {
         Self { extent: &[], buckets: &[], holdings: &[], key: RandomState::new() }
     }
 
-    /// Counts one more client of a source at a listening socket, if that makes no more than `most`.
+    /// Lets a client of a source in at a listening socket, if that makes no more than `most`, and they don't come more often than
+    /// at this rate; tells where it counts, if clients are counted. The time is in microseconds.
     ///
     /// # Errors
     ///
-    /// There are as many.
-    pub(crate) fn enter(&self, listener: usize, source: Source, most: u16) -> Result<Option<Ticket>, ()> {
+    /// Why it may not come in.
+    pub(super) fn enter(
+        &self,
+        listener: usize,
+        source: Source,
+        most: Option<u16>,
+        rate: Option<Rate>,
+        now: impl Fn() -> u64,
+    ) -> Result<Option<Ticket>, Excess> {
         let hash = self.key.hash_one((listener, source));
         // the lowest 16 bits are not in the entry
         let Some(number) = (hash as usize).checked_rem(self.buckets.len()) else { return Ok(None) };
-        match self.buckets[number].enter(hash, most.into()) {
-            Entered::At(way) => Ok(Some(Ticket::new(number * WAYS + way, hash))),
-            Entered::Full => Err(()),
-            Entered::Busy => Ok(None),
-        }
+        let pays = |paid_at: &AtomicU64| rate.is_none_or(|rate| rate.admit(paid_at, now()));
+        let way = self.buckets[number].enter(hash, &Terms { most, pays })?;
+        Ok(way.map(|way| Ticket::new(number * WAYS + way, hash)))
     }
 
     /// A client that counted has left.
@@ -221,6 +228,15 @@ mod tests {
         Box::leak(Box::new(Sources::new(&mut arena).unwrap()))
     }
 
+    fn enter(
+        sources: &Sources,
+        listener: usize,
+        source: Source,
+        most: u16,
+    ) -> Result<Option<Ticket>, Excess> {
+        sources.enter(listener, source, Some(most), None, || 0)
+    }
+
     fn alive(sources: &Sources) -> u64 {
         sources.buckets.iter().map(Bucket::count).sum()
     }
@@ -230,15 +246,15 @@ mod tests {
     #[test]
     fn a_source_has_as_many_clients_as_it_may_at_each_socket() {
         let sources = sources();
-        let tickets: Vec<_> = (0..3).map(|_| sources.enter(0, ONE, 3).unwrap().unwrap()).collect();
-        assert_eq!(sources.enter(0, ONE, 3), Err(()));
-        assert!(sources.enter(1, ONE, 3).is_ok() && sources.enter(0, Source::V4(2), 3).is_ok());
-        assert!(sources.enter(0, Source::User(1), 3).is_ok());
+        let tickets: Vec<_> = (0..3).map(|_| enter(sources, 0, ONE, 3).unwrap().unwrap()).collect();
+        assert_eq!(enter(sources, 0, ONE, 3), Err(Excess::Clients));
+        assert!(enter(sources, 1, ONE, 3).is_ok() && enter(sources, 0, Source::V4(2), 3).is_ok());
+        assert!(enter(sources, 0, Source::User(1), 3).is_ok());
         sources.leave(tickets[0]);
-        assert!(sources.enter(0, ONE, 3).is_ok());
-        assert_eq!(sources.enter(0, ONE, 3), Err(()));
+        assert!(enter(sources, 0, ONE, 3).is_ok());
+        assert_eq!(enter(sources, 0, ONE, 3), Err(Excess::Clients));
         assert!(
-            sources.enter(0, ONE, 4).is_ok(),
+            enter(sources, 0, ONE, 4).is_ok(),
             "a reload may raise the limit, and those that count still do"
         );
     }
@@ -247,12 +263,12 @@ mod tests {
     fn a_million_sources_leave_those_that_have_clients_alone() {
         let sources = sources();
         let tickets: Vec<_> =
-            (0..1000).map(|n| sources.enter(0, Source::V4(n), 1).unwrap().unwrap()).collect();
+            (0..1000).map(|n| enter(sources, 0, Source::V4(n), 1).unwrap().unwrap()).collect();
         for n in 1_000_000..2_000_000 {
-            sources.enter(0, Source::V6(n), 1).unwrap().into_iter().for_each(|ticket| sources.leave(ticket));
+            enter(sources, 0, Source::V6(n), 1).unwrap().into_iter().for_each(|ticket| sources.leave(ticket));
         }
         assert_eq!(alive(sources), 1000);
-        assert!((0..1000).all(|n| sources.enter(0, Source::V4(n), 1).is_err()));
+        assert!((0..1000).all(|n| enter(sources, 0, Source::V4(n), 1).is_err()));
         tickets.into_iter().for_each(|ticket| sources.leave(ticket));
         assert_eq!(alive(sources), 0);
         const { assert!(Sources::BYTES <= 8 << 20) };
@@ -262,7 +278,8 @@ mod tests {
     fn a_full_bucket_has_room_for_a_new_source_and_the_one_that_it_replaces_leaves_nothing_wrong() {
         let sources = sources();
         let many = 20 * BUCKETS as u128;
-        let tickets: Vec<_> = (0..many).filter_map(|n| sources.enter(0, Source::V6(n), 9).unwrap()).collect();
+        let tickets: Vec<_> =
+            (0..many).filter_map(|n| enter(sources, 0, Source::V6(n), 9).unwrap()).collect();
         assert_eq!(tickets.len() as u128, many);
         assert!(alive(sources) <= (BUCKETS * WAYS) as u64);
         tickets.into_iter().for_each(|ticket| sources.leave(ticket));
@@ -272,7 +289,7 @@ mod tests {
     #[test]
     fn what_a_dead_process_held_is_given_back_and_what_others_hold_is_not() {
         let sources = sources();
-        let hold = |slot| sources.hold(sources.enter(0, ONE, 9).unwrap().unwrap(), slot).unwrap();
+        let hold = |slot| sources.hold(enter(sources, 0, ONE, 9).unwrap().unwrap(), slot).unwrap();
         let (dead, living) = ([hold(5), hold(5)], hold(6));
         dead.into_iter().for_each(std::mem::forget);
         sources.abandon(5);
@@ -285,7 +302,7 @@ mod tests {
     #[test]
     fn a_place_gives_its_ticket_once() {
         let (sources, place) = (sources(), AtomicU64::new(0));
-        Ticket::put(sources.enter(0, ONE, 9).unwrap(), &place);
+        Ticket::put(enter(sources, 0, ONE, 9).unwrap(), &place);
         sources.leave_at(&place);
         sources.leave_at(&place);
         assert_eq!((alive(sources), place.into_inner()), (0, 0));
@@ -294,7 +311,7 @@ mod tests {
     #[test]
     fn nonsense_in_shared_memory_is_survived() {
         let sources = sources();
-        let counted = sources.hold(sources.enter(0, ONE, 9).unwrap().unwrap(), 1).unwrap();
+        let counted = sources.hold(enter(sources, 0, ONE, 9).unwrap().unwrap(), 1).unwrap();
         sources.extent[0].used.store(u32::MAX, Ordering::Relaxed);
         sources.extent[0].held.store(u32::MAX - 1, Ordering::Relaxed);
         counted.place.store(u64::MAX, Ordering::Relaxed);
@@ -303,14 +320,29 @@ mod tests {
         sources.abandon(3);
         sources.abandon(Ticket::SLOT as u32);
         drop(more);
-        assert_eq!(sources.enter(0, ONE, 9).map(|ticket| ticket.is_some()), Ok(true));
+        assert_eq!(enter(sources, 0, ONE, 9).map(|ticket| ticket.is_some()), Ok(true));
     }
 
     #[test]
     fn where_nothing_is_counted_each_client_is_served() {
         let none: &'static Sources = Box::leak(Box::new(Sources::none()));
-        assert_eq!(none.enter(0, ONE, 1), Ok(None));
+        assert_eq!(enter(none, 0, ONE, 1), Ok(None));
         assert!(none.hold(Ticket(NonZeroU64::MIN), 1).is_none());
         none.abandon(1);
+    }
+
+    #[test]
+    fn each_source_has_a_rate_of_its_own_and_a_million_others_don_t_change_that() {
+        let (sources, rate) = (sources(), "1/h:2".parse().unwrap());
+        let admitted = |source, now: u64| {
+            (0..9).filter(|_| sources.enter(0, source, None, Some(rate), || now).is_ok()).count()
+        };
+        assert_eq!((admitted(ONE, 1), admitted(Source::User(1), 1)), (2, 2));
+        assert_eq!(sources.enter(0, ONE, None, Some(rate), || 2), Err(Excess::Rate));
+        let hour = 3_600_000_000;
+        assert_eq!((admitted(ONE, hour), admitted(ONE, hour + 1)), (0, 1));
+        for n in 0..1_000_000 {
+            assert!(sources.enter(0, Source::V6(n), Some(1), None, || 0).is_ok());
+        }
     }
 }

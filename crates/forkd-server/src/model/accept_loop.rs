@@ -6,7 +6,7 @@
 
 use std::io;
 use std::os::fd::AsFd;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
 
@@ -168,9 +168,9 @@ pub(crate) trait Driver {
         call()
     }
 
-    /// Waits for [`REST`]; may end sooner when one of its clients has left.
-    fn rest(&mut self) {
-        pause(REST);
+    /// Takes no client for so long; may end sooner when one of its clients has left.
+    fn pause(&mut self, length: Duration) {
+        pause(length);
     }
 }
 
@@ -185,7 +185,7 @@ pub(crate) fn run<D: Driver>(work: &WorkerContext<'_>, shutdown: &ShutdownFd, dr
             false if is_awaited(work, shutdown) => {}
             false => acceptor.stop(),
         }
-        let room = driver.room();
+        let room = work.context.paced(driver.room());
         match acceptor.step(room, |queued| driver.enter(queued, || source.take::<D>(queued))) {
             Ok(Some(client)) => {
                 let served = match client {
@@ -222,8 +222,15 @@ pub(crate) fn run<D: Driver>(work: &WorkerContext<'_>, shutdown: &ShutdownFd, dr
                 }
             }
             Err(Next::Rest(_)) => {
-                driver.rest();
+                driver.pause(REST);
                 acceptor.rested();
+            }
+            Err(Next::Pause(length)) => {
+                // no call is made that would tell of the stop
+                driver.pause(length.min(REST));
+                if shutdown.is_shut() {
+                    acceptor.stop();
+                }
             }
             Err(Next::Accept | Next::Reject | Next::Done) => break,
         }

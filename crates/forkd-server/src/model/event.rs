@@ -247,6 +247,7 @@ impl<'r, 'w> EventWorker<'w> {
                 true if self.spread.borrow_mut().takes(self.shares(), Instant::now) => Room::Free,
                 true => Room::Elsewhere,
             };
+            let room = self.work.context.paced(room);
             let step = self.acceptor.borrow_mut().step(room, |queued| self.accept(queued));
             match step {
                 Ok(Some(client)) => {
@@ -263,7 +264,8 @@ impl<'r, 'w> EventWorker<'w> {
                     self.acceptor.borrow_mut().report_full(limit, events::connections_at_limit);
                     return self.unwatch_listener(reactor, Accepting::Paused);
                 }
-                Err(Next::LeaveToOthers) => return self.look_later(reactor, LOOK),
+                Err(Next::LeaveToOthers) => return self.look_later(reactor, LOOK, true),
+                Err(Next::Pause(length)) => return self.look_later(reactor, length, false),
                 Err(Next::Rest(_)) => return self.rest(reactor),
                 Err(Next::Accept | Next::Reject | Next::Done) => {
                     if self.drains() {
@@ -277,21 +279,21 @@ impl<'r, 'w> EventWorker<'w> {
         if self.drains() {
             reactor.call_later(Duration::ZERO, |reactor| self.resume(reactor));
         } else if self.acceptor.borrow().has_more() {
-            self.look_later(reactor, Duration::ZERO);
+            self.look_later(reactor, Duration::ZERO, false);
         } else {
             self.work.found_none(&mut self.spread.borrow_mut());
         }
     }
 
-    /// Looks at the queue after a while.
-    fn look_later(&'r self, reactor: &mut Reactor<'r>, delay: Duration) {
+    /// Looks at the queue after a while; `left`: other workers may have emptied it.
+    fn look_later(&'r self, reactor: &mut Reactor<'r>, delay: Duration, left: bool) {
         if let Some(timer) = self.next_look.take() {
             reactor.cancel(timer);
         }
         let timer = reactor.call_later(delay, move |reactor| {
             self.next_look.set(None);
             let is_queued =
-                delay.is_zero() || self.work.is_still_queued(&mut self.spread.borrow_mut(), self.open.get());
+                !left || self.work.is_still_queued(&mut self.spread.borrow_mut(), self.open.get());
             if let (true, Accepting::Watched(_)) = (is_queued, self.accepting.get()) {
                 self.accept_clients(reactor);
             }

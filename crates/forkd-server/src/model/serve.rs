@@ -14,11 +14,13 @@ use super::hooks::{Hooks, Ticker};
 use super::spread::{Shares, Spread};
 use super::yielding::Yielding;
 use super::{Model, Threads};
-use crate::access::AccessSpec;
-use crate::access::sources::{Counted, Sources, Ticket};
+use crate::access::sources::{Counted, Ticket};
+use crate::access::{AccessSpec, Tables};
+use crate::admission::Room;
 use crate::limit::SharedLimit;
 use crate::scoreboard::{Cause, Scoreboard, Slot, State, Tally};
 use crate::service::Service;
+use crate::sys::clock::monotonic_us;
 use crate::sys::datagram::{Batch, Datagram, Patience, Source};
 use crate::sys::fd::wait_readable;
 use crate::sys::tcp::{queued_for, reset_at_close};
@@ -53,9 +55,18 @@ pub(crate) struct Admitted {
 struct Access {
     spec: AccessSpec,
     hooks: Hooks,
-    sources: &'static Sources,
+    tables: Tables<'static>,
     /// So that no client can fill the log, whichever process refuses it.
     refusals: &'static SharedLimit,
+}
+
+impl Access {
+    #[cold]
+    #[inline(never)]
+    fn paced(&self, room: Room) -> Room {
+        let wait = self.spec.wait(self.tables.paid_at, monotonic_us);
+        wait.map_or(room, |us| Room::Later(Duration::from_micros(us)))
+    }
 }
 
 impl ListenerContext {
@@ -72,7 +83,11 @@ impl ListenerContext {
             Arc::new(Access {
                 spec: access.clone(),
                 hooks: hooks.clone(),
-                sources: board.sources(),
+                tables: Tables {
+                    sources: board.sources(),
+                    listener: number,
+                    paid_at: &board.tally(number).paid_at,
+                },
                 refusals: &board.tally(number).refusals,
             })
         });
@@ -102,6 +117,15 @@ impl ListenerContext {
             );
             Error::os(what, cause)
         })
+    }
+
+    /// The room for a client that may not come yet, as too many have come: there is some later.
+    #[inline(always)]
+    pub(crate) fn paced(&self, room: Room) -> Room {
+        match &self.access {
+            Some(access) if matches!(room, Room::Free | Room::Elsewhere) => access.paced(room),
+            _ => room,
+        }
     }
 
     /// A connection that was accepted, unless it is not to be served.
@@ -183,11 +207,11 @@ impl ListenerContext {
     }
 
     fn ask_of_client(&self, access: &Access, peer: Peer) -> Result<Option<Ticket>, Refusal> {
-        let Access { spec, hooks, sources, .. } = access;
+        let Access { spec, hooks, tables, .. } = access;
         let admitted = spec
             .admit(peer)
             .and_then(|()| if hooks.admit(peer) { Ok(()) } else { Err(Refusal::Application) })
-            .and_then(|()| spec.count(sources, self.number, peer));
+            .and_then(|()| spec.count(*tables, peer, monotonic_us));
         self.told(access, peer, admitted)
     }
 

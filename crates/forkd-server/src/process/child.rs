@@ -173,8 +173,12 @@ fn take_client(work: &WorkerContext<'_>, wait: &Wait) -> Option<(OwnedFd, Peer)>
     let (mut admission, mut round) = (Admission::<u32>::new(false), Round::ENDLESS);
     work.slot.set_state(State::Idle);
     let (socket, peer) = loop {
-        match admission.next(&round, Room::Free) {
+        match admission.next(&round, work.context.paced(Room::Free)) {
             Next::Accept => {}
+            Next::Pause(length) => {
+                pause(length.min(REST));
+                continue;
+            }
             Next::Rest(_) => {
                 pause(REST);
                 admission.rested();

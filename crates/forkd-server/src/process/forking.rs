@@ -101,7 +101,11 @@ impl Forking {
 
     /// When this part wants to be looked at again, at the latest.
     pub(super) fn deadline(&self, cx: &Context) -> Option<Instant> {
-        let times = [self.admission.rest_until(), cx.shortage.retry_at()];
+        let pause = match self.room(cx) {
+            Room::Later(length) if self.spares(cx).is_none() => Some(cx.now + length),
+            _ => None,
+        };
+        let times = [self.admission.rest_until(), cx.shortage.retry_at(), pause];
         times.into_iter().flatten().filter(|&then| then > cx.now).chain(self.again).min()
     }
 
@@ -183,7 +187,7 @@ impl Forking {
         // while fork fails, one client now and then finds out whether it still does
         match self.has_room(cx) {
             _ if cx.is_short() || !self.pending.is_empty() => Room::Soon,
-            true => Room::Free,
+            true => self.context.paced(Room::Free),
             // there may be room after all, as soon as these are reaped
             false if cx.board.has_dead() => Room::Soon,
             false => Room::Full,
@@ -211,7 +215,7 @@ impl Forking {
                     self.at_limit(cx);
                     break;
                 }
-                Next::Wait | Next::LeaveToOthers | Next::Rest(_) => break,
+                Next::Wait | Next::LeaveToOthers | Next::Rest(_) | Next::Pause(_) => break,
                 Next::Done => return self.close(cx),
             };
             let news = match taken {

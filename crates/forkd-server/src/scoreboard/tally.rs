@@ -31,6 +31,8 @@ forkd_sys::plain! {
         pub(crate) failures: SharedLimit,
         /// On the lines about sources that are refused.
         pub(crate) refusals: SharedLimit,
+        /// When the clients so far are paid for, if there is a rate.
+        pub(crate) paid_at: AtomicU64,
         /// How long connections of workers lasted.
         pub(crate) durations: Histogram,
         /// How long clients waited in the queue until they were accepted.
@@ -51,11 +53,15 @@ impl Tally {
             refused,
             failures,
             refusals,
+            paid_at,
             durations,
             ..
         } = self;
         [idle, queued, leaving, open, emptied].iter().for_each(|counter| counter.store(0, Ordering::Relaxed));
-        refused.iter().chain([failed_threads]).for_each(|counter| counter.store(0, Ordering::Relaxed));
+        refused
+            .iter()
+            .chain([failed_threads, paid_at])
+            .for_each(|counter| counter.store(0, Ordering::Relaxed));
         [durations, &self.accept_latencies].into_iter().for_each(Histogram::reset);
         [failures, refusals].into_iter().for_each(SharedLimit::reset);
     }

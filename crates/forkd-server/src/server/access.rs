@@ -129,6 +129,51 @@ impl Server {
         Ok(self)
     }
 
+    /// Serves clients no more often than at this rate, such as `100/s`, `600/m` or `10/s:50`, where 50 may come at once;
+    /// more wait in the queue. It holds over all processes of the server, for each of its listening sockets; those that
+    /// wait in accept(2) already may all get a client before the next one waits.
+    ///
+    /// ```
+    /// use forkd_server::Server;
+    /// let server = Server::bind("tcp://127.0.0.1:0")?.rate("100/s")?;
+    /// # Ok::<(), forkd_server::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Usage`] if it is no rate.
+    pub fn rate(mut self, rate: &str) -> Result<Self, Error> {
+        self.access.rate = Some(rate.parse().map_err(Error::Usage)?);
+        Ok(self)
+    }
+
+    /// The same for clients of each [source](Self::max_per_source), of whom more are refused.
+    ///
+    /// ```
+    /// use std::net::UdpSocket;
+    /// use std::time::Duration;
+    ///
+    /// use forkd_server::{Echo, Server, model::Model};
+    ///
+    /// let server = Server::bind("udp://127.0.0.1:0")?.model(Model::Iterative).rate_per_source("1/h:2")?;
+    /// let client = UdpSocket::bind("127.0.0.1:0").unwrap();
+    /// client.connect(server.server_address().to_string().strip_prefix("udp://").unwrap()).unwrap();
+    /// (0..9).for_each(|_| _ = client.send(b"hello").unwrap());
+    /// let mut serving = server.timeout(Duration::from_millis(50)).ready(Echo)?;
+    /// while serving.handle_request()? {}
+    /// client.set_nonblocking(true).unwrap();
+    /// assert_eq!((0..9).filter(|_| client.recv(&mut [0; 9]).is_ok()).count(), 2);
+    /// # Ok::<(), forkd_server::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// As [`rate`](Self::rate).
+    pub fn rate_per_source(mut self, rate: &str) -> Result<Self, Error> {
+        self.access.rate_per_source = Some(rate.parse().map_err(Error::Usage)?);
+        Ok(self)
+    }
+
     fn rule(mut self, sources: &str, allowed: bool) -> Result<Self, Error> {
         let rule: Rule = sources.parse().map_err(Error::Usage)?;
         self.access.rules.add(rule, allowed);

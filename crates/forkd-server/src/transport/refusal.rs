@@ -35,11 +35,15 @@ pub enum Refusal {
     SourceLimit,
     /// One without a header that says whose it is, or from a source that is no proxy (`--proxy`).
     Proxy,
+    /// Clients of its source come too often (`--rate-per-source`).
+    SourceRate,
+    /// Clients come too often (`--rate` with `--overflow reject`).
+    Rate,
 }
 
 impl Refusal {
     /// All of them.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 17] = [
         Self::Limit,
         Self::Fork,
         Self::Thread,
@@ -55,6 +59,8 @@ impl Refusal {
         Self::Denied,
         Self::SourceLimit,
         Self::Proxy,
+        Self::SourceRate,
+        Self::Rate,
     ];
 }
 
@@ -76,6 +82,8 @@ impl fmt::Display for Refusal {
             Self::Denied => "denied",
             Self::SourceLimit => "source-limit",
             Self::Proxy => "proxy",
+            Self::SourceRate => "source-rate",
+            Self::Rate => "rate",
         })
     }
 }

@@ -13,7 +13,8 @@ use plain;
 #[path = "../bucket.rs"]
 mod bucket;
 
-use bucket::{Bucket, Entered};
+use atomic::AtomicU64;
+use bucket::{Bucket, Excess, Terms};
 use loom::sync::Arc;
 use loom::thread;
 
@@ -24,15 +25,19 @@ fn check(model: impl Fn() + Send + Sync + 'static) {
     builder.check(model);
 }
 
+fn enter(bucket: &Bucket, hash: u64, most: u16) -> Result<Option<usize>, Excess> {
+    bucket.enter(hash, &Terms { most: Some(most), pays: |_: &AtomicU64| true })
+}
+
 #[test]
 fn of_two_clients_of_one_source_one_is_too_many() {
     check(|| {
         let bucket = Arc::new(Bucket::default());
         let other = Arc::clone(&bucket);
-        let other = thread::spawn(move || other.enter(7 << 16, 1));
-        let mine = bucket.enter(7 << 16, 1);
+        let other = thread::spawn(move || enter(&other, 7 << 16, 1));
+        let mine = enter(&bucket, 7 << 16, 1);
         let both = [mine, other.join().unwrap()];
-        assert!(both.contains(&Entered::At(0)) && both.contains(&Entered::Full), "{both:?}");
+        assert!(both.contains(&Ok(Some(0))) && both.contains(&Err(Excess::Clients)), "{both:?}");
     });
 }
 
@@ -41,7 +46,7 @@ fn clients_of_two_sources_come_and_go_and_none_is_left() {
     check(|| {
         let bucket = Arc::new(Bucket::default());
         let visit = |bucket: &Bucket, hash: u64| {
-            let Entered::At(way) = bucket.enter(hash, 2) else { panic!("there is room") };
+            let way = enter(bucket, hash, 2).unwrap().unwrap();
             bucket.leave(way, |entry| entry >> 16 == hash >> 16);
         };
         let other = Arc::clone(&bucket);

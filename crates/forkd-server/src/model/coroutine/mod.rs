@@ -12,7 +12,7 @@ use std::os::fd::AsFd;
 use std::panic::resume_unwind;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
 use tasks::{ConnectionGuard, Tasks, contained};
@@ -195,8 +195,8 @@ impl Driver for Worker<'_> {
         entered
     }
 
-    fn rest(&mut self) {
-        coroutine::sleep(REST);
+    fn pause(&mut self, length: Duration) {
+        coroutine::sleep(length);
     }
 }
 

@@ -327,8 +327,8 @@ impl Driver for MainThread<'_> {
     }
 
     /// Clients that are served have what is wanted.
-    fn rest(&mut self) {
-        self.group.rest(REST);
+    fn pause(&mut self, length: Duration) {
+        self.group.rest(length);
     }
 }
 
