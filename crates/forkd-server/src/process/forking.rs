@@ -342,7 +342,8 @@ impl Forking {
     /// Forks spare children for those that have taken their client, a few in one turn.
     fn keep_spares(&mut self, cx: &mut Context) {
         let Some(spares) = self.spares.as_mut().filter(|_| cx.has_spares && self.is_live) else { return };
-        if !spares.look_is_due(cx.is_woken, cx.now) {
+        let alive = cx.board.totals(self.context.number).alive.load(Ordering::Relaxed);
+        if !spares.look_is_due(cx.is_woken, alive, cx.now) {
             return;
         }
         let is_queued = || wait_readable(&*self.context.listener, Duration::ZERO);

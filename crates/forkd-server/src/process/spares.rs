@@ -127,9 +127,10 @@ impl Spares {
         !self.waiting.is_empty()
     }
 
-    /// Whether something may have changed.
-    pub(super) fn look_is_due(&self, is_woken: bool, now: Instant) -> bool {
-        is_woken || self.is_filling || self.is_unseen(now)
+    /// Whether something may have changed, where so many children of the listener are alive. One that was killed wakes
+    /// nothing, and when the last one has been counted as dead the master has no reason to look again by itself.
+    pub(super) fn look_is_due(&self, is_woken: bool, alive: u32, now: Instant) -> bool {
+        is_woken || self.is_filling || (alive as usize) < self.waiting.len() || self.is_unseen(now)
     }
 
     fn is_unseen(&self, now: Instant) -> bool {
@@ -374,7 +375,8 @@ mod tests {
     fn those_that_take_no_client_are_not_counted() {
         let (board, mut spares, _, start) = filled(2);
         let at = |seconds| start + Duration::from_secs(seconds);
-        assert!(!spares.look_is_due(false, start) && spares.look_is_due(false, at(1)));
+        assert!(!spares.look_is_due(false, 2, start) && spares.look_is_due(false, 2, at(1)));
+        assert!(spares.look_is_due(false, 1, start), "one has been killed");
         // one that was queued may just have come
         assert_eq!(spares.look(&board, at(1), || true).missing, 0);
         assert_eq!(spares.look(&board, at(1), || true).missing, 0);
