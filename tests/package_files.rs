@@ -140,7 +140,10 @@ fn the_default_configuration_shows_the_defaults() {
         // the path of the control socket is what its default comes to in the unit
         let Some(name) = arg.get_long().filter(|name| *name != "control") else { continue };
         let Some((_, in_help)) = help.split_once(" [default: ") else { continue };
-        let line = default.lines().find_map(|line| line.strip_prefix(&format!("#{name} = "))).unwrap();
+        // one that is not commented out says what its default is, too
+        let with =
+            |mark: &str| default.lines().find_map(|line| line.strip_prefix(&format!("{mark}{name} = ")));
+        let line = with("#").or_else(|| with("")).unwrap();
         let value = line.split_once("# default: ").map_or_else(|| line.trim_matches('"'), |(_, said)| said);
         assert_eq!(value, in_help.trim_end_matches(']'), "{name}");
         compared += 1;
