@@ -241,6 +241,22 @@ under_models! { [fork prefork iterative thread event coroutine]
     }
 }
 
+/// The child that waits until the next client may come is called off, and the master serves those that are queued.
+#[test]
+fn a_spare_child_that_must_not_accept_yet_leaves_at_a_stop() {
+    let daemon = Daemon::start("--spare 1 --rate 1/h:2");
+    for n in 2..4 {
+        echoes(&mut from(n, &daemon), b"hello");
+    }
+    let mut waits = from(4, &daemon);
+    waits.write_all(b"?").unwrap();
+    assert!(is_silent(&waits, Duration::from_millis(300)));
+    daemon.signal(nix::sys::signal::Signal::SIGTERM);
+    is_answered(&mut waits);
+    drop(waits);
+    assert_eq!(daemon.wait().code(), Some(0));
+}
+
 #[test]
 fn a_reload_changes_a_rate_and_forgets_no_client() {
     let forkd = Forkd::new("--config {dir}/forkd.toml");
@@ -312,17 +328,21 @@ fn a_source_with_a_thousand_connections_locks_no_other_out() {
     }
 }
 
-#[test]
-fn a_datagram_that_is_answered_does_not_count() {
-    let daemon = Daemon::start("-m prefork -w 2 --max-per-source 1 udp://127.0.0.1:0");
-    let client = UdpSocket::bind((Ipv4Addr::new(127, 0, 0, 2), 0)).unwrap();
-    client.set_read_timeout(Some(LIMIT)).unwrap();
-    client.connect(daemon.address("udp")).unwrap();
-    for _ in 0..100 {
-        client.send(b"hello").unwrap();
-        assert_eq!(client.recv(&mut [0; 9]).unwrap(), 5);
+under_models! { [fork prefork thread threads event coroutine]
+    fn a_datagram_that_is_answered_does_not_count(model) {
+        for service in ["echo", "daytime --allow-amplification"] {
+            let options = format!("{model} --max-per-source 1 --service {service} udp://127.0.0.1:0");
+            let daemon = Daemon::start(&options);
+            let client = UdpSocket::bind((Ipv4Addr::new(127, 0, 0, 2), 0)).unwrap();
+            client.set_read_timeout(Some(LIMIT)).unwrap();
+            client.connect(daemon.address("udp")).unwrap();
+            for _ in 0..100 {
+                client.send(b"hello").unwrap();
+                assert!(client.recv(&mut [0; 99]).unwrap() >= 5, "{service}");
+            }
+            assert_eq!(daemon.listener(0)["refused"].as_object().unwrap().len(), 0, "{service}");
+        }
     }
-    assert_eq!(daemon.listener(0)["refused"].as_object().unwrap().len(), 0);
 }
 
 #[test]

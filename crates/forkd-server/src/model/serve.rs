@@ -580,10 +580,10 @@ impl<'w> WorkerContext<'w> {
         let (mut queued, echoes) = (0, self.service().echoes());
         for i in 0..count {
             let datagram = batch.datagram(i);
-            // counted until it is answered
             let admitted = admit(&datagram)
                 .and_then(|admitted| Ok((admitted, self.context.sender(&datagram).ok_or(Refusal::Proxy)?)));
-            let ((hops, _counted), (peer, skip)) = match admitted {
+            // it counts until its answer is sent, or will be with the batch
+            let ((hops, counted), (peer, skip)) = match admitted {
                 Ok(admitted) => admitted,
                 Err(why) => {
                     self.board.refuse(self.context.number, why);
@@ -597,7 +597,8 @@ impl<'w> WorkerContext<'w> {
                 batch.queue_back(i, hops);
                 queued += 1;
             } else {
-                self.answer(batch, i, (peer, skip), hops);
+                let mut counted = Some(counted);
+                self.answer(batch, i, (peer, skip), hops, &mut || drop(counted.take()));
             }
         }
         if queued > 0 {
@@ -607,14 +608,24 @@ impl<'w> WorkerContext<'w> {
         }
     }
 
-    fn answer(&self, batch: &Batch, i: usize, (peer, skip): (Peer, usize), hops: Option<u8>) {
+    /// Has a datagram answered; calls `before_sending`, as a client that has its answer and asks again counts as one.
+    fn answer(
+        &self,
+        batch: &Batch,
+        i: usize,
+        (peer, skip): (Peer, usize),
+        hops: Option<u8>,
+        before_sending: &mut dyn FnMut(),
+    ) {
         let traffic = &self.slot.traffic;
-        let mut send = |payload: &[u8]| match batch.answer(i, self.listener(), payload, hops, self.patience())
-        {
-            Ok(()) => Traffic::add(&traffic.bytes_out, payload.len() as u64),
-            Err(error) => {
-                log::debug!(peer:% = peer, error:% = error; "datagram not answered");
-                self.board.refuse(self.context.number, Refusal::Unsendable);
+        let mut send = |payload: &[u8]| {
+            before_sending();
+            match batch.answer(i, self.listener(), payload, hops, self.patience()) {
+                Ok(()) => Traffic::add(&traffic.bytes_out, payload.len() as u64),
+                Err(error) => {
+                    log::debug!(peer:% = peer, error:% = error; "datagram not answered");
+                    self.board.refuse(self.context.number, Refusal::Unsendable);
+                }
             }
         };
         let service_config = &self.context.service_config;

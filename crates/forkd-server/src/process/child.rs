@@ -26,7 +26,7 @@ use crate::model::serve::{Admitted, ListenerContext, WorkerContext};
 use crate::scoreboard::{Cause, Scoreboard, State};
 use crate::sys::arena;
 use crate::sys::call_off::Wait;
-use crate::sys::datagram::Batch;
+use crate::sys::datagram::{Batch, Datagram};
 use crate::sys::fd::{first_readable, pause};
 use crate::sys::fork::ChildTask;
 use crate::sys::oom::Expendable;
@@ -176,7 +176,11 @@ fn take_client(work: &WorkerContext<'_>, wait: &Wait) -> Option<(OwnedFd, Peer)>
         match admission.next(&round, work.context.paced(Room::Free)) {
             Next::Accept => {}
             Next::Pause(length) => {
-                pause(length.min(REST));
+                // it may be called off meanwhile
+                let ((), is_called_off) = wait.take(|_| pause(length.min(REST)));
+                if is_called_off {
+                    return None;
+                }
                 continue;
             }
             Next::Rest(_) => {
@@ -257,11 +261,22 @@ fn serve(
         }
         (None, Some(batch)) => {
             // the master has asked the application
-            work.datagrams_if(batch, 1, |datagram| Ok((work.udp_filter.admit(datagram)?, ())));
+            let counted =
+                |datagram: &Datagram<'_>| Ok((work.udp_filter.admit(datagram)?, CountedInSlot(work)));
+            work.datagrams_if(batch, 1, counted);
             announce(Cause::Done);
             Cause::Done
         }
         (None, None) => Cause::Done,
+    }
+}
+
+/// The datagram of a child counts as one of its source's until this is dropped.
+struct CountedInSlot<'a>(&'a WorkerContext<'a>);
+
+impl Drop for CountedInSlot<'_> {
+    fn drop(&mut self) {
+        self.0.counts_no_more();
     }
 }
 

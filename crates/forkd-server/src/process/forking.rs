@@ -101,7 +101,7 @@ impl Forking {
 
     /// When this part wants to be looked at again, at the latest.
     pub(super) fn deadline(&self, cx: &Context) -> Option<Instant> {
-        let pause = match self.room(cx) {
+        let pause = match self.context.paced(Room::Free) {
             Room::Later(length) if self.spares(cx).is_none() => Some(cx.now + length),
             _ => None,
         };

@@ -4,6 +4,7 @@
 //! client has gone is kept for a moment ([`KEPT`]) and serves the next one, if one comes: to start and end a thread
 //! takes eleven system calls, to wake one takes two, and none if it does not sleep yet.
 
+use std::cell::Cell;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -158,9 +159,10 @@ impl ThreadGroup {
                 drop(counted);
                 self.end();
             }),
-            Client::Datagram(mut batch, _, _counted) => {
+            Client::Datagram(mut batch, _, counted) => {
+                let counted = Cell::new(counted);
                 // the application has been asked
-                let admit = |datagram: &Datagram<'_>| Ok((work.udp_filter.admit(datagram)?, ()));
+                let admit = |datagram: &Datagram<'_>| Ok((work.udp_filter.admit(datagram)?, counted.take()));
                 let answer = |batch: &mut Batch| work.datagrams_if(batch, 1, admit);
                 datagrams(&work, &mut batch, answer, || self.end());
             }
