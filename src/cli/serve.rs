@@ -223,6 +223,7 @@ fn run_master(
         privileges.enter()?;
         privileges.enter_environment()?;
     }
+    master.confine(daemon.sandbox())?;
     let pidfile_fd = pidfile.as_ref().map(|file| file.as_fd().as_raw_fd());
     let notifier_fds = notifier.iter().filter_map(|n| n.as_ref()).flat_map(Notifier::descriptors);
     pidfile_fd.into_iter().chain(notifier_fds).for_each(|fd| master.keep_from_children(fd));

@@ -4,6 +4,7 @@ use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 use forkd_load::Phase;
 
 use forkd_server::model::{Model, Overflow};
+use forkd_server::sandbox::Level;
 use forkd_server::service::Framing;
 use forkd_server::transport::ProxyVersion;
 
@@ -119,6 +120,11 @@ choices! {
     Overflow {
         Wait = "wait", "It waits in the listener's backlog";
         Reject = "reject", "It is closed at once";
+    }
+    Level {
+        Off = "off", "They may do what their user may";
+        On = "on", "They are confined as far as the kernel can";
+        Strict = "strict", "The same, and where the kernel can't do all of it, nothing is served";
     }
     Framing {
         Read = "read", "What one read brings";

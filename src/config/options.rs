@@ -8,10 +8,13 @@ use serde::{Deserialize, Serialize};
 
 use super::definition::{Definition, Field, Need, Table, options};
 use super::service::Builtin;
-use super::values::{KeepAlive, LogFormat, LogLevel, LogSink, MetricsEndpoint, Mode, Span, Value, Written};
+use super::values::{
+    ExecPrivileges, KeepAlive, LogFormat, LogLevel, LogSink, MetricsEndpoint, Mode, Span, Value, Written,
+};
 use super::{Listed, RouteText};
 use forkd_server::Endpoint;
 use forkd_server::model::{MAX_CHILDREN, MAX_SPARE, Model, Overflow, Threads, WorkerRange};
+use forkd_server::sandbox::{Level, Sandbox};
 use forkd_server::service::{Framing, Service};
 use forkd_server::supervise::{
     AccessSpec, BindOptions, KEEP_ALIVE, ListenerSpec, ModelSpec, Prefixes, Rate, Suits,
@@ -135,6 +138,11 @@ options! {
     /// Run this program for each connection, which is its standard input and output (the service exec). Takes
     /// the rest of the line, so it comes last
     exec: Vec<String>, { heading: "Service", value: "PROGRAM ARGS", needs: Some(&EXEC) }
+
+    /// Whether the program of exec may gain privileges, as by the set-user-ID bit of sudo (keep), or not (drop)
+    exec_privileges: Option<ExecPrivileges> = ExecPrivileges::Drop, {
+        heading: "Service", value: "drop|keep", needs: Some(&EXEC)
+    }
 
     /// Let chargen, daytime, time and ack answer datagrams with more bytes than those have: an attacker who forges
     /// a sender's address can have them flood others
@@ -294,6 +302,11 @@ options! {
     /// Make this directory the root once the endpoints are bound
     chroot: Option<PathBuf>, { heading: "Daemon", value: "DIR" }
 
+    /// Confine the processes that serve clients: as far as the kernel can (on), or serve nothing where it can't do all of
+    /// it (strict). They open no files but what http serves, make no connections, execute nothing, and reach no other
+    /// process; exec's programs are not confined
+    sandbox: Option<Level> = Level::On, { heading: "Daemon", value: "off|on|strict" }
+
     /// Permission bits that new files don't get
     umask: Option<Mode>, { heading: "Daemon", value: "OCTAL", otherwise: "inherited; with --daemon 022" }
 
@@ -344,7 +357,7 @@ impl ServeOptions {
 
 /// What the options come to for the master.
 impl ListenOptions {
-    /// Sockets, and how they are served by this service.
+    /// Sockets, and how they are served by this service, without a sandbox.
     pub(crate) fn spec(&self, service: Service, access: AccessSpec) -> ListenerSpec {
         let asked = self.clone();
         ListenerSpec {
@@ -366,6 +379,7 @@ impl ListenOptions {
                 overflow: self.overflow(),
                 idle_timeout: self.idle_timeout.map(|span| span.0),
             },
+            sandbox: Sandbox::default(),
         }
     }
 

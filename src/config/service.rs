@@ -6,6 +6,7 @@ use std::time::SystemTime;
 use super::RouteText;
 use super::choice::{Choice, choices};
 use super::options::ListenOptions;
+use super::values::ExecPrivileges;
 use crate::Error;
 use forkd_server::service::{Ack, Chargen, Clock, Discard, Echo, Exec, Http, Service};
 
@@ -81,7 +82,13 @@ impl ListenOptions {
                 if self.allow_amplification() { ack.amplifying().into() } else { ack.into() }
             }
             Builtin::Http => http(self, chroot)?.into(),
-            Builtin::Exec => Exec::new(&self.exec).into(),
+            Builtin::Exec => {
+                let exec = Exec::new(&self.exec);
+                match self.exec_privileges() {
+                    ExecPrivileges::Drop => exec.into(),
+                    ExecPrivileges::Keep => exec.keep_privileges().into(),
+                }
+            }
         })
     }
 
@@ -89,7 +96,7 @@ impl ListenOptions {
     pub(crate) fn has_service_of(&self, other: &Self) -> bool {
         let parts = |of: &Self| {
             let flags = (of.service(), of.framing(), of.allow_amplification());
-            (flags, of.reply(), of.root.clone(), of.route.clone(), of.exec.clone())
+            (flags, of.reply(), of.root.clone(), of.route.clone(), of.exec.clone(), of.exec_privileges())
         };
         parts(self) == parts(other)
     }

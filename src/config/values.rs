@@ -139,6 +139,14 @@ choices! {
         Syslog = "syslog",
     }
 
+    /// Whether the program of exec may gain privileges.
+    pub enum ExecPrivileges {
+        /// Neither it nor what it starts gains any
+        Drop = "drop",
+        /// As its file says
+        Keep = "keep",
+    }
+
     /// The least important log lines that are still written.
     pub enum LogLevel {
         /// The operator must act

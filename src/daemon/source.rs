@@ -3,9 +3,11 @@
 use crate::config::Config;
 use crate::config::definition::Table;
 use crate::config::options::{DaemonOptions, ListenOptions};
+use crate::config::values::LogSink;
 use crate::{Error, log};
+use forkd_server::sandbox::Sandbox;
 use forkd_server::service::Service;
-use forkd_server::supervise::{Generation, Source};
+use forkd_server::supervise::{Generation, ListenerSpec, Source};
 
 /// Reads the configuration.
 pub(crate) type Read = Box<dyn Fn() -> Result<Config, Error>>;
@@ -51,11 +53,24 @@ impl InForce {
             .listen
             .iter()
             .zip(&services)
-            .map(|(listen, made)| Ok(listen.spec(made.service.clone(), listen.access()?)))
+            .map(|(listen, made)| {
+                let spec = listen.spec(made.service.clone(), listen.access()?);
+                Ok(ListenerSpec { sandbox: sandbox(&config.daemon), ..spec })
+            })
             .collect::<Result<Vec<_>, Error>>()?;
         let daemon = config.daemon.clone();
         let generation = Generation { grace: daemon.grace().0, listeners };
         Ok((Self { daemon, services }, generation))
+    }
+}
+
+/// What the processes that serve clients may do besides.
+fn sandbox(daemon: &DaemonOptions) -> Sandbox {
+    let sandbox = Sandbox::from(daemon.sandbox());
+    match daemon.log() {
+        // after a restart of the syslog daemon
+        LogSink::Syslog => sandbox.reconnects(),
+        LogSink::Stderr => sandbox,
     }
 }
 

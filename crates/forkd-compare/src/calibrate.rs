@@ -13,7 +13,7 @@ use super::stats::median;
 use forkd_load::{Live, Load, Phase, Reach, Target};
 use forkd_net::Endpoint;
 use forkd_net::Error;
-use forkd_sys::program::Program;
+use forkd_sys::program::{Privileges, Program};
 
 /// The word on the command line that makes a forkd the null server; only `compare` uses it.
 pub const NULL_SERVER: &str = "null-server";
@@ -85,7 +85,7 @@ impl Null {
         let mut command = Command::new(std::env::current_exe().map_err(failed)?);
         let [listener, bouncer] = sockets.map(Stdio::from);
         command.arg(NULL_SERVER).stdin(listener).stdout(bouncer).stderr(Stdio::null());
-        let program = Program::start(&mut command).map_err(failed)?;
+        let program = Program::start(&mut command, Privileges::Keep).map_err(failed)?;
         Ok(Self { _program: program, stream: stream?, datagrams: datagrams?, _scratch: scratch })
     }
 }

@@ -250,7 +250,7 @@ mod tests {
 
     #[test]
     fn a_group_counts_its_processes_and_goes() {
-        use forkd_sys::program::Program;
+        use forkd_sys::program::{Privileges, Program};
         use std::process::{Command, Stdio};
         let group = Group::new();
         if !crate::skips::need(group.is_ok(), "this machine gives us no control group") {
@@ -262,7 +262,7 @@ mod tests {
         // what a child of the child does is counted, and one process stays
         command.args(["-c", "i=0; while [ $i -lt 20000 ]; do i=$((i+1)); done; sleep 1000"]);
         command.stdin(Stdio::null());
-        let program = Program::start_in(&mut command, group.doors().unwrap()).unwrap();
+        let program = Program::start_in(&mut command, Privileges::Keep, group.doors().unwrap()).unwrap();
         let until = Instant::now() + Duration::from_secs(15);
         while group.processes().unwrap().len() < 2 {
             assert!(Instant::now() < until);

@@ -25,7 +25,7 @@ use forkd_load::{Live, Phase, Reach, Target};
 use forkd_net::Endpoint;
 use forkd_net::resolve::resolve;
 use forkd_net::{Error, Failure};
-use forkd_sys::program::Program;
+use forkd_sys::program::{Privileges, Program};
 
 /// How long a server may take until it is ready.
 const START: Duration = Duration::from_secs(10);
@@ -97,6 +97,10 @@ impl Server {
             "--grace",
             "1s",
         ]);
+        if !rustix::process::geteuid().is_root() {
+            // the memory of a confined daemon can't be looked at by its user
+            command.args(["--sandbox", "off"]);
+        }
         for kind in [false, true] {
             let is_wanted = plan.phases.iter().any(|phase| (*phase == Phase::Datagrams) == kind);
             let endpoint = match (plan.is_unix, kind) {
@@ -175,7 +179,8 @@ impl Server {
         let group = Group::new().ok();
         let doors = group.as_ref().map(Group::doors).transpose().map_err(failed)?;
         let adoption = if group.is_none() { Adoption::begin() } else { None };
-        let program = Program::start_in(&mut command, doors.unwrap_or_default()).map_err(failed)?;
+        let program =
+            Program::start_in(&mut command, Privileges::Keep, doors.unwrap_or_default()).map_err(failed)?;
         // with it go our copies of the pipe's end
         drop(command);
         let log = Arc::new(Messages::default());

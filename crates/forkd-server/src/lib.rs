@@ -168,6 +168,7 @@ mod limit;
 pub mod model;
 mod process;
 pub mod reactor;
+pub mod sandbox;
 mod scoreboard;
 pub mod server;
 pub mod service;

@@ -12,6 +12,7 @@ use crate::Error;
 use crate::access::AccessSpec;
 use crate::model::serve::Terms;
 use crate::model::{Model, Overflow, Threads, WorkerRange};
+use crate::sandbox::Sandbox;
 use crate::service::Service;
 use crate::transport::Endpoint;
 use crate::transport::bind::BindOptions;
@@ -35,6 +36,8 @@ pub struct ListenerSpec {
     pub access: AccessSpec,
     /// Which processes run the service, and how many.
     pub model: ModelSpec,
+    /// What those processes may do besides.
+    pub sandbox: Sandbox,
 }
 
 impl ListenerSpec {

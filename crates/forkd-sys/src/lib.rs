@@ -31,6 +31,7 @@ pub mod program;
 pub mod queue;
 #[cfg(target_os = "linux")]
 mod raw;
+pub mod sandbox;
 pub mod shared;
 pub mod shutdown_fd;
 pub mod signal;

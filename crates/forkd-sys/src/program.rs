@@ -12,7 +12,7 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicI32, Ordering};
 use std::time::{Duration, Instant};
 
-use super::calls::is_forbidden;
+use super::calls::{is_forbidden, is_forbidden_io};
 use super::orphans::Orphans;
 
 use nix::errno::Errno;
@@ -21,6 +21,15 @@ use rustix::process::{
     Pid, Signal, WaitId, WaitIdOptions, WaitIdStatus, getpid, kill_process_group, test_kill_process_group,
     waitid,
 };
+
+/// Whether a program may gain privileges by its file (prctl(2), `PR_SET_NO_NEW_PRIVS`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Privileges {
+    /// As always.
+    Keep,
+    /// Neither it nor what it starts.
+    Drop,
+}
 
 /// A running program; with its group it is killed when dropped, unless it has been waited for.
 #[derive(Debug)]
@@ -41,19 +50,19 @@ impl Program {
     /// # Errors
     ///
     /// As fork(2) and execve(2).
-    pub fn start(command: &mut Command) -> io::Result<Self> {
-        Self::start_in(command, Vec::new())
+    pub fn start(command: &mut Command, privileges: Privileges) -> io::Result<Self> {
+        Self::start_in(command, privileges, Vec::new())
     }
 
     /// Starts a program in control groups: it writes itself into these files, each a group's
     /// `cgroup.procs`, before it is a program of its own.
-    pub fn start_in(command: &mut Command, groups: Vec<OwnedFd>) -> io::Result<Self> {
+    pub fn start_in(command: &mut Command, privileges: Privileges, groups: Vec<OwnedFd>) -> io::Result<Self> {
         let parent = getpid();
         command.process_group(0);
         let prepare = move || {
             // 0 is the writer
             groups.iter().try_for_each(|group| rustix::io::write(group, b"0").map(|_| ()))?;
-            prepare(parent)
+            prepare(parent, privileges)
         };
         // SAFETY: between fork and exec, maybe beside the locks of other threads, it makes system calls only.
         unsafe { command.pre_exec(prepare) };
@@ -136,7 +145,14 @@ impl Drop for Program {
 }
 
 /// In the new process, which has blocked all signals: the last steps before exec.
-fn prepare(parent: Pid) -> io::Result<()> {
+fn prepare(parent: Pid, privileges: Privileges) -> io::Result<()> {
+    if privileges == Privileges::Drop {
+        match super::sandbox::refuse_new_privileges() {
+            // who filters that has done it already: without it a filter takes a privilege
+            Err(error) if is_forbidden_io(&error) => {}
+            outcome => outcome?,
+        }
+    }
     #[cfg(any(target_os = "linux", target_os = "freebsd"))]
     {
         match rustix::process::set_parent_process_death_signal(Some(Signal::KILL)) {
@@ -293,7 +309,8 @@ mod tests {
 
     #[test]
     fn a_program_is_told_from_one_that_has_ended() {
-        let mut program = Program::start(Command::new("cat").stdin(Stdio::piped())).expect("cat");
+        let mut program =
+            Program::start(Command::new("cat").stdin(Stdio::piped()), Privileges::Keep).expect("cat");
         let pid = program.slot.expect("a slot").group();
         assert!(!wait_readable(&program, Duration::ZERO) && !has_ended(pid, libc::WNOHANG));
         assert!(program.ended().is_none());
@@ -309,7 +326,7 @@ mod tests {
     fn what_is_dropped_is_killed_with_its_group() {
         let mut command = Command::new("sh");
         command.args(["-c", "sleep 1000 & echo $!; wait"]).stdout(Stdio::piped());
-        let mut program = Program::start(&mut command).expect("sh");
+        let mut program = Program::start(&mut command, Privileges::Keep).expect("sh");
         let mut line = String::new();
         let stdout = program.child.stdout.take().expect("stdout");
         std::io::BufRead::read_line(&mut std::io::BufReader::new(stdout), &mut line).expect("a pid");
@@ -325,14 +342,15 @@ mod tests {
 
     #[test]
     fn a_signal_goes_to_the_group() {
-        let mut program = Program::start(Command::new("sleep").arg("1000")).expect("sleep");
+        let mut program = Program::start(Command::new("sleep").arg("1000"), Privileges::Keep).expect("sleep");
         program.signal(Signal::TERM);
         assert_eq!(program.wait().expect("wait").signal(), Some(libc::SIGTERM));
     }
 
     #[test]
     fn one_that_is_not_there_is_an_error_and_takes_no_slot() {
-        let error = Program::start(&mut Command::new("/nowhere/program")).expect_err("absent");
+        let error =
+            Program::start(&mut Command::new("/nowhere/program"), Privileges::Keep).expect_err("absent");
         assert_eq!(error.kind(), io::ErrorKind::NotFound);
     }
 }

@@ -10,6 +10,7 @@
 use std::mem::ManuallyDrop;
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
@@ -23,6 +24,7 @@ use crate::access::sources::Ticket;
 use crate::admission::{Admission, Failure, Next, REST, Room, Round};
 use crate::events;
 use crate::model::serve::{Admitted, ListenerContext, WorkerContext};
+use crate::sandbox::Confinement;
 use crate::scoreboard::{Cause, Scoreboard, State};
 use crate::sys::arena;
 use crate::sys::call_off::Wait;
@@ -31,6 +33,7 @@ use crate::sys::fd::{first_readable, pause};
 use crate::sys::fork::ChildTask;
 use crate::sys::oom::Expendable;
 use crate::sys::orphans::adopt;
+use crate::sys::sandbox::show_memory;
 use crate::sys::signal::{OnParentDeath, at_death_of, begin_to_finish};
 use crate::transport::Peer;
 use crate::transport::udp_filter::UdpFilter;
@@ -43,11 +46,14 @@ pub(super) struct ChildWork {
     board: &'static Scoreboard,
     parent: Pid,
     closing: Closing,
+    confinement: Arc<Confinement>,
     udp_filter: UdpFilter,
     /// For datagrams: the one in hand.
     pub(super) batch: Option<Batch>,
     /// Makes a child the OOM killer's choice rather than the master.
     expendable: Option<Expendable>,
+    /// The master can do that later, if the child's files are those of its user.
+    is_hidden: bool,
     /// Where spare children wait for their client.
     pub(super) waiting: Option<Wait>,
 }
@@ -79,13 +85,25 @@ impl ChildWork {
     pub(super) fn new(
         context: ListenerContext,
         closing: Closing,
+        confinement: Arc<Confinement>,
         batch: Option<Batch>,
         waiting: Option<Wait>,
         cx: &Context,
     ) -> Self {
         let (board, parent, expendable) = (cx.board, cx.pid, cx.oom.score());
-        let udp_filter = cx.udp_filter.clone();
-        Self { context, board, parent, closing, udp_filter, batch, expendable, waiting }
+        let (udp_filter, is_hidden) = (cx.udp_filter.clone(), cx.given_up.hides_children);
+        Self {
+            context,
+            board,
+            parent,
+            closing,
+            confinement,
+            udp_filter,
+            batch,
+            expendable,
+            is_hidden,
+            waiting,
+        }
     }
 
     /// Takes over what has changed since the last child.
@@ -93,6 +111,9 @@ impl ChildWork {
         self.closing.update(&cx.descriptors);
         if self.expendable != cx.oom.score() {
             self.expendable = cx.oom.score();
+        }
+        if self.is_hidden != cx.given_up.hides_children {
+            self.is_hidden = cx.given_up.hides_children;
         }
         if self.batch.is_some() && self.udp_filter != cx.udp_filter {
             self.udp_filter = cx.udp_filter.clone();
@@ -120,7 +141,13 @@ impl ChildTask for ChildWork {
         if let Some(expendable) = self.expendable.filter(|_| !raises_later) {
             expendable.become_so();
         }
+        if self.is_hidden && raises_later {
+            show_memory();
+        }
         self.board.keep_out();
+        if self.confinement.confine_child().is_err() {
+            return self.cannot_be_confined(index);
+        }
         // The signal pipe is among them: a signal to a child must not wake the master.
         self.closing.set().close_in_child();
         at_death_of(self.parent, OnParentDeath::FinishSoon);
@@ -163,6 +190,15 @@ impl ChildTask for ChildWork {
             Cause::Panicked
         });
         cause.status()
+    }
+}
+
+impl ChildWork {
+    /// A child that could do what its master can must not meet a client.
+    #[cold]
+    fn cannot_be_confined(&self, index: u32) -> u8 {
+        self.board.announce(index, Cause::Failed);
+        Cause::Failed.status()
     }
 }
 

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, getpid};
 
 use super::descriptors::Descriptors;
+use super::given_up::GivenUp;
 use super::lifecycle::Lifecycle;
 use super::oom::OomKiller;
 use super::signals::Signals;
@@ -50,6 +51,7 @@ pub(super) struct Context {
     /// Children may be forked before their clients come: it serves all that come, and not one by one.
     pub(super) has_spares: bool,
     pub(super) oom: OomKiller,
+    pub(super) given_up: GivenUp,
     pub(super) deaths: DeathLimits,
     /// Given up for a moment when there is no other descriptor left.
     reserve: Option<OwnedFd>,
@@ -95,6 +97,7 @@ impl Context {
             raises_children: false,
             has_spares: false,
             oom: OomKiller::new(Instant::now()),
+            given_up: GivenUp::default(),
             deaths: DeathLimits::new(),
             reserve: None,
         };

@@ -9,6 +9,7 @@
 //! those that it rejects, and at a stop those that are queued.
 
 use std::os::fd::{AsRawFd, OwnedFd};
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
@@ -25,6 +26,7 @@ use crate::limit::RateLimit;
 use crate::model::Overflow;
 use crate::model::accept_loop::errno;
 use crate::model::serve::{Admitted, ListenerContext, batch_for, peer_of};
+use crate::sandbox::Confinement;
 use crate::spec::ModelSpec;
 use crate::sys::call_off::Wait;
 use crate::sys::datagram::Patience;
@@ -62,7 +64,12 @@ impl Forking {
     /// # Errors
     ///
     /// For spare children, as [`Wait::at`].
-    pub(super) fn new(context: ListenerContext, spec: &ModelSpec, cx: &Context) -> Result<Self, Error> {
+    pub(super) fn new(
+        context: ListenerContext,
+        spec: &ModelSpec,
+        confinement: Arc<Confinement>,
+        cx: &Context,
+    ) -> Result<Self, Error> {
         let datagrams = context.listener.kind() == Kind::Datagram;
         let wanted = Some(spec.spare.min(spec.max_children)).filter(|&wanted| wanted > 0 && !datagrams);
         let waiting = wanted.map(|_| Wait::at(&*context.listener)).transpose().map_err(|cause| {
@@ -78,7 +85,14 @@ impl Forking {
         Ok(Self {
             max_children: spec.max_children,
             spares: wanted.map(|wanted| Spares::new(wanted, cx.now)),
-            work: Inherited::new(ChildWork::new(context.clone(), Closing::all_but(keep), batch, waiting, cx)),
+            work: Inherited::new(ChildWork::new(
+                context.clone(),
+                Closing::all_but(keep),
+                confinement,
+                batch,
+                waiting,
+                cx,
+            )),
             context,
             pending: Pending::default(),
             admission: Admission::new(spec.overflow == Overflow::Reject),

@@ -143,6 +143,7 @@ impl Listeners {
             if !is_shared && let Some(context) = station.context() {
                 context.listener.descriptors().into_iter().for_each(|fd| cx.descriptors.remove(fd));
             }
+            station.confines_no_more(cx);
             if is_shared {
                 self.stations.remove(at);
             } else if station.alive(cx) == 0 {

@@ -20,6 +20,7 @@ use super::attendant::Attendant;
 use super::children::{self, Sweep};
 use super::companion::{Companion, Companions, Notice};
 use super::context::Context;
+use super::given_up::GivenUp;
 use super::lifecycle::{Lifecycle, Step};
 use super::listeners::{Index, Listeners};
 use super::reload::{Parts, Reloader, Source};
@@ -30,6 +31,7 @@ use super::view::View;
 use crate::admission::REST;
 use crate::model::hooks::Ticker;
 use crate::model::pool;
+use crate::sandbox::Level;
 use crate::scoreboard::Scoreboard;
 use crate::sys;
 use crate::transport::{Handle, Inherited};
@@ -115,6 +117,18 @@ impl Master {
         self.reloader.read_from(source, inherited);
     }
 
+    /// Gives up what no server needs, for good and with all its children. To be called when all is bound and opened that is
+    /// to be, and the process has the user that it is to have.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Unavailable`] where the kernel can't do all that is asked for.
+    pub fn confine(&mut self, level: Level) -> Result<(), Error> {
+        let services: Vec<_> = self.listeners.iter().map(|station| &station.spec.service).collect();
+        self.cx.given_up = GivenUp::for_services(&services, level)?;
+        Ok(())
+    }
+
     /// Has this part of the program live in its loop.
     pub fn join(&mut self, companion: impl Companion + 'static) {
         self.cx.descriptors.add(companion.descriptors());
@@ -170,7 +184,7 @@ impl Master {
         // the root directory and the user have changed since it was asked first
         sys::fork::require_single_thread()
             .map_err(|cause| Error::os("cannot serve from this process", cause))?;
-        self.cx.raises_children = sys::oom::may_raise_children();
+        self.cx.raises_children = sys::oom::may_raise_children() || self.cx.given_up.hides_children;
         self.require_descriptors()?;
         self.cx.has_spares = true;
         let mut on_ready = Some(on_ready);

@@ -7,6 +7,7 @@ pub(crate) mod companion;
 mod context;
 mod descriptors;
 mod forking;
+mod given_up;
 mod lifecycle;
 mod listeners;
 pub(crate) mod master;

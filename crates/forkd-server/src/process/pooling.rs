@@ -3,6 +3,7 @@
 //! Each worker is followed by a descriptor that tells of its death; none is ever waited for.
 
 use std::os::fd::{AsRawFd, OwnedFd};
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
@@ -18,6 +19,7 @@ use crate::model::pool::{Census, Event, Pool, Size, with_jitter};
 use crate::model::serve::Terms;
 use crate::model::serve::{ListenerContext, WorkerContext};
 use crate::model::starts::{EARLY, MAX_START_FAILURES};
+use crate::sandbox::Confinement;
 use crate::scoreboard::{Cause, Slot, State};
 use crate::spec::ModelSpec;
 use crate::sys::fork::{PidCells, Watch, fork};
@@ -41,6 +43,7 @@ pub(super) struct Pooling {
     pub(super) context: ListenerContext,
     terms: Terms,
     closing: Closing,
+    confinement: Arc<Confinement>,
     pool: Pool,
     workers: Vec<Worker>,
     again: Option<Instant>,
@@ -100,7 +103,12 @@ impl Worker {
 }
 
 impl Pooling {
-    pub(super) fn new(context: ListenerContext, spec: &ModelSpec, cx: &Context) -> Self {
+    pub(super) fn new(
+        context: ListenerContext,
+        spec: &ModelSpec,
+        confinement: Arc<Confinement>,
+        cx: &Context,
+    ) -> Self {
         let workers = spec.workers_for(context.listener.kind(), &context.service_config.service);
         let size =
             Size { min: workers.min, max: workers.max, min_spare: spec.min_spare, max_spare: spec.max_spare };
@@ -115,6 +123,7 @@ impl Pooling {
                     .collect(),
             ),
             context,
+            confinement,
             pool: Pool::new(size),
             workers: Vec::new(),
             again: None,
@@ -339,12 +348,12 @@ impl Pooling {
             ticker: None,
         };
         let (parent, null) = (cx.pid, cx.null.as_ref());
-        let expendable = cx.oom.score();
+        let (expendable, confinement) = (cx.oom.score(), &*self.confinement);
         let _held = TermHeld::hold();
         let _lent = work.board.lend()?;
         let cells = PidCells { parent: &work.board.record(index).pid, child: Some(&slot.pid) };
         let child = fork(&cx.blocked, cells, Watch::Descriptor, || {
-            worker::live(worker::Setup { close, born, parent, null, expendable }, &work, &terms)
+            worker::live(worker::Setup { close, born, parent, null, expendable, confinement }, &work, &terms)
         })?;
         child.watch.ok_or_else(|| std::io::Error::from_raw_os_error(libc::EBADF))
     }

@@ -183,6 +183,7 @@ impl Reloader {
             return Err(Error::Config(why.into()));
         };
         let Generation { grace, listeners } = source.prepare()?;
+        listeners.iter().try_for_each(|spec| parts.cx.given_up.suits(&spec.service))?;
         let open = parts.listeners.bound();
         let bound = bind(listeners, &open, &self.inherited)?;
         Bound::check_all(&bound)?;

@@ -11,6 +11,7 @@ use super::sockets::Bound;
 use crate::Error;
 use crate::model::Model;
 use crate::model::serve::ListenerContext;
+use crate::sandbox::Confinement;
 use crate::spec::ListenerSpec;
 use crate::sys::tcp::queue;
 use crate::transport::listener::Kind;
@@ -35,6 +36,8 @@ pub(super) struct Station {
     pub(super) spec: Arc<ListenerSpec>,
     pub(super) life: Life,
     pub(super) acceptor: Acceptor,
+    /// What its processes are confined by.
+    confinement: Arc<Confinement>,
     /// While it drains: when to stop that. The workers that could serve the queue may all be busy.
     close_at: Option<Instant>,
 }
@@ -68,11 +71,14 @@ impl Station {
         spec: Arc<ListenerSpec>,
         cx: &Context,
     ) -> Result<Self, Error> {
+        let confinement = Arc::new(confinement(&spec, &context.listener)?);
+        let confined = Arc::clone(&confinement);
         let acceptor = match spec.model.model {
-            Model::Fork => Acceptor::Forking(Forking::new(context, &spec.model, cx)?),
-            _ => Acceptor::Pooling(Pooling::new(context, &spec.model, cx)),
+            Model::Fork => Acceptor::Forking(Forking::new(context, &spec.model, confined, cx)?),
+            _ => Acceptor::Pooling(Pooling::new(context, &spec.model, confined, cx)),
         };
-        Ok(Self { asked, spec, life: Life::Starting, acceptor, close_at: None })
+        cx.descriptors.add(confinement.descriptors());
+        Ok(Self { asked, spec, life: Life::Starting, acceptor, confinement, close_at: None })
     }
 
     /// Its socket, while it has one.
@@ -269,8 +275,14 @@ impl Station {
         }
     }
 
+    /// It forks no more.
+    pub(super) fn confines_no_more(&self, cx: &Context) {
+        self.confinement.descriptors().for_each(|fd| cx.descriptors.remove(fd));
+    }
+
     /// Closes its socket, unless another station has it, and remembers its name.
     pub(super) fn become_gone(&mut self) {
+        self.confinement = Arc::default();
         let (number, endpoint) = (self.number(), self.endpoint().clone());
         // no client waits where nothing is
         let arrivals = Arrivals { dropped: self.arrivals().dropped, ..Arrivals::default() };
@@ -285,4 +297,13 @@ impl Station {
             Acceptor::Gone { .. } => true,
         }
     }
+}
+
+/// What the processes of such a listener are confined by. Programs of exec get nothing of it.
+fn confinement(spec: &ListenerSpec, listener: &Listener) -> Result<Confinement, Error> {
+    if spec.service.hands_over() {
+        return Ok(Confinement::default());
+    }
+    let answers_abstract = listener.is_unix() && listener.kind() == Kind::Datagram;
+    spec.sandbox.prepare(spec.service.directories(spec.sandbox.is_strict()), answers_abstract)
 }

@@ -20,6 +20,7 @@ use crate::Error;
 use crate::model::serve::Terms;
 use crate::model::serve::WorkerContext;
 use crate::model::worker::run;
+use crate::sandbox::Confinement;
 use crate::scoreboard::Cause;
 use crate::sys::arena;
 use crate::sys::fd::{CloseSet, close_in_child};
@@ -37,6 +38,8 @@ pub(super) struct Setup<'a> {
     pub(super) null: Option<&'a File>,
     /// Makes it the OOM killer's choice rather than the master.
     pub(super) expendable: Option<Expendable>,
+    /// What it can't do from its first client on.
+    pub(super) confinement: &'a Confinement,
 }
 
 /// The life of a worker, after fork(2); returns the status that it exits with.
@@ -74,6 +77,7 @@ fn begin(setup: Setup<'_>, work: &WorkerContext<'_>) -> io::Result<Arc<ShutdownF
     let shutdown = Arc::new(ShutdownFd::new(listener, !listener.is_inherited())?);
     shut_on(&shutdown, Signal::SIGTERM)?;
     TermHeld::release_in_child();
+    setup.confinement.confine_worker()?;
     setup.close.close_in_child();
     close_in_child(setup.born.iter().map(|worker| worker.watch.as_raw_fd()));
     // An idle worker leaves at once then, and a busy one after its connection.

@@ -35,6 +35,7 @@ use crate::model::serve::ServiceConfig;
 use crate::model::serve::Terms;
 use crate::process::master::Master;
 use crate::process::sockets::Bound;
+use crate::sandbox::Sandbox;
 use crate::service::Service;
 use crate::spec::{ListenerSpec, ModelSpec, Suits};
 use crate::transport::bind::BindOptions;
@@ -74,6 +75,7 @@ pub struct Server {
     grace: Duration,
     model: ModelSpec,
     access: AccessSpec,
+    sandbox: Sandbox,
     /// Whether a stop waits for connections.
     block_on_close: bool,
     hooks: Hooks,
@@ -121,6 +123,7 @@ impl Server {
             grace: Duration::from_secs(10),
             model: ModelSpec::default(),
             access: AccessSpec::default(),
+            sandbox: Sandbox::default(),
             block_on_close: true,
             hooks: Hooks { handle: Some(handle.clone()), ..Hooks::default() },
             handle,
@@ -251,6 +254,7 @@ impl Server {
             mut grace,
             model: spec,
             access,
+            sandbox,
             hooks,
             handle,
             ticker,
@@ -269,6 +273,11 @@ impl Server {
         let in_process = is_in_process(model, spec.workers);
         let is = |kind| listeners.iter().any(|listener| listener.kind() == kind);
         model.check_system(is(Kind::Stream), is(Kind::Datagram), !in_process)?;
+        if in_process && sandbox.is_on() {
+            let why = "serves in this process, which a sandbox would confine for good; have workers, or choose a model that \
+                       forks";
+            return Err(Error::Usage(format!("the model {model} {why}")));
+        }
         let (kind, ticker) = if in_process {
             if model.never_waits_to_accept() {
                 listeners.iter().try_for_each(Listener::check_accept_now)?;
@@ -293,11 +302,13 @@ impl Server {
                     suits: Suits::default(),
                     access: access.clone(),
                     model: spec.clone(),
+                    sandbox: sandbox.clone(),
                 };
                 Bound::new(asked, Arc::new(spec), listener).with(hooks.clone())
             };
             let mut master = Master::new(grace)?;
             master.listen(listeners.into_iter().map(bound).collect())?;
+            master.confine(sandbox.level())?;
             master.serve_for(handle.clone(), ticker);
             (serving::Kind::Master(Box::new(master)), None)
         };

@@ -6,9 +6,27 @@ use std::time::Duration;
 use super::Server;
 use crate::model::{MAX_CHILDREN, MAX_SPARE, WorkerRange};
 use crate::model::{Model, Threads};
+use crate::sandbox::Sandbox;
 use crate::transport::bind::KEEP_ALIVE_RANGE;
 
 impl Server {
+    /// Confines the processes that serve clients; the default is not to. It says what handlers may do besides reading
+    /// and writing their connection: see [`sandbox`](crate::sandbox).
+    ///
+    /// It is for children and workers, and an error where this process itself serves. As their master this process gives
+    /// up for good what no server does, as mounts, another user, or a debugger; not so with [`Exec`](crate::service::Exec).
+    ///
+    /// ```
+    /// use forkd_server::{Echo, Error, Server, model::Model, sandbox::Level};
+    /// let server = Server::bind("tcp://127.0.0.1:0")?.model(Model::Thread).sandbox(Level::On);
+    /// assert!(matches!(server.serve_forever(Echo), Err(Error::Usage(_))), "without workers");
+    /// # Ok::<(), Error>(())
+    /// ```
+    #[must_use]
+    pub fn sandbox(self, sandbox: impl Into<Sandbox>) -> Self {
+        Self { sandbox: sandbox.into(), ..self }
+    }
+
     /// Chooses what runs the handler; the default is [`Model::Fork`].
     ///
     /// ```

@@ -19,6 +19,7 @@ mod messages;
 mod protocol;
 
 use std::io;
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -73,7 +74,14 @@ pub struct Service {
     patience: Option<Duration>,
     descriptors: usize,
     clients_begin: bool,
+    /// Opens the directories below which it reads files; or no more than one that it has now.
+    directories: Option<Arc<Directories>>,
+    /// Its programs may gain privileges.
+    keeps_privileges: bool,
 }
+
+/// Is told whether they are to be as few as possible.
+type Directories = dyn Fn(bool) -> Vec<OwnedFd> + Send + Sync;
 
 type Check = dyn Fn() -> Result<(), Error> + Send + Sync;
 
@@ -127,8 +135,17 @@ impl Service {
     }
 
     fn made_by(name: &'static str, maker: Maker) -> Self {
-        let (recipient, patience) = (None, None);
-        Self { name, maker, amplifies: false, recipient, patience, descriptors: 1, clients_begin: false }
+        Self {
+            name,
+            maker,
+            amplifies: false,
+            recipient: None,
+            patience: None,
+            descriptors: 1,
+            clients_begin: false,
+            directories: None,
+            keeps_privileges: false,
+        }
     }
 
     /// The same service, which answers a datagram with more bytes than it has.
@@ -162,6 +179,28 @@ impl Service {
     /// Whether it has nothing to do for a client before that has sent something.
     pub(crate) fn clients_begin(&self) -> bool {
         self.clients_begin
+    }
+
+    /// The same service, which reads files below the directories that this opens: all below which they may come to be,
+    /// or only where they are now.
+    #[cfg(feature = "http")]
+    fn reading(self, directories: impl Fn(bool) -> Vec<OwnedFd> + Send + Sync + 'static) -> Self {
+        Self { directories: Some(Arc::new(directories)), ..self }
+    }
+
+    /// Opens the directories below which it reads files, as few as possible or all that it may need.
+    pub(crate) fn directories(&self, as_few: bool) -> Vec<OwnedFd> {
+        self.directories.as_ref().map(|open| open(as_few)).unwrap_or_default()
+    }
+
+    /// The same service, whose programs may gain privileges.
+    fn keeping_privileges(self, keeps_privileges: bool) -> Self {
+        Self { keeps_privileges, ..self }
+    }
+
+    /// Whether its programs may gain privileges.
+    pub(crate) fn keeps_privileges(&self) -> bool {
+        self.keeps_privileges
     }
 
     /// How many descriptors a client takes at once, its connection among them.

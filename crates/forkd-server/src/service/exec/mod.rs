@@ -26,7 +26,7 @@ use super::{Handler, Service};
 use crate::admission::back_off;
 use crate::sys::calls::{Purpose, first_forbidden};
 use crate::sys::holders::others_have;
-use crate::sys::program::Program;
+use crate::sys::program::{Privileges, Program};
 use crate::transport::Connection;
 use crate::{Error, Failure, events};
 use forkd_net::unit::{self, Attempt};
@@ -39,7 +39,8 @@ const DESCRIPTORS: usize = 6;
 /// # The program
 ///
 /// It is looked for as execvp(3) does, and gets the same arguments for every client. Standard error,
-/// current directory and umask are the server's. Limits, and which signals are ignored or blocked, are those that
+/// current directory and umask are the server's. It gains no privileges by the set-user-ID bit or capabilities of
+/// files, unless [`keep_privileges`](Exec::keep_privileges) is asked for. Limits, and which signals are ignored or blocked, are those that
 /// the server was started with. No other descriptors are open, and it leads a process group of its own.
 ///
 /// # Its environment
@@ -92,13 +93,25 @@ const DESCRIPTORS: usize = 6;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Exec {
     words: Arc<[OsString]>,
+    privileges: Privileges,
 }
 
 impl Exec {
     /// Runs the first of these words with the others as its arguments.
     #[must_use]
     pub fn new(words: impl IntoIterator<Item: Into<OsString>>) -> Self {
-        Self { words: words.into_iter().map(Into::into).collect() }
+        Self { words: words.into_iter().map(Into::into).collect(), privileges: Privileges::Drop }
+    }
+
+    /// The same, in which programs may gain privileges by the set-user-ID bit or capabilities of files, as sudo(8) does.
+    ///
+    /// ```
+    /// use forkd_server::service::Exec;
+    /// assert_ne!(Exec::new(["sudo", "-n", "true"]).keep_privileges(), Exec::new(["sudo", "-n", "true"]));
+    /// ```
+    #[must_use]
+    pub fn keep_privileges(self) -> Self {
+        Self { privileges: Privileges::Keep, ..self }
     }
 
     /// Looks whether the program is there, and the interpreter that its first line names or the loader of its libraries.
@@ -188,7 +201,7 @@ impl Exec {
         let cannot = |error: &io::Error| io::Error::other(self.why_not_started(error));
         let mut failures = 0;
         loop {
-            let error = match Program::start(&mut self.command(connection, socket)?) {
+            let error = match Program::start(&mut self.command(connection, socket)?, self.privileges) {
                 Ok(program) => return Ok(program),
                 Err(error) => error,
             };
@@ -246,10 +259,11 @@ fn check_system() -> Result<(), Error> {
 
 impl From<Exec> for Service {
     fn from(exec: Exec) -> Self {
-        let program = exec.clone();
+        let (program, keeps) = (exec.clone(), exec.privileges == Privileges::Keep);
         Self::handler("exec", move || exec.clone())
             .handing_over(move || program.check().and_then(|()| check_system()))
             .taking(DESCRIPTORS)
+            .keeping_privileges(keeps)
     }
 }
 

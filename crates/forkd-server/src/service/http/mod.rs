@@ -198,8 +198,12 @@ impl From<Http> for Service {
     fn from(http: Http) -> Self {
         // What the parser finds out about the processor it keeps, in a page that each child would copy.
         let _ = request::parse(b"GET / HTTP/1.1\r\nHost: a\r\nAccept: */*\r\n\r\n");
+        let router = Arc::clone(&http.origin.router);
         let service = Self::protocol("http", move || http.clone());
         // the connection, and the file that is sent
-        service.patient_for(timeouts::WRITE_TIMEOUT).taking(2).begun_by_clients()
+        let service = service.patient_for(timeouts::WRITE_TIMEOUT).taking(2).begun_by_clients();
+        service.reading(move |as_few| {
+            router.root.as_ref().map(|root| root.directories(as_few)).unwrap_or_default()
+        })
     }
 }

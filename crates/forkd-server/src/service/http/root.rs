@@ -25,6 +25,8 @@ pub(super) struct Root {
     slash: Identity,
     /// The name below the root directory that the process may have later.
     inside: Option<Arc<Path>>,
+    /// The process will have another root directory: all below it may be read.
+    is_jailed: bool,
     open: Arc<Open>,
 }
 
@@ -53,7 +55,20 @@ impl Root {
         })?;
         let slash = stat("/").map_err(|cause| Error::os("cannot look at /", cause))?;
         let inside = chroot.and_then(|chroot| name_inside(&name, chroot)).map(Arc::from);
-        Ok(Self { name: name.into(), slash: identity(&slash), inside, open: Arc::new(open) })
+        let is_jailed = chroot.is_some();
+        Ok(Self { name: name.into(), slash: identity(&slash), inside, is_jailed, open: Arc::new(open) })
+    }
+
+    /// Opens the directories below which a process must read: this one and, unless they are to be as few as possible,
+    /// those in which its name and what that leads to stand, as there is what may get the name later. All of the system's
+    /// files is too much for that.
+    pub(super) fn directories(&self, as_few: bool) -> Vec<OwnedFd> {
+        let is_too_much = |place: &Path| place.parent().is_none() && !self.is_jailed;
+        let open = |place: &Path| openat(CWD, place, PASS, Mode::empty()).ok();
+        let names = [Some(self.name.to_path_buf()), self.name.canonicalize().ok()].into_iter().flatten();
+        let places = names.filter_map(|name| name.parent()?.canonicalize().ok()).filter(|_| !as_few);
+        let around = places.filter(|place| !is_too_much(place)).filter_map(|place| open(&place));
+        self.open.directory.try_clone().ok().into_iter().chain(around).collect()
     }
 
     /// The directory that has the name now, if it is another. Where the name can't be looked up because the process has
@@ -67,7 +82,7 @@ impl Root {
         let slash = identity(&stat("/")?);
         if slash != self.slash {
             let Some(name) = self.inside.clone() else { return Ok(None) };
-            let inside = Self { name, slash, inside: None, open: Arc::clone(&self.open) };
+            let inside = Self { name, slash, inside: None, ..self.clone() };
             return Ok(Some(inside.successor()?.unwrap_or(inside)));
         }
         found?;

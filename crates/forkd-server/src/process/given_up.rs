@@ -1,0 +1,58 @@
+//! What a master gives up for good, and its children with it.
+//!
+//! A child has it from its birth, at no cost of its own. So has a program that is executed: where there are programs to run,
+//! the master gives up no more than those may have lost.
+
+use crate::Error;
+use crate::sandbox::{Level, refuse_what_no_server_does};
+use crate::service::Service;
+use crate::sys::oom::may_raise_children;
+use crate::sys::sandbox::{hide_memory, refuse_new_privileges};
+
+/// What a master has given up.
+#[derive(Debug, Default)]
+pub(super) struct GivenUp {
+    /// Programs gain no privileges.
+    privileges: bool,
+    /// System calls that no server makes, and capabilities.
+    calls: bool,
+    /// Its files in /proc are root's, and so would be those of a child.
+    pub(super) hides_children: bool,
+}
+
+impl GivenUp {
+    /// Gives up what none of these services needs.
+    pub(super) fn for_services(services: &[&Service], level: Level) -> Result<Self, Error> {
+        if !level.can_confine()? {
+            return Ok(Self::default());
+        }
+        let cannot = |cause| Error::os("cannot confine the master", cause);
+        let has_raised = may_raise_children();
+        hide_memory().map_err(cannot)?;
+        let hides_children = has_raised && !may_raise_children();
+        let privileges = !services.iter().any(|service| service.keeps_privileges());
+        if privileges {
+            refuse_new_privileges().map_err(cannot)?;
+        }
+        let calls = !services.iter().any(|service| service.hands_over());
+        if calls {
+            refuse_what_no_server_does().map_err(cannot)?;
+        }
+        Ok(Self { privileges, calls, hides_children })
+    }
+
+    /// Refuses a service whose programs would lack it.
+    pub(super) fn suits(&self, service: &Service) -> Result<(), Error> {
+        let lacks = match service.hands_over() {
+            true if self.calls => "has given up what programs may need",
+            true if self.privileges && service.keeps_privileges() => {
+                "has given up the privileges of programs"
+            }
+            _ => return Ok(()),
+        };
+        Err(Error::Config(format!(
+            "the service {} is new in this configuration, which needs a restart: forkd {lacks} (sandbox)",
+            service.name()
+        )))
+    }
+}
