@@ -73,6 +73,8 @@ use Program::{Forkd, Nginx, NoLibc, Reference, Static};
 const FORK: &str = "-m fork --max-children 32000";
 /// Clients that stay are cut off at the end of the grace time, which is as short as it may be.
 const FORK_NO_GRACE: &str = "-m fork --max-children 32000 --grace 0s";
+const FORK_CONFINED: &str = "-m fork --max-children 32000 --sandbox on";
+const PREFORK_CONFINED: &str = "-m prefork --workers 8 --sandbox on";
 const SPARE: &str = "-m fork --max-children 32000 --spare 8";
 const PREFORK: &str = "-m prefork --workers 8";
 const THREAD: &str = "-m thread --workers 1 --max-threads 2000";
@@ -91,6 +93,24 @@ fn pairs() -> Vec<Pair> {
     let mut pairs = vec![
         pair("fork: connections, 1 client, against static C", FORK, Static("fork"), Do(Churn, 1)),
         pair("fork: connections, 32 clients, against static C", FORK, Static("fork"), Do(Churn, 32)),
+        pair(
+            "fork: connections, 1 client, with the sandbox, against without",
+            FORK_CONFINED,
+            Forkd(FORK),
+            Do(Churn, 1),
+        ),
+        pair(
+            "fork: connections, 32 clients, with the sandbox, against without",
+            FORK_CONFINED,
+            Forkd(FORK),
+            Do(Churn, 32),
+        ),
+        pair(
+            "prefork: connections, 8 clients, with the sandbox, against without",
+            PREFORK_CONFINED,
+            Forkd(PREFORK),
+            Do(Churn, 8),
+        ),
         pair("fork: connections, 1 client, against no libc", FORK, NoLibc, Do(Churn, 1)),
         pair("fork: connections, 32 clients, against no libc", FORK, NoLibc, Do(Churn, 32)),
         pair(

@@ -147,6 +147,10 @@ fn words(program: Program, port: u16, is_datagram: bool, control: &Path) -> io::
             let scheme = if is_datagram { "udp" } else { "tcp" };
             let mut words = vec![forkd().display().to_string(), "serve".into()];
             words.extend(options.split_whitespace().map(ToOwned::to_owned));
+            if !options.contains("--sandbox") {
+                // the references have none
+                words.extend(["--sandbox", "off"].map(ToOwned::to_owned));
+            }
             words.extend(["--control".into(), control.display().to_string()]);
             words.push(format!("{scheme}://127.0.0.1:{port}"));
             Some(words)

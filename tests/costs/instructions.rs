@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use nix::sys::signal::Signal;
 
@@ -19,14 +20,19 @@ pub(crate) fn instructions(options: &str, ask: fn(&Daemon, usize, &dyn Fn())) ->
 }
 
 /// After a fork valgrind (3.19) keeps the signal blocked by which it learns that a stack is to grow: a worker dies whose
-/// stack reaches a page that its master's has not reached. Where pages begin depends on the length of the environment.
-const PADDINGS: [usize; 4] = [3072, 2048, 1024, 0];
+/// stack reaches a page that its master's has not reached. Where pages begin depends on the length of the environment, so
+/// several are tried, the one that did last before the others.
+const PADDINGS: usize = 16;
+static GOOD: AtomicUsize = AtomicUsize::new(0);
 
 /// The instructions of the worker from its start to its end.
 fn run(options: &str, ask: impl Fn(&Daemon, &dyn Fn())) -> u64 {
-    let counts = PADDINGS.iter().find_map(|padding| {
-        let counted = catch_unwind(AssertUnwindSafe(|| run_padded(options, *padding, &ask)));
-        counted.inspect_err(|_| eprintln!("{options}: its worker has died, with {padding} bytes more")).ok()
+    let good = GOOD.load(Ordering::Relaxed);
+    let counts = (0..PADDINGS).map(|nth| (good + nth) % PADDINGS).find_map(|nth| {
+        let padding = nth * 4096 / PADDINGS;
+        let counted = catch_unwind(AssertUnwindSafe(|| run_padded(options, padding, &ask)));
+        let died = |_: &_| eprintln!("{options}: its worker has died, with {padding} bytes more");
+        counted.inspect_err(died).inspect(|_| GOOD.store(nth, Ordering::Relaxed)).ok()
     });
     counts.expect("a worker that lives under valgrind")
 }
