@@ -397,6 +397,20 @@ fn a_flood_of_refused_clients_does_not_fill_the_log() {
 }
 
 #[test]
+fn a_list_that_allows_nothing_is_refused_and_does_not_let_all_in() {
+    let dir = tempfile::tempdir().unwrap();
+    let list = dir.path().join("allow");
+    fs::write(&list, "# none yet\n\n").unwrap();
+    let list = list.to_str().unwrap();
+    for options in [&["--allow", list][..], &["--proxy", "v2", "--proxy-from", list]] {
+        let ended = run(&[&["check"], options].concat());
+        assert_eq!(ended.code, Some(78), "{}", ended.stderr);
+        assert!(ended.stderr.contains("names no source"), "{}", ended.stderr);
+    }
+    assert_eq!(run(&["check", "--deny", list]).code, Some(0));
+}
+
+#[test]
 fn check_says_what_would_happen_to_a_source_and_by_which_rule() {
     let dir = tempfile::tempdir().unwrap();
     let list = dir.path().join("deny");

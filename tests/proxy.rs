@@ -208,6 +208,36 @@ under_models! { [fork spare prefork iterative thread threads event coroutine]
 }
 
 #[test]
+fn proxies_of_one_kind_make_none_of_the_other() {
+    let me = nix::unistd::geteuid();
+    let daemon =
+        Daemon::start(&format!("--proxy any --proxy-from uid:{me} tcp://127.0.0.1:0 unix://{{dir}}/s"));
+    let mut client = std::net::TcpStream::connect(daemon.addr()).unwrap();
+    client.set_read_timeout(Some(LIMIT)).unwrap();
+    let _ = client.write_all(V1);
+    assert!(is_ended(client));
+    has_refused(&daemon, 0, "proxy", 1);
+}
+
+#[test]
+fn rules_are_about_those_that_a_proxy_names_by_a_unix_socket_too() {
+    let me = nix::unistd::geteuid();
+    let options =
+        format!("--proxy v1 --proxy-from uid:{me} --allow 192.0.2.0/24 --deny 192.0.2.8 unix://{{dir}}/s");
+    let daemon = Daemon::start(&options);
+    for (client, is_served) in [("192.0.2.7", true), ("192.0.2.8", false)] {
+        let mut connection = UnixStream::connect(daemon.path("s")).unwrap();
+        connection.set_read_timeout(Some(LIMIT)).unwrap();
+        connection.write_all(format!("PROXY TCP4 {client} 192.0.2.1 1 2\r\n").as_bytes()).unwrap();
+        match is_served {
+            true => echoes(&mut connection, b"hello"),
+            false => assert!(is_ended(connection)),
+        }
+    }
+    has_refused(&daemon, 0, "denied", 1);
+}
+
+#[test]
 fn a_program_is_told_of_the_client() {
     let daemon =
         Daemon::start("--proxy v1 --proxy-from 127.0.0.1 tcp://127.0.0.1:0 --exec printenv REMOTE_ADDR");

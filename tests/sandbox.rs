@@ -14,11 +14,15 @@ use common::*;
 const MODELS: [&str; 7] = ["fork", "spare", "prefork", "iterative", "thread", "event", "coroutine"];
 
 /// What is refused to each; the argument is a number of a process, an address, or a file.
-const ATTEMPTS: [(&str, Argument); 22] = [
+const ATTEMPTS: [(&str, Argument); 26] = [
     ("read", Argument::File),
     ("write", Argument::File),
     ("remove", Argument::Victim),
     ("connect", Argument::Server),
+    ("connect-at-once", Argument::Server),
+    ("many-paths", Argument::None),
+    ("limit", Argument::Master),
+    ("schedule", Argument::Sibling),
     ("bind", Argument::None),
     ("execute", Argument::None),
     ("program", Argument::File),

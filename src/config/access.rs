@@ -228,7 +228,17 @@ fn placed(listed: &[Listed], is_allowed: bool) -> Result<Vec<Placed>, Error> {
     for listed in listed {
         match listed {
             Listed::Rule(rule) => all.push(Placed { rule: *rule, is_allowed, list: None }),
-            Listed::File(path) => all.extend(read(path, is_allowed)?),
+            Listed::File(path) => {
+                let rules = read(path, is_allowed)?;
+                if is_allowed && rules.is_empty() {
+                    let name = path.display();
+                    return Err(Error::Config(format!(
+                        "the list {name} names no source, and without one all would be let in; write one into it, or leave \
+                         the list out"
+                    )));
+                }
+                all.extend(rules);
+            }
         }
     }
     Ok(all)

@@ -73,8 +73,9 @@ impl ListenOptions {
                 let why = format!("needs {what}, and {endpoint} has none; give {give}, or leave this out");
                 Some(refusal.map_or(why, ToOwned::to_owned))
             }
-            _ if option.id == "allow" => self.why_not_listed(&self.allow),
-            _ if option.id == "deny" => self.why_not_listed(&self.deny),
+            // those that a proxy names have addresses, whatever socket they come by
+            _ if option.id == "allow" && self.proxy.is_none() => self.why_not_listed(&self.allow),
+            _ if option.id == "deny" && self.proxy.is_none() => self.why_not_listed(&self.deny),
             _ if option.id == "proxy_from" => self.why_not_listed(&self.proxy_from),
             _ if option.id == "workers" => {
                 let range = self.workers.filter(|range| range.is_elastic() && !self.is_elastic())?;

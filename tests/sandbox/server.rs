@@ -5,7 +5,8 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io;
-use std::net::{TcpListener, TcpStream};
+use std::net::{SocketAddrV4, TcpListener, TcpStream};
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::process::Command;
 
 use forkd::config::values::{LogFormat, LogLevel, LogSink};
@@ -51,6 +52,10 @@ fn attempt(what: &str, argument: &str) -> io::Result<String> {
         "remove" => fs::remove_file(argument)?,
         "chmod" => fs::set_permissions(argument, std::os::unix::fs::PermissionsExt::from_mode(0o600))?,
         "connect" => _ = TcpStream::connect(argument)?,
+        "connect-at-once" => connect_at_once(argument)?,
+        "many-paths" => call(libc::SYS_socket, [libc::AF_INET as usize, libc::SOCK_STREAM as usize, 262, 0])?,
+        "limit" => call(libc::SYS_prlimit64, [pid()? as usize, libc::RLIMIT_NOFILE as usize, 0, 0])?,
+        "schedule" => call(libc::SYS_sched_setscheduler, [pid()? as usize, usize::MAX, 0, 0])?,
         "bind" => _ = TcpListener::bind("127.0.0.1:0")?,
         "execute" => _ = Command::new("true").status()?,
         "program" => return execve(argument),
@@ -73,6 +78,31 @@ fn attempt(what: &str, argument: &str) -> io::Result<String> {
         other => return Err(io::Error::other(format!("{other} is not known"))),
     }
     Ok("allowed".into())
+}
+
+/// By the first bytes, without connect(2).
+fn connect_at_once(address: &str) -> io::Result<()> {
+    let address: SocketAddrV4 = address.parse().map_err(io::Error::other)?;
+    let name = libc::sockaddr_in {
+        sin_family: libc::AF_INET as u16,
+        sin_port: address.port().to_be(),
+        sin_addr: libc::in_addr { s_addr: u32::from(*address.ip()).to_be() },
+        sin_zero: [0; 8],
+    };
+    // SAFETY: the descriptor is closed by its owner, and the kernel reads the byte and the name, which live.
+    unsafe {
+        let socket = libc::socket(libc::AF_INET, libc::SOCK_STREAM | libc::SOCK_CLOEXEC, 0);
+        if socket < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        let socket = OwnedFd::from_raw_fd(socket);
+        let (byte, length) = ((&raw const TARGET).cast(), size_of_val(&name) as u32);
+        match libc::sendto(socket.as_raw_fd(), byte, 1, libc::MSG_FASTOPEN, (&raw const name).cast(), length)
+        {
+            -1 => Err(io::Error::last_os_error()),
+            _ => Ok(()),
+        }
+    }
 }
 
 fn call(number: libc::c_long, [a, b, c, d]: [usize; 4]) -> io::Result<()> {

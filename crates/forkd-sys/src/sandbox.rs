@@ -115,9 +115,9 @@ mod system {
     /// The newest rules that are asked for: signals and abstract sockets.
     const NEWEST: ABI = ABI::V6;
 
-    /// Calls from this number on are newer than this list (Linux 6.18); so are those of other calling conventions
+    /// Calls from this number on are newer than the lists (Linux 6.10); so are those of other calling conventions
     /// (x32).
-    const NEW: u32 = 470;
+    const NEW: u32 = 463;
 
     fn other(error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> io::Error {
         io::Error::other(error)

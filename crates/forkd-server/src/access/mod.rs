@@ -58,7 +58,8 @@ pub struct ProxySpec {
 impl ProxySpec {
     /// Decides whether what comes from this source is taken.
     pub(crate) fn admit(&self, source: Peer) -> Result<(), Refusal> {
-        if self.from.decide(source).admits { Ok(()) } else { Err(Refusal::Proxy) }
+        // named, and not just no other kind of source
+        if self.from.decide(source).rule.is_some() { Ok(()) } else { Err(Refusal::Proxy) }
     }
 }
 

@@ -166,12 +166,15 @@ impl Sources {
     pub(crate) fn hold(&'static self, ticket: Ticket, slot: u32) -> Option<Counted> {
         let extent = self.extent.first()?;
         // those near the first are used, as many as there are twice: of few pages are ever touched
-        let held = extent.held.fetch_add(1, Ordering::Relaxed) as usize;
-        let region = held.saturating_mul(2).max(PROBES).next_power_of_two().min(self.holdings.len());
+        let number = extent.held.fetch_add(1, Ordering::Relaxed) as usize;
+        let region = number.saturating_mul(2).max(PROBES).next_power_of_two().min(self.holdings.len());
         let held = ticket.held_by(slot);
-        let start = self.key.hash_one(held.0) as usize;
+        // all of one source in one process would begin at the same place without the number
+        let hash = self.key.hash_one((held.0, number));
+        // steps of another width for each: those near the first lie close together
+        let (start, step) = (hash as usize, (hash >> 32) as usize | 1);
         for probe in 0..PROBES {
-            let index = start.wrapping_add(probe) % region;
+            let index = start.wrapping_add(probe.wrapping_mul(step)) % region;
             let place = &self.holdings[index];
             if place.compare_exchange(0, held.0.get(), Ordering::AcqRel, Ordering::Relaxed).is_ok() {
                 extent.used.fetch_max(index as u32 + 1, Ordering::Relaxed);
@@ -297,6 +300,16 @@ mod tests {
         sources.abandon(5);
         drop(living);
         assert_eq!((alive(sources), sources.extent[0].held.load(Ordering::Relaxed)), (0, 0));
+    }
+
+    #[test]
+    fn ten_thousand_clients_of_one_source_count_in_one_process() {
+        let sources = sources();
+        let hold = |ticket: Option<Ticket>| sources.hold(ticket.unwrap(), 5).unwrap();
+        let held: Vec<_> = (0..10_000).map(|_| hold(enter(sources, 0, ONE, 10_000).unwrap())).collect();
+        assert_eq!(enter(sources, 0, ONE, 10_000), Err(Excess::Clients));
+        drop(held);
+        assert_eq!(alive(sources), 0);
     }
 
     #[test]

@@ -91,7 +91,6 @@ struct EventWorker<'a> {
 struct Client<'r, 'w> {
     worker: &'r EventWorker<'w>,
     protocol: Box<dyn Protocol>,
-    peer: Peer,
     _counted: Option<Counted>,
     /// Stops when this is dropped.
     _stopwatch: Stopwatch<'w>,
@@ -106,8 +105,8 @@ impl<'r> Session<'r> for Client<'r, '_> {
         self.worker.work.panicked(peer, payload);
     }
 
-    fn closed(self: Box<Self>, reactor: &mut Reactor<'r>, outcome: io::Result<()>) {
-        let Self { worker, protocol, peer, _counted, _stopwatch } = *self;
+    fn closed(self: Box<Self>, reactor: &mut Reactor<'r>, peer: Peer, outcome: io::Result<()>) {
+        let Self { worker, protocol, _counted, _stopwatch } = *self;
         match outcome {
             Ok(()) => log::debug!(peer:%; "connection closed"),
             Err(error) => log::debug!(peer:%, error:%; "connection ended"),
@@ -415,7 +414,7 @@ impl<'r, 'w> EventWorker<'w> {
                 return self.one_fewer(reactor);
             }
         };
-        let client = Client { worker: self, protocol, peer, _counted: counted, _stopwatch: stopwatch };
+        let client = Client { worker: self, protocol, _counted: counted, _stopwatch: stopwatch };
         reactor.adopt(socket, peer, Box::new(client));
     }
 

@@ -28,7 +28,7 @@ pub(crate) trait Session<'a> {
     }
 
     /// The connection has ended, and is closed.
-    fn closed(self: Box<Self>, reactor: &mut Reactor<'a>, outcome: io::Result<()>);
+    fn closed(self: Box<Self>, reactor: &mut Reactor<'a>, peer: Peer, outcome: io::Result<()>);
 }
 
 /// Whether there is more to come.

@@ -22,7 +22,7 @@ impl<'a> Reactor<'a> {
         let flow = guarded(&mut channel, |channel| channel.begin(&mut self.shared));
         channel.polled = channel.wanted;
         if !matches!(flow, Ok(Flow::Goes)) {
-            return channel.close().closed(self, flow.map(|_| ()));
+            return channel.close().closed(self, peer, flow.map(|_| ()));
         }
         let key = self.sources.insert(Source::Channel(channel));
         let Some(Source::Channel(channel)) = self.sources.get_mut(key) else { return };
@@ -53,7 +53,8 @@ impl<'a> Reactor<'a> {
         }
         channel.alarm.take().map(|alarm| self.timers.cancel(alarm));
         if let Some(Source::Channel(channel)) = self.sources.remove(key) {
-            channel.close().closed(self, flow.map(|_| ()));
+            let peer = channel.peer;
+            channel.close().closed(self, peer, flow.map(|_| ()));
         }
     }
 }

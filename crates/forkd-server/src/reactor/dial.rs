@@ -54,7 +54,7 @@ where
         &mut self.protocol
     }
 
-    fn closed(self: Box<Self>, reactor: &mut Reactor<'a>, outcome: io::Result<()>) {
+    fn closed(self: Box<Self>, reactor: &mut Reactor<'a>, _: Peer, outcome: io::Result<()>) {
         let Self { protocol, on_closed } = *self;
         on_closed(reactor, protocol, outcome);
     }
@@ -185,7 +185,7 @@ impl<'a> Reactor<'a> {
             Some(_) => io::ErrorKind::TimedOut.into(),
             None => failure.unwrap_or_else(|| io::ErrorKind::TimedOut.into()),
         };
-        session.closed(self, Err(error));
+        session.closed(self, Peer::None, Err(error));
     }
 }
 

@@ -16,7 +16,7 @@ use crate::sys::datagram::{Batch, Patience};
 use crate::transport::bind::{BindOptions, bind_all};
 use crate::transport::listener::Kind;
 use crate::transport::udp_filter::UdpFilter;
-use crate::transport::{Endpoint, Inherited, Listener};
+use crate::transport::{Endpoint, Inherited, Listener, Peer};
 use crate::{Error, events};
 
 /// How many clients one socket lets in, in one turn: the others have theirs, too.
@@ -74,7 +74,7 @@ impl<'a, P: Protocol> Session<'a> for Accepted<P> {
         &mut self.0
     }
 
-    fn closed(self: Box<Self>, _: &mut Reactor<'a>, outcome: io::Result<()>) {
+    fn closed(self: Box<Self>, _: &mut Reactor<'a>, _: Peer, outcome: io::Result<()>) {
         if let Err(error) = outcome {
             log::debug!(error:%; "connection ended");
         }

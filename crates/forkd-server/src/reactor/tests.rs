@@ -112,7 +112,7 @@ impl<'a> Session<'a> for Alone {
         &mut *self.0
     }
 
-    fn closed(self: Box<Self>, _: &mut Reactor<'a>, _: io::Result<()>) {}
+    fn closed(self: Box<Self>, _: &mut Reactor<'a>, _: Peer, _: io::Result<()>) {}
 }
 
 fn by_reactor(service: &Service, socket: OwnedFd) {
@@ -250,7 +250,7 @@ impl<'s> Session<'s> for Member<'s> {
         &mut self.0
     }
 
-    fn closed(self: Box<Self>, _: &mut Reactor<'s>, _: io::Result<()>) {}
+    fn closed(self: Box<Self>, _: &mut Reactor<'s>, _: Peer, _: io::Result<()>) {}
 }
 
 const BULK: usize = 20;

@@ -79,6 +79,12 @@ mod lists {
         libc::SYS_mbind,
         libc::SYS_set_mempolicy,
         libc::SYS_personality,
+        // the time of other processes
+        libc::SYS_sched_setscheduler,
+        libc::SYS_sched_setparam,
+        libc::SYS_sched_setattr,
+        libc::SYS_sched_setaffinity,
+        libc::SYS_ioprio_set,
         // mounts, namespaces, root directories
         libc::SYS_mount,
         libc::SYS_umount2,
@@ -220,7 +226,6 @@ mod lists {
         libc::SYS_execve,
         libc::SYS_execveat,
         libc::SYS_unshare,
-        libc::SYS_tkill,
         libc::SYS_rt_sigqueueinfo,
         libc::SYS_rt_tgsigqueueinfo,
         libc::SYS_pidfd_open,
@@ -234,6 +239,12 @@ mod lists {
     const PROCESSES_OLD: &[c_long] = &[libc::SYS_fork, libc::SYS_vfork];
     #[cfg(not(target_arch = "x86_64"))]
     const PROCESSES_OLD: &[c_long] = &[];
+
+    /// musl signals its own threads by it.
+    #[cfg(not(target_env = "musl"))]
+    const SIGNALS_OLD: &[c_long] = &[libc::SYS_tkill];
+    #[cfg(target_env = "musl")]
+    const SIGNALS_OLD: &[c_long] = &[];
 
     fn always(calls: &'static [c_long]) -> impl Iterator<Item = Call> {
         calls.iter().map(|&call| (call, Refused::Always))
@@ -252,8 +263,18 @@ mod lists {
     /// At a reload it opens files, binds, and may run getent(1), which asks name servers.
     pub(in super::super) fn of_master() -> Vec<Call> {
         let families = [libc::AF_UNIX, libc::AF_INET, libc::AF_INET6];
+        let protocols = [0, libc::IPPROTO_TCP, libc::IPPROTO_UDP];
+        // it connects without connect(2), which a child's domain does not know
+        let connects = |argument| Refused::If { argument, mask: libc::MSG_FASTOPEN as u64 };
         let own = [
             (libc::SYS_socket, but(0, families.map(|family| family as u64))),
+            // a domain does not know TCP over several paths either
+            (libc::SYS_socket, but(2, protocols.map(|protocol| protocol as u64))),
+            (libc::SYS_sendto, connects(3)),
+            (libc::SYS_sendmsg, connects(2)),
+            (libc::SYS_sendmmsg, connects(3)),
+            // those of another process can end it
+            (libc::SYS_prlimit64, but(0, [0])),
             // asked whether there is a second thread
             (libc::SYS_unshare, but(0, [libc::CLONE_THREAD as u64])),
         ];
@@ -281,7 +302,7 @@ mod lists {
             (libc::SYS_pkey_mprotect, Refused::If { argument: 2, mask: libc::PROT_EXEC as u64 }),
             (libc::SYS_listen, Refused::Always),
         ];
-        let processes = always(PROCESSES).chain(always(PROCESSES_OLD));
+        let processes = always(PROCESSES).chain(always(PROCESSES_OLD)).chain(always(SIGNALS_OLD));
         let mut calls: Vec<Call> = never().chain(processes).chain(own).collect();
         if !needs.writes {
             calls.extend(always(CHANGES).chain(always(CHANGES_OLD)));

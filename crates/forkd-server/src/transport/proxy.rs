@@ -30,6 +30,10 @@ pub(crate) const HEADER_TIMEOUT: Duration = Duration::from_secs(5);
 /// The longest header that is taken. The addresses take 232 bytes at most, what else a proxy may add has the rest.
 const LONGEST: usize = 4096;
 
+/// Where version and command are in a header of version 2, and those of a proxy that speaks for itself.
+const COMMAND_AT: usize = 12;
+const LOCAL: u8 = 0x20;
+
 /// The bytes before the length in a header of version 2, and those up to its end.
 const LENGTH_AT: usize = 14;
 const FIXED: usize = 16;
@@ -53,6 +57,12 @@ impl ProxyVersion {
         let is_v2 = bytes.first() == Some(&b'\r');
         if is_v2 && declared.is_some_and(|length| usize::from(length) > LONGEST - FIXED) {
             return Parsed::Broken;
+        }
+        let is_local = is_v2 && self != Self::V1 && bytes.get(COMMAND_AT) == Some(&LOCAL) && begins(bytes);
+        if let (true, Some(length)) = (is_local, declared) {
+            // the address family of such a header says nothing
+            let end = FIXED + usize::from(length);
+            return if bytes.len() < end { Parsed::Incomplete } else { Parsed::Header(end, None) };
         }
         let config =
             ParseConfig { include_tlvs: false, allow_v1: self != Self::V2, allow_v2: self != Self::V1 };
@@ -133,7 +143,7 @@ mod tests {
         bytes[..length].to_vec()
     }
 
-    fn all() -> [(Vec<u8>, Option<SocketAddr>); 6] {
+    fn all() -> [(Vec<u8>, Option<SocketAddr>); 7] {
         let client = CLIENT.parse().ok();
         [
             (v2(CLIENT), client),
@@ -142,6 +152,7 @@ mod tests {
             (b"PROXY TCP4 192.0.2.7 192.0.2.1 4711 7\r\n".to_vec(), client),
             (b"PROXY UNKNOWN\r\n".to_vec(), None),
             (b"\r\n\r\n\0\r\nQUIT\n\x20\0\0\0".to_vec(), None),
+            (b"\r\n\r\n\0\r\nQUIT\n\x20\x11\0\x02ab".to_vec(), None),
         ]
     }
 
