@@ -6,7 +6,7 @@
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::OnceLock;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use rustix::fs::Stat;
 use smallvec::SmallVec;
@@ -59,8 +59,10 @@ impl Version {
         Self { tag: Some(tag(identity, changed, now)), modified: Some(modified), is_date_strong }
     }
 
-    /// The date that a client is told: never one of the future (RFC 9110, section 8.8.2.1).
+    /// The date that a client is told: never one of the future (RFC 9110, section 8.8.2.1), nor one that the clock of
+    /// files, which is behind by up to a tick, has not reached: a change from now on has a later one.
     pub(super) fn last_modified(&self, now: SystemTime) -> Option<date::Text> {
+        let now = now.checked_sub(Duration::from_nanos(TICK.unsigned_abs())).unwrap_or(now);
         self.modified.and_then(|modified| date::write(modified.min(date::seconds(now))))
     }
 }
@@ -107,7 +109,6 @@ fn tells_changes_apart() -> bool {
 mod tests {
     use std::fs::File;
     use std::io::Write;
-    use std::time::Duration;
 
     use super::*;
 
