@@ -68,24 +68,12 @@ fn kill(pid: i32) {
     let _ = nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGKILL);
 }
 
-/// Waits until so many clients have been refused for a cause, and none for others.
-#[track_caller]
-fn has_refused(daemon: &Daemon, n: usize, cause: &str, count: u64) {
-    let mut last = String::new();
-    let is_so = becomes_true(LIMIT, || {
-        let refused = &daemon.listener(n)["refused"];
-        last = refused.to_string();
-        refused[cause] == count && refused.as_object().unwrap().len() == 1
-    });
-    assert!(is_so, "not {cause}={count} but {last}");
-}
-
 under_models! { [fork spare prefork iterative thread threads event coroutine]
     fn a_denied_source_is_reset_counted_and_logged_and_others_are_served(model) {
         let daemon = Daemon::start(&format!("{model} --deny 127.0.0.2"));
         for count in 1..=3 {
             assert!(is_reset(tries(2, &daemon)));
-            has_refused(&daemon, 0, "denied", count);
+            daemon.has_refused(&[("denied", count)]);
             echoes(&mut from(3, &daemon), b"hello");
         }
         daemon.wait_for_lines(3, "refused a client peer=127.0.0.2:");
@@ -98,7 +86,7 @@ under_models! { [fork spare prefork iterative thread threads event coroutine]
         echoes(&mut from(8, &daemon), b"hello");
         assert!(is_reset(tries(9, &daemon)));
         assert!(is_reset(tries(7, &daemon)));
-        has_refused(&daemon, 0, "denied", 2);
+        daemon.has_refused(&[("denied", 2)]);
     }
 
     fn a_datagram_of_a_denied_source_gets_no_answer(model) {
@@ -111,7 +99,7 @@ under_models! { [fork spare prefork iterative thread threads event coroutine]
             client
         });
         denied.send(b"hello").unwrap();
-        has_refused(&daemon, 0, "denied", 1);
+        daemon.has_refused(&[("denied", 1)]);
         other.send(b"hello").unwrap();
         assert_eq!(other.recv(&mut [0; 9]).unwrap(), 5);
         denied.set_nonblocking(true).unwrap();
@@ -130,7 +118,7 @@ under_models! { [fork spare prefork iterative thread threads event coroutine]
                 echoes(&mut client, b"hello");
             } else {
                 assert_eq!(client.read(&mut [0]).unwrap(), 0, "{rule}");
-                has_refused(&daemon, 0, "denied", 1);
+                daemon.has_refused(&[("denied", 1)]);
             }
         }
     }
@@ -143,7 +131,7 @@ under_models! { [fork spare prefork thread threads event coroutine]
         let mut served = [2, 2].map(|n| from(n, &daemon));
         served.iter_mut().for_each(|client| echoes(client, b"hello"));
         assert!(is_reset(tries(2, &daemon)));
-        has_refused(&daemon, 0, "source-limit", 1);
+        daemon.has_refused(&[("source-limit", 1)]);
         let mut other = from(3, &daemon);
         echoes(&mut other, b"hello");
         // one that leaves makes room for another at once
@@ -184,7 +172,7 @@ under_models! { [fork spare prefork iterative thread threads event coroutine]
         }
         assert!(is_reset(tries(2, &daemon)));
         assert!(is_reset(tries(2, &daemon)));
-        has_refused(&daemon, 0, "source-rate", 2);
+        daemon.has_refused(&[("source-rate", 2)]);
         echoes(&mut from(3, &daemon), b"hello");
         assert!(daemon.wait_for_line("refused a client").contains(" cause=source-rate "));
     }
@@ -195,7 +183,7 @@ under_models! { [fork spare prefork iterative thread threads event coroutine]
             echoes(&mut from(n, &daemon), b"hello");
         }
         assert!(is_reset(tries(5, &daemon)));
-        has_refused(&daemon, 0, "rate", 1);
+        daemon.has_refused(&[("rate", 1)]);
     }
 
     fn clients_beyond_the_rate_come_in_later(model) {
@@ -218,33 +206,15 @@ under_models! { [fork spare prefork iterative thread threads event coroutine]
             assert_eq!(other_server.recv(&mut [0; 9]).unwrap(), 5);
         }
         other_server.send(b"hello").unwrap();
-        has_refused(&daemon, 0, "source-rate", 1);
+        daemon.has_refused(&[("source-rate", 1)]);
         other_server.set_nonblocking(true).unwrap();
         assert_eq!(other_server.recv(&mut [0; 9]).unwrap_err().kind(), ErrorKind::WouldBlock);
     }
 }
 
-// of the others, each process that waits in accept(2) may get one more
-under_models! { [fork prefork iterative thread event coroutine]
-    fn clients_beyond_the_rate_wait_and_are_served_at_a_stop(model) {
-        let daemon = Daemon::start(&format!("{} --rate 1/h:2", model.replace("-w 2", "-w 1")));
-        for n in 2..4 {
-            echoes(&mut from(n, &daemon), b"hello");
-        }
-        let mut waits = from(4, &daemon);
-        waits.write_all(b"?").unwrap();
-        assert!(is_silent(&waits, Duration::from_millis(300)));
-        daemon.signal(nix::sys::signal::Signal::SIGTERM);
-        is_answered(&mut waits);
-        drop(waits);
-        assert_eq!(daemon.wait().code(), Some(0));
-    }
-}
-
-/// The child that waits until the next client may come is called off, and the master serves those that are queued.
-#[test]
-fn a_spare_child_that_must_not_accept_yet_leaves_at_a_stop() {
-    let daemon = Daemon::start("--spare 1 --rate 1/h:2");
+/// The first two clients are served, and the third one at the stop.
+fn one_beyond_the_rate_waits_for_the_stop(options: &str) {
+    let daemon = Daemon::start(options);
     for n in 2..4 {
         echoes(&mut from(n, &daemon), b"hello");
     }
@@ -255,6 +225,19 @@ fn a_spare_child_that_must_not_accept_yet_leaves_at_a_stop() {
     is_answered(&mut waits);
     drop(waits);
     assert_eq!(daemon.wait().code(), Some(0));
+}
+
+// of the others, each process that waits in accept(2) may get one more
+under_models! { [fork prefork iterative thread event coroutine]
+    fn clients_beyond_the_rate_wait_and_are_served_at_a_stop(model) {
+        one_beyond_the_rate_waits_for_the_stop(&format!("{} --rate 1/h:2", model.replace("-w 2", "-w 1")));
+    }
+}
+
+/// The child that waits until the next client may come is called off, and the master serves those that are queued.
+#[test]
+fn a_spare_child_that_must_not_accept_yet_leaves_at_a_stop() {
+    one_beyond_the_rate_waits_for_the_stop("--spare 1 --rate 1/h:2");
 }
 
 #[test]
@@ -313,7 +296,7 @@ fn a_source_can_be_a_network_or_a_user() {
     echoes(&mut served, b"hello");
     let mut second = UnixStream::connect(daemon.path("s")).unwrap();
     assert_eq!(second.read(&mut [0]).unwrap(), 0);
-    has_refused(&daemon, 0, "source-limit", 1);
+    daemon.has_refused(&[("source-limit", 1)]);
 }
 
 /// A thousand connections of one source leave room for others, under each model.
@@ -354,7 +337,7 @@ fn a_group_of_a_unix_socket_is_known() {
     echoes(&mut client, b"hello");
     let daemon = Daemon::start(&format!("--allow gid:{gid} --deny uid:{uid} unix://{{dir}}/s"));
     let _client = UnixStream::connect(daemon.path("s")).unwrap();
-    has_refused(&daemon, 0, "denied", 1);
+    daemon.has_refused(&[("denied", 1)]);
 }
 
 #[test]

@@ -37,17 +37,6 @@ fn is_ended(mut client: impl Read) -> bool {
     }
 }
 
-#[track_caller]
-fn has_refused(daemon: &Daemon, n: usize, cause: &str, count: u64) {
-    let mut last = String::new();
-    let is_so = becomes_true(LIMIT, || {
-        let refused = &daemon.listener(n)["refused"];
-        last = refused.to_string();
-        refused[cause] == count
-    });
-    assert!(is_so, "not {cause}={count} but {last}");
-}
-
 under_models! { [fork spare prefork iterative thread threads event coroutine]
     fn the_client_is_the_one_that_the_header_names(model) {
         let options = format!("{model} --proxy any --proxy-from 127.0.0.1 --log-level debug");
@@ -92,7 +81,7 @@ under_models! { [fork spare prefork iterative thread threads event coroutine]
         // the proxy itself, which asks whether the server is well
         echoes(&mut call(LOCAL), b"hello");
         assert!(is_ended(call(&v2([198, 51, 100, 9], false))));
-        has_refused(&daemon, 0, "denied", 1);
+        daemon.has_refused(&[("denied", 1)]);
         daemon.wait_for_line("refused a client peer=198.51.100.9:4711 cause=denied");
     }
 
@@ -134,7 +123,7 @@ under_models! { [fork spare prefork iterative thread threads event coroutine]
             let mut client = daemon.connect();
             client.write_all(bytes).unwrap();
             assert!(is_ended(client), "{bytes:?}");
-            has_refused(&daemon, 0, "proxy", count);
+            daemon.has_refused(&[("proxy", count)]);
         }
         let line = daemon.wait_for_line("a proxy has not said whose its connection is");
         assert!(line.contains("its first bytes are no such header proxy=127.0.0.1:"), "{line}");
@@ -142,7 +131,7 @@ under_models! { [fork spare prefork iterative thread threads event coroutine]
         client.write_all(&V1[..9]).unwrap();
         client.shutdown(std::net::Shutdown::Write).unwrap();
         assert!(is_ended(client));
-        has_refused(&daemon, 0, "proxy", 4);
+        daemon.has_refused(&[("proxy", 4)]);
         let mut client = daemon.connect();
         client.write_all(V1).unwrap();
         echoes(&mut client, b"hello");
@@ -156,7 +145,7 @@ under_models! { [fork spare prefork iterative thread threads event coroutine]
         assert!(is_ended(client));
         assert!(start.elapsed() >= Duration::from_secs(4), "{:?}", start.elapsed());
         daemon.wait_for_line("it has not come in time");
-        has_refused(&daemon, 0, "proxy", 1);
+        daemon.has_refused(&[("proxy", 1)]);
     }
 
     fn another_source_is_no_proxy(model) {
@@ -170,7 +159,7 @@ under_models! { [fork spare prefork iterative thread threads event coroutine]
             }
         };
         assert!(is_ended);
-        has_refused(&daemon, 0, "proxy", 1);
+        daemon.has_refused(&[("proxy", 1)]);
         daemon.wait_for_line("refused a client peer=127.0.0.1:");
     }
 
@@ -196,8 +185,7 @@ under_models! { [fork spare prefork iterative thread threads event coroutine]
         let send = |header: &[u8]| proxy.send(&[header, b"hello"].concat()).unwrap();
         send(b"");
         send(&v2([198, 51, 100, 9], true));
-        has_refused(&daemon, 0, "proxy", 1);
-        has_refused(&daemon, 0, "denied", 1);
+        daemon.has_refused(&[("proxy", 1), ("denied", 1)]);
         for header in [&v2([192, 0, 2, 7], true)[..], LOCAL] {
             send(header);
             let mut answer = [0; 99];
@@ -216,7 +204,7 @@ fn proxies_of_one_kind_make_none_of_the_other() {
     client.set_read_timeout(Some(LIMIT)).unwrap();
     let _ = client.write_all(V1);
     assert!(is_ended(client));
-    has_refused(&daemon, 0, "proxy", 1);
+    daemon.has_refused(&[("proxy", 1)]);
 }
 
 #[test]
@@ -234,7 +222,7 @@ fn rules_are_about_those_that_a_proxy_names_by_a_unix_socket_too() {
             false => assert!(is_ended(connection)),
         }
     }
-    has_refused(&daemon, 0, "denied", 1);
+    daemon.has_refused(&[("denied", 1)]);
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! Options whose value is one of a library's few: the library knows their names, this program says what they mean.
 
 use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
-use forkd_load::Phase;
+use forkd_load::{Phase, ProxyVersion as SentVersion};
 
 use forkd_server::model::{Model, Overflow};
 use forkd_server::sandbox::Level;
@@ -46,24 +46,6 @@ impl Choice for Phase {
             Self::PingPong => "All are connected, and each sends a message when it has the last one's echo",
             Self::Bulk => "One connection sends and receives as much as it can",
             Self::Datagrams => "Each sends a datagram when it has the last one's answer, or has given it up",
-        }
-    }
-}
-
-impl Choice for forkd_load::ProxyVersion {
-    const ALL: &'static [Self] = &[Self::V1, Self::V2];
-
-    fn name(self) -> &'static str {
-        match self {
-            Self::V1 => "v1",
-            Self::V2 => "v2",
-        }
-    }
-
-    fn help(self) -> &'static str {
-        match self {
-            Self::V1 => "A line of text; connections only",
-            Self::V2 => "Bytes, before a connection or in each datagram",
         }
     }
 }
@@ -134,5 +116,9 @@ choices! {
         V1 = "v1", "A line of text; tcp and unix only";
         V2 = "v2", "Bytes, before a connection or in each datagram";
         Any = "any", "Either";
+    }
+    SentVersion {
+        V1 = "v1", "A line of text; connections only";
+        V2 = "v2", "Bytes, before a connection or in each datagram";
     }
 }

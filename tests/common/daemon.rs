@@ -227,6 +227,18 @@ impl Daemon {
         self.status()["listeners"][n].clone()
     }
 
+    /// Waits until the first listener has refused so many clients for these causes, and none for others.
+    #[track_caller]
+    pub fn has_refused(&self, causes: &[(&str, u64)]) {
+        let expected: Value = causes.iter().map(|&(cause, count)| (cause, Value::from(count))).collect();
+        let mut last = Value::Null;
+        let is_so = becomes_true(LIMIT, || {
+            last = self.listener(0)["refused"].clone();
+            last == expected
+        });
+        assert!(is_so, "not {expected} but {last}");
+    }
+
     /// How many children of the nth listener have died for this cause, or for any (`""`).
     #[track_caller]
     pub fn deaths(&self, n: usize, cause: &str) -> u64 {

@@ -148,7 +148,7 @@ impl Drop for Program {
 fn prepare(parent: Pid, privileges: Privileges) -> io::Result<()> {
     if privileges == Privileges::Drop {
         match super::sandbox::refuse_new_privileges() {
-            // who filters that has done it already: without it a filter takes a privilege
+            // a filter forbids it: then it is done already, as to put on a filter takes it or a privilege
             Err(error) if is_forbidden_io(&error) => {}
             outcome => outcome?,
         }

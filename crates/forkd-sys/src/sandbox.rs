@@ -94,7 +94,20 @@ impl Domain {
     }
 }
 
-pub use system::{Filter, Scope, filters_calls, has_all_rules};
+/// What is left to a process in a domain.
+#[derive(Debug, Default)]
+pub struct Scope {
+    /// It reads what lies below these directories.
+    pub reads: Vec<OwnedFd>,
+    /// It changes what lies below these.
+    pub writes: Vec<OwnedFd>,
+    /// It connects by TCP.
+    pub connects: bool,
+    /// It sends to Unix sockets with an abstract name.
+    pub sends_to_abstract: bool,
+}
+
+pub use system::{Filter, filters_calls, has_all_rules};
 
 #[cfg(all(target_os = "linux", any(target_arch = "x86_64", target_arch = "aarch64")))]
 mod system {
@@ -102,15 +115,15 @@ mod system {
     use std::os::fd::AsFd;
 
     use landlock::{
-        ABI, Access, AccessFs, AccessNet, CompatLevel, Compatible, PathBeneath, Ruleset, RulesetAttr,
-        RulesetCreatedAttr,
+        ABI, Access, AccessFs, AccessNet, BitFlags, CompatLevel, Compatible, PathBeneath, Ruleset,
+        RulesetAttr, RulesetCreated, RulesetCreatedAttr,
     };
     use seccompiler::{
         BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter,
         SeccompRule, sock_filter,
     };
 
-    use super::{AsRawFd, Domain, OwnedFd, Refused, io};
+    use super::{AsRawFd, Domain, OwnedFd, Refused, Scope, io};
 
     /// The newest rules that are asked for: signals and abstract sockets.
     const NEWEST: ABI = ABI::V6;
@@ -210,19 +223,6 @@ mod system {
         program
     }
 
-    /// What is left to a process in a domain.
-    #[derive(Debug, Default)]
-    pub struct Scope {
-        /// It reads what lies below these directories.
-        pub reads: Vec<OwnedFd>,
-        /// It changes what lies below these.
-        pub writes: Vec<OwnedFd>,
-        /// It connects by TCP.
-        pub connects: bool,
-        /// It sends to Unix sockets with an abstract name.
-        pub sends_to_abstract: bool,
-    }
-
     impl Scope {
         /// The domain, as far as the kernel has such rules; `None` where it has none.
         ///
@@ -237,19 +237,27 @@ mod system {
                 true => landlock::Scope::Signal.into(),
                 false => landlock::Scope::from_all(NEWEST),
             };
-            let rules = Ruleset::default()
-                .set_compatibility(CompatLevel::BestEffort)
-                .handle_access(all)
-                .and_then(|rules| rules.handle_access(net))
-                .and_then(|rules| rules.scope(scope))
-                .and_then(Ruleset::create)
-                .map_err(cause_of)?;
+            let rules = rules(CompatLevel::BestEffort, net, scope).map_err(cause_of)?;
             let beneath = |(directory, access)| Ok(PathBeneath::new(directory, access));
             let reads = self.reads.iter().map(|directory| (directory.as_fd(), read));
             let writes = self.writes.iter().map(|directory| (directory.as_fd(), all & !AccessFs::Execute));
             let rules = rules.add_rules(reads.chain(writes).map(beneath)).map_err(cause_of)?;
             Ok(Option::<OwnedFd>::from(rules).map(Domain))
         }
+    }
+
+    /// Rules about all access to files, this one to the network, and these processes and sockets.
+    fn rules(
+        level: CompatLevel,
+        net: BitFlags<AccessNet>,
+        scope: BitFlags<landlock::Scope>,
+    ) -> Result<RulesetCreated, landlock::RulesetError> {
+        Ruleset::default()
+            .set_compatibility(level)
+            .handle_access(AccessFs::from_all(NEWEST))
+            .and_then(|rules| rules.handle_access(net))
+            .and_then(|rules| rules.scope(scope))
+            .and_then(Ruleset::create)
     }
 
     impl Domain {
@@ -267,7 +275,7 @@ mod system {
                     .map(|_| ())
             };
             match enter() {
-                // only who can gain no privileges may
+                // a process that can gain privileges may not
                 Err(error) if error.raw_os_error() == Some(libc::EPERM) => {
                     super::refuse_new_privileges()?;
                     enter()
@@ -287,19 +295,14 @@ mod system {
 
     /// Whether the kernel has all rules for domains that are asked for.
     pub fn has_all_rules() -> bool {
-        let rules = Ruleset::default()
-            .set_compatibility(CompatLevel::HardRequirement)
-            .handle_access(AccessFs::from_all(NEWEST))
-            .and_then(|rules| rules.handle_access(AccessNet::from_all(NEWEST)))
-            .and_then(|rules| rules.scope(landlock::Scope::from_all(NEWEST)))
-            .and_then(Ruleset::create);
-        rules.is_ok()
+        let (net, scope) = (AccessNet::from_all(NEWEST), landlock::Scope::from_all(NEWEST));
+        rules(CompatLevel::HardRequirement, net, scope).is_ok()
     }
 }
 
 #[cfg(not(all(target_os = "linux", any(target_arch = "x86_64", target_arch = "aarch64"))))]
 mod system {
-    use super::{Domain, OwnedFd, Refused, io};
+    use super::{Domain, Refused, Scope, io};
 
     /// Refuses nothing here.
     #[derive(Debug, Clone)]
@@ -315,19 +318,6 @@ mod system {
         pub fn put_on(&self) -> io::Result<()> {
             Ok(())
         }
-    }
-
-    /// What is left to a process in a domain.
-    #[derive(Debug, Default)]
-    pub struct Scope {
-        /// It reads what lies below these directories.
-        pub reads: Vec<OwnedFd>,
-        /// It changes what lies below these.
-        pub writes: Vec<OwnedFd>,
-        /// It connects by TCP.
-        pub connects: bool,
-        /// It sends to Unix sockets with an abstract name.
-        pub sends_to_abstract: bool,
     }
 
     impl Scope {

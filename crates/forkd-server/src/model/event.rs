@@ -27,7 +27,6 @@ use crate::service::Protocol;
 use crate::slab::Key;
 use crate::sys::limits::raise_open_files;
 use crate::sys::shutdown_fd::ShutdownFd;
-use crate::sys::tcp::reset_at_close;
 use crate::transport::listener::Kind;
 use crate::transport::proxy::{HEADER_TIMEOUT, Header, ProxyVersion};
 use crate::transport::{Peer, Refusal, Traffic};
@@ -396,8 +395,7 @@ impl<'r, 'w> EventWorker<'w> {
 
     /// Ends the connection of a client that is not served.
     fn refuse(&'r self, reactor: &mut Reactor<'r>, socket: &OwnedFd, why: Refusal) {
-        self.work.board.refuse(self.work.context.number, why);
-        reset_at_close(socket);
+        self.work.context.refuse(self.work.board, socket.as_fd(), why);
         self.one_fewer(reactor);
     }
 

@@ -4,7 +4,7 @@
 
 use std::any::Any;
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 use std::thread;
@@ -144,7 +144,7 @@ impl ListenerContext {
         match self.admit(peer) {
             Ok(ticket) => Some(Admitted { socket, peer, ticket }),
             Err(why) => {
-                self.refuse(board, &socket, why);
+                self.refuse(board, socket.as_fd(), why);
                 None
             }
         }
@@ -153,7 +153,7 @@ impl ListenerContext {
     /// A refusal that the client sees at once, unless it is the application's own.
     #[cold]
     #[inline(never)]
-    fn refuse(&self, board: &Scoreboard, socket: &OwnedFd, why: Refusal) {
+    pub(super) fn refuse(&self, board: &Scoreboard, socket: BorrowedFd<'_>, why: Refusal) {
         board.refuse(self.number, why);
         if why != Refusal::Application {
             reset_at_close(socket);
@@ -481,8 +481,9 @@ impl<'w> WorkerContext<'w> {
                 self.context.service_config.serve(connection)
             }
             Err(why) => {
-                self.board.refuse(self.context.number, why);
-                connection.reset_at_close();
+                if let Some(socket) = connection.stream_socket() {
+                    self.context.refuse(self.board, socket, why);
+                }
                 Cause::Done
             }
         }

@@ -17,7 +17,7 @@ pub(super) fn keep(needs: Needs) -> io::Result<()> {
     // at a stop new connections are kept out by a filter on the socket
     kept.set(CapabilitySet::NET_BIND_SERVICE | CapabilitySet::NET_ADMIN, needs.connects);
     let had = capabilities(None)?;
-    let mut have = capabilities(None)?;
+    let mut have = had;
     have.effective &= kept;
     have.permitted &= kept;
     have.inheritable &= kept;

@@ -10,7 +10,7 @@ mod linger;
 
 use std::cell::{Cell, RefCell};
 use std::io;
-use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
 
 pub(crate) use bytes::MORE;
@@ -228,11 +228,11 @@ impl<'a> Connection<'a> {
         }
     }
 
-    /// Has the client see a reset when the connection is closed.
-    #[cold]
-    pub(crate) fn reset_at_close(&self) {
-        if let Medium::Stream(socket, _) = &self.medium {
-            sys::tcp::reset_at_close(socket);
+    /// The socket; `None` for a datagram, which came by the listener's.
+    pub(crate) fn stream_socket(&self) -> Option<BorrowedFd<'_>> {
+        match &self.medium {
+            Medium::Stream(socket, _) => Some(socket.as_fd()),
+            Medium::Datagram { .. } => None,
         }
     }
 
