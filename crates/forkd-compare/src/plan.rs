@@ -43,7 +43,7 @@ impl Default for Plan {
             contestants: super::contestant::MODELS.into_iter().map(Contestant::Model).collect(),
             phases: vec![Phase::Hold, Phase::Churn, Phase::PingPong, Phase::Bulk],
             clients: vec![100],
-            duration: Duration::from_millis(250),
+            duration: Duration::from_millis(180),
             rounds: 4,
             workers: None,
             size: load::Plan::default().size,

@@ -61,7 +61,7 @@ pub struct RunArgs {
     #[arg(short, long, value_name = "N,...", value_delimiter = ',')]
     pub clients: Vec<usize>,
 
-    /// How long each phase is measured in each round [default: 250ms]
+    /// How long each phase is measured in each round [default: 180ms]
     #[arg(short = 'z', long, value_name = "DURATION")]
     pub duration: Option<Span>,
 
