@@ -179,7 +179,7 @@ options! {
     /// Size of the pool; a range MIN..MAX makes it elastic (prefork, iterative)
     workers: Option<WorkerRange>, {
         heading: "Pool", short: Some('w'), value: "N|MIN..MAX", needs: Some(&POOL),
-        otherwise: "8 for prefork, for datagrams no more than processors; 1 for others"
+        otherwise: "8 for prefork, for datagrams fewer than processors; 1 for others"
     }
 
     /// Idle workers kept ready in an elastic pool, at least

@@ -104,8 +104,11 @@ impl ModelSpec {
         self.workers.unwrap_or_else(|| {
             let usual = WorkerRange::of(self.model);
             match kind {
-                // A worker that waits for nothing but datagrams is worth a processor. Of more, each datagram wakes another.
-                Kind::Datagram if !service.is_handler() => usual.at_most(processors()),
+                // A worker that waits for nothing but datagrams is worth a processor; of more, each datagram wakes another. One
+                // processor is the kernel's, which brings the datagrams, or the clients' on this machine.
+                Kind::Datagram if !service.is_handler() => {
+                    usual.at_most(processors().saturating_sub(1).max(1))
+                }
                 _ => usual,
             }
         })
