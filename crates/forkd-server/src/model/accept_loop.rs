@@ -10,7 +10,8 @@ use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
 
-use super::serve::{Admitted, WorkerContext, batch_for};
+use super::listener_context::Admitted;
+use super::serve::{WorkerContext, batch_for};
 use crate::admission::{Admission, Failure, Next, Queued, REST, Room, Round};
 use crate::events;
 use crate::scoreboard::{Cause, Tally};

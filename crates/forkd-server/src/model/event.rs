@@ -14,9 +14,10 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use super::accept_loop::Acceptor;
+use super::listener_context::Admitted;
 use super::prefork;
 use super::serve::Terms;
-use super::serve::{Admitted, Stopwatch, WorkerContext};
+use super::serve::{Stopwatch, WorkerContext};
 use super::spread::{LOOK, Shares, Spread};
 use super::yielding::Yielding;
 use crate::access::sources::Counted;

@@ -6,8 +6,9 @@
 //! [`ShutdownFd`] that it should leave.
 
 use super::accept_loop::{self, Driver};
+use super::listener_context::Admitted;
 use super::serve::Terms;
-use super::serve::{Admitted, WorkerContext};
+use super::serve::WorkerContext;
 use crate::scoreboard::{Cause, State};
 use crate::sys::datagram::Batch;
 use crate::sys::shutdown_fd::ShutdownFd;

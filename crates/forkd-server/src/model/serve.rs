@@ -1,333 +1,26 @@
-//! How a client is served, whichever socket it came by, and whichever process and model serve it.
-//!
-//! [`ListenerContext`] is what processes share about a listening socket, [`WorkerContext`] what one of them has.
+//! How a worker or a child serves a client, whichever socket it came by.
 
 use std::any::Any;
-use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::hooks::{Hooks, Ticker};
+use super::hooks::Ticker;
+use super::listener_context::ListenerContext;
 use super::spread::{Shares, Spread};
 use super::yielding::Yielding;
 use super::{Model, Threads};
 use crate::access::sources::{Counted, Ticket};
-use crate::access::{AccessSpec, Tables};
-use crate::admission::Room;
-use crate::limit::SharedLimit;
+use crate::events;
 use crate::scoreboard::{Cause, Scoreboard, Slot, State, Tally};
 use crate::service::Service;
-use crate::sys::clock::monotonic_us;
-use crate::sys::datagram::{Batch, Datagram, Patience, Source};
+use crate::sys::datagram::{Batch, Datagram, Patience};
 use crate::sys::fd::wait_readable;
-use crate::sys::tcp::{queued_for, reset_at_close};
-use crate::transport::proxy::{Parsed, ProxyVersion};
+use crate::transport::proxy::ProxyVersion;
 use crate::transport::udp_filter::UdpFilter;
-use crate::transport::{Connection, Endpoint, Listener, Peer, Refusal, ServerInfo, Traffic};
-use crate::{Error, events};
-
-/// A listening socket, with what its children must know of it.
-#[derive(Debug, Clone)]
-pub(crate) struct ListenerContext {
-    /// Shared by the stations before and after a reload.
-    pub(crate) listener: Arc<Listener>,
-    /// Its number on the scoreboard.
-    pub(crate) number: usize,
-    pub(crate) service_config: ServiceConfig,
-    /// What a client is asked about; `None`: each is served.
-    access: Option<Arc<Access>>,
-}
-
-/// A connection that is to be served.
-#[derive(Debug)]
-pub(crate) struct Admitted {
-    pub(crate) socket: OwnedFd,
-    pub(crate) peer: Peer,
-    /// It counts as one of its source's.
-    pub(crate) ticket: Option<Ticket>,
-}
-
-/// What decides whether a client is served.
-#[derive(Debug)]
-struct Access {
-    spec: AccessSpec,
-    hooks: Hooks,
-    tables: Tables<'static>,
-    /// So that no client can fill the log, whichever process refuses it.
-    refusals: &'static SharedLimit,
-}
-
-impl Access {
-    #[cold]
-    #[inline(never)]
-    fn paced(&self, room: Room) -> Room {
-        let wait = self.spec.wait(self.tables.paid_at, monotonic_us);
-        wait.map_or(room, |us| Room::Later(Duration::from_micros(us)))
-    }
-}
-
-impl ListenerContext {
-    pub(crate) fn new(
-        listener: Arc<Listener>,
-        number: usize,
-        service_config: ServiceConfig,
-        access: &AccessSpec,
-        board: &Scoreboard,
-    ) -> Self {
-        let hooks = &service_config.hooks;
-        let is_asked = !access.is_open() || hooks.verify.is_some();
-        let access = is_asked.then(|| {
-            Arc::new(Access {
-                spec: access.clone(),
-                hooks: hooks.clone(),
-                tables: Tables {
-                    sources: board.sources(),
-                    listener: number,
-                    paid_at: &board.tally(number).paid_at,
-                },
-                refusals: &board.tally(number).refusals,
-            })
-        });
-        Self { listener, number, service_config, access }
-    }
-
-    /// Finds out whether this process has the descriptors left to serve one client, while so many threads accept, that
-    /// client's among them: each that waits in accept(2) has the descriptor of its next client already.
-    ///
-    /// # Errors
-    ///
-    /// As fcntl(2).
-    pub(crate) fn require_descriptors(&self, accepting: u32) -> Result<(), Error> {
-        let service = &self.service_config.service;
-        let needed = match service.descriptors() {
-            // the thread that accepts first serves its client, and the others wait
-            1 => 1,
-            of_a_client => accepting as usize + of_a_client - 1,
-        };
-        let all: io::Result<Vec<OwnedFd>> =
-            (0..needed).map(|_| self.listener.as_fd().try_clone_to_owned()).collect();
-        all.map(drop).map_err(|cause| {
-            let (endpoint, name) = (self.listener.endpoint(), service.name());
-            let what = format!(
-                "cannot serve {endpoint}: too few descriptors are left for a client of the service {name}, which \
-                 needs {needed}"
-            );
-            Error::os(what, cause)
-        })
-    }
-
-    /// The room for a client that may not come yet, as too many have come: there is some later.
-    #[inline(always)]
-    pub(crate) fn paced(&self, room: Room) -> Room {
-        match &self.access {
-            Some(access) if matches!(room, Room::Free | Room::Elsewhere) => access.paced(room),
-            _ => room,
-        }
-    }
-
-    /// A connection that was accepted, unless it is not to be served.
-    // a function of its own would be one more window of text for each spare child to fault in
-    #[inline(always)]
-    pub(crate) fn admit_connection(
-        &self,
-        board: &Scoreboard,
-        (socket, peer): (OwnedFd, Peer),
-    ) -> Option<Admitted> {
-        if board.measures()
-            && let Some(waited) = queued_for(&socket)
-        {
-            board.tally(self.number).accept_latencies.observe(waited.as_micros() as u64);
-        }
-        match self.admit(peer) {
-            Ok(ticket) => Some(Admitted { socket, peer, ticket }),
-            Err(why) => {
-                self.refuse(board, socket.as_fd(), why);
-                None
-            }
-        }
-    }
-
-    /// A refusal that the client sees at once, unless it is the application's own.
-    #[cold]
-    #[inline(never)]
-    pub(super) fn refuse(&self, board: &Scoreboard, socket: BorrowedFd<'_>, why: Refusal) {
-        board.refuse(self.number, why);
-        if why != Refusal::Application {
-            reset_at_close(socket);
-        }
-    }
-
-    /// Decides whether a datagram is answered, with the hop limit of its answer, and whether it counts.
-    pub(crate) fn admit_datagram(
-        &self,
-        udp_filter: &UdpFilter,
-        datagram: &Datagram<'_>,
-    ) -> Result<(Option<u8>, Option<Ticket>), Refusal> {
-        let hops = udp_filter.admit(datagram)?;
-        let ticket = self.admit(peer_of(datagram))?;
-        if self.proxy().is_none() {
-            return Ok((hops, ticket));
-        }
-        let (client, _) = self.sender(datagram).ok_or(Refusal::Proxy)?;
-        self.admit_introduced(client).map(|ticket| (hops, ticket))
-    }
-
-    /// Whose datagram it is, and how many of its bytes are the header that says so; `None` if it has none and should.
-    #[inline(always)]
-    fn sender(&self, datagram: &Datagram<'_>) -> Option<(Peer, usize)> {
-        let source = peer_of(datagram);
-        match self.proxy().map(|version| version.parse(datagram.payload)) {
-            None => Some((source, 0)),
-            Some(Parsed::Header(length, client)) => Some((client.map_or(source, Peer::Ip), length)),
-            Some(Parsed::Incomplete | Parsed::Broken) => None,
-        }
-    }
-
-    /// Decides whether a client that has come in is served: the one place, for connections and datagrams of all
-    /// models, before anything is started for the client.
-    #[inline(always)]
-    fn admit(&self, peer: Peer) -> Result<Option<Ticket>, Refusal> {
-        self.access.as_deref().map_or(Ok(None), |access| self.ask(access, peer))
-    }
-
-    #[inline(never)]
-    fn ask(&self, access: &Access, peer: Peer) -> Result<Option<Ticket>, Refusal> {
-        match &access.spec.proxy {
-            Some(proxy) => self.told(access, peer, proxy.admit(peer).map(|()| None)),
-            None => self.ask_of_client(access, peer),
-        }
-    }
-
-    /// Decides whether a client is served of whom a proxy has told: what is asked about others when they come in.
-    pub(crate) fn admit_introduced(&self, peer: Peer) -> Result<Option<Ticket>, Refusal> {
-        self.access.as_deref().map_or(Ok(None), |access| self.ask_of_client(access, peer))
-    }
-
-    fn ask_of_client(&self, access: &Access, peer: Peer) -> Result<Option<Ticket>, Refusal> {
-        let Access { spec, hooks, tables, .. } = access;
-        let admitted = spec
-            .admit(peer)
-            .and_then(|()| if hooks.admit(peer) { Ok(()) } else { Err(Refusal::Application) })
-            .and_then(|()| spec.count(*tables, peer, monotonic_us));
-        self.told(access, peer, admitted)
-    }
-
-    /// Logs a refusal.
-    fn told<T>(&self, access: &Access, peer: Peer, admitted: Result<T, Refusal>) -> Result<T, Refusal> {
-        if let Err(why) = &admitted
-            && *why != Refusal::Application
-            && let Some(suppressed) = access.refusals.admit()
-        {
-            events::refused(self.listener.endpoint(), peer, *why, suppressed);
-        }
-        admitted
-    }
-
-    /// Which header clients have in front, if they come by a proxy.
-    #[inline(always)]
-    pub(crate) fn proxy(&self) -> Option<ProxyVersion> {
-        self.access.as_deref().and_then(|access| access.spec.proxy.as_ref()).map(|proxy| proxy.version)
-    }
-
-    /// A proxy has not said whose a connection is.
-    #[cold]
-    pub(crate) fn no_header(&self, proxy: Peer, error: &io::Error) {
-        if let Some(suppressed) = self.access.as_deref().and_then(|access| access.refusals.admit()) {
-            events::no_proxy_header(self.listener.endpoint(), proxy, why_no_header(error), suppressed);
-        }
-    }
-}
-
-/// How clients of one socket are served.
-#[derive(Debug, Clone)]
-pub(crate) struct ServiceConfig {
-    pub(crate) service: Service,
-    pub(crate) idle_timeout: Option<Duration>,
-    pub(crate) hooks: Hooks,
-    /// What handlers see of all this.
-    pub(crate) server_info: ServerInfo,
-    /// So that no client can fill the log, whichever processes it is served by.
-    failures: &'static SharedLimit,
-}
-
-impl ServiceConfig {
-    pub(crate) fn new(
-        endpoint: &Endpoint,
-        service: Service,
-        model: Model,
-        hooks: Hooks,
-        failures: &'static SharedLimit,
-    ) -> Self {
-        let server_info =
-            ServerInfo::new(endpoint.clone(), service.name(), model.name(), hooks.handle.clone());
-        Self { idle_timeout: service.patience(), service, hooks, server_info, failures }
-    }
-
-    /// With the time-out that was asked for, if one was; the service has its own.
-    pub(crate) fn with_idle_timeout(self, asked: Option<Duration>) -> Self {
-        Self { idle_timeout: asked.or(self.idle_timeout), ..self }
-    }
-
-    /// Serves one connection until it ends; it is still to be closed.
-    // a function of its own would be one more window of text for each child to fault in
-    #[inline(always)]
-    pub(crate) fn serve(&self, connection: &mut Connection<'_>) -> Cause {
-        let result = match self.idle_timeout {
-            Some(limit) => connection.set_idle_timeout(limit).and_then(|()| self.service.serve(connection)),
-            None => self.service.serve(connection),
-        };
-        let cause = self.outcome(connection.peer(), result);
-        if cause == Cause::Failed {
-            connection.has_failed();
-        }
-        cause
-    }
-
-    /// What has become of a connection that ended like this.
-    #[inline(always)]
-    pub(crate) fn outcome(&self, peer: Peer, result: io::Result<()>) -> Cause {
-        match result {
-            Ok(()) => {
-                log::debug!(peer:% = peer; "connection closed");
-                Cause::Done
-            }
-            Err(error) if is_the_client_s(&error) => {
-                log::debug!(peer:% = peer, error:% = error; "connection ended");
-                Cause::Done
-            }
-            Err(error) => {
-                self.failed(peer, &error);
-                Cause::Failed
-            }
-        }
-    }
-
-    /// A handler has returned an error that is no client's doing.
-    pub(crate) fn failed(&self, peer: Peer, error: &io::Error) {
-        if let Some(suppressed) = self.failures.admit() {
-            events::handler_failed(peer, error, suppressed);
-        }
-        self.hooks.failed(peer, error);
-    }
-}
-
-/// Why a connection has no header.
-fn why_no_header(error: &io::Error) -> &'static str {
-    match error.kind() {
-        io::ErrorKind::InvalidData => "its first bytes are no such header",
-        io::ErrorKind::TimedOut => "it has not come in time",
-        _ => "the connection has ended before it",
-    }
-}
-
-/// An end that is the client's doing, or the idle time-out's, and no fault of the handler.
-fn is_the_client_s(error: &io::Error) -> bool {
-    use io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, TimedOut, WouldBlock};
-    matches!(error.kind(), BrokenPipe | ConnectionAborted | ConnectionReset | TimedOut | WouldBlock)
-}
+use crate::transport::{Connection, Listener, Peer, Refusal, Traffic};
 
 /// What a worker is told.
 #[derive(Debug, Clone, Copy)]
@@ -542,7 +235,7 @@ impl<'w> WorkerContext<'w> {
     /// In a child: its client does not count any more as one of its source's.
     #[inline(always)]
     pub(crate) fn counts_no_more(&self) {
-        if self.context.access.is_some() {
+        if self.context.asks() {
             self.leave();
         }
     }
@@ -562,7 +255,7 @@ impl<'w> WorkerContext<'w> {
 
     /// Answers the first `count` datagrams of a batch.
     pub(crate) fn datagrams(&self, batch: &mut Batch, count: usize) {
-        if self.context.access.is_none() {
+        if !self.context.asks() {
             return self.datagrams_if(batch, count, |datagram| Ok((self.udp_filter.admit(datagram)?, ())));
         }
         self.datagrams_if(batch, count, |datagram| {
@@ -663,14 +356,6 @@ impl Drop for Stopwatch<'_> {
 /// How large a datagram can be: UDP's limit is below 64 KiB, a Unix socket's is its send buffer.
 pub(crate) fn batch_for(listener: &Listener, capacity: usize) -> Batch {
     Batch::new(capacity, if listener.is_unix() { 256 * 1024 } else { 64 * 1024 })
-}
-
-/// The sender of a datagram, as far as the scoreboard can say.
-pub(crate) fn peer_of(datagram: &Datagram<'_>) -> Peer {
-    match datagram.source {
-        Source::Ip(address) => Peer::Ip(address),
-        Source::Unix | Source::Unnamed => Peer::Unix { pid: 0, uid: 0, gid: 0 },
-    }
 }
 
 #[cfg(test)]

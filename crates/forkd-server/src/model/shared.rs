@@ -4,7 +4,8 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 
 use super::hooks::Ticker;
-use super::serve::{ListenerContext, WorkerContext};
+use super::listener_context::ListenerContext;
+use super::serve::WorkerContext;
 use crate::scoreboard::{Scoreboard, Slot};
 use crate::transport::udp_filter::UdpFilter;
 

@@ -8,8 +8,8 @@ use super::pooling::Pooling;
 use super::sockets::Bound;
 use super::station::{Acceptor, Life, Station};
 use crate::Error;
-use crate::model::serve::ListenerContext;
-use crate::model::serve::ServiceConfig;
+use crate::model::listener_context::ListenerContext;
+use crate::model::service_config::ServiceConfig;
 use crate::spec::ModelSpec;
 
 /// All listening sockets, each with its children.

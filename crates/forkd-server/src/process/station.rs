@@ -10,7 +10,7 @@ use super::pooling::Pooling;
 use super::sockets::Bound;
 use crate::Error;
 use crate::model::Model;
-use crate::model::serve::ListenerContext;
+use crate::model::listener_context::ListenerContext;
 use crate::sandbox::Confinement;
 use crate::spec::ListenerSpec;
 use crate::sys::tcp::queue;

@@ -18,8 +18,9 @@ use rustix::io::Errno;
 use tasks::{ConnectionGuard, Tasks, contained};
 
 use super::accept_loop::{self, Acceptor, BATCH, Driver};
+use super::listener_context::{Admitted, peer_of};
 use super::serve::Terms;
-use super::serve::{Admitted, WorkerContext, batch_for, peer_of};
+use super::serve::{WorkerContext, batch_for};
 use super::spread::{LOOK, Shares, Spread};
 use super::yielding::Yielding;
 use crate::admission::{REST, Room};

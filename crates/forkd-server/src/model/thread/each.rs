@@ -11,7 +11,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::super::accept_loop::{self, Acceptor, Driver};
-use super::super::serve::Admitted;
+use super::super::listener_context::Admitted;
 use super::super::spread::{LOOK, Shares, Spread};
 use super::{Shared, Terms, WorkerContext, connection, datagrams, peer_of};
 use crate::access::sources::Counted;

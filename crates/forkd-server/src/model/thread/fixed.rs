@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use super::super::accept_loop::{self, Driver};
-use super::super::serve::Admitted;
+use super::super::listener_context::Admitted;
 use super::{Shared, Terms, connection, datagrams};
 use crate::events;
 use crate::scoreboard::Cause;

@@ -11,8 +11,9 @@ use std::os::fd::OwnedFd;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
+use super::listener_context::peer_of;
 use super::serve::Terms;
-use super::serve::{WorkerContext, peer_of};
+use super::serve::WorkerContext;
 use super::shared::Shared;
 use super::{Threads, prefork};
 use crate::scoreboard::Cause;
