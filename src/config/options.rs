@@ -378,6 +378,7 @@ impl ListenOptions {
                 max_connections_per_child: self.max_connections_per_child(),
                 overflow: self.overflow(),
                 idle_timeout: self.idle_timeout.map(|span| span.0),
+                max_lifetime: None,
             },
             sandbox: Sandbox::default(),
         }

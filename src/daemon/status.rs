@@ -64,6 +64,10 @@ pub struct ListenerStatus {
     pub dropped: Option<u32>,
     /// Clients turned away, by cause.
     pub refused: BTreeMap<String, u64>,
+    /// Connections that a limit of time has ended: `idle` (the client was silent), `unread` (it read nothing of what it
+    /// was sent), `lifetime`.
+    #[serde(default)]
+    pub timed_out: BTreeMap<String, u64>,
     /// Children that have ended, by cause.
     pub deaths: BTreeMap<String, u64>,
     /// How evenly connections are spread over workers that serve many each: Jain's index, 1 if each has as many, 1/N if
@@ -132,7 +136,7 @@ impl Status {
 
 impl From<Activity> for ListenerStatus {
     fn from(activity: Activity) -> Self {
-        let Activity { socket, alive, peak, forked, sums, refused, deaths, spread } = activity;
+        let Activity { socket, alive, peak, forked, sums, refused, timed_out, deaths, spread } = activity;
         let Arrivals { queued, queue_limit, dropped } = socket.arrivals;
         Self {
             endpoint: socket.endpoint,
@@ -149,6 +153,7 @@ impl From<Activity> for ListenerStatus {
             queue_limit,
             dropped,
             refused,
+            timed_out,
             deaths,
             spread,
         }
@@ -176,6 +181,7 @@ mod tests {
             queue_limit: Some(128),
             dropped: Some(2744),
             refused: [("limit".to_owned(), 2)].into(),
+            timed_out: [("idle".to_owned(), 3)].into(),
             deaths: [("done".to_owned(), 15), ("SIGSEGV".to_owned(), 1)].into(),
             spread: Some(0.987),
         };
@@ -211,6 +217,7 @@ mod tests {
             "dropped by the kernel: 2744",
             "workers: spread=0.99",
             "limit=2",
+            "timed out: idle=3",
             "SIGSEGV=1 done=15",
             "1 children: serving=1",
             "127.0.0.1:50000",

@@ -184,6 +184,12 @@ impl Families<'_, '_> {
             None,
             refused,
         )?;
+        let timed_out = |l: &ListenerSample| {
+            l.timed_out.iter().map(|(limit, n)| (Some(("cause", limit.name().to_owned())), *n)).collect()
+        };
+        let help = "Connections that were ended because the client was silent for too long (idle), read nothing of what \
+             it was sent (unread), or because they lasted too long (lifetime)";
+        self.counters("forkd_connections_timed_out", help, None, timed_out)?;
         let bytes = Some(&Unit::Bytes);
         self.counters("forkd_received", "Bytes received from clients", bytes, |l| {
             vec![(None, l.sums.bytes_in)]

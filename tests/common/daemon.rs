@@ -230,10 +230,21 @@ impl Daemon {
     /// Waits until the first listener has refused so many clients for these causes, and none for others.
     #[track_caller]
     pub fn has_refused(&self, causes: &[(&str, u64)]) {
-        let expected: Value = causes.iter().map(|&(cause, count)| (cause, Value::from(count))).collect();
+        self.comes_to_count(0, "refused", causes);
+    }
+
+    /// Waits until these limits of time have ended so many connections of the nth listener, and no other limit any.
+    #[track_caller]
+    pub fn has_timed_out(&self, n: usize, limits: &[(&str, u64)]) {
+        self.comes_to_count(n, "timed_out", limits);
+    }
+
+    #[track_caller]
+    fn comes_to_count(&self, n: usize, what: &str, counts: &[(&str, u64)]) {
+        let expected: Value = counts.iter().map(|&(name, count)| (name, Value::from(count))).collect();
         let mut last = Value::Null;
         let is_so = becomes_true(LIMIT, || {
-            last = self.listener(0)["refused"].clone();
+            last = self.listener(n)[what].clone();
             last == expected
         });
         assert!(is_so, "not {expected} but {last}");

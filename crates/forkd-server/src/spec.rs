@@ -21,6 +21,9 @@ use crate::transport::listener::Kind;
 /// How many workers of a small pool may serve their last clients at once.
 const LEAVERS: u32 = 16;
 
+/// The longest lifetime of a connection that can be asked for: the clock of the reactor begins again after 49 days.
+pub const MAX_LIFETIME: Duration = Duration::from_secs(30 * 24 * 60 * 60);
+
 /// Sockets that are served in the same way.
 #[derive(Debug, Clone)]
 pub struct ListenerSpec {
@@ -78,6 +81,8 @@ pub struct ModelSpec {
     pub overflow: Overflow,
     /// How long a connection may be silent, where the service doesn't say it.
     pub idle_timeout: Option<Duration>,
+    /// How long a connection may last, whatever its client does.
+    pub max_lifetime: Option<Duration>,
 }
 
 impl Default for ModelSpec {
@@ -94,6 +99,7 @@ impl Default for ModelSpec {
             max_connections_per_child: 0,
             overflow: Overflow::default(),
             idle_timeout: None,
+            max_lifetime: None,
         }
     }
 }

@@ -21,7 +21,7 @@ pub use crate::scoreboard::{Bounds, CONNECTIONS, Cause, LIFETIMES, Lengths, Scor
 pub use crate::service::http::{
     Dialogue, Refusal as HttpRefusal, Request, Responder, Response, Status, Target, made, parts,
 };
-pub use crate::spec::{ListenerSpec, ModelSpec, Suits};
+pub use crate::spec::{ListenerSpec, MAX_LIFETIME, ModelSpec, Suits};
 pub use crate::transport::arrivals::Arrivals;
 pub use crate::transport::bind::{
     BindOptions, Holder, KEEP_ALIVE, KEEP_ALIVE_RANGE, bind_all, cannot_bind_unix,
@@ -29,4 +29,5 @@ pub use crate::transport::bind::{
 pub use crate::transport::inherited::Inherited;
 pub use crate::transport::listener::{Kind, Listener};
 pub use crate::transport::refusal::Refusal;
+pub use crate::transport::timed_out::TimedOut;
 pub use crate::transport::udp_filter::UdpFilter;

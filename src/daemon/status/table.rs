@@ -175,7 +175,9 @@ impl Status {
             if let Some(text) = spread(l) {
                 writeln!(f, "{} {text}", l.endpoint)?;
             }
-            for (what, counts) in [("refused", &l.refused), ("deaths", &l.deaths)] {
+            for (what, counts) in
+                [("refused", &l.refused), ("timed out", &l.timed_out), ("deaths", &l.deaths)]
+            {
                 if !counts.is_empty() {
                     let counts: Vec<String> =
                         counts.iter().map(|(cause, n)| format!("{cause}={n}")).collect();

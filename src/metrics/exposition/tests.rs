@@ -1,8 +1,7 @@
 //! What each number looks like, in both formats.
 
 use super::*;
-use forkd_server::supervise::{Arrivals, Refusal};
-use forkd_server::supervise::{Cause, Sums};
+use forkd_server::supervise::{Arrivals, Cause, Refusal, Sums, TimedOut};
 use std::time::Duration;
 
 fn sample() -> Sample {
@@ -20,6 +19,7 @@ fn sample() -> Sample {
         spread: Some(0.75),
         arrivals: Arrivals { queued: Some(5), queue_limit: Some(128), dropped: Some(2744) },
         refused: vec![(Refusal::Limit, 2)],
+        timed_out: vec![(TimedOut::Lifetime, 4)],
         deaths: vec![(Cause::Signal(11), 1)],
         durations,
         lifetimes: durations,
@@ -63,6 +63,7 @@ fn each_number_has_its_line() {
         "forkd_kernel_drops_total{OF} 2744",
         "forkd_threads{OF} 9",
         "forkd_refusals_total{OF,cause=\"limit\"} 2",
+        "forkd_connections_timed_out_total{OF,cause=\"lifetime\"} 4",
         "forkd_received_bytes_total{OF} 80",
         "forkd_sent_bytes_total{OF} 90",
         "forkd_connection_duration_seconds_sum{OF} 0.0025",

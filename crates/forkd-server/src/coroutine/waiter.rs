@@ -13,13 +13,11 @@ use crate::slab::Key;
 use crate::sys::fd::{wait_readable, wait_writable};
 use crate::transport::{Ready, Wait, limit_unsent_if_slow};
 
-/// What is known of one socket: until when its readiness is waited for, and how it is registered.
+/// What is known of one socket: how it is registered.
 ///
 /// It is registered when it is first waited for, and where there is no scheduler it is waited for by poll(2).
 #[derive(Debug, Default)]
 pub(crate) struct Waiter {
-    read_limit: Cell<Option<Duration>>,
-    write_limit: Cell<Option<Duration>>,
     registration: RefCell<Option<Registration>>,
     /// A connection's, and the kernel may still hold as much unsent for it as it likes. The options of other sockets,
     /// such as a listener that was inherited, are their owner's.
@@ -39,22 +37,9 @@ impl Drop for Registration {
 }
 
 impl Waiter {
-    /// For a connection: waits for `limit` at most; None is for ever. What carries bulk keeps little unsent.
-    pub(crate) fn of_connection(limit: Option<Duration>) -> Self {
-        Self {
-            read_limit: Cell::new(limit),
-            write_limit: Cell::new(limit),
-            is_unlimited: Cell::new(true),
-            ..Self::default()
-        }
-    }
-
-    /// How long a read or a write waits at most.
-    pub(super) fn limit(&self, ready: Ready) -> &Cell<Option<Duration>> {
-        match ready {
-            Ready::Read => &self.read_limit,
-            Ready::Write => &self.write_limit,
-        }
+    /// For a connection: what carries bulk keeps little unsent.
+    pub(crate) fn of_connection() -> Self {
+        Self { is_unlimited: Cell::new(true), ..Self::default() }
     }
 
     fn wait(&self, socket: BorrowedFd<'_>, ready: Ready, until: Option<Instant>) -> io::Result<bool> {
@@ -86,53 +71,6 @@ impl Waiter {
     pub(crate) fn moved(&self, bytes: usize) {
         if let Some(Registration { scheduler, .. }) = &*self.registration.borrow() {
             scheduler.count(bytes);
-        }
-    }
-
-    /// Makes a call until it does not say that it would block; `None` if it still does after `limit`.
-    fn call(
-        &self,
-        socket: BorrowedFd<'_>,
-        ready: Ready,
-        wanted: usize,
-        limit: Option<Duration>,
-        call: &mut dyn FnMut() -> rustix::io::Result<usize>,
-    ) -> io::Result<Option<usize>> {
-        let scheduler = scheduler();
-        if let Some(scheduler) = scheduler.as_ref().filter(|scheduler| scheduler.turn().is_over()) {
-            if self.is_unlimited.get() {
-                self.is_unlimited.set(!limit_unsent_if_slow(socket));
-            }
-            scheduler.yield_now();
-        }
-        let mut until = None;
-        // at first it is worth a try; later it is known whether it is
-        let mut waits = self.registration.borrow().is_some();
-        loop {
-            if waits {
-                let until =
-                    *until.get_or_insert_with(|| limit.and_then(|limit| Instant::now().checked_add(limit)));
-                if !self.wait(socket, ready, until)? {
-                    return Ok(None);
-                }
-            }
-            match call() {
-                Err(Errno::AGAIN) => {
-                    self.exhausted(ready, true);
-                    waits = true;
-                }
-                Err(Errno::INTR) => {}
-                Err(error) => return Err(error.into()),
-                Ok(done) => {
-                    if let Some(scheduler) = &scheduler {
-                        scheduler.count(done);
-                    }
-                    if done < wanted {
-                        self.exhausted(ready, false);
-                    }
-                    return Ok(Some(done));
-                }
-            }
         }
     }
 
@@ -184,21 +122,45 @@ impl Wait for Waiter {
         socket: BorrowedFd<'_>,
         ready: Ready,
         wanted: usize,
-        call: &mut dyn FnMut() -> rustix::io::Result<usize>,
-    ) -> io::Result<usize> {
-        let limit = self.limit(ready).get();
-        self.call(socket, ready, wanted, limit, call)?.ok_or_else(|| io::ErrorKind::WouldBlock.into())
-    }
-
-    fn attempt_within(
-        &self,
-        socket: BorrowedFd<'_>,
-        ready: Ready,
-        wanted: usize,
-        limit: Duration,
+        limit: Option<Duration>,
         call: &mut dyn FnMut() -> rustix::io::Result<usize>,
     ) -> io::Result<Option<usize>> {
-        self.call(socket, ready, wanted, Some(limit), call)
+        let scheduler = scheduler();
+        if let Some(scheduler) = scheduler.as_ref().filter(|scheduler| scheduler.turn().is_over()) {
+            if self.is_unlimited.get() {
+                self.is_unlimited.set(!limit_unsent_if_slow(socket));
+            }
+            scheduler.yield_now();
+        }
+        let mut until = None;
+        // at first it is worth a try; later it is known whether it is
+        let mut waits = self.registration.borrow().is_some();
+        loop {
+            if waits {
+                let until =
+                    *until.get_or_insert_with(|| limit.and_then(|limit| Instant::now().checked_add(limit)));
+                if !self.wait(socket, ready, until)? {
+                    return Ok(None);
+                }
+            }
+            match call() {
+                Err(Errno::AGAIN) => {
+                    self.exhausted(ready, true);
+                    waits = true;
+                }
+                Err(Errno::INTR) => {}
+                Err(error) => return Err(error.into()),
+                Ok(done) => {
+                    if let Some(scheduler) = &scheduler {
+                        scheduler.count(done);
+                    }
+                    if done < wanted {
+                        self.exhausted(ready, false);
+                    }
+                    return Ok(Some(done));
+                }
+            }
+        }
     }
 
     fn another(&self) -> Box<dyn Wait> {

@@ -18,6 +18,7 @@ use super::listener_context::Admitted;
 use super::prefork;
 use super::serve::Terms;
 use super::serve::{Stopwatch, WorkerContext};
+use super::service_config::End;
 use super::spread::{LOOK, Shares, Spread};
 use super::yielding::Yielding;
 use crate::access::sources::Counted;
@@ -107,10 +108,7 @@ impl<'r> Session<'r> for Client<'r, '_> {
 
     fn closed(self: Box<Self>, reactor: &mut Reactor<'r>, peer: Peer, outcome: io::Result<()>) {
         let Self { worker, protocol, _counted, _stopwatch } = *self;
-        match outcome {
-            Ok(()) => log::debug!(peer:%; "connection closed"),
-            Err(error) => log::debug!(peer:%, error:%; "connection ended"),
-        }
+        worker.work.ended(End::of(peer, &outcome));
         if let Err(payload) = catch_unwind(AssertUnwindSafe(|| drop(protocol))) {
             worker.work.panicked(peer, &*payload);
         }
@@ -152,6 +150,9 @@ impl<'r, 'w> EventWorker<'w> {
         let mut reactor = Reactor::new()?.count_in(&self.work.slot.traffic);
         if let Some(limit) = self.work.context.service_config.idle_timeout {
             reactor = reactor.idle_timeout(limit);
+        }
+        if let Some(limit) = self.work.context.service_config.max_lifetime {
+            reactor = reactor.time_limit(limit);
         }
         let mut yielding = Yielding::default();
         reactor = reactor.after_rounds(move |turns| self.work.let_others_run(&mut yielding, turns));

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use super::hooks::Ticker;
 use super::listener_context::ListenerContext;
+use super::service_config::End;
 use super::spread::{Shares, Spread};
 use super::yielding::Yielding;
 use super::{Model, Threads};
@@ -146,7 +147,22 @@ impl<'w> WorkerContext<'w> {
     pub(crate) fn serve(&self, connection: &mut Connection<'_>) -> Cause {
         match self.context.proxy() {
             Some(version) => self.serve_introduced(connection, version),
-            None => self.context.service_config.serve(connection),
+            None => self.serve_client(connection),
+        }
+    }
+
+    #[inline(always)]
+    fn serve_client(&self, connection: &mut Connection<'_>) -> Cause {
+        let end = self.context.service_config.serve(connection);
+        self.ended(end);
+        end.cause()
+    }
+
+    /// Takes note of how a connection has ended: the one place, for connections of all models.
+    #[inline(always)]
+    pub(crate) fn ended(&self, end: End) {
+        if let End::TimedOut(limit) = end {
+            self.tally().count_timed_out(limit);
         }
     }
 
@@ -171,7 +187,7 @@ impl<'w> WorkerContext<'w> {
                     None
                 };
                 self.slot.set_peer(connection.peer());
-                self.context.service_config.serve(connection)
+                self.serve_client(connection)
             }
             Err(why) => {
                 if let Some(socket) = connection.stream_socket() {

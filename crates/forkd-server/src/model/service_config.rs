@@ -9,13 +9,15 @@ use crate::events;
 use crate::limit::SharedLimit;
 use crate::scoreboard::Cause;
 use crate::service::Service;
-use crate::transport::{Connection, Endpoint, Peer, ServerInfo};
+use crate::transport::{Connection, Endpoint, Peer, ServerInfo, TimedOut};
 
 /// How clients of one socket are served.
 #[derive(Debug, Clone)]
 pub(crate) struct ServiceConfig {
     pub(crate) service: Service,
     pub(crate) idle_timeout: Option<Duration>,
+    /// How long a connection may last.
+    pub(crate) max_lifetime: Option<Duration>,
     pub(crate) hooks: Hooks,
     /// What handlers see of all this.
     pub(crate) server_info: ServerInfo,
@@ -33,45 +35,37 @@ impl ServiceConfig {
     ) -> Self {
         let server_info =
             ServerInfo::new(endpoint.clone(), service.name(), model.name(), hooks.handle.clone());
-        Self { idle_timeout: service.patience(), service, hooks, server_info, failures }
+        let idle_timeout = service.patience();
+        Self { service, idle_timeout, max_lifetime: None, hooks, server_info, failures }
     }
 
-    /// With the time-out that was asked for, if one was; the service has its own.
-    pub(crate) fn with_idle_timeout(self, asked: Option<Duration>) -> Self {
-        Self { idle_timeout: asked.or(self.idle_timeout), ..self }
+    /// With the limits of time that were asked for, if any were; the service has an idle time-out of its own.
+    pub(crate) fn with_limits(self, idle_timeout: Option<Duration>, max_lifetime: Option<Duration>) -> Self {
+        Self { idle_timeout: idle_timeout.or(self.idle_timeout), max_lifetime, ..self }
     }
 
     /// Serves one connection until it ends; it is still to be closed.
     // a function of its own would be one more window of text for each child to fault in
     #[inline(always)]
-    pub(crate) fn serve(&self, connection: &mut Connection<'_>) -> Cause {
-        let result = match self.idle_timeout {
-            Some(limit) => connection.set_idle_timeout(limit).and_then(|()| self.service.serve(connection)),
-            None => self.service.serve(connection),
-        };
-        let cause = self.outcome(connection.peer(), result);
-        if cause == Cause::Failed {
+    pub(crate) fn serve(&self, connection: &mut Connection<'_>) -> End {
+        connection.limit_time(self.idle_timeout, self.max_lifetime);
+        let result = self.service.serve(connection);
+        let end = self.outcome(connection.peer(), &result);
+        if end == End::Failed {
             connection.has_failed();
         }
-        cause
+        end
     }
 
-    /// What has become of a connection that ended like this.
+    /// How a connection ended whose handler has returned this.
     #[inline(always)]
-    pub(crate) fn outcome(&self, peer: Peer, result: io::Result<()>) -> Cause {
+    fn outcome(&self, peer: Peer, result: &io::Result<()>) -> End {
         match result {
-            Ok(()) => {
-                log::debug!(peer:% = peer; "connection closed");
-                Cause::Done
+            Err(error) if !is_the_client_s(error) => {
+                self.failed(peer, error);
+                End::Failed
             }
-            Err(error) if is_the_client_s(&error) => {
-                log::debug!(peer:% = peer, error:% = error; "connection ended");
-                Cause::Done
-            }
-            Err(error) => {
-                self.failed(peer, &error);
-                Cause::Failed
-            }
+            _ => End::of(peer, result),
         }
     }
 
@@ -84,7 +78,40 @@ impl ServiceConfig {
     }
 }
 
-/// An end that is the client's doing, or the idle time-out's, and no fault of the handler.
+/// How a connection has ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum End {
+    /// By the client or the service.
+    Done,
+    /// By a limit of time.
+    TimedOut(TimedOut),
+    /// By an error of the handler.
+    Failed,
+}
+
+impl End {
+    /// Logs and tells how a connection has ended that no handler has failed to serve.
+    #[inline(always)]
+    pub(crate) fn of(peer: Peer, result: &io::Result<()>) -> Self {
+        match result {
+            Ok(()) => {
+                log::debug!(peer:%; "connection closed");
+                Self::Done
+            }
+            Err(error) => {
+                log::debug!(peer:%, error:%; "connection ended");
+                TimedOut::of(error).map_or(Self::Done, Self::TimedOut)
+            }
+        }
+    }
+
+    /// What it means to the child that had this connection alone.
+    pub(crate) fn cause(self) -> Cause {
+        if self == Self::Failed { Cause::Failed } else { Cause::Done }
+    }
+}
+
+/// An end that is the client's doing, or that of a limit of time, and no fault of the handler.
 fn is_the_client_s(error: &io::Error) -> bool {
     use io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, TimedOut, WouldBlock};
     matches!(error.kind(), BrokenPipe | ConnectionAborted | ConnectionReset | TimedOut | WouldBlock)

@@ -30,7 +30,7 @@ impl Listeners {
     /// Makes a station that will serve this socket.
     pub(super) fn add(&mut self, bound: Bound, cx: &Context) -> Result<(), Error> {
         let Bound { asked, spec, listener, number, hooks } = bound;
-        let ModelSpec { model, idle_timeout, .. } = spec.model;
+        let ModelSpec { model, idle_timeout, max_lifetime, .. } = spec.model;
         let in_use = |number| self.stations.iter().any(|station| station.number() == number);
         let number = match number {
             Some(number) => number,
@@ -46,7 +46,7 @@ impl Listeners {
         let failures = &cx.board.tally(number).failures;
         let service_config =
             ServiceConfig::new(listener.endpoint(), spec.service.clone(), model, hooks, failures)
-                .with_idle_timeout(idle_timeout);
+                .with_limits(idle_timeout, max_lifetime);
         let context = ListenerContext::new(listener, number, service_config, &spec.access, cx.board);
         self.stations.push(Station::new(asked, context, spec, cx)?);
         // not before, as they are closed where there is no station

@@ -12,6 +12,7 @@ use crate::model::spread::index;
 use crate::scoreboard::{Cause, Child, Lengths, Scoreboard, Stage, State, Sums};
 use crate::transport::arrivals::Arrivals;
 use crate::transport::refusal::Refusal;
+use crate::transport::timed_out::TimedOut;
 
 /// The states that a child can be seen in.
 pub const STATES: [State; 5] = [State::Starting, State::Idle, State::Serving, State::Leaving, State::Ended];
@@ -62,6 +63,8 @@ pub struct ListenerSample {
     pub arrivals: Arrivals,
     /// Clients turned away, by cause.
     pub refused: Vec<(Refusal, u64)>,
+    /// Connections that a limit of time has ended, by that limit.
+    pub timed_out: Vec<(TimedOut, u64)>,
     /// Children that have ended, by cause.
     pub deaths: Vec<(Cause, u64)>,
     /// How long connections have lasted.
@@ -109,6 +112,7 @@ impl ListenerSample {
         use std::sync::atomic::Ordering::Relaxed;
         let (totals, tally) = (board.totals(socket.number), board.tally(socket.number));
         let refused = Refusal::ALL.map(|why| (why, 0)).into_iter();
+        let timed_out = TimedOut::ALL.map(|limit| (limit, 0)).into_iter();
         let deaths = Cause::NAMED.map(|cause| (cause, 0)).into_iter();
         Self {
             number: socket.number,
@@ -125,6 +129,7 @@ impl ListenerSample {
             spread: spread(board, socket),
             arrivals: socket.listener.as_ref().map_or(socket.arrivals, |listener| listener.arrivals()),
             refused: with_counts(refused, tally.refused()),
+            timed_out: with_counts(timed_out, tally.timed_out()),
             deaths: with_counts(deaths, totals.deaths()),
             durations: totals.durations.read().and(&tally.durations.read()),
             accept_latencies: tally.accept_latencies.read(),

@@ -73,7 +73,7 @@ impl Stdin {
         let endpoint = Endpoint::Systemd(None);
         let service_config =
             ServiceConfig::new(&endpoint, spec.service, Model::Iterative, Hooks::default(), &FAILURES)
-                .with_idle_timeout(spec.model.idle_timeout);
+                .with_limits(spec.model.idle_timeout, spec.model.max_lifetime);
         match self {
             Self::Connection(socket, peer) => {
                 connection(&service_config, socket, peer);
@@ -90,7 +90,7 @@ impl Stdin {
 /// The program that has started this process may share the connection, so it is waited for by poll(2).
 fn connection(service_config: &ServiceConfig, socket: OwnedFd, peer: Peer) {
     let traffic = Traffic::default();
-    let waiter = Waiter::of_connection(service_config.idle_timeout);
+    let waiter = Waiter::of_connection();
     let connection = Connection::stream(socket, peer, &traffic, &service_config.server_info).shared();
     let mut connection = connection.waiting(&waiter);
     service_config.serve(&mut connection);

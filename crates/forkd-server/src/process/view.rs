@@ -56,6 +56,8 @@ pub struct Activity {
     pub sums: Sums,
     /// Clients turned away, by cause.
     pub refused: BTreeMap<String, u64>,
+    /// Connections that a limit of time has ended, by that limit.
+    pub timed_out: BTreeMap<String, u64>,
     /// Children that have ended, by cause.
     pub deaths: BTreeMap<String, u64>,
     /// How evenly connections are spread over workers that serve many each: Jain's index.
@@ -165,12 +167,13 @@ impl<'a> View<'a> {
             if all.is_empty() { "-".to_owned() } else { all.join(",") }
         };
         let uptime_s = self.uptime().as_millis() as f64 / 1000.0;
-        for Activity { socket, alive, peak, forked, sums, refused, deaths, spread } in self.activities() {
+        for activity in self.activities() {
+            let Activity { socket, alive, peak, forked, sums, refused, timed_out, deaths, spread } = activity;
             let Socket { endpoint, arrivals: Arrivals { queued, dropped, .. }, .. } = socket;
             info!(
                 endpoint:%, alive, peak, forked, connections = sums.connections, bytes_in = sums.bytes_in,
                 bytes_out = sums.bytes_out, failed = sums.failed, queued:% = known(queued), dropped:% = known(dropped),
-                refused:% = counts(&refused), deaths:% = counts(&deaths),
+                refused:% = counts(&refused), timed_out:% = counts(&timed_out), deaths:% = counts(&deaths),
                 spread:% = spread.map_or_else(|| "-".to_owned(), |index| format!("{index:.2}")), uptime_s; "status of {endpoint}"
             );
         }
@@ -184,6 +187,7 @@ impl<'a> View<'a> {
             forked: totals.forked.load(Ordering::Relaxed),
             sums: totals.sums(),
             refused: tally.refused().map(|(why, n)| (why.to_string(), n)).collect(),
+            timed_out: tally.timed_out().map(|(limit, n)| (limit.name().to_owned(), n)).collect(),
             deaths: totals.deaths().map(|(cause, n)| (cause.to_string(), n)).collect(),
             spread: spread(self.cx.board, &socket),
             socket,

@@ -16,7 +16,7 @@ use crate::fairness::{Load, TURN, Turn};
 use crate::service::{Protocol, Reply};
 use crate::sys::poller::{Event, Interest};
 use crate::timers::At;
-use crate::transport::{LEFTOVER, LINGER, Peer, limit_unsent};
+use crate::transport::{LEFTOVER, LINGER, Peer, TimedOut, limit_unsent};
 
 /// The owner of the protocol, which is told of the end.
 pub(crate) trait Session<'a> {
@@ -133,21 +133,33 @@ impl<'a> Channel<'a> {
                 let next = self.line.dispose(self.session.protocol().timed_out())?;
                 self.follow(next);
             }
-            Phase::Lingering(_) if is_over => return Ok(Flow::Over),
-            _ if self.is_late(shared) => return Err(io::ErrorKind::TimedOut.into()),
-            _ => return Ok(Flow::Goes),
+            Phase::Lingering(_) if is_over || self.timed_out(shared).is_some() => return Ok(Flow::Over),
+            _ => {
+                let limit = self.timed_out(shared);
+                return limit.map_or(Ok(Flow::Goes), |limit| Err(limit.error(io::ErrorKind::TimedOut)));
+            }
         }
         self.go_on(shared)
     }
 
     /// Whether it has been silent, or there, for too long.
-    fn is_late(&self, shared: &Shared<'a>) -> bool {
-        shared.idle_timeout.is_some_and(|limit| shared.now.duration_since(self.active) >= limit)
-            || shared.time_limit.is_some_and(|limit| self.age(shared) >= limit)
+    fn timed_out(&self, shared: &Shared<'a>) -> Option<TimedOut> {
+        let is_still = || shared.idle_timeout.is_some_and(|limit| shared.now - self.active >= limit);
+        match shared.time_limit {
+            Some(limit) if self.age(shared) >= limit => Some(TimedOut::Lifetime),
+            _ if !is_still() => None,
+            _ if self.waits_for_input() => Some(TimedOut::Idle),
+            _ => Some(TimedOut::Unread),
+        }
     }
 
+    /// For how many whole milliseconds it has been there, at least.
     fn age(&self, shared: &Shared<'a>) -> Duration {
-        Duration::from_millis(shared.millis().wrapping_sub(self.began).into())
+        Duration::from_millis(shared.millis().wrapping_sub(self.began).saturating_sub(1).into())
+    }
+
+    fn waits_for_input(&self) -> bool {
+        self.phase == Phase::Open && self.line.is_clear()
     }
 
     fn read(&mut self, shared: &mut Shared<'a>) -> io::Result<()> {
@@ -219,8 +231,8 @@ impl<'a> Channel<'a> {
             self.load.add(turn);
         }
         if !matches!(self.phase, Phase::Lingering(_)) {
-            let waits = self.phase == Phase::Open && self.line.is_clear();
-            self.until = if waits { self.session.protocol().deadline(shared.now) } else { None };
+            self.until =
+                if self.waits_for_input() { self.session.protocol().deadline(shared.now) } else { None };
         }
         self.wanted = Polled { interest: self.interest(), is_bulk: self.load.is_bulk() };
         if self.wanted.is_bulk && !self.polled.is_bulk {

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use super::counts::{add_one, subtract_one, take_one};
 use super::histogram::Histogram;
 use crate::limit::SharedLimit;
-use crate::transport::Refusal;
+use crate::transport::{Refusal, TimedOut};
 
 forkd_sys::plain! {
     /// The counters of one listening socket that its children write; many do.
@@ -27,6 +27,8 @@ forkd_sys::plain! {
         failed_threads: AtomicU64,
         /// The master refuses, too.
         refused: [AtomicU64; Refusal::ALL.len()],
+        /// Connections that a limit of time has ended.
+        timed_out: [AtomicU64; TimedOut::ALL.len()],
         /// On the lines about handlers that fail, which are a matter of what clients send.
         pub(crate) failures: SharedLimit,
         /// On the lines about sources that are refused.
@@ -51,6 +53,7 @@ impl Tally {
             emptied,
             failed_threads,
             refused,
+            timed_out,
             failures,
             refusals,
             paid_at,
@@ -60,6 +63,7 @@ impl Tally {
         [idle, queued, leaving, open, emptied].iter().for_each(|counter| counter.store(0, Ordering::Relaxed));
         refused
             .iter()
+            .chain(timed_out)
             .chain([failed_threads, paid_at])
             .for_each(|counter| counter.store(0, Ordering::Relaxed));
         [durations, &self.accept_latencies].into_iter().for_each(Histogram::reset);
@@ -135,12 +139,23 @@ impl Tally {
 
     /// Refusals by cause, those that happened.
     pub(crate) fn refused(&self) -> impl Iterator<Item = (Refusal, u64)> {
-        Refusal::ALL
-            .iter()
-            .copied()
-            .zip(self.refused.iter().map(|n| n.load(Ordering::Relaxed)))
-            .filter(|x| x.1 > 0)
+        happened(&Refusal::ALL, &self.refused)
     }
+
+    /// A limit of time has ended a connection.
+    pub(crate) fn count_timed_out(&self, limit: TimedOut) {
+        self.timed_out[limit as usize].fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Connections that a limit of time has ended, by that limit, those that there were.
+    pub(crate) fn timed_out(&self) -> impl Iterator<Item = (TimedOut, u64)> {
+        happened(&TimedOut::ALL, &self.timed_out)
+    }
+}
+
+/// What was counted of each, but for those that have not happened.
+fn happened<T: Copy>(all: &[T], counts: &[AtomicU64]) -> impl Iterator<Item = (T, u64)> {
+    all.iter().copied().zip(counts.iter().map(|n| n.load(Ordering::Relaxed))).filter(|x| x.1 > 0)
 }
 
 impl std::fmt::Debug for Tally {

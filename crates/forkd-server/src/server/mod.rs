@@ -284,7 +284,7 @@ impl Server {
             }
             let service_config = |listener: &Listener, failures| {
                 ServiceConfig::new(listener.endpoint(), service.clone(), model, hooks.clone(), failures)
-                    .with_idle_timeout(spec.idle_timeout)
+                    .with_limits(spec.idle_timeout, spec.max_lifetime)
             };
             let terms = Terms { waits: self.block_on_close, ..spec.terms(WorkerRange::of(model), grace) };
             let server = InProcess::new(listeners, terms, &handle, &access, service_config)?;

@@ -1,6 +1,6 @@
 //! The blocking way to be called.
 
-use std::io;
+use std::io::{self, ErrorKind};
 
 use crate::sys::buffer::Buffer;
 use crate::transport::Connection;
@@ -16,12 +16,13 @@ use crate::transport::Connection;
 ///
 /// An error ends the connection, is logged, and told to
 /// [`handle_error`](crate::Server::handle_error). Not so with one that is the client's doing: a client
-/// that resets it ([`ConnectionReset`], [`BrokenPipe`]) or is silent for too long ([`WouldBlock`]) is an
-/// ordinary end.
+/// that resets it ([`ConnectionReset`], [`BrokenPipe`]), is silent for too long ([`WouldBlock`]) or stays for too long
+/// ([`TimedOut`]) is an ordinary end.
 ///
 /// [`ConnectionReset`]: io::ErrorKind::ConnectionReset
 /// [`BrokenPipe`]: io::ErrorKind::BrokenPipe
 /// [`WouldBlock`]: io::ErrorKind::WouldBlock
+/// [`TimedOut`]: io::ErrorKind::TimedOut
 ///
 /// # Stacks
 ///
@@ -101,10 +102,11 @@ pub trait Handler {
 }
 
 /// Serves a stream. What the handler has left unread must not cost the client its answer, unless the client has
-/// been silent for too long: then the server waits for it no longer.
+/// been silent, or there, for too long: then the server waits for it no longer.
 pub(super) fn run(handler: &mut dyn Handler, connection: &mut Connection<'_>) -> io::Result<()> {
     let served = handler.setup(connection).and_then(|()| handle_and_finish(handler, connection));
-    if !served.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock) {
+    let is_late = |error: &io::Error| matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut);
+    if !served.as_ref().is_err_and(is_late) {
         connection.linger(&mut Buffer::default());
     }
     served

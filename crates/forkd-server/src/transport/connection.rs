@@ -11,23 +11,22 @@ mod linger;
 use std::cell::{Cell, RefCell};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 pub(crate) use bytes::MORE;
 pub(crate) use hand_over::Watch;
 pub(crate) use linger::{LEFTOVER, LINGER};
 
-use rustix::net::sockopt::{Timeout, set_socket_timeout};
-
 use super::inherited::local_end;
-use super::{Endpoint, Peer, ServerInfo, Traffic};
+use super::{Endpoint, Peer, ServerInfo, TimedOut, Traffic};
 use crate::sys;
 
 /// A connection, or a datagram, together with its peer.
 ///
 /// Reading returns `Ok(0)` at the end of the client's data. With an idle time-out set
 /// (`--idle-timeout`), a read or write that waits longer fails with
-/// [`WouldBlock`](io::ErrorKind::WouldBlock).
+/// [`WouldBlock`](io::ErrorKind::WouldBlock). With a longest lifetime (`--max-lifetime`), each read and write fails
+/// with [`TimedOut`](io::ErrorKind::TimedOut) once that is over.
 ///
 /// ```
 /// use std::io::{Read, Write};
@@ -55,8 +54,11 @@ pub struct Connection<'a> {
     server: &'a ServerInfo,
     /// How long a wait may last.
     idle_timeout: Option<Duration>,
-    /// How long a read of the socket waits, as far as the kernel was told.
+    /// When it ends, whatever its client does.
+    deadline: Option<Instant>,
+    /// How long a read and a write of the socket wait, as far as the kernel was told.
     read_limit: Cell<Option<Duration>>,
+    write_limit: Cell<Option<Duration>>,
     /// Other processes may have the socket, too, so that its flags are not ours to change.
     is_shared: bool,
     input: Cell<Input>,
@@ -94,24 +96,13 @@ enum Medium<'a> {
 /// Waits for a socket that does not block, and lets others work meanwhile.
 pub(crate) trait Wait: std::fmt::Debug {
     /// Makes a call that reads or writes up to `wanted` bytes (0: it may do less than it could), until it
-    /// does not say that it would block. Fails with `WouldBlock` when that takes longer than the connection
-    /// may be silent.
+    /// does not say that it would block: `None` if it still does after `limit`, if there is one.
     fn attempt(
         &self,
         socket: BorrowedFd<'_>,
         ready: Ready,
         wanted: usize,
-        call: &mut dyn FnMut() -> rustix::io::Result<usize>,
-    ) -> io::Result<usize>;
-
-    /// The same for at most `limit`, whatever the connection may be: `None` if the call would still block
-    /// then.
-    fn attempt_within(
-        &self,
-        socket: BorrowedFd<'_>,
-        ready: Ready,
-        wanted: usize,
-        limit: Duration,
+        limit: Option<Duration>,
         call: &mut dyn FnMut() -> rustix::io::Result<usize>,
     ) -> io::Result<Option<usize>>;
 
@@ -133,9 +124,18 @@ impl<'a> Connection<'a> {
     }
 
     fn new(medium: Medium<'a>, peer: Peer, traffic: &'a Traffic, server: &'a ServerInfo) -> Self {
-        let input = Cell::new(Input::Silent);
-        let read_limit = Cell::new(None);
-        Self { medium, peer, traffic, server, idle_timeout: None, read_limit, is_shared: false, input }
+        Self {
+            medium,
+            peer,
+            traffic,
+            server,
+            idle_timeout: None,
+            deadline: None,
+            read_limit: Cell::new(None),
+            write_limit: Cell::new(None),
+            is_shared: false,
+            input: Cell::new(Input::Silent),
+        }
     }
 
     /// The same with a socket that others may have, too: it may block or not, whatever they like.
@@ -144,8 +144,7 @@ impl<'a> Connection<'a> {
         Self { is_shared: true, ..self }
     }
 
-    /// The same with a socket that does not block, which `wait` waits for; how long it may be silent is known
-    /// there.
+    /// The same with a socket that does not block, which `wait` waits for.
     #[cfg(feature = "coroutine")]
     pub(crate) fn waiting(self, wait: &'a dyn Wait) -> Self {
         match self.medium {
@@ -243,13 +242,44 @@ impl<'a> Connection<'a> {
         }
     }
 
-    /// Has reads and writes fail that wait for longer than `limit`.
-    pub(crate) fn set_idle_timeout(&mut self, limit: Duration) -> io::Result<()> {
-        self.idle_timeout = Some(limit);
-        match &self.medium {
-            // a read says itself how long it waits
-            Medium::Stream(socket, None) => Ok(set_socket_timeout(socket, Timeout::Send, Some(limit))?),
-            _ => Ok(()),
+    /// Has reads and writes fail that wait for longer than `idle`, or when it has lasted for `lifetime` from now on.
+    #[inline(always)]
+    pub(crate) fn limit_time(&mut self, idle: Option<Duration>, lifetime: Option<Duration>) {
+        self.idle_timeout = idle;
+        if let Some(lifetime) = lifetime {
+            self.deadline = Instant::now().checked_add(lifetime);
+        }
+    }
+
+    /// How long it may still last, if there is a limit.
+    pub(crate) fn left(&self) -> Option<Duration> {
+        self.deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()))
+    }
+
+    /// How long the next wait may last, if there is a limit; fails when the connection has lasted too long.
+    #[inline(always)]
+    pub(crate) fn may_wait(&self) -> io::Result<Option<Duration>> {
+        match self.deadline {
+            None => Ok(self.idle_timeout),
+            Some(_) => self.may_wait_until_end(),
+        }
+    }
+
+    #[inline(never)]
+    fn may_wait_until_end(&self) -> io::Result<Option<Duration>> {
+        match self.left() {
+            Some(Duration::ZERO) => Err(TimedOut::Lifetime.error(io::ErrorKind::TimedOut)),
+            left => Ok(left.into_iter().chain(self.idle_timeout).min()),
+        }
+    }
+
+    /// Why a wait was too long.
+    #[cold]
+    fn timed_out(&self, waited_for: Ready) -> io::Error {
+        match waited_for {
+            _ if self.left() == Some(Duration::ZERO) => TimedOut::Lifetime.error(io::ErrorKind::TimedOut),
+            Ready::Read => TimedOut::Idle.error(io::ErrorKind::WouldBlock),
+            Ready::Write => TimedOut::Unread.error(io::ErrorKind::WouldBlock),
         }
     }
 }

@@ -17,6 +17,7 @@ pub(crate) mod refusal;
 mod server_info;
 mod shutdown_handle;
 mod socket_file;
+pub(crate) mod timed_out;
 pub(crate) mod traffic;
 pub(crate) mod udp_filter;
 
@@ -37,4 +38,5 @@ pub(crate) use pump::limit_unsent_if_slow;
 pub(crate) use refusal::Refusal;
 pub use server_info::ServerInfo;
 pub use shutdown_handle::Handle;
+pub(crate) use timed_out::TimedOut;
 pub(crate) use traffic::Traffic;

@@ -10,16 +10,16 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 
 #[cfg(target_os = "linux")]
-use rustix::io::retry_on_intr;
-#[cfg(target_os = "linux")]
 use rustix::pipe::{SpliceFlags, splice};
 
 use super::Traffic;
-#[cfg(target_os = "linux")]
 use super::connection::Ready;
-use super::connection::Wait;
 #[cfg(target_os = "linux")]
 use crate::sys::calls::is_forbidden_io;
+
+/// Makes a call on the socket, and waits for it as long as the connection may.
+pub(super) type Attempt<'a> =
+    dyn FnMut(Ready, &mut dyn FnMut() -> rustix::io::Result<usize>) -> io::Result<usize> + 'a;
 
 /// How one connection's bulk goes through the kernel.
 #[derive(Debug, Default)]
@@ -143,19 +143,14 @@ impl Drop for Lent {
 #[cfg(target_os = "linux")]
 impl Pump {
     /// Sends back what comes from `socket` until a piece is shorter than `worth`; at the end of the client's data, and
-    /// where there is no pipe, that is a piece of no length. `wait` waits for a socket that does not block.
+    /// where there is no pipe, that is a piece of no length.
     pub(super) fn run(
         &mut self,
         socket: &OwnedFd,
-        wait: Option<&dyn Wait>,
+        attempt: &mut Attempt<'_>,
         worth: usize,
         traffic: &Traffic,
     ) -> io::Result<()> {
-        let attempt = |ready, call: &mut dyn FnMut() -> rustix::io::Result<usize>| match wait {
-            None => Ok(retry_on_intr(call)?),
-            // a pipe may be full of little, so a piece that is short says nothing of the socket
-            Some(wait) => wait.attempt(socket.as_fd(), ready, 0, call),
-        };
         while !self.useless {
             let mut lent = None;
             let came = attempt(Ready::Read, &mut || match Lent::take() {
@@ -199,7 +194,7 @@ impl Pump {
     pub(super) fn run(
         &mut self,
         _socket: &OwnedFd,
-        _wait: Option<&dyn Wait>,
+        _attempt: &mut Attempt<'_>,
         _worth: usize,
         _traffic: &Traffic,
     ) -> io::Result<()> {
@@ -238,7 +233,7 @@ mod tests {
         let (ours, mut theirs) = UnixStream::pair().unwrap();
         theirs.write_all(b"a short piece").unwrap();
         let (mut pump, traffic) = (Pump::default(), Traffic::default());
-        pump.run(&ours.into(), None, 100, &traffic).unwrap();
+        pump.run(&ours.into(), &mut |_, call| Ok(call()?), 100, &traffic).unwrap();
         let mut heard = String::new();
         theirs.read_to_string(&mut heard).unwrap();
         assert_eq!((heard.as_str(), idle()), ("a short piece", 1));

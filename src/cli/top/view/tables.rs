@@ -93,7 +93,13 @@ fn remarks(l: &ListenerStatus, rate: Option<&Rate>) -> Option<String> {
         let counts: Vec<String> = counts.iter().map(|(cause, n)| format!("{cause}={n}")).collect();
         (!counts.is_empty()).then(|| format!("{what}: {}", counts.join(" ")))
     };
-    let all = [dropped(l, rate), counts("refused", &l.refused), counts("deaths", &l.deaths), spread(l)];
+    let all = [
+        dropped(l, rate),
+        counts("refused", &l.refused),
+        counts("timed out", &l.timed_out),
+        counts("deaths", &l.deaths),
+        spread(l),
+    ];
     let all: Vec<String> = all.into_iter().flatten().collect();
     (!all.is_empty()).then(|| all.join("  "))
 }

@@ -4,6 +4,7 @@ mod datagram;
 mod listener;
 mod stream;
 
+use std::cell::Cell;
 use std::io;
 use std::os::fd::AsFd;
 use std::time::Duration;
@@ -21,27 +22,52 @@ use crate::transport::{Ready, Wait};
 pub(super) struct Socket<S> {
     pub(super) inner: S,
     pub(super) waiter: Waiter,
+    /// How long a read and a write wait.
+    read_limit: Cell<Option<Duration>>,
+    write_limit: Cell<Option<Duration>>,
 }
 
 impl<S: AsFd> Socket<S> {
     pub(super) fn new(inner: S) -> io::Result<Self> {
         crate::sys::fd::set_nonblocking(&inner, true)?;
-        Ok(Self { inner, waiter: Waiter::default() })
+        Ok(Self::waited_for(inner, Waiter::default()))
     }
 
     pub(super) fn connection(inner: S) -> io::Result<Self> {
-        Ok(Self { waiter: Waiter::of_connection(None), ..Self::new(inner)? })
+        Ok(Self { waiter: Waiter::of_connection(), ..Self::new(inner)? })
+    }
+
+    /// One that does not block.
+    pub(super) fn waited_for(inner: S, waiter: Waiter) -> Self {
+        Self { inner, waiter, read_limit: Cell::default(), write_limit: Cell::default() }
+    }
+
+    fn limit(&self, ready: Ready) -> &Cell<Option<Duration>> {
+        match ready {
+            Ready::Read => &self.read_limit,
+            Ready::Write => &self.write_limit,
+        }
+    }
+
+    /// Makes a call that reads or writes up to `wanted` bytes, as [`Wait::attempt`], for as long as the socket's limit
+    /// says.
+    fn call(
+        &self,
+        ready: Ready,
+        wanted: usize,
+        call: &mut dyn FnMut() -> rustix::io::Result<usize>,
+    ) -> io::Result<usize> {
+        let done = self.waiter.attempt(self.inner.as_fd(), ready, wanted, self.limit(ready).get(), call)?;
+        done.ok_or_else(|| io::ErrorKind::WouldBlock.into())
     }
 
     pub(super) fn read(&self, buffer: &mut [u8]) -> io::Result<usize> {
-        let fd = self.inner.as_fd();
-        self.waiter.attempt(fd, Ready::Read, buffer.len(), &mut || rustix::io::read(fd, &mut *buffer))
+        self.call(Ready::Read, buffer.len(), &mut || rustix::io::read(&self.inner, &mut *buffer))
     }
 
     pub(super) fn write(&self, bytes: &[u8]) -> io::Result<usize> {
-        let fd = self.inner.as_fd();
         let flags = SendFlags::NOSIGNAL;
-        self.waiter.attempt(fd, Ready::Write, bytes.len(), &mut || rustix::net::send(fd, bytes, flags))
+        self.call(Ready::Write, bytes.len(), &mut || rustix::net::send(&self.inner, bytes, flags))
     }
 
     /// Makes a call of std's until it does not say that it would block: one that takes a client or a datagram,
@@ -52,7 +78,7 @@ impl<S: AsFd> Socket<S> {
         mut call: impl FnMut(&S) -> io::Result<T>,
     ) -> io::Result<T> {
         let mut outcome = None;
-        self.waiter.attempt(self.inner.as_fd(), ready, 0, &mut || match call(&self.inner) {
+        self.call(ready, 0, &mut || match call(&self.inner) {
             Ok(value) => {
                 outcome = Some(value);
                 Ok(0)
@@ -75,7 +101,7 @@ impl<S: AsFd> Socket<S> {
         if limit == Some(Duration::ZERO) {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "a time-out of zero is none: say None"));
         }
-        self.waiter.limit(ready).set(limit);
+        self.limit(ready).set(limit);
         Ok(())
     }
 }

@@ -109,7 +109,7 @@ impl TcpStream {
         let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
         let fd: OwnedFd = socket_with(family, SocketType::STREAM, flags, None)?;
         let begun = rustix::net::connect(&fd, &address);
-        let socket = Socket { inner: net::TcpStream::from(fd), waiter: Waiter::of_connection(None) };
+        let socket = Socket::waited_for(net::TcpStream::from(fd), Waiter::of_connection());
         match begun {
             Ok(()) => Ok(Self(socket)),
             Err(Errno::INPROGRESS | Errno::INTR) => socket.connected(limit).map(Self),
@@ -178,7 +178,7 @@ impl UnixStream {
         let fd: OwnedFd = socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
         loop {
             match rustix::net::connect(&fd, &address) {
-                Ok(()) => return Ok(Self(Socket { inner: fd.into(), waiter: Waiter::of_connection(None) })),
+                Ok(()) => return Ok(Self(Socket::waited_for(fd.into(), Waiter::of_connection()))),
                 Err(Errno::INTR) => {}
                 // a Unix socket has no connection that is under way (connect(2), EAGAIN)
                 Err(Errno::AGAIN) => sleep(Duration::from_millis(5)),

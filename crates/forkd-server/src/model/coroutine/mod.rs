@@ -97,7 +97,7 @@ impl Driver for Worker<'_> {
         self.spread.took(shares, Instant::now);
         let guard = ConnectionGuard::take(&self.tasks, peer);
         coroutine::spawn(move || {
-            let waiter = Waiter::of_connection(guard.0.work().context.service_config.idle_timeout);
+            let waiter = Waiter::of_connection();
             contained(&guard.0, peer, || {
                 let work = guard.0.work();
                 let mut connection = work.connection(socket, peer).waiting(&waiter);

@@ -19,7 +19,7 @@ use std::sync::Arc;
 
 use rustix::fs::{Access, access};
 
-use accompany::{accompany, is_gone_within};
+use accompany::{First, accompany, is_gone_within};
 use files::files_of;
 
 use super::{Handler, Service};
@@ -27,7 +27,7 @@ use crate::admission::back_off;
 use crate::sys::calls::{Purpose, first_forbidden};
 use crate::sys::holders::others_have;
 use crate::sys::program::{Privileges, Program};
-use crate::transport::Connection;
+use crate::transport::{Connection, TimedOut};
 use crate::{Error, Failure, events};
 use forkd_net::unit::{self, Attempt};
 
@@ -71,6 +71,10 @@ const DESCRIPTORS: usize = 6;
 /// second whether it has closed its connection (sock_diag(7)); of another, keep-alive probes find out when its system
 /// has forgotten the connection, mostly a minute after the close. Other systems than Linux tell of no such end by
 /// themselves; there the program finds it out when it reads or writes.
+///
+/// When the connection has lasted too long ([`Server::max_lifetime`](crate::Server::max_lifetime)), it is shut down for
+/// all processes that have it, and the program ends by the same signals. One that has ended by itself before, and has
+/// left the connection to a process in the background, has ended what is watched over.
 ///
 /// When a signal ends the process that serves, as at a stop, the group ends, too, by SIGTERM and then
 /// SIGKILL. Of a SIGKILL to that process only the program itself dies (on Linux and FreeBSD).
@@ -240,14 +244,19 @@ impl Handler for Exec {
     fn handle(&mut self, connection: &mut Connection<'_>) -> io::Result<()> {
         let socket = connection.hand_over()?;
         let mut program = self.start(connection, &socket)?;
-        let is_client_gone = accompany(&program, connection, &socket)?;
+        let first = accompany(&program, connection, &socket)?;
         let status = program.wait()?;
         connection.count_carried();
         if !program.is_survived() || !others_have(&socket, program.id()) {
             connection.take_back();
         }
+        let is_client_gone = first == First::Client;
         log::debug!(peer:% = connection.peer(), status:% = status, is_client_gone; "program ended");
-        if is_client_gone { Ok(()) } else { self.conclude(status) }
+        match first {
+            First::Program => self.conclude(status),
+            First::Client => Ok(()),
+            First::Lifetime => Err(TimedOut::Lifetime.error(io::ErrorKind::TimedOut)),
+        }
     }
 }
 

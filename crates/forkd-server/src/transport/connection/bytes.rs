@@ -4,13 +4,13 @@ use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::{Duration, Instant};
 
-use rustix::io::{Errno, retry_on_intr};
+use rustix::io::Errno;
 use rustix::net::sockopt::{Timeout, set_socket_timeout};
 use rustix::net::{RecvFlags, SendFlags};
 
 use super::super::pump::Pump;
 use super::super::{FilePart, Traffic, limit_unsent};
-use super::{Connection, Input, Medium, Ready};
+use super::{Connection, Input, Medium, Ready, Wait};
 use crate::sys::buffer::{Buffer, CHUNK};
 
 /// What is sent so waits in the kernel for what follows at once, and shares a segment with it, if that is the end
@@ -30,18 +30,9 @@ pub(crate) const MORE: SendFlags = {
 /// the processor's cache when the client reads it.
 const BULK: u64 = 1024 * 1024;
 
-/// Makes a call on a socket that blocks. No function: what has two callers may become one of its own, and that
-/// would be one more window of text for a forked child.
-macro_rules! at_once {
-    ($call:expr) => {
-        loop {
-            match $call {
-                Err(Errno::INTR) => {}
-                outcome => break outcome,
-            }
-        }
-    };
-}
+/// The most bytes for which a call that sends waits but once, and not for each part of them for as long as it may:
+/// sendfile(2) goes by the pages of a pipe, and a Unix socket by what one of its buffers takes.
+const PART: u64 = 64 * 1024;
 
 impl<'a> Connection<'a> {
     /// Takes the next bytes of the client, none at the end of them.
@@ -57,14 +48,11 @@ impl<'a> Connection<'a> {
             Medium::Datagram { unread, .. } => Ok(unread.take()),
             Medium::Stream(socket, wait) => {
                 let n = match wait {
-                    None => {
-                        self.limit_reads(socket, self.idle_timeout)?;
-                        at_once!(buffer.fill(socket))?
-                    }
+                    None => self.block(socket, Ready::Read, || buffer.fill(socket))?,
                     Some(wait) => {
                         // others go on meanwhile, and need it
                         buffer.empty();
-                        wait.attempt(socket.as_fd(), Ready::Read, CHUNK, &mut || buffer.fill_now(socket))?
+                        self.attempt(*wait, socket, Ready::Read, CHUNK, &mut || buffer.fill_now(socket))?
                     }
                 };
                 self.took(n);
@@ -73,12 +61,54 @@ impl<'a> Connection<'a> {
         }
     }
 
-    /// Has reads of a socket that blocks wait for `limit` at most, or for ever.
+    /// Makes a call on a socket that blocks, for as long as it may.
+    // part of its caller: a function of its own would be one more window of text for a forked child
     #[inline(always)]
-    fn limit_reads(&self, socket: &OwnedFd, limit: Option<Duration>) -> io::Result<()> {
-        if self.read_limit.get() != limit {
-            set_socket_timeout(socket, Timeout::Recv, limit)?;
-            self.read_limit.set(limit);
+    fn block(
+        &self,
+        socket: &OwnedFd,
+        ready: Ready,
+        mut call: impl FnMut() -> rustix::io::Result<usize>,
+    ) -> io::Result<usize> {
+        loop {
+            self.limit(socket, ready, self.may_wait()?)?;
+            match call() {
+                Err(Errno::INTR) => {}
+                Err(Errno::AGAIN) => return Err(self.timed_out(ready)),
+                done => return Ok(done?),
+            }
+        }
+    }
+
+    /// Makes a call on a socket that does not block, and waits for it as long as it may.
+    fn attempt(
+        &self,
+        wait: &dyn Wait,
+        socket: &OwnedFd,
+        ready: Ready,
+        wanted: usize,
+        call: &mut dyn FnMut() -> rustix::io::Result<usize>,
+    ) -> io::Result<usize> {
+        let done = wait.attempt(socket.as_fd(), ready, wanted, self.may_wait()?, call)?;
+        done.ok_or_else(|| self.timed_out(ready))
+    }
+
+    /// How many of these bytes one call sends, so that it ends in time.
+    #[inline(always)]
+    fn at_once(&self, length: u64) -> u64 {
+        if self.deadline.is_some() { length.min(PART) } else { length }
+    }
+
+    /// Has reads or writes of a socket that blocks wait for `limit` at most, or for ever.
+    #[inline(always)]
+    fn limit(&self, socket: &OwnedFd, ready: Ready, limit: Option<Duration>) -> io::Result<()> {
+        let (told, option) = match ready {
+            Ready::Read => (&self.read_limit, Timeout::Recv),
+            Ready::Write => (&self.write_limit, Timeout::Send),
+        };
+        if told.get() != limit {
+            set_socket_timeout(socket, option, limit)?;
+            told.set(limit);
         }
         Ok(())
     }
@@ -102,11 +132,11 @@ impl<'a> Connection<'a> {
     {
         let Medium::Stream(socket, wait) = &self.medium else { return self.chunk(buffer).map(Some) };
         buffer.empty();
-        let silence = self.idle_timeout.unwrap_or(Duration::MAX);
+        let silence = self.may_wait()?.unwrap_or(Duration::MAX);
         let may_wait = limit.min(silence);
         let came = match wait {
             None => self.fill_within(socket, buffer, may_wait)?,
-            Some(wait) => wait.attempt_within(socket.as_fd(), Ready::Read, CHUNK, may_wait, &mut || {
+            Some(wait) => wait.attempt(socket.as_fd(), Ready::Read, CHUNK, Some(may_wait), &mut || {
                 buffer.fill_now(socket)
             })?,
         };
@@ -115,7 +145,7 @@ impl<'a> Connection<'a> {
                 self.took(n);
                 Ok(Some(buffer.filled()))
             }
-            None if silence < limit => Err(io::ErrorKind::WouldBlock.into()),
+            None if silence < limit => Err(self.timed_out(Ready::Read)),
             None => Ok(None),
         }
     }
@@ -133,7 +163,7 @@ impl<'a> Connection<'a> {
             let filled = if left.is_zero() {
                 buffer.fill_now(socket)
             } else {
-                self.limit_reads(socket, Some(left))?;
+                self.limit(socket, Ready::Read, Some(left))?;
                 buffer.fill(socket)
             };
             match filled {
@@ -166,10 +196,20 @@ impl<'a> Connection<'a> {
                 if let Medium::Stream(socket, wait) = &self.medium
                     && !self.is_shared
                 {
-                    pump.run(socket, *wait, CHUNK, self.traffic)?;
+                    self.pump(&mut pump, socket, *wait)?;
                 }
             }
         }
+    }
+
+    #[inline(never)]
+    fn pump(&self, pump: &mut Pump, socket: &OwnedFd, wait: Option<&dyn Wait>) -> io::Result<()> {
+        let mut attempt = |ready, call: &mut dyn FnMut() -> rustix::io::Result<usize>| match wait {
+            None => self.block(socket, ready, call),
+            // a pipe may be full of little, so a piece that is short says nothing of the socket
+            Some(wait) => self.attempt(wait, socket, ready, 0, call),
+        };
+        pump.run(socket, &mut attempt, CHUNK, self.traffic)
     }
 
     /// Sends the last bytes of a connection, which go out in one segment with the end that follows.
@@ -200,8 +240,11 @@ impl<'a> Connection<'a> {
             Medium::Datagram { answer, .. } => answer.borrow_mut().get_or_insert_default().write(bytes),
             Medium::Stream(socket, wait) => {
                 let n = match wait {
-                    None => at_once!(rustix::net::send(socket, bytes, flags | SendFlags::NOSIGNAL))?,
-                    Some(wait) => wait.attempt(socket.as_fd(), Ready::Write, bytes.len(), &mut || {
+                    None => self.block(socket, Ready::Write, || {
+                        let bytes = &bytes[..self.at_once(bytes.len() as u64) as usize];
+                        rustix::net::send(socket, bytes, flags | SendFlags::NOSIGNAL)
+                    })?,
+                    Some(wait) => self.attempt(*wait, socket, Ready::Write, bytes.len(), &mut || {
                         rustix::net::send(socket, bytes, flags | SendFlags::DONTWAIT | SendFlags::NOSIGNAL)
                     })?,
                 };
@@ -223,13 +266,16 @@ impl<'a> Connection<'a> {
             let sent = match &self.medium {
                 Medium::Stream(socket, wait) => {
                     let n = match wait {
-                        None => retry_on_intr(|| left.send_to(socket))?,
+                        None => {
+                            let part = FilePart { length: self.at_once(left.length), ..left.clone() };
+                            self.block(socket, Ready::Write, || part.send_to(socket))?
+                        }
                         // sendfile(2) has no flag by which it does not wait
                         Some(wait) if self.is_shared => {
-                            wait.attempt(socket.as_fd(), Ready::Write, 0, &mut || left.copy_to(socket))?
+                            self.attempt(*wait, socket, Ready::Write, 0, &mut || left.copy_to(socket))?
                         }
                         Some(wait) => {
-                            wait.attempt(socket.as_fd(), Ready::Write, 0, &mut || left.send_to(socket))?
+                            self.attempt(*wait, socket, Ready::Write, 0, &mut || left.send_to(socket))?
                         }
                     };
                     Traffic::add(&self.traffic.bytes_out, n as u64);
@@ -260,11 +306,8 @@ impl Read for &Connection<'_> {
             }
             Medium::Stream(socket, wait) => {
                 let n = match wait {
-                    None => {
-                        self.limit_reads(socket, self.idle_timeout)?;
-                        retry_on_intr(|| rustix::io::read(socket, &mut *buffer))?
-                    }
-                    Some(wait) => wait.attempt(socket.as_fd(), Ready::Read, buffer.len(), &mut || {
+                    None => self.block(socket, Ready::Read, || rustix::io::read(socket, &mut *buffer))?,
+                    Some(wait) => self.attempt(*wait, socket, Ready::Read, buffer.len(), &mut || {
                         rustix::net::recv(socket, &mut *buffer, RecvFlags::DONTWAIT).map(|(n, _)| n)
                     })?,
                 };

@@ -93,7 +93,7 @@ impl Watch {
                         Err(rustix::io::Errno::from_io_error(&error).unwrap_or(rustix::io::Errno::IO))
                     }
                 };
-                wait.attempt_within(poller.as_fd(), Ready::Read, 0, limit, &mut look)?;
+                wait.attempt(poller.as_fd(), Ready::Read, 0, Some(limit), &mut look)?;
             }
         }
         Ok(events)

@@ -30,7 +30,7 @@ impl Connection<'_> {
         };
         match wait {
             Some(wait) => {
-                _ = wait.attempt_within(socket.as_fd(), Ready::Read, 0, HEADER_TIMEOUT, &mut take)?
+                _ = wait.attempt(socket.as_fd(), Ready::Read, 0, Some(HEADER_TIMEOUT), &mut take)?
             }
             None => {
                 let until = Instant::now() + HEADER_TIMEOUT;
