@@ -14,7 +14,7 @@ use super::values::InvalidValue;
 use crate::{Error, foreign};
 use forkd_net::unit::{self, Attempt};
 use forkd_server::model::Overflow;
-use forkd_server::supervise::{AccessSpec, Decision, ProxySpec, Rule, Rules};
+use forkd_server::supervise::{AccessSpec, Decision, EarlyDrop, ProxySpec, Rule, Rules};
 use forkd_server::{Endpoint, Peer};
 
 /// One value of `--allow` or `--deny`: a rule, or the path of a list of rules.
@@ -112,6 +112,7 @@ impl ListenOptions {
             rate_per_source: self.rate_per_source,
             rate: self.rate,
             rate_refuses: self.overflow() == Overflow::Reject,
+            early_drop: self.early_drop,
             source_prefix: self.source_prefix(),
             proxy: self.proxy.map(|version| ProxySpec { version, from }),
         })
@@ -159,8 +160,16 @@ impl ListenOptions {
     ///
     /// As [`access`](Self::access).
     pub(crate) fn access_in_words(&self) -> Result<String, Error> {
-        let AccessSpec { rules, max_per_source, rate_per_source, rate, rate_refuses, source_prefix, proxy } =
-            self.access()?;
+        let AccessSpec {
+            rules,
+            max_per_source,
+            rate_per_source,
+            rate,
+            rate_refuses,
+            early_drop,
+            source_prefix,
+            proxy,
+        } = self.access()?;
         let sentence = |(allow, deny): (usize, usize), kind: &str| match (allow, deny) {
             (0, 0) => None,
             (0, deny) => Some(format!("all {kind} are served, but for those that {deny} rules deny")),
@@ -176,6 +185,7 @@ impl ListenOptions {
             max_per_source.map(|most| format!("of {source} {most} clients at once are served")),
             rate_per_source.map(|rate| format!("of {source} {rate} clients may come, and more are refused")),
             rate.map(|rate| format!("{rate} clients may come, and more {beyond}")),
+            early_drop.map(EarlyDrop::in_words),
         ];
         let by_proxy = proxy.map(|proxy| {
             let all = proxy.from.count(false).0 + proxy.from.count(true).0;

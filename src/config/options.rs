@@ -17,7 +17,7 @@ use forkd_server::model::{MAX_CHILDREN, MAX_SPARE, Model, Overflow, Threads, Wor
 use forkd_server::sandbox::{Level, Sandbox};
 use forkd_server::service::{Framing, Service};
 use forkd_server::supervise::{
-    AccessSpec, BindOptions, KEEP_ALIVE, ListenerSpec, ModelSpec, Prefixes, Rate, Suits,
+    AccessSpec, BindOptions, EarlyDrop, KEEP_ALIVE, ListenerSpec, ModelSpec, Prefixes, Rate, Suits,
 };
 use forkd_server::transport::ProxyVersion;
 
@@ -93,6 +93,15 @@ const PER_SOURCE: Need = Need::new(
     |group| {
         (group.max_per_source.is_some() || group.rate_per_source.is_some())
             && group.has_any(|endpoint| endpoint.path().is_none())
+    },
+);
+const EXCHANGE: Need = Need::new(
+    "connections (a tcp or unix endpoint; datagrams have no first exchange) of another service than exec, whose program has \
+     them to itself",
+    "such an endpoint and `service`",
+    |group| {
+        group.service() != Builtin::Exec
+            && group.has_any(|endpoint| endpoint.is_inherited() || !endpoint.is_datagram())
     },
 );
 const FILE: Need = Need::new("a socket file (a unix or unixgram endpoint)", "such an endpoint", |group| {
@@ -247,6 +256,12 @@ options! {
 
     /// How often clients may come at all; more wait in the backlog, or are refused by --overflow reject
     rate: Option<Rate>, { heading: "Access", value: "N/s[:BURST]", otherwise: "no limit" }
+
+    /// Refuse PERCENT of new connections while FROM others have not completed their first exchange, more and more of them, and
+    /// all at FULL, such as 10:30:100
+    early_drop: Option<EarlyDrop>, {
+        heading: "Access", value: "FROM:PERCENT:FULL", otherwise: "never", needs: Some(&EXCHANGE)
+    }
 
     /// How many bits of an IPv4 and of an IPv6 address stand for one source
     source_prefix: Option<Prefixes> = Prefixes::default(), {

@@ -62,6 +62,9 @@ pub struct ListenerStatus {
     /// What the kernel has dropped at the socket since that was made: datagrams, or packets of new connections, that
     /// had no room; `null` where the system doesn't say.
     pub dropped: Option<u32>,
+    /// Connections that have not completed their first exchange, where `--early-drop` limits that.
+    #[serde(default)]
+    pub early: u32,
     /// Clients turned away, by cause.
     pub refused: BTreeMap<String, u64>,
     /// Connections that a limit of time has ended: `idle` (the client was silent), `unread` (it read nothing of what it
@@ -136,7 +139,8 @@ impl Status {
 
 impl From<Activity> for ListenerStatus {
     fn from(activity: Activity) -> Self {
-        let Activity { socket, alive, peak, forked, sums, refused, timed_out, deaths, spread } = activity;
+        let Activity { socket, alive, peak, forked, sums, early, refused, timed_out, deaths, spread } =
+            activity;
         let Arrivals { queued, queue_limit, dropped } = socket.arrivals;
         Self {
             endpoint: socket.endpoint,
@@ -152,6 +156,7 @@ impl From<Activity> for ListenerStatus {
             queued,
             queue_limit,
             dropped,
+            early,
             refused,
             timed_out,
             deaths,
@@ -180,6 +185,7 @@ mod tests {
             queued: Some(4),
             queue_limit: Some(128),
             dropped: Some(2744),
+            early: 6,
             refused: [("limit".to_owned(), 2)].into(),
             timed_out: [("idle".to_owned(), 3)].into(),
             deaths: [("done".to_owned(), 15), ("SIGSEGV".to_owned(), 1)].into(),
@@ -216,6 +222,7 @@ mod tests {
             " 4/128 ",
             "dropped by the kernel: 2744",
             "workers: spread=0.99",
+            "without a first exchange: connections=6",
             "limit=2",
             "timed out: idle=3",
             "SIGSEGV=1 done=15",

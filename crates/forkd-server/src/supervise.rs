@@ -3,6 +3,7 @@
 //!
 //! It is outside the promise of semantic versioning: it changes with that program.
 
+pub use crate::access::early_drop::EarlyDrop;
 pub use crate::access::gcra::Rate;
 pub use crate::access::rules::{Decision, Rule, Rules};
 pub use crate::access::source::Prefixes;

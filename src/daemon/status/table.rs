@@ -175,6 +175,9 @@ impl Status {
             if let Some(text) = spread(l) {
                 writeln!(f, "{} {text}", l.endpoint)?;
             }
+            if l.early > 0 {
+                writeln!(f, "{} without a first exchange: connections={}", l.endpoint, l.early)?;
+            }
             for (what, counts) in
                 [("refused", &l.refused), ("timed out", &l.timed_out), ("deaths", &l.deaths)]
             {

@@ -1,8 +1,8 @@
 //! Which clients are served: the policy of one listening socket, asked in one place for all models and transports,
 //! before a child, a thread or a worker is there for the client.
 //!
-//! [`rules`] says which sources may come in at all, [`gcra`] how often, [`sources`] what is known of each. It makes no system
-//! call and reads no clock: times are passed in, in microseconds.
+//! [`rules`] says which sources may come in at all, [`gcra`] how often, [`sources`] what is known of each; [`early_drop`] how
+//! many may say nothing. It makes no system call and reads no clock: times are passed in, in microseconds.
 
 mod atomic {
     pub(super) use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
@@ -11,6 +11,7 @@ mod atomic {
 use forkd_sys::plain;
 
 mod bucket;
+pub(crate) mod early_drop;
 pub(crate) mod gcra;
 pub(crate) mod rules;
 pub(crate) mod source;
@@ -18,6 +19,7 @@ pub(crate) mod sources;
 
 use atomic::AtomicU64;
 use bucket::Excess;
+use early_drop::EarlyDrop;
 use gcra::Rate;
 use rules::{Decision, Rules};
 use source::{Prefixes, Source};
@@ -40,6 +42,8 @@ pub struct AccessSpec {
     /// Whether a client that comes too soon is refused; otherwise it waits in the queue. One of a source that comes too often
     /// is always refused: it would have to wait in the place of others.
     pub rate_refuses: bool,
+    /// How many connections may not have completed their first exchange until new ones are refused.
+    pub early_drop: Option<EarlyDrop>,
     /// What counts as one source.
     pub source_prefix: Prefixes,
     /// Clients come by a proxy that says who they are.
@@ -66,7 +70,11 @@ impl ProxySpec {
 impl AccessSpec {
     /// Whether any client is served.
     pub(crate) fn is_open(&self) -> bool {
-        self.rules.is_empty() && self.rate.is_none() && !self.counts() && self.proxy.is_none()
+        self.rules.is_empty()
+            && self.rate.is_none()
+            && !self.counts()
+            && self.early_drop.is_none()
+            && self.proxy.is_none()
     }
 
     /// Whether something is known of each source.

@@ -8,7 +8,7 @@
 //! child's in its slot, those of a worker that has many among the [holdings](Sources::hold). The invariant: a ticket is given
 //! back once, by whichever process swaps it out of there. One that writes what isn't so spoils counts, and nothing else.
 
-use std::hash::{BuildHasher, RandomState};
+use std::hash::{BuildHasher, Hash, RandomState};
 use std::io;
 use std::num::NonZeroU64;
 
@@ -157,6 +157,11 @@ impl Sources {
         if let Some(ticket) = Ticket::take(place) {
             self.leave(ticket);
         }
+    }
+
+    /// A number that no client can foretell.
+    pub(crate) fn draw(&self, seed: impl Hash) -> u64 {
+        self.key.hash_one(seed)
     }
 
     /// Has a client count for as long as the answer is there, or until the process with this slot dies; `None` if there are too

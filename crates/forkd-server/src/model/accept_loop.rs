@@ -293,7 +293,7 @@ impl<'a> Source<'a> {
             false if D::POLLS => work.listener().accept_nonblocking(shutdown)?,
             false => work.listener().accept(shutdown)?,
         };
-        Ok(work.context.admit_connection(work.board, client).map(Client::Connection))
+        Ok(work.context.admit_connection(work.board, work.slot, client).map(Client::Connection))
     }
 
     /// A lone datagram is received by itself, which is quicker; every 16th time a whole batch is asked for, and as long

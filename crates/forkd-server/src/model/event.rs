@@ -29,6 +29,7 @@ use crate::service::Protocol;
 use crate::slab::Key;
 use crate::sys::limits::raise_open_files;
 use crate::sys::shutdown_fd::ShutdownFd;
+use crate::transport::early::Early;
 use crate::transport::listener::Kind;
 use crate::transport::proxy::{HEADER_TIMEOUT, Header, ProxyVersion};
 use crate::transport::{Peer, Refusal, Traffic};
@@ -124,6 +125,7 @@ struct Arrival {
     header: RefCell<Header>,
     /// When it is not waited for any more.
     ends: Cell<Option<Timer>>,
+    early: Cell<Early>,
 }
 
 impl Arrival {
@@ -315,18 +317,18 @@ impl<'r, 'w> EventWorker<'w> {
             true => self.work.listener().accept_queued(false)?,
             false => self.work.listener().accept_nonblocking(self.shutdown)?,
         };
-        Ok(self.work.context.admit_connection(self.work.board, client))
+        Ok(self.work.context.admit_connection(self.work.board, self.work.slot, client))
     }
 
-    fn take(&'r self, reactor: &mut Reactor<'r>, Admitted { socket, peer, ticket }: Admitted) {
+    fn take(&'r self, reactor: &mut Reactor<'r>, Admitted { socket, peer, ticket, early }: Admitted) {
         let counted = self.work.count(ticket);
         self.served.set(self.served.get() + 1);
         Traffic::add(&self.work.slot.traffic.connections, 1);
         self.open.set(self.open.get() + 1);
         self.work.one_more_open();
         match self.work.context.proxy() {
-            Some(version) => self.await_header(reactor, socket, peer, version),
-            None => self.begin(reactor, socket, peer, counted),
+            Some(version) => self.await_header(reactor, (socket, early), peer, version),
+            None => self.begin(reactor, (socket, early), peer, counted),
         }
     }
 
@@ -334,12 +336,12 @@ impl<'r, 'w> EventWorker<'w> {
     fn await_header(
         &'r self,
         reactor: &mut Reactor<'r>,
-        socket: OwnedFd,
+        (socket, early): (OwnedFd, Early),
         proxy: Peer,
         version: ProxyVersion,
     ) {
         let socket = Rc::new(socket);
-        let arrival = Rc::new(Arrival::default());
+        let arrival = Rc::new(Arrival { early: Cell::new(early), ..Arrival::default() });
         let (look, limit) = (Rc::clone(&arrival), Rc::clone(&arrival));
         let watched = reactor.watch(Rc::clone(&socket), move |reactor| {
             self.look_for_header(reactor, &look, proxy, version);
@@ -376,6 +378,7 @@ impl<'r, 'w> EventWorker<'w> {
             }
         };
         arrival.end(reactor, watch);
+        let early = arrival.early.take();
         let counted = match self.work.context.admit_introduced(client) {
             Ok(ticket) => self.work.count(ticket),
             Err(why) => return self.refuse(reactor, &socket, why),
@@ -383,7 +386,7 @@ impl<'r, 'w> EventWorker<'w> {
         // the watch has it, too, until this call is over
         reactor.call_later(Duration::ZERO, move |reactor| {
             if let Some(socket) = Rc::into_inner(socket) {
-                self.begin(reactor, socket, client, counted);
+                self.begin(reactor, (socket, early), client, counted);
             }
         });
     }
@@ -401,7 +404,13 @@ impl<'r, 'w> EventWorker<'w> {
         self.one_fewer(reactor);
     }
 
-    fn begin(&'r self, reactor: &mut Reactor<'r>, socket: OwnedFd, peer: Peer, counted: Option<Counted>) {
+    fn begin(
+        &'r self,
+        reactor: &mut Reactor<'r>,
+        (socket, early): (OwnedFd, Early),
+        peer: Peer,
+        counted: Option<Counted>,
+    ) {
         self.work.slot.set_peer(peer);
         let stopwatch = self.work.stopwatch();
         let made = catch_unwind(AssertUnwindSafe(|| self.work.service().make_protocol()));
@@ -415,7 +424,7 @@ impl<'r, 'w> EventWorker<'w> {
             }
         };
         let client = Client { worker: self, protocol, _counted: counted, _stopwatch: stopwatch };
-        reactor.adopt(socket, peer, Box::new(client));
+        reactor.adopt(socket, peer, early, Box::new(client));
     }
 
     fn one_fewer(&'r self, reactor: &mut Reactor<'r>) {

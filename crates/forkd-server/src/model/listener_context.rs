@@ -3,6 +3,7 @@
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
+use std::sync::atomic::AtomicU32;
 use std::time::Duration;
 
 use super::hooks::Hooks;
@@ -11,10 +12,11 @@ use crate::access::sources::Ticket;
 use crate::access::{AccessSpec, Tables};
 use crate::admission::Room;
 use crate::limit::SharedLimit;
-use crate::scoreboard::Scoreboard;
+use crate::scoreboard::{Scoreboard, Slot};
 use crate::sys::clock::monotonic_us;
 use crate::sys::datagram::{Datagram, Source};
 use crate::sys::tcp::{queued_for, reset_at_close};
+use crate::transport::early::Early;
 use crate::transport::proxy::{Parsed, ProxyVersion};
 use crate::transport::udp_filter::UdpFilter;
 use crate::transport::{Listener, Peer, Refusal};
@@ -39,6 +41,8 @@ pub(crate) struct Admitted {
     pub(crate) peer: Peer,
     /// It counts as one of its source's.
     pub(crate) ticket: Option<Ticket>,
+    /// Counts it until its first exchange is complete.
+    pub(crate) early: Early,
 }
 
 /// What decides whether a client is served.
@@ -47,6 +51,10 @@ struct Access {
     spec: AccessSpec,
     hooks: Hooks,
     tables: Tables<'static>,
+    /// How many connections have not completed their first exchange.
+    early: &'static AtomicU32,
+    /// The service never answers.
+    is_silent: bool,
     /// So that no client can fill the log, whichever process refuses it.
     refusals: &'static SharedLimit,
 }
@@ -57,6 +65,18 @@ impl Access {
     fn paced(&self, room: Room) -> Room {
         let wait = self.spec.wait(self.tables.paid_at, monotonic_us);
         wait.map_or(room, |us| Room::Later(Duration::from_micros(us)))
+    }
+
+    /// Counts a connection until its first exchange is complete, unless it is refused as one of too many.
+    fn begin(&self, slot: &'static Slot) -> Result<Early, Refusal> {
+        let Some(rule) = self.spec.early_drop else { return Ok(Early::default()) };
+        let (early, others) = self.count_early(slot);
+        let random = || self.tables.sources.draw((monotonic_us(), others));
+        if rule.refuses(others, random) { Err(Refusal::EarlyDrop) } else { Ok(early) }
+    }
+
+    fn count_early(&self, slot: &'static Slot) -> (Early, u32) {
+        Early::begin(&slot.early, self.early, self.is_silent)
     }
 }
 
@@ -70,16 +90,15 @@ impl ListenerContext {
     ) -> Self {
         let hooks = &service_config.hooks;
         let is_asked = !access.is_open() || hooks.verify.is_some();
+        let tally = board.tally(number);
         let access = is_asked.then(|| {
             Arc::new(Access {
                 spec: access.clone(),
                 hooks: hooks.clone(),
-                tables: Tables {
-                    sources: board.sources(),
-                    listener: number,
-                    paid_at: &board.tally(number).paid_at,
-                },
-                refusals: &board.tally(number).refusals,
+                early: &tally.early,
+                is_silent: service_config.service.is_silent(),
+                tables: Tables { sources: board.sources(), listener: number, paid_at: &tally.paid_at },
+                refusals: &tally.refusals,
             })
         });
         Self { listener, number, service_config, access }
@@ -119,12 +138,13 @@ impl ListenerContext {
         }
     }
 
-    /// A connection that was accepted, unless it is not to be served.
+    /// A connection that this process has accepted, unless it is not to be served.
     // a function of its own would be one more window of text for each spare child to fault in
     #[inline(always)]
     pub(crate) fn admit_connection(
         &self,
         board: &Scoreboard,
+        slot: &'static Slot,
         (socket, peer): (OwnedFd, Peer),
     ) -> Option<Admitted> {
         if board.measures()
@@ -132,8 +152,12 @@ impl ListenerContext {
         {
             board.tally(self.number).accept_latencies.observe(waited.as_micros() as u64);
         }
-        match self.admit(peer) {
-            Ok(ticket) => Some(Admitted { socket, peer, ticket }),
+        let admitted = match self.access.as_deref() {
+            Some(access) => self.ask_for_connection(access, slot, peer),
+            None => Ok((None, Early::default())),
+        };
+        match admitted {
+            Ok((ticket, early)) => Some(Admitted { socket, peer, ticket, early }),
             Err(why) => {
                 self.refuse(board, socket.as_fd(), why);
                 None
@@ -149,6 +173,21 @@ impl ListenerContext {
         if why != Refusal::Application {
             reset_at_close(socket);
         }
+    }
+
+    /// Has the connection of a child count in its slot until the first exchange is complete.
+    pub(crate) fn begin_early(&self, slot: &'static Slot) {
+        if let Some(access) = self.access.as_deref().filter(|access| access.spec.early_drop.is_some()) {
+            access.count_early(slot).0.leave_to_process();
+        }
+    }
+
+    /// In that child: what counts it.
+    #[inline(always)]
+    pub(crate) fn resume_early(&self, slot: &'static Slot) -> Early {
+        self.access
+            .as_deref()
+            .map_or_else(Early::default, |access| Early::resume(&slot.early, access.early, access.is_silent))
     }
 
     /// Decides whether a datagram is answered, with the hop limit of its answer, and whether it counts.
@@ -177,11 +216,22 @@ impl ListenerContext {
         }
     }
 
-    /// Decides whether a client that has come in is served: the one place, for connections and datagrams of all
-    /// models, before anything is started for the client.
+    /// Decides whether a client that has come in is served: with the one below the place for connections and datagrams of
+    /// all models, before anything is started for the client.
     #[inline(always)]
     fn admit(&self, peer: Peer) -> Result<Option<Ticket>, Refusal> {
         self.access.as_deref().map_or(Ok(None), |access| self.ask(access, peer))
+    }
+
+    #[inline(never)]
+    fn ask_for_connection(
+        &self,
+        access: &Access,
+        slot: &'static Slot,
+        peer: Peer,
+    ) -> Result<(Option<Ticket>, Early), Refusal> {
+        let early = self.told(access, peer, access.begin(slot))?;
+        Ok((self.ask(access, peer)?, early))
     }
 
     #[inline(never)]

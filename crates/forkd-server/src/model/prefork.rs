@@ -49,11 +49,11 @@ impl Worker<'_> {
 }
 
 impl Driver for Worker<'_> {
-    fn connection(&mut self, Admitted { socket, peer, ticket }: Admitted) {
+    fn connection(&mut self, Admitted { socket, peer, ticket, early }: Admitted) {
         let counted = self.work.count(ticket);
         self.begin();
         self.work.slot.set_peer(peer);
-        let mut connection = self.work.connection(socket, peer);
+        let mut connection = self.work.connection(socket, peer, early);
         self.work.serve_timed(&mut connection);
         // before the client can see the end: one that comes again at once counts as one
         drop(counted);

@@ -19,6 +19,7 @@ use crate::scoreboard::{Cause, Scoreboard, Slot, State, Tally};
 use crate::service::Service;
 use crate::sys::datagram::{Batch, Datagram, Patience};
 use crate::sys::fd::wait_readable;
+use crate::transport::early::Early;
 use crate::transport::proxy::ProxyVersion;
 use crate::transport::udp_filter::UdpFilter;
 use crate::transport::{Connection, Listener, Peer, Refusal, Traffic};
@@ -137,9 +138,9 @@ impl<'w> WorkerContext<'w> {
 
     /// A connection that was accepted.
     #[inline(always)]
-    pub(crate) fn connection(&self, socket: OwnedFd, peer: Peer) -> Connection<'_> {
+    pub(crate) fn connection(&self, socket: OwnedFd, peer: Peer, early: Early) -> Connection<'_> {
         let server_info = &self.context.service_config.server_info;
-        Connection::stream(socket, peer, &self.slot.traffic, server_info)
+        Connection::stream(socket, peer, early, &self.slot.traffic, server_info)
     }
 
     /// Serves one connection until it ends; it is still to be closed.
@@ -248,7 +249,7 @@ impl<'w> WorkerContext<'w> {
         self.context.service_config.hooks.panicked(peer, payload);
     }
 
-    /// In a child: its client does not count any more as one of its source's.
+    /// In a child: its client does not count any more, as one of its source's or without a first exchange.
     #[inline(always)]
     pub(crate) fn counts_no_more(&self) {
         if self.context.asks() {
@@ -259,7 +260,7 @@ impl<'w> WorkerContext<'w> {
     #[cold]
     #[inline(never)]
     fn leave(&self) {
-        self.board.leave(self.index);
+        self.board.leave(self.slot, self.context.number);
     }
 
     /// Has a client of this worker count for as long as the answer is there.

@@ -239,9 +239,10 @@ fn take_client(work: &WorkerContext<'_>, wait: &Wait) -> Option<(OwnedFd, Peer)>
                 if is_called_off {
                     begin_to_finish();
                 }
-                match work.context.admit_connection(work.board, client) {
-                    Some(Admitted { socket, peer, ticket }) => {
+                match work.context.admit_connection(work.board, work.slot, client) {
+                    Some(Admitted { socket, peer, ticket, early }) => {
                         Ticket::put(ticket, &work.slot.ticket);
+                        early.leave_to_process();
                         events::accepting(work.listener().endpoint(), admission.accepted(&mut round));
                         break (socket, peer);
                     }
@@ -290,7 +291,8 @@ fn serve(
     match (connection, batch) {
         (Some(socket), _) => {
             // not dropped: the kernel closes it, as this process ends
-            let mut connection = ManuallyDrop::new(work.connection(socket, peer));
+            let early = work.context.resume_early(work.slot);
+            let mut connection = ManuallyDrop::new(work.connection(socket, peer, early));
             let cause = work.serve(&mut connection);
             work.counts_no_more();
             announce(cause);

@@ -271,7 +271,7 @@ impl Forking {
 
     /// Takes the next client, and forks a child for it; `false` if it gets none.
     fn take_one(&mut self, cx: &mut Context, slot: u32) -> rustix::io::Result<bool> {
-        let client = self.next_client().map(|client| self.admit(cx, client));
+        let client = self.next_client().map(|client| self.admit(cx, slot, client));
         if let Ok(Some(client)) = client {
             self.give_child(cx, slot, client);
             return Ok(true);
@@ -296,11 +296,12 @@ impl Forking {
     }
 
     /// The client, if it gets a child.
-    fn admit(&self, cx: &Context, client: Taken) -> Option<Client> {
+    fn admit(&self, cx: &Context, slot: u32, client: Taken) -> Option<Client> {
         match (client, &self.work.batch) {
             ((Some(socket), peer), _) => {
-                let Admitted { socket, peer, ticket } =
-                    self.context.admit_connection(cx.board, (socket, peer))?;
+                // as one without a first exchange it counts anew at its fork
+                let Admitted { socket, peer, ticket, early: _ } =
+                    self.context.admit_connection(cx.board, cx.board.slot(slot), (socket, peer))?;
                 // In a crowd no child is forked for a connection that its client has reset: Linux hands that over, too.
                 if (self.crowded || cx.is_busy) && was_reset(&socket) {
                     ticket.into_iter().for_each(|ticket| cx.board.sources().leave(ticket));
@@ -463,6 +464,9 @@ impl Forking {
         let (slot, record) = (cx.board.slot(index), cx.board.record(index));
         slot.set_peer(peer);
         Ticket::put(ticket, &slot.ticket);
+        if connection.is_some() {
+            self.context.begin_early(slot);
+        }
         self.work.update(cx);
         let raises_later = cx.raises_children
             && !self.context.service_config.service.is_handler()

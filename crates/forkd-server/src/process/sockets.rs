@@ -63,12 +63,18 @@ impl Bound {
     }
 
     fn check(&self) -> Result<(), Error> {
-        let ListenerSpec { service, model: ModelSpec { model, idle_timeout, spare, overflow, .. }, .. } =
-            &*self.spec;
+        let ListenerSpec { service, access, model, .. } = &*self.spec;
+        let ModelSpec { model, idle_timeout, spare, overflow, .. } = model;
         if service.hands_over() && idle_timeout.is_some() {
             return Err(
                 self.refused("hands its connections over, so an idle time-out has no effect; leave that out")
             );
+        }
+        if service.hands_over() && access.early_drop.is_some() {
+            return Err(self.refused(
+                "hands its connections over, so no first exchange of theirs is seen, and an early drop would refuse all in \
+                 the end; leave that out",
+            ));
         }
         if self.listener.is_inherited() {
             let datagrams = self.listener.kind() == Kind::Datagram;

@@ -21,6 +21,7 @@ use crate::scoreboard::Scoreboard;
 use crate::spec::ListenerSpec;
 use crate::sys::datagram::{Batch, Patience};
 use crate::sys::fd::wait_readable;
+use crate::transport::early::Early;
 use crate::transport::inherited::listener_of;
 use crate::transport::listener::Kind;
 use crate::transport::udp_filter::UdpFilter;
@@ -91,7 +92,8 @@ impl Stdin {
 fn connection(service_config: &ServiceConfig, socket: OwnedFd, peer: Peer) {
     let traffic = Traffic::default();
     let waiter = Waiter::of_connection();
-    let connection = Connection::stream(socket, peer, &traffic, &service_config.server_info).shared();
+    let connection =
+        Connection::stream(socket, peer, Early::default(), &traffic, &service_config.server_info).shared();
     let mut connection = connection.waiting(&waiter);
     service_config.serve(&mut connection);
     connection.close();

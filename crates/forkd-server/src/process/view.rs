@@ -54,6 +54,8 @@ pub struct Activity {
     pub forked: u64,
     /// What they have done.
     pub sums: Sums,
+    /// Connections that have not completed their first exchange, where that is limited.
+    pub early: u32,
     /// Clients turned away, by cause.
     pub refused: BTreeMap<String, u64>,
     /// Connections that a limit of time has ended, by that limit.
@@ -168,7 +170,8 @@ impl<'a> View<'a> {
         };
         let uptime_s = self.uptime().as_millis() as f64 / 1000.0;
         for activity in self.activities() {
-            let Activity { socket, alive, peak, forked, sums, refused, timed_out, deaths, spread } = activity;
+            let Activity { socket, alive, peak, forked, sums, refused, timed_out, deaths, spread, .. } =
+                activity;
             let Socket { endpoint, arrivals: Arrivals { queued, dropped, .. }, .. } = socket;
             info!(
                 endpoint:%, alive, peak, forked, connections = sums.connections, bytes_in = sums.bytes_in,
@@ -186,6 +189,7 @@ impl<'a> View<'a> {
             peak: totals.peak.load(Ordering::Relaxed),
             forked: totals.forked.load(Ordering::Relaxed),
             sums: totals.sums(),
+            early: tally.early.load(Ordering::Relaxed),
             refused: tally.refused().map(|(why, n)| (why.to_string(), n)).collect(),
             timed_out: tally.timed_out().map(|(limit, n)| (limit.name().to_owned(), n)).collect(),
             deaths: totals.deaths().map(|(cause, n)| (cause.to_string(), n)).collect(),

@@ -173,6 +173,7 @@ impl<'a> Channel<'a> {
                 None => self.input = Input::Ended,
             }
         } else {
+            self.line.took();
             let reply = self.session.protocol().received(&shared.buffer[..n]);
             let is_silent = matches!(reply, Reply::Wait);
             let next = self.line.dispose(reply)?;

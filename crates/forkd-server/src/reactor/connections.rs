@@ -10,14 +10,21 @@ use super::line::Line;
 use super::{Alarm, Reactor, Source};
 use crate::slab::Key;
 use crate::transport::Peer;
+use crate::transport::early::Early;
 
 /// An alarm that goes off at once would keep all others waiting.
 const SOONEST: Duration = Duration::from_millis(1);
 
 impl<'a> Reactor<'a> {
     /// Begins to look after a connection, whose socket does not block.
-    pub(crate) fn adopt(&mut self, socket: OwnedFd, peer: Peer, session: Box<dyn Session<'a> + 'a>) {
-        let line = Line::new(socket, self.shared.traffic);
+    pub(crate) fn adopt(
+        &mut self,
+        socket: OwnedFd,
+        peer: Peer,
+        early: Early,
+        session: Box<dyn Session<'a> + 'a>,
+    ) {
+        let line = Line::new(socket, self.shared.traffic, early);
         let mut channel = Box::new(Channel::new(line, peer, session, &self.shared));
         let flow = guarded(&mut channel, |channel| channel.begin(&mut self.shared));
         channel.polled = channel.wanted;

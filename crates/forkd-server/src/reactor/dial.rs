@@ -18,6 +18,7 @@ use crate::service::Protocol;
 use crate::slab::Key;
 use crate::sys::poller::Interest;
 use crate::timers::At;
+use crate::transport::early::Early;
 use crate::transport::{Endpoint, Peer, resolve};
 
 /// A connection that is being made.
@@ -168,7 +169,7 @@ impl<'a> Reactor<'a> {
             Address::Ip(address) => Peer::Ip(*address),
             Address::Unix(_) => Peer::of(&socket, None, true),
         };
-        let line = Line::new(socket, self.shared.traffic);
+        let line = Line::new(socket, self.shared.traffic, Early::default());
         let mut channel = Box::new(Channel::new(line, peer, dial.session, &self.shared));
         channel.polled = Interest::WRITE.into();
         let flow = guarded(&mut channel, |channel| channel.begin(&mut self.shared));

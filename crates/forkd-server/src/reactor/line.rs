@@ -12,6 +12,7 @@ use rustix::net::{SendFlags, Shutdown};
 
 use crate::fairness::Turn;
 use crate::service::Reply;
+use crate::transport::early::Early;
 use crate::transport::{FilePart, MORE, Traffic};
 
 #[derive(Debug)]
@@ -19,6 +20,8 @@ pub(super) struct Line<'a> {
     socket: OwnedFd,
     waiting: VecDeque<Piece>,
     traffic: Option<&'a Traffic>,
+    /// Counts it until its first exchange is complete.
+    early: Early,
     /// What was done since [`take_turn`](Self::take_turn) was asked.
     turn: Turn,
 }
@@ -39,8 +42,8 @@ pub(super) enum Next {
 }
 
 impl<'a> Line<'a> {
-    pub(super) fn new(socket: OwnedFd, traffic: Option<&'a Traffic>) -> Self {
-        Self { socket, waiting: VecDeque::new(), traffic, turn: Turn::default() }
+    pub(super) fn new(socket: OwnedFd, traffic: Option<&'a Traffic>, early: Early) -> Self {
+        Self { socket, waiting: VecDeque::new(), traffic, early, turn: Turn::default() }
     }
 
     /// Whether the socket has taken all that it was given.
@@ -123,7 +126,13 @@ impl<'a> Line<'a> {
         Ok(())
     }
 
+    /// Something was read.
+    pub(super) fn took(&self) {
+        self.early.took();
+    }
+
     fn write(&mut self, bytes: &[u8], flags: SendFlags) -> io::Result<usize> {
+        self.early.gives(bytes.len());
         let flags = flags | SendFlags::NOSIGNAL;
         let n = unless_it_waits(|| rustix::net::send(&self.socket, bytes, flags))?.unwrap_or(0);
         self.sent(n);
@@ -131,6 +140,7 @@ impl<'a> Line<'a> {
     }
 
     fn write_file(&mut self, part: &mut FilePart) -> io::Result<()> {
+        self.early.gives(part.length as usize);
         match unless_it_waits(|| part.send_to(&self.socket))? {
             None => Ok(()),
             // it was longer when its length was taken, and the client counts on that
@@ -157,7 +167,9 @@ impl<'a> Line<'a> {
         Ok(rustix::net::shutdown(&self.socket, Shutdown::Write)?)
     }
 
+    /// Before the client can see that, it does not count any more.
     pub(super) fn close(self) {
+        drop(self.early);
         crate::sys::fd::close(self.socket);
     }
 }

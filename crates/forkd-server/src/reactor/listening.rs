@@ -14,6 +14,7 @@ use crate::service::{Protocol, Reply};
 use crate::slab::Key;
 use crate::sys::datagram::{Batch, Patience};
 use crate::transport::bind::{BindOptions, bind_all};
+use crate::transport::early::Early;
 use crate::transport::listener::Kind;
 use crate::transport::udp_filter::UdpFilter;
 use crate::transport::{Endpoint, Inherited, Listener, Peer};
@@ -200,7 +201,7 @@ impl<'a> Reactor<'a> {
             events::accepting(acceptor.listener.endpoint(), news);
             if let Ok((socket, peer)) = accepted {
                 let protocol = (make.borrow_mut())();
-                self.adopt(socket, peer, Box::new(Accepted(protocol)));
+                self.adopt(socket, peer, Early::default(), Box::new(Accepted(protocol)));
             }
         }
     }

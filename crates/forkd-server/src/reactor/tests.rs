@@ -16,6 +16,7 @@ use proptest::test_runner::{Config, TestRunner};
 use super::*;
 use crate::fairness::TURN;
 use crate::service::{Protocol, Reply, Service};
+use crate::transport::early::Early;
 use crate::transport::{Connection, FilePart, Peer, ServerInfo};
 
 /// Says for each byte of its input what that byte asks for, and goodbye at the end; so it says the same
@@ -118,14 +119,19 @@ impl<'a> Session<'a> for Alone {
 fn by_reactor(service: &Service, socket: OwnedFd) {
     let mut reactor = Reactor::new().expect("reactor");
     crate::sys::fd::set_nonblocking(&socket, true).expect("flag");
-    reactor.adopt(socket, Peer::None, Box::new(Alone(service.make_protocol().expect("a protocol"))));
+    reactor.adopt(
+        socket,
+        Peer::None,
+        Early::default(),
+        Box::new(Alone(service.make_protocol().expect("a protocol"))),
+    );
     reactor.run().expect("run");
 }
 
 fn by_blocking(service: &Service, socket: OwnedFd) {
     let traffic = Traffic::default();
     let server = ServerInfo::nowhere();
-    let mut connection = Connection::stream(socket, Peer::None, &traffic, &server);
+    let mut connection = Connection::stream(socket, Peer::None, Early::default(), &traffic, &server);
     service.serve(&mut connection).expect("serve");
 }
 
@@ -261,7 +267,7 @@ fn join<'s>(reactor: &mut Reactor<'s>, part: Part<'s>) -> UnixStream {
         setsockopt(end, sockopt::SndBuf, &(1 << 20)).expect("buffer");
         end.set_nonblocking(true).expect("flag");
     }
-    reactor.adopt(ours.into(), Peer::None, Box::new(Member(part)));
+    reactor.adopt(ours.into(), Peer::None, Early::default(), Box::new(Member(part)));
     theirs
 }
 

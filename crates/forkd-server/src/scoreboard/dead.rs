@@ -45,7 +45,7 @@ impl Scoreboard {
     /// Adds the counters of a child that ends to the totals.
     fn count(&self, index: u32, cause: Cause, now: Instant, free: impl FnOnce()) {
         let (child, now_ms) = (self.child(index), self.millis(now));
-        self.leave(index);
+        self.leave(child.slot, child.listener());
         let totals = self.totals(child.listener());
         self.measure_life(&child, totals, now_ms);
         self.subtract_alive(index);

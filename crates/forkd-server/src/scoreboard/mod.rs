@@ -52,6 +52,7 @@ use crate::sys;
 use crate::sys::shared::{Arena, Lent, bytes_for};
 use crate::sys::wake::Wake;
 use crate::transport::Refusal;
+use crate::transport::early::Early;
 
 /// How many pids are told apart: no fewer than Linux has by default.
 const PIDS: usize = 32_768;
@@ -267,7 +268,7 @@ impl Scoreboard {
     pub(crate) fn put_back(&self, index: u32) {
         // another process that gets its number must not take the slot for its own
         self.slot(index).pid.store(0, Ordering::Relaxed);
-        self.leave(index);
+        self.leave(self.slot(index), self.listener_of(index));
         self.ledger.vacate(index);
     }
 
@@ -276,10 +277,12 @@ impl Scoreboard {
         self.sources
     }
 
-    /// The client of the child in a slot does not count any more as one of its source's.
+    /// The client of a child does not count any more as one of its source's, nor those of any process as without a first
+    /// exchange.
     #[inline(always)]
-    pub(crate) fn leave(&self, index: u32) {
-        self.sources.leave_at(&self.slot(index).ticket);
+    pub(crate) fn leave(&self, slot: &Slot, listener: usize) {
+        self.sources.leave_at(&slot.ticket);
+        Early::abandon(&slot.early, &self.tally(listener).early);
     }
 
     /// A listener takes no more clients, but serves those that are queued.

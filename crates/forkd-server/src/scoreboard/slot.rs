@@ -53,6 +53,8 @@ forkd_sys::plain! {
         worker: AtomicU32,
         /// How many connections it serves now, where it can serve several.
         pub(crate) open: AtomicU32,
+        /// How many of its connections have not completed their first exchange, where that is limited.
+        pub(crate) early: AtomicU32,
         /// How many threads it has, of those that its model starts and its first.
         pub(crate) threads: AtomicU32,
         /// How many clients it holds for which no thread can be started.
@@ -76,6 +78,7 @@ impl Slot {
         self.ending.store(0, Ordering::Relaxed);
         self.worker.store(is_worker.into(), Ordering::Relaxed);
         self.open.store(0, Ordering::Relaxed);
+        self.early.store(0, Ordering::Relaxed);
         self.threads.store(1, Ordering::Relaxed);
         self.held.store(0, Ordering::Relaxed);
         self.wakes.store(0, Ordering::Relaxed);
@@ -180,6 +183,7 @@ impl Slot {
             ending,
             worker,
             open,
+            early,
             threads,
             held,
             wakes,
@@ -188,7 +192,7 @@ impl Slot {
             times_us,
             peer: _,
         } = self;
-        [pid, state, next, ending, worker, open, threads, held, wakes]
+        [pid, state, next, ending, worker, open, early, threads, held, wakes]
             .iter()
             .for_each(|cell| cell.store(word, Ordering::Relaxed));
         let Traffic { connections, bytes_in, bytes_out, failed } = traffic;

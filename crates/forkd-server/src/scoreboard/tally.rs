@@ -21,6 +21,8 @@ forkd_sys::plain! {
         pub(crate) leaving: AtomicU32,
         /// Connections of workers that serve many at once and take more; the master corrects it now and then.
         pub(crate) open: AtomicU32,
+        /// Connections that have not completed their first exchange, where that is limited.
+        pub(crate) early: AtomicU32,
         /// How often such a worker has found the queue empty.
         emptied: AtomicU32,
         /// How often no thread could be started.
@@ -50,6 +52,7 @@ impl Tally {
             queued,
             leaving,
             open,
+            early,
             emptied,
             failed_threads,
             refused,
@@ -60,7 +63,8 @@ impl Tally {
             durations,
             ..
         } = self;
-        [idle, queued, leaving, open, emptied].iter().for_each(|counter| counter.store(0, Ordering::Relaxed));
+        let small = [idle, queued, leaving, open, early, emptied];
+        small.iter().for_each(|counter| counter.store(0, Ordering::Relaxed));
         refused
             .iter()
             .chain(timed_out)

@@ -174,6 +174,44 @@ impl Server {
         Ok(self)
     }
 
+    /// Refuses new connections while many others have not completed their first exchange, such as `10:30:100`: from 10 of
+    /// them on 30 % are refused, then more and more, and from 100 on all, as by sshd's MaxStartups. It holds over all
+    /// processes of the server, for each of its listening sockets; datagrams have no such exchange.
+    ///
+    /// The exchange is complete when the service sends something; of [`Discard`](crate::service::Discard), which sends
+    /// nothing, when the client has.
+    ///
+    /// ```
+    /// use std::io::{ErrorKind, Read, Write};
+    /// use std::net::TcpStream;
+    ///
+    /// use forkd_server::{Echo, Server, model::Model};
+    ///
+    /// let server = Server::bind("tcp://127.0.0.1:0")?.model(Model::Thread).early_drop("1:100:1")?;
+    /// let (address, handle) = (server.server_address().to_string(), server.handle());
+    /// let serving = std::thread::spawn(move || server.serve_forever(Echo));
+    /// let connect = || TcpStream::connect(address.strip_prefix("tcp://").unwrap()).unwrap();
+    /// let (mut silent, mut second) = (connect(), connect());
+    /// assert_eq!(second.read(&mut [0]).unwrap_err().kind(), ErrorKind::ConnectionReset);
+    /// silent.write_all(b"hello").unwrap();
+    /// silent.read_exact(&mut [0; 5]).unwrap();
+    /// let mut third = connect();
+    /// third.write_all(b"hello").unwrap();
+    /// third.read_exact(&mut [0; 5]).unwrap();
+    /// drop((silent, third));
+    /// handle.shutdown();
+    /// serving.join().unwrap()?;
+    /// # Ok::<(), forkd_server::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Usage`] if it is no such rule.
+    pub fn early_drop(mut self, rule: &str) -> Result<Self, Error> {
+        self.access.early_drop = Some(rule.parse().map_err(Error::Usage)?);
+        Ok(self)
+    }
+
     fn rule(mut self, sources: &str, allowed: bool) -> Result<Self, Error> {
         let rule: Rule = sources.parse().map_err(Error::Usage)?;
         self.access.rules.add(rule, allowed);

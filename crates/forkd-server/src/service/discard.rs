@@ -19,6 +19,6 @@ impl Protocol for Discard {
 
 impl From<Discard> for Service {
     fn from(discard: Discard) -> Self {
-        Self::protocol("discard", move || discard)
+        Self::protocol("discard", move || discard).silent()
     }
 }

@@ -37,7 +37,10 @@ pub(super) fn drive(protocol: &mut dyn Protocol, connection: &mut Connection<'_>
                 next = match chunk {
                     None => dispose(protocol.timed_out(), connection)?,
                     Some([]) => return finish(protocol, connection),
-                    Some(chunk) => dispose(protocol.received(chunk), connection)?,
+                    Some(chunk) => {
+                        connection.took_some();
+                        dispose(protocol.received(chunk), connection)?
+                    }
                 };
             }
             Next::Produce => {
@@ -88,6 +91,7 @@ fn dispose(reply: Reply<'_>, connection: &mut Connection<'_>) -> io::Result<Next
 mod tests {
     use super::*;
     use crate::service::Clock;
+    use crate::transport::early::Early;
     use crate::transport::{Peer, ServerInfo, Traffic};
     use std::io::Read;
     use std::os::unix::net::UnixStream;
@@ -98,7 +102,7 @@ mod tests {
         theirs.set_nonblocking(true).unwrap();
         theirs.write_all(sent).unwrap();
         let (traffic, server) = (Traffic::default(), ServerInfo::nowhere());
-        let mut connection = Connection::stream(ours.into(), Peer::None, &traffic, &server);
+        let mut connection = Connection::stream(ours.into(), Peer::None, Early::default(), &traffic, &server);
         drive(&mut Clock::time(), &mut connection).unwrap();
         assert_eq!(theirs.read(&mut [0; 9]).unwrap(), 4);
         check(theirs);
@@ -130,7 +134,7 @@ mod tests {
         let (ours, mut theirs) = UnixStream::pair().unwrap();
         theirs.write_all(b"all the same").unwrap();
         let (traffic, server) = (Traffic::default(), ServerInfo::nowhere());
-        let mut connection = Connection::stream(ours.into(), Peer::None, &traffic, &server);
+        let mut connection = Connection::stream(ours.into(), Peer::None, Early::default(), &traffic, &server);
         drive(&mut Farewell, &mut connection).unwrap();
         let mut heard = String::new();
         theirs.read_to_string(&mut heard).unwrap();

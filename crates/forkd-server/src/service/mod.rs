@@ -74,6 +74,8 @@ pub struct Service {
     patience: Option<Duration>,
     descriptors: usize,
     clients_begin: bool,
+    /// It never answers.
+    is_silent: bool,
     /// Opens the directories below which it reads files; or no more than one that it has now.
     directories: Option<Arc<Directories>>,
     /// Its programs may gain privileges.
@@ -143,6 +145,7 @@ impl Service {
             patience: None,
             descriptors: 1,
             clients_begin: false,
+            is_silent: false,
             directories: None,
             keeps_privileges: false,
         }
@@ -179,6 +182,16 @@ impl Service {
     /// Whether it has nothing to do for a client before that has sent something.
     pub(crate) fn clients_begin(&self) -> bool {
         self.clients_begin
+    }
+
+    /// The same service, which never answers.
+    fn silent(self) -> Self {
+        Self { is_silent: true, ..self }
+    }
+
+    /// Whether it never answers.
+    pub(crate) fn is_silent(&self) -> bool {
+        self.is_silent
     }
 
     /// The same service, which reads files below the directories that this opens: all below which they may come to be,

@@ -17,6 +17,7 @@ pub(crate) use bytes::MORE;
 pub(crate) use hand_over::Watch;
 pub(crate) use linger::{LEFTOVER, LINGER};
 
+use super::early::Early;
 use super::inherited::local_end;
 use super::{Endpoint, Peer, ServerInfo, TimedOut, Traffic};
 use crate::sys;
@@ -62,6 +63,8 @@ pub struct Connection<'a> {
     /// Other processes may have the socket, too, so that its flags are not ours to change.
     is_shared: bool,
     input: Cell<Input>,
+    /// Counts it until its first exchange is complete.
+    early: Early,
 }
 
 /// What has come of a stream's input so far.
@@ -118,12 +121,25 @@ pub(crate) enum Ready {
 }
 
 impl<'a> Connection<'a> {
-    pub(crate) fn stream(socket: OwnedFd, peer: Peer, traffic: &'a Traffic, server: &'a ServerInfo) -> Self {
+    /// A stream, which is counted until its first exchange is complete.
+    pub(crate) fn stream(
+        socket: OwnedFd,
+        peer: Peer,
+        early: Early,
+        traffic: &'a Traffic,
+        server: &'a ServerInfo,
+    ) -> Self {
         Traffic::add(&traffic.connections, 1);
-        Self::new(Medium::Stream(socket, None), peer, traffic, server)
+        Self::new(Medium::Stream(socket, None), peer, early, traffic, server)
     }
 
-    fn new(medium: Medium<'a>, peer: Peer, traffic: &'a Traffic, server: &'a ServerInfo) -> Self {
+    fn new(
+        medium: Medium<'a>,
+        peer: Peer,
+        early: Early,
+        traffic: &'a Traffic,
+        server: &'a ServerInfo,
+    ) -> Self {
         Self {
             medium,
             peer,
@@ -135,6 +151,7 @@ impl<'a> Connection<'a> {
             write_limit: Cell::new(None),
             is_shared: false,
             input: Cell::new(Input::Silent),
+            early,
         }
     }
 
@@ -161,7 +178,12 @@ impl<'a> Connection<'a> {
         server: &'a ServerInfo,
     ) -> Self {
         let medium = Medium::Datagram { unread: Cell::new(payload), answer: RefCell::default() };
-        Self::new(medium, peer, traffic, server)
+        Self::new(medium, peer, Early::default(), traffic, server)
+    }
+
+    /// Something was read, which is all of an exchange with a service that never answers.
+    pub(crate) fn took_some(&self) {
+        self.early.took();
     }
 
     /// The client: `client_address` of socketserver.
@@ -235,8 +257,9 @@ impl<'a> Connection<'a> {
         }
     }
 
-    /// Closes the connection.
+    /// Closes the connection. Before the client can see that, it does not count any more.
     pub(crate) fn close(self) {
+        drop(self.early);
         if let Medium::Stream(socket, _) = self.medium {
             sys::fd::close(socket);
         }

@@ -3,9 +3,14 @@
 //! An [`Endpoint`] is what the user names, a `Listener` a bound or inherited socket, a [`Connection`] what a
 //! handler talks to. Nothing here knows what runs the handler.
 
+mod atomic {
+    pub(super) use std::sync::atomic::{AtomicU32, Ordering};
+}
+
 pub(crate) mod arrivals;
 pub(crate) mod bind;
 mod connection;
+pub(crate) mod early;
 mod file_part;
 mod files;
 pub(crate) mod inherited;
@@ -40,3 +45,9 @@ pub use server_info::ServerInfo;
 pub use shutdown_handle::Handle;
 pub(crate) use timed_out::TimedOut;
 pub(crate) use traffic::Traffic;
+
+#[cfg(test)]
+mod tests {
+    mod early;
+    mod model;
+}

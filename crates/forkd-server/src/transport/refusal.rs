@@ -39,11 +39,13 @@ pub enum Refusal {
     SourceRate,
     /// Clients come too often (`--rate` with `--overflow reject`).
     Rate,
+    /// Too many connections have not completed their first exchange (`--early-drop`).
+    EarlyDrop,
 }
 
 impl Refusal {
     /// All of them.
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 18] = [
         Self::Limit,
         Self::Fork,
         Self::Thread,
@@ -61,6 +63,7 @@ impl Refusal {
         Self::Proxy,
         Self::SourceRate,
         Self::Rate,
+        Self::EarlyDrop,
     ];
 }
 
@@ -84,6 +87,7 @@ impl fmt::Display for Refusal {
             Self::Proxy => "proxy",
             Self::SourceRate => "source-rate",
             Self::Rate => "rate",
+            Self::EarlyDrop => "early-drop",
         })
     }
 }

@@ -91,7 +91,7 @@ struct Worker<'a> {
 impl Driver for Worker<'_> {
     const POLLS: bool = true;
 
-    fn connection(&mut self, Admitted { socket, peer, ticket }: Admitted) {
+    fn connection(&mut self, Admitted { socket, peer, ticket, early }: Admitted) {
         let counted = self.work.count(ticket);
         let shares = self.shares();
         self.spread.took(shares, Instant::now);
@@ -100,7 +100,7 @@ impl Driver for Worker<'_> {
             let waiter = Waiter::of_connection();
             contained(&guard.0, peer, || {
                 let work = guard.0.work();
-                let mut connection = work.connection(socket, peer).waiting(&waiter);
+                let mut connection = work.connection(socket, peer, early).waiting(&waiter);
                 work.serve_timed(&mut connection);
                 drop(counted);
                 connection.close();

@@ -25,6 +25,7 @@ use crate::sys::shutdown_fd::ShutdownFd;
 use crate::sys::tcp::was_reset;
 use crate::sys::thread::spawn;
 use crate::sys::wake::Wake;
+use crate::transport::early::Early;
 use crate::transport::{Peer, Refusal};
 
 /// For how long a thread without a client is kept.
@@ -32,14 +33,14 @@ const KEPT: Duration = Duration::from_secs(1);
 
 /// The client that a thread is started for.
 enum Client {
-    Connection(OwnedFd, Peer, Option<Counted>),
+    Connection(OwnedFd, Peer, Option<Counted>, Early),
     Datagram(Box<Batch>, Peer, Option<Counted>),
 }
 
 impl Client {
     fn peer(&self) -> Peer {
         match *self {
-            Self::Connection(_, peer, _) | Self::Datagram(_, peer, _) => peer,
+            Self::Connection(_, peer, ..) | Self::Datagram(_, peer, _) => peer,
         }
     }
 }
@@ -155,10 +156,12 @@ impl ThreadGroup {
     fn serve(&self, client: Client) {
         let work = self.work();
         match client {
-            Client::Connection(socket, peer, counted) => connection(&work, socket, peer, || {
-                drop(counted);
-                self.end();
-            }),
+            Client::Connection(socket, peer, counted, early) => {
+                connection(&work, socket, peer, early, || {
+                    drop(counted);
+                    self.end();
+                })
+            }
             Client::Datagram(mut batch, _, counted) => {
                 let counted = Cell::new(counted);
                 // the application has been asked
@@ -277,13 +280,13 @@ struct MainThread<'a> {
 }
 
 impl Driver for MainThread<'_> {
-    fn connection(&mut self, Admitted { socket, peer, ticket }: Admitted) {
+    fn connection(&mut self, Admitted { socket, peer, ticket, early }: Admitted) {
         let counted = self.work.count(ticket);
         let shares = self.shares();
         self.spread.took(shares, Instant::now);
         // In a crowd no thread is started for a connection that its client has reset: Linux hands that one over, too.
         if self.group.shared.open() == 0 || !was_reset(&socket) {
-            self.start(Client::Connection(socket, peer, counted));
+            self.start(Client::Connection(socket, peer, counted, early));
         }
     }
 

@@ -96,12 +96,12 @@ impl ThreadPool {
 }
 
 impl Driver for &ThreadPool {
-    fn connection(&mut self, Admitted { socket, peer, ticket }: Admitted) {
+    fn connection(&mut self, Admitted { socket, peer, ticket, early }: Admitted) {
         let work = self.shared.work();
         let counted = work.count(ticket);
         self.shared.begin();
         work.slot.set_peer(peer);
-        connection(&work, socket, peer, || {
+        connection(&work, socket, peer, early, || {
             drop(counted);
             self.shared.end();
         });

@@ -21,6 +21,7 @@ use crate::sys::datagram::Batch;
 use crate::sys::limits::make_room;
 use crate::sys::shutdown_fd::ShutdownFd;
 use crate::transport::Peer;
+use crate::transport::early::Early;
 use crate::transport::listener::Kind;
 
 /// Serves until the shutdown, or until the limit is reached; then waits for its threads.
@@ -41,9 +42,9 @@ pub(crate) fn run(work: &WorkerContext<'_>, shutdown: &Arc<ShutdownFd>, terms: &
 
 /// Serves a connection. Says that this has ended before the client can see it: one that comes again at once
 /// finds its place free.
-fn connection(work: &WorkerContext<'_>, socket: OwnedFd, peer: Peer, ended: impl FnOnce()) {
+fn connection(work: &WorkerContext<'_>, socket: OwnedFd, peer: Peer, early: Early, ended: impl FnOnce()) {
     let served = catch_unwind(AssertUnwindSafe(|| {
-        let mut connection = work.connection(socket, peer);
+        let mut connection = work.connection(socket, peer, early);
         work.serve_timed(&mut connection);
         connection
     }));

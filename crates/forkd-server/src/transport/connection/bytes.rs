@@ -239,6 +239,7 @@ impl<'a> Connection<'a> {
         match &self.medium {
             Medium::Datagram { answer, .. } => answer.borrow_mut().get_or_insert_default().write(bytes),
             Medium::Stream(socket, wait) => {
+                self.early.gives(bytes.len());
                 let n = match wait {
                     None => self.block(socket, Ready::Write, || {
                         let bytes = &bytes[..self.at_once(bytes.len() as u64) as usize];
@@ -262,6 +263,7 @@ impl<'a> Connection<'a> {
         {
             limit_unsent(socket);
         }
+        self.early.gives(left.length as usize);
         while left.length > 0 {
             let sent = match &self.medium {
                 Medium::Stream(socket, wait) => {
