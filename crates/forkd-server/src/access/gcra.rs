@@ -1,6 +1,8 @@
 //! How often clients may come: the generic cell rate algorithm (ITU-T I.371), on a word that several processes change.
 //!
-//! The word is when what was admitted so far will be paid for, at one for each interval. The invariant: over any span no
+//! The word is when what was admitted so far will be paid for, at one for each interval; in nanoseconds, of which an interval
+//! has a thousand and more, so that it is as long as it should be but for a thousandth. Times that are passed in and out are in
+//! microseconds. The invariant: over any span no
 //! more than the burst plus one for each interval is admitted, and nonsense in the word costs no more than a burst.
 
 use std::fmt;
@@ -22,10 +24,11 @@ pub struct Rate {
     burst: u32,
 }
 
-/// The units, in microseconds.
-const UNITS: [(char, u64); 3] = [('s', 1_000_000), ('m', 60_000_000), ('h', 3_600_000_000)];
+/// The units, in nanoseconds.
+const UNITS: [(char, u64); 3] = [('s', 1_000_000_000), ('m', 60_000_000_000), ('h', 3_600_000_000_000)];
 
-/// The most clients in a second, of which each is worth a microsecond, and at once.
+/// The most clients in a second, of which each is worth a microsecond, and at once. A burst of so many is worth no more than
+/// 115 years, a fifth of what the word can have.
 const MOST: u32 = 1_000_000;
 
 impl FromStr for Rate {
@@ -57,10 +60,10 @@ impl fmt::Display for Rate {
 }
 
 impl Rate {
-    /// In microseconds.
+    /// In nanoseconds, rounded up: no more may come than that.
     fn interval(self) -> u64 {
         let unit = UNITS.iter().find(|(name, _)| *name == self.unit).map_or(1, |(_, length)| *length);
-        (unit / u64::from(self.count)).max(1)
+        unit.div_ceil(u64::from(self.count))
     }
 
     /// For how long what was admitted is not paid for, of which a process that went wild may have written any.
@@ -72,26 +75,33 @@ impl Rate {
         self.interval() * u64::from(self.burst - 1)
     }
 
-    /// How long the next client is to wait, in microseconds; `None`: it may come.
-    pub(super) fn wait(self, paid_at: &AtomicU64, now: u64) -> Option<u64> {
-        let debt = self.debt(paid_at.load(Ordering::Relaxed), now);
-        debt.checked_sub(self.tolerance()).filter(|&wait| wait > 0)
+    /// How long the next client is to wait; `None`: it may come.
+    pub(super) fn wait(self, paid_at: &AtomicU64, now_us: u64) -> Option<u64> {
+        let debt = self.debt(paid_at.load(Ordering::Relaxed), nanos(now_us));
+        debt.checked_sub(self.tolerance()).map(|wait| wait.div_ceil(1000)).filter(|&wait_us| wait_us > 0)
     }
 
     /// Counts a client that comes in all the same.
-    pub(super) fn charge(self, paid_at: &AtomicU64, now: u64) {
+    pub(super) fn charge(self, paid_at: &AtomicU64, now_us: u64) {
+        let now = nanos(now_us);
         let pay = |paid_at: u64| Some(now + self.debt(paid_at, now) + self.interval());
         let _ = paid_at.fetch_update(Ordering::Relaxed, Ordering::Relaxed, pay);
     }
 
     /// Counts a client, if it may come.
-    pub(super) fn admit(self, paid_at: &AtomicU64, now: u64) -> bool {
+    pub(super) fn admit(self, paid_at: &AtomicU64, now_us: u64) -> bool {
+        let now = nanos(now_us);
         let pay = |paid_at: u64| {
             let debt = self.debt(paid_at, now);
             (debt <= self.tolerance()).then(|| now + debt + self.interval())
         };
         paid_at.fetch_update(Ordering::Relaxed, Ordering::Relaxed, pay).is_ok()
     }
+}
+
+/// A time on the clock, which reaches 290 years.
+fn nanos(us: u64) -> u64 {
+    us.min(u64::MAX / 2000) * 1000
 }
 
 #[cfg(test)]
@@ -122,6 +132,25 @@ mod tests {
     }
 
     #[test]
+    fn a_rate_that_is_no_whole_number_of_microseconds_is_held_to() {
+        for most in [600_000, 999_999, 7] {
+            let (rate, paid_at) = (rate(&format!("{most}/s:5")), AtomicU64::new(0));
+            let admitted = (0..SECOND).filter(|&now| rate.admit(&paid_at, SECOND + now)).count();
+            assert!((most - most / 1000..=most + 5).contains(&admitted), "{most}: {admitted}");
+        }
+    }
+
+    #[test]
+    fn neither_the_longest_burst_nor_the_last_time_overflows() {
+        let (rate, paid_at) = (rate("1/h:1000000"), AtomicU64::new(0));
+        for now in [0, u64::MAX] {
+            assert!((0..1_000_000).all(|_| rate.admit(&paid_at, now)));
+            assert!(!rate.admit(&paid_at, now));
+            rate.charge(&paid_at, now);
+        }
+    }
+
+    #[test]
     fn what_waits_is_told_how_long_and_what_was_let_in_all_the_same_is_paid_for() {
         let (rate, paid_at) = (rate("10/s:1"), AtomicU64::new(0));
         assert_eq!(rate.wait(&paid_at, SECOND), None);
@@ -142,8 +171,8 @@ mod tests {
 
     #[test]
     fn a_mistake_says_what_to_write() {
-        assert_eq!(rate("1/h").interval(), 3600 * SECOND);
-        assert_eq!(rate("1000000/s").interval(), 1);
+        assert_eq!(rate("1/h").interval(), 3600 * SECOND * 1000);
+        assert_eq!(rate("1000000/s").interval(), 1000);
         for text in ["", "10", "10/", "10/d", "0/s", "10/s:0", "1000001/s", "10/s:x", "-1/s", "10/s:5:5"] {
             assert!(text.parse::<Rate>().unwrap_err().contains("like 10/s or 600/m:20"), "{text}");
         }
