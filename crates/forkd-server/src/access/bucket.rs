@@ -59,13 +59,16 @@ impl Bucket {
                 self.make_room(hash, &entries);
                 continue;
             };
+            // one that may not come in for another reason pays nothing
+            if terms.most.is_some_and(|most| entries[way] & COUNT >= most.into()) {
+                return Err(Excess::Clients);
+            }
             if !has_paid && !(terms.pays)(&self.paid_at[way]) {
                 return Err(Excess::Rate);
             }
             has_paid = true;
             match terms.most {
                 None => return Ok(None),
-                Some(most) if entries[way] & COUNT >= most.into() => return Err(Excess::Clients),
                 Some(_) if self.swap(way, entries[way], entries[way] + 1) => return Ok(Some(way)),
                 Some(_) => {}
             }

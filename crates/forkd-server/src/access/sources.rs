@@ -268,6 +268,17 @@ mod tests {
     }
 
     #[test]
+    fn a_client_beyond_the_number_of_its_source_does_not_count_towards_the_rate() {
+        let (sources, rate) = (sources(), "1/h:3".parse().unwrap());
+        let comes = || sources.enter(0, ONE, Some(2), Some(rate), || 1);
+        let ticket = comes().unwrap().unwrap();
+        assert!(comes().is_ok());
+        (0..9).for_each(|_| assert_eq!(comes(), Err(Excess::Clients)));
+        sources.leave(ticket);
+        assert!(comes().is_ok_and(|ticket| ticket.is_some()));
+    }
+
+    #[test]
     fn a_million_sources_leave_those_that_have_clients_alone() {
         let sources = sources();
         let tickets: Vec<_> =
