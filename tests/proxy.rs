@@ -264,6 +264,34 @@ fn check_says_which_proxies_are_believed() {
     let ended = run(&["check", "--proxy", "v2", "--proxy-from", "10.0.0.0/8"]);
     assert_eq!(ended.code, Some(0));
     assert!(ended.stdout.contains("clients come by proxies"), "{}", ended.stdout);
+    let options =
+        ["check", "tcp://127.0.0.1:7", "unix:///run/s", "--proxy", "v1", "--proxy-from", "10.0.0.0/8"];
+    let options = [&options[..], &["--proxy-from", "uid:7", "--deny", "10.0.0.7"]].concat();
+    for (source, tcp, unix) in [
+        (
+            "10.0.0.7",
+            "as a proxy believed (proxy-from 10.0.0.0/8); as a client of one refused (deny 10.0.0.7)",
+            "no proxy, of which it has users (uid:N); as a client of one refused (deny 10.0.0.7)",
+        ),
+        (
+            "192.0.2.1",
+            "as a proxy refused (no proxy-from names it); as a client of one served (no rule denies it)",
+            "no proxy, of which it has users (uid:N); as a client of one served (no rule denies it)",
+        ),
+        (
+            "uid:7",
+            "has no such clients, but addresses",
+            "as a proxy believed (proxy-from uid:7); as a client of one served (no rule denies it)",
+        ),
+    ] {
+        let ended = run(&[&options[..], &["--source", source]].concat());
+        assert_eq!(
+            ended.stdout,
+            format!("tcp://127.0.0.1:7: {tcp}\nunix:///run/s: {unix}\n"),
+            "{}",
+            ended.stderr
+        );
+    }
     let ended = run(&["check", "--proxy", "v2"]);
     assert_eq!(ended.code, Some(64));
     assert!(ended.stderr.contains("give --proxy-from"), "{}", ended.stderr);

@@ -17,6 +17,10 @@ use forkd_server::model::Overflow;
 use forkd_server::supervise::{AccessSpec, Decision, EarlyDrop, ProxySpec, Rule, Rules};
 use forkd_server::{Endpoint, Peer};
 
+const ALLOW: &str = "allow";
+const DENY: &str = "deny";
+const PROXY_FROM: &str = "proxy-from";
+
 /// One value of `--allow` or `--deny`: a rule, or the path of a list of rules.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Listed {
@@ -53,15 +57,21 @@ impl fmt::Display for Listed {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Placed {
     pub(crate) rule: Rule,
-    pub(crate) is_allowed: bool,
+    /// Where it is given.
+    option: &'static str,
     /// The list, and the line there.
     list: Option<(PathBuf, usize)>,
 }
 
+impl Placed {
+    fn is_allowed(&self) -> bool {
+        self.option != DENY
+    }
+}
+
 impl fmt::Display for Placed {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let option = if self.is_allowed { "allow" } else { "deny" };
-        write!(f, "{option} {}", self.rule)?;
+        write!(f, "{} {}", self.option, self.rule)?;
         match &self.list {
             Some((path, line)) => write!(f, ", {}:{line}", path.display()),
             None => Ok(()),
@@ -103,8 +113,8 @@ impl ListenOptions {
     /// [`Error::Config`] for a list that can't be read, or with a line that is no rule.
     pub(crate) fn access(&self) -> Result<AccessSpec, Error> {
         let mut rules = Rules::default();
-        self.access_rules()?.iter().for_each(|placed| rules.add(placed.rule, placed.is_allowed));
-        let from = placed(&self.proxy_from, true)?;
+        self.access_rules()?.iter().for_each(|placed| rules.add(placed.rule, placed.is_allowed()));
+        let from = placed(&self.proxy_from, PROXY_FROM)?;
         let from = Rules::new(from.iter().map(|placed| placed.rule), []);
         Ok(AccessSpec {
             rules,
@@ -124,7 +134,7 @@ impl ListenOptions {
     ///
     /// As [`access`](Self::access).
     pub(crate) fn access_rules(&self) -> Result<Vec<Placed>, Error> {
-        Ok([placed(&self.allow, true)?, placed(&self.deny, false)?].concat())
+        Ok([placed(&self.allow, ALLOW)?, placed(&self.deny, DENY)?].concat())
     }
 
     /// What would happen to a client at each endpoint, by which rule.
@@ -136,20 +146,31 @@ impl ListenOptions {
         let (access, rules) = (self.access()?, self.access_rules()?);
         let Decision { admits, rule } = access.rules.decide(peer);
         let is_unix = matches!(peer, Peer::Unix { .. });
-        let by = match rule {
-            Some(rule) => {
-                let found = rules.iter().find(|placed| placed.rule == rule && placed.is_allowed == admits);
-                found.map_or_else(String::new, ToString::to_string)
-            }
-            None if admits => "no rule denies it".to_owned(),
-            None => "no rule allows it".to_owned(),
+        let served = match (by(rule, &rules, admits), admits) {
+            (Some(by), true) => format!("served ({by})"),
+            (None, true) => "served (no rule denies it)".to_owned(),
+            (Some(by), false) => format!("refused ({by})"),
+            (None, false) => "refused (no rule allows it)".to_owned(),
         };
-        let verdict = format!("{} ({by})", if admits { "served" } else { "refused" });
-        let of = |endpoint: &Endpoint| match endpoint.path().is_some() {
-            _ if endpoint.is_inherited() => verdict.clone(),
-            has_users if has_users == is_unix => verdict.clone(),
-            true => "has no such clients, but users (uid:N)".to_owned(),
-            false => "has no such clients, but addresses".to_owned(),
+        let proxies = placed(&self.proxy_from, PROXY_FROM)?;
+        let believed = access.proxy.as_ref().map(|proxy| {
+            let by = by(proxy.from.decide(peer).rule, &proxies, true);
+            by.map_or_else(|| "refused (no proxy-from names it)".to_owned(), |by| format!("believed ({by})"))
+        });
+        let of = |endpoint: &Endpoint| {
+            let has_users = endpoint.path().is_some();
+            match &believed {
+                Some(believed) if endpoint.is_inherited() || has_users == is_unix => {
+                    format!("as a proxy {believed}; as a client of one {served}")
+                }
+                // those that a proxy names have addresses, whatever socket they come by
+                Some(_) if has_users => {
+                    format!("no proxy, of which it has users (uid:N); as a client of one {served}")
+                }
+                None if endpoint.is_inherited() || has_users == is_unix => served.clone(),
+                None if has_users => "has no such clients, but users (uid:N)".to_owned(),
+                _ => "has no such clients, but addresses".to_owned(),
+            }
         };
         Ok(self.endpoints.iter().map(|endpoint| format!("{endpoint}: {}\n", of(endpoint))).collect())
     }
@@ -232,15 +253,21 @@ impl ListenOptions {
     }
 }
 
+/// What has decided, if it was a rule.
+fn by(rule: Option<Rule>, all: &[Placed], allowed: bool) -> Option<String> {
+    let found = all.iter().find(|placed| Some(placed.rule) == rule && placed.is_allowed() == allowed);
+    found.map(ToString::to_string)
+}
+
 /// What is written, and what the lists that are named there have.
-fn placed(listed: &[Listed], is_allowed: bool) -> Result<Vec<Placed>, Error> {
+fn placed(listed: &[Listed], option: &'static str) -> Result<Vec<Placed>, Error> {
     let mut all = Vec::new();
     for listed in listed {
         match listed {
-            Listed::Rule(rule) => all.push(Placed { rule: *rule, is_allowed, list: None }),
+            Listed::Rule(rule) => all.push(Placed { rule: *rule, option, list: None }),
             Listed::File(path) => {
-                let rules = read(path, is_allowed)?;
-                if is_allowed && rules.is_empty() {
+                let rules = read(path, option)?;
+                if option != DENY && rules.is_empty() {
                     let name = path.display();
                     return Err(Error::Config(format!(
                         "the list {name} names no source, and without one all would be let in; write one into it, or leave \
@@ -255,7 +282,7 @@ fn placed(listed: &[Listed], is_allowed: bool) -> Result<Vec<Placed>, Error> {
 }
 
 /// Reads a list.
-fn read(path: &Path, is_allowed: bool) -> Result<Vec<Placed>, Error> {
+fn read(path: &Path, option: &'static str) -> Result<Vec<Placed>, Error> {
     let name = path.display();
     let bytes = bytes_of(path).map_err(|error| {
         let hint = unit::hint(Attempt::Read(path), &error);
@@ -268,7 +295,7 @@ fn read(path: &Path, is_allowed: bool) -> Result<Vec<Placed>, Error> {
         let text = text.split_once('#').map_or(text, |(text, _)| text).trim();
         let rule = (!text.is_empty()).then(|| text.parse())?;
         Some(
-            rule.map(|rule| Placed { rule, is_allowed, list: Some((path.to_owned(), line)) })
+            rule.map(|rule| Placed { rule, option, list: Some((path.to_owned(), line)) })
                 .map_err(|why: String| Error::Config(format!("{name}:{line}: {}", foreign::line(&why)))),
         )
     };
