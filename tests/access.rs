@@ -393,6 +393,24 @@ fn a_list_that_allows_nothing_is_refused_and_does_not_let_all_in() {
     assert_eq!(run(&["check", "--deny", list]).code, Some(0));
 }
 
+/// Such rules would refuse all, and the client would never hear of it.
+#[test]
+fn a_list_with_users_is_refused_where_datagrams_do_not_tell_them() {
+    let dir = tempfile::tempdir().unwrap();
+    let list = dir.path().join("allow");
+    fs::write(&list, "uid:7\n").unwrap();
+    let (list, socket) = (list.to_str().unwrap(), format!("unixgram://{}/s", dir.path().display()));
+    for command in ["check", "serve"] {
+        let ended = run(&[command, &socket, "--allow", list]);
+        assert_eq!(ended.code, Some(78), "{}", ended.stderr);
+        assert!(ended.stderr.contains("does not tell its user"), "{}", ended.stderr);
+    }
+    assert_eq!(run(&["check", "unix:///run/s", "--allow", list]).code, Some(0));
+    let ended = run(&["check", &socket, "--proxy", "v2", "--proxy-from", "uid:7"]);
+    assert_eq!(ended.code, Some(64));
+    assert!(ended.stderr.contains("does not tell its user"), "{}", ended.stderr);
+}
+
 #[test]
 fn check_says_what_would_happen_to_a_source_and_by_which_rule() {
     let dir = tempfile::tempdir().unwrap();

@@ -439,6 +439,13 @@ fn a_socket_of_a_kind_that_the_service_can_t_have_is_refused_with_the_lines_of_i
 }
 
 #[test]
+fn rules_about_users_are_refused_for_datagrams_that_do_not_tell_them() {
+    let forkd = Forkd::new("--allow uid:7 systemd:echo");
+    let socket = UnixDatagram::bind(forkd.dir.path().join("s")).unwrap();
+    fails(forkd.handed("echo", &socket), 78, &["its datagrams do not tell their users", "(uid:N, gid:N)"]);
+}
+
+#[test]
 fn what_the_socket_unit_decides_is_refused() {
     for (option, directive) in
         [("--backlog 5", "Backlog="), ("--v6only", "BindIPv6Only="), ("--receive-buffer 5", "ReceiveBuffer=")]

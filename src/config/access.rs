@@ -116,6 +116,7 @@ impl ListenOptions {
         self.access_rules()?.iter().for_each(|placed| rules.add(placed.rule, placed.is_allowed()));
         let from = placed(&self.proxy_from, PROXY_FROM)?;
         let from = Rules::new(from.iter().map(|placed| placed.rule), []);
+        self.refuse_listed_users_of_datagrams(&[&rules, &from])?;
         Ok(AccessSpec {
             rules,
             max_per_source: self.max_per_source,
@@ -237,10 +238,8 @@ impl ListenOptions {
     /// Refuses rules about users where the kernel does not tell the user of a client.
     pub(super) fn refuse_users_of_datagrams(&self) -> Result<(), (&'static str, String)> {
         let is_user = |listed: &Listed| matches!(listed, Listed::Rule(rule) if rule.is_unix());
-        let datagrams =
-            self.endpoints.iter().find(|endpoint| endpoint.path().is_some() && endpoint.is_datagram());
-        let Some(endpoint) = datagrams else { return Ok(()) };
-        for (id, listed) in [("allow", &self.allow), ("deny", &self.deny)] {
+        let Some(endpoint) = self.unixgram() else { return Ok(()) };
+        for (id, listed) in [("allow", &self.allow), ("deny", &self.deny), ("proxy_from", &self.proxy_from)] {
             if let Some(rule) = listed.iter().find(|listed| is_user(listed)) {
                 let why = format!(
                     "has {rule}, but a datagram to {endpoint} does not tell its user; leave one of them out, and give \
@@ -250,6 +249,21 @@ impl ListenOptions {
             }
         }
         Ok(())
+    }
+
+    /// The same for rules in lists.
+    fn refuse_listed_users_of_datagrams(&self, rules: &[&Rules]) -> Result<(), Error> {
+        match self.unixgram() {
+            Some(endpoint) if rules.iter().any(|rules| rules.has_any(true)) => Err(Error::Config(format!(
+                "a list has users (uid:N, gid:N), but a datagram to {endpoint} does not tell its user; leave the list or the \
+                 endpoint out, and give the socket's file permissions by socket-mode"
+            ))),
+            _ => Ok(()),
+        }
+    }
+
+    fn unixgram(&self) -> Option<&Endpoint> {
+        self.endpoints.iter().find(|endpoint| endpoint.path().is_some() && endpoint.is_datagram())
     }
 }
 

@@ -156,6 +156,11 @@ impl Rules {
         (allow.len(), deny.len())
     }
 
+    /// Whether any is about sources of Unix sockets, or others.
+    pub fn has_any(&self, unix: bool) -> bool {
+        self.count(unix) != (0, 0)
+    }
+
     /// What they say of a client.
     pub fn decide(&self, peer: Peer) -> Decision {
         match peer {

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use crate::access::AccessSpec;
 use crate::model::Overflow;
 use crate::model::hooks::Hooks;
 use crate::spec::{ListenerSpec, ModelSpec};
@@ -93,6 +94,15 @@ impl Bound {
     fn check_kind(&self) -> Result<(), Error> {
         if self.listener.is_inherited() {
             self.spec.suits.check(self.listener.endpoint())?;
+        }
+        let AccessSpec { rules, proxy, .. } = &self.spec.access;
+        let names_users = rules.has_any(true) || proxy.as_ref().is_some_and(|proxy| proxy.from.has_any(true));
+        if names_users && self.listener.kind() == Kind::Datagram && self.listener.is_unix() {
+            let endpoint = self.listener.endpoint();
+            return Err(Error::Config(format!(
+                "cannot serve {endpoint}: its datagrams do not tell their users, of whom there are rules (uid:N, gid:N); leave \
+                 those out, and give the socket's file permissions"
+            )));
         }
         match self.spec.service.hands_over() && self.listener.kind() == Kind::Datagram {
             true => Err(self.refused("needs connections, and there are none")),
