@@ -226,6 +226,25 @@ fn rules_are_about_those_that_a_proxy_names_by_a_unix_socket_too() {
 }
 
 #[test]
+fn networks_of_those_that_a_proxy_names_by_a_unix_socket_are_one_source() {
+    let me = nix::unistd::geteuid();
+    let options =
+        format!("--proxy v1 --proxy-from uid:{me} --max-per-source 1 --source-prefix 24/64 unix://{{dir}}/s");
+    let daemon = Daemon::start(&options);
+    let call = |client: &str| {
+        let mut connection = UnixStream::connect(daemon.path("s")).unwrap();
+        connection.set_read_timeout(Some(LIMIT)).unwrap();
+        connection.write_all(format!("PROXY TCP4 {client} 192.0.2.1 1 2\r\n").as_bytes()).unwrap();
+        connection
+    };
+    let mut first = call("192.0.2.7");
+    echoes(&mut first, b"hello");
+    assert!(is_ended(call("192.0.2.8")));
+    echoes(&mut call("198.51.100.7"), b"hello");
+    daemon.has_refused(&[("source-limit", 1)]);
+}
+
+#[test]
 fn a_program_is_told_of_the_client() {
     let daemon =
         Daemon::start("--proxy v1 --proxy-from 127.0.0.1 tcp://127.0.0.1:0 --exec printenv REMOTE_ADDR");

@@ -92,7 +92,8 @@ const PER_SOURCE: Need = Need::new(
     "`max-per-source` or `rate-per-source`, and such an endpoint",
     |group| {
         (group.max_per_source.is_some() || group.rate_per_source.is_some())
-            && group.has_any(|endpoint| endpoint.path().is_none())
+            // those that a proxy names have addresses, whatever socket they come by
+            && (group.proxy.is_some() || group.has_any(|endpoint| endpoint.path().is_none()))
     },
 );
 const EXCHANGE: Need = Need::new(
