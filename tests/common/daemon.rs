@@ -151,11 +151,9 @@ impl Daemon {
         self.log().iter().filter(|line| line.contains(pattern)).count()
     }
 
-    /// How many lines contain `pattern`, and how many they say were left out before them.
-    pub fn limited(&self, pattern: &str) -> (usize, usize) {
-        let log = self.log();
-        let lines: Vec<&String> = log.iter().filter(|line| line.contains(pattern)).collect();
-        let left_out = |line: &&String| {
+    /// Of limited lines: how many there are, and how many they say were left out before them.
+    fn limited(lines: &[String]) -> (usize, usize) {
+        let left_out = |line: &String| {
             let (_, after) = line.rsplit_once(" suppressed=").expect("a limited line");
             after.split(' ').next().and_then(|count| count.parse::<usize>().ok()).expect("a number")
         };
@@ -172,18 +170,22 @@ impl Daemon {
         start: Instant,
         mut again: impl FnMut() -> SocketAddr,
     ) {
-        let (lines, _) = self.limited(pattern);
-        assert!(lines <= 5 + start.elapsed().as_secs() as usize, "{lines} of {all} lines");
-        let (mut clients, mut more) = (Vec::new(), None);
+        let lines = || self.log().into_iter().filter(|line| line.contains(pattern)).collect::<Vec<_>>();
+        let (written, _) = Self::limited(&lines());
+        assert!(written <= 5 + start.elapsed().as_secs() as usize, "{written} of {all} lines");
+        let (mut clients, mut next) = (Vec::new(), None);
         let reached = becomes_true(LIMIT, || {
             clients.push(format!(" peer={} ", again()));
-            let last = self.log().into_iter().rfind(|line| line.contains(pattern)).unwrap_or_default();
-            more = clients.iter().position(|client| last.contains(client)).map(|before| before + 1);
-            more.is_some()
+            // read once: there may be another line by the time that this one is seen
+            let lines = lines();
+            let about = |line: &String| clients.iter().position(|client| line.contains(client));
+            let (written, left_out) = Self::limited(&lines);
+            next = lines.last().and_then(about).map(|before| (written + left_out, all + before + 1));
+            next.is_some()
         });
         assert!(reached, "no line about {clients:?}");
-        let (lines, left_out) = self.limited(pattern);
-        assert_eq!(Some(lines + left_out), more.map(|more| all + more));
+        let (counted, expected) = next.unwrap_or_default();
+        assert_eq!(counted, expected);
     }
 
     /// Waits for a line that contains `pattern`, and returns the first one.
