@@ -12,7 +12,7 @@ use std::path::Path;
 use crate::config::{Config, File, Sources};
 use crate::daemon::control::Request;
 use crate::daemon::rates::Rates;
-use crate::daemon::status::{Status, Watched};
+use crate::daemon::status::{Pardoned, SourcesStatus, Status, Watched};
 use crate::sys::datagram::{Datagram, Destination, Source};
 use crate::{Error, foreign};
 use forkd_compare::record::Record;
@@ -86,6 +86,11 @@ pub fn control(input: &[u8]) {
         is_printable(&answer);
         let value: serde_json::Value = serde_json::from_str(&answer).expect("an answer is JSON");
         assert!(value["error"].is_string());
+    }
+    if let Ok(answer) = foreign::from_json::<SourcesStatus>(input) {
+        is_printable(&answer.to_string());
+        let rule = "::/0".parse().expect("a network");
+        is_printable(&Pardoned { rule, answer: &answer }.to_string());
     }
     let Ok(status) = foreign::from_json::<Status>(input) else { return };
     is_printable(&status.to_string());

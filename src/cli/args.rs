@@ -18,7 +18,7 @@ use crate::config::options::ServeOptions;
 use crate::config::values::number;
 #[cfg(feature = "top")]
 pub use ask::TopArgs;
-pub use ask::{ReloadArgs, StatusArgs};
+pub use ask::{PardonArgs, ReloadArgs, StatusArgs};
 pub use compare::{CompareArgs, OutputArgs, RunArgs};
 use forkd_compare::NULL_SERVER;
 pub use load::LoadArgs;
@@ -29,6 +29,7 @@ Examples:
   forkd check --config forkd.toml  is the file right, and what does it mean?
   forkd reload                     have the running one read its file again
   forkd status                     how is the running one?
+  forkd pardon 192.0.2.1           have it serve a source that it refuses
   forkd load tcp://127.0.0.1:7007  how much can it do?
   forkd compare                    which model costs what?";
 
@@ -114,6 +115,9 @@ pub enum Command {
     /// Load an echo server, forkd or any other, and tell how it did
     #[command(after_help = load::EXAMPLES)]
     Load(LoadArgs),
+    /// Have a running forkd forget what a source has done, and serve its next client
+    #[command(after_help = ask::PARDON_EXAMPLES)]
+    Pardon(PardonArgs),
     /// Ask a running forkd how it is
     #[command(after_help = ask::STATUS_EXAMPLES)]
     Status(StatusArgs),

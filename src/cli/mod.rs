@@ -10,6 +10,7 @@ mod in_unit;
 pub mod inetd;
 mod interrupt;
 pub mod load;
+pub mod pardon;
 mod progress;
 pub mod reload;
 pub mod serve;
@@ -72,6 +73,7 @@ pub fn run(cli: Cli, signals: HeldSignals) -> Result<(), Failed> {
         Command::Compare(options) => compare::run(&options),
         Command::Load(options) => load::run(&options),
         Command::NullServer => forkd_compare::serve_nothing().map_err(Failed::from),
+        Command::Pardon(options) => pardon::run(options),
         Command::Reload(options) => reload::run(options),
         Command::Services => services::run().map_err(Failed::from),
         Command::Status(options) => status::run(options),

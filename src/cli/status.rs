@@ -14,12 +14,12 @@ use super::args::StatusArgs;
 use super::ask::Daemon;
 use super::terminal::{obeys, write};
 use crate::daemon::rates::Rates;
-use crate::daemon::status::{Status, Watched};
+use crate::daemon::status::{SourcesStatus, Status, Watched};
 use crate::failed::Failed;
 use crate::{Error, foreign};
 
 /// How long to wait for the daemon.
-const STATUS_TIMEOUT: Duration = Duration::from_secs(5);
+pub(super) const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Makes a terminal empty, from its first line on (ECMA-48: CUP, ED).
 const CLEAR: &str = "\x1b[H\x1b[2J";
@@ -31,11 +31,23 @@ const CLEAR: &str = "\x1b[H\x1b[2J";
 /// [`Error::Unavailable`] if no daemon answers at the control socket, exit code 65 if what
 /// answers is no forkd. With `--watch` only if that is so from the beginning.
 pub fn run(args: StatusArgs) -> Result<(), Failed> {
+    if args.sources {
+        return show_sources(args.control, args.json);
+    }
     let first = ask(args.control.clone())?;
     match args.watch {
         None => Ok(write(&first.show(args.json, &first.status)).map(|_| ())?),
         Some(interval) => watch(args.control, args.json, interval.0, first),
     }
+}
+
+/// Prints what is known of sources.
+fn show_sources(control: Option<PathBuf>, json: bool) -> Result<(), Failed> {
+    let text = Daemon::at(control, ANSWER_TIMEOUT)?.ask("sources", None, |text| {
+        let sources: SourcesStatus = foreign::from_json(text.as_bytes())?;
+        Ok(if json { format!("{}\n", foreign::json(text)) } else { sources.to_string() })
+    })?;
+    Ok(write(&text).map(|_| ())?)
 }
 
 /// What a daemon has answered: the text, and what it says.
@@ -52,7 +64,7 @@ impl Answer {
 
 /// Asks for the status.
 pub(super) fn ask(control: Option<PathBuf>) -> Result<Answer, Failed> {
-    Daemon::at(control, STATUS_TIMEOUT)?.ask("status", None, |text| {
+    Daemon::at(control, ANSWER_TIMEOUT)?.ask("status", None, |text| {
         Ok(Answer { text: foreign::json(text).into_owned(), status: foreign::from_json(text.as_bytes())? })
     })
 }

@@ -14,12 +14,13 @@ use super::values::InvalidValue;
 use crate::{Error, foreign};
 use forkd_net::unit::{self, Attempt};
 use forkd_server::model::Overflow;
-use forkd_server::supervise::{AccessSpec, Decision, EarlyDrop, ProxySpec, Rule, Rules};
+use forkd_server::supervise::{AccessSpec, Decision, EarlyDrop, Penalties, ProxySpec, Rule, Rules};
 use forkd_server::{Endpoint, Peer};
 
 const ALLOW: &str = "allow";
 const DENY: &str = "deny";
 const PROXY_FROM: &str = "proxy-from";
+const PENALTY_EXEMPT: &str = "penalty-exempt";
 
 /// One value of `--allow` or `--deny`: a rule, or the path of a list of rules.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -105,6 +106,23 @@ impl FromStr for Asked {
     }
 }
 
+/// The sources that `forkd pardon` is about: an address, a network, or a user.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PardonedSource(pub(crate) Rule);
+
+impl FromStr for PardonedSource {
+    type Err = InvalidValue;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text.parse().map_err(InvalidValue)? {
+            Rule::Group(_) => {
+                Err(InvalidValue(format!("{text:?} is no source; write an address, a network, or uid:N")))
+            }
+            rule => Ok(Self(rule)),
+        }
+    }
+}
+
 impl ListenOptions {
     /// What limits the clients by where they come from.
     ///
@@ -114,9 +132,10 @@ impl ListenOptions {
     pub(crate) fn access(&self) -> Result<AccessSpec, Error> {
         let mut rules = Rules::default();
         self.access_rules()?.iter().for_each(|placed| rules.add(placed.rule, placed.is_allowed()));
-        let from = placed(&self.proxy_from, PROXY_FROM)?;
-        let from = Rules::new(from.iter().map(|placed| placed.rule), []);
+        let all_of = |placed: Vec<Placed>| Rules::new(placed.iter().map(|placed| placed.rule), []);
+        let from = all_of(placed(&self.proxy_from, PROXY_FROM)?);
         self.refuse_listed_users_of_datagrams(&[&rules, &from])?;
+        let penalties = Penalties::new(self.penalty.iter().copied(), all_of(self.exempt()?));
         Ok(AccessSpec {
             rules,
             max_per_source: self.max_per_source,
@@ -124,6 +143,7 @@ impl ListenOptions {
             rate: self.rate,
             rate_refuses: self.overflow() == Overflow::Reject,
             early_drop: self.early_drop,
+            penalties,
             source_prefix: self.source_prefix(),
             proxy: self.proxy.map(|version| ProxySpec { version, from }),
         })
@@ -138,6 +158,16 @@ impl ListenOptions {
         Ok([placed(&self.allow, ALLOW)?, placed(&self.deny, DENY)?].concat())
     }
 
+    /// The sources that are never penalised.
+    fn exempt(&self) -> Result<Vec<Placed>, Error> {
+        placed(&self.penalty_exempt, PENALTY_EXEMPT)
+    }
+
+    /// Whether one source may have so many clients, or so often one.
+    pub(super) fn limits_sources(&self) -> bool {
+        self.max_per_source.is_some() || self.rate_per_source.is_some()
+    }
+
     /// What would happen to a client at each endpoint, by which rule.
     ///
     /// # Errors
@@ -147,12 +177,19 @@ impl ListenOptions {
         let (access, rules) = (self.access()?, self.access_rules()?);
         let Decision { admits, rule } = access.rules.decide(peer);
         let is_unix = matches!(peer, Peer::Unix { .. });
+        let exempt = self.exempt()?;
+        let exempt_by =
+            by(Rules::new(exempt.iter().map(|placed| placed.rule), []).decide(peer).rule, &exempt, true);
+        let exempt = exempt_by
+            .filter(|_| admits)
+            .map(|by| format!(", and never penalised ({by})"))
+            .unwrap_or_default();
         let served = match (by(rule, &rules, admits), admits) {
             (Some(by), true) => format!("served ({by})"),
             (None, true) => "served (no rule denies it)".to_owned(),
             (Some(by), false) => format!("refused ({by})"),
             (None, false) => "refused (no rule allows it)".to_owned(),
-        };
+        } + &exempt;
         let proxies = placed(&self.proxy_from, PROXY_FROM)?;
         let believed = access.proxy.as_ref().map(|proxy| {
             let by = by(proxy.from.decide(peer).rule, &proxies, true);
@@ -191,7 +228,10 @@ impl ListenOptions {
             early_drop,
             source_prefix,
             proxy,
+            penalties: _,
         } = self.access()?;
+        let penalties: Vec<String> = self.penalty.iter().map(ToString::to_string).collect();
+        let exempt = self.exempt()?.len();
         let sentence = |(allow, deny): (usize, usize), kind: &str| match (allow, deny) {
             (0, 0) => None,
             (0, deny) => Some(format!("all {kind} are served, but for those that {deny} rules deny")),
@@ -208,6 +248,11 @@ impl ListenOptions {
             rate_per_source.map(|rate| format!("of {source} {rate} clients may come, and more are refused")),
             rate.map(|rate| format!("{rate} clients may come, and more {beyond}")),
             early_drop.map(EarlyDrop::in_words),
+            (!penalties.is_empty()).then(|| {
+                let all = penalties.join(", ");
+                format!("{source} is refused for a while after {all}, and up to 16 times as long when that goes on")
+            }),
+            (exempt > 0).then(|| format!("those that {exempt} rules name are never penalised")),
         ];
         let by_proxy = proxy.map(|proxy| {
             let all = proxy.from.count(false).0 + proxy.from.count(true).0;
@@ -273,7 +318,7 @@ fn by(rule: Option<Rule>, all: &[Placed], allowed: bool) -> Option<String> {
     found.map(ToString::to_string)
 }
 
-/// What is written, and what the lists that are named there have.
+/// What is written for an option, and what the lists that are named there have.
 fn placed(listed: &[Listed], option: &'static str) -> Result<Vec<Placed>, Error> {
     let mut all = Vec::new();
     for listed in listed {
@@ -281,7 +326,7 @@ fn placed(listed: &[Listed], option: &'static str) -> Result<Vec<Placed>, Error>
             Listed::Rule(rule) => all.push(Placed { rule: *rule, option, list: None }),
             Listed::File(path) => {
                 let rules = read(path, option)?;
-                if option != DENY && rules.is_empty() {
+                if matches!(option, ALLOW | PROXY_FROM) && rules.is_empty() {
                     let name = path.display();
                     return Err(Error::Config(format!(
                         "the list {name} names no source, and without one all would be let in; write one into it, or leave \
@@ -352,6 +397,10 @@ mod tests {
         for text in ["eth0", "uid:a", "gid:7", "uid:7,8", "10.0.0.0/8"] {
             assert!(text.parse::<Asked>().unwrap_err().to_string().contains("is no source"), "{text}");
         }
+        let pardoned = |text: &str| text.parse().map(|PardonedSource(rule)| rule.to_string());
+        assert_eq!(pardoned("::ffff:192.0.2.1").unwrap(), "192.0.2.1");
+        assert!(pardoned("eth0").unwrap_err().to_string().contains("is no network"));
+        assert!(pardoned("gid:7").unwrap_err().to_string().contains("is no source"));
     }
 
     #[test]

@@ -24,7 +24,7 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 use crate::Error;
-pub use access::{Asked, Listed};
+pub use access::{Asked, Listed, PardonedSource};
 use definition::{Origin, Table};
 pub(crate) use file::File;
 use file::Tables;

@@ -17,7 +17,7 @@ use forkd_server::model::{MAX_CHILDREN, MAX_SPARE, Model, Overflow, Threads, Wor
 use forkd_server::sandbox::{Level, Sandbox};
 use forkd_server::service::{Framing, Service};
 use forkd_server::supervise::{
-    AccessSpec, BindOptions, EarlyDrop, KEEP_ALIVE, ListenerSpec, ModelSpec, Prefixes, Rate, Suits,
+    AccessSpec, BindOptions, EarlyDrop, KEEP_ALIVE, ListenerSpec, ModelSpec, Penalty, Prefixes, Rate, Suits,
 };
 use forkd_server::transport::ProxyVersion;
 
@@ -89,9 +89,9 @@ const SOURCE: Need = Need::new("clients whose source is known (any endpoint but 
 });
 const PER_SOURCE: Need = Need::new(
     "a limit for each source, and an endpoint whose clients have addresses",
-    "`max-per-source` or `rate-per-source`, and such an endpoint",
+    "`max-per-source`, `rate-per-source` or `penalty`, and such an endpoint",
     |group| {
-        (group.max_per_source.is_some() || group.rate_per_source.is_some())
+        (group.limits_sources() || !group.penalty.is_empty())
             // those that a proxy names have addresses, whatever socket they come by
             && (group.proxy.is_some() || group.has_any(|endpoint| endpoint.path().is_none()))
     },
@@ -105,6 +105,20 @@ const EXCHANGE: Need = Need::new(
             && group.has_any(|endpoint| endpoint.is_inherited() || !endpoint.is_datagram())
     },
 );
+/// What is handed over is known only then.
+const CONNECTIONS: Need = Need {
+    refusal: Some(
+        "has no effect on datagrams, whose source can be forged: a stranger could have others refused; give a tcp or unix \
+         endpoint, or leave this out",
+    ),
+    ..Need::new("connections (a tcp or unix endpoint)", "such an endpoint", |group| {
+        group.has_any(|endpoint| endpoint.is_inherited() || !endpoint.is_datagram())
+    })
+};
+const PENALTY: Need = Need {
+    refusal: Some("has no effect without `penalty`; give that, or leave this out"),
+    ..Need::new("a penalty", "`penalty`", |group| !group.penalty.is_empty())
+};
 const FILE: Need = Need::new("a socket file (a unix or unixgram endpoint)", "such an endpoint", |group| {
     group.has_any(|endpoint| endpoint.path().is_some())
 });
@@ -262,6 +276,19 @@ options! {
     /// all at FULL, such as 10:30:100
     early_drop: Option<EarlyDrop>, {
         heading: "Access", value: "FROM:PERCENT:FULL", otherwise: "never", needs: Some(&EXCHANGE)
+    }
+
+    /// Refuse a source for a while when a connection of it is cut for its silence or age (timeout), does not read
+    /// (unread), breaks the protocol (protocol), crashes its child (crash), or is refused as one too many of its source or
+    /// too soon (rate), such as crash=1m; each time that follows costs twice as much, up to 16 times. May be given for
+    /// several causes
+    penalty: Vec<Penalty>, {
+        heading: "Access", value: "CAUSE=DURATION", otherwise: "none", needs: Some(&CONNECTIONS)
+    }
+
+    /// Networks that are never penalised, uid:N, gid:N or lists, as --allow has them
+    penalty_exempt: Vec<Listed>, {
+        heading: "Access", value: "CIDR|PATH", otherwise: "none", needs: Some(&PENALTY)
     }
 
     /// How many bits of an IPv4 and of an IPv6 address stand for one source

@@ -10,6 +10,7 @@ use super::layers::Conflict;
 use super::options::ListenOptions;
 use super::service::Builtin;
 use forkd_server::Endpoint;
+use forkd_server::supervise::{Offence, Penalty};
 use forkd_server::transport::ProxyVersion;
 
 impl ListenOptions {
@@ -18,6 +19,7 @@ impl ListenOptions {
         // what was given is expected to have an effect
         self.idle().into_iter().next().map_or(Ok(()), Err)?;
         self.refuse_blind_trust()?;
+        self.refuse_vain_penalties()?;
         self.refuse_out_of_range()
     }
 
@@ -39,6 +41,28 @@ impl ListenOptions {
             }
             _ => Ok(()),
         }
+    }
+
+    /// Refuses a penalty that no client can get, and two for the same.
+    fn refuse_vain_penalties(&self) -> Result<(), Conflict> {
+        for (at, penalty) in self.penalty.iter().enumerate() {
+            let Penalty { offence, .. } = penalty;
+            let is_second = self.penalty[..at].iter().any(|other| other.offence == *offence);
+            let why = match offence {
+                _ if is_second => format!("names {offence} twice; write it once"),
+                Offence::Rate if !self.limits_sources() => format!(
+                    "is {penalty}, and no limit of a source is given that a client could exceed; give `rate-per-source` or \
+                     `max-per-source`, or leave this out"
+                ),
+                Offence::Protocol if self.service() != Builtin::Http => format!(
+                    "is {penalty}, and {} has no protocol that a client could break; give `service` http, or leave this out",
+                    self.service().name()
+                ),
+                _ => continue,
+            };
+            return Err(Conflict::new("penalty", why));
+        }
+        Ok(())
     }
 
     /// Refuses what would be a weapon, or can't work.
@@ -77,6 +101,9 @@ impl ListenOptions {
             _ if option.id == "allow" && self.proxy.is_none() => self.why_not_listed(&self.allow),
             _ if option.id == "deny" && self.proxy.is_none() => self.why_not_listed(&self.deny),
             _ if option.id == "proxy_from" => self.why_not_listed(&self.proxy_from),
+            _ if option.id == "penalty_exempt" && self.proxy.is_none() => {
+                self.why_not_listed(&self.penalty_exempt)
+            }
             _ if option.id == "workers" => {
                 let range = self.workers.filter(|range| range.is_elastic() && !self.is_elastic())?;
                 Some(format!(
@@ -254,6 +281,30 @@ mod tests {
             (
                 listen("endpoints = ['tcp://a:1', 'udp://a:1']\nproxy = 'v1'\nproxy-from = ['10.0.0.1']"),
                 "proxy is v1, which has no datagrams, and udp://a:1 has nothing else; give `proxy` v2",
+            ),
+            (
+                listen("penalty = ['crash=1s', 'timeout=1s', 'crash=2s']"),
+                "penalty names crash twice; write it once",
+            ),
+            (
+                listen("penalty = ['rate=1s']"),
+                "penalty is rate=1s, and no limit of a source is given that a client could exceed; give `rate-per-source` or",
+            ),
+            (
+                listen("penalty = ['protocol=1m']"),
+                "penalty is protocol=1m, and echo has no protocol that a client could break; give `service` http",
+            ),
+            (
+                listen("endpoints = ['udp://a:1']\npenalty = ['crash=1m']"),
+                "penalty has no effect on datagrams, whose source can be forged: a stranger could have others refused",
+            ),
+            (
+                listen("penalty-exempt = ['10.0.0.0/8']"),
+                "penalty-exempt has no effect without `penalty`; give that, or leave this out",
+            ),
+            (
+                listen("penalty = ['crash=1m']\npenalty-exempt = ['uid:7']"),
+                "penalty-exempt has no effect on tcp://127.0.0.1:7007, whose clients have networks, not users",
             ),
             (listen("idle-timeout = '0s'"), "idle-timeout is below 1ms"),
             (listen("idle-timeout = '999us'"), "idle-timeout is below 1ms"),

@@ -1,4 +1,4 @@
-//! The control socket, the answering side: `forkd status` and `forkd reload` ask, the master answers.
+//! The control socket, the answering side: `forkd status`, `forkd reload` and `forkd pardon` ask, the master answers.
 //!
 //! A request is one line, the answer one JSON text and the end of file. Clients are served inside
 //! the master's loop and never waited for: what can't be written at once is kept, and a client
@@ -18,15 +18,15 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use super::lines;
-use super::status::Status;
+use super::status::{SourcesStatus, Status};
 use crate::{Error, Failure, log};
 use forkd_net::unit;
 use forkd_server::Endpoint;
-use forkd_server::supervise::View;
 use forkd_server::supervise::tell_of_seclusion;
 use forkd_server::supervise::{BindOptions, bind_all};
 use forkd_server::supervise::{Companion, Notice};
 use forkd_server::supervise::{Inherited, Listener};
+use forkd_server::supervise::{Rule, View};
 
 /// How long to take no client after accept(2) found no descriptor or memory.
 const ACCEPT_REST: Duration = Duration::from_millis(100);
@@ -58,6 +58,10 @@ struct Client {
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Request {
     Status,
+    /// What is known of sources.
+    Sources,
+    /// To forget what those have done that fit a rule.
+    Pardon(Rule),
     /// By a process of this run of a unit, as it says.
     Reload(Option<String>),
     /// Something else, and the answer to that.
@@ -90,9 +94,15 @@ impl Request {
     pub(crate) fn parse(line: &[u8]) -> Self {
         match String::from_utf8_lossy(line).trim() {
             "status" => Self::Status,
+            "sources" => Self::Sources,
             "reload" => Self::Reload(None),
             other if other.starts_with("reload ") => Self::Reload(Some(other["reload ".len()..].to_owned())),
-            other => Self::Unknown(refusal(&format!("unknown request {other:?}; known: status, reload"))),
+            other => match other.strip_prefix("pardon ").and_then(|rule| rule.parse().ok()) {
+                Some(rule) => Self::Pardon(rule),
+                None => Self::Unknown(refusal(&format!(
+                    "unknown request {other:?}; known: status, sources, pardon SOURCE, reload"
+                ))),
+            },
         }
     }
 }
@@ -112,6 +122,12 @@ enum Talk {
     AwaitsReload,
     /// What is still to be written.
     Answering(Vec<u8>),
+}
+
+impl Talk {
+    fn answering(answer: &impl Serialize) -> Self {
+        Self::Answering(serde_json::to_vec(answer).unwrap_or_default())
+    }
 }
 
 impl Control {
@@ -180,9 +196,11 @@ impl Control {
             if client.state == Talk::Asking && client.read_request() {
                 let file = client.file.take();
                 client.state = match Request::parse(&client.request) {
-                    Request::Status => {
-                        let status = Status::of(view, self.metrics_error.clone());
-                        Talk::Answering(serde_json::to_vec(&status).unwrap_or_default())
+                    Request::Status => Talk::answering(&Status::of(view, self.metrics_error.clone())),
+                    Request::Sources => Talk::answering(&SourcesStatus::of(view)),
+                    Request::Pardon(rule) => {
+                        lines::pardoning(rule);
+                        Talk::answering(&SourcesStatus::pardoned(rule, view))
                     }
                     Request::Reload(invocation) if waiting < MAX_CLIENTS => {
                         if let Some(file) = file

@@ -10,6 +10,7 @@ use log::{debug, error, info, warn};
 use nix::sys::signal::Signal;
 
 use forkd_server::Endpoint;
+use forkd_server::supervise::Rule;
 
 /// Where standard error, which would say it, is the connection.
 pub(crate) fn cannot_serve_stdin(why: &str) {
@@ -40,6 +41,10 @@ pub(crate) fn no_control(error: &dyn Display) {
 
 pub(crate) fn control_failed(error: &dyn Display) {
     debug!(error:%; "control client lost");
+}
+
+pub(crate) fn pardoning(source: Rule) {
+    info!(source:%; "pardoning a source");
 }
 
 pub(crate) fn metrics_at(endpoint: &Endpoint) {

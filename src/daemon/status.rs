@@ -1,5 +1,6 @@
 //! What a running daemon is doing, as it is shown to people and scripts.
 
+mod sources;
 mod table;
 
 use std::collections::BTreeMap;
@@ -9,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use forkd_server::supervise::Arrivals;
 use forkd_server::supervise::ChildActivity;
 use forkd_server::supervise::{Activity, View};
+pub use sources::{Pardoned, SourceStatus, SourcesStatus};
 pub use table::Watched;
 #[cfg(feature = "top")]
 pub(crate) use table::{dropped, queue, spread};

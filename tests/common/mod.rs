@@ -23,6 +23,7 @@ mod pty;
 pub mod raw;
 mod run;
 mod skips;
+pub mod sources;
 mod start;
 pub mod wire;
 

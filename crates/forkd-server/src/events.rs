@@ -10,10 +10,11 @@ use std::time::Duration;
 
 use log::{debug, error, info, warn};
 
+use crate::access::rules::Rule;
 use crate::admission::News;
 use crate::limit::SharedLimit;
 use crate::scoreboard::{Cause, Child};
-use crate::transport::{Endpoint, Peer, Refusal};
+use crate::transport::{Endpoint, Offence, Peer, Refusal};
 use forkd_net::unit;
 
 pub(crate) fn listening(
@@ -136,7 +137,7 @@ pub(crate) fn child_ended(
         debug!(pid, cause:%, peer:%, endpoint:%; "{what} ended");
         return;
     }
-    let is_crash = matches!(cause, Cause::Signal(signal) if is_crash(signal));
+    let is_crash = matches!(cause, Cause::Signal(_)) && cause.is_crash();
     let limit = match cause {
         Cause::Oom => &limits.oom,
         Cause::Signal(_) if !is_crash => &limits.killed,
@@ -165,13 +166,6 @@ pub(crate) fn child_ended(
 /// What the master itself sends at a stop, and says so.
 fn is_of_a_stop(signal: u8) -> bool {
     [libc::SIGTERM, libc::SIGQUIT, libc::SIGKILL].contains(&i32::from(signal))
-}
-
-/// Told from a deliberate kill: these are raised by what a program does.
-fn is_crash(signal: u8) -> bool {
-    let signal = i32::from(signal);
-    [libc::SIGSEGV, libc::SIGBUS, libc::SIGILL, libc::SIGFPE, libc::SIGABRT, libc::SIGSYS, libc::SIGTRAP]
-        .contains(&signal)
 }
 
 pub(crate) fn handler_failed(peer: Peer, error: &dyn Display, suppressed: u64) {
@@ -273,6 +267,18 @@ pub(crate) fn rejected(endpoint: &Endpoint, peer: Peer, limit: u32, suppressed: 
 /// By where it comes from.
 pub(crate) fn refused(endpoint: &Endpoint, peer: Peer, cause: Refusal, suppressed: u64) {
     info!(peer:%, cause:%, endpoint:%, suppressed; "refused a client");
+}
+
+/// From here on all clients of this source are refused for so long.
+pub(crate) fn penalised(
+    endpoint: &Endpoint,
+    source: Rule,
+    offence: Offence,
+    length: Duration,
+    suppressed: u64,
+) {
+    let length = humantime::format_duration(length);
+    info!(source:%, cause:% = offence, lasts:% = length, endpoint:%, suppressed; "refusing a source for a while");
 }
 
 /// Of a connection that a proxy passes on.

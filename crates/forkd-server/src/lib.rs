@@ -187,4 +187,4 @@ use forkd_sys as sys;
 pub use model::HandlerError;
 pub use server::{Server, Serving};
 pub use service::{Echo, Handler, Protocol, Reply, Service};
-pub use transport::{Connection, Endpoint, FilePart, Handle, Peer, ServerInfo};
+pub use transport::{Connection, Endpoint, FilePart, Handle, Offence, Peer, ServerInfo};

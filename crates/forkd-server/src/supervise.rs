@@ -5,6 +5,8 @@
 
 pub use crate::access::early_drop::EarlyDrop;
 pub use crate::access::gcra::Rate;
+pub use crate::access::listing::{KnownSource, Listing, Refused};
+pub use crate::access::penalty::{Penalties, Penalty};
 pub use crate::access::rules::{Decision, Rule, Rules};
 pub use crate::access::source::Prefixes;
 pub use crate::access::{AccessSpec, ProxySpec};
@@ -29,6 +31,7 @@ pub use crate::transport::bind::{
 };
 pub use crate::transport::inherited::Inherited;
 pub use crate::transport::listener::{Kind, Listener};
+pub use crate::transport::offence::Offence;
 pub use crate::transport::refusal::Refusal;
 pub use crate::transport::timed_out::TimedOut;
 pub use crate::transport::udp_filter::UdpFilter;

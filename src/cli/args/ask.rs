@@ -1,9 +1,10 @@
-//! The grammar of those that ask a running daemon: `forkd status`, `top` and `reload`.
+//! The grammar of those that ask a running daemon: `forkd status`, `top`, `reload` and `pardon`.
 
 use std::path::PathBuf;
 
 use clap::Args;
 
+use crate::config::PardonedSource;
 use crate::config::values::Interval;
 
 const CONTROL: &str = "Socket to ask [default: $FORKD_CONTROL or $RUNTIME_DIRECTORY/control.sock, if set, or the first that \
@@ -14,6 +15,7 @@ Examples:
   forkd status
   forkd status --watch
   forkd status --watch 500ms --json | jq --unbuffered .listeners[0].alive
+  forkd status --sources           which clients are refused, why, and for how long?
   forkd status --control /run/forkd-lab/control.sock --json";
 
 #[cfg(feature = "top")]
@@ -39,6 +41,10 @@ pub struct StatusArgs {
     #[arg(long)]
     pub json: bool,
 
+    /// Show the sources that have clients, or are refused: why, and for how long
+    #[arg(long, conflicts_with = "watch")]
+    pub sources: bool,
+
     /// Ask again and again, and say what happens per second; ends at Ctrl-C [default interval: 2s]
     #[arg(long, value_name = "INTERVAL", num_args = 0..=1, default_missing_value = "2s")]
     pub watch: Option<Interval>,
@@ -55,6 +61,23 @@ pub struct TopArgs {
     /// How often to look
     #[arg(long, value_name = "DURATION", default_value = "1s")]
     pub interval: Interval,
+}
+
+pub(super) const PARDON_EXAMPLES: &str = "\
+Examples:
+  forkd pardon 192.0.2.1
+  forkd pardon 2001:db8::/32";
+
+/// The options of `pardon`.
+#[derive(Debug, Clone, Args)]
+pub struct PardonArgs {
+    /// An address, a network, or uid:N
+    #[arg(value_name = "SOURCE")]
+    pub source: PardonedSource,
+
+    /// The daemon's control socket.
+    #[arg(long, value_name = "PATH", help = CONTROL)]
+    pub control: Option<PathBuf>,
 }
 
 /// The options of `reload`.

@@ -18,7 +18,7 @@ use crate::config::choice::{Choice, one_of};
 use crate::config::route::RouteText;
 use forkd_server::Endpoint;
 use forkd_server::model::WorkerRange;
-use forkd_server::supervise::{EarlyDrop, Prefixes, Rate};
+use forkd_server::supervise::{EarlyDrop, Penalty, Prefixes, Rate};
 
 /// A value that an option can have.
 pub trait Value: Clone + PartialEq + Send + Sync + 'static {
@@ -98,6 +98,7 @@ texts! {
     MetricsEndpoint: "an endpoint such as \"tcp://127.0.0.1:9707\"", integers: true;
     Rate: "a rate such as \"10/s\"", integers: false;
     EarlyDrop: "a rule such as \"10:30:100\"", integers: false;
+    Penalty: "a cause and a duration such as \"timeout=1m\"", integers: false;
     Prefixes: "two lengths such as \"32/64\"", integers: false;
     Listed: "a network such as \"192.0.2.0/24\"", integers: false;
     RouteText: "a path and a text such as \"/hello=Hello\"", integers: false;

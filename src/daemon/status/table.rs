@@ -212,12 +212,12 @@ pub(crate) fn spread(l: &ListenerStatus) -> Option<String> {
     l.spread.map(|index| format!("workers: spread={index:.2}"))
 }
 
-fn row<const N: usize>(cells: [&str; N]) -> Vec<String> {
+pub(super) fn row<const N: usize>(cells: [&str; N]) -> Vec<String> {
     cells.map(str::to_owned).to_vec()
 }
 
 /// Left-aligned columns, two spaces apart; as many as fit, in the order of their importance.
-fn table(
+pub(super) fn table(
     f: &mut fmt::Formatter<'_>,
     rows: &[Vec<String>],
     order: &[&str],

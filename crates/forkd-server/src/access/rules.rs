@@ -39,6 +39,14 @@ impl Rule {
     pub fn is_unix(self) -> bool {
         !matches!(self, Self::Network(_))
     }
+
+    /// Whether some sources fit both.
+    pub(crate) fn meets(self, other: Self) -> bool {
+        match (self, other) {
+            (Self::Network(one), Self::Network(other)) => one.contains(&other) || other.contains(&one),
+            _ => self == other,
+        }
+    }
 }
 
 impl FromStr for Rule {
@@ -280,6 +288,14 @@ mod tests {
         decides(&rules(&["10.0.0.0/8"], &[]), unknown, true, "");
         decides(&rules(&[], &["10.0.0.0/8"]), Peer::None, false, "");
         decides(&rules(&["uid:0"], &[]), Peer::None, true, "");
+    }
+
+    #[test]
+    fn rules_meet_where_a_source_fits_both() {
+        let meets = |one: &str, other: &str| one.parse::<Rule>().unwrap().meets(other.parse().unwrap());
+        assert!(meets("10.0.0.0/8", "10.1.2.3") && meets("10.1.2.3", "10.0.0.0/8"));
+        assert!(!meets("10.0.0.0/8", "11.0.0.0/8") && !meets("0.0.0.0/0", "::1"));
+        assert!(meets("uid:7", "uid:7") && !meets("uid:7", "gid:7") && !meets("uid:7", "0.0.0.7"));
     }
 
     #[test]

@@ -1,9 +1,13 @@
 //! What counts as one source.
 
 use std::fmt;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::str::FromStr;
 
+use ipnet::IpNet;
+
+use super::bucket::Label;
+use super::rules::Rule;
 use crate::transport::Peer;
 
 /// How many bits of an address stand for its source: those of a network that one subscriber has.
@@ -68,7 +72,45 @@ impl Source {
             Peer::Unix { .. } | Peer::None => None,
         }
     }
+
+    /// As one of a listening socket is labelled.
+    pub(super) fn label(self, listener: usize) -> Label {
+        let (kind, bits) = match self {
+            Self::V4(bits) => (V4, bits.into()),
+            Self::V6(bits) => (V6, bits),
+            Self::User(uid) => (USER, uid.into()),
+        };
+        Label { kind: (listener as u64) << 2 | kind, address: [(bits >> 64) as u64, bits as u64] }
+    }
+
+    /// The number of the listening socket, and the source, that a label says.
+    pub(super) fn of_label(Label { kind, address: [high, low] }: Label) -> Option<(usize, Self)> {
+        let source = match kind & 3 {
+            V4 => Self::V4(low as u32),
+            V6 => Self::V6(u128::from(high) << 64 | u128::from(low)),
+            USER => Self::User(low as u32),
+            _ => return None,
+        };
+        Some(((kind >> 2 & LISTENER) as usize, source))
+    }
+
+    /// As a rule for all its clients, where these prefixes stand for a source.
+    pub(crate) fn rule(self, prefixes: Prefixes) -> Rule {
+        let (address, length): (IpAddr, u8) = match self {
+            Self::V4(bits) => (Ipv4Addr::from(bits).into(), prefixes.v4),
+            Self::V6(bits) => (Ipv6Addr::from(bits).into(), prefixes.v6),
+            Self::User(uid) => return Rule::User(uid),
+        };
+        // neither length is beyond its addresses
+        Rule::Network(IpNet::new(address, length).unwrap_or(address.into()).trunc())
+    }
 }
+
+/// The kinds of a label; 0 is none.
+const V4: u64 = 1;
+const V6: u64 = 2;
+const USER: u64 = 3;
+const LISTENER: u64 = 0xffff;
 
 #[cfg(test)]
 mod tests {
@@ -86,8 +128,27 @@ mod tests {
         assert_eq!(of("200.0.0.1", "1/1"), Some(Source::V4(1 << 31)));
         let user = |pid| Source::of(Peer::Unix { pid, uid: 7, gid: 8 }, Prefixes::default());
         assert_eq!((user(3), user(0)), (Some(Source::User(7)), None));
+        for (text, shown) in [("192.0.2.7", "192.0.2.0/24"), ("2001:db8::1", "2001:db8::/64")] {
+            let source = of(text, "24/64").unwrap();
+            assert_eq!(source.rule("24/64".parse().unwrap()).to_string(), shown);
+        }
+        assert_eq!(Source::User(7).rule(Prefixes::default()).to_string(), "uid:7");
         for text in ["32", "0/64", "33/64", "32/129", "32/64/1", "/", "a/b"] {
             assert!(text.parse::<Prefixes>().unwrap_err().contains("like 32/64"), "{text}");
         }
+    }
+
+    #[test]
+    fn a_label_says_whose_entry_it_is() {
+        for source in [Source::V4(u32::MAX), Source::V6(u128::MAX), Source::User(7), Source::V6(0)] {
+            assert_eq!(Source::of_label(source.label(1023)), Some((1023, source)));
+        }
+        assert_eq!(Source::of_label(Label::default()), None);
+        // what a record has above it is not a part of it
+        let Label { kind, address } = Source::V4(1).label(3);
+        assert_eq!(
+            Source::of_label(Label { kind: kind | u64::MAX << 18, address }),
+            Some((3, Source::V4(1)))
+        );
     }
 }

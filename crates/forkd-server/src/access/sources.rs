@@ -1,8 +1,8 @@
-//! How many clients each source has, in memory of a fixed size that all processes of a server share.
+//! What is known of each source, in memory of a fixed size that all processes of a server share.
 //!
 //! A keyed hash leads to a [`Bucket`] of eight sources; one that is new there takes the place of one with the fewest clients,
-//! mostly none. So strangers allocate nothing by however many addresses, each client costs the same, and what is
-//! forgotten is what matters least.
+//! mostly none, that is not penalised. So strangers allocate nothing by however many addresses, each client costs the
+//! same, and what is forgotten is what matters least.
 //!
 //! A client that counts has a [`Ticket`]. It lies where the master finds it when the process dies that serves the client: a
 //! child's in its slot, those of a worker that has many among the [holdings](Sources::hold). The invariant: a ticket is given
@@ -13,12 +13,11 @@ use std::io;
 use std::num::NonZeroU64;
 
 use super::atomic::{AtomicU32, AtomicU64, Ordering};
-use super::bucket::{Bucket, Excess, Terms, WAYS};
-use super::gcra::Rate;
+use super::bucket::{Bucket, Excess, Known, Sought, Terms, WAYS, Words};
 use super::source::Source;
 use crate::sys::shared::{Arena, bytes_for};
 
-/// Of 128 bytes each: 131,072 sources are told apart, in 2 MiB.
+/// Of 320 bytes each: 131,072 sources are told apart, in 5 MiB.
 const BUCKETS: usize = 16_384;
 /// How many clients of workers count at once: 2 MiB.
 const HOLDINGS: usize = 262_144;
@@ -113,26 +112,52 @@ impl Sources {
         Self { extent: &[], buckets: &[], holdings: &[], key: RandomState::new() }
     }
 
-    /// Lets a client of a source in at a listening socket, if that makes no more than `most`, and they don't come more often than
-    /// at this rate; tells where it counts, if clients are counted. The time is in microseconds.
+    /// Lets a client of a source in at a listening socket, if it may; tells where it counts, if clients are counted.
     ///
     /// # Errors
     ///
     /// Why it may not come in.
-    pub(super) fn enter(
+    pub(super) fn enter<P: Fn(&AtomicU64) -> bool, F: Fn(&AtomicU64) -> bool>(
         &self,
         listener: usize,
         source: Source,
-        most: Option<u16>,
-        rate: Option<Rate>,
-        now: impl Fn() -> u64,
+        terms: &Terms<P, F>,
+        now_ms: impl Fn() -> u64,
     ) -> Result<Option<Ticket>, Excess> {
-        let hash = self.key.hash_one((listener, source));
+        let (Some(number), sought) = self.seek(listener, source) else { return Ok(None) };
+        let way = self.buckets[number].enter(sought, terms, now_ms)?;
+        Ok(way.map(|way| Ticket::new(number * WAYS + way, sought.hash)))
+    }
+
+    /// The words of a source, which gets some if it has none.
+    pub(super) fn words_of(&self, listener: usize, source: Source, now_ms: u64) -> Option<Words<'static>> {
+        let (number, sought) = self.seek(listener, source);
+        self.buckets[number?].words_of(sought, now_ms)
+    }
+
+    /// The number of the bucket of a source, if there are any, and what to look for there.
+    fn seek(&self, listener: usize, source: Source) -> (Option<usize>, Sought) {
+        let hash = self.hash(listener, source);
         // the lowest 16 bits are not in the entry
-        let Some(number) = (hash as usize).checked_rem(self.buckets.len()) else { return Ok(None) };
-        let pays = |paid_at: &AtomicU64| rate.is_none_or(|rate| rate.admit(paid_at, now()));
-        let way = self.buckets[number].enter(hash, &Terms { most, pays })?;
-        Ok(way.map(|way| Ticket::new(number * WAYS + way, hash)))
+        let number = (hash as usize).checked_rem(self.buckets.len());
+        (number, Sought { hash, label: source.label(listener) })
+    }
+
+    fn hash(&self, listener: usize, source: Source) -> u64 {
+        self.key.hash_one((listener, source))
+    }
+
+    /// All sources that are known, each with the number of its listening socket, if `filter` lets its words through: whose
+    /// they are is looked into then, and others than the source may have written it.
+    pub(super) fn known(
+        &self,
+        filter: impl Fn(&Known<'_>) -> bool,
+    ) -> impl Iterator<Item = (usize, Source, Known<'static>)> {
+        let all = self.buckets.iter().flat_map(Bucket::known);
+        all.filter(move |known| filter(known)).filter_map(|known| {
+            let (listener, source) = Source::of_label(known.label)?;
+            known.has(self.hash(listener, source)).then_some((listener, source, known))
+        })
     }
 
     /// A client that counted has left.
@@ -229,6 +254,8 @@ impl Drop for Counted {
 
 #[cfg(test)]
 mod tests {
+    use super::super::bucket::UNTIL_SHIFT;
+    use super::super::gcra::Rate;
     use super::*;
 
     fn sources() -> &'static Sources {
@@ -242,7 +269,24 @@ mod tests {
         source: Source,
         most: u16,
     ) -> Result<Option<Ticket>, Excess> {
-        sources.enter(listener, source, Some(most), None, || 0)
+        comes(sources, listener, source, Some(most), |_| true)
+    }
+
+    /// A client comes that is not penalised.
+    fn comes(
+        sources: &Sources,
+        listener: usize,
+        source: Source,
+        most: Option<u16>,
+        pays: impl Fn(&AtomicU64) -> bool,
+    ) -> Result<Option<Ticket>, Excess> {
+        let terms = Terms { most, notes: true, is_penalised: |_: &AtomicU64| false, pays };
+        sources.enter(listener, source, &terms, || 50)
+    }
+
+    /// Whether a client that is not counted comes in, at a rate.
+    fn comes_in(sources: &Sources, source: Source, rate: Rate, now: u64) -> bool {
+        comes(sources, 0, source, None, |paid_at| rate.admit(paid_at, now)).is_ok()
     }
 
     fn alive(sources: &Sources) -> u64 {
@@ -269,8 +313,8 @@ mod tests {
 
     #[test]
     fn a_client_beyond_the_number_of_its_source_does_not_count_towards_the_rate() {
-        let (sources, rate) = (sources(), "1/h:3".parse().unwrap());
-        let comes = || sources.enter(0, ONE, Some(2), Some(rate), || 1);
+        let (sources, rate): (_, Rate) = (sources(), "1/h:3".parse().unwrap());
+        let comes = || comes(sources, 0, ONE, Some(2), |paid_at| rate.admit(paid_at, 1));
         let ticket = comes().unwrap().unwrap();
         assert!(comes().is_ok());
         (0..9).for_each(|_| assert_eq!(comes(), Err(Excess::Clients)));
@@ -363,15 +407,84 @@ mod tests {
     #[test]
     fn each_source_has_a_rate_of_its_own_and_a_million_others_don_t_change_that() {
         let (sources, rate) = (sources(), "1/h:2".parse().unwrap());
-        let admitted = |source, now: u64| {
-            (0..9).filter(|_| sources.enter(0, source, None, Some(rate), || now).is_ok()).count()
-        };
+        let admitted = |source, now: u64| (0..9).filter(|_| comes_in(sources, source, rate, now)).count();
         assert_eq!((admitted(ONE, 1), admitted(Source::User(1), 1)), (2, 2));
-        assert_eq!(sources.enter(0, ONE, None, Some(rate), || 2), Err(Excess::Rate));
+        assert!(!comes_in(sources, ONE, rate, 2));
         let hour = 3_600_000_000;
         assert_eq!((admitted(ONE, hour), admitted(ONE, hour + 1)), (0, 1));
         for n in 0..1_000_000 {
-            assert!(sources.enter(0, Source::V6(n), Some(1), None, || 0).is_ok());
+            assert!(enter(sources, 0, Source::V6(n), 1).is_ok());
         }
+    }
+
+    /// Of a source that was penalised until then.
+    fn until(sources: &Sources, source: Source, until: u64) -> Words<'static> {
+        let words = sources.words_of(0, source, 0).unwrap();
+        words.record.fetch_or(until << UNTIL_SHIFT, Ordering::Relaxed);
+        words
+    }
+
+    #[test]
+    fn a_million_sources_leave_those_that_are_penalised_alone_and_take_the_places_of_those_that_were() {
+        let sources = sources();
+        (0..1000).for_each(|n| _ = until(sources, Source::V4(n), 100));
+        (1000..2000).for_each(|n| _ = until(sources, Source::V4(n), 50));
+        let pays = |paid_at: &AtomicU64| {
+            paid_at.store(1, Ordering::Relaxed);
+            true
+        };
+        for n in 0..1_000_000 {
+            assert!(comes(sources, 0, Source::V6(n), None, pays).is_ok());
+        }
+        let left = |range: std::ops::Range<u32>| {
+            let is_one = |source: &Source| matches!(source, Source::V4(n) if range.contains(n));
+            sources.known(|_| true).filter(|(_, source, _)| is_one(source)).count()
+        };
+        assert_eq!((left(0..1000), left(1000..2000)), (1000, 0));
+        assert!(sources.known(|_| true).count() <= BUCKETS * WAYS);
+    }
+
+    #[test]
+    fn of_those_that_are_penalised_the_one_that_is_for_the_shortest_time_has_to_go() {
+        let sources = sources();
+        // eight times as many as there is room for
+        (1..=8 * (BUCKETS * WAYS) as u64).for_each(|n| _ = until(sources, Source::V6(n.into()), n));
+        let all: Vec<u64> = sources
+            .known(|known| known.label.kind >> UNTIL_SHIFT > 0)
+            .filter_map(|(_, source, _)| if let Source::V6(n) = source { Some(n as u64) } else { None })
+            .collect();
+        assert_eq!(all.len(), BUCKETS * WAYS);
+        // each bucket has the last eight that came there
+        let median = {
+            let mut all = all;
+            all.sort_unstable();
+            all[BUCKETS * WAYS / 2]
+        };
+        assert!(median > 7 * (BUCKETS * WAYS) as u64, "{median}");
+    }
+
+    #[test]
+    fn whose_an_entry_is_is_believed_only_if_it_leads_there() {
+        let sources = sources();
+        let known =
+            || sources.known(|_| true).map(|(listener, source, _)| (listener, source)).collect::<Vec<_>>();
+        let _ = enter(sources, 3, ONE, 9).unwrap();
+        assert_eq!(known(), [(3, ONE)]);
+        let record = sources.words_of(3, ONE, 0).unwrap().record;
+        record.store(Source::V4(1).label(4).kind, Ordering::Relaxed);
+        assert_eq!(known(), []);
+        record.store(u64::MAX, Ordering::Relaxed);
+        assert_eq!(known(), []);
+    }
+
+    #[test]
+    fn a_source_that_need_not_be_known_takes_no_place() {
+        let sources = sources();
+        let (is_penalised, pays) = (|_: &AtomicU64| true, |_: &AtomicU64| true);
+        let terms = Terms { most: None, notes: false, is_penalised, pays };
+        assert_eq!(sources.enter(0, ONE, &terms, || 0), Ok(None));
+        assert_eq!(sources.known(|_| true).count(), 0);
+        sources.words_of(0, ONE, 0).unwrap();
+        assert_eq!(sources.enter(0, ONE, &terms, || 0), Err(Excess::Penalty));
     }
 }

@@ -109,10 +109,16 @@ impl<'r> Session<'r> for Client<'r, '_> {
 
     fn closed(self: Box<Self>, reactor: &mut Reactor<'r>, peer: Peer, outcome: io::Result<()>) {
         let Self { worker, protocol, _counted, _stopwatch } = *self;
-        worker.work.ended(End::of(peer, &outcome));
-        if let Err(payload) = catch_unwind(AssertUnwindSafe(|| drop(protocol))) {
+        let over = AssertUnwindSafe(|| {
+            let offence = protocol.offence();
+            drop(protocol);
+            offence
+        });
+        let offence = catch_unwind(over).unwrap_or_else(|payload| {
             worker.work.panicked(peer, &*payload);
-        }
+            None
+        });
+        worker.work.ended(peer, End::of(peer, &outcome), offence);
         worker.one_fewer(reactor);
     }
 }

@@ -17,9 +17,10 @@ use crate::sys::clock::monotonic_us;
 use crate::sys::datagram::{Datagram, Source};
 use crate::sys::tcp::{queued_for, reset_at_close};
 use crate::transport::early::Early;
+use crate::transport::listener::Kind;
 use crate::transport::proxy::{Parsed, ProxyVersion};
 use crate::transport::udp_filter::UdpFilter;
-use crate::transport::{Listener, Peer, Refusal};
+use crate::transport::{Listener, Offence, Peer, Refusal};
 use crate::{Error, events};
 
 /// A listening socket, with what its children must know of it.
@@ -57,6 +58,8 @@ struct Access {
     is_silent: bool,
     /// So that no client can fill the log, whichever process refuses it.
     refusals: &'static SharedLimit,
+    /// The same for sources that begin to be penalised.
+    penalties: &'static SharedLimit,
 }
 
 impl Access {
@@ -89,16 +92,21 @@ impl ListenerContext {
         board: &Scoreboard,
     ) -> Self {
         let hooks = &service_config.hooks;
-        let is_asked = !access.is_open() || hooks.verify.is_some();
         let tally = board.tally(number);
+        let spec = match listener.kind() {
+            Kind::Stream => access.clone(),
+            Kind::Datagram => access.clone().without_penalties(),
+        };
+        let is_asked = !spec.is_open() || hooks.verify.is_some();
         let access = is_asked.then(|| {
             Arc::new(Access {
-                spec: access.clone(),
+                spec,
                 hooks: hooks.clone(),
                 early: &tally.early,
                 is_silent: service_config.service.is_silent(),
                 tables: Tables { sources: board.sources(), listener: number, paid_at: &tally.paid_at },
                 refusals: &tally.refusals,
+                penalties: &tally.penalties,
             })
         });
         Self { listener, number, service_config, access }
@@ -253,7 +261,40 @@ impl ListenerContext {
             .admit(peer)
             .and_then(|()| if hooks.admit(peer) { Ok(()) } else { Err(Refusal::Application) })
             .and_then(|()| spec.count(*tables, peer, monotonic_us));
-        self.told(access, peer, admitted)
+        let admitted = self.told(access, peer, admitted);
+        if let Err(Refusal::SourceLimit | Refusal::SourceRate) = admitted {
+            self.penalise(access, peer, Offence::Rate);
+        }
+        admitted
+    }
+
+    /// A client has done what its source may be penalised for.
+    #[inline(always)]
+    pub(crate) fn offended(&self, peer: Peer, offence: Offence) {
+        if let Some(access) = self.access.as_deref() {
+            self.penalise(access, peer, offence);
+        }
+    }
+
+    /// The process has crashed that had this client alone.
+    pub(crate) fn crashed(&self, peer: Peer) {
+        self.offended(peer, Offence::Crash);
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn penalise(&self, access: &Access, peer: Peer, offence: Offence) {
+        let penalised = access.spec.penalise(access.tables, peer, offence, monotonic_us);
+        if let Some((source, length)) = penalised
+            && let Some(suppressed) = access.penalties.admit()
+        {
+            events::penalised(self.listener.endpoint(), source, offence, length, suppressed);
+        }
+    }
+
+    /// By what it is decided whether a client is served, if by anything.
+    pub(crate) fn policy(&self) -> Option<&AccessSpec> {
+        self.access.as_deref().map(|access| &access.spec)
     }
 
     /// Logs a refusal.

@@ -134,6 +134,11 @@ impl Model {
         matches!(self, Self::Event | Self::Coroutine)
     }
 
+    /// Whether one process serves many at once.
+    pub(crate) fn serves_many(self) -> bool {
+        self == Self::Thread || self.polls()
+    }
+
     /// Whether the process that accepts has other things to do, too: the master, or a worker that polls.
     pub(crate) fn never_waits_to_accept(self) -> bool {
         self == Self::Fork || self.polls()

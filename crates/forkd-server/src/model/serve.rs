@@ -22,7 +22,7 @@ use crate::sys::fd::wait_readable;
 use crate::transport::early::Early;
 use crate::transport::proxy::ProxyVersion;
 use crate::transport::udp_filter::UdpFilter;
-use crate::transport::{Connection, Listener, Peer, Refusal, Traffic};
+use crate::transport::{Connection, Listener, Offence, Peer, Refusal, Traffic};
 
 /// What a worker is told.
 #[derive(Debug, Clone, Copy)]
@@ -155,15 +155,19 @@ impl<'w> WorkerContext<'w> {
     #[inline(always)]
     fn serve_client(&self, connection: &mut Connection<'_>) -> Cause {
         let end = self.context.service_config.serve(connection);
-        self.ended(end);
+        self.ended(connection.peer(), end, connection.offence());
         end.cause()
     }
 
-    /// Takes note of how a connection has ended: the one place, for connections of all models.
+    /// Takes note of how a connection has ended, and of what its client has done wrong by what the service says: the one
+    /// place, for connections of all models.
     #[inline(always)]
-    pub(crate) fn ended(&self, end: End) {
+    pub(crate) fn ended(&self, peer: Peer, end: End, offence: Option<Offence>) {
         if let End::TimedOut(limit) = end {
             self.tally().count_timed_out(limit);
+        }
+        if let Some(offence) = offence.or(end.offence()) {
+            self.context.offended(peer, offence);
         }
     }
 
@@ -246,6 +250,7 @@ impl<'w> WorkerContext<'w> {
     pub(crate) fn panicked(&self, peer: Peer, payload: &(dyn Any + Send)) {
         Traffic::add(&self.slot.traffic.failed, 1);
         events::connection_failed(self.listener().endpoint(), peer);
+        self.context.crashed(peer);
         self.context.service_config.hooks.panicked(peer, payload);
     }
 

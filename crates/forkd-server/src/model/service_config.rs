@@ -9,7 +9,7 @@ use crate::events;
 use crate::limit::SharedLimit;
 use crate::scoreboard::Cause;
 use crate::service::Service;
-use crate::transport::{Connection, Endpoint, Peer, ServerInfo, TimedOut};
+use crate::transport::{Connection, Endpoint, Offence, Peer, ServerInfo, TimedOut};
 
 /// How clients of one socket are served.
 #[derive(Debug, Clone)]
@@ -102,6 +102,15 @@ impl End {
                 log::debug!(peer:%, error:%; "connection ended");
                 TimedOut::of(error).map_or(Self::Done, Self::TimedOut)
             }
+        }
+    }
+
+    /// What the client has done wrong, as far as the end tells.
+    pub(crate) fn offence(self) -> Option<Offence> {
+        match self {
+            Self::TimedOut(TimedOut::Unread) => Some(Offence::Unread),
+            Self::TimedOut(TimedOut::Idle | TimedOut::Lifetime) => Some(Offence::Timeout),
+            Self::Done | Self::Failed => None,
         }
     }
 

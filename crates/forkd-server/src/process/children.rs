@@ -45,6 +45,9 @@ impl Sweep {
             };
             let age = cx.age(child);
             events::child_ended(station.endpoint(), child, death.cause, age, cx.is_stopping(), &cx.deaths);
+            if death.cause.is_crash() {
+                station.context().into_iter().for_each(|context| context.crashed(child.slot.peer()));
+            }
         };
         cx.board.set_waiting(soon);
         if cx.now < self.next(cx, soon) {

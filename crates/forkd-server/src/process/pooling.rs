@@ -458,6 +458,10 @@ impl Pooling {
             cx.is_stopping(),
             &cx.deaths,
         );
+        // which of several clients it was is not known
+        if cause.is_crash() && !self.terms.model.serves_many() && child.serving() > 0 {
+            self.context.crashed(child.slot.peer());
+        }
         cx.board.reap(index, cause, cx.now);
     }
 }

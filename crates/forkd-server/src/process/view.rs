@@ -1,6 +1,6 @@
 //! What a master shows of itself: to its log, and to its [companions](super::companion::Companion).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::io;
 use std::os::fd::RawFd;
 use std::sync::Arc;
@@ -13,8 +13,12 @@ use super::context::Context;
 use super::listeners::Listeners;
 use super::sample::spread;
 use super::station::{Acceptor, Station};
+use crate::access::AccessSpec;
+use crate::access::listing::{self, Listing};
+use crate::access::rules::Rule;
 use crate::model::Model;
 use crate::scoreboard::{Stage, State, Sums};
+use crate::sys::clock::monotonic_us;
 use crate::transport::{Arrivals, Listener, Peer};
 
 /// The master as it is now; it can be read, and its set of descriptors changed.
@@ -196,6 +200,31 @@ impl<'a> View<'a> {
             spread: spread(self.cx.board, &socket),
             socket,
         }
+    }
+
+    /// What the listening sockets are bound to, by their numbers.
+    pub fn endpoints(self) -> HashMap<usize, String> {
+        let stations = self.listeners.current();
+        stations.map(|station| (station.number(), station.endpoint().to_string())).collect()
+    }
+
+    /// What is known of sources: of `most` at most, the worst.
+    pub fn sources(self, most: usize) -> Listing {
+        let policies = self.policies();
+        listing::list(self.cx.board.sources(), |number| policies.get(&number).copied(), most, monotonic_us())
+    }
+
+    /// Forgets what the sources have done that fit a rule; tells which of them would be refused still.
+    pub fn pardon(self, rule: Rule, most: usize) -> Listing {
+        let policies = self.policies();
+        let policy = |number| policies.get(&number).copied();
+        listing::pardon(self.cx.board.sources(), policy, rule, most, monotonic_us())
+    }
+
+    /// How clients are let in at the listening sockets, by their numbers.
+    fn policies(self) -> HashMap<usize, &'a AccessSpec> {
+        let stations = self.listeners.current();
+        stations.filter_map(|station| Some((station.number(), station.context()?.policy()?))).collect()
     }
 
     /// What each living child does.

@@ -25,6 +25,10 @@ pub enum Cause {
     Signal(u8),
 }
 
+/// The signals that are raised by what a program does.
+const RAISED: [i32; 7] =
+    [libc::SIGSEGV, libc::SIGBUS, libc::SIGILL, libc::SIGFPE, libc::SIGABRT, libc::SIGSYS, libc::SIGTRAP];
+
 impl Cause {
     /// Those without a number, which metrics name before they happen.
     pub const NAMED: [Self; 7] =
@@ -71,6 +75,16 @@ impl Cause {
                 .into_iter()
                 .find(|c| c.status() == status)
                 .unwrap_or(Self::Exit),
+        }
+    }
+
+    /// Whether it went wrong in a way that what a client sends can cause: a panic, or a signal that is raised by what a
+    /// program does and not sent by others.
+    pub(crate) fn is_crash(self) -> bool {
+        match self {
+            Self::Panicked => true,
+            Self::Signal(signal) => RAISED.contains(&i32::from(signal)),
+            _ => false,
         }
     }
 

@@ -35,6 +35,8 @@ forkd_sys::plain! {
         pub(crate) failures: SharedLimit,
         /// On the lines about sources that are refused.
         pub(crate) refusals: SharedLimit,
+        /// On the lines about sources that begin to be penalised.
+        pub(crate) penalties: SharedLimit,
         /// When the clients so far are paid for, if there is a rate.
         pub(crate) paid_at: AtomicU64,
         /// How long connections of workers lasted.
@@ -59,6 +61,7 @@ impl Tally {
             timed_out,
             failures,
             refusals,
+            penalties,
             paid_at,
             durations,
             ..
@@ -71,7 +74,7 @@ impl Tally {
             .chain([failed_threads, paid_at])
             .for_each(|counter| counter.store(0, Ordering::Relaxed));
         [durations, &self.accept_latencies].into_iter().for_each(Histogram::reset);
-        [failures, refusals].into_iter().for_each(SharedLimit::reset);
+        [failures, refusals, penalties].into_iter().for_each(SharedLimit::reset);
     }
 
     /// How often no thread could be started.

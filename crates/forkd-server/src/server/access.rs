@@ -3,6 +3,7 @@
 use super::Server;
 use crate::Error;
 use crate::access::ProxySpec;
+use crate::access::penalty::Penalty;
 use crate::access::rules::{Rule, Rules};
 use crate::transport::ProxyVersion;
 
@@ -209,6 +210,64 @@ impl Server {
     /// [`Error::Usage`] if it is no such rule.
     pub fn early_drop(mut self, rule: &str) -> Result<Self, Error> {
         self.access.early_drop = Some(rule.parse().map_err(Error::Usage)?);
+        Ok(self)
+    }
+
+    /// Refuses a [source](Self::max_per_source) for a while after one of its connections has done this, such as
+    /// `timeout=1m`: `timeout`, one that was cut for its silence or age; `unread`, one that did not read; `protocol`, one
+    /// that broke the protocol of http; `crash`, one whose handler panicked or whose process crashed; `rate`, one that was
+    /// refused as one too many of its source, or too soon. Each time that follows costs twice as much as the one before,
+    /// up to 16 times; a source that was good for as long begins anew. Datagrams, whose source can be forged, cost nothing.
+    ///
+    /// ```
+    /// use std::io::{ErrorKind, Read};
+    /// use std::net::TcpStream;
+    ///
+    /// use forkd_server::{Connection, Handler, Server, Service, model::Model};
+    ///
+    /// struct Fragile;
+    /// impl Handler for Fragile {
+    ///     fn handle(&mut self, _: &mut Connection<'_>) -> std::io::Result<()> {
+    ///         std::panic::resume_unwind(Box::new("as was wished"));
+    ///     }
+    /// }
+    ///
+    /// let server = Server::bind("tcp://127.0.0.1:0")?.model(Model::Iterative).penalty("crash=1h")?;
+    /// let server = server.timeout(std::time::Duration::from_millis(50));
+    /// let address = server.server_address().to_string();
+    /// let connect = || TcpStream::connect(address.strip_prefix("tcp://").unwrap()).unwrap();
+    /// let mut server = server.ready(Service::handler("fragile", || Fragile))?;
+    /// let _crashes = connect();
+    /// server.handle_request()?;
+    /// let mut refused = connect();
+    /// assert!(!server.handle_request()?);
+    /// assert_eq!(refused.read(&mut [0]).unwrap_err().kind(), ErrorKind::ConnectionReset);
+    /// # Ok::<(), forkd_server::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Usage`] if it is no cause with a duration.
+    pub fn penalty(mut self, penalty: &str) -> Result<Self, Error> {
+        let penalty: Penalty = penalty.parse().map_err(Error::Usage)?;
+        self.access.penalties.add(penalty);
+        Ok(self)
+    }
+
+    /// Never penalises clients of this network, user or group, as [`allow`](Self::allow) has them.
+    ///
+    /// ```
+    /// use forkd_server::Server;
+    /// let server = Server::bind("tcp://127.0.0.1:0")?.penalty("timeout=1m")?.penalty_exempt("127.0.0.0/8")?;
+    /// # Ok::<(), forkd_server::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// As [`allow`](Self::allow).
+    pub fn penalty_exempt(mut self, sources: &str) -> Result<Self, Error> {
+        let rule: Rule = sources.parse().map_err(Error::Usage)?;
+        self.access.penalties.exempt().add(rule, true);
         Ok(self)
     }
 

@@ -262,7 +262,12 @@ impl Service {
     pub(crate) fn serve(&self, connection: &mut Connection<'_>) -> io::Result<()> {
         match &self.maker {
             Maker::Echo => connection.echo(),
-            Maker::Protocol(make) => driven::drive(&mut *make(), connection),
+            Maker::Protocol(make) => {
+                let mut protocol = make();
+                let served = driven::drive(&mut *protocol, connection);
+                connection.note(protocol.offence());
+                served
+            }
             Maker::Handler(make) => handler::run(&mut *make(), connection),
         }
     }

@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use crate::transport::{FilePart, Peer};
+use crate::transport::{FilePart, Offence, Peer};
 
 /// A service that is called back with bytes, as in Twisted or asyncio; it never blocks.
 ///
@@ -72,6 +72,12 @@ pub trait Protocol {
     /// other; the default ends the connection without a word.
     fn timed_out(&mut self) -> Reply<'_> {
         Reply::Finish(b"")
+    }
+
+    /// Says what the client has done wrong, if it has, when the connection is over: its source may be penalised for that
+    /// ([`Server::penalty`](crate::Server::penalty)). The default knows of nothing.
+    fn offence(&self) -> Option<Offence> {
+        None
     }
 
     /// Is called with a whole datagram, which may be empty. The default treats it as bytes of a

@@ -19,7 +19,7 @@ pub(crate) use linger::{LEFTOVER, LINGER};
 
 use super::early::Early;
 use super::inherited::local_end;
-use super::{Endpoint, Peer, ServerInfo, TimedOut, Traffic};
+use super::{Endpoint, Offence, Peer, ServerInfo, TimedOut, Traffic};
 use crate::sys;
 
 /// A connection, or a datagram, together with its peer.
@@ -65,6 +65,8 @@ pub struct Connection<'a> {
     input: Cell<Input>,
     /// Counts it until its first exchange is complete.
     early: Early,
+    /// What its client has done wrong.
+    offence: Option<Offence>,
 }
 
 /// What has come of a stream's input so far.
@@ -152,6 +154,7 @@ impl<'a> Connection<'a> {
             is_shared: false,
             input: Cell::new(Input::Silent),
             early,
+            offence: None,
         }
     }
 
@@ -239,6 +242,16 @@ impl<'a> Connection<'a> {
     /// Counts it as one whose handler has failed.
     pub(crate) fn has_failed(&self) {
         Traffic::add(&self.traffic.failed, 1);
+    }
+
+    /// Notes what its client has done wrong, as the service says.
+    pub(crate) fn note(&mut self, offence: Option<Offence>) {
+        self.offence = offence;
+    }
+
+    /// What its client has done wrong, as far as the service has noted that.
+    pub(crate) fn offence(&self) -> Option<Offence> {
+        self.offence
     }
 
     /// What was written in answer to a datagram, if only nothing; `None` for a stream.

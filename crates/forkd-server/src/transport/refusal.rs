@@ -41,11 +41,13 @@ pub enum Refusal {
     Rate,
     /// Too many connections have not completed their first exchange (`--early-drop`).
     EarlyDrop,
+    /// Clients of its source have done what is penalised (`--penalty`).
+    Penalty,
 }
 
 impl Refusal {
     /// All of them.
-    pub const ALL: [Self; 18] = [
+    pub const ALL: [Self; 19] = [
         Self::Limit,
         Self::Fork,
         Self::Thread,
@@ -64,6 +66,7 @@ impl Refusal {
         Self::SourceRate,
         Self::Rate,
         Self::EarlyDrop,
+        Self::Penalty,
     ];
 }
 
@@ -88,6 +91,7 @@ impl fmt::Display for Refusal {
             Self::SourceRate => "source-rate",
             Self::Rate => "rate",
             Self::EarlyDrop => "early-drop",
+            Self::Penalty => "penalty",
         })
     }
 }

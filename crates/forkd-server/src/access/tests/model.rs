@@ -9,12 +9,12 @@ macro_rules! plain {
 }
 use plain;
 
-#[allow(clippy::duplicate_mod)]
+#[allow(clippy::duplicate_mod, dead_code)]
 #[path = "../bucket.rs"]
 mod bucket;
 
-use atomic::AtomicU64;
-use bucket::{Bucket, Excess, Terms};
+use atomic::{AtomicU64, Ordering};
+use bucket::{Bucket, Excess, Label, Sought, Terms};
 use loom::sync::Arc;
 use loom::thread;
 
@@ -25,8 +25,14 @@ fn check(model: impl Fn() + Send + Sync + 'static) {
     builder.check(model);
 }
 
+fn sought(hash: u64) -> Sought {
+    Sought { hash, label: Label::default() }
+}
+
 fn enter(bucket: &Bucket, hash: u64, most: u16) -> Result<Option<usize>, Excess> {
-    bucket.enter(hash, &Terms { most: Some(most), pays: |_: &AtomicU64| true })
+    let (is_penalised, pays) = (|_: &AtomicU64| false, |_: &AtomicU64| true);
+    let terms = Terms { most: Some(most), notes: true, is_penalised, pays };
+    bucket.enter(sought(hash), &terms, || 0)
 }
 
 #[test]
@@ -54,5 +60,28 @@ fn clients_of_two_sources_come_and_go_and_none_is_left() {
         visit(&bucket, 9 << 16);
         other.join().unwrap();
         assert_eq!(bucket.count(), 0);
+    });
+}
+
+/// What a source has done is noted in its entry, whichever other source takes one meanwhile.
+#[test]
+fn what_two_clients_of_a_source_have_done_is_noted_while_another_comes() {
+    check(|| {
+        let bucket = Arc::new(Bucket::default());
+        let note = |bucket: &Bucket, bit: u64| {
+            let words = bucket.words_of(sought(7 << 16), 0).unwrap();
+            words.record.fetch_or(bit << bucket::UNTIL_SHIFT, Ordering::Relaxed);
+        };
+        // it is known
+        note(&bucket, 1);
+        let other = Arc::clone(&bucket);
+        let other = thread::spawn(move || {
+            note(&other, 2);
+            let _ = enter(&other, 9 << 16, 1).unwrap();
+        });
+        note(&bucket, 4);
+        other.join().unwrap();
+        let record = bucket.words_of(sought(7 << 16), 0).unwrap().record.load(Ordering::Relaxed);
+        assert_eq!(record >> bucket::UNTIL_SHIFT, 7);
     });
 }

@@ -13,7 +13,7 @@ use super::response::{Refusal, Status, make_room};
 use super::router::SMALL;
 use super::timeouts::{Timeouts, Wait};
 use crate::Reply;
-use crate::transport::FilePart;
+use crate::transport::{FilePart, Offence};
 
 /// The most bytes of empty lines before a request: a client that sends nothing else would never be late.
 pub(super) const BLANK: usize = 16;
@@ -43,6 +43,8 @@ pub struct Dialogue {
     stage: Stage,
     /// The client has asked for the end, and sent nothing behind that.
     pub(super) client_is_done: bool,
+    /// What the client has done wrong.
+    pub(super) offence: Option<Offence>,
 }
 
 /// A request without its content, which is thrown away as it comes.
@@ -217,6 +219,11 @@ impl Dialogue {
         let (line, is_head) = match &waiting {
             Some(waiting) => (waiting.line.as_slice(), waiting.answer.is_head),
             None => (line(&self.input), self.input.starts_with(b"HEAD ")),
+        };
+        self.offence = match refusal.status {
+            Status::BAD_REQUEST => Some(Offence::Protocol),
+            Status::REQUEST_TIMEOUT => Some(Offence::Timeout),
+            _ => None,
         };
         let answer = Answer::refusing(refusal, is_head);
         responder.answered(&answer.response, line);

@@ -46,7 +46,7 @@ pub use target::Target;
 
 use super::{Protocol, Reply, Service};
 use crate::Error;
-use crate::transport::Peer;
+use crate::transport::{Offence, Peer};
 
 /// Serves files and texts by HTTP/1.1.
 ///
@@ -186,6 +186,10 @@ impl Protocol for Http {
 
     fn timed_out(&mut self) -> Reply<'_> {
         self.dialogue.timed_out(&mut self.origin)
+    }
+
+    fn offence(&self) -> Option<Offence> {
+        self.dialogue.offence
     }
 
     /// A datagram is no connection.
