@@ -1,5 +1,6 @@
 //! The attackers: processes of their own, each for a few seconds, and against loopback alone.
 
+use std::collections::VecDeque;
 use std::io::{self, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream, UdpSocket};
 use std::process::{Child, Command, Stdio};
@@ -8,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::net::sockopt::set_socket_linger;
-use rustix::net::{AddressFamily, SocketFlags, SocketType, connect, socket_with};
+use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, connect, socket_with};
 
 use crate::daemon::{Daemon, Service};
 
@@ -21,6 +22,11 @@ const BULK: usize = 50;
 const SLOW: usize = 1000;
 /// How often a slow client sends a byte.
 const SLOW_PACE: Duration = Duration::from_millis(500);
+/// How many clients one source has, and when one that was refused comes again.
+const CROWD: usize = 1000;
+/// How many of them the daemon serves.
+const PER_SOURCE: usize = 4;
+const CROWD_PAUSE: Duration = Duration::from_secs(1);
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Attack {
@@ -34,10 +40,13 @@ pub(crate) enum Attack {
     Slow,
     /// Datagrams as fast as one sender can, to the same daemon.
     Datagrams,
+    /// Clients of one source that stay and say nothing, or come again and again where they are refused.
+    OneSource,
 }
 
 impl Attack {
-    pub(crate) const ALL: [Self; 5] = [Self::Resets, Self::Silent, Self::Bulk, Self::Slow, Self::Datagrams];
+    pub(crate) const ALL: [Self; 6] =
+        [Self::Resets, Self::Silent, Self::Bulk, Self::Slow, Self::Datagrams, Self::OneSource];
 
     pub(crate) fn name(self) -> &'static str {
         match self {
@@ -46,12 +55,27 @@ impl Attack {
             Self::Bulk => "50-bulk",
             Self::Slow => "1000-slow-http",
             Self::Datagrams => "udp-flood",
+            Self::OneSource => "1000-one-source",
         }
     }
 
-    /// Whether its clients stay connected.
-    pub(crate) fn stays(self) -> bool {
-        matches!(self, Self::Silent | Self::Bulk | Self::Slow)
+    /// How many of its clients stay connected.
+    pub(crate) fn stays(self) -> usize {
+        match self {
+            Self::Resets | Self::Datagrams => 0,
+            Self::Silent => SILENT,
+            Self::Bulk => BULK,
+            Self::Slow => SLOW,
+            Self::OneSource => PER_SOURCE,
+        }
+    }
+
+    /// What the daemons are started with besides.
+    pub(crate) fn options(self) -> Vec<String> {
+        match self {
+            Self::OneSource => vec![format!("--max-per-source={PER_SOURCE}")],
+            _ => Vec::new(),
+        }
     }
 
     pub(crate) fn service(self) -> Service {
@@ -99,6 +123,7 @@ pub(crate) fn run(arguments: &[String]) -> io::Result<()> {
         Attack::Bulk => floods(&clients(target, BULK)?, begun(span)?, true),
         Attack::Slow => slow(&clients(target, SLOW)?, begun(span)?),
         Attack::Datagrams => datagrams(target, begun(span)?),
+        Attack::OneSource => crowd(target, begun(span)?),
     }
 }
 
@@ -172,6 +197,33 @@ fn datagrams(target: SocketAddr, until: Instant) -> io::Result<()> {
         for _ in 0..64 {
             let _ = socket.send(&[7; 32]);
         }
+    }
+    Ok(())
+}
+
+fn crowd(target: SocketAddr, until: Instant) -> io::Result<()> {
+    let source = SocketAddr::from((Ipv4Addr::new(127, 0, 0, 2), 0));
+    let begin = Instant::now();
+    // when one comes, or comes again
+    let mut outside: VecDeque<Instant> =
+        (0..CROWD as u32).map(|i| begin + CROWD_PAUSE * i / CROWD as u32).collect();
+    let mut clients = Vec::new();
+    while Instant::now() < until {
+        while outside.front().is_some_and(|then| *then <= Instant::now()) {
+            outside.pop_front();
+            let client = socket_with(AddressFamily::INET, SocketType::STREAM, SocketFlags::NONBLOCK, None)?;
+            bind(&client, &source)?;
+            let _ = connect(&client, &target);
+            clients.push(client);
+        }
+        let mut ready: Vec<_> = clients.iter().map(|client| PollFd::new(client, PollFlags::IN)).collect();
+        poll(&mut ready, Some(&rustix::event::Timespec::default()))?;
+        let refused: Vec<_> = ready.iter().map(|ready| !ready.revents().is_empty()).collect();
+        let mut each = refused.iter();
+        clients.retain(|_| each.next() != Some(&true));
+        let again = Instant::now() + CROWD_PAUSE;
+        outside.extend(refused.iter().filter(|refused| **refused).map(|_| again));
+        thread::sleep(Duration::from_millis(5));
     }
     Ok(())
 }

@@ -25,7 +25,7 @@ pub(crate) struct Daemon {
 }
 
 impl Daemon {
-    pub(crate) fn start(options: &[&str], service: Service) -> io::Result<Self> {
+    pub(crate) fn start(options: &[String], service: Service) -> io::Result<Self> {
         let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port();
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
         let mut command = Command::new(forkd());

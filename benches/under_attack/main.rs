@@ -30,17 +30,17 @@ const SPAN: Duration = Duration::from_millis(1500);
 struct Model {
     name: &'static str,
     options: &'static [&'static str],
-    /// Whose clients, if they stay, occupy all of it: that is its own limit.
-    holds_few: bool,
+    /// How many clients occupy all of it, if they stay: that is its own limit.
+    holds: usize,
 }
 
 const MODELS: [Model; 6] = [
-    Model { name: "iterative", options: &["--model", "iterative"], holds_few: true },
-    Model { name: "fork", options: &["--model", "fork", "--max-children", "4096"], holds_few: false },
-    Model { name: "prefork", options: &["--model", "prefork", "--workers", "8"], holds_few: true },
-    Model { name: "thread", options: &["--model", "thread", "--max-threads", "4096"], holds_few: false },
-    Model { name: "event", options: &["--model", "event"], holds_few: false },
-    Model { name: "coroutine", options: &["--model", "coroutine"], holds_few: false },
+    Model { name: "iterative", options: &["--model", "iterative"], holds: 1 },
+    Model { name: "fork", options: &["--model", "fork", "--max-children", "4096"], holds: usize::MAX },
+    Model { name: "prefork", options: &["--model", "prefork", "--workers", "8"], holds: 8 },
+    Model { name: "thread", options: &["--model", "thread", "--max-threads", "4096"], holds: usize::MAX },
+    Model { name: "event", options: &["--model", "event"], holds: usize::MAX },
+    Model { name: "coroutine", options: &["--model", "coroutine"], holds: usize::MAX },
 ];
 
 fn main() -> io::Result<()> {
@@ -60,7 +60,7 @@ fn main() -> io::Result<()> {
     for attack in Attack::ALL {
         for model in &MODELS {
             let name = format!("{}:{}", model.name, attack.name());
-            if arguments.has(&name) && !(model.holds_few && attack.stays()) {
+            if arguments.has(&name) && attack.stays() < model.holds {
                 page.line(&measure(model, attack)?);
             }
         }
@@ -70,8 +70,9 @@ fn main() -> io::Result<()> {
 
 /// A row of the table.
 fn measure(model: &Model, attack: Attack) -> io::Result<String> {
-    let attacked = Daemon::start(model.options, attack.service())?;
-    let beside = Daemon::start(model.options, attack.service())?;
+    let options: Vec<_> = model.options.iter().map(ToString::to_string).chain(attack.options()).collect();
+    let attacked = Daemon::start(&options, attack.service())?;
+    let beside = Daemon::start(&options, attack.service())?;
     let (mut rest, mut under, mut other) = (Vec::new(), Vec::new(), Vec::new());
     for _ in 0..ROUNDS {
         rest.push(probe::both(&attacked, &beside, SPAN).0);
