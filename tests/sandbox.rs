@@ -280,6 +280,8 @@ fn a_strict_sandbox_needs_all_of_it() {
             let ended = Forkd::new(&format!("{model} --sandbox strict")).forbid(call, libc::ENOSYS).run();
             assert!(ended.code == Some(69) && ended.stderr.contains(what), "{}", ended.stderr);
             let daemon = Forkd::new(model).forbid(call, libc::ENOSYS).start();
+            assert_eq!(daemon.count_lines("the sandbox does without what this kernel lacks"), 1);
+            assert_eq!(daemon.count_lines(what), 1);
             drop(daemon.served());
         }
     }

@@ -33,6 +33,10 @@ pub(crate) fn listening(
     }
 }
 
+pub(crate) fn sandbox_lacks(missing: &str) {
+    info!("the sandbox does without what this kernel lacks, or this process may not use: {missing}");
+}
+
 pub(crate) fn secluded(endpoint: &Endpoint, why: &str) {
     warn!(endpoint:%; "only processes of this unit reach {endpoint}; {why}");
 }

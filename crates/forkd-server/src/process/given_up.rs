@@ -3,11 +3,11 @@
 //! A child has it from its birth, at no cost of its own. So has a program that is executed: where there are programs to run,
 //! the master gives up no more than those may have lost.
 
-use crate::Error;
 use crate::sandbox::{Level, refuse_what_no_server_does};
 use crate::service::Service;
 use crate::sys::oom::may_raise_children;
 use crate::sys::sandbox::{hide_memory, refuse_new_privileges};
+use crate::{Error, events};
 
 /// What a master has given up.
 #[derive(Debug, Default)]
@@ -23,7 +23,11 @@ pub(super) struct GivenUp {
 impl GivenUp {
     /// Gives up what none of these services needs.
     pub(super) fn for_services(services: &[&Service], level: Level) -> Result<Self, Error> {
-        if !level.can_confine()? {
+        let confines = level.can_confine()?;
+        if let Some(missing) = level.missing() {
+            events::sandbox_lacks(missing);
+        }
+        if !confines {
             return Ok(Self::default());
         }
         let cannot = |cause| Error::os("cannot confine the master", cause);

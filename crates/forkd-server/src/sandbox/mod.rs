@@ -179,18 +179,29 @@ impl Level {
         let missing = match self {
             Self::Off => return Ok(false),
             Self::On => return Ok(may_be_confined()),
-            Self::Strict if !may_be_confined() => "processes that gain no privileges (prctl)",
-            Self::Strict if !filters_calls() => "filters for system calls (seccomp)",
-            Self::Strict if !has_all_rules() => {
-                "Landlock with rules for files, TCP and signals (version 6, which Linux 6.12 has)"
-            }
-            Self::Strict => return Ok(true),
+            Self::Strict => match self.missing() {
+                Some(missing) => missing,
+                None => return Ok(true),
+            },
         };
         let what = format!(
             "cannot have a strict sandbox: this kernel has no {missing}, or this process may not use it; allow it, or \
              take what there is (sandbox on)"
         );
         Err(Error::Unavailable(Failure::from(what)))
+    }
+
+    /// What of it the kernel does not have, or this process may not use.
+    pub(crate) fn missing(self) -> Option<&'static str> {
+        match self {
+            Self::Off => None,
+            _ if !may_be_confined() => Some("processes that gain no privileges (prctl)"),
+            _ if !filters_calls() => Some("filters for system calls (seccomp)"),
+            _ if !has_all_rules() => {
+                Some("Landlock with rules for files, TCP and signals (version 6, which Linux 6.12 has)")
+            }
+            _ => None,
+        }
     }
 }
 
