@@ -41,7 +41,8 @@ fn what_check_prints_means_the_same_when_it_is_read() {
     let dir = tempfile::tempdir().unwrap();
     for args in [
         "",
-        "--max-children 3 --overflow reject --backlog 9 --idle-timeout 1500ms --keepalive 3m tcp://[::]:7 --v6only",
+        "--max-children 3 --overflow reject --backlog 9 --idle-timeout 1500ms --max-lifetime 1h --keepalive 3m tcp://[::]:7 \
+         --v6only",
         "-m prefork -w 2..5 --min-spare 1 --max-spare 3 --max-connections-per-child 99 udp://localhost:7007 \
          --receive-buffer 9",
         "-m thread -w 2 --max-threads 9 --keepalive off tcp://localhost:7007",

@@ -196,6 +196,18 @@ fn a_client_that_has_gone_already_is_no_failure() {
 }
 
 #[test]
+fn a_connection_lasts_for_so_long_whatever_its_client_does() {
+    let (mut client, server) = tcp();
+    let mut served = Served::by_systemd(server, "--max-lifetime 300ms --log-level debug");
+    eventually("it is over", || {
+        client.write_all(b"x").is_err() || !client.read(&mut [0]).is_ok_and(|length| length > 0)
+    });
+    assert_eq!(served.ended(), Some(0));
+    let log = served.log();
+    assert!(log.contains("debug: connection ended") && log.contains("lasted too long"), "{log}");
+}
+
+#[test]
 fn datagrams_are_answered_until_none_comes() {
     let socket = UdpSocket::bind("0.0.0.0:0").unwrap();
     let port = socket.local_addr().unwrap().port();

@@ -289,6 +289,7 @@ mod tests {
             "route",
             "allow_amplification",
             "idle_timeout",
+            "max_lifetime",
             "keepalive",
             "log",
             "log_level",

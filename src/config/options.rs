@@ -67,6 +67,9 @@ const PROXY: Need = Need {
     refusal: Some("has no effect without `proxy`; give that, or leave this out"),
     ..Need::new("a proxy", "`proxy`", |group| group.proxy.is_some())
 };
+const STREAM: Need = Need::new("connections (a tcp or unix endpoint)", "such an endpoint", |group| {
+    group.has_any(|endpoint| !endpoint.is_datagram())
+});
 const QUEUE: Need = Need::new(
     "a queue of connections (a tcp or unix endpoint that forkd binds)",
     "a tcp or unix endpoint",
@@ -251,6 +254,11 @@ options! {
         heading: "Limits", value: "DURATION", otherwise: "never", needs: Some(&NOT_EXEC), inetd: true
     }
 
+    /// End a connection that has lasted for so long, whatever its client does
+    max_lifetime: Option<Span>, {
+        heading: "Limits", value: "DURATION", otherwise: "no limit", needs: Some(&STREAM), inetd: true
+    }
+
     /// Serve clients of this network, such as 192.0.2.0/24, and no others; of a Unix socket those of a user or group,
     /// uid:N or gid:N. A path names a list with one in each line. May be given several times: the most specific rule of
     /// --allow and --deny decides
@@ -421,7 +429,7 @@ impl ListenOptions {
                 max_connections_per_child: self.max_connections_per_child(),
                 overflow: self.overflow(),
                 idle_timeout: self.idle_timeout.map(|span| span.0),
-                max_lifetime: None,
+                max_lifetime: self.max_lifetime.map(|span| span.0),
             },
             sandbox: Sandbox::default(),
         }

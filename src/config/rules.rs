@@ -9,8 +9,9 @@ use super::definition::{Definition, Need, Table};
 use super::layers::Conflict;
 use super::options::ListenOptions;
 use super::service::Builtin;
+use super::values::Span;
 use forkd_server::Endpoint;
-use forkd_server::supervise::{Offence, Penalty};
+use forkd_server::supervise::{MAX_LIFETIME, Offence, Penalty};
 use forkd_server::transport::ProxyVersion;
 
 impl ListenOptions {
@@ -130,6 +131,12 @@ impl ListenOptions {
         if self.idle_timeout.is_some_and(|timeout| timeout.0 < Duration::from_millis(1)) {
             let why = "is below 1ms; choose more, or leave it out for never";
             return Err(Conflict::new("idle_timeout", why));
+        }
+        if let Some(Span(limit)) = self.max_lifetime
+            && !(Duration::from_millis(1)..=MAX_LIFETIME).contains(&limit)
+        {
+            let why = "is out of range; choose 1ms to 30days, or leave it out for no limit";
+            return Err(Conflict::new("max_lifetime", why));
         }
         let (spare, most) = (self.spare(), self.max_children());
         if spare > most {
@@ -308,6 +315,12 @@ mod tests {
             ),
             (listen("idle-timeout = '0s'"), "idle-timeout is below 1ms"),
             (listen("idle-timeout = '999us'"), "idle-timeout is below 1ms"),
+            (listen("max-lifetime = '999us'"), "max-lifetime is out of range; choose 1ms to 30days"),
+            (listen("max-lifetime = '31days'"), "max-lifetime is out of range; choose 1ms to 30days"),
+            (
+                listen("endpoints = ['udp://a:1']\nmax-lifetime = '1h'"),
+                "max-lifetime needs connections (a tcp or unix endpoint)",
+            ),
             (
                 listen("allow = ['uid:7']"),
                 "allow has no effect on tcp://127.0.0.1:7007, whose clients have networks, not users; write a network",

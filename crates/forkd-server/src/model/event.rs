@@ -18,7 +18,7 @@ use super::listener_context::Admitted;
 use super::prefork;
 use super::serve::Terms;
 use super::serve::{Stopwatch, WorkerContext};
-use super::service_config::End;
+use super::service_config::{End, ServiceConfig};
 use super::spread::{LOOK, Shares, Spread};
 use super::yielding::Yielding;
 use crate::access::sources::Counted;
@@ -155,15 +155,12 @@ enum Accepting {
 
 impl<'r, 'w> EventWorker<'w> {
     fn serve(&'r self) -> Result<Cause, Error> {
-        let mut reactor = Reactor::new()?.count_in(&self.work.slot.traffic);
-        if let Some(limit) = self.work.context.service_config.idle_timeout {
-            reactor = reactor.idle_timeout(limit);
-        }
-        if let Some(limit) = self.work.context.service_config.max_lifetime {
-            reactor = reactor.time_limit(limit);
-        }
+        let ServiceConfig { idle_timeout, max_lifetime, .. } = self.work.context.service_config;
         let mut yielding = Yielding::default();
-        reactor = reactor.after_rounds(move |turns| self.work.let_others_run(&mut yielding, turns));
+        let mut reactor = Reactor::new()?
+            .count_in(&self.work.slot.traffic)
+            .limit_time(idle_timeout, max_lifetime)
+            .after_rounds(move |turns| self.work.let_others_run(&mut yielding, turns));
         let cannot = |cause| Error::os("cannot wait for clients", cause);
         let watch =
             reactor.watch(self.shutdown.poll_fd(), |reactor| self.told_to_stop(reactor)).map_err(cannot)?;

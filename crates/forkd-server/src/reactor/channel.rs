@@ -145,7 +145,7 @@ impl<'a> Channel<'a> {
     /// Whether it has been silent, or there, for too long.
     fn timed_out(&self, shared: &Shared<'a>) -> Option<TimedOut> {
         let is_still = || shared.idle_timeout.is_some_and(|limit| shared.now - self.active >= limit);
-        match shared.time_limit {
+        match shared.max_lifetime {
             Some(limit) if self.age(shared) >= limit => Some(TimedOut::Lifetime),
             _ if !is_still() => None,
             _ if self.waits_for_input() => Some(TimedOut::Idle),
@@ -258,7 +258,7 @@ impl<'a> Channel<'a> {
     /// When it wants to be looked at, whatever happens.
     pub(super) fn due(&self, shared: &Shared<'a>) -> Option<Instant> {
         let silence = shared.idle_timeout.and_then(|limit| self.active.checked_add(limit));
-        let end = shared.time_limit.map(|limit| shared.now + limit.saturating_sub(self.age(shared)));
+        let end = shared.max_lifetime.map(|limit| shared.now + limit.saturating_sub(self.age(shared)));
         [self.until, silence, end].into_iter().flatten().min()
     }
 

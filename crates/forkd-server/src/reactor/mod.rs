@@ -169,7 +169,7 @@ struct Shared<'a> {
     now: Instant,
     idle_timeout: Option<Duration>,
     /// How long a connection may last.
-    time_limit: Option<Duration>,
+    max_lifetime: Option<Duration>,
     traffic: Option<&'a Traffic>,
 }
 
@@ -230,7 +230,7 @@ impl<'a> Reactor<'a> {
                 started,
                 now: started,
                 idle_timeout: None,
-                time_limit: None,
+                max_lifetime: None,
                 traffic: None,
             },
             connect_timeout: CONNECT_TIMEOUT,
@@ -277,10 +277,11 @@ impl<'a> Reactor<'a> {
         self
     }
 
-    /// How long a connection may last, whatever it does. After that it ends with
+    /// How long a connection may be silent, and how long it may last, whatever it does. After that it ends with
     /// [`TimedOut`](std::io::ErrorKind::TimedOut).
-    pub(crate) fn time_limit(mut self, limit: Duration) -> Self {
-        self.shared.time_limit = Some(limit);
+    pub(crate) fn limit_time(mut self, idle: Option<Duration>, lifetime: Option<Duration>) -> Self {
+        self.shared.idle_timeout = idle;
+        self.shared.max_lifetime = lifetime;
         self
     }
 

@@ -7,6 +7,7 @@ use super::Server;
 use crate::model::{MAX_CHILDREN, MAX_SPARE, WorkerRange};
 use crate::model::{Model, Threads};
 use crate::sandbox::Sandbox;
+use crate::spec::MAX_LIFETIME;
 use crate::transport::bind::KEEP_ALIVE_RANGE;
 
 impl Server {
@@ -173,6 +174,33 @@ impl Server {
     #[must_use]
     pub fn idle_timeout(mut self, limit: Duration) -> Self {
         self.model.idle_timeout = Some(limit.max(Duration::from_millis(1)));
+        self
+    }
+
+    /// How long a connection may last, whatever its client does; the default is for ever. When that is over, its reads and
+    /// writes fail with [`TimedOut`](std::io::ErrorKind::TimedOut): a handler that computes, or waits elsewhere, goes on
+    /// until it comes to one. A program of [`Exec`](crate::service::Exec) is ended, as if its client had gone. At least
+    /// 1 ms, at most 30 days.
+    ///
+    /// ```
+    /// use std::io::Read;
+    /// use std::net::TcpStream;
+    /// use std::time::Duration;
+    ///
+    /// use forkd_server::{Echo, Server, model::Model};
+    ///
+    /// let limit = Duration::from_millis(20);
+    /// let server = Server::bind("tcp://127.0.0.1:0")?.model(Model::Iterative).max_lifetime(limit);
+    /// let address = server.server_address().to_string();
+    /// let mut client = TcpStream::connect(address.strip_prefix("tcp://").unwrap()).unwrap();
+    /// server.ready(Echo)?.handle_request()?;
+    /// // the client has said nothing, and is still there
+    /// assert_eq!(client.read(&mut [0]).unwrap(), 0);
+    /// # Ok::<(), forkd_server::Error>(())
+    /// ```
+    #[must_use]
+    pub fn max_lifetime(mut self, limit: Duration) -> Self {
+        self.model.max_lifetime = Some(limit.clamp(Duration::from_millis(1), MAX_LIFETIME));
         self
     }
 

@@ -309,13 +309,11 @@ impl<'a> Connection<'a> {
         }
     }
 
-    /// Why a wait was too long.
+    /// A wait is over that was to last for so long, and nothing has come of it: fails, unless it was for the end of the
+    /// lifetime, which may be a tick of the kernel's clock away, and [`may_wait`](Self::may_wait) knows.
     #[cold]
-    fn timed_out(&self, waited_for: Ready) -> io::Error {
-        match waited_for {
-            _ if self.left() == Some(Duration::ZERO) => TimedOut::Lifetime.error(io::ErrorKind::TimedOut),
-            Ready::Read => TimedOut::Idle.error(io::ErrorKind::WouldBlock),
-            Ready::Write => TimedOut::Unread.error(io::ErrorKind::WouldBlock),
-        }
+    fn waited(&self, limit: Option<Duration>, ready: Ready) -> io::Result<()> {
+        let why = if ready == Ready::Read { TimedOut::Idle } else { TimedOut::Unread };
+        if limit == self.idle_timeout { Err(why.error(io::ErrorKind::WouldBlock)) } else { Ok(()) }
     }
 }

@@ -29,6 +29,7 @@ impl TimedOut {
     }
 
     /// As the error of a read or a write; [`of`](Self::of) finds it in there, also when a handler has returned it.
+    #[cold]
     pub(crate) fn error(self, kind: io::ErrorKind) -> io::Error {
         io::Error::new(kind, self)
     }

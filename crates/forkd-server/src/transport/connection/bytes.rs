@@ -71,16 +71,18 @@ impl<'a> Connection<'a> {
         mut call: impl FnMut() -> rustix::io::Result<usize>,
     ) -> io::Result<usize> {
         loop {
-            self.limit(socket, ready, self.may_wait()?)?;
+            let limit = self.may_wait()?;
+            self.limit(socket, ready, limit)?;
             match call() {
                 Err(Errno::INTR) => {}
-                Err(Errno::AGAIN) => return Err(self.timed_out(ready)),
+                Err(Errno::AGAIN) => self.waited(limit, ready)?,
                 done => return Ok(done?),
             }
         }
     }
 
     /// Makes a call on a socket that does not block, and waits for it as long as it may.
+    #[inline(never)]
     fn attempt(
         &self,
         wait: &dyn Wait,
@@ -89,8 +91,13 @@ impl<'a> Connection<'a> {
         wanted: usize,
         call: &mut dyn FnMut() -> rustix::io::Result<usize>,
     ) -> io::Result<usize> {
-        let done = wait.attempt(socket.as_fd(), ready, wanted, self.may_wait()?, call)?;
-        done.ok_or_else(|| self.timed_out(ready))
+        loop {
+            let limit = self.may_wait()?;
+            match wait.attempt(socket.as_fd(), ready, wanted, limit, call)? {
+                Some(done) => return Ok(done),
+                None => self.waited(limit, ready)?,
+            }
+        }
     }
 
     /// How many of these bytes one call sends, so that it ends in time.
@@ -102,15 +109,19 @@ impl<'a> Connection<'a> {
     /// Has reads or writes of a socket that blocks wait for `limit` at most, or for ever.
     #[inline(always)]
     fn limit(&self, socket: &OwnedFd, ready: Ready, limit: Option<Duration>) -> io::Result<()> {
-        let (told, option) = match ready {
-            Ready::Read => (&self.read_limit, Timeout::Recv),
-            Ready::Write => (&self.write_limit, Timeout::Send),
-        };
-        if told.get() != limit {
-            set_socket_timeout(socket, option, limit)?;
-            told.set(limit);
+        let told = if ready == Ready::Read { &self.read_limit } else { &self.write_limit };
+        if told.get() == limit {
+            return Ok(());
         }
-        Ok(())
+        told.set(limit);
+        self.tell(socket, ready, limit)
+    }
+
+    // once, and not in each caller
+    #[inline(never)]
+    fn tell(&self, socket: &OwnedFd, ready: Ready, limit: Option<Duration>) -> io::Result<()> {
+        let option = if ready == Ready::Read { Timeout::Recv } else { Timeout::Send };
+        Ok(set_socket_timeout(socket, option, limit)?)
     }
 
     /// Notes that a read has returned `bytes` bytes.
@@ -132,21 +143,23 @@ impl<'a> Connection<'a> {
     {
         let Medium::Stream(socket, wait) = &self.medium else { return self.chunk(buffer).map(Some) };
         buffer.empty();
-        let silence = self.may_wait()?.unwrap_or(Duration::MAX);
-        let may_wait = limit.min(silence);
-        let came = match wait {
-            None => self.fill_within(socket, buffer, may_wait)?,
-            Some(wait) => wait.attempt(socket.as_fd(), Ready::Read, CHUNK, Some(may_wait), &mut || {
-                buffer.fill_now(socket)
-            })?,
-        };
-        match came {
-            Some(n) => {
-                self.took(n);
-                Ok(Some(buffer.filled()))
+        loop {
+            let may_wait = self.may_wait()?;
+            let this = may_wait.map_or(limit, |may_wait| may_wait.min(limit));
+            let came = match wait {
+                None => self.fill_within(socket, buffer, this)?,
+                Some(wait) => wait.attempt(socket.as_fd(), Ready::Read, CHUNK, Some(this), &mut || {
+                    buffer.fill_now(socket)
+                })?,
+            };
+            match came {
+                Some(n) => {
+                    self.took(n);
+                    return Ok(Some(buffer.filled()));
+                }
+                None if this < limit => self.waited(may_wait, Ready::Read)?,
+                None => return Ok(None),
             }
-            None if silence < limit => Err(self.timed_out(Ready::Read)),
-            None => Ok(None),
         }
     }
 
@@ -188,7 +201,7 @@ impl<'a> Connection<'a> {
             if chunk.is_empty() {
                 return Ok(());
             }
-            self.send(chunk)?;
+            self.send(chunk, SendFlags::empty())?;
             full_chunks = if chunk.len() == CHUNK { full_chunks + 1 } else { 0 };
             if full_chunks == 2 {
                 full_chunks = 0;
@@ -217,14 +230,14 @@ impl<'a> Connection<'a> {
         self.send_by(bytes, MORE)
     }
 
-    /// As `write_all`, but part of its caller (see `ServiceConfig::serve`).
-    #[inline(always)]
-    fn send(&self, bytes: &[u8]) -> io::Result<()> {
-        self.send_by(bytes, SendFlags::empty())
+    #[inline(never)]
+    fn send_by(&self, bytes: &[u8], flags: SendFlags) -> io::Result<()> {
+        self.send(bytes, flags)
     }
 
+    /// As [`send_by`](Self::send_by), but part of its caller (see `ServiceConfig::serve`).
     #[inline(always)]
-    fn send_by(&self, mut bytes: &[u8], flags: SendFlags) -> io::Result<()> {
+    fn send(&self, mut bytes: &[u8], flags: SendFlags) -> io::Result<()> {
         while !bytes.is_empty() {
             match self.put(bytes, flags)? {
                 0 => return Err(io::ErrorKind::WriteZero.into()),
@@ -330,12 +343,12 @@ impl Write for &Connection<'_> {
 
     /// Writes all of it; an answer of nothing to a datagram is an answer, too.
     fn write_all(&mut self, bytes: &[u8]) -> io::Result<()> {
-        if bytes.is_empty() { self.put(bytes, SendFlags::empty()).map(|_| ()) } else { self.send(bytes) }
+        if bytes.is_empty() { self.write(bytes).map(drop) } else { self.send_by(bytes, SendFlags::empty()) }
     }
 
     /// Writes all that is formatted at once, and not piece by piece.
     fn write_fmt(&mut self, arguments: std::fmt::Arguments<'_>) -> io::Result<()> {
-        self.send(arguments.to_string().as_bytes())
+        self.send_by(arguments.to_string().as_bytes(), SendFlags::empty())
     }
 
     /// Does nothing: nothing is buffered.
