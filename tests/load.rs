@@ -358,6 +358,66 @@ fn ctrl_c_ends_it_and_shows_what_there_is() {
     assert!(number(&phases[0], "seconds") < 60.0, "{json}");
 }
 
+/// Runs `forkd load --during`; returns its exit code, what it says of the command, and its complaint.
+#[track_caller]
+fn during(command: &str, options: &str, endpoint: &str) -> (Option<i32>, Value, String) {
+    let options = options.split_whitespace();
+    let args = ["load", "-z", "200ms", "-c", "4", "--json", "-", "--during", command, endpoint];
+    let ended = run(&args.into_iter().chain(options).collect::<Vec<_>>());
+    let json: Value = serde_json::from_str(&ended.stdout).unwrap_or(Value::Null);
+    (ended.code, json["during"].clone(), ended.stderr)
+}
+
+#[test]
+fn a_command_that_no_client_notices() {
+    let daemon = Daemon::start(SERVER);
+    for (at, options) in [(0, ""), (0, "--phases pingpong"), (2, "--threads 2"), (3, ""), (5, "")] {
+        let (code, cost, stderr) = during("echo this is not json; exit 0", options, &daemon.endpoint(at));
+        assert_eq!(code, Some(0), "{at} {options}: {stderr}");
+        assert_eq!((&cost["lost"], &cost["exit_code"]), (&0.into(), &0.into()), "{cost}");
+        assert!(stderr.contains("this is not json"), "{stderr}");
+    }
+    let (code, cost, stderr) = during("exit 3", "", &daemon.endpoint(0));
+    assert_eq!((code, &cost["exit_code"]), (Some(1), &3.into()), "{cost}");
+    assert!(stderr.contains("nothing was lost, but \"exit 3\" ended with exit code 3"), "{stderr}");
+}
+
+#[test]
+fn what_a_command_costs_is_told_one_by_one() {
+    for at in [0, 2, 3] {
+        let daemon = Daemon::start(SERVER);
+        let (code, cost, stderr) =
+            during(&format!("kill -9 {}; sleep 0.2", daemon.pid()), "", &daemon.endpoint(at));
+        assert_eq!(code, Some(1), "{stderr}");
+        assert!(stderr.contains("operations lost with"), "{stderr}");
+        let losses = cost["losses"].as_array().unwrap();
+        assert_eq!(cost["lost"].as_u64(), Some(losses.len() as u64), "{cost}");
+        let parts = |name| losses.iter().filter(|loss| loss["part"] == name).collect::<Vec<_>>();
+        assert!(!parts("during").is_empty() && !parts("after").is_empty(), "{cost}");
+        let took = cost["took_s"].as_f64().unwrap();
+        assert!(took >= 0.2, "{cost}");
+        let offset = |loss: &Value| loss["offset_s"].as_f64().unwrap();
+        assert!(losses.iter().map(offset).is_sorted(), "{cost}");
+        assert!(parts("during").into_iter().all(|loss| (0.0..=took).contains(&offset(loss))), "{cost}");
+        let kinds = ["refused", "reset", "closed-early", "unanswered", "unsent"];
+        assert!(losses.iter().all(|loss| kinds.iter().any(|kind| loss["kind"] == *kind)), "{cost}");
+    }
+}
+
+#[test]
+fn nothing_is_done_to_a_server_that_serves_no_client() {
+    let dir = tempfile::tempdir().unwrap();
+    let mark = dir.path().join("mark");
+    let (tcp, _udp, _theirs) = fake::silent();
+    for options in ["", "--phases pingpong"] {
+        let (code, cost, stderr) = during(&format!("touch {}", mark.display()), options, &tcp);
+        assert_eq!((code, cost), (Some(69), Value::Null), "{stderr}");
+        assert!(stderr.contains("was not run") && !mark.exists(), "{stderr}");
+    }
+    let (code, _, stderr) = during("true", "--phases hold", "tcp://127.0.0.1:1");
+    assert!(code == Some(64) && stderr.contains("give --phases churn, pingpong or datagrams"), "{stderr}");
+}
+
 #[test]
 fn of_nothing_there_is_no_table() {
     let (came, comes) = std::sync::mpsc::channel();

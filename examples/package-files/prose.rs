@@ -13,6 +13,7 @@ pub(crate) const DESCRIPTION: &[&str] = &[
 
 pub(crate) const EXIT_STATUS: &[(&str, &str)] = &[
     ("0", "Ended by SIGTERM, SIGINT or SIGQUIT; with --daemon: it serves."),
+    ("1", "Operations were lost while the command of forkd load --during ran, or it failed."),
     ("64", "The command line, or a variable FORKD_..., makes no sense."),
     (
         "65",

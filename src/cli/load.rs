@@ -3,12 +3,17 @@
 //! Invariant: whatever has been measured is shown, also after Ctrl-C. Standard output has the result, and
 //! standard error what goes on meanwhile.
 
+mod during;
+
 use std::fs::File;
 use std::io::Write;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::{Duration, Instant};
+
+use during::Meanwhile;
 
 use super::args::LoadArgs;
 use super::interrupt::Interrupt;
@@ -17,7 +22,7 @@ use super::terminal::{Terminal, print_json};
 use crate::failed::Failed;
 use crate::{Error, Failure};
 use forkd_load::text::thousands;
-use forkd_load::{Fault, Live, Load, Outcome, Phase, ProxyVersion, Report, Target, table};
+use forkd_load::{During, Fault, Live, Load, Outcome, Phase, ProxyVersion, Report, Target, table};
 
 /// Carries out the phases and prints what was measured.
 ///
@@ -36,27 +41,87 @@ pub fn run(args: &LoadArgs) -> Result<(), Failed> {
         Some(version) => target.behind_proxy(version),
         None => target,
     };
-    let phases = if args.phases.is_empty() { Phase::usual(&target) } else { args.phases.clone() };
+    let phases = phases(args, &target)?;
     let load = Load::new(target, args.plan())?;
     phases.iter().try_for_each(|phase| load.check(*phase))?;
     let file = args.json.as_deref().filter(|path| *path != Path::new("-")).map(create).transpose()?;
     let live = Arc::new(Live::default());
     let interrupt = Interrupt::catch(&live, Duration::ZERO)?;
-    let (mut outcomes, mut failure) = (Vec::new(), Ok(()));
+    let (mut outcomes, mut failure, mut during) = (Vec::new(), Ok(()), None);
     for phase in phases {
-        match watched(&load, phase, &live) {
-            Ok(outcome) => outcomes.push(outcome),
+        let result = match &args.during {
+            None => watched(&load, phase, &live).map(|outcome| (outcome, None)),
+            Some(command) => {
+                // of a client that waits for its place, and then for its first echo
+                let patience = load.plan().timeout * 2;
+                beside(&load, phase, &live, &Meanwhile { command, around: args.around(), patience })
+            }
+        };
+        match result {
+            Ok((outcome, cost)) => {
+                outcomes.push(outcome);
+                during = cost;
+            }
             Err(error) => failure = Err(error),
         }
         if live.is_stopped() || failure.is_err() {
             break;
         }
     }
-    let report = Report::new(&args.endpoint, load.plan(), &outcomes, live.is_stopped());
+    let mut report = Report::new(&args.endpoint, load.plan(), &outcomes, live.is_stopped());
+    if let (Some(_), [outcome]) = (&args.during, &outcomes[..]) {
+        report.settings.duration_s = outcome.elapsed.as_secs_f64();
+    }
+    report.during = during;
     show(args, &report, &outcomes, file)?;
     interrupt.verdict(if has_any(&outcomes) { "early" } else { "before anything was measured" })?;
     failure?;
-    verdict(args, &outcomes)
+    verdict(args, &outcomes)?;
+    report.during.as_ref().map_or(Ok(()), nothing_lost)
+}
+
+/// What is to be done, one after the other.
+fn phases(args: &LoadArgs, target: &Target) -> Result<Vec<Phase>, Error> {
+    let usual = Phase::usual(target);
+    match (&args.during, &args.phases[..]) {
+        (None, []) => Ok(usual),
+        (Some(_), []) => Ok(usual.into_iter().take(1).collect()),
+        (Some(_), [Phase::Churn | Phase::PingPong | Phase::Datagrams]) | (None, _) => Ok(args.phases.clone()),
+        (Some(_), _) => Err(Error::Usage(
+            "--during has one phase, and one that has a rate: give --phases churn, pingpong or datagrams"
+                .to_owned(),
+        )),
+    }
+}
+
+/// Carries out a phase while a command runs.
+fn beside(
+    load: &Load,
+    phase: Phase,
+    live: &Arc<Live>,
+    meanwhile: &Meanwhile<'_>,
+) -> Result<(Outcome, Option<During>), Error> {
+    let is_over = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let command = scope.spawn(|| meanwhile.run(live, &is_over));
+        let outcome = watched(load, phase, live);
+        is_over.store(true, Ordering::Relaxed);
+        let ran = command.join().map_err(|_| Error::Internal("a thread panicked".to_owned()))??;
+        let outcome = outcome?;
+        let cost = ran.map(|ran| meanwhile.cost(&ran, &outcome));
+        Ok((outcome, cost))
+    })
+}
+
+/// For a script: whether the command is one that no client notices.
+fn nothing_lost(During { command, exit_code, lost, .. }: &During) -> Result<(), Failed> {
+    let why = match (lost, exit_code) {
+        (0, Some(0)) => return Ok(()),
+        (0, Some(code)) => format!("nothing was lost, but {command:?} ended with exit code {code}"),
+        (0, None) => format!("nothing was lost, but a signal ended {command:?}"),
+        _ => format!("operations lost with {command:?}: {}", thousands(*lost as f64)),
+    };
+    Err(Failed::new(1, why))
 }
 
 /// Prints the result, and writes it to the file, if there is one.
@@ -65,6 +130,7 @@ fn show(args: &LoadArgs, report: &Report, outcomes: &[Outcome], file: Option<Fil
         serde_json::to_string_pretty(report).map_err(|error| Error::Internal(error.to_string()))? + "\n";
     // a table of nothing tells nothing
     let text = if has_any(outcomes) { headline(args) + &table(outcomes) } else { String::new() };
+    let text = report.during.iter().fold(text, |text, during| text + "\n" + &during.text());
     match (&args.json, file) {
         (Some(_), None) => print_json(&json),
         (Some(path), Some(mut file)) => {
@@ -125,8 +191,12 @@ fn headline(args: &LoadArgs) -> String {
         Some(operations) => format!("{} operations", thousands(operations as f64)),
         None => humantime::format_duration(plan.duration).to_string(),
     };
+    let extent = match &args.during {
+        Some(_) => format!("{} before and after the command", humantime::format_duration(args.around())),
+        None => format!("{extent} per phase"),
+    };
     let rate = plan.rate.map(|rate| format!(", {rate}/s asked for")).unwrap_or_default();
-    format!("{}: {clients} clients, {size} bytes, {extent} per phase{rate}\n\n", args.endpoint)
+    format!("{}: {clients} clients, {size} bytes, {extent}{rate}\n\n", args.endpoint)
 }
 
 /// Whether a script can go on with these figures.
@@ -142,8 +212,9 @@ fn verdict(args: &LoadArgs, outcomes: &[Outcome]) -> Result<(), Failed> {
         Some(empty) => {
             let why = empty.faults.chief().map(|fault| format!(" ({fault})")).unwrap_or_default();
             let (endpoint, phase) = (&args.endpoint, empty.phase.name());
-            Err(Error::Unavailable(Failure::from(format!("no echo came from {endpoint} in {phase}{why}")))
-                .into())
+            let so = args.during.as_ref().map(|command| format!(", so {command:?} was not run"));
+            let what = format!("no echo came from {endpoint} in {phase}{why}{}", so.unwrap_or_default());
+            Err(Error::Unavailable(Failure::from(what)).into())
         }
         None => Ok(()),
     }

@@ -24,6 +24,11 @@ impl Clock {
     pub(super) fn now(self) -> Nanos {
         self.0.elapsed().as_nanos() as Nanos
     }
+
+    /// What moment that is.
+    pub(super) fn at(self, moment: Nanos) -> Instant {
+        self.0 + Duration::from_nanos(moment)
+    }
 }
 
 /// A span in nanoseconds; one that is too long for them is as long as they can say.

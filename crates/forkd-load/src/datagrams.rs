@@ -54,6 +54,8 @@ struct Sender<'a> {
     /// Whose turn it is in an open loop.
     turn: usize,
     opened: u64,
+    /// When the phase's time is up.
+    end: Nanos,
     next_sweep: Nanos,
     meter: Meter,
     input: Vec<u8>,
@@ -85,6 +87,7 @@ impl<'a> Sender<'a> {
             schedule,
             turn: 0,
             opened: 0,
+            end: task.end(),
             next_sweep: 0,
             meter,
             // a byte more, so that a server's surplus is noticed
@@ -99,11 +102,14 @@ impl<'a> Sender<'a> {
         for i in 0..self.clients.len() {
             self.open(i, 0)?;
         }
-        let give_up = self.task.end().saturating_add(nanos(self.task.plan.loss_after()));
         loop {
             let now = self.clock.now();
             self.meter.at(now);
-            if self.is_over(now, give_up) {
+            if self.task.live.is_finished() && now < self.end {
+                self.end = now;
+                self.schedule.iter_mut().for_each(|schedule| schedule.end_at(now));
+            }
+            if self.is_over(now) {
                 break;
             }
             while self.paused.front().is_some_and(|(until, _)| *until <= now) {
@@ -115,16 +121,16 @@ impl<'a> Sender<'a> {
             self.turn(now)?;
         }
         exact_timers(false);
-        let end = self.clock.now().min(self.task.end());
+        let (clock, end) = (self.clock, self.clock.now().min(self.end));
         let unsent = self.schedule.iter().flat_map(|schedule| schedule.unsent(end));
-        unsent.for_each(|due| self.meter.unsent(due, end - due));
-        self.meter.part.lost += self.left_over();
+        unsent.for_each(|due| self.meter.unsent((due, clock.at(due)), end - due));
+        self.give_up_all();
         let served = self.clients.iter().filter(|client| client.was_served).count();
         Ok((served, self.meter.close(end)))
     }
 
-    fn is_over(&self, now: Nanos, give_up: Nanos) -> bool {
-        let end = self.task.end();
+    fn is_over(&self, now: Nanos) -> bool {
+        let (end, give_up) = (self.end, self.end.saturating_add(nanos(self.task.plan.loss_after())));
         let is_drained = self.schedule.is_none()
             || (now >= end + nanos(TICK) && self.clients.iter().all(|client| client.in_flight.len() == 0));
         let is_free = |client: &Client| client.in_flight.len() == 0 && client.blocked.is_none();
@@ -133,11 +139,13 @@ impl<'a> Sender<'a> {
             || (self.task.has_begun_all() && self.clients.iter().all(is_free))
     }
 
-    /// How many are still under way; of an open loop they count.
-    fn left_over(&self) -> u64 {
+    /// Those that are still under way at the end of an open loop count as lost.
+    fn give_up_all(&mut self) {
+        let (clock, is_paced) = (self.clock, self.schedule.is_some());
         let in_flight = self.clients.iter().flat_map(|client| client.in_flight.iter());
-        let counted = in_flight.filter(|datagram| self.schedule.is_some() && self.meter.counts(datagram.due));
-        counted.count() as u64
+        in_flight.filter(|_| is_paced).for_each(|datagram| {
+            self.meter.unanswered((datagram.due, clock.at(datagram.due)));
+        });
     }
 
     /// Makes a client's socket; in a closed loop it begins at once.
@@ -204,7 +212,7 @@ impl<'a> Sender<'a> {
             return self.ready(0, true, true);
         }
         let pause = self.paused.front().map(|(until, _)| until.saturating_sub(now));
-        let due = self.schedule.as_ref().filter(|_| now < self.task.end());
+        let due = self.schedule.as_ref().filter(|_| now < self.end);
         let due = due.map(|schedule| nanos(schedule.wait(now)));
         let least = [pause, due].into_iter().flatten().min().unwrap_or(Nanos::MAX);
         let patience = TICK.min(Duration::from_nanos(least));
@@ -253,7 +261,7 @@ impl<'a> Sender<'a> {
             Some(Datagram { due, .. }) => {
                 client.was_served = true;
                 let is_paced = self.schedule.is_some();
-                if is_paced || now < self.task.end() {
+                if is_paced || now < self.end {
                     self.meter.done(if is_paced { due } else { now }, now.saturating_sub(due), length);
                 }
             }
@@ -266,7 +274,7 @@ impl<'a> Sender<'a> {
     fn go_on(&mut self, i: usize, now: Nanos) -> io::Result<()> {
         let client = &self.clients[i];
         let is_free = client.in_flight.len() == 0 && client.blocked.is_none();
-        if self.schedule.is_none() && is_free && now < self.task.end() && self.task.begin() {
+        if self.schedule.is_none() && is_free && now < self.end && self.task.begin() {
             return self.send(i, now, now);
         }
         Ok(())
@@ -280,12 +288,10 @@ impl<'a> Sender<'a> {
         let patience = nanos(self.task.plan.loss_after());
         self.next_sweep = now + patience / 5;
         for i in 0..self.clients.len() {
-            let mut lost = 0;
-            let give_up = now.saturating_sub(patience);
-            self.clients[i]
-                .in_flight
-                .give_up(give_up, |datagram| lost += u64::from(self.meter.counts(datagram.due)));
-            self.meter.part.lost += lost;
+            let (clock, give_up) = (self.clock, now.saturating_sub(patience));
+            self.clients[i].in_flight.give_up(give_up, |datagram| {
+                self.meter.unanswered((datagram.due, clock.at(datagram.due)));
+            });
             self.go_on(i, now)?;
         }
         Ok(())

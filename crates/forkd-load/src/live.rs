@@ -9,6 +9,7 @@ pub struct Live {
     done: AtomicU64,
     faults: AtomicU64,
     stopped: AtomicBool,
+    finished: AtomicBool,
 }
 
 impl Live {
@@ -35,8 +36,18 @@ impl Live {
         self.stopped.load(Ordering::Relaxed)
     }
 
+    /// Says that this phase's time is up: what is under way in an open loop still counts.
+    pub fn finish(&self) {
+        self.finished.store(true, Ordering::Relaxed);
+    }
+
+    pub(super) fn is_finished(&self) -> bool {
+        self.finished.load(Ordering::Relaxed)
+    }
+
     /// Starts the counts anew, as each phase does.
     pub fn begin(&self) {
+        self.finished.store(false, Ordering::Relaxed);
         self.done.store(0, Ordering::Relaxed);
         self.faults.store(0, Ordering::Relaxed);
     }
@@ -50,7 +61,7 @@ impl Live {
     }
 
     /// Waits for this time, or until it is stopped.
-    pub(super) fn wait(&self, span: Duration) {
+    pub fn wait(&self, span: Duration) {
         let until = Instant::now() + span;
         while !self.is_stopped() {
             let left = until.saturating_duration_since(Instant::now());

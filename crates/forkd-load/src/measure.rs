@@ -38,11 +38,14 @@ impl Engine {
                 self.next(i, 0)?;
             }
         }
-        let give_up = self.end.saturating_add(nanos(self.task.plan.timeout));
         loop {
             let now = self.clock.now();
             self.meter.at(now);
-            if self.is_over(now, give_up) {
+            if self.task.live.is_finished() && now < self.end {
+                self.end = now;
+                self.schedule.iter_mut().for_each(|schedule| schedule.end_at(now));
+            }
+            if self.is_over(now) {
                 break;
             }
             self.resume(now)?;
@@ -51,15 +54,16 @@ impl Engine {
             self.turn(self.patience(now))?;
         }
         exact_timers(false);
-        let end = self.clock.now().min(self.end);
+        let (clock, end) = (self.clock, self.clock.now().min(self.end));
         let unsent = self.schedule.iter().flat_map(|schedule| schedule.unsent(end));
-        unsent.for_each(|due| self.meter.unsent(due, end - due));
+        unsent.for_each(|due| self.meter.unsent((due, clock.at(due)), end - due));
         let served = self.clients.iter().filter(|client| client.was_served).count();
         Ok((served, self.meter.close(end)))
     }
 
     /// In a closed loop what is under way at the end is left; in an open loop it still counts.
-    fn is_over(&self, now: Nanos, give_up: Nanos) -> bool {
+    fn is_over(&self, now: Nanos) -> bool {
+        let give_up = self.end.saturating_add(nanos(self.task.plan.timeout));
         let is_drained = self.schedule.is_none() || (self.busy == 0 && now >= self.end + nanos(TICK));
         self.meter.is_over()
             || (now >= self.end && (is_drained || now >= give_up))

@@ -1,12 +1,13 @@
 //! What one thread counts while a phase lasts, and which moments count.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::Live;
 use super::clock::{Nanos, thread_cpu};
 use super::fault::{Fault, Faults};
 use super::latencies::Latencies;
+use super::loss::{Losses, Lost};
 
 /// After this number of failures in a row, without any success before, a phase ends: there is no server.
 const HOPELESS: u32 = 100;
@@ -16,6 +17,7 @@ const HOPELESS: u32 = 100;
 pub(super) struct Part {
     pub(super) latencies: Latencies,
     pub(super) faults: Faults,
+    pub(super) losses: Losses,
     pub(super) done: u64,
     pub(super) bytes: u64,
     pub(super) lost: u64,
@@ -85,11 +87,20 @@ impl Meter {
         self.part.done += u64::from(moment.is_some_and(|moment| self.counts(moment)));
     }
 
-    /// An operation that was due has not been started when the time was up; it had waited for `waited`.
-    pub(super) fn unsent(&mut self, due: Nanos, waited: Nanos) {
+    /// An operation that was due, at this moment, has not been started when the time was up; it had waited for `waited`.
+    pub(super) fn unsent(&mut self, (due, at): (Nanos, Instant), waited: Nanos) {
         if self.counts(due) {
             self.part.unsent += 1;
+            self.part.losses.count(at, Lost::Unsent);
             self.part.latencies.record_nanos(waited);
+        }
+    }
+
+    /// A datagram that was due, at this moment, has had no answer in time.
+    pub(super) fn unanswered(&mut self, (due, at): (Nanos, Instant)) {
+        if self.counts(due) {
+            self.part.lost += 1;
+            self.part.losses.count(at, Lost::Unanswered);
         }
     }
 
@@ -97,6 +108,7 @@ impl Meter {
         self.in_vain += 1;
         self.live.count_fault();
         self.part.faults.count(fault);
+        self.part.losses.count(Instant::now(), Lost::Failed(fault));
     }
 
     /// Whether to go on makes no sense.
@@ -122,7 +134,7 @@ mod tests {
         let mut meter = Meter::new(Arc::clone(&live));
         meter.open(1000);
         meter.done(999, 50, 64);
-        meter.unsent(999, 1);
+        meter.unsent((999, Instant::now()), 1);
         meter.fault(Fault::Reset);
         meter.at(1000);
         meter.done(1000, 60, 64);

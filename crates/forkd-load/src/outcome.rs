@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::fault::{Fault, Faults};
 use super::latencies::Latencies;
+use super::loss::Losses;
 use super::meter::Part;
 use super::{Phase, Plan};
 
@@ -34,6 +35,8 @@ pub struct Outcome {
     pub latencies: Latencies,
     /// What failed, by kind.
     pub faults: Faults,
+    /// What came to nothing, whatever the reason, and when.
+    pub losses: Losses,
     /// How many datagrams had no answer in time.
     pub lost: u64,
     /// How many answers came when they were given up, or came twice.
@@ -65,6 +68,7 @@ impl Outcome {
             bytes: 0,
             latencies: Latencies::default(),
             faults: Faults::default(),
+            losses: Losses::default(),
             lost: 0,
             late: 0,
             unsent: 0,
@@ -79,6 +83,7 @@ impl Outcome {
             outcome.bytes += part.bytes;
             outcome.latencies.add(&part.latencies);
             outcome.faults.add(&part.faults);
+            outcome.losses.add(&part.losses);
             outcome.lost += part.lost;
             outcome.late += part.late;
             outcome.unsent += part.unsent;
@@ -92,6 +97,11 @@ impl Outcome {
     #[must_use]
     pub fn rate(&self) -> f64 {
         per(self.done as f64, self.elapsed)
+    }
+
+    /// How many were tried per second, also in vain.
+    fn attempts(&self) -> f64 {
+        per((self.done + self.faults.total() + self.lost) as f64, self.elapsed)
     }
 
     /// Returns how many megabytes (1,000,000 bytes) came back per second.
@@ -116,6 +126,7 @@ impl Outcome {
         self.bytes += round.bytes;
         self.latencies.add(&round.latencies);
         self.faults.add(&round.faults);
+        self.losses.add(&round.losses);
         self.lost += round.lost;
         self.late += round.late;
         self.unsent += round.unsent;
@@ -134,7 +145,7 @@ impl Outcome {
         }
         if let Some(asked) = self.rate_asked
             && !self.is_cut
-            && (self.unsent > 0 || self.rate() < asked * MISSED)
+            && (self.unsent > 0 || self.attempts() < asked * MISSED)
         {
             warnings.push(Warning::RateMissed { asked, got: self.rate(), unsent: self.unsent });
         }

@@ -62,6 +62,11 @@ impl Schedule {
         (may_start && self.pacer.wait(now, self.sent).is_zero()).then_some(due)
     }
 
+    /// Has no more come due from this moment on.
+    pub(super) fn end_at(&mut self, end: Nanos) {
+        self.end = end;
+    }
+
     /// How long to wait until the next one is due.
     pub(super) fn wait(&self, now: Nanos) -> Duration {
         self.pacer.wait(now, self.sent)

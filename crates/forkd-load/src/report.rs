@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::during::During;
 use super::outcome::Outcome;
 use super::plan::{Phase, Plan};
 use forkd_net::Endpoint;
@@ -23,6 +24,9 @@ pub struct Report {
     pub settings: Settings,
     /// What came of it, phase by phase.
     pub phases: Vec<Figures>,
+    /// The command that ran meanwhile, and what it cost.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub during: Option<During>,
     /// Whether it was stopped before its end; then a phase may be short, and others missing.
     pub interrupted: bool,
 }
@@ -158,6 +162,7 @@ impl Report {
             endpoint: endpoint.clone(),
             settings: plan.into(),
             phases: outcomes.iter().map(Figures::from).collect(),
+            during: None,
             interrupted,
         }
     }

@@ -15,7 +15,11 @@ Examples:
   forkd load tcp://127.0.0.1:7007
   forkd load --phases hold,churn -c 100 unix:///run/echo.sock
   forkd load --phases pingpong --rate 2000/s -z 30s tcp://127.0.0.1:7007
-  forkd load -n 10000 --json load.json udp://127.0.0.1:7007";
+  forkd load -n 10000 --json load.json udp://127.0.0.1:7007
+  forkd load --during 'systemctl restart forkd' tcp://127.0.0.1:7";
+
+/// No command takes that long.
+const A_YEAR: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 
 /// The options of `load`.
 #[derive(Debug, Clone, Args)]
@@ -28,11 +32,17 @@ pub struct LoadArgs {
     #[arg(long, value_name = "PHASE,...", value_parser = one_of::<Phase>(), value_delimiter = ',')]
     pub phases: Vec<Phase>,
 
-    /// Clients at the same time [default: 8]
+    /// Run this command (by sh) in the middle of one phase, and tell each operation that came to nothing, and when. The
+    /// phase has a rate and lasts as long as the command, and a while before and after it
+    #[arg(long, value_name = "COMMAND", conflicts_with = "operations")]
+    pub during: Option<String>,
+
+    /// Clients at the same time [default: 8, or 64 with --during]
     #[arg(short, long, value_name = "N")]
     pub clients: Option<usize>,
 
-    /// How long each phase is measured, after a short warm-up [default: 5s]
+    /// How long each phase is measured, after a short warm-up; with --during how long before the command and after it
+    /// [default: 5s, or 1s with --during]
     #[arg(short = 'z', long, value_name = "DURATION")]
     pub duration: Option<Span>,
 
@@ -41,7 +51,7 @@ pub struct LoadArgs {
     pub operations: Option<u64>,
 
     /// Operations that come due per second, whatever the server does; each counts from when it was due
-    /// [default: as many as the server can do]
+    /// [default: as many as the server can do, or 500 with --during]
     #[arg(long, value_name = "N/s", value_parser = rate)]
     pub rate: Option<f64>,
 
@@ -86,7 +96,7 @@ impl LoadArgs {
         let duration =
             paced.map_or(duration, |seconds| Duration::try_from_secs_f64(seconds).unwrap_or(duration));
         let timeout = self.timeout.map_or(usual.timeout, |span| span.0);
-        Plan {
+        let plan = Plan {
             clients: self.clients.unwrap_or(usual.clients),
             duration,
             operations: self.operations.filter(|_| self.rate.is_none()),
@@ -99,7 +109,24 @@ impl LoadArgs {
             patience: timeout,
             places: usual.places,
             threads: self.threads.unwrap_or(usual.threads),
+        };
+        match self.during {
+            None => plan,
+            Some(_) => Plan {
+                clients: self.clients.unwrap_or(64),
+                // until it is told that the command has ended
+                duration: A_YEAR,
+                warm_up: Duration::ZERO,
+                rate: plan.rate.or(Some(500.0)),
+                ..plan
+            },
         }
+    }
+
+    /// How long a phase lasts before a command runs, and after it has ended.
+    #[must_use]
+    pub fn around(&self) -> Duration {
+        self.duration.map_or(Duration::from_secs(1), |span| span.0)
     }
 
     /// Returns how far away the server may be.
@@ -164,6 +191,16 @@ mod tests {
     }
 
     #[test]
+    fn with_a_command_there_is_a_rate_and_no_end() {
+        let args = parse("--during reboot tcp://a:1").unwrap();
+        let plan = args.plan();
+        assert_eq!((plan.clients, plan.rate, plan.warm_up), (64, Some(500.0), Duration::ZERO));
+        assert_eq!((args.around(), plan.duration), (Duration::from_secs(1), A_YEAR));
+        let args = parse("--during reboot -z 3s --rate 50 -c 2 tcp://a:1").unwrap();
+        assert_eq!((args.plan().clients, args.plan().rate, args.around().as_secs()), (2, Some(50.0), 3));
+    }
+
+    #[test]
     fn short_options_are_those_of_oha() {
         let plan = parse("-c 3 -z 20s tcp://a:1").unwrap().plan();
         assert_eq!((plan.clients, plan.duration, plan.operations), (3, Duration::from_secs(20), None));
@@ -179,6 +216,7 @@ mod tests {
             ("", "<ENDPOINT>"),
             ("--json tcp://a:1", "<ENDPOINT>"),
             ("-n 5 -z 5s tcp://a:1", "cannot be used with"),
+            ("-n 5 --during reboot tcp://a:1", "cannot be used with"),
             ("--phases bulky tcp://a:1", "a similar value exists: 'bulk'"),
             ("--rate fast tcp://a:1", "such as 500 or 500/s"),
             ("--duration 5 tcp://a:1", "add a unit: 5s"),
