@@ -323,8 +323,8 @@ impl<'r, 'w> EventWorker<'w> {
         Ok(self.work.context.admit_connection(self.work.board, self.work.slot, client))
     }
 
-    fn take(&'r self, reactor: &mut Reactor<'r>, Admitted { socket, peer, ticket, early }: Admitted) {
-        let counted = self.work.count(ticket);
+    fn take(&'r self, reactor: &mut Reactor<'r>, Admitted { socket, peer, ticket }: Admitted) {
+        let (counted, early) = (self.work.count(ticket), self.work.early());
         self.served.set(self.served.get() + 1);
         Traffic::add(&self.work.slot.traffic.connections, 1);
         self.open.set(self.open.get() + 1);

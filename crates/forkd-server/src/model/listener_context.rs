@@ -3,7 +3,7 @@
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
-use std::sync::atomic::AtomicU32;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use super::hooks::Hooks;
@@ -42,8 +42,6 @@ pub(crate) struct Admitted {
     pub(crate) peer: Peer,
     /// It counts as one of its source's.
     pub(crate) ticket: Option<Ticket>,
-    /// Counts it until its first exchange is complete.
-    pub(crate) early: Early,
 }
 
 /// What decides whether a client is served.
@@ -76,6 +74,16 @@ impl Access {
         let (early, others) = self.count_early(slot);
         let random = || self.tables.sources.draw((monotonic_us(), others));
         if rule.refuses(others, random) { Err(Refusal::EarlyDrop) } else { Ok(early) }
+    }
+
+    /// The same of one that counts already.
+    #[cold]
+    #[inline(never)]
+    fn resume(&self, slot: &'static Slot) -> Early {
+        match self.spec.early_drop {
+            Some(_) => Early::resume(&slot.early, self.early, self.is_silent),
+            None => Early::default(),
+        }
     }
 
     fn count_early(&self, slot: &'static Slot) -> (Early, u32) {
@@ -162,10 +170,10 @@ impl ListenerContext {
         }
         let admitted = match self.access.as_deref() {
             Some(access) => self.ask_for_connection(access, slot, peer),
-            None => Ok((None, Early::default())),
+            None => Ok(None),
         };
         match admitted {
-            Ok((ticket, early)) => Some(Admitted { socket, peer, ticket, early }),
+            Ok(ticket) => Some(Admitted { socket, peer, ticket }),
             Err(why) => {
                 self.refuse(board, socket.as_fd(), why);
                 None
@@ -183,19 +191,20 @@ impl ListenerContext {
         }
     }
 
-    /// Has the connection of a child count in its slot until the first exchange is complete.
+    /// Has the connection of a child count in its slot until the first exchange is complete, unless it does.
     pub(crate) fn begin_early(&self, slot: &'static Slot) {
-        if let Some(access) = self.access.as_deref().filter(|access| access.spec.early_drop.is_some()) {
+        if let Some(access) = self.access.as_deref().filter(|access| access.spec.early_drop.is_some())
+            && slot.early.load(Ordering::Relaxed) == 0
+        {
             access.count_early(slot).0.leave_to_process();
         }
     }
 
-    /// In that child: what counts it.
+    /// What ends the count of a connection that was [admitted](Self::admit_connection) for this slot, or
+    /// [began](Self::begin_early) in it.
     #[inline(always)]
-    pub(crate) fn resume_early(&self, slot: &'static Slot) -> Early {
-        self.access
-            .as_deref()
-            .map_or_else(Early::default, |access| Early::resume(&slot.early, access.early, access.is_silent))
+    pub(super) fn early(&self, slot: &'static Slot) -> Early {
+        self.access.as_deref().map_or_else(Early::default, |access| access.resume(slot))
     }
 
     /// Decides whether a datagram is answered, with the hop limit of its answer, and whether it counts.
@@ -237,9 +246,11 @@ impl ListenerContext {
         access: &Access,
         slot: &'static Slot,
         peer: Peer,
-    ) -> Result<(Option<Ticket>, Early), Refusal> {
+    ) -> Result<Option<Ticket>, Refusal> {
         let early = self.told(access, peer, access.begin(slot))?;
-        Ok((self.ask(access, peer)?, early))
+        let ticket = self.ask(access, peer)?;
+        early.leave_to_process();
+        Ok(ticket)
     }
 
     #[inline(never)]

@@ -49,8 +49,8 @@ impl Worker<'_> {
 }
 
 impl Driver for Worker<'_> {
-    fn connection(&mut self, Admitted { socket, peer, ticket, early }: Admitted) {
-        let counted = self.work.count(ticket);
+    fn connection(&mut self, Admitted { socket, peer, ticket }: Admitted) {
+        let (counted, early) = (self.work.count(ticket), self.work.early());
         self.begin();
         self.work.slot.set_peer(peer);
         let mut connection = self.work.connection(socket, peer, early);

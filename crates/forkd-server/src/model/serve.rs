@@ -275,6 +275,12 @@ impl<'w> WorkerContext<'w> {
         self.board.sources().hold(ticket, self.index)
     }
 
+    /// What ends the count of a connection without a first exchange that this process has taken.
+    #[inline(always)]
+    pub(crate) fn early(&self) -> Early {
+        self.context.early(self.slot)
+    }
+
     /// Answers the first `count` datagrams of a batch.
     pub(crate) fn datagrams(&self, batch: &mut Batch, count: usize) {
         if !self.context.asks() {

@@ -240,9 +240,8 @@ fn take_client(work: &WorkerContext<'_>, wait: &Wait) -> Option<(OwnedFd, Peer)>
                     begin_to_finish();
                 }
                 match work.context.admit_connection(work.board, work.slot, client) {
-                    Some(Admitted { socket, peer, ticket, early }) => {
+                    Some(Admitted { socket, peer, ticket }) => {
                         Ticket::put(ticket, &work.slot.ticket);
-                        early.leave_to_process();
                         events::accepting(work.listener().endpoint(), admission.accepted(&mut round));
                         break (socket, peer);
                     }
@@ -291,8 +290,7 @@ fn serve(
     match (connection, batch) {
         (Some(socket), _) => {
             // not dropped: the kernel closes it, as this process ends
-            let early = work.context.resume_early(work.slot);
-            let mut connection = ManuallyDrop::new(work.connection(socket, peer, early));
+            let mut connection = ManuallyDrop::new(work.connection(socket, peer, work.early()));
             let cause = work.serve(&mut connection);
             work.counts_no_more();
             announce(cause);

@@ -299,8 +299,8 @@ impl Forking {
     fn admit(&self, cx: &Context, slot: u32, client: Taken) -> Option<Client> {
         match (client, &self.work.batch) {
             ((Some(socket), peer), _) => {
-                // as one without a first exchange it counts anew at its fork
-                let Admitted { socket, peer, ticket, early: _ } =
+                // it counts in the slot of its child
+                let Admitted { socket, peer, ticket } =
                     self.context.admit_connection(cx.board, cx.board.slot(slot), (socket, peer))?;
                 // In a crowd no child is forked for a connection that its client has reset: Linux hands that over, too.
                 if (self.crowded || cx.is_busy) && was_reset(&socket) {

@@ -33,17 +33,16 @@ impl Early {
         (Self(Cell::new(Some(Counts { of_process, of_socket, by_input }))), others)
     }
 
-    /// One that counts already, in the process that was forked for it.
+    /// One that was [left](Self::leave_to_process) to this process.
     pub(crate) fn resume(
         of_process: &'static AtomicU32,
         of_socket: &'static AtomicU32,
         by_input: bool,
     ) -> Self {
-        let counts = Counts { of_process, of_socket, by_input };
-        Self(Cell::new(Some(counts).filter(|_| of_process.load(Ordering::Relaxed) > 0)))
+        Self(Cell::new(Some(Counts { of_process, of_socket, by_input })))
     }
 
-    /// It counts on, until the process for it ends it or dies.
+    /// It counts on, until the process takes it up or dies.
     pub(crate) fn leave_to_process(self) {
         self.0.set(None);
     }

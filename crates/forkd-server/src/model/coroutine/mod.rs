@@ -91,8 +91,8 @@ struct Worker<'a> {
 impl Driver for Worker<'_> {
     const POLLS: bool = true;
 
-    fn connection(&mut self, Admitted { socket, peer, ticket, early }: Admitted) {
-        let counted = self.work.count(ticket);
+    fn connection(&mut self, Admitted { socket, peer, ticket }: Admitted) {
+        let (counted, early) = (self.work.count(ticket), self.work.early());
         let shares = self.shares();
         self.spread.took(shares, Instant::now);
         let guard = ConnectionGuard::take(&self.tasks, peer);

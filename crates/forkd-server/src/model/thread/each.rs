@@ -280,8 +280,8 @@ struct MainThread<'a> {
 }
 
 impl Driver for MainThread<'_> {
-    fn connection(&mut self, Admitted { socket, peer, ticket, early }: Admitted) {
-        let counted = self.work.count(ticket);
+    fn connection(&mut self, Admitted { socket, peer, ticket }: Admitted) {
+        let (counted, early) = (self.work.count(ticket), self.work.early());
         let shares = self.shares();
         self.spread.took(shares, Instant::now);
         // In a crowd no thread is started for a connection that its client has reset: Linux hands that one over, too.

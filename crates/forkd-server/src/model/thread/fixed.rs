@@ -96,9 +96,9 @@ impl ThreadPool {
 }
 
 impl Driver for &ThreadPool {
-    fn connection(&mut self, Admitted { socket, peer, ticket, early }: Admitted) {
+    fn connection(&mut self, Admitted { socket, peer, ticket }: Admitted) {
         let work = self.shared.work();
-        let counted = work.count(ticket);
+        let (counted, early) = (work.count(ticket), work.early());
         self.shared.begin();
         work.slot.set_peer(peer);
         connection(&work, socket, peer, early, || {
