@@ -47,6 +47,9 @@ const FORK: Bar = Bar { options: "-m fork", connection: echo, calls: 13, faults:
 /// The master forks several in one turn. A child waits on its stack, and closes the listener when it has its client.
 const SPARE: Bar = Bar { options: "-m fork --spare 8", connection: echo, calls: 14, faults: 9 };
 const PREFORK: Bar = Bar { options: "-m prefork -w 1", connection: echo, calls: 5, faults: 0 };
+/// The kernel is told twice how long a wait may last, and not for each of ten exchanges.
+const LIFETIME: Bar =
+    Bar { options: "-m prefork -w 1 --max-lifetime 1h", connection: ten_exchanges, calls: 25, faults: 0 };
 const THREAD: Bar = Bar { options: "-m thread -w 1", connection: echo, calls: 10, faults: 1 };
 const EVENT: Bar = Bar { options: "-m event -w 1", connection: echo, calls: 10, faults: 0 };
 const FORK_HTTP: Bar = Bar {
@@ -64,6 +67,13 @@ const THREAD_HTTP: Bar = Bar {
 
 fn echo(daemon: &Daemon) {
     short_connection(daemon.addr(), &[7; 64]).unwrap();
+}
+
+fn ten_exchanges(daemon: &Daemon) {
+    let mut client = daemon.connect();
+    (0..10).for_each(|_| echoes(&mut client, &[7; 64]));
+    client.shutdown(Shutdown::Write).unwrap();
+    assert_eq!(client.read(&mut [0]).unwrap(), 0);
 }
 
 fn request(daemon: &Daemon) {
@@ -137,6 +147,11 @@ fn system_calls_of_http_under_fork() {
 #[test]
 fn system_calls_of_prefork() {
     calls_are_within(&PREFORK);
+}
+
+#[test]
+fn system_calls_where_connections_have_a_longest_lifetime() {
+    calls_are_within(&LIFETIME);
 }
 
 #[test]

@@ -156,11 +156,11 @@ enum Accepting {
 impl<'r, 'w> EventWorker<'w> {
     fn serve(&'r self) -> Result<Cause, Error> {
         let ServiceConfig { idle_timeout, max_lifetime, .. } = self.work.context.service_config;
+        let mut reactor = Reactor::new()?;
+        reactor.count_in(&self.work.slot.traffic);
+        reactor.limit_time(idle_timeout, max_lifetime);
         let mut yielding = Yielding::default();
-        let mut reactor = Reactor::new()?
-            .count_in(&self.work.slot.traffic)
-            .limit_time(idle_timeout, max_lifetime)
-            .after_rounds(move |turns| self.work.let_others_run(&mut yielding, turns));
+        reactor.after_rounds(move |turns| self.work.let_others_run(&mut yielding, turns));
         let cannot = |cause| Error::os("cannot wait for clients", cause);
         let watch =
             reactor.watch(self.shutdown.poll_fd(), |reactor| self.told_to_stop(reactor)).map_err(cannot)?;

@@ -68,7 +68,8 @@ impl Duties<'_> {
     pub fn serve<P: Protocol>(&self, limits: Limits, make: impl FnMut() -> P) -> Result<(), Error> {
         let cannot = |cause| Error::os("cannot wait for clients", cause);
         raise_open_files();
-        let mut reactor = Reactor::new()?.limit_time(Some(limits.idle), Some(limits.whole));
+        let mut reactor = Reactor::new()?;
+        reactor.limit_time(Some(limits.idle), Some(limits.whole));
         let listening = reactor.listen_on(self.listeners.iter().map(Arc::clone), make).map_err(cannot)?;
         let (mut listening, watch) = (Some(listening), Rc::new(Cell::new(None)));
         let own = Rc::clone(&watch);

@@ -279,22 +279,19 @@ impl<'a> Reactor<'a> {
 
     /// How long a connection may be silent, and how long it may last, whatever it does. After that it ends with
     /// [`TimedOut`](std::io::ErrorKind::TimedOut).
-    pub(crate) fn limit_time(mut self, idle: Option<Duration>, lifetime: Option<Duration>) -> Self {
+    pub(crate) fn limit_time(&mut self, idle: Option<Duration>, lifetime: Option<Duration>) {
         self.shared.idle_timeout = idle;
         self.shared.max_lifetime = lifetime;
-        self
     }
 
     /// Counts what connections carry.
-    pub(crate) fn count_in(mut self, traffic: &'a Traffic) -> Self {
+    pub(crate) fn count_in(&mut self, traffic: &'a Traffic) {
         self.shared.traffic = Some(traffic);
-        self
     }
 
     /// Calls `call` after each round of the loop, with the number of its events.
-    pub(crate) fn after_rounds(mut self, call: impl FnMut(usize) + 'a) -> Self {
+    pub(crate) fn after_rounds(&mut self, call: impl FnMut(usize) + 'a) {
         self.after_round = Some(Box::new(call));
-        self
     }
 
     /// Calls back after `delay`, once, unless that is [cancelled](Self::cancel) before. With a delay of zero,

@@ -57,6 +57,8 @@ pub struct Connection<'a> {
     idle_timeout: Option<Duration>,
     /// When it ends, whatever its client does.
     deadline: Option<Instant>,
+    /// A wait has a limit, or had one, so that the kernel is to be told of it: else that is one branch for each call.
+    is_limited: Cell<bool>,
     /// How long a read and a write of the socket wait, as far as the kernel was told.
     read_limit: Cell<Option<Duration>>,
     write_limit: Cell<Option<Duration>>,
@@ -149,6 +151,7 @@ impl<'a> Connection<'a> {
             server,
             idle_timeout: None,
             deadline: None,
+            is_limited: Cell::new(false),
             read_limit: Cell::new(None),
             write_limit: Cell::new(None),
             is_shared: false,
@@ -281,9 +284,10 @@ impl<'a> Connection<'a> {
     /// Has reads and writes fail that wait for longer than `idle`, or when it has lasted for `lifetime` from now on.
     #[inline(always)]
     pub(crate) fn limit_time(&mut self, idle: Option<Duration>, lifetime: Option<Duration>) {
-        self.idle_timeout = idle;
-        if let Some(lifetime) = lifetime {
-            self.deadline = Instant::now().checked_add(lifetime);
+        if idle.is_some() || lifetime.is_some() {
+            self.is_limited.set(true);
+            self.idle_timeout = idle;
+            self.deadline = lifetime.and_then(|lifetime| Instant::now().checked_add(lifetime));
         }
     }
 
@@ -305,15 +309,39 @@ impl<'a> Connection<'a> {
     fn may_wait_until_end(&self) -> io::Result<Option<Duration>> {
         match self.left() {
             Some(Duration::ZERO) => Err(TimedOut::Lifetime.error(io::ErrorKind::TimedOut)),
-            left => Ok(left.into_iter().chain(self.idle_timeout).min()),
+            left => Ok(left.map(part_of).into_iter().chain(self.idle_timeout).min()),
         }
     }
 
-    /// A wait is over that was to last for so long, and nothing has come of it: fails, unless it was for the end of the
-    /// lifetime, which may be a tick of the kernel's clock away, and [`may_wait`](Self::may_wait) knows.
+    /// A wait is over that was to last for so long, and nothing has come of it: fails, unless it was for a part of the
+    /// lifetime, which may not be over yet, as [`may_wait`](Self::may_wait) knows.
     #[cold]
     fn waited(&self, limit: Option<Duration>, ready: Ready) -> io::Result<()> {
         let why = if ready == Ready::Read { TimedOut::Idle } else { TimedOut::Unread };
         if limit == self.idle_timeout { Err(why.error(io::ErrorKind::WouldBlock)) } else { Ok(()) }
+    }
+}
+
+/// For how long the end of a lifetime is waited for at once: 1, 2, 4, 8, … milliseconds, and more than half of what is
+/// left. So the kernel is told of another limit now and then, and not before each call.
+fn part_of(left: Duration) -> Duration {
+    let millis = left.as_millis().max(1);
+    Duration::from_millis(1 << millis.ilog2())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lifetime_is_waited_for_in_few_parts_of_which_none_is_too_long() {
+        let (mut left, mut parts) = (Duration::from_secs(30 * 24 * 60 * 60), 0);
+        while left > Duration::from_millis(1) {
+            assert!(part_of(left) <= left && part_of(left) * 2 > left, "{left:?}");
+            left -= part_of(left);
+            parts += 1;
+        }
+        assert!(parts <= 32, "{parts}");
+        assert_eq!(part_of(Duration::from_nanos(1)), Duration::from_millis(1));
     }
 }

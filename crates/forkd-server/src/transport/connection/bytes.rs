@@ -1,5 +1,6 @@
 //! What goes in and out of a connection.
 
+use std::cell::Cell;
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::{Duration, Instant};
@@ -32,7 +33,24 @@ const BULK: u64 = 1024 * 1024;
 
 /// The most bytes for which a call that sends waits but once, and not for each part of them for as long as it may:
 /// sendfile(2) goes by the pages of a pipe, and a Unix socket by what one of its buffers takes.
-const PART: u64 = 64 * 1024;
+const PART: usize = 64 * 1024;
+
+/// Makes a call on a socket that blocks, for as long as it may. No function: what has two callers may become one of its
+/// own, a closure too, and that would be one more window of text for a forked child.
+macro_rules! block {
+    ($connection:expr, $socket:expr, $ready:expr, $call:expr) => {
+        loop {
+            if $connection.is_limited.get() {
+                $connection.limit($socket, $ready)?;
+            }
+            match $call {
+                Err(Errno::INTR) => {}
+                Err(Errno::AGAIN) => $connection.waited($connection.told($ready).get(), $ready)?,
+                done => break done?,
+            }
+        }
+    };
+}
 
 impl<'a> Connection<'a> {
     /// Takes the next bytes of the client, none at the end of them.
@@ -48,7 +66,7 @@ impl<'a> Connection<'a> {
             Medium::Datagram { unread, .. } => Ok(unread.take()),
             Medium::Stream(socket, wait) => {
                 let n = match wait {
-                    None => self.block(socket, Ready::Read, || buffer.fill(socket))?,
+                    None => block!(self, socket, Ready::Read, buffer.fill(socket)),
                     Some(wait) => {
                         // others go on meanwhile, and need it
                         buffer.empty();
@@ -57,26 +75,6 @@ impl<'a> Connection<'a> {
                 };
                 self.took(n);
                 Ok(buffer.filled())
-            }
-        }
-    }
-
-    /// Makes a call on a socket that blocks, for as long as it may.
-    // part of its caller: a function of its own would be one more window of text for a forked child
-    #[inline(always)]
-    fn block(
-        &self,
-        socket: &OwnedFd,
-        ready: Ready,
-        mut call: impl FnMut() -> rustix::io::Result<usize>,
-    ) -> io::Result<usize> {
-        loop {
-            let limit = self.may_wait()?;
-            self.limit(socket, ready, limit)?;
-            match call() {
-                Err(Errno::INTR) => {}
-                Err(Errno::AGAIN) => self.waited(limit, ready)?,
-                done => return Ok(done?),
             }
         }
     }
@@ -100,28 +98,33 @@ impl<'a> Connection<'a> {
         }
     }
 
-    /// How many of these bytes one call sends, so that it ends in time.
+    /// What one call sends of these bytes, so that it ends in time.
     #[inline(always)]
-    fn at_once(&self, length: u64) -> u64 {
-        if self.deadline.is_some() { length.min(PART) } else { length }
+    fn part_of<'b>(&self, bytes: &'b [u8]) -> &'b [u8] {
+        if self.is_limited.get() && self.deadline.is_some() { &bytes[..bytes.len().min(PART)] } else { bytes }
+    }
+
+    /// Has a read or a write of a socket that blocks wait as long as it may.
+    // once, and not in each caller
+    #[inline(never)]
+    fn limit(&self, socket: &OwnedFd, ready: Ready) -> io::Result<()> {
+        self.tell(socket, ready, self.may_wait()?)
     }
 
     /// Has reads or writes of a socket that blocks wait for `limit` at most, or for ever.
-    #[inline(always)]
-    fn limit(&self, socket: &OwnedFd, ready: Ready, limit: Option<Duration>) -> io::Result<()> {
-        let told = if ready == Ready::Read { &self.read_limit } else { &self.write_limit };
-        if told.get() == limit {
-            return Ok(());
+    fn tell(&self, socket: &OwnedFd, ready: Ready, limit: Option<Duration>) -> io::Result<()> {
+        if self.told(ready).get() != limit {
+            let option = if ready == Ready::Read { Timeout::Recv } else { Timeout::Send };
+            set_socket_timeout(socket, option, limit)?;
+            self.told(ready).set(limit);
+            self.is_limited.set(true);
         }
-        told.set(limit);
-        self.tell(socket, ready, limit)
+        Ok(())
     }
 
-    // once, and not in each caller
-    #[inline(never)]
-    fn tell(&self, socket: &OwnedFd, ready: Ready, limit: Option<Duration>) -> io::Result<()> {
-        let option = if ready == Ready::Read { Timeout::Recv } else { Timeout::Send };
-        Ok(set_socket_timeout(socket, option, limit)?)
+    /// Of which limit the kernel was told.
+    fn told(&self, ready: Ready) -> &Cell<Option<Duration>> {
+        if ready == Ready::Read { &self.read_limit } else { &self.write_limit }
     }
 
     /// Notes that a read has returned `bytes` bytes.
@@ -176,7 +179,7 @@ impl<'a> Connection<'a> {
             let filled = if left.is_zero() {
                 buffer.fill_now(socket)
             } else {
-                self.limit(socket, Ready::Read, Some(left))?;
+                self.tell(socket, Ready::Read, Some(left))?;
                 buffer.fill(socket)
             };
             match filled {
@@ -218,7 +221,7 @@ impl<'a> Connection<'a> {
     #[inline(never)]
     fn pump(&self, pump: &mut Pump, socket: &OwnedFd, wait: Option<&dyn Wait>) -> io::Result<()> {
         let mut attempt = |ready, call: &mut dyn FnMut() -> rustix::io::Result<usize>| match wait {
-            None => self.block(socket, ready, call),
+            None => Ok(block!(self, socket, ready, call())),
             // a pipe may be full of little, so a piece that is short says nothing of the socket
             Some(wait) => self.attempt(wait, socket, ready, 0, call),
         };
@@ -254,10 +257,15 @@ impl<'a> Connection<'a> {
             Medium::Stream(socket, wait) => {
                 self.early.gives(bytes.len());
                 let n = match wait {
-                    None => self.block(socket, Ready::Write, || {
-                        let bytes = &bytes[..self.at_once(bytes.len() as u64) as usize];
-                        rustix::net::send(socket, bytes, flags | SendFlags::NOSIGNAL)
-                    })?,
+                    None => {
+                        let part = self.part_of(bytes);
+                        block!(
+                            self,
+                            socket,
+                            Ready::Write,
+                            rustix::net::send(socket, part, flags | SendFlags::NOSIGNAL)
+                        )
+                    }
                     Some(wait) => self.attempt(*wait, socket, Ready::Write, bytes.len(), &mut || {
                         rustix::net::send(socket, bytes, flags | SendFlags::DONTWAIT | SendFlags::NOSIGNAL)
                     })?,
@@ -282,8 +290,9 @@ impl<'a> Connection<'a> {
                 Medium::Stream(socket, wait) => {
                     let n = match wait {
                         None => {
-                            let part = FilePart { length: self.at_once(left.length), ..left.clone() };
-                            self.block(socket, Ready::Write, || part.send_to(socket))?
+                            let most = if self.deadline.is_some() { PART as u64 } else { u64::MAX };
+                            let part = FilePart { length: left.length.min(most), ..left.clone() };
+                            block!(self, socket, Ready::Write, part.send_to(socket))
                         }
                         // sendfile(2) has no flag by which it does not wait
                         Some(wait) if self.is_shared => {
@@ -321,7 +330,9 @@ impl Read for &Connection<'_> {
             }
             Medium::Stream(socket, wait) => {
                 let n = match wait {
-                    None => self.block(socket, Ready::Read, || rustix::io::read(socket, &mut *buffer))?,
+                    None => {
+                        block!(self, socket, Ready::Read, rustix::io::read(socket, &mut *buffer))
+                    }
                     Some(wait) => self.attempt(*wait, socket, Ready::Read, buffer.len(), &mut || {
                         rustix::net::recv(socket, &mut *buffer, RecvFlags::DONTWAIT).map(|(n, _)| n)
                     })?,
