@@ -64,6 +64,12 @@ under_models! { [fork spare prefork iterative thread threads event coroutine]
         assert!(daemon.wait_for_line("refused a client peer=127.0.0.2:").contains(" cause=penalty "));
     }
 
+    fn a_client_that_stays_for_too_long_has_its_source_refused(model) {
+        let daemon = Daemon::start(&format!("{model} --max-lifetime 100ms --penalty timeout=1h"));
+        assert!(is_cut(&mut from(2, &daemon)));
+        the_next_is_refused("timeout", &daemon);
+    }
+
     fn a_client_that_does_not_read_has_its_source_refused(model) {
         let daemon = Daemon::start(&format!("{model} --service chargen --idle-timeout 100ms --penalty unread=1h"));
         let _does_not_read = from(2, &daemon);

@@ -272,6 +272,27 @@ fn errors_and_panics_are_told_and_cost_one_client() {
 }
 
 #[test]
+fn a_client_whose_handler_panics_has_its_source_refused() {
+    for model in MODELS {
+        let running = Running::start(local(model).penalty("crash=1h").unwrap(), obedient());
+        assert_eq!(talk(&mut running.connect(), "on\n"), "on\n0");
+        let mut client = running.connect();
+        client.write_all(b"panic\n").unwrap();
+        assert!(is_cut(&mut client));
+        let heard = TcpStream::connect(running.address).and_then(|mut client| client.read(&mut [0]));
+        assert_eq!(heard.unwrap_err().kind(), io::ErrorKind::ConnectionReset);
+        running.stop();
+        let exempt = local(model).penalty("crash=1h").unwrap().penalty_exempt("127.0.0.0/8").unwrap();
+        let running = Running::start(exempt, obedient());
+        let mut client = running.connect();
+        client.write_all(b"panic\n").unwrap();
+        assert!(is_cut(&mut client));
+        assert_eq!(talk(&mut running.connect(), "on\n"), "on\n0");
+        running.stop();
+    }
+}
+
+#[test]
 fn hooks_that_panic_cost_no_other_client_anything() {
     for model in MODELS {
         let asked = AtomicUsize::new(0);

@@ -361,7 +361,7 @@ options! {
     /// Permission bits that new files don't get
     umask: Option<Mode>, { heading: "Daemon", value: "OCTAL", otherwise: "inherited; with --daemon 022" }
 
-    /// Socket that answers `forkd status` and `forkd reload`
+    /// Socket that answers `forkd status`, `forkd reload` and `forkd pardon`
     control: Option<PathBuf>, {
         heading: "Daemon", value: "PATH",
         otherwise: "$RUNTIME_DIRECTORY/control.sock or $XDG_RUNTIME_DIR/forkd.sock, if set"

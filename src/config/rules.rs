@@ -59,11 +59,22 @@ impl ListenOptions {
                     "is {penalty}, and {} has no protocol that a client could break; give `service` http, or leave this out",
                     self.service().name()
                 ),
+                Offence::Timeout if !self.limits_silence() && self.max_lifetime.is_none() => format!(
+                    "is {penalty}, and no limit of time is given; give `idle-timeout` or `max-lifetime`, or leave this out"
+                ),
+                Offence::Unread if !self.limits_silence() => format!(
+                    "is {penalty}, and no limit of time is given; give `idle-timeout`, or leave this out"
+                ),
                 _ => continue,
             };
             return Err(Conflict::new("penalty", why));
         }
         Ok(())
+    }
+
+    /// Whether connections may be silent for so long; http has a limit of its own.
+    fn limits_silence(&self) -> bool {
+        self.idle_timeout.is_some() || self.service() == Builtin::Http
     }
 
     /// Refuses what would be a weapon, or can't work.
@@ -290,7 +301,15 @@ mod tests {
                 "proxy is v1, which has no datagrams, and udp://a:1 has nothing else; give `proxy` v2",
             ),
             (
-                listen("penalty = ['crash=1s', 'timeout=1s', 'crash=2s']"),
+                listen("penalty = ['timeout=1m']"),
+                "penalty is timeout=1m, and no limit of time is given; give `idle-timeout` or `max-lifetime`, or leave",
+            ),
+            (
+                listen("max-lifetime = '1h'\npenalty = ['unread=1m']"),
+                "penalty is unread=1m, and no limit of time is given; give `idle-timeout`, or leave this out",
+            ),
+            (
+                listen("idle-timeout = '1m'\npenalty = ['crash=1s', 'timeout=1s', 'crash=2s']"),
                 "penalty names crash twice; write it once",
             ),
             (

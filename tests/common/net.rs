@@ -64,6 +64,8 @@ pub fn is_cut(stream: &mut Client) -> bool {
         match stream.read(&mut rest) {
             Ok(0) => return true,
             Ok(_) => {}
+            // a read with a time-out is not begun again after a signal: signal(7)
+            Err(e) if e.kind() == ErrorKind::Interrupted => {}
             Err(e) => return matches!(e.kind(), ErrorKind::ConnectionReset | ErrorKind::BrokenPipe),
         }
     }

@@ -75,11 +75,6 @@ impl Rate {
         self.interval() * u64::from(self.burst - 1)
     }
 
-    /// Whether all that was admitted so far is paid for.
-    pub(super) fn is_paid(paid_at: &AtomicU64, now_us: u64) -> bool {
-        paid_at.load(Ordering::Relaxed) <= nanos(now_us)
-    }
-
     /// How long the next client is to wait; `None`: it may come.
     pub(super) fn wait(self, paid_at: &AtomicU64, now_us: u64) -> Option<u64> {
         let debt = self.debt(paid_at.load(Ordering::Relaxed), nanos(now_us));

@@ -8,8 +8,7 @@ use std::time::Duration;
 
 use super::AccessSpec;
 use super::atomic::Ordering;
-use super::bucket::{Known, UNTIL_SHIFT};
-use super::gcra::Rate;
+use super::bucket::Known;
 use super::penalty::{InForce, Penalties};
 use super::rules::Rule;
 use super::sources::Sources;
@@ -46,69 +45,91 @@ impl Refused {
     }
 }
 
-impl KnownSource {
-    /// The worst come first: those that are penalised, those that come too often, those that have as many clients as they
-    /// may.
-    fn order(&self) -> Reverse<(u8, Option<Duration>, u16)> {
-        let rank = |refused: &Refused| match refused.why {
-            Refusal::Penalty => 3,
-            Refusal::SourceRate => 2,
-            _ => 1,
-        };
-        let left = self.refused.and_then(|refused| refused.left);
-        Reverse((self.refused.as_ref().map_or(0, rank), left, self.clients))
-    }
-}
-
 /// Some of what is known.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Listing {
-    /// The worst.
+    /// The worst: those that are penalised, those that come too often, those that have as many clients as they may.
     pub sources: Vec<KnownSource>,
     /// How many there are beside those.
     pub left_out: usize,
 }
 
-impl Listing {
-    /// Keeps the `most` that come first.
-    fn of(all: impl Iterator<Item = KnownSource>, most: usize) -> Self {
-        let (mut sources, mut count) = (Vec::new(), 0);
-        for source in all {
-            sources.push(source);
-            count += 1;
-            if sources.len() > 2 * most {
-                sources.select_nth_unstable_by_key(most, KnownSource::order);
-                sources.truncate(most);
-            }
+/// How a source stands: its clients, and why its next one would be refused.
+type Standing = (u16, Option<Refused>);
+
+/// By which the worst come first.
+type Rank = Reverse<(u8, Option<Duration>, u16)>;
+
+fn rank((clients, refused): Standing) -> Rank {
+    let why = refused.map_or(0, |refused| match refused.why {
+        Refusal::Penalty => 3,
+        Refusal::SourceRate => 2,
+        _ => 1,
+    });
+    Reverse((why, refused.and_then(|refused| refused.left), clients))
+}
+
+impl KnownSource {
+    fn rank(&self) -> Rank {
+        rank((self.clients, self.refused))
+    }
+}
+
+/// Finds the worst among many, and keeps few more than that.
+struct Worst {
+    most: usize,
+    kept: Vec<KnownSource>,
+    count: usize,
+    /// Of those that come after this there are enough.
+    bar: Option<Rank>,
+}
+
+impl Worst {
+    fn new(most: usize) -> Self {
+        Self { most, kept: Vec::new(), count: 0, bar: None }
+    }
+
+    /// Takes note of one more; `make` tells which, if that is so, and is mostly not called where there are many.
+    fn add(&mut self, standing: Standing, make: impl FnOnce() -> Option<(usize, Rule)>) {
+        let is_wanted = self.bar.is_none_or(|bar| rank(standing) < bar);
+        if let Some((socket, source)) = is_wanted.then(make).flatten() {
+            self.kept.push(KnownSource { socket, source, clients: standing.0, refused: standing.1 });
+        } else if is_wanted {
+            return;
         }
-        sources.sort_unstable_by_key(|source| (source.order(), source.socket, source.source.to_string()));
-        sources.truncate(most);
-        let left_out = count - sources.len();
-        Self { sources, left_out }
+        self.count += 1;
+        if self.most > 0 && self.kept.len() > 2 * self.most {
+            let (_, last, _) = self.kept.select_nth_unstable_by_key(self.most, KnownSource::rank);
+            self.bar = Some(last.rank());
+            self.kept.truncate(self.most);
+        }
+    }
+
+    fn listing(mut self) -> Listing {
+        self.kept.sort_unstable_by_key(|known| (known.rank(), known.socket, known.source.to_string()));
+        self.kept.truncate(self.most);
+        let left_out = self.count - self.kept.len();
+        Listing { sources: self.kept, left_out }
     }
 }
 
 impl AccessSpec {
-    /// What is known of a source at a listening socket of this policy.
-    fn look(&self, socket: usize, source: Rule, known: &Known<'_>, now_us: u64) -> KnownSource {
+    /// How a source stands at a listening socket of this policy; in the order in which it is decided.
+    fn standing(&self, known: &Known<'_>, now_us: u64) -> Standing {
         let (clients, words) = (known.clients(), known.words);
+        let refused = |why, offence, left| Refused { why, offence, left };
         let penalty = self.penalties.in_force(words.record, || now_us / 1000);
-        let penalty = penalty.map(|InForce { offence, left }| Refused {
-            why: Refusal::Penalty,
-            offence: Some(offence),
-            left: Some(left),
-        });
-        let rate = || {
-            let wait = self.rate_per_source?.wait(words.paid_at, now_us)?;
-            let left = Some(Duration::from_micros(wait));
-            Some(Refused { why: Refusal::SourceRate, offence: None, left })
-        };
+        let penalty =
+            penalty.map(|InForce { offence, left }| refused(Refusal::Penalty, Some(offence), Some(left)));
         let limit = || {
             let is_full = self.max_per_source.is_some_and(|most| clients >= most);
-            is_full.then_some(Refused { why: Refusal::SourceLimit, offence: None, left: None })
+            is_full.then(|| refused(Refusal::SourceLimit, None, None))
         };
-        // in the order in which it is decided
-        KnownSource { socket, source, clients, refused: penalty.or_else(limit).or_else(rate) }
+        let rate = || {
+            let wait = self.rate_per_source?.wait(words.paid_at, now_us)?;
+            Some(refused(Refusal::SourceRate, None, Some(Duration::from_micros(wait))))
+        };
+        (clients, penalty.or_else(limit).or_else(rate))
     }
 }
 
@@ -120,16 +141,18 @@ pub(crate) fn list<'a>(
     most: usize,
     now_us: u64,
 ) -> Listing {
-    let matters = |known: &Known<'_>| {
-        known.clients() > 0
-            || known.words.record.load(Ordering::Relaxed) >> UNTIL_SHIFT > now_us / 1000
-            || !Rate::is_paid(known.words.paid_at, now_us)
-    };
-    let all = sources.known(matters).filter_map(|(socket, source, known)| {
-        let policy = policy(socket)?;
-        Some(policy.look(socket, source.rule(policy.source_prefix), &known, now_us))
-    });
-    Listing::of(all.filter(|source| source.clients > 0 || source.refused.is_some()), most)
+    let mut worst = Worst::new(most);
+    for (socket, source, known) in sources.known() {
+        let Some(policy) = policy(socket) else { continue };
+        let standing = policy.standing(&known, now_us);
+        if standing.0 > 0 || standing.1.is_some() {
+            worst.add(standing, || {
+                let is_so = sources.leads_to(socket, source, &known);
+                is_so.then(|| (socket, source.rule(policy.source_prefix)))
+            });
+        }
+    }
+    worst.listing()
 }
 
 /// Forgets what the sources have done, and how often they came, that have clients which fit a rule; tells which of them
@@ -141,18 +164,21 @@ pub(crate) fn pardon<'a>(
     most: usize,
     now_us: u64,
 ) -> Listing {
-    let all = sources.known(|_| true).filter_map(|(socket, source, known)| {
-        let policy = policy(socket)?;
-        let source = source.rule(policy.source_prefix);
-        if !rule.meets(source) {
-            return None;
+    let mut worst = Worst::new(most);
+    for (socket, source, known) in sources.known() {
+        let Some(policy) = policy(socket) else { continue };
+        let source_rule = source.rule(policy.source_prefix);
+        if !rule.meets(source_rule) || !sources.leads_to(socket, source, &known) {
+            continue;
         }
-        let before = policy.look(socket, source, &known, now_us);
+        let standing = policy.standing(&known, now_us);
         Penalties::forget(known.words.record);
         known.words.paid_at.store(0, Ordering::Relaxed);
-        Some(before)
-    });
-    Listing::of(all.filter(|source| source.refused.is_some_and(Refused::is_pardonable)), most)
+        if standing.1.is_some_and(Refused::is_pardonable) {
+            worst.add(standing, || Some((socket, source_rule)));
+        }
+    }
+    worst.listing()
 }
 
 #[cfg(test)]

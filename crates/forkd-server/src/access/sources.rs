@@ -147,17 +147,18 @@ impl Sources {
         self.key.hash_one((listener, source))
     }
 
-    /// All sources that are known, each with the number of its listening socket, if `filter` lets its words through: whose
-    /// they are is looked into then, and others than the source may have written it.
-    pub(super) fn known(
-        &self,
-        filter: impl Fn(&Known<'_>) -> bool,
-    ) -> impl Iterator<Item = (usize, Source, Known<'static>)> {
-        let all = self.buckets.iter().flat_map(Bucket::known);
-        all.filter(move |known| filter(known)).filter_map(|known| {
+    /// All sources that are known, each with the number of its listening socket, as the entries say, which others than the
+    /// source may have written.
+    pub(super) fn known(&self) -> impl Iterator<Item = (usize, Source, Known<'static>)> + use<> {
+        self.buckets.iter().flat_map(Bucket::known).filter_map(|known| {
             let (listener, source) = Source::of_label(known.label)?;
-            known.has(self.hash(listener, source)).then_some((listener, source, known))
+            Some((listener, source, known))
         })
+    }
+
+    /// Whether a source leads to where it was found.
+    pub(super) fn leads_to(&self, listener: usize, source: Source, known: &Known<'_>) -> bool {
+        known.has(self.hash(listener, source))
     }
 
     /// A client that counted has left.
@@ -287,6 +288,10 @@ mod tests {
     /// Whether a client that is not counted comes in, at a rate.
     fn comes_in(sources: &Sources, source: Source, rate: Rate, now: u64) -> bool {
         comes(sources, 0, source, None, |paid_at| rate.admit(paid_at, now)).is_ok()
+    }
+
+    fn genuine(sources: &Sources) -> impl Iterator<Item = (usize, Source, Known<'static>)> {
+        sources.known().filter(|(listener, source, known)| sources.leads_to(*listener, *source, known))
     }
 
     fn alive(sources: &Sources) -> u64 {
@@ -438,10 +443,10 @@ mod tests {
         }
         let left = |range: std::ops::Range<u32>| {
             let is_one = |source: &Source| matches!(source, Source::V4(n) if range.contains(n));
-            sources.known(|_| true).filter(|(_, source, _)| is_one(source)).count()
+            genuine(sources).filter(|(_, source, _)| is_one(source)).count()
         };
         assert_eq!((left(0..1000), left(1000..2000)), (1000, 0));
-        assert!(sources.known(|_| true).count() <= BUCKETS * WAYS);
+        assert!(genuine(sources).count() <= BUCKETS * WAYS);
     }
 
     #[test]
@@ -449,8 +454,8 @@ mod tests {
         let sources = sources();
         // eight times as many as there is room for
         (1..=8 * (BUCKETS * WAYS) as u64).for_each(|n| _ = until(sources, Source::V6(n.into()), n));
-        let all: Vec<u64> = sources
-            .known(|known| known.label.kind >> UNTIL_SHIFT > 0)
+        let all: Vec<u64> = genuine(sources)
+            .filter(|(_, _, known)| known.label.kind >> UNTIL_SHIFT > 0)
             .filter_map(|(_, source, _)| if let Source::V6(n) = source { Some(n as u64) } else { None })
             .collect();
         assert_eq!(all.len(), BUCKETS * WAYS);
@@ -466,8 +471,7 @@ mod tests {
     #[test]
     fn whose_an_entry_is_is_believed_only_if_it_leads_there() {
         let sources = sources();
-        let known =
-            || sources.known(|_| true).map(|(listener, source, _)| (listener, source)).collect::<Vec<_>>();
+        let known = || genuine(sources).map(|(listener, source, _)| (listener, source)).collect::<Vec<_>>();
         let _ = enter(sources, 3, ONE, 9).unwrap();
         assert_eq!(known(), [(3, ONE)]);
         let record = sources.words_of(3, ONE, 0).unwrap().record;
@@ -483,7 +487,7 @@ mod tests {
         let (is_penalised, pays) = (|_: &AtomicU64| true, |_: &AtomicU64| true);
         let terms = Terms { most: None, notes: false, is_penalised, pays };
         assert_eq!(sources.enter(0, ONE, &terms, || 0), Ok(None));
-        assert_eq!(sources.known(|_| true).count(), 0);
+        assert_eq!(genuine(sources).count(), 0);
         sources.words_of(0, ONE, 0).unwrap();
         assert_eq!(sources.enter(0, ONE, &terms, || 0), Err(Excess::Penalty));
     }

@@ -17,6 +17,7 @@ use crate::access::AccessSpec;
 use crate::access::listing::{self, Listing};
 use crate::access::rules::Rule;
 use crate::model::Model;
+use crate::model::listener_context::ListenerContext;
 use crate::scoreboard::{Stage, State, Sums};
 use crate::sys::clock::monotonic_us;
 use crate::transport::{Arrivals, Listener, Peer};
@@ -211,20 +212,26 @@ impl<'a> View<'a> {
     /// What is known of sources: of `most` at most, the worst.
     pub fn sources(self, most: usize) -> Listing {
         let policies = self.policies();
-        listing::list(self.cx.board.sources(), |number| policies.get(&number).copied(), most, monotonic_us())
+        let policy = |number: usize| policies.get(number).copied().flatten();
+        listing::list(self.cx.board.sources(), policy, most, monotonic_us())
     }
 
     /// Forgets what the sources have done that fit a rule; tells which of them would be refused still.
     pub fn pardon(self, rule: Rule, most: usize) -> Listing {
         let policies = self.policies();
-        let policy = |number| policies.get(&number).copied();
+        let policy = |number: usize| policies.get(number).copied().flatten();
         listing::pardon(self.cx.board.sources(), policy, rule, most, monotonic_us())
     }
 
     /// How clients are let in at the listening sockets, by their numbers.
-    fn policies(self) -> HashMap<usize, &'a AccessSpec> {
-        let stations = self.listeners.current();
-        stations.filter_map(|station| Some((station.number(), station.context()?.policy()?))).collect()
+    fn policies(self) -> Vec<Option<&'a AccessSpec>> {
+        let mut policies = Vec::new();
+        for station in self.listeners.current() {
+            let number = station.number();
+            policies.resize(policies.len().max(number + 1), None);
+            policies[number] = station.context().and_then(ListenerContext::policy);
+        }
+        policies
     }
 
     /// What each living child does.

@@ -97,14 +97,14 @@ impl Driver for Worker<'_> {
         self.spread.took(shares, Instant::now);
         let guard = ConnectionGuard::take(&self.tasks, peer);
         coroutine::spawn(move || {
-            let waiter = Waiter::of_connection();
-            contained(&guard.0, peer, || {
-                let work = guard.0.work();
-                let mut connection = work.connection(socket, peer, early).waiting(&waiter);
-                work.serve_timed(&mut connection);
-                drop(counted);
-                connection.close();
-            });
+            let (work, waiter) = (guard.0.work(), Waiter::of_connection());
+            let mut connection = work.connection(socket, peer, early).waiting(&waiter);
+            if let Err(payload) = contained(|| work.serve_timed(&mut connection)) {
+                // a proxy may have named another client
+                work.panicked(connection.peer(), &*payload);
+            }
+            drop(counted);
+            connection.close();
         });
     }
 
@@ -119,7 +119,9 @@ impl Driver for Worker<'_> {
         let (guard, mut batch) = (ConnectionGuard::take(&self.tasks, peer), replace(batch, batches.take()));
         coroutine::spawn(move || {
             let work = guard.0.work();
-            contained(&guard.0, peer, || work.datagrams(&mut batch, 1));
+            if let Err(payload) = contained(|| work.datagrams(&mut batch, 1)) {
+                work.panicked(peer, &*payload);
+            }
             batches.put_back(batch);
         });
     }

@@ -1,5 +1,6 @@
 //! The coroutines of a worker that serve clients: how many there are, and what waits for one to end.
 
+use std::any::Any;
 use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
@@ -91,10 +92,10 @@ impl Drop for ConnectionGuard {
 }
 
 /// A panic costs one client. One that is left when the worker ends is unwound in the same way, and has not failed.
-pub(super) fn contained(tasks: &Tasks, peer: Peer, serve: impl FnOnce()) {
-    if let Err(payload) = catch_unwind(AssertUnwindSafe(serve))
-        && scheduler().is_some_and(|scheduler| !scheduler.is_ending())
-    {
-        tasks.work().panicked(peer, &*payload);
+/// Returns what was panicked with, if it has.
+pub(super) fn contained(serve: impl FnOnce()) -> Result<(), Box<dyn Any + Send>> {
+    match catch_unwind(AssertUnwindSafe(serve)) {
+        Err(payload) if scheduler().is_some_and(|scheduler| !scheduler.is_ending()) => Err(payload),
+        _ => Ok(()),
     }
 }

@@ -43,21 +43,13 @@ pub(crate) fn run(work: &WorkerContext<'_>, shutdown: &Arc<ShutdownFd>, terms: &
 /// Serves a connection. Says that this has ended before the client can see it: one that comes again at once
 /// finds its place free.
 fn connection(work: &WorkerContext<'_>, socket: OwnedFd, peer: Peer, early: Early, ended: impl FnOnce()) {
-    let served = catch_unwind(AssertUnwindSafe(|| {
-        let mut connection = work.connection(socket, peer, early);
-        work.serve_timed(&mut connection);
-        connection
-    }));
-    match served {
-        Ok(connection) => {
-            ended();
-            connection.close();
-        }
-        Err(payload) => {
-            work.panicked(peer, &*payload);
-            ended();
-        }
+    let mut connection = work.connection(socket, peer, early);
+    if let Err(payload) = catch_unwind(AssertUnwindSafe(|| work.serve_timed(&mut connection))) {
+        // a proxy may have named another client
+        work.panicked(connection.peer(), &*payload);
     }
+    ended();
+    connection.close();
 }
 
 /// Has datagrams of a batch answered.

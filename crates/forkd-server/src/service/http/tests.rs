@@ -337,3 +337,18 @@ proptest! {
         prop_assert!(!at_once.text().contains("outside"));
     }
 }
+
+#[test]
+fn what_is_no_http_is_an_offence_and_what_is_not_there_is_none() {
+    let offence = |bytes: &[u8]| {
+        let mut http = Http::new().route("/hello", || "Hello");
+        http.received(bytes);
+        http.timed_out();
+        http.offence()
+    };
+    assert_eq!(offence(b"GET /hello HTTP/1.1\r\nHost: here\r\n\r\n"), None);
+    assert_eq!(offence(b"GET /nowhere HTTP/1.0\r\n\r\n"), None);
+    assert_eq!(offence(b"what?\r\n\r\n"), Some(Offence::Protocol));
+    assert_eq!(offence(b"GET /hello HT"), Some(Offence::Timeout), "too slow");
+    assert_eq!(offence(b""), None, "a connection that is kept for later");
+}
