@@ -110,7 +110,7 @@ fn adopt_connection(socket: &OwnedFd, keep_alive: Option<Duration>) -> Peer {
             crate::sys::tcp::keep_alive(socket, keep_alive);
         }
     }
-    Peer::of(socket, getpeername(socket).ok().flatten(), is_unix)
+    Peer::of(socket, getpeername(socket).ok().flatten().as_ref(), is_unix)
 }
 
 /// Answers what is queued, and what comes while it stays.

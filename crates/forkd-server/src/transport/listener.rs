@@ -144,7 +144,7 @@ impl Listener {
     ///
     /// As accept(2).
     pub(crate) fn accept(&self, socket: impl AsFd) -> rustix::io::Result<(OwnedFd, Peer)> {
-        self.blocking(accept(socket, SocketFlags::CLOEXEC)?)
+        self.blocking(accept(socket, SocketFlags::CLOEXEC))
     }
 
     /// Refuses to have [`accept_now`](Self::accept_now) called on an inherited socket by processes that can't have the
@@ -183,18 +183,17 @@ impl Listener {
     /// Accepts a connection, and does not wait for one: `AGAIN` if there is none. A socket of our own has been
     /// [set](Self::set_nonblocking) not to block.
     pub fn accept_now(&self, socket: impl AsFd) -> rustix::io::Result<(OwnedFd, Peer)> {
-        self.blocking(self.take(socket, SocketFlags::CLOEXEC)?)
+        self.blocking(self.take(socket, SocketFlags::CLOEXEC))
     }
 
     /// As [`accept_now`](Self::accept_now), on a socket that blocks, as other processes wait in accept(2) there.
     pub(crate) fn accept_among_waiting(&self) -> rustix::io::Result<(OwnedFd, Peer)> {
-        self.blocking(accept_now(self, SocketFlags::CLOEXEC)?)
+        self.blocking(accept_now(self, SocketFlags::CLOEXEC))
     }
 
     /// As [`accept_now`](Self::accept_now), and the connection does not block either.
     pub(crate) fn accept_nonblocking(&self, socket: impl AsFd) -> rustix::io::Result<(OwnedFd, Peer)> {
-        self.take(socket, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK)
-            .map(|accepted| self.with_peer(accepted))
+        self.with_peer(self.take(socket, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK))
     }
 
     #[inline]
@@ -203,25 +202,35 @@ impl Listener {
     }
 
     #[inline]
-    fn blocking(&self, accepted: Accepted) -> rustix::io::Result<(OwnedFd, Peer)> {
+    fn blocking(&self, accepted: rustix::io::Result<Accepted>) -> rustix::io::Result<(OwnedFd, Peer)> {
         // the BSDs hand O_NONBLOCK down from the listener
         #[cfg(not(target_os = "linux"))]
-        let _ = set_nonblocking(&accepted.0, false);
-        Ok(self.with_peer(accepted))
+        let _ = accepted.as_ref().map(|(connection, _)| set_nonblocking(connection, false));
+        self.with_peer(accepted)
     }
 
+    /// The address stays where accept(2) has put it: it is 138 bytes, and of most all but a few mean nothing.
     #[inline]
-    fn with_peer(&self, (connection, address): Accepted) -> (OwnedFd, Peer) {
+    fn with_peer(&self, accepted: rustix::io::Result<Accepted>) -> rustix::io::Result<(OwnedFd, Peer)> {
+        match accepted {
+            Ok((connection, ref address)) => {
+                let peer = self.met(&connection, address.as_ref());
+                Ok((connection, peer))
+            }
+            Err(errno) => Err(errno),
+        }
+    }
+
+    fn met(&self, connection: &OwnedFd, address: Option<&SocketAddrAny>) -> Peer {
         if self.is_inherited && matches!(self.endpoint, Endpoint::Tcp { .. }) {
             // it fails for a connection that has ended already, which the first read tells better
-            let _ = set_tcp_nodelay(&connection, true);
+            let _ = set_tcp_nodelay(connection, true);
         }
         let keep_alive = self.keep_alive.load(Ordering::Relaxed);
         if keep_alive > 0 {
-            crate::sys::tcp::keep_alive(&connection, Some(Duration::from_millis(keep_alive)));
+            crate::sys::tcp::keep_alive(connection, Some(Duration::from_millis(keep_alive)));
         }
-        let peer = Peer::of(&connection, address, self.is_unix());
-        (connection, peer)
+        Peer::of(connection, address, self.is_unix())
     }
 
     /// Makes the queue that a stop needs, if this socket can have one: its connections are ours. Workers must be forked
@@ -273,7 +282,7 @@ impl Listener {
             if !blocks {
                 rustix::io::ioctl_fionbio(&connection, true)?;
             }
-            return Ok(self.with_peer((connection, address)));
+            return self.with_peer(Ok((connection, address)));
         }
         match if blocks { self.accept_now(self) } else { self.accept_nonblocking(self) } {
             // it refuses, as all have been moved

@@ -47,8 +47,8 @@ impl Peer {
     /// The other end of a connection, whose address accept(2) or getpeername(2) has told.
     // a function of its own would be one more window of text for each spare child to fault in
     #[inline(always)]
-    pub(crate) fn of(connection: impl AsFd, address: Option<SocketAddrAny>, is_unix: bool) -> Self {
-        match address.and_then(|address| SocketAddr::try_from(address).ok()) {
+    pub(crate) fn of(connection: impl AsFd, address: Option<&SocketAddrAny>, is_unix: bool) -> Self {
+        match address.and_then(|address| SocketAddr::try_from(address.clone()).ok()) {
             Some(address) => Self::Ip(SocketAddr::new(address.ip().to_canonical(), address.port())),
             None if is_unix => {
                 let credentials = socket_peercred(connection).ok();
