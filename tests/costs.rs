@@ -44,6 +44,15 @@ struct Bar {
 
 /// One of the calls is the sandbox's.
 const FORK: Bar = Bar { options: "-m fork", connection: echo, calls: 13, faults: 4 };
+/// A child that counts touches the counts of its source and of its listener, and asks the vDSO for the time; the text for
+/// that lies where that of each child is. The kernel is told twice how long a wait may last.
+const FORK_LIMITS: Bar = Bar {
+    options: "-m fork --allow 127.0.0.0/8 --max-per-source 1000 --rate-per-source 1000000/s --early-drop 500:10:1000 \
+              --max-lifetime 1h --penalty timeout=1s",
+    connection: echo,
+    calls: 17,
+    faults: 7,
+};
 /// The master forks several in one turn. A child waits on its stack, and closes the listener when it has its client.
 const SPARE: Bar = Bar { options: "-m fork --spare 8", connection: echo, calls: 14, faults: 9 };
 const PREFORK: Bar = Bar { options: "-m prefork -w 1", connection: echo, calls: 5, faults: 0 };
@@ -150,6 +159,11 @@ fn system_calls_of_prefork() {
 }
 
 #[test]
+fn system_calls_of_fork_with_all_limits() {
+    calls_are_within(&FORK_LIMITS);
+}
+
+#[test]
 fn system_calls_where_connections_have_a_longest_lifetime() {
     calls_are_within(&LIFETIME);
 }
@@ -201,7 +215,7 @@ fn workers_that_serve_many_yield_to_each_other() {
 #[test]
 #[ignore = "of a release build: see above"]
 fn page_faults_whatever_the_addresses() {
-    for bar in [&FORK_HTTP, &THREAD_HTTP, &FORK, &SPARE, &PREFORK, &THREAD, &EVENT] {
+    for bar in [&FORK_HTTP, &THREAD_HTTP, &FORK, &FORK_LIMITS, &SPARE, &PREFORK, &THREAD, &EVENT] {
         for _ in 0..5 {
             let Some(counts) = counted(bar) else { return };
             is_within(

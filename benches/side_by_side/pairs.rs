@@ -60,6 +60,12 @@ const fn idle(name: &'static str, program: Program, clients: usize) -> Pair {
     Pair { name, forkd: program, other: program, clients: with, others: without }
 }
 
+/// The price of all limits for so many clients that connect again and again.
+fn limited(name: &'static str, without: &'static str, clients: usize) -> Pair {
+    let with = Box::leak(format!("{without} {LIMITS}").into_boxed_str());
+    pair(name, with, Program::Forkd(without), Clients::Do(Phase::Churn, clients))
+}
+
 /// A stop of forkd, with so many that stay, and the end that SIGKILL gives another server: what the kernel takes for it.
 const fn stop(name: &'static str, forkd: &'static str, killed: Program, count: usize) -> Pair {
     let (clients, others) = (Clients::Stay(count, Signal::SIGTERM), Clients::Stay(count, Signal::SIGKILL));
@@ -75,6 +81,10 @@ const FORK: &str = "-m fork --max-children 32000";
 const FORK_NO_GRACE: &str = "-m fork --max-children 32000 --grace 0s";
 const FORK_CONFINED: &str = "-m fork --max-children 32000 --sandbox on";
 const PREFORK_CONFINED: &str = "-m prefork --workers 8 --sandbox on";
+/// All that is asked about a client, and it always comes in.
+const LIMITS: &str = "--allow 127.0.0.0/8 --deny 192.0.2.0/24 --max-per-source 30000 --rate 1000000/s \
+    --rate-per-source 1000000/s --early-drop 20000:10:30000 --max-lifetime 1h --penalty timeout=1s --penalty unread=1s \
+    --penalty crash=1s --penalty rate=1s";
 const SPARE: &str = "-m fork --max-children 32000 --spare 8";
 const PREFORK: &str = "-m prefork --workers 8";
 const THREAD: &str = "-m thread --workers 1 --max-threads 2000";
@@ -111,6 +121,9 @@ fn pairs() -> Vec<Pair> {
             Forkd(PREFORK),
             Do(Churn, 8),
         ),
+        limited("fork: connections, 32 clients, with all limits, against none", FORK, 32),
+        limited("prefork: connections, 8 clients, with all limits, against none", PREFORK, 8),
+        limited("event: connections, 32 clients, with all limits, against none", EVENT, 32),
         pair("fork: connections, 1 client, against no libc", FORK, NoLibc, Do(Churn, 1)),
         pair("fork: connections, 32 clients, against no libc", FORK, NoLibc, Do(Churn, 32)),
         pair(

@@ -46,7 +46,7 @@ pub struct Event {
 }
 
 /// How many events one wait returns at most: what is left comes with the next.
-const MOST: usize = 256;
+const MOST: usize = 64;
 
 /// Waits for many descriptors at once: epoll(7), or kqueue(2) on the BSDs.
 #[derive(Debug)]
