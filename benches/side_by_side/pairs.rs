@@ -83,8 +83,8 @@ const FORK_CONFINED: &str = "-m fork --max-children 32000 --sandbox on";
 const PREFORK_CONFINED: &str = "-m prefork --workers 8 --sandbox on";
 /// All that is asked about a client, and it always comes in.
 const LIMITS: &str = "--allow 127.0.0.0/8 --deny 192.0.2.0/24 --max-per-source 30000 --rate 1000000/s \
-    --rate-per-source 1000000/s --early-drop 20000:10:30000 --max-lifetime 1h --penalty timeout=1s --penalty unread=1s \
-    --penalty crash=1s --penalty rate=1s";
+    --rate-per-source 1000000/s --early-drop 20000:10:30000 --idle-timeout 1h --max-lifetime 1h --penalty timeout=1s \
+    --penalty unread=1s --penalty crash=1s --penalty rate=1s";
 const SPARE: &str = "-m fork --max-children 32000 --spare 8";
 const PREFORK: &str = "-m prefork --workers 8";
 const THREAD: &str = "-m thread --workers 1 --max-threads 2000";
