@@ -194,7 +194,8 @@ fn a_reload_changes_a_rate_and_forgets_no_client() {
     let forkd = Forkd::new("--config {dir}/forkd.toml");
     let config = forkd.dir.path().join("forkd.toml");
     let write = |rate: &str| {
-        let text = "[[listen]]\nendpoints = ['tcp://127.0.0.1:0']\nmodel = 'prefork'\nworkers = 1\nrate-per-source = ";
+        let text =
+            "[[listen]]\nendpoints = ['tcp://127.0.0.1:0']\nmodel = 'event'\nworkers = 1\nrate-per-source = ";
         fs::write(&config, format!("{text}'{rate}'\n")).unwrap();
     };
     write("1/h:3");

@@ -95,7 +95,7 @@ under_models! { [fork spare prefork iterative thread threads event coroutine]
 
 under_models! { [fork prefork thread event coroutine]
     fn what_ends_a_connection_is_counted_by_its_cause(model) {
-        let daemon = Daemon::start(&format!("{model} --idle-timeout 2s --max-lifetime 1h unix://{{dir}}/s"));
+        let daemon = Daemon::start(&format!("{model} --idle-timeout 5s --max-lifetime 1h unix://{{dir}}/s"));
         lasts(&mut unix(&daemon), Habit::Silent);
         daemon.has_timed_out(0, &[("idle", 1)]);
         // a Unix socket is full at once and stays so, while TCP takes a little more now and then

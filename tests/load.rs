@@ -371,7 +371,7 @@ fn during(command: &str, options: &str, endpoint: &str) -> (Option<i32>, Value, 
 #[test]
 fn a_command_that_no_client_notices() {
     let daemon = Daemon::start(SERVER);
-    for (at, options) in [(0, ""), (0, "--phases pingpong"), (2, "--threads 2"), (3, ""), (5, "")] {
+    for (at, options) in [(0, ""), (0, "--phases pingpong"), (2, "--threads 2")] {
         let (code, cost, stderr) = during("echo this is not json; exit 0", options, &daemon.endpoint(at));
         assert_eq!(code, Some(0), "{at} {options}: {stderr}");
         assert_eq!((&cost["lost"], &cost["exit_code"]), (&0.into(), &0.into()), "{cost}");
@@ -387,7 +387,7 @@ fn what_a_command_costs_is_told_one_by_one() {
     for at in [0, 2, 3] {
         let daemon = Daemon::start(SERVER);
         let (code, cost, stderr) =
-            during(&format!("kill -9 {}; sleep 0.2", daemon.pid()), "", &daemon.endpoint(at));
+            during(&format!("kill -9 {}; sleep 1", daemon.pid()), "", &daemon.endpoint(at));
         assert_eq!(code, Some(1), "{stderr}");
         assert!(stderr.contains("operations lost with"), "{stderr}");
         let losses = cost["losses"].as_array().unwrap();
@@ -395,7 +395,7 @@ fn what_a_command_costs_is_told_one_by_one() {
         let parts = |name| losses.iter().filter(|loss| loss["part"] == name).collect::<Vec<_>>();
         assert!(!parts("during").is_empty() && !parts("after").is_empty(), "{cost}");
         let took = cost["took_s"].as_f64().unwrap();
-        assert!(took >= 0.2, "{cost}");
+        assert!(took >= 1.0, "{cost}");
         let offset = |loss: &Value| loss["offset_s"].as_f64().unwrap();
         assert!(losses.iter().map(offset).is_sorted(), "{cost}");
         assert!(parts("during").into_iter().all(|loss| (0.0..=took).contains(&offset(loss))), "{cost}");

@@ -252,7 +252,7 @@ impl ListenOptions {
                 let all = penalties.join(", ");
                 format!("{source} is refused for a while after {all}, and up to 16 times as long when that goes on")
             }),
-            (exempt > 0).then(|| format!("those that {exempt} rules name are never penalised")),
+            (exempt > 0).then(|| format!("never penalised is what fits one of the rules of penalty-exempt ({exempt})")),
         ];
         let by_proxy = proxy.map(|proxy| {
             let all = proxy.from.count(false).0 + proxy.from.count(true).0;

@@ -117,8 +117,9 @@ impl<'a> Sender<'a> {
                 self.open(i, now)?;
             }
             self.send_due(now)?;
-            self.sweep(now)?;
             self.turn(now)?;
+            // what has come meanwhile is taken: that this process had to wait is not the server's doing
+            self.sweep(now)?;
         }
         exact_timers(false);
         let (clock, end) = (self.clock, self.clock.now().min(self.end));

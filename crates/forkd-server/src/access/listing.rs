@@ -11,6 +11,7 @@ use super::atomic::Ordering;
 use super::bucket::Known;
 use super::penalty::{InForce, Penalties};
 use super::rules::Rule;
+use super::source::Source;
 use super::sources::Sources;
 use crate::transport::{Offence, Refusal};
 
@@ -115,10 +116,11 @@ impl Worst {
 
 impl AccessSpec {
     /// How a source stands at a listening socket of this policy; in the order in which it is decided.
-    fn standing(&self, known: &Known<'_>, now_us: u64) -> Standing {
+    fn standing(&self, source: Source, known: &Known<'_>, now_us: u64) -> Standing {
         let (clients, words) = (known.clients(), known.words);
         let refused = |why, offence, left| Refused { why, offence, left };
         let penalty = self.penalties.in_force(words.record, || now_us / 1000);
+        let penalty = penalty.filter(|_| !self.exempts(source.first()));
         let penalty =
             penalty.map(|InForce { offence, left }| refused(Refusal::Penalty, Some(offence), Some(left)));
         let limit = || {
@@ -144,7 +146,7 @@ pub(crate) fn list<'a>(
     let mut worst = Worst::new(most);
     for (socket, source, known) in sources.known() {
         let Some(policy) = policy(socket) else { continue };
-        let standing = policy.standing(&known, now_us);
+        let standing = policy.standing(source, &known, now_us);
         if standing.0 > 0 || standing.1.is_some() {
             worst.add(standing, || {
                 let is_so = sources.leads_to(socket, source, &known);
@@ -171,7 +173,7 @@ pub(crate) fn pardon<'a>(
         if !rule.meets(source_rule) || !sources.leads_to(socket, source, &known) {
             continue;
         }
-        let standing = policy.standing(&known, now_us);
+        let standing = policy.standing(source, &known, now_us);
         Penalties::forget(known.words.record);
         known.words.paid_at.store(0, Ordering::Relaxed);
         if standing.1.is_some_and(Refused::is_pardonable) {

@@ -158,6 +158,8 @@ impl Penalties {
 
     /// The penalty after one more offence, if that changes anything.
     fn after(&self, last: Option<Last>, offence: Offence, now: u64) -> Option<Last> {
+        // one for what costs nothing any more is forgotten
+        let last = last.filter(|last| self.length(*last) > 0);
         let left = last.map_or(0, |last| self.left(last, now));
         let doublings = match last {
             Some(last) if left > 0 => last.doublings,

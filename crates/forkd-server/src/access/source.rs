@@ -94,6 +94,15 @@ impl Source {
         Some(((kind >> 2 & LISTENER) as usize, source))
     }
 
+    /// The first of its clients, by address.
+    pub(super) fn first(self) -> Peer {
+        match self {
+            Self::V4(bits) => Peer::Ip((Ipv4Addr::from(bits), 0).into()),
+            Self::V6(bits) => Peer::Ip((Ipv6Addr::from(bits), 0).into()),
+            Self::User(uid) => Peer::Unix { pid: 1, uid, gid: u32::MAX },
+        }
+    }
+
     /// As a rule for all its clients, where these prefixes stand for a source.
     pub(crate) fn rule(self, prefixes: Prefixes) -> Rule {
         let (address, length): (IpAddr, u8) = match self {

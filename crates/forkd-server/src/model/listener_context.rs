@@ -1,4 +1,4 @@
-//! What processes share about a listening socket: who is let in, and how its clients are served.
+//! What processes share about a listening socket: which clients are let in, and how they are served.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};

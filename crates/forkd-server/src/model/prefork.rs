@@ -7,8 +7,7 @@
 
 use super::accept_loop::{self, Driver};
 use super::listener_context::Admitted;
-use super::serve::Terms;
-use super::serve::WorkerContext;
+use super::serve::{Terms, WorkerContext};
 use crate::scoreboard::{Cause, State};
 use crate::sys::datagram::Batch;
 use crate::sys::shutdown_fd::ShutdownFd;

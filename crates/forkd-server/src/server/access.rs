@@ -180,7 +180,7 @@ impl Server {
     /// processes of the server, for each of its listening sockets; datagrams have no such exchange.
     ///
     /// The exchange is complete when the service sends something; of [`Discard`](crate::service::Discard), which sends
-    /// nothing, when the client has.
+    /// nothing, when the client has. A handler that only reads completes none: it has to do without the rule.
     ///
     /// ```
     /// use std::io::{ErrorKind, Read, Write};

@@ -3,7 +3,7 @@
 use std::io::{self, ErrorKind};
 
 use crate::sys::buffer::Buffer;
-use crate::transport::Connection;
+use crate::transport::{Connection, TimedOut};
 
 /// A service that reads and writes its connection itself, as a `BaseRequestHandler` of Python's
 /// socketserver does: `setup`, `handle`, `finish`.
@@ -105,7 +105,7 @@ pub trait Handler {
 /// been silent, or there, for too long: then the server waits for it no longer.
 pub(super) fn run(handler: &mut dyn Handler, connection: &mut Connection<'_>) -> io::Result<()> {
     let served = handler.setup(connection).and_then(|()| handle_and_finish(handler, connection));
-    let is_late = |error: &io::Error| matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut);
+    let is_late = |error: &io::Error| error.kind() == ErrorKind::WouldBlock || TimedOut::of(error).is_some();
     if !served.as_ref().is_err_and(is_late) {
         connection.linger(&mut Buffer::default());
     }

@@ -309,7 +309,7 @@ impl<'a> Connection<'a> {
     fn may_wait_until_end(&self) -> io::Result<Option<Duration>> {
         match self.left() {
             Some(Duration::ZERO) => Err(TimedOut::Lifetime.error(io::ErrorKind::TimedOut)),
-            left => Ok(left.map(part_of).into_iter().chain(self.idle_timeout).min()),
+            left => Ok(left.map(|left| wait_of(left, self.idle_timeout))),
         }
     }
 
@@ -320,6 +320,12 @@ impl<'a> Connection<'a> {
         let why = if ready == Ready::Read { TimedOut::Idle } else { TimedOut::Unread };
         if limit == self.idle_timeout { Err(why.error(io::ErrorKind::WouldBlock)) } else { Ok(()) }
     }
+}
+
+/// How long a wait may last, if so much is left of a lifetime: as long as a client may be silent, or only for a part of the
+/// lifetime, if that is over before.
+fn wait_of(left: Duration, idle_timeout: Option<Duration>) -> Duration {
+    idle_timeout.filter(|idle| *idle <= left).unwrap_or_else(|| part_of(left))
 }
 
 /// For how long the end of a lifetime is waited for at once: 1, 2, 4, 8, … milliseconds, and more than half of what is
@@ -343,5 +349,14 @@ mod tests {
         }
         assert!(parts <= 32, "{parts}");
         assert_eq!(part_of(Duration::from_nanos(1)), Duration::from_millis(1));
+    }
+
+    #[test]
+    fn a_silent_client_is_not_waited_for_longer_as_its_lifetime_ends_soon() {
+        let ms = Duration::from_millis;
+        for (left, idle, wait) in [(500, 300, 300), (300, 300, 300), (299, 300, 256), (3500, 3000, 3000)] {
+            assert_eq!(wait_of(ms(left), Some(ms(idle))), ms(wait), "{left} {idle}");
+        }
+        assert_eq!(wait_of(ms(500), None), ms(256));
     }
 }

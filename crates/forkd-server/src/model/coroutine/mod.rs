@@ -19,8 +19,7 @@ use tasks::{ConnectionGuard, Tasks, contained};
 
 use super::accept_loop::{self, Acceptor, BATCH, Driver};
 use super::listener_context::{Admitted, peer_of};
-use super::serve::Terms;
-use super::serve::{WorkerContext, batch_for};
+use super::serve::{Terms, WorkerContext, batch_for};
 use super::spread::{LOOK, Shares, Spread};
 use super::yielding::Yielding;
 use crate::admission::{REST, Room};

@@ -12,8 +12,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use super::listener_context::peer_of;
-use super::serve::Terms;
-use super::serve::WorkerContext;
+use super::serve::{Terms, WorkerContext};
 use super::shared::Shared;
 use super::{Threads, prefork};
 use crate::scoreboard::Cause;

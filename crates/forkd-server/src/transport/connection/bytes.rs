@@ -146,8 +146,11 @@ impl<'a> Connection<'a> {
     {
         let Medium::Stream(socket, wait) = &self.medium else { return self.chunk(buffer).map(Some) };
         buffer.empty();
+        // it is waited for in parts only if there is a deadline
+        let until = self.deadline.and_then(|_| Instant::now().checked_add(limit));
         loop {
             let may_wait = self.may_wait()?;
+            let limit = until.map_or(limit, |until| until.saturating_duration_since(Instant::now()));
             let this = may_wait.map_or(limit, |may_wait| may_wait.min(limit));
             let came = match wait {
                 None => self.fill_within(socket, buffer, this)?,
