@@ -98,6 +98,8 @@ struct Turn<'a> {
 
 impl Turn<'_> {
     fn run(&mut self, says: &mut dyn FnMut(Phase, usize)) -> Result<(), Error> {
+        // first, as what a master needs to answer is in its memory then, and would count as its clients'
+        self.children = self.server.counters(self.terms.ask).map_or(0, |counters| counters.alive);
         let idle = self.watch.look();
         let memory = self.server.tree.memory();
         self.tally.idle.push(Idle {
@@ -107,7 +109,6 @@ impl Turn<'_> {
             uss_kib: memory.map(|memory| memory.uss),
             page_tables_kib: memory.map(|memory| memory.page_tables),
         });
-        self.children = self.server.counters(self.terms.ask).map_or(0, |counters| counters.alive);
         let threads = idle.map(|count| count.threads);
         let plan = self.terms.plan;
         for &clients in &plan.clients {
