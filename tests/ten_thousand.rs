@@ -102,9 +102,9 @@ fn idle_connections_take_little_memory() {
         return;
     }
     for (args, stated) in [
-        ("-m event", 286),
+        ("-m event", 364),
         // with a timer for each
-        ("-m event --idle-timeout 10m", 365),
+        ("-m event --idle-timeout 10m", 444),
         // a page of its stack, and what is known of it; the frames of a debug build are larger, by two pages
         ("-m coroutine", if cfg!(debug_assertions) { 12_600 } else { 4400 }),
     ] {
