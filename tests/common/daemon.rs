@@ -171,16 +171,19 @@ impl Daemon {
         mut again: impl FnMut() -> SocketAddr,
     ) {
         let lines = || self.log().into_iter().filter(|line| line.contains(pattern)).collect::<Vec<_>>();
-        let (written, _) = Self::limited(&lines());
+        let before = lines();
+        let written = before.len();
         assert!(written <= 5 + start.elapsed().as_secs() as usize, "{written} of {all} lines");
         let (mut clients, mut next) = (Vec::new(), None);
         let reached = becomes_true(LIMIT, || {
             clients.push(format!(" peer={} ", again()));
             // read once: there may be another line by the time that this one is seen
             let lines = lines();
-            let about = |line: &String| clients.iter().position(|client| line.contains(client));
+            // a client may have the port of one before it
+            let about = |line: &String| clients.iter().rposition(|client| line.contains(client));
             let (written, left_out) = Self::limited(&lines);
-            next = lines.last().and_then(about).map(|before| (written + left_out, all + before + 1));
+            let new = lines.get(before.len()..).and_then(<[String]>::last);
+            next = new.and_then(about).map(|others| (written + left_out, all + others + 1));
             next.is_some()
         });
         assert!(reached, "no line about {clients:?}");
