@@ -6,6 +6,7 @@
 mod ask;
 mod compare;
 mod load;
+mod probe;
 
 use std::ffi::OsString;
 
@@ -22,6 +23,7 @@ pub use ask::{PardonArgs, ReloadArgs, StatusArgs};
 pub use compare::{CompareArgs, OutputArgs, RunArgs};
 use forkd_compare::NULL_SERVER;
 pub use load::LoadArgs;
+pub use probe::{ProbeArgs, Probed};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -30,6 +32,7 @@ Examples:
   forkd reload                     have the running one read its file again
   forkd status                     how is the running one?
   forkd pardon 192.0.2.1           have it serve a source that it refuses
+  forkd probe tcp://127.0.0.1:7    does it echo?
   forkd load tcp://127.0.0.1:7007  how much can it do?
   forkd compare                    which model costs what?";
 
@@ -118,6 +121,9 @@ pub enum Command {
     /// Have a running forkd forget what a source has done, and serve its next client
     #[command(after_help = ask::PARDON_EXAMPLES)]
     Pardon(PardonArgs),
+    /// Tell by the exit code whether a server does its work, for a health check
+    #[command(after_help = probe::EXAMPLES)]
+    Probe(ProbeArgs),
     /// Ask a running forkd how it is
     #[command(after_help = ask::STATUS_EXAMPLES)]
     Status(StatusArgs),

@@ -11,6 +11,7 @@ pub mod inetd;
 mod interrupt;
 pub mod load;
 pub mod pardon;
+pub mod probe;
 mod progress;
 pub mod reload;
 pub mod serve;
@@ -74,6 +75,7 @@ pub fn run(cli: Cli, signals: HeldSignals) -> Result<(), Failed> {
         Command::Load(options) => load::run(&options),
         Command::NullServer => forkd_compare::serve_nothing().map_err(Failed::from),
         Command::Pardon(options) => pardon::run(options),
+        Command::Probe(options) => probe::run(&options),
         Command::Reload(options) => reload::run(options),
         Command::Services => services::run().map_err(Failed::from),
         Command::Status(options) => status::run(options),

@@ -88,7 +88,7 @@ impl Target {
         };
         if cfg!(not(target_os = "linux")) && matches!(endpoint, Endpoint::Unixgram(_)) {
             let why = "a Unix datagram client gets its own address by itself only on Linux";
-            return Err(Error::Unavailable(Failure::from(format!("cannot load {endpoint}: {why}"))));
+            return Err(Error::Unavailable(Failure::from(format!("cannot reach {endpoint}: {why}"))));
         }
         Ok(Self { endpoint: endpoint.clone(), address, proxy: None })
     }
@@ -166,7 +166,7 @@ impl Target {
 }
 
 fn find(endpoint: &Endpoint, host: &str, port: u16, reach: Reach) -> Result<SocketAddr, Error> {
-    let what = || format!("cannot load {endpoint}");
+    let what = || format!("cannot reach {endpoint}");
     let mut addresses = resolve(host, port).map_err(|cause| Error::from_io(what(), cause))?;
     for address in &mut addresses {
         // "any address", where a server says that it listens, is no place to go to
