@@ -8,7 +8,100 @@ use std::time::Duration;
 use common::*;
 use nix::sys::signal::Signal;
 
+/// Runs `forkd check` where these files stand in the place of the system's: what the kernel says of the control group of the
+/// process (cgroups(7)), and of quotas.
+#[cfg(target_os = "linux")]
+fn check_with_quota(group: &str, quotas: &[(&str, &str)]) -> String {
+    let script = quotas.iter().fold(
+        "set -e; mount --bind \"$1\" /proc/$$/cgroup; mount -t tmpfs none /sys/fs/cgroup".to_owned(),
+        |script, (path, quota)| {
+            format!(
+                "{script}; mkdir -p /sys/fs/cgroup/{path}; for file in {quota}; do \
+                 printf '%s\\n' \"${{file#*=}}\" | tr _ ' ' >/sys/fs/cgroup/{path}/${{file%%=*}}; done"
+            )
+        },
+    );
+    let dir = tempfile::tempdir().unwrap();
+    let own = dir.path().join("cgroup");
+    std::fs::write(&own, group).unwrap();
+    let mut command = std::process::Command::new("unshare");
+    command.args(["--mount", "sh", "-c", &format!("{script}; shift; exec \"$@\""), "sh"]).arg(own);
+    command.args([env!("CARGO_BIN_EXE_forkd"), "check", "-m", "event", "-w", "auto", "tcp://127.0.0.1:0"]);
+    without_options(&mut command);
+    let ended = forkd(&mut command);
+    assert_eq!(ended.code, Some(0), "{ended:?}");
+    assert!(ended.stdout.contains("workers = \"auto\"\n"), "{}", ended.stdout);
+    ended.stdout.lines().find(|line| line.starts_with("# workers auto: ")).unwrap().to_owned()
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn auto_is_what_the_smallest_quota_on_the_path_leaves() {
+    let processors = std::thread::available_parallelism().unwrap().get();
+    if !need_root() || !need_tool("unshare") || !need(processors > 1, "two processors") {
+        return;
+    }
+    let quota = |count: usize| {
+        format!(
+            "# workers auto: {count} of {processors} processors, which the quota of the control group leaves; for \
+             datagrams 1"
+        )
+    };
+    let v2 = |quotas: &[(&str, &str)]| check_with_quota("0::/pod/container\n", quotas);
+    let controllers = ("pod/container", "cgroup.controllers=cpu");
+    assert_eq!(v2(&[controllers, ("pod/container", "cpu.max=100000_100000")]), quota(1));
+    assert_eq!(
+        v2(&[controllers, ("pod", "cpu.max=150000_100000"), ("pod/container", "cpu.max=max_100000")]),
+        quota(1)
+    );
+    // a container with a namespace for its control groups sees its own as the root
+    assert_eq!(check_with_quota("0::/\n", &[("", "cgroup.controllers=cpu cpu.max=100000_100000")]), quota(1));
+    let v1 = |quotas: &[(&str, &str)]| check_with_quota("4:cpu,cpuacct:/pod/container\n0::/\n", quotas);
+    let [pod, container] = ["cpu/pod", "cpu/pod/container"];
+    let [one, none] =
+        ["100000", "-1"].map(|quota| format!("cpu.cfs_quota_us={quota} cpu.cfs_period_us=100000"));
+    assert_eq!(v1(&[(pod, &none), (container, &one)]), quota(1));
+    assert_eq!(v1(&[(pod, &one), (container, &none)]), quota(1));
+    // less than one is one
+    assert_eq!(v2(&[controllers, ("pod/container", "cpu.max=5000_100000")]), quota(1));
+    let all = format!(
+        "# workers auto: {processors}, as many processors as the machine has; for datagrams {}",
+        processors - 1
+    );
+    assert_eq!(v2(&[controllers, ("pod/container", "cpu.max=max_100000")]), all);
+    assert_eq!(v2(&[controllers, ("pod", "cpu.max=6400000_100000")]), all);
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn auto_is_what_affinity_leaves() {
+    let processors = std::thread::available_parallelism().unwrap().get();
+    if !need_tool("taskset") || !need(processors > 1, "two processors") {
+        return;
+    }
+    let daemon = Forkd::new("-m event -w auto tcp://127.0.0.1:0").within(&["taskset", "-c", "0"]).start();
+    assert_eq!(daemon.children().len(), 1);
+    let mut command = std::process::Command::new("taskset");
+    command.args(["-c", "0", env!("CARGO_BIN_EXE_forkd"), "check", "-m", "prefork", "-w", "auto"]);
+    without_options(&mut command);
+    let said = forkd(&mut command).stdout;
+    let reason = "# workers auto: 1 of 2 processors, which affinity leaves (sched_setaffinity, cpuset); for datagrams 1\n";
+    assert!(said.contains(&reason.replace('2', &processors.to_string())), "{said}");
+}
+
 both_ways! {
+    fn auto_is_a_worker_for_each_processor_and_for_datagrams_one_fewer(way: Way) {
+        let processors = std::thread::available_parallelism().unwrap().get();
+        for (options, count) in [
+            ("-m thread -w auto tcp://127.0.0.1:0", processors),
+            ("-m prefork -w auto tcp://127.0.0.1:0", processors),
+            ("-m event -w auto udp://127.0.0.1:0", (processors - 1).max(1)),
+        ] {
+            let daemon = Forkd::new(options).way(way).start();
+            assert_eq!(daemon.children().len(), count, "{options}");
+        }
+    }
+
     fn one_worker_serves_one_after_the_other(way: Way) {
         let daemon = Forkd::new("-m iterative").way(way).start();
         assert_eq!((daemon.children().len(), &daemon.listener(0)["model"]), (1, &"iterative".into()));

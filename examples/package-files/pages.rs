@@ -133,7 +133,7 @@ pub(crate) fn in_file(arg: &Arg) -> String {
     match value(arg).as_str() {
         "" => "true|false".to_owned(),
         number @ "N" => number.to_owned(),
-        "N|MIN..MAX" => "N|\"MIN..MAX\"".to_owned(),
+        "N|MIN..MAX|auto" => "N|\"MIN..MAX\"|\"auto\"".to_owned(),
         "PROGRAM ARGS" => "[\"PROGRAM\", \"ARG\", ...]".to_owned(),
         text if is_list => format!("[\"{text}\", ...]"),
         choice if choice.contains('|') => format!("\"{}\"", choice.replace('|', "\"|\"")),

@@ -328,7 +328,10 @@ mod tests {
             ("forkd serve --inetd -m fork", "'--inetd' cannot be used with '--model <MODEL>'"),
             ("forkd serve --inetd --max-connections 3", "cannot be used with '--max-connections <N>'"),
             ("forkd check --inetd", "unexpected argument '--inetd'"),
-            ("forkd serve -w -3", "'-3' for '--workers <N|MIN..MAX>': \"-3\" is not a number of workers"),
+            (
+                "forkd serve -w -3",
+                "'-3' for '--workers <N|MIN..MAX|auto>': \"-3\" is not a number of workers",
+            ),
             (
                 "forkd serve --backlog -1",
                 "'-1' for '--backlog <N>': \"-1\" is not a whole number; write one like 8",

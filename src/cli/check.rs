@@ -17,7 +17,8 @@ use crate::daemon::privileges::Privileges;
 use crate::{Error, foreign, sys};
 use forkd_net::unit;
 use forkd_server::Endpoint;
-use forkd_server::supervise::{BindOptions, Inherited, bind_all, cannot_bind_unix};
+use forkd_server::model::Workers;
+use forkd_server::supervise::{BindOptions, Inherited, Processors, bind_all, cannot_bind_unix};
 
 /// Variables with the directories that belong to a service, which may write there: systemd.exec(5).
 pub(super) const DIRECTORIES: [&str; 4] =
@@ -26,7 +27,7 @@ pub(super) const DIRECTORIES: [&str; 4] =
 /// The variable with the names of sockets that are handed over: sd_listen_fds(3). A check in a unit has it without them.
 pub(super) const HANDED_OVER: &str = "LISTEN_FDNAMES";
 
-/// Resolves the configuration and prints it as TOML to standard output, with the access in words; or what would happen
+/// Resolves the configuration and prints it as TOML to standard output, with what follows from it in words; or what would happen
 /// to a client from this source.
 ///
 /// # Errors
@@ -46,9 +47,13 @@ pub fn run(options: ServeOptions, source: Option<Asked>) -> Result<(), Error> {
     sys::signal::restore_sigchld();
     let privileges =
         Privileges::look_up(daemon.user.as_deref(), daemon.group.as_deref(), daemon.chroot.as_deref())?;
-    let (mut access, mut answers) = (String::new(), String::new());
+    let (mut notes, mut answers) = (String::new(), String::new());
+    if config.listen.iter().any(|listen| listen.workers == Some(Workers::Auto)) {
+        let processors = Processors::here();
+        notes += &format!("# workers auto: {processors}; for datagrams {}\n", processors.for_datagrams());
+    }
     for listen in &config.listen {
-        access += &listen.access_in_words()?;
+        notes += &listen.access_in_words()?;
         answers += &source.map_or(Ok(String::new()), |source| listen.answer(source))?;
         let service = listen.make_service(daemon.chroot.as_deref())?;
         // programs are looked for below the new root
@@ -62,7 +67,7 @@ pub fn run(options: ServeOptions, source: Option<Asked>) -> Result<(), Error> {
     }
     match source {
         Some(_) => show(&answers),
-        None => show(&(config.to_toml()? + &access)),
+        None => show(&(config.to_toml()? + &notes)),
     }
 }
 

@@ -11,7 +11,7 @@ use super::layers::Conflict;
 use super::options::ListenOptions;
 use crate::Error;
 use forkd_server::Endpoint;
-use forkd_server::model::WorkerRange;
+use forkd_server::model::Workers;
 
 impl ListenOptions {
     /// Fills in the defaults of all that has an effect, and checks the result.
@@ -94,7 +94,7 @@ impl ListenOptions {
     }
 
     pub(super) fn is_elastic(&self) -> bool {
-        self.model().serves_one_at_a_time() && self.workers.is_some_and(WorkerRange::is_elastic)
+        self.model().serves_one_at_a_time() && self.workers.is_some_and(Workers::is_elastic)
     }
 
     pub(super) fn has_any(&self, is_such: impl FnMut(&Endpoint) -> bool) -> bool {

@@ -13,7 +13,7 @@ use super::values::{
 };
 use super::{Listed, RouteText};
 use forkd_server::Endpoint;
-use forkd_server::model::{MAX_CHILDREN, MAX_SPARE, Model, Overflow, Threads, WorkerRange};
+use forkd_server::model::{MAX_CHILDREN, MAX_SPARE, Model, Overflow, Threads, Workers};
 use forkd_server::sandbox::{Level, Sandbox};
 use forkd_server::service::{Framing, Service};
 use forkd_server::supervise::{
@@ -203,9 +203,10 @@ options! {
     /// (thread), callbacks (event) or coroutines (coroutine)
     model: Option<Model> = Model::Fork, { heading: "Pool", short: Some('m'), value: "MODEL" }
 
-    /// Size of the pool; a range MIN..MAX makes it elastic (prefork, iterative)
-    workers: Option<WorkerRange>, {
-        heading: "Pool", short: Some('w'), value: "N|MIN..MAX", needs: Some(&POOL),
+    /// Size of the pool; a range MIN..MAX makes it elastic (prefork, iterative); auto: as many as the processors that affinity
+    /// and the quota of the control group leave, for datagrams one fewer, at least 1
+    workers: Option<Workers>, {
+        heading: "Pool", short: Some('w'), value: "N|MIN..MAX|auto", needs: Some(&POOL),
         otherwise: "8 for prefork, for datagrams fewer than processors; 1 for others"
     }
 

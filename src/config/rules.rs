@@ -11,6 +11,7 @@ use super::options::ListenOptions;
 use super::service::Builtin;
 use super::values::Span;
 use forkd_server::Endpoint;
+use forkd_server::model::Workers;
 use forkd_server::supervise::{MAX_LIFETIME, Offence, Penalty};
 use forkd_server::transport::ProxyVersion;
 
@@ -117,9 +118,9 @@ impl ListenOptions {
                 self.why_not_listed(&self.penalty_exempt)
             }
             _ if option.id == "workers" => {
-                let range = self.workers.filter(|range| range.is_elastic() && !self.is_elastic())?;
+                let workers = self.workers.filter(|workers| workers.is_elastic() && !self.is_elastic())?;
                 Some(format!(
-                    "is {range}, but a worker of {} serves many at once: give one number",
+                    "is {workers}, but a worker of {} serves many at once: give one number",
                     self.model()
                 ))
             }
@@ -160,8 +161,11 @@ impl ListenOptions {
     }
 
     fn refuse_spares_out_of_order(&self) -> Result<(), Conflict> {
-        let (min, max, most) =
-            (self.min_spare(), self.max_spare(), self.workers.map_or(0, |range| range.max));
+        let (min, max, most) = (
+            self.min_spare(),
+            self.max_spare(),
+            self.workers.and_then(Workers::range).map_or(0, |range| range.max),
+        );
         let (id, why) = match () {
             () if self.is_elastic() && min > most => (
                 "min_spare",

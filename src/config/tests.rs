@@ -134,7 +134,10 @@ fn what_the_command_line_leaves_without_effect_in_the_file_is_passed_over() {
     let config = resolve("-m event", elastic).unwrap();
     assert_eq!((config.listen[0].model(), config.listen[0].workers), (Model::Event, None));
     let config = resolve("-w 3", elastic).unwrap();
-    assert_eq!((config.listen[0].model(), config.listen[0].workers.unwrap().max), (Model::Prefork, 3));
+    assert_eq!(
+        (config.listen[0].model(), config.listen[0].workers.unwrap().range().unwrap().max),
+        (Model::Prefork, 3)
+    );
 
     let ack = "[[listen]]\nendpoints = ['tcp://a:1']\nservice = 'ack'\nreply = 'Hello'\n";
     assert_eq!(resolve("--service echo", ack).unwrap().listen[0].service(), Builtin::Echo);
@@ -151,7 +154,7 @@ fn an_option_of_the_command_line_goes_to_the_groups_that_it_has_an_effect_on() {
     let config = resolve("-w 2 --max-children 7", TWO_GROUPS).unwrap();
     let [fork, pool] = &config.listen[..] else { panic!("{config:?}") };
     assert_eq!((fork.model(), fork.max_children()), (Model::Fork, 7));
-    assert_eq!((pool.model(), pool.workers.unwrap().max), (Model::Prefork, 2));
+    assert_eq!((pool.model(), pool.workers.unwrap().range().unwrap().max), (Model::Prefork, 2));
 
     let exec = format!("{TWO_GROUPS}[[listen]]\nendpoints = ['tcp://c:1']\nexec = ['cat']\n");
     let timeouts: Vec<_> = resolve("--idle-timeout 5s", &exec).unwrap().listen;
@@ -214,11 +217,11 @@ fn an_option_of_the_environment_goes_to_the_groups_that_it_has_an_effect_on() {
     let env = [("FORKD_WORKERS", "2"), ("FORKD_MAX_CHILDREN", "7")];
     let config = resolve_in("", TWO_GROUPS, &env, &[]).unwrap();
     let [fork, pool] = &config.listen[..] else { panic!("{config:?}") };
-    assert_eq!((fork.max_children(), pool.workers.unwrap().max), (7, 2));
+    assert_eq!((fork.max_children(), pool.workers.unwrap().range().unwrap().max), (7, 2));
 
     // with the command line it can have one
     let config = resolve_in("-m prefork", "", &env[..1], &[]).unwrap();
-    assert_eq!(config.listen[0].workers.unwrap().max, 2);
+    assert_eq!(config.listen[0].workers.unwrap().range().unwrap().max, 2);
     // by itself it has none
     let (code, text) = refusal_in("", "", &env[..1]);
     assert!(code == 64 && text.starts_with("FORKD_WORKERS needs a pool (any model but fork)"), "{text}");

@@ -171,7 +171,7 @@ choices! {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use forkd_server::model::WorkerRange;
+    use forkd_server::model::{WorkerRange, Workers};
     use proptest::prelude::*;
 
     fn refusal<T: FromStr<Err: fmt::Display + fmt::Debug> + fmt::Debug>(text: &str) -> String {
@@ -199,14 +199,15 @@ mod tests {
     fn a_range_of_workers() {
         assert_eq!("4..32".parse(), Ok(WorkerRange { min: 4, max: 32 }));
         assert_eq!("65536".parse(), Ok(WorkerRange { min: 65_536, max: 65_536 }));
-        assert!(refusal::<WorkerRange>("0").contains("at least 1"));
-        assert!(refusal::<WorkerRange>("5..4").contains("below the minimum"));
-        assert!(refusal::<WorkerRange>("1..65537").contains("the most is 65536"));
-        for text in ["", "..", "4..", "..4", "4..=5", "four", "-1", "99999999999"] {
-            assert!(refusal::<WorkerRange>(text).contains("write 8, or 4..32"), "{text}");
+        assert!(refusal::<Workers>("0").contains("at least 1"));
+        assert!(refusal::<Workers>("5..4").contains("below the minimum"));
+        assert!(refusal::<Workers>("1..65537").contains("the most is 65536"));
+        for text in ["", "..", "4..", "..4", "4..=5", "four", "Auto", "-1", "99999999999"] {
+            assert!(refusal::<Workers>(text).contains("write 8, 4..32 or auto"), "{text}");
         }
-        let json = |min, max| serde_json::to_string(&Written(&WorkerRange { min, max })).unwrap();
-        assert_eq!((json(2, 2).as_str(), json(2, 3).as_str()), ("2", "\"2..3\""));
+        for (text, json) in [("2", "2"), ("2..3", "\"2..3\""), ("auto", "\"auto\"")] {
+            assert_eq!(serde_json::to_string(&Written(&text.parse::<Workers>().unwrap())).unwrap(), json);
+        }
     }
 
     #[test]

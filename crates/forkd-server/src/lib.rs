@@ -167,6 +167,7 @@ mod fairness;
 mod limit;
 pub mod model;
 mod process;
+mod processors;
 pub mod reactor;
 pub mod sandbox;
 mod scoreboard;

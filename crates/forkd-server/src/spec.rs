@@ -3,15 +3,14 @@
 //! A program makes it of its configuration; the master knows nothing else of that.
 
 use std::fmt;
-use std::num::NonZero;
-use std::sync::{Arc, OnceLock};
-use std::thread::available_parallelism;
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::Error;
 use crate::access::AccessSpec;
 use crate::model::serve::Terms;
-use crate::model::{Model, Overflow, Threads, WorkerRange};
+use crate::model::{Model, Overflow, Threads, WorkerRange, Workers};
+use crate::processors::Processors;
 use crate::sandbox::Sandbox;
 use crate::service::Service;
 use crate::transport::Endpoint;
@@ -62,7 +61,7 @@ pub struct ModelSpec {
     /// Which processes and threads run the service.
     pub model: Model,
     /// The size of the pool; `None`: as is best for the model and the socket.
-    pub workers: Option<WorkerRange>,
+    pub workers: Option<Workers>,
     /// The fewest idle workers of an elastic pool.
     pub min_spare: u32,
     /// The most idle workers of an elastic pool.
@@ -107,17 +106,15 @@ impl Default for ModelSpec {
 impl ModelSpec {
     /// The size of the pool for a socket of this kind.
     pub(crate) fn workers_for(&self, kind: Kind, service: &Service) -> WorkerRange {
-        self.workers.unwrap_or_else(|| {
-            let usual = WorkerRange::of(self.model);
-            match kind {
-                // A worker that waits for nothing but datagrams is worth a processor; of more, each datagram wakes another. One
-                // processor is the kernel's, which brings the datagrams, or the clients' on this machine.
-                Kind::Datagram if !service.is_handler() => {
-                    usual.at_most(processors().saturating_sub(1).max(1))
-                }
-                _ => usual,
-            }
-        })
+        let usual = match self.workers {
+            Some(Workers::Range(range)) => return range,
+            Some(Workers::Auto) => WorkerRange::fixed(Processors::here().count),
+            None => WorkerRange::of(self.model),
+        };
+        match kind {
+            Kind::Datagram if !service.is_handler() => usual.at_most(Processors::here().for_datagrams()),
+            _ => usual,
+        }
     }
 
     /// What a worker of such a pool is told, with this time to finish at a stop.
@@ -134,16 +131,6 @@ impl ModelSpec {
             waits: true,
         }
     }
-}
-
-/// How many processors this process may use, as of the first time that it is asked: after a change of the root directory it
-/// can't be told.
-pub(crate) fn processors() -> u32 {
-    static PROCESSORS: OnceLock<u32> = OnceLock::new();
-    *PROCESSORS.get_or_init(|| {
-        let count = available_parallelism().map_or(1, NonZero::get);
-        u32::try_from(count).unwrap_or(u32::MAX)
-    })
 }
 
 /// Refuses a socket that was handed over if the service can't have it: what it is, is known only then.

@@ -17,7 +17,7 @@ use crate::config::Listed;
 use crate::config::choice::{Choice, one_of};
 use crate::config::route::RouteText;
 use forkd_server::Endpoint;
-use forkd_server::model::WorkerRange;
+use forkd_server::model::Workers;
 use forkd_server::supervise::{EarlyDrop, Penalty, Prefixes, Rate};
 
 /// A value that an option can have.
@@ -91,7 +91,7 @@ macro_rules! texts {
 texts! {
     Span: "a duration such as \"30s\"", integers: true;
     KeepAlive: "a duration such as \"2m\", or \"off\"", integers: true;
-    WorkerRange: "a number such as 8, or \"4..32\"", integers: true;
+    Workers: "a number such as 8, \"4..32\" or \"auto\"", integers: true;
     // in TOML the integer 600 is decimal, and 0600 is no integer at all
     Mode: "an octal mode in quotes, such as \"0600\"", integers: false;
     Endpoint: "an endpoint such as \"tcp://127.0.0.1:7007\"", integers: true;

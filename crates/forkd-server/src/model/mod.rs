@@ -23,7 +23,7 @@ mod workers;
 pub(crate) mod yielding;
 
 pub use hooks::HandlerError;
-pub use workers::{InvalidWorkers, MAX_CHILDREN, MAX_SPARE, Overflow, WorkerRange};
+pub use workers::{InvalidWorkers, MAX_CHILDREN, MAX_SPARE, Overflow, WorkerRange, Workers};
 
 use crate::Error;
 use crate::sys::calls::{Purpose, first_forbidden};

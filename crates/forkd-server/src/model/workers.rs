@@ -38,7 +38,12 @@ impl WorkerRange {
     /// What a model has where nothing is said.
     #[must_use]
     pub fn of(model: Model) -> Self {
-        let workers = model.default_workers().unwrap_or(1);
+        Self::fixed(model.default_workers().unwrap_or(1))
+    }
+
+    /// Always so many, at least 1 and at most [`MAX_CHILDREN`].
+    pub(crate) fn fixed(workers: u32) -> Self {
+        let workers = workers.clamp(1, MAX_CHILDREN);
         Self { min: workers, max: workers }
     }
 
@@ -54,7 +59,9 @@ impl FromStr for WorkerRange {
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let (min, max) = text.split_once("..").unwrap_or((text, text));
         let (Ok(min), Ok(max)) = (min.parse(), max.parse()) else {
-            return Err(InvalidWorkers(format!("{text:?} is not a number of workers; write 8, or 4..32")));
+            return Err(InvalidWorkers(format!(
+                "{text:?} is not a number of workers; write 8, 4..32 or auto"
+            )));
         };
         let why = match () {
             () if min == 0 => "at least 1 worker is needed",
@@ -69,6 +76,49 @@ impl FromStr for WorkerRange {
 impl fmt::Display for WorkerRange {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.is_elastic() { write!(f, "{}..{}", self.min, self.max) } else { write!(f, "{}", self.min) }
+    }
+}
+
+/// How many workers a pool is asked to have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Workers {
+    /// So many.
+    Range(WorkerRange),
+    /// As many as there are processors for this process.
+    Auto,
+}
+
+impl Workers {
+    /// The numbers that were asked for.
+    #[must_use]
+    pub fn range(self) -> Option<WorkerRange> {
+        match self {
+            Self::Range(range) => Some(range),
+            Self::Auto => None,
+        }
+    }
+
+    /// Tells whether the pool may grow and shrink.
+    #[must_use]
+    pub fn is_elastic(self) -> bool {
+        self.range().is_some_and(WorkerRange::is_elastic)
+    }
+}
+
+impl FromStr for Workers {
+    type Err = InvalidWorkers;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        if text == "auto" { Ok(Self::Auto) } else { text.parse().map(Self::Range) }
+    }
+}
+
+impl fmt::Display for Workers {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Range(range) => range.fmt(f),
+            Self::Auto => f.write_str("auto"),
+        }
     }
 }
 

@@ -114,7 +114,7 @@ impl Context {
 
     /// Opens what a change of the root directory will put out of reach.
     pub(super) fn keep_what_chroot_hides(&mut self) {
-        crate::spec::processors();
+        let _ = crate::processors::Processors::here();
         self.descriptors.add(sys::procfs::keep());
         self.oom.keep_open();
         self.descriptors.add(self.oom.descriptors());

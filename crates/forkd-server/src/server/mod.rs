@@ -29,10 +29,10 @@ pub use serving::Serving;
 use crate::Error;
 use crate::access::AccessSpec;
 use crate::model::Model;
-use crate::model::WorkerRange;
 use crate::model::hooks::{Hooks, Ticker};
 use crate::model::serve::Terms;
 use crate::model::service_config::ServiceConfig;
+use crate::model::{WorkerRange, Workers};
 use crate::process::master::Master;
 use crate::process::sockets::Bound;
 use crate::sandbox::Sandbox;
@@ -265,7 +265,7 @@ impl Server {
         let model = spec.model;
         let fit = model.require(service.name(), service.is_handler());
         fit.map_err(|why| Error::Usage(format!("the service {why}")))?;
-        if spec.workers.is_some_and(WorkerRange::is_elastic) && !model.serves_one_at_a_time() {
+        if spec.workers.is_some_and(Workers::is_elastic) && !model.serves_one_at_a_time() {
             let why = "has no elastic pool, which needs workers that serve one client at a time; \
                        choose the model prefork, or a fixed number of workers";
             return Err(Error::Usage(format!("the model {model} {why}")));
@@ -317,7 +317,7 @@ impl Server {
 }
 
 /// Whether handlers run in this process.
-fn is_in_process(model: Model, workers: Option<WorkerRange>) -> bool {
+fn is_in_process(model: Model, workers: Option<Workers>) -> bool {
     workers.is_none() && !matches!(model, Model::Fork | Model::Prefork)
 }
 

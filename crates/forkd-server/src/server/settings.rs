@@ -4,7 +4,7 @@ use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use super::Server;
-use crate::model::{MAX_CHILDREN, MAX_SPARE, WorkerRange};
+use crate::model::{MAX_CHILDREN, MAX_SPARE, WorkerRange, Workers};
 use crate::model::{Model, Threads};
 use crate::sandbox::Sandbox;
 use crate::spec::MAX_LIFETIME;
@@ -70,7 +70,7 @@ impl Server {
     pub fn elastic_workers(mut self, workers: RangeInclusive<u32>) -> Self {
         let min = (*workers.start()).clamp(1, MAX_CHILDREN);
         let max = (*workers.end()).clamp(min, MAX_CHILDREN);
-        self.model.workers = Some(WorkerRange { min, max });
+        self.model.workers = Some(Workers::Range(WorkerRange { min, max }));
         self
     }
 
