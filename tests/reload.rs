@@ -314,7 +314,7 @@ both_ways! {
         if !need_root() {
             return;
         }
-        let forkd = few_processes(way, 0, 3);
+        let forkd = few_processes(way, "", 0, 3);
         let why = forkd.refuses(&pool(4), 71);
         assert!(why.contains("cannot fork the workers"), "{why}");
         short_connection(forkd.daemon.addr(), b"x").unwrap();
@@ -326,7 +326,7 @@ both_ways! {
             return;
         }
         // two more workers come up, a third does not
-        let forkd = few_processes(way, 1, 5);
+        let forkd = few_processes(way, "", 1, 5);
         write(&forkd.daemon.path(""), &pool(4));
         let clients: Vec<UnixStream> = (0..20)
             .map(|_| {
@@ -350,7 +350,7 @@ both_ways! {
         if !need_root() {
             return;
         }
-        let forkd = few_processes(way, 2, 5);
+        let forkd = few_processes(way, "", 2, 5);
         let _held = forkd.daemon.served();
         write(&forkd.daemon.path(""), &format!("[daemon]\ngrace = '1h'\nlog-level = 'warn'\n{}", pool(4)));
         std::thread::scope(|scope| {
@@ -363,6 +363,35 @@ both_ways! {
         });
         assert!(forkd.daemon.wait_for_line("stopping").contains("grace=10s"), "{:?}", forkd.daemon.log());
         assert_eq!(forkd.daemon.count_lines("the new configuration is in force"), 0);
+    }
+
+    fn a_drain_gives_up_a_reload_that_goes_on_and_serves_clients_until_its_delay_is_over(way: Way) {
+        if !need_root() {
+            return;
+        }
+        let forkd = few_processes(way, "--drain-delay 1h", 3, 5);
+        let mut held = forkd.daemon.served();
+        write(&forkd.daemon.path(""), &pool(4));
+        std::thread::scope(|scope| {
+            let reload = scope.spawn(|| forkd.reload());
+            forkd.daemon.wait_for_line("cannot fork a worker");
+            forkd.daemon.signal(Signal::SIGTERM);
+            let ended = reload.join().unwrap();
+            let why = "forkd: error: reload failed, the old configuration stays in force: the daemon stops\n";
+            assert_eq!((ended.code, ended.stderr.as_str()), (Some(78), why));
+        });
+        forkd.daemon.wait_for_line("draining");
+        // those of the old configuration
+        forkd.daemon.settles_at(2);
+        short_connection(forkd.daemon.addr(), b"x").unwrap();
+        // and the next one is refused as well
+        assert!(forkd.refuses(&pool(1), 78).contains("the daemon stops"));
+        short_connection(forkd.daemon.addr(), b"x").unwrap();
+        echoes(&mut held, b"still here");
+        forkd.daemon.signal(Signal::SIGTERM);
+        forkd.daemon.wait_for_line("stopping");
+        drop(held);
+        assert!(forkd.daemon.wait().success());
     }
 
     fn an_endpoint_whose_workers_are_busy_is_given_up_after_the_grace_time(way: Way) {
@@ -406,10 +435,10 @@ fn pool(workers: u32) -> String {
 }
 
 /// A pool of two whose user may have so many processes.
-fn few_processes(way: Way, nth: u32, processes: u64) -> Reloadable {
+fn few_processes(way: Way, args: &str, nth: u32, processes: u64) -> Reloadable {
     // no other test has this user, whose processes are counted
     let uid = 0x6000_0000 + std::process::id() * 8 + nth * 2 + u32::from(way == Way::Portable);
-    let base = Forkd::new("--config {dir}/forkd.toml").way(way).uid(uid);
+    let base = Forkd::new(&format!("--config {{dir}}/forkd.toml {args}")).way(way).uid(uid);
     let forkd = Reloadable::launch(base, &pool(2));
     forkd.daemon.set_limit(libc::RLIMIT_NPROC, processes);
     forkd

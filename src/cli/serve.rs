@@ -20,7 +20,7 @@ use crate::daemon::lines;
 use crate::daemon::notify::ServiceManager;
 use crate::daemon::pidfile::Pidfile;
 use crate::daemon::privileges::Privileges;
-use crate::daemon::source::{Configuration, Read};
+use crate::daemon::source::{Configuration, Read, stop_times};
 use crate::sys::signal::pending_stop;
 use crate::{Error, log, metrics, sys};
 use forkd_net::unit;
@@ -149,7 +149,7 @@ fn serve(
     let opened = opened?;
     let successor = opened.privileges.as_ref().and_then(Privileges::ids);
     let mut pidfile = daemon.pidfile.as_deref().map(|path| Pidfile::create(path, successor)).transpose()?;
-    let mut master = Master::new(daemon.grace().0)?;
+    let mut master = Master::new(stop_times(daemon))?;
     let result = run_master(&mut master, config, opened, inherited, pidfile.as_mut(), notifier);
     if let Some(pidfile) = pidfile {
         pidfile.remove();

@@ -156,7 +156,10 @@ mod tests {
     fn each_kind_of_error_has_its_position() {
         for (text, expected) in [
             ("grace = '1s'", "f.toml:1:1: unknown field `grace`, expected `daemon` or `listen`"),
-            ("[daemon]\n pidfle = ''", "f.toml:2:2: unknown field `pidfle`, expected one of `grace`, `log`,"),
+            (
+                "[daemon]\n pidfle = ''",
+                "f.toml:2:2: unknown field `pidfle`, expected one of `grace`, `drain-delay`,",
+            ),
             (
                 "[daemon]\nlog-level = 'loud'",
                 "f.toml:2:13: unknown variant `loud`, expected one of `error`, `warn`",

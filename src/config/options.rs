@@ -328,6 +328,10 @@ options! {
     /// How long connections may go on at a stop
     grace: Option<Span> = Span(Duration::from_secs(10)), { heading: "Limits", value: "DURATION", reload: true }
 
+    /// How long clients are still taken after SIGTERM, while /readyz and the agent-check say that the daemon drains: as long
+    /// as load balancers need to learn it
+    drain_delay: Option<Span> = Span(Duration::ZERO), { heading: "Limits", value: "DURATION", reload: true }
+
     /// Where log lines go
     log: Option<LogSink> = LogSink::Stderr, { heading: "Logging", value: "stderr|syslog", inetd: true }
 

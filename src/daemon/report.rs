@@ -4,13 +4,13 @@ use std::os::fd::RawFd;
 use std::time::{Duration, Instant};
 
 use super::notify::ServiceManager;
-use forkd_server::supervise::View;
 use forkd_server::supervise::{Companion, Notice};
+use forkd_server::supervise::{Stage, View};
 
 /// How often the work of pools is looked at: their connections don't wake the master.
 const LOOK_EVERY: Duration = Duration::from_secs(2);
 
-/// How much longer than its grace time a stop may take.
+/// How much longer than its delay and its grace time a stop may take.
 const MARGIN: Duration = Duration::from_secs(5);
 
 impl Companion for ServiceManager {
@@ -37,13 +37,17 @@ impl Companion for ServiceManager {
             Notice::ReloadEnded(_) if !view.is_running() => {}
             Notice::Ready | Notice::ReloadEnded(_) => self.ready(view.now(), &in_a_few_words(view)),
             Notice::Reloading => self.reloading(view.now()),
-            Notice::Stopping(grace) => self.stopping(view.now(), grace + MARGIN),
+            Notice::Stopping(time) => self.stopping(view.now(), time + MARGIN),
         }
     }
 }
 
 fn in_a_few_words(view: View<'_>) -> String {
-    let doing = if view.is_running() { "serving" } else { "stopping" };
+    let doing = match view.stage() {
+        Stage::Starting | Stage::Running => "serving",
+        Stage::Draining => "draining",
+        Stage::Ending | Stage::Killing => "stopping",
+    };
     let mut text = format!("{doing}: {} children, {} connections", view.children(), view.connections());
     if let Some(shortage) = view.shortage() {
         text += "; ";

@@ -7,7 +7,7 @@ use crate::config::values::LogSink;
 use crate::{Error, log};
 use forkd_server::sandbox::Sandbox;
 use forkd_server::service::Service;
-use forkd_server::supervise::{Generation, ListenerSpec, Source};
+use forkd_server::supervise::{Generation, ListenerSpec, Source, StopTimes};
 
 /// Reads the configuration.
 pub(crate) type Read = Box<dyn Fn() -> Result<Config, Error>>;
@@ -59,9 +59,14 @@ impl InForce {
             })
             .collect::<Result<Vec<_>, Error>>()?;
         let daemon = config.daemon.clone();
-        let generation = Generation { grace: daemon.grace().0, listeners };
+        let generation = Generation { stop_times: stop_times(&daemon), listeners };
         Ok((Self { daemon, services }, generation))
     }
+}
+
+/// How long a stop may take.
+pub(crate) fn stop_times(daemon: &DaemonOptions) -> StopTimes {
+    StopTimes { drain_delay: daemon.drain_delay().0, grace: daemon.grace().0 }
 }
 
 /// What the processes that serve clients may do besides.

@@ -22,7 +22,7 @@ pub struct Status {
     pub pid: u32,
     /// Seconds since it started.
     pub uptime_s: f64,
-    /// `running`, or at a stop `draining`, `ending` or `killing`.
+    /// `starting`, `running`, or at a stop `draining`, `ending` or `killing`.
     #[serde(default)]
     pub phase: String,
     /// Why there are no metrics, though the configuration asks for them; else `null`.

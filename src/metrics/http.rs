@@ -1,10 +1,10 @@
-//! What scrapers ask for over HTTP: GET and HEAD of /metrics. All else of HTTP is as in the service http, whose
-//! dialogue it is.
+//! What scrapers and probes ask for over HTTP: GET and HEAD of /metrics, /livez and /readyz. All else of HTTP is as in the
+//! service http, whose dialogue it is.
 
 use std::cell::RefCell;
 use std::time::SystemTime;
 
-use super::Metrics;
+use super::{Metrics, health};
 use forkd_server::supervise::{
     Dialogue, HttpRefusal as Refusal, Request, Responder, Response, Status, Target, made, parts,
 };
@@ -58,15 +58,18 @@ impl Protocol for Scrape<'_> {
 impl Responder for Answers<'_> {
     fn respond(&mut self, request: &Request<'_>, target: &Target<'_>, now: SystemTime) -> Response {
         let mut metrics = self.metrics.borrow_mut();
-        if metrics.unread > MOST_UNREAD {
-            let why = "too many scrapers have not read their answers yet; try again";
-            return Refusal::new(Status::UNAVAILABLE, why).into();
-        }
-        respond(request, target, now, |format| {
-            let text = metrics.text(format);
-            self.unread = text.len();
-            metrics.unread += self.unread;
-            text
+        respond(request, target, now, |page| match page {
+            Page::Metrics(_) if metrics.unread > MOST_UNREAD => {
+                Err("too many scrapers have not read their answers yet; try again")
+            }
+            Page::Metrics(format) => {
+                let text = metrics.text(format);
+                self.unread = text.len();
+                metrics.unread += self.unread;
+                Ok(text)
+            }
+            Page::Alive => health::alive(metrics.sample()).map(|()| "alive\n".to_owned()),
+            Page::Ready => health::ready(metrics.sample()).map(|()| "ready\n".to_owned()),
         })
     }
 }
@@ -77,24 +80,51 @@ impl Drop for Answers<'_> {
     }
 }
 
-/// The answer to a request; `metrics` makes their text.
+/// What there is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Page {
+    Metrics(Format),
+    Alive,
+    Ready,
+}
+
+impl Page {
+    /// What a request asks for, if there is that.
+    fn of(request: &Request<'_>, target: &Target<'_>) -> Option<Self> {
+        match &target.path[..] {
+            _ if target.is_directory => None,
+            b"/metrics" => Some(Self::Metrics(format_for(&request.accept))),
+            b"/livez" => Some(Self::Alive),
+            b"/readyz" => Some(Self::Ready),
+            _ => None,
+        }
+    }
+
+    fn content_type(self) -> &'static str {
+        match self {
+            Self::Metrics(Format::OpenMetrics) => {
+                "application/openmetrics-text; version=1.0.0; charset=utf-8"
+            }
+            Self::Metrics(Format::Plain) => "text/plain; version=0.0.4; charset=utf-8",
+            Self::Alive | Self::Ready => "text/plain",
+        }
+    }
+}
+
+/// The answer to a request; `content` makes it, or says why there is none.
 fn respond(
     request: &Request<'_>,
     target: &Target<'_>,
     now: SystemTime,
-    metrics: impl FnOnce(Format) -> String,
+    content: impl FnOnce(Page) -> Result<String, &'static str>,
 ) -> Response {
-    if target.path != b"/metrics" || target.is_directory {
-        return Refusal::new(Status::NOT_FOUND, "metrics are at /metrics").into();
-    }
-    let format = format_for(&request.accept);
-    made(|| metrics(format).into_bytes(), content_type(format), request, now).with("Vary", "Accept")
-}
-
-fn content_type(format: Format) -> &'static str {
-    match format {
-        Format::OpenMetrics => "application/openmetrics-text; version=1.0.0; charset=utf-8",
-        Format::Plain => "text/plain; version=0.0.4; charset=utf-8",
+    let Some(page) = Page::of(request, target) else {
+        let why = "metrics are at /metrics, health is at /livez and /readyz";
+        return Refusal::new(Status::NOT_FOUND, why).into();
+    };
+    match content(page) {
+        Ok(text) => made(|| text.into_bytes(), page.content_type(), request, now).with("Vary", "Accept"),
+        Err(why) => Response::from(Refusal::new(Status::UNAVAILABLE, why)).with("Cache-Control", "no-store"),
     }
 }
 
@@ -170,7 +200,11 @@ mod tests {
 
     impl Responder for Fake {
         fn respond(&mut self, request: &Request<'_>, target: &Target<'_>, now: SystemTime) -> Response {
-            respond(request, target, now, |format| format!("{format:?}\n"))
+            respond(request, target, now, |page| match page {
+                Page::Metrics(format) => Ok(format!("{format:?}\n")),
+                Page::Alive => Ok("alive\n".to_owned()),
+                Page::Ready => Err("draining"),
+            })
         }
     }
 
@@ -222,7 +256,7 @@ mod tests {
         ] {
             let answer = get(&format!("Accept: {accept}\r\n"));
             assert!(answer.ends_with(&format!("\r\n\r\n{format:?}\n")), "{accept}: {answer}");
-            let kind = format!("\r\nContent-Type: {}\r\n", content_type(format));
+            let kind = format!("\r\nContent-Type: {}\r\n", Page::Metrics(format).content_type());
             assert!(answer.contains(&kind) && answer.contains("\r\nVary: Accept\r\n"), "{answer}");
         }
         let lines = get("Accept: text/plain;q=0.5\r\nAccept: application/openmetrics-text\r\n");
@@ -254,6 +288,20 @@ mod tests {
                 "{answer}"
             );
         }
+    }
+
+    #[test]
+    fn health_is_a_status_and_a_word() {
+        let probe = |path: &str| ask(&format!("GET {path} HTTP/1.1\r\nHost: x\r\n\r\n"));
+        let alive = probe("/livez");
+        assert!(alive.starts_with("HTTP/1.1 200 OK\r\n") && alive.ends_with("\r\n\r\nalive\n"), "{alive}");
+        let draining = probe("/readyz");
+        assert!(draining.starts_with("HTTP/1.1 503 Service Unavailable\r\n"), "{draining}");
+        assert!(draining.ends_with("\r\n\r\n503 Service Unavailable: draining\n"), "{draining}");
+        for answer in [alive, draining] {
+            assert!(answer.contains("\r\nCache-Control: no-store\r\n"), "{answer}");
+        }
+        assert!(probe("/readyz/").contains("health is at /livez and /readyz"));
     }
 
     #[test]

@@ -1,11 +1,13 @@
-//! Metrics for Prometheus, served by a child of its own, so that a scraper that dawdles never holds the
-//! master.
+//! Metrics for Prometheus, and the health of the daemon for load balancers, served by a child of its own, so that a scraper
+//! that dawdles never holds the master.
 //!
 //! Invariant: it reads the scoreboard, which is shared memory, and asks no process; nothing that a scraper
-//! sends or leaves undone reaches further than this process. `sample` is the reading, `exposition` the
-//! text, `http` the protocol.
+//! sends or leaves undone reaches further than this process. `exposition` is the text of a sample, `health` what it means,
+//! `http` the protocol of scrapers and probes, and `agent` that of HAProxy.
 
+mod agent;
 mod exposition;
+mod health;
 mod http;
 
 use std::cell::RefCell;
@@ -66,7 +68,7 @@ pub(crate) fn attendant(listeners: Vec<Listener>) -> Attendant {
     let started = SystemTime::now();
     Attendant::new("metrics server", listeners, move |duties| {
         let metrics = RefCell::new(Metrics::new(&duties, started));
-        duties.serve(LIMITS, || http::Scrape::new(&metrics))
+        duties.serve(LIMITS, || agent::Asked::new(&metrics))
     })
 }
 
@@ -88,9 +90,15 @@ impl Metrics {
         Self { board: duties.board, sockets, started, last: Sample::default(), unread: 0 }
     }
 
+    /// Reads everything.
+    fn sample(&mut self) -> &Sample {
+        self.last = Sample::read(self.board, &self.sockets, &self.last);
+        &self.last
+    }
+
     /// Reads everything, and writes it down.
     fn text(&mut self, format: http::Format) -> String {
-        self.last = Sample::read(self.board, &self.sockets, &self.last);
-        exposition::text(self.started, self.last.clone(), format)
+        let sample = self.sample().clone();
+        exposition::text(self.started, sample, format)
     }
 }

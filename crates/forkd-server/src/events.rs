@@ -53,6 +53,11 @@ pub(crate) fn receive_buffer_capped(endpoint: &Endpoint, asked: u32, cap: u32) {
     warn!(asked, cap, endpoint:%; "receive buffer is capped by the kernel (net.core.rmem_max)");
 }
 
+pub(crate) fn draining(signal: &str, children: u32, delay: Duration) {
+    let delay = humantime::format_duration(delay);
+    info!(signal, children, delay:%; "draining: clients are still taken");
+}
+
 pub(crate) fn stopping(signal: &str, children: u32, grace: Duration) {
     let grace = humantime::format_duration(grace);
     info!(signal, children, grace:%; "stopping");

@@ -117,6 +117,15 @@ impl ModelSpec {
         }
     }
 
+    /// How many connections a process of it serves at once; `u32::MAX`: no limit is known.
+    pub(crate) fn connections_each(&self) -> u32 {
+        match (self.model, self.threads) {
+            (Model::Fork | Model::Prefork | Model::Iterative, _) => 1,
+            (Model::Thread, Threads::Each(threads) | Threads::Fixed(threads)) => threads,
+            (Model::Event | Model::Coroutine, _) => self.max_connections.unwrap_or(u32::MAX),
+        }
+    }
+
     /// What a worker of such a pool is told, with this time to finish at a stop.
     pub(crate) fn terms(&self, workers: WorkerRange, grace: Duration) -> Terms {
         Terms {

@@ -12,6 +12,7 @@ pub use crate::access::source::Prefixes;
 pub use crate::access::{AccessSpec, ProxySpec};
 pub use crate::process::attendant::{Attendant, Duties, Limits};
 pub use crate::process::companion::{Companion, Notice};
+pub use crate::process::lifecycle::StopTimes;
 pub use crate::process::master::Master;
 pub use crate::process::reload::{Generation, Source};
 pub use crate::process::sample::{ListenerSample, STATES, Sample};

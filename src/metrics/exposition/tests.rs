@@ -26,7 +26,7 @@ fn sample() -> Sample {
         limit: 8,
         ..ListenerSample::default()
     };
-    Sample { stage: Stage::Draining, listeners: vec![listener] }
+    Sample { stage: Stage::Draining, listeners: vec![listener], ..Sample::default() }
 }
 
 /// The text of a sample of a daemon that has started at that time.

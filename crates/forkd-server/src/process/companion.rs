@@ -49,7 +49,7 @@ pub enum Notice<'a> {
     Reloading,
     /// The new configuration is in force, or the old one goes on for this reason.
     ReloadEnded(Result<(), &'a Error>),
-    /// The master stops; connections have this time to finish.
+    /// The master stops, or will after a delay: all of it may take this time, and what it takes to end children.
     Stopping(Duration),
 }
 

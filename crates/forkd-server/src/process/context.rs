@@ -7,7 +7,7 @@ use rustix::process::{Pid, getpid};
 
 use super::descriptors::Descriptors;
 use super::given_up::GivenUp;
-use super::lifecycle::Lifecycle;
+use super::lifecycle::{Lifecycle, StopTimes};
 use super::oom::OomKiller;
 use super::signals::Signals;
 use crate::admission::Shortage;
@@ -26,7 +26,8 @@ pub(super) struct Context {
     pub(super) signals: Signals,
     pub(super) udp_filter: UdpFilter,
     pub(super) pid: Pid,
-    pub(super) grace: Duration,
+    /// How long a stop may take.
+    pub(super) stop_times: StopTimes,
     pub(super) descriptors: Descriptors,
     /// When this turn of the loop began: the only clock that the master's parts read.
     pub(super) now: Instant,
@@ -59,7 +60,11 @@ pub(super) struct Context {
 
 impl Context {
     /// Blocks signals, ignores SIGCHLD, installs the handlers: from here on this process is a master.
-    pub(super) fn new(board: Scoreboard, udp_filter: UdpFilter, grace: Duration) -> Result<Self, Error> {
+    pub(super) fn new(
+        board: Scoreboard,
+        udp_filter: UdpFilter,
+        stop_times: StopTimes,
+    ) -> Result<Self, Error> {
         let cannot = |what| move |cause| Error::os(what, cause);
         // Later it would look like a shortage that passes, and clients would wait for nothing.
         sys::fork::require_single_thread().map_err(cannot("cannot serve from this process"))?;
@@ -74,7 +79,7 @@ impl Context {
                 .record_end(getpid().as_raw_pid().cast_unsigned(), signal.map_or(Cause::Exit, Cause::Signal));
         }));
         sys::signal::record_crashes(recorder).map_err(cannot("cannot install the crash handlers"))?;
-        sys::signal::prepare_orphan_deadline(grace)
+        sys::signal::prepare_orphan_deadline(stop_times.grace)
             .map_err(cannot("cannot install the handler of SIGALRM"))?;
         blocked.let_in_deadly();
         let mut context = Self {
@@ -83,7 +88,7 @@ impl Context {
             signals,
             udp_filter,
             pid: getpid(),
-            grace,
+            stop_times,
             descriptors: Descriptors::default(),
             now: Instant::now(),
             is_busy: false,
@@ -107,9 +112,9 @@ impl Context {
         Ok(context)
     }
 
-    /// Whether the daemon stops, so that children that end by a signal are nothing special.
+    /// Whether the daemon takes no more clients, so that children that end by a signal are nothing special.
     pub(super) fn is_stopping(&self) -> bool {
-        !self.lifecycle.is_running()
+        !self.lifecycle.accepts()
     }
 
     /// Opens what a change of the root directory will put out of reach.

@@ -21,7 +21,7 @@ use super::children::{self, Sweep};
 use super::companion::{Companion, Companions, Notice};
 use super::context::Context;
 use super::given_up::GivenUp;
-use super::lifecycle::{Lifecycle, Step};
+use super::lifecycle::{Lifecycle, Step, StopTimes};
 use super::listeners::{Index, Listeners};
 use super::reload::{Parts, Reloader, Source};
 use super::signals::Order;
@@ -82,16 +82,16 @@ pub struct Master {
 /// What is set before it runs.
 impl Master {
     /// Becomes a master: from here on signals are blocked and SIGCHLD is ignored.
-    pub fn new(grace: Duration) -> Result<Self, Error> {
+    pub fn new(stop_times: StopTimes) -> Result<Self, Error> {
         let board = Scoreboard::new().map_err(|e| Error::os("cannot map the scoreboard", e))?;
-        let cx = Context::new(board, udp_filter([]), grace)?;
+        let cx = Context::new(board, udp_filter([]), stop_times)?;
         Ok(Self {
             sweep: Sweep::new(cx.now),
             cx,
             listeners: Listeners::default(),
             companions: Companions::default(),
             attendants: Vec::new(),
-            reloader: Reloader::new(grace),
+            reloader: Reloader::new(stop_times),
             cut: 0,
             application: None,
             enough: None,
@@ -195,6 +195,7 @@ impl Master {
             }
             if !self.cx.is_ready && self.listeners.iter().all(|station| station.is_ready(&self.cx)) {
                 self.cx.is_ready = true;
+                self.cx.board.set_stage(self.cx.lifecycle.stage());
                 on_ready.take().map_or(Ok(()), |on_ready| on_ready(self))?;
                 self.tell(Notice::Ready);
             }
@@ -259,7 +260,7 @@ impl Master {
     /// Whether it has been told to stop, and has.
     pub(crate) fn is_over(&self) -> bool {
         let has_ended = |station: &Station| station.is_closed() && station.alive(&self.cx) == 0;
-        !self.cx.lifecycle.is_running() && self.listeners.iter().all(has_ended)
+        self.cx.is_stopping() && self.listeners.iter().all(has_ended)
     }
 
     /// Ends all children at once, after an error that ends the master; what sees its end may count on theirs.
@@ -278,8 +279,11 @@ impl Master {
             ticker.tick();
         }
         self.cx.now = Instant::now();
-        let step = self.cx.lifecycle.tick(self.cx.now);
-        self.take_step(step);
+        let (from, times) = (self.cx.lifecycle, self.cx.stop_times);
+        match self.cx.lifecycle.tick(self.cx.now, times) {
+            Step::Nothing => {}
+            step => self.enter(step, from, "drain-delay", times),
+        }
         self.watch_memory();
         self.sweep.turn(&self.cx, &self.listeners, self.waits_for_children());
         self.companions.turn(View { cx: &self.cx, listeners: &self.listeners });
@@ -289,7 +293,7 @@ impl Master {
             self.cx.serves = self.listeners.iter().any(|station| station.serves(&self.cx));
         }
         self.turn_listeners()?;
-        if self.cx.lifecycle.is_running() {
+        if self.cx.lifecycle.accepts() {
             self.listeners.dismiss(&self.cx);
             for attendant in &mut self.attendants {
                 attendant.on_turn(&mut self.cx, &self.listeners);
@@ -336,16 +340,21 @@ impl Master {
 
     /// A client waits for the place of a child, or the master for the end of all.
     fn waits_for_children(&self) -> bool {
-        !self.cx.lifecycle.is_running() || self.listeners.iter().any(|station| station.is_full(&self.cx))
+        self.cx.is_stopping() || self.listeners.iter().any(|station| station.is_full(&self.cx))
     }
 
-    /// Enters a phase of the way to the end.
-    fn take_step(&mut self, step: Step) {
-        if step != Step::Nothing {
-            self.cx.board.set_stage(self.cx.lifecycle.stage());
+    /// Enters a phase of the way to the end, for this cause, and says so.
+    fn enter(&mut self, step: Step, from: Lifecycle, cause: &str, times: StopTimes) {
+        if step == Step::Announce {
+            events::draining(cause, self.view().children(), times.drain_delay);
+            self.tell(Notice::Stopping(times.whole()));
+        } else if from.accepts() {
+            events::stopping(cause, self.view().children(), times.grace);
+            self.tell(Notice::Stopping(times.grace));
         }
+        self.cx.board.set_stage(self.cx.lifecycle.stage());
         match step {
-            Step::Nothing => {}
+            Step::Nothing | Step::Announce => {}
             Step::Drain => self.listeners.iter_mut().for_each(|station| station.drain(&mut self.cx)),
             Step::End => {
                 self.listeners.iter_mut().for_each(|station| station.close(&mut self.cx));
@@ -372,6 +381,7 @@ impl Master {
     fn wait_and_act(&mut self, until: Option<Instant>) -> Result<(), Error> {
         let (events, began) = self.wait(until)?;
         self.cx.now = Instant::now();
+        self.expect_turn(Some(self.cx.now));
         self.cx.is_busy = self.cx.now.duration_since(began) < AT_ONCE;
         self.cx.is_woken = false;
         events.into_iter().for_each(|event| self.on_event(event));
@@ -387,10 +397,18 @@ impl Master {
         });
         let timeout = self.timeout(until);
         let began = Instant::now();
+        self.expect_turn(timeout.map(|timeout| began + timeout));
         self.poll(&mut fds, timeout).map_err(|cause| Error::os("cannot wait for events", cause))?;
         let ready = |fd: &PollFd<'_>| fd.revents().is_some_and(|flags| !flags.is_empty());
         let events = fds.iter().zip(events).filter(|(fd, _)| ready(fd)).map(|(_, event)| event).collect();
         Ok((events, began))
+    }
+
+    /// Says, where there is a process that may be asked whether the loop turns, when it does so at the latest.
+    fn expect_turn(&self, then: Option<Instant>) {
+        if !self.attendants.is_empty() {
+            self.cx.board.set_next_turn(then);
+        }
     }
 
     fn poll(&self, fds: &mut [PollFd<'_>], timeout: Option<Duration>) -> std::io::Result<()> {
@@ -506,11 +524,19 @@ impl Master {
         match order {
             Order::Stop(signal) => {
                 self.reloader.on_stop(&mut self.cx);
-                self.stop(signal, self.cx.grace, Lifecycle::stop)
+                let (from, mut times) = (self.cx.lifecycle, self.cx.stop_times);
+                if !self.cx.is_ready {
+                    // no load balancer has sent it clients
+                    times.drain_delay = Duration::ZERO;
+                }
+                let step = self.cx.lifecycle.stop(self.cx.now, times);
+                self.enter(step, from, signal, times);
             }
             Order::StopNow => {
                 self.reloader.on_stop(&mut self.cx);
-                self.stop("SIGQUIT", Duration::ZERO, |lifecycle, now, _| lifecycle.stop_now(now))
+                let from = self.cx.lifecycle;
+                let step = self.cx.lifecycle.stop_now(self.cx.now);
+                self.enter(step, from, "SIGQUIT", StopTimes::without_delay(Duration::ZERO));
             }
             Order::Reload => self.reloader.ask(),
             Order::Upgrade => events::unsupported("SIGUSR2", "replacing the program"),
@@ -520,22 +546,8 @@ impl Master {
         }
     }
 
-    fn stop(
-        &mut self,
-        signal: &str,
-        grace: Duration,
-        step: impl FnOnce(&mut Lifecycle, Instant, Duration) -> Step,
-    ) {
-        if self.cx.lifecycle.is_running() {
-            events::stopping(signal, self.view().children(), grace);
-            self.tell(Notice::Stopping(grace));
-        }
-        let step = step(&mut self.cx.lifecycle, self.cx.now, grace);
-        self.take_step(step);
-    }
-
     fn resize(&mut self, signal: &str, event: pool::Event) {
-        if !self.cx.lifecycle.is_running() {
+        if self.cx.is_stopping() {
             return;
         }
         let mut has_pool = false;

@@ -8,7 +8,7 @@ mod context;
 mod descriptors;
 mod forking;
 mod given_up;
-mod lifecycle;
+pub(crate) mod lifecycle;
 mod listeners;
 pub(crate) mod master;
 mod oom;

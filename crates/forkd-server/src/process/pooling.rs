@@ -113,7 +113,7 @@ impl Pooling {
         let size =
             Size { min: workers.min, max: workers.max, min_spare: spec.min_spare, max_spare: spec.max_spare };
         Self {
-            terms: spec.terms(workers, cx.grace),
+            terms: spec.terms(workers, cx.stop_times.grace),
             closing: Closing::all_but(
                 context
                     .listener

@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 
 use super::companion::{Companions, Notice};
 use super::context::Context;
+use super::lifecycle::StopTimes;
 use super::listeners::Listeners;
 use super::sockets::{Bound, bind, udp_filter};
 use super::station::{Life, Station};
@@ -26,8 +27,8 @@ use crate::{Error, events};
 /// What a master serves, from one reload to the next.
 #[derive(Debug)]
 pub struct Generation {
-    /// How long connections may go on at a stop.
-    pub grace: Duration,
+    /// How long a stop may take.
+    pub stop_times: StopTimes,
     /// What is served.
     pub listeners: Vec<ListenerSpec>,
 }
@@ -56,8 +57,8 @@ pub(super) struct Reloader {
     source: Option<Box<dyn Source>>,
     /// What new endpoints may be made of.
     inherited: Inherited,
-    /// How long connections may go on at a stop, in the generation in force.
-    grace: Duration,
+    /// How long a stop may take, in the generation in force.
+    stop_times: StopTimes,
     /// SIGHUP has come.
     wanted: bool,
     /// What will be in force once its stations are ready.
@@ -67,7 +68,7 @@ pub(super) struct Reloader {
 /// A generation whose stations are Starting.
 #[derive(Debug)]
 struct Next {
-    grace: Duration,
+    stop_times: StopTimes,
     /// How many of its workers have been up at once.
     up: usize,
     /// When it is given up, unless more come up.
@@ -87,17 +88,17 @@ impl Parts<'_> {
     }
 }
 
-/// Gives it to the workers that are forked from now on.
-fn set_grace(cx: &mut Context, grace: Duration) {
-    cx.grace = grace;
+/// Gives them to the workers that are forked from now on.
+fn set_stop_times(cx: &mut Context, stop_times: StopTimes) {
+    cx.stop_times = stop_times;
     // it could be installed at the start
-    let _ = prepare_orphan_deadline(grace);
+    let _ = prepare_orphan_deadline(stop_times.grace);
 }
 
 impl Reloader {
     /// Without a source: each reload is refused.
-    pub(super) fn new(grace: Duration) -> Self {
-        Self { source: None, inherited: Inherited::default(), grace, wanted: false, next: None }
+    pub(super) fn new(stop_times: StopTimes) -> Self {
+        Self { source: None, inherited: Inherited::default(), stop_times, wanted: false, next: None }
     }
 
     /// Reads the configuration from there; it may name what was `inherited`.
@@ -128,8 +129,8 @@ impl Reloader {
                     return;
                 }
                 match self.prepare(parts) {
-                    Ok(grace) => {
-                        self.next = Some(Next { grace, up: 0, until: parts.cx.now + START_TIMEOUT });
+                    Ok(stop_times) => {
+                        self.next = Some(Next { stop_times, up: 0, until: parts.cx.now + START_TIMEOUT });
                     }
                     Err(error) => {
                         self.refuse(parts, &error);
@@ -161,10 +162,18 @@ impl Reloader {
         true
     }
 
-    /// The master stops: no request for a reload shall wait.
+    /// The master stops: no request for a reload shall wait, and one that goes on is given up.
     fn refuse_for_good(&mut self, parts: &mut Parts<'_>) {
-        if self.next.take().is_some() | self.is_wanted(parts) {
-            let why = Error::Config("the daemon stops".into());
+        if !(self.next.is_some() | self.is_wanted(parts)) {
+            return;
+        }
+        let why = Error::Config("the daemon stops".into());
+        if parts.cx.lifecycle.accepts() {
+            // until the delay is over
+            self.refuse(parts, &why);
+        } else {
+            // all stations drain
+            self.next = None;
             parts.tell(Notice::ReloadEnded(Err(&why)));
         }
     }
@@ -174,25 +183,25 @@ impl Reloader {
         std::mem::take(&mut self.wanted) | by_companion
     }
 
-    /// Reads the configuration, binds what is new in it, and starts its stations. Returns its grace time.
-    fn prepare(&mut self, parts: &mut Parts<'_>) -> Result<Duration, Error> {
+    /// Reads the configuration, binds what is new in it, and starts its stations. Returns how long a stop of it may take.
+    fn prepare(&mut self, parts: &mut Parts<'_>) -> Result<StopTimes, Error> {
         events::reloading();
         parts.tell(Notice::Reloading);
         let Some(source) = &mut self.source else {
             let why = "this program has no configuration that could be read again";
             return Err(Error::Config(why.into()));
         };
-        let Generation { grace, listeners } = source.prepare()?;
+        let Generation { stop_times, listeners } = source.prepare()?;
         listeners.iter().try_for_each(|spec| parts.cx.given_up.suits(&spec.service))?;
         let open = parts.listeners.bound();
         let bound = bind(listeners, &open, &self.inherited)?;
         Bound::check_all(&bound)?;
         // what the new workers are born with
-        set_grace(parts.cx, grace);
+        set_stop_times(parts.cx, stop_times);
         // workers of either configuration must know the sockets of both
         parts.cx.udp_filter = udp_filter(open.iter().chain(&bound));
         bound.into_iter().try_for_each(|bound| parts.listeners.add(bound, parts.cx))?;
-        Ok(grace)
+        Ok(stop_times)
     }
 
     /// The new stations take over.
@@ -219,7 +228,7 @@ impl Reloader {
         }
         listeners.in_life_mut(Life::Starting).for_each(|station| station.go_live(cx));
         listeners.changed();
-        self.grace = next.grace;
+        self.stop_times = next.stop_times;
         if let Some(source) = &mut self.source {
             source.put_in_force();
         }
@@ -243,7 +252,7 @@ impl Reloader {
 
     /// Takes back what new workers are born with.
     fn restore(&mut self, cx: &mut Context) {
-        set_grace(cx, self.grace);
+        set_stop_times(cx, self.stop_times);
         if let Some(source) = &mut self.source {
             source.roll_back();
         }

@@ -5,7 +5,7 @@
 //! is never counted twice; and as no counter is said to be lower than it was said before, which a
 //! scraper would take for a restart, it is only late.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::view::Socket;
 use crate::model::spread::index;
@@ -20,8 +20,10 @@ pub const STATES: [State; 5] = [State::Starting, State::Idle, State::Serving, St
 /// What is known of all listening sockets.
 #[derive(Debug, Clone, Default)]
 pub struct Sample {
-    /// Where it is on its way to the end.
+    /// Where it is on its way from the start to the end.
     pub stage: Stage,
+    /// How long the turn of the master's loop is overdue.
+    pub overdue: Duration,
     /// One for each listening socket.
     pub listeners: Vec<ListenerSample>,
 }
@@ -51,6 +53,8 @@ pub struct ListenerSample {
     pub sums: Sums,
     /// Threads of all children.
     pub threads: u32,
+    /// How many connections each child serves at once; `None` where there are none.
+    pub connections_each: Option<u32>,
     /// Connections that are being served.
     pub serving: u32,
     /// How evenly they are spread over workers that serve many each: Jain's index.
@@ -82,7 +86,8 @@ impl Sample {
     pub fn read(board: &Scoreboard, sockets: &[Socket], last: &Self) -> Self {
         let mut listeners: Vec<ListenerSample> =
             sockets.iter().map(|socket| ListenerSample::of_totals(board, socket)).collect();
-        let now = board.millis(Instant::now());
+        let read_at = Instant::now();
+        let now = board.millis(read_at);
         for child in board.children() {
             let number = child.listener();
             let Some(listener) = listeners.iter_mut().find(|listener| listener.number == number) else {
@@ -102,7 +107,7 @@ impl Sample {
                 listener.sums = listener.sums.at_least(&last.sums);
             }
         }
-        Self { stage: board.stage(), listeners }
+        Self { stage: board.stage(), overdue: board.overdue(read_at), listeners }
     }
 }
 
@@ -120,6 +125,7 @@ impl ListenerSample {
             service: socket.service.clone(),
             model: socket.model.to_string(),
             has_pool: socket.model.has_pool(),
+            connections_each: socket.connections_each,
             peak: totals.peak.load(Relaxed),
             limit: totals.limit(),
             forked: totals.forked.load(Relaxed),
@@ -179,6 +185,7 @@ mod tests {
             endpoint: format!("tcp://x:{number}"),
             service: "echo".into(),
             model,
+            connections_each: Some(1),
             listener: None,
             arrivals: Arrivals::default(),
         }

@@ -238,7 +238,7 @@ impl Station {
     /// Serves those that are queued, and no other.
     pub(super) fn drain(&mut self, cx: &mut Context) {
         self.life = Life::Leaving;
-        self.close_at = Some(cx.now + cx.grace);
+        self.close_at = Some(cx.now + cx.stop_times.grace);
         let (queued, is_all_held) =
             self.listener().map_or((0, false), |listener| match listener.is_inherited() {
                 // they are left to the socket's next server

@@ -20,6 +20,7 @@ use crate::model::Model;
 use crate::model::listener_context::ListenerContext;
 use crate::scoreboard::{Stage, State, Sums};
 use crate::sys::clock::monotonic_us;
+use crate::transport::listener::Kind;
 use crate::transport::{Arrivals, Listener, Peer};
 
 /// The master as it is now; it can be read, and its set of descriptors changed.
@@ -40,6 +41,9 @@ pub struct Socket {
     pub service: String,
     /// Which processes serve it.
     pub model: Model,
+    /// How many connections a process serves at once, which tells how many more it could; `None` where it takes none, but
+    /// datagrams, or is closed.
+    pub connections_each: Option<u32>,
     /// The socket, if the kernel tells how many clients wait there.
     pub listener: Option<Arc<Listener>>,
     /// What the kernel has told.
@@ -102,6 +106,9 @@ impl Socket {
             endpoint: station.endpoint().to_string(),
             service: station.spec.service.name().to_owned(),
             model: station.model(),
+            connections_each: listener
+                .filter(|listener| listener.kind() == Kind::Stream)
+                .map(|_| station.spec.model.connections_each()),
             listener: listener.filter(|listener| listener.tells_of_arrivals()).map(Arc::clone),
             arrivals: station.arrivals(),
         }
@@ -134,7 +141,7 @@ impl<'a> View<'a> {
         Duration::from_millis(self.cx.board.millis(self.cx.now))
     }
 
-    /// Where it is on its way to the end.
+    /// Where it is on its way from the start to the end.
     pub fn stage(&self) -> Stage {
         self.cx.board.stage()
     }

@@ -59,8 +59,10 @@ forkd_sys::plain! {
         unraised: AtomicU32,
         /// While the counters of a child are moved to the totals.
         pub(super) reaping: Sequence,
-        /// Where the daemon is on its way to the end; not decided by.
+        /// Where the daemon is on its way from the start to the end; not decided by.
         stage: AtomicU32,
+        /// When the master's loop turns next at the latest, in milliseconds; not decided by.
+        next_turn_ms: AtomicU64,
     }
 }
 
@@ -197,6 +199,14 @@ impl Ledger {
 
     pub(super) fn set_stage(&self, stage: Stage) {
         self.stock().stage.store(stage as u32, Ordering::Relaxed);
+    }
+
+    pub(super) fn next_turn_ms(&self) -> u64 {
+        self.stock().next_turn_ms.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn set_next_turn(&self, ms: u64) {
+        self.stock().next_turn_ms.store(ms, Ordering::Relaxed);
     }
 
     pub(super) fn record(&self, index: u32) -> &Record {

@@ -33,7 +33,7 @@ mod totals;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 pub use cause::Cause;
 pub(crate) use child::Child;
@@ -216,13 +216,23 @@ impl Scoreboard {
         &self.wake
     }
 
-    /// Where the daemon is on its way to the end.
+    /// Where the daemon is on its way from the start to the end.
     pub(crate) fn stage(&self) -> Stage {
         self.ledger.stage()
     }
 
     pub(crate) fn set_stage(&self, stage: Stage) {
         self.ledger.set_stage(stage);
+    }
+
+    /// How long the turn of the master's loop is overdue.
+    pub(crate) fn overdue(&self, now: Instant) -> Duration {
+        Duration::from_millis(self.millis(now).saturating_sub(self.ledger.next_turn_ms()))
+    }
+
+    /// The master's loop turns then at the latest; `None`: when something happens.
+    pub(crate) fn set_next_turn(&self, then: Option<Instant>) {
+        self.ledger.set_next_turn(then.map_or(u64::MAX, |then| self.millis(then)));
     }
 
     /// Milliseconds since the daemon began.

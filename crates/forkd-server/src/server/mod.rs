@@ -33,6 +33,7 @@ use crate::model::hooks::{Hooks, Ticker};
 use crate::model::serve::Terms;
 use crate::model::service_config::ServiceConfig;
 use crate::model::{WorkerRange, Workers};
+use crate::process::lifecycle::StopTimes;
 use crate::process::master::Master;
 use crate::process::sockets::Bound;
 use crate::sandbox::Sandbox;
@@ -306,7 +307,7 @@ impl Server {
                 };
                 Bound::new(asked, Arc::new(spec), listener).with(hooks.clone())
             };
-            let mut master = Master::new(grace)?;
+            let mut master = Master::new(StopTimes::without_delay(grace))?;
             master.listen(listeners.into_iter().map(bound).collect())?;
             master.confine(sandbox.level())?;
             master.serve_for(handle.clone(), ticker);
