@@ -62,6 +62,13 @@ fn package() {
     }
 }
 
+#[test]
+fn drain() {
+    if ["nft", "haproxy", "ip"].iter().all(|tool| need_tool(tool)) {
+        passes("drain", &[]);
+    }
+}
+
 macro_rules! scripts {
     ($($name:ident)*) => {
         $(
@@ -74,7 +81,7 @@ macro_rules! scripts {
         /// A script that is not run proves nothing.
         #[test]
         fn each_script_is_a_test() {
-            let mut known = vec!["boot", "lib", "package", $(stringify!($name)),*];
+            let mut known = vec!["boot", "drain", "lib", "package", $(stringify!($name)),*];
             known.sort_unstable();
             let dir = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/system");
             let names = std::fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
