@@ -1,33 +1,79 @@
 //! A running forkd.
 
-use std::io::{BufRead, BufReader, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::net::SocketAddr;
+use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
-use std::process::{Child, ExitStatus};
-use std::sync::{Arc, Condvar, Mutex};
+use std::process::{Child, ChildStderr, ExitStatus};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::Signal;
 use serde_json::Value;
 
 use super::start::set_limit;
 use super::{Client, Forkd, LIMIT, becomes_true, children_of, signal};
 
-#[derive(Default)]
+/// What a daemon has said so far. A test that asks sees every line that was written before, since it reads the pipe itself.
 struct Log {
-    lines: Mutex<(Vec<String>, bool)>,
+    state: Mutex<LogState>,
     changed: Condvar,
 }
 
+struct LogState {
+    /// It does not block.
+    pipe: ChildStderr,
+    /// A line that is not complete.
+    rest: Vec<u8>,
+    lines: Vec<String>,
+    has_ended: bool,
+}
+
 impl Log {
-    fn push(&self, line: String) {
-        self.lines.lock().unwrap().0.push(line);
-        self.changed.notify_all();
+    /// Of a pipe, which a thread reads as well: a daemon must not wait for a test.
+    fn of(pipe: ChildStderr) -> Arc<Self> {
+        rustix::io::ioctl_fionbio(&pipe, true).unwrap();
+        let readable = pipe.as_fd().try_clone_to_owned().unwrap();
+        let state = LogState { pipe, rest: Vec::new(), lines: Vec::new(), has_ended: false };
+        let log = Arc::new(Self { state: Mutex::new(state), changed: Condvar::new() });
+        let reader = Arc::clone(&log);
+        std::thread::spawn(move || {
+            while !reader.read().has_ended {
+                let mut pipe = [PollFd::new(readable.as_fd(), PollFlags::POLLIN)];
+                let _ = poll(&mut pipe, PollTimeout::NONE);
+            }
+        });
+        log
     }
 
-    fn end(&self) {
-        self.lines.lock().unwrap().1 = true;
+    fn read(&self) -> MutexGuard<'_, LogState> {
+        let mut state = self.state.lock().unwrap();
+        state.read();
         self.changed.notify_all();
+        state
+    }
+}
+
+impl LogState {
+    fn read(&mut self) {
+        let mut chunk = [0; 4096];
+        while !self.has_ended {
+            match self.pipe.read(&mut chunk) {
+                Ok(0) => self.has_ended = true,
+                Ok(length) => self.rest.extend(&chunk[..length]),
+                Err(e) if e.kind() == ErrorKind::Interrupted => {}
+                Err(e) if e.kind() == ErrorKind::WouldBlock => break,
+                Err(_) => self.has_ended = true,
+            }
+        }
+        while let Some(end) = self.rest.iter().position(|byte| *byte == b'\n') {
+            let line: Vec<u8> = self.rest.drain(..=end).collect();
+            self.lines.push(String::from_utf8_lossy(&line[..end]).into_owned());
+        }
+        if self.has_ended && !self.rest.is_empty() {
+            self.lines.push(String::from_utf8_lossy(&std::mem::take(&mut self.rest)).into_owned());
+        }
     }
 }
 
@@ -42,14 +88,7 @@ pub struct Daemon {
 
 impl Daemon {
     pub(super) fn new(mut child: Child, control: PathBuf, dir: tempfile::TempDir) -> Self {
-        let log = Arc::new(Log::default());
-        let (stderr, writer) = (child.stderr.take().unwrap(), Arc::clone(&log));
-        std::thread::spawn(move || {
-            for line in BufReader::new(stderr).split(b'\n').map_while(Result::ok) {
-                writer.push(String::from_utf8_lossy(&line).into_owned());
-            }
-            writer.end();
-        });
+        let log = Log::of(child.stderr.take().unwrap());
         Self { pid: child.id() as i32, child: Mutex::new(child), log, control, dir }
     }
 
@@ -144,7 +183,7 @@ impl Daemon {
     }
 
     pub fn log(&self) -> Vec<String> {
-        self.log.lines.lock().unwrap().0.clone()
+        self.log.read().lines.clone()
     }
 
     pub fn count_lines(&self, pattern: &str) -> usize {
@@ -201,19 +240,21 @@ impl Daemon {
     #[track_caller]
     pub fn wait_for_lines(&self, count: usize, pattern: &str) -> Vec<String> {
         let until = Instant::now() + LIMIT;
-        let mut guard = self.log.lines.lock().unwrap();
+        let mut state = self.log.read();
         loop {
-            let found: Vec<String> = guard.0.iter().filter(|line| line.contains(pattern)).cloned().collect();
+            let found: Vec<String> =
+                state.lines.iter().filter(|line| line.contains(pattern)).cloned().collect();
             if found.len() >= count {
                 return found;
             }
             let left = until.saturating_duration_since(Instant::now());
-            if guard.1 || left.is_zero() {
-                let (log, how) = (guard.0.join("\n"), if guard.1 { "the log ended" } else { "time is up" });
-                drop(guard); // or the lock is poisoned
+            if state.has_ended || left.is_zero() {
+                let (log, how) =
+                    (state.lines.join("\n"), if state.has_ended { "the log ended" } else { "time is up" });
+                drop(state); // or the lock is poisoned
                 panic!("{how} before {count} lines with {pattern:?}; the log:\n{log}");
             }
-            guard = self.log.changed.wait_timeout(guard, left).unwrap().0;
+            state = self.log.changed.wait_timeout(state, left).unwrap().0;
         }
     }
 
