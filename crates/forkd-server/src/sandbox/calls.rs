@@ -250,12 +250,14 @@ mod lists {
         calls.iter().map(|&call| (call, Refused::Always))
     }
 
-    fn but<const N: usize>(argument: u8, values: [u64; N]) -> Refused {
+    fn but<const N: usize>(argument: u8, values: [u32; N]) -> Refused {
         Refused::But { argument, values: values.into() }
     }
 
     fn never() -> impl Iterator<Item = Call> {
-        always(NEVER).chain(always(NEVER_OLD))
+        // limits of another process can end it
+        let limits = (libc::SYS_prlimit64, but(0, [0]));
+        always(NEVER).chain(always(NEVER_OLD)).chain([limits])
     }
 
     /// For the master, and by inheritance for each process that it forks.
@@ -265,41 +267,34 @@ mod lists {
         let families = [libc::AF_UNIX, libc::AF_INET, libc::AF_INET6];
         let protocols = [0, libc::IPPROTO_TCP, libc::IPPROTO_UDP];
         // it connects without connect(2), which a child's domain does not know
-        let connects = |argument| Refused::If { argument, mask: libc::MSG_FASTOPEN as u64 };
+        let connects = |argument| Refused::If { argument, bits: libc::MSG_FASTOPEN as u32 };
         let own = [
-            (libc::SYS_socket, but(0, families.map(|family| family as u64))),
+            (libc::SYS_socket, but(0, families.map(|family| family as u32))),
             // a domain does not know TCP over several paths either
-            (libc::SYS_socket, but(2, protocols.map(|protocol| protocol as u64))),
+            (libc::SYS_socket, but(2, protocols.map(|protocol| protocol as u32))),
             (libc::SYS_sendto, connects(3)),
             (libc::SYS_sendmsg, connects(2)),
             (libc::SYS_sendmmsg, connects(3)),
-            // those of another process can end it
-            (libc::SYS_prlimit64, but(0, [0])),
             // asked whether there is a second thread
-            (libc::SYS_unshare, but(0, [libc::CLONE_THREAD as u64])),
+            (libc::SYS_unshare, but(0, [libc::CLONE_THREAD as u32])),
         ];
         never().chain(own).collect()
     }
 
-    /// For a process with this id: signals to itself alone, and limits of its own.
+    /// For a process with this id: signals to itself alone.
     pub(in super::super) fn of_itself(pid: u32) -> Vec<Call> {
-        let pid = u64::from(pid);
-        vec![
-            (libc::SYS_kill, but(0, [pid])),
-            (libc::SYS_tgkill, but(0, [pid])),
-            (libc::SYS_prlimit64, but(0, [0, pid])),
-        ]
+        vec![(libc::SYS_kill, but(0, [pid])), (libc::SYS_tgkill, but(0, [pid]))]
     }
 
-    /// For a worker.
+    /// For a process that serves clients.
     pub(in super::super) fn of_worker(needs: Needs) -> Vec<Call> {
         let own = [
             // its flags lie in memory, where a filter can't look
             (libc::SYS_clone3, Refused::Unknown),
-            (libc::SYS_clone, Refused::Unless { argument: 0, bit: libc::CLONE_THREAD as u64 }),
-            (libc::SYS_mmap, Refused::If { argument: 2, mask: libc::PROT_EXEC as u64 }),
-            (libc::SYS_mprotect, Refused::If { argument: 2, mask: libc::PROT_EXEC as u64 }),
-            (libc::SYS_pkey_mprotect, Refused::If { argument: 2, mask: libc::PROT_EXEC as u64 }),
+            (libc::SYS_clone, Refused::Unless { argument: 0, bits: libc::CLONE_THREAD as u32 }),
+            (libc::SYS_mmap, Refused::If { argument: 2, bits: libc::PROT_EXEC as u32 }),
+            (libc::SYS_mprotect, Refused::If { argument: 2, bits: libc::PROT_EXEC as u32 }),
+            (libc::SYS_pkey_mprotect, Refused::If { argument: 2, bits: libc::PROT_EXEC as u32 }),
             (libc::SYS_listen, Refused::Always),
         ];
         let processes = always(PROCESSES).chain(always(PROCESSES_OLD)).chain(always(SIGNALS_OLD));
