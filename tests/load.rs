@@ -379,7 +379,7 @@ fn a_command_that_no_client_notices() {
     }
     let (code, cost, stderr) = during("exit 3", "", &daemon.endpoint(0));
     assert_eq!((code, &cost["exit_code"]), (Some(1), &3.into()), "{cost}");
-    assert!(stderr.contains("nothing was lost, but \"exit 3\" ended with exit code 3"), "{stderr}");
+    assert!(stderr.contains("nothing was lost, but \"exit 3\" ended with exit code 3"), "{stderr} {cost}");
 }
 
 #[test]

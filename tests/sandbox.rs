@@ -7,13 +7,14 @@ mod common;
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::Shutdown;
+use std::os::unix::net::UnixListener;
 use std::process::{Child, Command};
 
 use common::*;
 
 const MODELS: [&str; 7] = ["fork", "spare", "prefork", "iterative", "thread", "event", "coroutine"];
 
-/// What is refused to each; the argument is a number of a process, an address, or a file.
+/// What is refused to each, whether strict or not; the argument is a number of a process, an address, or a file.
 const ATTEMPTS: [(&str, Argument); 26] = [
     ("read", Argument::File),
     ("write", Argument::File),
@@ -43,9 +44,22 @@ const ATTEMPTS: [(&str, Argument); 26] = [
     ("become", Argument::None),
 ];
 
+/// What is refused to a worker, and to a child under fork if its sandbox is strict.
+const LEFT_TO_CHILDREN: [(&str, Argument); 7] = [
+    ("socket", Argument::None),
+    ("unix-socket", Argument::Control),
+    ("listen", Argument::None),
+    ("fork", Argument::None),
+    ("user-namespace", Argument::None),
+    ("chmod", Argument::File),
+    ("make-executable", Argument::None),
+];
+
 #[derive(Debug, Clone, Copy)]
 enum Argument {
     None,
+    /// A Unix socket on which a process of this user listens.
+    Control,
     /// A file that is no program, though it may be executed.
     File,
     /// Another one.
@@ -107,18 +121,21 @@ fn server(model: &str, level: &str) -> Daemon {
     forkd.start()
 }
 
-/// Has a process of the server try all of it; returns what was refused, with what came of the others.
-fn tried(server: &Daemon) -> (Vec<String>, Vec<String>) {
+/// Has a process of the server try it; returns what was refused, with what came of the others.
+fn tried(server: &Daemon, attempts: &[(&str, Argument)]) -> (Vec<String>, Vec<String>) {
+    let control = server.path("control");
+    let _listens = UnixListener::bind(&control).unwrap();
     let (mut one, mut other, bystander) = (Asker::new(server), Asker::new(server), Bystander::new());
     let (own, sibling) = (one.ask("pid"), other.ask("pid"));
     let (mut refused, mut allowed) = (Vec::new(), Vec::new());
-    for (what, argument) in ATTEMPTS {
+    for &(what, argument) in attempts {
         if matches!(argument, Argument::Sibling) && own == sibling {
             // one process serves both, and may signal itself
             continue;
         }
         let argument = match argument {
             Argument::None => String::new(),
+            Argument::Control => control.display().to_string(),
             Argument::File => server.path("file").display().to_string(),
             Argument::Victim => server.path("victim").display().to_string(),
             Argument::Server => server.addr().to_string(),
@@ -131,7 +148,26 @@ fn tried(server: &Daemon) -> (Vec<String>, Vec<String>) {
             answer => allowed.push(format!("{what} {argument}: {answer}")),
         }
     }
+    fs::remove_file(control).unwrap();
     (refused, allowed)
+}
+
+#[track_caller]
+fn is_refused_all(model: &str, server: &Daemon, attempts: &[(&str, Argument)]) {
+    let (refused, allowed) = tried(server, attempts);
+    assert!(allowed.is_empty(), "{model}: {allowed:?}, and refused: {refused:?}");
+}
+
+#[track_caller]
+fn is_allowed_all(model: &str, server: &Daemon, attempts: &[(&str, Argument)]) {
+    let (refused, allowed) = tried(server, attempts);
+    assert!(refused.is_empty(), "{model}: {refused:?}, and allowed: {allowed:?}");
+}
+
+#[track_caller]
+fn goes_on(model: &str, server: &Daemon) {
+    assert!(Asker::new(server).ask("works").starts_with("1048576 true"), "{model}");
+    assert!(server.ended().is_none(), "{model}");
 }
 
 #[test]
@@ -141,17 +177,25 @@ fn a_process_that_serves_clients_can_do_nothing_else() {
     }
     for model in MODELS {
         let server = server(model, "strict");
-        let (refused, allowed) = tried(&server);
-        assert!(allowed.is_empty(), "{model}: {allowed:?}, and refused: {refused:?}");
-        let mut client = Asker::new(&server);
-        assert!(client.ask("works").starts_with("1048576 true"), "{model}: the service goes on");
-        let socket = client.ask("socket");
+        is_refused_all(model, &server, &ATTEMPTS);
+        is_refused_all(model, &server, &LEFT_TO_CHILDREN);
+        goes_on(model, &server);
+    }
+}
+
+#[test]
+fn a_child_under_fork_has_no_filter_of_its_own_unless_it_is_strict() {
+    if !can_confine() {
+        return;
+    }
+    for model in MODELS {
+        let server = server(model, "on");
+        is_refused_all(model, &server, &ATTEMPTS);
         match model {
-            // the master binds at a reload
-            "fork" | "spare" => assert_eq!(socket, "allowed", "{model}"),
-            _ => assert_eq!(socket, "refused", "{model}"),
+            "fork" | "spare" => is_allowed_all(model, &server, &LEFT_TO_CHILDREN),
+            _ => is_refused_all(model, &server, &LEFT_TO_CHILDREN),
         }
-        assert!(server.ended().is_none(), "{model}");
+        goes_on(model, &server);
     }
 }
 
@@ -162,9 +206,9 @@ fn without_a_sandbox_it_can_do_all_of_it() {
     }
     for model in MODELS {
         let server = server(model, "off");
-        let (refused, allowed) = tried(&server);
-        assert!(refused.is_empty(), "{model}: {refused:?}, and allowed: {allowed:?}");
-        assert!(Asker::new(&server).ask("works").starts_with("1048576 true"), "{model}");
+        is_allowed_all(model, &server, &ATTEMPTS);
+        is_allowed_all(model, &server, &LEFT_TO_CHILDREN);
+        goes_on(model, &server);
     }
 }
 
@@ -214,8 +258,14 @@ under_models! {
             // CAP_CHOWN, CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH, CAP_FOWNER, CAP_NET_BIND_SERVICE, CAP_NET_ADMIN
             assert_eq!(capabilities & !0b1_0100_0000_1111, 0, "{capabilities:x}");
         }
-        let own = proc_status(processes[1], "Seccomp_filters");
-        assert_eq!(own, if model.starts_with("-m fork") { "1" } else { "3" });
+        let is_fork = model.starts_with("-m fork");
+        assert_eq!(proc_status(processes[1], "Seccomp_filters"), if is_fork { "1" } else { "3" });
+        drop(client);
+        let daemon = Forkd::new(&format!("{model} --sandbox strict")).start();
+        let client = daemon.served();
+        let child = daemon.server_of(&client);
+        assert_eq!(proc_status(child, "Seccomp_filters"), if is_fork { "2" } else { "3" });
+        assert_eq!(u64::from_str_radix(&proc_status(child, "CapPrm"), 16).unwrap(), 0);
         drop(client);
         let daemon = Forkd::new(&format!("{model} --sandbox off")).start();
         let client = daemon.served();
@@ -326,5 +376,5 @@ fn a_reload_brings_no_program_to_a_master_that_is_confined() {
     // new sockets can be bound
     write("[[listen]]\nendpoints = ['tcp://127.0.0.1:0', 'udp://127.0.0.1:0']\nmodel = 'prefork'\n");
     assert_eq!(reload().status.code(), Some(0));
-    assert!(daemon.endpoints().iter().any(|endpoint| endpoint.starts_with("udp")), "{:?}", daemon.log());
+    daemon.wait_for_line("listening on udp://");
 }

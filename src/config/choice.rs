@@ -106,7 +106,7 @@ choices! {
     Level {
         Off = "off", "They may do what their user may";
         On = "on", "They are confined as far as the kernel can";
-        Strict = "strict", "The same, and where the kernel can't do all of it, nothing is served";
+        Strict = "strict", "As much as can be had, each child under fork too; where the kernel can't do all of it, nothing is served";
     }
     Framing {
         Read = "read", "What one read brings";

@@ -358,9 +358,9 @@ options! {
     /// Make this directory the root once the endpoints are bound
     chroot: Option<PathBuf>, { heading: "Daemon", value: "DIR" }
 
-    /// Confine the processes that serve clients: as far as the kernel can (on), or serve nothing where it can't do all of
-    /// it (strict). They open no files but what http serves, make no connections, execute nothing, and reach no other
-    /// process; exec's programs are not confined
+    /// Confine the processes that serve clients: as far as the kernel can (on), or each by a filter of its own too, and
+    /// serve nothing where the kernel can't do all of it (strict). They open no files but what http serves, make no
+    /// connections, execute nothing, and reach no other process; exec's programs are not confined
     sandbox: Option<Level> = Level::On, { heading: "Daemon", value: "off|on|strict" }
 
     /// Permission bits that new files don't get

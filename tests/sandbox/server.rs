@@ -7,6 +7,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::net::{SocketAddrV4, TcpListener, TcpStream};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::os::unix::net::UnixStream;
 use std::process::Command;
 
 use forkd::config::values::{LogFormat, LogLevel, LogSink};
@@ -66,6 +67,14 @@ fn attempt(what: &str, argument: &str) -> io::Result<String> {
         "see-memory" => _ = File::open(format!("/proc/{}/maps", pid()?))?,
         // a datagram socket, and one of a family that no server has
         "socket" => call(libc::SYS_socket, [libc::AF_INET as usize, libc::SOCK_DGRAM as usize, 0, 0])?,
+        "unix-socket" => _ = UnixStream::connect(argument)?,
+        "listen" => listen()?,
+        "fork" => fork()?,
+        // of no use with this, so that there is none
+        "user-namespace" => {
+            call(libc::SYS_clone, [(libc::CLONE_NEWUSER | libc::CLONE_FS) as usize, 0, 0, 0])?
+        }
+        "make-executable" => make_executable()?,
         "odd-socket" => call(libc::SYS_socket, [libc::AF_ALG as usize, libc::SOCK_SEQPACKET as usize, 0, 0])?,
         "io_uring" => call(libc::SYS_io_uring_setup, [1, 0, 0, 0])?,
         "mount" => call(libc::SYS_mount, [0, c"/nowhere".as_ptr().addr(), 0, 0])?,
@@ -78,6 +87,51 @@ fn attempt(what: &str, argument: &str) -> io::Result<String> {
         other => return Err(io::Error::other(format!("{other} is not known"))),
     }
     Ok("allowed".into())
+}
+
+/// On a port of the kernel's choice, without bind(2).
+fn listen() -> io::Result<()> {
+    // SAFETY: the descriptor is closed by its owner.
+    unsafe {
+        let socket = libc::socket(libc::AF_INET, libc::SOCK_STREAM | libc::SOCK_CLOEXEC, 0);
+        if socket < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        let socket = OwnedFd::from_raw_fd(socket);
+        match libc::listen(socket.as_raw_fd(), 1) {
+            -1 => Err(io::Error::last_os_error()),
+            _ => Ok(()),
+        }
+    }
+}
+
+fn fork() -> io::Result<()> {
+    // SAFETY: the child does nothing but end.
+    match unsafe { libc::fork() } {
+        -1 => Err(io::Error::last_os_error()),
+        // SAFETY: the call runs no code of this process.
+        0 => unsafe { libc::_exit(0) },
+        child => {
+            // SAFETY: the call touches no memory. Where SIGCHLD is ignored it waits, and has nothing to say.
+            unsafe { libc::waitpid(child, std::ptr::null_mut(), 0) };
+            Ok(())
+        }
+    }
+}
+
+/// Memory that is written to and executed.
+fn make_executable() -> io::Result<()> {
+    let access = libc::PROT_READ | libc::PROT_WRITE | libc::PROT_EXEC;
+    // SAFETY: a new mapping is no other memory's, and unmapped again.
+    unsafe {
+        let memory =
+            libc::mmap(std::ptr::null_mut(), 4096, access, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS, -1, 0);
+        if memory == libc::MAP_FAILED {
+            return Err(io::Error::last_os_error());
+        }
+        libc::munmap(memory, 4096);
+    }
+    Ok(())
 }
 
 /// By the first bytes, without connect(2).
@@ -145,6 +199,7 @@ fn main() -> Result<(), Error> {
     let [endpoint, model, level, dir] = args.as_slice() else { panic!("ENDPOINT MODEL LEVEL DIR") };
     let sandbox = match level.as_str() {
         "off" => Sandbox::default(),
+        "on" => Level::On.into(),
         "strict" => Level::Strict.into(),
         "reads" => Sandbox::from(Level::Strict).reads(dir),
         "writes" => Sandbox::from(Level::Strict).writes(dir),
