@@ -211,6 +211,7 @@ fn run_master(
     }
     master.listen(bound)?;
     master.reload_from(Box::new(source), inherited);
+    daemon.exit_idle.iter().for_each(|limit| master.exit_when_idle(limit.0));
     // first, since systemd takes a reload for done when either says so
     master.join(ServiceManager::from_env());
     if let Some(control) = control {

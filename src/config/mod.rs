@@ -22,6 +22,7 @@ pub mod values;
 use std::env;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use crate::Error;
 pub use access::{Asked, Listed, PardonedSource};
@@ -33,7 +34,7 @@ pub use layers::Sources;
 use layers::{Conflict, Groups};
 use options::{DaemonOptions, ListenOptions};
 pub use route::RouteText;
-use values::MetricsEndpoint;
+use values::{MetricsEndpoint, Span};
 
 /// Everything that forkd is told.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -137,6 +138,7 @@ impl Config {
         }
         groups.unused().map_or(Ok(()), Err)?;
         refuse_metrics_among_services(&daemon, &listen, sources)?;
+        refuse_idle_exit(&daemon, &listen, sources)?;
         Ok(Self { daemon, listen })
     }
 
@@ -174,6 +176,34 @@ fn next_group(
     Ok(next)
 }
 
+/// Refuses to leave a socket that goes with the daemon: no later client could have it started again.
+fn refuse_idle_exit(
+    daemon: &DaemonOptions,
+    listen: &[ListenOptions],
+    sources: &Sources,
+) -> Result<(), Error> {
+    let Some(Span(limit)) = daemon.exit_idle else { return Ok(()) };
+    let own = listen.iter().flat_map(|group| &group.endpoints).find(|endpoint| !endpoint.is_inherited());
+    let why = match own {
+        _ if limit < Duration::from_millis(1) => {
+            "is below 1ms; choose more, or leave it out for never".to_owned()
+        }
+        Some(endpoint) => format!(
+            "ends forkd until a client comes to a socket that systemd keeps, and {endpoint} would be closed with forkd; \
+             serve systemd:NAME from a socket unit, or leave it out"
+        ),
+        None => return Ok(()),
+    };
+    Err(about(sources, "exit_idle", &why))
+}
+
+/// Says what is wrong with an option for the whole process.
+fn about(sources: &Sources, id: &str, why: &str) -> Error {
+    let origin = sources.origin(id);
+    let why = format!("{} {why}", origin.name(id));
+    if origin == Origin::File { Error::Config(why) } else { Error::Usage(why) }
+}
+
 /// One socket can't be for clients and for scrapers.
 fn refuse_metrics_among_services(
     daemon: &DaemonOptions,
@@ -183,11 +213,8 @@ fn refuse_metrics_among_services(
     let Some(MetricsEndpoint(metrics)) = &daemon.metrics else { return Ok(()) };
     let mut endpoints = listen.iter().flat_map(|group| &group.endpoints);
     let Some(served) = endpoints.find(|served| served.collides_with(metrics)) else { return Ok(()) };
-    let origin = sources.origin("metrics");
     let why = format!(
-        "{} names {metrics}, which {served} serves clients with already; choose another, or name the endpoints to \
-         serve",
-        origin.name("metrics")
+        "names {metrics}, which {served} serves clients with already; choose another, or name the endpoints to serve"
     );
-    Err(if origin == Origin::File { Error::Config(why) } else { Error::Usage(why) })
+    Err(about(sources, "metrics", &why))
 }

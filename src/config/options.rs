@@ -332,6 +332,10 @@ options! {
     /// as load balancers need to learn it
     drain_delay: Option<Span> = Span(Duration::ZERO), { heading: "Limits", value: "DURATION", reload: true }
 
+    /// End with exit code 0 when no client has been here for so long, such as 10m, until systemd starts forkd again for the
+    /// next one. For sockets that systemd hands over
+    exit_idle: Option<Span>, { heading: "Limits", value: "DURATION", otherwise: "never" }
+
     /// Where log lines go
     log: Option<LogSink> = LogSink::Stderr, { heading: "Logging", value: "stderr|syslog", inetd: true }
 

@@ -58,6 +58,15 @@ pub(crate) fn draining(signal: &str, children: u32, delay: Duration) {
     info!(signal, children, delay:%; "draining: clients are still taken");
 }
 
+pub(crate) fn idle(limit: Duration) {
+    let limit = humantime::format_duration(limit);
+    info!("no client has been here for {limit}: ending until one comes to the sockets");
+}
+
+pub(crate) fn idle_no_more() {
+    debug!("going on: a client has come while idle workers were leaving");
+}
+
 pub(crate) fn stopping(signal: &str, children: u32, grace: Duration) {
     let grace = humantime::format_duration(grace);
     info!(signal, children, grace:%; "stopping");

@@ -152,6 +152,19 @@ impl Forking {
         self.end_spares(cx);
     }
 
+    /// Has the children end that wait for their client; until it is [reopened](Self::reopen) the master accepts, if there
+    /// are to be no spares meanwhile.
+    pub(super) fn rest(&self, cx: &Context) {
+        if self.spares.is_some() {
+            spares::call_off(cx.board, self.context.number);
+        }
+    }
+
+    /// Has such children again.
+    pub(super) fn reopen(&mut self) {
+        self.spares.iter_mut().for_each(Spares::forget);
+    }
+
     /// Serves those that are queued, and no others.
     pub(super) fn drain(&mut self, cx: &Context, queued: u32) {
         self.admission.drain(queued);

@@ -21,6 +21,7 @@ use super::children::{self, Sweep};
 use super::companion::{Companion, Companions, Notice};
 use super::context::Context;
 use super::given_up::GivenUp;
+use super::idle_exit::{self, IdleExit};
 use super::lifecycle::{Lifecycle, Step, StopTimes};
 use super::listeners::{Index, Listeners};
 use super::reload::{Parts, Reloader, Source};
@@ -71,6 +72,8 @@ pub struct Master {
     attendants: Vec<Attendant>,
     reloader: Reloader,
     sweep: Sweep,
+    /// When to end, as no client comes.
+    idle_exit: Option<IdleExit>,
     /// Connections that were ended by a signal of the master.
     cut: u64,
     /// How an application asks for the end, and what it does between two waits.
@@ -92,6 +95,7 @@ impl Master {
             companions: Companions::default(),
             attendants: Vec::new(),
             reloader: Reloader::new(stop_times),
+            idle_exit: None,
             cut: 0,
             application: None,
             enough: None,
@@ -127,6 +131,11 @@ impl Master {
         let services: Vec<_> = self.listeners.iter().map(|station| &station.spec.service).collect();
         self.cx.given_up = GivenUp::for_services(&services, level)?;
         Ok(())
+    }
+
+    /// Ends when no client has been here for so long. For sockets that outlive it: what starts it again has them.
+    pub fn exit_when_idle(&mut self, limit: Duration) {
+        self.idle_exit = Some(IdleExit::new(limit, self.cx.now));
     }
 
     /// Has this part of the program live in its loop.
@@ -289,6 +298,7 @@ impl Master {
         self.companions.turn(View { cx: &self.cx, listeners: &self.listeners });
         let (reloader, mut parts) = self.reload();
         reloader.turn(&mut parts);
+        self.look_for_idleness();
         if !self.cx.is_ready {
             self.cx.serves = self.listeners.iter().any(|station| station.serves(&self.cx));
         }
@@ -300,6 +310,35 @@ impl Master {
             }
         }
         Ok(())
+    }
+
+    /// Ends, or prepares that, when it is to and nothing happens.
+    fn look_for_idleness(&mut self) {
+        if self.cx.is_stopping() {
+            return;
+        }
+        let view = View { cx: &self.cx, listeners: &self.listeners };
+        let Some(idle_exit) = &mut self.idle_exit else { return };
+        let limit = idle_exit.limit();
+        match idle_exit.turn(self.cx.now, || view.sight()) {
+            idle_exit::Step::Nothing => {}
+            idle_exit::Step::Close => {
+                self.cx.has_spares = false;
+                self.listeners.in_life_mut(Life::Live).for_each(|station| station.rest(&self.cx));
+            }
+            idle_exit::Step::Reopen => {
+                events::idle_no_more();
+                self.cx.has_spares = true;
+                self.listeners.in_life_mut(Life::Live).for_each(Station::reopen);
+            }
+            idle_exit::Step::Exit => {
+                events::idle(limit);
+                // nothing is to be announced: no client is refused
+                let (from, times) = (self.cx.lifecycle, StopTimes::without_delay(self.cx.stop_times.grace));
+                let step = self.cx.lifecycle.stop(self.cx.now, times);
+                self.enter(step, from, "idle", times);
+            }
+        }
     }
 
     fn turn_listeners(&mut self) -> Result<(), Error> {
@@ -340,7 +379,9 @@ impl Master {
 
     /// A client waits for the place of a child, or the master for the end of all.
     fn waits_for_children(&self) -> bool {
-        self.cx.is_stopping() || self.listeners.iter().any(|station| station.is_full(&self.cx))
+        self.cx.is_stopping()
+            || self.idle_exit.as_ref().is_some_and(IdleExit::is_closing)
+            || self.listeners.iter().any(|station| station.is_full(&self.cx))
     }
 
     /// Enters a phase of the way to the end, for this cause, and says so.
@@ -477,6 +518,7 @@ impl Master {
             self.sweep.deadline(&self.cx, soon),
             self.cx.oom.next_reading().filter(|_| self.has_children()),
             self.cx.lifecycle.deadline(),
+            self.idle_exit.as_ref().filter(|_| !self.cx.is_stopping()).map(IdleExit::deadline),
             self.reloader.deadline(),
             self.companions.deadline(self.view()),
             work.map(|every| self.cx.now + every),

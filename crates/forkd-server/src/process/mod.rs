@@ -8,6 +8,7 @@ mod context;
 mod descriptors;
 mod forking;
 mod given_up;
+mod idle_exit;
 pub(crate) mod lifecycle;
 mod listeners;
 pub(crate) mod master;

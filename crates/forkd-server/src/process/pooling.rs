@@ -157,6 +157,11 @@ impl Pooling {
         self.workers.iter_mut().filter(|worker| !worker.dismissed).for_each(|worker| worker.dismiss(cx));
     }
 
+    /// Has workers again, after they were told to leave.
+    pub(super) fn reopen(&mut self) {
+        self.leaving = false;
+    }
+
     /// The descriptors to poll, with the slot that each stands for.
     pub(super) fn watches(&self) -> impl Iterator<Item = (&OwnedFd, u32)> {
         self.workers.iter().map(|worker| (&worker.watch, worker.slot))

@@ -223,6 +223,12 @@ impl Spares {
     }
 
     /// These have been forked.
+    /// Those that waited have been called off: others are to be forked.
+    pub(super) fn forget(&mut self) {
+        self.waiting.clear();
+        self.is_filling = true;
+    }
+
     pub(super) fn add(&mut self, spares: &[Spare]) {
         self.waiting.extend_from_slice(spares);
     }

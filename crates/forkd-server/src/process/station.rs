@@ -225,6 +225,24 @@ impl Station {
         }
     }
 
+    /// Has its idle processes end, and others after the client that they have. The socket stays as it is.
+    pub(super) fn rest(&mut self, cx: &Context) {
+        match &mut self.acceptor {
+            Acceptor::Forking(forking) => forking.rest(cx),
+            Acceptor::Pooling(pooling) => pooling.hand_over(cx),
+            Acceptor::Gone { .. } => {}
+        }
+    }
+
+    /// Has such processes again.
+    pub(super) fn reopen(&mut self) {
+        match &mut self.acceptor {
+            Acceptor::Forking(forking) => forking.reopen(),
+            Acceptor::Pooling(pooling) => pooling.reopen(),
+            Acceptor::Gone { .. } => {}
+        }
+    }
+
     /// Leaves its listener to a successor.
     pub(super) fn hand_over(&mut self, cx: &Context) {
         self.life = Life::Leaving;

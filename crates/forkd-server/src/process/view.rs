@@ -10,9 +10,10 @@ use std::time::{Duration, Instant};
 use log::info;
 
 use super::context::Context;
+use super::idle_exit::Sight;
 use super::listeners::Listeners;
 use super::sample::spread;
-use super::station::{Acceptor, Station};
+use super::station::{Acceptor, Life, Station};
 use crate::access::AccessSpec;
 use crate::access::listing::{self, Listing};
 use crate::access::rules::Rule;
@@ -20,6 +21,7 @@ use crate::model::Model;
 use crate::model::listener_context::ListenerContext;
 use crate::scoreboard::{Stage, State, Sums};
 use crate::sys::clock::monotonic_us;
+use crate::sys::fd::wait_readable;
 use crate::transport::listener::Kind;
 use crate::transport::{Arrivals, Listener, Peer};
 
@@ -260,6 +262,23 @@ impl<'a> View<'a> {
     /// How many children there are.
     pub fn children(&self) -> u32 {
         self.listeners.current().map(|station| station.alive(self.cx)).sum()
+    }
+
+    /// What tells whether there is nothing to do.
+    pub(super) fn sight(self) -> Sight {
+        let is_changing = !self.is_ready()
+            // a stop that was announced takes clients until it begins
+            || !self.cx.lifecycle.is_running()
+            || self.listeners.in_life(Life::Starting).next().is_some();
+        let queued = |station: &Station| {
+            station.listener().is_some_and(|listener| wait_readable(listener, Duration::ZERO))
+        };
+        Sight {
+            is_busy: is_changing || self.cx.board.children().any(|child| child.serving() > 0),
+            clients: self.connections(),
+            children: self.children(),
+            is_queued: self.listeners.in_life(Life::Live).any(queued),
+        }
     }
 
     /// How many connections and datagrams there have been, of children dead or alive.
