@@ -189,12 +189,40 @@ fn check_shows_the_rule_and_says_where_there_can_be_none() {
     let words = "# tcp://127.0.0.1:7: of new connections 30 % are refused where 10 have not completed their first exchange, and all \
                  where 100 have not";
     assert!(ended.stdout.contains(words), "{}", ended.stdout);
+    // how many places there are is not known
+    for options in ["-m event --early-drop 1:1:1000000", "-m prefork -w auto --early-drop 1:1:1000000"] {
+        let words: Vec<&str> = options.split(' ').collect();
+        assert_eq!(run(&[&["check", "tcp://127.0.0.1:7"], &*words].concat()).code, Some(0), "{options}");
+    }
     for (options, why) in [
         (&["udp://127.0.0.1:7", "--early-drop", "10:30:100"][..], "datagrams have no first exchange"),
         (&["unixgram:///run/s", "--early-drop", "10:30:100"], "datagrams have no first exchange"),
         (
             &["tcp://127.0.0.1:7", "--early-drop", "10:30:100", "--exec", "cat"],
             "of another service than exec, whose program has them to itself",
+        ),
+        (&["tcp://127.0.0.1:7", "--early-drop", "10:30:1024"], "fork has 1024 places (--max-children)"),
+        (
+            &["tcp://127.0.0.1:7", "-m", "prefork", "-w", "2..9", "--early-drop", "3:9:9"],
+            "has 9 places (--workers)",
+        ),
+        (
+            &["tcp://127.0.0.1:7", "-m", "thread", "-w", "2", "--threads", "4", "--early-drop", "3:9:8"],
+            "thread has 8 places (--threads): silent connections have all",
+        ),
+        (
+            &[
+                "tcp://127.0.0.1:7",
+                "-m",
+                "event",
+                "-w",
+                "2",
+                "--max-connections",
+                "50",
+                "--early-drop",
+                "3:9:200",
+            ],
+            "event has 100 places (--max-connections)",
         ),
         (&["--early-drop", "10:30"], "write FROM:PERCENT:FULL, like 10:30:100"),
     ] {

@@ -79,6 +79,18 @@ fn server_of(daemon: &Daemon) -> i32 {
     daemon.children()[0]
 }
 
+#[test]
+fn connections_without_a_first_exchange_are_counted_while_they_are() {
+    let daemon = Daemon::start(&format!("{HERE} -m event --early-drop 2:100:2"));
+    let silent = [(); 2].map(|()| daemon.connect());
+    becomes(&daemon, "forkd_connections_early", &[], 2.0);
+    assert!(is_cut(&mut daemon.connect()));
+    let text = becomes(&daemon, "forkd_refusals_total", &["cause=\"early-drop\""], 1.0);
+    assert_eq!(sum(&text, "forkd_connections_early", &[]), 2.0);
+    drop(silent);
+    becomes(&daemon, "forkd_connections_early", &[], 0.0);
+}
+
 both_ways! {
     fn what_happens_under_fork_is_counted(way: Way) {
         let daemon = Forkd::new(&format!("{HERE} --max-children 7")).way(way).start();

@@ -221,7 +221,8 @@ fn an_operator_sees_who_is_refused_and_pardons() {
     let pardoned = ask(&daemon, &["pardon", "127.0.0.0/8"]);
     let expected = format!("pardoned 127.0.0.3 at {}, which refused it for another ", daemon.endpoint(0));
     assert!(pardoned.starts_with(&expected) && pardoned.ends_with(": penalty (rate)\n"), "{pardoned}");
-    daemon.wait_for_line("pardoning a source source=127.0.0.0/8");
+    daemon.wait_for_line("pardoned a source source=127.0.0.0/8");
+    assert_eq!(daemon.count_lines("pardoned a source"), 1);
     // it has as many as it may
     assert!(is_reset(tries(3, &daemon)));
     daemon.has_refused(&[("source-limit", 2)]);

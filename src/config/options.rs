@@ -426,21 +426,26 @@ impl ListenOptions {
             service,
             suits: Suits::new(move |endpoint| asked.check_inherited(endpoint)),
             access,
-            model: ModelSpec {
-                model: self.model(),
-                workers: self.workers,
-                min_spare: self.min_spare(),
-                max_spare: self.max_spare(),
-                threads: self.threads.map_or(Threads::Each(self.max_threads()), Threads::Fixed),
-                max_children: self.max_children(),
-                spare: self.spare(),
-                max_connections: self.max_connections,
-                max_connections_per_child: self.max_connections_per_child(),
-                overflow: self.overflow(),
-                idle_timeout: self.idle_timeout.map(|span| span.0),
-                max_lifetime: self.max_lifetime.map(|span| span.0),
-            },
+            model: self.model_spec(),
             sandbox: Sandbox::default(),
+        }
+    }
+
+    /// The processes and threads that serve.
+    pub(super) fn model_spec(&self) -> ModelSpec {
+        ModelSpec {
+            model: self.model(),
+            workers: self.workers,
+            min_spare: self.min_spare(),
+            max_spare: self.max_spare(),
+            threads: self.threads.map_or(Threads::Each(self.max_threads()), Threads::Fixed),
+            max_children: self.max_children(),
+            spare: self.spare(),
+            max_connections: self.max_connections,
+            max_connections_per_child: self.max_connections_per_child(),
+            overflow: self.overflow(),
+            idle_timeout: self.idle_timeout.map(|span| span.0),
+            max_lifetime: self.max_lifetime.map(|span| span.0),
         }
     }
 

@@ -11,7 +11,7 @@ use super::options::ListenOptions;
 use super::service::Builtin;
 use super::values::Span;
 use forkd_server::Endpoint;
-use forkd_server::model::Workers;
+use forkd_server::model::{Model, Workers};
 use forkd_server::supervise::{MAX_LIFETIME, Offence, Penalty};
 use forkd_server::transport::ProxyVersion;
 
@@ -22,6 +22,7 @@ impl ListenOptions {
         self.idle().into_iter().next().map_or(Ok(()), Err)?;
         self.refuse_blind_trust()?;
         self.refuse_vain_penalties()?;
+        self.refuse_vain_early_drop()?;
         self.refuse_out_of_range()
     }
 
@@ -71,6 +72,27 @@ impl ListenOptions {
             return Err(Conflict::new("penalty", why));
         }
         Ok(())
+    }
+
+    /// Refuses an early drop that silent connections would never bring about: they have all places before.
+    fn refuse_vain_early_drop(&self) -> Result<(), Conflict> {
+        let Some((rule, places)) = self.early_drop.zip(self.model_spec().places()) else { return Ok(()) };
+        if u64::from(rule.full()) < places {
+            return Ok(());
+        }
+        let model = self.model();
+        let option = match (model, self.threads) {
+            (Model::Fork, _) => "max-children",
+            (Model::Prefork | Model::Iterative, _) => "workers",
+            (Model::Thread, Some(_)) => "threads",
+            (Model::Thread, None) => "max-threads",
+            _ => "max-connections",
+        };
+        let why = format!(
+            "is {rule}, and {model} has {places} places (`{option}`): silent connections have all of them before any is \
+             refused as one too many; give a FULL below {places}, or more places"
+        );
+        Err(Conflict::new("early_drop", why))
     }
 
     /// Whether connections may be silent for so long; http has a limit of its own.

@@ -199,8 +199,11 @@ impl Control {
                     Request::Status => Talk::answering(&Status::of(view, self.metrics_error.clone())),
                     Request::Sources => Talk::answering(&SourcesStatus::of(view)),
                     Request::Pardon(rule) => {
-                        lines::pardoning(rule);
-                        Talk::answering(&SourcesStatus::pardoned(rule, view))
+                        let pardoned = SourcesStatus::pardoned(rule, view);
+                        if !pardoned.is_empty() {
+                            lines::pardoned(rule);
+                        }
+                        Talk::answering(&pardoned)
                     }
                     Request::Reload(invocation) if waiting < MAX_CLIENTS => {
                         if let Some(file) = file

@@ -43,8 +43,8 @@ pub(crate) fn control_failed(error: &dyn Display) {
     debug!(error:%; "control client lost");
 }
 
-pub(crate) fn pardoning(source: Rule) {
-    info!(source:%; "pardoning a source");
+pub(crate) fn pardoned(source: Rule) {
+    info!(source:%; "pardoned a source");
 }
 
 pub(crate) fn metrics_at(endpoint: &Endpoint) {

@@ -166,6 +166,9 @@ impl Families<'_, '_> {
         let help =
             "Clients that were accepted and wait, since the system refuses to start a process or a thread";
         self.gauges("forkd_connections_held", help, held)?;
+        let early = |l: &ListenerSample| vec![(None, l.early.into())];
+        let help = "Connections that have not completed their first exchange (early-drop; 0 without it)";
+        self.gauges("forkd_connections_early", help, early)?;
         let some = |n: Option<u32>| n.iter().map(|&n| (None, n.into())).collect::<Vec<_>>();
         let help = "Connections that wait to be accepted (TCP on Linux)";
         self.gauges("forkd_connections_queued", help, |l| some(l.arrivals.queued))?;

@@ -126,6 +126,19 @@ impl ModelSpec {
         }
     }
 
+    /// The most connections that are served at once at a socket; `None`: no limit is known before the pool is there.
+    #[must_use]
+    pub fn places(&self) -> Option<u64> {
+        let processes = match (self.model, self.workers) {
+            (Model::Fork, _) => self.max_children,
+            (_, Some(Workers::Range(range))) => range.max,
+            (_, None) => WorkerRange::of(self.model).max,
+            (_, Some(Workers::Auto)) => return None,
+        };
+        let each = Some(self.connections_each()).filter(|each| *each < u32::MAX)?;
+        Some(u64::from(processes) * u64::from(each))
+    }
+
     /// What a worker of such a pool is told, with this time to finish at a stop.
     pub(crate) fn terms(&self, workers: WorkerRange, grace: Duration) -> Terms {
         Terms {

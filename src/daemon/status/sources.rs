@@ -48,6 +48,11 @@ impl SourcesStatus {
         Self::shown(view.pardon(rule, MOST), view)
     }
 
+    /// Whether it is about none.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.sources.is_empty()
+    }
+
     fn shown(Listing { sources, left_out }: Listing, view: View<'_>) -> Self {
         let endpoints = view.endpoints();
         let shown = |known: KnownSource| {

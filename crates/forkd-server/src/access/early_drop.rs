@@ -64,6 +64,12 @@ impl EarlyDrop {
         random() % (100 * steps) < percent * steps + (100 - percent) * step
     }
 
+    /// From how many connections on all new ones are refused.
+    #[must_use]
+    pub fn full(self) -> u32 {
+        self.full
+    }
+
     /// The rule in words.
     #[must_use]
     pub fn in_words(self) -> String {

@@ -63,6 +63,8 @@ pub struct ListenerSample {
     pub held: u32,
     /// How often it has refused to start a process, and a thread.
     pub failed_starts: [u64; 2],
+    /// Connections that have not completed their first exchange, where an early drop counts them.
+    pub early: u32,
     /// Clients that the kernel holds, or has dropped.
     pub arrivals: Arrivals,
     /// Clients turned away, by cause.
@@ -130,6 +132,7 @@ impl ListenerSample {
             limit: totals.limit(),
             forked: totals.forked.load(Relaxed),
             held: totals.held(),
+            early: tally.early.load(Relaxed),
             failed_starts: [totals.failed_forks(), tally.failed_threads()],
             sums: board.sums(socket.number),
             spread: spread(board, socket),
