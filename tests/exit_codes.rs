@@ -184,13 +184,6 @@ fn an_address_that_was_bound_a_moment_ago_is_named_with_a_way_out() {
     assert_fails(&ended, 69, &["in use", "another forkd"]);
 }
 
-/// One that was free a moment ago, over TCP and UDP.
-fn free_port() -> u16 {
-    let tcp = TcpListener::bind("[::]:0").unwrap();
-    let port = tcp.local_addr().unwrap().port();
-    if UdpSocket::bind(("::", port)).is_ok() { port } else { free_port() }
-}
-
 #[test]
 fn an_absent_address_or_name_is_69() {
     assert_fails(&run(&["serve", "tcp://192.0.2.1:0"]), 69, &["tcp://192.0.2.1:0", "no such address"]);
@@ -247,8 +240,8 @@ fn no_process_for_the_first_worker_is_71() {
     if !need_root() {
         return;
     }
-    for (way, uid) in [(Way::Native, 61_250), (Way::Portable, 61_251)] {
-        let forkd = Forkd::new("-m prefork -w 2").uid(uid).way(way).limit(libc::RLIMIT_NPROC, 1);
+    for way in [Way::Native, Way::Portable] {
+        let forkd = Forkd::new("-m prefork -w 2").uid(own_user()).way(way).limit(libc::RLIMIT_NPROC, 1);
         assert_fails(&forkd.run(), 71, &["cannot fork the workers of tcp://127.0.0.1:"]);
     }
 }
@@ -258,9 +251,9 @@ fn processes_for_some_workers_are_served_by_those() {
     if !need_root() {
         return;
     }
-    for (way, uid) in [(Way::Native, 61_252), (Way::Portable, 61_253)] {
+    for way in [Way::Native, Way::Portable] {
         // a master and two workers
-        let forkd = Forkd::new("-m prefork -w 4").uid(uid).way(way).limit(libc::RLIMIT_NPROC, 3);
+        let forkd = Forkd::new("-m prefork -w 4").uid(own_user()).way(way).limit(libc::RLIMIT_NPROC, 3);
         let daemon = forkd.start();
         daemon.wait_for_line("cannot fork a worker; trying again");
         let clients = [daemon.served(), daemon.served()];
@@ -317,11 +310,11 @@ fn a_missing_right_is_77() {
     if !need_root() || !need(restricted, "here any user may bind port 7") {
         return;
     }
-    let refused = |args: &str, uid| Forkd::new(args).uid(uid).run();
-    assert_fails(&refused("tcp://127.0.0.1:7", 61_252), 77, &["tcp://127.0.0.1:7", "CAP_NET_BIND_SERVICE"]);
-    assert_fails(&refused("udp://127.0.0.1:7", 61_253), 77, &["udp://127.0.0.1:7", "CAP_NET_BIND_SERVICE"]);
-    assert_fails(&refused("--user nobody", 61_254), 77, &["only root may"]);
-    assert_fails(&refused("--chroot {dir}", 61_255), 77, &["only root may"]);
+    let refused = |args: &str| Forkd::new(args).uid(own_user()).run();
+    assert_fails(&refused("tcp://127.0.0.1:7"), 77, &["tcp://127.0.0.1:7", "CAP_NET_BIND_SERVICE"]);
+    assert_fails(&refused("udp://127.0.0.1:7"), 77, &["udp://127.0.0.1:7", "CAP_NET_BIND_SERVICE"]);
+    assert_fails(&refused("--user nobody"), 77, &["only root may"]);
+    assert_fails(&refused("--chroot {dir}"), 77, &["only root may"]);
 }
 
 #[test]

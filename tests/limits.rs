@@ -121,7 +121,7 @@ both_ways! {
         if !need_root() {
             return;
         }
-        let (daemon, mut served) = two_children_allowed("", way, 0);
+        let (daemon, mut served) = two_children_allowed("", way);
         let mut waiting: Vec<Client> = (0..3).map(|_| daemon.asks()).collect();
         daemon.wait_for_line("cannot fork");
         assert!(is_silent(&waiting[0], A_WHILE));
@@ -140,7 +140,7 @@ both_ways! {
         if !need_root() {
             return;
         }
-        let (daemon, mut served) = two_children_allowed("", way, 2);
+        let (daemon, mut served) = two_children_allowed("", way);
         let mut waiting = daemon.asks();
         daemon.wait_for_line("cannot fork");
         served.pop();
@@ -153,7 +153,7 @@ both_ways! {
         if !need_root() {
             return;
         }
-        let (daemon, mut served) = two_children_allowed("--grace 200ms", way, 4);
+        let (daemon, mut served) = two_children_allowed("--grace 200ms", way);
         let mut held = daemon.asks();
         daemon.wait_for_line("cannot fork");
         assert!(is_silent(&held, Duration::from_secs(1)));
@@ -189,8 +189,7 @@ fn the_watchdog_is_fed_while_no_child_can_be_forked_and_the_status_says_so() {
     if !need_root() {
         return;
     }
-    let uid = 61_240;
-    let base = Forkd::new("--grace 1s").uid(uid).limit(libc::RLIMIT_NPROC, 1);
+    let base = Forkd::new("--grace 1s").uid(own_user()).limit(libc::RLIMIT_NPROC, 1);
     let path = base.dir.path().join("notify");
     let manager = UnixDatagram::bind(&path).unwrap();
     manager.set_nonblocking(true).unwrap();
@@ -219,10 +218,8 @@ fn lowest_free(pid: i32) -> u64 {
 }
 
 /// A daemon whose user may have three processes, and its two served clients.
-fn two_children_allowed(args: &str, way: Way, nth: u32) -> (Daemon, Vec<Client>) {
-    // a user of its own, as the limit is one of users
-    let uid = 61_230 + nth + u32::from(way == Way::Portable);
-    let daemon = Forkd::new(args).uid(uid).way(way).limit(libc::RLIMIT_NPROC, 3).start();
+fn two_children_allowed(args: &str, way: Way) -> (Daemon, Vec<Client>) {
+    let daemon = Forkd::new(args).uid(own_user()).way(way).limit(libc::RLIMIT_NPROC, 3).start();
     let served = vec![daemon.served(), daemon.served()];
     assert_eq!(daemon.count_lines("cannot fork"), 0);
     (daemon, served)
@@ -408,7 +405,7 @@ fn a_worker_that_can_start_no_thread_is_not_ready() {
         return;
     }
     // a master and a worker, and no thread beside them
-    let ended = Forkd::new("-m thread").uid(61_250).limit(libc::RLIMIT_NPROC, 2).run();
+    let ended = Forkd::new("-m thread").uid(own_user()).limit(libc::RLIMIT_NPROC, 2).run();
     assert_eq!(ended.code, Some(71), "{ended:?}");
     assert!(ended.stderr.contains("cannot start the threads of a worker"), "{ended:?}");
     assert!(!ended.stderr.contains("ready pid"), "{ended:?}");

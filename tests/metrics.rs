@@ -343,7 +343,7 @@ fn a_reload_brings_the_new_names() {
     let forkd = Forkd::new(&format!("{METRICS} --config {{dir}}/forkd.toml"));
     let path = forkd.dir.path().join("forkd.toml");
     let unix = forkd.dir.path().join("s").display().to_string();
-    let old = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let old = format!("127.0.0.1:{}", free_port());
     let group = |endpoint: &str, rest: &str| format!("[[listen]]\nendpoints = ['{endpoint}']\n{rest}\n");
     std::fs::write(&path, group(&format!("tcp://{old}"), "")).unwrap();
     let daemon = forkd.start();
@@ -361,7 +361,7 @@ fn a_reload_brings_the_new_names() {
     assert!(exchange(scraper, "\r\n").starts_with("HTTP/1.1 200 OK"));
     eventually("the old one leaves", || !is_running(first));
     let text = scrape(&daemon);
-    assert!(!text.contains(&old.to_string()), "{text}");
+    assert!(!text.contains(&old), "{text}");
     // no process holds the old socket any more
     TcpListener::bind(old).unwrap();
     assert_eq!(daemon.count_lines("metrics server ended"), 0);

@@ -5,7 +5,7 @@ mod common;
 
 use std::fs;
 use std::io::{ErrorKind, Read, Write};
-use std::net::{TcpListener, UdpSocket};
+use std::net::UdpSocket;
 use std::os::unix::net::UnixStream;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -332,11 +332,6 @@ fn start(command: &mut Command, port: u16) -> Proxy {
     let proxy = Proxy(child);
     eventually("the proxy listens", || std::net::TcpStream::connect(("127.0.0.1", port)).is_ok());
     proxy
-}
-
-/// A port that is free now.
-fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 
 /// Echoes by the proxy, and looks which client the server has seen.

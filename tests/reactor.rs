@@ -9,7 +9,7 @@ use std::net::{TcpListener, UdpSocket};
 use std::os::fd::AsRawFd;
 use std::time::{Duration, Instant};
 
-use common::{LIMIT, set_limit};
+use common::{LIMIT, free_port, set_limit};
 use forkd_server::reactor::Reactor;
 use forkd_server::{Echo, Error, Peer, Protocol, Reply};
 
@@ -115,7 +115,7 @@ fn it_ends_when_nothing_is_left() {
 
 #[test]
 fn what_goes_wrong_is_told_to_the_callback_which_gets_the_protocol_back() {
-    let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let free = format!("127.0.0.1:{}", free_port());
     let errors = RefCell::new(Vec::new());
     let mut reactor = Reactor::new().unwrap();
     for endpoint in [

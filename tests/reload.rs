@@ -314,7 +314,7 @@ both_ways! {
         if !need_root() {
             return;
         }
-        let forkd = few_processes(way, "", 0, 3);
+        let forkd = few_processes(way, "", 3);
         let why = forkd.refuses(&pool(4), 71);
         assert!(why.contains("cannot fork the workers"), "{why}");
         short_connection(forkd.daemon.addr(), b"x").unwrap();
@@ -326,7 +326,7 @@ both_ways! {
             return;
         }
         // two more workers come up, a third does not
-        let forkd = few_processes(way, "", 1, 5);
+        let forkd = few_processes(way, "", 5);
         write(&forkd.daemon.path(""), &pool(4));
         let clients: Vec<UnixStream> = (0..20)
             .map(|_| {
@@ -350,7 +350,7 @@ both_ways! {
         if !need_root() {
             return;
         }
-        let forkd = few_processes(way, "", 2, 5);
+        let forkd = few_processes(way, "", 5);
         let _held = forkd.daemon.served();
         write(&forkd.daemon.path(""), &format!("[daemon]\ngrace = '1h'\nlog-level = 'warn'\n{}", pool(4)));
         std::thread::scope(|scope| {
@@ -369,7 +369,7 @@ both_ways! {
         if !need_root() {
             return;
         }
-        let forkd = few_processes(way, "--drain-delay 1h", 3, 5);
+        let forkd = few_processes(way, "--drain-delay 1h", 5);
         let mut held = forkd.daemon.served();
         write(&forkd.daemon.path(""), &pool(4));
         std::thread::scope(|scope| {
@@ -435,10 +435,8 @@ fn pool(workers: u32) -> String {
 }
 
 /// A pool of two whose user may have so many processes.
-fn few_processes(way: Way, args: &str, nth: u32, processes: u64) -> Reloadable {
-    // no other test has this user, whose processes are counted
-    let uid = 0x6000_0000 + std::process::id() * 8 + nth * 2 + u32::from(way == Way::Portable);
-    let base = Forkd::new(&format!("--config {{dir}}/forkd.toml {args}")).way(way).uid(uid);
+fn few_processes(way: Way, args: &str, processes: u64) -> Reloadable {
+    let base = Forkd::new(&format!("--config {{dir}}/forkd.toml {args}")).way(way).uid(own_user());
     let forkd = Reloadable::launch(base, &pool(2));
     forkd.daemon.set_limit(libc::RLIMIT_NPROC, processes);
     forkd

@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, mpsc};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use common::{LIMIT, eventually, is_cut, is_refused};
+use common::{LIMIT, eventually, free_port, is_cut, is_refused, lingers};
 use forkd_server::model::{Model, Threads};
 use forkd_server::{Connection, Echo, Error, Handle, Handler, HandlerError, Peer, Server, Service};
 
@@ -492,14 +492,17 @@ fn two_servers_share_a_port_only_if_both_say_so() {
 
 #[test]
 fn a_port_that_lingers_is_reused_unless_that_is_forbidden() {
-    let server = local(Model::Iterative);
-    let endpoint = server.server_address().to_string();
-    let running = Running::start(server, obedient());
-    // the server closes first, so that its side lingers (TIME_WAIT)
-    let mut client = running.connect();
-    client.write_all(b"hello\n").unwrap();
-    client.read_to_string(&mut String::new()).unwrap();
-    drop(client);
+    let port = free_port();
+    let endpoint = format!("tcp://127.0.0.1:{port}");
+    let running = Running::start(Server::bind(&endpoint).unwrap().model(Model::Iterative), obedient());
+    eventually("its side lingers", || {
+        // the server closes first
+        let mut client = running.connect();
+        client.write_all(b"hello\n").unwrap();
+        client.read_to_string(&mut String::new()).unwrap();
+        drop(client);
+        lingers(port)
+    });
     running.stop();
     assert!(matches!(
         Server::builder().allow_reuse_address(false).bind(&endpoint),

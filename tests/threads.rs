@@ -200,7 +200,7 @@ both_ways! {
         if !need_root() {
             return;
         }
-        let (daemon, mut served) = three_threads_allowed("", way, 0);
+        let (daemon, mut served) = three_threads_allowed("", way);
         let mut waiting: Vec<Client> = (0..3).map(|_| daemon.asks()).collect();
         daemon.wait_for_line("cannot start a thread");
         assert!(is_silent(&waiting[0], A_WHILE));
@@ -219,7 +219,7 @@ both_ways! {
         if !need_root() {
             return;
         }
-        let (daemon, mut served) = three_threads_allowed("--grace 200ms", way, 2);
+        let (daemon, mut served) = three_threads_allowed("--grace 200ms", way);
         let mut held = daemon.asks();
         daemon.wait_for_line("cannot start a thread");
         assert!(is_silent(&held, Duration::from_secs(1)));
@@ -237,9 +237,8 @@ both_ways! {
         if !need_root() {
             return;
         }
-        let uid = 61_260 + u32::from(way == Way::Portable);
         // the master, its worker, and three of five threads
-        let forkd = Forkd::new("-m thread --threads 5").uid(uid).way(way).limit(libc::RLIMIT_NPROC, 5);
+        let forkd = Forkd::new("-m thread --threads 5").uid(own_user()).way(way).limit(libc::RLIMIT_NPROC, 5);
         let daemon = forkd.launch();
         assert_eq!(daemon.wait_for(Duration::from_secs(30)).code(), Some(71));
         let line = daemon.wait_for_line("cannot start the threads of a worker");
@@ -274,11 +273,12 @@ both_ways! {
 }
 
 /// A daemon whose user may have a master, a worker with two threads, and its two served clients.
-fn three_threads_allowed(args: &str, way: Way, nth: u32) -> (Daemon, Vec<Client>) {
-    // a user of its own, as the limit is one of users
-    let uid = 61_250 + nth + u32::from(way == Way::Portable);
-    let daemon =
-        Forkd::new(&format!("-m thread {args}")).uid(uid).way(way).limit(libc::RLIMIT_NPROC, 4).start();
+fn three_threads_allowed(args: &str, way: Way) -> (Daemon, Vec<Client>) {
+    let daemon = Forkd::new(&format!("-m thread {args}"))
+        .uid(own_user())
+        .way(way)
+        .limit(libc::RLIMIT_NPROC, 4)
+        .start();
     let served = vec![daemon.served(), daemon.served()];
     assert_eq!(daemon.count_lines("cannot start a thread"), 0);
     (daemon, served)

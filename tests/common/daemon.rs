@@ -200,7 +200,7 @@ impl Daemon {
     }
 
     /// Asserts that of so many lines that clients have been worth since `start`, few were written, and that
-    /// the next one counts the others; `again` is one more such client, and returns its address.
+    /// a later one counts the others; `again` is one more such client, and returns its address.
     #[track_caller]
     pub fn has_left_out(
         &self,
@@ -213,7 +213,7 @@ impl Daemon {
         let before = lines();
         let written = before.len();
         assert!(written <= 5 + start.elapsed().as_secs() as usize, "{written} of {all} lines");
-        let (mut clients, mut next) = (Vec::new(), None);
+        let (mut clients, mut last) = (Vec::new(), (0, None));
         let reached = becomes_true(LIMIT, || {
             clients.push(format!(" peer={} ", again()));
             // read once: there may be another line by the time that this one is seen
@@ -222,12 +222,12 @@ impl Daemon {
             let about = |line: &String| clients.iter().rposition(|client| line.contains(client));
             let (written, left_out) = Self::limited(&lines);
             let new = lines.get(before.len()..).and_then(<[String]>::last);
-            next = new.and_then(about).map(|others| (written + left_out, all + others + 1));
-            next.is_some()
+            last = (written + left_out, new.and_then(about).map(|others| all + others + 1));
+            // what a process takes note of after its client has seen the end may come later than the next client's; one
+            // that is not counted at all is missing for good
+            last.1 == Some(last.0)
         });
-        assert!(reached, "no line about {clients:?}");
-        let (counted, expected) = next.unwrap_or_default();
-        assert_eq!(counted, expected);
+        assert!(reached, "{last:?}, with {clients:?}");
     }
 
     /// Waits for a line that contains `pattern`, and returns the first one.

@@ -33,8 +33,8 @@ pub use models::{ONE_PLACE, options_of};
 #[cfg(all(target_os = "linux", target_env = "gnu"))]
 pub use net::segments;
 pub use net::{
-    Client, connect, echoes, is_answered, is_cut, is_refused, is_silent, keepalive_due, kept_for, reset,
-    short_connection, vanishes,
+    Client, connect, echoes, free_port, is_answered, is_cut, is_refused, is_silent, keepalive_due, kept_for,
+    lingers, reset, short_connection, vanishes,
 };
 pub use proc::{
     Children, Usage, children_of, fds_of, is_running, proc_status, signal, state_of, stopped, threads_of,
@@ -42,7 +42,7 @@ pub use proc::{
 pub use pty::Pty;
 pub use run::{Ended, forkd, forkd_command, public_binary, run, without_options};
 pub use skips::need;
-pub use start::{Forkd, example, may_open, set_limit};
+pub use start::{Forkd, example, may_open, own_user, set_limit};
 
 use std::path::PathBuf;
 use std::time::{Duration, Instant};

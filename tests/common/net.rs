@@ -1,15 +1,41 @@
 //! Clients, all with time-outs.
 
 use std::io::{self, ErrorKind, Read, Write};
-use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream, UdpSocket};
 
 use std::os::fd::{AsFd, AsRawFd};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use super::LIMIT;
 
 /// A TCP client.
 pub type Client = TcpStream;
+
+/// A port for a test alone, over TCP and UDP: the kernel gives it to nothing that asks for any port, as another test may.
+pub fn free_port() -> u16 {
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    loop {
+        let nth = std::process::id().wrapping_mul(67) + NEXT.fetch_add(1, Ordering::Relaxed);
+        // below those of net.ipv4.ip_local_port_range
+        let port = (20_000 + nth % 12_000) as u16;
+        if TcpListener::bind(("0.0.0.0", port)).is_ok() && UdpSocket::bind(("0.0.0.0", port)).is_ok() {
+            return port;
+        }
+    }
+}
+
+/// Whether a connection of this port, as the one that closed it first, is still known to the kernel (TIME_WAIT); there may
+/// be too many of them, so that it forgets at once.
+pub fn lingers(port: u16) -> bool {
+    let table = std::fs::read_to_string("/proc/net/tcp").unwrap();
+    let of_port = format!(":{port:04X}");
+    table.lines().any(|line| {
+        let mut fields = line.split_whitespace().skip(1);
+        let (local, state) = (fields.next(), fields.nth(1));
+        local.is_some_and(|local| local.ends_with(&of_port)) && state == Some("06")
+    })
+}
 
 /// Connects within [`LIMIT`]; reads and writes time out after it.
 pub fn connect(address: SocketAddr) -> io::Result<Client> {

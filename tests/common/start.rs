@@ -6,6 +6,7 @@ use std::os::unix::fs::{PermissionsExt, chown};
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::{fs, io};
 
 use nix::fcntl::{FcntlArg, fcntl};
@@ -214,6 +215,15 @@ impl Forkd {
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
         Daemon::new(command.spawn().unwrap(), self.control(), self.dir)
     }
+}
+
+/// A user that no other test has: limits of processes are those of all processes of a user.
+pub fn own_user() -> u32 {
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    let nth = NEXT.fetch_add(1, Ordering::Relaxed);
+    assert!(nth < 32, "more users, please");
+    // by the number of this program, as others may run at the same time; of users that have no name as a rule
+    20_000 + std::process::id() % 1250 * 32 + nth
 }
 
 /// The program of an example.
