@@ -18,6 +18,7 @@ use crate::{Error, foreign};
 use forkd_compare::record::Record;
 use forkd_compare::report::difference::Difference;
 use forkd_compare::report::{chart, csv, findings, html, svg, table};
+use forkd_load::Report;
 use forkd_server::service::Http;
 use forkd_server::supervise::UdpFilter;
 use forkd_server::{Protocol, Reply};
@@ -160,6 +161,25 @@ pub fn record(input: &[u8]) {
     }
 }
 
+/// A report of `forkd load --json`: it is refused, or it can be merged with one like it, shown, and read again; or there is a
+/// reason why not.
+pub fn report(input: &[u8]) {
+    let Ok(report) = foreign::from_json::<Report>(input) else { return };
+    let mut later = report.clone();
+    for figures in &mut later.phases {
+        figures.began_unix_s = figures.began_unix_s.map(|began| began + 1.0);
+    }
+    match Report::merged(&[("a".to_owned(), report), ("b".to_owned(), later)]) {
+        Err(why) => is_printable(&why),
+        Ok(merged) => {
+            is_printable(&forkd_load::table(&merged.phases));
+            // none of which is no number
+            let json = serde_json::to_vec(&merged).expect("a report can be written");
+            foreign::from_json::<Report>(&json).expect("and read again");
+        }
+    }
+}
+
 /// No control character reaches a terminal but the end of a line.
 fn is_printable(text: &str) {
     let control = text.chars().find(|char| char.is_control() && *char != '\n');
@@ -198,6 +218,11 @@ mod tests {
     #[test]
     fn datagrams() {
         over_seeds("udp_filter", udp_filter);
+    }
+
+    #[test]
+    fn reports() {
+        over_seeds("report", report);
     }
 
     #[test]

@@ -571,3 +571,126 @@ fn on_a_terminal_a_line_tells_how_it_goes() {
     let plain = seen("1");
     assert!(plain.contains("\rchurn: 0.") && !plain.contains("\x1b[31m"), "{plain}");
 }
+
+/// Runs `forkd load --merge` with these words after it.
+#[track_caller]
+fn merge(words: &[&str]) -> Ended {
+    run(&[&["load", "--merge"], words].concat())
+}
+
+#[test]
+fn reports_of_several_generators_are_put_together() {
+    let daemon = Daemon::start(SERVER);
+    let endpoints = daemon.endpoints();
+    let (stream, datagram) = (&endpoints[0], &endpoints[3]);
+    let path = |name: &str| daemon.path(name).to_str().unwrap().to_owned();
+    let measure = |name: &str, options: &str, endpoint: &str| {
+        let (path, options) = (path(name), format!("load {options} {endpoint} --json"));
+        let ended = run(&options.split(' ').chain([path.as_str()]).collect::<Vec<_>>());
+        assert_eq!(ended.code, Some(0), "{}", ended.stderr);
+        path
+    };
+    for (phases, endpoint) in [("hold,churn,pingpong,bulk", stream), ("datagrams", datagram)] {
+        let of = |name: &str, clients: u32, operations: u32| {
+            let options = format!("--phases {phases} -c {clients} -n {operations}");
+            measure(name, &options, endpoint)
+        };
+        let (a, b, c) = (of("a", 2, 300), of("b", 1, 500), of("c", 1, 200));
+        let read = |path: &str| -> Value { serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap() };
+        let both = path("both");
+        let ended = merge(&[&a, &b, "--json", &both]);
+        assert_eq!((ended.code, ended.stderr.as_str()), (Some(0), ""));
+        let headline = format!("{endpoint}: 2 generators, 3 clients, 64 bytes, 800 operations per phase\n");
+        assert!(ended.stdout.starts_with(&headline), "{}", ended.stdout);
+        // and again
+        let all = merge(&[&both, &c, "--json", "-"]);
+        assert_eq!(all.code, Some(0), "{}", all.stderr);
+        let all: Value = serde_json::from_str(&all.stdout).unwrap();
+        assert_eq!((&all["generators"], &all["settings"]["clients"]), (&3.into(), &4.into()));
+        let parts = [read(&a), read(&b), read(&c)];
+        for (at, figures) in all["phases"].as_array().unwrap().iter().enumerate() {
+            for name in ["done", "clients", "served", "per_s", "client_cpu_s"] {
+                let sum: f64 = parts.iter().map(|part| number(&part["phases"][at], name)).sum();
+                assert!(
+                    (number(figures, name) - sum).abs() <= sum * 1e-9,
+                    "{name} is not {sum} in {figures}"
+                );
+            }
+            if figures["phase"] != "bulk" {
+                let most = parts.iter().map(|part| number(&part["phases"][at], "max_us")).fold(0.0, f64::max);
+                assert!((number(figures, "max_us") - most).abs() < 1e-3, "{figures}");
+                assert!(figures["latencies_hdr"].as_str().unwrap().starts_with("HISTFAAA"), "{figures}");
+            }
+        }
+    }
+}
+
+#[test]
+fn what_can_t_be_put_together_is_refused_with_the_reason() {
+    let daemon = Daemon::start(SERVER);
+    let path = |name: &str| daemon.path(name).to_str().unwrap().to_owned();
+    let report = |options: &str, nth: usize| -> Value {
+        let (code, json, stderr) =
+            load(&format!("--phases pingpong -c 2 -n 50 {options}"), &daemon.endpoint(nth));
+        assert_eq!(code, Some(0), "{stderr}");
+        json
+    };
+    let write = |name: &str, text: &str| {
+        std::fs::write(path(name), text).unwrap();
+        path(name)
+    };
+    let one = report("", 0);
+    let (first, again) = (write("first", &one.to_string()), write("again", &one.to_string()));
+    let mut old = report("", 0);
+    old["phases"][0]
+        .as_object_mut()
+        .unwrap()
+        .retain(|key, _| key != "latencies_hdr" && key != "began_unix_s");
+    let mut broken = report("", 0);
+    broken["phases"][0]["latencies_hdr"] = "HISTFAAAA".into();
+    let cut = one.to_string();
+    for (name, text, code, why) in [
+        ("elsewhere", report("", 2).to_string(), 65, "its server is unix:"),
+        ("larger", report("--size 65", 0).to_string(), 65, "its message size is 65, and not 64"),
+        (
+            "old",
+            old.to_string(),
+            65,
+            "it has no histogram of pingpong, as it was written by a forkd that kept none",
+        ),
+        ("broken", broken.to_string(), 65, "its histogram is broken"),
+        (
+            "cut",
+            cut[..cut.len() / 2].to_owned(),
+            65,
+            "is not what forkd load --json has written, or not all of it",
+        ),
+        ("empty", String::new(), 65, "is not what forkd load --json has written, or not all of it"),
+    ] {
+        let ended = merge(&[&first, &write(name, &text)]);
+        assert_eq!((ended.code, ended.stdout.as_str()), (Some(code), ""), "{name}: {}", ended.stderr);
+        assert!(ended.stderr.contains(&path(name)) && ended.stderr.contains(why), "{name}: {}", ended.stderr);
+    }
+    let ended = merge(&[&first, &again]);
+    assert!(ended.code == Some(65) && ended.stderr.contains("are the same report"), "{}", ended.stderr);
+    let ended = merge(&[&first, &path("nowhere")]);
+    assert!(ended.code == Some(69) && ended.stderr.contains("cannot read"), "{}", ended.stderr);
+}
+
+#[test]
+fn a_report_is_found_in_the_log_of_a_container() {
+    let daemon = Daemon::start(SERVER);
+    let written = |name: &str| {
+        let (_, json, stderr) = load("--phases churn -n 50", &daemon.endpoint(0));
+        assert!(json.is_object(), "{stderr}");
+        let log = format!(
+            "churn: 5.0 s, 20 conn, 4 conn/s, 0 errors\n{}\nforkd: error: so it ended\n",
+            serde_json::to_string_pretty(&json).unwrap()
+        );
+        std::fs::write(daemon.path(name), log).unwrap();
+        daemon.path(name).to_str().unwrap().to_owned()
+    };
+    let ended = merge(&[&written("pod-1"), &written("pod-2")]);
+    assert_eq!((ended.code, ended.stderr.as_str()), (Some(0), ""));
+    assert!(ended.stdout.contains("2 generators, 16 clients"), "{}", ended.stdout);
+}

@@ -1,9 +1,10 @@
-//! `forkd load`: loads a server and tells how it did.
+//! `forkd load`: loads a server and tells how it did, or what several have told.
 //!
 //! Invariant: whatever has been measured is shown, also after Ctrl-C. Standard output has the result, and
 //! standard error what goes on meanwhile.
 
 mod during;
+mod merge;
 
 use std::fs::File;
 use std::io::Write;
@@ -23,6 +24,7 @@ use crate::failed::Failed;
 use crate::{Error, Failure};
 use forkd_load::text::thousands;
 use forkd_load::{During, Fault, Live, Load, Outcome, Phase, ProxyVersion, Report, Target, table};
+use forkd_server::Endpoint;
 
 /// Carries out the phases and prints what was measured.
 ///
@@ -33,9 +35,16 @@ use forkd_load::{During, Fault, Live, Load, Outcome, Phase, ProxyVersion, Report
 /// been printed. Before that, what
 /// [`Target::new`], [`Load::new`] and [`Load::run`] say.
 pub fn run(args: &LoadArgs) -> Result<(), Failed> {
-    let target = Target::new(&args.endpoint, args.reach())?;
+    match &args.endpoint {
+        Some(endpoint) => measure(args, endpoint),
+        None => merge::run(args),
+    }
+}
+
+fn measure(args: &LoadArgs, endpoint: &Endpoint) -> Result<(), Failed> {
+    let target = Target::new(endpoint, args.reach())?;
     let target = match args.proxy {
-        Some(ProxyVersion::V1) if args.endpoint.is_datagram() => {
+        Some(ProxyVersion::V1) if endpoint.is_datagram() => {
             return Err(Error::Usage("--proxy v1 has no datagrams; give --proxy v2".to_owned()).into());
         }
         Some(version) => target.behind_proxy(version),
@@ -44,7 +53,7 @@ pub fn run(args: &LoadArgs) -> Result<(), Failed> {
     let phases = phases(args, &target)?;
     let load = Load::new(target, args.plan())?;
     phases.iter().try_for_each(|phase| load.check(*phase))?;
-    let file = args.json.as_deref().filter(|path| *path != Path::new("-")).map(create).transpose()?;
+    let file = create(args)?;
     let live = Arc::new(Live::default());
     let interrupt = Interrupt::catch(&live, Duration::ZERO)?;
     let (mut outcomes, mut failure, mut during) = (Vec::new(), Ok(()), None);
@@ -68,15 +77,15 @@ pub fn run(args: &LoadArgs) -> Result<(), Failed> {
             break;
         }
     }
-    let mut report = Report::new(&args.endpoint, load.plan(), &outcomes, live.is_stopped());
+    let mut report = Report::new(endpoint, load.plan(), &outcomes, live.is_stopped());
     if let (Some(_), [outcome]) = (&args.during, &outcomes[..]) {
         report.settings.duration_s = outcome.elapsed.as_secs_f64();
     }
     report.during = during;
-    show(args, &report, &outcomes, file)?;
+    show(args, &report, &extent(args), file)?;
     interrupt.verdict(if has_any(&outcomes) { "early" } else { "before anything was measured" })?;
     failure?;
-    verdict(args, &outcomes)?;
+    verdict(args, endpoint, &outcomes)?;
     report.during.as_ref().map_or(Ok(()), nothing_lost)
 }
 
@@ -125,11 +134,12 @@ fn nothing_lost(During { command, exit_code, lost, .. }: &During) -> Result<(), 
 }
 
 /// Prints the result, and writes it to the file, if there is one.
-fn show(args: &LoadArgs, report: &Report, outcomes: &[Outcome], file: Option<File>) -> Result<(), Error> {
+fn show(args: &LoadArgs, report: &Report, extent: &str, file: Option<File>) -> Result<(), Error> {
     let json =
         serde_json::to_string_pretty(report).map_err(|error| Error::Internal(error.to_string()))? + "\n";
     // a table of nothing tells nothing
-    let text = if has_any(outcomes) { headline(args) + &table(outcomes) } else { String::new() };
+    let has_any = report.phases.iter().any(|figures| figures.done > 0);
+    let text = if has_any { headline(report, extent) + &table(&report.phases) } else { String::new() };
     let text = report.during.iter().fold(text, |text, during| text + "\n" + &during.text());
     match (&args.json, file) {
         (Some(_), None) => print_json(&json),
@@ -148,11 +158,14 @@ fn has_any(outcomes: &[Outcome]) -> bool {
     outcomes.iter().any(|outcome| outcome.done > 0)
 }
 
-/// Before anything is measured: it would be a pity if it could not be kept.
-fn create(path: &Path) -> Result<File, Error> {
-    File::create(path).map_err(|cause| {
-        Error::CannotCreate(Failure::new(format!("cannot create {}", path.display()), cause))
-    })
+/// The file for the figures, if there is to be one. Before anything is measured: it would be a pity if they could not be kept.
+fn create(args: &LoadArgs) -> Result<Option<File>, Error> {
+    let create = |path: &Path| {
+        File::create(path).map_err(|cause| {
+            Error::CannotCreate(Failure::new(format!("cannot create {}", path.display()), cause))
+        })
+    };
+    args.json.as_deref().filter(|path| *path != Path::new("-")).map(create).transpose()
 }
 
 /// Carries out a phase and tells meanwhile how it goes.
@@ -184,26 +197,32 @@ fn progress(phase: Phase, elapsed: Duration, done: u64, rate: f64, faults: u64) 
     format!("{name}: {seconds:.1} s, {done} {unit}, {rate} {unit}/s, {faults} errors")
 }
 
-fn headline(args: &LoadArgs) -> String {
+/// How long it was to last.
+fn extent(args: &LoadArgs) -> String {
     let plan = args.plan();
-    let (clients, size) = (thousands(plan.clients as f64), thousands(plan.size as f64));
-    let extent = match plan.operations {
-        Some(operations) => format!("{} operations", thousands(operations as f64)),
-        None => humantime::format_duration(plan.duration).to_string(),
+    match (&args.during, plan.operations) {
+        (Some(_), _) => format!("{} before and after the command", humantime::format_duration(args.around())),
+        (None, Some(operations)) => format!("{} operations per phase", thousands(operations as f64)),
+        (None, None) => format!("{} per phase", humantime::format_duration(plan.duration)),
+    }
+}
+
+fn headline(report: &Report, extent: &str) -> String {
+    let Report { endpoint, settings, generators, .. } = report;
+    let generators = match generators {
+        1 => String::new(),
+        several => format!("{} generators, ", thousands(*several as f64)),
     };
-    let extent = match &args.during {
-        Some(_) => format!("{} before and after the command", humantime::format_duration(args.around())),
-        None => format!("{extent} per phase"),
-    };
-    let rate = plan.rate.map(|rate| format!(", {rate}/s asked for")).unwrap_or_default();
-    format!("{}: {clients} clients, {size} bytes, {extent}{rate}\n\n", args.endpoint)
+    let (clients, size) = (thousands(settings.clients as f64), thousands(settings.size as f64));
+    let rate = settings.rate.map(|rate| format!(", {rate}/s asked for")).unwrap_or_default();
+    format!("{endpoint}: {generators}{clients} clients, {size} bytes, {extent}{rate}\n\n")
 }
 
 /// Whether a script can go on with these figures.
-fn verdict(args: &LoadArgs, outcomes: &[Outcome]) -> Result<(), Failed> {
+fn verdict(args: &LoadArgs, endpoint: &Endpoint, outcomes: &[Outcome]) -> Result<(), Failed> {
     let wrong: u64 = outcomes.iter().map(|outcome| outcome.faults.of(Fault::WrongBytes)).sum();
     if wrong > 0 {
-        let (endpoint, wrong) = (&args.endpoint, thousands(wrong as f64));
+        let wrong = thousands(wrong as f64);
         return Err(Failed::data(format!(
             "{endpoint} sent back something else than it was sent ({wrong} times): is it an echo server?"
         )));
@@ -211,7 +230,7 @@ fn verdict(args: &LoadArgs, outcomes: &[Outcome]) -> Result<(), Failed> {
     match outcomes.iter().find(|outcome| outcome.done == 0) {
         Some(empty) => {
             let why = empty.faults.chief().map(|fault| format!(" ({fault})")).unwrap_or_default();
-            let (endpoint, phase) = (&args.endpoint, empty.phase.name());
+            let phase = empty.phase.name();
             let so = args.during.as_ref().map(|command| format!(", so {command:?} was not run"));
             let what = format!("no echo came from {endpoint} in {phase}{why}{}", so.unwrap_or_default());
             Err(Error::Unavailable(Failure::from(what)).into())

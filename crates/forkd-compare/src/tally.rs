@@ -30,7 +30,8 @@ impl<T: Figures + Clone> Rounds<T> {
         let micros = |percent: f64| (percent, self.latencies.percentile(percent).as_nanos() as f64 / 1000.0);
         let has_any = self.latencies.count() > 0;
         let latency_us = PERCENTILES.iter().filter(|_| has_any).map(|percent| micros(*percent)).collect();
-        Measured::of(self.figures.clone(), latency_us)
+        let measured = Measured::of(self.figures.clone(), latency_us)?;
+        Some(Measured { latencies_hdr: has_any.then(|| self.latencies.encode()), ..measured })
     }
 }
 

@@ -45,6 +45,23 @@ impl Fault {
     }
 }
 
+impl Fault {
+    /// The kind that has this name in reports, if there is one.
+    pub(super) fn of_key(key: &str) -> Option<Self> {
+        let named = [
+            Self::Refused,
+            Self::Reset,
+            Self::TimedOut,
+            Self::ClosedEarly,
+            Self::WrongBytes,
+            Self::NoPort,
+            Self::NoDescriptor,
+        ];
+        let system = || key.strip_prefix("error-")?.parse().ok().map(Self::System);
+        named.into_iter().find(|fault| fault.key() == key).or_else(system)
+    }
+}
+
 /// For a person.
 impl fmt::Display for Fault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -103,6 +120,11 @@ impl Faults {
         self.iter().max_by_key(|(_, count)| *count).map(|(fault, _)| fault)
     }
 
+    /// Those of a report; a kind that it knows and this forkd doesn't is left out.
+    pub(super) fn of_keys(errors: &BTreeMap<String, u64>) -> Self {
+        Self(errors.iter().filter_map(|(key, count)| Some((Fault::of_key(key)?, *count))).collect())
+    }
+
     pub(super) fn count(&mut self, fault: Fault) {
         *self.0.entry(fault).or_default() += 1;
     }
@@ -135,6 +157,10 @@ mod tests {
         assert_eq!(Fault::from(Errno::ADDRNOTAVAIL).to_string(), "no local port left");
         let other = Fault::from(Errno::NETUNREACH);
         assert!(other.key().starts_with("error-") && other.to_string().contains("unreachable"), "{other}");
+        for fault in [other, Fault::ClosedEarly, Fault::NoDescriptor] {
+            assert_eq!(Fault::of_key(&fault.key()), Some(fault));
+        }
+        assert_eq!((Fault::of_key("error-x"), Fault::of_key("")), (None, None));
     }
 
     #[test]

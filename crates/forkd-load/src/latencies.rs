@@ -5,6 +5,7 @@ use std::time::Duration;
 use hdrhistogram::Histogram;
 
 use super::clock::Nanos;
+use super::encoding;
 
 /// The longest span that is told from longer ones: ten minutes.
 const LONGEST: Nanos = 600_000_000_000;
@@ -91,6 +92,32 @@ impl Latencies {
             .map(|step| (Duration::from_nanos(step.value_iterated_to()), step.count_at_value()))
     }
 
+    /// Returns them as text, from which [`decode`](Self::decode) and other tools for HDR histograms make the same: nanoseconds in the
+    /// encoding V2, deflated, in base64.
+    ///
+    /// ```
+    /// use forkd_load::Latencies;
+    /// let mut latencies = Latencies::default();
+    /// latencies.record(std::time::Duration::from_millis(3));
+    /// let text = latencies.encode();
+    /// assert!(text.starts_with("HISTFAAA"));
+    /// assert_eq!(Latencies::decode(&text)?.max(), latencies.max());
+    /// # Ok::<(), String>(())
+    /// ```
+    #[must_use]
+    pub fn encode(&self) -> String {
+        encoding::encode(&self.0)
+    }
+
+    /// Reads what [`encode`](Self::encode) has written.
+    ///
+    /// # Errors
+    ///
+    /// Why it is none of these: half a sentence.
+    pub fn decode(text: &str) -> Result<Self, String> {
+        encoding::decode(text, &Self::default().0).map(Self)
+    }
+
     /// Adds the spans of another thread or round.
     pub fn add(&mut self, other: &Self) {
         // both have the same bounds, so nothing can be out of them
@@ -100,6 +127,14 @@ impl Latencies {
 
 #[cfg(test)]
 mod tests {
+    use std::io::{Read, Write};
+
+    use base64::Engine;
+    use base64::prelude::BASE64_STANDARD;
+    use flate2::Compression;
+    use flate2::read::ZlibDecoder;
+    use flate2::write::ZlibEncoder;
+
     use super::*;
     use proptest::prelude::*;
 
@@ -156,5 +191,91 @@ mod tests {
             prop_assert_eq!(sum.buckets().collect::<Vec<_>>(), both.buckets().collect::<Vec<_>>());
             prop_assert_eq!((sum.count(), sum.max(), sum.mean()), (both.count(), both.max(), both.mean()));
         }
+
+        #[test]
+        fn what_is_written_is_read_back(spans in prop::collection::vec(1..700_000_000_000_u64, 0..300)) {
+            let mut latencies = Latencies::default();
+            spans.iter().for_each(|span| latencies.record_nanos(*span));
+            let read = Latencies::decode(&latencies.encode()).unwrap();
+            prop_assert_eq!(read.buckets().collect::<Vec<_>>(), latencies.buckets().collect::<Vec<_>>());
+            prop_assert_eq!((read.count(), read.max(), read.mean()), (latencies.count(), latencies.max(), latencies.mean()));
+        }
+
+        /// Bytes that were changed, cut or made up: an error that says so, or a histogram.
+        #[test]
+        fn what_is_broken_is_refused(
+            spans in prop::collection::vec(1..1_000_000_u64, 0..50),
+            changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..8),
+            length in any::<prop::sample::Index>(),
+            inside in any::<bool>(),
+        ) {
+            let mut latencies = Latencies::default();
+            spans.iter().for_each(|span| latencies.record_nanos(*span));
+            let mut bytes = BASE64_STANDARD.decode(latencies.encode()).unwrap();
+            if inside {
+                // of what is deflated
+                let mut plain = Vec::new();
+                ZlibDecoder::new(&bytes[8..]).read_to_end(&mut plain).unwrap();
+                change(&mut plain, &changes);
+                bytes = deflated(&plain);
+            } else {
+                change(&mut bytes, &changes);
+                bytes.truncate(length.index(bytes.len() + 1));
+            }
+            if let Err(why) = Latencies::decode(&BASE64_STANDARD.encode(bytes)) {
+                prop_assert!(why.starts_with("its histogram "), "{}", why);
+            }
+        }
+    }
+
+    fn change(bytes: &mut [u8], changes: &[(prop::sample::Index, u8)]) {
+        changes.iter().for_each(|(at, byte)| bytes[at.index(bytes.len())] = *byte);
+    }
+
+    /// In the envelope of what is deflated.
+    fn deflated(plain: &[u8]) -> Vec<u8> {
+        let mut deflated = Vec::new();
+        let mut encoder = ZlibEncoder::new(&mut deflated, Compression::default());
+        encoder.write_all(plain).unwrap();
+        encoder.finish().unwrap();
+        let length = u32::try_from(deflated.len()).unwrap();
+        [&0x1c84_9314_u32.to_be_bytes()[..], &length.to_be_bytes(), &deflated].concat()
+    }
+
+    #[test]
+    fn what_would_take_memory_without_end_is_refused() {
+        let refuses = |bytes: &[u8]| Latencies::decode(&BASE64_STANDARD.encode(bytes)).unwrap_err();
+        let plain = {
+            let bytes = BASE64_STANDARD.decode(Latencies::default().encode()).unwrap();
+            let mut plain = Vec::new();
+            ZlibDecoder::new(&bytes[8..]).read_to_end(&mut plain).unwrap();
+            plain
+        };
+        let with = |at: usize, value: &[u8]| {
+            let mut plain = plain.clone();
+            plain[at..at + value.len()].copy_from_slice(value);
+            deflated(&plain)
+        };
+        // a thousand times as much as it looks
+        assert!(refuses(&deflated(&vec![0; 1 << 24])).contains("its length is another one"));
+        assert!(refuses(&with(4, &u32::MAX.to_be_bytes())).contains("its length is another one"));
+        assert!(refuses(&with(12, &5_u32.to_be_bytes())).contains("another precision"));
+        assert!(refuses(&with(24, &u64::MAX.to_be_bytes())).contains("another range"));
+        assert!(refuses(&with(8, &1_u32.to_be_bytes())).contains("broken"));
+        let mut negated = plain[..40].to_vec();
+        negated.extend([0xff; 9]);
+        negated[4..8].copy_from_slice(&9_u32.to_be_bytes());
+        assert!(refuses(&deflated(&negated)).contains("out of range"));
+        assert!(Latencies::decode(&"A".repeat(2 << 20)).unwrap_err().contains("longer than one can be"));
+        assert!(Latencies::decode("no base64").unwrap_err().contains("broken"));
+    }
+
+    /// Of one span of a millisecond, as the Java and Python libraries read it.
+    #[test]
+    fn it_is_the_standard_encoding() {
+        let mut latencies = Latencies::default();
+        latencies.record(Duration::from_millis(1));
+        let text = latencies.encode();
+        assert!(text.starts_with("HISTFAAA"), "{text}");
     }
 }

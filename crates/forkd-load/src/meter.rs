@@ -1,7 +1,7 @@
 //! What one thread counts while a phase lasts, and which moments count.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use super::Live;
 use super::clock::{Nanos, thread_cpu};
@@ -26,6 +26,8 @@ pub(super) struct Part {
     /// For how long it measured.
     pub(super) span: Duration,
     pub(super) cpu: Duration,
+    /// When that began, by the clock on the wall.
+    pub(super) began: Option<SystemTime>,
 }
 
 /// Counts what falls into its window. Faults always count: one in the warm-up is no better.
@@ -42,13 +44,14 @@ pub(super) struct Meter {
 
 impl Meter {
     pub(super) fn new(live: Arc<Live>) -> Self {
-        let part = Part::default();
+        let part = Part { began: Some(SystemTime::now()), ..Part::default() };
         Self { part, live, from: 0, cpu: None, in_vain: 0, has_served: false }
     }
 
     /// Lets count what happens from `from` on.
     pub(super) fn open(&mut self, from: Nanos) {
         (self.from, self.cpu) = (from, None);
+        self.part.began = SystemTime::now().checked_add(Duration::from_nanos(from));
     }
 
     /// Tells the time, which must be done at least once per turn of a loop.

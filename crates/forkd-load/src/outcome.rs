@@ -1,7 +1,7 @@
 //! What a phase has shown.
 
 use std::fmt;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use super::fault::{Fault, Faults};
 use super::latencies::Latencies;
@@ -24,6 +24,8 @@ pub struct Outcome {
     pub clients: usize,
     /// How many of them had at least one echo.
     pub served: usize,
+    /// When that began, by the clock on the wall; `None` where nothing was measured.
+    pub began: Option<SystemTime>,
     /// How long was measured. Of [`Phase::Hold`]: until the last of those that were served had its echo.
     pub elapsed: Duration,
     /// How many operations succeeded: connections, requests, datagrams; of [`Phase::Bulk`] pieces.
@@ -63,6 +65,7 @@ impl Outcome {
             phase,
             clients: if phase == Phase::Bulk { 1 } else { plan.clients },
             served,
+            began: parts.iter().filter_map(|part| part.began).min(),
             elapsed: parts.iter().map(|part| part.span).max().unwrap_or_default(),
             done: 0,
             bytes: 0,
@@ -121,6 +124,7 @@ impl Outcome {
     pub fn merge(&mut self, round: &Self) {
         self.clients = self.clients.max(round.clients);
         self.served = self.served.min(round.served);
+        self.began = self.began.into_iter().chain(round.began).min();
         self.elapsed += round.elapsed;
         self.done += round.done;
         self.bytes += round.bytes;

@@ -1,17 +1,18 @@
 //! What is written of outcomes for programs: JSON.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use serde::{Deserialize, Serialize};
 
 use super::during::During;
+use super::latencies::Latencies;
 use super::outcome::Outcome;
 use super::plan::{Phase, Plan};
 use forkd_net::Endpoint;
 
 /// The version of the JSON; it changes when a field goes or comes to mean something else.
-const VERSION: u32 = 1;
+pub(super) const VERSION: u32 = 1;
 
 /// A run against one server, as `forkd load --json` writes it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -22,6 +23,9 @@ pub struct Report {
     pub endpoint: Endpoint,
     /// How.
     pub settings: Settings,
+    /// How many generators' figures these are: 1, or those of a [merged](Self::merged) report.
+    #[serde(default = "one")]
+    pub generators: usize,
     /// What came of it, phase by phase.
     pub phases: Vec<Figures>,
     /// The command that ran meanwhile, and what it cost.
@@ -31,7 +35,11 @@ pub struct Report {
     pub interrupted: bool,
 }
 
-/// The [`Plan`], with times in seconds.
+fn one() -> usize {
+    1
+}
+
+/// The [`Plan`], with times in seconds; in a [merged](Report::merged) report of all generators together.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Settings {
     /// Clients at the same time.
@@ -69,11 +77,17 @@ pub struct Figures {
     pub served: usize,
     /// Of hold: clients that had another one at the end.
     pub still_served: Option<usize>,
-    /// Seconds that were measured; of hold: until all that were served were.
+    /// When that began, in seconds since 1970, by the clock of the machine that measured.
+    #[serde(default)]
+    pub began_unix_s: Option<f64>,
+    /// Seconds that were measured; of hold: until all that were served were; of several generators the most.
     pub seconds: f64,
+    /// Of several generators: when all of them measured.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub together: Option<Together>,
     /// Operations that succeeded.
     pub done: u64,
-    /// The same per second.
+    /// The same per second; of several generators the sum of what each had in its own time.
     pub per_s: f64,
     /// Megabytes (1,000,000 bytes) that came back per second.
     pub mb_per_s: f64,
@@ -103,6 +117,19 @@ pub struct Figures {
     pub client_busy: f64,
     /// What must be known to read the figures right.
     pub warnings: Vec<String>,
+    /// All latencies as [`Latencies::encode`](super::Latencies::encode) writes them, for other programs and to be
+    /// [merged](Report::merged); `None` where nothing was timed.
+    #[serde(default)]
+    pub latencies_hdr: Option<String>,
+}
+
+/// A time in which several generators measured at once, by their clocks.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct Together {
+    /// When it began, in seconds since 1970.
+    pub began_unix_s: f64,
+    /// How long it was; 0 if they never did.
+    pub seconds: f64,
 }
 
 impl From<&Plan> for Settings {
@@ -124,24 +151,24 @@ impl From<&Plan> for Settings {
 
 impl From<&Outcome> for Figures {
     fn from(outcome: &Outcome) -> Self {
-        let latencies = &outcome.latencies;
-        let timed = |span: Duration| (latencies.count() > 0).then(|| span.as_nanos() as f64 / 1000.0);
-        let percentile = |percent| latencies.told(percent).and_then(timed);
-        Self {
+        let since_1970 = |began: SystemTime| began.duration_since(SystemTime::UNIX_EPOCH).ok();
+        let figures = Self {
             phase: outcome.phase,
             clients: outcome.clients,
             served: outcome.served,
             still_served: outcome.still_served,
+            began_unix_s: outcome.began.and_then(since_1970).map(|time| time.as_secs_f64()),
             seconds: outcome.elapsed.as_secs_f64(),
+            together: None,
             done: outcome.done,
             per_s: outcome.rate(),
             mb_per_s: outcome.megabytes_per_second(),
-            mean_us: timed(latencies.mean()),
-            p50_us: percentile(50.0),
-            p90_us: percentile(90.0),
-            p99_us: percentile(99.0),
-            p999_us: percentile(99.9),
-            max_us: timed(latencies.max()),
+            mean_us: None,
+            p50_us: None,
+            p90_us: None,
+            p99_us: None,
+            p999_us: None,
+            max_us: None,
             errors: outcome.faults.iter().map(|(fault, count)| (fault.key(), count)).collect(),
             lost: outcome.lost,
             late: outcome.late,
@@ -149,6 +176,27 @@ impl From<&Outcome> for Figures {
             client_cpu_s: outcome.cpu.as_secs_f64(),
             client_busy: outcome.busy,
             warnings: outcome.warnings().iter().map(ToString::to_string).collect(),
+            latencies_hdr: None,
+        };
+        figures.timed(&outcome.latencies)
+    }
+}
+
+impl Figures {
+    /// The same figures with these latencies.
+    pub(super) fn timed(self, latencies: &Latencies) -> Self {
+        let any = latencies.count() > 0;
+        let timed = |span: Duration| any.then(|| span.as_nanos() as f64 / 1000.0);
+        let percentile = |percent| latencies.told(percent).and_then(timed);
+        Self {
+            mean_us: timed(latencies.mean()),
+            p50_us: percentile(50.0),
+            p90_us: percentile(90.0),
+            p99_us: percentile(99.0),
+            p999_us: percentile(99.9),
+            max_us: timed(latencies.max()),
+            latencies_hdr: any.then(|| latencies.encode()),
+            ..self
         }
     }
 }
@@ -161,6 +209,7 @@ impl Report {
             version: VERSION,
             endpoint: endpoint.clone(),
             settings: plan.into(),
+            generators: 1,
             phases: outcomes.iter().map(Figures::from).collect(),
             during: None,
             interrupted,

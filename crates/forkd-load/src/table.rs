@@ -1,61 +1,77 @@
-//! What is shown of outcomes to a person: a table.
+//! What is shown of a report to a person: a table, made of the figures alone.
 
 use std::fmt::Write;
-use std::time::Duration;
 
-use super::outcome::Outcome;
+use super::fault::Faults;
 use super::plan::Phase;
-use crate::text::{columns, span as short, thousands};
+use super::report::Figures;
+use crate::text::{columns, micros, thousands};
 
 /// The heads of the table's columns.
 const HEADS: [&str; 9] = ["phase", "result", "p50", "p90", "p99", "p99.9", "max", "errors", "client CPU"];
 
-/// Makes a table of outcomes, with a line for each kind of error and each warning below it.
+/// Makes a table of the figures of phases, with lines for errors, warnings, and how the rate of several generators comes about
+/// below it.
 #[must_use]
-pub fn table(outcomes: &[Outcome]) -> String {
+pub fn table(phases: &[Figures]) -> String {
     let mut rows = vec![HEADS.map(ToOwned::to_owned).to_vec()];
-    rows.extend(outcomes.iter().map(|outcome| row(outcome).to_vec()));
+    rows.extend(phases.iter().map(|figures| row(figures).to_vec()));
     let mut text = columns(&rows, 2);
-    for outcome in outcomes {
-        let phase = outcome.phase.name();
-        if outcome.faults.total() > 0 {
-            let _ = writeln!(text, "errors in {phase}: {}", outcome.faults);
+    for figures in phases {
+        let phase = figures.phase.name();
+        let faults = Faults::of_keys(&figures.errors);
+        if faults.total() > 0 {
+            let _ = writeln!(text, "errors in {phase}: {faults}");
         }
-        for warning in outcome.warnings() {
+        if let Some(together) = &figures.together {
+            let [together, most] = [together.seconds, figures.seconds].map(seconds);
+            let _ = writeln!(
+                text,
+                "rates in {phase} are sums over generators, each in its own time; all ran at once for {together} of {most}"
+            );
+        }
+        for warning in &figures.warnings {
             let _ = writeln!(text, "warning about {phase}: {warning}");
         }
     }
     text
 }
 
-fn row(outcome: &Outcome) -> [String; HEADS.len()] {
-    let latencies = &outcome.latencies;
-    let span = |span: Option<Duration>| span.map_or_else(|| "-".into(), short);
-    let [p50, p90, p99, p999] = [50.0, 90.0, 99.0, 99.9].map(|percent| span(latencies.told(percent)));
-    let max = (latencies.count() > 0).then(|| latencies.max());
-    let cpu = if outcome.elapsed.is_zero() {
-        "-".into()
-    } else {
-        format!("{:.0} %", 100.0 * outcome.cpu.as_secs_f64() / outcome.elapsed.as_secs_f64())
-    };
-    let name = outcome.phase.name().to_owned();
-    let errors = thousands(outcome.faults.total() as f64);
-    [name, result(outcome), p50, p90, p99, p999, span(max), errors, cpu]
+fn seconds(seconds: f64) -> String {
+    micros(seconds * 1e6)
 }
 
-fn result(outcome: &Outcome) -> String {
-    let rate = || format!("{} {}/s", thousands(outcome.rate()), outcome.phase.unit());
-    match outcome.phase {
-        Phase::Bulk => format!("{:.1} MB/s", outcome.megabytes_per_second()),
-        Phase::Datagrams => format!("{}, {:.2} % lost", rate(), outcome.loss() * 100.0),
+fn row(figures: &Figures) -> [String; HEADS.len()] {
+    let Figures { p50_us, p90_us, p99_us, p999_us, max_us, .. } = *figures;
+    let [p50, p90, p99, p999, max] =
+        [p50_us, p90_us, p99_us, p999_us, max_us].map(|span| span.map_or_else(|| "-".into(), micros));
+    let cpu = if figures.seconds == 0.0 {
+        "-".into()
+    } else {
+        format!("{:.0} %", 100.0 * figures.client_cpu_s / figures.seconds)
+    };
+    let name = figures.phase.name().to_owned();
+    let errors = thousands(Faults::of_keys(&figures.errors).total() as f64);
+    [name, result(figures), p50, p90, p99, p999, max, errors, cpu]
+}
+
+fn result(figures: &Figures) -> String {
+    let rate = || format!("{} {}/s", thousands(figures.per_s), figures.phase.unit());
+    match figures.phase {
+        Phase::Bulk => format!("{:.1} MB/s", figures.mb_per_s),
+        Phase::Datagrams => {
+            let lost = figures.lost as f64;
+            let share = if lost == 0.0 { 0.0 } else { lost / (figures.done as f64 + lost) };
+            format!("{}, {:.2} % lost", rate(), share * 100.0)
+        }
         Phase::Churn | Phase::PingPong => rate(),
         Phase::Hold => {
-            let still = match outcome.still_served {
-                Some(still) if still < outcome.served => format!(", {still} at the end"),
+            let still = match figures.still_served {
+                Some(still) if still < figures.served => format!(", {still} at the end"),
                 _ => String::new(),
             };
-            let (served, clients) = (outcome.served, outcome.clients);
-            format!("{served} of {clients} served in {}{still}", short(outcome.elapsed))
+            let (served, clients) = (figures.served, figures.clients);
+            format!("{served} of {clients} served in {}{still}", seconds(figures.seconds))
         }
     }
 }
@@ -63,11 +79,12 @@ fn result(outcome: &Outcome) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::Outcome;
     use crate::report::tests::outcome;
 
     #[test]
     fn the_table_says_what_was_measured_and_what_is_to_know() {
-        let text = table(&[outcome(Phase::Churn), outcome(Phase::Datagrams)]);
+        let text = table(&[&outcome(Phase::Churn), &outcome(Phase::Datagrams)].map(Figures::from));
         let lines: Vec<&str> = text.lines().collect();
         assert!(lines[0].starts_with("phase      result"), "{text}");
         assert!(lines[1].starts_with("churn      15,000 conn/s"), "{text}");
@@ -82,6 +99,6 @@ mod tests {
     #[test]
     fn a_hold_says_how_many_were_served() {
         let held = Outcome { still_served: Some(6), ..outcome(Phase::Hold) };
-        assert_eq!(result(&held), "7 of 8 served in 2.00 s, 6 at the end");
+        assert_eq!(result(&Figures::from(&held)), "7 of 8 served in 2.00 s, 6 at the end");
     }
 }

@@ -16,17 +16,35 @@ Examples:
   forkd load --phases hold,churn -c 100 unix:///run/echo.sock
   forkd load --phases pingpong --rate 2000/s -z 30s tcp://127.0.0.1:7007
   forkd load -n 10000 --json load.json udp://127.0.0.1:7007
-  forkd load --during 'systemctl restart forkd' tcp://127.0.0.1:7";
+  forkd load --during 'systemctl restart forkd' tcp://127.0.0.1:7
+  forkd load --merge a.json b.json";
 
 /// No command takes that long.
 const A_YEAR: Duration = Duration::from_secs(365 * 24 * 60 * 60);
+
+/// What says how to load a server.
+const NOT_WITH_MERGE: [&str; 13] = [
+    "endpoint",
+    "phases",
+    "during",
+    "clients",
+    "duration",
+    "operations",
+    "rate",
+    "size",
+    "seed",
+    "timeout",
+    "threads",
+    "proxy",
+    "i_own_this_host",
+];
 
 /// The options of `load`.
 #[derive(Debug, Clone, Args)]
 pub struct LoadArgs {
     /// Server to load: tcp://HOST:PORT, udp://HOST:PORT, unix:///PATH or unixgram:///PATH
-    #[arg(value_name = "ENDPOINT")]
-    pub endpoint: Endpoint,
+    #[arg(value_name = "ENDPOINT", required_unless_present = "merge")]
+    pub endpoint: Option<Endpoint>,
 
     /// What the clients do, one after the other [default: churn,pingpong, or datagrams]
     #[arg(long, value_name = "PHASE,...", value_parser = one_of::<Phase>(), value_delimiter = ',')]
@@ -83,6 +101,10 @@ pub struct LoadArgs {
     /// Load a server that is not on this machine: it is yours to overload
     #[arg(long)]
     pub i_own_this_host: bool,
+
+    /// Load nothing, and make one report of those that several generators have written with --json, or printed among other lines
+    #[arg(long, value_name = "FILE", num_args = 1.., conflicts_with_all = NOT_WITH_MERGE)]
+    pub merge: Vec<PathBuf>,
 }
 
 impl LoadArgs {
@@ -191,6 +213,15 @@ mod tests {
     }
 
     #[test]
+    fn reports_take_the_place_of_a_server() {
+        let args = parse("--merge a b --json -").unwrap();
+        assert_eq!(
+            (args.endpoint, args.merge, args.json),
+            (None, vec!["a".into(), "b".into()], Some("-".into()))
+        );
+    }
+
+    #[test]
     fn with_a_command_there_is_a_rate_and_no_end() {
         let args = parse("--during reboot tcp://a:1").unwrap();
         let plan = args.plan();
@@ -217,6 +248,9 @@ mod tests {
             ("--json tcp://a:1", "<ENDPOINT>"),
             ("-n 5 -z 5s tcp://a:1", "cannot be used with"),
             ("-n 5 --during reboot tcp://a:1", "cannot be used with"),
+            ("--merge a -c 5", "cannot be used with"),
+            ("tcp://a:1 --merge a", "cannot be used with"),
+            ("--merge", "a value is required"),
             ("--phases bulky tcp://a:1", "a similar value exists: 'bulk'"),
             ("--rate fast tcp://a:1", "such as 500 or 500/s"),
             ("--duration 5 tcp://a:1", "add a unit: 5s"),

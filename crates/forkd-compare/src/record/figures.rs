@@ -15,6 +15,9 @@ pub struct Measured<T> {
     /// Of all rounds together: which percentile, and its latency in microseconds; from small to large.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub latency_us: Vec<(f64, f64)>,
+    /// The same for other programs: all latencies, as [`Latencies::encode`](forkd_load::Latencies::encode) writes them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub latencies_hdr: Option<String>,
 }
 
 impl<T: Figures> Measured<T> {
@@ -22,7 +25,7 @@ impl<T: Figures> Measured<T> {
     #[must_use]
     pub fn of(rounds: Vec<T>, latency_us: Vec<(f64, f64)>) -> Option<Self> {
         let median = T::median(&rounds)?;
-        Some(Self { median, rounds, latency_us })
+        Some(Self { median, rounds, latency_us, latencies_hdr: None })
     }
 
     /// A figure of each round in which it could be measured.
