@@ -158,6 +158,8 @@ fn the_default_configuration_is_valid_also_with_its_options_uncommented() {
     // it is for sockets that forkd does not bind
     check(&default.replace("#exit-idle", "exit-idle"));
     let default = default.replace("#exit-idle", "# exit-idle");
+    // less than the smallest of the pools below has places
+    let default = default.replace("256:30:768", "2:30:8");
     // it may be missing here
     let default = default.replace("/var/empty", "/").replace("/srv/www", "/");
     // what a socket unit decides can be said only of sockets that forkd binds
@@ -168,7 +170,10 @@ fn the_default_configuration_is_valid_also_with_its_options_uncommented() {
         (any, &[("service = \"echo\"", "service = \"ack\"")][..]),
         (streams, &[("service = \"echo\"", "service = \"http\"")]),
         (streams, &[("service = \"echo\"", "service = \"exec\"")]),
-        (any, &[("\"fork\"", "\"prefork\""), ("workers = 8", "workers = \"1..9\"")]),
+        (
+            any,
+            &[("\"fork\"", "\"prefork\""), ("workers = 8", "workers = \"1..9\""), ("256:30:768", "2:30:8")],
+        ),
         (any, &[("\"fork\"", "\"thread\"")]),
         (any, &[("\"fork\"", "\"thread\""), ("#threads", "# threads")]),
         (any, &[("\"fork\"", "\"event\"")]),
