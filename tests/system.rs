@@ -19,7 +19,7 @@ const TOOLS: [&str; 10] =
 const NOT_BOOTED: i32 = 125;
 
 /// The files of this machine that each system gets, and where it has them.
-fn files() -> [(PathBuf, &'static str); 6] {
+fn files() -> [(PathBuf, &'static str); 7] {
     let binary = Path::new(env!("CARGO_BIN_EXE_forkd"));
     let project = Path::new(env!("CARGO_MANIFEST_DIR"));
     let load = binary.with_file_name("examples").join("test-load");
@@ -31,6 +31,7 @@ fn files() -> [(PathBuf, &'static str); 6] {
         (load, "/test/load"),
         (project.join("docs/SYSTEMD.md"), "/test/SYSTEMD.md"),
         (project.join("packaging"), "/test/packaging"),
+        (project.join("deploy"), "/test/deploy"),
     ]
 }
 
@@ -69,6 +70,20 @@ fn drain() {
     }
 }
 
+#[test]
+fn haproxy() {
+    if ["haproxy", "ip"].iter().all(|tool| need_tool(tool)) {
+        passes("haproxy", &[]);
+    }
+}
+
+#[test]
+fn keepalived() {
+    if ["keepalived", "ip"].iter().all(|tool| need_tool(tool)) {
+        passes("keepalived", &[]);
+    }
+}
+
 macro_rules! scripts {
     ($($name:ident)*) => {
         $(
@@ -81,7 +96,7 @@ macro_rules! scripts {
         /// A script that is not run proves nothing.
         #[test]
         fn each_script_is_a_test() {
-            let mut known = vec!["boot", "drain", "lib", "package", $(stringify!($name)),*];
+            let mut known = vec!["boot", "drain", "haproxy", "keepalived", "lib", "package", $(stringify!($name)),*];
             known.sort_unstable();
             let dir = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/system");
             let names = std::fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
