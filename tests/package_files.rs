@@ -73,8 +73,9 @@ fn the_manual_has_the_variable_of_every_option() {
     let (_, environment) = page.split_once("ENVIRONMENT").unwrap();
     let names: BTreeSet<_> = environment.split([' ', ',', '\n']).collect();
     let serve = Cli::command().find_subcommand("serve").unwrap().clone();
-    // how standard input is served is no configuration
-    for option in serve.get_arguments().filter(|option| option.get_id() != "inetd") {
+    // how standard input is served is no configuration, and what is hidden is no option of the user's
+    let is_option = |option: &&clap::Arg| option.get_id() != "inetd" && !option.is_hide_set();
+    for option in serve.get_arguments().filter(is_option) {
         let variable = format!("FORKD_{}", option.get_id().as_str().to_uppercase());
         assert!(names.contains(&*variable), "{variable} in\n{page}");
     }

@@ -107,4 +107,4 @@ macro_rules! scripts {
     };
 }
 
-scripts! { activation errors hardening idle inetd instances journal memory metrics mistakes notify overload processes recipes reload restart standalone syslog sysv watchdog }
+scripts! { activation errors hardening idle inetd instances journal memory metrics mistakes notify overload processes recipes reload restart standalone syslog sysv upgrade watchdog }

@@ -44,7 +44,10 @@ pub(crate) const SIGNALS: &[(&str, &str)] = &[
     ("SIGQUIT", "End all connections at once."),
     ("SIGHUP", "Read the configuration again."),
     ("SIGUSR1", "Write the status to the log, a line for each listening socket."),
-    ("SIGUSR2", "Not supported yet: a line in the log, nothing else."),
+    (
+        "SIGUSR2",
+        "Replace the program by what is where it was started from, as forkd upgrade; the outcome is in the log alone.",
+    ),
     ("SIGTTIN, SIGTTOU", "One worker more, one fewer, in each pool; a line in the log where there is none."),
 ];
 

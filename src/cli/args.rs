@@ -19,7 +19,7 @@ use crate::config::options::ServeOptions;
 use crate::config::values::number;
 #[cfg(feature = "top")]
 pub use ask::TopArgs;
-pub use ask::{PardonArgs, ReloadArgs, StatusArgs};
+pub use ask::{PardonArgs, ReloadArgs, StatusArgs, UpgradeArgs};
 pub use compare::{CompareArgs, OutputArgs, RunArgs};
 use forkd_compare::NULL_SERVER;
 pub use load::LoadArgs;
@@ -85,6 +85,10 @@ pub enum Command {
         /// Serve standard input, a connection (or a socket with datagrams) that inetd or systemd hands over
         #[arg(long, help_heading = "Daemon", conflicts_with_all = ServeOptions::not_with_inetd())]
         inetd: bool,
+
+        /// Say whether this program could replace the one that starts it: no option of the user's
+        #[arg(long, hide = true)]
+        trial: bool,
     },
     /// Check the configuration, and print as TOML what it comes to
     ///
@@ -131,6 +135,9 @@ pub enum Command {
     #[cfg(feature = "top")]
     #[command(after_help = ask::TOP_EXAMPLES)]
     Top(TopArgs),
+    /// Have a running forkd replace its program by this one, and lose no client
+    #[command(after_help = ask::UPGRADE_EXAMPLES)]
+    Upgrade(UpgradeArgs),
 }
 
 impl Cli {

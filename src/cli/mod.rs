@@ -17,9 +17,11 @@ pub mod reload;
 pub mod serve;
 pub mod services;
 pub mod status;
+mod succeed;
 mod terminal;
 #[cfg(feature = "top")]
 pub mod top;
+pub mod upgrade;
 
 use std::path::{Path, PathBuf};
 
@@ -67,8 +69,9 @@ pub fn run(cli: Cli, signals: HeldSignals) -> Result<(), Failed> {
         _ => drop(signals),
     }
     match cli.command {
-        Command::Serve { args, inetd: true } => inetd::run(args).map_err(Failed::from),
-        Command::Serve { args, inetd: false } => serve::run(args),
+        Command::Serve { args, inetd: true, .. } => inetd::run(args).map_err(Failed::from),
+        Command::Serve { args, trial: true, .. } => succeed::try_out(args),
+        Command::Serve { args, .. } => serve::run(args),
         Command::Check { unit: Some(unit), .. } => in_unit::run(&unit),
         Command::Check { args, source, unit: None } => check::run(args, source).map_err(Failed::from),
         Command::Compare(options) => compare::run(&options),
@@ -81,6 +84,7 @@ pub fn run(cli: Cli, signals: HeldSignals) -> Result<(), Failed> {
         Command::Status(options) => status::run(options),
         #[cfg(feature = "top")]
         Command::Top(options) => top::run(options),
+        Command::Upgrade(options) => upgrade::run(options),
     }
 }
 

@@ -31,6 +31,7 @@ pub fn run(args: ReloadArgs) -> Result<(), Failed> {
     };
     match Daemon::at(args.control, RELOAD_TIMEOUT)?.ask(&request, file, |text| serde_json::from_str(text))? {
         Answer::Reloaded => Ok(()),
+        Answer::Upgraded { .. } => Err(Failed::data("the daemon answers that it is another program".into())),
         Answer::Refused { exit_code, why, invocation } => {
             let why = format!("reload failed, the old configuration stays in force: {why}");
             // as ExecReload= of the daemon's own unit: its log, which has the reason, is that of this process

@@ -21,14 +21,17 @@ use crate::daemon::notify::ServiceManager;
 use crate::daemon::pidfile::Pidfile;
 use crate::daemon::privileges::Privileges;
 use crate::daemon::source::{Configuration, Read, stop_times};
+use crate::daemon::upgrade::{Letter, Upgrade, manager_variables};
 use crate::sys::signal::pending_stop;
 use crate::{Error, log, metrics, sys};
 use forkd_net::unit;
 use forkd_server::Endpoint;
+use forkd_server::service::Service;
 use forkd_server::supervise::Inherited;
 use forkd_server::supervise::Master;
 use forkd_server::supervise::{Bound, bind};
 
+use super::succeed::succeed;
 use super::{Failed, here, resolve, sources};
 
 /// Serves until a signal ends it.
@@ -37,6 +40,9 @@ use super::{Failed, here, resolve, sources};
 ///
 /// Whatever keeps it from serving; [`Error::exit_code`] tells scripts which kind it is.
 pub fn run(options: ServeOptions) -> Result<(), Failed> {
+    if let Some(letter) = Letter::receive()? {
+        return succeed(options, letter);
+    }
     // before anything is opened, and while this is the process that LISTEN_PID names
     let inherited = Inherited::take()?;
     // a service of systemd (systemd.exec(5)) is started again for clients that wait
@@ -46,6 +52,7 @@ pub fn run(options: ServeOptions) -> Result<(), Failed> {
 
 fn serve_with(options: ServeOptions, inherited: Inherited) -> Result<(), Failed> {
     let (here, default_endpoints) = (here(), inherited.default_endpoints());
+    let started_in = here.clone();
     let sources = sources(options)?.anchored(&here);
     let config = resolve(&sources, &here, &default_endpoints)?;
     stay_with_manager(&config.daemon)?;
@@ -58,13 +65,13 @@ fn serve_with(options: ServeOptions, inherited: Inherited) -> Result<(), Failed>
     if !config.daemon.daemon() {
         set_umask(umask);
         // a daemon that was told to end has done what it was told
-        return Ok(serve(&config, Box::new(read), inherited, None).map(|_| ())?);
+        return Ok(serve(&config, Box::new(read), &started_in, inherited, None).map(|_| ())?);
     }
     match background::detach(umask.unwrap_or(DEFAULT_UMASK))? {
         Launch::Invoker => Ok(()),
         Launch::Daemon(notifier) => {
             let mut notifier = Some(notifier);
-            let served = serve(&config, Box::new(read), inherited, Some(&mut notifier));
+            let served = serve(&config, Box::new(read), &started_in, inherited, Some(&mut notifier));
             let result = served.map_err(Failed::from).and_then(|served| match served {
                 Served::NotAtAll(signal) => Err(never_ready(signal)),
                 Served::UntilTheEnd => Ok(()),
@@ -126,12 +133,15 @@ fn set_umask(umask: Option<u32>) {
 struct Opened {
     privileges: Option<Privileges>,
     source: Configuration,
+    services: Vec<Service>,
+    max_generations: u32,
     bound: Vec<Bound>,
 }
 
 fn serve(
     config: &Config,
     read: Read,
+    here: &Path,
     mut inherited: Inherited,
     notifier: Option<&mut Option<Notifier>>,
 ) -> Result<Served, Error> {
@@ -149,8 +159,8 @@ fn serve(
     let opened = opened?;
     let successor = opened.privileges.as_ref().and_then(Privileges::ids);
     let mut pidfile = daemon.pidfile.as_deref().map(|path| Pidfile::create(path, successor)).transpose()?;
-    let mut master = Master::new(stop_times(daemon))?;
-    let result = run_master(&mut master, config, opened, inherited, pidfile.as_mut(), notifier);
+    let mut master = Master::for_successors(stop_times(daemon))?;
+    let result = run_master(&mut master, config, here, opened, inherited, pidfile.as_mut(), notifier);
     if let Some(pidfile) = pidfile {
         pidfile.remove();
     }
@@ -163,7 +173,9 @@ fn open(config: &Config, read: Read, inherited: &Inherited) -> Result<Opened, Er
     let DaemonOptions { user, group, chroot, .. } = &config.daemon;
     let privileges = Privileges::look_up(user.as_deref(), group.as_deref(), chroot.as_deref())?;
     let (source, first) = Configuration::new(config, read)?;
-    Ok(Opened { privileges, source, bound: bind(first.listeners, &[], inherited)? })
+    let services = first.listeners.iter().map(|spec| spec.service.clone()).collect();
+    let bound = bind(first.listeners, &[], inherited)?;
+    Ok(Opened { privileges, source, services, max_generations: first.max_generations, bound })
 }
 
 /// The control socket, if there is one.
@@ -190,12 +202,13 @@ fn control(daemon: &DaemonOptions) -> Result<Option<Control>, Error> {
 fn run_master(
     master: &mut Master,
     config: &Config,
+    here: &Path,
     opened: Opened,
     inherited: Inherited,
     mut pidfile: Option<&mut Pidfile>,
     notifier: Option<&mut Option<Notifier>>,
 ) -> Result<(), Error> {
-    let Opened { privileges, source, bound } = opened;
+    let Opened { privileges, source, services, max_generations, bound } = opened;
     let daemon = &config.daemon;
     let control = control(daemon)?;
     let metrics = daemon.metrics.as_ref().map(|metrics| metrics::bind(&metrics.0, &bound, &inherited));
@@ -210,7 +223,9 @@ fn run_master(
         master.keep_what_chroot_hides();
     }
     master.listen(bound)?;
-    master.reload_from(Box::new(source), inherited);
+    let pidfile_fd = pidfile.as_ref().map(|file| file.as_fd().as_raw_fd());
+    master.replace_by(Upgrade::new(here, source.in_force(), pidfile_fd, manager_variables()));
+    master.reload_from(Box::new(source), inherited, max_generations);
     daemon.exit_idle.iter().for_each(|limit| master.exit_when_idle(limit.0));
     // first, since systemd takes a reload for done when either says so
     master.join(ServiceManager::from_env());
@@ -224,8 +239,7 @@ fn run_master(
         privileges.enter()?;
         privileges.enter_environment()?;
     }
-    master.confine(daemon.sandbox())?;
-    let pidfile_fd = pidfile.as_ref().map(|file| file.as_fd().as_raw_fd());
+    master.confine(daemon.sandbox(), &services)?;
     let notifier_fds = notifier.iter().filter_map(|n| n.as_ref()).flat_map(Notifier::descriptors);
     pidfile_fd.into_iter().chain(notifier_fds).for_each(|fd| master.keep_from_children(fd));
     if let Some(notifier) = notifier.iter().find_map(|n| n.as_ref()) {

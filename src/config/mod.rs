@@ -109,6 +109,20 @@ impl Config {
         Self::merge(sources, file, here, env, default_endpoints)
     }
 
+    /// Reads what [`to_toml`](Self::to_toml) has written.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Config`] where it was another program that wrote it.
+    pub(crate) fn written(
+        text: &str,
+        here: &Path,
+        env: impl Fn(&str) -> Option<OsString>,
+    ) -> Result<Self, Error> {
+        let file = File::parse(Path::new("the configuration in force"), text.as_bytes().to_vec())?;
+        Self::merge(&Sources::default(), Some(file), here, env, &[])
+    }
+
     /// As [`resolve`](Self::resolve), of a file that has been read.
     pub(crate) fn merge(
         sources: &Sources,

@@ -336,6 +336,9 @@ options! {
     /// next one. For sockets that systemd hands over
     exit_idle: Option<Span>, { heading: "Limits", value: "DURATION", otherwise: "never" }
 
+    /// How many programs before this one may still have connections when `forkd upgrade` replaces it by another
+    max_generations: Option<u32> = 4, { heading: "Limits", value: "N", range: Some(1..=64), reload: true }
+
     /// Where log lines go
     log: Option<LogSink> = LogSink::Stderr, { heading: "Logging", value: "stderr|syslog", inetd: true }
 
@@ -370,7 +373,7 @@ options! {
     /// Permission bits that new files don't get
     umask: Option<Mode>, { heading: "Daemon", value: "OCTAL", otherwise: "inherited; with --daemon 022" }
 
-    /// Socket that answers `forkd status`, `forkd reload` and `forkd pardon`
+    /// Socket that answers `forkd status`, `forkd reload`, `forkd upgrade` and `forkd pardon`
     control: Option<PathBuf>, {
         heading: "Daemon", value: "PATH",
         otherwise: "$RUNTIME_DIRECTORY/control.sock or $XDG_RUNTIME_DIR/forkd.sock, if set"

@@ -1,9 +1,9 @@
-//! The control socket, the answering side: `forkd status`, `forkd reload` and `forkd pardon` ask, the master answers.
+//! The control socket, the answering side: `forkd status`, `reload`, `upgrade` and `pardon` ask, the master answers.
 //!
 //! A request is one line, the answer one JSON text and the end of file. Clients are served inside
 //! the master's loop and never waited for: what can't be written at once is kept, and a client
-//! that dawdles is dropped. A reload takes a while, and the client that asked for one gets the answer when it
-//! is over. Only the owner can connect (mode 0600).
+//! that dawdles is dropped. A reload or an upgrade takes a while, and the client that asked for one gets the answer when it
+//! is over; after an upgrade the new program has that client, and answers. Only the owner can connect (mode 0600).
 
 use std::io::{self, ErrorKind, IoSliceMut, Write};
 use std::mem::MaybeUninit;
@@ -27,12 +27,18 @@ use forkd_server::supervise::{BindOptions, bind_all};
 use forkd_server::supervise::{Companion, Notice};
 use forkd_server::supervise::{Inherited, Listener};
 use forkd_server::supervise::{Rule, View};
+use forkd_server::supervise::{SavedPart, SavedSocket, UpgradeRequest};
 
 /// How long to take no client after accept(2) found no descriptor or memory.
 const ACCEPT_REST: Duration = Duration::from_millis(100);
 const MAX_CLIENTS: usize = 16;
 const TIME_LIMIT: Duration = Duration::from_secs(5);
 const LONGEST_REQUEST: usize = 256;
+
+/// By what names the next program finds the socket and its clients.
+pub(crate) const CONTROL: &str = "control";
+pub(crate) const UPGRADE_CLIENT: &str = "control client that waits for the upgrade";
+pub(crate) const NEW_CLIENT: &str = "control client that has not asked yet";
 
 /// The control socket and its clients.
 #[derive(Debug)]
@@ -48,7 +54,7 @@ pub(crate) struct Control {
 struct Client {
     stream: UnixStream,
     request: Vec<u8>,
-    /// What came with the request: the log file of the client that asks for a reload.
+    /// What came with the request: the log file of the client that asks for a reload, or the program for an upgrade.
     file: Option<OwnedFd>,
     state: Talk,
     until: Instant,
@@ -64,16 +70,20 @@ pub(crate) enum Request {
     Pardon(Rule),
     /// By a process of this run of a unit, as it says.
     Reload(Option<String>),
+    /// After which children of older programs are ended, if after any time.
+    Upgrade(Option<Duration>),
     /// Something else, and the answer to that.
     Unknown(String),
 }
 
-/// The answer to a request for a reload.
+/// The answer to a request for a reload or an upgrade.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Answer {
     /// The new configuration is in force.
     Reloaded,
+    /// This program has replaced the one that was asked.
+    Upgraded { version: String },
     /// The old one goes on.
     Refused {
         exit_code: u8,
@@ -96,13 +106,23 @@ impl Request {
             "status" => Self::Status,
             "sources" => Self::Sources,
             "reload" => Self::Reload(None),
+            "upgrade" => Self::Upgrade(None),
             other if other.starts_with("reload ") => Self::Reload(Some(other["reload ".len()..].to_owned())),
-            other => match other.strip_prefix("pardon ").and_then(|rule| rule.parse().ok()) {
-                Some(rule) => Self::Pardon(rule),
-                None => Self::Unknown(refusal(&format!(
-                    "unknown request {other:?}; known: status, sources, pardon SOURCE, reload"
-                ))),
-            },
+            other => Self::with_argument(other).unwrap_or_else(|| {
+                Self::Unknown(refusal(&format!(
+                    "unknown request {other:?}; known: status, sources, pardon SOURCE, reload, upgrade [MILLISECONDS]"
+                )))
+            }),
+        }
+    }
+}
+
+impl Request {
+    fn with_argument(request: &str) -> Option<Self> {
+        match request.split_once(' ')? {
+            ("pardon", rule) => rule.parse().ok().map(Self::Pardon),
+            ("upgrade", ms) => Some(Self::Upgrade(Some(Duration::from_millis(ms.parse().ok()?)))),
+            _ => None,
         }
     }
 }
@@ -120,6 +140,10 @@ enum Talk {
     WantsReload,
     /// The reload that it has asked for goes on.
     AwaitsReload,
+    /// It has asked for an upgrade, which has not begun.
+    WantsUpgrade(Option<Duration>),
+    /// The upgrade that it has asked for goes on.
+    AwaitsUpgrade,
     /// What is still to be written.
     Answering(Vec<u8>),
 }
@@ -143,6 +167,23 @@ impl Control {
         listener.set_nonblocking(true).map_err(|e| cannot(&e.to_string()))?;
         tell_of_seclusion(listener.endpoint());
         Ok(Self { listener, clients: Vec::new(), rest_until: None, metrics_error: None })
+    }
+
+    /// Goes on with what the program before this one has left: its socket, the clients that wait for the upgrade, and those
+    /// that have asked for nothing yet.
+    pub(crate) fn restore(listener: Listener, waiting: Vec<OwnedFd>, new: Vec<OwnedFd>) -> Self {
+        let until = Instant::now() + TIME_LIMIT;
+        let client = |stream: OwnedFd, state| Client {
+            stream: stream.into(),
+            request: Vec::new(),
+            file: None,
+            state,
+            until,
+        };
+        let waiting = waiting.into_iter().map(|stream| client(stream, Talk::AwaitsUpgrade));
+        let new = new.into_iter().map(|stream| client(stream, Talk::Asking));
+        let clients = waiting.chain(new).collect();
+        Self { listener, clients, rest_until: None, metrics_error: None }
     }
 
     /// Has the status say why there are no metrics.
@@ -194,7 +235,6 @@ impl Control {
         let mut waiting = self.clients.len() - self.talks();
         for client in &mut self.clients {
             if client.state == Talk::Asking && client.read_request() {
-                let file = client.file.take();
                 client.state = match Request::parse(&client.request) {
                     Request::Status => Talk::answering(&Status::of(view, self.metrics_error.clone())),
                     Request::Sources => Talk::answering(&SourcesStatus::of(view)),
@@ -206,7 +246,7 @@ impl Control {
                         Talk::answering(&pardoned)
                     }
                     Request::Reload(invocation) if waiting < MAX_CLIENTS => {
-                        if let Some(file) = file
+                        if let Some(file) = client.file.take()
                             && invocation.is_some()
                             && invocation == unit::invocation()
                         {
@@ -215,9 +255,13 @@ impl Control {
                         waiting += 1;
                         Talk::WantsReload
                     }
-                    Request::Reload(_) => {
-                        Talk::Answering(refusal("too many wait for a reload already").into_bytes())
+                    Request::Upgrade(finish_within) if waiting < MAX_CLIENTS => {
+                        waiting += 1;
+                        Talk::WantsUpgrade(finish_within)
                     }
+                    Request::Reload(_) | Request::Upgrade(_) => Talk::Answering(
+                        refusal("too many wait for a reload or an upgrade already").into_bytes(),
+                    ),
                     Request::Unknown(answer) => Talk::Answering(answer.into_bytes()),
                 };
             }
@@ -239,7 +283,18 @@ const LISTENER: usize = 0;
 
 impl Companion for Control {
     fn descriptors(&self) -> Vec<RawFd> {
-        vec![self.listener.as_raw_fd()]
+        let clients = self.clients.iter().map(|client| client.stream.as_raw_fd());
+        clients.chain([self.listener.as_raw_fd()]).collect()
+    }
+
+    fn save(&self) -> Vec<SavedPart> {
+        let name = |client: &Client| match client.state {
+            Talk::WantsUpgrade(_) | Talk::AwaitsUpgrade => Some(UPGRADE_CLIENT),
+            Talk::Asking if client.request.is_empty() => Some(NEW_CLIENT),
+            _ => None,
+        };
+        let part = |client: &Client| Some(SavedPart::of(name(client)?, SavedSocket::open(&client.stream)));
+        self.clients.iter().filter_map(part).chain([SavedPart::of(CONTROL, self.listener.save())]).collect()
     }
 
     fn watch<'a>(&'a self, now: Instant, add: &mut dyn FnMut(BorrowedFd<'a>, PollFlags, usize)) {
@@ -277,11 +332,30 @@ impl Companion for Control {
         wanted
     }
 
+    fn takes_upgrade(&mut self) -> Option<UpgradeRequest> {
+        let mut wanted = None;
+        for client in &mut self.clients {
+            if let Talk::WantsUpgrade(finish_within) = client.state {
+                client.state = Talk::AwaitsUpgrade;
+                wanted = Some(UpgradeRequest { finish_within, program: client.file.take() });
+            }
+        }
+        wanted
+    }
+
     fn told(&mut self, notice: Notice<'_>, view: View<'_>) {
-        let Notice::ReloadEnded(result) = notice else { return };
-        let answer = result.map_or_else(Answer::from, |()| Answer::Reloaded);
+        let (answer, awaited) = match notice {
+            Notice::ReloadEnded(result) => {
+                (result.map_or_else(Answer::from, |()| Answer::Reloaded), Talk::AwaitsReload)
+            }
+            Notice::UpgradeEnded(result) => {
+                let upgraded = |()| Answer::Upgraded { version: env!("CARGO_PKG_VERSION").to_owned() };
+                (result.map_or_else(Answer::from, upgraded), Talk::AwaitsUpgrade)
+            }
+            _ => return,
+        };
         let answer = serde_json::to_vec(&answer).unwrap_or_default();
-        for client in self.clients.iter_mut().filter(|client| client.state == Talk::AwaitsReload) {
+        for client in self.clients.iter_mut().filter(|client| client.state == awaited) {
             client.state = Talk::Answering(answer.clone());
             client.until = view.now() + TIME_LIMIT;
             client.write_answer();
@@ -292,7 +366,10 @@ impl Companion for Control {
 impl Client {
     /// Whether it is us that it waits for.
     fn waits(&self) -> bool {
-        matches!(self.state, Talk::WantsReload | Talk::AwaitsReload)
+        matches!(
+            self.state,
+            Talk::WantsReload | Talk::AwaitsReload | Talk::WantsUpgrade(_) | Talk::AwaitsUpgrade
+        )
     }
 
     fn flags(&self) -> PollFlags {
@@ -300,7 +377,9 @@ impl Client {
             Talk::Asking => PollFlags::POLLIN,
             Talk::Answering(_) => PollFlags::POLLOUT,
             // only the end is reported, unasked
-            Talk::WantsReload | Talk::AwaitsReload => PollFlags::empty(),
+            Talk::WantsReload | Talk::AwaitsReload | Talk::WantsUpgrade(_) | Talk::AwaitsUpgrade => {
+                PollFlags::empty()
+            }
         }
     }
 

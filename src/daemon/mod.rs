@@ -15,5 +15,6 @@ pub mod rates;
 mod report;
 pub(crate) mod source;
 pub mod status;
+pub(crate) mod upgrade;
 
 pub(crate) use ask::Question;

@@ -81,6 +81,14 @@ impl Pidfile {
         Err(cannot(io::Error::other("others keep replacing it")))
     }
 
+    /// Goes on with that of the program before this one, which has its lock; the process is the same.
+    #[must_use]
+    pub fn adopt(path: &Path, file: std::os::fd::OwnedFd) -> Self {
+        // where there is no current directory, it is not removed at the end
+        let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+        Self { path, file: file.into() }
+    }
+
     /// Writes the process id of the daemon, in place of what was there.
     ///
     /// # Errors

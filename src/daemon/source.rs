@@ -1,5 +1,8 @@
 //! What the master serves, as the configuration has it: read once at the start, and again at each reload.
 
+use std::cell::RefCell;
+use std::rc::Rc;
+
 use crate::config::Config;
 use crate::config::definition::Table;
 use crate::config::options::{DaemonOptions, ListenOptions};
@@ -15,17 +18,20 @@ pub(crate) type Read = Box<dyn Fn() -> Result<Config, Error>>;
 /// The configuration in force, and where the next one comes from.
 pub(crate) struct Configuration {
     read: Read,
-    in_force: InForce,
+    in_force: Rc<RefCell<InForce>>,
     /// What a reload has read and not put in force yet.
     next: Option<InForce>,
 }
 
-struct InForce {
-    daemon: DaemonOptions,
+/// What is served.
+#[derive(Debug)]
+pub(crate) struct InForce {
+    pub(crate) config: Config,
     services: Vec<Made>,
 }
 
 /// A service, and what it was made of.
+#[derive(Debug)]
 struct Made {
     of: ListenOptions,
     service: Service,
@@ -38,13 +44,18 @@ impl Configuration {
     ///
     /// Those of [`ListenOptions::make_service`].
     pub(crate) fn new(first: &Config, read: Read) -> Result<(Self, Generation), Error> {
-        let (in_force, generation) = InForce::new(first, &[])?;
-        Ok((Self { read, in_force, next: None }, generation))
+        let (in_force, generation) = InForce::new(first.clone(), &[])?;
+        Ok((Self { read, in_force: Rc::new(RefCell::new(in_force)), next: None }, generation))
+    }
+
+    /// The configuration in force, whichever that is when it is looked at.
+    pub(crate) fn in_force(&self) -> Rc<RefCell<InForce>> {
+        Rc::clone(&self.in_force)
     }
 }
 
 impl InForce {
-    fn new(config: &Config, old: &[Made]) -> Result<(Self, Generation), Error> {
+    fn new(config: Config, old: &[Made]) -> Result<(Self, Generation), Error> {
         let make = |listen: &ListenOptions| {
             Ok(Made { service: service(listen, &config.daemon, old)?, of: listen.clone() })
         };
@@ -58,9 +69,9 @@ impl InForce {
                 Ok(ListenerSpec { sandbox: sandbox(&config.daemon), ..spec })
             })
             .collect::<Result<Vec<_>, Error>>()?;
-        let daemon = config.daemon.clone();
-        let generation = Generation { stop_times: stop_times(&daemon), listeners };
-        Ok((Self { daemon, services }, generation))
+        let (stop_times, max_generations) = (stop_times(&config.daemon), config.daemon.max_generations());
+        let generation = Generation { stop_times, max_generations, listeners };
+        Ok((Self { config, services }, generation))
     }
 }
 
@@ -93,23 +104,24 @@ fn service(listen: &ListenOptions, daemon: &DaemonOptions, old: &[Made]) -> Resu
 impl Source for Configuration {
     fn prepare(&mut self) -> Result<Generation, Error> {
         let config = (self.read)()?;
-        refuse_what_needs_a_restart(&self.in_force.daemon, &config.daemon)?;
-        let (next, generation) = InForce::new(&config, &self.in_force.services)?;
+        let in_force = self.in_force.borrow();
+        refuse_what_needs_a_restart(&in_force.config.daemon, &config.daemon)?;
+        let (next, generation) = InForce::new(config, &in_force.services)?;
         // new workers are born with it
-        log::set_level(next.daemon.log_level());
+        log::set_level(next.config.daemon.log_level());
         self.next = Some(next);
         Ok(generation)
     }
 
     fn put_in_force(&mut self) {
         if let Some(next) = self.next.take() {
-            self.in_force = next;
+            *self.in_force.borrow_mut() = next;
         }
     }
 
     fn roll_back(&mut self) {
         self.next = None;
-        log::set_level(self.in_force.daemon.log_level());
+        log::set_level(self.in_force.borrow().config.daemon.log_level());
     }
 }
 

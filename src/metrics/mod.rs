@@ -24,6 +24,9 @@ use forkd_server::supervise::{Bound, tell_of_seclusion};
 use forkd_server::supervise::{Inherited, Listener};
 use forkd_server::supervise::{Sample, Socket};
 
+/// What the process is called.
+pub(crate) const NAME: &str = "metrics server";
+
 /// Connections of scrapers that the kernel queues: one that finds no place asks again only after a second.
 const BACKLOG: u32 = 1024;
 
@@ -66,7 +69,7 @@ pub(crate) fn bind(
 /// The process that serves metrics at these sockets.
 pub(crate) fn attendant(listeners: Vec<Listener>) -> Attendant {
     let started = SystemTime::now();
-    Attendant::new("metrics server", listeners, move |duties| {
+    Attendant::new(NAME, listeners, move |duties| {
         let metrics = RefCell::new(Metrics::new(&duties, started));
         duties.serve(LIMITS, || agent::Asked::new(&metrics))
     })

@@ -80,6 +80,11 @@ impl Forkd {
         self
     }
 
+    /// The daemon by this name, which leads to its program.
+    pub fn called(self, name: PathBuf) -> Self {
+        Self { program: name, ..self }
+    }
+
     pub fn arg(mut self, arg: &str) -> Self {
         self.args.push(arg.into());
         self

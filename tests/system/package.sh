@@ -68,17 +68,35 @@ another_version 0.1.0-2
 echo '# changed by the operator' >>/etc/forkd/forkd.toml
 hold one nc 127.0.0.1 7
 instance=$(main_pid forkd@own.service)
-start_load tcp://127.0.0.1:7 tcp://[::1]:7 udp://127.0.0.1:7 udp://[::1]:7 tcp://127.0.0.1:7107
-install_deb /run/forkd_0.1.0-2.deb >/run/upgrade.log 2>&1 &
+start_load tcp://127.0.0.1:7 tcp://[::1]:7 udp://127.0.0.1:7 udp://[::1]:7 tcp://127.0.0.1:7107 tcp://127.0.0.1:77
+exits "apt upgrades it" 0 install_deb /run/forkd_0.1.0-2.deb
+say one "after the upgrade"
+stop_load
+everywhere
+is "the processes are the same" "$main $instance" "$(main_pid forkd.service) $(main_pid forkd@own.service)"
+for unit in forkd.service forkd@lab.service forkd@own.service; do
+    matches "$unit has the new program" 'upgraded: this program has replaced the one before' "$(journal "$unit")"
+done
+release one
+
+# a version that can't be replaced in place: it is restarted, and connections finish within its grace
+drop_in forkd.service <<<$'[Service]\nEnvironment=FORKD_PORTABLE=1'
+systemctl restart forkd.service
+main=$(main_pid forkd.service)
+hold one nc 127.0.0.1 7
+another_version 0.1.0-2a
+install_deb /run/forkd_0.1.0-2a.deb >/run/upgrade.log 2>&1 &
 upgrade=$!
 eventually "the upgrade stops the service" has forkd.service SubState stop-sigterm
 say one "within the grace"
 release one
 wait "$upgrade" || fail "apt upgrades it"$'\n'"$(</run/upgrade.log)"
 ok "apt upgrades it"
-stop_load
 everywhere
-[[ $(main_pid forkd.service) != "$main" && $(main_pid forkd@own.service) != "$instance" ]] || fail "old processes"
+[[ $(main_pid forkd.service) != "$main" ]] || fail "the old process"
+rm -r /etc/systemd/system/forkd.service.d
+systemctl daemon-reload
+systemctl restart forkd.service
 is "the operator's configuration" "# changed by the operator" "$(tail -n 1 /etc/forkd/forkd.toml)"
 
 # A restart would end what serves.

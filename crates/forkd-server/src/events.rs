@@ -88,8 +88,21 @@ pub(crate) fn attendant_ended(name: &str, pid: u32, how: &str, suppressed: u64) 
     warn!(pid, how, suppressed; "{name} ended; starting another");
 }
 
-pub(crate) fn unsupported(signal: &str, what: &str) {
-    warn!(signal; "{what} is not supported yet; going on as before");
+pub(crate) fn upgrading() {
+    info!("upgrading: trying the new program");
+}
+
+pub(crate) fn upgrade_refused(why: &str) {
+    error!("upgrade refused, going on as before: {why}");
+}
+
+/// `older`: how many children of programs before this one go on.
+pub(crate) fn upgraded(older: usize) {
+    info!(older; "upgraded: this program has replaced the one before");
+}
+
+pub(crate) fn older_ended(children: u32) {
+    warn!(children; "ending children of older programs: their time to finish is over");
 }
 
 pub(crate) fn reloading() {

@@ -16,9 +16,11 @@ pub use crate::process::lifecycle::StopTimes;
 pub use crate::process::master::Master;
 pub use crate::process::reload::{Generation, Source};
 pub use crate::process::sample::{ListenerSample, STATES, Sample};
+pub use crate::process::saved::{SavedMaster, SavedPart};
 pub use crate::process::sockets::{Bound, bind, tell_of_seclusion};
 #[cfg(feature = "coroutine")]
 pub use crate::process::stdin::Stdin;
+pub use crate::process::upgrade::{Replacement, Request as UpgradeRequest};
 pub use crate::process::view::{Activity, ChildActivity, Socket, View};
 pub use crate::processors::Processors;
 pub use crate::scoreboard::{Bounds, CONNECTIONS, Cause, LIFETIMES, Lengths, Scoreboard, Stage, State, Sums};
@@ -35,5 +37,6 @@ pub use crate::transport::inherited::Inherited;
 pub use crate::transport::listener::{Kind, Listener};
 pub use crate::transport::offence::Offence;
 pub use crate::transport::refusal::Refusal;
+pub use crate::transport::saved_socket::SavedSocket;
 pub use crate::transport::timed_out::TimedOut;
 pub use crate::transport::udp_filter::UdpFilter;

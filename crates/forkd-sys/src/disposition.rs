@@ -1,6 +1,6 @@
 //! What a signal does to this process: sigaction(2), also of the signals that the C library keeps to itself.
 
-pub(super) mod caller;
+pub(crate) mod caller;
 
 use std::io;
 use std::ptr;
@@ -50,7 +50,7 @@ pub(super) fn ignore_those_of_the_c_library() {
 /// The action of a signal by its number, past the C library, which does not tell of its own; `None` for a number of no
 /// signal.
 #[cfg(target_os = "linux")]
-fn action_of(signal: i32) -> Option<libc::sighandler_t> {
+pub(super) fn action_of(signal: i32) -> Option<libc::sighandler_t> {
     let mut now: KernelAction = [0; 8];
     // SAFETY: the kernel writes its `struct sigaction`, which is shorter, to `now`.
     let asked = unsafe {
@@ -61,7 +61,7 @@ fn action_of(signal: i32) -> Option<libc::sighandler_t> {
 }
 
 #[cfg(not(target_os = "linux"))]
-fn action_of(signal: i32) -> Option<libc::sighandler_t> {
+pub(super) fn action_of(signal: i32) -> Option<libc::sighandler_t> {
     // SAFETY: `sigaction` consists of integers, and of a pointer to a function, which may be null here.
     let mut now: libc::sigaction = unsafe { std::mem::zeroed() };
     // SAFETY: sigaction(2) writes to `now`.

@@ -29,6 +29,31 @@ pub fn pipe() -> io::Result<(OwnedFd, OwnedFd)> {
     }
 }
 
+/// A file in memory that has no name. Where memfd_create(2) is forbidden, since what is written there could be executed, it is
+/// one of /dev/shm.
+///
+/// # Errors
+///
+/// As memfd_create(2) and open(2); `Unsupported` where the system has no such files.
+#[cfg(target_os = "linux")]
+pub fn without_name() -> io::Result<OwnedFd> {
+    use rustix::fs::{MemfdFlags, Mode, OFlags, memfd_create, open};
+    let in_memory = || {
+        let flags = OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC | OFlags::EXCL;
+        open("/dev/shm", flags, Mode::RUSR | Mode::WUSR)
+    };
+    match memfd_create(c"forkd", MemfdFlags::CLOEXEC) {
+        Err(errno) if super::calls::is_forbidden(errno) => Ok(in_memory()?),
+        file => Ok(file?),
+    }
+}
+
+/// The same.
+#[cfg(not(target_os = "linux"))]
+pub fn without_name() -> io::Result<OwnedFd> {
+    Err(io::ErrorKind::Unsupported.into())
+}
+
 /// Waits until there may be something to read, accept or receive, at most for `limit`; tells whether
 /// there is. A signal ends the wait, too.
 pub fn wait_readable(fd: impl AsFd, limit: Duration) -> bool {

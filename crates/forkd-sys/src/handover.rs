@@ -1,11 +1,15 @@
-//! What a program gets from its parent: variables of the environment, and open descriptors.
+//! What a program gets from its parent, or from the program that its process ran before: variables of the environment,
+//! and open descriptors.
 //!
 //! Invariant: each is taken once, by a process with one thread, and is gone from the environment
 //! then, so that no program started later takes it for its own.
 
+use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::io;
-use std::os::fd::{FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+
+use rustix::io::{FdFlags, fcntl_getfd, fcntl_setfd};
 
 use super::fork::require_single_thread;
 
@@ -63,6 +67,104 @@ pub fn take_descriptors() -> io::Result<Vec<(OwnedFd, String)>> {
     // SAFETY: LISTEN_PID said that these open descriptors are for this process to own, and no other code
     // here does: the variables are gone, so no second call claims them.
     Ok(handed_over?.into_iter().map(|(fd, name)| (unsafe { OwnedFd::from_raw_fd(fd) }, name)).collect())
+}
+
+/// Descriptors that the program before this one has left open, each to be taken once.
+#[derive(Debug, Default)]
+pub struct LeftOpen(BTreeMap<RawFd, OwnedFd>);
+
+impl LeftOpen {
+    /// Takes those with these numbers; they close at exec from now on.
+    ///
+    /// # Errors
+    ///
+    /// `EBADF` where one is not open; `InvalidInput` where one was not left by another program, is named twice, or is a
+    /// standard stream, which nothing owns; `Unsupported` if the process has several threads.
+    pub fn take(numbers: impl IntoIterator<Item = RawFd>) -> io::Result<Self> {
+        require_single_thread()?;
+        let mut left = BTreeMap::new();
+        for number in numbers {
+            left.insert(number, take_left_open(number)?);
+        }
+        Ok(Self(left))
+    }
+
+    /// The descriptor with this number.
+    ///
+    /// # Errors
+    ///
+    /// `NotFound` if it was not left open, or has been removed.
+    pub fn remove(&mut self, number: RawFd) -> io::Result<OwnedFd> {
+        self.0.remove(&number).ok_or_else(|| {
+            io::Error::new(io::ErrorKind::NotFound, format!("descriptor {number} was not left open"))
+        })
+    }
+}
+
+fn take_left_open(number: RawFd) -> io::Result<OwnedFd> {
+    if number <= libc::STDERR_FILENO {
+        return Err(io::ErrorKind::InvalidInput.into());
+    }
+    // SAFETY: the number is used for fcntl(2) alone, which finds out whether there is such a descriptor.
+    let descriptor = unsafe { BorrowedFd::borrow_raw(number) };
+    // what this program opens closes at exec, and so does what has been taken
+    if fcntl_getfd(descriptor)?.contains(FdFlags::CLOEXEC) {
+        return Err(io::ErrorKind::InvalidInput.into());
+    }
+    keep_at_exec(descriptor, false)?;
+    // SAFETY: it is open, and was left open across exec(2) by the program that owned it; no code of this one does: all that
+    // this one opens has the flag that this one had not.
+    Ok(unsafe { OwnedFd::from_raw_fd(number) })
+}
+
+/// Descriptors that stay open when this process executes another program, as long as this is there.
+#[derive(Debug)]
+pub struct StayOpen(Vec<RawFd>);
+
+impl StayOpen {
+    /// Has those with these numbers stay open.
+    ///
+    /// # Errors
+    ///
+    /// As fcntl(2): `EBADF` where one is not open.
+    pub fn new(numbers: impl IntoIterator<Item = RawFd>) -> io::Result<Self> {
+        let mut stay = Self(Vec::new());
+        for number in numbers {
+            // SAFETY: the number is used for fcntl(2) alone, which changes a flag of the descriptor if there is one.
+            keep_at_exec(unsafe { BorrowedFd::borrow_raw(number.max(0)) }, true)?;
+            stay.0.push(number);
+        }
+        Ok(stay)
+    }
+}
+
+impl Drop for StayOpen {
+    fn drop(&mut self) {
+        for &number in &self.0 {
+            // SAFETY: as above. It was open then; if it is not any more, there is nothing to do.
+            let _ = keep_at_exec(unsafe { BorrowedFd::borrow_raw(number) }, false);
+        }
+    }
+}
+
+/// Writes a text to a file without a name, to be read from its beginning by another program.
+///
+/// # Errors
+///
+/// As write(2) and [`without_name`](super::fd::without_name).
+pub fn write_letter(text: &[u8]) -> io::Result<OwnedFd> {
+    use std::io::{Seek, Write};
+    let mut file = std::fs::File::from(super::fd::without_name()?);
+    file.write_all(text)?;
+    file.rewind()?;
+    Ok(file.into())
+}
+
+/// Has a descriptor stay open, or not, when this process executes another program.
+fn keep_at_exec(descriptor: impl AsFd, keep: bool) -> io::Result<()> {
+    let flags = fcntl_getfd(&descriptor)?;
+    fcntl_setfd(&descriptor, if keep { flags - FdFlags::CLOEXEC } else { flags | FdFlags::CLOEXEC })?;
+    Ok(())
 }
 
 /// Whether the variables are for this process, and there are descriptors. A process hands its environment

@@ -171,13 +171,30 @@ fn prepare(parent: Pid, privileges: Privileges) -> io::Result<()> {
     Ok(super::disposition::caller::hand_down()?)
 }
 
-/// Starts a short helper of this process, which waits for it: a program in its process group, with no signal
-/// ignored or blocked.
+/// Starts a short helper of this process: a program in its process group, with no signal ignored or blocked. Where SIGCHLD is
+/// ignored the kernel waits for it, and keeps no status.
+///
+/// # Errors
+///
+/// As fork(2) and execve(2).
 pub fn spawn_helper(command: &mut Command) -> io::Result<Child> {
     // SAFETY: between fork and exec, maybe beside the locks of other threads, it makes system calls only.
     unsafe { command.pre_exec(expect_nothing_of_signals) };
     // std forks for it
-    with_signals_blocked(|| super::stack::lend_stack(|| command.spawn()))
+    with_signals_blocked(|| super::stack::lend_stack(|| with_children_kept(|| command.spawn())))
+}
+
+/// Starts a program by `start`, by std, which waits for a child that could not execute one, and takes it for a mistake of its
+/// own if the kernel has done that already. Other children that die in this moment are waited for afterwards.
+fn with_children_kept<T>(start: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
+    if super::disposition::action_of(libc::SIGCHLD) != Some(libc::SIG_IGN) {
+        return start();
+    }
+    super::disposition::set_unchecked(libc::SIGCHLD, libc::SIG_DFL);
+    let started = start();
+    super::disposition::set_unchecked(libc::SIGCHLD, libc::SIG_IGN);
+    while let Ok(Some(_)) = rustix::process::wait(rustix::process::WaitOptions::NOHANG) {}
+    started
 }
 
 /// Starts a program by `start`. In the new process a handler of ours could run before exec, and speak for this one.

@@ -1,7 +1,8 @@
 //! Memory that parent and children share, and memory that children can't write.
 //!
-//! Anonymous shared mappings. An [`Arena`] is made once and never unmapped: references to it are `'static`,
-//! so a child can't outlive it and a signal handler may look into it at any time. A [`Shared`] value has a
+//! Shared mappings. An [`Arena`] is made once and never unmapped: references to it are `'static`,
+//! so a child can't outlive it and a signal handler may look into it at any time. It may have a file without a name,
+//! by which a program that this process executes maps the same memory again. A [`Shared`] value has a
 //! mapping of its own, and an owner. An [`Own`] value is written by the process that made it and by no other:
 //! children are forked without its mapping, or read it.
 
@@ -9,24 +10,81 @@ use std::alloc::{Layout, handle_alloc_error};
 use std::io;
 use std::num::NonZeroUsize;
 use std::ops::Deref;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU32, AtomicU64};
 
-use nix::sys::mman::{MapFlags, ProtFlags, mmap_anonymous, mprotect, munmap};
+use nix::sys::mman::{MapFlags, ProtFlags, mmap, mmap_anonymous, mprotect, munmap};
 
 /// What may live in shared memory.
 ///
 /// # Safety
 ///
-/// All-zero bytes must be a valid value, and every field must be safe to touch from several
+/// Any bytes must be a valid value, and every field must be safe to touch from several
 /// processes at once: atomics of fixed layout, no pointers, no references.
-pub unsafe trait Plain: Sync {}
+pub unsafe trait Plain: Sync {
+    /// A number that is another one as soon as a field has another name, type or place: two programs for which it is the
+    /// same read each other's memory rightly.
+    const LAYOUT: u64;
+}
+
+/// A number of a text and of another number (FNV-1a), to tell layouts apart.
+pub const fn layout(text: &str, of: u64) -> u64 {
+    const PRIME: u64 = 0x0100_0000_01b3;
+    let (bytes, more) = (text.as_bytes(), of.to_le_bytes());
+    let (mut hash, mut at) = (0xcbf2_9ce4_8422_2325_u64, 0);
+    while at < bytes.len() + more.len() {
+        let byte = if at < bytes.len() { bytes[at] } else { more[at - bytes.len()] };
+        hash = (hash ^ byte as u64).wrapping_mul(PRIME);
+        at += 1;
+    }
+    hash
+}
 
 /// A region of shared memory that values are taken from, one after the other.
 #[derive(Debug)]
 pub struct Arena {
     next: NonNull<u8>,
     left: usize,
+}
+
+/// The file of an [`Arena`], by which another program can map it. Children have the memory and not the file: none of them can
+/// make it shorter.
+#[derive(Debug)]
+pub struct ArenaFile {
+    file: OwnedFd,
+    bytes: usize,
+}
+
+impl ArenaFile {
+    /// Makes one of so many bytes.
+    ///
+    /// # Errors
+    ///
+    /// As [`without_name`](super::fd::without_name).
+    pub fn new(bytes: usize) -> io::Result<Self> {
+        let file = super::fd::without_name()?;
+        rustix::fs::ftruncate(&file, bytes as u64)?;
+        Ok(Self { file, bytes })
+    }
+
+    /// Takes over one that was made by this process before it executed this program.
+    ///
+    /// # Errors
+    ///
+    /// As fstat(2); `InvalidData` if it has another size.
+    pub fn adopt(file: OwnedFd, bytes: usize) -> io::Result<Self> {
+        match u64::try_from(rustix::fs::fstat(&file)?.st_size) {
+            Ok(size) if size == bytes as u64 => Ok(Self { file, bytes }),
+            _ => Err(io::ErrorKind::InvalidData.into()),
+        }
+    }
+}
+
+impl AsFd for ArenaFile {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.file.as_fd()
+    }
 }
 
 /// The boundary that each taken slice starts at: a cache line.
@@ -47,15 +105,30 @@ impl Arena {
         Ok(Self { next: map(bytes, near::arena())?, left: bytes })
     }
 
-    /// Takes `count` zeroed values; they are never given back.
+    /// Maps the memory of a file: zeroed, or as the program before this one has left it.
+    ///
+    /// # Errors
+    ///
+    /// `ENOMEM` as in mmap(2).
+    pub fn of(file: &ArenaFile) -> io::Result<Self> {
+        let length =
+            NonZeroUsize::new(file.bytes).ok_or_else(|| io::Error::from_raw_os_error(libc::ENOMEM))?;
+        let access = ProtFlags::PROT_READ | ProtFlags::PROT_WRITE;
+        // SAFETY: without MAP_FIXED a new mapping disturbs no existing one; the address is a wish. No process that has the file makes it
+        // shorter: that is this one, and the program that it executes.
+        let start = unsafe { mmap(near::arena(), length, access, MapFlags::MAP_SHARED, file, 0)? };
+        Ok(Self { next: start.cast(), left: file.bytes })
+    }
+
+    /// Takes `count` values, zeroed or as they were left; they are never given back.
     ///
     /// # Errors
     ///
     /// `ENOMEM` if the arena was made too small.
     pub fn take<T: Plain>(&mut self, count: usize) -> io::Result<&'static [T]> {
         let values = self.carve(count)?;
-        // SAFETY: the mapping is zeroed and never unmapped, in any process; T is Plain, so zeroes are a value
-        // of it and shared access from several processes is allowed.
+        // SAFETY: the mapping is never unmapped, in any process. T is Plain: it consists of atomics, of which any bytes are a
+        // value, and shared access from several processes is allowed.
         Ok(unsafe { values.as_ref() })
     }
 
@@ -288,13 +361,28 @@ macro_rules! plain {
             $(is_plain::<$kind>();)+
         };
         // SAFETY: each field is Plain, as the lines above make sure, and repr(C) has them all.
-        unsafe impl $crate::shared::Plain for $name {}
+        unsafe impl $crate::shared::Plain for $name {
+            const LAYOUT: u64 = {
+                let mut of = ::core::mem::size_of::<Self>() as u64;
+                $(
+                    of = $crate::shared::layout(stringify!($field), of);
+                    of = $crate::shared::layout("", of ^ <$kind as $crate::shared::Plain>::LAYOUT);
+                )+
+                of
+            };
+        }
     )+};
 }
 
-// SAFETY: zeroes are a number, and any process may change it.
-unsafe impl Plain for AtomicU32 {}
+// SAFETY: any bytes are a number, and any process may change it.
+unsafe impl Plain for AtomicU32 {
+    const LAYOUT: u64 = 4;
+}
 // SAFETY: as above.
-unsafe impl Plain for AtomicU64 {}
+unsafe impl Plain for AtomicU64 {
+    const LAYOUT: u64 = 8;
+}
 // SAFETY: as its values, of which it is a row.
-unsafe impl<T: Plain, const N: usize> Plain for [T; N] {}
+unsafe impl<T: Plain, const N: usize> Plain for [T; N] {
+    const LAYOUT: u64 = layout("row", T::LAYOUT ^ N as u64);
+}

@@ -20,6 +20,7 @@ use super::call_off::call_off;
 use super::disposition::{replace, set, set_unchecked};
 use super::shutdown_fd::ShutdownFd;
 
+pub use super::disposition::caller::{Caller, adopt as adopt_caller, caller};
 pub use mask::{Blocked, StopsHeld, TermHeld, pending_stop};
 
 /// SIGCHLD as every program expects it: for helpers that are waited for at the start, and for what

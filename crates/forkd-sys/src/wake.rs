@@ -37,6 +37,16 @@ impl Wake {
         Ok(Self { read_end, write_end: Some(write_end) })
     }
 
+    /// Takes over the descriptors of one that this process had before it executed this program.
+    pub fn adopt(read_end: OwnedFd, write_end: Option<OwnedFd>) -> Self {
+        Self { read_end, write_end }
+    }
+
+    /// Its read end and, if that is another one, its write end.
+    pub fn ends(&self) -> (BorrowedFd<'_>, Option<BorrowedFd<'_>>) {
+        (self.read_end.as_fd(), self.write_end.as_ref().map(AsFd::as_fd))
+    }
+
     /// Makes the read end readable. Async-signal-safe: one write(2).
     pub fn notify(&self) {
         // A full pipe or counter is readable already: there is nothing to do about an error.

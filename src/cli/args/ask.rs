@@ -1,11 +1,11 @@
-//! The grammar of those that ask a running daemon: `forkd status`, `top`, `reload` and `pardon`.
+//! The grammar of those that ask a running daemon: `forkd status`, `top`, `reload`, `upgrade` and `pardon`.
 
 use std::path::PathBuf;
 
 use clap::Args;
 
 use crate::config::PardonedSource;
-use crate::config::values::Interval;
+use crate::config::values::{Interval, Span};
 
 const CONTROL: &str = "Socket to ask [default: $FORKD_CONTROL or $RUNTIME_DIRECTORY/control.sock, if set, or the first that \
     answers of $XDG_RUNTIME_DIR/forkd.sock and /run/forkd/control.sock, the installed service's]";
@@ -83,6 +83,29 @@ pub struct PardonArgs {
 /// The options of `reload`.
 #[derive(Debug, Clone, Args)]
 pub struct ReloadArgs {
+    /// The daemon's control socket.
+    #[arg(long, value_name = "PATH", help = CONTROL)]
+    pub control: Option<PathBuf>,
+}
+
+pub(super) const UPGRADE_EXAMPLES: &str = "\
+Examples:
+  forkd upgrade                       by this program, which has been installed over the running one
+  /opt/forkd-2/bin/forkd upgrade      by that one
+  forkd upgrade --finish-within 10m   end what older programs still serve by then
+  forkd upgrade --control /run/forkd-lab/control.sock";
+
+/// The options of `upgrade`.
+#[derive(Debug, Clone, Args)]
+pub struct UpgradeArgs {
+    /// End connections of the programs before the new one after so long; otherwise they may go on for ever
+    #[arg(long, value_name = "DURATION")]
+    pub finish_within: Option<Span>,
+
+    /// The new program [default: the one that this is]
+    #[arg(long, value_name = "PATH")]
+    pub program: Option<PathBuf>,
+
     /// The daemon's control socket.
     #[arg(long, value_name = "PATH", help = CONTROL)]
     pub control: Option<PathBuf>,

@@ -196,7 +196,7 @@ mod tests {
 
     fn sources() -> &'static Sources {
         let mut arena = Arena::new(Sources::BYTES).unwrap();
-        Box::leak(Box::new(Sources::new(&mut arena).unwrap()))
+        Box::leak(Box::new(Sources::new(&mut arena, crate::access::sources::Key::random()).unwrap()))
     }
 
     fn peer(n: u8) -> Peer {

@@ -12,10 +12,12 @@ use std::hash::{BuildHasher, Hash, RandomState};
 use std::io;
 use std::num::NonZeroU64;
 
+use siphasher::sip::SipHasher13;
+
 use super::atomic::{AtomicU32, AtomicU64, Ordering};
 use super::bucket::{Bucket, Excess, Known, Sought, Terms, WAYS, Words};
 use super::source::Source;
-use crate::sys::shared::{Arena, bytes_for};
+use crate::sys::shared::{Arena, Plain, bytes_for, layout};
 
 /// Of 320 bytes each: 131,072 sources are told apart, in 5 MiB.
 const BUCKETS: usize = 16_384;
@@ -80,14 +82,40 @@ impl Ticket {
     }
 }
 
+/// What leads from a source to its bucket. Processes of the server have it in common, and no client knows it: none can choose
+/// its bucket.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Key(pub(crate) [u64; 2]);
+
+impl Key {
+    /// One that no stranger can foretell.
+    pub(crate) fn random() -> Self {
+        let random = RandomState::new();
+        Self([0, 1].map(|half: u8| random.hash_one(half)))
+    }
+}
+
+impl BuildHasher for Key {
+    type Hasher = SipHasher13;
+
+    fn build_hasher(&self) -> SipHasher13 {
+        SipHasher13::new_with_keys(self.0[0], self.0[1])
+    }
+}
+
+impl std::fmt::Debug for Key {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Key")
+    }
+}
+
 /// The sources of a server's clients.
 #[derive(Debug)]
 pub(crate) struct Sources {
     buckets: &'static [Bucket],
     holdings: &'static [AtomicU64],
     extent: &'static [Extent],
-    /// Processes of the server have it in common, and no client knows it: none can choose its bucket.
-    key: RandomState,
+    key: Key,
 }
 
 impl Sources {
@@ -95,21 +123,32 @@ impl Sources {
     pub(crate) const BYTES: usize =
         bytes_for::<Bucket>(BUCKETS) + bytes_for::<AtomicU64>(HOLDINGS) + bytes_for::<Extent>(1);
 
+    /// How that is laid out, see [`Plain::LAYOUT`].
+    pub(crate) const LAYOUT: u64 = layout(
+        "sources, hashed by SipHash-1-3",
+        Extent::LAYOUT ^ Bucket::LAYOUT.wrapping_mul(BUCKETS as u64) ^ (HOLDINGS as u64) << 32,
+    );
+
     /// # Errors
     ///
     /// `ENOMEM` if the arena was made too small.
-    pub(crate) fn new(arena: &mut Arena) -> io::Result<Self> {
+    pub(crate) fn new(arena: &mut Arena, key: Key) -> io::Result<Self> {
         Ok(Self {
             extent: arena.take(1)?,
             buckets: arena.take(BUCKETS)?,
             holdings: arena.take(HOLDINGS)?,
-            key: RandomState::new(),
+            key,
         })
     }
 
     /// Where no source is counted.
     pub(crate) fn none() -> Self {
-        Self { extent: &[], buckets: &[], holdings: &[], key: RandomState::new() }
+        Self { extent: &[], buckets: &[], holdings: &[], key: Key::random() }
+    }
+
+    /// What leads to them.
+    pub(crate) fn key(&self) -> Key {
+        self.key
     }
 
     /// Lets a client of a source in at a listening socket, if it may; tells where it counts, if clients are counted.
@@ -261,7 +300,7 @@ mod tests {
 
     fn sources() -> &'static Sources {
         let mut arena = Arena::new(Sources::BYTES).unwrap();
-        Box::leak(Box::new(Sources::new(&mut arena).unwrap()))
+        Box::leak(Box::new(Sources::new(&mut arena, Key::random()).unwrap()))
     }
 
     fn enter(

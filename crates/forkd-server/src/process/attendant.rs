@@ -23,6 +23,7 @@ use super::descriptors::Closing;
 use super::listeners::Listeners;
 use super::oom::KILL;
 use super::post_fork::silence;
+use super::saved::SavedPart;
 use super::view::Socket;
 use crate::limit::RateLimit;
 use crate::model::starts::{EARLY, Starts};
@@ -135,6 +136,11 @@ impl Attendant {
             starts: Starts::default(),
             log_limit: RateLimit::default(),
         }
+    }
+
+    /// Writes its sockets down. Its processes end with the program that forked them: that is the other end of their pipes.
+    pub(super) fn save(&self) -> Vec<SavedPart> {
+        self.listeners.iter().map(|listener| SavedPart::of(self.name, listener.save())).collect()
     }
 
     pub(super) fn listeners(&self) -> &[Arc<Listener>] {

@@ -6,6 +6,8 @@ use std::time::{Duration, Instant};
 
 use nix::poll::PollFlags;
 
+use super::saved::SavedPart;
+use super::upgrade::Request;
 use super::view::View;
 use crate::Error;
 
@@ -36,6 +38,16 @@ pub trait Companion: Debug {
         false
     }
 
+    /// Whether another program is to replace this one; asked as for a reload.
+    fn takes_upgrade(&mut self) -> Option<Request> {
+        None
+    }
+
+    /// Writes down what it has that the next program goes on with.
+    fn save(&self) -> Vec<SavedPart> {
+        Vec::new()
+    }
+
     /// Something has happened.
     fn told(&mut self, _notice: Notice<'_>, _view: View<'_>) {}
 }
@@ -49,6 +61,8 @@ pub enum Notice<'a> {
     Reloading,
     /// The new configuration is in force, or the old one goes on for this reason.
     ReloadEnded(Result<(), &'a Error>),
+    /// This program has replaced the one before it, or could not be replaced for this reason.
+    UpgradeEnded(Result<(), &'a Error>),
     /// The master stops, or will after a delay: all of it may take this time, and what it takes to end children.
     Stopping(Duration),
 }
@@ -88,6 +102,15 @@ impl Companions {
     /// Whether any of them wants a reload.
     pub(super) fn take_reload(&mut self) -> bool {
         self.0.iter_mut().fold(false, |wanted, companion| companion.takes_reload() | wanted)
+    }
+
+    /// The last request for an upgrade, if there is any.
+    pub(super) fn take_upgrade(&mut self) -> Option<Request> {
+        self.0.iter_mut().filter_map(|companion| companion.takes_upgrade()).last()
+    }
+
+    pub(super) fn save(&self) -> Vec<SavedPart> {
+        self.0.iter().flat_map(|companion| companion.save()).collect()
     }
 
     pub(super) fn tell(&mut self, notice: Notice<'_>, view: View<'_>) {

@@ -107,6 +107,7 @@ impl Context {
             reserve: None,
         };
         context.descriptors.add(context.signals.descriptors());
+        context.descriptors.add(board.file_descriptor());
         context.descriptors.add(context.oom.descriptors());
         context.restore_reserve();
         Ok(context)

@@ -52,6 +52,10 @@ pub(super) struct Forking {
     pending: Pending,
     admission: Admission<u32>,
     spares: Option<Spares>,
+    /// The program before this one has left it, which forks no child any more.
+    is_restored: bool,
+    /// Some of that program's children may wait for their client.
+    has_old_spares: bool,
     /// When there are more to be forked.
     again: Option<Instant>,
     /// It serves.
@@ -86,6 +90,8 @@ impl Forking {
         Ok(Self {
             max_children: spec.max_children,
             spares: wanted.map(|wanted| Spares::new(wanted, cx.now)),
+            is_restored: false,
+            has_old_spares: false,
             work: Inherited::new(ChildWork::new(
                 context.clone(),
                 Closing::all_but(keep),
@@ -102,6 +108,28 @@ impl Forking {
             crowded: false,
             refusals: RateLimit::default(),
         })
+    }
+
+    /// Goes on with what the program before this one has left: no child is forked for it.
+    pub(super) fn restore(&mut self, has_spares: bool) {
+        self.admission.close();
+        self.is_restored = true;
+        self.has_old_spares = has_spares;
+    }
+
+    /// Whether the program before this one has left it.
+    pub(super) fn is_restored(&self) -> bool {
+        self.is_restored
+    }
+
+    /// Whether children may wait for their client.
+    pub(super) fn has_spares(&self) -> bool {
+        self.spares.is_some() || self.has_old_spares
+    }
+
+    /// Whether a client is held for want of a child.
+    pub(super) fn holds_a_client(&self) -> bool {
+        !self.pending.is_empty()
     }
 
     /// Whether it has children.
@@ -413,10 +441,11 @@ impl Forking {
 
     /// Has those that wait end, and forks no more of them.
     fn end_spares(&mut self, cx: &Context) {
-        if self.spares.take().is_none() {
+        let has_old = std::mem::take(&mut self.has_old_spares);
+        if self.spares.take().is_none() && !has_old {
             return;
         }
-        if self.is_live {
+        if self.is_live || has_old {
             spares::call_off(cx.board, self.context.number);
         }
         self.again = None;

@@ -21,28 +21,39 @@ pub(super) struct GivenUp {
 }
 
 impl GivenUp {
-    /// Gives up what none of these services needs.
-    pub(super) fn for_services(services: &[&Service], level: Level) -> Result<Self, Error> {
+    /// Gives up what none of these services needs, beside what is given up already.
+    pub(super) fn for_services(&self, services: &[Service], level: Level) -> Result<Self, Error> {
         let confines = level.can_confine()?;
         if let Some(missing) = level.missing() {
             events::sandbox_lacks(missing);
         }
         if !confines {
-            return Ok(Self::default());
+            return Ok(Self { hides_children: false, ..*self });
         }
         let cannot = |cause| Error::os("cannot confine the master", cause);
         let has_raised = may_raise_children();
         hide_memory().map_err(cannot)?;
         let hides_children = has_raised && !may_raise_children();
-        let privileges = !services.iter().any(|service| service.keeps_privileges());
+        let privileges = !services.iter().any(Service::keeps_privileges);
         if privileges {
             refuse_new_privileges().map_err(cannot)?;
         }
-        let calls = !services.iter().any(|service| service.hands_over());
-        if calls {
+        let calls = !services.iter().any(Service::hands_over);
+        // a second filter would cost time and forbid nothing more
+        if calls && !self.calls {
             refuse_what_no_server_does().map_err(cannot)?;
         }
-        Ok(Self { privileges, calls, hides_children })
+        Ok(Self { privileges: privileges || self.privileges, calls: calls || self.calls, hides_children })
+    }
+
+    /// What the program before this one has given up stays so, whatever program this process executes.
+    pub(super) fn restored([privileges, calls]: [bool; 2]) -> Self {
+        Self { privileges, calls, hides_children: false }
+    }
+
+    /// Writes that down.
+    pub(super) fn save(&self) -> [bool; 2] {
+        [self.privileges, self.calls]
     }
 
     /// Refuses a service whose programs would lack it.

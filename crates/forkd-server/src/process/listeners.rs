@@ -1,16 +1,20 @@
 //! The listening sockets of a master: those of one generation, or of two while one follows the other.
 
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use super::context::Context;
 use super::forking::Forking;
 use super::pooling::Pooling;
+use super::saved::{SavedStation, SavedWorker};
 use super::sockets::Bound;
 use super::station::{Acceptor, Life, Station};
 use crate::Error;
 use crate::model::listener_context::ListenerContext;
 use crate::model::service_config::ServiceConfig;
-use crate::spec::ModelSpec;
+use crate::spec::{ListenerSpec, ModelSpec};
+use crate::transport::{Arrivals, Endpoint};
 
 /// All listening sockets, each with its children.
 #[derive(Debug, Default)]
@@ -52,6 +56,50 @@ impl Listeners {
         // not before, as they are closed where there is no station
         cx.descriptors.add(descriptors);
         Ok(())
+    }
+
+    /// Goes on with a station of the program before this one, which forks no child any more.
+    pub(super) fn restore(
+        &mut self,
+        bound: Bound,
+        is_live: bool,
+        has_spares: bool,
+        workers: Vec<(SavedWorker, OwnedFd)>,
+        cx: &Context,
+    ) -> Result<(), Error> {
+        self.add(bound, cx)?;
+        if let Some(station) = self.stations.last_mut() {
+            station.life = if is_live { Life::Live } else { Life::Leaving };
+            match &mut station.acceptor {
+                Acceptor::Forking(forking) => forking.restore(has_spares),
+                Acceptor::Pooling(pooling) => pooling.restore(workers, cx),
+                Acceptor::Gone { .. } => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// Goes on with a station of the program before this one whose socket is closed.
+    pub(super) fn add_gone(
+        &mut self,
+        asked: Endpoint,
+        spec: Arc<ListenerSpec>,
+        number: usize,
+        endpoint: Endpoint,
+        dropped: Option<u32>,
+    ) {
+        let arrivals = Arrivals { dropped, ..Arrivals::default() };
+        self.stations.push(Station::gone(asked, spec, number, endpoint, arrivals));
+    }
+
+    /// Writes them down, for the program that this process executes.
+    pub(super) fn save(&self) -> Vec<SavedStation> {
+        self.stations.iter().map(SavedStation::of).collect()
+    }
+
+    /// Sets how many connections there were to sockets that are closed.
+    pub(super) fn set_past_connections(&mut self, count: u64) {
+        self.past_connections = count;
     }
 
     pub(super) fn iter(&self) -> impl Iterator<Item = &Station> {

@@ -25,16 +25,21 @@ use super::idle_exit::{self, IdleExit};
 use super::lifecycle::{Lifecycle, Step, StopTimes};
 use super::listeners::{Index, Listeners};
 use super::reload::{Parts, Reloader, Source};
+use super::saved::{SavedMaster, restore_stations};
 use super::signals::Order;
 use super::sockets::{Bound, udp_filter};
 use super::station::{Acceptor, Life, Station};
+use super::upgrade::{Replacement, Upgrader};
 use super::view::View;
 use crate::admission::REST;
 use crate::model::hooks::Ticker;
 use crate::model::pool;
 use crate::sandbox::Level;
 use crate::scoreboard::Scoreboard;
+use crate::service::Service;
 use crate::sys;
+use crate::sys::handover::LeftOpen;
+use crate::sys::signal::{Caller, adopt_caller};
 use crate::transport::{Handle, Inherited};
 use crate::{Error, events};
 
@@ -51,6 +56,8 @@ enum Event {
     Signal,
     /// A child has ended, for which something waits.
     Wake,
+    /// The trial of another program has something to say.
+    Trial,
     /// The application asks for the end.
     Shutdown,
     /// A descriptor of a companion, by the companion's own number.
@@ -71,6 +78,7 @@ pub struct Master {
     companions: Companions,
     attendants: Vec<Attendant>,
     reloader: Reloader,
+    upgrader: Upgrader,
     sweep: Sweep,
     /// When to end, as no client comes.
     idle_exit: Option<IdleExit>,
@@ -86,7 +94,46 @@ pub struct Master {
 impl Master {
     /// Becomes a master: from here on signals are blocked and SIGCHLD is ignored.
     pub fn new(stop_times: StopTimes) -> Result<Self, Error> {
-        let board = Scoreboard::new().map_err(|e| Error::os("cannot map the scoreboard", e))?;
+        Self::with(Scoreboard::new(), stop_times)
+    }
+
+    /// The same, of a process that may execute another program, which goes on with all that is open and all children.
+    pub fn for_successors(stop_times: StopTimes) -> Result<Self, Error> {
+        Self::with(Scoreboard::for_successors(), stop_times)
+    }
+
+    /// Goes on with what the program before this one has left. What is served is then read as for a reload; if that fails,
+    /// the [replacement](Self::replace_by) goes back. `failed` says that it has done so already, and why.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Internal`] where what is left contradicts itself.
+    pub fn succeed(
+        stop_times: StopTimes,
+        saved: &SavedMaster,
+        mut left: LeftOpen,
+        failed: Option<Error>,
+    ) -> Result<(Self, Inherited, LeftOpen), Error> {
+        let cannot = |cause| {
+            Error::Internal(format!("cannot go on with what the program before this one has left: {cause}"))
+        };
+        let [ignored, blocked] = saved.caller;
+        adopt_caller(Caller { ignored, blocked });
+        let board = Scoreboard::adopt(&saved.board, &mut left).map_err(cannot)?;
+        let mut master = Self::with(Ok(board), stop_times)?;
+        master.cx.given_up = GivenUp::restored(saved.given_up);
+        master.listeners = restore_stations(&saved.stations, &mut left, &master.cx).map_err(cannot)?;
+        master.listeners.set_past_connections(saved.past_connections);
+        master.cx.udp_filter = udp_filter(&master.listeners.bound());
+        let inherited = Inherited::restore(&saved.inherited, &mut left).map_err(cannot)?;
+        master.upgrader = Upgrader::arriving(saved.generations.clone(), failed);
+        master.cx.is_ready = true;
+        master.reloader.ask();
+        Ok((master, inherited, left))
+    }
+
+    fn with(board: std::io::Result<Scoreboard>, stop_times: StopTimes) -> Result<Self, Error> {
+        let board = board.map_err(|e| Error::os("cannot map the scoreboard", e))?;
         let cx = Context::new(board, udp_filter([]), stop_times)?;
         Ok(Self {
             sweep: Sweep::new(cx.now),
@@ -95,6 +142,7 @@ impl Master {
             companions: Companions::default(),
             attendants: Vec::new(),
             reloader: Reloader::new(stop_times),
+            upgrader: Upgrader::new(),
             idle_exit: None,
             cut: 0,
             application: None,
@@ -116,20 +164,25 @@ impl Master {
     }
 
     /// Reads the configuration from there when a reload is asked for; it may name what was `inherited`.
-    pub fn reload_from(&mut self, source: Box<dyn Source>, inherited: Inherited) {
+    /// No more than `max_generations` programs before this one may have children when another replaces it.
+    pub fn reload_from(&mut self, source: Box<dyn Source>, inherited: Inherited, max_generations: u32) {
         self.cx.descriptors.add(inherited.descriptors());
-        self.reloader.read_from(source, inherited);
+        self.reloader.read_from(source, inherited, max_generations);
     }
 
-    /// Gives up what no server needs, for good and with all its children. To be called when all is bound and opened that is
-    /// to be, and the process has the user that it is to have.
+    /// May be replaced by another program.
+    pub fn replace_by(&mut self, replacement: impl Replacement + 'static) {
+        self.upgrader.replace_by(Box::new(replacement), &self.cx);
+    }
+
+    /// Gives up what none of these needs that are to be served, for good and with all its children. To be called when all is
+    /// bound and opened that is to be, and the process has the user that it is to have.
     ///
     /// # Errors
     ///
     /// [`Error::Unavailable`] where the kernel can't do all that is asked for.
-    pub fn confine(&mut self, level: Level) -> Result<(), Error> {
-        let services: Vec<_> = self.listeners.iter().map(|station| &station.spec.service).collect();
-        self.cx.given_up = GivenUp::for_services(&services, level)?;
+    pub fn confine(&mut self, level: Level, services: &[Service]) -> Result<(), Error> {
+        self.cx.given_up = self.cx.given_up.for_services(services, level)?;
         Ok(())
     }
 
@@ -296,8 +349,9 @@ impl Master {
         self.watch_memory();
         self.sweep.turn(&self.cx, &self.listeners, self.waits_for_children());
         self.companions.turn(View { cx: &self.cx, listeners: &self.listeners });
-        let (reloader, mut parts) = self.reload();
+        let (reloader, upgrader, mut parts) = self.changes();
         reloader.turn(&mut parts);
+        upgrader.turn(reloader, &mut parts)?;
         self.look_for_idleness();
         if !self.cx.is_ready {
             self.cx.serves = self.listeners.iter().any(|station| station.serves(&self.cx));
@@ -351,16 +405,16 @@ impl Master {
             }
         }
         if let Some(why) = hopeless {
-            let (reloader, mut parts) = self.reload();
-            reloader.refuse(&mut parts, &why);
+            let (reloader, _, mut parts) = self.changes();
+            reloader.refuse(&mut parts, why);
         }
         Ok(())
     }
 
-    /// The reloader, and what it changes.
-    fn reload(&mut self) -> (&mut Reloader, Parts<'_>) {
-        let Self { cx, listeners, companions, reloader, .. } = self;
-        (reloader, Parts { cx, listeners, companions })
+    /// What changes the master, and what that changes.
+    fn changes(&mut self) -> (&mut Reloader, &mut Upgrader, Parts<'_>) {
+        let Self { cx, listeners, companions, attendants, reloader, upgrader, .. } = self;
+        (reloader, upgrader, Parts { cx, listeners, companions, attendants })
     }
 
     /// Reads, when that is due, how many processes the OOM killer has ended.
@@ -476,6 +530,7 @@ impl Master {
         if let Some((handle, _)) = self.application.as_ref().filter(|_| self.cx.lifecycle.is_running()) {
             add(handle.poll_fd(), readable, Event::Shutdown);
         }
+        self.upgrader.trial().into_iter().for_each(|fd| add(fd, readable, Event::Trial));
         self.companions.watch(self.cx.now, |fd, flags, index, number| {
             add(fd, flags, Event::Companion(index, number));
         });
@@ -520,6 +575,7 @@ impl Master {
             self.cx.lifecycle.deadline(),
             self.idle_exit.as_ref().filter(|_| !self.cx.is_stopping()).map(IdleExit::deadline),
             self.reloader.deadline(),
+            self.upgrader.deadline(self.cx.now, self.cx.board.millis(self.cx.now)),
             self.companions.deadline(self.view()),
             work.map(|every| self.cx.now + every),
             until,
@@ -541,6 +597,8 @@ impl Master {
                 self.cx.board.wake().drain();
                 self.cx.is_woken = true;
             }
+            // it is asked when the loop has turned
+            Event::Trial => {}
             Event::Shutdown => self.on_order(Order::Stop("shutdown")),
             Event::Companion(index, number) => {
                 let view = View { cx: &self.cx, listeners: &self.listeners };
@@ -581,7 +639,7 @@ impl Master {
                 self.enter(step, from, "SIGQUIT", StopTimes::without_delay(Duration::ZERO));
             }
             Order::Reload => self.reloader.ask(),
-            Order::Upgrade => events::unsupported("SIGUSR2", "replacing the program"),
+            Order::Upgrade => self.upgrader.ask(),
             Order::Report => self.view().log(),
             Order::Grow => self.resize("SIGTTIN", pool::Event::Grow),
             Order::Shrink => self.resize("SIGTTOU", pool::Event::Shrink),

@@ -18,11 +18,13 @@ mod pooling;
 mod post_fork;
 pub(crate) mod reload;
 pub(crate) mod sample;
+pub(crate) mod saved;
 mod signals;
 pub(crate) mod sockets;
 mod spares;
 mod station;
 #[cfg(feature = "coroutine")]
 pub(crate) mod stdin;
+pub(crate) mod upgrade;
 pub(crate) mod view;
 mod worker;

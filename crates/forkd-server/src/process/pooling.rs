@@ -13,6 +13,7 @@ use smallvec::SmallVec;
 use super::context::Context;
 use super::descriptors::{Closing, kept_for};
 use super::oom::KILL;
+use super::saved::SavedWorker;
 use super::worker;
 use crate::limit::Episode;
 use crate::model::listener_context::ListenerContext;
@@ -134,6 +135,27 @@ impl Pooling {
             leaving: false,
             drainers: None,
         }
+    }
+
+    /// Goes on with workers of the program before this one: none is replaced.
+    pub(super) fn restore(&mut self, workers: Vec<(SavedWorker, OwnedFd)>, cx: &Context) {
+        self.leaving = true;
+        cx.descriptors.add(workers.iter().map(|(_, watch)| watch.as_raw_fd()));
+        let restored = |(SavedWorker { slot, dismissed, .. }, watch)| Worker {
+            slot,
+            watch,
+            started: cx.now,
+            dismissed,
+            drains: false,
+            settled: true,
+        };
+        self.workers = workers.into_iter().map(restored).collect();
+    }
+
+    /// Writes its workers down.
+    pub(super) fn save(&self) -> Vec<SavedWorker> {
+        let save = |worker: &Worker| SavedWorker::new(worker.slot, &worker.watch, worker.dismissed);
+        self.workers.iter().map(save).collect()
     }
 
     /// From here on the listener is this pool's alone.

@@ -12,6 +12,7 @@
 use std::fmt;
 use std::time::{Duration, Instant};
 
+use super::attendant::Attendant;
 use super::companion::{Companions, Notice};
 use super::context::Context;
 use super::lifecycle::StopTimes;
@@ -29,6 +30,8 @@ use crate::{Error, events};
 pub struct Generation {
     /// How long a stop may take.
     pub stop_times: StopTimes,
+    /// How many programs before this one may have children when another replaces it.
+    pub max_generations: u32,
     /// What is served.
     pub listeners: Vec<ListenerSpec>,
 }
@@ -59,16 +62,21 @@ pub(super) struct Reloader {
     inherited: Inherited,
     /// How long a stop may take, in the generation in force.
     stop_times: StopTimes,
+    /// See [`Generation`]; of the one in force.
+    max_generations: u32,
     /// SIGHUP has come.
     wanted: bool,
     /// What will be in force once its stations are ready.
     next: Option<Next>,
+    /// How the last one ended.
+    outcome: Option<Result<(), Error>>,
 }
 
 /// A generation whose stations are Starting.
 #[derive(Debug)]
 struct Next {
     stop_times: StopTimes,
+    max_generations: u32,
     /// How many of its workers have been up at once.
     up: usize,
     /// When it is given up, unless more come up.
@@ -80,10 +88,11 @@ pub(super) struct Parts<'a> {
     pub(super) cx: &'a mut Context,
     pub(super) listeners: &'a mut Listeners,
     pub(super) companions: &'a mut Companions,
+    pub(super) attendants: &'a [Attendant],
 }
 
 impl Parts<'_> {
-    fn tell(&mut self, notice: Notice<'_>) {
+    pub(super) fn tell(&mut self, notice: Notice<'_>) {
         self.companions.tell(notice, View { cx: self.cx, listeners: self.listeners });
     }
 }
@@ -98,18 +107,47 @@ fn set_stop_times(cx: &mut Context, stop_times: StopTimes) {
 impl Reloader {
     /// Without a source: each reload is refused.
     pub(super) fn new(stop_times: StopTimes) -> Self {
-        Self { source: None, inherited: Inherited::default(), stop_times, wanted: false, next: None }
+        Self {
+            source: None,
+            inherited: Inherited::default(),
+            stop_times,
+            max_generations: 0,
+            wanted: false,
+            next: None,
+            outcome: None,
+        }
     }
 
     /// Reads the configuration from there; it may name what was `inherited`.
-    pub(super) fn read_from(&mut self, source: Box<dyn Source>, inherited: Inherited) {
+    pub(super) fn read_from(&mut self, source: Box<dyn Source>, inherited: Inherited, max_generations: u32) {
         self.source = Some(source);
         self.inherited = inherited;
+        self.max_generations = max_generations;
+    }
+
+    /// How many programs before this one may have children when another replaces it.
+    pub(super) fn max_generations(&self) -> usize {
+        self.max_generations as usize
     }
 
     /// A signal asks for a reload.
     pub(super) fn ask(&mut self) {
         self.wanted = true;
+    }
+
+    /// Whether no reload goes on.
+    pub(super) fn is_idle(&self) -> bool {
+        self.next.is_none()
+    }
+
+    /// How the last reload ended, once.
+    pub(super) fn take_outcome(&mut self) -> Option<Result<(), Error>> {
+        self.outcome.take()
+    }
+
+    /// What new endpoints may be made of.
+    pub(super) fn inherited(&self) -> &Inherited {
+        &self.inherited
     }
 
     /// When a reload that goes on is given up.
@@ -129,11 +167,12 @@ impl Reloader {
                     return;
                 }
                 match self.prepare(parts) {
-                    Ok(stop_times) => {
-                        self.next = Some(Next { stop_times, up: 0, until: parts.cx.now + START_TIMEOUT });
+                    Ok((stop_times, max_generations)) => {
+                        let until = parts.cx.now + START_TIMEOUT;
+                        self.next = Some(Next { stop_times, max_generations, up: 0, until });
                     }
                     Err(error) => {
-                        self.refuse(parts, &error);
+                        self.refuse(parts, error);
                         continue;
                     }
                 }
@@ -156,7 +195,7 @@ impl Reloader {
         let late = listeners.in_life(Life::Starting).find(|station| !station.is_ready(cx));
         match late.map(Station::not_ready) {
             None => self.put_in_force(parts),
-            Some(Some(why)) if is_late => self.refuse(parts, &why),
+            Some(Some(why)) if is_late => self.refuse(parts, why),
             Some(_) => return false,
         }
         true
@@ -170,7 +209,7 @@ impl Reloader {
         let why = Error::Config("the daemon stops".into());
         if parts.cx.lifecycle.accepts() {
             // until the delay is over
-            self.refuse(parts, &why);
+            self.refuse(parts, why);
         } else {
             // all stations drain
             self.next = None;
@@ -183,15 +222,16 @@ impl Reloader {
         std::mem::take(&mut self.wanted) | by_companion
     }
 
-    /// Reads the configuration, binds what is new in it, and starts its stations. Returns how long a stop of it may take.
-    fn prepare(&mut self, parts: &mut Parts<'_>) -> Result<StopTimes, Error> {
+    /// Reads the configuration, binds what is new in it, and starts its stations. Returns how long a stop of it may take, and
+    /// how many older programs may have children.
+    fn prepare(&mut self, parts: &mut Parts<'_>) -> Result<(StopTimes, u32), Error> {
         events::reloading();
         parts.tell(Notice::Reloading);
         let Some(source) = &mut self.source else {
             let why = "this program has no configuration that could be read again";
             return Err(Error::Config(why.into()));
         };
-        let Generation { stop_times, listeners } = source.prepare()?;
+        let Generation { stop_times, max_generations, listeners } = source.prepare()?;
         listeners.iter().try_for_each(|spec| parts.cx.given_up.suits(&spec.service))?;
         let open = parts.listeners.bound();
         let bound = bind(listeners, &open, &self.inherited)?;
@@ -201,7 +241,7 @@ impl Reloader {
         // workers of either configuration must know the sockets of both
         parts.cx.udp_filter = udp_filter(open.iter().chain(&bound));
         bound.into_iter().try_for_each(|bound| parts.listeners.add(bound, parts.cx))?;
-        Ok(stop_times)
+        Ok((stop_times, max_generations))
     }
 
     /// The new stations take over.
@@ -228,19 +268,21 @@ impl Reloader {
         }
         listeners.in_life_mut(Life::Starting).for_each(|station| station.go_live(cx));
         listeners.changed();
-        self.stop_times = next.stop_times;
+        (self.stop_times, self.max_generations) = (next.stop_times, next.max_generations);
         if let Some(source) = &mut self.source {
             source.put_in_force();
         }
         events::reloaded();
         parts.tell(Notice::ReloadEnded(Ok(())));
+        self.outcome = Some(Ok(()));
     }
 
     /// The old configuration goes on, for this reason.
-    pub(super) fn refuse(&mut self, parts: &mut Parts<'_>, why: &Error) {
+    pub(super) fn refuse(&mut self, parts: &mut Parts<'_>, why: Error) {
         self.roll_back(parts);
         events::reload_refused(&why.sentence());
-        parts.tell(Notice::ReloadEnded(Err(why)));
+        parts.tell(Notice::ReloadEnded(Err(&why)));
+        self.outcome = Some(Err(why));
     }
 
     /// A stop follows the configuration in force. It drains all stations, those that a reload has begun, too.

@@ -5,12 +5,14 @@
 
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 use std::os::unix::net::UnixStream;
+use std::time::Duration;
 
 use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGTTIN, SIGTTOU, SIGUSR1, SIGUSR2};
 use signal_hook::iterator::backend::SignalDelivery;
 use signal_hook::iterator::exfiltrator::SignalOnly;
 
 use crate::Error;
+use crate::sys::fd::wait_readable;
 use crate::sys::signal::have_children_die;
 
 /// What a signal asks of the master.
@@ -72,6 +74,11 @@ impl Signals {
     /// The orders that have come.
     pub(super) fn take(&mut self) -> Vec<Order> {
         self.delivery.pending().filter_map(Order::of).collect()
+    }
+
+    /// Whether orders have come that were not taken.
+    pub(super) fn are_pending(&self) -> bool {
+        wait_readable(self, Duration::ZERO)
     }
 
     /// Both ends.

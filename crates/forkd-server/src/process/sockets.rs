@@ -33,6 +33,16 @@ impl Bound {
         Self { asked, spec, listener: Arc::new(listener), number: None, hooks: Hooks::default() }
     }
 
+    /// One that the program before this one has served, with its number on the scoreboard.
+    pub(super) fn restored(
+        asked: Endpoint,
+        spec: Arc<ListenerSpec>,
+        listener: Arc<Listener>,
+        number: usize,
+    ) -> Self {
+        Self { asked, spec, listener, number: Some(number), hooks: Hooks::default() }
+    }
+
     /// The same, with these hooks of the application.
     pub(crate) fn with(self, hooks: Hooks) -> Self {
         Self { hooks, ..self }

@@ -81,6 +81,18 @@ impl Station {
         Ok(Self { asked, spec, life: Life::Starting, acceptor, confinement, close_at: None })
     }
 
+    /// One whose socket is closed, and whose last children finish.
+    pub(super) fn gone(
+        asked: Endpoint,
+        spec: Arc<ListenerSpec>,
+        number: usize,
+        endpoint: Endpoint,
+        arrivals: Arrivals,
+    ) -> Self {
+        let acceptor = Acceptor::Gone { number, endpoint, arrivals };
+        Self { asked, spec, life: Life::Leaving, acceptor, confinement: Arc::default(), close_at: None }
+    }
+
     /// Its socket, while it has one.
     pub(super) fn context(&self) -> Option<&ListenerContext> {
         match &self.acceptor {
@@ -255,6 +267,10 @@ impl Station {
 
     /// Serves those that are queued, and no other.
     pub(super) fn drain(&mut self, cx: &mut Context) {
+        // its clients are its successor's
+        if matches!(&self.acceptor, Acceptor::Forking(forking) if forking.is_restored()) {
+            return self.hand_over(cx);
+        }
         self.life = Life::Leaving;
         self.close_at = Some(cx.now + cx.stop_times.grace);
         let (queued, is_all_held) =

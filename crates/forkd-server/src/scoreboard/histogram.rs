@@ -57,6 +57,19 @@ impl Histogram {
         Lengths { counts, sum: Duration::from_micros(self.sum_us.load(Ordering::Relaxed)) }
     }
 
+    /// The counts, and the sum in microseconds.
+    pub(super) fn save(&self) -> (Vec<u64>, u64) {
+        (self.read().counts.to_vec(), self.sum_us.load(Ordering::Relaxed))
+    }
+
+    /// Goes on from there, if there are as many buckets.
+    pub(super) fn restore(&self, counts: &[u64], sum_us: u64) {
+        if counts.len() == self.counts.len() {
+            self.counts.iter().zip(counts).for_each(|(to, count)| to.store(*count, Ordering::Relaxed));
+            self.sum_us.store(sum_us, Ordering::Relaxed);
+        }
+    }
+
     pub(super) fn reset(&self) {
         self.counts.iter().chain([&self.sum_us]).for_each(|counter| counter.store(0, Ordering::Relaxed));
     }

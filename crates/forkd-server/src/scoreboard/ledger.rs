@@ -10,6 +10,7 @@
 use std::io;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
+use super::saved::SavedChild;
 use super::sequence::Sequence;
 use super::{Stage, Totals};
 use crate::sys::shared::{Lent, Own, OwnArena, bytes_for};
@@ -141,6 +142,30 @@ impl Record {
 
     pub(super) fn accepted_us(&self) -> u64 {
         self.accepted_us.load(Ordering::Relaxed)
+    }
+
+    fn save(&self, slot: u32) -> SavedChild {
+        SavedChild {
+            slot,
+            pid: self.pid(),
+            listener: self.listener(),
+            occupancy: self.occupancy.load(Ordering::Relaxed),
+            notice: self.notice.load(Ordering::Relaxed),
+            raises_later: self.raises_later(),
+            started_ms: self.started_ms(),
+            announced_ms: self.announced_ms.load(Ordering::Relaxed),
+            accepted_us: self.accepted_us(),
+            ..SavedChild::default()
+        }
+    }
+
+    fn restore(&self, child: &SavedChild) {
+        self.pid.store(child.pid, Ordering::Relaxed);
+        self.listener.store(child.listener as u32, Ordering::Relaxed);
+        self.notice.store(child.notice, Ordering::Relaxed);
+        self.started_ms.store(child.started_ms, Ordering::Relaxed);
+        self.announced_ms.store(child.announced_ms, Ordering::Relaxed);
+        self.accepted_us.store(child.accepted_us, Ordering::Relaxed);
     }
 
     /// Whether the child is dead, by what the kernel says of its pid.
@@ -363,6 +388,63 @@ impl Ledger {
                 first_back = first_back.or(Some(index));
             }
         }
+    }
+
+    /// Writes down what it knows of each child.
+    pub(super) fn save(&self) -> Vec<SavedChild> {
+        let in_queue =
+            std::iter::successors(self.stock().oldest.load(Ordering::Relaxed).checked_sub(1), |&index| {
+                self.record(index).next.load(Ordering::Relaxed).checked_sub(1)
+            });
+        // those that count first; then, in their order, those that are released
+        let counting = (0..self.used()).filter(|&index| self.record(index).counts());
+        counting.chain(in_queue).map(|index| self.record(index).save(index)).collect()
+    }
+
+    /// Goes on with children of the program before this one; nothing has been taken yet.
+    ///
+    /// # Errors
+    ///
+    /// `InvalidData` where it contradicts itself.
+    pub(super) fn restore(&self, used: u32, children: &[SavedChild]) -> io::Result<()> {
+        if used as usize > self.records.len() {
+            return Err(io::ErrorKind::InvalidData.into());
+        }
+        self.stock().fresh.store(used, Ordering::Relaxed);
+        for child in children {
+            self.restore_child(used, child).ok_or(io::ErrorKind::InvalidData)?;
+        }
+        // the last ones first, so that the first are taken first
+        let is_free = |&index: &u32| self.record(index).occupancy() == Occupancy::Vacant;
+        (0..used).rev().filter(is_free).for_each(|index| self.push_free(index));
+        Ok(())
+    }
+
+    fn restore_child(&self, used: u32, child: &SavedChild) -> Option<()> {
+        let record = self.records.get(child.slot as usize).filter(|_| child.slot < used)?;
+        let totals = self.totals.get(child.listener)?;
+        let occupancy = Occupancy::numbered(child.occupancy)?;
+        if record.occupancy() != Occupancy::Vacant {
+            return None;
+        }
+        let more =
+            |counter: &AtomicU32| counter.store(counter.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
+        record.restore(child);
+        record.set_occupancy(occupancy);
+        if !record.is_watched() {
+            more(&self.stock().unwatched);
+        }
+        if record.counts() {
+            more(&totals.taken);
+            totals.add_alive();
+        } else {
+            self.append(child.slot);
+        }
+        if child.raises_later && occupancy == Occupancy::Held {
+            self.raise_later(child.slot);
+        }
+        self.by_pid[child.pid as usize % self.by_pid.len()].store(child.slot + 1, Ordering::Relaxed);
+        Some(())
     }
 
     fn forget(&self, index: u32) {

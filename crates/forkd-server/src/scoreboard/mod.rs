@@ -23,6 +23,7 @@ mod counts;
 mod dead;
 mod histogram;
 mod ledger;
+mod saved;
 mod sequence;
 mod slot;
 mod stack;
@@ -40,6 +41,7 @@ pub(crate) use child::Child;
 pub(crate) use dead::Death;
 pub use histogram::{Bounds, CONNECTIONS, LIFETIMES, Lengths};
 pub(crate) use ledger::Record;
+pub(crate) use saved::SavedBoard;
 pub(crate) use slot::Slot;
 pub use slot::State;
 pub use stage::Stage;
@@ -47,9 +49,9 @@ pub(crate) use tally::Tally;
 pub use totals::Sums;
 pub(crate) use totals::Totals;
 
-use crate::access::sources::Sources;
+use crate::access::sources::{Key, Sources};
 use crate::sys;
-use crate::sys::shared::{Arena, Lent, bytes_for};
+use crate::sys::shared::{Arena, ArenaFile, Lent, Plain, bytes_for, layout};
 use crate::sys::wake::Wake;
 use crate::transport::Refusal;
 use crate::transport::early::Early;
@@ -72,6 +74,38 @@ plain! {
     }
 }
 
+/// How the memory that children write is laid out, and what they write there: to be counted up where the meaning of a number
+/// changes, such as that of a [`State`] or of a [`Ticket`](crate::access::sources::Ticket).
+const LAYOUT: u64 = {
+    // tests upgrade to a build with another layout, and back
+    const MEANING: u64 = if cfg!(forkd_next) { u64::MAX } else { 1 };
+    let counts = (SLOTS + LISTENERS + PIDS) as u64;
+    layout("board", layout("head", Head::LAYOUT) ^ layout("slots", Slot::LAYOUT))
+        ^ layout("tallies", Tally::LAYOUT ^ counts)
+        ^ layout("meaning", Sources::LAYOUT ^ MEANING)
+};
+
+/// How much there is of what.
+#[derive(Debug, Clone, Copy)]
+struct Places {
+    slots: usize,
+    listeners: usize,
+    pids: usize,
+    counts_sources: bool,
+}
+
+impl Places {
+    const OF_A_MASTER: Self = Self { slots: SLOTS, listeners: LISTENERS, pids: PIDS, counts_sources: true };
+
+    fn bytes(self) -> usize {
+        bytes_for::<Tally>(self.listeners)
+            + bytes_for::<Head>(1)
+            + bytes_for::<Slot>(self.slots)
+            + bytes_for::<AtomicU32>(self.pids)
+            + if self.counts_sources { Sources::BYTES } else { 0 }
+    }
+}
+
 /// All that is known of the children of one daemon. A clone is the same one.
 #[derive(Debug, Clone)]
 pub struct Scoreboard {
@@ -88,6 +122,8 @@ pub struct Scoreboard {
     /// How long things take is measured. It doesn't change once there are children.
     measures: Arc<AtomicBool>,
     epoch: Instant,
+    /// Of the memory that children write, if a successor is to have it.
+    file: Option<Arc<ArenaFile>>,
 }
 
 impl Scoreboard {
@@ -97,7 +133,24 @@ impl Scoreboard {
     ///
     /// `ENOMEM` as in mmap(2), or what eventfd(2) says.
     pub(crate) fn new() -> io::Result<Self> {
-        Self::with_places(SLOTS, LISTENERS, PIDS, true)
+        let places = Places::OF_A_MASTER;
+        Self::in_memory(places, Arena::new(places.bytes())?, Wake::new()?, Key::random())
+    }
+
+    /// The same, in memory that a program can map which this process executes, where the system has such memory.
+    ///
+    /// # Errors
+    ///
+    /// As [`new`](Self::new).
+    pub(crate) fn for_successors() -> io::Result<Self> {
+        let places = Places::OF_A_MASTER;
+        match ArenaFile::new(places.bytes()) {
+            Ok(file) if !sys::portable() => {
+                let board = Self::in_memory(places, Arena::of(&file)?, Wake::new()?, Key::random())?;
+                Ok(Self { file: Some(Arc::new(file)), ..board })
+            }
+            _ => Self::new(),
+        }
     }
 
     /// For a server that does not fork: a worker for each of its listeners. Its memory, a page or two, and that of the
@@ -107,16 +160,12 @@ impl Scoreboard {
     ///
     /// As [`new`](Self::new).
     pub(crate) fn for_one_process(listeners: usize, counts_sources: bool) -> io::Result<Self> {
-        Self::with_places(listeners, listeners, 1, counts_sources)
+        let places = Places { slots: listeners, listeners, pids: 1, counts_sources };
+        Self::in_memory(places, Arena::new(places.bytes())?, Wake::new()?, Key::random())
     }
 
-    fn with_places(slots: usize, listeners: usize, pids: usize, counts_sources: bool) -> io::Result<Self> {
-        let bytes = bytes_for::<Tally>(listeners)
-            + bytes_for::<Head>(1)
-            + bytes_for::<Slot>(slots)
-            + bytes_for::<AtomicU32>(pids)
-            + if counts_sources { Sources::BYTES } else { 0 };
-        let mut arena = Arena::new(bytes)?;
+    fn in_memory(places: Places, mut arena: Arena, wake: Wake, key: Key) -> io::Result<Self> {
+        let Places { slots, listeners, pids, counts_sources } = places;
         Ok(Self {
             // A child writes to the head and to its slot: side by side, they are one page mostly, and first
             // of all, they are near the program's own data (see `Arena::new`).
@@ -126,13 +175,14 @@ impl Scoreboard {
             finder: arena.take(pids)?,
             // last, as they are touched only where sources are limited
             sources: Box::leak(Box::new(match counts_sources {
-                true => Sources::new(&mut arena)?,
+                true => Sources::new(&mut arena, key)?,
                 false => Sources::none(),
             })),
             ledger: ledger::Ledger::new(slots, listeners, pids)?,
-            wake: Arc::new(Wake::new()?),
+            wake: Arc::new(wake),
             measures: Arc::default(),
             epoch: Instant::now(),
+            file: None,
         })
     }
 

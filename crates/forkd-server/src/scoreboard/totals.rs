@@ -30,7 +30,7 @@ forkd_sys::plain! {
         /// Clients that the master holds, since fork(2) fails.
         held: AtomicU32,
         /// How often fork(2) has failed.
-        failed_forks: AtomicU64,
+        pub(super) failed_forks: AtomicU64,
         pub(super) deaths: [AtomicU64; Cause::COUNT],
         /// How long connections lasted that had a child of their own.
         pub(crate) durations: Histogram,

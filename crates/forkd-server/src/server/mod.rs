@@ -309,7 +309,7 @@ impl Server {
             };
             let mut master = Master::new(StopTimes::without_delay(grace))?;
             master.listen(listeners.into_iter().map(bound).collect())?;
-            master.confine(sandbox.level())?;
+            master.confine(sandbox.level(), std::slice::from_ref(&service))?;
             master.serve_for(handle.clone(), ticker);
             (serving::Kind::Master(Box::new(master)), None)
         };

@@ -47,6 +47,27 @@ impl Inherited {
         Ok(Self { sockets, set_aside: Vec::new() })
     }
 
+    /// Writes down what was handed over, for a program that this process executes.
+    pub(crate) fn save(&self) -> Vec<(RawFd, String)> {
+        self.sockets.iter().map(|socket| (socket.descriptor.as_raw_fd(), socket.name.clone())).collect()
+    }
+
+    /// Goes on with what was handed over to the program before this one.
+    ///
+    /// # Errors
+    ///
+    /// `NotFound` where a descriptor was not left open.
+    pub(crate) fn restore(
+        saved: &[(RawFd, String)],
+        left: &mut sys::handover::LeftOpen,
+    ) -> std::io::Result<Self> {
+        let socket = |(descriptor, name): &(RawFd, String)| {
+            Ok(Socket { descriptor: left.remove(*descriptor)?, name: name.clone() })
+        };
+        let sockets = saved.iter().map(socket).collect::<std::io::Result<_>>()?;
+        Ok(Self { sockets, set_aside: Vec::new() })
+    }
+
     /// What is served where nothing is named: all of them, if there are any.
     pub fn default_endpoints(&self) -> Vec<Endpoint> {
         if self.sockets.is_empty() { Vec::new() } else { vec![Endpoint::Systemd(None)] }
@@ -125,6 +146,11 @@ impl Socket {
 /// Makes a listener of a duplicate of this descriptor, or says why it can't be served ("is no socket").
 pub(crate) fn listener_of(descriptor: impl AsFd) -> Result<Listener, String> {
     let socket = descriptor.as_fd().try_clone_to_owned().map_err(|e| format!("can't be duplicated ({e})"))?;
+    listener_on(socket)
+}
+
+/// Makes a listener of this socket, or says why it can't be served.
+pub(super) fn listener_on(socket: OwnedFd) -> Result<Listener, String> {
     let kind = kind_of(&socket)?;
     let address: SockaddrStorage =
         getsockname(socket.as_raw_fd()).map_err(|e| format!("does not say its address ({e})"))?;

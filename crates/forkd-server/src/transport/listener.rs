@@ -74,6 +74,13 @@ impl Listener {
         listener
     }
 
+    /// The same, as that of another process, too, or with the file that is this process's to remove.
+    pub(super) fn owned(mut self, is_inherited: bool, file: Option<SocketFile>) -> Self {
+        self.is_inherited = is_inherited;
+        *self.file() = file;
+        self
+    }
+
     /// Whether the socket goes on without this process: the clients in its queue at a stop are left to
     /// its next server.
     pub fn is_inherited(&self) -> bool {

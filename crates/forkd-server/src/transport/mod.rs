@@ -20,6 +20,7 @@ pub(crate) mod peer;
 pub(crate) mod proxy;
 mod pump;
 pub(crate) mod refusal;
+pub(crate) mod saved_socket;
 mod server_info;
 mod shutdown_handle;
 mod socket_file;

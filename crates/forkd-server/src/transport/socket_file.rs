@@ -59,6 +59,16 @@ impl SocketFile {
         Ok(Self { path: path.to_owned(), identity, owner: std::process::id() })
     }
 
+    /// Which one it is, for a program that this process executes.
+    pub(super) fn save(&self) -> (PathBuf, [u64; 2]) {
+        (self.path.clone(), [self.identity.device, self.identity.inode])
+    }
+
+    /// That of the program before this one.
+    pub(super) fn adopt(path: PathBuf, [device, inode]: [u64; 2]) -> Self {
+        Self { path, identity: Identity { device, inode }, owner: std::process::id() }
+    }
+
     /// Removes the file, if it is still that of this process.
     ///
     /// # Errors

@@ -9,14 +9,19 @@ use nix::sys::signal::SigSet;
 
 use super::{LAST, action_of, reset_all, set_unchecked};
 
-#[derive(Debug, Clone, Copy)]
-struct Caller {
+/// The signals that a process was started with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Caller {
     /// A bit for each signal that is ignored.
-    ignored: u64,
-    blocked: SigSet,
+    pub ignored: u64,
+    /// A bit for each signal that is blocked.
+    pub blocked: u64,
 }
 
 static CALLER: OnceLock<Caller> = OnceLock::new();
+
+/// Where this program is a successor: what the first program of this process was started with.
+static FIRST_CALLER: OnceLock<Caller> = OnceLock::new();
 
 /// Is called by the C library before `main`.
 #[cfg(any(target_os = "linux", target_os = "freebsd", target_os = "netbsd", target_os = "openbsd"))]
@@ -32,11 +37,28 @@ static REMEMBER: extern "C" fn() = {
 };
 
 /// What this process was started with, as far as it has not been changed when this is asked first.
-fn caller() -> &'static Caller {
-    CALLER.get_or_init(|| Caller {
-        ignored: (1..=LAST).filter(|&signal| action_of(signal) == Some(libc::SIG_IGN)).map(bit).sum(),
-        blocked: SigSet::thread_get_mask().unwrap_or_else(|_| SigSet::empty()),
-    })
+pub fn caller() -> Caller {
+    let remember = || Caller {
+        ignored: signals().filter(|&signal| action_of(signal) == Some(libc::SIG_IGN)).map(bit).sum(),
+        blocked: blocked(),
+    };
+    *FIRST_CALLER.get().unwrap_or_else(|| CALLER.get_or_init(remember))
+}
+
+/// Takes over what the first program of this process was started with, in one that it has executed since.
+pub fn adopt(caller: Caller) {
+    let _ = FIRST_CALLER.set(caller);
+}
+
+fn signals() -> impl Iterator<Item = i32> {
+    1..=LAST
+}
+
+fn blocked() -> u64 {
+    let mask = SigSet::thread_get_mask().unwrap_or_else(|_| SigSet::empty());
+    // SAFETY: sigismember(3) reads a set, and is told of no number but those of signals.
+    let is_blocked = |&signal: &i32| unsafe { libc::sigismember(mask.as_ref(), signal) } == 1;
+    signals().filter(is_blocked).map(bit).sum()
 }
 
 /// In a new process, in which all signals are blocked: has signals come to the program as the caller wants it. It is
@@ -44,10 +66,16 @@ fn caller() -> &'static Caller {
 pub(crate) fn hand_down() -> nix::Result<()> {
     let caller = caller();
     reset_all();
-    for signal in (1..=LAST).filter(|&signal| caller.ignored & bit(signal) != 0) {
+    for signal in signals().filter(|&signal| caller.ignored & bit(signal) != 0) {
         set_unchecked(signal, libc::SIG_IGN);
     }
-    caller.blocked.thread_set_mask()
+    let mut mask = *SigSet::empty().as_ref();
+    for signal in signals().filter(|&signal| caller.blocked & bit(signal) != 0) {
+        // SAFETY: sigaddset(3) writes to a set of this function's. It refuses the numbers that the C library keeps to itself.
+        unsafe { libc::sigaddset(&raw mut mask, signal) };
+    }
+    // SAFETY: it was made empty and has been changed by sigaddset(3) alone.
+    unsafe { SigSet::from_sigset_t_unchecked(mask) }.thread_set_mask()
 }
 
 fn bit(signal: i32) -> u64 {
