@@ -107,7 +107,8 @@ impl<'a> Sender<'a> {
             self.meter.at(now);
             if self.task.live.is_finished() && now < self.end {
                 self.end = now;
-                self.schedule.iter_mut().for_each(|schedule| schedule.end_at(now));
+                let late = nanos(self.task.plan.loss_after());
+                self.schedule.iter_mut().for_each(|schedule| schedule.end_at(now, late));
             }
             if self.is_over(now) {
                 break;
@@ -130,10 +131,14 @@ impl<'a> Sender<'a> {
         Ok((served, self.meter.close(end)))
     }
 
-    fn is_over(&self, now: Nanos) -> bool {
+    fn is_over(&mut self, now: Nanos) -> bool {
         let (end, give_up) = (self.end, self.end.saturating_add(nanos(self.task.plan.loss_after())));
-        let is_drained = self.schedule.is_none()
-            || (now >= end + nanos(TICK) && self.clients.iter().all(|client| client.in_flight.len() == 0));
+        let (clients, schedule) = (&self.clients, &mut self.schedule);
+        let is_drained = schedule.as_mut().is_none_or(|schedule| {
+            now >= end + nanos(TICK)
+                && clients.iter().all(|client| client.in_flight.len() == 0)
+                && schedule.due(now).is_none()
+        });
         let is_free = |client: &Client| client.in_flight.len() == 0 && client.blocked.is_none();
         self.meter.is_over()
             || (now >= end && (is_drained || now >= give_up))

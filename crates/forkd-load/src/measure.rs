@@ -43,7 +43,9 @@ impl Engine {
             self.meter.at(now);
             if self.task.live.is_finished() && now < self.end {
                 self.end = now;
-                self.schedule.iter_mut().for_each(|schedule| schedule.end_at(now));
+                // that a client was late for it is no loss, as long as it does not wait longer than for an answer
+                let late = nanos(self.task.plan.timeout);
+                self.schedule.iter_mut().for_each(|schedule| schedule.end_at(now, late));
             }
             if self.is_over(now) {
                 break;
@@ -62,9 +64,11 @@ impl Engine {
     }
 
     /// In a closed loop what is under way at the end is left; in an open loop it still counts.
-    fn is_over(&self, now: Nanos) -> bool {
+    fn is_over(&mut self, now: Nanos) -> bool {
         let give_up = self.end.saturating_add(nanos(self.task.plan.timeout));
-        let is_drained = self.schedule.is_none() || (self.busy == 0 && now >= self.end + nanos(TICK));
+        let is_drained = self.schedule.as_mut().is_none_or(|schedule| {
+            self.busy == 0 && now >= self.end + nanos(TICK) && schedule.due(now).is_none()
+        });
         self.meter.is_over()
             || (now >= self.end && (is_drained || now >= give_up))
             || self.busy + self.idle.len() + self.paused.len() == 0

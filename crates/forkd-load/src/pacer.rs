@@ -44,27 +44,30 @@ pub(super) struct Schedule {
     /// When the warm-up is over.
     from: Nanos,
     end: Nanos,
+    /// For how long what has come due before the end may start after it.
+    late: Nanos,
 }
 
 impl Schedule {
     pub(super) fn new(pacer: Pacer, from: Nanos, end: Nanos) -> Self {
-        Self { pacer, sent: 0, from, end }
+        // the thread can't be everywhere at once
+        Self { pacer, sent: 0, from, end, late: nanos(TICK) }
     }
 
     /// When the next operation was due, if it is. What the warm-up has left undone is forgotten. After the
-    /// end only what has just come due may start: the thread can't be everywhere at once.
+    /// end only what has not come due too long ago may start.
     pub(super) fn due(&mut self, now: Nanos) -> Option<Nanos> {
         while now >= self.from && self.pacer.due(self.sent) < self.from {
             self.sent += 1;
         }
         let due = self.pacer.due(self.sent);
-        let may_start = due < self.end && (now < self.end || now < due + nanos(TICK));
+        let may_start = due < self.end && (now < self.end || now < due + self.late);
         (may_start && self.pacer.wait(now, self.sent).is_zero()).then_some(due)
     }
 
-    /// Has no more come due from this moment on.
-    pub(super) fn end_at(&mut self, end: Nanos) {
-        self.end = end;
+    /// Has no more come due from this moment on; for so long, what has may start.
+    pub(super) fn end_at(&mut self, end: Nanos, late: Nanos) {
+        (self.end, self.late) = (end, late);
     }
 
     /// How long to wait until the next one is due.
@@ -129,6 +132,16 @@ mod tests {
         let mut schedule = Schedule::new(Pacer::new(1000.0, 0, 1), 0, 100_000_000);
         (0..99).for_each(|_| schedule.advance());
         assert_eq!((schedule.due(110_000_000), schedule.due(200_000_000)), (Some(99_000_000), None));
+    }
+
+    #[test]
+    fn what_has_come_due_when_it_is_ended_may_start_later() {
+        let mut schedule = Schedule::new(Pacer::new(1000.0, 0, 1), 0, Nanos::MAX);
+        schedule.end_at(100_000_000, 500_000_000);
+        (0..99).for_each(|_| schedule.advance());
+        assert_eq!((schedule.due(598_999_999), schedule.due(599_000_000)), (Some(99_000_000), None));
+        schedule.advance();
+        assert_eq!(schedule.due(100_000_000), None);
     }
 
     #[test]
