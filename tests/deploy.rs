@@ -167,17 +167,31 @@ fn alerts_fire_when_they_should_and_not_before() {
 }
 
 #[test]
+fn what_the_page_on_scaling_serves_is_valid() {
+    let page = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/SCALING.md")).unwrap();
+    let commands: Vec<_> = page.lines().filter_map(|line| line.strip_prefix("    forkd serve ")).collect();
+    assert!(commands.len() >= 3, "{commands:?}");
+    for command in commands {
+        let ended = run(&[&["check"], &command.split(' ').collect::<Vec<_>>()[..]].concat());
+        assert_eq!(ended.code, Some(0), "{command}: {}", ended.stderr);
+    }
+}
+
+#[test]
 fn each_metric_that_is_named_is_one_of_forkds() {
-    let daemon = Daemon::start("-m prefork --metrics tcp://127.0.0.1:0 tcp://127.0.0.1:0");
+    let daemon = Daemon::start("-m event -w 2 --metrics tcp://127.0.0.1:0 tcp://127.0.0.1:0");
     let line = daemon.wait_for_line("metrics at http://");
     let (_, address) = line.split_once("http://").unwrap();
     let mut stream = connect(address.strip_suffix("/metrics").unwrap().parse().unwrap()).unwrap();
     std::io::Write::write_all(&mut stream, b"GET /metrics HTTP/1.0\r\n\r\n").unwrap();
     let text = std::io::read_to_string(stream).unwrap();
-    let exposed: BTreeSet<_> = text.lines().filter_map(|line| line.split(['{', ' ']).next()).collect();
+    // those that have no value yet are described
+    let name = |line: &str| line.trim_start_matches("# TYPE ").split(['{', ' ']).next().map(str::to_owned);
+    let exposed: BTreeSet<_> = text.lines().filter_map(name).collect();
     let is_part = |c: char| !c.is_ascii_alphanumeric() && c != '_';
     let mut named = 0;
-    for path in files(&deploy()) {
+    let scaling = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/SCALING.md");
+    for path in files(&deploy()).into_iter().chain([scaling]) {
         let text = fs::read_to_string(&path).unwrap();
         for name in text.split(is_part).filter(|word| word.starts_with("forkd_")) {
             assert!(exposed.contains(name), "{}: {name}", path.display());

@@ -71,6 +71,13 @@ fn drain() {
 }
 
 #[test]
+fn dsr() {
+    if ["nft", "ip"].iter().all(|tool| need_tool(tool)) {
+        passes("dsr", &[]);
+    }
+}
+
+#[test]
 fn haproxy() {
     if ["haproxy", "ip"].iter().all(|tool| need_tool(tool)) {
         passes("haproxy", &[]);
@@ -96,7 +103,7 @@ macro_rules! scripts {
         /// A script that is not run proves nothing.
         #[test]
         fn each_script_is_a_test() {
-            let mut known = vec!["boot", "drain", "haproxy", "keepalived", "lib", "package", $(stringify!($name)),*];
+            let mut known = vec!["boot", "drain", "dsr", "haproxy", "keepalived", "lib", "package", $(stringify!($name)),*];
             known.sort_unstable();
             let dir = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/system");
             let names = std::fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
