@@ -40,7 +40,7 @@ pub use proc::{
     Children, Usage, children_of, fds_of, is_running, proc_status, signal, state_of, stopped, threads_of,
 };
 pub use pty::Pty;
-pub use run::{Ended, forkd, forkd_command, public_binary, run, without_options};
+pub use run::{Ended, forkd, forkd_command, forkd_within, public_binary, run, without_options};
 pub use skips::need;
 pub use start::{Forkd, example, may_open, own_user, set_limit};
 

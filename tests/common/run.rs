@@ -5,6 +5,7 @@ use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::mpsc;
+use std::time::Duration;
 
 use super::LIMIT;
 
@@ -43,6 +44,12 @@ pub fn without_options(command: &mut Command) {
 /// Runs a command until it has ended **and** closed its output; kills it and panics after [`LIMIT`].
 #[track_caller]
 pub fn forkd(command: &mut Command) -> Ended {
+    forkd_within(command, LIMIT)
+}
+
+/// As [`forkd`], for what takes longer.
+#[track_caller]
+pub fn forkd_within(command: &mut Command, limit: Duration) -> Ended {
     command.process_group(0).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = command.spawn().unwrap();
     let group = nix::unistd::Pid::from_raw(child.id() as i32);
@@ -58,7 +65,7 @@ pub fn forkd(command: &mut Command) -> Ended {
         let _ = stdout.read_to_end(&mut bytes);
         let _ = sender.send((bytes, other.join().unwrap()));
     });
-    let result = results.recv_timeout(LIMIT);
+    let result = results.recv_timeout(limit);
     if result.is_err() {
         let _ = nix::sys::signal::killpg(group, nix::sys::signal::Signal::SIGKILL);
     }
