@@ -242,6 +242,29 @@ fn port_7_takes_a_setting_of_the_network_and_no_capability() {
     assert_eq!(proc_status(container.pid(), "CapEff"), "0000000000000000");
 }
 
+#[test]
+fn process_1_is_upgraded_and_stays() {
+    let Some(engine) = Engine::new() else { return };
+    std::fs::copy(env!("CARGO_BIN_EXE_forkd"), engine.dir.path().join("shared/next")).unwrap();
+    for model in ["fork", "prefork"] {
+        let container = engine.start("", &format!("serve -m {model} --control /shared/c unix:///shared/s"));
+        let (pid, mut client) = (container.pid(), engine.client());
+        echoes(&mut client, b"before");
+        // the image's own, and another one
+        for program in ["/forkd", "/shared/next"] {
+            let upgrade = ["upgrade", "--control", "/shared/c", "--program", program];
+            assert_eq!(container.exec(&upgrade), Some(0), "{}", container.log());
+            echoes(&mut client, b"after");
+            echoes(&mut engine.client(), b"after");
+        }
+        assert_eq!(container.exec(&["upgrade", "--control", "/shared/c", "--program", "/shared"]), Some(77));
+        assert_eq!(container.pid(), pid);
+        drop(client);
+        assert!(container.podman(&["stop", "--time", "60"]).status.success());
+        assert_eq!(container.inspect("{{.State.ExitCode}}"), "0");
+    }
+}
+
 /// The programs of this system, for the service exec.
 const PROGRAMS: &str =
     "--volume /usr:/usr:ro --volume /bin:/bin:ro --volume /lib:/lib:ro --volume /lib64:/lib64:ro";
