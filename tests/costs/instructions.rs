@@ -57,7 +57,9 @@ fn run_padded(options: &str, padding: usize, ask: impl Fn(&Daemon, &dyn Fn())) -
     let path = daemon.dir.path().join(format!("callgrind.{worker}"));
     let mut total = None;
     eventually("it has written its count", || {
-        total = fs::read_to_string(&path).ok().and_then(|text| {
+        // in full: it may be in the middle of a number
+        let text = fs::read_to_string(&path).ok().filter(|text| text.ends_with('\n'));
+        total = text.and_then(|text| {
             text.lines().rev().find_map(|line| line.strip_prefix("totals: ")?.trim().parse().ok())
         });
         total.is_some()
