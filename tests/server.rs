@@ -72,6 +72,16 @@ fn talk(client: &mut TcpStream, text: &str) -> String {
     heard
 }
 
+/// Again, if a signal has ended it: this process is the server, too, and has its signals.
+fn uninterrupted<T>(mut call: impl FnMut() -> io::Result<T>) -> io::Result<T> {
+    loop {
+        match call() {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            result => return result,
+        }
+    }
+}
+
 /// Does as its client says.
 #[derive(Clone, Default)]
 struct Obedient {
@@ -279,13 +289,7 @@ fn a_client_whose_handler_panics_has_its_source_refused() {
         let mut client = running.connect();
         client.write_all(b"panic\n").unwrap();
         assert!(is_cut(&mut client));
-        let mut comes_again =
-            || TcpStream::connect(running.address).and_then(|mut client| client.read(&mut [0]));
-        // this process is the server, too, and has its signals
-        let is_told = |heard: &io::Result<usize>| {
-            !heard.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::Interrupted)
-        };
-        let heard = std::iter::repeat_with(&mut comes_again).find(is_told).unwrap();
+        let heard = uninterrupted(|| TcpStream::connect(running.address)?.read(&mut [0]));
         assert_eq!(heard.unwrap_err().kind(), io::ErrorKind::ConnectionReset);
         running.stop();
         let exempt = local(model).penalty("crash=1h").unwrap().penalty_exempt("127.0.0.0/8").unwrap();
@@ -344,7 +348,7 @@ fn datagrams_are_served_here_too() {
             client.send(question.as_bytes()).unwrap();
             if !answer.is_empty() {
                 let mut heard = [0; 100];
-                let n = client.recv(&mut heard).unwrap();
+                let n = uninterrupted(|| client.recv(&mut heard)).unwrap();
                 assert_eq!(String::from_utf8_lossy(&heard[..n]), answer);
             }
         }
