@@ -424,6 +424,21 @@ fn sockets_that_were_handed_over_go_on() {
 }
 
 #[test]
+fn it_ends_for_want_of_clients_as_before() {
+    let socket = TcpListener::bind("127.0.0.1:0").unwrap();
+    // for whom it is started, and can't end yet
+    let mut held = connect(socket.local_addr().unwrap()).unwrap();
+    let idle = Forkd::new("-m prefork -w 2 --exit-idle 100ms systemd:echo").handed("echo", &socket);
+    let upgradable = Upgradable::launch(idle);
+    echoes(&mut held, b"before");
+    upgradable.upgrades();
+    echoes(&mut held, b"after");
+    drop(held);
+    assert_eq!(upgradable.daemon.wait().code(), Some(0));
+    upgradable.daemon.wait_for_line("stopping signal=idle");
+}
+
+#[test]
 fn a_daemon_in_the_background_keeps_its_pidfile_and_its_metrics() {
     let upgradable =
         Upgradable::start("--pidfile {dir}/pid --metrics unix://{dir}/metrics tcp://127.0.0.1:0");

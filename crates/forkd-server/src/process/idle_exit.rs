@@ -21,7 +21,7 @@ const PATIENCE: Duration = Duration::from_secs(1);
 /// What there is to see.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Sight {
-    /// A child has a client, by its own account, or the daemon starts, reloads or is about to stop.
+    /// A child has a client, by its own account, or the daemon starts, reloads, is replaced or is about to stop.
     pub(super) is_busy: bool,
     /// How many connections and datagrams there have been.
     pub(super) clients: u64,

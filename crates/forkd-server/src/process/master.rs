@@ -372,9 +372,10 @@ impl Master {
             return;
         }
         let view = View { cx: &self.cx, listeners: &self.listeners };
+        let is_upgrading = !self.upgrader.is_idle();
         let Some(idle_exit) = &mut self.idle_exit else { return };
         let limit = idle_exit.limit();
-        match idle_exit.turn(self.cx.now, || view.sight()) {
+        match idle_exit.turn(self.cx.now, || view.sight(is_upgrading)) {
             idle_exit::Step::Nothing => {}
             idle_exit::Step::Close => {
                 self.cx.has_spares = false;

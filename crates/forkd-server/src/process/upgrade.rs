@@ -133,6 +133,11 @@ impl Upgrader {
         matches!(self.state, State::Arriving(_))
     }
 
+    /// Whether nothing is tried or put in force.
+    pub(super) fn is_idle(&self) -> bool {
+        matches!(self.state, State::Idle)
+    }
+
     /// What tells of the trial.
     pub(super) fn trial(&self) -> Option<BorrowedFd<'_>> {
         self.replacement.as_ref()?.trial()

@@ -265,8 +265,9 @@ impl<'a> View<'a> {
     }
 
     /// What tells whether there is nothing to do.
-    pub(super) fn sight(self) -> Sight {
-        let is_changing = !self.is_ready()
+    pub(super) fn sight(self, is_upgrading: bool) -> Sight {
+        let is_changing = is_upgrading
+            || !self.is_ready()
             // a stop that was announced takes clients until it begins
             || !self.cx.lifecycle.is_running()
             || self.listeners.in_life(Life::Starting).next().is_some();
