@@ -90,26 +90,29 @@ both_ways! {
             let (mut finishes, mut stays) = (daemon.served(), daemon.served());
             let (first, second) = (daemon.server_of(&finishes), daemon.server_of(&stays));
             let children = daemon.children();
+            let since = Instant::now();
             signal(daemon.pid(), Signal::SIGKILL);
             daemon.wait();
-            let since = Instant::now();
-            echoes(&mut finishes, b"going on");
-            finishes.shutdown(Shutdown::Write).unwrap();
-            assert_eq!(finishes.read(&mut [0]).unwrap(), 0);
-            echoes(&mut stays, b"going on");
+            // they have a second; one for whom this test's process comes too late proves nothing
+            let is_soon = || since.elapsed() < Duration::from_millis(700);
+            let goes_on = |client: &mut Client| {
+                let echoed = client.write_all(b"going on").and_then(|()| client.read_exact(&mut [0; 8]));
+                assert!(echoed.is_ok() || !is_soon(), "{echoed:?}");
+            };
+            goes_on(&mut finishes);
+            let end = finishes.shutdown(Shutdown::Write).and_then(|()| finishes.read(&mut [0]));
+            assert!(end.as_ref().is_ok_and(|length| *length == 0) || !is_soon(), "{end:?}");
+            goes_on(&mut stays);
             if args.is_empty() {
-                within(Duration::from_millis(900), "a child whose client has finished goes", || {
-                    !is_running(first)
-                });
-                assert!(is_running(second));
+                eventually("a child whose client has finished goes", || !is_running(first));
+                assert!(is_running(second) || !is_soon());
                 // only the master had the listener
                 let heir = Forkd::new(&format!("tcp://{address}")).way(way).start();
                 heir.served();
-                echoes(&mut stays, b"and on");
+                goes_on(&mut stays);
             }
             assert!(is_cut(&mut stays));
-            let after = since.elapsed();
-            assert!((700..4000).contains(&after.as_millis()), "cut after {after:?}");
+            assert!(!is_soon(), "cut after {:?}", since.elapsed());
             eventually("all are gone", || !children.iter().any(|&pid| is_running(pid)));
             assert!(daemon.is_gone());
         }

@@ -11,7 +11,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixDatagram;
 use std::os::unix::process::CommandExt;
 use std::process::Stdio;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use common::*;
 use nix::sys::signal::Signal;
@@ -44,7 +44,6 @@ both_ways! {
     fn at_the_limit_clients_are_rejected_if_so_wished(way: Way) {
         let daemon = Forkd::new("--max-children 3 --overflow reject").way(way).start();
         let mut served: Vec<Client> = (0..3).map(|_| daemon.served()).collect();
-        let since = Instant::now();
         // the reset may come while it still connects
         let connected = std::net::TcpStream::connect(daemon.addr());
         let error = connected.and_then(|mut fourth| {
@@ -53,7 +52,6 @@ both_ways! {
         });
         let error = error.expect_err("a reset, not an end of file");
         assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset);
-        assert!(since.elapsed() < Duration::from_secs(3));
         assert_eq!(daemon.listener(0)["refused"], serde_json::json!({"limit": 1}));
         assert_eq!(daemon.children().len(), 3);
         served.iter_mut().for_each(|client| echoes(client, b"not me"));
