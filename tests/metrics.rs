@@ -84,7 +84,8 @@ fn connections_without_a_first_exchange_are_counted_while_they_are() {
     let daemon = Daemon::start(&format!("{HERE} -m event --early-drop 2:100:2"));
     let silent = [(); 2].map(|()| daemon.connect());
     becomes(&daemon, "forkd_connections_early", &[], 2.0);
-    assert!(is_cut(&mut daemon.connect()));
+    // it may be refused before it sees that it is connected
+    let _ = TcpStream::connect(daemon.addr());
     let text = becomes(&daemon, "forkd_refusals_total", &["cause=\"early-drop\""], 1.0);
     assert_eq!(sum(&text, "forkd_connections_early", &[]), 2.0);
     drop(silent);
@@ -277,7 +278,7 @@ fn a_scraper_waits_for_a_hundred_that_never_ask_but_not_for_long() {
     let dawdlers: Vec<TcpStream> = (0..100).map(|_| connect(&daemon)).collect();
     scrape(&daemon);
     // they are many, and not too many to be there at once
-    assert!(began.elapsed() < Duration::from_secs(4), "{:?}", began.elapsed());
+    assert!(began.elapsed() < LIMIT, "{:?}", began.elapsed());
     drop(dawdlers);
 }
 
@@ -551,24 +552,28 @@ fn connections_that_the_kernel_drops_are_counted_and_so_are_those_that_wait() {
         .map(|_| std::thread::spawn(move || TcpStream::connect_timeout(&address, Duration::from_millis(500))))
         .collect();
     let clients: Vec<_> = clients.into_iter().filter_map(|client| client.join().unwrap().ok()).collect();
-    let listener = daemon.listener(0);
-    let [queued, limit, dropped] =
-        ["queued", "queue_limit", "dropped"].map(|name| listener[name].as_u64().unwrap());
-    // a client may take itself for connected whose last segment was dropped
-    assert!(queued == limit + 1 && queued <= clients.len() as u64 && limit == 2 && dropped > 0, "{listener}");
-    let text = scrape(&daemon);
-    for (name, value) in [
-        ("forkd_connections_queued", queued),
-        ("forkd_connections_queue_limit", limit),
-        ("forkd_kernel_drops_total", dropped),
-    ] {
-        assert_eq!(sum(&text, name, &[]), value as f64, "{name} in\n{text}");
-    }
-    let table = run(&["status", "--control", daemon.control().to_str().unwrap()]).stdout;
-    assert!(
-        table.contains(&format!(" {queued}/2 ")) && table.contains(&format!("kernel: {dropped}\n")),
-        "{table}"
-    );
+    let (mut seen, mut last) = (String::new(), 0);
+    // a client may take itself for connected whose last segment was dropped: it is sent again, and dropped again
+    let agree = becomes_true(LIMIT, || {
+        let listener = daemon.listener(0);
+        let [queued, limit, dropped] =
+            ["queued", "queue_limit", "dropped"].map(|name| listener[name].as_u64().unwrap());
+        let (full, known) = (queued == limit + 1 && limit == 2, queued <= clients.len() as u64);
+        assert!(full && known && dropped > 0 && dropped >= last, "{listener}");
+        last = dropped;
+        let text = scrape(&daemon);
+        let metrics = [
+            ("forkd_connections_queued", queued),
+            ("forkd_connections_queue_limit", limit),
+            ("forkd_kernel_drops_total", dropped),
+        ];
+        let table = run(&["status", "--control", daemon.control().to_str().unwrap()]).stdout;
+        seen = format!("{listener}\n{text}\n{table}");
+        metrics.iter().all(|(name, value)| sum(&text, name, &[]) == *value as f64)
+            && table.contains(&format!(" {queued}/2 "))
+            && table.contains(&format!("kernel: {dropped}\n"))
+    });
+    assert!(agree, "{seen}");
 }
 
 under_models! { [fork spare prefork iterative thread threads event coroutine]

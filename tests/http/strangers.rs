@@ -149,10 +149,10 @@ under_models! {
         client.write_all("GET /large.bin HTTP/1.1\r\nHost: a\r\n\r\n".repeat(3).as_bytes()).unwrap();
         daemon.wait_for_line("connection ended");
         assert!(is_cut(&mut client));
-        // one that says nothing, which would have had longer for its first byte
+        // one that says nothing, which would have had ten seconds for its request
         let start = Instant::now();
         assert!(is_cut(&mut daemon.connect()));
-        assert!(start.elapsed() < Duration::from_secs(5), "{:?}", start.elapsed());
+        assert!(start.elapsed() < Duration::from_secs(9), "{:?}", start.elapsed());
     }
 }
 
