@@ -168,7 +168,7 @@ impl Server {
         let Self { daemon, transport } = &self;
         std::fs::write(daemon.path("stop"), "").unwrap();
         assert_eq!(daemon.wait().code(), Some(0));
-        assert!(daemon.is_gone());
+        eventually("no process is left", || daemon.is_gone());
         match *transport {
             "tcp" => assert!(is_refused(self.address())),
             "udp" => _ = UdpSocket::bind(self.address()).unwrap(),

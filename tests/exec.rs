@@ -183,7 +183,7 @@ under_models! {
                 daemon.wait_for_line("stopping");
             }
             assert_eq!(daemon.wait().code(), Some(0));
-            assert!(are_gone(&workers));
+            eventually("the workers are gone", || are_gone(&workers));
             eventually("all is gone", || are_gone(&pids));
         }
     }
