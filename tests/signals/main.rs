@@ -28,21 +28,6 @@ both_ways! {
         short_connection(daemon.addr(), b"x").unwrap();
     }
 
-    fn what_is_not_supported_yet_is_said_and_harms_nothing(way: Way) {
-        for args in MODELS {
-            let daemon = Forkd::new(args).way(way).start();
-            let mut client = daemon.served();
-            let children = daemon.children();
-            daemon.signal(Signal::SIGUSR2);
-            let line = daemon.wait_for_line("signal=SIGUSR2");
-            assert!(line.starts_with("forkd: warning: ") && line.contains("not supported"), "{line}");
-            echoes(&mut client, b"all well");
-            short_connection(daemon.addr(), b"x").unwrap();
-            eventually("the same children", || daemon.children() == children);
-            assert!(daemon.ended().is_none());
-        }
-    }
-
     fn sigusr1_writes_the_status_to_the_log(way: Way) {
         for args in MODELS {
             let daemon = Forkd::new(args).way(way).start();
