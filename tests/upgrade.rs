@@ -360,6 +360,129 @@ fn the_children_of_older_programs_may_be_ended_after_a_while() {
     }
 }
 
+/// A stop that comes while the new program arrives is a stop.
+#[test]
+fn no_stop_is_lost() {
+    for turn in 0..8 {
+        let upgradable = Upgradable::start("-m event -w 4 --drain-delay 100ms tcp://127.0.0.1:0");
+        let daemon = &upgradable.daemon;
+        signal(daemon.pid(), Signal::SIGUSR2);
+        let pattern = ["upgrading: ", "reloading the configuration"][turn % 2];
+        daemon.wait_for_line(pattern);
+        signal(daemon.pid(), Signal::SIGTERM);
+        assert_eq!(daemon.wait().code(), Some(0), "{:#?}", daemon.log());
+    }
+}
+
+/// What an upgrade was to end goes on where there is none.
+#[test]
+fn an_upgrade_that_fails_ends_no_connection() {
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let forkd = Forkd::new("--config {dir}/forkd.toml");
+    let one = "[[listen]]\nendpoints = ['tcp://127.0.0.1:0']\n".to_owned();
+    let path = forkd.dir.path().join("forkd.toml");
+    fs::write(&path, &one).unwrap();
+    let upgradable = Upgradable::launch(forkd);
+    let daemon = &upgradable.daemon;
+    let mut held = daemon.served();
+    fs::write(&path, format!("{one}[[listen]]\nendpoints = ['tcp://{}']\n", taken.local_addr().unwrap()))
+        .unwrap();
+    let ended = upgradable.asks(&["--finish-within", "1ms"]);
+    assert_eq!(ended.code, Some(69), "{}", ended.stderr);
+    echoes(&mut held, b"still there");
+    fs::write(&path, &one).unwrap();
+    upgradable.upgrades();
+    echoes(&mut held, b"still there");
+    assert_eq!(daemon.count_lines("ending children of older programs"), 0);
+}
+
+/// The way back leads to a program that can't serve at that moment: it waits until it can.
+#[test]
+fn a_program_that_is_back_tries_until_it_can_go_on() {
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let forkd = Forkd::new("--config {dir}/forkd.toml");
+    let (path, root) = (forkd.dir.path().join("forkd.toml"), forkd.dir.path().join("root"));
+    fs::create_dir(&root).unwrap();
+    let http = format!(
+        "[[listen]]\nmodel = 'prefork'\nendpoints = ['tcp://127.0.0.1:0']\nservice = 'http'\nroot = '{}'\n",
+        root.display()
+    );
+    fs::write(&path, &http).unwrap();
+    let upgradable = Upgradable::launch(forkd);
+    let daemon = &upgradable.daemon;
+    let answers = |client: &mut Client| {
+        client.write_all(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n").unwrap();
+        let mut head = [0; 8];
+        client.read_exact(&mut head).unwrap();
+        assert_eq!(&head, b"HTTP/1.1");
+    };
+    let address = taken.local_addr().unwrap();
+    fs::write(&path, format!("[[listen]]\nendpoints = ['tcp://127.0.0.1:0', 'tcp://{address}']\n")).unwrap();
+    fs::rename(&root, daemon.path("elsewhere")).unwrap();
+    std::thread::scope(|scope| {
+        let upgrade = scope.spawn(|| upgradable.asks(&[]));
+        daemon.wait_for_line("root");
+        // the workers that were there are there still
+        answers(&mut daemon.connect());
+        fs::rename(daemon.path("elsewhere"), &root).unwrap();
+        let ended = upgrade.join().unwrap();
+        assert_eq!(ended.code, Some(69), "{}", ended.stderr);
+        assert!(ended.stderr.contains("cannot bind tcp://127.0.0.1:"), "{}", ended.stderr);
+    });
+    answers(&mut daemon.connect());
+}
+
+#[test]
+fn a_request_for_another_program_is_refused_while_an_upgrade_goes_on() {
+    let upgradable = Upgradable::start("tcp://127.0.0.1:0");
+    let (go, program) = (upgradable.daemon.path("go"), env!("CARGO_BIN_EXE_forkd"));
+    upgradable.installs_script(&format!(
+        "until [ -e {} ]; do sleep 0.01; done; exec {program} \"$@\"",
+        go.display()
+    ));
+    std::thread::scope(|scope| {
+        let first = scope.spawn(|| upgradable.asks(&[]));
+        upgradable.daemon.wait_for_line("upgrading: ");
+        let mut other = forkd_command();
+        other.args(["upgrade", "--program", "/bin/true", "--control"]).arg(upgradable.daemon.control());
+        let other = forkd(&mut other);
+        assert_eq!(other.code, Some(69));
+        assert!(other.stderr.contains("another upgrade goes on"), "{}", other.stderr);
+        fs::write(&go, "").unwrap();
+        let first = first.join().unwrap();
+        assert_eq!((first.code, first.stderr.as_str()), (Some(0), ""));
+    });
+}
+
+/// Neither the program nor the trial is anything that children have.
+#[test]
+fn no_child_has_a_descriptor_of_an_upgrade() {
+    let upgradable = Upgradable::start("-m fork tcp://127.0.0.1:0");
+    let daemon = &upgradable.daemon;
+    let open_in = |client: &Client| -> Vec<String> {
+        let mut open: Vec<_> = fds_of(daemon.server_of(client)).into_iter().map(|(_, what)| what).collect();
+        open.retain(|what| !what.starts_with("socket:"));
+        open
+    };
+    let before = open_in(&daemon.served());
+    let (go, program) = (daemon.path("go"), env!("CARGO_BIN_EXE_forkd"));
+    upgradable.installs_script(&format!(
+        "until [ -e {} ]; do sleep 0.01; done; exec {program} \"$@\"",
+        go.display()
+    ));
+    std::thread::scope(|scope| {
+        let upgrade = scope.spawn(|| upgradable.asks(&[]));
+        daemon.wait_for_line("upgrading: ");
+        assert_eq!(open_in(&daemon.served()), before, "in the trial");
+        fs::write(&go, "").unwrap();
+        assert_eq!(upgrade.join().unwrap().code, Some(0));
+    });
+    assert_eq!(open_in(&daemon.served()), before, "after the upgrade");
+    upgradable.installs(Path::new("/bin/true"));
+    upgradable.refuses(69);
+    assert_eq!(open_in(&daemon.served()), before, "after one that failed");
+}
+
 #[test]
 fn no_more_older_programs_have_connections_than_may() {
     let upgradable = Upgradable::start("-m fork --max-generations 2 tcp://127.0.0.1:0");
@@ -370,6 +493,10 @@ fn no_more_older_programs_have_connections_than_may() {
     upgradable.upgrades();
     let why = upgradable.refuses(69);
     assert!(why.starts_with("2 programs before this one still have connections, and 2 may"), "{why}");
+    // they have not for long
+    upgradable.upgrades_with(&["--finish-within", "1h"]);
+    let _third = daemon.served();
+    upgradable.refuses(69);
     drop(first);
     eventually("one of them has none any more", || upgradable.asks(&[]).code == Some(0));
     drop(second);
@@ -446,21 +573,29 @@ fn it_ends_for_want_of_clients_as_before() {
 }
 
 #[test]
-fn a_daemon_in_the_background_keeps_its_pidfile_and_its_metrics() {
+fn pidfile_and_metrics_go_on() {
     let upgradable =
         Upgradable::start("--pidfile {dir}/pid --metrics unix://{dir}/metrics tcp://127.0.0.1:0");
     let daemon = &upgradable.daemon;
-    let scrape = || {
+    let get = |path: &str| {
         let mut stream = UnixStream::connect(daemon.path("metrics")).unwrap();
-        stream.write_all(b"GET /metrics HTTP/1.0\r\n\r\n").unwrap();
+        write!(stream, "GET {path} HTTP/1.0\r\n\r\n").unwrap();
         let mut text = String::new();
         stream.read_to_string(&mut text).unwrap();
         text
     };
+    let started = || {
+        let text = get("/metrics");
+        let line = text.lines().find(|line| line.starts_with("forkd_start_time_seconds ")).unwrap();
+        line.rsplit(' ').next().unwrap().parse::<f64>().unwrap()
+    };
+    let before = started();
     drop(daemon.served());
     upgradable.upgrades();
     drop(daemon.served());
-    assert!(scrape().contains("forkd_connections_total"));
+    assert!((started() - before).abs() < 1.0, "the daemon is the same");
+    assert!(get("/readyz").starts_with("HTTP/1.1 200 "), "{}", get("/readyz"));
+    assert_eq!(daemon.status()["phase"], "running");
     assert_eq!(fs::read_to_string(daemon.path("pid")).unwrap(), format!("{}\n", daemon.pid()));
     let second =
         forkd(forkd_command().args(["serve", "tcp://127.0.0.1:0", "--pidfile"]).arg(daemon.path("pid")));

@@ -7,6 +7,7 @@
 
 use std::os::fd::{AsFd, AsRawFd};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use nix::sys::signal::Signal;
 
@@ -233,7 +234,7 @@ fn run_master(
         master.join(control.without_metrics(metrics_error));
     }
     if let Some(listeners) = metrics {
-        master.attend(metrics::attendant(listeners));
+        master.attend(metrics::attendant(listeners, Duration::ZERO));
     }
     if let Some(privileges) = privileges {
         privileges.enter()?;

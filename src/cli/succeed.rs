@@ -8,20 +8,30 @@ use std::ffi::CString;
 use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
+use std::time::Duration;
 
 use crate::config::Config;
 use crate::config::options::ServeOptions;
+use crate::config::values::LogSink;
 use crate::daemon::control::{CONTROL, Control, NEW_CLIENT, UPGRADE_CLIENT};
 use crate::daemon::notify::ServiceManager;
 use crate::daemon::pidfile::Pidfile;
 use crate::daemon::source::{Configuration, stop_times};
 use crate::daemon::upgrade::{Letter, Upgrade, answer_trial, manager_variables};
+use crate::sys::fd::pause;
+use crate::sys::signal::pending_stop;
 use crate::{Error, log, metrics, sys};
 use forkd_server::Endpoint;
 use forkd_server::service::Service;
 use forkd_server::supervise::{Listener, Master};
 
 use super::{Failed, resolve, sources};
+
+/// How long the program before waits until it tries again to go on.
+const TRY_AGAIN: Duration = Duration::from_secs(1);
+
+/// More descriptors than a master opens before it serves.
+const MARGIN: usize = 24;
 
 /// What can fail before anything is taken.
 struct Prepared {
@@ -56,7 +66,21 @@ fn prepare(options: ServeOptions, letter: &Letter) -> Result<Prepared, Error> {
 ///
 /// If that can't be said.
 pub(super) fn try_out(options: ServeOptions) -> Result<(), Failed> {
-    answer_trial(|letter| prepare(options, letter).map(drop))
+    answer_trial(|letter| {
+        let Prepared { config, .. } = prepare(options, letter)?;
+        open_log(&config, letter)
+    })
+}
+
+/// Opens the log. The program before that goes on after all does without the one that it had, if that is gone.
+fn open_log(config: &Config, letter: &Letter) -> Result<(), Error> {
+    let (daemon, sink) = (&config.daemon, config.daemon.log());
+    match log::init(sink, daemon.log_level(), daemon.log_format()) {
+        Err(_) if letter.is_way_back() && sink != LogSink::Stderr => {
+            log::init(LogSink::Stderr, daemon.log_level(), daemon.log_format())
+        }
+        opened => opened,
+    }
 }
 
 /// Goes on with what the program before this one has left.
@@ -66,15 +90,30 @@ pub(super) fn try_out(options: ServeOptions) -> Result<(), Failed> {
 /// What ends the daemon, or keeps this process from being it: then the program before goes on.
 pub(super) fn succeed(options: ServeOptions, letter: Letter) -> Result<(), Failed> {
     name_process();
-    let prepared = prepare(options, &letter).and_then(|prepared| {
-        let daemon = &prepared.config.daemon;
-        log::init(daemon.log(), daemon.log_level(), daemon.log_format())?;
-        Ok(prepared)
-    });
-    match prepared {
-        Ok(prepared) => Ok(serve(prepared, &letter)?),
-        Err(why) => Err(letter.return_unread(why).into()),
-    }
+    let prepared = loop {
+        let prepared = prepare(options.clone(), &letter).and_then(|prepared| {
+            require_descriptors()?;
+            open_log(&prepared.config, &letter)?;
+            Ok(prepared)
+        });
+        match prepared {
+            Ok(prepared) => break prepared,
+            // There is no other program. What is left of it goes on meanwhile: workers, and children with a client.
+            Err(why) if letter.is_way_back() && pending_stop().is_none() => {
+                log::complain(&why.sentence());
+                pause(TRY_AGAIN);
+            }
+            Err(why) => return Err(letter.return_unread(why).into()),
+        }
+    };
+    Ok(serve(prepared, &letter)?)
+}
+
+/// Finds out whether there are descriptors for what can't be taken back any more.
+fn require_descriptors() -> Result<(), Error> {
+    let (null, _other) = std::io::pipe().map_err(|cause| Error::os("cannot go on", cause))?;
+    let all: std::io::Result<Vec<_>> = (0..MARGIN).map(|_| null.try_clone()).collect();
+    all.map(drop).map_err(|cause| Error::os("cannot go on with so few descriptors left", cause))
 }
 
 /// A program that was executed by its descriptor is named by the number of that.
@@ -120,9 +159,9 @@ fn serve(prepared: Prepared, letter: &Letter) -> Result<(), Error> {
         master.join(Control::restore(control, waiting, new));
     }
     if !metrics.is_empty() {
-        master.attend(metrics::attendant(metrics));
+        master.attend(metrics::attendant(metrics, master.uptime()));
     }
-    master.confine(daemon.sandbox(), &services)?;
+    master.confine_on_arrival(daemon.sandbox(), services);
     pidfile_fd.into_iter().for_each(|fd| master.keep_from_children(fd));
     master.replace_by(upgrade);
     sys::pre_fork_trim::trim();

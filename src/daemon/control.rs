@@ -48,6 +48,14 @@ pub(crate) struct Control {
     rest_until: Option<Instant>,
     /// Why there are no metrics, though the configuration asks for them.
     metrics_error: Option<String>,
+    /// Which upgrade was asked for last.
+    upgrade: Option<(Option<Duration>, Option<[u64; 2]>)>,
+}
+
+/// Which file it is.
+fn identity(program: Option<&OwnedFd>) -> Option<[u64; 2]> {
+    let file = rustix::fs::fstat(program?).ok()?;
+    Some([file.st_dev, file.st_ino])
 }
 
 #[derive(Debug)]
@@ -166,7 +174,7 @@ impl Control {
             .ok_or_else(|| cannot("nothing was bound"))?;
         listener.set_nonblocking(true).map_err(|e| cannot(&e.to_string()))?;
         tell_of_seclusion(listener.endpoint());
-        Ok(Self { listener, clients: Vec::new(), rest_until: None, metrics_error: None })
+        Ok(Self { listener, clients: Vec::new(), rest_until: None, metrics_error: None, upgrade: None })
     }
 
     /// Goes on with what the program before this one has left: its socket, the clients that wait for the upgrade, and those
@@ -183,7 +191,7 @@ impl Control {
         let waiting = waiting.into_iter().map(|stream| client(stream, Talk::AwaitsUpgrade));
         let new = new.into_iter().map(|stream| client(stream, Talk::Asking));
         let clients = waiting.chain(new).collect();
-        Self { listener, clients, rest_until: None, metrics_error: None }
+        Self { listener, clients, rest_until: None, metrics_error: None, upgrade: None }
     }
 
     /// Has the status say why there are no metrics.
@@ -227,15 +235,32 @@ impl Control {
         }
     }
 
+    /// Whether an upgrade has been asked for that is another one than this.
+    fn has_other_upgrade(&self, finish_within: Option<Duration>, program: Option<&OwnedFd>) -> bool {
+        let asked =
+            self.upgrade.filter(|_| self.clients.iter().any(|client| client.state == Talk::AwaitsUpgrade));
+        asked.is_some_and(|asked| asked != (finish_within, identity(program)))
+    }
+
     /// Reads and writes as far as that goes.
     fn serve(&mut self, view: View<'_>) {
         if self.clients.is_empty() {
             return;
         }
         let mut waiting = self.clients.len() - self.talks();
-        for client in &mut self.clients {
-            if client.state == Talk::Asking && client.read_request() {
-                client.state = match Request::parse(&client.request) {
+        for at in 0..self.clients.len() {
+            let has_asked = self.clients[at].state == Talk::Asking && self.clients[at].read_request();
+            let request = has_asked.then(|| Request::parse(&self.clients[at].request));
+            let is_other = matches!(request, Some(Request::Upgrade(finish_within))
+                if self.has_other_upgrade(finish_within, self.clients[at].file.as_ref()));
+            let client = &mut self.clients[at];
+            if let Some(request) = request {
+                client.state = match request {
+                    Request::Upgrade(_) if is_other => Talk::answering(&Answer::Refused {
+                        exit_code: 69,
+                        why: "another upgrade goes on; ask again when it is over".into(),
+                        invocation: unit::invocation(),
+                    }),
                     Request::Status => Talk::answering(&Status::of(view, self.metrics_error.clone())),
                     Request::Sources => Talk::answering(&SourcesStatus::of(view)),
                     Request::Pardon(rule) => {
@@ -285,6 +310,15 @@ impl Companion for Control {
     fn descriptors(&self) -> Vec<RawFd> {
         let clients = self.clients.iter().map(|client| client.stream.as_raw_fd());
         clients.chain([self.listener.as_raw_fd()]).collect()
+    }
+
+    fn may_be_left(&self) -> bool {
+        let has_begun = |client: &Client| match &client.state {
+            Talk::Asking => !client.request.is_empty(),
+            Talk::Answering(rest) => !rest.is_empty(),
+            _ => false,
+        };
+        !self.clients.iter().any(has_begun)
     }
 
     fn save(&self) -> Vec<SavedPart> {
@@ -337,7 +371,9 @@ impl Companion for Control {
         for client in &mut self.clients {
             if let Talk::WantsUpgrade(finish_within) = client.state {
                 client.state = Talk::AwaitsUpgrade;
-                wanted = Some(UpgradeRequest { finish_within, program: client.file.take() });
+                let program = client.file.take();
+                self.upgrade = Some((finish_within, identity(program.as_ref())));
+                wanted = Some(UpgradeRequest { finish_within, program });
             }
         }
         wanted

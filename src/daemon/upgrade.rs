@@ -9,18 +9,19 @@ use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::env;
 use std::ffi::{CString, OsStr, OsString};
-use std::fs::File;
+use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use nix::sys::signal::Signal;
+use nix::sys::signal::{Signal, killpg};
+use nix::unistd::Pid;
 use serde::{Deserialize, Serialize};
 
 use super::source::InForce;
@@ -29,7 +30,6 @@ use crate::config::options::DaemonOptions;
 use crate::failed::Failed;
 use crate::sys::fd::set_nonblocking;
 use crate::sys::handover::{LeftOpen, StayOpen, take_variable, write_letter};
-use crate::sys::pidfd::signal_child;
 use crate::sys::program::spawn_helper;
 use crate::{Error, Failure, foreign};
 use forkd_server::supervise::{Replacement, SavedMaster};
@@ -187,6 +187,11 @@ impl Letter {
         }
     }
 
+    /// Whether it is this program that has written it, and goes on after all.
+    pub(crate) fn is_way_back(&self) -> bool {
+        self.failed.is_some()
+    }
+
     /// The configuration in force, if it is this program that has written it and goes on after all.
     pub(crate) fn config_in_force(&self) -> Option<&str> {
         self.failed.is_some().then_some(&*self.config)
@@ -285,17 +290,26 @@ pub(crate) struct Upgrade {
     in_force: Rc<RefCell<InForce>>,
     pidfile: Option<RawFd>,
     manager: Vec<(OsString, OsString)>,
-    /// The next program, if it is open, and not just where this one was.
-    next: Option<OwnedFd>,
+    /// The next program.
+    next: Option<Next>,
     /// The program before this one, until this one has arrived, and the configuration that it had in force.
     before: Option<(OwnedFd, String)>,
     trial: Option<Trial>,
 }
 
+/// The next program: what is tried is what is executed.
+#[derive(Debug)]
+struct Next {
+    file: OwnedFd,
+    /// For people.
+    name: String,
+}
+
 /// A trial of another program.
 #[derive(Debug)]
 struct Trial {
-    pid: u32,
+    /// Its process group.
+    group: i32,
     output: File,
     said: Vec<u8>,
     until: Instant,
@@ -361,47 +375,57 @@ impl Upgrade {
         let mut arguments: Vec<OsString> = arguments.collect();
         let serve = arguments.iter().position(|argument| argument == "serve").map_or(0, |at| at + 1);
         arguments.insert(serve, TRIAL.into());
+        let next = &self.next.as_ref().ok_or(io::ErrorKind::NotFound)?.file;
         // a script is read by its number
-        let _stay = StayOpen::new(self.next.iter().map(AsRawFd::as_raw_fd))?;
-        let mut command = Command::new(self.next());
-        command.arg0(name).args(arguments).current_dir("/");
+        let _stay = StayOpen::new([next.as_raw_fd()])?;
+        let mut command = Command::new(by_descriptor(next));
+        command.process_group(0).arg0(name).args(arguments).current_dir("/");
         command.stdin(Stdio::from(letter)).stdout(input.try_clone()?).stderr(input);
         let child = spawn_helper(&mut command)?;
-        let pid = child.id();
+        let group = child.id().cast_signed();
         // it is reaped by the kernel
         drop((child, command));
         Ok(Trial {
-            pid,
+            group,
             output: File::from(OwnedFd::from(output)),
             said: Vec::new(),
             until: now + TRIAL_TIMEOUT,
         })
     }
 
-    /// How to execute the next program.
-    fn next(&self) -> PathBuf {
-        self.next.as_ref().map_or_else(|| self.path.clone(), by_descriptor)
+    /// Ends a trial that has not said all: something has its output open still, so that its process group is no other's.
+    fn abandon_trial(&mut self) {
+        if let Some(mut trial) = self.trial.take()
+            && !trial.read()
+        {
+            let _ = killpg(Pid::from_raw(trial.group), Signal::SIGKILL);
+        }
     }
 
     fn refused(&self, why: &str) -> Error {
-        let name = match self.next {
-            Some(_) => "the program".into(),
-            None => self.path.display().to_string(),
-        };
+        let name = self.next.as_ref().map_or("the program", |next| &*next.name);
         Error::Unavailable(Failure::from(format!("{name} {why}")))
+    }
+
+    /// Opens what is where this program was.
+    fn at_path(&self) -> Result<Next, Error> {
+        let name = self.path.display().to_string();
+        match File::open(&self.path) {
+            Ok(file) => Ok(Next { file: file.into(), name }),
+            Err(cause) => Err(Error::from_io(format!("cannot open the program {name}"), cause)),
+        }
     }
 
     /// How a trial went that has said all.
     fn outcome(&self, said: &[u8]) -> Result<(), Error> {
         let text = String::from_utf8_lossy(said);
-        let lines = || text.lines().rev().filter(|line| !line.trim().is_empty());
-        match lines().find_map(|line| serde_json::from_str(line).ok()) {
+        match text.lines().rev().find_map(|line| serde_json::from_str(line).ok()) {
             Some(Outcome::Could { .. }) => Ok(()),
             Some(Outcome::Refused(refusal)) => Err(Error::from(refusal)),
             None => {
-                let last = text.lines().find(|line| !line.trim().is_empty()).unwrap_or("nothing").trim();
+                let first = text.lines().find(|line| !line.trim().is_empty()).unwrap_or("nothing").trim();
                 Err(self.refused(&format!(
-                    "ended in its trial, or is no forkd that can take over; it said: {last}"
+                    "ended in its trial, or is no forkd that can take over; it said: {first}"
                 )))
             }
         }
@@ -422,13 +446,17 @@ impl Replacement for Upgrade {
                 root.display()
             )));
         }
-        program.iter().try_for_each(require_trust)?;
-        self.next = program;
+        let next = match program {
+            Some(file) => Next { file, name: "the program".into() },
+            None => self.at_path()?,
+        };
+        require_trust(&next)?;
+        self.next = Some(next);
         let letter = self.letter(master)?;
         let trial = self.start_trial(&letter, now);
-        self.trial = Some(trial.map_err(|cause| match self.next {
-            Some(_) => Error::from_io("cannot start the program for a trial", cause),
-            None => Error::from_io(format!("cannot start {} for a trial", self.path.display()), cause),
+        self.trial = Some(trial.map_err(|cause| {
+            let name = self.next.as_ref().map_or("the program", |next| &*next.name);
+            Error::from_io(format!("cannot start {name} for a trial"), cause)
         })?);
         Ok(())
     }
@@ -447,24 +475,26 @@ impl Replacement for Upgrade {
         if !is_over && now < trial.until {
             return None;
         }
-        let Trial { pid, said, .. } = self.trial.take()?;
-        // it may have more to do, or to say
-        signal_child(pid, Signal::SIGKILL);
+        let said = std::mem::take(&mut trial.said);
         if is_over {
+            self.trial = None;
             return Some(self.outcome(&said));
         }
+        self.abandon_trial();
         let limit = humantime::format_duration(TRIAL_TIMEOUT);
         Some(Err(self.refused(&format!("did not say within {limit} whether it could take over"))))
     }
 
     fn execute(&mut self, master: &SavedMaster) -> Error {
-        let program = match File::open("/proc/self/exe") {
+        let Some(next) = &self.next else { return self.refused("is not open") };
+        // not to be read, which its user need not be allowed to
+        let program = match OpenOptions::new().read(true).custom_flags(libc::O_PATH).open("/proc/self/exe") {
             Ok(program) => program,
             Err(cause) => return Error::os("cannot keep this program open, to go back to", cause),
         };
         let letter = match self.letter(master) {
             Ok(letter) => {
-                let reader = self.next.as_ref().map(AsRawFd::as_raw_fd);
+                let reader = Some(next.file.as_raw_fd());
                 Letter { program: Some(program.as_raw_fd()), reader, ..letter }
             }
             Err(why) => return why,
@@ -475,12 +505,23 @@ impl Replacement for Upgrade {
             Err(cause) => return Error::os("cannot keep descriptors open", cause),
         };
         letter.send(|arguments, environment| {
-            execute(&self.next(), arguments, environment.into_iter().chain(self.manager.clone()).collect())
+            execute(
+                &by_descriptor(&next.file),
+                arguments,
+                environment.into_iter().chain(self.manager.clone()).collect(),
+            )
         })
     }
 
-    fn before(&self) -> Option<RawFd> {
-        self.before.as_ref().map(|(before, _)| before.as_raw_fd())
+    fn descriptors(&self) -> Vec<RawFd> {
+        let before = self.before.iter().map(|(before, _)| before.as_raw_fd());
+        let next = self.next.iter().map(|next| next.file.as_raw_fd());
+        before.chain(next).chain(self.trial.iter().map(|trial| trial.output.as_raw_fd())).collect()
+    }
+
+    fn abandon(&mut self) {
+        self.abandon_trial();
+        self.next = None;
     }
 
     fn arrive(&mut self) {
@@ -523,9 +564,8 @@ impl Trial {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => return error.kind() != io::ErrorKind::WouldBlock,
             }
-            if self.said.len() > LONGEST_OUTCOME {
-                return true;
-            }
+            // of one that has more to say the first part must do
+            self.said.truncate(LONGEST_OUTCOME);
         }
     }
 }
@@ -537,10 +577,11 @@ fn by_descriptor(open: &OwnedFd) -> PathBuf {
 
 /// Refuses a program that others may have written: a process that serves clients can connect to the control socket, should a
 /// client ever have it do what it wants, and would be rid of its sandbox.
-fn require_trust(program: &OwnedFd) -> Result<(), Error> {
-    let cannot = |cause| Error::os("cannot find out what the program is", cause);
+fn require_trust(program: &Next) -> Result<(), Error> {
+    let Next { file, name } = program;
+    let cannot = |cause| Error::os(format!("cannot find out what {name} is"), cause);
     let own = Path::new("/proc/self/exe").metadata().map_err(cannot)?;
-    let file = program.try_clone().map(File::from).and_then(|file| file.metadata()).map_err(cannot)?;
+    let file = file.try_clone().map(File::from).and_then(|file| file.metadata()).map_err(cannot)?;
     let why = match () {
         () if !file.is_file() || file.nlink() == 0 => "is no file that has a name",
         () if file.uid() != 0 && file.uid() != own.uid() => {
@@ -549,7 +590,7 @@ fn require_trust(program: &OwnedFd) -> Result<(), Error> {
         () if file.mode() & 0o022 != 0 => "can be written by others than its owner: chmod go-w it",
         () => return Ok(()),
     };
-    Err(Error::Permission(Failure::from(format!("the program {why}"))))
+    Err(Error::Permission(Failure::from(format!("{name} {why}"))))
 }
 
 /// Where this program is, as it was called: there the next one will be. The link in /proc leads to where this one is, which

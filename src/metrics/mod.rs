@@ -66,9 +66,9 @@ pub(crate) fn bind(
     Ok(Ok(listeners))
 }
 
-/// The process that serves metrics at these sockets.
-pub(crate) fn attendant(listeners: Vec<Listener>) -> Attendant {
-    let started = SystemTime::now();
+/// The process that serves metrics at these sockets, of a daemon that has been there for so long.
+pub(crate) fn attendant(listeners: Vec<Listener>, uptime: Duration) -> Attendant {
+    let started = SystemTime::now().checked_sub(uptime).unwrap_or(SystemTime::UNIX_EPOCH);
     Attendant::new(NAME, listeners, move |duties| {
         let metrics = RefCell::new(Metrics::new(&duties, started));
         duties.serve(LIMITS, || agent::Asked::new(&metrics))

@@ -101,7 +101,7 @@ pub(crate) fn upgraded(older: usize) {
     info!(older; "upgraded: this program has replaced the one before");
 }
 
-pub(crate) fn older_ended(children: u32) {
+pub(crate) fn older_ended(children: usize) {
     warn!(children; "ending children of older programs: their time to finish is over");
 }
 

@@ -42,7 +42,7 @@ pub fn without_name() -> io::Result<OwnedFd> {
         let flags = OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC | OFlags::EXCL;
         open("/dev/shm", flags, Mode::RUSR | Mode::WUSR)
     };
-    match memfd_create(c"forkd", MemfdFlags::CLOEXEC) {
+    match memfd_create(c"forkd", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING) {
         Err(errno) if super::calls::is_forbidden(errno) => Ok(in_memory()?),
         file => Ok(file?),
     }

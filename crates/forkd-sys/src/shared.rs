@@ -65,6 +65,12 @@ impl ArenaFile {
     pub fn new(bytes: usize) -> io::Result<Self> {
         let file = super::fd::without_name()?;
         rustix::fs::ftruncate(&file, bytes as u64)?;
+        #[cfg(target_os = "linux")]
+        {
+            use rustix::fs::SealFlags;
+            // a file of /dev/shm has no seals
+            let _ = rustix::fs::fcntl_add_seals(&file, SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL);
+        }
         Ok(Self { file, bytes })
     }
 

@@ -43,6 +43,11 @@ pub trait Companion: Debug {
         None
     }
 
+    /// Whether nothing is lost if the next program goes on now with what is [written down](Self::save).
+    fn may_be_left(&self) -> bool {
+        true
+    }
+
     /// Writes down what it has that the next program goes on with.
     fn save(&self) -> Vec<SavedPart> {
         Vec::new()
@@ -104,9 +109,14 @@ impl Companions {
         self.0.iter_mut().fold(false, |wanted, companion| companion.takes_reload() | wanted)
     }
 
-    /// The last request for an upgrade, if there is any.
+    /// A request for an upgrade, if there is any.
     pub(super) fn take_upgrade(&mut self) -> Option<Request> {
-        self.0.iter_mut().filter_map(|companion| companion.takes_upgrade()).last()
+        self.0.iter_mut().find_map(|companion| companion.takes_upgrade())
+    }
+
+    /// Whether all may be left now.
+    pub(super) fn may_be_left(&self) -> bool {
+        self.0.iter().all(|companion| companion.may_be_left())
     }
 
     pub(super) fn save(&self) -> Vec<SavedPart> {

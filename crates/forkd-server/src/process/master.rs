@@ -126,8 +126,9 @@ impl Master {
         master.listeners.set_past_connections(saved.past_connections);
         master.cx.udp_filter = udp_filter(&master.listeners.bound());
         let inherited = Inherited::restore(&saved.inherited, &mut left).map_err(cannot)?;
-        master.upgrader = Upgrader::arriving(saved.generations.clone(), failed);
-        master.cx.is_ready = true;
+        master.upgrader = Upgrader::arriving(saved, failed);
+        (master.cx.is_ready, master.cx.serves) = (true, true);
+        master.cx.board.set_stage(master.cx.lifecycle.stage());
         master.reloader.ask();
         Ok((master, inherited, left))
     }
@@ -189,6 +190,11 @@ impl Master {
     /// Ends when no client has been here for so long. For sockets that outlive it: what starts it again has them.
     pub fn exit_when_idle(&mut self, limit: Duration) {
         self.idle_exit = Some(IdleExit::new(limit, self.cx.now));
+    }
+
+    /// The same, of a master that [succeeds](Self::succeed) another: once what it serves is in force.
+    pub fn confine_on_arrival(&mut self, level: Level, services: Vec<Service>) {
+        self.upgrader.confine_on_arrival(level, services);
     }
 
     /// Has this part of the program live in its loop.
@@ -312,6 +318,11 @@ impl Master {
     /// Says in the log what is served.
     pub fn announce(&self) {
         self.listeners.bound().iter().for_each(Bound::announce);
+    }
+
+    /// How long it has been there, under whatever program.
+    pub fn uptime(&self) -> Duration {
+        self.view().uptime()
     }
 
     /// Whether it has served.
@@ -576,7 +587,7 @@ impl Master {
             self.cx.lifecycle.deadline(),
             self.idle_exit.as_ref().filter(|_| !self.cx.is_stopping()).map(IdleExit::deadline),
             self.reloader.deadline(),
-            self.upgrader.deadline(self.cx.now, self.cx.board.millis(self.cx.now)),
+            self.upgrader.deadline(&self.cx),
             self.companions.deadline(self.view()),
             work.map(|every| self.cx.now + every),
             until,

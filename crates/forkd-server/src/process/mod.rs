@@ -7,6 +7,7 @@ pub(crate) mod companion;
 mod context;
 mod descriptors;
 mod forking;
+mod generations;
 mod given_up;
 mod idle_exit;
 pub(crate) mod lifecycle;

@@ -145,6 +145,11 @@ impl Reloader {
         self.outcome.take()
     }
 
+    /// Has the next look find this outcome.
+    pub(super) fn keep_outcome(&mut self, outcome: Result<(), Error>) {
+        self.outcome = Some(outcome);
+    }
+
     /// What new endpoints may be made of.
     pub(super) fn inherited(&self) -> &Inherited {
         &self.inherited

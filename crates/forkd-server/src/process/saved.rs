@@ -7,9 +7,9 @@
 use std::io;
 use std::os::fd::{AsRawFd, RawFd};
 use std::sync::Arc;
-use std::time::Duration;
 
 use super::context::Context;
+use super::generations::Generations;
 use super::listeners::Listeners;
 use super::sockets::Bound;
 use super::station::{Acceptor, Life, Station};
@@ -36,19 +36,11 @@ pub struct SavedMaster {
     pub(super) past_connections: u64,
     /// What it has given up for good: the privileges of programs, and system calls.
     pub(super) given_up: [bool; 2],
+    /// The programs before the next one; and those before this one, should it go on after all.
     pub(super) generations: Generations,
+    pub(super) generations_before: Generations,
     /// A bit for each signal that the first program was started with ignored, and blocked.
     pub(super) caller: [u64; 2],
-}
-
-/// When the programs before this one gave way to the next, in milliseconds since the daemon began; and until when their
-/// children may finish.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
-pub(super) struct Generations {
-    pub(super) ended_ms: Vec<u64>,
-    #[cfg_attr(feature = "serde", serde(default))]
-    pub(super) finish_by_ms: Option<u64>,
 }
 
 /// What a companion or an attendant has.
@@ -236,56 +228,8 @@ pub(super) fn restore_stations(
     Ok(listeners)
 }
 
-impl Generations {
-    /// How many programs before this one still have children, by when those were forked.
-    pub(super) fn alive(&self, born_ms: impl Iterator<Item = u64>) -> usize {
-        let mut alive = vec![false; self.ended_ms.len()];
-        for born in born_ms {
-            let of = self.ended_ms.partition_point(|&ended| ended < born);
-            alive.get_mut(of).into_iter().for_each(|alive| *alive = true);
-        }
-        alive.into_iter().filter(|&alive| alive).count()
-    }
-
-    /// When the last program before this one gave way.
-    pub(super) fn last_ended_ms(&self) -> Option<u64> {
-        self.ended_ms.last().copied()
-    }
-
-    /// This program gives way to the next.
-    pub(super) fn next(&self, now_ms: u64, finish_within: Option<Duration>) -> Self {
-        let finish_by = finish_within.map(|within| now_ms.saturating_add(within.as_millis() as u64));
-        let mut ended_ms = self.ended_ms.clone();
-        ended_ms.push(now_ms);
-        Self { ended_ms, finish_by_ms: finish_by.or(self.finish_by_ms) }
-    }
-}
-
 impl SavedWorker {
     pub(super) fn new(slot: u32, watch: &impl AsRawFd, dismissed: bool) -> Self {
         Self { slot, watch: watch.as_raw_fd(), dismissed }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn generations_are_told_apart_by_when_their_children_were_forked() {
-        let generations = Generations { ended_ms: vec![100, 200, 300], finish_by_ms: None };
-        assert_eq!(generations.alive([].into_iter()), 0);
-        assert_eq!(generations.alive([301, 400].into_iter()), 0, "those are this program's");
-        assert_eq!(generations.alive([5, 100, 400].into_iter()), 1);
-        assert_eq!(generations.alive([5, 101, 201, 300].into_iter()), 3);
-        assert_eq!(Generations::default().alive([5].into_iter()), 0);
-    }
-
-    #[test]
-    fn a_later_deadline_for_older_children_replaces_an_earlier_one() {
-        let next = Generations::default().next(100, Some(Duration::from_millis(50)));
-        assert_eq!((next.last_ended_ms(), next.finish_by_ms), (Some(100), Some(150)));
-        let after = next.next(120, None);
-        assert_eq!((after.ended_ms, after.finish_by_ms), (vec![100, 120], Some(150)));
     }
 }

@@ -13,24 +13,27 @@
 //! beside those that were left, whose workers go on to accept meanwhile.
 
 use std::fmt::Debug;
-use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::os::fd::{BorrowedFd, OwnedFd, RawFd};
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 
 use super::companion::Notice;
 use super::context::Context;
+use super::generations::Generations;
 use super::reload::{Parts, Reloader};
-use super::saved::{Generations, SavedMaster};
+use super::saved::SavedMaster;
 use super::station::Acceptor;
+use crate::sandbox::Level;
 use crate::scoreboard::Child;
+use crate::service::Service;
 use crate::sys::handover::StayOpen;
 use crate::sys::pidfd::signal_child;
 use crate::sys::signal::{StopsHeld, caller};
 use crate::{Error, Failure, events};
 
-/// How long a child that was told to end has until it is killed.
-const KILL_TIMEOUT: Duration = Duration::from_secs(1);
+/// How long a program that has got its process back waits until it tries again to serve.
+const TRY_AGAIN: Duration = Duration::from_secs(1);
 
 /// The program that may replace this one.
 pub trait Replacement: Debug {
@@ -59,10 +62,13 @@ pub trait Replacement: Debug {
     /// Executes the new program. The descriptors of `master` stay open meanwhile. Returns only why that failed.
     fn execute(&mut self, master: &SavedMaster) -> Error;
 
-    /// In the new program: what it goes back by.
-    fn before(&self) -> Option<RawFd>;
+    /// What of all this children close.
+    fn descriptors(&self) -> Vec<RawFd>;
 
-    /// In the new program: it is in force, and does not go back.
+    /// No new program is executed: ends the trial, if there is one.
+    fn abandon(&mut self);
+
+    /// In the new program: it does not go back.
     fn arrive(&mut self);
 
     /// In the new program: it can't be put in force for this reason. Executes the one before it; returns only why that
@@ -76,8 +82,20 @@ enum State {
     Idle,
     Trying,
     Ready,
-    /// This is the new program; or the old one again, for this reason.
-    Arriving(Option<Error>),
+    Arriving(Arrival),
+}
+
+/// This program has got the process, and serves nothing of its own yet.
+#[derive(Debug, Default)]
+struct Arrival {
+    /// It is the old one again, for this reason.
+    failed: Option<Error>,
+    /// When to try again to serve.
+    again: Option<Instant>,
+    /// The programs before the one to go back to.
+    generations_before: Generations,
+    /// What the master gives up once this program serves.
+    confine: Option<(Level, Vec<Service>)>,
 }
 
 /// A request for an upgrade.
@@ -96,8 +114,8 @@ pub(super) struct Upgrader {
     state: State,
     wanted: Option<Request>,
     generations: Generations,
-    /// Children of older programs were told to end; when they are killed.
-    kill_at: Option<Instant>,
+    /// Those of the replacement that children close.
+    descriptors: Vec<RawFd>,
 }
 
 impl Upgrader {
@@ -108,29 +126,33 @@ impl Upgrader {
             state: State::Idle,
             wanted: None,
             generations: Generations::default(),
-            kill_at: None,
+            descriptors: Vec::new(),
         }
     }
 
-    /// In the new program.
-    pub(super) fn arriving(generations: Generations, failed: Option<Error>) -> Self {
-        Self { state: State::Arriving(failed), generations, ..Self::new() }
+    /// In the new program, or the old one again if the new one has `failed`.
+    pub(super) fn arriving(saved: &SavedMaster, failed: Option<Error>) -> Self {
+        let (generations, generations_before) = (saved.generations.clone(), saved.generations_before.clone());
+        let arrival = Arrival { failed, generations_before, ..Arrival::default() };
+        Self { state: State::Arriving(arrival), generations, ..Self::new() }
     }
 
     /// This program may be replaced.
     pub(super) fn replace_by(&mut self, replacement: Box<dyn Replacement>, cx: &Context) {
-        cx.descriptors.add(replacement.before());
         self.replacement = Some(replacement);
+        self.hide_descriptors(cx);
+    }
+
+    /// Gives that up once this program serves.
+    pub(super) fn confine_on_arrival(&mut self, level: Level, services: Vec<Service>) {
+        if let State::Arriving(arrival) = &mut self.state {
+            arrival.confine = Some((level, services));
+        }
     }
 
     /// A signal asks for it.
     pub(super) fn ask(&mut self) {
         self.wanted.get_or_insert_default();
-    }
-
-    /// Whether this program has not put its configuration in force yet.
-    pub(super) fn is_arriving(&self) -> bool {
-        matches!(self.state, State::Arriving(_))
     }
 
     /// Whether nothing is tried or put in force.
@@ -143,48 +165,66 @@ impl Upgrader {
         self.replacement.as_ref()?.trial()
     }
 
-    pub(super) fn deadline(&self, parts_now: Instant, now_ms: u64) -> Option<Instant> {
-        let finish = self
-            .generations
-            .finish_by_ms
-            .map(|at| parts_now + Duration::from_millis(at.saturating_sub(now_ms)));
+    pub(super) fn deadline(&self, cx: &Context) -> Option<Instant> {
+        let left = |at: u64| Duration::from_millis(at.saturating_sub(cx.board.millis(cx.now)));
+        let again = match &self.state {
+            State::Arriving(arrival) => return arrival.again,
+            _ => self.generations.deadline_ms().map(|at| cx.now + left(at)),
+        };
         let trial = self.replacement.as_ref().and_then(|replacement| replacement.deadline());
-        [finish, trial, self.kill_at].into_iter().flatten().min()
+        [again, trial].into_iter().flatten().min()
     }
 
     /// Goes on as far as possible. An error means that neither the new program nor the old one can serve.
     pub(super) fn turn(&mut self, reloader: &mut Reloader, parts: &mut Parts<'_>) -> Result<(), Error> {
-        self.end_older_children(parts);
-        if self.is_arriving() {
+        let result = self.go_on(reloader, parts);
+        self.hide_descriptors(parts.cx);
+        result
+    }
+
+    fn go_on(&mut self, reloader: &mut Reloader, parts: &mut Parts<'_>) -> Result<(), Error> {
+        let is_arriving = matches!(self.state, State::Arriving(_));
+        if !parts.cx.lifecycle.is_running() {
+            self.refuse_for_good(parts);
+            return Ok(());
+        }
+        if is_arriving {
             return self.arrive(reloader, parts);
         }
-        // one that comes later has the same answer
-        let request = parts.companions.take_upgrade();
-        self.wanted = self.wanted.take().or(request);
-        if !parts.cx.lifecycle.is_running() {
-            return self.refuse_for_good(parts);
-        }
-        if matches!(self.state, State::Idle)
-            && self.wanted.is_some()
-            && parts.cx.is_ready
-            && reloader.is_idle()
-        {
-            match self.begin(reloader, parts) {
-                Ok(()) => self.state = State::Trying,
-                Err(why) => self.refuse(parts, &why),
+        self.end_older_children(parts);
+        if self.is_idle() && parts.cx.is_ready && reloader.is_idle() {
+            // those that ask while one goes on wait for the next
+            self.wanted = self.wanted.take().or_else(|| parts.companions.take_upgrade());
+            if self.wanted.is_some() {
+                match self.begin(reloader, parts) {
+                    Ok(()) => self.state = State::Trying,
+                    Err(why) => self.refuse(parts, &why),
+                }
             }
         }
         if matches!(self.state, State::Trying) {
-            match self.take_outcome(parts.cx) {
+            let outcome =
+                self.replacement.as_mut().and_then(|replacement| replacement.take_outcome(parts.cx.now));
+            match outcome {
                 None => {}
                 Some(Ok(())) => self.state = State::Ready,
                 Some(Err(why)) => self.refuse(parts, &why),
             }
         }
-        if matches!(self.state, State::Ready) && reloader.is_idle() {
+        if matches!(self.state, State::Ready) && reloader.is_idle() && parts.companions.may_be_left() {
             self.execute(reloader, parts);
         }
         Ok(())
+    }
+
+    /// Has children close what the replacement has open now.
+    fn hide_descriptors(&mut self, cx: &Context) {
+        let now = self.replacement.as_ref().map(|replacement| replacement.descriptors()).unwrap_or_default();
+        if now != self.descriptors {
+            self.descriptors.iter().filter(|fd| !now.contains(fd)).for_each(|&fd| cx.descriptors.remove(fd));
+            cx.descriptors.add(now.iter().copied());
+            self.descriptors = now;
+        }
     }
 
     fn begin(&mut self, reloader: &Reloader, parts: &mut Parts<'_>) -> Result<(), Error> {
@@ -195,32 +235,23 @@ impl Upgrader {
         let saved = self.save(reloader, parts)?;
         events::upgrading();
         let program = self.wanted.as_mut().and_then(|request| request.program.take());
-        self.replacement.as_mut().map_or(Ok(()), |replacement| {
-            replacement.begin_trial(program, &saved, parts.cx.now)?;
-            parts.cx.descriptors.add(replacement.trial().map(|trial| trial.as_raw_fd()));
-            Ok(())
-        })
+        self.replacement
+            .as_mut()
+            .map_or(Ok(()), |replacement| replacement.begin_trial(program, &saved, parts.cx.now))
     }
 
-    /// How the trial went, once it is over.
-    fn take_outcome(&mut self, cx: &Context) -> Option<Result<(), Error>> {
-        let replacement = self.replacement.as_mut()?;
-        let trial = replacement.trial().map(|trial| trial.as_raw_fd());
-        let outcome = replacement.take_outcome(cx.now)?;
-        // it is closed
-        trial.into_iter().for_each(|trial| cx.descriptors.remove(trial));
-        Some(outcome)
+    fn finish_within(&self) -> Option<Duration> {
+        self.wanted.as_ref().and_then(|request| request.finish_within)
     }
 
     fn require_few_generations(&self, most: usize, parts: &Parts<'_>) -> Result<(), Error> {
-        let born_ms = parts.cx.board.children().map(|child| child.started_ms());
-        let older = self.generations.alive(born_ms);
-        if older < most {
+        let older = self.generations.alive(born_ms(parts.cx));
+        if older < most || self.finish_within().is_some() {
             return Ok(());
         }
         Err(Error::Unavailable(Failure::from(format!(
             "{older} programs before this one still have connections, and {most} may (max-generations): wait for their end, or \
-             ask the next upgrade to end them (--finish-within)"
+             have them end after a while (--finish-within)"
         ))))
     }
 
@@ -236,8 +267,8 @@ impl Upgrader {
         let numbers = listeners.current().map(|station| station.number());
         let board = cx.board.save(numbers, cx.now).ok_or_else(|| {
             unavailable(
-                "this daemon has no memory that a successor could have (memfd_create(2) and /dev/shm are missing or forbidden); restart it \
-                 instead",
+                "this daemon has no memory that a successor could have (memfd_create(2) and /dev/shm are missing \
+                 or forbidden); restart it instead",
             )
         })?;
         let mut saved_parts = companions.save();
@@ -250,10 +281,8 @@ impl Upgrader {
             parts: saved_parts,
             past_connections: listeners.past_connections(),
             given_up: cx.given_up.save(),
-            generations: self.generations.next(
-                cx.board.millis(cx.now),
-                self.wanted.as_ref().and_then(|request| request.finish_within),
-            ),
+            generations: self.generations.next(cx.board.millis(cx.now), self.finish_within(), born_ms(cx)),
+            generations_before: self.generations.clone(),
             caller: [caller.ignored, caller.blocked],
         })
     }
@@ -287,74 +316,94 @@ impl Upgrader {
     fn refuse(&mut self, parts: &mut Parts<'_>, why: &Error) {
         self.state = State::Idle;
         self.wanted = None;
+        if let Some(replacement) = &mut self.replacement {
+            replacement.abandon();
+            replacement.arrive();
+        }
         events::upgrade_refused(&why.sentence());
         parts.tell(Notice::UpgradeEnded(Err(why)));
     }
 
-    fn refuse_for_good(&mut self, parts: &mut Parts<'_>) -> Result<(), Error> {
-        if self.wanted.is_some() || !matches!(self.state, State::Idle) {
+    /// The master stops: no request for an upgrade shall wait, and one that goes on is given up.
+    fn refuse_for_good(&mut self, parts: &mut Parts<'_>) {
+        let is_asked = parts.companions.take_upgrade().is_some();
+        if is_asked || self.wanted.is_some() || !self.is_idle() {
             self.refuse(parts, &Error::Config("the daemon stops".into()));
         }
-        Ok(())
     }
 
     /// Waits until this program's own configuration is in force, or gives way to the one before it.
     fn arrive(&mut self, reloader: &mut Reloader, parts: &mut Parts<'_>) -> Result<(), Error> {
+        let State::Arriving(arrival) = &mut self.state else { return Ok(()) };
+        if arrival.again.take_if(|then| *then <= parts.cx.now).is_some() {
+            reloader.ask();
+        }
         let Some(outcome) = reloader.take_outcome() else { return Ok(()) };
-        let State::Arriving(failed) = std::mem::replace(&mut self.state, State::Idle) else { return Ok(()) };
-        match (outcome, failed) {
-            (Ok(()), None) => {
-                if let Some(replacement) = &mut self.replacement {
-                    replacement.before().into_iter().for_each(|before| parts.cx.descriptors.remove(before));
-                    replacement.arrive();
+        // not before: what is given up can't be had back, and the program before may need it
+        let confine =
+            |(level, services): &(Level, Vec<Service>)| parts.cx.given_up.for_services(services, *level);
+        let outcome = outcome.and_then(|()| arrival.confine.as_ref().map(confine).transpose());
+        match outcome {
+            Ok(given_up) => {
+                given_up.into_iter().for_each(|given_up| parts.cx.given_up = given_up);
+                match arrival.failed.take() {
+                    None => self.has_arrived(parts),
+                    Some(why) => self.refuse(parts, &why),
                 }
-                let older = parts.cx.board.children().filter(|child| self.is_older(child)).count();
-                events::upgraded(older);
-                parts.tell(Notice::UpgradeEnded(Ok(())));
                 Ok(())
             }
-            (Ok(()), Some(why)) => {
-                self.generations.ended_ms.pop();
-                self.refuse(parts, &why);
+            // there is no other program: what is left of it goes on meanwhile
+            Err(_) if arrival.failed.is_some() => {
+                arrival.again = Some(parts.cx.now + TRY_AGAIN);
                 Ok(())
             }
-            (Err(why), None) => {
-                let generations = self.generations.clone();
+            Err(why) => {
+                // one that comes from here on is for the program before
+                let _held = StopsHeld::hold();
+                if parts.cx.signals.are_pending() {
+                    reloader.keep_outcome(Err(why));
+                    return Ok(());
+                }
+                let generations = arrival.generations_before.clone();
                 self.leave(reloader, parts, |replacement, saved| {
-                    // it has not been one
+                    // this program has not been one
                     replacement.go_back(&SavedMaster { generations, ..saved.clone() }, &why)
                 })
             }
-            (Err(why), Some(_)) => Err(why),
         }
     }
 
-    /// Whether it was forked by a program before this one.
-    fn is_older(&self, child: &Child<'_>) -> bool {
-        self.generations.last_ended_ms().is_some_and(|ended| child.started_ms() <= ended)
+    fn has_arrived(&mut self, parts: &mut Parts<'_>) {
+        self.state = State::Idle;
+        self.replacement.iter_mut().for_each(|replacement| replacement.arrive());
+        events::upgraded(born_ms(parts.cx).filter(|&born| self.generations.are_of(born)).count());
+        parts.tell(Notice::UpgradeEnded(Ok(())));
     }
 
-    /// Ends the children of older programs, if their time is over.
-    fn end_older_children(&mut self, parts: &mut Parts<'_>) {
-        let (cx, now_ms) = (&*parts.cx, parts.cx.board.millis(parts.cx.now));
-        let signal_all = |of_worker: Signal, of_child: Signal| {
-            let mut count = 0;
-            for child in cx.board.children().filter(|child| self.is_older(child) && !child.is_superseded()) {
-                let signal = if child.is_watched() { of_worker } else { of_child };
-                count += u32::from(signal_child(child.pid(), signal));
+    /// Ends the children of older programs whose time is over.
+    fn end_older_children(&mut self, parts: &Parts<'_>) {
+        let cx = &*parts.cx;
+        for due in self.generations.take_due(cx.board.millis(cx.now)) {
+            let is_due =
+                |child: &Child<'_>| due.born_ms.contains(&child.started_ms()) && !child.is_superseded();
+            let ended = cx.board.children().filter(is_due).filter(|child| {
+                let signal = match (due.at_once, child.is_watched()) {
+                    (true, _) => Signal::SIGKILL,
+                    // to a worker, SIGTERM says to leave after its connection
+                    (false, true) => Signal::SIGQUIT,
+                    (false, false) => Signal::SIGTERM,
+                };
+                signal_child(child.pid(), signal)
+            });
+            let ended = ended.count();
+            if ended > 0 {
+                events::older_ended(ended);
             }
-            count
-        };
-        if self.generations.finish_by_ms.is_some_and(|at| at <= now_ms) {
-            let count = signal_all(Signal::SIGQUIT, Signal::SIGTERM);
-            if count > 0 {
-                events::older_ended(count);
-            }
-            self.generations.finish_by_ms = None;
-            self.kill_at = Some(cx.now + KILL_TIMEOUT);
-        } else if self.kill_at.is_some_and(|at| at <= cx.now) {
-            signal_all(Signal::SIGKILL, Signal::SIGKILL);
-            self.kill_at = None;
         }
     }
+}
+
+/// When each child was forked, in milliseconds since the daemon began.
+fn born_ms(cx: &Context) -> impl Iterator<Item = u64> {
+    cx.board.children().map(|child| child.started_ms())
 }

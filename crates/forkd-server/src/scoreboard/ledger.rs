@@ -443,7 +443,10 @@ impl Ledger {
         if child.raises_later && occupancy == Occupancy::Held {
             self.raise_later(child.slot);
         }
-        self.by_pid[child.pid as usize % self.by_pid.len()].store(child.slot + 1, Ordering::Relaxed);
+        // its pid is another child's by now
+        if !record.is_superseded() {
+            self.by_pid[child.pid as usize % self.by_pid.len()].store(child.slot + 1, Ordering::Relaxed);
+        }
         Some(())
     }
 
