@@ -70,7 +70,7 @@ fn manifests_have_what_kubernetes_asks_for() {
 
 #[test]
 fn overlays_come_to_valid_manifests() {
-    if !need_tool("kubectl") || !need_tool("kubernetes-validate") {
+    if !need_tool("kubernetes-validate") {
         return;
     }
     let (dir, mut manifests) = (tempfile::tempdir().unwrap(), Vec::new());
@@ -81,10 +81,13 @@ fn overlays_come_to_valid_manifests() {
         ("overlays/keda", &["Deployment", "ServiceMonitor", "ScaledObject"], false),
     ] {
         let directory = deploy().join("kubernetes").join(overlay);
-        let output = Command::new("kubectl").arg("kustomize").arg(directory).output().unwrap();
+        let Ok(output) = Command::new("kubectl").arg("kustomize").arg(directory).output() else {
+            eprintln!("left out: there is no kubectl, and Debian's of 2020 is too old for patches");
+            return;
+        };
         let why = String::from_utf8_lossy(&output.stderr);
-        // of 2020; Debian 12 has it
-        if !need(!why.contains("json: cannot unmarshal"), "this kubectl is too old for patches") {
+        if why.contains("json: cannot unmarshal") {
+            eprintln!("left out: this kubectl is too old for patches");
             return;
         }
         assert!(output.status.success(), "{overlay}: {why}");
