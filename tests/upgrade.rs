@@ -68,7 +68,7 @@ impl Upgradable {
     fn refuses(&self, code: i32) -> String {
         let ended = self.asks(&[]);
         assert_eq!(ended.code, Some(code), "{} {:#?}", ended.stderr, self.daemon.log());
-        let why = ended.stderr.strip_prefix("forkd: error: upgrade failed, the program before goes on: ");
+        let why = ended.stderr.strip_prefix("forkd: error: the program is not replaced: ");
         let why = why.unwrap_or_else(|| panic!("{}", ended.stderr)).trim_end().to_owned();
         self.daemon.wait_for_line("upgrade refused, going on as before: ");
         why
@@ -452,6 +452,38 @@ fn a_request_for_another_program_is_refused_while_an_upgrade_goes_on() {
         let first = first.join().unwrap();
         assert_eq!((first.code, first.stderr.as_str()), (Some(0), ""));
     });
+    // nor is it taken for the one that a signal has asked for
+    fs::remove_file(&go).unwrap();
+    signal(upgradable.daemon.pid(), Signal::SIGUSR2);
+    upgradable.daemon.wait_for_lines(2, "upgrading: ");
+    upgradable.installs(Path::new("/bin/true"));
+    let other = upgradable.asks(&[]);
+    assert!(other.code == Some(69) && other.stderr.contains("another upgrade goes on"), "{}", other.stderr);
+    fs::write(&go, "").unwrap();
+    upgradable.daemon.wait_for_lines(2, "upgraded: ");
+}
+
+/// It comes while the new program arrives, which has workers to wait for: the clients of fork are served all the same.
+#[test]
+fn a_stop_that_overtakes_an_upgrade_serves_those_that_are_queued() {
+    for _ in 0..5 {
+        let upgradable = Upgradable::launch(
+            Forkd::new("--config {dir}/forkd.toml").env("FORKD_DRAIN_DELAY", "20s").with_file(
+                "forkd.toml",
+                "[[listen]]\nendpoints = ['tcp://127.0.0.1:0']\n[[listen]]\nendpoints = ['unix://{dir}/s']\nmodel = 'prefork'\nworkers = 16\n",
+            ),
+        );
+        let daemon = &upgradable.daemon;
+        signal(daemon.pid(), Signal::SIGUSR2);
+        daemon.wait_for_line("reloading the configuration");
+        let mut client = daemon.connect();
+        client.write_all(b"hello").unwrap();
+        signal(daemon.pid(), Signal::SIGTERM);
+        client.read_exact(&mut [0; 5]).unwrap();
+        drop(client);
+        signal(daemon.pid(), Signal::SIGTERM);
+        assert_eq!(daemon.wait().code(), Some(0), "{:#?}", daemon.log());
+    }
 }
 
 /// Neither the program nor the trial is anything that children have.

@@ -69,8 +69,8 @@ impl Daemon {
             .ask(request, descriptor)
             .map_err(|cause| unavailable(format!("the daemon does not answer at {path}"), cause))?;
         if answer.is_empty() {
-            let why = format!("the daemon at {path} has ended, or closed the connection, before it answered");
-            return Err(Error::Unavailable(Failure::from(why)).into());
+            let why = format!("what answers at {path} is no forkd, or has ended: it has said nothing");
+            return Err(Failed::data(why));
         }
         read(&answer).map_err(|error| Failed::data(format!("what answers at {path} is no forkd: {error}")))
     }

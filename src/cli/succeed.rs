@@ -3,12 +3,11 @@
 //! The order matters: whatever can fail is tried before a descriptor of the program before this one is taken; until then
 //! there is a way back. After that the master serves, and goes back by itself if the configuration can't be put in force.
 
-use std::cell::Cell;
-use std::ffi::CString;
+use std::ffi::{CString, OsString};
 use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::config::Config;
 use crate::config::options::ServeOptions;
@@ -52,10 +51,10 @@ fn prepare(options: ServeOptions, letter: &Letter) -> Result<Prepared, Error> {
         None => resolve(&sources, &here, &default_endpoints)?,
     };
     letter.check(&config.daemon)?;
-    // what the master puts in force first is what was checked here
-    let first = Cell::new(Some(config.clone()));
-    let read = move || first.take().map_or_else(|| resolve(&sources, &here, &default_endpoints), Ok);
+    let read = move || resolve(&sources, &here, &default_endpoints);
     let (source, generation) = Configuration::new(&config, Box::new(read))?;
+    // what the master puts in force first is what was checked here
+    let source = source.beginning_with_a_reload();
     let services = generation.listeners.iter().map(|spec| spec.service.clone()).collect();
     Ok(Prepared { config, source, services, max_generations: generation.max_generations })
 }
@@ -90,6 +89,8 @@ fn open_log(config: &Config, letter: &Letter) -> Result<(), Error> {
 /// What ends the daemon, or keeps this process from being it: then the program before goes on.
 pub(super) fn succeed(options: ServeOptions, letter: Letter) -> Result<(), Failed> {
     name_process();
+    let variables = manager_variables();
+    let mut manager = None;
     let prepared = loop {
         let prepared = prepare(options.clone(), &letter).and_then(|prepared| {
             require_descriptors()?;
@@ -98,15 +99,26 @@ pub(super) fn succeed(options: ServeOptions, letter: Letter) -> Result<(), Faile
         });
         match prepared {
             Ok(prepared) => break prepared,
+            Err(why) if !letter.is_way_back() => return Err(letter.return_unread(why).into()),
             // There is no other program. What is left of it goes on meanwhile: workers, and children with a client.
-            Err(why) if letter.is_way_back() && pending_stop().is_none() => {
+            Err(why) => {
+                if let Some(signal) = pending_stop() {
+                    log::caution(&format!(
+                        "{signal} ends the daemon, which could not go on: {}",
+                        why.sentence()
+                    ));
+                    letter.empty_pidfile();
+                    return Ok(());
+                }
                 log::complain(&why.sentence());
+                let manager = manager.get_or_insert_with(ServiceManager::from_env);
+                manager.send_due(Instant::now(), || format!("cannot go on: {}", why.sentence()));
                 pause(TRY_AGAIN);
             }
-            Err(why) => return Err(letter.return_unread(why).into()),
         }
     };
-    Ok(serve(prepared, &letter)?)
+    let manager = manager.unwrap_or_else(ServiceManager::from_env);
+    Ok(serve(prepared, &letter, manager, variables)?)
 }
 
 /// Finds out whether there are descriptors for what can't be taken back any more.
@@ -124,7 +136,12 @@ fn name_process() {
     let _ = name.map(|name| rustix::thread::set_name(&name));
 }
 
-fn serve(prepared: Prepared, letter: &Letter) -> Result<(), Error> {
+fn serve(
+    prepared: Prepared,
+    letter: &Letter,
+    manager: ServiceManager,
+    variables: Vec<(OsString, OsString)>,
+) -> Result<(), Error> {
     let Prepared { config, source, services, max_generations } = prepared;
     let daemon = &config.daemon;
     let cannot = |cause| {
@@ -150,18 +167,18 @@ fn serve(prepared: Prepared, letter: &Letter) -> Result<(), Error> {
     // what no part of this program knows is closed
     drop(left);
 
-    let upgrade = Upgrade::new(&letter.here, source.in_force(), pidfile_fd, manager_variables());
+    let upgrade = Upgrade::new(&letter.here, source.in_force(), pidfile_fd, variables);
     let upgrade = upgrade.after(letter, before);
     master.reload_from(Box::new(source), inherited, max_generations);
     daemon.exit_idle.iter().for_each(|limit| master.exit_when_idle(limit.0));
-    master.join(ServiceManager::from_env());
+    master.join(manager);
     if let Some(control) = control {
         master.join(Control::restore(control, waiting, new));
     }
     if !metrics.is_empty() {
         master.attend(metrics::attendant(metrics, master.uptime()));
     }
-    master.confine_on_arrival(daemon.sandbox(), services);
+    master.confine_on_arrival(daemon.sandbox(), services)?;
     pidfile_fd.into_iter().for_each(|fd| master.keep_from_children(fd));
     master.replace_by(upgrade);
     sys::pre_fork_trim::trim();

@@ -35,7 +35,7 @@ pub fn run(args: UpgradeArgs) -> Result<(), Failed> {
     match daemon.ask(&request, Some(program.as_fd()), |text| serde_json::from_str(text))? {
         Answer::Upgraded { .. } => Ok(()),
         Answer::Refused { exit_code, why, .. } => {
-            Err(Failed::new(exit_code, format!("upgrade failed, the program before goes on: {why}")))
+            Err(Failed::new(exit_code, format!("the program is not replaced: {why}")))
         }
         Answer::Reloaded => Err(Failed::data("the daemon answers that it has reloaded".into())),
     }

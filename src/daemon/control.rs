@@ -48,8 +48,16 @@ pub(crate) struct Control {
     rest_until: Option<Instant>,
     /// Why there are no metrics, though the configuration asks for them.
     metrics_error: Option<String>,
-    /// Which upgrade was asked for last.
-    upgrade: Option<(Option<Duration>, Option<[u64; 2]>)>,
+    /// The upgrade that goes on.
+    upgrade: Option<Asked>,
+}
+
+/// Which upgrade a client asks for: when children of older programs are to end, and by which program.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+struct Asked {
+    finish_within: Option<Duration>,
+    /// `None`: whatever is where the daemon's was; or it is not known.
+    program: Option<[u64; 2]>,
 }
 
 /// Which file it is.
@@ -191,7 +199,7 @@ impl Control {
         let waiting = waiting.into_iter().map(|stream| client(stream, Talk::AwaitsUpgrade));
         let new = new.into_iter().map(|stream| client(stream, Talk::Asking));
         let clients = waiting.chain(new).collect();
-        Self { listener, clients, rest_until: None, metrics_error: None, upgrade: None }
+        Self { listener, clients, rest_until: None, metrics_error: None, upgrade: Some(Asked::default()) }
     }
 
     /// Has the status say why there are no metrics.
@@ -235,11 +243,21 @@ impl Control {
         }
     }
 
-    /// Whether an upgrade has been asked for that is another one than this.
-    fn has_other_upgrade(&self, finish_within: Option<Duration>, program: Option<&OwnedFd>) -> bool {
-        let asked =
-            self.upgrade.filter(|_| self.clients.iter().any(|client| client.state == Talk::AwaitsUpgrade));
-        asked.is_some_and(|asked| asked != (finish_within, identity(program)))
+    /// An upgrade goes on: those that ask for the same wait with it, the others have to ask again.
+    fn share(&mut self, upgrade: Asked) {
+        for client in &mut self.clients {
+            match client.asked_upgrade() {
+                Some(asked) if asked == upgrade => client.state = Talk::AwaitsUpgrade,
+                Some(_) => {
+                    client.state = Talk::answering(&Answer::Refused {
+                        exit_code: 69,
+                        why: "another upgrade goes on; ask again when it is over".into(),
+                        invocation: unit::invocation(),
+                    });
+                }
+                None => {}
+            }
+        }
     }
 
     /// Reads and writes as far as that goes.
@@ -248,19 +266,10 @@ impl Control {
             return;
         }
         let mut waiting = self.clients.len() - self.talks();
-        for at in 0..self.clients.len() {
-            let has_asked = self.clients[at].state == Talk::Asking && self.clients[at].read_request();
-            let request = has_asked.then(|| Request::parse(&self.clients[at].request));
-            let is_other = matches!(request, Some(Request::Upgrade(finish_within))
-                if self.has_other_upgrade(finish_within, self.clients[at].file.as_ref()));
-            let client = &mut self.clients[at];
-            if let Some(request) = request {
-                client.state = match request {
-                    Request::Upgrade(_) if is_other => Talk::answering(&Answer::Refused {
-                        exit_code: 69,
-                        why: "another upgrade goes on; ask again when it is over".into(),
-                        invocation: unit::invocation(),
-                    }),
+        for client in &mut self.clients {
+            if client.state == Talk::Asking && client.read_request() {
+                client.file.iter().for_each(|file| view.keep_from_children(file.as_raw_fd()));
+                client.state = match Request::parse(&client.request) {
                     Request::Status => Talk::answering(&Status::of(view, self.metrics_error.clone())),
                     Request::Sources => Talk::answering(&SourcesStatus::of(view)),
                     Request::Pardon(rule) => {
@@ -271,11 +280,11 @@ impl Control {
                         Talk::answering(&pardoned)
                     }
                     Request::Reload(invocation) if waiting < MAX_CLIENTS => {
-                        if let Some(file) = client.file.take()
+                        if let Some(file) = &client.file
                             && invocation.is_some()
                             && invocation == unit::invocation()
                         {
-                            log::go_on_in(&file);
+                            log::go_on_in(file);
                         }
                         waiting += 1;
                         Talk::WantsReload
@@ -290,15 +299,17 @@ impl Control {
                     Request::Unknown(answer) => Talk::Answering(answer.into_bytes()),
                 };
             }
-            client.write_answer();
         }
+        self.upgrade.into_iter().for_each(|upgrade| self.share(upgrade));
+        self.clients.iter_mut().for_each(Client::write_answer);
         let now = view.now();
         let gone = |client: &mut Client| {
             let is_late = !client.waits() && now >= client.until;
             client.state == Talk::Answering(Vec::new()) || is_late || client.has_hung_up()
         };
         for client in self.clients.extract_if(.., gone) {
-            view.forget(client.stream.as_raw_fd());
+            let file = client.file.as_ref().map(AsRawFd::as_raw_fd);
+            file.into_iter().chain([client.stream.as_raw_fd()]).for_each(|fd| view.forget(fd));
         }
     }
 }
@@ -323,7 +334,7 @@ impl Companion for Control {
 
     fn save(&self) -> Vec<SavedPart> {
         let name = |client: &Client| match client.state {
-            Talk::WantsUpgrade(_) | Talk::AwaitsUpgrade => Some(UPGRADE_CLIENT),
+            Talk::AwaitsUpgrade => Some(UPGRADE_CLIENT),
             Talk::Asking if client.request.is_empty() => Some(NEW_CLIENT),
             _ => None,
         };
@@ -367,16 +378,14 @@ impl Companion for Control {
     }
 
     fn takes_upgrade(&mut self) -> Option<UpgradeRequest> {
-        let mut wanted = None;
-        for client in &mut self.clients {
-            if let Talk::WantsUpgrade(finish_within) = client.state {
-                client.state = Talk::AwaitsUpgrade;
-                let program = client.file.take();
-                self.upgrade = Some((finish_within, identity(program.as_ref())));
-                wanted = Some(UpgradeRequest { finish_within, program });
-            }
-        }
-        wanted
+        let (client, asked) =
+            self.clients.iter_mut().find_map(|client| client.asked_upgrade().map(|asked| (client, asked)))?;
+        client.state = Talk::AwaitsUpgrade;
+        // its owner hides it from children
+        let program = client.file.take();
+        self.upgrade = Some(asked);
+        self.share(asked);
+        Some(UpgradeRequest { finish_within: asked.finish_within, program })
     }
 
     fn told(&mut self, notice: Notice<'_>, view: View<'_>) {
@@ -384,7 +393,12 @@ impl Companion for Control {
             Notice::ReloadEnded(result) => {
                 (result.map_or_else(Answer::from, |()| Answer::Reloaded), Talk::AwaitsReload)
             }
+            Notice::Upgrading => {
+                let upgrade = *self.upgrade.get_or_insert_default();
+                return self.share(upgrade);
+            }
             Notice::UpgradeEnded(result) => {
+                self.upgrade = None;
                 let upgraded = |()| Answer::Upgraded { version: env!("CARGO_PKG_VERSION").to_owned() };
                 (result.map_or_else(Answer::from, upgraded), Talk::AwaitsUpgrade)
             }
@@ -423,6 +437,12 @@ impl Client {
     fn has_hung_up(&self) -> bool {
         self.waits()
             && poll(&mut [PollFd::new(self.stream.as_fd(), PollFlags::empty())], PollTimeout::ZERO) == Ok(1)
+    }
+
+    /// The upgrade that it has asked for, and that has not begun.
+    fn asked_upgrade(&self) -> Option<Asked> {
+        let Talk::WantsUpgrade(finish_within) = self.state else { return None };
+        Some(Asked { finish_within, program: identity(self.file.as_ref()) })
     }
 
     /// Tells whether the request is complete.

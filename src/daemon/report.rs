@@ -37,7 +37,7 @@ impl Companion for ServiceManager {
             Notice::ReloadEnded(_) if !view.is_running() => {}
             Notice::Ready | Notice::ReloadEnded(_) => self.ready(view.now(), &in_a_few_words(view)),
             // the reload that comes with it has said that it is ready
-            Notice::UpgradeEnded(_) => {}
+            Notice::Upgrading | Notice::UpgradeEnded(_) => {}
             Notice::Reloading => self.reloading(view.now()),
             Notice::Stopping(time) => self.stopping(view.now(), time + MARGIN),
         }

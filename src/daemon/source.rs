@@ -18,6 +18,8 @@ pub(crate) type Read = Box<dyn Fn() -> Result<Config, Error>>;
 /// The configuration in force, and where the next one comes from.
 pub(crate) struct Configuration {
     read: Read,
+    /// What the first reload finds, until it is in force: where a program has replaced another.
+    first: Option<Config>,
     in_force: Rc<RefCell<InForce>>,
     /// What a reload has read and not put in force yet.
     next: Option<InForce>,
@@ -45,7 +47,14 @@ impl Configuration {
     /// Those of [`ListenOptions::make_service`].
     pub(crate) fn new(first: &Config, read: Read) -> Result<(Self, Generation), Error> {
         let (in_force, generation) = InForce::new(first.clone(), &[])?;
-        Ok((Self { read, in_force: Rc::new(RefCell::new(in_force)), next: None }, generation))
+        let in_force = Rc::new(RefCell::new(in_force));
+        Ok((Self { read, first: None, in_force, next: None }, generation))
+    }
+
+    /// The same, of which the first generation is to be put in force by a reload.
+    pub(crate) fn beginning_with_a_reload(self) -> Self {
+        let first = Some(self.in_force.borrow().config.clone());
+        Self { first, ..self }
     }
 
     /// The configuration in force, whichever that is when it is looked at.
@@ -103,7 +112,7 @@ fn service(listen: &ListenOptions, daemon: &DaemonOptions, old: &[Made]) -> Resu
 
 impl Source for Configuration {
     fn prepare(&mut self) -> Result<Generation, Error> {
-        let config = (self.read)()?;
+        let config = self.first.clone().map_or_else(&self.read, Ok)?;
         let in_force = self.in_force.borrow();
         refuse_what_needs_a_restart(&in_force.config.daemon, &config.daemon)?;
         let (next, generation) = InForce::new(config, &in_force.services)?;
@@ -114,6 +123,7 @@ impl Source for Configuration {
     }
 
     fn put_in_force(&mut self) {
+        self.first = None;
         if let Some(next) = self.next.take() {
             *self.in_force.borrow_mut() = next;
         }

@@ -194,7 +194,14 @@ impl Letter {
 
     /// The configuration in force, if it is this program that has written it and goes on after all.
     pub(crate) fn config_in_force(&self) -> Option<&str> {
-        self.failed.is_some().then_some(&*self.config)
+        self.is_way_back().then_some(&*self.config)
+    }
+
+    /// No daemon follows: what names its process is emptied.
+    pub(crate) fn empty_pidfile(&self) {
+        let file =
+            self.pidfile.map(|number| LeftOpen::take([number]).and_then(|mut left| left.remove(number)));
+        let _ = file.map(|file| file.and_then(|file| File::from(file).set_len(0)));
     }
 
     /// Why the program after this one could not go on, if this is that way.

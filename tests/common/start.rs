@@ -80,6 +80,13 @@ impl Forkd {
         self
     }
 
+    /// With this file in its directory, in which `{dir}` is that.
+    pub fn with_file(self, name: &str, text: &str) -> Self {
+        let text = text.replace("{dir}", self.dir.path().to_str().unwrap());
+        fs::write(self.dir.path().join(name), text).unwrap();
+        self
+    }
+
     /// The daemon by this name, which leads to its program.
     pub fn called(self, name: PathBuf) -> Self {
         Self { program: name, ..self }

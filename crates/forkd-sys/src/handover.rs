@@ -130,8 +130,11 @@ impl StayOpen {
     pub fn new(numbers: impl IntoIterator<Item = RawFd>) -> io::Result<Self> {
         let mut stay = Self(Vec::new());
         for number in numbers {
+            if number < 0 {
+                return Err(rustix::io::Errno::BADF.into());
+            }
             // SAFETY: the number is used for fcntl(2) alone, which changes a flag of the descriptor if there is one.
-            keep_at_exec(unsafe { BorrowedFd::borrow_raw(number.max(0)) }, true)?;
+            keep_at_exec(unsafe { BorrowedFd::borrow_raw(number) }, true)?;
             stay.0.push(number);
         }
         Ok(stay)

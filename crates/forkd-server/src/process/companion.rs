@@ -66,6 +66,8 @@ pub enum Notice<'a> {
     Reloading,
     /// The new configuration is in force, or the old one goes on for this reason.
     ReloadEnded(Result<(), &'a Error>),
+    /// Another program is tried.
+    Upgrading,
     /// This program has replaced the one before it, or could not be replaced for this reason.
     UpgradeEnded(Result<(), &'a Error>),
     /// The master stops, or will after a delay: all of it may take this time, and what it takes to end children.

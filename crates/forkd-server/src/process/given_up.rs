@@ -31,9 +31,9 @@ impl GivenUp {
             return Ok(Self { hides_children: false, ..*self });
         }
         let cannot = |cause| Error::os("cannot confine the master", cause);
-        let has_raised = may_raise_children();
-        hide_memory().map_err(cannot)?;
-        let hides_children = has_raised && !may_raise_children();
+        let mut hidden = Self { ..*self };
+        hidden.hide(level)?;
+        let hides_children = hidden.hides_children;
         let privileges = !services.iter().any(Service::keeps_privileges);
         if privileges {
             refuse_new_privileges().map_err(cannot)?;
@@ -44,6 +44,16 @@ impl GivenUp {
             refuse_what_no_server_does().map_err(cannot)?;
         }
         Ok(Self { privileges: privileges || self.privileges, calls: calls || self.calls, hides_children })
+    }
+
+    /// Has other processes of its user see nothing of its memory: the one thing that another program undoes.
+    pub(super) fn hide(&mut self, level: Level) -> Result<(), Error> {
+        if level.can_confine()? {
+            let has_raised = may_raise_children();
+            hide_memory().map_err(|cause| Error::os("cannot confine the master", cause))?;
+            self.hides_children |= has_raised && !may_raise_children();
+        }
+        Ok(())
     }
 
     /// What the program before this one has given up stays so, whatever program this process executes.

@@ -187,14 +187,21 @@ impl Master {
         Ok(())
     }
 
+    /// As [`confine`](Self::confine), of a master that [succeeds](Self::succeed) another, once what it serves is in force.
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    pub fn confine_on_arrival(&mut self, level: Level, services: Vec<Service>) -> Result<(), Error> {
+        // a program that is executed is as others see it
+        self.cx.given_up.hide(level)?;
+        self.upgrader.confine_on_arrival(level, services);
+        Ok(())
+    }
+
     /// Ends when no client has been here for so long. For sockets that outlive it: what starts it again has them.
     pub fn exit_when_idle(&mut self, limit: Duration) {
         self.idle_exit = Some(IdleExit::new(limit, self.cx.now));
-    }
-
-    /// The same, of a master that [succeeds](Self::succeed) another: once what it serves is in force.
-    pub fn confine_on_arrival(&mut self, level: Level, services: Vec<Service>) {
-        self.upgrader.confine_on_arrival(level, services);
     }
 
     /// Has this part of the program live in its loop.
@@ -587,7 +594,7 @@ impl Master {
             self.cx.lifecycle.deadline(),
             self.idle_exit.as_ref().filter(|_| !self.cx.is_stopping()).map(IdleExit::deadline),
             self.reloader.deadline(),
-            self.upgrader.deadline(&self.cx),
+            self.upgrader.deadline(&self.cx, &self.reloader),
             self.companions.deadline(self.view()),
             work.map(|every| self.cx.now + every),
             until,
@@ -637,8 +644,8 @@ impl Master {
             Order::Stop(signal) => {
                 self.reloader.on_stop(&mut self.cx);
                 let (from, mut times) = (self.cx.lifecycle, self.cx.stop_times);
-                if !self.cx.is_ready {
-                    // no load balancer has sent it clients
+                // No load balancer has sent it clients; or what takes clients is not in force yet.
+                if !self.cx.is_ready || self.upgrader.is_arriving() {
                     times.drain_delay = Duration::ZERO;
                 }
                 let step = self.cx.lifecycle.stop(self.cx.now, times);

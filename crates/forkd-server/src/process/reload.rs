@@ -68,7 +68,7 @@ pub(super) struct Reloader {
     wanted: bool,
     /// What will be in force once its stations are ready.
     next: Option<Next>,
-    /// How the last one ended.
+    /// How the first one ended, or the first since that was looked at.
     outcome: Option<Result<(), Error>>,
 }
 
@@ -140,14 +140,14 @@ impl Reloader {
         self.next.is_none()
     }
 
-    /// How the last reload ended, once.
+    /// How that ended, once.
     pub(super) fn take_outcome(&mut self) -> Option<Result<(), Error>> {
         self.outcome.take()
     }
 
-    /// Has the next look find this outcome.
-    pub(super) fn keep_outcome(&mut self, outcome: Result<(), Error>) {
-        self.outcome = Some(outcome);
+    /// Whether one has ended, and nothing has looked how.
+    pub(super) fn has_outcome(&self) -> bool {
+        self.outcome.is_some()
     }
 
     /// What new endpoints may be made of.
@@ -279,7 +279,7 @@ impl Reloader {
         }
         events::reloaded();
         parts.tell(Notice::ReloadEnded(Ok(())));
-        self.outcome = Some(Ok(()));
+        self.outcome.get_or_insert(Ok(()));
     }
 
     /// The old configuration goes on, for this reason.
@@ -287,7 +287,7 @@ impl Reloader {
         self.roll_back(parts);
         events::reload_refused(&why.sentence());
         parts.tell(Notice::ReloadEnded(Err(&why)));
-        self.outcome = Some(Err(why));
+        self.outcome.get_or_insert(Err(why));
     }
 
     /// A stop follows the configuration in force. It drains all stations, those that a reload has begun, too.

@@ -5,14 +5,12 @@
 
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 use std::os::unix::net::UnixStream;
-use std::time::Duration;
 
 use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGTTIN, SIGTTOU, SIGUSR1, SIGUSR2};
 use signal_hook::iterator::backend::SignalDelivery;
 use signal_hook::iterator::exfiltrator::SignalOnly;
 
 use crate::Error;
-use crate::sys::fd::wait_readable;
 use crate::sys::signal::have_children_die;
 
 /// What a signal asks of the master.
@@ -76,9 +74,13 @@ impl Signals {
         self.delivery.pending().filter_map(Order::of).collect()
     }
 
-    /// Whether orders have come that were not taken.
-    pub(super) fn are_pending(&self) -> bool {
-        wait_readable(self, Duration::ZERO)
+    /// Has those that have come and were not taken come again, to the next program: the caller keeps them back.
+    pub(super) fn leave(&mut self) {
+        for signal in self.delivery.pending() {
+            // it fails only for what is no signal
+            let _ = rustix::process::Signal::from_named_raw(signal)
+                .map(|signal| rustix::process::kill_process(rustix::process::getpid(), signal));
+        }
     }
 
     /// Both ends.

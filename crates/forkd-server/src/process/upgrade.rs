@@ -68,7 +68,7 @@ pub trait Replacement: Debug {
     /// No new program is executed: ends the trial, if there is one.
     fn abandon(&mut self);
 
-    /// In the new program: it does not go back.
+    /// There is no way back any more, or none was needed.
     fn arrive(&mut self);
 
     /// In the new program: it can't be put in force for this reason. Executes the one before it; returns only why that
@@ -143,7 +143,7 @@ impl Upgrader {
         self.hide_descriptors(cx);
     }
 
-    /// Gives that up once this program serves.
+    /// The master gives up what these services don't need, once this program serves.
     pub(super) fn confine_on_arrival(&mut self, level: Level, services: Vec<Service>) {
         if let State::Arriving(arrival) = &mut self.state {
             arrival.confine = Some((level, services));
@@ -153,6 +153,11 @@ impl Upgrader {
     /// A signal asks for it.
     pub(super) fn ask(&mut self) {
         self.wanted.get_or_insert_default();
+    }
+
+    /// Whether this program has got the process, and has nothing of its own in force yet.
+    pub(super) fn is_arriving(&self) -> bool {
+        matches!(self.state, State::Arriving(_))
     }
 
     /// Whether nothing is tried or put in force.
@@ -165,9 +170,10 @@ impl Upgrader {
         self.replacement.as_ref()?.trial()
     }
 
-    pub(super) fn deadline(&self, cx: &Context) -> Option<Instant> {
+    pub(super) fn deadline(&self, cx: &Context, reloader: &Reloader) -> Option<Instant> {
         let left = |at: u64| Duration::from_millis(at.saturating_sub(cx.board.millis(cx.now)));
         let again = match &self.state {
+            State::Arriving(_) if reloader.has_outcome() => return Some(cx.now),
             State::Arriving(arrival) => return arrival.again,
             _ => self.generations.deadline_ms().map(|at| cx.now + left(at)),
         };
@@ -183,7 +189,10 @@ impl Upgrader {
     }
 
     fn go_on(&mut self, reloader: &mut Reloader, parts: &mut Parts<'_>) -> Result<(), Error> {
-        let is_arriving = matches!(self.state, State::Arriving(_));
+        let is_arriving = self.is_arriving();
+        if !is_arriving {
+            self.end_older_children(parts);
+        }
         if !parts.cx.lifecycle.is_running() {
             self.refuse_for_good(parts);
             return Ok(());
@@ -191,9 +200,7 @@ impl Upgrader {
         if is_arriving {
             return self.arrive(reloader, parts);
         }
-        self.end_older_children(parts);
         if self.is_idle() && parts.cx.is_ready && reloader.is_idle() {
-            // those that ask while one goes on wait for the next
             self.wanted = self.wanted.take().or_else(|| parts.companions.take_upgrade());
             if self.wanted.is_some() {
                 match self.begin(reloader, parts) {
@@ -234,6 +241,7 @@ impl Upgrader {
         self.require_few_generations(reloader.max_generations(), parts)?;
         let saved = self.save(reloader, parts)?;
         events::upgrading();
+        parts.tell(Notice::Upgrading);
         let program = self.wanted.as_mut().and_then(|request| request.program.take());
         self.replacement
             .as_mut()
@@ -291,9 +299,7 @@ impl Upgrader {
     fn execute(&mut self, reloader: &Reloader, parts: &mut Parts<'_>) {
         // one that comes from here on is for the new program
         let _held = StopsHeld::hold();
-        if parts.cx.signals.are_pending() {
-            return;
-        }
+        parts.cx.signals.leave();
         if let Err(why) = self.leave(reloader, parts, |replacement, saved| replacement.execute(saved)) {
             self.refuse(parts, &why);
         }
@@ -314,13 +320,16 @@ impl Upgrader {
 
     /// This program goes on, for this reason.
     fn refuse(&mut self, parts: &mut Parts<'_>, why: &Error) {
-        self.state = State::Idle;
-        self.wanted = None;
+        events::upgrade_refused(&why.sentence());
+        self.give_up(parts, why);
+    }
+
+    fn give_up(&mut self, parts: &mut Parts<'_>, why: &Error) {
+        (self.state, self.wanted) = (State::Idle, None);
         if let Some(replacement) = &mut self.replacement {
             replacement.abandon();
             replacement.arrive();
         }
-        events::upgrade_refused(&why.sentence());
         parts.tell(Notice::UpgradeEnded(Err(why)));
     }
 
@@ -328,7 +337,7 @@ impl Upgrader {
     fn refuse_for_good(&mut self, parts: &mut Parts<'_>) {
         let is_asked = parts.companions.take_upgrade().is_some();
         if is_asked || self.wanted.is_some() || !self.is_idle() {
-            self.refuse(parts, &Error::Config("the daemon stops".into()));
+            self.give_up(parts, &Error::Config("the daemon stops".into()));
         }
     }
 
@@ -360,10 +369,7 @@ impl Upgrader {
             Err(why) => {
                 // one that comes from here on is for the program before
                 let _held = StopsHeld::hold();
-                if parts.cx.signals.are_pending() {
-                    reloader.keep_outcome(Err(why));
-                    return Ok(());
-                }
+                parts.cx.signals.leave();
                 let generations = arrival.generations_before.clone();
                 self.leave(reloader, parts, |replacement, saved| {
                     // this program has not been one

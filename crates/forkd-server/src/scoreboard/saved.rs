@@ -197,10 +197,11 @@ impl Totals {
 
     fn save(&self, listener: usize) -> SavedTotals {
         let counts = self.counts().map(|(name, count)| (name.to_owned(), count.load(Ordering::Relaxed)));
-        let peak = ("peak".to_owned(), u64::from(self.peak.load(Ordering::Relaxed)));
+        let [peak, limit] = [("peak", &self.peak), ("limit", &self.limit)]
+            .map(|(name, number)| (name.to_owned(), u64::from(number.load(Ordering::Relaxed))));
         SavedTotals {
             listener,
-            counts: counts.into_iter().chain([peak]).collect(),
+            counts: counts.into_iter().chain([peak, limit]).collect(),
             deaths: self.deaths().map(|(cause, count)| (cause.to_string(), count)).collect(),
             lengths: self.histograms().map(|(name, lengths)| (name.to_owned(), lengths.save())).into(),
         }
@@ -211,8 +212,10 @@ impl Totals {
         for (name, count) in self.counts() {
             count.store(saved.counts.get(name).copied().unwrap_or(0), Ordering::Relaxed);
         }
-        let peak = saved.counts.get("peak").copied().unwrap_or(0);
-        self.peak.store(u32::try_from(peak).unwrap_or(u32::MAX), Ordering::Relaxed);
+        for (name, number) in [("peak", &self.peak), ("limit", &self.limit)] {
+            let count = saved.counts.get(name).copied().unwrap_or(0);
+            number.store(u32::try_from(count).unwrap_or(u32::MAX), Ordering::Relaxed);
+        }
         for (index, deaths) in self.deaths.iter().enumerate() {
             if let Some(count) = saved.deaths.get(&Cause::from_index(index).to_string()) {
                 deaths.store(*count, Ordering::Relaxed);

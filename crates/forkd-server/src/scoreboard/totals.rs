@@ -23,7 +23,7 @@ forkd_sys::plain! {
         takers: AtomicU32,
         /// How many children it may have at once, and how many count. Workers are not limited by this:
         /// the pool's policy says how many there are.
-        limit: AtomicU32,
+        pub(super) limit: AtomicU32,
         pub(super) taken: AtomicU32,
         /// It takes no more clients, but serves those that are queued.
         draining: AtomicU32,
