@@ -212,16 +212,20 @@ fn a_worker_of_the_program_before_that_is_killed_is_not_replaced_by_this_one() {
     drop(daemon.served());
 }
 
-#[test]
-fn a_program_that_is_none_is_refused_and_the_old_one_goes_on() {
-    let upgradable = Upgradable::start("-m prefork -w 2 tcp://127.0.0.1:0");
+fn check_programs_that_are_none(model: &str) {
+    let upgradable = Upgradable::start(&format!("{model} tcp://127.0.0.1:0"));
     let daemon = &upgradable.daemon;
     let mut held = daemon.served();
     let mut check = |code: i32, reason: &str| {
         let why = upgradable.refuses(code);
         assert!(why.contains(reason), "{why}");
         echoes(&mut held, b"still there");
-        drop(daemon.served());
+        // each talk holds a number of the master's, so one of the clients has that which the program had
+        let mut talks = Vec::new();
+        for _ in 0..4 {
+            drop(daemon.served());
+            talks.push(UnixStream::connect(daemon.control()).unwrap());
+        }
     };
     let no_program = daemon.path("text");
     fs::write(&no_program, "this is no program").unwrap();
@@ -246,6 +250,15 @@ fn a_program_that_is_none_is_refused_and_the_old_one_goes_on() {
     check(69, "did not say within 10s whether it could take over");
     upgradable.installs(env!("CARGO_BIN_EXE_forkd").as_ref());
     upgradable.upgrades();
+}
+
+#[test]
+fn a_program_that_is_none_is_refused_and_the_old_one_goes_on() {
+    std::thread::scope(|scope| {
+        for model in ["-m fork", "-m prefork -w 4", "-m thread"] {
+            scope.spawn(move || check_programs_that_are_none(model));
+        }
+    });
 }
 
 #[test]

@@ -13,7 +13,7 @@
 //! beside those that were left, whose workers go on to accept meanwhile.
 
 use std::fmt::Debug;
-use std::os::fd::{BorrowedFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
@@ -201,7 +201,7 @@ impl Upgrader {
             return self.arrive(reloader, parts);
         }
         if self.is_idle() && parts.cx.is_ready && reloader.is_idle() {
-            self.wanted = self.wanted.take().or_else(|| parts.companions.take_upgrade());
+            self.wanted = self.wanted.take().or_else(|| self.take_request(parts));
             if self.wanted.is_some() {
                 match self.begin(reloader, parts) {
                     Ok(()) => self.state = State::Trying,
@@ -222,6 +222,13 @@ impl Upgrader {
             self.execute(reloader, parts);
         }
         Ok(())
+    }
+
+    /// Takes a request of a companion, and with it the descriptor of its program, which children close already.
+    fn take_request(&mut self, parts: &mut Parts<'_>) -> Option<Request> {
+        let request = parts.companions.take_upgrade()?;
+        self.descriptors.extend(request.program.as_ref().map(AsRawFd::as_raw_fd));
+        Some(request)
     }
 
     /// Has children close what the replacement has open now.
@@ -335,7 +342,7 @@ impl Upgrader {
 
     /// The master stops: no request for an upgrade shall wait, and one that goes on is given up.
     fn refuse_for_good(&mut self, parts: &mut Parts<'_>) {
-        let is_asked = parts.companions.take_upgrade().is_some();
+        let is_asked = self.take_request(parts).is_some();
         if is_asked || self.wanted.is_some() || !self.is_idle() {
             self.give_up(parts, &Error::Config("the daemon stops".into()));
         }
