@@ -283,6 +283,10 @@ impl Listener {
     ///
     /// As accept(2); `AGAIN` if there is none.
     pub(crate) fn accept_queued(&self, blocks: bool) -> rustix::io::Result<(OwnedFd, Peer)> {
+        // One thread at a time: a connection that is taken out and finds no descriptor is lost, and an accept(2) of another thread
+        // has one for a moment, also where it finds nothing.
+        static TAKING: Mutex<()> = Mutex::new(());
+        let _taking = TAKING.lock().unwrap_or_else(PoisonError::into_inner);
         let queue = self.queue.get().and_then(Option::as_ref);
         if let Some(connection) = queue.map_or(Ok(None), Queue::take)? {
             let address = rustix::net::getpeername(&connection).ok().flatten();
