@@ -60,6 +60,19 @@ impl Reloadable {
         ended.stderr
     }
 
+    /// Stops it while a reload can't get all its workers, which is refused for that reason.
+    #[track_caller]
+    fn stops_in_a_reload(&self) {
+        std::thread::scope(|scope| {
+            let reload = scope.spawn(|| self.reload());
+            self.daemon.wait_for_line("cannot fork a worker");
+            self.daemon.signal(Signal::SIGTERM);
+            let ended = reload.join().unwrap();
+            let why = "forkd: error: reload failed, the old configuration stays in force: the daemon stops\n";
+            assert_eq!((ended.code, ended.stderr.as_str()), (Some(78), why));
+        });
+    }
+
     /// The socket that it listens on: its inode.
     fn socket(&self) -> String {
         let port = self.daemon.addr().port();
@@ -353,14 +366,7 @@ both_ways! {
         let forkd = few_processes(way, "", 5);
         let _held = forkd.daemon.served();
         write(&forkd.daemon.path(""), &format!("[daemon]\ngrace = '1h'\nlog-level = 'warn'\n{}", pool(4)));
-        std::thread::scope(|scope| {
-            let reload = scope.spawn(|| forkd.reload());
-            forkd.daemon.wait_for_line("cannot fork a worker");
-            forkd.daemon.signal(Signal::SIGTERM);
-            let ended = reload.join().unwrap();
-            let why = "forkd: error: reload failed, the old configuration stays in force: the daemon stops\n";
-            assert_eq!((ended.code, ended.stderr.as_str()), (Some(78), why));
-        });
+        forkd.stops_in_a_reload();
         assert!(forkd.daemon.wait_for_line("stopping").contains("grace=10s"), "{:?}", forkd.daemon.log());
         assert_eq!(forkd.daemon.count_lines("the new configuration is in force"), 0);
     }
@@ -372,14 +378,7 @@ both_ways! {
         let forkd = few_processes(way, "--drain-delay 1h", 5);
         let mut held = forkd.daemon.served();
         write(&forkd.daemon.path(""), &pool(4));
-        std::thread::scope(|scope| {
-            let reload = scope.spawn(|| forkd.reload());
-            forkd.daemon.wait_for_line("cannot fork a worker");
-            forkd.daemon.signal(Signal::SIGTERM);
-            let ended = reload.join().unwrap();
-            let why = "forkd: error: reload failed, the old configuration stays in force: the daemon stops\n";
-            assert_eq!((ended.code, ended.stderr.as_str()), (Some(78), why));
-        });
+        forkd.stops_in_a_reload();
         forkd.daemon.wait_for_line("draining");
         // those of the old configuration
         forkd.daemon.settles_at(2);
