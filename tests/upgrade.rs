@@ -252,6 +252,20 @@ fn check_programs_that_are_none(model: &str) {
     upgradable.upgrades();
 }
 
+/// Nor does it keep the master from its clients.
+#[test]
+fn a_trial_that_says_more_and_more_is_ended() {
+    let upgradable = Upgradable::start("-m fork tcp://127.0.0.1:0");
+    upgradable.installs_script("exec yes");
+    std::thread::scope(|scope| {
+        let refused = scope.spawn(|| upgradable.refuses(69));
+        upgradable.daemon.wait_for_line("upgrading: ");
+        (0..20).for_each(|_| drop(upgradable.daemon.served()));
+        assert!(refused.join().unwrap().contains("did not say within 10s whether it could take over"));
+    });
+    drop(upgradable.daemon.served());
+}
+
 #[test]
 fn a_program_that_is_none_is_refused_and_the_old_one_goes_on() {
     std::thread::scope(|scope| {

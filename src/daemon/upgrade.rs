@@ -9,6 +9,7 @@ mod letter;
 mod trial;
 
 use std::cell::RefCell;
+use std::convert::Infallible;
 use std::env;
 use std::ffi::{OsStr, OsString};
 use std::fs::{File, OpenOptions};
@@ -29,7 +30,7 @@ use crate::sys::program::spawn_helper;
 use crate::{Error, Failure};
 use forkd_server::supervise::{Replacement, SavedMaster};
 pub(crate) use letter::Letter;
-use letter::{FORMAT, OLDEST_FORMAT, execute, fixed_settings};
+use letter::{FORMAT, OLDEST_FORMAT, by_descriptor, fixed_settings};
 pub(crate) use trial::answer_trial;
 use trial::{Outcome, Trial};
 
@@ -106,7 +107,6 @@ impl Upgrade {
         Ok(Letter {
             format: FORMAT,
             oldest_reader: OLDEST_FORMAT,
-            version: env!("CARGO_PKG_VERSION").to_owned(),
             master: master.clone(),
             here: self.here.clone(),
             path: self.path.clone(),
@@ -134,7 +134,7 @@ impl Upgrade {
         let next = &self.next.as_ref().ok_or(io::ErrorKind::NotFound)?.file;
         // a script is read by its number
         let _stay = StayOpen::new([next.as_raw_fd()])?;
-        let mut command = Command::new(by_descriptor(next));
+        let mut command = Command::new(by_descriptor(next.as_raw_fd()));
         command.process_group(0).arg0(name).args(arguments).current_dir("/");
         command.stdin(Stdio::from(letter)).stdout(input.try_clone()?).stderr(input);
         let child = spawn_helper(&mut command)?;
@@ -167,7 +167,7 @@ impl Upgrade {
     fn outcome(&self, said: &[u8]) -> Result<(), Error> {
         let text = String::from_utf8_lossy(said);
         match text.lines().rev().find_map(|line| serde_json::from_str(line).ok()) {
-            Some(Outcome::Could { .. }) => Ok(()),
+            Some(Outcome::Could) => Ok(()),
             Some(Outcome::Refused(refusal)) => Err(Error::from(refusal)),
             None => {
                 let first = text.lines().find(|line| !line.trim().is_empty()).unwrap_or("nothing").trim();
@@ -232,32 +232,14 @@ impl Replacement for Upgrade {
         Some(Err(self.refused(&format!("did not say within {limit} whether it could take over"))))
     }
 
-    fn execute(&mut self, master: &SavedMaster) -> Error {
-        let Some(next) = &self.next else { return self.refused("is not open") };
+    fn execute(&mut self, master: &SavedMaster) -> Result<Infallible, Error> {
+        let next = self.next.as_ref().ok_or_else(|| self.refused("is not open"))?;
         // not to be read, which its user need not be allowed to
-        let program = match OpenOptions::new().read(true).custom_flags(libc::O_PATH).open("/proc/self/exe") {
-            Ok(program) => program,
-            Err(cause) => return Error::os("cannot keep this program open, to go back to", cause),
-        };
-        let letter = match self.letter(master) {
-            Ok(letter) => {
-                let reader = Some(next.file.as_raw_fd());
-                Letter { program: Some(program.as_raw_fd()), reader, ..letter }
-            }
-            Err(why) => return why,
-        };
-        let own = self.pidfile.into_iter().chain([program.as_raw_fd()]).chain(letter.reader);
-        let _stay = match StayOpen::new(own) {
-            Ok(stay) => stay,
-            Err(cause) => return Error::os("cannot keep descriptors open", cause),
-        };
-        letter.send(|arguments, environment| {
-            execute(
-                &by_descriptor(&next.file),
-                arguments,
-                environment.into_iter().chain(self.manager.clone()).collect(),
-            )
-        })
+        let program = OpenOptions::new().read(true).custom_flags(libc::O_PATH).open("/proc/self/exe");
+        let program =
+            program.map_err(|cause| Error::os("cannot keep this program open, to go back to", cause))?;
+        let letter = Letter { program: Some(program.as_raw_fd()), ..self.letter(master)? };
+        letter.send(next.file.as_raw_fd(), &self.manager)
     }
 
     fn descriptors(&self) -> Vec<RawFd> {
@@ -275,34 +257,13 @@ impl Replacement for Upgrade {
         self.before = None;
     }
 
-    fn go_back(&mut self, master: &SavedMaster, why: &Error) -> Error {
-        let Some((before, config)) = self.before.take() else {
-            return Error::Internal(format!("there is no program to go back to; {}", why.sentence()));
-        };
-        let letter = match self.letter(master) {
-            Ok(letter) => {
-                Letter { failed: Some(why.into()), config, reader: Some(before.as_raw_fd()), ..letter }
-            }
-            Err(why) => return why,
-        };
-        let own = self.pidfile.into_iter().chain([before.as_raw_fd()]);
-        let _stay = match StayOpen::new(own) {
-            Ok(stay) => stay,
-            Err(cause) => return Error::os("cannot keep descriptors open", cause),
-        };
-        letter.send(|arguments, environment| {
-            execute(
-                &by_descriptor(&before),
-                arguments,
-                environment.into_iter().chain(self.manager.clone()).collect(),
-            )
-        })
+    fn go_back(&mut self, master: &SavedMaster, why: &Error) -> Result<Infallible, Error> {
+        let (before, config) = self.before.take().ok_or_else(|| {
+            Error::Internal(format!("there is no program to go back to; {}", why.sentence()))
+        })?;
+        let letter = Letter { failed: Some(why.into()), config, ..self.letter(master)? };
+        letter.send(before.as_raw_fd(), &self.manager)
     }
-}
-
-/// A path that leads to what is open.
-fn by_descriptor(open: &OwnedFd) -> PathBuf {
-    PathBuf::from(format!("/proc/self/fd/{}", open.as_raw_fd()))
 }
 
 /// Refuses a program that others may have written: a process that serves clients can connect to the control socket, should a

@@ -1,6 +1,7 @@
 //! The letter: what one program writes down for the next, in a file without a name.
 
 use std::collections::BTreeMap;
+use std::convert::Infallible;
 use std::env;
 use std::ffi::{CString, OsString};
 use std::fs::File;
@@ -37,8 +38,6 @@ pub(crate) struct Letter {
     /// The oldest format whose reader understands it.
     #[serde(default)]
     pub(super) oldest_reader: u32,
-    /// The version of the program that writes.
-    pub(super) version: String,
     pub(crate) master: SavedMaster,
     /// Where relative paths start.
     pub(crate) here: PathBuf,
@@ -182,58 +181,42 @@ impl Letter {
     /// Goes back to the program before this one, which has left all open, and nothing of it has been taken. Returns only
     /// why that failed, or `why` where there is no way back.
     pub(crate) fn return_unread(self, why: Error) -> Error {
-        let Some(program) = self.program.filter(|_| self.failed.is_none()) else { return why };
-        let letter = Self { failed: Some(Refusal::from(&why)), program: None, reader: Some(program), ..self };
-        letter.send(|arguments, environment| {
-            let path = PathBuf::from(format!("/proc/self/fd/{program}"));
-            execute(&path, arguments, environment)
-        })
+        let Some(program) = self.program.filter(|_| !self.is_way_back()) else { return why };
+        let letter = Self { failed: Some(Refusal::from(&why)), program: None, ..self };
+        letter.send(program, &[]).map_or_else(|why| why, |never| match never {})
     }
 
-    /// Executes the next program with this letter. Returns only why that failed.
-    pub(super) fn send(
-        &self,
-        execute: impl FnOnce(Vec<OsString>, Vec<(OsString, OsString)>) -> io::Error,
-    ) -> Error {
+    /// Executes the program that is open by this number, with this letter. What the letter names besides what the master has
+    /// stays open; the environment has `more`.
+    pub(super) fn send(self, reader: RawFd, more: &[(OsString, OsString)]) -> Result<Infallible, Error> {
         let cannot = |cause| Error::os("cannot write down what the next program needs", cause);
-        let text = match serde_json::to_vec(self) {
-            Ok(text) => text,
-            Err(error) => return cannot(io::Error::other(error)),
-        };
-        let written =
-            write_letter(&text).and_then(|letter| Ok((StayOpen::new([letter.as_raw_fd()])?, letter)));
-        let (_stay, letter) = match written {
-            Ok(written) => written,
-            Err(error) => return cannot(error),
-        };
-        let own = (VARIABLE.into(), letter.as_raw_fd().to_string().into());
-        let environment = env::vars_os().chain([own]).collect();
-        Error::os("cannot execute the next program", execute(env::args_os().collect(), environment))
+        let letter = Self { reader: Some(reader), ..self };
+        let text = serde_json::to_vec(&letter).map_err(|error| cannot(error.into()))?;
+        let file = write_letter(&text).map_err(cannot)?;
+        let own = letter.pidfile.into_iter().chain(letter.program).chain([reader, file.as_raw_fd()]);
+        let _stay = StayOpen::new(own).map_err(|cause| Error::os("cannot keep descriptors open", cause))?;
+        let variable = (VARIABLE.into(), file.as_raw_fd().to_string().into());
+        let environment = env::vars_os().chain([variable]).chain(more.iter().cloned());
+        execute(&by_descriptor(reader), env::args_os(), environment)
+            .map_err(|cause| Error::os("cannot execute the next program", cause))
     }
 }
 
+/// A path that leads to what is open.
+pub(super) fn by_descriptor(open: RawFd) -> PathBuf {
+    PathBuf::from(format!("/proc/self/fd/{open}"))
+}
+
 /// Executes a program: execve(2). Returns only why that failed.
-pub(super) fn execute(
+fn execute(
     program: &Path,
-    arguments: Vec<OsString>,
-    environment: Vec<(OsString, OsString)>,
-) -> io::Error {
+    arguments: impl Iterator<Item = OsString>,
+    environment: impl Iterator<Item = (OsString, OsString)>,
+) -> io::Result<Infallible> {
     let text = |bytes: Vec<u8>| CString::new(bytes).map_err(io::Error::other);
-    let variables =
-        environment.into_iter().map(|(name, value)| [name.into_vec(), value.into_vec()].join(&b'='));
-    let all = || -> io::Result<_> {
-        let program = text(program.as_os_str().as_bytes().to_vec())?;
-        let arguments = arguments
-            .into_iter()
-            .map(|argument| text(argument.into_vec()))
-            .collect::<io::Result<Vec<_>>>()?;
-        Ok((program, arguments, variables.map(text).collect::<io::Result<Vec<_>>>()?))
-    };
-    match all() {
-        Ok((program, arguments, variables)) => match nix::unistd::execve(&program, &arguments, &variables) {
-            Ok(never) => match never {},
-            Err(errno) => errno.into(),
-        },
-        Err(error) => error,
-    }
+    let program = text(program.as_os_str().as_bytes().to_vec())?;
+    let arguments = arguments.map(|argument| text(argument.into_vec())).collect::<io::Result<Vec<_>>>()?;
+    let variables = environment.map(|(name, value)| text([name.into_vec(), value.into_vec()].join(&b'=')));
+    let variables = variables.collect::<io::Result<Vec<_>>>()?;
+    Ok(nix::unistd::execve(&program, &arguments, &variables)?)
 }

@@ -15,14 +15,15 @@ use crate::failed::Failed;
 /// More than a trial has to say.
 const LONGEST_OUTCOME: usize = 64 << 10;
 
+/// How much is read in one turn of the master's loop: what a pipe holds.
+const CHUNKS: usize = 16;
+
 /// What a trial says, in one line.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum Outcome {
-    /// It could go on; its version.
-    Could {
-        version: String,
-    },
+    /// It could go on.
+    Could,
     Refused(Refusal),
 }
 
@@ -30,7 +31,7 @@ pub(super) enum Outcome {
 pub(crate) fn answer_trial(check: impl FnOnce(&Letter) -> Result<(), Error>) -> Result<(), Failed> {
     let tried = Letter::read(io::stdin().lock()).and_then(|letter| check(&letter));
     let outcome = match &tried {
-        Ok(()) => Outcome::Could { version: env!("CARGO_PKG_VERSION").to_owned() },
+        Ok(()) => Outcome::Could,
         Err(error) => Outcome::Refused(error.into()),
     };
     let line = serde_json::to_string(&outcome).unwrap_or_default();
@@ -49,10 +50,10 @@ pub(super) struct Trial {
 }
 
 impl Trial {
-    /// Reads what it says; tells whether it has said all.
+    /// Reads some of what it says; tells whether it has said all.
     pub(super) fn read(&mut self) -> bool {
         let mut chunk = [0; 4096];
-        loop {
+        for _ in 0..CHUNKS {
             match self.output.read(&mut chunk) {
                 Ok(0) => return true,
                 Ok(n) => self.said.extend_from_slice(&chunk[..n]),
@@ -62,6 +63,7 @@ impl Trial {
             // of one that has more to say the first part must do
             self.said.truncate(LONGEST_OUTCOME);
         }
+        false
     }
 
     /// Ends it if it has not said all: something has its output open still, so that its process group is no other's.

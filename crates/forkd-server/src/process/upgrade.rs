@@ -12,6 +12,7 @@
 //! Until the execve(2) nothing has changed. After it the new program makes its stations as at a [reload](super::reload),
 //! beside those that were left, whose workers go on to accept meanwhile.
 
+use std::convert::Infallible;
 use std::fmt::Debug;
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::time::{Duration, Instant};
@@ -60,7 +61,7 @@ pub trait Replacement: Debug {
     fn take_outcome(&mut self, now: Instant) -> Option<Result<(), Error>>;
 
     /// Executes the new program. The descriptors of `master` stay open meanwhile. Returns only why that failed.
-    fn execute(&mut self, master: &SavedMaster) -> Error;
+    fn execute(&mut self, master: &SavedMaster) -> Result<Infallible, Error>;
 
     /// What of all this children close.
     fn descriptors(&self) -> Vec<RawFd>;
@@ -73,7 +74,7 @@ pub trait Replacement: Debug {
 
     /// In the new program: it can't be put in force for this reason. Executes the one before it; returns only why that
     /// failed.
-    fn go_back(&mut self, master: &SavedMaster, why: &Error) -> Error;
+    fn go_back(&mut self, master: &SavedMaster, why: &Error) -> Result<Infallible, Error>;
 }
 
 /// How far it has come.
@@ -317,12 +318,13 @@ impl Upgrader {
         &mut self,
         reloader: &Reloader,
         parts: &Parts<'_>,
-        execute: impl FnOnce(&mut dyn Replacement, &SavedMaster) -> Error,
+        execute: impl FnOnce(&mut dyn Replacement, &SavedMaster) -> Result<Infallible, Error>,
     ) -> Result<(), Error> {
         let saved = self.save(reloader, parts)?;
         let stay = StayOpen::new(saved.descriptors());
         let _stay = stay.map_err(|cause| Error::os("cannot keep descriptors open", cause))?;
-        self.replacement.as_mut().map_or(Ok(()), |replacement| Err(execute(&mut **replacement, &saved)))
+        let Some(replacement) = &mut self.replacement else { return Ok(()) };
+        execute(&mut **replacement, &saved).map(|never| match never {})
     }
 
     /// This program goes on, for this reason.
