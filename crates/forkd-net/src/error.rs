@@ -211,6 +211,13 @@ impl fmt::Display for Error {
     }
 }
 
+/// For functions that return what the standard library's do; the sentence stays whole.
+impl From<Error> for io::Error {
+    fn from(error: Error) -> Self {
+        Self::other(error.sentence())
+    }
+}
+
 impl std::error::Error for Error {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         self.failure()?.cause.as_ref().map(|cause| cause as _)

@@ -129,6 +129,10 @@ pub(crate) fn worker_started(endpoint: &Endpoint, slot: u32, pid: u32) {
     debug!(slot, pid, endpoint:%; "worker started");
 }
 
+pub(crate) fn worker_failed(endpoint: &Endpoint, number: u32, error: &dyn Display) {
+    error!(number, endpoint:%, error:%; "worker failed");
+}
+
 pub(crate) fn pool_resized(endpoint: &Endpoint, min: u32, max: u32) {
     info!(min, max, endpoint:%; "pool resized");
 }

@@ -187,5 +187,6 @@ pub use forkd_net::{Error, Failure};
 use forkd_sys as sys;
 pub use model::HandlerError;
 pub use server::{Server, Serving};
+pub use service::application::{OpenConnection, Shutdown, Worker, WorkerError, WorkerOutcome};
 pub use service::{Echo, Handler, Protocol, Reply, Service};
 pub use transport::{Connection, Endpoint, FilePart, Handle, Offence, Peer, ServerInfo};

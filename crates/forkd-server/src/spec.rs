@@ -13,6 +13,7 @@ use crate::model::{Model, Overflow, Threads, WorkerRange, Workers};
 use crate::processors::Processors;
 use crate::sandbox::Sandbox;
 use crate::service::Service;
+use crate::service::application::Place;
 use crate::transport::Endpoint;
 use crate::transport::bind::BindOptions;
 use crate::transport::listener::Kind;
@@ -151,6 +152,7 @@ impl ModelSpec {
             grace,
             // a master that does not wait ends the worker
             waits: true,
+            place: Place::default(),
         }
     }
 }

@@ -31,6 +31,8 @@ pub(crate) struct ListenerContext {
     /// Its number on the scoreboard.
     pub(crate) number: usize,
     pub(crate) service_config: ServiceConfig,
+    /// The other sockets of workers that accept by themselves.
+    pub(crate) beside: Vec<Arc<Listener>>,
     /// What a client is asked about; `None`: each is served.
     access: Option<Arc<Access>>,
 }
@@ -117,7 +119,12 @@ impl ListenerContext {
                 penalties: &tally.penalties,
             })
         });
-        Self { listener, number, service_config, access }
+        Self { listener, number, service_config, beside: Vec::new(), access }
+    }
+
+    /// All sockets of its workers.
+    pub(crate) fn listeners(&self) -> impl Iterator<Item = &Arc<Listener>> {
+        [&self.listener].into_iter().chain(&self.beside)
     }
 
     /// Finds out whether this process has the descriptors left to serve one client, while so many threads accept, that

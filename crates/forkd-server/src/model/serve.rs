@@ -17,6 +17,7 @@ use crate::access::sources::{Counted, Ticket};
 use crate::events;
 use crate::scoreboard::{Cause, Scoreboard, Slot, State, Tally};
 use crate::service::Service;
+use crate::service::application::Place;
 use crate::sys::datagram::{Batch, Datagram, Patience};
 use crate::sys::fd::wait_readable;
 use crate::transport::early::Early;
@@ -42,6 +43,8 @@ pub(crate) struct Terms {
     pub(crate) grace: Duration,
     /// Whether it waits for those that it serves at the shutdown.
     pub(crate) waits: bool,
+    /// Which worker of its pool it is.
+    pub(crate) place: Place,
 }
 
 /// What a child needs for its work.

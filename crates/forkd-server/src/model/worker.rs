@@ -6,11 +6,16 @@ use std::sync::Arc;
 use super::coroutine;
 use super::serve::{Terms, WorkerContext};
 use super::{Model, event, prefork, thread};
+use crate::events;
 use crate::scoreboard::Cause;
+use crate::service::application::{Application, Board, Worker};
 use crate::sys::shutdown_fd::ShutdownFd;
 
 /// Serves until the shutdown, or until the limit is reached.
 pub(crate) fn run(work: &WorkerContext<'_>, shutdown: &Arc<ShutdownFd>, terms: &Terms) -> Cause {
+    if let Some(application) = work.service().as_application() {
+        return run_application(application, work, shutdown, terms);
+    }
     match terms.model {
         // with fork it is the master that accepts
         Model::Fork | Model::Iterative | Model::Prefork => prefork::run(work, shutdown, terms),
@@ -21,5 +26,25 @@ pub(crate) fn run(work: &WorkerContext<'_>, shutdown: &Arc<ShutdownFd>, terms: &
         // `Model::require` has refused it
         #[cfg(not(feature = "coroutine"))]
         Model::Coroutine => Cause::Failed,
+    }
+}
+
+/// Runs a function that accepts by itself, until that returns.
+fn run_application(
+    application: &Application,
+    work: &WorkerContext<'_>,
+    shutdown: &Arc<ShutdownFd>,
+    terms: &Terms,
+) -> Cause {
+    let Application::Function(function) = application;
+    let listeners = work.context.listeners().map(Arc::clone).collect();
+    match function(Worker::new(listeners, shutdown, Board { slot: work.slot }, terms.place)) {
+        Ok(()) if shutdown.is_shut() => Cause::Retired,
+        // it wants to be replaced
+        Ok(()) => Cause::Recycled,
+        Err(error) => {
+            events::worker_failed(work.listener().endpoint(), terms.place.number, &*error);
+            Cause::Failed
+        }
     }
 }

@@ -26,6 +26,8 @@ pub(super) struct Context {
     pub(super) signals: Signals,
     pub(super) udp_filter: UdpFilter,
     pub(super) pid: Pid,
+    /// How often the configuration has been read.
+    pub(super) generation: u32,
     /// How long a stop may take.
     pub(super) stop_times: StopTimes,
     pub(super) descriptors: Descriptors,
@@ -88,6 +90,7 @@ impl Context {
             signals,
             udp_filter,
             pid: getpid(),
+            generation: 1,
             stop_times,
             descriptors: Descriptors::default(),
             now: Instant::now(),

@@ -14,7 +14,7 @@ use crate::Error;
 use crate::model::listener_context::ListenerContext;
 use crate::model::service_config::ServiceConfig;
 use crate::spec::{ListenerSpec, ModelSpec};
-use crate::transport::{Arrivals, Endpoint};
+use crate::transport::{Arrivals, Endpoint, Listener};
 
 /// All listening sockets, each with its children.
 #[derive(Debug, Default)]
@@ -31,8 +31,36 @@ pub(super) struct Listeners {
 pub(super) struct Index(usize);
 
 impl Listeners {
-    /// Makes a station that will serve this socket.
-    pub(super) fn add(&mut self, bound: Bound, cx: &Context) -> Result<(), Error> {
+    /// Makes stations that will serve these sockets. Workers that accept by themselves are those of the first station that
+    /// their configuration names, and have the sockets of all of it.
+    pub(super) fn add_all(&mut self, bound: Vec<Bound>, cx: &Context) -> Result<(), Error> {
+        let mut bound = bound.into_iter().peekable();
+        while let Some(first) = bound.next() {
+            let is_application = first.spec().service.as_application().is_some();
+            let spec = Arc::clone(&first.spec);
+            let mut others = Vec::new();
+            while let Some(other) = bound.next_if(|other| is_application && Arc::ptr_eq(&other.spec, &spec)) {
+                others.push(other);
+            }
+            let beside = others.iter().map(|other| Arc::clone(&other.listener)).collect();
+            self.add_with(first, beside, false, cx)?;
+            others.into_iter().try_for_each(|other| self.add_with(other, Vec::new(), true, cx))?;
+        }
+        Ok(())
+    }
+
+    /// Makes a station that will serve this socket alone.
+    fn add(&mut self, bound: Bound, cx: &Context) -> Result<(), Error> {
+        self.add_with(bound, Vec::new(), false, cx)
+    }
+
+    fn add_with(
+        &mut self,
+        bound: Bound,
+        beside: Vec<Arc<Listener>>,
+        is_beside: bool,
+        cx: &Context,
+    ) -> Result<(), Error> {
         let Bound { asked, spec, listener, number, hooks } = bound;
         let ModelSpec { model, idle_timeout, max_lifetime, .. } = spec.model;
         let in_use = |number| self.stations.iter().any(|station| station.number() == number);
@@ -51,8 +79,9 @@ impl Listeners {
         let service_config =
             ServiceConfig::new(listener.endpoint(), spec.service.clone(), model, hooks, failures)
                 .with_limits(idle_timeout, max_lifetime);
-        let context = ListenerContext::new(listener, number, service_config, &spec.access, cx.board);
-        self.stations.push(Station::new(asked, context, spec, cx)?);
+        let mut context = ListenerContext::new(listener, number, service_config, &spec.access, cx.board);
+        context.beside = beside;
+        self.stations.push(Station::new(asked, context, spec, is_beside, cx)?);
         // not before, as they are closed where there is no station
         cx.descriptors.add(descriptors);
         Ok(())
@@ -73,7 +102,7 @@ impl Listeners {
             match &mut station.acceptor {
                 Acceptor::Forking(forking) => forking.restore(has_spares),
                 Acceptor::Pooling(pooling) => pooling.restore(workers, cx),
-                Acceptor::Gone { .. } => {}
+                Acceptor::Beside(_) | Acceptor::Gone { .. } => {}
             }
         }
         Ok(())
@@ -128,14 +157,14 @@ impl Listeners {
     pub(super) fn forking_mut(&mut self, index: Index) -> Option<&mut Forking> {
         match &mut self.stations.get_mut(index.0)?.acceptor {
             Acceptor::Forking(forking) => Some(forking),
-            Acceptor::Pooling(_) | Acceptor::Gone { .. } => None,
+            Acceptor::Pooling(_) | Acceptor::Beside(_) | Acceptor::Gone { .. } => None,
         }
     }
 
     pub(super) fn pooling_mut(&mut self, index: Index) -> Option<&mut Pooling> {
         match &mut self.stations.get_mut(index.0)?.acceptor {
             Acceptor::Pooling(pooling) => Some(pooling),
-            Acceptor::Forking(_) | Acceptor::Gone { .. } => None,
+            Acceptor::Forking(_) | Acceptor::Beside(_) | Acceptor::Gone { .. } => None,
         }
     }
 

@@ -159,7 +159,7 @@ impl Master {
     /// Serves these sockets, once it runs.
     pub fn listen(&mut self, bound: Vec<Bound>) -> Result<(), Error> {
         self.cx.udp_filter = udp_filter(&bound);
-        bound.into_iter().try_for_each(|bound| self.listeners.add(bound, &self.cx))?;
+        self.listeners.add_all(bound, &self.cx)?;
         self.listeners.iter_mut().for_each(|station| station.go_live(&self.cx));
         Ok(())
     }
@@ -565,7 +565,7 @@ impl Master {
                 {
                     add(forking.context.listener.as_fd(), readable, Event::Clients(index));
                 }
-                Acceptor::Forking(_) | Acceptor::Gone { .. } => {}
+                Acceptor::Forking(_) | Acceptor::Beside(_) | Acceptor::Gone { .. } => {}
                 Acceptor::Pooling(pooling) => {
                     for (watch, slot) in pooling.watches() {
                         add(watch.as_fd(), readable, Event::WorkerDeath(index, slot));

@@ -22,6 +22,7 @@ use crate::model::serve::{Terms, WorkerContext};
 use crate::model::starts::{EARLY, MAX_START_FAILURES};
 use crate::sandbox::Confinement;
 use crate::scoreboard::{Cause, Slot, State};
+use crate::service::application::Place;
 use crate::spec::ModelSpec;
 use crate::sys::fork::{PidCells, Watch, fork};
 use crate::sys::pidfd::{Ended, how_it_ended, signal_child};
@@ -47,6 +48,7 @@ pub(super) struct Pooling {
     confinement: Arc<Confinement>,
     pool: Pool,
     workers: Vec<Worker>,
+    generation: u32,
     again: Option<Instant>,
     /// There are too few workers since fork(2) fails, by this error.
     fork_failing: Option<i32>,
@@ -65,6 +67,8 @@ pub(super) struct Pooling {
 #[derive(Debug)]
 struct Worker {
     slot: u32,
+    /// The lowest that no other worker of its pool had.
+    number: u32,
     watch: OwnedFd,
     started: Instant,
     /// It has been told to leave.
@@ -79,13 +83,14 @@ struct Worker {
 #[derive(Debug)]
 pub(super) struct Born {
     slot: u32,
+    number: u32,
     pub(super) watch: OwnedFd,
 }
 
 impl Born {
     fn noted(self, started: Instant) -> Worker {
-        let Self { slot, watch } = self;
-        Worker { slot, watch, started, dismissed: false, drains: false, settled: false }
+        let Self { slot, number, watch } = self;
+        Worker { slot, number, watch, started, dismissed: false, drains: false, settled: false }
     }
 }
 
@@ -117,9 +122,8 @@ impl Pooling {
             terms: spec.terms(workers, cx.stop_times.grace),
             closing: Closing::all_but(
                 context
-                    .listener
-                    .descriptors()
-                    .into_iter()
+                    .listeners()
+                    .flat_map(|listener| listener.descriptors())
                     .chain(kept_for(&context.service_config.service))
                     .collect(),
             ),
@@ -127,6 +131,7 @@ impl Pooling {
             confinement,
             pool: Pool::new(size),
             workers: Vec::new(),
+            generation: cx.generation,
             again: None,
             fork_failing: None,
             shortages: Episode::default(),
@@ -143,6 +148,8 @@ impl Pooling {
         cx.descriptors.add(workers.iter().map(|(_, watch)| watch.as_raw_fd()));
         let restored = |(SavedWorker { slot, dismissed, .. }, watch)| Worker {
             slot,
+            // that of the next generation is none of its numbers
+            number: u32::MAX,
             watch,
             started: cx.now,
             dismissed,
@@ -324,10 +331,11 @@ impl Pooling {
         self.closing.update(&cx.descriptors);
         while born.len() < count && failed.is_none() {
             let Some(index) = cx.board.take(self.context.number, true, cx.now) else { break };
-            match self.fork_worker(cx, index, &born) {
+            let number = self.free_number(&born);
+            match self.fork_worker(cx, index, number, &born) {
                 Ok(watch) => {
                     cx.board.born(index);
-                    born.push(Born { slot: index, watch });
+                    born.push(Born { slot: index, number, watch });
                 }
                 Err(error) => {
                     cx.board.put_back(index);
@@ -359,13 +367,24 @@ impl Pooling {
         }
     }
 
+    /// The lowest number that no worker has. It is of interest to those that accept by themselves.
+    fn free_number(&self, born: &[Born]) -> u32 {
+        if self.context.service_config.service.as_application().is_none() {
+            return 0;
+        }
+        let numbers = self.workers.iter().map(|worker| worker.number);
+        let taken: Vec<u32> = numbers.chain(born.iter().map(|worker| worker.number)).collect();
+        (0..).find(|number| !taken.contains(number)).unwrap_or(u32::MAX)
+    }
+
     /// Forks one, after those that were `born` just now.
-    fn fork_worker(&self, cx: &Context, index: u32, born: &[Born]) -> std::io::Result<OwnedFd> {
+    fn fork_worker(&self, cx: &Context, index: u32, number: u32, born: &[Born]) -> std::io::Result<OwnedFd> {
         cx.oom.require_room()?;
         let slot = cx.board.slot(index);
         let close = self.closing.set();
         let births = cx.board.totals(self.context.number).forked.load(Ordering::Relaxed);
-        let terms = Terms { limit: with_jitter(self.terms.limit, births), ..self.terms };
+        let place = Place { number, generation: self.generation };
+        let terms = Terms { limit: with_jitter(self.terms.limit, births), place, ..self.terms };
         let work = WorkerContext {
             context: &self.context,
             udp_filter: &cx.udp_filter,

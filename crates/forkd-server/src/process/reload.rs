@@ -245,7 +245,8 @@ impl Reloader {
         set_stop_times(parts.cx, stop_times);
         // workers of either configuration must know the sockets of both
         parts.cx.udp_filter = udp_filter(open.iter().chain(&bound));
-        bound.into_iter().try_for_each(|bound| parts.listeners.add(bound, parts.cx))?;
+        parts.cx.generation += 1;
+        parts.listeners.add_all(bound, parts.cx)?;
         Ok((stop_times, max_generations))
     }
 

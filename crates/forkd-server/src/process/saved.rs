@@ -138,7 +138,7 @@ impl SavedStation {
         let (spares, workers) = match &station.acceptor {
             Acceptor::Forking(forking) => (forking.has_spares(), Vec::new()),
             Acceptor::Pooling(pooling) => (false, pooling.save()),
-            Acceptor::Gone { .. } => (false, Vec::new()),
+            Acceptor::Beside(_) | Acceptor::Gone { .. } => (false, Vec::new()),
         };
         Self {
             number: station.number(),

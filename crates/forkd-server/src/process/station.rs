@@ -60,6 +60,8 @@ pub(super) enum Acceptor {
     Forking(Forking),
     /// Workers.
     Pooling(Pooling),
+    /// Workers of another station, which accept by themselves and have several sockets.
+    Beside(ListenerContext),
     /// Nothing: the socket is closed, and its last children finish.
     Gone { number: usize, endpoint: Endpoint, arrivals: Arrivals },
 }
@@ -69,11 +71,13 @@ impl Station {
         asked: Endpoint,
         context: ListenerContext,
         spec: Arc<ListenerSpec>,
+        is_beside: bool,
         cx: &Context,
     ) -> Result<Self, Error> {
         let confinement = Arc::new(confinement(&spec, &context.listener)?);
         let confined = Arc::clone(&confinement);
         let acceptor = match spec.model.model {
+            _ if is_beside => Acceptor::Beside(context),
             Model::Fork => Acceptor::Forking(Forking::new(context, &spec.model, confined, cx)?),
             _ => Acceptor::Pooling(Pooling::new(context, &spec.model, confined, cx)),
         };
@@ -98,6 +102,7 @@ impl Station {
         match &self.acceptor {
             Acceptor::Forking(forking) => Some(&forking.context),
             Acceptor::Pooling(pooling) => Some(&pooling.context),
+            Acceptor::Beside(context) => Some(context),
             Acceptor::Gone { .. } => None,
         }
     }
@@ -121,8 +126,9 @@ impl Station {
     /// The clients that are not served yet, and those that were lost.
     pub(super) fn arrivals(&self) -> Arrivals {
         match &self.acceptor {
-            Acceptor::Forking(forking) => forking.context.listener.arrivals(),
-            Acceptor::Pooling(pooling) => pooling.context.listener.arrivals(),
+            Acceptor::Forking(Forking { context, .. })
+            | Acceptor::Pooling(Pooling { context, .. })
+            | Acceptor::Beside(context) => context.listener.arrivals(),
             Acceptor::Gone { arrivals, .. } => *arrivals,
         }
     }
@@ -130,8 +136,9 @@ impl Station {
     /// What it is, or was, bound to.
     pub(super) fn endpoint(&self) -> &Endpoint {
         match &self.acceptor {
-            Acceptor::Forking(forking) => forking.context.listener.endpoint(),
-            Acceptor::Pooling(pooling) => pooling.context.listener.endpoint(),
+            Acceptor::Forking(Forking { context, .. })
+            | Acceptor::Pooling(Pooling { context, .. })
+            | Acceptor::Beside(context) => context.listener.endpoint(),
             Acceptor::Gone { endpoint, .. } => endpoint,
         }
     }
@@ -139,8 +146,9 @@ impl Station {
     /// Its number on the scoreboard.
     pub(super) fn number(&self) -> usize {
         match &self.acceptor {
-            Acceptor::Forking(forking) => forking.context.number,
-            Acceptor::Pooling(pooling) => pooling.context.number,
+            Acceptor::Forking(Forking { context, .. })
+            | Acceptor::Pooling(Pooling { context, .. })
+            | Acceptor::Beside(context) => context.number,
             Acceptor::Gone { number, .. } => *number,
         }
     }
@@ -154,7 +162,7 @@ impl Station {
     pub(super) fn cannot_fork_workers(&self) -> Option<i32> {
         match &self.acceptor {
             Acceptor::Pooling(pooling) => pooling.fork_failing(),
-            Acceptor::Forking(_) | Acceptor::Gone { .. } => None,
+            Acceptor::Forking(_) | Acceptor::Beside(_) | Acceptor::Gone { .. } => None,
         }
     }
 
@@ -168,7 +176,7 @@ impl Station {
         let own = match &self.acceptor {
             Acceptor::Forking(forking) => forking.deadline(cx),
             Acceptor::Pooling(pooling) => pooling.deadline(),
-            Acceptor::Gone { .. } => None,
+            Acceptor::Beside(_) | Acceptor::Gone { .. } => None,
         };
         own.into_iter().chain(self.close_at).min()
     }
@@ -181,7 +189,7 @@ impl Station {
         match &mut self.acceptor {
             Acceptor::Forking(forking) => forking.on_turn(cx),
             Acceptor::Pooling(pooling) => pooling.on_turn(cx)?,
-            Acceptor::Gone { .. } => {}
+            Acceptor::Beside(_) | Acceptor::Gone { .. } => {}
         }
         Ok(())
     }
@@ -190,7 +198,7 @@ impl Station {
     pub(super) fn is_ready(&self, cx: &Context) -> bool {
         match &self.acceptor {
             Acceptor::Pooling(pooling) => pooling.is_ready(cx),
-            Acceptor::Forking(_) | Acceptor::Gone { .. } => true,
+            Acceptor::Forking(_) | Acceptor::Beside(_) | Acceptor::Gone { .. } => true,
         }
     }
 
@@ -198,7 +206,7 @@ impl Station {
     pub(super) fn up(&self, cx: &Context) -> usize {
         match &self.acceptor {
             Acceptor::Pooling(pooling) => pooling.up(cx),
-            Acceptor::Forking(_) | Acceptor::Gone { .. } => 0,
+            Acceptor::Forking(_) | Acceptor::Beside(_) | Acceptor::Gone { .. } => 0,
         }
     }
 
@@ -207,7 +215,7 @@ impl Station {
         match &self.acceptor {
             Acceptor::Pooling(pooling) => pooling.up(cx) > 0,
             Acceptor::Forking(forking) => forking.has_children(cx),
-            Acceptor::Gone { .. } => false,
+            Acceptor::Beside(_) | Acceptor::Gone { .. } => false,
         }
     }
 
@@ -215,7 +223,7 @@ impl Station {
     pub(super) fn not_ready(&self) -> Option<Error> {
         match &self.acceptor {
             Acceptor::Pooling(pooling) => Some(pooling.not_ready()),
-            Acceptor::Forking(_) | Acceptor::Gone { .. } => None,
+            Acceptor::Forking(_) | Acceptor::Beside(_) | Acceptor::Gone { .. } => None,
         }
     }
 
@@ -233,7 +241,7 @@ impl Station {
         match &mut self.acceptor {
             Acceptor::Forking(forking) => forking.go_live(cx),
             Acceptor::Pooling(pooling) => pooling.go_live(cx),
-            Acceptor::Gone { .. } => {}
+            Acceptor::Beside(_) | Acceptor::Gone { .. } => {}
         }
     }
 
@@ -242,7 +250,7 @@ impl Station {
         match &mut self.acceptor {
             Acceptor::Forking(forking) => forking.rest(cx),
             Acceptor::Pooling(pooling) => pooling.hand_over(cx),
-            Acceptor::Gone { .. } => {}
+            Acceptor::Beside(_) | Acceptor::Gone { .. } => {}
         }
     }
 
@@ -251,7 +259,7 @@ impl Station {
         match &mut self.acceptor {
             Acceptor::Forking(forking) => forking.reopen(),
             Acceptor::Pooling(pooling) => pooling.reopen(),
-            Acceptor::Gone { .. } => {}
+            Acceptor::Beside(_) | Acceptor::Gone { .. } => {}
         }
     }
 
@@ -261,7 +269,7 @@ impl Station {
         match &mut self.acceptor {
             Acceptor::Forking(forking) => forking.hand_over(cx),
             Acceptor::Pooling(pooling) => pooling.hand_over(cx),
-            Acceptor::Gone { .. } => {}
+            Acceptor::Beside(_) | Acceptor::Gone { .. } => {}
         }
     }
 
@@ -290,7 +298,7 @@ impl Station {
         match &mut self.acceptor {
             Acceptor::Forking(forking) => forking.drain(cx, queued),
             Acceptor::Pooling(pooling) => pooling.drain(cx, queued),
-            Acceptor::Gone { .. } => {}
+            Acceptor::Beside(_) | Acceptor::Gone { .. } => {}
         }
         // Not before the workers know of the queue: one that finds the socket shut would leave at once.
         if let Some(listener) = self.listener().filter(|_| is_all_held) {
@@ -305,7 +313,7 @@ impl Station {
         match &mut self.acceptor {
             Acceptor::Forking(forking) => forking.close(cx),
             Acceptor::Pooling(pooling) => pooling.close(),
-            Acceptor::Gone { .. } => {}
+            Acceptor::Beside(_) | Acceptor::Gone { .. } => {}
         }
     }
 
@@ -328,14 +336,14 @@ impl Station {
         match &self.acceptor {
             Acceptor::Forking(forking) => forking.is_closed(),
             Acceptor::Pooling(pooling) => pooling.is_closed(),
-            Acceptor::Gone { .. } => true,
+            Acceptor::Beside(_) | Acceptor::Gone { .. } => true,
         }
     }
 }
 
-/// What the processes of such a listener are confined by. Programs of exec get nothing of it.
+/// What the processes of such a listener are confined by. Programs, and code that accepts by itself, get nothing of it.
 fn confinement(spec: &ListenerSpec, listener: &Listener) -> Result<Confinement, Error> {
-    if spec.service.hands_over() {
+    if spec.service.hands_over() || spec.service.as_application().is_some() {
         return Ok(Confinement::default());
     }
     let answers_abstract = listener.is_unix() && listener.kind() == Kind::Datagram;

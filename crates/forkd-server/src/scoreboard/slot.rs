@@ -110,6 +110,12 @@ impl Slot {
         self.state.store(state as u32, Ordering::Release);
     }
 
+    /// The worker is at work, if it still starts: the one or the other of it and its master says so.
+    pub(crate) fn come_up(&self) {
+        let (starting, idle) = (State::Starting as u32, State::Idle as u32);
+        let _ = self.state.compare_exchange(starting, idle, Ordering::Release, Ordering::Relaxed);
+    }
+
     /// Has the spare child wake the master when it has its client; tells whether it had none yet, so that it will.
     pub(crate) fn will_wake(&self) -> bool {
         self.wakes.store(1, Ordering::Relaxed);

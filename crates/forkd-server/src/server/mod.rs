@@ -15,6 +15,7 @@ mod access;
 mod builder;
 mod hooks;
 mod in_process;
+mod run;
 mod serving;
 mod settings;
 
@@ -24,6 +25,7 @@ use std::time::Duration;
 
 pub use builder::Builder;
 use in_process::InProcess;
+use run::Again;
 pub use serving::Serving;
 
 use crate::Error;
@@ -41,7 +43,7 @@ use crate::service::Service;
 use crate::spec::{ListenerSpec, ModelSpec, Suits};
 use crate::transport::bind::BindOptions;
 use crate::transport::listener::Kind;
-use crate::transport::{Endpoint, Handle, Listener};
+use crate::transport::{Endpoint, Handle, Inherited, Listener};
 
 /// A server for one endpoint: what Python's socketserver calls a server, with the concurrency
 /// model as a setting.
@@ -118,6 +120,22 @@ impl Server {
         Builder::default()
     }
 
+    /// Serves at another endpoint, too, in the same way.
+    ///
+    /// ```
+    /// let server = forkd_server::Server::bind("tcp://127.0.0.1:0")?.and("udp://127.0.0.1:0")?;
+    /// assert_eq!(server.endpoints().count(), 2);
+    /// # Ok::<(), forkd_server::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// As [`bind`](Self::bind).
+    pub fn and(mut self, endpoint: &str) -> Result<Self, Error> {
+        self.listeners.append(&mut Self::bind(endpoint)?.listeners);
+        Ok(self)
+    }
+
     fn new(listeners: Vec<Listener>, handle: Handle) -> Self {
         Self {
             listeners,
@@ -145,7 +163,7 @@ impl Server {
         self.listeners.iter().map(Listener::endpoint)
     }
 
-    /// The first of the [`endpoints`](Self::endpoints), which is the only one unless a name stands for several.
+    /// The first of the [`endpoints`](Self::endpoints).
     ///
     /// ```
     /// let server = forkd_server::Server::bind("tcp://127.0.0.1:0")?;
@@ -264,6 +282,9 @@ impl Server {
             ..
         } = self;
         let model = spec.model;
+        if service.as_application().is_some() {
+            run::check(&spec, &access, &hooks)?;
+        }
         let fit = model.require(service.name(), service.is_handler());
         fit.map_err(|why| Error::Usage(format!("the service {why}")))?;
         if spec.workers.is_some_and(Workers::is_elastic) && !model.serves_one_at_a_time() {
@@ -294,21 +315,26 @@ impl Server {
             if !self.block_on_close {
                 grace = Duration::ZERO;
             }
+            let listener_spec = Arc::new(ListenerSpec {
+                endpoints: listeners.iter().map(|listener| listener.endpoint().clone()).collect(),
+                bind: BindOptions::default(),
+                service: service.clone(),
+                suits: Suits::default(),
+                access,
+                model: spec,
+                sandbox: sandbox.clone(),
+            });
             let bound = |listener: Listener| {
                 let asked = listener.endpoint().clone();
-                let spec = ListenerSpec {
-                    endpoints: vec![asked.clone()],
-                    bind: BindOptions::default(),
-                    service: service.clone(),
-                    suits: Suits::default(),
-                    access: access.clone(),
-                    model: spec.clone(),
-                    sandbox: sandbox.clone(),
-                };
-                Bound::new(asked, Arc::new(spec), listener).with(hooks.clone())
+                Bound::new(asked, Arc::clone(&listener_spec), listener).with(hooks.clone())
             };
-            let mut master = Master::new(StopTimes::without_delay(grace))?;
+            let stop_times = StopTimes::without_delay(grace);
+            let mut master = Master::new(stop_times)?;
             master.listen(listeners.into_iter().map(bound).collect())?;
+            if service.as_application().is_some() {
+                let again = Again::new(stop_times, &listener_spec);
+                master.reload_from(Box::new(again), Inherited::default(), 0);
+            }
             master.confine(sandbox.level(), std::slice::from_ref(&service))?;
             master.serve_for(handle.clone(), ticker);
             (serving::Kind::Master(Box::new(master)), None)

@@ -5,6 +5,7 @@
 //! [`Service`] is one or the other, with a name, and makes a new one for each connection.
 
 mod ack;
+pub(crate) mod application;
 mod calendar;
 mod chargen;
 mod clock;
@@ -24,6 +25,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub use ack::Ack;
+use application::Application;
 pub use chargen::Chargen;
 pub use clock::Clock;
 pub use discard::Discard;
@@ -93,6 +95,8 @@ enum Maker {
     Echo,
     Protocol(Arc<dyn Fn() -> Box<dyn Protocol> + Send + Sync>),
     Handler(Arc<dyn Fn() -> Box<dyn Handler> + Send + Sync>),
+    /// The whole work of a worker: it accepts by itself.
+    Application(Application),
 }
 
 /// Sends one answer to a datagram.
@@ -134,6 +138,19 @@ impl Service {
     ) -> Self {
         let maker = Maker::Handler(Arc::new(move || Box::new(make())));
         Self::made_by(name, maker)
+    }
+
+    /// A service whose workers accept by themselves.
+    pub(crate) fn application(name: &'static str, application: Application) -> Self {
+        Self::made_by(name, Maker::Application(application))
+    }
+
+    /// What its workers run, if they accept by themselves.
+    pub(crate) fn as_application(&self) -> Option<&Application> {
+        match &self.maker {
+            Maker::Application(application) => Some(application),
+            Maker::Echo | Maker::Protocol(_) | Maker::Handler(_) => None,
+        }
     }
 
     fn made_by(name: &'static str, maker: Maker) -> Self {
@@ -269,6 +286,7 @@ impl Service {
                 served
             }
             Maker::Handler(make) => handler::run(&mut *make(), connection),
+            Maker::Application(_) => Err(accepts_by_itself()),
         }
     }
 
@@ -277,7 +295,7 @@ impl Service {
         match &self.maker {
             Maker::Echo => Some(Box::new(Echo)),
             Maker::Protocol(make) => Some(make()),
-            Maker::Handler(_) => None,
+            Maker::Handler(_) | Maker::Application(_) => None,
         }
     }
 
@@ -322,9 +340,16 @@ impl Service {
                 }
                 handled?;
             }
+            Maker::Application(_) => return Err(accepts_by_itself()),
         }
         Ok(())
     }
+}
+
+/// What is served by a worker's own code is no business of ours.
+#[cold]
+fn accepts_by_itself() -> io::Error {
+    io::Error::new(io::ErrorKind::Unsupported, "the service accepts its clients by itself")
 }
 
 impl std::fmt::Debug for Service {

@@ -1,0 +1,120 @@
+//! A pool whose workers run code of the application's own.
+
+use std::sync::Arc;
+
+use super::Server;
+use crate::Error;
+use crate::access::AccessSpec;
+use crate::model::hooks::Hooks;
+use crate::model::{Model, Workers};
+use crate::process::lifecycle::StopTimes;
+use crate::process::reload::{Generation, Source};
+use crate::service::Service;
+use crate::service::application::{Application, Worker, WorkerOutcome};
+use crate::spec::{ListenerSpec, ModelSpec};
+
+impl Server {
+    /// Has workers run this function, each in a process of its own: an event loop of any kind, a runtime of tokio with
+    /// axum, hyper or tonic inside, or a loop that accepts. Returns when the server has ended.
+    ///
+    /// The function is called after the fork, so what it builds (threads, a runtime, connections to databases) is its
+    /// worker's own. It gets the sockets, and what tells it to leave: see [`Worker`].
+    ///
+    /// This process is the master. It has no other work, and
+    ///
+    /// - replaces a worker that panics, crashes, or returns although it was not told to leave; one that fails at its start
+    ///   again and again is tried less and less often, and then given up, which ends the server with an error;
+    /// - has new workers in place of all at SIGHUP: first they come up ([`Worker::ready`]), then the old ones are told to
+    ///   leave, while the sockets stay open, so that no client is lost;
+    /// - ends at SIGTERM or SIGINT, or by the [`handle`](Self::handle): workers are told to leave, and those that have not
+    ///   within [`grace`](Self::grace) are killed.
+    ///
+    /// There are as many workers as processors, unless [`workers`](Self::workers) says something else. What is for the
+    /// handlers of this crate has no effect here and is refused.
+    ///
+    /// # Fork safety
+    ///
+    /// This process must have one thread when it is called: build a runtime in the function, and not before. What the
+    /// function captures is copied into each worker.
+    ///
+    /// # Examples
+    ///
+    /// ```no_run
+    /// use forkd_server::{Server, Worker};
+    ///
+    /// fn main() -> Result<(), forkd_server::Error> {
+    ///     Server::bind("tcp://127.0.0.1:7007")?.workers(4).run(|worker: Worker| {
+    ///         let listener = worker.tcp_listener()?;
+    ///         // give the listener to an event loop, and then:
+    ///         # drop(listener);
+    ///         worker.ready();
+    ///         worker.shutdown().wait();
+    ///         Ok::<(), forkd_server::Error>(())
+    ///     })
+    /// }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Usage`] if an option has no effect here; [`Error::Os`] if this process has several threads, or the system
+    /// refuses something; [`Error::Internal`] if the workers fail at their start.
+    pub fn run<O: WorkerOutcome>(
+        mut self,
+        function: impl Fn(Worker) -> O + Send + Sync + 'static,
+    ) -> Result<(), Error> {
+        if !matches!(self.model.model, Model::Fork | Model::Prefork) {
+            let why = "has no effect on workers that run a function of their own; leave it out";
+            return Err(Error::Usage(format!("the model {} {why}", self.model.model)));
+        }
+        self.model.model = Model::Prefork;
+        self.model.workers.get_or_insert(Workers::Auto);
+        let function = Arc::new(move |worker| function(worker).into_result());
+        self.ready(Service::application("application", Application::Function(function)))?.serve_forever()
+    }
+}
+
+/// Refuses what is for connections that this crate accepts.
+pub(super) fn check(spec: &ModelSpec, access: &AccessSpec, hooks: &Hooks) -> Result<(), Error> {
+    let usual = ModelSpec::default();
+    let options = [
+        ("idle_timeout", spec.idle_timeout.is_some()),
+        ("max_lifetime", spec.max_lifetime.is_some()),
+        ("max_connections", spec.max_connections.is_some()),
+        ("max_connections_per_child", spec.max_connections_per_child > 0),
+        ("max_children", spec.max_children != usual.max_children),
+        ("spare_children", spec.spare > 0),
+        ("threads", spec.threads != usual.threads),
+        ("verify_request", hooks.verify.is_some()),
+        ("handle_error", hooks.failed.is_some()),
+        ("a limit for sources (allow, rate, max_per_source and their kin)", !access.is_open()),
+    ];
+    match options.iter().find(|(_, is_set)| *is_set) {
+        None => Ok(()),
+        Some((name, _)) => Err(Error::Usage(format!(
+            "{name} has no effect on workers that accept by themselves; leave it out"
+        ))),
+    }
+}
+
+/// The same again, in new workers.
+pub(super) struct Again {
+    stop_times: StopTimes,
+    listeners: Vec<ListenerSpec>,
+}
+
+impl Again {
+    pub(super) fn new(stop_times: StopTimes, spec: &Arc<ListenerSpec>) -> Self {
+        Self { stop_times, listeners: vec![ListenerSpec::clone(spec)] }
+    }
+}
+
+impl Source for Again {
+    fn prepare(&mut self) -> Result<Generation, Error> {
+        let Self { stop_times, listeners } = self;
+        Ok(Generation { stop_times: *stop_times, max_generations: 0, listeners: listeners.clone() })
+    }
+
+    fn put_in_force(&mut self) {}
+
+    fn roll_back(&mut self) {}
+}

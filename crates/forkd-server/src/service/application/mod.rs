@@ -1,0 +1,50 @@
+//! Workers that run code of their own: a function of this program, or another program. They accept by themselves.
+//!
+//! The master does for them what it does for the pools of its own models, as far as that needs no knowledge of their
+//! clients: it starts, replaces, renews, drains and ends them.
+
+mod open_connection;
+mod shutdown;
+mod worker;
+
+use std::sync::Arc;
+
+pub use open_connection::OpenConnection;
+pub use shutdown::Shutdown;
+pub use worker::Worker;
+pub(crate) use worker::{Board, Place};
+
+/// What went wrong in the function of a worker.
+pub type WorkerError = Box<dyn std::error::Error + Send + Sync>;
+
+/// What the function of a worker returns: nothing, or a [`Result`] without a value, whose error is logged and counts as
+/// a failure of the worker.
+#[diagnostic::on_unimplemented(
+    message = "the function of a worker returns `()` or `Result<(), E>`, and not `{Self}`",
+    note = "E is any error that becomes a `Box<dyn std::error::Error + Send + Sync>`"
+)]
+pub trait WorkerOutcome {
+    /// What has gone wrong, if anything.
+    #[doc(hidden)]
+    #[allow(clippy::missing_errors_doc)]
+    fn into_result(self) -> Result<(), WorkerError>;
+}
+
+impl WorkerOutcome for () {
+    fn into_result(self) -> Result<(), WorkerError> {
+        Ok(())
+    }
+}
+
+impl<E: Into<WorkerError>> WorkerOutcome for Result<(), E> {
+    fn into_result(self) -> Result<(), WorkerError> {
+        self.map_err(Into::into)
+    }
+}
+
+/// What workers run that accept by themselves.
+#[derive(Clone)]
+pub(crate) enum Application {
+    /// A function of this program, called after the fork.
+    Function(Arc<dyn Fn(Worker) -> Result<(), WorkerError> + Send + Sync>),
+}
