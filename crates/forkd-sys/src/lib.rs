@@ -21,6 +21,7 @@ pub mod holders;
 pub mod limits;
 pub mod lock;
 pub mod namespace;
+pub mod notify_socket;
 pub mod oom;
 pub mod orphans;
 pub mod pidfd;
