@@ -4,6 +4,8 @@
 //! this process dies can end the groups first. The list needs no lock, as a handler may not wait for
 //! one; slots are used again and never freed.
 
+mod image;
+
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::process::CommandExt;
@@ -21,6 +23,8 @@ use rustix::process::{
     Pid, Signal, WaitId, WaitIdOptions, WaitIdStatus, getpid, kill_process_group, test_kill_process_group,
     waitid,
 };
+
+pub use image::{FIRST_SOCKET, Image, become_program};
 
 /// Whether a program may gain privileges by its file (prctl(2), `PR_SET_NO_NEW_PRIVS`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
