@@ -4,9 +4,10 @@
 //! is kept with the pidfd and answered by `PIDFD_GET_INFO` (pidfs(5), `linux/pidfd.h`).
 
 use std::os::fd::{AsFd, OwnedFd};
+use std::time::Duration;
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sys::signal::{Signal, kill};
+use nix::sys::signal::{Signal, kill, killpg};
 use nix::unistd::Pid;
 use rustix::process::{WaitOptions, waitpid};
 
@@ -55,6 +56,10 @@ pub fn how_it_ended(_watch: &OwnedFd) -> Ended {
 mod linux {
     use std::os::fd::{AsRawFd, OwnedFd};
 
+    use nix::sys::signal::Signal;
+
+    use crate::raw::syscall4;
+
     pub(super) const PIDFD_INFO_EXIT: u64 = 1 << 3;
 
     /// `struct pidfd_info` of linux/pidfd.h, first published size (64 bytes).
@@ -86,6 +91,20 @@ mod linux {
     }
 
     nix::ioctl_readwrite!(pidfd_get_info, 0xFF, 11, PidfdInfo);
+
+    /// `PIDFD_SIGNAL_PROCESS_GROUP` of linux/pidfd.h.
+    const PROCESS_GROUP: usize = 1 << 2;
+
+    /// Whether there was a process in the group; `None` before Linux 6.9, and of a descriptor that is no pidfd.
+    pub(super) fn signal_group(watch: &OwnedFd, signal: Signal) -> Option<bool> {
+        let (watch, signal) = (watch.as_raw_fd() as usize, signal as usize);
+        // SAFETY: pidfd_send_signal(2) takes a descriptor and numbers here, and no information that it would read.
+        let sent = unsafe { syscall4(libc::SYS_pidfd_send_signal, watch, signal, 0, PROCESS_GROUP) };
+        match sent {
+            Ok(_) => Some(true),
+            Err(error) => (error.raw_os_error() == Some(libc::ESRCH)).then_some(false),
+        }
+    }
 }
 
 /// Whether `pid` is a living child of this process.
@@ -118,8 +137,44 @@ pub fn signal_child(pid: u32, signal: Signal) -> bool {
     child_pid(pid).is_some_and(|pid| is_alive(pid) && kill(pid, signal).is_ok())
 }
 
+/// Signals the process group that the child with this number led, also when that has died; tells whether there was a process
+/// to signal. It is `false`, too, of a child that does not lead a group yet.
+///
+/// By a pidfd (Linux 6.9) this is exact, however long ago the child has died. On older kernels, and on the portable path, it
+/// goes by the number. That is exact as long as the child lives. After that it must be asked soon: no process gets the
+/// number of a group that has members, so a process that has it now is a stranger, and nothing is signalled. What
+/// can't be told from the group that is meant is one of a stranger that got the number since, and is dead already: for that,
+/// all numbers must have been given out once in the meantime.
+pub fn signal_group(watch: &OwnedFd, pid: u32, signal: Signal) -> bool {
+    let Some(leader) = child_pid(pid) else { return false };
+    #[cfg(target_os = "linux")]
+    if !super::portable()
+        && let Some(outcome) = linux::signal_group(watch, signal)
+    {
+        return outcome;
+    }
+    let _ = watch;
+    (is_alive(leader) || is_free(leader)) && killpg(leader, signal).is_ok()
+}
+
+/// Whether no process has this number. One that is just dying has it for a moment longer than its parent sees it as a child.
+fn is_free(pid: Pid) -> bool {
+    const LOOKS: u32 = 10;
+    let is_free = || kill(pid, None) == Err(nix::errno::Errno::ESRCH);
+    (0..LOOKS).any(|look| {
+        if look > 0 {
+            super::fd::pause(Duration::from_millis(1));
+        }
+        is_free()
+    })
+}
+
 #[cfg(test)]
 mod tests {
+    use std::io::Read;
+    use std::os::unix::process::CommandExt;
+    use std::process::{Child, Command, Stdio};
+
     use super::*;
 
     #[test]
@@ -133,5 +188,60 @@ mod tests {
         }
         child.kill().expect("kill");
         child.wait().expect("wait");
+    }
+
+    /// What a child is watched by: a pidfd, or on older kernels a descriptor that says nothing of groups.
+    fn watches(pid: u32) -> Vec<OwnedFd> {
+        let pipe = crate::fd::pipe().expect("pipe").0;
+        #[cfg(target_os = "linux")]
+        if !crate::portable() {
+            use rustix::process::{Pid, PidfdFlags, pidfd_open};
+            let pid = Pid::from_raw(pid.cast_signed()).expect("a number");
+            return vec![pidfd_open(pid, PidfdFlags::empty()).expect("pidfd"), pipe];
+        }
+        let _ = pid;
+        vec![pipe]
+    }
+
+    fn leader(script: &str) -> Child {
+        let mut command = Command::new("sh");
+        command.args(["-c", script]).stdin(Stdio::piped()).stdout(Stdio::piped()).process_group(0);
+        command.spawn().expect("spawn")
+    }
+
+    #[test]
+    fn a_group_is_signalled_also_when_its_leader_has_died() {
+        for way in 0..watches(std::process::id()).len() {
+            // the leader leaves a process behind, which has the pipe
+            let mut leader = leader("sleep 1000 & read end");
+            let watch = watches(leader.id()).remove(way);
+            // a signal that changes nothing
+            assert!(signal_group(&watch, leader.id(), Signal::SIGURG), "while it lives, {way}");
+            drop(leader.stdin.take());
+            leader.wait().expect("wait");
+            assert!(signal_group(&watch, leader.id(), Signal::SIGKILL), "{way}");
+            let mut said = String::new();
+            leader.stdout.take().expect("stdout").read_to_string(&mut said).expect("its end");
+        }
+    }
+
+    #[test]
+    fn a_group_that_is_empty_is_not_signalled() {
+        for way in 0..watches(std::process::id()).len() {
+            let mut leader = leader("exit");
+            let watch = watches(leader.id()).remove(way);
+            leader.wait().expect("wait");
+            assert!(!signal_group(&watch, leader.id(), Signal::SIGURG), "{way}");
+        }
+    }
+
+    #[test]
+    fn a_stranger_s_group_is_not_signalled_by_its_number() {
+        let pipe = crate::fd::pipe().expect("pipe").0;
+        // not our children: this process, its parent, and numbers that mean many
+        let ours = [std::process::id(), std::os::unix::process::parent_id()];
+        for pid in ours.into_iter().chain([0, 1, u32::MAX, -2_i32 as u32, i32::MIN as u32]) {
+            assert!(!signal_group(&pipe, pid, Signal::SIGURG), "{pid}");
+        }
     }
 }
