@@ -42,6 +42,7 @@ pub mod tcp;
 pub mod thread;
 #[cfg(feature = "tty")]
 pub mod tty;
+pub mod usage;
 pub mod wake;
 
 use std::sync::OnceLock;

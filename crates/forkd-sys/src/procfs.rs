@@ -4,7 +4,7 @@
 
 use std::ffi::CStr;
 use std::fs::File;
-use std::io;
+use std::io::{self, Read};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::sync::OnceLock;
 
@@ -38,9 +38,12 @@ pub fn open(path: &CStr, flags: OFlags) -> io::Result<OwnedFd> {
     Ok(openat(directory, path, flags | OFlags::CLOEXEC, Mode::empty())?)
 }
 
-/// Reads the text of the file that has this path.
+/// Reads the text of the file that has this path. A name that a process has given itself may be no text; what is none of it
+/// is replaced.
 pub fn read(path: &CStr) -> io::Result<String> {
-    io::read_to_string(File::from(open(path, OFlags::RDONLY)?))
+    let mut bytes = Vec::new();
+    File::from(open(path, OFlags::RDONLY)?).read_to_end(&mut bytes)?;
+    Ok(String::from_utf8_lossy(&bytes).into_owned())
 }
 
 /// How many threads this process has.
