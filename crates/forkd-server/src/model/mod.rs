@@ -7,11 +7,13 @@
 pub(crate) mod accept_loop;
 #[cfg(feature = "coroutine")]
 pub(crate) mod coroutine;
+pub(crate) mod demand;
 pub(crate) mod event;
 pub(crate) mod hooks;
 pub(crate) mod listener_context;
 pub(crate) mod pool;
 pub(crate) mod prefork;
+pub(crate) mod recycle;
 pub(crate) mod serve;
 pub(crate) mod service_config;
 mod shared;

@@ -213,8 +213,8 @@ impl Pool {
 /// it, so that workers that were forked together don't all go together. 0 means never.
 pub(crate) fn with_jitter(limit: u64, number: u64) -> u64 {
     // the golden ratio spreads consecutive numbers evenly
-    let spread = number.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32;
-    limit - ((limit / 8 * spread) >> 32)
+    let spread = number.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    limit - ((u128::from(limit / 8) * u128::from(spread)) >> 64) as u64
 }
 
 #[cfg(test)]
@@ -394,6 +394,7 @@ mod tests {
     fn jitter_stays_near_the_limit_and_differs() {
         assert_eq!(with_jitter(0, 7), 0);
         assert_eq!(with_jitter(1, 7), 1);
+        assert!(with_jitter(u64::MAX, 7) > u64::MAX / 8 * 7);
         let limits: Vec<u64> = (0..8).map(|number| with_jitter(8000, number)).collect();
         assert!(limits.iter().all(|limit| (7000..=8000).contains(limit)), "{limits:?}");
         let mut distinct = limits.clone();
