@@ -58,7 +58,7 @@ fn dialogue<'a>(pieces: impl Iterator<Item = &'a [u8]>) -> String {
         loop {
             let reply = if is_resumed { http.resume() } else { http.received(piece) };
             match reply {
-                Reply::Wait => return false,
+                Reply::Wait | Reply::WaitFor(_) => return false,
                 Reply::Send(bytes) => {
                     output.extend_from_slice(bytes);
                     return false;

@@ -16,7 +16,6 @@ const INDEX_BITS: u32 = if usize::BITS >= 64 { 32 } else { 20 };
 
 impl Key {
     /// What the first thing in a slab gets.
-    #[cfg(feature = "coroutine")]
     pub(crate) const FIRST: Self = Self { index: 0, generation: 0 };
 
     /// The number that a poller knows it by.
@@ -102,6 +101,14 @@ impl<T> Slab<T> {
     pub(crate) fn any(&self) -> Option<Key> {
         let index = self.entries.iter().position(|there| there.taken)?;
         Some(Key { index: index as u32, generation: self.entries[index].generation })
+    }
+
+    /// All things that are there and not lent.
+    pub(crate) fn iter_mut(&mut self) -> impl Iterator<Item = (Key, &mut T)> {
+        self.entries.iter_mut().enumerate().filter_map(|(index, entry)| {
+            let key = Key { index: index as u32, generation: entry.generation };
+            Some((key, entry.thing.as_mut()?))
+        })
     }
 
     /// Frees the entry, also of what is lent.

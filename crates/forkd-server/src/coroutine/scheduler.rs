@@ -8,16 +8,17 @@
 
 use std::cell::{Cell, RefCell};
 use std::io;
-use std::os::fd::BorrowedFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::rc::Rc;
-use std::time::Instant;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use super::state::{Id, MAIN, Source, State, Task};
 use crate::fairness::{Load, Turn};
 use crate::slab::Key;
 use crate::sys::context::{self, Context, Stack, Step, Why};
 use crate::sys::poller::{Event, Poller};
-use crate::transport::Ready;
+use crate::transport::{Awaited, Ready, Wakeups};
 
 pub(crate) struct Scheduler {
     poller: Poller,
@@ -30,6 +31,8 @@ pub(crate) struct Scheduler {
     /// How many it began with.
     round_size: Cell<usize>,
     after_round: RefCell<Option<Box<AfterRound>>>,
+    /// What wakes it for a connection that is written to; there is none before that can happen.
+    wakeups: RefCell<Option<Arc<Wakeups>>>,
     /// What the coroutine that runs now has done since it goes on.
     turn: Cell<Turn>,
     /// The main function has returned: nothing new begins.
@@ -78,6 +81,7 @@ impl Scheduler {
             round: Cell::new(0),
             round_size: Cell::new(0),
             after_round: RefCell::default(),
+            wakeups: RefCell::default(),
             turn: Cell::default(),
             ending: Cell::new(false),
         })
@@ -226,11 +230,14 @@ impl Scheduler {
         let limit = {
             let state = self.state.borrow();
             match state.timers.next() {
-                _ if state.is_busy() => Some(std::time::Duration::ZERO),
+                _ if state.is_busy() => Some(Duration::ZERO),
                 None if state.listening == 0 => deadlock(),
                 next => next.map(|at| at.saturating_duration_since(Instant::now())),
             }
         };
+        let wakeups = self.wakeups.borrow().clone();
+        let is_called = wakeups.as_ref().is_some_and(|wakeups| !wakeups.may_wait());
+        let limit = if is_called { Some(Duration::ZERO) } else { limit };
         let events = &mut *self.events.borrow_mut();
         // it fails only for a wrong descriptor or a wrong address
         let _ = self.poller.wait(events, limit);
@@ -238,6 +245,7 @@ impl Scheduler {
         for event in events.drain(..) {
             state.on_event(event);
         }
+        wakeups.iter().flat_map(|wakeups| wakeups.take()).for_each(|source| state.call(source));
         if state.timers.next().is_some() {
             let now = Instant::now();
             while let Some(id) = state.timers.due(now) {
@@ -246,6 +254,18 @@ impl Scheduler {
         }
         self.round_size.set(state.begin_round());
         self.round.set(self.round_size.get());
+    }
+
+    /// What wakes it for a connection that is written to.
+    pub(super) fn wakeups(&self) -> io::Result<Arc<Wakeups>> {
+        let wakeups = &mut *self.wakeups.borrow_mut();
+        if let Some(wakeups) = wakeups {
+            return Ok(Arc::clone(wakeups));
+        }
+        let made = Arc::new(Wakeups::new()?);
+        // it is a source of its own, that nobody waits for
+        self.add(made.as_fd())?;
+        Ok(Arc::clone(wakeups.insert(made)))
     }
 
     /// Begins to look after a descriptor.
@@ -292,9 +312,29 @@ impl Scheduler {
                 }
             }
             if !waited {
-                return Err(io::Error::other("a coroutine that is being unwound can't wait"));
+                return Err(unwinding());
             }
         }
+    }
+
+    /// Waits until the descriptor may be ready as awaited, or is called for, or until then; tells whether there may be
+    /// input.
+    pub(super) fn wait_any(&self, source: Key, awaited: Awaited) -> io::Result<bool> {
+        let id = self.current();
+        {
+            let state = &mut *self.state.borrow_mut();
+            if let Some(there) = state.sources.get_mut(source)
+                && there.await_any(awaited, id)
+            {
+                return Ok(there.side(Ready::Read).is_ready);
+            }
+            state.listening += 1;
+        }
+        let waited = self.park(awaited.until);
+        let state = &mut *self.state.borrow_mut();
+        state.listening -= 1;
+        let has_input = state.sources.get_mut(source).is_some_and(|there| there.has_awaited(id));
+        if waited { Ok(has_input) } else { Err(unwinding()) }
     }
 
     /// Has those that wait for a descriptor look again.
@@ -315,6 +355,10 @@ impl Scheduler {
             drop(task);
         }
     }
+}
+
+fn unwinding() -> io::Error {
+    io::Error::other("a coroutine that is being unwound can't wait")
 }
 
 /// gevent's `LoopExit`.

@@ -10,7 +10,7 @@ use crate::slab::{Key, Slab};
 use crate::sys::context::Context;
 use crate::sys::poller::Event;
 use crate::timers::Timers;
-use crate::transport::Ready;
+use crate::transport::{Awaited, Ready};
 
 /// Which coroutine.
 pub(crate) type Id = Key;
@@ -49,6 +49,10 @@ pub(super) struct Source {
     write: Side,
     /// The peer will send no more, so that reads never block again.
     pub(super) ended: bool,
+    /// It was called for, and nobody has heard of it.
+    is_called: bool,
+    /// Which coroutine a call wakes.
+    called: Option<Id>,
 }
 
 #[derive(Debug, Default)]
@@ -63,6 +67,30 @@ impl Source {
             Ready::Read => &mut self.read,
             Ready::Write => &mut self.write,
         }
+    }
+
+    /// Whether it may be ready as awaited, or is called for. If not, `id` is woken when it is.
+    pub(super) fn await_any(&mut self, awaited: Awaited, id: Id) -> bool {
+        let mut is_ready = std::mem::take(&mut self.is_called);
+        for (side, is_awaited) in [(&self.read, awaited.input), (&self.write, awaited.room)] {
+            is_ready |= is_awaited && side.is_ready;
+        }
+        if !is_ready {
+            self.called = Some(id);
+            for (side, is_awaited) in [(&mut self.read, awaited.input), (&mut self.write, awaited.room)] {
+                side.waiting.extend(is_awaited.then_some(id));
+            }
+        }
+        is_ready
+    }
+
+    /// The wait is over; tells whether there may be input.
+    pub(super) fn has_awaited(&mut self, id: Id) -> bool {
+        (self.is_called, self.called) = (false, None);
+        for side in [&mut self.read, &mut self.write] {
+            side.waiting.retain(|other| *other != id);
+        }
+        self.read.is_ready
     }
 }
 
@@ -93,6 +121,15 @@ impl State {
         let task = self.tasks.get_mut(id)?;
         task.queued = false;
         Some((id, task.context.take()))
+    }
+
+    /// A source is called for.
+    pub(super) fn call(&mut self, source: Key) {
+        let Some(source) = self.sources.get_mut(source) else { return };
+        source.is_called = true;
+        if let Some(id) = source.called {
+            self.wake(id);
+        }
     }
 
     pub(super) fn on_event(&mut self, event: Event) {

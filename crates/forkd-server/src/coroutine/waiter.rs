@@ -11,7 +11,7 @@ use rustix::io::Errno;
 use super::scheduler::{Scheduler, scheduler};
 use crate::slab::Key;
 use crate::sys::fd::{wait_readable, wait_writable};
-use crate::transport::{Ready, Wait, limit_unsent_if_slow};
+use crate::transport::{Awaited, Ready, Rouser, Wait, limit_unsent_if_slow};
 
 /// What is known of one socket: how it is registered.
 ///
@@ -101,6 +101,11 @@ impl Waiter {
     }
 }
 
+/// The scheduler of a connection that is served by a coroutine.
+fn needed() -> io::Result<Rc<Scheduler>> {
+    scheduler().ok_or_else(|| io::Error::other("no coroutines run in this thread"))
+}
+
 /// Where there is no scheduler, the thread waits.
 fn block(socket: BorrowedFd<'_>, ready: Ready, until: Option<Instant>) -> bool {
     loop {
@@ -161,6 +166,20 @@ impl Wait for Waiter {
                 }
             }
         }
+    }
+
+    fn rouser(&self, socket: BorrowedFd<'_>) -> io::Result<Rouser> {
+        let scheduler = needed()?;
+        Ok(Rouser { wakeups: scheduler.wakeups()?, key: self.register(&scheduler, socket)? })
+    }
+
+    fn any(&self, socket: BorrowedFd<'_>, awaited: Awaited) -> io::Result<bool> {
+        let scheduler = needed()?;
+        if scheduler.turn().is_over() {
+            scheduler.yield_now();
+        }
+        let source = self.register(&scheduler, socket)?;
+        scheduler.wait_any(source, awaited)
     }
 
     fn another(&self) -> Box<dyn Wait> {

@@ -1,22 +1,27 @@
 //! Runs a [`Protocol`] on a socket that does not block: `service::driven` for a reactor.
 //!
 //! Invariant: bytes reach the protocol and the client as they do on a blocking connection. Nothing is
-//! read while output waits, but for a protocol that listens while it produces, and that only until it
-//! has answered: so a client that does not read occupies two replies of memory at most.
+//! read while output waits, but for a protocol that listens while it has more to send, and that only until it
+//! has answered: so a client that does not read occupies two replies of memory at most, and what an
+//! [`Outbox`] holds.
 
 use std::any::Any;
 use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::line::{Line, Next};
+use super::link::Link;
 use super::pollers::Polled;
 use super::{Reactor, Shared};
 use crate::events;
 use crate::fairness::{Load, TURN, Turn};
-use crate::service::{Protocol, Reply};
+use crate::service::{CloseReason, Opening, Protocol, Reply};
+use crate::slab::Key;
 use crate::sys::poller::{Event, Interest};
 use crate::timers::At;
-use crate::transport::{LEFTOVER, LINGER, Peer, TimedOut, limit_unsent};
+use crate::transport::{LEFTOVER, LINGER, Outbox, Peer, TimedOut, Wish, limit_unsent};
 
 /// The owner of the protocol, which is told of the end.
 pub(crate) trait Session<'a> {
@@ -42,9 +47,12 @@ pub(super) struct Channel<'a> {
     line: Line<'a>,
     pub(super) session: Box<dyn Session<'a> + 'a>,
     pub(super) peer: Peer,
+    key: Key,
+    /// If it may be written to at any time.
+    link: Option<Box<Link>>,
     phase: Phase,
     input: Input,
-    /// What it has answered while it produces has not gone yet.
+    /// What it has answered while it has more to send has not gone yet.
     crowded: bool,
     /// When it began, by [`Shared::millis`]: a whole `Instant` would be 16 bytes for each connection.
     began: u32,
@@ -54,7 +62,7 @@ pub(super) struct Channel<'a> {
     until: Option<Instant>,
     /// What it has done in its last turns.
     load: Load,
-    /// What it waits for; never nothing.
+    /// What it waits for; if nothing, for a call.
     pub(super) wanted: Polled,
     /// What the poller waits for.
     pub(super) polled: Polled,
@@ -72,6 +80,10 @@ enum Phase {
     Finishing,
     /// Has said that it ends; waits for the client to end, too, and for this number of bytes at most.
     Lingering(usize),
+    /// It ends at once, whatever has not gone.
+    Aborted,
+    /// Its protocol has panicked.
+    Broken,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -88,12 +100,16 @@ impl<'a> Channel<'a> {
         line: Line<'a>,
         peer: Peer,
         session: Box<dyn Session<'a> + 'a>,
+        key: Key,
+        link: Option<Box<Link>>,
         shared: &Shared<'a>,
     ) -> Self {
         Self {
             line,
             session,
             peer,
+            key,
+            link,
             phase: Phase::Open,
             input: Input::Open,
             crowded: false,
@@ -109,9 +125,22 @@ impl<'a> Channel<'a> {
 
     /// The connection is there: is there a greeting?
     pub(super) fn begin(&mut self, shared: &mut Shared<'a>) -> io::Result<Flow> {
-        let next = self.line.dispose(self.session.protocol().connected(self.peer))?;
-        self.follow(next);
+        let opening = match &self.link {
+            Some(link) => Opening::with(self.peer, link.outbox()),
+            None => Opening::new(self.peer),
+        };
+        self.session.protocol().opened(&opening);
+        if let (None, Some(outbox)) = (&self.link, opening.into_outbox()) {
+            self.add_link(outbox, shared)?;
+        }
+        let next = dispose(&mut self.line, &self.link, self.session.protocol().connected(self.peer))?;
+        self.follow(next, shared)?;
         self.go_on(shared)
+    }
+
+    fn add_link(&mut self, outbox: Arc<Outbox>, shared: &mut Shared<'a>) -> io::Result<&mut Link> {
+        let rouser = shared.rouser(self.key).inspect_err(|_| outbox.close())?;
+        Ok(self.link.insert(Link::new(outbox, rouser)))
     }
 
     /// The socket is ready.
@@ -125,13 +154,18 @@ impl<'a> Channel<'a> {
         self.go_on(shared)
     }
 
+    /// Something was written to it, or what it waited for has gone.
+    pub(super) fn called(&mut self, shared: &mut Shared<'a>) -> io::Result<Flow> {
+        self.go_on(shared)
+    }
+
     /// The time of its alarm has come.
     pub(super) fn expired(&mut self, shared: &mut Shared<'a>) -> io::Result<Flow> {
         let is_over = self.until.is_some_and(|until| until <= shared.now);
         match self.phase {
             Phase::Open if is_over => {
-                let next = self.line.dispose(self.session.protocol().timed_out())?;
-                self.follow(next);
+                let next = dispose(&mut self.line, &self.link, self.session.protocol().timed_out())?;
+                self.follow(next, shared)?;
             }
             Phase::Lingering(_) if is_over || self.timed_out(shared).is_some() => return Ok(Flow::Over),
             _ => {
@@ -147,8 +181,8 @@ impl<'a> Channel<'a> {
         let is_still = || shared.idle_timeout.is_some_and(|limit| shared.now - self.active >= limit);
         match shared.max_lifetime {
             Some(limit) if self.age(shared) >= limit => Some(TimedOut::Lifetime),
-            _ if !is_still() => None,
-            _ if self.waits_for_input() => Some(TimedOut::Idle),
+            _ if self.is_held() || !is_still() => None,
+            _ if self.phase == Phase::Open && self.is_clear() => Some(TimedOut::Idle),
             _ => Some(TimedOut::Unread),
         }
     }
@@ -159,7 +193,17 @@ impl<'a> Channel<'a> {
     }
 
     fn waits_for_input(&self) -> bool {
-        self.phase == Phase::Open && self.line.is_clear()
+        self.phase == Phase::Open && self.input == Input::Open && self.is_clear() && !self.is_held()
+    }
+
+    /// Whether the socket has taken all that it was to be given.
+    fn is_clear(&self) -> bool {
+        self.line.is_clear() && self.link.as_ref().is_none_or(|link| link.is_clear())
+    }
+
+    /// Whether no input is read until another client has taken what was written for it.
+    fn is_held(&self) -> bool {
+        self.link.as_ref().is_some_and(|link| link.is_held())
     }
 
     fn read(&mut self, shared: &mut Shared<'a>) -> io::Result<()> {
@@ -175,43 +219,80 @@ impl<'a> Channel<'a> {
         } else {
             self.line.took();
             let reply = self.session.protocol().received(&shared.buffer[..n]);
-            let is_silent = matches!(reply, Reply::Wait);
-            let next = self.line.dispose(reply)?;
+            let is_silent = matches!(reply, Reply::Wait | Reply::WaitFor(_));
+            let next = dispose(&mut self.line, &self.link, reply)?;
             let produces = self.phase == Phase::Producing;
-            self.crowded = produces && !is_silent;
-            if !(produces && next == Next::Input) {
-                self.follow(next);
+            self.crowded = !is_silent && (produces || !self.is_clear());
+            self.follow(next, shared)?;
+            if produces && self.phase == Phase::Open {
+                self.phase = Phase::Producing;
             }
         }
         Ok(())
     }
 
-    fn follow(&mut self, next: Next) {
+    fn follow(&mut self, next: Next, shared: &mut Shared<'a>) -> io::Result<()> {
+        if let Next::InputAfter(other) = &next {
+            match &mut self.link {
+                Some(link) => link.hold(other),
+                None => self.add_link(Arc::default(), shared)?.hold(other),
+            }
+        }
         self.phase = match next {
-            // what it says to the end is the last
-            Next::Input if self.input == Input::Told => Phase::Finishing,
-            Next::Input => Phase::Open,
+            // what it says to the end is the last, if nobody may write to it later
+            Next::Input | Next::InputAfter(_) if self.input == Input::Told && self.link.is_none() => {
+                Phase::Finishing
+            }
+            Next::Input | Next::InputAfter(_) => Phase::Open,
             Next::Produce => Phase::Producing,
             Next::End => Phase::Finishing,
         };
+        Ok(())
+    }
+
+    /// Sends what was written at any time, and does what its writers wish.
+    fn push(&mut self, shared: &Shared<'a>) -> io::Result<Flow> {
+        let Some(link) = &mut self.link else { return Ok(Flow::Goes) };
+        if link.is_released() {
+            self.active = shared.now;
+        }
+        let wish = link.push(&mut self.line)?;
+        let is_clear = link.is_clear() && self.line.is_clear();
+        match (wish, self.phase) {
+            (Some(Wish::Abort), _) => {
+                self.phase = Phase::Aborted;
+                return Ok(Flow::Over);
+            }
+            (Some(Wish::Finish), Phase::Open | Phase::Producing) => self.phase = Phase::Finishing,
+            (Some(Wish::End), Phase::Open) if is_clear => link.end(&self.line)?,
+            _ => {}
+        }
+        let is_over = link.has_ended() && self.input == Input::Told && self.phase == Phase::Open;
+        Ok(if is_over { Flow::Over } else { Flow::Goes })
     }
 
     /// Does all that can be done without waiting, within the limit of a turn.
     fn go_on(&mut self, shared: &mut Shared<'a>) -> io::Result<Flow> {
         let mut produced = Turn::default();
-        while self.line.is_clear() {
+        loop {
+            if self.push(shared)? == Flow::Over {
+                return Ok(Flow::Over);
+            }
+            if !self.is_clear() {
+                break;
+            }
             self.crowded = false;
             match (self.phase, self.input) {
                 (Phase::Producing, _) if !produced.is_over() => {
                     let reply = self.session.protocol().resume();
                     produced.count(length(reply));
-                    let next = self.line.dispose(reply)?;
-                    self.follow(next);
+                    let next = dispose(&mut self.line, &self.link, reply)?;
+                    self.follow(next, shared)?;
                 }
                 (Phase::Open, Input::Ended) => {
                     self.input = Input::Told;
-                    let next = self.line.dispose(self.session.protocol().ended())?;
-                    self.follow(next);
+                    let next = dispose(&mut self.line, &self.link, self.session.protocol().ended())?;
+                    self.follow(next, shared)?;
                 }
                 (Phase::Finishing, Input::Open) => {
                     if self.line.end().is_err() || self.session.protocol().client_is_done() {
@@ -243,21 +324,22 @@ impl<'a> Channel<'a> {
     }
 
     fn interest(&mut self) -> Interest {
-        let is_clear = self.line.is_clear();
+        let (is_clear, is_held) = (self.is_clear(), self.is_held());
+        let mut takes =
+            || self.input == Input::Open && !is_held && !self.crowded && self.session.protocol().listens();
         let read = match self.phase {
-            Phase::Open => is_clear,
-            Phase::Producing => {
-                self.input == Input::Open && !self.crowded && self.session.protocol().listens()
-            }
-            Phase::Finishing => false,
+            Phase::Open if is_clear => self.input == Input::Open && !is_held,
+            Phase::Open | Phase::Producing => takes(),
             Phase::Lingering(_) => true,
+            Phase::Finishing | Phase::Aborted | Phase::Broken => false,
         };
         Interest { read, write: !is_clear || self.phase == Phase::Producing, end: false }
     }
 
     /// When it wants to be looked at, whatever happens.
     pub(super) fn due(&self, shared: &Shared<'a>) -> Option<Instant> {
-        let silence = shared.idle_timeout.and_then(|limit| self.active.checked_add(limit));
+        let silence = shared.idle_timeout.filter(|_| !self.is_held());
+        let silence = silence.and_then(|limit| self.active.checked_add(limit));
         let end = shared.max_lifetime.map(|limit| shared.now + limit.saturating_sub(self.age(shared)));
         [self.until, silence, end].into_iter().flatten().min()
     }
@@ -266,16 +348,56 @@ impl<'a> Channel<'a> {
         &self.line
     }
 
-    /// Closes the connection; its session is to hear of it.
-    pub(super) fn close(self) -> Box<dyn Session<'a> + 'a> {
+    /// Its protocol has panicked, and is not called any more.
+    pub(super) fn broke(&mut self, payload: &(dyn Any + Send)) -> io::Error {
+        self.phase = Phase::Broken;
+        self.session.panicked(payload, self.peer);
+        io::Error::other("its protocol has panicked")
+    }
+
+    /// Closes the connection, and tells its protocol why; its session is to hear of it.
+    pub(super) fn close(mut self, outcome: &io::Result<Flow>) -> Box<dyn Session<'a> + 'a> {
+        let reason = match (outcome, self.phase, self.input) {
+            (Err(error), ..) => CloseReason::of(error),
+            (Ok(_), Phase::Aborted, _) => CloseReason::Aborted,
+            (Ok(_), _, Input::Told) => CloseReason::Ended,
+            (Ok(_), ..) => CloseReason::Finished,
+        };
         self.line.close();
+        self.link = None;
+        tell(&mut *self.session, self.phase, reason, self.peer);
         self.session
     }
+
+    /// The reactor is no more.
+    pub(super) fn stop(&mut self) {
+        self.link = None;
+        tell(&mut *self.session, self.phase, CloseReason::Stopped, self.peer);
+    }
+}
+
+/// Tells a protocol why its connection is over, if it can still be called.
+fn tell<'a>(session: &mut (dyn Session<'a> + 'a), phase: Phase, reason: CloseReason<'_>, peer: Peer) {
+    if phase != Phase::Broken
+        && let Err(payload) = catch_unwind(AssertUnwindSafe(|| session.protocol().closed(reason)))
+    {
+        session.panicked(&*payload, peer);
+    }
+}
+
+/// Sends what a reply says, behind all that was written before.
+fn dispose(line: &mut Line<'_>, link: &Option<Box<Link>>, reply: Reply<'_>) -> io::Result<Next> {
+    if let Some(link) = link
+        && !matches!(reply, Reply::Wait | Reply::WaitFor(_))
+    {
+        link.precede(line)?;
+    }
+    line.dispose(reply)
 }
 
 fn length(reply: Reply<'_>) -> usize {
     match reply {
-        Reply::Wait => 0,
+        Reply::Wait | Reply::WaitFor(_) => 0,
         Reply::Send(bytes) | Reply::More(bytes) | Reply::Finish(bytes) => bytes.len(),
         // one piece of it goes
         Reply::File(_) => TURN,

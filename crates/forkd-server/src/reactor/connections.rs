@@ -25,16 +25,11 @@ impl<'a> Reactor<'a> {
         session: Box<dyn Session<'a> + 'a>,
     ) {
         let line = Line::new(socket, self.shared.traffic, early);
-        let mut channel = Box::new(Channel::new(line, peer, session, &self.shared));
+        let key = self.sources.reserve();
+        let mut channel = Box::new(Channel::new(line, peer, session, key, None, &self.shared));
         let flow = guarded(&mut channel, |channel| channel.begin(&mut self.shared));
-        channel.polled = channel.wanted;
-        if !matches!(flow, Ok(Flow::Goes)) {
-            return channel.close().closed(self, peer, flow.map(|_| ()));
-        }
-        let key = self.sources.insert(Source::Channel(channel));
-        let Some(Source::Channel(channel)) = self.sources.get_mut(key) else { return };
-        let added = self.pollers.add(channel.line(), key.token(), channel.polled);
-        self.follow(key, added.map(|()| Flow::Goes));
+        self.sources.put_back(key, Source::Channel(channel));
+        self.follow(key, flow);
     }
 
     /// Ends a connection, or sees to it that it is looked after as it now wants to be.
@@ -61,7 +56,7 @@ impl<'a> Reactor<'a> {
         channel.alarm.take().map(|alarm| self.timers.cancel(alarm));
         if let Some(Source::Channel(channel)) = self.sources.remove(key) {
             let peer = channel.peer;
-            channel.close().closed(self, peer, flow.map(|_| ()));
+            channel.close(&flow).closed(self, peer, flow.map(|_| ()));
         }
     }
 }
@@ -71,9 +66,5 @@ pub(super) fn guarded<'a>(
     channel: &mut Channel<'a>,
     turn: impl FnOnce(&mut Channel<'a>) -> io::Result<Flow>,
 ) -> io::Result<Flow> {
-    let peer = channel.peer;
-    catch_unwind(AssertUnwindSafe(|| turn(channel))).unwrap_or_else(|payload| {
-        channel.session.panicked(&*payload, peer);
-        Err(io::Error::other("its protocol has panicked"))
-    })
+    catch_unwind(AssertUnwindSafe(|| turn(channel))).unwrap_or_else(|payload| Err(channel.broke(&*payload)))
 }

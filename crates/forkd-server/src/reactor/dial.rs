@@ -4,6 +4,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Instant;
 
 use rustix::io::Errno;
@@ -12,6 +13,7 @@ use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, sockop
 use super::channel::{Channel, Session};
 use super::connections::guarded;
 use super::line::Line;
+use super::link::Link;
 use super::{Alarm, Reactor, Source, later};
 use crate::Error;
 use crate::service::Protocol;
@@ -19,11 +21,13 @@ use crate::slab::Key;
 use crate::sys::poller::Interest;
 use crate::timers::At;
 use crate::transport::early::Early;
-use crate::transport::{Endpoint, Peer, resolve};
+use crate::transport::{Endpoint, Peer, Writer, resolve};
 
 /// A connection that is being made.
 pub(super) struct Dial<'a> {
     session: Box<dyn Session<'a> + 'a>,
+    /// What is written to it before it has come about.
+    link: Box<Link>,
     /// Those that have not been tried yet.
     addresses: std::vec::IntoIter<Address>,
     /// The socket that is being connected, and its peer's address.
@@ -69,6 +73,9 @@ impl<'a> Reactor<'a> {
     /// The addresses of a name are tried one after the other, for 30 s altogether
     /// ([`connect_timeout`](Self::connect_timeout)). Neither callback is called before this returns.
     ///
+    /// What it returns writes to the connection at any time, and ends it; what is written before the connection has come
+    /// about is its beginning. The protocol can take the same [`Writer`] when it is [opened](Protocol::opened).
+    ///
     /// A *name* is looked up at once, which may block; an address never does. A program that can't afford to
     /// wait looks it up before, with [`resolve`](crate::transport::resolve::resolve).
     ///
@@ -109,24 +116,30 @@ impl<'a> Reactor<'a> {
         endpoint: &str,
         protocol: P,
         on_closed: impl FnOnce(&mut Self, P, io::Result<()>) + 'a,
-    ) -> Result<(), Error> {
+    ) -> Result<Writer, Error> {
         let (addresses, failure) = match addresses_of(endpoint)? {
             Ok(addresses) => (addresses, None),
             Err(error) => (Vec::new(), Some(error)),
         };
-        let dial = |alarm| Dial {
+        let key = self.sources.reserve();
+        let rouser = self.shared.rouser(key).map_err(|cause| {
+            self.sources.remove(key);
+            Error::os("cannot make a descriptor that wakes the reactor", cause)
+        })?;
+        let link = Link::new(Arc::default(), rouser);
+        let writer = link.writer();
+        let alarm = self.timers.set(later(self.connect_timeout), Alarm::Source(key));
+        let dial = Dial {
             session: Box::new(Dialled { protocol, on_closed }),
+            link,
             addresses: addresses.into_iter(),
             attempt: None,
             failure,
             alarm,
         };
-        let until = later(self.connect_timeout);
-        let key = self.sources.reserve();
-        let alarm = self.timers.set(until, Alarm::Source(key));
-        self.sources.put_back(key, Source::Dial(Box::new(dial(alarm))));
+        self.sources.put_back(key, Source::Dial(Box::new(dial)));
         self.dial(key);
-        Ok(())
+        Ok(writer)
     }
 
     /// Tries the next address. If there is none, its alarm goes off at once.
@@ -170,17 +183,33 @@ impl<'a> Reactor<'a> {
             Address::Unix(_) => Peer::of(&socket, None, true),
         };
         let line = Line::new(socket, self.shared.traffic, Early::default());
-        let mut channel = Box::new(Channel::new(line, peer, dial.session, &self.shared));
+        let Dial { session, link, .. } = *dial;
+        let mut channel = Box::new(Channel::new(line, peer, session, key, Some(link), &self.shared));
         channel.polled = Interest::WRITE.into();
         let flow = guarded(&mut channel, |channel| channel.begin(&mut self.shared));
         self.sources.put_back(key, Source::Channel(channel));
         self.follow(key, flow);
     }
 
+    /// Something was written to it: it is not wanted any more, or goes on.
+    pub(super) fn dial_called(&mut self, key: Key) {
+        let Some(Source::Dial(dial)) = self.sources.get_mut(key) else { return };
+        if dial.link.is_aborted() {
+            let alarm = dial.alarm;
+            self.timers.cancel(alarm);
+            if let Some(Source::Dial(dial)) = self.sources.remove(key) {
+                let Dial { session, link, .. } = *dial;
+                drop(link);
+                session.closed(self, Peer::None, Ok(()));
+            }
+        }
+    }
+
     /// Gives up.
     pub(super) fn dial_expired(&mut self, key: Key) {
         let Some(Source::Dial(dial)) = self.sources.remove(key) else { return };
-        let Dial { session, attempt, failure, .. } = *dial;
+        let Dial { session, link, attempt, failure, .. } = *dial;
+        drop(link);
         let error = match attempt {
             // it is closed now
             Some(_) => io::ErrorKind::TimedOut.into(),

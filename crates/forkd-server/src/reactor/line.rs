@@ -6,6 +6,7 @@
 use std::collections::VecDeque;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
 
 use rustix::io::{Errno, retry_on_intr};
 use rustix::net::{SendFlags, Shutdown};
@@ -13,7 +14,7 @@ use rustix::net::{SendFlags, Shutdown};
 use crate::fairness::Turn;
 use crate::service::Reply;
 use crate::transport::early::Early;
-use crate::transport::{FilePart, MORE, Traffic};
+use crate::transport::{FilePart, MORE, Outbox, Traffic};
 
 #[derive(Debug)]
 pub(super) struct Line<'a> {
@@ -34,9 +35,11 @@ enum Piece {
 }
 
 /// What a reply asks for, once it is on its way.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug)]
 pub(super) enum Next {
     Input,
+    /// Input, when another client has taken most of this.
+    InputAfter(Arc<Outbox>),
     Produce,
     End,
 }
@@ -72,20 +75,40 @@ impl<'a> Line<'a> {
     pub(super) fn dispose(&mut self, reply: Reply<'_>) -> io::Result<Next> {
         let next = match reply {
             Reply::Wait | Reply::Send(_) => Next::Input,
+            Reply::WaitFor(writer) => Next::InputAfter(Arc::clone(writer.outbox())),
             Reply::More(_) | Reply::File(_) => Next::Produce,
             Reply::Finish(_) => Next::End,
         };
         match reply {
-            Reply::Wait => {}
-            Reply::Send(bytes) | Reply::More(bytes) => self.send(bytes, SendFlags::empty())?,
+            Reply::Wait | Reply::WaitFor(_) => {}
+            Reply::Send(bytes) | Reply::More(bytes) => self.send_by(bytes, SendFlags::empty())?,
             // the end follows at once
-            Reply::Finish(bytes) => self.send(bytes, MORE)?,
+            Reply::Finish(bytes) => self.send_by(bytes, MORE)?,
             Reply::File(part) => self.send_file(part.clone())?,
         }
         Ok(next)
     }
 
-    fn send(&mut self, bytes: &[u8], flags: SendFlags) -> io::Result<()> {
+    /// Sends these bytes, behind all that waits.
+    pub(super) fn send(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.send_by(bytes, SendFlags::empty())
+    }
+
+    /// Sends what the socket takes of these bytes, before which nothing may wait; returns how many those are.
+    pub(super) fn send_now(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.write(bytes, SendFlags::empty())
+    }
+
+    /// How many bytes wait in memory, at least one if anything waits.
+    pub(super) fn ahead(&self) -> usize {
+        let length = |piece: &Piece| match piece {
+            Piece::Bytes(bytes, at) => bytes.len() - at,
+            Piece::File(_) => 1,
+        };
+        self.waiting.iter().map(length).sum()
+    }
+
+    fn send_by(&mut self, bytes: &[u8], flags: SendFlags) -> io::Result<()> {
         let gone = if self.is_clear() && !bytes.is_empty() { self.write(bytes, flags)? } else { 0 };
         if gone < bytes.len() {
             self.waiting.push_back(Piece::Bytes(bytes[gone..].into(), 0));

@@ -238,7 +238,7 @@ fn answer<P: Protocol>(
         let Ok(hops) = udp_filter.admit(&datagram) else { continue };
         let mut protocol = (make.borrow_mut())();
         match protocol.datagram(datagram.payload) {
-            Reply::Wait | Reply::File(_) => {}
+            Reply::Wait | Reply::WaitFor(_) | Reply::File(_) => {}
             Reply::Send(answer) | Reply::More(answer) | Reply::Finish(answer) => {
                 // a client that does not take it has gone, or does not read
                 let _ = batch.answer(0, listener, answer, hops, Patience::DontWait);

@@ -80,12 +80,15 @@ mod channel;
 mod connections;
 mod dial;
 mod line;
+mod link;
 mod listening;
 mod pollers;
 #[cfg(test)]
 mod tests;
 mod watch;
 
+use std::io;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use channel::Channel;
@@ -100,9 +103,12 @@ use crate::Error;
 #[cfg(doc)]
 use crate::Protocol;
 use crate::slab::{Key, Slab};
-use crate::sys::poller::Event;
+use crate::sys::poller::{Event, Interest};
 use crate::timers::{At, Timers};
-use crate::transport::Traffic;
+use crate::transport::{Rouser, Traffic, Wakeups};
+
+/// The token of what wakes the loop; no key has it, nor is it that of the bulk poller.
+const WAKEUPS: usize = usize::MAX - 1;
 
 /// What is read at once, into memory that all connections share.
 const BUFFER: usize = 64 * 1024;
@@ -153,6 +159,8 @@ pub struct Reactor<'a> {
     sources: Slab<Source<'a>>,
     timers: Timers<Alarm<'a>>,
     shared: Shared<'a>,
+    /// The poller looks after the wakeups.
+    watches_wakeups: bool,
     connect_timeout: Duration,
     after_round: Option<Box<AfterRound<'a>>>,
     is_stopped: bool,
@@ -171,9 +179,20 @@ struct Shared<'a> {
     /// How long a connection may last.
     max_lifetime: Option<Duration>,
     traffic: Option<&'a Traffic>,
+    /// What wakes the loop for a connection that is written to; there is none before that can happen.
+    wakeups: Option<Arc<Wakeups>>,
 }
 
 impl Shared<'_> {
+    /// What wakes the loop for a connection.
+    fn rouser(&mut self, key: Key) -> io::Result<Rouser> {
+        let wakeups = match &self.wakeups {
+            Some(wakeups) => wakeups,
+            None => self.wakeups.insert(Arc::new(Wakeups::new()?)),
+        };
+        Ok(Rouser { wakeups: Arc::clone(wakeups), key })
+    }
+
     /// The time of this turn in milliseconds, which begins again after 49 days.
     fn millis(&self) -> u32 {
         self.now.duration_since(self.started).as_millis() as u32
@@ -232,7 +251,9 @@ impl<'a> Reactor<'a> {
                 idle_timeout: None,
                 max_lifetime: None,
                 traffic: None,
+                wakeups: None,
             },
+            watches_wakeups: false,
             connect_timeout: CONNECT_TIMEOUT,
             after_round: None,
             is_stopped: false,
@@ -354,10 +375,10 @@ impl<'a> Reactor<'a> {
         let mut ready = Vec::new();
         self.is_stopped = false;
         while !self.is_stopped && (self.sources.len() > 0 || !self.timers.is_empty()) {
+            let cannot = |cause| Error::os("cannot wait for events", cause);
             let limit = self.timers.next().map(|then| then.saturating_duration_since(Instant::now()));
-            self.pollers
-                .wait(&mut ready, limit)
-                .map_err(|cause| Error::os("cannot wait for events", cause))?;
+            let limit = if self.is_called().map_err(cannot)? { Some(Duration::ZERO) } else { limit };
+            self.pollers.wait(&mut ready, limit).map_err(cannot)?;
             self.shared.now = Instant::now();
             let events = ready.len();
             for event in ready.drain(..) {
@@ -369,11 +390,37 @@ impl<'a> Reactor<'a> {
                     Alarm::Source(key) => self.expired(key),
                 }
             }
+            self.answer_calls();
             if let Some(call) = &mut self.after_round {
                 call(events);
             }
         }
         Ok(())
+    }
+
+    /// Before a wait: whether something was written that is to be sent first. If not, that ends the wait.
+    fn is_called(&mut self) -> io::Result<bool> {
+        let Some(wakeups) = &self.shared.wakeups else { return Ok(false) };
+        if !self.watches_wakeups {
+            self.pollers.add(&**wakeups, WAKEUPS, Interest::READ)?;
+            self.watches_wakeups = true;
+        }
+        Ok(!wakeups.may_wait())
+    }
+
+    /// Sends what was written since this was called before.
+    fn answer_calls(&mut self) {
+        let Some(wakeups) = &self.shared.wakeups else { return };
+        for key in wakeups.take() {
+            match self.sources.get_mut(key) {
+                Some(Source::Channel(channel)) => {
+                    let flow = guarded(channel, |channel| channel.called(&mut self.shared));
+                    self.follow(key, flow);
+                }
+                Some(Source::Dial(_)) => self.dial_called(key),
+                Some(Source::Watch(_)) | None => {}
+            }
+        }
     }
 
     fn dispatch(&mut self, event: Event) {
@@ -407,6 +454,17 @@ impl<'a> Reactor<'a> {
 fn later(delay: Duration) -> Instant {
     let now = Instant::now();
     now.checked_add(delay).unwrap_or(now + Duration::from_secs(u32::MAX.into()))
+}
+
+/// Protocols whose connections are left are told that they are over.
+impl Drop for Reactor<'_> {
+    fn drop(&mut self) {
+        for (_, source) in self.sources.iter_mut() {
+            if let Source::Channel(channel) = source {
+                channel.stop();
+            }
+        }
+    }
 }
 
 impl std::fmt::Debug for Reactor<'_> {

@@ -13,7 +13,9 @@ use crate::sys::poller::{Event, Interest, Poller};
 /// The token of the bulk poller; no key has it.
 const BULK: usize = usize::MAX;
 
-/// What a source waits for, and in which poller.
+/// What a source waits for, and in which poller; if for nothing, in none.
+///
+/// A poller would tell again and again of the end of a connection that waits for nothing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Polled {
     pub(super) interest: Interest,
@@ -44,7 +46,11 @@ impl Pollers {
 
     pub(super) fn add(&self, fd: impl AsFd, token: usize, polled: impl Into<Polled>) -> io::Result<()> {
         let polled = polled.into();
-        self.of(polled).add(fd, token, polled.interest)
+        if polled.interest == Interest::NONE {
+            Ok(())
+        } else {
+            self.of(polled).add(fd, token, polled.interest)
+        }
     }
 
     /// As [`Poller::add_edge`].
@@ -59,10 +65,13 @@ impl Pollers {
         before: Polled,
         polled: Polled,
     ) -> io::Result<()> {
-        if before.is_bulk == polled.is_bulk {
+        let is_nothing = |polled: Polled| polled.interest == Interest::NONE;
+        if before.is_bulk == polled.is_bulk && !is_nothing(before) && !is_nothing(polled) {
             return self.of(polled).change(fd, token, before.interest, polled.interest);
         }
-        self.of(before).remove(&fd, before.interest)?;
+        if !is_nothing(before) {
+            self.of(before).remove(&fd, before.interest)?;
+        }
         self.add(fd, token, polled)
     }
 

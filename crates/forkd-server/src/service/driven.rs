@@ -1,29 +1,44 @@
 //! Runs a [`Protocol`] on a blocking connection: the adapter between the two ways to be called.
 
 use std::io::{self, Write};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::protocol::{Protocol, Reply};
+use super::duplex::Duplex;
+use super::{CloseReason, Opening, Protocol, Reply};
 use crate::sys::buffer::Buffer;
-use crate::transport::Connection;
+use crate::transport::{Connection, Outbox};
+
+/// Serves a connection until one side ends it, and tells the protocol why it is over.
+pub(super) fn drive(protocol: &mut dyn Protocol, connection: &mut Connection<'_>) -> io::Result<()> {
+    let opening = Opening::new(connection.peer());
+    protocol.opened(&opening);
+    let outcome = match opening.into_outbox() {
+        None => converse(protocol, connection),
+        Some(outbox) => Duplex::new(connection, outbox).and_then(|duplex| duplex.converse(protocol)),
+    };
+    protocol.closed(match &outcome {
+        Ok(reason) => *reason,
+        Err(error) => CloseReason::of(error),
+    });
+    outcome.map(drop)
+}
 
 /// Reads, asks, writes, until one side ends.
 ///
 /// Each reply is written out before more is read: that is all the back-pressure there is.
-pub(super) fn drive(protocol: &mut dyn Protocol, connection: &mut Connection<'_>) -> io::Result<()> {
-    let peer = connection.peer();
+fn converse(
+    protocol: &mut dyn Protocol,
+    connection: &mut Connection<'_>,
+) -> io::Result<CloseReason<'static>> {
     let mut buffer = Buffer::default();
-    let mut next = dispose(protocol.connected(peer), connection)?;
+    let mut next = dispose(protocol.connected(connection.peer()), connection)?;
     let mut has_ended = false;
     loop {
         match next {
             Next::End => {
-                if protocol.client_is_done() {
-                    connection.end();
-                } else {
-                    connection.linger(&mut buffer);
-                }
-                return Ok(());
+                part(protocol, connection, &mut buffer);
+                return Ok(CloseReason::Finished);
             }
             Next::Input => {
                 let now = Instant::now();
@@ -43,6 +58,11 @@ pub(super) fn drive(protocol: &mut dyn Protocol, connection: &mut Connection<'_>
                     }
                 };
             }
+            Next::InputAfter(other) => {
+                let mut duplex = Duplex::new(connection, Arc::default())?;
+                duplex.hold(&other);
+                return duplex.go_on(protocol, Next::Input);
+            }
             Next::Produce => {
                 // what comes meanwhile is not left lying about
                 if protocol.listens()
@@ -50,7 +70,7 @@ pub(super) fn drive(protocol: &mut dyn Protocol, connection: &mut Connection<'_>
                     && let Some(chunk) = connection.chunk_within(&mut buffer, Duration::ZERO)?
                 {
                     has_ended = chunk.is_empty();
-                    if !has_ended && dispose(protocol.received(chunk), connection)? == Next::End {
+                    if !has_ended && matches!(dispose(protocol.received(chunk), connection)?, Next::End) {
                         next = Next::End;
                         continue;
                     }
@@ -61,25 +81,37 @@ pub(super) fn drive(protocol: &mut dyn Protocol, connection: &mut Connection<'_>
     }
 }
 
-/// The client's bytes have ended.
-fn finish(protocol: &mut dyn Protocol, connection: &mut Connection<'_>) -> io::Result<()> {
-    let mut next = dispose(protocol.ended(), connection)?;
-    while next == Next::Produce {
-        next = dispose(protocol.resume(), connection)?;
+/// The protocol has ended the connection: lets the client hear the end.
+pub(super) fn part(protocol: &mut dyn Protocol, connection: &Connection<'_>, buffer: &mut Buffer) {
+    if protocol.client_is_done() {
+        connection.end();
+    } else {
+        connection.linger(buffer);
     }
-    Ok(())
 }
 
-#[derive(PartialEq, Eq)]
-enum Next {
+/// The client's bytes have ended.
+fn finish(protocol: &mut dyn Protocol, connection: &mut Connection<'_>) -> io::Result<CloseReason<'static>> {
+    let mut next = dispose(protocol.ended(), connection)?;
+    while matches!(next, Next::Produce) {
+        next = dispose(protocol.resume(), connection)?;
+    }
+    Ok(CloseReason::Ended)
+}
+
+/// What a reply asks for, once it is on its way.
+pub(super) enum Next {
     Input,
+    /// Input, when another client has taken most of this.
+    InputAfter(Arc<Outbox>),
     Produce,
     End,
 }
 
-fn dispose(reply: Reply<'_>, connection: &mut Connection<'_>) -> io::Result<Next> {
+pub(super) fn dispose(reply: Reply<'_>, mut connection: &Connection<'_>) -> io::Result<Next> {
     match reply {
         Reply::Wait => Ok(Next::Input),
+        Reply::WaitFor(writer) => Ok(Next::InputAfter(Arc::clone(writer.outbox()))),
         Reply::Send(bytes) => connection.write_all(bytes).map(|()| Next::Input),
         Reply::More(bytes) => connection.write_all(bytes).map(|()| Next::Produce),
         Reply::File(part) => connection.send_file(part).map(|()| Next::Produce),

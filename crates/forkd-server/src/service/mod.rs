@@ -9,14 +9,17 @@ pub(crate) mod application;
 mod calendar;
 mod chargen;
 mod clock;
+mod close_reason;
 mod discard;
 mod driven;
+mod duplex;
 mod echo;
 mod exec;
 mod handler;
 #[cfg(feature = "http")]
 pub(crate) mod http;
 mod messages;
+mod opening;
 mod protocol;
 
 use std::io;
@@ -28,6 +31,7 @@ pub use ack::Ack;
 use application::Application;
 pub use chargen::Chargen;
 pub use clock::Clock;
+pub use close_reason::CloseReason;
 pub use discard::Discard;
 pub use echo::Echo;
 pub use exec::Exec;
@@ -35,6 +39,7 @@ pub use handler::Handler;
 #[cfg(feature = "http")]
 pub use http::Http;
 pub use messages::Framing;
+pub use opening::Opening;
 pub use protocol::{Protocol, Reply};
 
 use crate::Error;
@@ -328,7 +333,7 @@ impl Service {
         match &self.maker {
             Maker::Echo => send(payload),
             Maker::Protocol(make) => match make().datagram(payload) {
-                Reply::Wait | Reply::File(_) => {}
+                Reply::Wait | Reply::WaitFor(_) | Reply::File(_) => {}
                 Reply::Send(answer) | Reply::More(answer) | Reply::Finish(answer) => send(answer),
             },
             Maker::Handler(make) => {

@@ -2,7 +2,8 @@
 
 use std::time::Instant;
 
-use crate::transport::{FilePart, Offence, Peer};
+use super::{CloseReason, Opening};
+use crate::transport::{FilePart, Offence, Peer, Writer};
 
 /// A service that is called back with bytes, as in Twisted or asyncio; it never blocks.
 ///
@@ -24,6 +25,12 @@ use crate::transport::{FilePart, Offence, Peer};
 /// assert_eq!(Shout(Vec::new()).received(b"hello"), Reply::Send(b"HELLO"));
 /// ```
 pub trait Protocol {
+    /// Is called first, when a stream begins. A protocol that wants to write at any time, and not only by its
+    /// replies, takes a [`Writer`] from the `opening`. The default doesn't.
+    fn opened(&mut self, opening: &Opening) {
+        let _ = opening;
+    }
+
     /// Is called when a stream begins; the reply is a greeting. The default waits for the client.
     fn connected(&mut self, peer: Peer) -> Reply<'_> {
         let _ = peer;
@@ -54,6 +61,9 @@ pub trait Protocol {
 
     /// Is called when the client's bytes have ended, and it may still read; the connection ends after the
     /// reply. The default has nothing to say.
+    ///
+    /// A protocol that has taken a [`Writer`] may have more to say later: its connection goes on until
+    /// [`Reply::Finish`], as of the default, or until the writer ends it.
     fn ended(&mut self) -> Reply<'_> {
         Reply::Finish(b"")
     }
@@ -72,6 +82,12 @@ pub trait Protocol {
     /// other; the default ends the connection without a word.
     fn timed_out(&mut self) -> Reply<'_> {
         Reply::Finish(b"")
+    }
+
+    /// Is called last, once, when the connection is over, and says why. The default does nothing. A protocol that has
+    /// panicked is not called any more, nor is one whose process is killed.
+    fn closed(&mut self, reason: CloseReason<'_>) {
+        let _ = reason;
     }
 
     /// Says what the client has done wrong, if it has, when the connection is over: its source may be penalised for that
@@ -131,6 +147,9 @@ pub trait Protocol {
 pub enum Reply<'a> {
     /// Nothing yet.
     Wait,
+    /// Nothing yet; and more input only when another client has taken most of what was written for it, or is gone: so
+    /// one that passes its input on reads no more quickly than what it passes it to. To a datagram it is no answer.
+    WaitFor(&'a Writer),
     /// These bytes; then more input.
     Send(&'a [u8]),
     /// These bytes; then [`Protocol::resume`] is asked for more, as soon as the client can take them.

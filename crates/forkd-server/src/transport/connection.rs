@@ -4,6 +4,7 @@
 //! as in socketserver's `DatagramRequestHandler`. All bytes are counted on their way.
 
 mod bytes;
+mod duplex;
 mod hand_over;
 mod introduce;
 mod linger;
@@ -14,12 +15,13 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 pub(crate) use bytes::MORE;
+pub(crate) use duplex::Awaited;
 pub(crate) use hand_over::Watch;
 pub(crate) use linger::{LEFTOVER, LINGER};
 
 use super::early::Early;
 use super::inherited::local_end;
-use super::{Endpoint, Offence, Peer, ServerInfo, TimedOut, Traffic};
+use super::{Endpoint, Offence, Peer, Rouser, ServerInfo, TimedOut, Traffic};
 use crate::sys;
 
 /// A connection, or a datagram, together with its peer.
@@ -112,6 +114,12 @@ pub(crate) trait Wait: std::fmt::Debug {
         limit: Option<Duration>,
         call: &mut dyn FnMut() -> rustix::io::Result<usize>,
     ) -> io::Result<Option<usize>>;
+
+    /// What wakes the one that waits for [any](Self::any) of several.
+    fn rouser(&self, socket: BorrowedFd<'_>) -> io::Result<Rouser>;
+
+    /// Waits until a socket may be ready as awaited, or it is called for; returns whether there may be input.
+    fn any(&self, socket: BorrowedFd<'_>, awaited: Awaited) -> io::Result<bool>;
 
     /// Waits in the same way, for another descriptor.
     fn another(&self) -> Box<dyn Wait>;

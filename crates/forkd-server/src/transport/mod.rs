@@ -27,10 +27,11 @@ mod socket_file;
 pub(crate) mod timed_out;
 pub(crate) mod traffic;
 pub(crate) mod udp_filter;
+mod writer;
 
 pub(crate) use arrivals::Arrivals;
 pub use connection::Connection;
-pub(crate) use connection::{LEFTOVER, LINGER, MORE, Watch};
+pub(crate) use connection::{Awaited, LEFTOVER, LINGER, MORE, Watch};
 #[cfg(feature = "coroutine")]
 pub(crate) use connection::{Ready, Wait};
 pub use file_part::FilePart;
@@ -46,8 +47,10 @@ pub(crate) use pump::limit_unsent_if_slow;
 pub(crate) use refusal::Refusal;
 pub use server_info::ServerInfo;
 pub use shutdown_handle::Handle;
-pub(crate) use timed_out::TimedOut;
+pub use timed_out::TimedOut;
 pub(crate) use traffic::Traffic;
+pub(crate) use writer::{Hold, Outbox, Rouser, Wakeups, Wish};
+pub use writer::{WriteError, Writer};
 
 #[cfg(test)]
 mod tests {

@@ -4,6 +4,12 @@ use std::error::Error;
 use std::{fmt, io};
 
 /// Which limit of time has ended a connection that its client had not ended.
+///
+/// ```
+/// use forkd_server::transport::TimedOut;
+/// assert_eq!(TimedOut::Idle.to_string(), "the client was silent for too long");
+/// assert_eq!(TimedOut::ALL.map(TimedOut::name), ["idle", "unread", "lifetime"]);
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum TimedOut {
     /// The client sent nothing for too long (`--idle-timeout`).

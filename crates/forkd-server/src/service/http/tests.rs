@@ -59,7 +59,7 @@ impl Heard {
     /// Does what the driver does with a reply; true means that it asks for more.
     fn take(&mut self, reply: Reply<'_>) -> bool {
         match reply {
-            Reply::Wait => false,
+            Reply::Wait | Reply::WaitFor(_) => false,
             Reply::Send(bytes) => {
                 self.bytes.extend_from_slice(bytes);
                 false

@@ -1,0 +1,180 @@
+//! What is written to a connection from outside of its loop, until the loop sends it.
+//!
+//! Invariant: what is written goes out in the order in which it was written, and never more waits than
+//! [`LIMIT`] bytes and one write.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::{io, mem};
+
+use super::wakeups::Rouser;
+use super::{LIMIT, WriteError};
+
+/// One connection's.
+#[derive(Debug, Default)]
+pub(crate) struct Outbox(Mutex<State>);
+
+#[derive(Debug, Default)]
+struct State {
+    queue: Vec<u8>,
+    /// How many bytes the loop has taken for the client that the socket has not.
+    ahead: usize,
+    wish: Option<Wish>,
+    /// The connection has ended.
+    is_over: bool,
+    /// The loop knows that it is to look.
+    is_called: bool,
+    rouser: Option<Rouser>,
+    /// Connections whose input is held until the client has taken the most.
+    holders: Vec<Rouser>,
+}
+
+/// What shall become of a connection when all that was written is sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Wish {
+    /// The client is told that no more comes.
+    End,
+    /// It ends.
+    Finish,
+    /// It ends at once, whatever is not sent.
+    Abort,
+}
+
+impl State {
+    fn queued(&self) -> usize {
+        self.ahead + self.queue.len()
+    }
+
+    /// Has the loop look, if it does not know yet that it should.
+    fn call(&mut self) {
+        if let Some(rouser) = &self.rouser
+            && !mem::replace(&mut self.is_called, true)
+        {
+            rouser.rouse();
+        }
+    }
+
+    /// Lets those go on that wait for the client, if they may.
+    fn release(&mut self) {
+        if !self.holders.is_empty() && (self.is_over || self.queued() < LIMIT / 2) {
+            self.holders.drain(..).for_each(|holder| holder.rouse());
+        }
+    }
+}
+
+impl Outbox {
+    /// Of a connection that has ended.
+    pub(super) fn closed() -> Self {
+        Self(Mutex::new(State { is_over: true, ..State::default() }))
+    }
+
+    /// Nothing that is done under the lock can panic.
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn write(&self, bytes: &[u8]) -> Result<(), WriteError> {
+        let mut state = self.state();
+        if state.is_over || state.wish.is_some() {
+            return Err(WriteError::Closed);
+        }
+        if state.queued() >= LIMIT {
+            return Err(WriteError::Full);
+        }
+        state.queue.extend_from_slice(bytes);
+        state.call();
+        Ok(())
+    }
+
+    pub(super) fn wish(&self, wish: Wish) {
+        let mut state = self.state();
+        if state.wish < Some(wish) {
+            state.wish = Some(wish);
+            state.call();
+        }
+    }
+
+    pub(super) fn is_open(&self) -> bool {
+        let state = self.state();
+        !state.is_over && state.wish.is_none()
+    }
+
+    pub(super) fn queued(&self) -> usize {
+        self.state().queued()
+    }
+
+    /// From here on this wakes the loop. It is to look once by itself.
+    pub(crate) fn attach(&self, rouser: Rouser) {
+        self.state().rouser = Some(rouser);
+    }
+
+    /// Sends what was written, as far as `send` takes it; `ahead` bytes that were taken before are still to be sent, and
+    /// then nothing is. Returns whether all of it is gone, and what is wished then.
+    ///
+    /// # Errors
+    ///
+    /// Those of `send`.
+    pub(crate) fn flush(
+        &self,
+        ahead: usize,
+        send: impl FnOnce(&[u8]) -> io::Result<usize>,
+    ) -> io::Result<(bool, Option<Wish>)> {
+        let mut state = self.state();
+        state.is_called = false;
+        state.ahead = ahead;
+        if ahead == 0 && !state.queue.is_empty() {
+            let sent = send(&state.queue)?;
+            if sent < state.queue.len() {
+                state.queue.drain(..sent);
+            } else {
+                // a queue that was long is not kept
+                state.queue = Vec::new();
+            }
+        }
+        state.release();
+        Ok((state.queue.is_empty(), state.wish))
+    }
+
+    /// Takes what was written, so that something can be sent behind it.
+    pub(crate) fn take(&self) -> Vec<u8> {
+        let mut state = self.state();
+        let queue = mem::take(&mut state.queue);
+        state.ahead += queue.len();
+        queue
+    }
+
+    /// The connection has ended: nothing is written any more, and those that wait for its client go on.
+    pub(crate) fn close(&self) {
+        let mut state = self.state();
+        *state = State { is_over: true, holders: mem::take(&mut state.holders), ..State::default() };
+        state.release();
+    }
+}
+
+/// Has a connection's input held; when it is dropped, that is nobody's wish any more.
+#[derive(Debug)]
+pub(crate) struct Hold {
+    outbox: Arc<Outbox>,
+    holder: Rouser,
+}
+
+impl Hold {
+    pub(crate) fn new(outbox: &Arc<Outbox>, holder: Rouser) -> Self {
+        Self { outbox: Arc::clone(outbox), holder }
+    }
+
+    /// Whether it is still to be held. Then its loop is called when it isn't.
+    pub(crate) fn holds(&self) -> bool {
+        let mut state = self.outbox.state();
+        let holds = !state.is_over && state.queued() >= LIMIT / 2;
+        if holds && !state.holders.contains(&self.holder) {
+            state.holders.push(self.holder.clone());
+        }
+        holds
+    }
+}
+
+impl Drop for Hold {
+    fn drop(&mut self) {
+        self.outbox.state().holders.retain(|holder| *holder != self.holder);
+    }
+}
