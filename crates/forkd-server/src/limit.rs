@@ -42,7 +42,12 @@ impl RateLimit {
             return None;
         }
         self.paid_at = now.checked_add(debt.saturating_add(self.per));
-        Some(std::mem::take(&mut self.suppressed))
+        Some(self.take_suppressed())
+    }
+
+    /// How many lines have been held back since the last one, which no other one will tell.
+    pub(crate) fn take_suppressed(&mut self) -> u64 {
+        std::mem::take(&mut self.suppressed)
     }
 }
 

@@ -17,6 +17,7 @@ mod oom;
 mod pending;
 mod pooling;
 mod post_fork;
+mod program;
 pub(crate) mod reload;
 pub(crate) mod sample;
 pub(crate) mod saved;
