@@ -137,6 +137,7 @@ fn handlers_that_fail_do_not_fill_the_log() {
             }
         });
         server.has_left_out("handler failed", CLIENTS * EACH, start, fails);
+        assert_eq!(server.count_lines("forkd-server: "), 0, "{model}: there is a logger");
         assert_eq!(talk(&server, "-more"), "setup handle more finish", "{model}: the server goes on");
     }
 }

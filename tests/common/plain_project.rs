@@ -6,7 +6,7 @@ use std::io::{BufRead, Write};
 use forkd_server::model::Model;
 use forkd_server::{Connection, Error, Handler, Peer, Protocol, Reply, Server, Service};
 
-/// Answers a line with its length.
+/// Answers a line with its length, but for one that it fails at.
 struct Length;
 
 impl Handler for Length {
@@ -14,6 +14,9 @@ impl Handler for Length {
         let (mut rfile, mut wfile) = connection.files();
         let mut line = String::new();
         rfile.read_line(&mut line)?;
+        if line == "fail\n" {
+            return Err(std::io::Error::other("as was wished"));
+        }
         writeln!(wfile, "{}", line.trim_end().len())
     }
 }

@@ -27,7 +27,16 @@ use forkd_sys as sys;
 /// assert_eq!(port("localhost").unwrap_err().exit_code(), 64);
 /// # Ok::<(), Error>(())
 /// ```
-#[derive(Debug)]
+///
+/// `Debug` shows the whole [`sentence`](Self::sentence), so that a `main` that returns it ends with one:
+///
+/// ```
+/// use std::io;
+/// use forkd_net::Error;
+///
+/// let error = Error::os("cannot sail", io::Error::other("no wind"));
+/// assert_eq!(format!("{error:?}"), "cannot sail: no wind");
+/// ```
 #[non_exhaustive]
 pub enum Error {
     /// The command line makes no sense (64, `EX_USAGE`).
@@ -215,6 +224,13 @@ impl fmt::Display for Error {
 impl From<Error> for io::Error {
     fn from(error: Error) -> Self {
         Self::other(error.sentence())
+    }
+}
+
+/// `main` shows by it what it returns.
+impl fmt::Debug for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.sentence())
     }
 }
 

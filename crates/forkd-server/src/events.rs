@@ -4,7 +4,7 @@
 //! degraded; info: the life of the daemon and of workers; debug: each connection.
 
 use std::fmt::Display;
-use std::io;
+use std::io::{self, Write};
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
@@ -205,6 +205,24 @@ fn is_of_a_stop(signal: u8) -> bool {
 
 pub(crate) fn handler_failed(peer: Peer, error: &dyn Display, suppressed: u64) {
     warn!(peer:%, error:%, suppressed; "handler failed");
+}
+
+/// Says on standard error that a handler has failed, of which nobody would hear else, as the program has no logger.
+pub(crate) fn handler_failed_unheard(peer: Peer, error: &dyn Display, suppressed: u64) {
+    if has_logger() {
+        return;
+    }
+    let others = if suppressed > 0 { format!(" ({suppressed} more were left out)") } else { String::new() };
+    let line = format!("forkd-server: the handler of {peer} failed: {error}{others}\n");
+    // in one piece, as other processes may say something; and where it is closed there is nobody to tell
+    let _ = io::stderr().write_all(line.as_bytes());
+}
+
+/// Whether the program has set a logger, be it one that wants no line: `log` has one of its own until then, of no size,
+/// that wants none.
+fn has_logger() -> bool {
+    let wants_errors = || log::logger().enabled(&log::Metadata::builder().level(log::Level::Error).build());
+    log::max_level() > log::LevelFilter::Off || size_of_val(log::logger()) > 0 || wants_errors()
 }
 
 /// A handler or a protocol panicked, and its process goes on. The panic itself has been reported.

@@ -104,6 +104,7 @@
 //! | `server.server_address` | [`Server::server_address`] |
 //! | `request_queue_size`, `allow_reuse_address`, `allow_reuse_port` | [`Server::builder`]; an address is reused unless that is forbidden |
 //! | `verify_request`, `handle_error`, `service_actions` | [`Server::verify_request`], [`Server::handle_error`], [`Server::service_actions`]: closures |
+//! | a traceback of a handler that fails | a line on standard error, where the program has no logger and no `handle_error` |
 //! | `max_children` | [`Server::max_children`]; at the limit clients wait, and the server doesn't |
 //! | `block_on_close`, `daemon_threads` | [`Server::block_on_close`]; connections of children are finished within [`Server::grace`] |
 //! | `max_packet_size` | none: a datagram comes whole |

@@ -73,6 +73,9 @@ impl ServiceConfig {
     pub(crate) fn failed(&self, peer: Peer, error: &io::Error) {
         if let Some(suppressed) = self.failures.admit() {
             events::handler_failed(peer, error, suppressed);
+            if self.hooks.failed.is_none() {
+                events::handler_failed_unheard(peer, error, suppressed);
+            }
         }
         self.hooks.failed(peer, error);
     }

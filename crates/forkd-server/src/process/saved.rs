@@ -171,7 +171,7 @@ impl SavedStation {
     /// What is known of the configuration that it was made for.
     fn spec(&self, asked: &Endpoint, model: Model) -> ListenerSpec {
         // it has one more name as long as the process lives
-        let service = Service::protocol(self.service.clone().leak(), || Discard);
+        let service = Service::protocol(self.service.clone(), || Discard);
         ListenerSpec {
             endpoints: vec![asked.clone()],
             // no configuration has this backlog: the socket is adapted to the next one

@@ -26,7 +26,7 @@ impl Server {
     }
 
     /// Calls this when a handler has returned an error that is no client's doing, or has panicked. Either
-    /// has been logged, and costs no other client anything. It is called where it happened: with a model
+    /// has been logged, if the program has set a logger of the crate [`log`], and costs no other client anything. It is called where it happened: with a model
     /// that forks, in the child.
     ///
     /// ```

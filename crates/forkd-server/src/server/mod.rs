@@ -39,7 +39,7 @@ use crate::process::lifecycle::StopTimes;
 use crate::process::master::Master;
 use crate::process::sockets::Bound;
 use crate::sandbox::Sandbox;
-use crate::service::Service;
+use crate::service::IntoService;
 use crate::spec::{ListenerSpec, ModelSpec, Suits};
 use crate::transport::bind::BindOptions;
 use crate::transport::listener::Kind;
@@ -245,7 +245,7 @@ impl Server {
     /// can't do without, or what a worker needs; [`Error::Internal`] if workers die before they have served a client; what
     /// [`Exec::check`](crate::service::Exec::check) says, and [`Error::Config`] if that service can't be had
     /// like this.
-    pub fn serve_forever(self, service: impl Into<Service>) -> Result<(), Error> {
+    pub fn serve_forever(self, service: impl IntoService) -> Result<(), Error> {
         self.ready(service)?.serve_forever()
     }
 
@@ -266,8 +266,8 @@ impl Server {
     /// # Errors
     ///
     /// As [`serve_forever`](Self::serve_forever).
-    pub fn ready(self, service: impl Into<Service>) -> Result<Serving, Error> {
-        let service = service.into();
+    pub fn ready(self, service: impl IntoService) -> Result<Serving, Error> {
+        let service = service.into_service();
         let Self {
             listeners,
             mut grace,

@@ -14,8 +14,9 @@ use crate::transport::{Connection, TimedOut};
 ///
 /// # Errors
 ///
-/// An error ends the connection, is logged, and told to
-/// [`handle_error`](crate::Server::handle_error). Not so with one that is the client's doing: a client
+/// An error ends the connection, is logged by the crate [`log`], and told to
+/// [`handle_error`](crate::Server::handle_error). Where the program has set neither a logger nor that, it is a line on standard
+/// error, as socketserver's traceback is. Not so with one that is the client's doing: a client
 /// that resets it ([`ConnectionReset`], [`BrokenPipe`]), is silent for too long ([`WouldBlock`]) or stays for too long
 /// ([`TimedOut`]) is an ordinary end.
 ///
@@ -78,6 +79,26 @@ use crate::transport::{Connection, TimedOut};
 /// # assert_eq!(heard, "Welcome! Who is there?\nWho, please?\nGoodbye, Ada.\n");
 /// # Ok::<(), forkd_server::Error>(())
 /// ```
+///
+/// A function, or a closure, that has a [`Connection`] and returns an [`io::Result`] is a handler, too: of
+/// [`handle`](Handler::handle) alone.
+///
+/// ```
+/// use std::io::{Read, Write};
+/// use forkd_server::{Connection, Service};
+///
+/// fn shout(connection: &mut Connection<'_>) -> std::io::Result<()> {
+///     let mut text = String::new();
+///     connection.read_to_string(&mut text)?;
+///     connection.write_all(text.to_uppercase().as_bytes())
+/// }
+/// let service = Service::handler("shout", || shout);
+/// ```
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is no `Handler`",
+    label = "neither a type with `impl Handler`, nor a function of a `&mut Connection<'_>` that returns an `io::Result<()>`",
+    note = "`Service::handler(name, || …)` takes a closure that makes a handler: `|| MyHandler`, `MyHandler::new`, or `|| my_function`"
+)]
 pub trait Handler {
     /// Is called before [`handle`](Handler::handle).
     #[allow(clippy::missing_errors_doc)]
@@ -98,6 +119,13 @@ pub trait Handler {
     fn finish(&mut self, connection: &mut Connection<'_>) -> io::Result<()> {
         let _ = connection;
         Ok(())
+    }
+}
+
+#[diagnostic::do_not_recommend]
+impl<F: FnMut(&mut Connection<'_>) -> io::Result<()>> Handler for F {
+    fn handle(&mut self, connection: &mut Connection<'_>) -> io::Result<()> {
+        self(connection)
     }
 }
 

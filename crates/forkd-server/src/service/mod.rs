@@ -22,6 +22,7 @@ mod messages;
 mod opening;
 mod protocol;
 
+use std::borrow::Cow;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
@@ -72,7 +73,7 @@ use crate::transport::Connection;
 /// ```
 #[derive(Clone)]
 pub struct Service {
-    name: &'static str,
+    name: Cow<'static, str>,
     maker: Maker,
     amplifies: bool,
     /// Finds out before the start whether its connections can be handed over.
@@ -115,7 +116,7 @@ impl Service {
     /// assert_eq!(Service::protocol("parrot", || Echo).name(), "parrot");
     /// ```
     pub fn protocol<P: Protocol + 'static>(
-        name: &'static str,
+        name: impl Into<Cow<'static, str>>,
         make: impl Fn() -> P + Send + Sync + 'static,
     ) -> Self {
         let maker =
@@ -123,22 +124,27 @@ impl Service {
         Self::made_by(name, maker)
     }
 
-    /// A service whose connections are each served by a [`Handler`] of their own.
+    /// A service whose connections are each served by a [`Handler`] of their own, which may be a function.
     ///
     /// ```
     /// use std::io::Write;
     /// use forkd_server::{Connection, Handler, Service};
     ///
-    /// struct Greeting;
+    /// struct Greeting(String);
     /// impl Handler for Greeting {
     ///     fn handle(&mut self, connection: &mut Connection<'_>) -> std::io::Result<()> {
-    ///         writeln!(connection, "Hello, {}!", connection.peer())
+    ///         writeln!(connection, "{}, {}!", self.0, connection.peer())
     ///     }
     /// }
-    /// assert_eq!(Service::handler("greeting", || Greeting).name(), "greeting");
+    /// fn farewell(connection: &mut Connection<'_>) -> std::io::Result<()> {
+    ///     writeln!(connection, "Goodbye!")
+    /// }
+    /// let hello = |word: &'static str| Service::handler(format!("greeting-{word}"), move || Greeting(word.into()));
+    /// assert_eq!(hello("moin").name(), "greeting-moin");
+    /// let goodbye = Service::handler("farewell", || farewell);
     /// ```
     pub fn handler<H: Handler + 'static>(
-        name: &'static str,
+        name: impl Into<Cow<'static, str>>,
         make: impl Fn() -> H + Send + Sync + 'static,
     ) -> Self {
         let maker = Maker::Handler(Arc::new(move || Box::new(make())));
@@ -158,9 +164,9 @@ impl Service {
         }
     }
 
-    fn made_by(name: &'static str, maker: Maker) -> Self {
+    fn made_by(name: impl Into<Cow<'static, str>>, maker: Maker) -> Self {
         Self {
-            name,
+            name: name.into(),
             maker,
             amplifies: false,
             recipient: None,
@@ -274,8 +280,8 @@ impl Service {
 
     /// The name, as the `listening` line and `forkd status` show it.
     #[must_use]
-    pub fn name(&self) -> &'static str {
-        self.name
+    pub fn name(&self) -> &str {
+        &self.name
     }
 
     /// Serves a stream until it ends, one way or another.
@@ -355,6 +361,34 @@ impl Service {
 #[cold]
 fn accepts_by_itself() -> io::Error {
     io::Error::new(io::ErrorKind::Unsupported, "the service accepts its clients by itself")
+}
+
+/// What a server can serve: a [`Service`], or what one is made of, as [`Echo`] is.
+///
+/// A [`Handler`] or a [`Protocol`] is no service by itself: each connection has one of its own. What makes it becomes a
+/// service by [`Service::handler`] or [`Service::protocol`], under a name.
+///
+/// ```
+/// use forkd_server::service::{Clock, IntoService};
+/// assert_eq!(Clock::daytime().into_service().name(), "daytime");
+/// ```
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is no service",
+    label = "a service is a name, and what makes a handler or a protocol for each connection",
+    note = "for a `Handler`, write `Service::handler(\"my-service\", || MyHandler)`",
+    note = "for a `Protocol`, write `Service::protocol(\"my-service\", || MyProtocol)`",
+    note = "for a function of a `&mut Connection<'_>`, write `Service::handler(\"my-service\", || my_function)`"
+)]
+pub trait IntoService {
+    /// Makes the service.
+    fn into_service(self) -> Service;
+}
+
+#[diagnostic::do_not_recommend]
+impl<S: Into<Service>> IntoService for S {
+    fn into_service(self) -> Service {
+        self.into()
+    }
 }
 
 impl std::fmt::Debug for Service {

@@ -38,7 +38,7 @@ use super::{Endpoint, Handle};
 #[derive(Debug, Clone)]
 pub struct ServerInfo {
     endpoint: Endpoint,
-    service: &'static str,
+    service: String,
     model: &'static str,
     /// The daemon's own services don't end it.
     handle: Option<Handle>,
@@ -47,11 +47,11 @@ pub struct ServerInfo {
 impl ServerInfo {
     pub(crate) fn new(
         endpoint: Endpoint,
-        service: &'static str,
+        service: &str,
         model: &'static str,
         handle: Option<Handle>,
     ) -> Self {
-        Self { endpoint, service, model, handle }
+        Self { endpoint, service: service.into(), model, handle }
     }
 
     #[cfg(test)]
@@ -67,8 +67,8 @@ impl ServerInfo {
 
     /// The name of the service.
     #[must_use]
-    pub fn service(&self) -> &'static str {
-        self.service
+    pub fn service(&self) -> &str {
+        &self.service
     }
 
     /// The name of the model, such as `fork`.
