@@ -398,6 +398,19 @@ fn children_are_not_waited_for_where_that_is_said() {
 }
 
 #[test]
+fn handlers_in_children_hear_of_the_stop() {
+    for model in FORKING.into_iter().chain(["thread", "coroutine"]) {
+        let server = example("test-servers", &format!("attentive tcp://127.0.0.1:0 {model}"));
+        let mut client = server.connect();
+        client.read_exact(&mut [0; 5]).unwrap();
+        server.signal(Signal::SIGTERM);
+        let mut heard = String::new();
+        client.read_to_string(&mut heard).unwrap();
+        assert_eq!((heard.as_str(), server.wait().code()), ("the server stops\n", Some(0)), "{model}");
+    }
+}
+
+#[test]
 fn a_child_can_end_the_server() {
     for model in FORKING {
         let server = example("test-servers", &format!("hooks tcp://127.0.0.1:0 {model}"));

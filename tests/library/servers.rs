@@ -163,8 +163,22 @@ impl Handler for Persistent {
     }
 }
 
+/// Says that it is here, and that the server stops when that is so.
+fn attentive(connection: &mut Connection<'_>) -> io::Result<()> {
+    connection.write_all(b"here\n")?;
+    connection.set_read_timeout(Some(Duration::from_millis(5)))?;
+    while !connection.server().is_stopping() {
+        match connection.read(&mut [0]) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            _ => return Ok(()),
+        }
+    }
+    connection.write_all(b"the server stops\n")
+}
+
 fn service(name: &str) -> Service {
     match name {
+        "attentive" => Service::handler("attentive", || attentive),
         "hooks" | "single" => Service::handler("obedient", || Obedient),
         "steps" => Service::handler("steps", || Steps { first: 0 }),
         "exec" => Exec::new(["sh", "-c", "read line; echo $PROTO $line"]).into(),

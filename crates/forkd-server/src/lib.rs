@@ -94,9 +94,11 @@
 //! | `UDPServer`, `UnixStreamServer`, `UnixDatagramServer` and their kin | the same with `udp://HOST:PORT`, `unix:///PATH`, `unixgram:///PATH` |
 //! | `BaseRequestHandler`: `setup`, `handle`, `finish` | [`Handler`], with the same three methods |
 //! | `self.request`; `self.rfile`, `self.wfile` | [`Connection`], which is `Read` and `Write`; [`Connection::files`] |
+//! | `self.request` that is given to a thread | [`Connection::try_clone`]: it ends with the handler, which there too closes the connection |
+//! | `self.request.setsockopt`, `settimeout`, `shutdown` | [`Connection::socket`], [`set_read_timeout`](Connection::set_read_timeout), [`shutdown`](Connection::shutdown); a datagram has no socket, where socketserver gives handlers the server's |
 //! | `self.client_address`, `self.server` | [`Connection::peer`], [`Connection::server`] |
 //! | attributes of the server that handlers share | what the closure captures that makes them, in an `Arc` |
-//! | `StreamRequestHandler.timeout` | [`Server::idle_timeout`] |
+//! | `StreamRequestHandler.timeout` | [`Server::idle_timeout`], [`Connection::set_read_timeout`] |
 //! | `server.serve_forever(poll_interval)` | [`Server::serve_forever`], [`Server::poll_interval`] |
 //! | `server.handle_request()`, `timeout`, `handle_timeout()` | [`Serving::handle_request`], [`Server::timeout`], [`Server::handle_timeout`] |
 //! | `server.shutdown()` | [`Handle::shutdown`] or [`ServerInfo::shutdown`]: prompt, from anywhere, also from a handler in a child; it doesn't wait for the end |
@@ -190,4 +192,4 @@ pub use model::HandlerError;
 pub use server::{Server, Serving};
 pub use service::application::{OpenConnection, Shutdown, Worker, WorkerError, WorkerOutcome};
 pub use service::{Echo, Handler, Protocol, Reply, Service};
-pub use transport::{Connection, Endpoint, FilePart, Handle, Offence, Peer, ServerInfo};
+pub use transport::{Connection, Endpoint, FilePart, Handle, Offence, Peer, ServerInfo, Stream};

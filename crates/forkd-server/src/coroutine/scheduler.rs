@@ -7,8 +7,9 @@
 //! them stops by going back to it.
 
 use std::cell::{Cell, RefCell};
+use std::collections::hash_map::Entry;
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -17,7 +18,7 @@ use super::state::{Id, MAIN, Source, State, Task};
 use crate::fairness::{Load, Turn};
 use crate::slab::Key;
 use crate::sys::context::{self, Context, Stack, Step, Why};
-use crate::sys::poller::{Event, Poller};
+use crate::sys::poller::{Event, Interest, Poller};
 use crate::transport::{Awaited, Ready, Wakeups};
 
 pub(crate) struct Scheduler {
@@ -278,6 +279,31 @@ impl Scheduler {
     /// Looks after a descriptor no longer, which is about to be closed.
     pub(super) fn forget(&self, source: Key) {
         self.state.borrow_mut().sources.remove(source);
+    }
+
+    /// Looks after a descriptor until it is [given back](Self::give_back), for one coroutine or several that have it.
+    pub(super) fn lend(&self, fd: BorrowedFd<'_>) -> io::Result<Key> {
+        if let Some((source, users)) = self.state.borrow_mut().lent.get_mut(&fd.as_raw_fd()) {
+            *users += 1;
+            return Ok(*source);
+        }
+        let source = self.add(fd)?;
+        self.state.borrow_mut().lent.insert(fd.as_raw_fd(), (source, 1));
+        Ok(source)
+    }
+
+    /// A coroutine does not wait any more for a descriptor that was lent to it.
+    pub(super) fn give_back(&self, fd: BorrowedFd<'_>) {
+        let state = &mut *self.state.borrow_mut();
+        let Entry::Occupied(mut lent) = state.lent.entry(fd.as_raw_fd()) else { return };
+        let (source, users) = lent.get_mut();
+        *users -= 1;
+        if *users == 0 {
+            // it fails for what is not looked after
+            let _ = self.poller.remove(fd, Interest::BOTH);
+            state.sources.remove(*source);
+            lent.remove();
+        }
     }
 
     /// A call has found the descriptor not ready, or has done less than it was asked for: then there is no

@@ -1,6 +1,7 @@
 //! What a scheduler knows: which coroutines can go on, and what the others wait for. Nothing here switches, or asks the system.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
+use std::os::fd::RawFd;
 
 use smallvec::SmallVec;
 
@@ -26,6 +27,8 @@ pub(super) struct State {
     /// are in the queue.
     pub(super) bulk: VecDeque<Id>,
     pub(super) sources: Slab<Source>,
+    /// Of these, those that are looked after while they are waited for, and by how many coroutines.
+    pub(super) lent: HashMap<RawFd, (Key, u32)>,
     pub(super) timers: Timers<Id>,
     pub(super) stacks: Stacks,
     /// How many wait for a descriptor.

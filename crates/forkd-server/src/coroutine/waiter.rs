@@ -10,8 +10,7 @@ use rustix::io::Errno;
 
 use super::scheduler::{Scheduler, scheduler};
 use crate::slab::Key;
-use crate::sys::fd::{wait_readable, wait_writable};
-use crate::transport::{Awaited, Ready, Rouser, Wait, limit_unsent_if_slow};
+use crate::transport::{Attempt, Awaited, Blocking, Ready, Rouser, Wait, block, limit_unsent_if_slow};
 
 /// What is known of one socket: how it is registered.
 ///
@@ -28,11 +27,15 @@ pub(crate) struct Waiter {
 struct Registration {
     scheduler: Rc<Scheduler>,
     source: Key,
+    /// It is given back, and not forgotten.
+    is_lent: bool,
 }
 
 impl Drop for Registration {
     fn drop(&mut self) {
-        self.scheduler.forget(self.source);
+        if !self.is_lent {
+            self.scheduler.forget(self.source);
+        }
     }
 }
 
@@ -80,7 +83,8 @@ impl Waiter {
             Some(known) if Rc::ptr_eq(&known.scheduler, scheduler) => Ok(known.source),
             _ => {
                 let source = scheduler.add(socket)?;
-                *registration = Some(Registration { scheduler: Rc::clone(scheduler), source });
+                *registration =
+                    Some(Registration { scheduler: Rc::clone(scheduler), source, is_lent: false });
                 Ok(source)
             }
         }
@@ -88,14 +92,14 @@ impl Waiter {
 
     /// Has those that wait look again, as if the socket had become ready.
     pub(crate) fn rouse(&self) {
-        if let Some(Registration { scheduler, source }) = &*self.registration.borrow() {
+        if let Some(Registration { scheduler, source, .. }) = &*self.registration.borrow() {
             scheduler.rouse(*source);
         }
     }
 
     /// What the last call has found of the socket.
     pub(crate) fn exhausted(&self, ready: Ready, would_block: bool) {
-        if let Some(Registration { scheduler, source }) = &*self.registration.borrow() {
+        if let Some(Registration { scheduler, source, .. }) = &*self.registration.borrow() {
             scheduler.exhausted(*source, ready, would_block);
         }
     }
@@ -106,22 +110,7 @@ fn needed() -> io::Result<Rc<Scheduler>> {
     scheduler().ok_or_else(|| io::Error::other("no coroutines run in this thread"))
 }
 
-/// Where there is no scheduler, the thread waits.
-fn block(socket: BorrowedFd<'_>, ready: Ready, until: Option<Instant>) -> bool {
-    loop {
-        let limit = until.map_or(Duration::MAX, |at| at.saturating_duration_since(Instant::now()));
-        let is_ready = match ready {
-            Ready::Read => wait_readable(socket, limit),
-            Ready::Write => wait_writable(socket, limit),
-        };
-        // a signal ends the wait, too
-        if is_ready || limit.is_zero() {
-            return is_ready;
-        }
-    }
-}
-
-impl Wait for Waiter {
+impl Attempt for Waiter {
     fn attempt(
         &self,
         socket: BorrowedFd<'_>,
@@ -167,7 +156,9 @@ impl Wait for Waiter {
             }
         }
     }
+}
 
+impl Wait for Waiter {
     fn rouser(&self, socket: BorrowedFd<'_>) -> io::Result<Rouser> {
         let scheduler = needed()?;
         Ok(Rouser { wakeups: scheduler.wakeups()?, key: self.register(&scheduler, socket)? })
@@ -184,5 +175,45 @@ impl Wait for Waiter {
 
     fn another(&self) -> Box<dyn Wait> {
         Box::new(Self::default())
+    }
+
+    fn anywhere(&self) -> &'static (dyn Attempt + Send + Sync) {
+        &Anywhere
+    }
+}
+
+/// Waits for a socket that goes from thread to thread: the scheduler of the thread that waits looks after it as long as that
+/// lasts, which costs two system calls.
+#[derive(Debug)]
+struct Anywhere;
+
+impl Attempt for Anywhere {
+    fn attempt(
+        &self,
+        socket: BorrowedFd<'_>,
+        ready: Ready,
+        wanted: usize,
+        limit: Option<Duration>,
+        call: &mut dyn FnMut() -> rustix::io::Result<usize>,
+    ) -> io::Result<Option<usize>> {
+        let Some(scheduler) = scheduler() else {
+            return Blocking.attempt(socket, ready, wanted, limit, call);
+        };
+        if scheduler.turn().is_over() {
+            scheduler.yield_now();
+        }
+        match call() {
+            Err(Errno::AGAIN | Errno::INTR) => {}
+            done => {
+                scheduler.count(*done.as_ref().unwrap_or(&0));
+                return Ok(Some(done?));
+            }
+        }
+        let source = scheduler.lend(socket)?;
+        let registration = Registration { scheduler: Rc::clone(&scheduler), source, is_lent: true };
+        let waiter = Waiter { registration: RefCell::new(Some(registration)), ..Waiter::default() };
+        let attempted = waiter.attempt(socket, ready, wanted, limit, call);
+        scheduler.give_back(socket);
+        attempted
     }
 }

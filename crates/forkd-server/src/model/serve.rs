@@ -198,7 +198,7 @@ impl<'w> WorkerContext<'w> {
                 self.serve_client(connection)
             }
             Err(why) => {
-                if let Some(socket) = connection.stream_socket() {
+                if let Some(socket) = connection.socket() {
                     self.context.refuse(self.board, socket, why);
                 }
                 Cause::Done

@@ -1,6 +1,7 @@
 //! How the clients of one socket are served, by whichever process and model.
 
 use std::io;
+use std::sync::atomic::AtomicU32;
 use std::time::Duration;
 
 use super::Model;
@@ -42,6 +43,11 @@ impl ServiceConfig {
     /// With the limits of time that were asked for, if any were; the service has an idle time-out of its own.
     pub(crate) fn with_limits(self, idle_timeout: Option<Duration>, max_lifetime: Option<Duration>) -> Self {
         Self { idle_timeout: idle_timeout.or(self.idle_timeout), max_lifetime, ..self }
+    }
+
+    /// With a master, which says here when its children are to finish.
+    pub(crate) fn stopped_by(self, stopping: &'static AtomicU32) -> Self {
+        Self { server_info: self.server_info.stopped_by(stopping), ..self }
     }
 
     /// Serves one connection until it ends; it is still to be closed.

@@ -78,7 +78,8 @@ impl Listeners {
         let failures = &cx.board.tally(number).failures;
         let service_config =
             ServiceConfig::new(listener.endpoint(), spec.service.clone(), model, hooks, failures)
-                .with_limits(idle_timeout, max_lifetime);
+                .with_limits(idle_timeout, max_lifetime)
+                .stopped_by(&cx.board.tally(number).stopping);
         let mut context = ListenerContext::new(listener, number, service_config, &spec.access, cx.board);
         context.beside = beside;
         self.stations.push(Station::new(asked, context, spec, is_beside, cx)?);

@@ -295,6 +295,7 @@ impl Station {
                 },
             });
         cx.descriptors.add(self.listener().into_iter().flat_map(Listener::descriptors));
+        cx.board.tally(self.number()).stopping.store(1, Ordering::Relaxed);
         match &mut self.acceptor {
             Acceptor::Forking(forking) => forking.drain(cx, queued),
             Acceptor::Pooling(pooling) => pooling.drain(cx, queued),

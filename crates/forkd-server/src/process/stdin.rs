@@ -90,10 +90,10 @@ impl Stdin {
 
 /// The program that has started this process may share the connection, so it is waited for by poll(2).
 fn connection(service_config: &ServiceConfig, socket: OwnedFd, peer: Peer) {
-    let traffic = Traffic::default();
+    static TRAFFIC: Traffic = Traffic::new();
     let waiter = Waiter::of_connection();
     let connection =
-        Connection::stream(socket, peer, Early::default(), &traffic, &service_config.server_info).shared();
+        Connection::stream(socket, peer, Early::default(), &TRAFFIC, &service_config.server_info).shared();
     let mut connection = connection.waiting(&waiter);
     service_config.serve(&mut connection);
     connection.close();

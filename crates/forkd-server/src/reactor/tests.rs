@@ -129,9 +129,9 @@ fn by_reactor(service: &Service, socket: OwnedFd) {
 }
 
 fn by_blocking(service: &Service, socket: OwnedFd) {
-    let traffic = Traffic::default();
+    static TRAFFIC: Traffic = Traffic::new();
     let server = ServerInfo::nowhere();
-    let mut connection = Connection::stream(socket, Peer::None, Early::default(), &traffic, &server);
+    let mut connection = Connection::stream(socket, Peer::None, Early::default(), &TRAFFIC, &server);
     service.serve(&mut connection).expect("serve");
 }
 

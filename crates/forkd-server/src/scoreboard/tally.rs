@@ -25,6 +25,9 @@ forkd_sys::plain! {
         pub(crate) early: AtomicU32,
         /// How often such a worker has found the queue empty.
         emptied: AtomicU32,
+        /// Not 0 once it takes no more clients. The master writes it, for handlers: children of the fork model see nothing
+        /// of the ledger.
+        pub(crate) stopping: AtomicU32,
         /// How often no thread could be started.
         failed_threads: AtomicU64,
         /// The master refuses, too.
@@ -56,6 +59,7 @@ impl Tally {
             open,
             early,
             emptied,
+            stopping,
             failed_threads,
             refused,
             timed_out,
@@ -66,7 +70,7 @@ impl Tally {
             durations,
             ..
         } = self;
-        let small = [idle, queued, leaving, open, early, emptied];
+        let small = [idle, queued, leaving, open, early, emptied, stopping];
         small.iter().for_each(|counter| counter.store(0, Ordering::Relaxed));
         refused
             .iter()

@@ -133,8 +133,9 @@ mod tests {
         let (ours, mut theirs) = UnixStream::pair().unwrap();
         theirs.set_nonblocking(true).unwrap();
         theirs.write_all(sent).unwrap();
-        let (traffic, server) = (Traffic::default(), ServerInfo::nowhere());
-        let mut connection = Connection::stream(ours.into(), Peer::None, Early::default(), &traffic, &server);
+        static TRAFFIC: Traffic = Traffic::new();
+        let server = ServerInfo::nowhere();
+        let mut connection = Connection::stream(ours.into(), Peer::None, Early::default(), &TRAFFIC, &server);
         drive(&mut Clock::time(), &mut connection).unwrap();
         assert_eq!(theirs.read(&mut [0; 9]).unwrap(), 4);
         check(theirs);
@@ -165,8 +166,9 @@ mod tests {
         }
         let (ours, mut theirs) = UnixStream::pair().unwrap();
         theirs.write_all(b"all the same").unwrap();
-        let (traffic, server) = (Traffic::default(), ServerInfo::nowhere());
-        let mut connection = Connection::stream(ours.into(), Peer::None, Early::default(), &traffic, &server);
+        static TRAFFIC: Traffic = Traffic::new();
+        let server = ServerInfo::nowhere();
+        let mut connection = Connection::stream(ours.into(), Peer::None, Early::default(), &TRAFFIC, &server);
         drive(&mut Farewell, &mut connection).unwrap();
         let mut heard = String::new();
         theirs.read_to_string(&mut heard).unwrap();

@@ -8,20 +8,28 @@ mod duplex;
 mod hand_over;
 mod introduce;
 mod linger;
+mod options;
+mod stream;
+mod wait;
 
 use std::cell::{Cell, RefCell};
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
 pub(crate) use bytes::MORE;
 pub(crate) use duplex::Awaited;
 pub(crate) use hand_over::Watch;
 pub(crate) use linger::{LEFTOVER, LINGER};
+use stream::Cloned;
+pub use stream::Stream;
+#[cfg(feature = "coroutine")]
+pub(crate) use wait::{Attempt, Blocking, block};
+pub(crate) use wait::{Ready, Wait};
 
 use super::early::Early;
 use super::inherited::local_end;
-use super::{Endpoint, Offence, Peer, Rouser, ServerInfo, TimedOut, Traffic};
+use super::{Endpoint, Offence, Peer, ServerInfo, TimedOut, Traffic};
 use crate::sys;
 
 /// A connection, or a datagram, together with its peer.
@@ -53,10 +61,11 @@ use crate::sys;
 pub struct Connection<'a> {
     medium: Medium<'a>,
     peer: Peer,
-    traffic: &'a Traffic,
+    traffic: &'static Traffic,
     server: &'a ServerInfo,
-    /// How long a wait may last.
-    idle_timeout: Option<Duration>,
+    /// How long a read and a write may wait.
+    read_timeout: Cell<Option<Duration>>,
+    write_timeout: Cell<Option<Duration>>,
     /// When it ends, whatever its client does.
     deadline: Option<Instant>,
     /// A wait has a limit, or had one, so that the kernel is to be told of it: else that is one branch for each call.
@@ -71,6 +80,8 @@ pub struct Connection<'a> {
     early: Early,
     /// What its client has done wrong.
     offence: Option<Offence>,
+    /// Ends what was cloned of it.
+    cloned: Cloned,
 }
 
 /// What has come of a stream's input so far.
@@ -102,43 +113,13 @@ enum Medium<'a> {
     },
 }
 
-/// Waits for a socket that does not block, and lets others work meanwhile.
-pub(crate) trait Wait: std::fmt::Debug {
-    /// Makes a call that reads or writes up to `wanted` bytes (0: it may do less than it could), until it
-    /// does not say that it would block: `None` if it still does after `limit`, if there is one.
-    fn attempt(
-        &self,
-        socket: BorrowedFd<'_>,
-        ready: Ready,
-        wanted: usize,
-        limit: Option<Duration>,
-        call: &mut dyn FnMut() -> rustix::io::Result<usize>,
-    ) -> io::Result<Option<usize>>;
-
-    /// What wakes the one that waits for [any](Self::any) of several.
-    fn rouser(&self, socket: BorrowedFd<'_>) -> io::Result<Rouser>;
-
-    /// Waits until a socket may be ready as awaited, or it is called for; returns whether there may be input.
-    fn any(&self, socket: BorrowedFd<'_>, awaited: Awaited) -> io::Result<bool>;
-
-    /// Waits in the same way, for another descriptor.
-    fn another(&self) -> Box<dyn Wait>;
-}
-
-/// What a socket is ready for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Ready {
-    Read,
-    Write,
-}
-
 impl<'a> Connection<'a> {
     /// A stream, which is counted until its first exchange is complete.
     pub(crate) fn stream(
         socket: OwnedFd,
         peer: Peer,
         early: Early,
-        traffic: &'a Traffic,
+        traffic: &'static Traffic,
         server: &'a ServerInfo,
     ) -> Self {
         Traffic::add(&traffic.connections, 1);
@@ -149,7 +130,7 @@ impl<'a> Connection<'a> {
         medium: Medium<'a>,
         peer: Peer,
         early: Early,
-        traffic: &'a Traffic,
+        traffic: &'static Traffic,
         server: &'a ServerInfo,
     ) -> Self {
         Self {
@@ -157,7 +138,8 @@ impl<'a> Connection<'a> {
             peer,
             traffic,
             server,
-            idle_timeout: None,
+            read_timeout: Cell::new(None),
+            write_timeout: Cell::new(None),
             deadline: None,
             is_limited: Cell::new(false),
             read_limit: Cell::new(None),
@@ -166,6 +148,7 @@ impl<'a> Connection<'a> {
             input: Cell::new(Input::Silent),
             early,
             offence: None,
+            cloned: Cloned::default(),
         }
     }
 
@@ -188,7 +171,7 @@ impl<'a> Connection<'a> {
     pub(crate) fn datagram(
         payload: &'a [u8],
         peer: Peer,
-        traffic: &'a Traffic,
+        traffic: &'static Traffic,
         server: &'a ServerInfo,
     ) -> Self {
         let medium = Medium::Datagram { unread: Cell::new(payload), answer: RefCell::default() };
@@ -273,14 +256,6 @@ impl<'a> Connection<'a> {
         }
     }
 
-    /// The socket; `None` for a datagram, which came by the listener's.
-    pub(crate) fn stream_socket(&self) -> Option<BorrowedFd<'_>> {
-        match &self.medium {
-            Medium::Stream(socket, _) => Some(socket.as_fd()),
-            Medium::Datagram { .. } => None,
-        }
-    }
-
     /// Closes the connection. Before the client can see that, it does not count any more.
     pub(crate) fn close(self) {
         drop(self.early);
@@ -294,7 +269,8 @@ impl<'a> Connection<'a> {
     pub(crate) fn limit_time(&mut self, idle: Option<Duration>, lifetime: Option<Duration>) {
         if idle.is_some() || lifetime.is_some() {
             self.is_limited.set(true);
-            self.idle_timeout = idle;
+            self.read_timeout.set(idle);
+            self.write_timeout.set(idle);
             self.deadline = lifetime.and_then(|lifetime| Instant::now().checked_add(lifetime));
         }
     }
@@ -304,30 +280,43 @@ impl<'a> Connection<'a> {
         self.deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()))
     }
 
-    /// How long the next wait may last, if there is a limit; fails when the connection has lasted too long.
+    /// How long the next wait to read or to write may last, if there is a limit; fails when the connection has lasted too
+    /// long.
     #[inline(always)]
-    pub(crate) fn may_wait(&self) -> io::Result<Option<Duration>> {
+    pub(crate) fn may_wait(&self, ready: Ready) -> io::Result<Option<Duration>> {
         match self.deadline {
-            None => Ok(self.idle_timeout),
-            Some(_) => self.may_wait_until_end(),
+            None => Ok(self.timeout(ready).get()),
+            Some(deadline) => may_wait_until(deadline, self.timeout(ready).get()),
         }
     }
 
-    #[inline(never)]
-    fn may_wait_until_end(&self) -> io::Result<Option<Duration>> {
-        match self.left() {
-            Some(Duration::ZERO) => Err(TimedOut::Lifetime.error(io::ErrorKind::TimedOut)),
-            left => Ok(left.map(|left| wait_of(left, self.idle_timeout))),
-        }
+    /// How long a client may be silent, or read nothing.
+    #[inline(always)]
+    fn timeout(&self, ready: Ready) -> &Cell<Option<Duration>> {
+        if ready == Ready::Read { &self.read_timeout } else { &self.write_timeout }
     }
 
-    /// A wait is over that was to last for so long, and nothing has come of it: fails, unless it was for a part of the
-    /// lifetime, which may not be over yet, as [`may_wait`](Self::may_wait) knows.
+    /// A wait is over that was to last for so long, and nothing has come of it.
     #[cold]
     fn waited(&self, limit: Option<Duration>, ready: Ready) -> io::Result<()> {
-        let why = if ready == Ready::Read { TimedOut::Idle } else { TimedOut::Unread };
-        if limit == self.idle_timeout { Err(why.error(io::ErrorKind::WouldBlock)) } else { Ok(()) }
+        waited(limit, self.timeout(ready).get(), ready)
     }
+}
+
+/// How long the next wait may last of a connection that ends at a time; fails if it has.
+#[inline(never)]
+fn may_wait_until(deadline: Instant, timeout: Option<Duration>) -> io::Result<Option<Duration>> {
+    match deadline.saturating_duration_since(Instant::now()) {
+        Duration::ZERO => Err(TimedOut::Lifetime.error(io::ErrorKind::TimedOut)),
+        left => Ok(Some(wait_of(left, timeout))),
+    }
+}
+
+/// A wait is over that was to last for `limit`, and nothing has come of it: fails, unless it was for a part of the lifetime,
+/// which may not be over yet, as [`may_wait_until`] knows.
+fn waited(limit: Option<Duration>, timeout: Option<Duration>, ready: Ready) -> io::Result<()> {
+    let why = if ready == Ready::Read { TimedOut::Idle } else { TimedOut::Unread };
+    if limit == timeout { Err(why.error(io::ErrorKind::WouldBlock)) } else { Ok(()) }
 }
 
 /// How long a wait may last, if so much is left of a lifetime: as long as a client may be silent, or only for a part of the

@@ -30,10 +30,10 @@ pub(crate) mod udp_filter;
 mod writer;
 
 pub(crate) use arrivals::Arrivals;
-pub use connection::Connection;
-pub(crate) use connection::{Awaited, LEFTOVER, LINGER, MORE, Watch};
 #[cfg(feature = "coroutine")]
-pub(crate) use connection::{Ready, Wait};
+pub(crate) use connection::{Attempt, Blocking, Wait, block};
+pub(crate) use connection::{Awaited, LEFTOVER, LINGER, MORE, Ready, Watch};
+pub use connection::{Connection, Stream};
 pub use file_part::FilePart;
 pub use forkd_net::{Endpoint, ParseEndpointError, resolve};
 pub(crate) use inherited::Inherited;

@@ -1,5 +1,7 @@
 //! What a handler can know of its server.
 
+use std::sync::atomic::{AtomicU32, Ordering};
+
 use super::{Endpoint, Handle};
 
 /// The server that a connection came to, as its handler sees it: `self.server` of Python's
@@ -42,6 +44,8 @@ pub struct ServerInfo {
     model: &'static str,
     /// The daemon's own services don't end it.
     handle: Option<Handle>,
+    /// What a master says to its children: not 0 once they are to finish.
+    stopping: Option<&'static AtomicU32>,
 }
 
 impl ServerInfo {
@@ -51,7 +55,12 @@ impl ServerInfo {
         model: &'static str,
         handle: Option<Handle>,
     ) -> Self {
-        Self { endpoint, service: service.into(), model, handle }
+        Self { endpoint, service: service.into(), model, handle, stopping: None }
+    }
+
+    /// The same, of which a master says here when its children are to finish.
+    pub(crate) fn stopped_by(self, stopping: &'static AtomicU32) -> Self {
+        Self { stopping: Some(stopping), ..self }
     }
 
     #[cfg(test)]
@@ -75,6 +84,18 @@ impl ServerInfo {
     #[must_use]
     pub fn model(&self) -> &'static str {
         self.model
+    }
+
+    /// Whether the server has begun to end, so that it takes no further client, and connections have
+    /// [`grace`](crate::Server::grace) to finish. That is so in children, too, and whatever the server was asked to end by;
+    /// that a worker is replaced, or the configuration of a daemon, is no end of the server.
+    ///
+    /// A handler that waits for its client hears of it if it asks now and then; see
+    /// [`Connection::set_read_timeout`](crate::Connection::set_read_timeout), which has an example.
+    #[must_use]
+    pub fn is_stopping(&self) -> bool {
+        self.stopping.is_some_and(|stopping| stopping.load(Ordering::Relaxed) != 0)
+            || self.handle.as_ref().is_some_and(Handle::is_shut_down)
     }
 
     /// Asks the server to end, as [`Handle::shutdown`] does; also from a forked child.

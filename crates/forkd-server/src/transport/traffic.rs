@@ -15,6 +15,16 @@ forkd_sys::plain! {
 }
 
 impl Traffic {
+    #[cfg(any(test, feature = "coroutine"))]
+    pub(crate) const fn new() -> Self {
+        Self {
+            connections: AtomicU64::new(0),
+            bytes_in: AtomicU64::new(0),
+            bytes_out: AtomicU64::new(0),
+            failed: AtomicU64::new(0),
+        }
+    }
+
     pub(crate) fn add(counter: &AtomicU64, n: u64) {
         counter.fetch_add(n, Ordering::Relaxed);
     }

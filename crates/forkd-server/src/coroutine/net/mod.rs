@@ -16,7 +16,7 @@ use rustix::net::{SendFlags, sockopt};
 pub use stream::{TcpStream, UnixStream};
 
 use super::waiter::Waiter;
-use crate::transport::{Ready, Wait};
+use crate::transport::{Attempt, Ready};
 
 /// All sockets have this in common: a socket that does not block, and the coroutines that wait for it.
 pub(super) struct Socket<S> {
@@ -49,7 +49,7 @@ impl<S: AsFd> Socket<S> {
         }
     }
 
-    /// Makes a call that reads or writes up to `wanted` bytes, as [`Wait::attempt`], for as long as the socket's limit
+    /// Makes a call that reads or writes up to `wanted` bytes, as [`Attempt::attempt`], for as long as the socket's limit
     /// says.
     fn call(
         &self,

@@ -13,7 +13,7 @@ use rustix::process::Signal;
 use crate::sys::poller::Interest;
 use crate::sys::program::Program;
 use crate::sys::sock_diag::OtherEnd;
-use crate::transport::{Connection, Watch};
+use crate::transport::{Connection, Ready, Watch};
 
 /// How long a program whose client has gone has to end by itself.
 const END_TIMEOUT: Duration = Duration::from_secs(5);
@@ -73,7 +73,7 @@ pub(super) fn is_gone_within(
     connection: &Connection<'_>,
     socket: &OwnedFd,
 ) -> io::Result<bool> {
-    let until = Instant::now() + connection.may_wait()?.map_or(pause, |left| left.min(pause));
+    let until = Instant::now() + connection.may_wait(Ready::Read)?.map_or(pause, |left| left.min(pause));
     let mut watch = connection.watch()?;
     watch.poller.add(socket, CLIENT, Interest::END)?;
     while let Some(limit) = until.checked_duration_since(Instant::now()) {

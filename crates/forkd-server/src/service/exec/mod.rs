@@ -334,9 +334,9 @@ mod tests {
     #[test]
     fn a_datagram_is_not_handed_over() {
         let send = &mut |_: &[u8]| panic!("an answer");
-        let traffic = crate::transport::Traffic::default();
+        static TRAFFIC: crate::transport::Traffic = crate::transport::Traffic::new();
         let server = crate::ServerInfo::nowhere();
-        let connection = Connection::datagram(b"x", crate::Peer::None, &traffic, &server);
+        let connection = Connection::datagram(b"x", crate::Peer::None, &TRAFFIC, &server);
         let answered = Service::from(Exec::new(["cat"])).answer(b"x", connection, send).unwrap_err();
         assert_eq!(answered.kind(), io::ErrorKind::Unsupported);
     }

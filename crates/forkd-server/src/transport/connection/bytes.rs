@@ -90,7 +90,7 @@ impl<'a> Connection<'a> {
         call: &mut dyn FnMut() -> rustix::io::Result<usize>,
     ) -> io::Result<usize> {
         loop {
-            let limit = self.may_wait()?;
+            let limit = self.may_wait(ready)?;
             match wait.attempt(socket.as_fd(), ready, wanted, limit, call)? {
                 Some(done) => return Ok(done),
                 None => self.waited(limit, ready)?,
@@ -108,7 +108,7 @@ impl<'a> Connection<'a> {
     // once, and not in each caller
     #[inline(never)]
     fn limit(&self, socket: &OwnedFd, ready: Ready) -> io::Result<()> {
-        self.tell(socket, ready, self.may_wait()?)
+        self.tell(socket, ready, self.may_wait(ready)?)
     }
 
     /// Has reads or writes of a socket that blocks wait for `limit` at most, or for ever.
@@ -149,7 +149,7 @@ impl<'a> Connection<'a> {
         // it is waited for in parts only if there is a deadline
         let until = self.deadline.and_then(|_| Instant::now().checked_add(limit));
         loop {
-            let may_wait = self.may_wait()?;
+            let may_wait = self.may_wait(Ready::Read)?;
             let limit = until.map_or(limit, |until| until.saturating_duration_since(Instant::now()));
             let this = may_wait.map_or(limit, |may_wait| may_wait.min(limit));
             let came = match wait {

@@ -85,6 +85,6 @@ impl Connection<'_> {
 
     /// How long neither side may be silent, and when the connection ends in any case.
     pub(crate) fn limits(&self) -> (Option<Duration>, Option<Instant>) {
-        (self.idle_timeout, self.deadline)
+        (self.read_timeout.get(), self.deadline)
     }
 }
