@@ -238,10 +238,23 @@ mod tests {
     #[test]
     fn a_stranger_s_group_is_not_signalled_by_its_number() {
         let pipe = crate::fd::pipe().expect("pipe").0;
-        // not our children: this process, its parent, and numbers that mean many
-        let ours = [std::process::id(), std::os::unix::process::parent_id()];
-        for pid in ours.into_iter().chain([0, 1, u32::MAX, -2_i32 as u32, i32::MIN as u32]) {
+        for pid in [0, 1, std::process::id(), u32::MAX, -2_i32 as u32, i32::MIN as u32] {
             assert!(!signal_group(&pipe, pid, Signal::SIGURG), "{pid}");
         }
+        // timeout(1) leads a group of its own soon, and is a child of a child
+        let mut parent = leader("timeout 1000 sleep 1000 & echo $!; read end");
+        let mut line = String::new();
+        let stdout = parent.stdout.take().expect("stdout");
+        std::io::BufRead::read_line(&mut std::io::BufReader::new(stdout), &mut line).expect("a number");
+        let stranger = Pid::from_raw(line.trim().parse().expect("a number"));
+        let until = std::time::Instant::now() + Duration::from_secs(15);
+        while nix::unistd::getpgid(Some(stranger)) != Ok(stranger) {
+            assert!(std::time::Instant::now() < until);
+            std::thread::yield_now();
+        }
+        assert!(!signal_group(&pipe, stranger.as_raw().cast_unsigned(), Signal::SIGKILL));
+        kill(stranger, Signal::SIGTERM).expect("it lives");
+        drop(parent.stdin.take());
+        parent.wait().expect("wait");
     }
 }
