@@ -49,7 +49,7 @@ fn main() -> Result<(), Error> {
         Some(host) => host,
         None => {
             let pages = Http::new().route("/one", || "first page\n").route("/two", || "second page\n");
-            let listening = reactor.listen("tcp://127.0.0.1:0", move || pages.clone())?;
+            let listening = reactor.listen("tcp://127.0.0.1:0", move |_| pages.clone())?;
             let address: String = listening.endpoints().map(ToString::to_string).collect();
             address.trim_start_matches("tcp://").to_owned()
         }

@@ -30,7 +30,7 @@ impl Protocol for Echo {
 fn main() -> Result<(), forkd_server::Error> {
     let endpoint = std::env::args().nth(1).unwrap_or_else(|| "tcp://127.0.0.1:7015".into());
     let mut reactor = Reactor::new()?;
-    let listening = reactor.listen(&endpoint, || Echo)?;
+    let listening = reactor.listen(&endpoint, |_| Echo)?;
     listening.endpoints().for_each(|endpoint| eprintln!("listening on {endpoint}"));
     reactor.run()
 }

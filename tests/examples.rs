@@ -3,7 +3,7 @@
 
 mod common;
 
-use std::io::{Read, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Shutdown, UdpSocket};
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
@@ -206,4 +206,78 @@ fn a_server_of_coroutines() {
     assert_eq!(heard(&mut two, "hello\n"), format!("{second}: hello\n"));
     assert_eq!(heard(&mut one, "hello\n"), format!("{first}: hello\n"));
     assert!(daemon.children().is_empty());
+}
+
+/// The models of the examples whose clients share a process.
+const SHARED: [Model; 3] = [Model::Event, Model::Coroutine, Model::Thread];
+
+/// The next line that a client hears.
+#[track_caller]
+fn line(client: &mut BufReader<Client>) -> String {
+    let mut line = String::new();
+    client.read_line(&mut line).unwrap();
+    assert!(line.ends_with('\n'), "the end after {line:?}");
+    line
+}
+
+#[test]
+fn in_a_chat_each_line_goes_to_all_others_and_one_that_does_not_read_is_put_out() {
+    for model in SHARED {
+        let daemon = server("chat", &format!("{model} tcp://127.0.0.1:0"));
+        let enter = || {
+            let mut client = BufReader::new(daemon.connect());
+            assert_eq!(line(&mut client), "* welcome\n", "{model}");
+            client
+        };
+        let mut ada = enter();
+        let mut bob = enter();
+        let named = |client: &BufReader<Client>| client.get_ref().local_addr().unwrap().to_string();
+        let (a, b) = (named(&ada), named(&bob));
+        assert_eq!(line(&mut ada), format!("* {b} has come\n"), "{model}");
+        bob.get_mut().write_all(b"hel").unwrap();
+        bob.get_mut().write_all(b"lo\nhow are you?\n").unwrap();
+        assert_eq!(line(&mut ada), format!("<{b}> hello\n"));
+        assert_eq!(line(&mut ada), format!("<{b}> how are you?\n"));
+        // one more never reads; those who do wait for each line, and none is late
+        let sleeper = enter();
+        let s = named(&sleeper);
+        assert_eq!(line(&mut ada), format!("* {s} has come\n"));
+        assert_eq!(line(&mut bob), format!("* {s} has come\n"));
+        let long = format!("{}\n", "x".repeat(4000));
+        let mut said = String::new();
+        for _ in 0..5000 {
+            ada.get_mut().write_all(long.as_bytes()).unwrap();
+            said = line(&mut bob);
+            if said.starts_with("* ") {
+                break;
+            }
+            assert_eq!(said, format!("<{a}> {long}"));
+        }
+        assert_eq!(said, format!("* {s} has gone: this side has aborted it\n"), "{model}");
+        drop(ada);
+        while said != format!("* {a} has gone: the client has reset it, or has gone\n")
+            && said != format!("* {a} has gone: the client has ended it\n")
+        {
+            said = line(&mut bob);
+        }
+        assert!(daemon.children().is_empty());
+    }
+}
+
+#[test]
+fn a_ticker_is_heard_by_all_though_none_says_anything() {
+    for model in SHARED {
+        let daemon = server("ticker", &format!("{model} tcp://127.0.0.1:0 5"));
+        let [mut one, mut two] = [(); 2].map(|()| BufReader::new(daemon.connect()));
+        let number = |client: &mut BufReader<Client>| -> u64 {
+            let line = line(client);
+            line.trim().strip_prefix("tick ").unwrap().parse().unwrap()
+        };
+        let (first, second) = (number(&mut one), number(&mut two));
+        for ticks in 1..20 {
+            assert_eq!((number(&mut one), number(&mut two)), (first + ticks, second + ticks), "{model}");
+        }
+        drop(one);
+        assert!(number(&mut two) > second);
+    }
 }

@@ -73,7 +73,7 @@ fn a_thousand_conversations_in_one_thread() {
     for endpoint in ["tcp://127.0.0.1:0", &format!("unix://{}/s", dir.path().display())] {
         let done = Cell::new(0);
         let mut reactor = reactor();
-        let server = reactor.listen(endpoint, || Echo).unwrap();
+        let server = reactor.listen(endpoint, |_| Echo).unwrap();
         let address = server.endpoints().next().unwrap().to_string();
         for number in 0..CALLS {
             // some more than a socket takes at once
@@ -98,7 +98,7 @@ fn a_thousand_conversations_in_one_thread() {
 fn it_ends_when_nothing_is_left() {
     let calls = Cell::new(0);
     let mut reactor = Reactor::new().unwrap();
-    let server = reactor.listen("tcp://127.0.0.1:0", || Echo).unwrap();
+    let server = reactor.listen("tcp://127.0.0.1:0", |_| Echo).unwrap();
     let address = server.endpoints().next().unwrap().to_string();
     reactor
         .connect(&address, Call::new("x"), |reactor, _, outcome| {
@@ -152,7 +152,7 @@ fn what_is_no_endpoint_to_connect_to_is_said_at_once() {
         let error = reactor.connect(endpoint, Silent, |_, _, _| unreachable!()).unwrap_err();
         assert!(matches!(&error, Error::Usage(why) if why.contains(part)), "{error}");
     }
-    let error = reactor.listen("tcp://192.0.2.1:0", || Echo).unwrap_err();
+    let error = reactor.listen("tcp://192.0.2.1:0", |_| Echo).unwrap_err();
     assert_eq!(error.exit_code(), 69, "{error}");
     reactor.run().unwrap();
 }
@@ -224,8 +224,8 @@ fn it_can_be_stopped_and_run_again() {
 fn a_protocol_that_panics_costs_its_own_connection() {
     let ends = RefCell::new(Vec::new());
     let mut reactor = reactor();
-    let echo = reactor.listen("tcp://127.0.0.1:0", || Echo).unwrap();
-    let brittle = reactor.listen("tcp://127.0.0.1:0", || Brittle).unwrap();
+    let echo = reactor.listen("tcp://127.0.0.1:0", |_| Echo).unwrap();
+    let brittle = reactor.listen("tcp://127.0.0.1:0", |_| Brittle).unwrap();
     let address = |of: &forkd_server::reactor::Listening| of.endpoints().next().unwrap().to_string();
     let (echo, brittle) = (address(&echo), address(&brittle));
     let mut call = |address: &str| {
@@ -250,7 +250,7 @@ fn a_protocol_that_panics_costs_its_own_connection() {
 fn who_is_silent_is_given_up() {
     let outcome = RefCell::new(None);
     let mut reactor = Reactor::new().unwrap().idle_timeout(Duration::from_millis(100));
-    let server = reactor.listen("tcp://127.0.0.1:0", || Silent).unwrap();
+    let server = reactor.listen("tcp://127.0.0.1:0", |_| Silent).unwrap();
     let address = server.endpoints().next().unwrap().to_string();
     reactor
         .connect(&address, Silent, |reactor, _, result| {
@@ -290,7 +290,7 @@ fn datagrams_are_answered_each_by_a_protocol_of_its_own() {
     }
     let (client, answers) = (UdpSocket::bind("127.0.0.1:0").unwrap(), RefCell::default());
     let mut reactor = reactor();
-    let server = reactor.listen("udp://127.0.0.1:0", Count::default).unwrap();
+    let server = reactor.listen("udp://127.0.0.1:0", |_| Count::default()).unwrap();
     let address = server.endpoints().next().unwrap().to_string();
     client.connect(address.strip_prefix("udp://").unwrap()).unwrap();
     client.set_nonblocking(true).unwrap();
@@ -323,7 +323,7 @@ fn the_time_that_a_protocol_gives_its_peer_is_kept() {
     let heard = RefCell::new(Vec::new());
     let since = Instant::now();
     let mut reactor = reactor();
-    let server = reactor.listen("tcp://127.0.0.1:0", Patient::default).unwrap();
+    let server = reactor.listen("tcp://127.0.0.1:0", |_| Patient::default()).unwrap();
     let address = server.endpoints().next().unwrap().to_string();
     reactor
         .connect(&address, Call::new("six is more"), |reactor, call, outcome| {

@@ -401,7 +401,7 @@ fn what_a_reactor_connects_to_is_written_to_before_and_after_it_is_there() {
         }
     }
     let mut reactor = Reactor::new().unwrap();
-    let echo = reactor.listen("tcp://127.0.0.1:0", || forkd_server::Echo).unwrap();
+    let echo = reactor.listen("tcp://127.0.0.1:0", |_| forkd_server::Echo).unwrap();
     let address = echo.endpoints().next().unwrap().to_string();
     let heard = std::cell::RefCell::new(Vec::new());
     let mut reactor = reactor;
@@ -433,7 +433,7 @@ fn what_a_reactor_connects_to_is_written_to_before_and_after_it_is_there() {
 #[test]
 fn a_connection_that_is_aborted_before_it_is_there_is_not_made() {
     let mut reactor = Reactor::new().unwrap();
-    let echo = reactor.listen("tcp://127.0.0.1:0", || forkd_server::Echo).unwrap();
+    let echo = reactor.listen("tcp://127.0.0.1:0", |_| forkd_server::Echo).unwrap();
     let address = echo.endpoints().next().unwrap().to_string();
     let outcomes = std::cell::RefCell::new(Vec::new());
     let mut reactor = reactor;

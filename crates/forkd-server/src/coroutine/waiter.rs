@@ -173,6 +173,13 @@ impl Wait for Waiter {
         scheduler.wait_any(source, awaited)
     }
 
+    fn has_sent(&self, bytes: usize, of: usize) {
+        self.moved(bytes);
+        if bytes < of {
+            self.exhausted(Ready::Write, true);
+        }
+    }
+
     fn another(&self) -> Box<dyn Wait> {
         Box::new(Self::default())
     }

@@ -32,7 +32,7 @@ const LARGEST: usize = 256 * 1024;
 /// use forkd_server::{Echo, reactor::Reactor};
 ///
 /// let mut reactor = Reactor::new()?;
-/// let listening = reactor.listen("tcp://127.0.0.1:0", || Echo)?;
+/// let listening = reactor.listen("tcp://127.0.0.1:0", |_| Echo)?;
 /// assert!(listening.endpoints().all(|endpoint| endpoint.to_string() != "tcp://127.0.0.1:0"));
 /// reactor.unlisten(listening);
 /// // nothing is left to wait for
@@ -84,7 +84,8 @@ impl<'a, P: Protocol> Session<'a> for Accepted<P> {
 
 impl<'a> Reactor<'a> {
     /// Listens on an endpoint such as `tcp://127.0.0.1:0`, `unix:///run/echo.sock` or `udp://[::1]:7007`. Each
-    /// connection, and each datagram, is served by a protocol of its own, from `make`.
+    /// connection, and each datagram, is served by a protocol of its own, from `make`, which gets the reactor: a protocol
+    /// may need another connection, or a timer.
     ///
     /// The sockets are closed with the reactor, or by [`unlisten`](Self::unlisten).
     ///
@@ -96,14 +97,14 @@ impl<'a> Reactor<'a> {
     ///
     /// ```no_run
     /// let mut reactor = forkd_server::reactor::Reactor::new()?;
-    /// reactor.listen("tcp://127.0.0.1:7007", || forkd_server::Echo)?;
+    /// reactor.listen("tcp://127.0.0.1:7007", |_| forkd_server::Echo)?;
     /// reactor.run()?;
     /// # Ok::<(), forkd_server::Error>(())
     /// ```
     pub fn listen<P: Protocol + 'a>(
         &mut self,
         endpoint: &str,
-        make: impl FnMut() -> P + 'a,
+        make: impl FnMut(&mut Self) -> P + 'a,
     ) -> Result<Listening, Error> {
         let endpoint: Endpoint = endpoint.parse().map_err(|error| Error::Usage(format!("{error}")))?;
         let make = Rc::new(RefCell::new(make));
@@ -120,9 +121,9 @@ impl<'a> Reactor<'a> {
     pub(crate) fn listen_on<P: Protocol + 'a>(
         &mut self,
         listeners: impl IntoIterator<Item = Arc<Listener>>,
-        make: impl FnMut() -> P + 'a,
+        mut make: impl FnMut() -> P + 'a,
     ) -> io::Result<Listening> {
-        let make = Rc::new(RefCell::new(make));
+        let make = Rc::new(RefCell::new(move |_: &mut Self| make()));
         let mut listening = Listening { endpoints: Vec::new(), acceptors: Vec::new() };
         for listener in listeners {
             self.listen_at(listener, &make, &mut listening)?;
@@ -133,7 +134,7 @@ impl<'a> Reactor<'a> {
     fn listen_at<P: Protocol + 'a>(
         &mut self,
         listener: Arc<Listener>,
-        make: &Rc<RefCell<impl FnMut() -> P + 'a>>,
+        make: &Rc<RefCell<impl FnMut(&mut Self) -> P + 'a>>,
         listening: &mut Listening,
     ) -> io::Result<()> {
         listening.endpoints.push(listener.endpoint().clone());
@@ -148,7 +149,7 @@ impl<'a> Reactor<'a> {
     ///
     /// ```
     /// let mut reactor = forkd_server::reactor::Reactor::new()?;
-    /// let server = reactor.listen("tcp://127.0.0.1:0", || forkd_server::Echo)?;
+    /// let server = reactor.listen("tcp://127.0.0.1:0", |_| forkd_server::Echo)?;
     /// reactor.call_later(std::time::Duration::ZERO, |reactor| reactor.unlisten(server));
     /// // ends, as there is nothing left to wait for
     /// reactor.run()?;
@@ -164,7 +165,7 @@ impl<'a> Reactor<'a> {
     fn open<P: Protocol + 'a>(
         &mut self,
         acceptor: &Rc<Acceptor>,
-        make: &Rc<RefCell<impl FnMut() -> P + 'a>>,
+        make: &Rc<RefCell<impl FnMut(&mut Self) -> P + 'a>>,
     ) -> io::Result<()> {
         let (socket, ours, make) = (Rc::clone(acceptor), Rc::clone(acceptor), Rc::clone(make));
         let key = match acceptor.listener.kind() {
@@ -172,7 +173,9 @@ impl<'a> Reactor<'a> {
             Kind::Datagram => {
                 let (mut batch, udp_filter) =
                     (Batch::new(1, LARGEST), UdpFilter::new(ours.listener.udp_port()));
-                self.watch(socket, move |_| answer(&ours.listener, &mut batch, &udp_filter, &make))
+                self.watch(socket, move |reactor| {
+                    answer(reactor, &ours.listener, &mut batch, &udp_filter, &make);
+                })
             }
         }?;
         acceptor.watch.set(Some(key));
@@ -182,7 +185,7 @@ impl<'a> Reactor<'a> {
     fn admit<P: Protocol + 'a>(
         &mut self,
         acceptor: &Rc<Acceptor>,
-        make: &Rc<RefCell<impl FnMut() -> P + 'a>>,
+        make: &Rc<RefCell<impl FnMut(&mut Self) -> P + 'a>>,
     ) {
         let mut round = Round::of(AT_ONCE, AT_ONCE);
         loop {
@@ -200,7 +203,7 @@ impl<'a> Reactor<'a> {
             drop(admission);
             events::accepting(acceptor.listener.endpoint(), news);
             if let Ok((socket, peer)) = accepted {
-                let protocol = (make.borrow_mut())();
+                let protocol = (make.borrow_mut())(self);
                 self.adopt(socket, peer, Early::default(), Box::new(Accepted(protocol)));
             }
         }
@@ -210,7 +213,7 @@ impl<'a> Reactor<'a> {
     fn rest<P: Protocol + 'a>(
         &mut self,
         acceptor: &Rc<Acceptor>,
-        make: &Rc<RefCell<impl FnMut() -> P + 'a>>,
+        make: &Rc<RefCell<impl FnMut(&mut Self) -> P + 'a>>,
     ) {
         acceptor.watch.take().into_iter().for_each(|watch| self.unwatch(watch));
         let (acceptor, make) = (Rc::clone(acceptor), Rc::clone(make));
@@ -224,11 +227,12 @@ impl<'a> Reactor<'a> {
 }
 
 /// Answers the datagrams that have come.
-fn answer<P: Protocol>(
+fn answer<'a, P: Protocol + 'a>(
+    reactor: &mut Reactor<'a>,
     listener: &Listener,
     batch: &mut Batch,
     udp_filter: &UdpFilter,
-    make: &RefCell<impl FnMut() -> P>,
+    make: &RefCell<impl FnMut(&mut Reactor<'a>) -> P>,
 ) {
     for _ in 0..AT_ONCE {
         if batch.receive_one(listener, Patience::DontWait).is_err() {
@@ -236,7 +240,7 @@ fn answer<P: Protocol>(
         }
         let datagram = batch.datagram(0);
         let Ok(hops) = udp_filter.admit(&datagram) else { continue };
-        let mut protocol = (make.borrow_mut())();
+        let mut protocol = (make.borrow_mut())(reactor);
         match protocol.datagram(datagram.payload) {
             Reply::Wait | Reply::WaitFor(_) | Reply::File(_) => {}
             Reply::Send(answer) | Reply::More(answer) | Reply::Finish(answer) => {

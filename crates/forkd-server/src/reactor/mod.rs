@@ -55,7 +55,7 @@
 //!
 //! let results = RefCell::new(Vec::new());
 //! let mut reactor = Reactor::new()?;
-//! let server = reactor.listen("tcp://127.0.0.1:0", || Echo)?;
+//! let server = reactor.listen("tcp://127.0.0.1:0", |_| Echo)?;
 //! let address = server.endpoints().next().unwrap().to_string();
 //! for says in ["one", "two", "three"] {
 //!     let call = Call { says: says.into(), heard: Vec::new() };
@@ -268,7 +268,7 @@ impl<'a> Reactor<'a> {
     /// use forkd_server::{reactor::Reactor, service::Discard};
     ///
     /// let mut reactor = Reactor::new()?.idle_timeout(Duration::from_millis(10));
-    /// let server = reactor.listen("tcp://127.0.0.1:0", || Discard)?;
+    /// let server = reactor.listen("tcp://127.0.0.1:0", |_| Discard)?;
     /// let address = server.endpoints().next().unwrap().to_string();
     /// // neither end says anything; whichever gives up first, the other one hears of it
     /// reactor.connect(&address, Discard, |reactor, _, outcome| {
@@ -355,7 +355,7 @@ impl<'a> Reactor<'a> {
     /// use forkd_server::{Echo, reactor::Reactor};
     ///
     /// let mut reactor = Reactor::new()?;
-    /// reactor.listen("tcp://127.0.0.1:0", || Echo)?;
+    /// reactor.listen("tcp://127.0.0.1:0", |_| Echo)?;
     /// reactor.call_later(Duration::from_millis(1), |reactor| reactor.stop());
     /// // it would listen for ever
     /// reactor.run()?;

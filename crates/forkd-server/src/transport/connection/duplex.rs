@@ -6,9 +6,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::{Errno, retry_on_intr};
 use rustix::net::SendFlags;
 
-use super::{Connection, Medium, Ready, Traffic};
+use super::{Connection, Medium, Traffic};
 use crate::slab::Key;
 use crate::transport::{Rouser, Wakeups};
 
@@ -55,7 +56,7 @@ impl Connection<'_> {
                 let polled = poll(&mut fds[..count], limit.as_ref());
                 let _ = rouser.wakeups.take();
                 match polled {
-                    Err(rustix::io::Errno::INTR) => {}
+                    Err(Errno::INTR) => {}
                     polled => _ = polled?,
                 }
                 Ok(awaited.input && !fds[1].revents().is_empty())
@@ -64,21 +65,19 @@ impl Connection<'_> {
         }
     }
 
-    /// Sends what the socket takes of these bytes without a wait; returns how many those are.
+    /// Sends what the socket takes of these bytes, without a wait, and lets nobody else work: the caller may hold a lock.
+    /// Returns how many bytes those are.
     pub(crate) fn send_now(&self, bytes: &[u8]) -> io::Result<usize> {
         let Medium::Stream(socket, wait) = &self.medium else { return Ok(bytes.len()) };
         self.early.gives(bytes.len());
         let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
-        let mut send = || rustix::net::send(socket, bytes, flags);
-        let sent = match wait {
-            Some(wait) => wait
-                .attempt(socket.as_fd(), Ready::Write, bytes.len(), Some(Duration::ZERO), &mut send)?
-                .unwrap_or(0),
-            None => match rustix::io::retry_on_intr(send) {
-                Err(rustix::io::Errno::AGAIN) => 0,
-                sent => sent?,
-            },
+        let sent = match retry_on_intr(|| rustix::net::send(socket, bytes, flags)) {
+            Err(Errno::AGAIN) => 0,
+            sent => sent?,
         };
+        if let Some(wait) = wait {
+            wait.has_sent(sent, bytes.len());
+        }
         Traffic::add(&self.traffic.bytes_out, sent as u64);
         Ok(sent)
     }

@@ -32,6 +32,9 @@ pub(crate) trait Wait: Attempt {
     /// Waits until a socket may be ready as awaited, or it is called for; returns whether there may be input.
     fn any(&self, socket: BorrowedFd<'_>, awaited: Awaited) -> io::Result<bool>;
 
+    /// A call that did not wait has sent so many of the bytes that it was given.
+    fn has_sent(&self, bytes: usize, of: usize);
+
     /// Waits in the same way, for another descriptor.
     fn another(&self) -> Box<dyn Wait>;
 
