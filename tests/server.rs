@@ -221,6 +221,73 @@ fn a_stop_waits_for_no_client_where_it_is_told_so() {
     }
 }
 
+/// Those that serve in this process, with a service that waits for its client.
+fn all_in_process() -> Vec<Server> {
+    let threads = local(Model::Thread).threads(Threads::Fixed(2));
+    let models = [Model::Iterative, Model::Thread, Model::Event, Model::Coroutine].map(local);
+    models.into_iter().chain([threads]).collect()
+}
+
+#[test]
+fn a_stop_gives_clients_time_and_cuts_those_that_stay() {
+    const GRACE: Duration = Duration::from_millis(300);
+    for server in all_in_process() {
+        let name = format!("{server:?}");
+        let running = Running::start(server.grace(GRACE), Echo);
+        let mut client = running.connect();
+        common::echoes(&mut client, b"are you there?");
+        let (handle, start) = (running.handle.clone(), Instant::now());
+        handle.shutdown();
+        common::echoes(&mut client, b"still there?");
+        // it says nothing more
+        assert!(is_cut(&mut client), "{name}");
+        let lasted = start.elapsed();
+        assert!(lasted >= GRACE && lasted < GRACE + LIMIT / 2, "{name}: {lasted:?}");
+        running.ends();
+    }
+}
+
+#[test]
+fn a_stop_is_over_when_the_last_client_has_gone() {
+    for server in all_in_process() {
+        let name = format!("{server:?}");
+        let running = Running::start(server.grace(Duration::from_secs(3600)), Echo);
+        let mut client = running.connect();
+        common::echoes(&mut client, b"are you there?");
+        running.handle.shutdown();
+        drop(client);
+        eventually(&name, || running.thread.is_finished());
+        running.ends();
+    }
+}
+
+#[test]
+fn threads_that_wait_for_something_else_are_left_alone() {
+    for threads in [Threads::default(), Threads::Fixed(2)] {
+        let (release, held) = mpsc::channel::<()>();
+        let held = Arc::new(Mutex::new(held));
+        let (tell, told) = mpsc::channel();
+        let service = Service::handler("deaf", move || {
+            let (held, tell) = (Arc::clone(&held), tell.clone());
+            move |_: &mut Connection<'_>| {
+                tell.send(()).unwrap();
+                let _ = held.lock().unwrap().recv();
+                tell.send(()).unwrap();
+                Ok(())
+            }
+        });
+        let server = local(Model::Thread).threads(threads).grace(Duration::from_millis(10));
+        let running = Running::start(server, service);
+        let _client = running.connect();
+        told.recv_timeout(LIMIT).unwrap();
+        running.handle.shutdown();
+        eventually("the server ends", || running.thread.is_finished());
+        running.thread.join().unwrap().unwrap();
+        drop(release);
+        told.recv_timeout(LIMIT).expect("it goes on");
+    }
+}
+
 #[test]
 fn one_request_is_handled_to_its_end_all_the_same() {
     for model in MODELS {

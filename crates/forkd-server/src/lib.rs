@@ -108,7 +108,7 @@
 //! | `verify_request`, `handle_error`, `service_actions` | [`Server::verify_request`], [`Server::handle_error`], [`Server::service_actions`]: closures |
 //! | a traceback of a handler that fails | a line on standard error, where the program has no logger and no `handle_error` |
 //! | `max_children` | [`Server::max_children`]; at the limit clients wait, and the server doesn't |
-//! | `block_on_close`, `daemon_threads` | [`Server::block_on_close`]; connections of children are finished within [`Server::grace`] |
+//! | `block_on_close`, `daemon_threads` | [`Server::block_on_close`]; a stop waits no longer than [`Server::grace`], where socketserver waits for ever |
 //! | `max_packet_size` | none: a datagram comes whole |
 //! | a handler of datagrams that writes nothing answers with an empty one | it gives no answer; `write_all(b"")` is an empty one |
 //! | no counterpart | [`Server::workers`], [`Server::elastic_workers`], [`Model::Prefork`](model::Model::Prefork), [`Protocol`] |

@@ -233,6 +233,9 @@ impl<'r, 'w> EventWorker<'w> {
         // it stays readable for good
         self.shutdown_watch.take().into_iter().for_each(|watch| reactor.unwatch(watch));
         self.acceptor.borrow_mut().stop();
+        if self.work.ticker.is_some() {
+            reactor.call_later(self.terms.grace, Reactor::stop);
+        }
         if !self.drains() {
             return self.stop_accepting(reactor);
         }

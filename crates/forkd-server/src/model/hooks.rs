@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::events;
-use crate::transport::{Handle, Peer};
+use crate::transport::{Connection, Handle, Open, OpenConnections, Peer};
 
 type Verify = dyn Fn(&Peer) -> bool + Send + Sync;
 type Report = dyn Fn(Peer, &HandlerError<'_>) + Send + Sync;
@@ -22,6 +22,8 @@ pub(crate) struct Hooks {
     pub(crate) failed: Option<Arc<Report>>,
     /// By which handlers end the server.
     pub(crate) handle: Option<Handle>,
+    /// Those that are cut at the end of a stop, where handlers wait for clients in this process.
+    pub(crate) open: Option<Arc<OpenConnections>>,
 }
 
 /// How a handler failed. See [`Server::handle_error`](crate::Server::handle_error).
@@ -67,6 +69,11 @@ impl Hooks {
         })
     }
 
+    /// Has a connection cut at the end of a stop, if it is still served then.
+    pub(crate) fn cut_late(&self, connection: &Connection<'_>) -> Option<Open> {
+        self.open.as_ref()?.add(connection.socket()?)
+    }
+
     /// A handler has returned an error that is no client's doing.
     pub(crate) fn failed(&self, peer: Peer, error: &io::Error) {
         self.tell(peer, &HandlerError::Error(error));
@@ -90,10 +97,10 @@ impl Hooks {
 
 impl fmt::Debug for Hooks {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { verify, failed, handle } = self;
+        let Self { verify, failed, handle, .. } = self;
         let mut hooks = f.debug_struct("Hooks");
         hooks.field("verify", &verify.is_some()).field("failed", &failed.is_some()).field("handle", handle);
-        hooks.finish()
+        hooks.finish_non_exhaustive()
     }
 }
 

@@ -39,7 +39,8 @@ pub(crate) struct Terms {
     pub(crate) elastic: bool,
     /// What threads it has, if its model has any.
     pub(crate) threads: Threads,
-    /// For how long after the shutdown a client is held for which no thread can be started.
+    /// For how long after the shutdown a client is held for which no thread can be started, and in a process that is not this
+    /// server's own, for how long clients are served.
     pub(crate) grace: Duration,
     /// Whether it waits for those that it serves at the shutdown.
     pub(crate) waits: bool,
@@ -209,6 +210,7 @@ impl<'w> WorkerContext<'w> {
     /// The same in a worker.
     pub(crate) fn serve_timed(&self, connection: &mut Connection<'_>) {
         let _stopwatch = self.stopwatch();
+        let _open = self.context.service_config.hooks.cut_late(connection);
         self.serve(connection);
     }
 
@@ -247,6 +249,11 @@ impl<'w> WorkerContext<'w> {
             && served >= terms.limit
             && !self.is_draining()
             && (self.ticker.is_some() || self.tally().may_leave(terms.leavers))
+    }
+
+    /// Until when clients are served from now on, the shutdown, if that has an end: a worker's is its master's concern.
+    pub(crate) fn serves_until(&self, terms: &Terms) -> Option<Instant> {
+        self.ticker.and_then(|_| Instant::now().checked_add(terms.grace))
     }
 
     /// A handler or a protocol has panicked, and this process goes on.

@@ -20,9 +20,10 @@ use crate::model::worker::run;
 use crate::scoreboard::{Cause, Scoreboard};
 use crate::sys::fd::first_readable;
 use crate::sys::shutdown_fd::ShutdownFd;
+use crate::sys::wake::Wake;
 use crate::transport::listener::Kind;
 use crate::transport::udp_filter::UdpFilter;
-use crate::transport::{Handle, Listener};
+use crate::transport::{Handle, Listener, OpenConnections};
 use crate::{Error, events};
 
 /// For how long a client that was reported is waited for: it may have gone again.
@@ -36,6 +37,8 @@ pub(super) struct InProcess {
     udp_filter: UdpFilter,
     terms: Terms,
     handle: Handle,
+    /// Those that are cut when the grace time is over, where the model does not do that itself.
+    open: Option<Arc<OpenConnections>>,
 }
 
 /// A listening socket, and the slot of its worker.
@@ -51,6 +54,7 @@ impl InProcess {
         terms: Terms,
         handle: &Handle,
         access: &AccessSpec,
+        open: Option<Arc<OpenConnections>>,
         service_config: impl Fn(&Listener, &'static SharedLimit) -> ServiceConfig,
     ) -> Result<Self, Error> {
         let cannot = |cause| Error::os("cannot map the scoreboard", cause);
@@ -71,13 +75,19 @@ impl InProcess {
                 slot,
             });
         }
-        Ok(Self { served, board, udp_filter, terms, handle: handle.clone() })
+        Ok(Self { served, board, udp_filter, terms, handle: handle.clone(), open })
     }
 
     /// Serves until the handle says that it is over. Each further listening socket has a thread of its own.
     pub(super) fn serve_forever(&self, ticker: Ticker) -> Result<(), Error> {
+        let cannot = |cause| Error::os("cannot make ready for the end of the server", cause);
         let (ticker, none) = (Arc::new(Mutex::new(ticker)), Arc::default());
-        let outcomes: Vec<Cause> = thread::scope(|scope| {
+        let over = Wake::new().map_err(cannot)?;
+        let outcomes = thread::scope(|scope| {
+            if let Some(open) = &self.open {
+                let cut = || self.cut_late(open, &over);
+                thread::Builder::new().name("stop".into()).spawn_scoped(scope, cut).map_err(cannot)?;
+            }
             let others = self.served.iter().skip(1);
             let others: Vec<_> =
                 others.map(|served| scope.spawn(|| self.serve_or_end(served, &none))).collect();
@@ -85,13 +95,31 @@ impl InProcess {
             let first = catch_unwind(AssertUnwindSafe(first));
             // the first one has failed, or all have been told
             self.handle.shutdown();
+            let others: Vec<Cause> =
+                others.into_iter().map(|other| other.join().unwrap_or(Cause::Panicked)).collect();
+            over.notify();
             let first = first.unwrap_or_else(|payload| resume_unwind(payload));
-            let others = others.into_iter().map(|other| other.join().unwrap_or(Cause::Panicked));
-            first.into_iter().chain(others).collect()
-        });
+            Ok::<Vec<Cause>, Error>(first.into_iter().chain(others).collect())
+        })?;
         match outcomes.iter().all(|&cause| cause == Cause::Retired) {
             true => Ok(()),
             false => Err(self.failed()),
+        }
+    }
+
+    /// A thread's work: cuts those that are open when the time is over that a stop leaves them, unless all is over before.
+    fn cut_late(&self, open: &OpenConnections, over: &Wake) {
+        let (over, stop) = (over.as_fd(), self.handle.poll_fd());
+        // a signal ends a wait, too
+        while first_readable(&[over, stop], None).is_none() {}
+        let until = Instant::now().checked_add(self.terms.grace);
+        loop {
+            let left = until.map(|until| until.saturating_duration_since(Instant::now()));
+            match first_readable(&[over], left) {
+                Some(_) => return,
+                None if left == Some(Duration::ZERO) => return open.cut(),
+                None => {}
+            }
         }
     }
 

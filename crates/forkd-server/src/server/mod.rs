@@ -196,8 +196,8 @@ impl Server {
     /// socket is closed.
     ///
     /// An end by the handle is prompt, and in order: no client is accepted any more, those that
-    /// are being served are finished, children within [`grace`](Self::grace), unless
-    /// [`block_on_close`](Self::block_on_close) says otherwise.
+    /// are being served are finished within [`grace`](Self::grace), unless [`block_on_close`](Self::block_on_close) says
+    /// otherwise.
     ///
     /// In this process, a panic of a handler costs its client the connection, and no other client anything. Where a
     /// name stands for several addresses, all but the first are served by a thread each.
@@ -274,7 +274,7 @@ impl Server {
             model: spec,
             access,
             sandbox,
-            hooks,
+            mut hooks,
             handle,
             ticker,
             timeout,
@@ -304,12 +304,17 @@ impl Server {
             if model.never_waits_to_accept() {
                 listeners.iter().try_for_each(Listener::check_accept_now)?;
             }
+            // the others cut theirs themselves, or leave them to their threads
+            if model == Model::Iterative || (model == Model::Thread && self.block_on_close) {
+                hooks.open = Some(Arc::default());
+            }
             let service_config = |listener: &Listener, failures| {
                 ServiceConfig::new(listener.endpoint(), service.clone(), model, hooks.clone(), failures)
                     .with_limits(spec.idle_timeout, spec.max_lifetime)
             };
+            let open = hooks.open.clone();
             let terms = Terms { waits: self.block_on_close, ..spec.terms(WorkerRange::of(model), grace) };
-            let server = InProcess::new(listeners, terms, &handle, &access, service_config)?;
+            let server = InProcess::new(listeners, terms, &handle, &access, open, service_config)?;
             (serving::Kind::InProcess(Box::new(server)), Some(ticker))
         } else {
             if !self.block_on_close {

@@ -223,13 +223,33 @@ impl Server {
         self
     }
 
-    /// How long connections of children may go on at a stop; the default is 10 s. In this process they are
-    /// finished however long that takes: see [`idle_timeout`](Self::idle_timeout) and
-    /// [`block_on_close`](Self::block_on_close).
+    /// How long connections may go on at a stop; the default is 10 s. Then those that are left are cut, and
+    /// [`serve_forever`](Self::serve_forever) returns:
+    ///
+    /// | where | what is cut |
+    /// |---|---|
+    /// | in children | the process, by a signal |
+    /// | in this process, [`Event`](Model::Event), [`Coroutine`](Model::Coroutine) | the connection; coroutines are unwound where they wait |
+    /// | [`Thread`](Model::Thread) | the connection: reads find the end, writes fail, and so handlers end. A thread that waits for something else is left alone after a second |
+    /// | [`Iterative`](Model::Iterative) | the same; but a handler that waits for something else has the thread that would return |
+    ///
+    /// Handlers hear of the stop by [`ServerInfo::is_stopping`](crate::ServerInfo::is_stopping).
     ///
     /// ```
+    /// use std::io::{Read, Write};
+    /// use std::net::TcpStream;
     /// use std::time::Duration;
-    /// let server = forkd_server::Server::bind("tcp://127.0.0.1:0")?.grace(Duration::from_secs(2));
+    /// use forkd_server::{Echo, Server, model::Model};
+    ///
+    /// let server = Server::bind("tcp://127.0.0.1:0")?.model(Model::Thread).grace(Duration::from_millis(20));
+    /// let (address, handle) = (server.server_address().to_string(), server.handle());
+    /// let serving = std::thread::spawn(move || server.serve_forever(Echo));
+    /// let mut client = TcpStream::connect(address.strip_prefix("tcp://").unwrap()).unwrap();
+    /// client.write_all(b"x").unwrap();
+    /// client.read_exact(&mut [0]).unwrap();
+    /// handle.shutdown();
+    /// assert_eq!(client.read(&mut [0]).unwrap(), 0, "it says nothing more, and is cut");
+    /// serving.join().unwrap()?;
     /// # Ok::<(), forkd_server::Error>(())
     /// ```
     #[must_use]
@@ -238,7 +258,8 @@ impl Server {
         self
     }
 
-    /// Whether a stop waits for the connections that are being served; the default is yes, as in socketserver.
+    /// Whether a stop waits for the connections that are being served, as long as [`grace`](Self::grace) says; the default is
+    /// yes, as in socketserver.
     ///
     /// Where it doesn't, [`serve_forever`](Self::serve_forever) returns at once, and those connections
     ///
@@ -246,7 +267,7 @@ impl Server {
     /// |---|---|
     /// | [`Thread`](Model::Thread) | go on in their threads, as long as the process does: socketserver's `daemon_threads`. They keep a UDP or Unix address occupied |
     /// | [`Event`](Model::Event), [`Coroutine`](Model::Coroutine) | are cut: there is no thread left to serve them |
-    /// | [`Iterative`](Model::Iterative) | are finished: there is one at most, and it has the thread that would return |
+    /// | [`Iterative`](Model::Iterative) | are finished, within [`grace`](Self::grace): there is one at most, and it has the thread that would return |
     /// | those that fork | are cut, by a signal to the child: as by a [`grace`](Self::grace) of nothing, and by forkd's `--grace 0s` or SIGQUIT |
     ///
     /// [`Serving::handle_request`](crate::Serving::handle_request) serves its client to the end all the same.

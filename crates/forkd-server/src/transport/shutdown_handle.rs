@@ -41,13 +41,13 @@ impl Handle {
     }
 
     /// Asks the server to end, and returns at once: no further client is accepted, those that are
-    /// served are finished, and [`serve_forever`](crate::Server::serve_forever) returns. It may be called
+    /// served are finished within [`grace`](crate::Server::grace), and [`serve_forever`](crate::Server::serve_forever) returns. It
+    /// may be called
     /// before that, too, which then returns at once; a second time, it has no effect.
     ///
     /// It takes a lock, so it is nothing for a signal handler.
     ///
-    /// A server that forks does what SIGTERM asks of it: it also serves the clients in the queue, and gives all
-    /// of them [`grace`](crate::Server::grace).
+    /// A server that forks does what SIGTERM asks of it: it also serves the clients in the queue.
     pub fn shutdown(&self) {
         self.0.wake.notify();
         self.fds().iter().filter_map(Weak::upgrade).for_each(|shutdown| shutdown.shut_for_all());

@@ -168,7 +168,7 @@ impl Driver for Worker<'_> {
         if self.work.listener().kind() == Kind::Stream {
             acceptor.report_full(self.most, events::connections_at_limit);
         }
-        self.tasks.wait_until_fewer_than(self.most, !acceptor.drains());
+        self.tasks.wait_until_fewer_than(self.most, !acceptor.drains(), None);
         !self.tasks.is_closed()
     }
 
@@ -259,11 +259,11 @@ impl<'a> Worker<'a> {
         }))
     }
 
-    /// Serves those that are in to their end, or leaves them to be unwound.
+    /// Serves those that are in to their end, as long as there is time, and leaves the others to be unwound.
     fn finish(&self) {
         self.work.leaves();
         if self.terms.waits {
-            self.tasks.wait_until_fewer_than(1, false);
+            self.tasks.wait_until_fewer_than(1, false, self.work.serves_until(self.terms));
         }
     }
 }

@@ -4,6 +4,7 @@ use std::any::Any;
 use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
+use std::time::Instant;
 
 use crate::coroutine::{MAIN, scheduler};
 use crate::model::serve::WorkerContext;
@@ -54,12 +55,13 @@ impl Tasks {
         self.closed.get()
     }
 
-    /// For the main function: waits until there are fewer, or no client is accepted any more and `heeds_close`.
-    pub(super) fn wait_until_fewer_than(&self, count: u32, heeds_close: bool) {
-        while self.open() >= count && !(heeds_close && self.is_closed()) {
+    /// For the main function: waits until there are fewer, or no client is accepted any more and `heeds_close`; or until then.
+    pub(super) fn wait_until_fewer_than(&self, count: u32, heeds_close: bool, until: Option<Instant>) {
+        let is_over = || until.is_some_and(|until| Instant::now() >= until);
+        while self.open() >= count && !(heeds_close && self.is_closed()) && !is_over() {
             self.wanted.set(true);
             if let Some(scheduler) = scheduler() {
-                scheduler.park(None);
+                scheduler.park(until);
             }
         }
     }

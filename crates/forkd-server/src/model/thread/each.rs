@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use super::super::accept_loop::{self, Acceptor, Driver};
 use super::super::listener_context::Admitted;
 use super::super::spread::{LOOK, Shares, Spread};
-use super::{Shared, Terms, WorkerContext, connection, datagrams, peer_of};
+use super::{Shared, Terms, WorkerContext, connection, datagrams, peer_of, waits_until};
 use crate::access::sources::Counted;
 use crate::admission::{REST, Room, Shortage};
 use crate::events;
@@ -181,12 +181,16 @@ impl ThreadGroup {
         }
     }
 
-    /// Waits until no more than `most` are served, or until the shutdown; tells whether they are so few.
-    fn wait_for(&self, most: u32, shutdown: Option<&ShutdownFd>) -> bool {
+    /// Waits until no more than `most` are served, until the shutdown, or until then; tells whether they are so few.
+    fn wait_for(&self, most: u32, shutdown: Option<&ShutdownFd>, until: Option<Instant>) -> bool {
         self.awaited.store(true, Ordering::SeqCst);
         let work = self.work();
         while self.shared.open() > most {
-            let limit = work.tick();
+            let left = until.map(|until| until.saturating_duration_since(Instant::now()));
+            if left == Some(Duration::ZERO) {
+                break;
+            }
+            let limit = work.tick().into_iter().chain(left).min();
             match first_readable(
                 &[self.wake.as_fd(), shutdown.map_or(self.wake.as_fd(), ShutdownFd::poll_fd)],
                 limit,
@@ -252,14 +256,14 @@ pub(super) fn run(shared: Shared, shutdown: &Arc<ShutdownFd>, terms: &Terms, mos
     work.leaves();
     if cause == Cause::Recycled {
         // a stop may begin before the master has seen that, and then this worker is to serve the queue
-        group.wait_for(0, Some(shutdown));
+        group.wait_for(0, Some(shutdown), None);
         if work.is_draining() {
             cause = accept_loop::run(&work, shutdown, &mut driver);
         }
     }
     group.end_waiting();
     if terms.waits {
-        group.wait_for(0, None);
+        group.wait_for(0, None, waits_until(&work, terms));
     }
     cause
 }
@@ -328,7 +332,7 @@ impl Driver for MainThread<'_> {
 
     fn wait_for_room(&mut self, acceptor: &mut Acceptor<'_>) -> bool {
         acceptor.report_full(self.most, events::at_thread_limit);
-        self.group.wait_for(self.most - 1, (!acceptor.drains()).then_some(self.shutdown))
+        self.group.wait_for(self.most - 1, (!acceptor.drains()).then_some(self.shutdown), None)
     }
 
     /// Clients that are served have what is wanted.

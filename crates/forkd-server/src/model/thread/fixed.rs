@@ -3,12 +3,13 @@
 //! All of them block in accept(2). The main thread waits until the shutdown and then pokes them, so that the
 //! call begins anew, and fails.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::time::Instant;
 
 use super::super::accept_loop::{self, Driver};
 use super::super::listener_context::Admitted;
-use super::{Shared, Terms, connection, datagrams};
+use super::{Shared, Terms, connection, datagrams, waits_until};
 use crate::events;
 use crate::scoreboard::Cause;
 use crate::sys::datagram::Batch;
@@ -24,6 +25,9 @@ struct ThreadPool {
     served: AtomicU64,
     /// They leave because they have served as many as they should.
     is_spent: AtomicBool,
+    /// How many have not ended.
+    running: Mutex<u32>,
+    ended: Condvar,
 }
 
 pub(super) fn run(shared: Shared, shutdown: &Arc<ShutdownFd>, terms: &Terms, count: u32) -> Cause {
@@ -33,6 +37,8 @@ pub(super) fn run(shared: Shared, shutdown: &Arc<ShutdownFd>, terms: &Terms, cou
         terms: *terms,
         served: AtomicU64::new(0),
         is_spent: AtomicBool::new(false),
+        running: Mutex::new(count),
+        ended: Condvar::new(),
     });
     let work = pool.shared.work();
     let started = start(&pool, count).and_then(|threads| {
@@ -57,7 +63,7 @@ pub(super) fn run(shared: Shared, shutdown: &Arc<ShutdownFd>, terms: &Terms, cou
         // it fails for no thread that is not joined yet
         let _ = thread.poke();
     }
-    if terms.waits {
+    if terms.waits && pool.all_end(waits_until(&work, terms)) {
         threads.into_iter().for_each(Thread::join);
         work.slot.threads.store(1, Ordering::Relaxed);
     }
@@ -92,6 +98,17 @@ impl ThreadPool {
             // for the others
             self.shutdown.shut();
         }
+        *self.running.lock().unwrap_or_else(PoisonError::into_inner) -= 1;
+        self.ended.notify_one();
+    }
+
+    /// Whether all threads end, before then if that is limited.
+    fn all_end(&self, until: Option<Instant>) -> bool {
+        let Some(until) = until else { return true };
+        let running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
+        let left = until.saturating_duration_since(Instant::now());
+        let waited = self.ended.wait_timeout_while(running, left, |running| *running > 0);
+        !waited.unwrap_or_else(PoisonError::into_inner).1.timed_out()
     }
 }
 

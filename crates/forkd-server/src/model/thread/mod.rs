@@ -10,6 +10,7 @@ mod fixed;
 use std::os::fd::OwnedFd;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use super::listener_context::peer_of;
 use super::serve::{Terms, WorkerContext};
@@ -27,7 +28,8 @@ use crate::transport::listener::Kind;
 pub(crate) fn run(work: &WorkerContext<'_>, shutdown: &Arc<ShutdownFd>, terms: &Terms) -> Cause {
     if work.listener().kind() == Kind::Stream {
         let (Threads::Each(clients) | Threads::Fixed(clients)) = terms.threads;
-        make_room(work.listener(), clients as usize * work.service().descriptors());
+        let cut = usize::from(work.context.service_config.hooks.open.is_some());
+        make_room(work.listener(), clients as usize * (work.service().descriptors() + cut));
     }
     match (work.listener().kind(), terms.threads) {
         // a service that waits for no client is quicker in batches, by one thread, than with a thread for each
@@ -37,6 +39,15 @@ pub(crate) fn run(work: &WorkerContext<'_>, shutdown: &Arc<ShutdownFd>, terms: &
         (_, Threads::Each(most)) => each::run(Shared::of(work), shutdown, terms, most),
         (_, Threads::Fixed(count)) => fixed::run(Shared::of(work), shutdown, terms, count),
     }
+}
+
+/// For how long threads are waited for that have been cut, as their clients' time is over: one that waits for its client ends
+/// at once, and one that waits for anything else is left alone.
+const CUT: Duration = Duration::from_secs(1);
+
+/// Until when a worker waits for its threads from now on, the shutdown, if that has an end.
+fn waits_until(work: &WorkerContext<'_>, terms: &Terms) -> Option<Instant> {
+    work.serves_until(terms).and_then(|until| until.checked_add(CUT))
 }
 
 /// Serves a connection. Says that this has ended before the client can see it: one that comes again at once
