@@ -175,6 +175,17 @@ fn the_default_configuration_is_valid_also_with_its_options_uncommented() {
             any,
             &[("\"fork\"", "\"prefork\""), ("workers = 8", "workers = \"1..9\""), ("256:30:768", "2:30:8")],
         ),
+        (
+            any,
+            &[
+                ("service = \"echo\"", "service = \"program\""),
+                ("\"fork\"", "\"prefork\""),
+                // clients that forkd accepts are none
+                ("\nmax-per-source", "\n# max-per-source"),
+                ("\npenalty", "\n# penalty"),
+                ("\nmax-lifetime", "\n# max-lifetime"),
+            ],
+        ),
         (any, &[("\"fork\"", "\"thread\"")]),
         (any, &[("\"fork\"", "\"thread\""), ("#threads", "# threads")]),
         (any, &[("\"fork\"", "\"event\"")]),
@@ -192,7 +203,7 @@ fn the_default_configuration_is_valid_also_with_its_options_uncommented() {
 fn by_effect(text: &str) -> (Vec<String>, Vec<String>) {
     let all: toml::Table = toml::from_str(&uncomment(text, &[])).unwrap();
     let group: ListenOptions = all["listen"][0].clone().try_into().unwrap();
-    let is_idle = |option: &&Definition| option.needs.is_some_and(|need| !(need.is_met)(&group));
+    let is_idle = |option: &&Definition| !option.has_effect_on(&group);
     let (idle, effective): (Vec<_>, Vec<_>) = ListenOptions::DEFINITIONS.iter().partition(is_idle);
     (idle.into_iter().map(Definition::key).collect(), effective.into_iter().map(Definition::key).collect())
 }

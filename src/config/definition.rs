@@ -99,6 +99,26 @@ impl Definition {
         Origin::Environment.name(self.id)
     }
 
+    /// Whether it is about clients that forkd accepts.
+    pub(super) fn is_for_clients(&self) -> bool {
+        let others = [
+            "idle_timeout",
+            "max_lifetime",
+            "max_connections_per_child",
+            "overflow",
+            "keepalive",
+            "allow_amplification",
+        ];
+        self.heading == "Access" || others.contains(&self.id)
+    }
+
+    /// Whether it has an effect on such a group.
+    #[must_use]
+    pub fn has_effect_on(&self, group: &ListenOptions) -> bool {
+        let sees_clients = !group.service().accepts_by_itself();
+        self.needs.is_none_or(|need| (need.is_met)(group)) && (sees_clients || !self.is_for_clients())
+    }
+
     /// The argument of the command line.
     pub(super) fn arg(&self) -> Arg {
         let help = self.help.trim();

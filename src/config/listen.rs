@@ -20,7 +20,7 @@ impl ListenOptions {
         group.obey_the_rules()?;
         let mut filled = group.filled();
         for option in Self::DEFINITIONS {
-            if option.needs.is_some_and(|need| !(need.is_met)(&group)) {
+            if !option.has_effect_on(&group) {
                 filled.forget(option.id);
             }
         }
@@ -66,10 +66,12 @@ impl ListenOptions {
             }
         }
         self.root = self.root.take().map(|root| here.join(root));
-        if let Some(program) = self.exec.first_mut().filter(|program| background && program.contains('/'))
-            && let Some(path) = here.join(&*program).to_str()
-        {
-            *program = path.to_owned();
+        for words in [&mut self.exec, &mut self.worker_exec] {
+            if let Some(program) = words.first_mut().filter(|program| background && program.contains('/'))
+                && let Some(path) = here.join(&*program).to_str()
+            {
+                *program = path.to_owned();
+            }
         }
     }
 
@@ -94,7 +96,8 @@ impl ListenOptions {
     }
 
     pub(super) fn is_elastic(&self) -> bool {
-        self.model().serves_one_at_a_time() && self.workers.is_some_and(Workers::is_elastic)
+        let has_spares = self.model().serves_one_at_a_time() && !self.service().accepts_by_itself();
+        has_spares && self.workers.is_some_and(Workers::is_elastic)
     }
 
     pub(super) fn has_any(&self, is_such: impl FnMut(&Endpoint) -> bool) -> bool {

@@ -198,7 +198,11 @@ fn refuse_idle_exit(
 ) -> Result<(), Error> {
     let Some(Span(limit)) = daemon.exit_idle else { return Ok(()) };
     let own = listen.iter().flat_map(|group| &group.endpoints).find(|endpoint| !endpoint.is_inherited());
+    let has_programs = listen.iter().any(|group| group.service().accepts_by_itself());
     let why = match own {
+        _ if has_programs => "ends forkd when no client has been here, which it can't know of workers that are programs and accept \
+             by themselves; leave it out"
+            .to_owned(),
         _ if limit < Duration::from_millis(1) => {
             "is below 1ms; choose more, or leave it out for never".to_owned()
         }

@@ -4,12 +4,14 @@ use std::net::Ipv4Addr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use nix::sys::signal::Signal;
 use serde::{Deserialize, Serialize};
 
 use super::definition::{Definition, Field, Need, Table, options};
 use super::service::Builtin;
 use super::values::{
-    ExecPrivileges, KeepAlive, LogFormat, LogLevel, LogSink, MetricsEndpoint, Mode, Span, Value, Written,
+    ExecPrivileges, KeepAlive, LogFormat, LogLevel, LogSink, MetricsEndpoint, Mode, ReadyAfter, SignalName,
+    Size, Span, Value, WorkerLog, Written,
 };
 use super::{Listed, RouteText};
 use forkd_server::Endpoint;
@@ -18,6 +20,7 @@ use forkd_server::sandbox::{Level, Sandbox};
 use forkd_server::service::{Framing, Service};
 use forkd_server::supervise::{
     AccessSpec, BindOptions, EarlyDrop, KEEP_ALIVE, ListenerSpec, ModelSpec, Penalty, Prefixes, Rate, Suits,
+    Upkeep,
 };
 use forkd_server::transport::ProxyVersion;
 
@@ -59,6 +62,13 @@ const MANY: Need = Need::new(
 const ACK: Need = Need::new("the service ack", "`service` ack", |group| group.service() == Builtin::Ack);
 const HTTP: Need = Need::new("the service http", "`service` http", |group| group.service() == Builtin::Http);
 const EXEC: Need = Need::new("the service exec", "`service` exec", |group| group.service() == Builtin::Exec);
+const PROGRAM: Need =
+    Need::new("workers that are programs (the service program)", "`worker-exec`", |group| {
+        group.service() == Builtin::Program
+    });
+const PROGRAMS: Need = Need::new("the service exec or program", "`service` exec", |group| {
+    matches!(group.service(), Builtin::Exec | Builtin::Program)
+});
 const NOT_EXEC: Need = Need {
     refusal: Some("has no effect on exec, whose program has the connection to itself; leave it out"),
     ..Need::new("any service but exec", "another `service`", |group| group.service() != Builtin::Exec)
@@ -137,7 +147,7 @@ options! {
     }
 
     /// What is done with the bytes; `--service list` describes them
-    service: Option<Builtin> = if given.exec.is_empty() { Builtin::Echo } else { Builtin::Exec }, {
+    service: Option<Builtin> = given.usual_service(), {
         heading: "Service", value: "NAME", inetd: true
     }
 
@@ -166,10 +176,15 @@ options! {
     /// the rest of the line, so it comes last
     exec: Vec<String>, { heading: "Service", value: "PROGRAM ARGS", needs: Some(&EXEC) }
 
-    /// Whether the program of exec may gain privileges, as by the set-user-ID bit of sudo (keep), or not (drop)
+    /// Whether the program of exec or of a worker may gain privileges, as by the set-user-ID bit of sudo (keep), or not
+    /// (drop)
     exec_privileges: Option<ExecPrivileges> = ExecPrivileges::Drop, {
-        heading: "Service", value: "drop|keep", needs: Some(&EXEC)
+        heading: "Service", value: "drop|keep", needs: Some(&PROGRAMS)
     }
+
+    /// Have each worker of a pool become this program, which accepts by itself from the sockets that it inherits, as
+    /// LISTEN_FDS says (the service program). Takes the rest of the line, so it comes last
+    worker_exec: Vec<String>, { heading: "Service", value: "PROGRAM ARGS", needs: Some(&PROGRAM) }
 
     /// Let chargen, daytime, time and ack answer datagrams with more bytes than those have: an attacker who forges
     /// a sender's address can have them flood others
@@ -201,13 +216,15 @@ options! {
     /// What runs the handler: a child forked for each connection (fork), a pool of workers that serve one
     /// connection at a time (prefork; iterative: one worker), or workers that serve many at once, by threads
     /// (thread), callbacks (event) or coroutines (coroutine)
-    model: Option<Model> = Model::Fork, { heading: "Pool", short: Some('m'), value: "MODEL" }
+    model: Option<Model> = if given.service().accepts_by_itself() { Model::Prefork } else { Model::Fork }, {
+        heading: "Pool", short: Some('m'), value: "MODEL"
+    }
 
-    /// Size of the pool; a range MIN..MAX makes it elastic (prefork, iterative); auto: as many as the processors that affinity
+    /// Size of the pool; a range MIN..MAX makes it elastic (prefork, iterative, programs); auto: as many as the processors that affinity
     /// and the quota of the control group leave, for datagrams one fewer, at least 1
     workers: Option<Workers>, {
         heading: "Pool", short: Some('w'), value: "N|MIN..MAX|auto", needs: Some(&POOL),
-        otherwise: "8 for prefork, for datagrams fewer than processors; 1 for others"
+        otherwise: "8 for prefork, for datagrams fewer than processors; 1 for others; auto for programs"
     }
 
     /// Idle workers kept ready in an elastic pool, at least
@@ -219,6 +236,44 @@ options! {
     /// Replace a worker after about N connections (up to an eighth fewer, so that workers are not all replaced
     /// together); 0: never (any model but fork)
     max_connections_per_child: Option<u64> = 0, { heading: "Pool", value: "N", needs: Some(&POOL) }
+
+    /// When a worker that is a program counts as ready: after so long, or when it says so by READY=1 to NOTIFY_SOCKET, before
+    /// that or alone (notify)
+    ready_after: Option<ReadyAfter> = ReadyAfter(Some(Duration::from_secs(1))), {
+        heading: "Pool", value: "DURATION|notify", needs: Some(&PROGRAM)
+    }
+
+    /// Kill a worker that is a program and has not become ready within this time
+    start_timeout: Option<Span> = Span(Duration::from_secs(60)), {
+        heading: "Pool", value: "DURATION", needs: Some(&PROGRAM)
+    }
+
+    /// At a reload, how many workers that are programs start at once; when they are ready, as many of the old ones are told
+    /// to leave
+    rolling: Option<u32> = 1, {
+        heading: "Pool", value: "N", range: Some(1..=MAX_CHILDREN as u64), needs: Some(&PROGRAM)
+    }
+
+    /// The signal that tells a worker to leave that is a program; it is killed after --grace
+    stop_signal: Option<SignalName> = SignalName(Signal::SIGTERM), {
+        heading: "Pool", value: "SIGNAL", needs: Some(&PROGRAM)
+    }
+
+    /// Kill a worker that is a program and has not said WATCHDOG=1 to NOTIFY_SOCKET for so long
+    worker_watchdog: Option<Span>, { heading: "Pool", value: "DURATION", otherwise: "none", needs: Some(&PROGRAM) }
+
+    /// Replace a worker that is a program after this time (up to an eighth less, so that workers are not all replaced
+    /// together)
+    max_worker_age: Option<Span>, { heading: "Pool", value: "DURATION", otherwise: "never", needs: Some(&PROGRAM) }
+
+    /// Replace a worker that is a program and has more memory in use than this, such as 512M
+    max_worker_memory: Option<Size>, { heading: "Pool", value: "SIZE", otherwise: "no limit", needs: Some(&PROGRAM) }
+
+    /// What becomes of the output of workers that are programs: each line is logged, with the worker that has written it
+    /// (lines), or it goes to where forkd's own goes (inherit)
+    worker_log: Option<WorkerLog> = WorkerLog::Lines, {
+        heading: "Pool", value: "lines|inherit", needs: Some(&PROGRAM)
+    }
 
     /// Children that wait for their client, which then seldom waits for a fork; each still serves one connection and
     /// ends (fork)
@@ -438,7 +493,7 @@ impl ListenOptions {
     pub(super) fn model_spec(&self) -> ModelSpec {
         ModelSpec {
             model: self.model(),
-            workers: self.workers,
+            workers: self.workers.or_else(|| self.service().accepts_by_itself().then_some(Workers::Auto)),
             min_spare: self.min_spare(),
             max_spare: self.max_spare(),
             threads: self.threads.map_or(Threads::Each(self.max_threads()), Threads::Fixed),
@@ -449,6 +504,27 @@ impl ListenOptions {
             overflow: self.overflow(),
             idle_timeout: self.idle_timeout.map(|span| span.0),
             max_lifetime: self.max_lifetime.map(|span| span.0),
+            upkeep: self.upkeep(),
+        }
+    }
+
+    /// How workers are kept that are programs.
+    fn upkeep(&self) -> Upkeep {
+        Upkeep {
+            ready_after: self.ready_after().0,
+            start_timeout: self.start_timeout().0,
+            rolling: self.rolling(),
+            max_age: self.max_worker_age.map(|span| span.0),
+            max_memory: self.max_worker_memory.map(|size| size.0),
+        }
+    }
+
+    /// What is served where nothing is said.
+    fn usual_service(&self) -> Builtin {
+        match (self.exec.is_empty(), self.worker_exec.is_empty()) {
+            (_, false) => Builtin::Program,
+            (false, true) => Builtin::Exec,
+            (true, true) => Builtin::Echo,
         }
     }
 

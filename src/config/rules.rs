@@ -107,6 +107,21 @@ impl ListenOptions {
             let why = "is exec, and no program is named; give `exec` with one, and its arguments";
             return Err(Conflict::new("service", why));
         }
+        if service == Builtin::Program && self.worker_exec.is_empty() {
+            let why = "is program, and none is named; give `worker-exec` with one, and its arguments";
+            return Err(Conflict::new("service", why));
+        }
+        if !self.exec.is_empty() && !self.worker_exec.is_empty() {
+            let why = "is given beside `exec`: a client is served by one program or the other; leave one of them out";
+            return Err(Conflict::new("worker_exec", why));
+        }
+        if service.accepts_by_itself() && self.model() != Model::Prefork {
+            let why = format!(
+                "is {}, and has no effect on workers that are programs, which serve as they like; leave it out",
+                self.model()
+            );
+            return Err(Conflict::new("model", why));
+        }
         let misfit = self.endpoints.iter().find_map(|endpoint| self.suits(endpoint).err());
         misfit.map_or(Ok(()), |why| Err(Conflict::of_service(why, &["exec"])))?;
         self.refuse_users_of_datagrams().map_err(|(id, why)| Conflict::new(id, why))?;
@@ -127,6 +142,10 @@ impl ListenOptions {
                 "has no effect on {endpoint}, which is ready made; set {directive} in its socket unit"
             ));
         }
+        if self.service().accepts_by_itself() && option.is_for_clients() {
+            let why = "has no effect on workers that are programs, which accept their clients by themselves; leave it out";
+            return Some(why.to_owned());
+        }
         match option.needs {
             Some(Need { what, give, refusal, is_met }) if !is_met(self) => {
                 let why = format!("needs {what}, and {endpoint} has none; give {give}, or leave this out");
@@ -139,7 +158,7 @@ impl ListenOptions {
             _ if option.id == "penalty_exempt" && self.proxy.is_none() => {
                 self.why_not_listed(&self.penalty_exempt)
             }
-            _ if option.id == "workers" => {
+            _ if option.id == "workers" && !self.service().accepts_by_itself() => {
                 let workers = self.workers.filter(|workers| workers.is_elastic() && !self.is_elastic())?;
                 Some(format!(
                     "is {workers}, but a worker of {} serves many at once: give one number",
@@ -258,6 +277,17 @@ mod tests {
                 "max-threads needs a thread for each connection (model thread, without a fixed number of threads)",
             ),
             ("service = 'echo'\nexec = ['cat']", "exec needs the service exec"),
+            ("service = 'echo'\nworker-exec = ['cat']", "worker-exec needs workers that are programs"),
+            ("rolling = 2", "rolling needs workers that are programs (the service program), and tcp"),
+            (
+                "worker-exec = ['cat']\nallow = ['10.0.0.1']",
+                "allow has no effect on workers that are programs, which accept their clients by themselves",
+            ),
+            ("worker-exec = ['cat']\nidle-timeout = '1m'", "idle-timeout has no effect on workers that are"),
+            ("worker-exec = ['cat']\nmin-spare = 3", "min-spare needs an elastic pool"),
+            ("worker-exec = ['cat']\nmodel = 'fork'", "model is fork, and has no effect on workers that are"),
+            ("worker-exec = ['cat']\nexec = ['cat']", "worker-exec is given beside `exec`"),
+            ("service = 'program'", "service is program, and none is named; give `worker-exec` with one"),
             ("endpoints = ['tcp://a:1']\nsocket-mode = '600'", "socket-mode needs a socket file"),
             (
                 "v6only = true",
@@ -284,6 +314,9 @@ mod tests {
             assert!(refusal.starts_with(expected), "{table:?}: {refusal}");
         }
         assert!(listen("endpoints = ['tcp://a:1', 'unix:///x']\nsocket-mode = '600'").is_ok());
+        assert!(
+            listen("worker-exec = ['cat']\nendpoints = ['tcp://a:1', 'udp://a:1']\nworkers = '2..8'").is_ok()
+        );
         assert!(listen("endpoints = ['tcp://a:1', 'systemd:a']\nbacklog = 1").is_ok());
         for host in ["[::1]", "localhost"] {
             assert!(

@@ -6,9 +6,9 @@ use std::time::SystemTime;
 use super::RouteText;
 use super::choice::{Choice, choices};
 use super::options::ListenOptions;
-use super::values::ExecPrivileges;
+use super::values::{ExecPrivileges, Span, WorkerLog};
 use crate::Error;
-use forkd_server::service::{Ack, Chargen, Clock, Discard, Echo, Exec, Http, Service};
+use forkd_server::service::{Ack, Chargen, Clock, Discard, Echo, Exec, Http, Service, WorkerProgram};
 
 choices! {
     /// A service that comes with forkd, by name.
@@ -34,6 +34,8 @@ choices! {
         Http = "http",
         /// Runs a program, whose standard input and output is the connection (--exec)
         Exec = "exec",
+        /// Has each worker become a program, which accepts by itself (--worker-exec)
+        Program = "program",
     }
 }
 
@@ -54,6 +56,12 @@ impl Builtin {
     #[must_use]
     pub const fn amplifies(self) -> bool {
         matches!(self, Self::Chargen | Self::Daytime | Self::Time)
+    }
+
+    /// Whether its workers accept by themselves, so that forkd does not see their clients.
+    #[must_use]
+    pub const fn accepts_by_itself(self) -> bool {
+        matches!(self, Self::Program)
     }
 
     /// Whether it waits for its client, and so can't share a thread with others.
@@ -89,14 +97,32 @@ impl ListenOptions {
                     ExecPrivileges::Keep => exec.keep_privileges().into(),
                 }
             }
+            Builtin::Program => self.worker_program().into(),
         })
+    }
+
+    /// What each worker becomes.
+    fn worker_program(&self) -> WorkerProgram {
+        let mut program = WorkerProgram::new(&self.worker_exec).stop_signal(self.stop_signal().0 as i32);
+        if let Some(Span(limit)) = self.worker_watchdog {
+            program = program.watchdog(limit);
+        }
+        if self.exec_privileges() == ExecPrivileges::Keep {
+            program = program.keep_privileges();
+        }
+        match self.worker_log() {
+            WorkerLog::Lines => program,
+            WorkerLog::Inherit => program.leave_output(),
+        }
     }
 
     /// Whether [`make_service`](Self::make_service) makes the same of both.
     pub(crate) fn has_service_of(&self, other: &Self) -> bool {
         let parts = |of: &Self| {
             let flags = (of.service(), of.framing(), of.allow_amplification());
-            (flags, of.reply(), of.root.clone(), of.route.clone(), of.exec.clone(), of.exec_privileges())
+            let program = (of.worker_exec.clone(), of.worker_watchdog, of.stop_signal(), of.worker_log());
+            let exec = (of.exec.clone(), of.exec_privileges());
+            (flags, of.reply(), of.root.clone(), of.route.clone(), exec, program)
         };
         parts(self) == parts(other)
     }
@@ -126,8 +152,12 @@ mod tests {
     #[test]
     fn what_is_said_of_a_kind_is_true_of_the_service() {
         for &kind in Builtin::ALL {
-            let options =
-                ListenOptions { service: Some(kind), exec: vec!["cat".into()], ..Default::default() };
+            let options = ListenOptions {
+                service: Some(kind),
+                exec: vec!["cat".into()],
+                worker_exec: vec!["cat".into()],
+                ..Default::default()
+            };
             let service = options.make_service(None).unwrap();
             assert_eq!(service.name(), kind.name());
             assert_eq!(service.amplifies(), kind.amplifies(), "{kind}");

@@ -3,6 +3,7 @@
 //! Invariant: what parses is in range, and displays as a text that parses to the same value.
 
 mod keep_alive;
+mod program;
 mod syntax;
 
 use std::fmt;
@@ -12,6 +13,7 @@ use std::time::Duration;
 use super::choice::choices;
 use forkd_server::Endpoint;
 pub use keep_alive::KeepAlive;
+pub use program::{ReadyAfter, SignalName, Size};
 pub(crate) use syntax::number;
 pub use syntax::{Value, Written};
 pub(super) use syntax::{read_list, read_tables};
@@ -145,6 +147,14 @@ choices! {
         Drop = "drop",
         /// As its file says
         Keep = "keep",
+    }
+
+    /// Where the output of workers goes that are programs of their own.
+    pub enum WorkerLog {
+        /// Each line is logged, with the worker and its process id
+        Lines = "lines",
+        /// To where forkd's own goes, untouched
+        Inherit = "inherit",
     }
 
     /// The least important log lines that are still written.

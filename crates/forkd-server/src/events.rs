@@ -129,6 +129,25 @@ pub(crate) fn worker_started(endpoint: &Endpoint, slot: u32, pid: u32) {
     debug!(slot, pid, endpoint:%; "worker started");
 }
 
+pub(crate) fn worker_killed(endpoint: &Endpoint, number: u32, why: &str) {
+    warn!(number, endpoint:%; "killing a worker, which {why}");
+}
+
+/// A program has printed a line, and some before it that are left out.
+pub(crate) fn worker_printed(worker: u32, pid: u32, line: &str, left_out: u64) {
+    match left_out {
+        0 => info!(worker, pid; "{line}"),
+        left_out => info!(worker, pid, left_out; "{line}"),
+    }
+}
+
+/// At its end a program has printed some lines more.
+pub(crate) fn worker_lines_left_out(worker: u32, pid: u32, left_out: u64) {
+    if left_out > 0 {
+        info!(worker, pid, left_out; "worker has printed more than is logged");
+    }
+}
+
 pub(crate) fn worker_failed(endpoint: &Endpoint, number: u32, error: &dyn Display) {
     error!(number, endpoint:%, error:%; "worker failed");
 }

@@ -83,6 +83,35 @@ pub struct ModelSpec {
     pub idle_timeout: Option<Duration>,
     /// How long a connection may last, whatever its client does.
     pub max_lifetime: Option<Duration>,
+    /// How workers are kept that accept by themselves.
+    pub upkeep: Upkeep,
+}
+
+/// How workers are kept that accept by themselves.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Upkeep {
+    /// After what time a worker counts as ready that doesn't say so; `None`: it has to.
+    pub ready_after: Option<Duration>,
+    /// How long a worker may start until it is killed.
+    pub start_timeout: Duration,
+    /// How many workers of a new generation start at once, before as many of the old one are told to leave.
+    pub rolling: u32,
+    /// How old a worker may become until another replaces it.
+    pub max_age: Option<Duration>,
+    /// How much memory, in bytes, a worker may have in use until another replaces it.
+    pub max_memory: Option<u64>,
+}
+
+impl Default for Upkeep {
+    fn default() -> Self {
+        Self {
+            ready_after: Some(Duration::from_secs(1)),
+            start_timeout: Duration::from_secs(60),
+            rolling: 1,
+            max_age: None,
+            max_memory: None,
+        }
+    }
 }
 
 impl Default for ModelSpec {
@@ -100,6 +129,7 @@ impl Default for ModelSpec {
             overflow: Overflow::default(),
             idle_timeout: None,
             max_lifetime: None,
+            upkeep: Upkeep::default(),
         }
     }
 }

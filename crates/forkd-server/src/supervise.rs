@@ -28,7 +28,7 @@ pub use crate::scoreboard::{Bounds, CONNECTIONS, Cause, LIFETIMES, Lengths, Scor
 pub use crate::service::http::{
     Dialogue, Refusal as HttpRefusal, Request, Responder, Response, Status, Target, made, parts,
 };
-pub use crate::spec::{ListenerSpec, MAX_LIFETIME, ModelSpec, Suits};
+pub use crate::spec::{ListenerSpec, MAX_LIFETIME, ModelSpec, Suits, Upkeep};
 pub use crate::transport::arrivals::Arrivals;
 pub use crate::transport::bind::{
     BindOptions, Holder, KEEP_ALIVE, KEEP_ALIVE_RANGE, bind_all, cannot_bind_unix,

@@ -12,7 +12,7 @@ use clap::{Arg, ArgAction, value_parser};
 use serde::de::{Error as _, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use super::{KeepAlive, MetricsEndpoint, Mode, Span};
+use super::{KeepAlive, MetricsEndpoint, Mode, ReadyAfter, SignalName, Size, Span};
 use crate::config::Listed;
 use crate::config::choice::{Choice, one_of};
 use crate::config::route::RouteText;
@@ -91,6 +91,9 @@ macro_rules! texts {
 texts! {
     Span: "a duration such as \"30s\"", integers: true;
     KeepAlive: "a duration such as \"2m\", or \"off\"", integers: true;
+    ReadyAfter: "a duration such as \"5s\", or \"notify\"", integers: true;
+    SignalName: "a signal such as \"TERM\"", integers: true;
+    Size: "a size such as \"512M\"", integers: true;
     Workers: "a number such as 8, \"4..32\" or \"auto\"", integers: true;
     // in TOML the integer 600 is decimal, and 0600 is no integer at all
     Mode: "an octal mode in quotes, such as \"0600\"", integers: false;

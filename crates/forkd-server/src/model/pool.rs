@@ -107,8 +107,18 @@ impl Pool {
         }
     }
 
+    /// The most workers that it may have by hand.
+    pub(crate) fn ceiling(&self) -> u32 {
+        self.ceiling
+    }
+
     pub(crate) fn size(&self) -> Size {
         self.size
+    }
+
+    /// Has always so many workers from now on.
+    pub(crate) fn set_target(&mut self, workers: u32) {
+        (self.size.min, self.size.max) = (workers, workers);
     }
 
     pub(crate) fn is_elastic(&self) -> bool {

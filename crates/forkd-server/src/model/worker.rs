@@ -36,7 +36,8 @@ fn run_application(
     shutdown: &Arc<ShutdownFd>,
     terms: &Terms,
 ) -> Cause {
-    let Application::Function(function) = application;
+    // the master forks nothing for a program that gets here
+    let Application::Function(function) = application else { return Cause::Failed };
     let listeners = work.context.listeners().map(Arc::clone).collect();
     match function(Worker::new(listeners, shutdown, Board { slot: work.slot }, terms.place)) {
         Ok(()) if shutdown.is_shut() => Cause::Retired,

@@ -94,7 +94,7 @@ impl Listeners {
         bound: Bound,
         is_live: bool,
         has_spares: bool,
-        workers: Vec<(SavedWorker, OwnedFd)>,
+        workers: Vec<(SavedWorker, OwnedFd, Option<OwnedFd>)>,
         cx: &Context,
     ) -> Result<(), Error> {
         self.add(bound, cx)?;
@@ -166,6 +166,25 @@ impl Listeners {
         match &mut self.stations.get_mut(index.0)?.acceptor {
             Acceptor::Pooling(pooling) => Some(pooling),
             Acceptor::Forking(_) | Acceptor::Beside(_) | Acceptor::Gone { .. } => None,
+        }
+    }
+
+    /// Has pools whose workers accept by themselves come in a few workers at a time, each in the place of the one that it follows.
+    pub(super) fn roll(&mut self, cx: &Context) {
+        for at in 1..self.stations.len() {
+            let (before, rest) = self.stations.split_at_mut(at);
+            let Station { life: Life::Starting, acceptor: Acceptor::Pooling(new), .. } = &mut rest[0] else {
+                continue;
+            };
+            let last = before.iter_mut().find_map(|station| match station {
+                Station { life: Life::Live, acceptor: Acceptor::Pooling(old), .. } if new.follows(old) => {
+                    Some(old)
+                }
+                _ => None,
+            });
+            if let Some(old) = last {
+                new.roll(old, cx);
+            }
         }
     }
 

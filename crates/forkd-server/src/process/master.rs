@@ -24,6 +24,7 @@ use super::given_up::GivenUp;
 use super::idle_exit::{self, IdleExit};
 use super::lifecycle::{Lifecycle, Step, StopTimes};
 use super::listeners::{Index, Listeners};
+use super::pooling::Watched;
 use super::reload::{Parts, Reloader, Source};
 use super::saved::{SavedMaster, restore_stations};
 use super::signals::Order;
@@ -66,8 +67,8 @@ enum Event {
     AttendantDeath(usize, u32),
     /// Clients wait at a listening socket.
     Clients(Index),
-    /// A worker has died; its slot.
-    WorkerDeath(Index, u32),
+    /// A worker tells something, or has died; its slot.
+    Worker(Index, u32, Watched),
 }
 
 /// The master process.
@@ -124,6 +125,7 @@ impl Master {
         master.cx.given_up = GivenUp::restored(saved.given_up);
         master.listeners = restore_stations(&saved.stations, &mut left, &master.cx).map_err(cannot)?;
         master.listeners.set_past_connections(saved.past_connections);
+        master.cx.generation = saved.reloads.max(1);
         master.cx.udp_filter = udp_filter(&master.listeners.bound());
         let inherited = Inherited::restore(&saved.inherited, &mut left).map_err(cannot)?;
         master.upgrader = Upgrader::arriving(saved, failed);
@@ -567,8 +569,8 @@ impl Master {
                 }
                 Acceptor::Forking(_) | Acceptor::Beside(_) | Acceptor::Gone { .. } => {}
                 Acceptor::Pooling(pooling) => {
-                    for (watch, slot) in pooling.watches() {
-                        add(watch.as_fd(), readable, Event::WorkerDeath(index, slot));
+                    for (fd, slot, watched) in pooling.watches() {
+                        add(fd, readable, Event::Worker(index, slot, watched));
                     }
                 }
             }
@@ -630,9 +632,9 @@ impl Master {
                     forking.take_clients(&mut self.cx, most);
                 }
             }
-            Event::WorkerDeath(index, slot) => {
+            Event::Worker(index, slot, watched) => {
                 if let Some(pooling) = self.listeners.pooling_mut(index) {
-                    pooling.reap(&mut self.cx, slot);
+                    pooling.on_event(&mut self.cx, slot, watched);
                 }
             }
             Event::AttendantDeath(index, pid) => self.attendants[index].reap(&mut self.cx, pid),

@@ -52,8 +52,15 @@ pub trait Source {
     fn roll_back(&mut self);
 }
 
-/// How long to wait for the next worker of a new configuration to come up.
+/// How long to wait for the next worker of a new configuration to come up, if nothing else is said.
 const START_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How long to wait for the next of these that start: a little longer than it may take, so that its end tells why.
+fn patience(listeners: &Listeners) -> Duration {
+    let starting = listeners.in_life(Life::Starting);
+    let longest = starting.filter_map(Station::start_timeout).max();
+    START_TIMEOUT.max(longest.unwrap_or_default() + Duration::from_secs(1))
+}
 
 /// Brings in one generation after the other.
 pub(super) struct Reloader {
@@ -79,8 +86,9 @@ struct Next {
     max_generations: u32,
     /// How many of its workers have been up at once.
     up: usize,
-    /// When it is given up, unless more come up.
+    /// When it is given up, unless more come up; and how long the next one may take to come up.
     until: Instant,
+    patience: Duration,
 }
 
 /// What a reload changes.
@@ -173,8 +181,9 @@ impl Reloader {
                 }
                 match self.prepare(parts) {
                     Ok((stop_times, max_generations)) => {
-                        let until = parts.cx.now + START_TIMEOUT;
-                        self.next = Some(Next { stop_times, max_generations, up: 0, until });
+                        let patience = patience(parts.listeners);
+                        let until = parts.cx.now + patience;
+                        self.next = Some(Next { stop_times, max_generations, up: 0, until, patience });
                     }
                     Err(error) => {
                         self.refuse(parts, error);
@@ -191,10 +200,11 @@ impl Reloader {
     /// Puts the next generation in force if it is ready, or gives it up if it is late; `false`: it goes on starting.
     fn has_decided(&mut self, parts: &mut Parts<'_>) -> bool {
         let Some(next) = &mut self.next else { return true };
+        parts.listeners.roll(parts.cx);
         let (cx, listeners) = (&*parts.cx, &*parts.listeners);
         let up = listeners.in_life(Life::Starting).map(|station| station.up(cx)).sum();
         if up > next.up {
-            (next.up, next.until) = (up, cx.now + START_TIMEOUT);
+            (next.up, next.until) = (up, cx.now + next.patience);
         }
         let is_late = cx.now >= next.until;
         let late = listeners.in_life(Life::Starting).find(|station| !station.is_ready(cx));

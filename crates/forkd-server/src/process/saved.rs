@@ -5,7 +5,7 @@
 //! the other program may know more of them, or fewer.
 
 use std::io;
-use std::os::fd::{AsRawFd, RawFd};
+use std::os::fd::RawFd;
 use std::sync::Arc;
 
 use super::context::Context;
@@ -39,6 +39,9 @@ pub struct SavedMaster {
     /// The programs before the next one; and those before this one, should it go on after all.
     pub(super) generations: Generations,
     pub(super) generations_before: Generations,
+    /// How often the configuration has been read.
+    #[cfg_attr(feature = "serde", serde(default))]
+    pub(super) reloads: u32,
     /// A bit for each signal that the first program was started with ignored, and blocked.
     pub(super) caller: [u64; 2],
 }
@@ -91,6 +94,21 @@ pub(super) struct SavedWorker {
     pub(super) slot: u32,
     pub(super) watch: RawFd,
     pub(super) dismissed: bool,
+    /// What it is, if it accepts by itself.
+    #[cfg_attr(feature = "serde", serde(default))]
+    pub(super) program: Option<SavedProgram>,
+}
+
+/// A worker that is a program.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+pub(super) struct SavedProgram {
+    /// Its number in the pool.
+    pub(super) number: u32,
+    /// The signal by which it is told to leave.
+    pub(super) stop_signal: i32,
+    /// The pipe by which its output comes.
+    pub(super) output: Option<RawFd>,
 }
 
 impl SavedMaster {
@@ -98,7 +116,8 @@ impl SavedMaster {
     pub fn descriptors(&self) -> Vec<RawFd> {
         let stations = self.stations.iter().flat_map(|station| {
             let socket = station.socket.iter().map(SavedSocket::descriptor);
-            socket.chain(station.workers.iter().map(|worker| worker.watch))
+            let of = |worker: &SavedWorker| [Some(worker.watch), worker.output()].into_iter().flatten();
+            socket.chain(station.workers.iter().flat_map(of))
         });
         let parts = self.parts.iter().map(|part| part.socket.descriptor());
         let inherited = self.inherited.iter().map(|(descriptor, _)| *descriptor);
@@ -219,7 +238,10 @@ pub(super) fn restore_stations(
             }
         };
         let bound = Bound::restored(asked, spec, listener, station.number);
-        let workers = station.workers.iter().map(|worker| Ok((worker.clone(), left.remove(worker.watch)?)));
+        let workers = station.workers.iter().map(|worker| {
+            let output = worker.output().map(|fd| left.remove(fd)).transpose()?;
+            Ok((worker.clone(), left.remove(worker.watch)?, output))
+        });
         let workers = workers.collect::<io::Result<Vec<_>>>()?;
         listeners
             .restore(bound, station.is_live, station.has_spares, workers, cx)
@@ -229,7 +251,8 @@ pub(super) fn restore_stations(
 }
 
 impl SavedWorker {
-    pub(super) fn new(slot: u32, watch: &impl AsRawFd, dismissed: bool) -> Self {
-        Self { slot, watch: watch.as_raw_fd(), dismissed }
+    /// The pipe by which the output of a program comes.
+    fn output(&self) -> Option<RawFd> {
+        self.program.as_ref()?.output
     }
 }

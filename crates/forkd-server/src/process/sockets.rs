@@ -114,7 +114,9 @@ impl Bound {
                  those out, and give the socket's file permissions"
             )));
         }
-        match self.spec.service.hands_over() && self.listener.kind() == Kind::Datagram {
+        let service = &self.spec.service;
+        let needs_connections = service.hands_over() && service.as_application().is_none();
+        match needs_connections && self.listener.kind() == Kind::Datagram {
             true => Err(self.refused("needs connections, and there are none")),
             false => Ok(()),
         }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::context::Context;
 use super::forking::Forking;
@@ -202,6 +202,14 @@ impl Station {
         }
     }
 
+    /// How long the next of its workers may take to come up, if that is its own affair.
+    pub(super) fn start_timeout(&self) -> Option<Duration> {
+        match &self.acceptor {
+            Acceptor::Pooling(pooling) => pooling.start_timeout(),
+            Acceptor::Forking(_) | Acceptor::Beside(_) | Acceptor::Gone { .. } => None,
+        }
+    }
+
     /// How many workers are up.
     pub(super) fn up(&self, cx: &Context) -> usize {
         match &self.acceptor {
@@ -280,10 +288,11 @@ impl Station {
             return self.hand_over(cx);
         }
         self.life = Life::Leaving;
+        let is_application = self.spec.service.as_application().is_some();
         self.close_at = Some(cx.now + cx.stop_times.grace);
         let (queued, is_all_held) =
-            self.listener().map_or((0, false), |listener| match listener.is_inherited() {
-                // they are left to the socket's next server
+            self.listener().map_or((0, false), |listener| match listener.is_inherited() || is_application {
+                // they are left to the socket's next server, or are the affair of workers that accept by themselves
                 true => (0, false),
                 false => match listener.hold_queued() {
                     (held, true) => (held, true),
@@ -313,7 +322,7 @@ impl Station {
         self.close_at = None;
         match &mut self.acceptor {
             Acceptor::Forking(forking) => forking.close(cx),
-            Acceptor::Pooling(pooling) => pooling.close(),
+            Acceptor::Pooling(pooling) => pooling.close(cx),
             Acceptor::Beside(_) | Acceptor::Gone { .. } => {}
         }
     }

@@ -296,6 +296,7 @@ impl Upgrader {
             inherited: reloader.inherited().save(),
             parts: saved_parts,
             past_connections: listeners.past_connections(),
+            reloads: cx.generation,
             given_up: cx.given_up.save(),
             generations: self.generations.next(cx.board.millis(cx.now), self.finish_within(), born_ms(cx)),
             generations_before: self.generations.clone(),

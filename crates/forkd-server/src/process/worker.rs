@@ -7,7 +7,6 @@
 
 use std::fs::File;
 use std::io;
-use std::os::fd::AsRawFd;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
@@ -78,7 +77,7 @@ fn begin(setup: Setup<'_>, work: &WorkerContext<'_>) -> io::Result<Arc<ShutdownF
     TermHeld::release_in_child();
     setup.confinement.confine_worker()?;
     setup.close.close_in_child();
-    close_in_child(setup.born.iter().map(|worker| worker.watch.as_raw_fd()));
+    close_in_child(setup.born.iter().flat_map(Born::descriptors));
     // An idle worker leaves at once then, and a busy one after its connection.
     at_death_of(setup.parent, OnParentDeath::Terminate);
     Ok(shutdown)

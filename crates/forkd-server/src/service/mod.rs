@@ -30,6 +30,7 @@ use std::time::Duration;
 
 pub use ack::Ack;
 use application::Application;
+pub use application::WorkerProgram;
 pub use chargen::Chargen;
 pub use clock::Clock;
 pub use close_reason::CloseReason;

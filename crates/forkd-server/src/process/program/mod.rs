@@ -1,8 +1,12 @@
-//! What a program that is a worker says of itself: by sd_notify(3), and on its standard output and error.
+//! A worker that is a program: how it starts, and what it says of itself, by sd_notify(3) and on its standard output and
+//! error.
 //!
-//! Invariant: it is bounded, and no terminal obeys it.
-#![allow(dead_code)] // used by the pool soon
+//! Invariant: what it says is bounded, and no terminal obeys it.
 
-pub(super) mod lines;
-pub(super) mod notice;
+mod attached;
+mod lines;
+mod notice;
 mod shown;
+pub(super) mod start;
+
+pub(super) use attached::{Attached, Said};

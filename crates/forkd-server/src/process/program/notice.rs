@@ -12,8 +12,6 @@ pub(crate) struct Notice {
     pub(crate) ready: bool,
     /// It leaves (`STOPPING=1`).
     pub(crate) stopping: bool,
-    /// It reads its configuration anew (`RELOADING=1`).
-    pub(crate) reloading: bool,
     /// What it does (`STATUS=`), as a part of one line; an empty text takes an earlier one back.
     pub(crate) status: Option<String>,
     pub(crate) watchdog: Option<Watchdog>,
@@ -37,7 +35,6 @@ impl Notice {
             match line {
                 b"READY=1" => notice.ready = true,
                 b"STOPPING=1" => notice.stopping = true,
-                b"RELOADING=1" => notice.reloading = true,
                 b"WATCHDOG=1" => notice.watchdog = Some(Watchdog::Alive),
                 b"WATCHDOG=trigger" => notice.watchdog = Some(Watchdog::Failed),
                 _ => {
@@ -62,7 +59,7 @@ mod tests {
         for (message, expected) in [
             ("READY=1", Notice { ready: true, ..nothing.clone() }),
             ("STOPPING=1\n", Notice { stopping: true, ..nothing.clone() }),
-            ("RELOADING=1\nMONOTONIC_USEC=7", Notice { reloading: true, ..nothing.clone() }),
+            ("RELOADING=1\nMONOTONIC_USEC=7", nothing.clone()),
             ("WATCHDOG=1", Notice { watchdog: Some(Watchdog::Alive), ..nothing.clone() }),
             ("WATCHDOG=trigger", Notice { watchdog: Some(Watchdog::Failed), ..nothing.clone() }),
             ("STATUS=a=b", Notice { status: Some("a=b".into()), ..nothing.clone() }),

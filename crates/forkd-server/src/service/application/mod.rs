@@ -4,12 +4,14 @@
 //! clients: it starts, replaces, renews, drains and ends them.
 
 mod open_connection;
+mod program;
 mod shutdown;
 mod worker;
 
 use std::sync::Arc;
 
 pub use open_connection::OpenConnection;
+pub use program::WorkerProgram;
 pub use shutdown::Shutdown;
 pub use worker::Worker;
 pub(crate) use worker::{Board, Place};
@@ -47,4 +49,6 @@ impl<E: Into<WorkerError>> WorkerOutcome for Result<(), E> {
 pub(crate) enum Application {
     /// A function of this program, called after the fork.
     Function(Arc<dyn Fn(Worker) -> Result<(), WorkerError> + Send + Sync>),
+    /// Another program.
+    Program(Arc<WorkerProgram>),
 }

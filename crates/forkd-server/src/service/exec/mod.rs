@@ -178,7 +178,7 @@ impl Exec {
     }
 
     /// The kernel does not say which of the files is missing or forbidden.
-    fn why_not_started(&self, error: &io::Error) -> String {
+    pub(super) fn why_not_started(&self, error: &io::Error) -> String {
         match self.check() {
             Err(reason) => reason.sentence(),
             Ok(()) => format!("cannot run {}: {error}{}", self.name(), events::limit_of_tasks(error)),

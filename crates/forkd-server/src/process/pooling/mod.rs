@@ -2,30 +2,39 @@
 //!
 //! Each worker is followed by a descriptor that tells of its death; none is ever waited for.
 
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use nix::sys::signal::Signal;
 use smallvec::SmallVec;
+
+mod application;
+mod worker;
+
+use application::ApplicationPool;
+pub(super) use worker::Born;
+use worker::{Due, Worker};
 
 use super::context::Context;
 use super::descriptors::{Closing, kept_for};
 use super::oom::KILL;
+use super::program::{Attached, Said, start};
 use super::saved::SavedWorker;
-use super::worker;
 use crate::limit::Episode;
+use crate::model::WorkerRange;
 use crate::model::listener_context::ListenerContext;
 use crate::model::pool::{Census, Event, Pool, Size, with_jitter};
 use crate::model::serve::{Terms, WorkerContext};
 use crate::model::starts::{EARLY, MAX_START_FAILURES};
+use crate::process::worker as process;
 use crate::sandbox::Confinement;
-use crate::scoreboard::{Cause, Slot, State};
-use crate::service::application::Place;
-use crate::spec::ModelSpec;
+use crate::scoreboard::{Cause, State};
+use crate::service::application::{Application, Place};
+use crate::spec::{ModelSpec, Upkeep};
 use crate::sys::fork::{PidCells, Watch, fork};
-use crate::sys::pidfd::{Ended, how_it_ended, signal_child};
+use crate::sys::notify_socket::NotifySocket;
+use crate::sys::pidfd::{Ended, how_it_ended};
 use crate::sys::signal::TermHeld;
 use crate::transport::listener::Kind;
 use crate::{Error, Failure, events};
@@ -47,15 +56,22 @@ pub(super) struct Pooling {
     closing: Closing,
     confinement: Arc<Confinement>,
     pool: Pool,
+    /// What it does beside, if its workers accept by themselves.
+    application: Option<ApplicationPool>,
     workers: Vec<Worker>,
     generation: u32,
     again: Option<Instant>,
+    /// When something is due for one of its workers.
+    next_due: Option<Instant>,
     /// There are too few workers since fork(2) fails, by this error.
     fork_failing: Option<i32>,
     /// The lines about that.
     shortages: Episode,
-    /// How the last worker that failed to start ended.
+    /// How the last worker that failed to start ended, and what it has printed last, being a program.
     failed_start: Option<Cause>,
+    last_words: Option<String>,
+    /// It comes in a few workers at a time.
+    rolls: bool,
     /// Its listener is its own: no older pool serves it.
     is_live: bool,
     /// No worker is replaced any more, unless it drains.
@@ -64,48 +80,15 @@ pub(super) struct Pooling {
     drainers: Option<usize>,
 }
 
-#[derive(Debug)]
-struct Worker {
-    slot: u32,
-    /// The lowest that no other worker of its pool had.
-    number: u32,
-    watch: OwnedFd,
-    started: Instant,
-    /// It has been told to leave.
-    dismissed: bool,
-    /// It has been told to serve what is queued first.
-    drains: bool,
-    /// It has served, or lived long enough.
-    settled: bool,
-}
-
-/// A worker that was forked just now.
-#[derive(Debug)]
-pub(super) struct Born {
-    slot: u32,
-    number: u32,
-    pub(super) watch: OwnedFd,
-}
-
-impl Born {
-    fn noted(self, started: Instant) -> Worker {
-        let Self { slot, number, watch } = self;
-        Worker { slot, number, watch, started, dismissed: false, drains: false, settled: false }
-    }
-}
-
-impl Worker {
-    /// Tells it to leave after its connection.
-    fn dismiss(&mut self, cx: &Context) {
-        self.dismissed = true;
-        signal_child(cx.board.record(self.slot).pid(), Signal::SIGTERM);
-    }
-
-    /// Whether it takes no more clients: it has been told to leave, or says that it has reached its limit of
-    /// connections and serves the last of them.
-    fn leaves(&self, cx: &Context) -> bool {
-        self.dismissed || cx.board.slot(self.slot).state() == State::Leaving
-    }
+/// What a descriptor tells of a worker.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Watched {
+    /// It has died.
+    Life,
+    /// It says how it is, being a program.
+    Notices,
+    /// It has printed something, being a program.
+    Output,
 }
 
 impl Pooling {
@@ -116,8 +99,10 @@ impl Pooling {
         cx: &Context,
     ) -> Self {
         let workers = spec.workers_for(context.listener.kind(), &context.service_config.service);
-        let size =
-            Size { min: workers.min, max: workers.max, min_spare: spec.min_spare, max_spare: spec.max_spare };
+        let is_application = context.service_config.service.as_application().is_some();
+        let application = is_application.then(|| ApplicationPool::new(spec.upkeep.clone(), workers));
+        let max = if is_application { workers.min } else { workers.max };
+        let size = Size { min: workers.min, max, min_spare: spec.min_spare, max_spare: spec.max_spare };
         Self {
             terms: spec.terms(workers, cx.stop_times.grace),
             closing: Closing::all_but(
@@ -130,12 +115,16 @@ impl Pooling {
             context,
             confinement,
             pool: Pool::new(size),
+            application,
             workers: Vec::new(),
             generation: cx.generation,
             again: None,
+            next_due: None,
             fork_failing: None,
             shortages: Episode::default(),
             failed_start: None,
+            last_words: None,
+            rolls: false,
             is_live: false,
             leaving: false,
             drainers: None,
@@ -143,26 +132,22 @@ impl Pooling {
     }
 
     /// Goes on with workers of the program before this one: none is replaced.
-    pub(super) fn restore(&mut self, workers: Vec<(SavedWorker, OwnedFd)>, cx: &Context) {
+    pub(super) fn restore(&mut self, workers: Vec<(SavedWorker, OwnedFd, Option<OwnedFd>)>, cx: &Context) {
         self.leaving = true;
-        cx.descriptors.add(workers.iter().map(|(_, watch)| watch.as_raw_fd()));
-        let restored = |(SavedWorker { slot, dismissed, .. }, watch)| Worker {
-            slot,
-            // that of the next generation is none of its numbers
-            number: u32::MAX,
-            watch,
-            started: cx.now,
-            dismissed,
-            drains: false,
-            settled: true,
-        };
-        self.workers = workers.into_iter().map(restored).collect();
+        self.workers = workers
+            .into_iter()
+            .map(|(saved, watch, output)| Worker::restored(&saved, watch, output, cx))
+            .collect();
+        cx.descriptors.add(self.workers.iter().flat_map(Worker::descriptors));
+        if self.workers.iter().any(|worker| worker.attached.is_some()) {
+            let range = WorkerRange::fixed(self.workers.len() as u32);
+            self.application = Some(ApplicationPool::new(Upkeep::default(), range));
+        }
     }
 
     /// Writes its workers down.
     pub(super) fn save(&self) -> Vec<SavedWorker> {
-        let save = |worker: &Worker| SavedWorker::new(worker.slot, &worker.watch, worker.dismissed);
-        self.workers.iter().map(save).collect()
+        self.workers.iter().map(Worker::save).collect()
     }
 
     /// From here on the listener is this pool's alone.
@@ -173,6 +158,10 @@ impl Pooling {
         let totals = cx.board.totals(self.context.number);
         totals.set_wanted_idle(wanted);
         totals.set_limit(size.max);
+        if let Some(application) = &mut self.application {
+            // whether the socket blocks is their affair
+            return application.take_all();
+        }
         // a worker that waits for many clients at once must not wait for the next one
         let polls = self.terms.model.polls() && self.context.listener.kind() == Kind::Stream;
         // it fails only for what is no open file
@@ -183,7 +172,16 @@ impl Pooling {
     pub(super) fn hand_over(&mut self, cx: &Context) {
         self.leaving = true;
         // not by their states, which change meanwhile
-        self.workers.iter_mut().filter(|worker| !worker.dismissed).for_each(|worker| worker.dismiss(cx));
+        let kill_at = self.kill_at(cx);
+        let staying = self.workers.iter_mut().filter(|worker| !worker.dismissed);
+        staying.for_each(|worker| worker.dismiss(kill_at, cx));
+    }
+
+    /// When workers are killed that are told to leave now. Those that the master forks for connections of its own finish
+    /// them.
+    fn kill_at(&self, cx: &Context) -> Option<Instant> {
+        let is_program = self.workers.iter().any(|worker| worker.attached.is_some());
+        (is_program || self.application.is_some()).then(|| cx.now + cx.stop_times.grace)
     }
 
     /// Has workers again, after they were told to leave.
@@ -192,17 +190,49 @@ impl Pooling {
     }
 
     /// The descriptors to poll, with the slot that each stands for.
-    pub(super) fn watches(&self) -> impl Iterator<Item = (&OwnedFd, u32)> {
-        self.workers.iter().map(|worker| (&worker.watch, worker.slot))
+    pub(super) fn watches(&self) -> impl Iterator<Item = (BorrowedFd<'_>, u32, Watched)> {
+        self.workers.iter().flat_map(|worker| {
+            let attached = worker.attached.as_ref();
+            let notify = attached
+                .and_then(|attached| attached.notify())
+                .map(|socket| (socket.as_fd(), Watched::Notices));
+            let output = attached.and_then(|attached| attached.output()).map(|pipe| (pipe, Watched::Output));
+            let all = [Some((worker.watch.as_fd(), Watched::Life)), notify, output];
+            all.into_iter().flatten().map(|(fd, watched)| (fd, worker.slot, watched))
+        })
     }
 
     pub(super) fn deadline(&self) -> Option<Instant> {
-        self.again
+        self.again.into_iter().chain(self.next_due).min()
+    }
+
+    /// How long the next of its workers may take to come up, if that is its own affair.
+    pub(super) fn start_timeout(&self) -> Option<Duration> {
+        self.application.as_ref().map(|application| application.upkeep().start_timeout)
+    }
+
+    /// Whether its workers accept by themselves, from any of the sockets that the other pool's have.
+    pub(super) fn follows(&self, other: &Self) -> bool {
+        let shares = |listener| other.context.listeners().any(|its| Arc::ptr_eq(its, listener));
+        self.application.is_some() && other.application.is_some() && self.context.listeners().any(shares)
+    }
+
+    /// Its first workers come in a few at a time, in the place of those of the pool that it follows, which leaves as many
+    /// places as have been taken.
+    pub(super) fn roll(&mut self, last: &mut Self, cx: &Context) {
+        let up = self.up(cx) as u32;
+        if let (Some(new), Some(old)) = (&mut self.application, &mut last.application) {
+            if !std::mem::replace(&mut self.rolls, true) {
+                new.begin_to_follow(old.wanted());
+            }
+            old.give(new.follow(up));
+        }
     }
 
     /// Whether all workers that were wanted at first are up, or as many as could be forked.
     pub(super) fn is_ready(&self, cx: &Context) -> bool {
-        self.up(cx) >= self.pool.size().min as usize || self.pool.began_short()
+        let wanted = self.application.as_ref().map_or(self.pool.size().min, ApplicationPool::wanted);
+        self.up(cx) >= wanted as usize || self.pool.began_short()
     }
 
     /// How many workers are up.
@@ -223,7 +253,19 @@ impl Pooling {
     /// Why it has not got all its workers.
     pub(super) fn not_ready(&self) -> Error {
         let what = format!("the workers of {} don't all come up", self.context.listener.endpoint());
-        self.fork_error(&format!("{what}: cannot fork")).unwrap_or(Error::Internal(what))
+        let error = self.fork_error(&format!("{what}: cannot fork"));
+        error.unwrap_or_else(|| Error::Internal(self.with_last_words(what)))
+    }
+
+    /// The sentence, with what a program has printed last that failed to start.
+    fn with_last_words(&self, what: String) -> String {
+        match (self.failed_start, &self.last_words) {
+            (Some(cause), Some(words)) => {
+                format!("{what}; one has ended ({cause}), and its last words were: {words}")
+            }
+            (Some(cause), None) => format!("{what}; one has ended ({cause})"),
+            (None, _) => what,
+        }
     }
 
     /// If it is fork(2) that fails, the error of that.
@@ -234,8 +276,10 @@ impl Pooling {
 
     /// Sees to it that there are as many workers as there should be.
     pub(super) fn on_turn(&mut self, cx: &mut Context) -> Result<(), Error> {
+        self.care(cx);
         if self.leaving {
             self.replace_drainers(cx);
+            self.make_room(cx);
             return Ok(());
         }
         self.settle(cx);
@@ -255,6 +299,27 @@ impl Pooling {
         self.spawn(cx, wanted.min(SPAWN_AT_ONCE));
         self.retire(cx, plan.retire);
         Ok(())
+    }
+
+    /// Does what is due for each worker.
+    fn care(&mut self, cx: &Context) {
+        self.next_due = None;
+        for worker in &mut self.workers {
+            let next = loop {
+                match worker.due(self.application.as_ref().map(ApplicationPool::upkeep), cx) {
+                    Ok(Due::Ready) => cx.board.slot(worker.slot).come_up(),
+                    Ok(due) => {
+                        events::worker_killed(self.context.listener.endpoint(), worker.number, due.why());
+                        worker.kill_as(due, cx);
+                    }
+                    Err(next) => break next,
+                }
+            };
+            self.next_due = self.next_due.into_iter().chain(next).min();
+        }
+        if let Some(application) = &self.application {
+            self.pool.set_target(application.target());
+        }
     }
 
     /// An elastic pool is looked at now and then; any pool, until its workers have settled.
@@ -284,8 +349,9 @@ impl Pooling {
     }
 
     fn settle(&mut self, cx: &Context) {
+        let is_application = self.application.is_some();
         for worker in self.workers.iter_mut().filter(|worker| !worker.settled) {
-            if has_settled(cx.board.slot(worker.slot), worker.started, cx.now) {
+            if worker.has_settled(cx.board.slot(worker.slot), is_application, cx.now) {
                 worker.settled = true;
                 self.pool.on(Event::Settled, cx.now);
             }
@@ -333,9 +399,9 @@ impl Pooling {
             let Some(index) = cx.board.take(self.context.number, true, cx.now) else { break };
             let number = self.free_number(&born);
             match self.fork_worker(cx, index, number, &born) {
-                Ok(watch) => {
+                Ok((watch, attached)) => {
                     cx.board.born(index);
-                    born.push(Born { slot: index, number, watch });
+                    born.push(Born { slot: index, number, watch, attached });
                 }
                 Err(error) => {
                     cx.board.put_back(index);
@@ -347,7 +413,7 @@ impl Pooling {
         for worker in &born {
             events::worker_started(endpoint, worker.slot, cx.board.record(worker.slot).pid());
         }
-        cx.descriptors.add(born.iter().map(|worker| worker.watch.as_raw_fd()));
+        cx.descriptors.add(born.iter().flat_map(Born::descriptors));
         let count = born.len();
         self.workers.extend(born.into_iter().map(|worker| worker.noted(cx.now)));
         if let Some(error) = failed {
@@ -378,7 +444,13 @@ impl Pooling {
     }
 
     /// Forks one, after those that were `born` just now.
-    fn fork_worker(&self, cx: &Context, index: u32, number: u32, born: &[Born]) -> std::io::Result<OwnedFd> {
+    fn fork_worker(
+        &self,
+        cx: &Context,
+        index: u32,
+        number: u32,
+        born: &[Born],
+    ) -> std::io::Result<(OwnedFd, Option<Box<Attached>>)> {
         cx.oom.require_room()?;
         let slot = cx.board.slot(index);
         let close = self.closing.set();
@@ -398,21 +470,40 @@ impl Pooling {
         let _held = TermHeld::hold();
         let _lent = work.board.lend()?;
         let cells = PidCells { parent: &work.board.record(index).pid, child: Some(&slot.pid) };
-        let child = fork(&cx.blocked, cells, Watch::Descriptor, || {
-            worker::live(worker::Setup { close, born, parent, null, expendable, confinement }, &work, &terms)
-        })?;
-        child.watch.ok_or_else(|| std::io::Error::from_raw_os_error(libc::EBADF))
+        let (child, attached) = match self.context.service_config.service.as_application() {
+            Some(Application::Program(program)) => {
+                let (attached, output) = Attached::new(program, cx.now)?;
+                let setup = start::Setup {
+                    program,
+                    sockets: self.context.listeners().collect(),
+                    place,
+                    notify: attached.notify().map(NotifySocket::name).transpose()?,
+                    output: output.as_ref().map(AsFd::as_fd),
+                    parent,
+                    expendable,
+                };
+                let child = fork(&cx.blocked, cells, Watch::Descriptor, || start::live(&setup))?;
+                (child, Some(Box::new(attached)))
+            }
+            _ => {
+                let setup = process::Setup { close, born, parent, null, expendable, confinement };
+                (fork(&cx.blocked, cells, Watch::Descriptor, || process::live(setup, &work, &terms))?, None)
+            }
+        };
+        let watch = child.watch.ok_or_else(|| std::io::Error::from_raw_os_error(libc::EBADF))?;
+        Ok((watch, attached))
     }
 
     /// Tells so many workers to leave after their connection, idle ones first.
     fn retire(&mut self, cx: &Context, mut count: u32) {
+        let kill_at = self.kill_at(cx);
         for wanted in [State::Idle, State::Starting, State::Serving] {
             for worker in self.workers.iter_mut().filter(|worker| !worker.dismissed) {
                 if count == 0 {
                     return;
                 }
-                if cx.board.slot(worker.slot).state() == wanted {
-                    worker.dismiss(cx);
+                if worker.state(cx) == wanted {
+                    worker.dismiss(kill_at, cx);
                     count -= 1;
                 }
             }
@@ -424,14 +515,25 @@ impl Pooling {
         self.leaving = true;
         // before the workers are told: they look at it when they leave
         cx.board.drain(self.context.number, queued);
-        // Shared by all workers: an accept that finds nothing queued returns, from now on.
-        let _ = self.context.listener.set_nonblocking(true);
-        for worker in &mut self.workers {
-            worker.drains = !worker.leaves(cx);
-            worker.dismiss(cx);
+        if self.application.is_none() {
+            // Shared by all workers: an accept that finds nothing queued returns, from now on.
+            let _ = self.context.listener.set_nonblocking(true);
         }
-        self.drainers = Some(self.workers.len().max(1));
+        let (kill_at, is_application) = (self.kill_at(cx), self.application.is_some());
+        for worker in &mut self.workers {
+            worker.drains = !worker.leaves(cx) && !is_application;
+            worker.dismiss(kill_at, cx);
+        }
+        self.drainers = (!is_application).then(|| self.workers.len().max(1));
         self.again = None;
+    }
+
+    /// Tells workers of the program before this one to leave, as workers of the next generation come in.
+    fn make_room(&mut self, cx: &Context) {
+        let Some(application) = &self.application else { return };
+        let staying = self.workers.iter().filter(|worker| !worker.leaves(cx)).count() as u32;
+        let surplus = staying.saturating_sub(application.target());
+        self.retire(cx, surplus);
     }
 
     /// Replaces workers that died while clients are queued that they were to serve. One that died at once is replaced
@@ -450,33 +552,86 @@ impl Pooling {
         }
         self.again = Some(cx.now + REPLACE_EVERY);
         let born = self.spawn(cx, missing.min(SPAWN_AT_ONCE));
+        let kill_at = self.kill_at(cx);
         for worker in self.workers.iter_mut().rev().take(born) {
             worker.drains = true;
-            worker.dismiss(cx);
+            worker.dismiss(kill_at, cx);
         }
     }
 
-    /// Takes no more clients, and replaces no worker.
-    pub(super) fn close(&mut self) {
+    /// Takes no more clients, and replaces no worker. Programs end at once.
+    pub(super) fn close(&mut self, cx: &Context) {
         self.leaving = true;
         self.drainers = None;
-        self.context.listener.refuse();
+        if self.application.is_none() {
+            self.context.listener.refuse();
+        }
+        self.workers.iter_mut().filter(|worker| worker.attached.is_some()).for_each(|worker| worker.kill(cx));
     }
 
     /// Makes the pool larger or smaller by one (SIGTTIN, SIGTTOU).
     pub(super) fn resize(&mut self, event: Event, cx: &Context) {
-        self.pool.on(event, cx.now);
+        match &mut self.application {
+            Some(application) => {
+                application.resize(if event == Event::Grow { 1 } else { -1 }, self.pool.ceiling());
+                self.pool.set_target(application.target());
+            }
+            None => self.pool.on(event, cx.now),
+        }
         let Size { min, max, .. } = self.pool.size();
         cx.board.totals(self.context.number).set_limit(max);
         events::pool_resized(self.context.listener.endpoint(), min, max);
     }
 
+    /// A descriptor of a worker is readable.
+    pub(super) fn on_event(&mut self, cx: &mut Context, index: u32, watched: Watched) {
+        match watched {
+            Watched::Life => self.reap(cx, index),
+            Watched::Notices => self.listen(cx, index),
+            Watched::Output => self.read(cx, index),
+        }
+    }
+
+    /// A program says how it is.
+    fn listen(&mut self, cx: &Context, index: u32) {
+        let kill_at = self.kill_at(cx);
+        let Some(worker) = self.workers.iter_mut().find(|worker| worker.slot == index) else { return };
+        let Some(attached) = &mut worker.attached else { return };
+        let Said { ready, stopping, trigger } = attached.listen(cx.now);
+        if ready {
+            cx.board.slot(index).come_up();
+        }
+        if stopping {
+            // another takes its place at once
+            cx.board.slot(index).set_state(State::Leaving);
+            worker.kill_at = worker.kill_at.or(kill_at);
+        }
+        if trigger {
+            events::worker_killed(self.context.listener.endpoint(), worker.number, Due::Silent.why());
+            worker.kill_as(Due::Silent, cx);
+        }
+    }
+
+    /// A program has printed something.
+    fn read(&mut self, cx: &Context, index: u32) {
+        let Some(worker) = self.workers.iter_mut().find(|worker| worker.slot == index) else { return };
+        let (number, pid) = (worker.number, worker.pid(cx));
+        let Some(attached) = &mut worker.attached else { return };
+        let closed =
+            attached.read(cx.now, |line, left_out| events::worker_printed(number, pid, line, left_out));
+        closed.into_iter().for_each(|fd| cx.descriptors.remove(fd));
+    }
+
     /// A watch is readable: its worker is dead.
-    pub(super) fn reap(&mut self, cx: &mut Context, index: u32) {
+    fn reap(&mut self, cx: &mut Context, index: u32) {
         let Some(at) = self.workers.iter().position(|worker| worker.slot == index) else { return };
         let slot = cx.board.slot(index);
-        let worker = self.workers.swap_remove(at);
+        let mut worker = self.workers.swap_remove(at);
+        worker.kill_group(cx);
         let cause = match (how_it_ended(&worker.watch), slot.recorded()) {
+            (Ended::Exit(status), _) if worker.attached.is_some() => {
+                cause_of_program(status, worker.leaves(cx))
+            }
             // Without a record it had no time for one; SIGKILL is the only signal that gives none.
             (Ended::Signal(KILL), _) | (Ended::Unknown, None) => cx.oom.cause(cx.now),
             (Ended::Signal(signal), _) => Cause::Signal(signal),
@@ -489,11 +644,25 @@ impl Pooling {
             self.context.listener.refuse();
             self.drainers = None;
         }
-        if !worker.settled && !worker.leaves(cx) && !has_settled(slot, worker.started, cx.now) {
+        let is_application = self.application.is_some();
+        let has_failed =
+            !worker.settled && !worker.leaves(cx) && !worker.has_settled(slot, is_application, cx.now);
+        if has_failed {
             self.failed_start = Some(cause);
             self.pool.on(Event::StartFailed, cx.now);
         }
-        cx.descriptors.remove(worker.watch.as_raw_fd());
+        worker.descriptors().for_each(|fd| cx.descriptors.remove(fd));
+        let (number, pid) = (worker.number, worker.pid(cx));
+        let mut last_words = None;
+        if let Some(attached) = &mut worker.attached {
+            let log = |line: &str, left_out| events::worker_printed(number, pid, line, left_out);
+            let (left_out, words) = attached.finish(cx.now, log);
+            events::worker_lines_left_out(number, pid, left_out);
+            last_words = words;
+        }
+        if has_failed {
+            self.last_words = last_words;
+        }
         let child = cx.board.child(index);
         events::child_ended(
             self.context.listener.endpoint(),
@@ -511,6 +680,11 @@ impl Pooling {
     }
 }
 
-fn has_settled(slot: &Slot, started: Instant, now: Instant) -> bool {
-    slot.traffic.connections.load(Ordering::Relaxed) > 0 || now >= started + EARLY
+/// What the exit status of a program means.
+fn cause_of_program(status: u8, leaves: bool) -> Cause {
+    match status {
+        0 if leaves => Cause::Retired,
+        0 => Cause::Recycled,
+        _ => Cause::Failed,
+    }
 }
