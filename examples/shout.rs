@@ -1,4 +1,4 @@
-//! A service of your own, under either model and over any transport: says everything louder.
+//! A service of your own, under any model and over any transport: says everything louder.
 //!
 //! It shows a [`Protocol`], which is handed bytes and answers without doing any I/O itself, and
 //! that the endpoint and the model are settings of the [`Server`], not of the service.
@@ -36,13 +36,11 @@ impl Protocol for Shout {
 fn main() -> Result<(), Box<dyn Error>> {
     let mut args = std::env::args().skip(1);
     let endpoint = args.next().unwrap_or_else(|| "tcp://127.0.0.1:7007".into());
-    let model = match args.next().as_deref() {
-        None | Some("fork") => Model::Fork,
-        Some("prefork") => Model::Prefork,
-        Some("thread") => Model::Thread,
-        Some(other) => return Err(format!("{other} is no model; choose fork, prefork or thread").into()),
-    };
-    let server = Server::bind(&endpoint)?.model(model).workers(4);
+    let model: Model = args.next().map_or(Ok(Model::Fork), |name| name.parse())?;
+    let mut server = Server::bind(&endpoint)?.model(model);
+    if model != Model::Fork {
+        server = server.workers(4);
+    }
     for endpoint in server.endpoints() {
         eprintln!("listening on {endpoint} service=shout model={model}");
     }

@@ -247,6 +247,38 @@ fn a_stop_gives_clients_time_and_cuts_those_that_stay() {
     }
 }
 
+/// As the command line does.
+#[test]
+fn options_without_effect_are_refused() {
+    let [fork, prefork, thread, event, iterative] =
+        [Model::Fork, Model::Prefork, Model::Thread, Model::Event, Model::Iterative]
+            .map(|model| move || local(model));
+    let second = Duration::from_secs(1);
+    let exec = || Service::from(forkd_server::service::Exec::new(["cat"]));
+    let echo = || Service::from(Echo);
+    for (name, server, service) in [
+        ("workers", fork().workers(2), echo()),
+        ("spare_workers", prefork().workers(4).spare_workers(3..=9), echo()),
+        ("max_connections_per_child", fork().max_connections_per_child(9), echo()),
+        ("max_connections_per_child", thread().max_connections_per_child(9), echo()),
+        ("threads", event().threads(Threads::Fixed(9)), echo()),
+        ("max_connections", thread().max_connections(9), echo()),
+        ("max_children", prefork().max_children(9), echo()),
+        ("spare_children", prefork().spare_children(9), echo()),
+        ("spare_children", bind("udp://127.0.0.1:0", Model::Fork).spare_children(9), echo()),
+        ("idle_timeout", iterative().idle_timeout(second), exec()),
+        ("max_lifetime", bind("udp://127.0.0.1:0", Model::Iterative).max_lifetime(second), echo()),
+    ] {
+        let model = format!("{server:?}");
+        let refusal = server.serve_forever(service).unwrap_err().sentence();
+        assert!(
+            refusal.starts_with(&format!("{name} has no effect here, with the model ")),
+            "{model}: {refusal}"
+        );
+        assert!(refusal.contains(": leave it out; it needs "), "{refusal}");
+    }
+}
+
 #[test]
 fn a_stop_is_over_when_the_last_client_has_gone() {
     for server in all_in_process() {

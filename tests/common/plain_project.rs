@@ -37,7 +37,7 @@ impl Protocol for Lengths {
 }
 
 fn main() -> Result<(), Error> {
-    let model: Model = args().nth(1).unwrap_or_default().parse().map_err(|e| Error::Usage(format!("{e}")))?;
+    let model: Model = args().nth(1).unwrap_or_default().parse()?;
     let service = match model {
         Model::Event => Service::protocol("lengths", Lengths::default),
         _ => Service::handler("length", || Length),

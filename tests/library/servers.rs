@@ -219,14 +219,16 @@ fn main() -> Result<(), Error> {
     let [name, endpoint, model] = args.as_slice() else { panic!("NAME ENDPOINT MODEL") };
     let (model, threads) = match model.as_str() {
         "threads" => (Model::Thread, Threads::Fixed(4)),
-        name => (name.parse().unwrap_or_else(|why| panic!("{why}")), Threads::Each(1000)),
+        name => (name.parse().unwrap_or_else(|why| panic!("{why}")), Threads::default()),
     };
     forkd::log::init(LogSink::Stderr, LogLevel::Info, LogFormat::Text)?;
     if name == "threads" {
         std::thread::spawn(|| std::thread::sleep(Duration::from_secs(3600)));
     }
     let mut server = Server::bind(endpoint)?.model(model).threads(threads).grace(Duration::from_secs(2));
-    if !matches!(name.as_str(), "hooks" | "single" | "threads") || model == Model::Prefork {
+    if model != Model::Fork && !matches!(name.as_str(), "hooks" | "single" | "threads")
+        || model == Model::Prefork
+    {
         server = server.workers(if matches!(model, Model::Prefork | Model::Event) { 2 } else { 1 });
     }
     if name == "hasty" {

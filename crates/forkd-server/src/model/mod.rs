@@ -237,6 +237,18 @@ impl Model {
     }
 }
 
+/// By its [name](Model::name), as a program's arguments have it.
+///
+/// ```
+/// use forkd_server::{Error, Server};
+///
+/// fn serve(model: &str) -> Result<Server, Error> {
+///     Ok(Server::bind("tcp://127.0.0.1:0")?.model(model.parse()?))
+/// }
+/// assert!(serve("thread").is_ok());
+/// let refusal = serve("threads").unwrap_err();
+/// assert!(refusal.to_string().starts_with("no model \"threads\": there are fork, prefork, "));
+/// ```
 impl std::str::FromStr for Model {
     type Err = UnknownModel;
 
@@ -262,6 +274,13 @@ impl std::fmt::Display for UnknownModel {
 }
 
 impl std::error::Error for UnknownModel {}
+
+/// What a `main` returns that has it from its arguments.
+impl From<UnknownModel> for Error {
+    fn from(error: UnknownModel) -> Self {
+        Self::Usage(error.to_string())
+    }
+}
 
 impl std::fmt::Display for Model {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {

@@ -18,6 +18,7 @@ mod in_process;
 mod run;
 mod serving;
 mod settings;
+mod vain;
 
 use std::fmt;
 use std::sync::Arc;
@@ -240,7 +241,8 @@ impl Server {
     /// # Errors
     ///
     /// [`Error::Usage`] if the model can't run the service: a [`Handler`](crate::Handler) under [`Model::Event`];
-    /// or if its pool can't be [elastic](Self::elastic_workers).
+    /// if its pool can't be [elastic](Self::elastic_workers); or if an option was given that has no effect with it, as
+    /// [`threads`](Self::threads) with any model but [`Model::Thread`].
     /// [`Error::Os`] if this process is to fork and has several threads, or the system refuses what a server
     /// can't do without, or what a worker needs; [`Error::Internal`] if workers die before they have served a client; what
     /// [`Exec::check`](crate::service::Exec::check) says, and [`Error::Config`] if that service can't be had
@@ -294,6 +296,7 @@ impl Server {
         }
         let in_process = is_in_process(model, spec.workers);
         let is = |kind| listeners.iter().any(|listener| listener.kind() == kind);
+        vain::refuse(&spec, &service, in_process, is(Kind::Stream))?;
         model.check_system(is(Kind::Stream), is(Kind::Datagram), !in_process)?;
         if in_process && sandbox.is_on() {
             let why = "serves in this process, which a sandbox would confine for good; have workers, or choose a model that \
