@@ -281,3 +281,49 @@ fn a_ticker_is_heard_by_all_though_none_says_anything() {
         assert!(number(&mut two) > second);
     }
 }
+
+/// Sends all of it and its half of the end, and reads until the other half comes.
+fn exchange(client: &Client, sends: Vec<u8>) -> Vec<u8> {
+    let mut writer = client.try_clone().unwrap();
+    let sending = std::thread::spawn(move || {
+        writer.write_all(&sends).unwrap();
+        writer.shutdown(Shutdown::Write).unwrap();
+    });
+    let mut heard = Vec::new();
+    (&*client).read_to_end(&mut heard).unwrap();
+    sending.join().unwrap();
+    heard
+}
+
+#[test]
+fn a_forwarder_carries_both_directions_at_once_and_each_end() {
+    for model in SHARED {
+        let target = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let to = target.local_addr().unwrap();
+        let daemon = server("forwarder", &format!("{to} {model} tcp://127.0.0.1:0"));
+        // neither reads before it has sent much, and each hears the end of the other
+        let bytes = |seed: u32| -> Vec<u8> { (0..3_000_000_u32).map(|n| (n * 7 + seed) as u8).collect() };
+        let client = daemon.connect();
+        let far = target.accept().unwrap().0;
+        let far = std::thread::spawn(move || {
+            far.set_read_timeout(Some(LIMIT)).unwrap();
+            let mut writer = far.try_clone().unwrap();
+            let sending = std::thread::spawn(move || writer.write_all(&bytes(1)).map(|()| writer));
+            let mut heard = Vec::new();
+            (&far).read_to_end(&mut heard).unwrap();
+            // the client has ended, and still hears
+            let mut writer = sending.join().unwrap().unwrap();
+            writer.write_all(b"the last words").unwrap();
+            heard
+        });
+        let heard = exchange(&client, bytes(2));
+        assert!(heard == [bytes(1), b"the last words".to_vec()].concat(), "{model}: {} bytes", heard.len());
+        assert!(far.join().unwrap() == bytes(2), "{model}");
+        // where no server listens the client hears the end
+        drop(target);
+        let mut client = daemon.connect();
+        let mut heard = Vec::new();
+        let _ = client.read_to_end(&mut heard);
+        assert_eq!(heard, b"", "{model}");
+    }
+}

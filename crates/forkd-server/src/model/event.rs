@@ -232,6 +232,7 @@ impl<'r, 'w> EventWorker<'w> {
     fn told_to_stop(&'r self, reactor: &mut Reactor<'r>) {
         // it stays readable for good
         self.shutdown_watch.take().into_iter().for_each(|watch| reactor.unwatch(watch));
+        reactor.server_stops();
         self.acceptor.borrow_mut().stop();
         if self.work.ticker.is_some() {
             reactor.call_later(self.terms.grace, Reactor::stop);

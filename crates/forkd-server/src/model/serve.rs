@@ -241,6 +241,11 @@ impl<'w> WorkerContext<'w> {
         self.board.wake().notify();
     }
 
+    /// Tells the connections of this worker that wait for their writers, too, that it was told to leave.
+    pub(crate) fn tell_of_stop(&self) {
+        self.context.service_config.server_info.outboxes().stop();
+    }
+
     /// Whether a worker that serves several at once and has let in so many is to leave: it has reached its
     /// limit, no stop has begun, and not too many serve their last clients already. Or clients that stay could
     /// have as many processes as they like.

@@ -5,11 +5,13 @@
 //! has answered: so a client that does not read occupies two replies of memory at most, and what an
 //! [`Outbox`] holds.
 
+mod closing;
+mod linked;
+
 use std::any::Any;
 use std::io;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use super::line::{Line, Next};
 use super::link::Link;
@@ -17,11 +19,13 @@ use super::pollers::Polled;
 use super::{Reactor, Shared};
 use crate::events;
 use crate::fairness::{Load, TURN, Turn};
-use crate::service::{CloseReason, Opening, Protocol, Reply};
+use crate::service::{Opening, Protocol, Reply};
 use crate::slab::Key;
 use crate::sys::poller::{Event, Interest};
 use crate::timers::At;
-use crate::transport::{LEFTOVER, LINGER, Outbox, Peer, TimedOut, Wish, limit_unsent};
+#[cfg(doc)]
+use crate::transport::Outbox;
+use crate::transport::{LEFTOVER, LINGER, Peer, limit_unsent};
 
 /// The owner of the protocol, which is told of the end.
 pub(crate) trait Session<'a> {
@@ -138,11 +142,6 @@ impl<'a> Channel<'a> {
         self.go_on(shared)
     }
 
-    fn add_link(&mut self, outbox: Arc<Outbox>, shared: &mut Shared<'a>) -> io::Result<&mut Link> {
-        let rouser = shared.rouser(self.key).inspect_err(|_| outbox.close())?;
-        Ok(self.link.insert(Link::new(outbox, rouser)))
-    }
-
     /// The socket is ready.
     pub(super) fn turn(&mut self, event: Event, shared: &mut Shared<'a>) -> io::Result<Flow> {
         if event.writable {
@@ -151,11 +150,6 @@ impl<'a> Channel<'a> {
         if event.readable && self.wanted.interest.read {
             self.read(shared)?;
         }
-        self.go_on(shared)
-    }
-
-    /// Something was written to it, or what it waited for has gone.
-    pub(super) fn called(&mut self, shared: &mut Shared<'a>) -> io::Result<Flow> {
         self.go_on(shared)
     }
 
@@ -176,22 +170,6 @@ impl<'a> Channel<'a> {
         self.go_on(shared)
     }
 
-    /// Whether it has been silent, or there, for too long.
-    fn timed_out(&self, shared: &Shared<'a>) -> Option<TimedOut> {
-        let is_still = || shared.idle_timeout.is_some_and(|limit| shared.now - self.active >= limit);
-        match shared.max_lifetime {
-            Some(limit) if self.age(shared) >= limit => Some(TimedOut::Lifetime),
-            _ if self.is_held() || !is_still() => None,
-            _ if self.phase == Phase::Open && self.is_clear() => Some(TimedOut::Idle),
-            _ => Some(TimedOut::Unread),
-        }
-    }
-
-    /// For how many whole milliseconds it has been there, at least.
-    fn age(&self, shared: &Shared<'a>) -> Duration {
-        Duration::from_millis(shared.millis().wrapping_sub(self.began).saturating_sub(1).into())
-    }
-
     fn waits_for_input(&self) -> bool {
         self.phase == Phase::Open && self.input == Input::Open && self.is_clear() && !self.is_held()
     }
@@ -199,11 +177,6 @@ impl<'a> Channel<'a> {
     /// Whether the socket has taken all that it was to be given.
     fn is_clear(&self) -> bool {
         self.line.is_clear() && self.link.as_ref().is_none_or(|link| link.is_clear())
-    }
-
-    /// Whether no input is read until another client has taken what was written for it.
-    fn is_held(&self) -> bool {
-        self.link.as_ref().is_some_and(|link| link.is_held())
     }
 
     fn read(&mut self, shared: &mut Shared<'a>) -> io::Result<()> {
@@ -223,10 +196,17 @@ impl<'a> Channel<'a> {
             let next = dispose(&mut self.line, &self.link, reply)?;
             let produces = self.phase == Phase::Producing;
             self.crowded = !is_silent && (produces || !self.is_clear());
-            self.follow(next, shared)?;
-            if produces && self.phase == Phase::Open {
-                self.phase = Phase::Producing;
-            }
+            self.follow_meanwhile(next, shared)?;
+        }
+        Ok(())
+    }
+
+    /// Follows a reply that was not asked for by [`Protocol::resume`]: what is produced goes on.
+    fn follow_meanwhile(&mut self, next: Next, shared: &mut Shared<'a>) -> io::Result<()> {
+        let produces = self.phase == Phase::Producing;
+        self.follow(next, shared)?;
+        if produces && self.phase == Phase::Open {
+            self.phase = Phase::Producing;
         }
         Ok(())
     }
@@ -245,30 +225,12 @@ impl<'a> Channel<'a> {
             }
             Next::Input | Next::InputAfter(_) => Phase::Open,
             Next::Produce => Phase::Producing,
-            Next::End => Phase::Finishing,
+            Next::End => {
+                self.link.iter().for_each(|link| link.is_finished());
+                Phase::Finishing
+            }
         };
         Ok(())
-    }
-
-    /// Sends what was written at any time, and does what its writers wish.
-    fn push(&mut self, shared: &Shared<'a>) -> io::Result<Flow> {
-        let Some(link) = &mut self.link else { return Ok(Flow::Goes) };
-        if link.is_released() {
-            self.active = shared.now;
-        }
-        let wish = link.push(&mut self.line)?;
-        let is_clear = link.is_clear() && self.line.is_clear();
-        match (wish, self.phase) {
-            (Some(Wish::Abort), _) => {
-                self.phase = Phase::Aborted;
-                return Ok(Flow::Over);
-            }
-            (Some(Wish::Finish), Phase::Open | Phase::Producing) => self.phase = Phase::Finishing,
-            (Some(Wish::End), Phase::Open) if is_clear => link.end(&self.line)?,
-            _ => {}
-        }
-        let is_over = link.has_ended() && self.input == Input::Told && self.phase == Phase::Open;
-        Ok(if is_over { Flow::Over } else { Flow::Goes })
     }
 
     /// Does all that can be done without waiting, within the limit of a turn.
@@ -336,52 +298,8 @@ impl<'a> Channel<'a> {
         Interest { read, write: !is_clear || self.phase == Phase::Producing, end: false }
     }
 
-    /// When it wants to be looked at, whatever happens.
-    pub(super) fn due(&self, shared: &Shared<'a>) -> Option<Instant> {
-        let silence = shared.idle_timeout.filter(|_| !self.is_held());
-        let silence = silence.and_then(|limit| self.active.checked_add(limit));
-        let end = shared.max_lifetime.map(|limit| shared.now + limit.saturating_sub(self.age(shared)));
-        [self.until, silence, end].into_iter().flatten().min()
-    }
-
     pub(super) fn line(&self) -> &Line<'a> {
         &self.line
-    }
-
-    /// Its protocol has panicked, and is not called any more.
-    pub(super) fn broke(&mut self, payload: &(dyn Any + Send)) -> io::Error {
-        self.phase = Phase::Broken;
-        self.session.panicked(payload, self.peer);
-        io::Error::other("its protocol has panicked")
-    }
-
-    /// Closes the connection, and tells its protocol why; its session is to hear of it.
-    pub(super) fn close(mut self, outcome: &io::Result<Flow>) -> Box<dyn Session<'a> + 'a> {
-        let reason = match (outcome, self.phase, self.input) {
-            (Err(error), ..) => CloseReason::of(error),
-            (Ok(_), Phase::Aborted, _) => CloseReason::Aborted,
-            (Ok(_), _, Input::Told) => CloseReason::Ended,
-            (Ok(_), ..) => CloseReason::Finished,
-        };
-        self.line.close();
-        self.link = None;
-        tell(&mut *self.session, self.phase, reason, self.peer);
-        self.session
-    }
-
-    /// The reactor is no more.
-    pub(super) fn stop(&mut self) {
-        self.link = None;
-        tell(&mut *self.session, self.phase, CloseReason::Stopped, self.peer);
-    }
-}
-
-/// Tells a protocol why its connection is over, if it can still be called.
-fn tell<'a>(session: &mut (dyn Session<'a> + 'a), phase: Phase, reason: CloseReason<'_>, peer: Peer) {
-    if phase != Phase::Broken
-        && let Err(payload) = catch_unwind(AssertUnwindSafe(|| session.protocol().closed(reason)))
-    {
-        session.panicked(&*payload, peer);
     }
 }
 

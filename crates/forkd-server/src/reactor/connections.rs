@@ -32,6 +32,15 @@ impl<'a> Reactor<'a> {
         self.follow(key, flow);
     }
 
+    /// The server stops: tells that those protocols that can be called at any time.
+    pub(crate) fn server_stops(&mut self) {
+        for (_, source) in self.sources.iter_mut() {
+            if let Source::Channel(channel) = source {
+                channel.server_stops();
+            }
+        }
+    }
+
     /// Ends a connection, or sees to it that it is looked after as it now wants to be.
     pub(super) fn follow(&mut self, key: Key, flow: io::Result<Flow>) {
         let Some(Source::Channel(channel)) = self.sources.get_mut(key) else { return };

@@ -5,7 +5,7 @@ use std::io;
 use std::sync::Arc;
 
 use super::line::Line;
-use crate::transport::{Hold, Outbox, Rouser, Wish, Writer};
+use crate::transport::{Found, Hold, Outbox, Rouser, Wish, Writer};
 
 #[derive(Debug)]
 pub(super) struct Link {
@@ -39,20 +39,30 @@ impl Link {
         line.send(&self.outbox.take())
     }
 
-    /// Sends what was written, behind all that waits in the line; returns what is wished for the time after that.
-    pub(super) fn push(&mut self, line: &mut Line<'_>) -> io::Result<Option<Wish>> {
-        let (is_clear, wish) = self.outbox.flush(line.ahead(), |bytes| line.send_now(bytes))?;
-        self.is_clear = is_clear;
-        Ok(wish)
+    /// Sends what was written, behind all that waits in the line.
+    pub(super) fn push(&mut self, line: &mut Line<'_>) -> io::Result<Found> {
+        let found = self.outbox.flush(line.ahead(), |bytes| line.send_now(bytes))?;
+        self.is_clear = found.is_clear;
+        Ok(found)
     }
 
     pub(super) fn is_clear(&self) -> bool {
         self.is_clear
     }
 
+    /// What was said to the client is the last.
+    pub(super) fn is_finished(&self) {
+        self.outbox.finish();
+    }
+
+    /// The server stops.
+    pub(super) fn stop(&self) {
+        self.outbox.stop();
+    }
+
     /// There is no connection yet: whether none is wanted any more.
     pub(super) fn is_aborted(&self) -> bool {
-        matches!(self.outbox.flush(0, |_| Ok(0)), Ok((_, Some(Wish::Abort))))
+        self.outbox.flush(0, |_| Ok(0)).is_ok_and(|found| found.wish == Some(Wish::Abort))
     }
 
     /// Says that no more comes, once; fails if the client has gone.

@@ -384,13 +384,14 @@ impl<'a> Reactor<'a> {
             for event in ready.drain(..) {
                 self.dispatch(event);
             }
+            // before the alarms: one that is written to is not silent
+            self.answer_calls();
             while let Some(alarm) = self.timers.due(self.shared.now) {
                 match alarm {
                     Alarm::Call(call) => call(self),
                     Alarm::Source(key) => self.expired(key),
                 }
             }
-            self.answer_calls();
             if let Some(call) = &mut self.after_round {
                 call(events);
             }

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use super::driven::{Next, dispose, part};
 use super::{CloseReason, Protocol, Reply};
 use crate::sys::buffer::Buffer;
-use crate::transport::{Awaited, Connection, Hold, Outbox, Rouser, TimedOut, Wish};
+use crate::transport::{Awaited, Connection, Found, Hold, Outbox, Rouser, TimedOut, Wish};
 
 pub(super) struct Duplex<'c, 'a> {
     connection: &'c Connection<'a>,
@@ -32,6 +32,8 @@ enum Woken {
     Input,
     /// The time is over that the protocol has given its client.
     Late,
+    /// The server stops.
+    Stopping,
     /// A writer has ended the connection.
     Finish,
     Over(CloseReason<'static>),
@@ -41,6 +43,7 @@ impl<'c, 'a> Duplex<'c, 'a> {
     pub(super) fn new(connection: &'c Connection<'a>, outbox: Arc<Outbox>) -> io::Result<Self> {
         let rouser = connection.rouser().inspect_err(|_| outbox.close())?;
         outbox.attach(rouser.clone());
+        connection.server().outboxes().add(&outbox);
         let active = Instant::now();
         let (input_has_ended, output_has_ended, hold) = (false, false, None);
         Ok(Self { connection, outbox, rouser, hold, input_has_ended, output_has_ended, active })
@@ -79,6 +82,7 @@ impl<'c, 'a> Duplex<'c, 'a> {
             next = match woken {
                 Woken::Input => self.receive(protocol, &mut buffer)?.unwrap_or(Next::Input),
                 Woken::Late => self.dispose(protocol.timed_out())?,
+                Woken::Stopping => self.dispose(protocol.stopping())?,
                 Woken::Over(reason) => return Ok(reason),
                 Woken::Finish => {
                     part(protocol, self.connection, &mut buffer);
@@ -92,7 +96,10 @@ impl<'c, 'a> Duplex<'c, 'a> {
     /// Waits for the client, and sends what is written meanwhile.
     fn wait(&mut self, protocol: &mut dyn Protocol) -> io::Result<Woken> {
         loop {
-            let (is_clear, wish) = self.push()?;
+            let Found { is_clear, wish, is_stopping } = self.push()?;
+            if is_stopping {
+                return Ok(Woken::Stopping);
+            }
             match wish {
                 Some(Wish::Abort) => return Ok(Woken::Over(CloseReason::Aborted)),
                 Some(Wish::Finish) if is_clear => return Ok(Woken::Finish),
@@ -111,29 +118,30 @@ impl<'c, 'a> Duplex<'c, 'a> {
                 && (is_clear || protocol.listens());
             let (idle, end) = self.connection.limits();
             let silent = idle.filter(|_| self.hold.is_none()).and_then(|idle| self.active.checked_add(idle));
-            let late = if reads && is_clear { protocol.deadline(Instant::now()) } else { None };
+            let now = Instant::now();
+            let is_over = |then: Option<Instant>, now| then.is_some_and(|then| then <= now);
+            // with what is known now: while it waited, something may have been written
+            if is_over(end, now) {
+                return Err(TimedOut::Lifetime.error(io::ErrorKind::TimedOut));
+            }
+            if is_over(silent, now) {
+                let limit = if is_clear { TimedOut::Idle } else { TimedOut::Unread };
+                return Err(limit.error(io::ErrorKind::WouldBlock));
+            }
+            let late = if reads && is_clear { protocol.deadline(now) } else { None };
             let until = [silent, end, late].into_iter().flatten().min();
             let awaited = Awaited { input: reads, room: !is_clear, until };
             if self.connection.wait_for(awaited, &self.rouser)? && reads {
                 return Ok(Woken::Input);
             }
-            let now = Instant::now();
-            let is_over = |then: Option<Instant>| then.is_some_and(|then| then <= now);
-            if is_over(end) {
-                return Err(TimedOut::Lifetime.error(io::ErrorKind::TimedOut));
-            }
-            if is_over(late) {
+            if is_over(late, Instant::now()) {
                 return Ok(Woken::Late);
-            }
-            if is_over(silent) {
-                let limit = if is_clear { TimedOut::Idle } else { TimedOut::Unread };
-                return Err(limit.error(io::ErrorKind::WouldBlock));
             }
         }
     }
 
-    /// Sends what was written, as far as the client takes it; returns whether that is all, and what is wished then.
-    fn push(&mut self) -> io::Result<(bool, Option<Wish>)> {
+    /// Sends what was written, as far as the client takes it.
+    fn push(&mut self) -> io::Result<Found> {
         if self.hold.take_if(|hold| !hold.holds()).is_some() {
             self.active = Instant::now();
         }
@@ -167,7 +175,11 @@ impl<'c, 'a> Duplex<'c, 'a> {
         protocol: &mut dyn Protocol,
         buffer: &mut Buffer,
     ) -> io::Result<Result<Next, Woken>> {
-        match self.push()?.1 {
+        let Found { wish, is_stopping, .. } = self.push()?;
+        if is_stopping && let Next::End = self.dispose(protocol.stopping())? {
+            return Ok(Ok(Next::End));
+        }
+        match wish {
             Some(Wish::Abort) => return Ok(Err(Woken::Over(CloseReason::Aborted))),
             Some(Wish::Finish) => return self.wait(protocol).map(Err),
             _ => {}
@@ -191,6 +203,7 @@ impl<'c, 'a> Duplex<'c, 'a> {
         let next = dispose(reply, self.connection)?;
         match &next {
             Next::InputAfter(other) => self.hold(other),
+            Next::End => self.outbox.finish(),
             _ => self.active = Instant::now(),
         }
         Ok(next)

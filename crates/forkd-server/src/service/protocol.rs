@@ -84,6 +84,16 @@ pub trait Protocol {
         Reply::Finish(b"")
     }
 
+    /// Is called once when the server stops, or its worker is replaced, and the connection may go on until the time of
+    /// grace is over. The reply is as any other; the default has nothing to say.
+    ///
+    /// Only a protocol that has taken a [`Writer`] is called: no other connection is woken for that. Nor is it under
+    /// [`Model::Iterative`](crate::model::Model::Iterative), [`Fork`](crate::model::Model::Fork) and
+    /// [`Prefork`](crate::model::Model::Prefork), or in a reactor of your own.
+    fn stopping(&mut self) -> Reply<'_> {
+        Reply::Wait
+    }
+
     /// Is called last, once, when the connection is over, and says why. The default does nothing. A protocol that has
     /// panicked is not called any more, nor is one whose process is killed.
     fn closed(&mut self, reason: CloseReason<'_>) {

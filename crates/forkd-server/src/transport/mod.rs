@@ -51,7 +51,7 @@ pub use server_info::ServerInfo;
 pub use shutdown_handle::Handle;
 pub use timed_out::TimedOut;
 pub(crate) use traffic::Traffic;
-pub(crate) use writer::{Hold, Outbox, Rouser, Wakeups, Wish};
+pub(crate) use writer::{Found, Hold, Outbox, Outboxes, Rouser, Wakeups, Wish};
 pub use writer::{WriteError, Writer};
 
 #[cfg(test)]

@@ -1,8 +1,9 @@
 //! What a handler can know of its server.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use super::{Endpoint, Handle};
+use super::{Endpoint, Handle, Outboxes};
 
 /// The server that a connection came to, as its handler sees it: `self.server` of Python's
 /// socketserver. See [`Connection::server`](super::Connection::server).
@@ -46,6 +47,8 @@ pub struct ServerInfo {
     handle: Option<Handle>,
     /// What a master says to its children: not 0 once they are to finish.
     stopping: Option<&'static AtomicU32>,
+    /// Of the connections of this process whose threads or coroutines are to be told of a stop.
+    outboxes: Arc<Outboxes>,
 }
 
 impl ServerInfo {
@@ -55,12 +58,17 @@ impl ServerInfo {
         model: &'static str,
         handle: Option<Handle>,
     ) -> Self {
-        Self { endpoint, service: service.into(), model, handle, stopping: None }
+        Self { endpoint, service: service.into(), model, handle, stopping: None, outboxes: Arc::default() }
     }
 
     /// The same, of which a master says here when its children are to finish.
     pub(crate) fn stopped_by(self, stopping: &'static AtomicU32) -> Self {
         Self { stopping: Some(stopping), ..self }
+    }
+
+    /// Those of this process's connections that are told of a stop.
+    pub(crate) fn outboxes(&self) -> &Outboxes {
+        &self.outboxes
     }
 
     #[cfg(test)]

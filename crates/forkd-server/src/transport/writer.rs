@@ -7,7 +7,7 @@ use std::error::Error;
 use std::fmt;
 use std::sync::Arc;
 
-pub(crate) use outbox::{Hold, Outbox, Wish};
+pub(crate) use outbox::{Found, Hold, Outbox, Outboxes, Wish};
 pub(crate) use wakeups::{Rouser, Wakeups};
 
 /// From this many bytes on that wait for a client no more is kept for it.

@@ -262,6 +262,7 @@ impl<'a> Worker<'a> {
     /// Serves those that are in to their end, as long as there is time, and leaves the others to be unwound.
     fn finish(&self) {
         self.work.leaves();
+        self.work.tell_of_stop();
         if self.terms.waits {
             self.tasks.wait_until_fewer_than(1, false, self.work.serves_until(self.terms));
         }

@@ -262,6 +262,7 @@ pub(super) fn run(shared: Shared, shutdown: &Arc<ShutdownFd>, terms: &Terms, mos
         }
     }
     group.end_waiting();
+    work.tell_of_stop();
     if terms.waits {
         group.wait_for(0, None, waits_until(&work, terms));
     }

@@ -52,6 +52,7 @@ pub(super) fn run(shared: Shared, shutdown: &Arc<ShutdownFd>, terms: &Terms, cou
     if started.is_ok() {
         while first_readable(&[shutdown.poll_fd()], None).is_none() {}
         work.leaves();
+        work.tell_of_stop();
     }
     let (threads, cause) = match started {
         Ok(threads) if pool.is_spent.load(Ordering::Relaxed) => (threads, Cause::Recycled),

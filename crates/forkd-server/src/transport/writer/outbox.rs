@@ -3,7 +3,7 @@
 //! Invariant: what is written goes out in the order in which it was written, and never more waits than
 //! [`LIMIT`] bytes and one write.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::{io, mem};
 
 use super::wakeups::Rouser;
@@ -19,6 +19,8 @@ struct State {
     /// How many bytes the loop has taken for the client that the socket has not.
     ahead: usize,
     wish: Option<Wish>,
+    /// The server stops, and the loop has not heard of it.
+    is_stopping: bool,
     /// The connection has ended.
     is_over: bool,
     /// The loop knows that it is to look.
@@ -37,6 +39,17 @@ pub(crate) enum Wish {
     Finish,
     /// It ends at once, whatever is not sent.
     Abort,
+}
+
+/// What a loop finds in an outbox.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Found {
+    /// All that was written has gone.
+    pub(crate) is_clear: bool,
+    /// What is wished for the time after that.
+    pub(crate) wish: Option<Wish>,
+    /// The server stops; that is told once.
+    pub(crate) is_stopping: bool,
 }
 
 impl State {
@@ -108,7 +121,7 @@ impl Outbox {
     }
 
     /// Sends what was written, as far as `send` takes it; `ahead` bytes that were taken before are still to be sent, and
-    /// then nothing is. Returns whether all of it is gone, and what is wished then.
+    /// then nothing is.
     ///
     /// # Errors
     ///
@@ -117,7 +130,7 @@ impl Outbox {
         &self,
         ahead: usize,
         send: impl FnOnce(&[u8]) -> io::Result<usize>,
-    ) -> io::Result<(bool, Option<Wish>)> {
+    ) -> io::Result<Found> {
         let mut state = self.state();
         state.is_called = false;
         state.ahead = ahead;
@@ -131,7 +144,21 @@ impl Outbox {
             }
         }
         state.release();
-        Ok((state.queue.is_empty(), state.wish))
+        let is_stopping = mem::take(&mut state.is_stopping);
+        Ok(Found { is_clear: state.queue.is_empty(), wish: state.wish, is_stopping })
+    }
+
+    /// The connection ends by what was said to the client last: nothing more is written.
+    pub(crate) fn finish(&self) {
+        let mut state = self.state();
+        state.wish = state.wish.max(Some(Wish::Finish));
+    }
+
+    /// The server stops.
+    pub(crate) fn stop(&self) {
+        let mut state = self.state();
+        state.is_stopping = true;
+        state.call();
     }
 
     /// Takes what was written, so that something can be sent behind it.
@@ -147,6 +174,30 @@ impl Outbox {
         let mut state = self.state();
         *state = State { is_over: true, holders: mem::take(&mut state.holders), ..State::default() };
         state.release();
+    }
+}
+
+/// Those of a server's connections, as far as these are to hear of its stop.
+#[derive(Debug, Default)]
+pub(crate) struct Outboxes(Mutex<Vec<Weak<Outbox>>>);
+
+impl Outboxes {
+    fn all(&self) -> MutexGuard<'_, Vec<Weak<Outbox>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn add(&self, outbox: &Arc<Outbox>) {
+        let mut all = self.all();
+        if all.len() == all.capacity() {
+            // instead of more room for those that have gone
+            all.retain(|outbox| outbox.strong_count() > 0);
+        }
+        all.push(Arc::downgrade(outbox));
+    }
+
+    /// The server stops.
+    pub(crate) fn stop(&self) {
+        self.all().iter().filter_map(Weak::upgrade).for_each(|outbox| outbox.stop());
     }
 }
 
