@@ -285,7 +285,11 @@ fn single(side: Side, transport: &'static str) {
 
 /// `conformance! { name: "Class" on "transport" as "model", "model"; }`
 macro_rules! conformance {
-    ($($name:ident: $class:literal on $transport:literal as [$($model:ident $steps:tt),*];)*) => {$(
+    ($($name:ident: $class:literal on $transport:literal as [$($model:ident $steps:tt),*];)*) => {
+        /// What is compared.
+        const CLASSES: &[&str] = &[$($class),*];
+
+        $(
         mod $name {
             use super::*;
 
@@ -302,7 +306,8 @@ macro_rules! conformance {
                 }
             )*
         }
-    )*};
+        )*
+    };
     (@each $side:expr, $transport:literal, [$($step:ident),*]) => {$(
         #[test]
         fn $step() {
@@ -334,4 +339,22 @@ conformance! {
         as [fork [answers, steps, single], prefork [answers, steps]];
     forking_unix_datagram: "ForkingUnixDatagramServer" on "unixgram"
         as [fork [answers, steps, single], prefork [answers, steps]];
+}
+
+/// Of the version of CPython that is here; `BaseServer` is what the others are made of.
+#[test]
+fn every_class_of_socketserver_has_its_place() {
+    if !need_tool("python3") {
+        return;
+    }
+    let script = "import socketserver as s\n\
+                  for name in s.__all__:\n\
+                  \x20   what = getattr(s, name)\n\
+                  \x20   if isinstance(what, type) and issubclass(what, s.BaseServer): print(name)";
+    let output = std::process::Command::new("python3").args(["-c", script]).output().unwrap();
+    let classes = String::from_utf8(output.stdout).unwrap();
+    assert!(classes.lines().count() >= 11, "{classes}");
+    let missing: Vec<&str> =
+        classes.lines().filter(|class| *class != "BaseServer" && !CLASSES.contains(class)).collect();
+    assert!(missing.is_empty(), "{missing:?}");
 }

@@ -83,6 +83,8 @@
 //! runs under every model. Either is made anew for each connection, where it is served, by a closure that may
 //! capture what they share.
 //!
+//! [`testing::serve`] runs a handler over bytes, for tests without a socket.
+//!
 //! To a handler, a datagram is a connection that is read to its end; what is written is the answer.
 //!
 //! # Coming from socketserver
@@ -191,5 +193,6 @@ use forkd_sys as sys;
 pub use model::HandlerError;
 pub use server::{Server, Serving};
 pub use service::application::{OpenConnection, Shutdown, Worker, WorkerError, WorkerOutcome};
+pub use service::testing;
 pub use service::{Echo, Handler, Protocol, Reply, Service};
 pub use transport::{Connection, Endpoint, FilePart, Handle, Offence, Peer, ServerInfo, Stream};

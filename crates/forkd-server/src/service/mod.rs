@@ -21,6 +21,7 @@ pub(crate) mod http;
 mod messages;
 mod opening;
 mod protocol;
+pub mod testing;
 
 use std::borrow::Cow;
 use std::io;

@@ -15,7 +15,6 @@ forkd_sys::plain! {
 }
 
 impl Traffic {
-    #[cfg(any(test, feature = "coroutine"))]
     pub(crate) const fn new() -> Self {
         Self {
             connections: AtomicU64::new(0),
