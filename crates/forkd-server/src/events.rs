@@ -133,6 +133,10 @@ pub(crate) fn worker_killed(endpoint: &Endpoint, number: u32, why: &str) {
     warn!(number, endpoint:%; "killing a worker, which {why}");
 }
 
+pub(crate) fn worker_renewed(endpoint: &Endpoint, pid: u32, why: &dyn Display) {
+    info!(pid, endpoint:%, why:%; "replacing a worker");
+}
+
 /// A program has printed a line, and some before it that are left out.
 pub(crate) fn worker_printed(worker: u32, pid: u32, line: &str, left_out: u64) {
     match left_out {

@@ -5,7 +5,6 @@
 //!
 //! Invariant: the target is within the bounds; and under a load that does not change it comes to rest, but for a trial with
 //! one worker fewer now and then, which becomes rarer each time that it fails.
-#![allow(dead_code)] // used by the pool soon
 
 use std::time::{Duration, Instant};
 

@@ -2,7 +2,6 @@
 //!
 //! A program that leaks, or keeps what it has once taken, is as good as new then. Nothing here makes a system call or reads a
 //! clock.
-#![allow(dead_code)] // used by the pool soon
 
 use std::fmt;
 use std::time::{Duration, Instant};

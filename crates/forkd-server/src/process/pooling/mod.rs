@@ -7,35 +7,29 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use smallvec::SmallVec;
-
 mod application;
+mod spawn;
+mod upkeep;
 mod worker;
 
 use application::ApplicationPool;
 pub(super) use worker::Born;
-use worker::{Due, Worker};
+use worker::Worker;
 
 use super::context::Context;
 use super::descriptors::{Closing, kept_for};
 use super::oom::KILL;
-use super::program::{Attached, Said, start};
 use super::saved::SavedWorker;
 use crate::limit::Episode;
 use crate::model::WorkerRange;
 use crate::model::listener_context::ListenerContext;
-use crate::model::pool::{Census, Event, Pool, Size, with_jitter};
-use crate::model::serve::{Terms, WorkerContext};
+use crate::model::pool::{Census, Event, Pool, Size};
+use crate::model::serve::Terms;
 use crate::model::starts::{EARLY, MAX_START_FAILURES};
-use crate::process::worker as process;
 use crate::sandbox::Confinement;
 use crate::scoreboard::{Cause, State};
-use crate::service::application::{Application, Place};
 use crate::spec::{ModelSpec, Upkeep};
-use crate::sys::fork::{PidCells, Watch, fork};
-use crate::sys::notify_socket::NotifySocket;
 use crate::sys::pidfd::{Ended, how_it_ended};
-use crate::sys::signal::TermHeld;
 use crate::transport::listener::Kind;
 use crate::{Error, Failure, events};
 
@@ -100,7 +94,7 @@ impl Pooling {
     ) -> Self {
         let workers = spec.workers_for(context.listener.kind(), &context.service_config.service);
         let is_application = context.service_config.service.as_application().is_some();
-        let application = is_application.then(|| ApplicationPool::new(spec.upkeep.clone(), workers));
+        let application = is_application.then(|| ApplicationPool::new(spec.upkeep.clone(), workers, cx.now));
         let max = if is_application { workers.min } else { workers.max };
         let size = Size { min: workers.min, max, min_spare: spec.min_spare, max_spare: spec.max_spare };
         Self {
@@ -141,7 +135,7 @@ impl Pooling {
         cx.descriptors.add(self.workers.iter().flat_map(Worker::descriptors));
         if self.workers.iter().any(|worker| worker.attached.is_some()) {
             let range = WorkerRange::fixed(self.workers.len() as u32);
-            self.application = Some(ApplicationPool::new(Upkeep::default(), range));
+            self.application = Some(ApplicationPool::new(Upkeep::default(), range, cx.now));
         }
     }
 
@@ -157,7 +151,7 @@ impl Pooling {
         let wanted = if self.pool.is_elastic() { size.min_spare } else { 0 };
         let totals = cx.board.totals(self.context.number);
         totals.set_wanted_idle(wanted);
-        totals.set_limit(size.max);
+        totals.set_limit(self.application.as_ref().map_or(size.max, |application| application.range().max));
         if let Some(application) = &mut self.application {
             // whether the socket blocks is their affair
             return application.take_all();
@@ -204,29 +198,6 @@ impl Pooling {
 
     pub(super) fn deadline(&self) -> Option<Instant> {
         self.again.into_iter().chain(self.next_due).min()
-    }
-
-    /// How long the next of its workers may take to come up, if that is its own affair.
-    pub(super) fn start_timeout(&self) -> Option<Duration> {
-        self.application.as_ref().map(|application| application.upkeep().start_timeout)
-    }
-
-    /// Whether its workers accept by themselves, from any of the sockets that the other pool's have.
-    pub(super) fn follows(&self, other: &Self) -> bool {
-        let shares = |listener| other.context.listeners().any(|its| Arc::ptr_eq(its, listener));
-        self.application.is_some() && other.application.is_some() && self.context.listeners().any(shares)
-    }
-
-    /// Its first workers come in a few at a time, in the place of those of the pool that it follows, which leaves as many
-    /// places as have been taken.
-    pub(super) fn roll(&mut self, last: &mut Self, cx: &Context) {
-        let up = self.up(cx) as u32;
-        if let (Some(new), Some(old)) = (&mut self.application, &mut last.application) {
-            if !std::mem::replace(&mut self.rolls, true) {
-                new.begin_to_follow(old.wanted());
-            }
-            old.give(new.follow(up));
-        }
     }
 
     /// Whether all workers that were wanted at first are up, or as many as could be forked.
@@ -301,27 +272,6 @@ impl Pooling {
         Ok(())
     }
 
-    /// Does what is due for each worker.
-    fn care(&mut self, cx: &Context) {
-        self.next_due = None;
-        for worker in &mut self.workers {
-            let next = loop {
-                match worker.due(self.application.as_ref().map(ApplicationPool::upkeep), cx) {
-                    Ok(Due::Ready) => cx.board.slot(worker.slot).come_up(),
-                    Ok(due) => {
-                        events::worker_killed(self.context.listener.endpoint(), worker.number, due.why());
-                        worker.kill_as(due, cx);
-                    }
-                    Err(next) => break next,
-                }
-            };
-            self.next_due = self.next_due.into_iter().chain(next).min();
-        }
-        if let Some(application) = &self.application {
-            self.pool.set_target(application.target());
-        }
-    }
-
     /// An elastic pool is looked at now and then; any pool, until its workers have settled.
     fn next_look(&self, cx: &Context) -> Option<Instant> {
         let settling =
@@ -386,112 +336,10 @@ impl Pooling {
         Census { alive, idle, up: self.up(cx) as u32, settled, may_begin_short }
     }
 
-    /// Forks workers, up to `count`; returns how many it has got.
-    ///
-    /// It takes note of them after the last one. Of each page that the master writes to after a fork the worker has the old
-    /// copy, all to itself if that is so after each fork.
-    fn spawn(&mut self, cx: &mut Context, count: usize) -> usize {
-        // on the stack, where it writes anyway
-        let mut born: SmallVec<[Born; SPAWN_AT_ONCE]> = SmallVec::new();
-        let mut failed = None;
-        self.closing.update(&cx.descriptors);
-        while born.len() < count && failed.is_none() {
-            let Some(index) = cx.board.take(self.context.number, true, cx.now) else { break };
-            let number = self.free_number(&born);
-            match self.fork_worker(cx, index, number, &born) {
-                Ok((watch, attached)) => {
-                    cx.board.born(index);
-                    born.push(Born { slot: index, number, watch, attached });
-                }
-                Err(error) => {
-                    cx.board.put_back(index);
-                    failed = Some(error);
-                }
-            }
-        }
-        let endpoint = self.context.listener.endpoint();
-        for worker in &born {
-            events::worker_started(endpoint, worker.slot, cx.board.record(worker.slot).pid());
-        }
-        cx.descriptors.add(born.iter().flat_map(Born::descriptors));
-        let count = born.len();
-        self.workers.extend(born.into_iter().map(|worker| worker.noted(cx.now)));
-        if let Some(error) = failed {
-            cx.board.totals(self.context.number).fork_failed();
-            self.fork_failing = Some(error.raw_os_error().unwrap_or(libc::EAGAIN));
-            if self.shortages.begin(cx.now) {
-                events::worker_fork_failed(endpoint, &error);
-            }
-            self.pool.on(Event::ForkFailed, cx.now);
-        }
-        count
-    }
-
     fn end_shortage(&mut self) {
         if self.fork_failing.take().is_some() && self.shortages.end() {
             events::workers_complete(self.context.listener.endpoint());
         }
-    }
-
-    /// The lowest number that no worker has. It is of interest to those that accept by themselves.
-    fn free_number(&self, born: &[Born]) -> u32 {
-        if self.context.service_config.service.as_application().is_none() {
-            return 0;
-        }
-        let numbers = self.workers.iter().map(|worker| worker.number);
-        let taken: Vec<u32> = numbers.chain(born.iter().map(|worker| worker.number)).collect();
-        (0..).find(|number| !taken.contains(number)).unwrap_or(u32::MAX)
-    }
-
-    /// Forks one, after those that were `born` just now.
-    fn fork_worker(
-        &self,
-        cx: &Context,
-        index: u32,
-        number: u32,
-        born: &[Born],
-    ) -> std::io::Result<(OwnedFd, Option<Box<Attached>>)> {
-        cx.oom.require_room()?;
-        let slot = cx.board.slot(index);
-        let close = self.closing.set();
-        let births = cx.board.totals(self.context.number).forked.load(Ordering::Relaxed);
-        let place = Place { number, generation: self.generation };
-        let terms = Terms { limit: with_jitter(self.terms.limit, births), place, ..self.terms };
-        let work = WorkerContext {
-            context: &self.context,
-            udp_filter: &cx.udp_filter,
-            board: cx.board,
-            slot,
-            index,
-            ticker: None,
-        };
-        let (parent, null) = (cx.pid, cx.null.as_ref());
-        let (expendable, confinement) = (cx.oom.score(), &*self.confinement);
-        let _held = TermHeld::hold();
-        let _lent = work.board.lend()?;
-        let cells = PidCells { parent: &work.board.record(index).pid, child: Some(&slot.pid) };
-        let (child, attached) = match self.context.service_config.service.as_application() {
-            Some(Application::Program(program)) => {
-                let (attached, output) = Attached::new(program, cx.now)?;
-                let setup = start::Setup {
-                    program,
-                    sockets: self.context.listeners().collect(),
-                    place,
-                    notify: attached.notify().map(NotifySocket::name).transpose()?,
-                    output: output.as_ref().map(AsFd::as_fd),
-                    parent,
-                    expendable,
-                };
-                let child = fork(&cx.blocked, cells, Watch::Descriptor, || start::live(&setup))?;
-                (child, Some(Box::new(attached)))
-            }
-            _ => {
-                let setup = process::Setup { close, born, parent, null, expendable, confinement };
-                (fork(&cx.blocked, cells, Watch::Descriptor, || process::live(setup, &work, &terms))?, None)
-            }
-        };
-        let watch = child.watch.ok_or_else(|| std::io::Error::from_raw_os_error(libc::EBADF))?;
-        Ok((watch, attached))
     }
 
     /// Tells so many workers to leave after their connection, idle ones first.
@@ -526,14 +374,6 @@ impl Pooling {
         }
         self.drainers = (!is_application).then(|| self.workers.len().max(1));
         self.again = None;
-    }
-
-    /// Tells workers of the program before this one to leave, as workers of the next generation come in.
-    fn make_room(&mut self, cx: &Context) {
-        let Some(application) = &self.application else { return };
-        let staying = self.workers.iter().filter(|worker| !worker.leaves(cx)).count() as u32;
-        let surplus = staying.saturating_sub(application.target());
-        self.retire(cx, surplus);
     }
 
     /// Replaces workers that died while clients are queued that they were to serve. One that died at once is replaced
@@ -578,7 +418,10 @@ impl Pooling {
             }
             None => self.pool.on(event, cx.now),
         }
-        let Size { min, max, .. } = self.pool.size();
+        let Size { mut min, mut max, .. } = self.pool.size();
+        if let Some(application) = &self.application {
+            WorkerRange { min, max } = application.range();
+        }
         cx.board.totals(self.context.number).set_limit(max);
         events::pool_resized(self.context.listener.endpoint(), min, max);
     }
@@ -592,42 +435,17 @@ impl Pooling {
         }
     }
 
-    /// A program says how it is.
-    fn listen(&mut self, cx: &Context, index: u32) {
-        let kill_at = self.kill_at(cx);
-        let Some(worker) = self.workers.iter_mut().find(|worker| worker.slot == index) else { return };
-        let Some(attached) = &mut worker.attached else { return };
-        let Said { ready, stopping, trigger } = attached.listen(cx.now);
-        if ready {
-            cx.board.slot(index).come_up();
-        }
-        if stopping {
-            // another takes its place at once
-            cx.board.slot(index).set_state(State::Leaving);
-            worker.kill_at = worker.kill_at.or(kill_at);
-        }
-        if trigger {
-            events::worker_killed(self.context.listener.endpoint(), worker.number, Due::Silent.why());
-            worker.kill_as(Due::Silent, cx);
-        }
-    }
-
-    /// A program has printed something.
-    fn read(&mut self, cx: &Context, index: u32) {
-        let Some(worker) = self.workers.iter_mut().find(|worker| worker.slot == index) else { return };
-        let (number, pid) = (worker.number, worker.pid(cx));
-        let Some(attached) = &mut worker.attached else { return };
-        let closed =
-            attached.read(cx.now, |line, left_out| events::worker_printed(number, pid, line, left_out));
-        closed.into_iter().for_each(|fd| cx.descriptors.remove(fd));
-    }
-
     /// A watch is readable: its worker is dead.
     fn reap(&mut self, cx: &mut Context, index: u32) {
         let Some(at) = self.workers.iter().position(|worker| worker.slot == index) else { return };
         let slot = cx.board.slot(index);
         let mut worker = self.workers.swap_remove(at);
         worker.kill_group(cx);
+        if let Some(application) = &mut self.application
+            && application.renewed() == Some(index)
+        {
+            application.has_renewed();
+        }
         let cause = match (how_it_ended(&worker.watch), slot.recorded()) {
             (Ended::Exit(status), _) if worker.attached.is_some() => {
                 cause_of_program(status, worker.leaves(cx))

@@ -22,6 +22,8 @@ pub(super) struct Worker {
     pub(super) slot: u32,
     /// The lowest that no other worker of its pool had.
     pub(super) number: u32,
+    /// How many its socket has had.
+    pub(super) birth: u64,
     pub(super) watch: OwnedFd,
     pub(super) started: Instant,
     /// It has been told to leave.
@@ -78,11 +80,12 @@ impl Born {
         [self.watch.as_raw_fd()].into_iter().chain(attached)
     }
 
-    pub(super) fn noted(self, started: Instant) -> Worker {
+    pub(super) fn noted(self, birth: u64, started: Instant) -> Worker {
         let Self { slot, number, watch, attached } = self;
         Worker {
             slot,
             number,
+            birth,
             watch,
             started,
             dismissed: false,
@@ -106,6 +109,7 @@ impl Worker {
         Self {
             slot: saved.slot,
             number: saved.program.as_ref().map_or(0, |program| program.number),
+            birth: 0,
             watch,
             started: cx.now,
             dismissed: saved.dismissed,
@@ -199,6 +203,11 @@ impl Worker {
         self.dismissed = true;
         let signal = self.attached.as_ref().map_or(Signal::SIGTERM, |attached| attached.stop_signal);
         self.signal(cx, signal);
+    }
+
+    /// Whether it is up, and stays.
+    pub(super) fn serves(&self, cx: &Context) -> bool {
+        !self.leaves(cx) && self.state(cx) != State::Starting
     }
 
     /// Whether it takes no more clients: it has been told to leave, or says that it has reached its limit of

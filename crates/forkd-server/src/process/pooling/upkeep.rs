@@ -1,0 +1,145 @@
+//! What a pool does for workers that accept by themselves: they come in and go by what they say and by the time, and there are
+//! as many as the load asks for.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::Pooling;
+use super::application::ApplicationPool;
+use super::worker::{Due, Worker};
+use crate::events;
+use crate::model::demand::Load;
+use crate::process::context::Context;
+use crate::process::program::Said;
+use crate::scoreboard::State;
+use crate::sys::tcp::queue;
+use crate::sys::usage::Usage;
+
+impl Pooling {
+    /// How long the next of its workers may take to come up, if that is its own affair.
+    pub(in crate::process) fn start_timeout(&self) -> Option<Duration> {
+        self.application.as_ref().map(|application| application.upkeep().start_timeout)
+    }
+
+    /// Whether its workers accept by themselves, from any of the sockets that the other pool's have.
+    pub(in crate::process) fn follows(&self, other: &Self) -> bool {
+        let shares = |listener| other.context.listeners().any(|its| Arc::ptr_eq(its, listener));
+        self.application.is_some() && other.application.is_some() && self.context.listeners().any(shares)
+    }
+
+    /// Its first workers come in a few at a time, in the place of those of the pool that it follows, which leaves as many
+    /// places as have been taken.
+    pub(in crate::process) fn roll(&mut self, last: &mut Self, cx: &Context) {
+        let up = self.up(cx) as u32;
+        if let (Some(new), Some(old)) = (&mut self.application, &mut last.application) {
+            if !std::mem::replace(&mut self.rolls, true) {
+                new.begin_to_follow(old.wanted());
+            }
+            old.give(new.follow(up));
+        }
+    }
+
+    /// Does what is due for each worker.
+    pub(super) fn care(&mut self, cx: &Context) {
+        self.next_due = None;
+        for worker in &mut self.workers {
+            let next = loop {
+                match worker.due(self.application.as_ref().map(ApplicationPool::upkeep), cx) {
+                    Ok(Due::Ready) => cx.board.slot(worker.slot).come_up(),
+                    Ok(due) => {
+                        events::worker_killed(self.context.listener.endpoint(), worker.number, due.why());
+                        worker.kill_as(due, cx);
+                    }
+                    Err(next) => break next,
+                }
+            };
+            self.next_due = self.next_due.into_iter().chain(next).min();
+        }
+        if !self.leaving && self.is_live {
+            self.look_at_load(cx);
+            self.renew(cx);
+        }
+        if let Some(application) = &self.application {
+            self.pool.set_target(application.target());
+            self.next_due = self.next_due.into_iter().chain(application.next()).min();
+        }
+    }
+
+    /// Asks the kernel, if that is due, what there is to do for workers that accept by themselves.
+    fn look_at_load(&mut self, cx: &Context) {
+        let Some(application) =
+            self.application.as_mut().filter(|application| application.wants_load(cx.now))
+        else {
+            return;
+        };
+        let queues = self.context.listeners().filter_map(|listener| Some(queue(listener)?.length));
+        let used = |worker: &Worker| Usage::of(worker.pid(cx)).map(|usage| usage.cpu);
+        let load = Load {
+            queued: queues.reduce(u32::saturating_add),
+            cpu: self.workers.iter().filter_map(used).sum(),
+            workers: self.workers.iter().filter(|worker| worker.serves(cx)).count() as u32,
+        };
+        application.on_load(load, cx.now);
+    }
+
+    /// Has another worker in the place of one that is too old, or too large: first that comes up, and then this is told to
+    /// leave.
+    fn renew(&mut self, cx: &Context) {
+        let kill_at = self.kill_at(cx);
+        let Some(application) = &mut self.application else { return };
+        if application.wants_look(cx.now) {
+            let staying = self.workers.iter().filter(|worker| !worker.leaves(cx));
+            let memory = |slot| Some(Usage::of(cx.board.record(slot).pid())?.rss);
+            let births = staying.map(|worker| (worker.slot, worker.birth, worker.started));
+            if let Some((slot, why)) = application.look(births, memory, cx.now) {
+                let pid = cx.board.record(slot).pid();
+                events::worker_renewed(self.context.listener.endpoint(), pid, &why);
+            }
+        }
+        let Some(slot) = application.renewed() else { return };
+        let up = self.workers.iter().filter(|worker| worker.serves(cx)).count();
+        if up >= application.target() as usize {
+            application.has_renewed();
+            let renewed = self.workers.iter_mut().find(|worker| worker.slot == slot);
+            renewed.into_iter().for_each(|worker| worker.dismiss(kill_at, cx));
+        }
+    }
+
+    /// Tells workers of the program before this one to leave, as workers of the next generation come in.
+    pub(super) fn make_room(&mut self, cx: &Context) {
+        let Some(application) = &self.application else { return };
+        let staying = self.workers.iter().filter(|worker| !worker.leaves(cx)).count() as u32;
+        let surplus = staying.saturating_sub(application.target());
+        self.retire(cx, surplus);
+    }
+
+    /// A program says how it is.
+    pub(super) fn listen(&mut self, cx: &Context, index: u32) {
+        let kill_at = self.kill_at(cx);
+        let Some(worker) = self.workers.iter_mut().find(|worker| worker.slot == index) else { return };
+        let Some(attached) = &mut worker.attached else { return };
+        let Said { ready, stopping, trigger } = attached.listen(cx.now);
+        if ready {
+            cx.board.slot(index).come_up();
+        }
+        if stopping {
+            // another takes its place at once
+            cx.board.slot(index).set_state(State::Leaving);
+            worker.kill_at = worker.kill_at.or(kill_at);
+        }
+        if trigger {
+            events::worker_killed(self.context.listener.endpoint(), worker.number, Due::Silent.why());
+            worker.kill_as(Due::Silent, cx);
+        }
+    }
+
+    /// A program has printed something.
+    pub(super) fn read(&mut self, cx: &Context, index: u32) {
+        let Some(worker) = self.workers.iter_mut().find(|worker| worker.slot == index) else { return };
+        let (number, pid) = (worker.number, worker.pid(cx));
+        let Some(attached) = &mut worker.attached else { return };
+        let closed =
+            attached.read(cx.now, |line, left_out| events::worker_printed(number, pid, line, left_out));
+        closed.into_iter().for_each(|fd| cx.descriptors.remove(fd));
+    }
+}
