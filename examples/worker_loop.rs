@@ -11,7 +11,7 @@ use forkd_server::{Server, Worker};
 fn main() -> Result<(), forkd_server::Error> {
     let endpoint = std::env::args().nth(1).unwrap_or_else(|| "tcp://127.0.0.1:7007".into());
     let server = Server::bind(&endpoint)?.workers(4);
-    println!("listening on {}", server.server_address());
+    eprintln!("process {} is listening on {}", std::process::id(), server.server_address());
     server.run(serve)
 }
 

@@ -11,6 +11,7 @@ use std::process::{Command, Stdio};
 use common::wire;
 use common::{Client, Daemon, Forkd, LIMIT};
 use forkd_server::model::Model;
+use nix::sys::signal::Signal;
 
 /// A server that is told its endpoint last.
 #[track_caller]
@@ -326,4 +327,73 @@ fn a_forwarder_carries_both_directions_at_once_and_each_end() {
         let _ = client.read_to_end(&mut heard);
         assert_eq!(heard, b"", "{model}");
     }
+}
+
+/// What the workers of axum answer to a GET; `None`: the connection ended without an answer.
+#[track_caller]
+fn get(daemon: &Daemon, path: &str) -> Option<String> {
+    let request = format!("GET {path} HTTP/1.1\r\nHost: here\r\nConnection: close\r\n\r\n");
+    let mut client = daemon.connect();
+    client.write_all(request.as_bytes()).unwrap();
+    let mut answer = String::new();
+    // a process that aborts resets its connections
+    client.read_to_string(&mut answer).ok()?;
+    let (head, body) = answer.split_once("\r\n\r\n")?;
+    assert!(head.starts_with("HTTP/1.1 200 "), "{head}");
+    Some(body.to_owned())
+}
+
+#[test]
+fn axum_in_workers_that_crash_alone_and_are_renewed_without_the_loss_of_a_request() {
+    let daemon = server("axum_prefork", "tcp://127.0.0.1:0");
+    daemon.settles_at(2);
+    let first = daemon.children();
+    assert!(get(&daemon, "/").unwrap().contains(" of generation 1, process "));
+    // a panic costs a connection, and an abort a process
+    assert_eq!(get(&daemon, "/panic"), None);
+    assert_eq!(daemon.children(), first);
+    assert_eq!(get(&daemon, "/abort"), None);
+    daemon.wait_for_line("has died: SIGABRT");
+    daemon.settles_at(2);
+    let second = daemon.children();
+    assert_eq!(second.iter().filter(|pid| first.contains(pid)).count(), 1, "the other one goes on");
+    // requests from here on, until all workers are of the next generation
+    daemon.signal(Signal::SIGHUP);
+    common::eventually("new workers", || {
+        let answer = get(&daemon, "/").expect("no request is lost");
+        assert!(answer.starts_with("worker "), "{answer}");
+        let now = daemon.children();
+        now.len() == 2 && !now.iter().any(|pid| second.contains(pid))
+    });
+    assert!(get(&daemon, "/").unwrap().contains(" of generation 2, process "));
+    daemon.signal(Signal::SIGTERM);
+    assert_eq!(daemon.wait().code(), Some(0));
+}
+
+#[test]
+fn workers_of_tokio_that_are_renewed_finish_their_clients() {
+    let daemon = server("tokio_echo", "tcp://127.0.0.1:0");
+    daemon.settles_at(2);
+    let mut clients: Vec<Client> = (0..50).map(|_| daemon.served()).collect();
+    daemon.signal(Signal::SIGHUP);
+    daemon.settles_at(4);
+    clients.iter_mut().for_each(|client| common::echoes(client, b"one more"));
+    drop(clients);
+    daemon.settles_at(2);
+    daemon.signal(Signal::SIGTERM);
+    assert_eq!(daemon.wait().code(), Some(0));
+}
+
+#[test]
+fn a_loop_that_accepts_in_four_processes() {
+    let daemon = server("worker_loop", "tcp://127.0.0.1:0");
+    daemon.settles_at(4);
+    assert!(heard(&mut daemon.connect(), "hello\n").ends_with(" of generation 1: hello\n"));
+    let old = daemon.children();
+    daemon.signal(Signal::SIGHUP);
+    common::eventually("new workers", || {
+        let now = daemon.children();
+        now.len() == 4 && !now.iter().any(|pid| old.contains(pid))
+    });
+    assert!(heard(&mut daemon.connect(), "hello\n").ends_with(" of generation 2: hello\n"));
 }

@@ -154,6 +154,12 @@ pub(crate) fn worker_lines_left_out(worker: u32, pid: u32, left_out: u64) {
 
 pub(crate) fn worker_failed(endpoint: &Endpoint, number: u32, error: &dyn Display) {
     error!(number, endpoint:%, error:%; "worker failed");
+    say_unheard(&format!("worker {number} of {endpoint} failed: {error}"));
+}
+
+/// It was not told to leave.
+pub(crate) fn worker_returned(endpoint: &Endpoint, number: u32) {
+    info!(number, endpoint:%; "worker has returned; another takes its place");
 }
 
 pub(crate) fn pool_resized(endpoint: &Endpoint, min: u32, max: u32) {
@@ -202,6 +208,10 @@ pub(crate) fn child_ended(
         _ => &limits.failed,
     };
     let Some(suppressed) = limit.admit() else { return };
+    if cause != Cause::Panicked {
+        // of a panic it has said so itself
+        say_unheard(&format!("the {what} {pid} of {endpoint} has died: {cause}"));
+    }
     match cause {
         Cause::Oom => {
             let carried = child.carried(child.started_ms() + lived.as_millis() as u64);
@@ -232,11 +242,16 @@ pub(crate) fn handler_failed(peer: Peer, error: &dyn Display, suppressed: u64) {
 
 /// Says on standard error that a handler has failed, of which nobody would hear else, as the program has no logger.
 pub(crate) fn handler_failed_unheard(peer: Peer, error: &dyn Display, suppressed: u64) {
+    let others = if suppressed > 0 { format!(" ({suppressed} more were left out)") } else { String::new() };
+    say_unheard(&format!("the handler of {peer} failed: {error}{others}"));
+}
+
+/// Says on standard error what nobody would hear else, as the program has no logger.
+fn say_unheard(what: &str) {
     if has_logger() {
         return;
     }
-    let others = if suppressed > 0 { format!(" ({suppressed} more were left out)") } else { String::new() };
-    let line = format!("forkd-server: the handler of {peer} failed: {error}{others}\n");
+    let line = format!("forkd-server: {what}\n");
     // in one piece, as other processes may say something; and where it is closed there is nobody to tell
     let _ = io::stderr().write_all(line.as_bytes());
 }

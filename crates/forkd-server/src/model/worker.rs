@@ -41,8 +41,10 @@ fn run_application(
     let listeners = work.context.listeners().map(Arc::clone).collect();
     match function(Worker::new(listeners, shutdown, Board { slot: work.slot }, terms.place)) {
         Ok(()) if shutdown.is_shut() => Cause::Retired,
-        // it wants to be replaced
-        Ok(()) => Cause::Recycled,
+        Ok(()) => {
+            events::worker_returned(work.listener().endpoint(), terms.place.number);
+            Cause::Recycled
+        }
         Err(error) => {
             events::worker_failed(work.listener().endpoint(), terms.place.number, &*error);
             Cause::Failed

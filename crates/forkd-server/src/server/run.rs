@@ -12,6 +12,7 @@ use crate::process::reload::{Generation, Source};
 use crate::service::Service;
 use crate::service::application::{Application, Worker, WorkerOutcome};
 use crate::spec::{ListenerSpec, ModelSpec};
+use crate::sys::fork::require_single_thread;
 
 impl Server {
     /// Has workers run this function, each in a process of its own: an event loop of any kind, a runtime of tokio with
@@ -39,25 +40,67 @@ impl Server {
     ///
     /// # Examples
     ///
+    /// axum, in a runtime of each worker's own. `Shutdown::requested` takes the feature `tokio`.
+    ///
+    /// ```no_run
+    /// # mod axum {
+    /// #     pub struct Router;
+    /// #     impl Router {
+    /// #         pub fn new() -> Self { Self }
+    /// #         pub fn route(self, _: &str, _: fn()) -> Self { self }
+    /// #     }
+    /// #     pub mod routing { pub fn get<F>(_: F) -> fn() { || () } }
+    /// #     pub struct Serving;
+    /// #     impl Serving {
+    /// #         pub async fn with_graceful_shutdown<F>(self, _: F) -> std::io::Result<()> { Ok(()) }
+    /// #     }
+    /// #     pub fn serve(_: tokio::net::TcpListener, _: Router) -> Serving { Serving }
+    /// # }
+    /// use axum::{Router, routing::get};
+    /// use forkd_server::{Server, Worker};
+    /// use tokio::{net::TcpListener, runtime::Builder};
+    ///
+    /// fn main() -> Result<(), forkd_server::Error> {
+    ///     Server::bind("tcp://127.0.0.1:7007")?.workers(4).run(|worker| {
+    ///         Builder::new_current_thread().enable_all().build()?.block_on(serve(worker))
+    ///     })
+    /// }
+    ///
+    /// async fn serve(worker: Worker) -> std::io::Result<()> {
+    ///     let listener = worker.tcp_listener()?;
+    ///     listener.set_nonblocking(true)?;
+    ///     let listener = TcpListener::from_std(listener)?;
+    ///     let app = Router::new().route("/", get(|| async { "hello" }));
+    ///     worker.ready();
+    ///     # #[cfg(feature = "tokio")]
+    ///     let leaves = async move { worker.shutdown().requested().await };
+    ///     # #[cfg(not(feature = "tokio"))]
+    ///     # let leaves = async {};
+    ///     axum::serve(listener, app).with_graceful_shutdown(leaves).await
+    /// }
+    /// ```
+    ///
+    /// Any other loop is told by [`Worker::shutdown`], by a wait or a descriptor:
+    ///
     /// ```no_run
     /// use forkd_server::{Server, Worker};
     ///
-    /// fn main() -> Result<(), forkd_server::Error> {
-    ///     Server::bind("tcp://127.0.0.1:7007")?.workers(4).run(|worker: Worker| {
-    ///         let listener = worker.tcp_listener()?;
-    ///         // give the listener to an event loop, and then:
-    ///         # drop(listener);
-    ///         worker.ready();
-    ///         worker.shutdown().wait();
-    ///         Ok::<(), forkd_server::Error>(())
-    ///     })
-    /// }
+    /// Server::bind("tcp://127.0.0.1:7007")?.workers(4).run(|worker: Worker| {
+    ///     let listener = worker.tcp_listener()?;
+    ///     // start what serves the listener, and then:
+    ///     # drop(listener);
+    ///     worker.ready();
+    ///     worker.shutdown().wait();
+    ///     Ok::<(), forkd_server::Error>(())
+    /// })?;
+    /// # Ok::<(), forkd_server::Error>(())
     /// ```
     ///
     /// # Errors
     ///
-    /// [`Error::Usage`] if an option has no effect here; [`Error::Os`] if this process has several threads, or the system
-    /// refuses something; [`Error::Internal`] if the workers fail at their start.
+    /// [`Error::Usage`] if an option has no effect here, if this process has several threads, or (feature `tokio`) if it is
+    /// called within a runtime of tokio; [`Error::Os`] if the system refuses something, or if workers return an error at
+    /// their start again and again; [`Error::Internal`] if they end there in another way.
     pub fn run<O: WorkerOutcome>(
         mut self,
         function: impl Fn(Worker) -> O + Send + Sync + 'static,
@@ -66,11 +109,27 @@ impl Server {
             let why = "has no effect on workers that run a function of their own; leave it out";
             return Err(Error::Usage(format!("the model {} {why}", self.model.model)));
         }
+        require_no_runtime()?;
         self.model.model = Model::Prefork;
         self.model.workers.get_or_insert(Workers::Auto);
         let function = Arc::new(move |worker| function(worker).into_result());
         self.ready(Service::application("application", Application::Function(function)))?.serve_forever()
     }
+}
+
+/// What a runtime or a thread of this process would be in a worker.
+const BUILD_LATER: &str = "of which a worker would have a copy that does not run; build the runtime and start threads in the \
+                           function that Server::run is given, and call that from a main without #[tokio::main]";
+
+/// Finds out early what would make each worker hang or fail.
+fn require_no_runtime() -> Result<(), Error> {
+    let what = match require_single_thread() {
+        Err(_) => "this process has several threads",
+        #[cfg(feature = "tokio")]
+        Ok(()) if tokio::runtime::Handle::try_current().is_ok() => "this thread is in a runtime of tokio",
+        Ok(()) => return Ok(()),
+    };
+    Err(Error::Usage(format!("cannot run workers here: {what}, {BUILD_LATER}")))
 }
 
 /// Refuses what is for connections that this crate accepts.

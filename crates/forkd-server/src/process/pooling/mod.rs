@@ -291,6 +291,10 @@ impl Pooling {
                 "the workers of {endpoint} cannot all start: giving up after {MAX_START_FAILURES} tries; the \
                  lines above say why"
             ))),
+            Some(Cause::Recycled) => Error::Internal(format!(
+                "the workers of {endpoint} return at once, although none was told to: giving up after \
+                 {MAX_START_FAILURES} tries; a worker serves until Worker::shutdown tells it to leave"
+            )),
             _ => Error::Internal(format!(
                 "the workers of {endpoint} die before they have served a client: giving up after \
                  {MAX_START_FAILURES} tries; the lines above say how they died"

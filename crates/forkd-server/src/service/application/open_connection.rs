@@ -6,6 +6,21 @@ use super::worker::Board;
 use crate::transport::Traffic;
 
 /// A connection that counts as served until this is dropped: see [`Worker::connection`](super::Worker::connection).
+///
+/// It may go into the thread or task that serves the connection.
+///
+/// ```
+/// use forkd_server::{OpenConnection, Worker};
+///
+/// struct Session {
+///     client: std::net::TcpStream,
+///     _counted: OpenConnection,
+/// }
+///
+/// fn begin(worker: &Worker, client: std::net::TcpStream) -> Session {
+///     Session { client, _counted: worker.connection() }
+/// }
+/// ```
 #[derive(Debug)]
 #[must_use = "a connection counts as served only as long as this is kept"]
 pub struct OpenConnection(Board);

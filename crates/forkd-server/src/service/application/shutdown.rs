@@ -34,21 +34,29 @@ use crate::sys::shutdown_fd::ShutdownFd;
 /// # Ok::<(), forkd_server::Error>(())
 /// ```
 #[derive(Debug, Clone)]
-pub struct Shutdown(Arc<ShutdownFd>);
+pub struct Shutdown {
+    fd: Arc<ShutdownFd>,
+    #[cfg(feature = "tokio")]
+    tasks: Arc<super::tasks::Tasks>,
+}
 
 impl Shutdown {
     pub(super) fn new(shutdown: &Arc<ShutdownFd>) -> Self {
-        Self(Arc::clone(shutdown))
+        Self {
+            fd: Arc::clone(shutdown),
+            #[cfg(feature = "tokio")]
+            tasks: Arc::default(),
+        }
     }
 
     /// The first socket of the worker, until that is to leave: then a call that waits for a client fails.
     pub(super) fn interrupted(&self) -> &ShutdownFd {
-        &self.0
+        &self.fd
     }
 
     /// Tells whether the worker is to leave.
     ///
-    /// ```no_run
+    /// ```
     /// # fn serve(worker: forkd_server::Worker) {
     /// while !worker.shutdown().is_requested() {
     ///     // one round of work
@@ -57,37 +65,76 @@ impl Shutdown {
     /// ```
     #[must_use]
     pub fn is_requested(&self) -> bool {
-        self.0.is_shut()
+        self.fd.is_shut()
     }
 
     /// Waits until the worker is to leave. It blocks this thread.
+    ///
+    /// ```
+    /// # fn serve(worker: forkd_server::Worker) {
+    /// let shutdown = worker.shutdown().clone();
+    /// std::thread::spawn(move || {
+    ///     shutdown.wait();
+    ///     println!("no more clients from here on");
+    /// });
+    /// # }
+    /// ```
     pub fn wait(&self) {
         while !self.is_requested() {
-            wait_readable(self.0.poll_fd(), Duration::from_secs(3600));
+            wait_readable(self.fd.poll_fd(), Duration::from_secs(3600));
         }
     }
 
-    /// Waits until the worker is to leave, for a program with a runtime of tokio. Must be called within one.
+    /// Waits until the worker is to leave, in a task of tokio. Any number of tasks may wait, at the price of one
+    /// descriptor.
     ///
-    /// # Errors
+    /// ```no_run
+    /// use forkd_server::{Server, Worker};
     ///
-    /// If the descriptor can't be registered: there is no runtime here, or its I/O driver is not enabled.
+    /// async fn serve(worker: Worker) {
+    ///     tokio::select! {
+    ///         () = worker.shutdown().requested() => {}
+    ///         () = accept_clients(&worker) => {}
+    ///     }
+    /// }
+    /// # async fn accept_clients(_: &Worker) {}
+    ///
+    /// Server::bind("tcp://127.0.0.1:7007")?.workers(2).run(|worker| {
+    ///     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    ///     runtime.block_on(serve(worker));
+    ///     Ok::<(), std::io::Error>(())
+    /// })?;
+    /// # Ok::<(), forkd_server::Error>(())
+    /// ```
+    ///
+    /// # Panics
+    ///
+    /// Without a runtime of tokio, or where its I/O is not enabled, as all of tokio does. Also if the process has no
+    /// descriptor left for the first task of a runtime that waits; so have one wait from the start.
     #[cfg(feature = "tokio")]
-    pub async fn requested(&self) -> std::io::Result<()> {
-        let descriptor = tokio::io::unix::AsyncFd::register_with_interest(
-            self.0.poll_fd().try_clone_to_owned()?,
-            tokio::io::Interest::READABLE,
-        )?;
-        while !self.is_requested() {
-            descriptor.readable().await?.clear_ready();
+    pub async fn requested(&self) {
+        if !self.is_requested() {
+            self.tasks.wait(&self.fd).await;
         }
-        Ok(())
     }
 }
 
 impl AsFd for Shutdown {
     /// Becomes readable, for good, when the worker is to leave: for an event loop of any kind. Nothing may be read from it.
+    ///
+    /// ```
+    /// use std::os::fd::AsFd;
+    /// use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+    ///
+    /// # fn serve(worker: forkd_server::Worker) -> std::io::Result<()> {
+    /// let listener = worker.tcp_listener()?;
+    /// let wait_for = |fd| PollFd::new(fd, PollFlags::POLLIN);
+    /// let mut either = [wait_for(listener.as_fd()), wait_for(worker.shutdown().as_fd())];
+    /// poll(&mut either, PollTimeout::NONE)?;
+    /// # Ok(())
+    /// # }
+    /// ```
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.0.poll_fd()
+        self.fd.poll_fd()
     }
 }

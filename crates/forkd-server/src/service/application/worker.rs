@@ -4,10 +4,12 @@ use std::fmt;
 use std::io;
 use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::os::unix::net::{UnixDatagram, UnixListener};
+use std::os::unix::net::{UnixDatagram, UnixListener, UnixStream};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use rustix::io::Errno;
+use smallvec::SmallVec;
 
 use super::{OpenConnection, Shutdown};
 use crate::Error;
@@ -49,7 +51,11 @@ struct Inner {
     shutdown: Shutdown,
     board: Board,
     place: Place,
+    /// Which of several sockets is asked first for a client.
+    turn: AtomicUsize,
 }
+
+type Few<T> = SmallVec<[T; 4]>;
 
 /// What the master sees of it.
 #[derive(Debug, Clone, Copy)]
@@ -71,7 +77,8 @@ impl Worker {
         board: Board,
         place: Place,
     ) -> Self {
-        Self(Arc::new(Inner { listeners, shutdown: Shutdown::new(shutdown), board, place }))
+        let (shutdown, turn) = (Shutdown::new(shutdown), AtomicUsize::new(0));
+        Self(Arc::new(Inner { listeners, shutdown, board, place, turn }))
     }
 
     /// Its number in the pool, from 0 on: the lowest that no other worker of its generation has.
@@ -119,23 +126,66 @@ impl Worker {
 
     /// The sockets that it accepts or receives from, each with what it is bound to, in the order in which they were bound.
     /// All workers share them.
+    ///
+    /// It is for servers with several of a kind: a socket that no worker accepts from keeps its clients waiting.
+    ///
+    /// ```
+    /// use std::net::TcpListener;
+    ///
+    /// # fn serve(worker: forkd_server::Worker) -> std::io::Result<()> {
+    /// for (endpoint, socket) in worker.sockets() {
+    ///     let listener = TcpListener::from(socket.try_clone_to_owned()?);
+    ///     println!("{endpoint} is {:?}", listener.local_addr()?);
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn sockets(&self) -> impl Iterator<Item = (&Endpoint, BorrowedFd<'_>)> {
         self.0.listeners.iter().map(|listener| (listener.endpoint(), listener.as_fd()))
     }
 
-    /// The first TCP socket that it listens on, by a descriptor of its own.
+    /// The TCP socket that it listens on, by a descriptor of its own.
     ///
     /// Whether it blocks is a property of the socket, which all workers share: an event loop that sets it non-blocking does
     /// so for all of them.
     ///
+    /// ```no_run
+    /// use forkd_server::{Server, Worker};
+    ///
+    /// async fn serve(worker: Worker) -> std::io::Result<()> {
+    ///     let listener = worker.tcp_listener()?;
+    ///     listener.set_nonblocking(true)?;
+    ///     let listener = tokio::net::TcpListener::from_std(listener)?;
+    ///     worker.ready();
+    ///     let (client, peer) = listener.accept().await?;
+    /// #   drop((client, peer));
+    ///     Ok(())
+    /// }
+    ///
+    /// Server::bind("tcp://127.0.0.1:7007")?.workers(2).run(|worker| {
+    ///     tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(serve(worker))
+    /// })?;
+    /// # Ok::<(), forkd_server::Error>(())
+    /// ```
+    ///
     /// # Errors
     ///
-    /// [`Error::Usage`] if the server has none; [`Error::Os`] if no descriptor is left.
+    /// [`Error::Usage`] if the server has none, or several, which [`sockets`](Self::sockets) has: a host name may stand for
+    /// more than one address. [`Error::Os`] if no descriptor is left.
     pub fn tcp_listener(&self) -> Result<TcpListener, Error> {
         Ok(self.socket("TCP", Kind::Stream, false)?.into())
     }
 
-    /// As [`tcp_listener`](Self::tcp_listener), the first Unix socket that it listens on.
+    /// As [`tcp_listener`](Self::tcp_listener), the Unix socket that it listens on.
+    ///
+    /// ```
+    /// # fn serve(worker: forkd_server::Worker) -> std::io::Result<()> {
+    /// let listener = worker.unix_listener()?;
+    /// let (client, _) = listener.accept()?;
+    /// # drop(client);
+    /// # Ok(())
+    /// # }
+    /// ```
     ///
     /// # Errors
     ///
@@ -144,7 +194,22 @@ impl Worker {
         Ok(self.socket("Unix", Kind::Stream, true)?.into())
     }
 
-    /// As [`tcp_listener`](Self::tcp_listener), the first UDP socket. Each datagram comes to one of the workers.
+    /// As [`tcp_listener`](Self::tcp_listener), the UDP socket. Each datagram comes to one of the workers.
+    ///
+    /// A call that waits for a datagram is not ended by the shutdown: wait with a time-out, for both at once, or in a thread.
+    ///
+    /// ```
+    /// # fn serve(worker: forkd_server::Worker) -> std::io::Result<()> {
+    /// let (socket, mut datagram) = (worker.udp_socket()?, [0; 2048]);
+    /// socket.set_read_timeout(Some(std::time::Duration::from_secs(1)))?;
+    /// while !worker.shutdown().is_requested() {
+    ///     if let Ok((length, peer)) = socket.recv_from(&mut datagram) {
+    ///         socket.send_to(&datagram[..length], peer)?;
+    ///     }
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
     ///
     /// # Errors
     ///
@@ -153,7 +218,18 @@ impl Worker {
         Ok(self.socket("UDP", Kind::Datagram, false)?.into())
     }
 
-    /// As [`udp_socket`](Self::udp_socket), the first Unix datagram socket.
+    /// As [`udp_socket`](Self::udp_socket), the Unix datagram socket.
+    ///
+    /// ```
+    /// # fn serve(worker: forkd_server::Worker) -> std::io::Result<()> {
+    /// let (socket, mut datagram) = (worker.unix_datagram()?, [0; 2048]);
+    /// let (length, sender) = socket.recv_from(&mut datagram)?;
+    /// if let Some(path) = sender.as_pathname() {
+    ///     socket.send_to(&datagram[..length], path)?;
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
     ///
     /// # Errors
     ///
@@ -162,44 +238,134 @@ impl Worker {
         Ok(self.socket("Unix datagram", Kind::Datagram, true)?.into())
     }
 
-    /// Waits for a client of the first TCP socket; `None`: the worker is to leave. It blocks this thread, and the kernel wakes
+    /// Waits for a client of any of its TCP sockets; `None`: the worker is to leave. It blocks this thread, and the kernel wakes
     /// one of the workers that wait so.
+    ///
+    /// A worker that serves each client in a thread, and leaves when the last one has gone:
+    ///
+    /// ```no_run
+    /// use std::io::{Read, Write};
+    /// use forkd_server::{Server, Worker};
+    ///
+    /// fn serve(worker: Worker) -> std::io::Result<()> {
+    ///     worker.ready();
+    ///     std::thread::scope(|threads| {
+    ///         while let Some((mut client, _)) = worker.accept_tcp()? {
+    ///             let counted = worker.connection();
+    ///             threads.spawn(move || {
+    ///                 let _counted = counted;
+    ///                 std::io::copy(&mut client.try_clone()?, &mut client)
+    ///             });
+    ///         }
+    ///         Ok(())
+    ///     })
+    /// }
+    ///
+    /// Server::bind("tcp://127.0.0.1:7007")?.workers(4).run(serve)?;
+    /// # Ok::<(), forkd_server::Error>(())
+    /// ```
     ///
     /// # Errors
     ///
-    /// As accept(2); as [`tcp_listener`](Self::tcp_listener), if there is no such socket.
+    /// As accept(2); [`Error::Usage`] inside, if there is no such socket.
     pub fn accept_tcp(&self) -> io::Result<Option<(TcpStream, SocketAddr)>> {
-        let listener = self.listener("TCP", Kind::Stream, false)?;
-        let is_first = self.0.listeners.first().is_some_and(|first| Arc::ptr_eq(first, listener));
+        while let Some((socket, peer)) = self.accept("TCP", false)? {
+            // another peer is one that has gone meanwhile
+            if let Peer::Ip(address) = peer {
+                return Ok(Some((socket.into(), address)));
+            }
+        }
+        Ok(None)
+    }
+
+    /// As [`accept_tcp`](Self::accept_tcp), a client of any of its Unix sockets.
+    ///
+    /// ```no_run
+    /// use std::io::Write;
+    /// use forkd_server::{Server, Worker};
+    ///
+    /// Server::bind("unix:///tmp/hello.sock")?.workers(2).run(|worker: Worker| {
+    ///     while let Some(mut client) = worker.accept_unix()? {
+    ///         writeln!(client, "hello")?;
+    ///     }
+    ///     Ok::<(), std::io::Error>(())
+    /// })?;
+    /// # Ok::<(), forkd_server::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    pub fn accept_unix(&self) -> io::Result<Option<UnixStream>> {
+        Ok(self.accept("Unix", true)?.map(|(socket, _)| socket.into()))
+    }
+
+    fn accept(&self, what: &str, is_unix: bool) -> io::Result<Option<(OwnedFd, Peer)>> {
+        let listeners = self.listeners(what, Kind::Stream, is_unix)?;
         let shutdown = &self.0.shutdown;
+        // the shutdown interrupts a wait at the first socket of all
+        let waits = listeners.len() == 1 && Arc::ptr_eq(listeners[0], &self.0.listeners[0]);
         while !shutdown.is_requested() {
-            let accepted = match is_first {
-                true => listener.accept(shutdown.interrupted()),
-                false => listener.accept_nonblocking(listener),
+            let accepted = match waits {
+                true => listeners[0].accept(shutdown.interrupted()),
+                false => self.accept_one_of(&listeners),
             };
             match accepted {
-                Ok((socket, Peer::Ip(address))) => return Ok(Some((socket.into(), address))),
-                Ok(_) | Err(Errno::INTR | Errno::CONNABORTED | Errno::NOTSOCK) => {}
-                Err(Errno::AGAIN) => _ = first_readable(&[shutdown.as_fd(), listener.as_fd()], None),
+                Ok(accepted) => return Ok(Some(accepted)),
+                Err(Errno::INTR | Errno::CONNABORTED) => {}
+                // by the shutdown, or with it: at a stop the socket itself is put out of use
+                Err(Errno::NOTSOCK | Errno::INVAL) if shutdown.is_requested() => {}
+                Err(Errno::AGAIN) => {
+                    let sockets = listeners.iter().map(|listener| listener.as_fd());
+                    let either: Few<BorrowedFd<'_>> = sockets.chain([shutdown.as_fd()]).collect();
+                    first_readable(&either, None);
+                }
                 Err(error) => return Err(error.into()),
             }
         }
         Ok(None)
     }
 
-    fn socket(&self, what: &str, kind: Kind, is_unix: bool) -> Result<OwnedFd, Error> {
-        let cannot = |cause| Error::os(format!("cannot duplicate the {what} socket"), cause);
-        self.listener(what, kind, is_unix)?.as_fd().try_clone_to_owned().map_err(cannot)
+    /// Each socket comes first in its turn.
+    fn accept_one_of(&self, listeners: &[&Arc<Listener>]) -> rustix::io::Result<(OwnedFd, Peer)> {
+        let turn = self.0.turn.fetch_add(1, Ordering::Relaxed);
+        let mut accepted = Err(Errno::AGAIN);
+        for at in 0..listeners.len() {
+            accepted = listeners[turn.wrapping_add(at) % listeners.len()].accept_among_waiting();
+            if !matches!(accepted, Err(Errno::AGAIN)) {
+                break;
+            }
+        }
+        accepted
     }
 
-    fn listener(&self, what: &str, kind: Kind, is_unix: bool) -> Result<&Arc<Listener>, Error> {
-        let suits = |listener: &&Arc<Listener>| listener.kind() == kind && listener.is_unix() == is_unix;
-        self.0.listeners.iter().find(suits).ok_or_else(|| {
-            let have: Vec<String> =
-                self.0.listeners.iter().map(|listener| listener.endpoint().to_string()).collect();
-            Error::Usage(format!("the server has no {what} socket: it is bound to {}", have.join(", ")))
-        })
+    fn socket(&self, what: &str, kind: Kind, is_unix: bool) -> Result<OwnedFd, Error> {
+        let listeners = self.listeners(what, kind, is_unix)?;
+        if listeners.len() > 1 {
+            let bound = names(listeners.iter().copied());
+            let why = format!("the server has several {what} sockets: {bound}; Worker::sockets has them all");
+            return Err(Error::Usage(why));
+        }
+        let cannot = |cause| Error::os(format!("cannot duplicate the {what} socket"), cause);
+        listeners[0].as_fd().try_clone_to_owned().map_err(cannot)
     }
+
+    /// Those of this kind; at least one.
+    fn listeners(&self, what: &str, kind: Kind, is_unix: bool) -> Result<Few<&Arc<Listener>>, Error> {
+        let suits = |listener: &&Arc<Listener>| listener.kind() == kind && listener.is_unix() == is_unix;
+        let found: Few<_> = self.0.listeners.iter().filter(suits).collect();
+        if found.is_empty() {
+            let bound = names(&self.0.listeners);
+            return Err(Error::Usage(format!("the server has no {what} socket: it is bound to {bound}")));
+        }
+        Ok(found)
+    }
+}
+
+/// What these are bound to, for a person.
+fn names<'a>(listeners: impl IntoIterator<Item = &'a Arc<Listener>>) -> String {
+    let names: Vec<String> = listeners.into_iter().map(|listener| listener.endpoint().to_string()).collect();
+    names.join(", ")
 }
 
 impl fmt::Debug for Worker {
