@@ -8,9 +8,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 use forkd_server::model::Model;
-use forkd_server::service::{CloseReason, Opening};
-use forkd_server::transport::{WriteError, Writer};
-use forkd_server::{Error, Peer, Protocol, Reply, Server, Service};
+use forkd_server::{CloseReason, Error, Opening, Peer, Protocol, Reply, Server, Service, WriteError, Writer};
 
 /// The longest line; what is longer is not waited for.
 const LONGEST: usize = 4096;

@@ -14,9 +14,7 @@ use std::thread;
 
 use forkd_server::model::Model;
 use forkd_server::reactor::Reactor;
-use forkd_server::service::{CloseReason, Opening};
-use forkd_server::transport::Writer;
-use forkd_server::{Connection, Protocol, Reply, Server, Service, coroutine};
+use forkd_server::{CloseReason, Connection, Opening, Protocol, Reply, Server, Service, Writer, coroutine};
 
 /// One side of a tunnel.
 #[derive(Default)]

@@ -8,9 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use forkd_server::model::Model;
-use forkd_server::service::Opening;
-use forkd_server::transport::{WriteError, Writer};
-use forkd_server::{Error, Protocol, Reply, Server, Service};
+use forkd_server::{Error, Opening, Protocol, Reply, Server, Service, WriteError, Writer};
 
 /// Those who listen.
 type Audience = Arc<Mutex<Vec<Writer>>>;

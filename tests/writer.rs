@@ -13,9 +13,9 @@ use std::time::{Duration, Instant};
 use common::{LIMIT, eventually};
 use forkd_server::model::{Model, Threads};
 use forkd_server::reactor::Reactor;
-use forkd_server::service::{CloseReason, Opening};
-use forkd_server::transport::{WriteError, Writer};
-use forkd_server::{Error, Handle, Peer, Protocol, Reply, Server, Service};
+use forkd_server::{
+    CloseReason, Error, Handle, Opening, Peer, Protocol, Reply, Server, Service, WriteError, Writer,
+};
 
 const MODELS: [Model; 3] = [Model::Event, Model::Coroutine, Model::Thread];
 

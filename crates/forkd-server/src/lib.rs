@@ -80,8 +80,8 @@
 //!
 //! A [`Handler`] reads and writes its [`Connection`] itself, as in socketserver. A [`Protocol`] is
 //! handed bytes and answers with bytes, as in Twisted; it does no I/O, so it can be tested without a socket, and
-//! runs under every model. Either is made anew for each connection, where it is served, by a closure that may
-//! capture what they share.
+//! runs under every model. To write at any time, and not only in answer, it takes a [`Writer`]. Either is made anew for
+//! each connection, where it is served, by a closure that may capture what they share.
 //!
 //! [`testing::serve`] runs a handler over bytes, for tests without a socket.
 //!
@@ -119,12 +119,18 @@
 //!
 //! | Twisted | here |
 //! |---|---|
-//! | `Protocol`: `connectionMade`, `dataReceived`, `connectionLost` | [`Protocol`]: [`connected`](Protocol::connected), [`received`](Protocol::received), and it is dropped |
-//! | `self.transport.write(data)`, `loseConnection()` | [`Reply::Send`], [`Reply::Finish`] |
-//! | a producer | [`Reply::More`], and [`resume`](Protocol::resume) is called for more; [`Reply::File`] |
+//! | `Protocol`: `connectionMade`, `dataReceived` | [`Protocol`]: [`connected`](Protocol::connected), [`received`](Protocol::received), which return a [`Reply`] |
+//! | `connectionLost(reason)` | [`closed`](Protocol::closed), with a [`CloseReason`]; [`ended`](Protocol::ended) when the client has sent all and still reads |
+//! | `self.transport.write(data)` in answer | [`Reply::Send`] |
+//! | `self.transport.write(data)` at any time | [`Writer::write`](Writer::write): the protocol takes the [`Writer`] when it is [opened](Protocol::opened). It is bounded, and fails where Twisted would buffer without end; it may be called from any thread, without `callFromThread` |
+//! | `loseConnection()`, `loseWriteConnection()`, `abortConnection()` | [`Reply::Finish`] or [`Writer::finish`](Writer::finish), [`Writer::end`](Writer::end), [`Writer::abort`](Writer::abort) |
+//! | a pull producer | [`Reply::More`], and [`resume`](Protocol::resume) is called for more; [`Reply::File`] |
+//! | a push producer, as of a proxy | [`Reply::WaitFor`]: the input is held until the other side has room |
+//! | `self.factory.clients`, to reach all of them | writers in what the closure captures, in an `Arc<Mutex<…>>`; the example `chat` |
 //! | `DatagramProtocol.datagramReceived` | [`Protocol::datagram`] |
 //! | `Factory.buildProtocol` | the closure of [`Service::protocol`] |
 //! | `TimeoutMixin` | [`Protocol::deadline`], [`Protocol::timed_out`] |
+//! | `Service.stopService` | [`Protocol::stopping`]: the connection may go on for [`grace`](Server::grace) |
 //! | `reactor.listenTCP(port, factory)`, `reactor.run()` | [`Server`] with [`Model::Event`](model::Model::Event) |
 //! | `reactor.connectTCP`, `callLater`, `stop` | [`reactor::Reactor`]: [`connect`](reactor::Reactor::connect), [`call_later`](reactor::Reactor::call_later), [`stop`](reactor::Reactor::stop), for programs that have more to do than to serve |
 //!
@@ -136,6 +142,8 @@
 //! | `spawn`, `joinall`, `sleep` | [`coroutine::spawn`], [`coroutine::join_all`], [`coroutine::sleep`] |
 //! | `pool.Pool`, `socket` | [`coroutine::Pool`]; [`coroutine::TcpStream`], [`coroutine::UnixStream`] and their listeners, [`coroutine::UdpSocket`] |
 //! | greenlet's `switch` | [`coroutine::Coroutine::switch`], [`coroutine::back`] |
+//! | a greenlet for each direction of a socket | [`Connection::try_clone`] in another coroutine; the example `forwarder` |
+//! | a `Queue` for each client and a greenlet that sends what is in it | a [`Protocol`] with a [`Writer`], under the same model; the example `chat` |
 //! | `monkey.patch_all()` | not needed by handlers: their [`Connection`] lets others go on |
 //!
 //! # Fork safety
@@ -194,5 +202,7 @@ pub use model::HandlerError;
 pub use server::{Server, Serving};
 pub use service::application::{OpenConnection, Shutdown, Worker, WorkerError, WorkerOutcome};
 pub use service::testing;
-pub use service::{Echo, Handler, Protocol, Reply, Service};
-pub use transport::{Connection, Endpoint, FilePart, Handle, Offence, Peer, ServerInfo, Stream};
+pub use service::{CloseReason, Echo, Handler, Opening, Protocol, Reply, Service};
+pub use transport::{
+    Connection, Endpoint, FilePart, Handle, Offence, Peer, ServerInfo, Stream, WriteError, Writer,
+};

@@ -14,11 +14,13 @@
 //! |---|---|
 //! | `reactor` | a [`Reactor`], made by [`Reactor::new`] and handed to each callback |
 //! | `Protocol`: `connectionMade`, `dataReceived` | [`Protocol`]: `connected`, `received` |
-//! | `self.transport.write(data)` | [`Reply::Send`](crate::Reply::Send) |
-//! | `self.transport.loseConnection()` | [`Reply::Finish`](crate::Reply::Finish) |
-//! | `IPushProducer`, `IPullProducer` | [`Reply::More`](crate::Reply::More), and `resume` is called for more |
-//! | `connectionLost(reason)`, a `Deferred` of the result | the callback of [`Reactor::connect`], which gets the protocol back |
-//! | `Factory.buildProtocol` | the closure of [`Reactor::listen`] |
+//! | `self.transport.write(data)` in answer | [`Reply::Send`](crate::Reply::Send) |
+//! | `self.transport.write(data)` at any time, `loseConnection()` | [`Writer`]: [`write`](Writer::write), [`finish`](Writer::finish); [`Reactor::connect`] returns one, and a protocol gets it when it is [opened](Protocol::opened) |
+//! | `IPullProducer`, `IPushProducer` | [`Reply::More`](crate::Reply::More), and `resume` is called for more; [`Reply::WaitFor`](crate::Reply::WaitFor) |
+//! | `connectionLost(reason)` | [`Protocol::closed`] |
+//! | `clientConnectionFailed`, a `Deferred` of the result | the callback of [`Reactor::connect`], which gets the protocol back, also if there was no connection |
+//! | `reactor.callFromThread(f)` | only to write: a [`Writer`] works from any thread. Callbacks run in the reactor's own |
+//! | `Factory.buildProtocol` | the closure of [`Reactor::listen`], which gets the reactor |
 //! | `reactor.listenTCP`, `listenUNIX`, `listenUDP` | [`Reactor::listen`] with `tcp://`, `unix://`, `udp://` |
 //! | `reactor.connectTCP`, `connectUNIX` | [`Reactor::connect`] |
 //! | `port.stopListening()` | [`Reactor::unlisten`] |
@@ -100,12 +102,12 @@ use pollers::Pollers;
 use watch::Watch;
 
 use crate::Error;
-#[cfg(doc)]
-use crate::Protocol;
 use crate::slab::{Key, Slab};
 use crate::sys::poller::{Event, Interest};
 use crate::timers::{At, Timers};
 use crate::transport::{Rouser, Traffic, Wakeups};
+#[cfg(doc)]
+use crate::{Protocol, transport::Writer};
 
 /// The token of what wakes the loop; no key has it, nor is it that of the bulk poller.
 const WAKEUPS: usize = usize::MAX - 1;

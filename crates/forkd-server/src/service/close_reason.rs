@@ -7,7 +7,7 @@ use crate::transport::TimedOut;
 /// Why a connection is over, as [`Protocol::closed`](super::Protocol::closed) is told.
 ///
 /// ```
-/// use forkd_server::service::CloseReason;
+/// use forkd_server::CloseReason;
 /// assert_eq!(CloseReason::Ended.to_string(), "the client has ended it");
 /// ```
 #[derive(Debug, Clone, Copy)]

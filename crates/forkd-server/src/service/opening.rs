@@ -10,9 +10,7 @@ use crate::transport::{Outbox, Peer, Writer};
 /// The default is for tests: what is written to its [`writer`](Self::writer) is counted, and sent nowhere.
 ///
 /// ```
-/// use forkd_server::service::Opening;
-/// use forkd_server::transport::Writer;
-/// use forkd_server::{Protocol, Reply};
+/// use forkd_server::{Opening, Protocol, Reply, Writer};
 ///
 /// #[derive(Default)]
 /// struct Greeter(Writer);

@@ -8,7 +8,8 @@ use crate::transport::{FilePart, Offence, Peer, Writer};
 /// A service that is called back with bytes, as in Twisted or asyncio; it never blocks.
 ///
 /// Because it does no I/O of its own it runs under every model, and it can be tested without a
-/// socket.
+/// socket. It answers by its [`Reply`]; to write at any other time it takes a [`Writer`] when it is
+/// [opened](Self::opened).
 ///
 /// # Examples
 ///
@@ -94,8 +95,11 @@ pub trait Protocol {
         Reply::Wait
     }
 
-    /// Is called last, once, when the connection is over, and says why. The default does nothing. A protocol that has
-    /// panicked is not called any more, nor is one whose process is killed.
+    /// Is called last, once, when the connection is over, and says why. The default does nothing.
+    ///
+    /// A protocol that has panicked is not called any more, nor is one whose process is killed, or whose coroutine is
+    /// unwound. To a thread a connection that is cut after the time of [`grace`](crate::Server::grace) looks as one
+    /// that its client has ended.
     fn closed(&mut self, reason: CloseReason<'_>) {
         let _ = reason;
     }

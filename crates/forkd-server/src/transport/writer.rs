@@ -14,7 +14,7 @@ pub(crate) use wakeups::{Rouser, Wakeups};
 const LIMIT: usize = 64 * 1024;
 
 /// Writes to a connection at any time: from another connection, a timer, another thread. A
-/// [`Protocol`](crate::Protocol) takes it from its [`Opening`](crate::service::Opening), and
+/// [`Protocol`](crate::Protocol) takes it from its [`Opening`](crate::Opening), and
 /// [`Reactor::connect`](crate::reactor::Reactor::connect) returns one.
 ///
 /// No method waits for the client. What is written is kept until the loop of the connection sends it, in one order with
@@ -34,9 +34,7 @@ const LIMIT: usize = 64 * 1024;
 ///
 /// ```
 /// use std::sync::{Arc, Mutex};
-/// use forkd_server::service::Opening;
-/// use forkd_server::transport::Writer;
-/// use forkd_server::{Protocol, Reply, Service};
+/// use forkd_server::{Opening, Protocol, Reply, Service, Writer};
 ///
 /// #[derive(Clone, Default)]
 /// struct Member(Arc<Mutex<Vec<Writer>>>);
@@ -87,8 +85,7 @@ impl Writer {
     /// # Examples
     ///
     /// ```
-    /// use forkd_server::service::Opening;
-    /// use forkd_server::transport::{WriteError, Writer};
+    /// use forkd_server::{Opening, WriteError, Writer};
     ///
     /// // a connection that no loop looks after, for a test
     /// let writer = Opening::default().writer();
@@ -104,8 +101,7 @@ impl Writer {
     /// (`loseWriteConnection` of Twisted). The connection is over when the client has ended, too.
     ///
     /// ```
-    /// use forkd_server::transport::Writer;
-    /// use forkd_server::{Protocol, Reply};
+    /// use forkd_server::{Protocol, Reply, Writer};
     ///
     /// /// One end of a tunnel: what comes here goes to the other end, its end too.
     /// struct Tunnel(Writer);
@@ -121,7 +117,7 @@ impl Writer {
     ///         Reply::Wait
     ///     }
     /// }
-    /// # use forkd_server::service::Opening;
+    /// # use forkd_server::Opening;
     /// # let writer = Opening::default().writer();
     /// # let mut tunnel = Tunnel(writer.clone());
     /// # assert_eq!(tunnel.received(b"x"), Reply::WaitFor(&writer));
@@ -136,7 +132,7 @@ impl Writer {
     /// [`Reply::Finish`](crate::Reply::Finish), it throws away what the client still sends.
     ///
     /// ```
-    /// let writer = forkd_server::service::Opening::default().writer();
+    /// let writer = forkd_server::Opening::default().writer();
     /// writer.finish();
     /// assert!(!writer.is_open() && writer.write(b"!").is_err());
     /// ```
@@ -147,7 +143,7 @@ impl Writer {
     /// Ends the connection at once, and forgets what was not sent (`abortConnection` of Twisted).
     ///
     /// ```
-    /// let writer = forkd_server::service::Opening::default().writer();
+    /// let writer = forkd_server::Opening::default().writer();
     /// writer.abort();
     /// assert!(!writer.is_open());
     /// ```
@@ -192,7 +188,7 @@ impl fmt::Debug for Writer {
 /// Why a [`Writer`] takes nothing.
 ///
 /// ```
-/// use forkd_server::transport::{WriteError, Writer};
+/// use forkd_server::{WriteError, Writer};
 /// let error = Writer::default().write(b"hello").unwrap_err();
 /// assert_eq!(error, WriteError::Closed);
 /// assert_eq!(std::io::Error::from(error).kind(), std::io::ErrorKind::BrokenPipe);
