@@ -40,8 +40,7 @@ impl Running {
         server: Server,
         handler: impl Fn(&mut Connection<'_>) -> io::Result<()> + Send + Sync + Clone + 'static,
     ) -> Self {
-        let address = server.server_address().to_string();
-        let address = address.split_once("://").unwrap().1.parse().unwrap_or(([0; 4], 0).into());
+        let address = server.local_addr().unwrap();
         let handle = server.handle();
         let service = Service::handler("test", move || handler.clone());
         let failures = Arc::<Mutex<Vec<String>>>::default();

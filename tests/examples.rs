@@ -157,6 +157,22 @@ fn http_with_data_routes() {
 }
 
 #[test]
+fn frames_come_back_reversed_and_an_end_within_one_is_no_failure() {
+    let daemon = server("frames", "tcp://127.0.0.1:0");
+    assert_eq!(
+        heard(&mut daemon.connect(), "\0\0\0\u{5}hello\0\0\0\0\0\0\0\u{1}x"),
+        "\0\0\0\u{5}olleh\0\0\0\0\0\0\0\u{1}x"
+    );
+    assert_eq!(heard(&mut daemon.connect(), ""), "");
+    assert_eq!(heard(&mut daemon.connect(), "\0\0"), "");
+    assert_eq!(heard(&mut daemon.connect(), "\0\0\0\u{5}hell"), "");
+    // and one that is too long is
+    assert_eq!(heard(&mut daemon.connect(), "\u{7f}\0\0\0"), "");
+    daemon.wait_for_line(" failed: a message of 2130706432 bytes");
+    assert_eq!(daemon.count_lines(" failed: "), 1, "{:?}", daemon.log());
+}
+
+#[test]
 fn twisted_s_echo_in_one_process() {
     let daemon = server("twisted_echo", "tcp://127.0.0.1:0");
     let (mut one, mut two) = (daemon.connect(), daemon.connect());

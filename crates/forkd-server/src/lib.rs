@@ -34,11 +34,11 @@
 //! }
 //!
 //! let server = Server::bind("tcp://127.0.0.1:0")?.model(Model::Iterative);
-//! let address = server.server_address().to_string();
+//! let address = server.local_addr().unwrap();
 //! let handle = server.handle();
 //! let serving = std::thread::spawn(move || server.serve_forever(Service::handler("lengths", || Lengths)));
 //!
-//! let mut client = TcpStream::connect(address.strip_prefix("tcp://").unwrap()).unwrap();
+//! let mut client = TcpStream::connect(address).unwrap();
 //! client.write_all(b"hello\nworld!\n").unwrap();
 //! client.shutdown(Shutdown::Write).unwrap();
 //! let mut answers = String::new();
@@ -105,7 +105,7 @@
 //! | `server.handle_request()`, `timeout`, `handle_timeout()` | [`Serving::handle_request`], [`Server::timeout`], [`Server::handle_timeout`] |
 //! | `server.shutdown()` | [`Handle::shutdown`] or [`ServerInfo::shutdown`]: prompt, from anywhere, also from a handler in a child; it doesn't wait for the end |
 //! | `server.server_close()`, `with` | the end of [`Server::serve_forever`], or of the value |
-//! | `server.server_address` | [`Server::server_address`] |
+//! | `server.server_address` | [`Server::server_address`], [`Server::local_addr`] |
 //! | `request_queue_size`, `allow_reuse_address`, `allow_reuse_port` | [`Server::builder`]; an address is reused unless that is forbidden |
 //! | `verify_request`, `handle_error`, `service_actions` | [`Server::verify_request`], [`Server::handle_error`], [`Server::service_actions`]: closures |
 //! | a traceback of a handler that fails | a line on standard error, where the program has no logger and no `handle_error` |
@@ -198,7 +198,7 @@ pub mod transport;
 
 pub use forkd_net::{Error, Failure};
 use forkd_sys as sys;
-pub use model::HandlerError;
+pub use model::{HandlerError, Model};
 pub use server::{Server, Serving};
 pub use service::application::{OpenConnection, Shutdown, Worker, WorkerError, WorkerOutcome};
 pub use service::testing;

@@ -56,7 +56,7 @@ impl ServiceConfig {
     pub(crate) fn serve(&self, connection: &mut Connection<'_>) -> End {
         connection.limit_time(self.idle_timeout, self.max_lifetime);
         let result = self.service.serve(connection);
-        let end = self.outcome(connection.peer(), &result);
+        let end = self.outcome(connection, &result);
         if end == End::Failed {
             connection.has_failed();
         }
@@ -65,13 +65,13 @@ impl ServiceConfig {
 
     /// How a connection ended whose handler has returned this.
     #[inline(always)]
-    fn outcome(&self, peer: Peer, result: &io::Result<()>) -> End {
+    fn outcome(&self, connection: &Connection<'_>, result: &io::Result<()>) -> End {
         match result {
-            Err(error) if !is_the_client_s(error) => {
-                self.failed(peer, error);
+            Err(error) if !is_the_client_s(error, connection) => {
+                self.failed(connection.peer(), error);
                 End::Failed
             }
-            _ => End::of(peer, result),
+            _ => End::of(connection.peer(), result),
         }
     }
 
@@ -130,7 +130,14 @@ impl End {
 }
 
 /// An end that is the client's doing, or that of a limit of time, and no fault of the handler.
-fn is_the_client_s(error: &io::Error) -> bool {
-    use io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, TimedOut, WouldBlock};
-    matches!(error.kind(), BrokenPipe | ConnectionAborted | ConnectionReset | TimedOut | WouldBlock)
+fn is_the_client_s(error: &io::Error, connection: &Connection<'_>) -> bool {
+    use io::ErrorKind::{
+        BrokenPipe, ConnectionAborted, ConnectionReset, TimedOut, UnexpectedEof, WouldBlock,
+    };
+    match error.kind() {
+        BrokenPipe | ConnectionAborted | ConnectionReset | TimedOut | WouldBlock => true,
+        // by a handler that wants more of a message
+        UnexpectedEof => connection.has_ended(),
+        _ => false,
+    }
 }

@@ -21,6 +21,9 @@ mod settings;
 mod vain;
 
 use std::fmt;
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -44,7 +47,7 @@ use crate::service::IntoService;
 use crate::spec::{ListenerSpec, ModelSpec, Suits};
 use crate::transport::bind::BindOptions;
 use crate::transport::listener::Kind;
-use crate::transport::{Endpoint, Handle, Inherited, Listener};
+use crate::transport::{Endpoint, Handle, Inherited, Listener, local_addr};
 
 /// A server for one endpoint: what Python's socketserver calls a server, with the concurrency
 /// model as a setting.
@@ -177,6 +180,21 @@ impl Server {
         self.listeners[0].endpoint()
     }
 
+    /// The same as std has it, for a client in this program: with the port that the kernel chose.
+    ///
+    /// ```
+    /// let server = forkd_server::Server::bind("tcp://127.0.0.1:0")?;
+    /// let client = std::net::TcpStream::connect(server.local_addr().unwrap()).unwrap();
+    /// # Ok::<(), forkd_server::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`Unsupported`](io::ErrorKind::Unsupported) for a Unix socket; else as getsockname(2).
+    pub fn local_addr(&self) -> io::Result<SocketAddr> {
+        local_addr(Some(self.listeners[0].as_fd()))
+    }
+
     /// What ends this server from anywhere else: another thread, a handler, a forked child.
     ///
     /// ```
@@ -220,14 +238,14 @@ impl Server {
     /// }
     ///
     /// let server = Server::bind("tcp://127.0.0.1:0")?.model(Model::Iterative);
-    /// let address = server.server_address().to_string();
+    /// let address = server.local_addr().unwrap();
     /// let (handle, count) = (server.handle(), Arc::new(AtomicUsize::new(0)));
     /// let shared = Arc::clone(&count);
     /// let service = Service::handler("turnstile", move || Turnstile(Arc::clone(&shared)));
     /// let serving = std::thread::spawn(move || server.serve_forever(service));
     ///
     /// for number in 1..=3 {
-    ///     let mut client = TcpStream::connect(address.strip_prefix("tcp://").unwrap()).unwrap();
+    ///     let mut client = TcpStream::connect(address).unwrap();
     ///     let mut heard = String::new();
     ///     client.read_to_string(&mut heard).unwrap();
     ///     assert_eq!(heard, format!("you are number {number}"));

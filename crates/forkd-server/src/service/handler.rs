@@ -18,10 +18,12 @@ use crate::transport::{Connection, TimedOut};
 /// [`handle_error`](crate::Server::handle_error). Where the program has set neither a logger nor that, it is a line on standard
 /// error, as socketserver's traceback is. Not so with one that is the client's doing: a client
 /// that resets it ([`ConnectionReset`], [`BrokenPipe`]), is silent for too long ([`WouldBlock`]) or stays for too long
-/// ([`TimedOut`]) is an ordinary end.
+/// ([`TimedOut`]) is an ordinary end. So is one that ends in the middle of a message for
+/// [`read_exact`](io::Read::read_exact) ([`UnexpectedEof`]).
 ///
 /// [`ConnectionReset`]: io::ErrorKind::ConnectionReset
 /// [`BrokenPipe`]: io::ErrorKind::BrokenPipe
+/// [`UnexpectedEof`]: io::ErrorKind::UnexpectedEof
 /// [`WouldBlock`]: io::ErrorKind::WouldBlock
 /// [`TimedOut`]: io::ErrorKind::TimedOut
 ///

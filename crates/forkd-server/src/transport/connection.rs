@@ -21,6 +21,7 @@ pub(crate) use bytes::MORE;
 pub(crate) use duplex::Awaited;
 pub(crate) use hand_over::Watch;
 pub(crate) use linger::{LEFTOVER, LINGER};
+pub(crate) use options::local_addr;
 use stream::Cloned;
 pub use stream::Stream;
 #[cfg(feature = "coroutine")]
@@ -176,6 +177,11 @@ impl<'a> Connection<'a> {
     ) -> Self {
         let medium = Medium::Datagram { unread: Cell::new(payload), answer: RefCell::default() };
         Self::new(medium, peer, Early::default(), traffic, server)
+    }
+
+    /// Whether the end of the client's data was read.
+    pub(crate) fn has_ended(&self) -> bool {
+        self.input.get() == Input::Ended
     }
 
     /// Something was read, which is all of an exchange with a service that never answers.

@@ -31,6 +31,7 @@ pub(crate) mod udp_filter;
 mod writer;
 
 pub(crate) use arrivals::Arrivals;
+pub(crate) use connection::local_addr;
 #[cfg(feature = "coroutine")]
 pub(crate) use connection::{Attempt, Blocking, Wait, block};
 pub(crate) use connection::{Awaited, LEFTOVER, LINGER, MORE, Ready, Watch};

@@ -44,6 +44,25 @@ pub enum Peer {
 }
 
 impl Peer {
+    /// Its Internet address, without the port; `None` over a Unix socket.
+    ///
+    /// ```
+    /// use std::net::IpAddr;
+    /// use forkd_server::Server;
+    ///
+    /// let friends: Vec<IpAddr> = vec!["127.0.0.1".parse().unwrap()];
+    /// let server = Server::bind("tcp://127.0.0.1:0")?
+    ///     .verify_request(move |peer| peer.ip().is_some_and(|ip| friends.contains(&ip)));
+    /// # Ok::<(), forkd_server::Error>(())
+    /// ```
+    #[must_use]
+    pub fn ip(&self) -> Option<IpAddr> {
+        match self {
+            Self::Ip(address) => Some(address.ip()),
+            Self::Unix { .. } | Self::None => None,
+        }
+    }
+
     /// The other end of a connection, whose address accept(2) or getpeername(2) has told.
     // a function of its own would be one more window of text for each spare child to fault in
     #[inline(always)]

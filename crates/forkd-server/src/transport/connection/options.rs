@@ -52,10 +52,7 @@ impl Connection<'_> {
     ///
     /// [`Unsupported`](io::ErrorKind::Unsupported) for a datagram or a Unix socket; else as getsockname(2).
     pub fn local_addr(&self) -> io::Result<SocketAddr> {
-        let unsupported = || io::Error::new(io::ErrorKind::Unsupported, "this end has no Internet address");
-        let address = net::getsockname(self.socket().ok_or_else(unsupported)?)?;
-        let address = SocketAddr::try_from(address).map_err(|_| unsupported())?;
-        Ok(SocketAddr::new(address.ip().to_canonical(), address.port()))
+        local_addr(self.socket())
     }
 
     /// Whether small writes are sent at once (tcp(7), `TCP_NODELAY`). They are, unless this says otherwise: then the kernel
@@ -171,6 +168,14 @@ impl Connection<'_> {
     pub fn shutdown(&self, how: Shutdown) -> io::Result<()> {
         self.socket().map_or(Ok(()), |socket| shutdown(socket, how))
     }
+}
+
+/// The Internet address of a socket, if there is one.
+pub(crate) fn local_addr(socket: Option<BorrowedFd<'_>>) -> io::Result<SocketAddr> {
+    let unsupported = || io::Error::new(io::ErrorKind::Unsupported, "this end has no Internet address");
+    let address = net::getsockname(socket.ok_or_else(unsupported)?)?;
+    let address = SocketAddr::try_from(address).map_err(|_| unsupported())?;
+    Ok(SocketAddr::new(address.ip().to_canonical(), address.port()))
 }
 
 pub(super) fn shutdown(socket: impl AsFd, how: Shutdown) -> io::Result<()> {
