@@ -6,7 +6,7 @@
 //! | axis | question | what there is |
 //! |---|---|---|
 //! | [`transport`] | where do requests come from? | tcp, udp, unix, unixgram: an [`Endpoint`] |
-//! | [`model`] | what runs the handler? | iterative, fork, prefork, thread, event, coroutine: a [`Model`](model::Model) |
+//! | [`model`] | what runs the handler? | iterative, fork, prefork, thread, event, coroutine: a [`Model`] |
 //! | [`service`] | what is done with the bytes? | [`Echo`] and its kin, or a [`Protocol`] or [`Handler`] of your own |
 //!
 //! A [`Server`] is one point of this grid, and hardly any choice depends on another.
@@ -91,8 +91,8 @@
 //!
 //! | socketserver | here |
 //! |---|---|
-//! | `TCPServer(address, H)` | [`Server::bind`]`("tcp://HOST:PORT")?` with [`Model::Iterative`](model::Model::Iterative) |
-//! | `ThreadingTCPServer`, `ForkingTCPServer` | the same with [`Model::Thread`](model::Model::Thread), [`Model::Fork`](model::Model::Fork) (the default) |
+//! | `TCPServer(address, H)` | [`Server::bind`]`("tcp://HOST:PORT")?` with [`Model::Iterative`] |
+//! | `ThreadingTCPServer`, `ForkingTCPServer` | the same with [`Model::Thread`], [`Model::Fork`] (the default) |
 //! | `UDPServer`, `UnixStreamServer`, `UnixDatagramServer` and their kin | the same with `udp://HOST:PORT`, `unix:///PATH`, `unixgram:///PATH` |
 //! | `BaseRequestHandler`: `setup`, `handle`, `finish` | [`Handler`], with the same three methods |
 //! | `self.request`; `self.rfile`, `self.wfile` | [`Connection`], which is `Read` and `Write`; [`Connection::files`] |
@@ -113,7 +113,7 @@
 //! | `block_on_close`, `daemon_threads` | [`Server::block_on_close`]; a stop waits no longer than [`Server::grace`], where socketserver waits for ever |
 //! | `max_packet_size` | none: a datagram comes whole |
 //! | a handler of datagrams that writes nothing answers with an empty one | it gives no answer; `write_all(b"")` is an empty one |
-//! | no counterpart | [`Server::workers`], [`Server::elastic_workers`], [`Model::Prefork`](model::Model::Prefork), [`Protocol`] |
+//! | no counterpart | [`Server::workers`], [`Server::elastic_workers`], [`Model::Prefork`], [`Protocol`] |
 //!
 //! # Coming from Twisted
 //!
@@ -131,14 +131,14 @@
 //! | `Factory.buildProtocol` | the closure of [`Service::protocol`] |
 //! | `TimeoutMixin` | [`Protocol::deadline`], [`Protocol::timed_out`] |
 //! | `Service.stopService` | [`Protocol::stopping`]: the connection may go on for [`grace`](Server::grace) |
-//! | `reactor.listenTCP(port, factory)`, `reactor.run()` | [`Server`] with [`Model::Event`](model::Model::Event) |
+//! | `reactor.listenTCP(port, factory)`, `reactor.run()` | [`Server`] with [`Model::Event`] |
 //! | `reactor.connectTCP`, `callLater`, `stop` | [`reactor::Reactor`]: [`connect`](reactor::Reactor::connect), [`call_later`](reactor::Reactor::call_later), [`stop`](reactor::Reactor::stop), for programs that have more to do than to serve |
 //!
 //! # Coming from gevent
 //!
 //! | gevent | here |
 //! |---|---|
-//! | `StreamServer(address, handle).serve_forever()` | [`Server`] with [`Model::Coroutine`](model::Model::Coroutine), and any [`Handler`] |
+//! | `StreamServer(address, handle).serve_forever()` | [`Server`] with [`Model::Coroutine`], and any [`Handler`] |
 //! | `spawn`, `joinall`, `sleep` | [`coroutine::spawn`], [`coroutine::join_all`], [`coroutine::sleep`] |
 //! | `pool.Pool`, `socket` | [`coroutine::Pool`]; [`coroutine::TcpStream`], [`coroutine::UnixStream`] and their listeners, [`coroutine::UdpSocket`] |
 //! | greenlet's `switch` | [`coroutine::Coroutine::switch`], [`coroutine::back`] |
@@ -148,7 +148,7 @@
 //!
 //! # Fork safety
 //!
-//! With [`Model::Fork`](model::Model::Fork), [`Model::Prefork`](model::Model::Prefork) or
+//! With [`Model::Fork`], [`Model::Prefork`] or
 //! [`workers`](Server::workers), the calling process becomes the master of its children. It must have one thread:
 //! a child gets a copy of that thread alone, and could wait for ever for a lock that another one held. With more,
 //! the answer is an error at once, and no hang. It ignores SIGCHLD and takes over most signals (see
@@ -160,7 +160,7 @@
 //!
 //! # Coroutines
 //!
-//! Under [`Model::Coroutine`](model::Model::Coroutine) one worker serves many clients at once by the same blocking
+//! Under [`Model::Coroutine`] one worker serves many clients at once by the same blocking
 //! [`Handler`]: a read that would block lets others go on. The module [`coroutine`] is what that is made of,
 //! for programs of your own: what greenlet and gevent are to Python.
 //!
