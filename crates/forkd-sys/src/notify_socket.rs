@@ -1,14 +1,15 @@
 //! A socket at which programs tell how they are, as sd_notify(3) has them do: the other end of `NOTIFY_SOCKET`.
 //!
-//! It has a name of the abstract namespace, chosen by the kernel (unix(7), "Autobind feature"): no file is left behind, and
-//! programs reach it after a change of the root directory, too. Any process in the same network namespace can write to it,
-//! so the kernel says of each message who has sent it.
+//! Its name is a file, which every implementation of the protocol knows, or one of the abstract namespace, chosen by the
+//! kernel (unix(7), "Autobind feature"), which some take for a path. Other processes may be able to write to it, so the kernel
+//! says of each message who has sent it.
 //!
 //! Invariant: no descriptor that comes with a message is ever opened in this process.
 
 use std::ffi::OsString;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
 
 /// How many messages one call looks at, so that a flood of those of strangers keeps nobody from other work.
 #[cfg(target_os = "linux")]
@@ -19,32 +20,65 @@ const AT_ONCE: usize = 16;
 pub struct NotifySocket(OwnedFd);
 
 impl NotifySocket {
-    /// Opens one, with a new name.
+    /// Opens one whose name is this file. One that is left there of a socket that is closed is replaced; who removes it is the
+    /// caller's affair.
+    ///
+    /// # Errors
+    ///
+    /// As socket(2), bind(2) and unlink(2): `AddrInUse` if it is another's that is open, or no socket, ENAMETOOLONG if
+    /// the path is too long for an address; `Unsupported` where the system does not tell the sender (not Linux).
+    #[cfg(target_os = "linux")]
+    pub fn at(path: &Path) -> io::Result<Self> {
+        use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, connect, socket};
+        use std::os::fd::AsRawFd;
+        use std::os::unix::fs::FileTypeExt;
+        let name = UnixAddr::new(path)?;
+        let stranger = socket(AddressFamily::Unix, SockType::Datagram, SockFlag::SOCK_CLOEXEC, None)?;
+        match connect(stranger.as_raw_fd(), &name) {
+            Ok(()) => return Err(io::ErrorKind::AddrInUse.into()),
+            Err(nix::Error::ECONNREFUSED) if path.symlink_metadata()?.file_type().is_socket() => {
+                std::fs::remove_file(path)?;
+            }
+            Err(_) => {}
+        }
+        Self::bound(&name)
+    }
+
+    /// The same.
+    #[cfg(not(target_os = "linux"))]
+    pub fn at(_path: &Path) -> io::Result<Self> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
+    /// Opens one with a new name, which is no file.
     ///
     /// # Errors
     ///
     /// As socket(2) and bind(2); `Unsupported` where the system has no abstract names or does not tell the sender (not Linux).
     #[cfg(target_os = "linux")]
-    pub fn new() -> io::Result<Self> {
-        use nix::sys::socket::{
-            AddressFamily, SockFlag, SockType, UnixAddr, bind, setsockopt, socket, sockopt,
-        };
+    pub fn without_file() -> io::Result<Self> {
+        Self::bound(&nix::sys::socket::UnixAddr::new_unnamed())
+    }
+
+    /// The same.
+    #[cfg(not(target_os = "linux"))]
+    pub fn without_file() -> io::Result<Self> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
+    #[cfg(target_os = "linux")]
+    fn bound(name: &nix::sys::socket::UnixAddr) -> io::Result<Self> {
+        use nix::sys::socket::{AddressFamily, SockFlag, SockType, bind, setsockopt, socket, sockopt};
         use std::os::fd::AsRawFd;
         let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
         let socket = socket(AddressFamily::Unix, SockType::Datagram, flags, None)?;
         // before it has a name by which anything can come
         setsockopt(&socket, sockopt::PassCred, &true)?;
-        bind(socket.as_raw_fd(), &UnixAddr::new_unnamed())?;
+        bind(socket.as_raw_fd(), name)?;
         Ok(Self(socket))
     }
 
-    /// The same.
-    #[cfg(not(target_os = "linux"))]
-    pub fn new() -> io::Result<Self> {
-        Err(io::ErrorKind::Unsupported.into())
-    }
-
-    /// Its name in the form for `NOTIFY_SOCKET`: `@` and five hexadecimal digits.
+    /// Its name in the form for `NOTIFY_SOCKET`: the path, or `@` and five hexadecimal digits.
     ///
     /// # Errors
     ///
@@ -55,6 +89,9 @@ impl NotifySocket {
         use std::os::fd::AsRawFd;
         use std::os::unix::ffi::OsStringExt;
         let address: UnixAddr = getsockname(self.0.as_raw_fd())?;
+        if let Some(path) = address.path() {
+            return Ok(path.into());
+        }
         let name = address.as_abstract().filter(|name| name.iter().all(u8::is_ascii_alphanumeric));
         let name = name.ok_or(io::ErrorKind::InvalidInput)?;
         Ok(OsString::from_vec([b"@", name].concat()))
@@ -64,6 +101,11 @@ impl NotifySocket {
     #[cfg(not(target_os = "linux"))]
     pub fn name(&self) -> io::Result<OsString> {
         Err(io::ErrorKind::Unsupported.into())
+    }
+
+    /// The file that is its name, if one is.
+    pub fn file(&self) -> Option<PathBuf> {
+        self.name().ok().map(PathBuf::from).filter(|path| path.is_absolute())
     }
 
     /// The next message of a process that runs as root or as the (effective) user of this one; the others are passed over,
@@ -195,7 +237,7 @@ mod tests {
 
     #[test]
     fn each_has_a_name_that_a_variable_can_hold() {
-        let [one, other] = [(); 2].map(|()| NotifySocket::new().expect("socket"));
+        let [one, other] = [(); 2].map(|()| NotifySocket::without_file().expect("socket"));
         let name = one.name().expect("name").into_string().expect("text");
         assert!(name.len() == 6 && name.starts_with('@'), "{name}");
         assert_ne!(other.name().expect("name"), *name);
@@ -206,8 +248,35 @@ mod tests {
     }
 
     #[test]
+    fn one_may_be_a_file_which_replaces_what_is_left_there() {
+        let dir = tempfile::tempdir().expect("directory");
+        let path = dir.path().join("0");
+        let first = NotifySocket::at(&path).expect("socket");
+        assert_eq!((first.name().expect("name"), first.file()), (path.clone().into(), Some(path.clone())));
+        assert_eq!(NotifySocket::at(&path).expect_err("in use").kind(), io::ErrorKind::AddrInUse);
+        drop(first);
+        let second = NotifySocket::at(&path).expect("the file is left, and the socket closed");
+        UnixDatagram::unbound().expect("socket").send_to(b"READY=1", &path).expect("send");
+        assert_eq!(receive(&second).as_deref(), Some("READY=1"));
+        assert_eq!(NotifySocket::without_file().expect("socket").file(), None);
+    }
+
+    #[test]
+    fn what_can_t_be_a_name_is_refused_and_other_files_stay() {
+        let dir = tempfile::tempdir().expect("directory");
+        let longest = dir.path().join("x".repeat(107 - dir.path().as_os_str().len() - 1));
+        assert_eq!(NotifySocket::at(&longest).expect("it fits").file(), Some(longest.clone()));
+        assert!(NotifySocket::at(&longest.with_extension("x")).is_err(), "too long");
+        assert!(NotifySocket::at(&dir.path().join("missing/0")).is_err());
+        let other = dir.path().join("other");
+        std::fs::write(&other, "text").expect("write");
+        assert!(NotifySocket::at(&other).is_err());
+        assert_eq!(std::fs::read_to_string(other).expect("read"), "text");
+    }
+
+    #[test]
     fn messages_come_in_order_and_long_ones_are_passed_over() {
-        let socket = NotifySocket::new().expect("socket");
+        let socket = NotifySocket::without_file().expect("socket");
         assert_eq!(receive(&socket), None);
         let sender = sender(&socket);
         for message in ["READY=1", &"x".repeat(5000), "", "STATUS=a\nWATCHDOG=1"] {
@@ -221,7 +290,7 @@ mod tests {
 
     #[test]
     fn a_descriptor_that_comes_with_one_is_closed() {
-        let socket = NotifySocket::new().expect("socket");
+        let socket = NotifySocket::without_file().expect("socket");
         let sender = sender(&socket);
         let (mut read, write) = std::io::pipe().expect("pipe");
         let fds = [write.as_raw_fd(); 3];
@@ -242,7 +311,7 @@ mod tests {
         if !has_systemd_notify() {
             return;
         }
-        let socket = NotifySocket::new().expect("socket");
+        let socket = NotifySocket::without_file().expect("socket");
         let mut command = Command::new("systemd-notify");
         command.args(["--ready", "--status=hello"]).env("NOTIFY_SOCKET", socket.name().expect("name"));
         let mut program = command.spawn().expect("spawn");
@@ -261,7 +330,7 @@ mod tests {
         if !has_systemd_notify() || !nix::unistd::geteuid().is_root() {
             return;
         }
-        let socket = NotifySocket::new().expect("socket");
+        let socket = NotifySocket::without_file().expect("socket");
         let mut command = Command::new("systemd-notify");
         command.args(["--no-block", "READY=1"]).env("NOTIFY_SOCKET", socket.name().expect("name"));
         let stranger = command.uid(65534).gid(65534).current_dir("/").status().expect("run");
@@ -274,7 +343,7 @@ mod tests {
     #[test]
     fn the_crate_s_messages_are_taken() {
         use sd_notify::NotifyState;
-        let socket = NotifySocket::new().expect("socket");
+        let socket = NotifySocket::without_file().expect("socket");
         let sender = sender(&socket);
         for state in [NotifyState::Ready, NotifyState::Status("up")] {
             sender.send(format!("{state}\n").as_bytes()).expect("send");

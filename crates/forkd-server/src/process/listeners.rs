@@ -7,6 +7,7 @@ use std::sync::atomic::Ordering;
 use super::context::Context;
 use super::forking::Forking;
 use super::pooling::Pooling;
+use super::program::LeftOfProgram;
 use super::saved::{SavedStation, SavedWorker};
 use super::sockets::Bound;
 use super::station::{Acceptor, Life, Station};
@@ -94,7 +95,7 @@ impl Listeners {
         bound: Bound,
         is_live: bool,
         has_spares: bool,
-        workers: Vec<(SavedWorker, OwnedFd, Option<OwnedFd>)>,
+        workers: Vec<(SavedWorker, OwnedFd, LeftOfProgram)>,
         cx: &Context,
     ) -> Result<(), Error> {
         self.add(bound, cx)?;

@@ -11,6 +11,7 @@ use std::sync::Arc;
 use super::context::Context;
 use super::generations::Generations;
 use super::listeners::Listeners;
+use super::program::LeftOfProgram;
 use super::sockets::Bound;
 use super::station::{Acceptor, Life, Station};
 use crate::model::Model;
@@ -107,6 +108,9 @@ pub(super) struct SavedProgram {
     pub(super) number: u32,
     /// The signal by which it is told to leave.
     pub(super) stop_signal: i32,
+    /// The socket at which it says how it is.
+    #[cfg_attr(feature = "serde", serde(default))]
+    pub(super) notify: Option<RawFd>,
     /// The pipe by which its output comes.
     pub(super) output: Option<RawFd>,
 }
@@ -116,7 +120,10 @@ impl SavedMaster {
     pub fn descriptors(&self) -> Vec<RawFd> {
         let stations = self.stations.iter().flat_map(|station| {
             let socket = station.socket.iter().map(SavedSocket::descriptor);
-            let of = |worker: &SavedWorker| [Some(worker.watch), worker.output()].into_iter().flatten();
+            let of = |worker: &SavedWorker| {
+                let program = worker.program.as_ref().map(|program| [program.notify, program.output]);
+                program.into_iter().flatten().flatten().chain([worker.watch])
+            };
             socket.chain(station.workers.iter().flat_map(of))
         });
         let parts = self.parts.iter().map(|part| part.socket.descriptor());
@@ -239,8 +246,14 @@ pub(super) fn restore_stations(
         };
         let bound = Bound::restored(asked, spec, listener, station.number);
         let workers = station.workers.iter().map(|worker| {
-            let output = worker.output().map(|fd| left.remove(fd)).transpose()?;
-            Ok((worker.clone(), left.remove(worker.watch)?, output))
+            let mut take = |of: fn(&SavedProgram) -> Option<RawFd>| {
+                worker.program.as_ref().and_then(of).map(|fd| left.remove(fd)).transpose()
+            };
+            let program = LeftOfProgram {
+                notify: take(|program| program.notify)?,
+                output: take(|program| program.output)?,
+            };
+            Ok((worker.clone(), left.remove(worker.watch)?, program))
         });
         let workers = workers.collect::<io::Result<Vec<_>>>()?;
         listeners
@@ -248,11 +261,4 @@ pub(super) fn restore_stations(
             .map_err(|error| invalid(error.sentence()))?;
     }
     Ok(listeners)
-}
-
-impl SavedWorker {
-    /// The pipe by which the output of a program comes.
-    fn output(&self) -> Option<RawFd> {
-        self.program.as_ref()?.output
-    }
 }

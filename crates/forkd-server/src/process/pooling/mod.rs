@@ -19,6 +19,7 @@ use worker::Worker;
 use super::context::Context;
 use super::descriptors::{Closing, kept_for};
 use super::oom::KILL;
+use super::program::LeftOfProgram;
 use super::saved::SavedWorker;
 use crate::limit::Episode;
 use crate::model::WorkerRange;
@@ -28,6 +29,7 @@ use crate::model::serve::Terms;
 use crate::model::starts::{EARLY, MAX_START_FAILURES};
 use crate::sandbox::Confinement;
 use crate::scoreboard::{Cause, State};
+use crate::service::application::Application;
 use crate::spec::{ModelSpec, Upkeep};
 use crate::sys::pidfd::{Ended, how_it_ended};
 use crate::transport::listener::Kind;
@@ -126,11 +128,11 @@ impl Pooling {
     }
 
     /// Goes on with workers of the program before this one: none is replaced.
-    pub(super) fn restore(&mut self, workers: Vec<(SavedWorker, OwnedFd, Option<OwnedFd>)>, cx: &Context) {
+    pub(super) fn restore(&mut self, workers: Vec<(SavedWorker, OwnedFd, LeftOfProgram)>, cx: &Context) {
         self.leaving = true;
         self.workers = workers
             .into_iter()
-            .map(|(saved, watch, output)| Worker::restored(&saved, watch, output, cx))
+            .map(|(saved, watch, left)| Worker::restored(&saved, watch, left, cx))
             .collect();
         cx.descriptors.add(self.workers.iter().flat_map(Worker::descriptors));
         if self.workers.iter().any(|worker| worker.attached.is_some()) {
@@ -187,9 +189,8 @@ impl Pooling {
     pub(super) fn watches(&self) -> impl Iterator<Item = (BorrowedFd<'_>, u32, Watched)> {
         self.workers.iter().flat_map(|worker| {
             let attached = worker.attached.as_ref();
-            let notify = attached
-                .and_then(|attached| attached.notify())
-                .map(|socket| (socket.as_fd(), Watched::Notices));
+            let notify =
+                attached.and_then(|attached| attached.notify()).map(|socket| (socket, Watched::Notices));
             let output = attached.and_then(|attached| attached.output()).map(|pipe| (pipe, Watched::Output));
             let all = [Some((worker.watch.as_fd(), Watched::Life)), notify, output];
             all.into_iter().flatten().map(|(fd, watched)| (fd, worker.slot, watched))
@@ -284,6 +285,12 @@ impl Pooling {
         let endpoint = self.context.listener.endpoint();
         if let Some(error) = self.fork_error(&format!("cannot fork the workers of {endpoint}: giving up")) {
             return error;
+        }
+        if let Some(Application::Program(_)) = self.context.service_config.service.as_application() {
+            let what = format!(
+                "the workers of {endpoint} don't stay up: giving up after {MAX_START_FAILURES} tries"
+            );
+            return Error::Internal(self.with_last_words(what));
         }
         match self.failed_start {
             // that is how a worker ends to which the system refuses what it needs; it has said why

@@ -16,7 +16,6 @@ use crate::process::program::{Attached, start};
 use crate::process::worker as process;
 use crate::service::application::{Application, Place};
 use crate::sys::fork::{PidCells, Watch, fork};
-use crate::sys::notify_socket::NotifySocket;
 use crate::sys::signal::TermHeld;
 
 impl Pooling {
@@ -108,12 +107,12 @@ impl Pooling {
         let cells = PidCells { parent: &work.board.record(index).pid, child: Some(&slot.pid) };
         let (child, attached) = match self.context.service_config.service.as_application() {
             Some(Application::Program(program)) => {
-                let (attached, output) = Attached::new(program, cx.now)?;
+                let (attached, output) = Attached::new(program, index, cx.now)?;
                 let setup = start::Setup {
                     program,
                     sockets: self.context.listeners().collect(),
                     place,
-                    notify: attached.notify().map(NotifySocket::name).transpose()?,
+                    notify: attached.notify_name()?,
                     output: output.as_ref().map(AsFd::as_fd),
                     parent,
                     expendable,

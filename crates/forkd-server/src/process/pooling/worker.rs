@@ -8,7 +8,7 @@ use nix::sys::signal::Signal;
 
 use crate::model::starts::EARLY;
 use crate::process::context::Context;
-use crate::process::program::Attached;
+use crate::process::program::{Attached, LeftOfProgram};
 use crate::process::saved::{SavedProgram, SavedWorker};
 use crate::scoreboard::{Slot, State};
 use crate::spec::Upkeep;
@@ -99,13 +99,8 @@ impl Born {
 }
 
 impl Worker {
-    /// One of the program before this one, with the pipe by which its output comes if it is a program, too.
-    pub(super) fn restored(
-        saved: &SavedWorker,
-        watch: OwnedFd,
-        output: Option<OwnedFd>,
-        cx: &Context,
-    ) -> Self {
+    /// One of the program before this one, with what was left open of it if it is a program.
+    pub(super) fn restored(saved: &SavedWorker, watch: OwnedFd, left: LeftOfProgram, cx: &Context) -> Self {
         Self {
             slot: saved.slot,
             number: saved.program.as_ref().map_or(0, |program| program.number),
@@ -119,7 +114,7 @@ impl Worker {
             is_killed: false,
             attached: saved.program.as_ref().map(|program| {
                 let signal = Signal::try_from(program.stop_signal).unwrap_or(Signal::SIGTERM);
-                Box::new(Attached::restored(signal, output))
+                Box::new(Attached::restored(signal, left))
             }),
         }
     }
@@ -129,6 +124,7 @@ impl Worker {
         let program = self.attached.as_ref().map(|attached| SavedProgram {
             number: self.number,
             stop_signal: attached.stop_signal as i32,
+            notify: attached.notify().map(|socket| socket.as_raw_fd()),
             output: attached.output().map(|pipe| pipe.as_raw_fd()),
         });
         SavedWorker { slot: self.slot, watch: self.watch.as_raw_fd(), dismissed: self.dismissed, program }

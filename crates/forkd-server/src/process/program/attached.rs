@@ -1,6 +1,7 @@
 //! What the master has of a worker that is a program: the socket at which that says how it is, and the pipe by which its
 //! output comes.
 
+use std::ffi::OsString;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::time::{Duration, Instant};
@@ -9,9 +10,9 @@ use nix::sys::signal::Signal;
 
 use super::lines::Lines;
 use super::notice::{Notice, Watchdog};
+use super::notices::Notices;
 use crate::service::application::WorkerProgram;
 use crate::sys::fd::{pipe, set_nonblocking};
-use crate::sys::notify_socket::NotifySocket;
 
 /// How many messages and how many bytes of output are read in one turn of the loop: other workers want a turn, too.
 const MESSAGES_AT_ONCE: usize = 16;
@@ -26,7 +27,7 @@ pub(in crate::process) struct Attached {
     /// By what it is told to leave.
     pub(in crate::process) stop_signal: Signal,
     /// `None` where the system has none.
-    notify: Option<NotifySocket>,
+    notify: Option<Notices>,
     output: Option<Output>,
     /// What it says of itself.
     pub(in crate::process) status: Option<String>,
@@ -43,6 +44,13 @@ struct Output {
     lines: Lines,
 }
 
+/// What the program before this one has left open of a worker.
+#[derive(Debug, Default)]
+pub(in crate::process) struct LeftOfProgram {
+    pub(in crate::process) notify: Option<OwnedFd>,
+    pub(in crate::process) output: Option<OwnedFd>,
+}
+
 /// What a message calls for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(in crate::process) struct Said {
@@ -55,15 +63,13 @@ pub(in crate::process) struct Said {
 }
 
 impl Attached {
-    /// Of a new worker; returns the end of the pipe that the worker gets, too.
+    /// Of a new worker in this slot; returns the end of the pipe that the worker gets, too.
     pub(in crate::process) fn new(
         program: &WorkerProgram,
+        slot: u32,
         now: Instant,
     ) -> io::Result<(Self, Option<OwnedFd>)> {
-        let notify = match NotifySocket::new() {
-            Err(error) if error.kind() == io::ErrorKind::Unsupported => None,
-            socket => Some(socket?),
-        };
+        let notify = Notices::open(slot)?;
         let (output, theirs) = if program.logs_output() {
             let (ours, theirs) = pipe()?;
             set_nonblocking(&ours, true)?;
@@ -76,15 +82,21 @@ impl Attached {
         Ok((Self { stop_signal, notify, output, status: None, watchdog, expires }, theirs))
     }
 
-    /// Of a worker of the program before this one: its output is logged still, and what it says is heard no more.
-    pub(in crate::process) fn restored(stop_signal: Signal, pipe: Option<OwnedFd>) -> Self {
-        let output = pipe.map(|pipe| Output { pipe: Some(pipe), lines: Lines::default() });
-        Self { stop_signal, notify: None, output, status: None, watchdog: None, expires: None }
+    /// Of a worker of the program before this one: it is heard still, and may say nothing, as it will leave soon.
+    pub(in crate::process) fn restored(stop_signal: Signal, left: LeftOfProgram) -> Self {
+        let output = left.output.map(|pipe| Output { pipe: Some(pipe), lines: Lines::default() });
+        let notify = left.notify.map(Notices::from);
+        Self { stop_signal, notify, output, status: None, watchdog: None, expires: None }
     }
 
     /// Where it says how it is.
-    pub(in crate::process) fn notify(&self) -> Option<&NotifySocket> {
-        self.notify.as_ref()
+    pub(in crate::process) fn notify(&self) -> Option<BorrowedFd<'_>> {
+        self.notify.as_ref().map(AsFd::as_fd)
+    }
+
+    /// What its `NOTIFY_SOCKET` says.
+    pub(in crate::process) fn notify_name(&self) -> io::Result<Option<OsString>> {
+        self.notify.as_ref().map(Notices::name).transpose()
     }
 
     /// By what its output comes.
@@ -94,8 +106,7 @@ impl Attached {
 
     /// Its descriptors.
     pub(in crate::process) fn descriptors(&self) -> impl Iterator<Item = RawFd> {
-        let notify = self.notify.iter().map(|notify| notify.as_fd().as_raw_fd());
-        notify.chain(self.output().map(|pipe| pipe.as_raw_fd()))
+        self.notify().into_iter().chain(self.output()).map(|fd| fd.as_raw_fd())
     }
 
     /// When its watchdog expires.

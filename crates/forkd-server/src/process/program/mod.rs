@@ -6,7 +6,8 @@
 mod attached;
 mod lines;
 mod notice;
+mod notices;
 mod shown;
 pub(super) mod start;
 
-pub(super) use attached::{Attached, Said};
+pub(super) use attached::{Attached, LeftOfProgram, Said};
