@@ -37,7 +37,8 @@ pub use net::{
     lingers, reset, short_connection, vanishes,
 };
 pub use proc::{
-    Children, Usage, children_of, fds_of, is_running, proc_status, signal, state_of, stopped, threads_of,
+    Children, Usage, children_of, fds_of, group_of, is_running, proc_status, signal, state_of, stopped,
+    threads_of,
 };
 pub use pty::Pty;
 pub use run::{Ended, forkd, forkd_command, forkd_within, public_binary, run, without_options};
