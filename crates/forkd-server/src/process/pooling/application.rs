@@ -17,6 +17,8 @@ pub(super) struct ApplicationPool {
     wanted: u32,
     /// How many may be there now: fewer while its generation comes in.
     admitted: u32,
+    /// How many of those have come in so far.
+    come: u32,
     /// In how many places workers of the next generation have come in.
     given: u32,
     /// How many are wanted, as the load says.
@@ -37,6 +39,7 @@ impl ApplicationPool {
             range,
             wanted: range.min,
             admitted: range.min,
+            come: 0,
             given: 0,
             demand,
             recycling,
@@ -72,12 +75,11 @@ impl ApplicationPool {
 
     /// So many are up: admits the next few if those are all. Returns how many places the last generation has lost.
     pub(super) fn follow(&mut self, up: u32) -> u32 {
-        if up < self.admitted {
-            return self.admitted - self.upkeep.rolling.clamp(1, self.admitted);
+        if up >= self.admitted {
+            self.come = self.admitted;
+            self.admitted = self.admitted.saturating_add(self.upkeep.rolling).min(self.wanted);
         }
-        let come = self.admitted;
-        self.admitted = self.admitted.saturating_add(self.upkeep.rolling).min(self.wanted);
-        come
+        self.come
     }
 
     /// Leaves so many places to the next generation.
@@ -185,12 +187,13 @@ mod tests {
         let mut new = pool(2, 5, 5);
         new.begin_to_follow(5);
         let mut steps = vec![(new.target(), 0)];
-        for up in [0, 1, 2, 3, 4, 5] {
+        for up in [0, 1, 2, 3, 4, 4, 5, 4] {
             let gone = new.follow(up);
             steps.push((new.target(), gone));
         }
         // (how many there should be, how many places the last generation has lost)
-        assert_eq!(steps, [(2, 0), (2, 0), (2, 0), (4, 2), (4, 2), (5, 4), (5, 5)]);
+        let few = [(2, 0), (2, 0), (2, 0), (4, 2), (4, 2)];
+        assert_eq!(steps, [&few[..], &[(5, 4), (5, 4), (5, 5), (5, 5)]].concat());
     }
 
     #[test]
