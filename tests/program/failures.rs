@@ -197,3 +197,14 @@ fn a_client_of_a_killed_one_is_cut_and_no_other() {
     assert!(served < 8, "{served}");
     echoes(&mut daemon.connect(), b"hello");
 }
+
+#[test]
+fn one_that_says_that_it_leaves_is_replaced_while_it_finishes() {
+    let text = "mkdir {dir}/first || exec sleep 1000; systemd-notify --no-block STOPPING=1; trap '' TERM; sleep 1000";
+    let daemon = script("-w 1 --grace 2s", text).start();
+    let pids = has_workers(&daemon, 2);
+    daemon.wait_for_line("killing a worker, which has not left in time");
+    eventually("one is left", || workers(&daemon).len() == 1);
+    assert!(pids.contains(&workers(&daemon)[0]));
+    assert_eq!(stops(&daemon), Some(0));
+}

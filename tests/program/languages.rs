@@ -75,6 +75,12 @@ fn uvicorn() {
 }
 
 #[test]
+fn axum() {
+    let program = example("test-axum");
+    serves_http(pool("-w 2 --ready-after notify", program.to_str().unwrap()), "axum");
+}
+
+#[test]
 fn asyncio() {
     let daemon = echo("-w 2").start();
     echoes(&mut daemon.connect(), b"hello");

@@ -22,7 +22,7 @@ use crate::sys::program::Privileges;
 /// | `LISTEN_FDS`, `LISTEN_PID`, `LISTEN_FDNAMES` | the sockets, as descriptors from 3 on: sd_listen_fds(3). So do systemd's socket units, and so can `listenfd`, `uvicorn --fd 3`, Node's `listen({fd: 3})` and Go's `net.FileListener` |
 /// | `SERVER_STARTER_PORT` | the same as Server::Starter has them: `HOST:PORT=FD`, or `PATH=FD`, with `;` between |
 /// | `EINHORN_FD_COUNT`, `EINHORN_FD_0`, … | the same as einhorn has them |
-/// | `NOTIFY_SOCKET` | where it says how it is: sd_notify(3), `READY=1`, `STATUS=`, `STOPPING=1`, `WATCHDOG=1` |
+/// | `NOTIFY_SOCKET` | where it says how it is: sd_notify(3), `READY=1`, `STATUS=`, `STOPPING=1`, `WATCHDOG=1`; a socket file, or an abstract name (`@…`) where none can be had, as after `chroot` |
 /// | `WATCHDOG_USEC`, `WATCHDOG_PID` | how often it has to say `WATCHDOG=1`, if a [watchdog](Self::watchdog) was asked for |
 /// | `FORKD_WORKER`, `FORKD_GENERATION` | its number in the pool, from 0 on, and the number of its generation |
 ///
