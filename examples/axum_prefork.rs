@@ -7,13 +7,19 @@
 //!     curl http://127.0.0.1:7007/abort      # costs this worker
 //!     kill -HUP PID                         # the next generation of workers
 
+use std::future::pending;
+use std::io;
+use std::net::SocketAddr;
+use std::time::Duration;
+
 use axum::Router;
 use axum::extract::{Request, State};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::Response;
 use axum::routing::get;
+use axum::serve::Listener;
 use forkd_server::{Server, Worker};
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::Builder;
 
 fn main() -> Result<(), forkd_server::Error> {
@@ -24,10 +30,10 @@ fn main() -> Result<(), forkd_server::Error> {
     server.run(|worker| Builder::new_current_thread().enable_all().build()?.block_on(serve(worker)))
 }
 
-async fn serve(worker: Worker) -> std::io::Result<()> {
+async fn serve(worker: Worker) -> io::Result<()> {
     let listener = worker.tcp_listener()?;
     listener.set_nonblocking(true)?;
-    let listener = TcpListener::from_std(listener)?;
+    let listener = UntilShutdown { listener: TcpListener::from_std(listener)?, worker: worker.clone() };
     let app = Router::new()
         .route("/", get(whoami))
         .route("/panic", get(panics))
@@ -35,9 +41,37 @@ async fn serve(worker: Worker) -> std::io::Result<()> {
         .layer(from_fn_with_state(worker.clone(), counted))
         .with_state(worker.clone());
     worker.ready();
-    axum::serve(listener, app)
-        .with_graceful_shutdown(async move { worker.shutdown().requested().await })
-        .await
+    axum::serve(listener, app).with_graceful_shutdown(has_heard_all(worker)).await
+}
+
+/// Accepts until the worker is to leave.
+struct UntilShutdown {
+    listener: TcpListener,
+    worker: Worker,
+}
+
+impl Listener for UntilShutdown {
+    type Io = TcpStream;
+    type Addr = SocketAddr;
+
+    async fn accept(&mut self) -> (TcpStream, SocketAddr) {
+        tokio::select! {
+            biased;
+            () = self.worker.shutdown().requested() => pending().await,
+            accepted = Listener::accept(&mut self.listener) => accepted,
+        }
+    }
+
+    fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.listener.local_addr()
+    }
+}
+
+/// hyper's graceful shutdown closes a connection whose first request it has not read yet. So after the last client was
+/// accepted, each has a moment to send that.
+async fn has_heard_all(worker: Worker) {
+    worker.shutdown().requested().await;
+    tokio::time::sleep(Duration::from_millis(500)).await;
 }
 
 /// Has the master know of each request while it is served: the worker is busy then.

@@ -138,7 +138,7 @@ fn a_sentence_that_is_no_longer_true_is_named() {
 #[test]
 fn benchmarks_have_a_place_for_their_tables() {
     let whole = fs::read_to_string(docs("PERFORMANCE.md")).unwrap();
-    for name in ["side by side", "under attack"] {
+    for name in ["prefork", "side by side", "under attack"] {
         let [begin, end] = ["", "/"].map(|slash| format!("<!-- {slash}{name} -->"));
         let places: Vec<_> = [&begin, &end].map(|mark| whole.matches(&**mark).count()).into();
         assert!(places == [1, 1] && whole.find(&begin) < whole.find(&end), "{name}: {places:?}");
@@ -148,7 +148,9 @@ fn benchmarks_have_a_place_for_their_tables() {
 /// Beside what records and benchmarks say there is no rate and no time of a server, which nothing would hold.
 #[test]
 fn no_rate_stands_outside_of_the_blocks() {
-    for document in ["COMPARE.md", "PERFORMANCE.md", "MODELS.md", "GUIDE.md", "LIBRARY.md", "../README.md"] {
+    for document in
+        ["COMPARE.md", "PERFORMANCE.md", "MODELS.md", "GUIDE.md", "LIBRARY.md", "PREFORK.md", "../README.md"]
+    {
         let (mut is_in_block, mut is_code) = (false, false);
         for line in fs::read_to_string(docs(document)).unwrap().lines() {
             is_in_block = if line.starts_with("<!-- ") { !line.starts_with("<!-- /") } else { is_in_block };
@@ -162,4 +164,25 @@ fn no_rate_stands_outside_of_the_blocks() {
             assert_eq!(found, None, "{document}: {line}");
         }
     }
+}
+
+/// The program of "Prefork your own server" is one that is tested, and so are its promises, by tests that it names.
+#[test]
+fn the_page_on_preforking_has_the_example_and_names_tests_that_there_are() {
+    let project = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let page = fs::read_to_string(docs("PREFORK.md")).unwrap();
+    let example = fs::read_to_string(project.join("examples/axum_prefork.rs")).unwrap();
+    let code: Vec<&str> =
+        example.lines().skip_while(|line| line.starts_with("//!") || line.is_empty()).collect();
+    assert!(page.contains(&format!("```rust\n{}\n```", code.join("\n"))), "{}", code.join("\n"));
+    let mut named = 0;
+    for row in page.lines().filter(|line| line.contains("| `tests/")) {
+        let mut words = row.rsplit('|').nth(1).unwrap().split('`').skip(1).step_by(2);
+        let tests = fs::read_to_string(project.join(words.next().unwrap())).unwrap();
+        for name in words {
+            assert!(tests.contains(&format!("fn {name}()")), "{name}");
+            named += 1;
+        }
+    }
+    assert!(named > 10, "{named}");
 }

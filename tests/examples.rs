@@ -7,6 +7,7 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Shutdown, UdpSocket};
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use common::wire;
 use common::{Client, Daemon, Forkd, LIMIT};
@@ -373,15 +374,27 @@ fn axum_in_workers_that_crash_alone_and_are_renewed_without_the_loss_of_a_reques
     daemon.settles_at(2);
     let second = daemon.children();
     assert_eq!(second.iter().filter(|pid| first.contains(pid)).count(), 1, "the other one goes on");
-    // requests from here on, until all workers are of the next generation
-    daemon.signal(Signal::SIGHUP);
-    common::eventually("new workers", || {
-        let answer = get(&daemon, "/").expect("no request is lost");
-        assert!(answer.starts_with("worker "), "{answer}");
-        let now = daemon.children();
-        now.len() == 2 && !now.iter().any(|pid| second.contains(pid))
+    let is_over = AtomicBool::new(false);
+    std::thread::scope(|threads| {
+        for _ in 0..4 {
+            threads.spawn(|| {
+                while !is_over.load(Ordering::Relaxed) {
+                    let answer = get(&daemon, "/").expect("no request is lost");
+                    assert!(answer.starts_with("worker "), "{answer}");
+                }
+            });
+        }
+        for _ in 0..5 {
+            let old = daemon.children();
+            daemon.signal(Signal::SIGHUP);
+            common::eventually("new workers", || {
+                let now = daemon.children();
+                now.len() == 2 && !now.iter().any(|pid| old.contains(pid))
+            });
+        }
+        is_over.store(true, Ordering::Relaxed);
     });
-    assert!(get(&daemon, "/").unwrap().contains(" of generation 2, process "));
+    assert!(get(&daemon, "/").unwrap().contains(" of generation 6, process "));
     daemon.signal(Signal::SIGTERM);
     assert_eq!(daemon.wait().code(), Some(0));
 }

@@ -100,6 +100,14 @@ fn keepalived() {
     }
 }
 
+#[test]
+fn prefork() {
+    if need_tool("curl") {
+        let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/PREFORK.md");
+        passes("prefork", &[(common::example("axum_prefork"), "/test/hello"), (page, "/test/PREFORK.md")]);
+    }
+}
+
 macro_rules! scripts {
     ($($name:ident)*) => {
         $(
@@ -112,7 +120,7 @@ macro_rules! scripts {
         /// A script that is not run proves nothing.
         #[test]
         fn each_script_is_a_test() {
-            let mut known = vec!["boot", "drain", "dsr", "haproxy", "keepalived", "lib", "package", $(stringify!($name)),*];
+            let mut known = vec!["boot", "drain", "dsr", "haproxy", "keepalived", "lib", "package", "prefork", $(stringify!($name)),*];
             known.sort_unstable();
             let dir = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/system");
             let names = std::fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());

@@ -40,7 +40,9 @@ impl Server {
     ///
     /// # Examples
     ///
-    /// axum, in a runtime of each worker's own. `Shutdown::requested` takes the feature `tokio`.
+    /// axum, in a runtime of each worker's own. `Shutdown::requested` takes the feature `tokio`. Of a busy server a reload ends a
+    /// connection now and then whose first request hyper has not read yet; the example `axum_prefork` has what is to be done
+    /// about that.
     ///
     /// ```no_run
     /// # mod axum {
