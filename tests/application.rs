@@ -165,7 +165,7 @@ fn a_runtime_a_thread_or_a_model_before_the_fork_is_refused_with_what_to_do() {
     for (how, what) in [
         ("threads", ["this process has several threads", later]),
         ("tokio", ["this thread is in a runtime of tokio", later]),
-        ("models", ["the model thread has no effect on workers that run a function", "leave it out"]),
+        ("models", ["the model thread has no effect on workers that accept by themselves", "leave it out"]),
     ] {
         let ended = Forkd::example("test-workers", how).run();
         assert_eq!(ended.code, Some(1), "{ended:?}");

@@ -493,7 +493,7 @@ impl ListenOptions {
     pub(super) fn model_spec(&self) -> ModelSpec {
         ModelSpec {
             model: self.model(),
-            workers: self.workers.or_else(|| self.service().accepts_by_itself().then_some(Workers::Auto)),
+            workers: self.workers,
             min_spare: self.min_spare(),
             max_spare: self.max_spare(),
             threads: self.threads.map_or(Threads::Each(self.max_threads()), Threads::Fixed),

@@ -131,6 +131,7 @@ pub(crate) fn worker_started(endpoint: &Endpoint, slot: u32, pid: u32) {
 
 pub(crate) fn worker_killed(endpoint: &Endpoint, number: u32, why: &str) {
     warn!(number, endpoint:%; "killing a worker, which {why}");
+    say_unheard(&format!("killing worker {number} of {endpoint}, which {why}"));
 }
 
 pub(crate) fn worker_renewed(endpoint: &Endpoint, pid: u32, why: &dyn Display) {
@@ -143,6 +144,16 @@ pub(crate) fn worker_printed(worker: u32, pid: u32, line: &str, left_out: u64) {
         0 => info!(worker, pid; "{line}"),
         left_out => info!(worker, pid, left_out; "{line}"),
     }
+}
+
+/// A worker that accepts by itself has left, which nothing has asked it for.
+pub(crate) fn worker_left(endpoint: &Endpoint, worker: u32, pid: u32, status: Option<u8>, age: Duration) {
+    let age = humantime::format_duration(age);
+    match status {
+        Some(status) => warn!(worker, pid, status, endpoint:%, age:%; "worker ended by itself"),
+        None => warn!(worker, pid, endpoint:%, age:%; "worker ended by itself"),
+    }
+    say_unheard(&format!("worker {worker} of {endpoint} ended by itself, after {age}"));
 }
 
 /// At its end a program has printed some lines more.

@@ -140,10 +140,13 @@ impl ModelSpec {
         let usual = match self.workers {
             Some(Workers::Range(range)) => return range,
             Some(Workers::Auto) => WorkerRange::fixed(Processors::here().count),
+            None if service.as_application().is_some() => WorkerRange::fixed(Processors::here().count),
             None => WorkerRange::of(self.model),
         };
         match kind {
-            Kind::Datagram if !service.is_handler() => usual.at_most(Processors::here().for_datagrams()),
+            Kind::Datagram if !service.is_handler() && service.as_application().is_none() => {
+                usual.at_most(Processors::here().for_datagrams())
+            }
             _ => usual,
         }
     }

@@ -291,7 +291,7 @@ impl Server {
         let Self {
             listeners,
             mut grace,
-            model: spec,
+            model: mut spec,
             access,
             sandbox,
             mut hooks,
@@ -301,10 +301,11 @@ impl Server {
             on_timeout,
             ..
         } = self;
-        let model = spec.model;
         if service.as_application().is_some() {
-            run::check(&spec, &access, &hooks)?;
+            vain::refuse_for_clients(&spec, &access, &sandbox, &hooks)?;
+            spec.model = Model::Prefork;
         }
+        let model = spec.model;
         let fit = model.require(service.name(), service.is_handler());
         fit.map_err(|why| Error::Usage(format!("the service {why}")))?;
         if spec.workers.is_some_and(Workers::is_elastic) && !model.serves_one_at_a_time() {

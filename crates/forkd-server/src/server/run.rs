@@ -1,17 +1,15 @@
 //! A pool whose workers run code of the application's own.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::Server;
 use crate::Error;
-use crate::access::AccessSpec;
-use crate::model::hooks::Hooks;
-use crate::model::{Model, Workers};
 use crate::process::lifecycle::StopTimes;
 use crate::process::reload::{Generation, Source};
 use crate::service::Service;
 use crate::service::application::{Application, Worker, WorkerOutcome};
-use crate::spec::{ListenerSpec, ModelSpec};
+use crate::spec::ListenerSpec;
 use crate::sys::fork::require_single_thread;
 
 impl Server {
@@ -104,16 +102,10 @@ impl Server {
     /// called within a runtime of tokio; [`Error::Os`] if the system refuses something, or if workers return an error at
     /// their start again and again; [`Error::Internal`] if they end there in another way.
     pub fn run<O: WorkerOutcome>(
-        mut self,
+        self,
         function: impl Fn(Worker) -> O + Send + Sync + 'static,
     ) -> Result<(), Error> {
-        if !matches!(self.model.model, Model::Fork | Model::Prefork) {
-            let why = "has no effect on workers that run a function of their own; leave it out";
-            return Err(Error::Usage(format!("the model {} {why}", self.model.model)));
-        }
         require_no_runtime()?;
-        self.model.model = Model::Prefork;
-        self.model.workers.get_or_insert(Workers::Auto);
         let function = Arc::new(move |worker| function(worker).into_result());
         self.ready(Service::application("application", Application::Function(function)))?.serve_forever()
     }
@@ -134,26 +126,73 @@ fn require_no_runtime() -> Result<(), Error> {
     Err(Error::Usage(format!("cannot run workers here: {what}, {BUILD_LATER}")))
 }
 
-/// Refuses what is for connections that this crate accepts.
-pub(super) fn check(spec: &ModelSpec, access: &AccessSpec, hooks: &Hooks) -> Result<(), Error> {
-    let usual = ModelSpec::default();
-    let options = [
-        ("idle_timeout", spec.idle_timeout.is_some()),
-        ("max_lifetime", spec.max_lifetime.is_some()),
-        ("max_connections", spec.max_connections.is_some()),
-        ("max_connections_per_child", spec.max_connections_per_child > 0),
-        ("max_children", spec.max_children != usual.max_children),
-        ("spare_children", spec.spare > 0),
-        ("threads", spec.threads != usual.threads),
-        ("verify_request", hooks.verify.is_some()),
-        ("handle_error", hooks.failed.is_some()),
-        ("a limit for sources (allow, rate, max_per_source and their kin)", !access.is_open()),
-    ];
-    match options.iter().find(|(_, is_set)| *is_set) {
-        None => Ok(()),
-        Some((name, _)) => Err(Error::Usage(format!(
-            "{name} has no effect on workers that accept by themselves; leave it out"
-        ))),
+/// How workers are kept that accept by themselves: those of [`run`](Server::run), and of a
+/// [`WorkerProgram`](crate::service::WorkerProgram).
+impl Server {
+    /// After what time a worker counts as ready that doesn't say so, by [`Worker::ready`](crate::Worker::ready) or
+    /// `READY=1`; the default is a second. `None`: it has to say so.
+    ///
+    /// ```
+    /// use forkd_server::{Server, Worker};
+    /// let server = Server::bind("tcp://127.0.0.1:0")?.ready_after(None);
+    /// # Ok::<(), forkd_server::Error>(())
+    /// ```
+    #[must_use]
+    pub fn ready_after(mut self, time: Option<Duration>) -> Self {
+        self.model.upkeep.ready_after = time;
+        self
+    }
+
+    /// How long a worker may take to become ready until it is killed; the default is a minute.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// let server = forkd_server::Server::bind("tcp://127.0.0.1:0")?.start_timeout(Duration::from_secs(5));
+    /// # Ok::<(), forkd_server::Error>(())
+    /// ```
+    #[must_use]
+    pub fn start_timeout(mut self, limit: Duration) -> Self {
+        self.model.upkeep.start_timeout = limit;
+        self
+    }
+
+    /// How many new workers start at once at SIGHUP; when they are ready, as many of the old ones are told to leave. The
+    /// default is 1.
+    ///
+    /// ```
+    /// let server = forkd_server::Server::bind("tcp://127.0.0.1:0")?.workers(8).rolling(4);
+    /// # Ok::<(), forkd_server::Error>(())
+    /// ```
+    #[must_use]
+    pub fn rolling(mut self, workers: u32) -> Self {
+        self.model.upkeep.rolling = workers.max(1);
+        self
+    }
+
+    /// Replaces a worker after this time, less up to an eighth, so that not all are replaced together; the default is never.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// let server = forkd_server::Server::bind("tcp://127.0.0.1:0")?.max_worker_age(Duration::from_secs(86_400));
+    /// # Ok::<(), forkd_server::Error>(())
+    /// ```
+    #[must_use]
+    pub fn max_worker_age(mut self, limit: Duration) -> Self {
+        self.model.upkeep.max_age = Some(limit);
+        self
+    }
+
+    /// Replaces a worker that has more bytes of memory in use (its resident set), which is looked at every five seconds; the
+    /// default is no limit.
+    ///
+    /// ```
+    /// let server = forkd_server::Server::bind("tcp://127.0.0.1:0")?.max_worker_memory(512 << 20);
+    /// # Ok::<(), forkd_server::Error>(())
+    /// ```
+    #[must_use]
+    pub fn max_worker_memory(mut self, bytes: u64) -> Self {
+        self.model.upkeep.max_memory = Some(bytes);
+        self
     }
 }
 

@@ -226,17 +226,26 @@ impl Pooling {
     pub(super) fn not_ready(&self) -> Error {
         let what = format!("the workers of {} don't all come up", self.context.listener.endpoint());
         let error = self.fork_error(&format!("{what}: cannot fork"));
-        error.unwrap_or_else(|| Error::Internal(self.with_last_words(what)))
+        error.unwrap_or_else(|| {
+            let cause = self.failed_start.filter(|_| self.runs_program());
+            Error::Internal(cause.map_or(what.clone(), |cause| self.with_last_words(what, cause)))
+        })
     }
 
-    /// The sentence, with what a program has printed last that failed to start.
-    fn with_last_words(&self, what: String) -> String {
-        match (self.failed_start, &self.last_words) {
-            (Some(cause), Some(words)) => {
-                format!("{what}; one has ended ({cause}), and its last words were: {words}")
-            }
-            (Some(cause), None) => format!("{what}; one has ended ({cause})"),
-            (None, _) => what,
+    /// Whether its workers are programs.
+    fn runs_program(&self) -> bool {
+        matches!(self.context.service_config.service.as_application(), Some(Application::Program(_)))
+    }
+
+    /// The sentence, with how the last one has ended, and what it has printed, if it is a program.
+    fn with_last_words(&self, what: String, cause: Cause) -> String {
+        let how = match cause {
+            Cause::Recycled | Cause::Retired => "has ended by itself".to_owned(),
+            cause => format!("has ended ({cause})"),
+        };
+        match &self.last_words {
+            Some(words) => format!("{what}; the last one {how}, and its last words were: {words}"),
+            None => format!("{what}; the last one {how}"),
         }
     }
 
@@ -293,6 +302,12 @@ impl Pooling {
             return Error::Internal(self.with_last_words(what));
         }
         match self.failed_start {
+            Some(cause) if self.runs_program() => {
+                let what = format!(
+                    "the workers of {endpoint} end as soon as they start: giving up after {MAX_START_FAILURES} tries"
+                );
+                Error::Internal(self.with_last_words(what, cause))
+            }
             // that is how a worker ends to which the system refuses what it needs; it has said why
             Some(Cause::Failed) => Error::Os(Failure::from(format!(
                 "the workers of {endpoint} cannot all start: giving up after {MAX_START_FAILURES} tries; the \
@@ -457,7 +472,8 @@ impl Pooling {
         {
             application.has_renewed();
         }
-        let cause = match (how_it_ended(&worker.watch), slot.recorded()) {
+        let ended = how_it_ended(&worker.watch);
+        let cause = match (ended, slot.recorded()) {
             (Ended::Exit(status), _) if worker.attached.is_some() => {
                 cause_of_program(status, worker.leaves(cx))
             }
@@ -493,6 +509,11 @@ impl Pooling {
             self.last_words = last_words;
         }
         let child = cx.board.child(index);
+        // a function has said so itself
+        if self.runs_program() && !worker.leaves(cx) && cause.is_normal() {
+            let status = if let Ended::Exit(status) = ended { Some(status) } else { None };
+            events::worker_left(self.context.listener.endpoint(), number, pid, status, cx.age(&child));
+        }
         events::child_ended(
             self.context.listener.endpoint(),
             &child,
