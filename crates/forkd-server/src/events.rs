@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use log::{debug, error, info, warn};
 
+use crate::Error;
 use crate::access::rules::Rule;
 use crate::admission::News;
 use crate::limit::SharedLimit;
@@ -257,6 +258,13 @@ pub(crate) fn handler_failed_unheard(peer: Peer, error: &dyn Display, suppressed
     say_unheard(&format!("the handler of {peer} failed: {error}{others}"));
 }
 
+/// A worker, or a server in its caller's process, could not serve a single client.
+pub(crate) fn worker_cannot_start(error: &Error) {
+    let why = error.sentence();
+    error!("worker cannot start: {why}");
+    say_unheard(&format!("a worker cannot start: {why}"));
+}
+
 /// Says on standard error what nobody would hear else, as the program has no logger.
 fn say_unheard(what: &str) {
     if has_logger() {
@@ -335,6 +343,7 @@ pub(crate) fn no_thread_for(peer: Peer, endpoint: &Endpoint, suppressed: u64) {
 pub(crate) fn no_threads(endpoint: &Endpoint, error: &io::Error) {
     let limit = limit_of_tasks(error);
     error!(endpoint:%, error:%; "cannot start the threads of a worker{limit}");
+    say_unheard(&format!("cannot start the threads for {endpoint}: {error}{limit}"));
 }
 
 pub(crate) fn worker_fork_failed(endpoint: &Endpoint, error: &io::Error) {

@@ -65,7 +65,7 @@ pub(crate) fn run(work: &WorkerContext<'_>, shutdown: &ShutdownFd, terms: &Terms
     match worker.serve() {
         Ok(cause) => cause,
         Err(error) => {
-            log::error!("worker cannot start: {}", error.sentence());
+            events::worker_cannot_start(&error);
             Cause::Failed
         }
     }

@@ -227,7 +227,7 @@ impl<'w> WorkerContext<'w> {
         if self.ticker.is_none()
             && let Err(error) = self.context.require_descriptors(accepting)
         {
-            log::error!("worker cannot start: {}", error.sentence());
+            events::worker_cannot_start(&error);
             return false;
         }
         self.slot.set_state(State::Idle);

@@ -66,7 +66,7 @@ pub(crate) fn run(work: &WorkerContext<'_>, shutdown: &ShutdownFd, terms: &Terms
         }
     };
     coroutine::run(main).flatten().unwrap_or_else(|error| {
-        log::error!("{}", Error::os("worker cannot start", error).sentence());
+        events::worker_cannot_start(&Error::os("cannot make a scheduler", error));
         Cause::Failed
     })
 }

@@ -167,6 +167,20 @@ impl Stream {
 
     /// As [`Connection::set_read_timeout`], for this handle.
     ///
+    /// ```
+    /// use std::io::Read;
+    /// use std::time::Duration;
+    /// use forkd_server::Stream;
+    ///
+    /// /// What comes next, if it comes within a second.
+    /// fn soon(stream: &mut Stream) -> std::io::Result<u8> {
+    ///     stream.set_read_timeout(Some(Duration::from_secs(1)))?;
+    ///     let mut next = [0];
+    ///     stream.read_exact(&mut next).inspect_err(|error| eprintln!("{}: {error}", stream.peer()))?;
+    ///     Ok(next[0])
+    /// }
+    /// ```
+    ///
     /// # Errors
     ///
     /// A time-out of zero is refused.
@@ -272,11 +286,23 @@ impl Write for Stream {
 #[cfg(test)]
 mod tests {
     use std::os::unix::net::UnixStream;
-    use std::sync::atomic::Ordering;
+    use std::sync::atomic::{AtomicU32, Ordering};
 
     use super::*;
     use crate::ServerInfo;
     use crate::transport::early::Early;
+
+    #[test]
+    fn a_connection_that_is_cloned_does_not_count_as_without_a_first_exchange() {
+        static TRAFFIC: Traffic = Traffic::new();
+        static COUNTS: [AtomicU32; 2] = [AtomicU32::new(0), AtomicU32::new(0)];
+        let (ours, _theirs) = UnixStream::pair().unwrap();
+        let (server, (early, _)) = (ServerInfo::nowhere(), Early::begin(&COUNTS[0], &COUNTS[1], false));
+        let connection = Connection::stream(ours.into(), Peer::None, early, &TRAFFIC, &server);
+        assert_eq!(COUNTS[1].load(Ordering::Relaxed), 1);
+        let _clone = connection.try_clone().unwrap();
+        assert_eq!(COUNTS[1].load(Ordering::Relaxed), 0);
+    }
 
     #[test]
     fn what_a_clone_carries_is_counted_as_the_connection_s() {
