@@ -59,6 +59,23 @@ const MODELS: [&str; 4] = ["fork", "prefork", "thread", "threads"];
 /// Those that fork whatever is said about workers.
 const FORKING: [&str; 2] = ["fork", "prefork"];
 
+/// Also where a process has one connection at a time, and waits for its client.
+#[test]
+fn a_thread_of_a_child_or_a_worker_writes_to_its_client_at_any_time() {
+    for model in ["fork", "prefork", "thread", "event", "coroutine"] {
+        let server = example("test-servers", &format!("pushed tcp://127.0.0.1:0 {model}"));
+        let mut heard = String::new();
+        server.connect().read_to_string(&mut heard).unwrap();
+        let lines: Vec<&str> = heard.lines().collect();
+        assert_eq!(lines.len(), 3, "{model}: {heard:?}");
+        for (number, line) in lines.iter().enumerate() {
+            assert!(line.starts_with(&format!("{} by process ", number + 1)), "{model}: {heard:?}");
+        }
+        let own = format!(" by process {}\n", server.pid());
+        assert!(!FORKING.contains(&model) || !heard.contains(&own), "{model}: {heard:?}");
+    }
+}
+
 #[test]
 fn the_example_shouts_over_tcp_and_udp_under_each_model() {
     for model in ["fork", "prefork", "thread"] {

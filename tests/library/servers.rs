@@ -12,7 +12,7 @@ use forkd::config::values::{LogFormat, LogLevel, LogSink};
 use forkd_server::coroutine::{self, TcpStream};
 use forkd_server::model::{Model, Threads};
 use forkd_server::service::Exec;
-use forkd_server::{Connection, Error, Handler, Peer, Protocol, Reply, Server, Service};
+use forkd_server::{Connection, Error, Handler, Opening, Peer, Protocol, Reply, Server, Service};
 
 /// Says which of its methods is called; fails where the client's first letter tells it to.
 struct Steps {
@@ -117,6 +117,26 @@ impl Protocol for Brittle {
     }
 }
 
+/// Has a thread of its own speak to its client, which says nothing.
+struct Pushed;
+
+impl Protocol for Pushed {
+    fn opened(&mut self, opening: &Opening) {
+        let writer = opening.writer();
+        std::thread::spawn(move || {
+            for number in 1..=3 {
+                std::thread::sleep(Duration::from_millis(10));
+                let _ = writer.write(format!("{number} by process {}\n", std::process::id()).as_bytes());
+            }
+            writer.finish();
+        });
+    }
+
+    fn received<'a>(&'a mut self, _: &'a [u8]) -> Reply<'a> {
+        Reply::Wait
+    }
+}
+
 /// Does as its client says: ends the server, fails, or answers.
 struct Obedient;
 
@@ -185,6 +205,7 @@ fn service(name: &str) -> Service {
         "fragile" | "hasty" | "threads" | "elastic" => Service::handler("fragile", || Fragile),
         "turnstile" => Service::handler("turnstile", || Turnstile),
         "patient" => Service::protocol("patient", || Patient),
+        "pushed" => Service::protocol("pushed", || Pushed),
         "brittle" => Service::protocol("brittle", || Brittle),
         "persistent" => Service::handler("persistent", || Persistent),
         other => panic!("no server is called {other}"),

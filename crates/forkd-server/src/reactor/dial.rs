@@ -111,6 +111,27 @@ impl<'a> Reactor<'a> {
     /// reactor.run()?;
     /// # Ok::<(), forkd_server::Error>(())
     /// ```
+    ///
+    /// Something that is said later:
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use forkd_server::{reactor::Reactor, service::Discard};
+    ///
+    /// let mut reactor = Reactor::new()?;
+    /// let server = reactor.listen("tcp://127.0.0.1:0", |_| Discard)?;
+    /// let address = server.endpoints().next().unwrap().to_string();
+    /// let writer = reactor.connect(&address, Discard, |reactor, _, outcome| {
+    ///     outcome.unwrap();
+    ///     reactor.stop();
+    /// })?;
+    /// reactor.call_later(Duration::from_millis(2), move |_| {
+    ///     writer.write(b"by the way").unwrap();
+    ///     writer.finish();
+    /// });
+    /// reactor.run()?;
+    /// # Ok::<(), forkd_server::Error>(())
+    /// ```
     pub fn connect<P: Protocol + 'a>(
         &mut self,
         endpoint: &str,

@@ -50,7 +50,8 @@ impl Opening {
     }
 
     /// What writes to the connection from here on, at any time and from any thread: of one connection they are all the
-    /// same. A connection costs more from its first writer on, about as much as a timer; one without pays nothing.
+    /// same. A connection without one pays nothing for that there are writers. With one it takes some memory, and where
+    /// it has a thread or a process a descriptor; if there is none left, it ends with that error.
     #[must_use]
     pub fn writer(&self) -> Writer {
         Writer::of(self.outbox.get_or_init(Arc::default))

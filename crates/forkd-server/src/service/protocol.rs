@@ -47,8 +47,8 @@ pub trait Protocol {
         Reply::Wait
     }
 
-    /// Whether it takes input while it has more to send, as [`Reply::More`] says. The default doesn't:
-    /// what comes then stays where it is, and the client waits.
+    /// Whether it takes input while it has more to send, as [`Reply::More`] says, or while the client has not taken
+    /// what a [`Writer`] has written. The default doesn't: what comes then stays where it is, and the client waits.
     fn listens(&self) -> bool {
         false
     }

@@ -189,8 +189,10 @@ impl Outboxes {
     pub(crate) fn add(&self, outbox: &Arc<Outbox>) {
         let mut all = self.all();
         if all.len() == all.capacity() {
-            // instead of more room for those that have gone
+            // room for as many again as are still there, so that this is done seldom
             all.retain(|outbox| outbox.strong_count() > 0);
+            let count = all.len();
+            all.reserve(count + 1);
         }
         all.push(Arc::downgrade(outbox));
     }
@@ -227,5 +229,77 @@ impl Hold {
 impl Drop for Hold {
     fn drop(&mut self) {
         self.outbox.state().holders.retain(|holder| *holder != self.holder);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::slab::Key;
+    use crate::transport::Wakeups;
+
+    fn rouser() -> Rouser {
+        Rouser { wakeups: Arc::new(Wakeups::new().unwrap()), key: Key::FIRST }
+    }
+
+    #[test]
+    fn a_loop_is_called_once_for_all_that_is_written_before_it_looks() {
+        let (outbox, rouser) = (Outbox::default(), rouser());
+        outbox.write(b"before there is a loop, ").unwrap();
+        outbox.attach(rouser.clone());
+        outbox.write(b"and ").unwrap();
+        outbox.write(b"after").unwrap();
+        assert_eq!(rouser.wakeups.take(), [rouser.key]);
+        let mut sent = Vec::new();
+        let found = outbox.flush(0, |bytes| {
+            sent.extend_from_slice(bytes);
+            Ok(bytes.len() - 5)
+        });
+        assert_eq!(sent, b"before there is a loop, and after");
+        assert!(!found.unwrap().is_clear);
+        assert_eq!((outbox.take(), outbox.queued()), (b"after".to_vec(), 5));
+        outbox.wish(Wish::Finish);
+        outbox.wish(Wish::End);
+        assert_eq!(rouser.wakeups.take(), [rouser.key]);
+        let found = outbox.flush(5, |_| panic!("something is before it")).unwrap();
+        assert_eq!((found.is_clear, found.wish), (true, Some(Wish::Finish)));
+    }
+
+    #[test]
+    fn one_that_is_held_goes_on_when_the_most_has_gone_or_the_other_is_over() {
+        let (outbox, holder) = (Arc::new(Outbox::default()), rouser());
+        let hold = Hold::new(&outbox, holder.clone());
+        assert!(!hold.holds());
+        outbox.write(&[0; LIMIT]).unwrap();
+        assert!(hold.holds() && hold.holds());
+        outbox.flush(0, |_| Ok(LIMIT / 2)).unwrap();
+        assert!(hold.holds() && holder.wakeups.take().is_empty());
+        outbox.flush(0, |_| Ok(1)).unwrap();
+        assert_eq!((holder.wakeups.take(), hold.holds()), (vec![holder.key], false));
+        outbox.write(&[0; LIMIT]).unwrap();
+        assert!(hold.holds());
+        outbox.close();
+        assert_eq!((holder.wakeups.take(), hold.holds()), (vec![holder.key], false));
+        // whose connection has ended is not called
+        let outbox = Arc::new(Outbox::default());
+        outbox.write(&[0; LIMIT]).unwrap();
+        let hold = Hold::new(&outbox, holder.clone());
+        assert!(hold.holds());
+        drop(hold);
+        outbox.close();
+        assert!(holder.wakeups.take().is_empty());
+    }
+
+    #[test]
+    fn those_whose_connections_have_gone_take_no_memory() {
+        let outboxes = Outboxes::default();
+        let stays = Arc::default();
+        outboxes.add(&stays);
+        for _ in 0..10_000 {
+            outboxes.add(&Arc::default());
+        }
+        assert!(outboxes.all().capacity() < 100);
+        outboxes.stop();
+        assert!(stays.flush(0, |_| Ok(0)).unwrap().is_stopping);
     }
 }
