@@ -295,16 +295,10 @@ impl Pooling {
         if let Some(error) = self.fork_error(&format!("cannot fork the workers of {endpoint}: giving up")) {
             return error;
         }
-        if let Some(Application::Program(_)) = self.context.service_config.service.as_application() {
-            let what = format!(
-                "the workers of {endpoint} don't stay up: giving up after {MAX_START_FAILURES} tries"
-            );
-            return Error::Internal(self.with_last_words(what));
-        }
         match self.failed_start {
             Some(cause) if self.runs_program() => {
                 let what = format!(
-                    "the workers of {endpoint} end as soon as they start: giving up after {MAX_START_FAILURES} tries"
+                    "the workers of {endpoint} don't stay up: giving up after {MAX_START_FAILURES} tries"
                 );
                 Error::Internal(self.with_last_words(what, cause))
             }
