@@ -10,7 +10,6 @@ mod linked;
 
 use std::any::Any;
 use std::io;
-use std::sync::Arc;
 use std::time::Instant;
 
 use super::line::{Line, Next};
@@ -212,18 +211,15 @@ impl<'a> Channel<'a> {
     }
 
     fn follow(&mut self, next: Next, shared: &mut Shared<'a>) -> io::Result<()> {
-        if let Next::InputAfter(other) = &next {
-            match &mut self.link {
-                Some(link) => link.hold(other),
-                None => self.add_link(Arc::default(), shared)?.hold(other),
-            }
+        if next == Next::InputLater {
+            self.hold(shared)?;
         }
         self.phase = match next {
             // what it says to the end is the last, if nobody may write to it later
-            Next::Input | Next::InputAfter(_) if self.input == Input::Told && self.link.is_none() => {
+            Next::Input | Next::InputLater if self.input == Input::Told && self.link.is_none() => {
                 Phase::Finishing
             }
-            Next::Input | Next::InputAfter(_) => Phase::Open,
+            Next::Input | Next::InputLater => Phase::Open,
             Next::Produce => Phase::Producing,
             Next::End => {
                 self.link.iter().for_each(|link| link.is_finished());
@@ -237,7 +233,7 @@ impl<'a> Channel<'a> {
     fn go_on(&mut self, shared: &mut Shared<'a>) -> io::Result<Flow> {
         let mut produced = Turn::default();
         loop {
-            if self.push(shared)? == Flow::Over {
+            if self.link.is_some() && self.push(shared)? == Flow::Over {
                 return Ok(Flow::Over);
             }
             if !self.is_clear() {
@@ -286,12 +282,13 @@ impl<'a> Channel<'a> {
     }
 
     fn interest(&mut self) -> Interest {
-        let (is_clear, is_held) = (self.is_clear(), self.is_held());
-        let mut takes =
-            || self.input == Input::Open && !is_held && !self.crowded && self.session.protocol().listens();
+        let is_clear = self.is_clear();
         let read = match self.phase {
-            Phase::Open if is_clear => self.input == Input::Open && !is_held,
-            Phase::Open | Phase::Producing => takes(),
+            Phase::Open if is_clear => self.input == Input::Open && !self.is_held(),
+            Phase::Open | Phase::Producing => {
+                let may_read = self.input == Input::Open && !self.crowded && !self.is_held();
+                may_read && self.session.protocol().listens()
+            }
             Phase::Lingering(_) => true,
             Phase::Finishing | Phase::Aborted | Phase::Broken => false,
         };

@@ -21,6 +21,8 @@ pub(super) struct Line<'a> {
     socket: OwnedFd,
     waiting: VecDeque<Piece>,
     traffic: Option<&'a Traffic>,
+    /// What is to be gone before more input is read, until somebody asks.
+    awaited: Option<Arc<Outbox>>,
     /// Counts it until its first exchange is complete.
     early: Early,
     /// What was done since [`take_turn`](Self::take_turn) was asked.
@@ -35,18 +37,18 @@ enum Piece {
 }
 
 /// What a reply asks for, once it is on its way.
-#[derive(Debug)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Next {
     Input,
-    /// Input, when another client has taken most of this.
-    InputAfter(Arc<Outbox>),
+    /// Input, when another client has taken most of what [`Line::take_awaited`] tells.
+    InputLater,
     Produce,
     End,
 }
 
 impl<'a> Line<'a> {
     pub(super) fn new(socket: OwnedFd, traffic: Option<&'a Traffic>, early: Early) -> Self {
-        Self { socket, waiting: VecDeque::new(), traffic, early, turn: Turn::default() }
+        Self { socket, waiting: VecDeque::new(), traffic, awaited: None, early, turn: Turn::default() }
     }
 
     /// Whether the socket has taken all that it was given.
@@ -57,6 +59,11 @@ impl<'a> Line<'a> {
     /// The bytes that have come and gone since this was asked before.
     pub(super) fn take_turn(&mut self) -> Turn {
         std::mem::take(&mut self.turn)
+    }
+
+    /// What the last reply waits for, if it was such a one.
+    pub(super) fn take_awaited(&mut self) -> Option<Arc<Outbox>> {
+        self.awaited.take()
     }
 
     /// Reads what there is; `None` if that is nothing yet, and 0 at the end of it.
@@ -75,7 +82,10 @@ impl<'a> Line<'a> {
     pub(super) fn dispose(&mut self, reply: Reply<'_>) -> io::Result<Next> {
         let next = match reply {
             Reply::Wait | Reply::Send(_) => Next::Input,
-            Reply::WaitFor(writer) => Next::InputAfter(Arc::clone(writer.outbox())),
+            Reply::WaitFor(writer) => {
+                self.awaited = Some(Arc::clone(writer.outbox()));
+                Next::InputLater
+            }
             Reply::More(_) | Reply::File(_) => Next::Produce,
             Reply::Finish(_) => Next::End,
         };

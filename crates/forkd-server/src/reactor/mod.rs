@@ -377,17 +377,19 @@ impl<'a> Reactor<'a> {
         let mut ready = Vec::new();
         self.is_stopped = false;
         while !self.is_stopped && (self.sources.len() > 0 || !self.timers.is_empty()) {
-            let cannot = |cause| Error::os("cannot wait for events", cause);
             let limit = self.timers.next().map(|then| then.saturating_duration_since(Instant::now()));
-            let limit = if self.is_called().map_err(cannot)? { Some(Duration::ZERO) } else { limit };
-            self.pollers.wait(&mut ready, limit).map_err(cannot)?;
+            let has_writers = self.shared.wakeups.is_some();
+            let limit = if has_writers && self.is_called()? { Some(Duration::ZERO) } else { limit };
+            self.pollers.wait(&mut ready, limit).map_err(cannot_wait)?;
             self.shared.now = Instant::now();
             let events = ready.len();
             for event in ready.drain(..) {
                 self.dispatch(event);
             }
             // before the alarms: one that is written to is not silent
-            self.answer_calls();
+            if self.shared.wakeups.is_some() {
+                self.answer_calls();
+            }
             while let Some(alarm) = self.timers.due(self.shared.now) {
                 match alarm {
                     Alarm::Call(call) => call(self),
@@ -402,10 +404,10 @@ impl<'a> Reactor<'a> {
     }
 
     /// Before a wait: whether something was written that is to be sent first. If not, that ends the wait.
-    fn is_called(&mut self) -> io::Result<bool> {
+    fn is_called(&mut self) -> Result<bool, Error> {
         let Some(wakeups) = &self.shared.wakeups else { return Ok(false) };
         if !self.watches_wakeups {
-            self.pollers.add(&**wakeups, WAKEUPS, Interest::READ)?;
+            self.pollers.add(&**wakeups, WAKEUPS, Interest::READ).map_err(cannot_wait)?;
             self.watches_wakeups = true;
         }
         Ok(!wakeups.may_wait())
@@ -451,6 +453,10 @@ impl<'a> Reactor<'a> {
             Some(Source::Watch(_)) | None => {}
         }
     }
+}
+
+fn cannot_wait(cause: io::Error) -> Error {
+    Error::os("cannot wait for events", cause)
 }
 
 /// The time after `delay`, or one that never comes.

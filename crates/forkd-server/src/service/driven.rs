@@ -15,13 +15,24 @@ pub(super) fn drive(protocol: &mut dyn Protocol, connection: &mut Connection<'_>
     protocol.opened(&opening);
     let outcome = match opening.into_outbox() {
         None => converse(protocol, connection),
-        Some(outbox) => Duplex::new(connection, outbox).and_then(|duplex| duplex.converse(protocol)),
+        Some(outbox) => converse_at_any_time(protocol, connection, outbox),
     };
     protocol.closed(match &outcome {
         Ok(reason) => *reason,
         Err(error) => CloseReason::of(error),
     });
     outcome.map(drop)
+}
+
+// no part of what children of other protocols run
+#[cold]
+#[inline(never)]
+fn converse_at_any_time(
+    protocol: &mut dyn Protocol,
+    connection: &Connection<'_>,
+    outbox: Arc<Outbox>,
+) -> io::Result<CloseReason<'static>> {
+    Duplex::new(connection, outbox)?.converse(protocol)
 }
 
 /// Reads, asks, writes, until one side ends.
@@ -58,11 +69,7 @@ fn converse(
                     }
                 };
             }
-            Next::InputAfter(other) => {
-                let mut duplex = Duplex::new(connection, Arc::default())?;
-                duplex.hold(&other);
-                return duplex.go_on(protocol, Next::Input);
-            }
+            Next::InputAfter(other) => return go_on_after(&other, protocol, connection),
             Next::Produce => {
                 // what comes meanwhile is not left lying about
                 if protocol.listens()
@@ -79,6 +86,19 @@ fn converse(
             }
         }
     }
+}
+
+/// Goes on when another client has taken most of what waits for it.
+#[cold]
+#[inline(never)]
+fn go_on_after(
+    other: &Arc<Outbox>,
+    protocol: &mut dyn Protocol,
+    connection: &Connection<'_>,
+) -> io::Result<CloseReason<'static>> {
+    let mut duplex = Duplex::new(connection, Arc::default())?;
+    duplex.hold(other);
+    duplex.go_on(protocol, Next::Input)
 }
 
 /// The protocol has ended the connection: lets the client hear the end.

@@ -22,7 +22,20 @@ impl<'a> Channel<'a> {
         self.link.as_ref().is_some_and(|link| link.is_held())
     }
 
+    /// Holds the input until another client has taken the most of what was written for it.
+    #[cold]
+    pub(super) fn hold(&mut self, shared: &mut Shared<'a>) -> io::Result<()> {
+        let Some(other) = self.line.take_awaited() else { return Ok(()) };
+        match &mut self.link {
+            Some(link) => link.hold(&other),
+            None => self.add_link(Arc::default(), shared)?.hold(&other),
+        }
+        Ok(())
+    }
+
     /// Sends what was written at any time, and does what its writers wish.
+    // not part of its caller, which most connections run without it
+    #[inline(never)]
     pub(super) fn push(&mut self, shared: &mut Shared<'a>) -> io::Result<Flow> {
         let Some(link) = &mut self.link else { return Ok(Flow::Goes) };
         if link.is_released() {
