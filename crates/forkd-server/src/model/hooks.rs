@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::events;
-use crate::transport::{Connection, Handle, Open, OpenConnections, Peer};
+use crate::transport::{Handle, OpenConnections, Peer};
 
 type Verify = dyn Fn(&Peer) -> bool + Send + Sync;
 type Report = dyn Fn(Peer, &HandlerError<'_>) + Send + Sync;
@@ -67,11 +67,6 @@ impl Hooks {
             self.panicked(peer, &*payload);
             false
         })
-    }
-
-    /// Has a connection cut at the end of a stop, if it is still served then.
-    pub(crate) fn cut_late(&self, connection: &Connection<'_>) -> Option<Open> {
-        self.open.as_ref()?.add(connection.socket()?)
     }
 
     /// A handler has returned an error that is no client's doing.

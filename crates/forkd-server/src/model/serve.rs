@@ -23,7 +23,7 @@ use crate::sys::fd::wait_readable;
 use crate::transport::early::Early;
 use crate::transport::proxy::ProxyVersion;
 use crate::transport::udp_filter::UdpFilter;
-use crate::transport::{Connection, Listener, Offence, Peer, Refusal, Traffic};
+use crate::transport::{Connection, Listener, Offence, OpenConnections, Peer, Refusal, Traffic};
 
 /// What a worker is told.
 #[derive(Debug, Clone, Copy)]
@@ -210,7 +210,18 @@ impl<'w> WorkerContext<'w> {
     /// The same in a worker.
     pub(crate) fn serve_timed(&self, connection: &mut Connection<'_>) {
         let _stopwatch = self.stopwatch();
-        let _open = self.context.service_config.hooks.cut_late(connection);
+        match &self.context.service_config.hooks.open {
+            None => _ = self.serve(connection),
+            Some(open) => self.serve_until_cut(connection, open),
+        }
+    }
+
+    /// The same for a connection that is cut at the end of a stop, if it is still served then. It is apart, as nothing that a
+    /// daemon serves is cut so.
+    #[cold]
+    #[inline(never)]
+    fn serve_until_cut(&self, connection: &mut Connection<'_>, open: &Arc<OpenConnections>) {
+        let _open = connection.socket().and_then(|socket| open.add(socket));
         self.serve(connection);
     }
 

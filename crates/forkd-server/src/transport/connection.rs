@@ -35,10 +35,13 @@ use crate::sys;
 
 /// A connection, or a datagram, together with its peer.
 ///
-/// Reading returns `Ok(0)` at the end of the client's data. With an idle time-out set
-/// (`--idle-timeout`), a read or write that waits longer fails with
-/// [`WouldBlock`](io::ErrorKind::WouldBlock). With a longest lifetime (`--max-lifetime`), each read and write fails
-/// with [`TimedOut`](io::ErrorKind::TimedOut) once that is over.
+/// Reading returns `Ok(0)` at the end of the client's data. With an idle time-out
+/// ([`Server::idle_timeout`](crate::Server::idle_timeout), [`set_read_timeout`](Self::set_read_timeout)), a read or write
+/// that waits longer fails with [`WouldBlock`](io::ErrorKind::WouldBlock). With a longest lifetime
+/// ([`Server::max_lifetime`](crate::Server::max_lifetime)), each read and write fails with
+/// [`TimedOut`](io::ErrorKind::TimedOut) once that is over.
+///
+/// It is the handler's, and ends with it; other threads and coroutines have [clones](Self::try_clone).
 ///
 /// ```
 /// use std::io::{Read, Write};

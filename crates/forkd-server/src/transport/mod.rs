@@ -41,7 +41,7 @@ pub use forkd_net::{Endpoint, ParseEndpointError, resolve};
 pub(crate) use inherited::Inherited;
 pub(crate) use listener::Listener;
 pub use offence::Offence;
-pub(crate) use open_connections::{Open, OpenConnections};
+pub(crate) use open_connections::OpenConnections;
 pub use peer::Peer;
 pub use proxy::ProxyVersion;
 pub(crate) use pump::limit_unsent;
