@@ -101,8 +101,8 @@ fn a_worker_that_ends_itself_is_replaced_under_its_number_and_the_other_goes_on(
         ("abort", "cause=SIGABRT"),
         ("segv", "cause=SIGSEGV"),
         ("exit", "cause=exit"),
-        ("fail", "worker failed number="),
-        ("return", "worker has returned; another takes its place number="),
+        ("fail", "worker failed worker="),
+        ("return", "worker has returned; another takes its place worker="),
     ] {
         let daemon = workers("obeys");
         let mut first = daemon.connect();
@@ -138,11 +138,11 @@ fn numbers_begin_at_0_and_the_generation_grows_with_each_reload() {
 #[test]
 fn workers_that_cannot_start_end_the_server_with_the_reason() {
     for (how, line, sentence) in [
-        ("fails", "worker failed number=0", "cannot all start: giving up after 8 tries"),
+        ("fails", "worker failed worker=0", "cannot all start: giving up after 8 tries"),
         ("panics", "cause=panicked", "giving up after 8 tries"),
         (
             "returns",
-            "worker has returned; another takes its place number=0",
+            "worker has returned; another takes its place worker=0",
             "return at once, although none was told to",
         ),
         ("misses", "the server has no Unix socket: it is bound to tcp://127.0.0.1:", "giving up"),
@@ -228,7 +228,7 @@ fn a_worker_that_leaks_descriptors_is_replaced_and_its_master_has_none_of_them()
     assert_eq!(says(&mut client, "leak"), "leaking");
     drop(client);
     let mut next = daemon.connect();
-    daemon.wait_for_line("worker failed number=");
+    daemon.wait_for_line("worker failed worker=");
     assert_eq!(who(&mut next)[0], number, "by that which takes its place");
     eventually("the master to have as many as before", || fds_of(daemon.pid()).len() <= before);
 }

@@ -465,12 +465,37 @@ fn names_in(text: &str) -> BTreeSet<String> {
 }
 
 #[test]
+fn of_workers_that_accept_by_themselves_it_is_told_what_they_use() {
+    let args = "-w 2 tcp://127.0.0.1:0 udp://127.0.0.1:0 --worker-exec sleep 1000";
+    let daemon = Daemon::start(&format!("{METRICS} {args}"));
+    let text = becomes(&daemon, "forkd_children", &["state=\"ready\""], 2.0);
+    for worker in ["worker=\"0\",generation=\"1\"", "worker=\"1\",generation=\"1\""] {
+        assert!(sum(&text, "forkd_worker_resident_memory_bytes", &[worker]) > 100_000.0, "{text}");
+        let is_its =
+            |line: &str| line.starts_with("forkd_worker_cpu_seconds_total{") && line.contains(worker);
+        assert_eq!(text.lines().filter(|line| is_its(line)).count(), 1, "{text}");
+    }
+    // nothing is said that is not known
+    for name in ["workers", "threads", "connections_total", "connections_open", "received_bytes_total"] {
+        assert!(!text.contains(&format!("\nforkd_{name}{{")), "{name} in\n{text}");
+    }
+    assert!(exchange(connect(&daemon), "GET /readyz HTTP/1.0\r\n\r\n").ends_with("ready\n"));
+    assert_eq!(exchange(connect(&daemon), "agent\n"), "ready up 100%\n");
+    let pid = daemon.status()["children"][0]["pid"].as_i64().unwrap() as i32;
+    signal(pid, Signal::SIGKILL);
+    let text = becomes(&daemon, "forkd_worker_restarts_total", &[], 1.0);
+    assert_eq!(sum(&text, "forkd_deaths_total", &["cause=\"SIGKILL\""]), 1.0);
+}
+
+#[test]
 fn the_dashboard_asks_for_what_there_is() {
     let pool = Daemon::start(&format!("{HERE} -m event -w 2"));
     let _held = pool.served();
     let forks = Daemon::start(HERE);
     drop(forks.served());
+    let programs = Daemon::start(&format!("{HERE} -w 1 --worker-exec sleep 1000"));
     let text = becomes(&forks, "forkd_connections_total", &[], 1.0)
+        + &becomes(&programs, "forkd_children", &["state=\"ready\""], 1.0)
         + &becomes(&pool, "forkd_connections_spread", &[], 0.5);
     let there_is: BTreeSet<&str> = text.lines().filter_map(|line| line.split(['{', ' ']).next()).collect();
     let file = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/grafana.json");

@@ -8,6 +8,7 @@ use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use serde_json::Value;
 use signal_hook::consts::SIGINT;
 
 use super::args::StatusArgs;
@@ -16,10 +17,15 @@ use super::terminal::{obeys, write};
 use crate::daemon::rates::Rates;
 use crate::daemon::status::{SourcesStatus, Status, Watched};
 use crate::failed::Failed;
+use crate::sys::usage::{is_child_of, pss};
 use crate::{Error, foreign};
 
 /// How long to wait for the daemon.
 pub(super) const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Of how many workers the memory is read that is theirs alone, with their part of what they share: it takes milliseconds for
+/// some hundred MB.
+const MOST_PSS: usize = 256;
 
 /// Makes a terminal empty, from its first line on (ECMA-48: CUP, ED).
 const CLEAR: &str = "\x1b[H\x1b[2J";
@@ -36,7 +42,10 @@ pub fn run(args: StatusArgs) -> Result<(), Failed> {
     }
     let first = ask(args.control.clone())?;
     match args.watch {
-        None => Ok(write(&first.show(args.json, &first.status)).map(|_| ())?),
+        None => {
+            let first = first.with_pss();
+            Ok(write(&first.show(args.json, &first.status)).map(|_| ())?)
+        }
         Some(interval) => watch(args.control, args.json, interval.0, first),
     }
 }
@@ -57,6 +66,27 @@ pub(super) struct Answer {
 }
 
 impl Answer {
+    /// With the memory of workers that accept by themselves, which the daemon leaves to others: the kernel looks at each page
+    /// for that, and the daemon has clients.
+    fn with_pss(mut self) -> Self {
+        let (daemon, children) = (self.status.pid, self.status.children.iter_mut().enumerate());
+        let workers = children.filter_map(|(at, child)| Some((at, child.pid, child.worker.as_mut()?)));
+        let mut found = Vec::new();
+        for (at, pid, worker) in workers.take(MOST_PSS).filter(|(_, pid, _)| is_child_of(*pid, daemon)) {
+            worker.pss_bytes = pss(pid);
+            found.extend(worker.pss_bytes.map(|pss| (at, pss)));
+        }
+        if found.is_empty() {
+            return self;
+        }
+        let mut json: Value = serde_json::from_str(&self.text).unwrap_or_default();
+        for (at, pss) in found {
+            let place = json.pointer_mut(&format!("/children/{at}/worker/pss_bytes"));
+            place.into_iter().for_each(|place| *place = pss.into());
+        }
+        Self { text: foreign::json(&json.to_string()).into_owned(), ..self }
+    }
+
     fn show(&self, json: bool, table: impl Display) -> String {
         if json { format!("{}\n", self.text) } else { table.to_string() }
     }

@@ -26,6 +26,8 @@ pub struct Rate {
     pub bytes_out: f64,
     /// What the kernel has dropped at the socket; of a child 0.
     pub dropped: f64,
+    /// How much of a processor a worker uses that accepts by itself, 1 being all of one; of others 0.
+    pub cpu: f64,
 }
 
 impl Rates {
@@ -40,8 +42,8 @@ impl Rates {
         }
         let listeners: HashMap<&str, [u64; 5]> =
             before.listeners.iter().map(|l| (&*l.endpoint, counts_of_listener(l))).collect();
-        let children: HashMap<(u32, u32), [u64; 5]> =
-            before.children.iter().map(|c| ((c.pid, c.slot), counts_of_child(c))).collect();
+        let children: HashMap<(u32, u32), &ChildStatus> =
+            before.children.iter().map(|c| ((c.pid, c.slot), c)).collect();
         let rate = |now: [u64; 5], before: Option<&[u64; 5]>| {
             let before = before.copied().unwrap_or_default();
             let per_second = |i: usize| now[i].saturating_sub(before[i]) as f64 / seconds;
@@ -51,10 +53,15 @@ impl Rates {
                 bytes_in: per_second(2),
                 bytes_out: per_second(3),
                 dropped: per_second(4),
+                cpu: 0.0,
             }
         };
         let of_listener = |l: &ListenerStatus| rate(counts_of_listener(l), listeners.get(&*l.endpoint));
-        let of_child = |c: &ChildStatus| rate(counts_of_child(c), children.get(&(c.pid, c.slot)));
+        let of_child = |c: &ChildStatus| {
+            let before = children.get(&(c.pid, c.slot)).copied();
+            let used = (cpu_of(c) - before.map_or(0.0, cpu_of)).max(0.0);
+            Rate { cpu: used / seconds, ..rate(counts_of_child(c), before.map(counts_of_child).as_ref()) }
+        };
         Some(Self {
             listeners: now.listeners.iter().map(of_listener).collect(),
             children: now.children.iter().map(of_child).collect(),
@@ -70,6 +77,7 @@ impl Rates {
             bytes_in: sum.bytes_in + rate.bytes_in,
             bytes_out: sum.bytes_out + rate.bytes_out,
             dropped: sum.dropped + rate.dropped,
+            cpu: sum.cpu + rate.cpu,
         })
     }
 }
@@ -80,6 +88,11 @@ fn counts_of_listener(l: &ListenerStatus) -> [u64; 5] {
 
 fn counts_of_child(c: &ChildStatus) -> [u64; 5] {
     [c.connections, 0, c.bytes_in, c.bytes_out, 0]
+}
+
+/// The processor time that is known of it, in seconds.
+fn cpu_of(c: &ChildStatus) -> f64 {
+    c.worker.as_ref().and_then(|worker| worker.cpu_s).unwrap_or_default()
 }
 
 #[cfg(test)]
@@ -115,6 +128,21 @@ mod tests {
         // the first one is new
         assert_eq!(children, [20.0, 50.0]);
         assert_eq!(rates.total(), rates.listeners[0]);
+    }
+
+    #[test]
+    fn processor_time_is_a_share_of_a_processor() {
+        let worker = |cpu_s: serde_json::Value| {
+            let mut worker = child(7, 0);
+            worker["worker"] = serde_json::json!({
+                "number": 0, "generation": 1, "status": null, "cpu_s": cpu_s, "rss_bytes": null,
+            });
+            worker
+        };
+        let at = |uptime_s: f64, cpu_s| status(1, uptime_s, 0, &[worker(cpu_s)]);
+        let share = |before, now| Rates::between(&at(10.0, before), &at(12.0, now)).unwrap().children[0].cpu;
+        assert_eq!(share(4.0.into(), 5.0.into()), 0.5);
+        assert_eq!(share(4.0.into(), serde_json::Value::Null), 0.0);
     }
 
     #[test]

@@ -2,18 +2,18 @@
 
 mod sources;
 mod table;
+mod workers;
 
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
 use forkd_server::supervise::Arrivals;
-use forkd_server::supervise::ChildActivity;
-use forkd_server::supervise::{Activity, View};
+use forkd_server::supervise::{AcceptedBy, Activity, ChildActivity, View, WorkerActivity};
 pub use sources::{Pardoned, SourceStatus, SourcesStatus};
 pub use table::Watched;
 #[cfg(feature = "top")]
-pub(crate) use table::{dropped, queue, spread};
+pub(crate) use table::{dropped, queue, short, spread};
 
 /// What `forkd status --json` prints; its field names are a contract with scripts.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -75,6 +75,16 @@ pub struct ListenerStatus {
     pub timed_out: BTreeMap<String, u64>,
     /// Children that have ended, by cause.
     pub deaths: BTreeMap<String, u64>,
+    /// Workers that have ended though nothing had told them to.
+    #[serde(default)]
+    pub restarts: u64,
+    /// Whether forkd can know of its clients: not of those that programs accept (`--worker-exec`), so that their counts
+    /// are 0.
+    #[serde(default = "yes")]
+    pub knows_clients: bool,
+    /// The endpoint whose workers serve this one, too, as workers that accept by themselves have all sockets; else `null`.
+    #[serde(default)]
+    pub workers_of: Option<String>,
     /// How evenly connections are spread over workers that serve many each: Jain's index, 1 if each has as many, 1/N if
     /// one of N has all; `null` without connections, with one worker, and where a child or a worker has one client.
     #[serde(default)]
@@ -90,7 +100,8 @@ pub struct ChildStatus {
     pub slot: u32,
     /// The endpoint that it serves.
     pub endpoint: String,
-    /// `starting`, `idle`, `serving`, `leaving` or `ended`.
+    /// `starting`, `idle`, `serving`, `leaving` or `ended`; `ready` for a worker that accepts by itself, where none has told
+    /// of a client.
     pub state: String,
     /// How many connections it serves.
     pub serving: u32,
@@ -106,6 +117,40 @@ pub struct ChildStatus {
     pub bytes_in: u64,
     /// Bytes sent by it.
     pub bytes_out: u64,
+    /// What else is known of a worker that accepts by itself; of others `null`.
+    #[serde(default)]
+    pub worker: Option<WorkerStatus>,
+}
+
+/// A worker that accepts by itself.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct WorkerStatus {
+    /// Its number in its pool, from 0 on.
+    pub number: u32,
+    /// The generation of its pool: 1 at the start, and one more with each reload.
+    pub generation: u32,
+    /// What it says of itself by `STATUS=` of sd_notify(3).
+    pub status: Option<String>,
+    /// Seconds of processor time that it has used; `null` where the system doesn't say.
+    pub cpu_s: Option<f64>,
+    /// Bytes of memory that it has, those that it shares with others included; `null` where the system doesn't say.
+    pub rss_bytes: Option<u64>,
+    /// The same with those that it shares divided among all that have them. `forkd status` reads it by itself, without
+    /// `--watch`, of the first 256 workers, as far as it may; the daemon doesn't say it.
+    #[serde(default)]
+    pub pss_bytes: Option<u64>,
+}
+
+fn yes() -> bool {
+    true
+}
+
+impl From<WorkerActivity> for WorkerStatus {
+    fn from(worker: WorkerActivity) -> Self {
+        let WorkerActivity { number, generation, status, cpu, rss } = worker;
+        let cpu_s = cpu.map(|cpu| cpu.as_secs_f64());
+        Self { number, generation, status, cpu_s, rss_bytes: rss, pss_bytes: None }
+    }
 }
 
 impl Status {
@@ -126,6 +171,7 @@ impl Status {
                 connections: child.sums.connections,
                 bytes_in: child.sums.bytes_in,
                 bytes_out: child.sums.bytes_out,
+                worker: child.worker.map(WorkerStatus::from),
             })
         };
         Self {
@@ -141,8 +187,8 @@ impl Status {
 
 impl From<Activity> for ListenerStatus {
     fn from(activity: Activity) -> Self {
-        let Activity { socket, alive, peak, forked, sums, early, refused, timed_out, deaths, spread } =
-            activity;
+        let Activity { socket, alive, peak, forked, sums, early, refused, .. } = activity;
+        let Activity { timed_out, deaths, restarts, spread, .. } = activity;
         let Arrivals { queued, queue_limit, dropped } = socket.arrivals;
         Self {
             endpoint: socket.endpoint,
@@ -162,6 +208,12 @@ impl From<Activity> for ListenerStatus {
             refused,
             timed_out,
             deaths,
+            restarts,
+            knows_clients: socket.accepted_by.may_tell(),
+            workers_of: match socket.accepted_by {
+                AcceptedBy::WorkersOf(endpoint) => Some(endpoint),
+                _ => None,
+            },
             spread,
         }
     }
@@ -191,6 +243,9 @@ mod tests {
             refused: [("limit".to_owned(), 2)].into(),
             timed_out: [("idle".to_owned(), 3)].into(),
             deaths: [("done".to_owned(), 15), ("SIGSEGV".to_owned(), 1)].into(),
+            restarts: 0,
+            knows_clients: true,
+            workers_of: None,
             spread: Some(0.987),
         };
         let child = ChildStatus {
@@ -205,6 +260,7 @@ mod tests {
             connections: 1,
             bytes_in: 5,
             bytes_out: 5,
+            worker: None,
         };
         Status {
             pid: 4711,
@@ -249,7 +305,8 @@ mod tests {
         let lines = |text: String| text.lines().filter(|line| line.contains("127.0.0.1:7007")).count();
         assert!(text(None).contains("FORKS/S  CONN/S  IN/S  OUT/S\n"), "{}", text(None));
         assert_eq!(lines(text(None)), lines(now.to_string()));
-        let rate = Rate { connections: 2.5, forks: 1.25, bytes_in: 70.4, bytes_out: 80.0, dropped: 1.5 };
+        let rate =
+            Rate { connections: 2.5, forks: 1.25, bytes_in: 70.4, bytes_out: 80.0, dropped: 1.5, cpu: 0.0 };
         let known = text(Some(&Rates { listeners: vec![rate], children: vec![rate] }));
         let cells = |at: usize| {
             let line = known.lines().filter(|line| line.contains("127.0.0.1:7007")).nth(at).unwrap();
@@ -259,6 +316,48 @@ mod tests {
         assert!(known.contains("dropped by the kernel: 2744 (1.5/s)"), "{known}");
         let child = known.lines().last().unwrap().split_whitespace().collect::<Vec<_>>();
         assert_eq!(child[9..], ["2.5", "70", "80", "127.0.0.1:50000", "tcp://127.0.0.1:7007"], "{known}");
+    }
+
+    #[test]
+    fn workers_have_columns_of_their_own() {
+        let worker = |number: u32, text: Option<&str>| ChildStatus {
+            state: "ready".into(),
+            connections: 0,
+            worker: Some(WorkerStatus {
+                number,
+                generation: 3,
+                status: text.map(str::to_owned),
+                cpu_s: Some(1.5),
+                rss_bytes: Some(5 << 20),
+                pss_bytes: None,
+            }),
+            ..status().children[0].clone()
+        };
+        let mut now = Status { children: vec![worker(1, None), worker(0, None)], ..status() };
+        let lines = |text: String| -> Vec<String> {
+            let table = text.lines().skip_while(|line| !line.starts_with("WORKER"));
+            table.map(|line| line.split_whitespace().collect::<Vec<_>>().join(" ")).collect()
+        };
+        assert_eq!(
+            lines(now.to_string()),
+            [
+                "WORKER GEN PID STATE AGE CPU RSS LISTENER",
+                "0 3 4712 ready 1.2s 1.50s 5.0M tcp://127.0.0.1:7007",
+                "1 3 4712 ready 1.2s 1.50s 5.0M tcp://127.0.0.1:7007",
+            ]
+        );
+        // what is known of one has a column for all
+        now.children[0] = ChildStatus { connections: 4, ..worker(1, Some("a b")) };
+        let rate = Rate { cpu: 0.25, ..Rate::default() };
+        let rates = Rates { listeners: vec![Rate::default()], children: vec![rate, Rate::default()] };
+        assert_eq!(
+            lines(Watched { status: &now, rates: Some(&rates), width: None }.to_string()),
+            [
+                "WORKER GEN PID STATE AGE CPU %CPU RSS SERVING CONNECTIONS LISTENER STATUS",
+                "0 3 4712 ready 1.2s 1.50s 0.0 5.0M 1 0 tcp://127.0.0.1:7007",
+                "1 3 4712 ready 1.2s 1.50s 25.0 5.0M 1 4 tcp://127.0.0.1:7007 a b",
+            ]
+        );
     }
 
     #[test]

@@ -80,6 +80,9 @@ struct TextFields<'a> {
 
 impl<'kvs> VisitSource<'kvs> for TextFields<'_> {
     fn visit_pair(&mut self, key: Key<'kvs>, value: Value<'kvs>) -> Result<(), kv::Error> {
+        if to_json(&value)?.is_null() {
+            return Ok(());
+        }
         let value = value.to_string();
         if key.as_str() != "endpoint" || !self.message.ends_with(&value) {
             write!(self.line, " {key}=")?;
@@ -93,15 +96,24 @@ struct JsonFields<'a>(&'a mut String);
 
 impl<'kvs> VisitSource<'kvs> for JsonFields<'_> {
     fn visit_pair(&mut self, key: Key<'kvs>, value: Value<'kvs>) -> Result<(), kv::Error> {
+        let found = to_json(&value)?;
+        if found.is_null() {
+            return Ok(());
+        }
         let mut name = key.to_string();
         if ["ts", "level", "pid", "msg"].contains(&key.as_str()) {
             name.push('_');
         }
-        let mut found = ToJson(Json::Null);
-        value.visit(&mut found)?;
-        write!(self.0, ",{}:{}", Json::from(name), found.0)?;
+        write!(self.0, ",{}:{found}", Json::from(name))?;
         Ok(())
     }
+}
+
+/// What a value is as JSON; of what is null, as an `Option` that is `None`, there is no pair in a line.
+fn to_json(value: &Value<'_>) -> Result<Json, kv::Error> {
+    let mut found = ToJson(Json::Null);
+    value.visit(&mut found)?;
+    Ok(found.0)
 }
 
 struct ToJson(Json);
@@ -141,6 +153,7 @@ impl VisitValue<'_> for ToJson {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use ::log::kv::ToValue;
     use std::time::Duration;
 
     fn with_record(level: Level, message: &str, pairs: &[(&str, Value<'_>)], check: impl Fn(&Record<'_>)) {
@@ -187,6 +200,17 @@ mod tests {
         assert_eq!(of("\x1b[31m"), r#"m k="\u{1b}[31m""#);
         assert_eq!(of("a\u{2028}b\u{202e}"), r#"m k="a\u{2028}b\u{202e}""#);
         assert_eq!(of("größe"), "m k=größe");
+    }
+
+    #[test]
+    fn what_is_not_known_is_left_out() {
+        let (unknown, known) = (None::<u32>, Some(3_u32));
+        let pairs = [("worker", unknown.to_value()), ("slot", known.to_value())];
+        assert_eq!(text_of(Level::Info, "m", &pairs), "m slot=3");
+        with_record(Level::Info, "m", &pairs, |record| {
+            let line = json(record, SystemTime::UNIX_EPOCH, 7);
+            assert!(line.ends_with(r#""msg":"m","slot":3}"#), "{line}");
+        });
     }
 
     #[test]

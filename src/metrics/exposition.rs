@@ -13,8 +13,8 @@ use prometheus_client::metrics::{MetricType, TypedMetric};
 use prometheus_client::registry::{Registry, Unit};
 
 use super::http::Format;
+use forkd_server::supervise::{AcceptedBy, ListenerSample, STATES, Sample, WorkerActivity};
 use forkd_server::supervise::{Bounds, CONNECTIONS, LIFETIMES, Lengths, Stage, State};
-use forkd_server::supervise::{ListenerSample, STATES, Sample};
 
 type Gauge = ConstGauge<i64>;
 type Counter = ConstCounter<u64>;
@@ -72,6 +72,7 @@ impl Collector for Exposed {
         let mut families = Families { encoder, listeners: &self.sample.listeners };
         families.of_the_daemon(self.started, self.sample.stage)?;
         families.of_children()?;
+        families.of_workers()?;
         families.of_connections()?;
         families.of_times()
     }
@@ -114,7 +115,7 @@ impl Families<'_, '_> {
             STATES.iter().zip(&l.states).map(count).collect()
         };
         self.gauges("forkd_children", "Children alive, by what they do; ended: not yet reaped", states)?;
-        let threads = |l: &ListenerSample| vec![(None, l.threads.into())];
+        let threads = |l: &ListenerSample| only(!l.accepted_by.is_application(), l.threads.into());
         self.gauges("forkd_threads", "Threads of the children alive", threads)?;
         let peak = |l: &ListenerSample| vec![(None, l.peak.into())];
         self.gauges("forkd_children_peak", "The most children that were alive at once", peak)?;
@@ -129,7 +130,7 @@ impl Families<'_, '_> {
             let busy = count(&[State::Serving, State::Leaving]);
             let all = [("busy", busy), ("idle", count(&[State::Idle]))];
             let all = all.map(|(state, n)| (Some(("state", state.to_owned())), n.into()));
-            if l.has_pool { all.to_vec() } else { Vec::new() }
+            if l.tells_who_is_busy() { all.to_vec() } else { Vec::new() }
         };
         self.gauges(
             "forkd_workers",
@@ -149,13 +150,31 @@ impl Families<'_, '_> {
         self.counters("forkd_deaths", "Children that have ended, by cause", None, deaths)
     }
 
+    /// What a worker uses that accepts by itself is told of each: one that takes the number of another begins at 0, as a
+    /// counter may, where a sum over those that live would fall at each death.
+    fn of_workers(&mut self) -> fmt::Result {
+        let restarts = |l: &ListenerSample| {
+            only(l.has_pool && !matches!(l.accepted_by, AcceptedBy::WorkersOf(_)), l.restarts)
+        };
+        let help = "Workers of a pool that have ended though nothing had told them to";
+        self.counters("forkd_worker_restarts", help, None, restarts)?;
+        let help = "Processor time that a worker has used which accepts by itself (Linux)";
+        let cpu = |w: &WorkerActivity| w.cpu.map(|cpu| ConstCounter::new(cpu.as_secs_f64()));
+        self.each_worker("forkd_worker_cpu", help, &Unit::Seconds, cpu)?;
+        let help = "Memory of a worker that accepts by itself, with what it shares with others (Linux)";
+        let rss = |w: &WorkerActivity| w.rss.map(|rss| Gauge::new(rss.try_into().unwrap_or(i64::MAX)));
+        self.each_worker("forkd_worker_resident_memory", help, &Unit::Bytes, rss)
+    }
+
     fn of_connections(&mut self) -> fmt::Result {
-        let connections = |l: &ListenerSample| vec![(None, l.sums.connections)];
+        // workers that accept by themselves tell how many there are at most
+        let seen = |l: &ListenerSample, n| only(!l.accepted_by.is_application(), n);
+        let connections = |l: &ListenerSample| only(l.accepted_by.may_tell(), l.sums.connections);
         self.counters("forkd_connections", "Connections, or datagrams, that were served", None, connections)?;
-        let failed = |l: &ListenerSample| vec![(None, l.sums.failed)];
+        let failed = |l: &ListenerSample| seen(l, l.sums.failed);
         let help = "Connections, or datagrams, whose handler has failed or panicked";
         self.counters("forkd_connections_failed", help, None, failed)?;
-        let serving = |l: &ListenerSample| vec![(None, l.serving.into())];
+        let serving = |l: &ListenerSample| only(l.accepted_by.may_tell(), l.serving.into());
         self.gauges("forkd_connections_open", "Connections that are being served", serving)?;
         let spread =
             |l: &ListenerSample| l.spread.iter().map(|&index| (None, ConstGauge::new(index))).collect();
@@ -194,19 +213,20 @@ impl Families<'_, '_> {
              it was sent (unread), or because they lasted too long (lifetime)";
         self.counters("forkd_connections_timed_out", help, None, timed_out)?;
         let bytes = Some(&Unit::Bytes);
-        self.counters("forkd_received", "Bytes received from clients", bytes, |l| {
-            vec![(None, l.sums.bytes_in)]
-        })?;
-        self.counters("forkd_sent", "Bytes sent to clients", bytes, |l| vec![(None, l.sums.bytes_out)])
+        self.counters("forkd_received", "Bytes received from clients", bytes, |l| seen(l, l.sums.bytes_in))?;
+        self.counters("forkd_sent", "Bytes sent to clients", bytes, |l| seen(l, l.sums.bytes_out))
     }
 
     fn of_times(&mut self) -> fmt::Result {
         let help = "How long connections lasted that have ended, from when a child began to serve them; under the \
              model fork also datagrams; without those whose worker was killed";
-        self.histograms("forkd_connection_duration", help, &CONNECTIONS, |l| Some(&l.durations))?;
+        let is_seen = |l: &ListenerSample| !l.accepted_by.is_application();
+        self.histograms("forkd_connection_duration", help, &CONNECTIONS, |l| {
+            is_seen(l).then_some(&l.durations)
+        })?;
         let help = "How long clients were queued until they were accepted, from the end of the handshake (TCP on \
              Linux, where it is known to a tick of the kernel, 1 to 10 ms)";
-        let is_known = |l: &ListenerSample| l.arrivals.queued.is_some();
+        let is_known = |l: &ListenerSample| is_seen(l) && l.arrivals.queued.is_some();
         self.histograms("forkd_accept_latency", help, &CONNECTIONS, |l| {
             is_known(l).then_some(&l.accept_latencies)
         })?;
@@ -258,6 +278,26 @@ impl Families<'_, '_> {
         Ok(())
     }
 
+    fn each_worker<M: EncodeMetric + TypedMetric>(
+        &mut self,
+        name: &str,
+        help: &str,
+        unit: &Unit,
+        of: impl Fn(&WorkerActivity) -> Option<M>,
+    ) -> fmt::Result {
+        let mut metric = self.encoder.encode_descriptor(name, help, Some(unit), M::TYPE)?;
+        for listener in self.listeners {
+            for worker in &listener.workers {
+                let Some(value) = of(worker) else { continue };
+                let which = [("worker", worker.number), ("generation", worker.generation)];
+                let which = which.map(|(label, number)| (label, number.to_string()));
+                let labels: Vec<_> = labels(listener, None).into_iter().chain(which).collect();
+                value.encode(metric.encode_family(&labels)?)?;
+            }
+        }
+        Ok(())
+    }
+
     fn histograms(
         &mut self,
         name: &str,
@@ -280,6 +320,11 @@ impl Families<'_, '_> {
         }
         Ok(())
     }
+}
+
+/// A count without a label of its own, where it is known.
+fn only<N>(is_known: bool, count: N) -> Vec<(Label, N)> {
+    is_known.then_some((None, count)).into_iter().collect()
 }
 
 fn labels(listener: &ListenerSample, label: Label) -> Vec<(&'static str, String)> {

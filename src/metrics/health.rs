@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use forkd_server::supervise::{ListenerSample, STATES, Sample, Stage, State};
+use forkd_server::supervise::{AcceptedBy, ListenerSample, STATES, Sample, Stage, State};
 
 /// How long the master's loop may be overdue. It turns within milliseconds, but for a machine that is overloaded.
 const LATE: Duration = Duration::from_secs(10);
@@ -43,7 +43,9 @@ pub(super) fn agent(sample: &Sample) -> String {
 /// last client is no reason to send clients elsewhere.
 fn works(listener: &ListenerSample) -> bool {
     let alive = STATES.iter().zip(&listener.states).filter(|(state, _)| **state != State::Ended);
-    !listener.has_pool || alive.map(|(_, count)| count).sum::<u32>() > 0
+    // those of another socket are counted there
+    let has_own = listener.has_pool && !matches!(listener.accepted_by, AcceptedBy::WorkersOf(_));
+    !has_own || alive.map(|(_, count)| count).sum::<u32>() > 0
 }
 
 /// The part of its connections that the daemon has free, in percent: of the listening socket that has the least, as none
@@ -52,7 +54,7 @@ fn idle_percent(sample: &Sample) -> u128 {
     sample.listeners.iter().filter_map(idle_of).min().unwrap_or(100).max(1)
 }
 
-/// The same of one listening socket, if it has connections; 100 where they have no limit.
+/// The same of one listening socket, if it has connections that are known of; 100 where they have no limit.
 fn idle_of(listener: &ListenerSample) -> Option<u128> {
     let most = u128::from(listener.connections_each?) * u128::from(listener.limit);
     let free = most.saturating_sub(listener.serving.into());
@@ -98,7 +100,7 @@ mod tests {
     #[test]
     fn each_pool_needs_a_worker() {
         let pool = |states| ListenerSample { has_pool: true, states, ..listener(Some(1), 2, 0) };
-        let (leaving, none) = (pool([0, 0, 0, 1, 0]), pool([0, 0, 0, 0, 1]));
+        let (leaving, none) = (pool([0, 0, 0, 1, 0, 0]), pool([0, 0, 0, 0, 1, 0]));
         let fork = listener(Some(1), 2, 0);
         assert_eq!(ready(&running(vec![leaving.clone(), fork.clone()])), Ok(()));
         let lacking = running(vec![leaving, none, fork]);
@@ -106,6 +108,19 @@ mod tests {
             (ready(&lacking), agent(&lacking).as_str()),
             (Err("no worker works"), "down#no worker works\n")
         );
+    }
+
+    #[test]
+    fn a_socket_is_served_by_the_workers_of_another() {
+        let pool = |states| ListenerSample { has_pool: true, states, ..listener(None, 1, 0) };
+        let beside = ListenerSample {
+            accepted_by: AcceptedBy::WorkersOf("tcp://a:1".into()),
+            ..pool([0; STATES.len()])
+        };
+        let (works, lacks) = (pool([0, 0, 0, 0, 0, 1]), pool([0; STATES.len()]));
+        // how many more clients they could serve is not known
+        assert_eq!(agent(&running(vec![works, beside.clone()])), "ready up 100%\n");
+        assert_eq!(ready(&running(vec![lacks, beside])), Err("no worker works"));
     }
 
     #[test]

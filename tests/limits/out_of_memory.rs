@@ -93,6 +93,22 @@ fn meets_a_process_that_takes_all(daemon: &Daemon, within: &[&str]) {
 }
 
 #[test]
+fn a_worker_that_accepts_by_itself_and_fills_the_memory_is_replaced() {
+    let Some(group) = Group::limited_to(64 << 20) else { return };
+    let words = group.enters();
+    let words: Vec<&str> = words.iter().map(String::as_str).collect();
+    // the first one is as large as it may be, the next ones wait
+    let script = "#!/bin/sh\nif mkdir {dir}/first; then exec tail /dev/zero; fi\nexec sleep 1000\n";
+    let forkd =
+        Forkd::new("-w 1 tcp://127.0.0.1:0 --worker-exec sh {dir}/worker").with_file("worker", script);
+    let daemon = forkd.within(&words).launch();
+    let line = daemon.wait_for_line("worker was killed: out of memory worker=0 pid=");
+    assert!(line.contains(" cause=oom "), "{line}");
+    daemon.wait_for_line("ready pid=");
+    assert_eq!((daemon.deaths(0, "oom"), &daemon.listener(0)["restarts"]), (1, &1.into()));
+}
+
+#[test]
 fn a_killed_child_is_said_to_be_killed_where_memory_is_not_short() {
     for args in ["", "-m prefork -w 1"] {
         let Some(group) = Group::limited_to(1 << 30) else { return };

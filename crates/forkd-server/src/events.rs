@@ -14,7 +14,7 @@ use crate::Error;
 use crate::access::rules::Rule;
 use crate::admission::News;
 use crate::limit::SharedLimit;
-use crate::scoreboard::{Cause, Child};
+use crate::scoreboard::{Cause, Child, Place};
 use crate::transport::{Endpoint, Offence, Peer, Refusal};
 use forkd_net::unit;
 
@@ -126,17 +126,19 @@ pub(crate) fn not_adapted(endpoint: &Endpoint, error: &dyn Display) {
     warn!(error:%, endpoint:%; "cannot change the backlog, the receive buffer or the socket's mode");
 }
 
-pub(crate) fn worker_started(endpoint: &Endpoint, slot: u32, pid: u32) {
-    debug!(slot, pid, endpoint:%; "worker started");
+pub(crate) fn worker_started(endpoint: &Endpoint, slot: u32, pid: u32, place: Option<Place>) {
+    let worker = place.map(|place| place.number);
+    debug!(worker, slot, pid, endpoint:%; "worker started");
 }
 
-pub(crate) fn worker_killed(endpoint: &Endpoint, number: u32, why: &str) {
-    warn!(number, endpoint:%; "killing a worker, which {why}");
-    say_unheard(&format!("killing worker {number} of {endpoint}, which {why}"));
+pub(crate) fn worker_killed(endpoint: &Endpoint, worker: u32, why: &str) {
+    warn!(worker, endpoint:%; "killing a worker, which {why}");
+    say_unheard(&format!("killing worker {worker} of {endpoint}, which {why}"));
 }
 
-pub(crate) fn worker_renewed(endpoint: &Endpoint, pid: u32, why: &dyn Display) {
-    info!(pid, endpoint:%, why:%; "replacing a worker");
+pub(crate) fn worker_renewed(endpoint: &Endpoint, place: Option<Place>, pid: u32, why: &dyn Display) {
+    let worker = place.map(|place| place.number);
+    info!(worker, pid, endpoint:%, why:%; "replacing a worker");
 }
 
 /// A program has printed a line, and some before it that are left out.
@@ -164,14 +166,14 @@ pub(crate) fn worker_lines_left_out(worker: u32, pid: u32, left_out: u64) {
     }
 }
 
-pub(crate) fn worker_failed(endpoint: &Endpoint, number: u32, error: &dyn Display) {
-    error!(number, endpoint:%, error:%; "worker failed");
-    say_unheard(&format!("worker {number} of {endpoint} failed: {error}"));
+pub(crate) fn worker_failed(endpoint: &Endpoint, worker: u32, error: &dyn Display) {
+    error!(worker, endpoint:%, error:%; "worker failed");
+    say_unheard(&format!("worker {worker} of {endpoint} failed: {error}"));
 }
 
 /// It was not told to leave.
-pub(crate) fn worker_returned(endpoint: &Endpoint, number: u32) {
-    info!(number, endpoint:%; "worker has returned; another takes its place");
+pub(crate) fn worker_returned(endpoint: &Endpoint, worker: u32) {
+    info!(worker, endpoint:%; "worker has returned; another takes its place");
 }
 
 pub(crate) fn pool_resized(endpoint: &Endpoint, min: u32, max: u32) {
@@ -208,9 +210,10 @@ pub(crate) fn child_ended(
 ) {
     let (pid, peer, age) = (child.pid(), child.slot.peer(), humantime::format_duration(lived));
     let what = if child.is_watched() { "worker" } else { "child" };
+    let worker = child.place().map(|place| place.number);
     let is_expected = matches!(cause, Cause::Signal(signal) if is_stopping && is_of_a_stop(signal));
     if is_expected || cause.is_normal() {
-        debug!(pid, cause:%, peer:%, endpoint:%; "{what} ended");
+        debug!(worker, pid, cause:%, peer:%, endpoint:%; "{what} ended");
         return;
     }
     let is_crash = matches!(cause, Cause::Signal(_)) && cause.is_crash();
@@ -229,16 +232,16 @@ pub(crate) fn child_ended(
             let carried = child.carried(child.started_ms() + lived.as_millis() as u64);
             let (bytes_in, bytes_out) = (carried.bytes_in, carried.bytes_out);
             warn!(
-                pid, cause:%, peer:%, endpoint:%, age:%, bytes_in, bytes_out, suppressed;
+                worker, pid, cause:%, peer:%, endpoint:%, age:%, bytes_in, bytes_out, suppressed;
                 "{what} was killed: out of memory"
             );
         }
         Cause::Signal(_) if !is_crash => {
-            warn!(pid, cause:%, peer:%, endpoint:%, age:%, suppressed; "{what} was killed");
+            warn!(worker, pid, cause:%, peer:%, endpoint:%, age:%, suppressed; "{what} was killed");
         }
         _ => {
             let how = if is_crash { "crashed" } else { "failed" };
-            error!(pid, cause:%, peer:%, endpoint:%, age:%, suppressed; "{what} {how}");
+            error!(worker, pid, cause:%, peer:%, endpoint:%, age:%, suppressed; "{what} {how}");
         }
     }
 }

@@ -21,7 +21,7 @@ pub use crate::process::sockets::{Bound, bind, tell_of_seclusion};
 #[cfg(feature = "coroutine")]
 pub use crate::process::stdin::Stdin;
 pub use crate::process::upgrade::{Replacement, Request as UpgradeRequest};
-pub use crate::process::view::{Activity, ChildActivity, Socket, View};
+pub use crate::process::view::{AcceptedBy, Activity, ChildActivity, Socket, View, WorkerActivity};
 pub use crate::processors::Processors;
 pub use crate::scoreboard::{Bounds, CONNECTIONS, Cause, LIFETIMES, Lengths, Scoreboard, Stage, State, Sums};
 #[cfg(feature = "http")]

@@ -34,12 +34,22 @@ pub fn pss(pid: u32) -> Option<u64> {
     pss_in(&read(pid, "smaps_rollup")?)
 }
 
+/// Whether that process is now the parent of this one, which also tells that both numbers are of the caller's namespace.
+pub fn is_child_of(pid: u32, parent: u32) -> bool {
+    read(pid, "stat").and_then(|stat| parent_in(&stat)) == Some(parent)
+}
+
 fn read(pid: u32, file: &str) -> Option<String> {
     procfs::read(&CString::new(format!("/proc/{pid}/{file}")).ok()?).ok()
 }
 
 fn unit(name: SysconfVar) -> Option<u64> {
     u64::try_from(sysconf(name).ok().flatten()?).ok().filter(|&unit| unit > 0)
+}
+
+/// Of `stat`: the field 4.
+fn parent_in(stat: &str) -> Option<u32> {
+    stat.rsplit_once(')')?.1.split_whitespace().nth(1)?.parse().ok()
 }
 
 /// Of `stat`: the fields 14 and 15, in clock ticks. The second one is a name in brackets, which may contain anything.
@@ -112,6 +122,14 @@ mod tests {
         let (rss, pss) = (last.rss, pss(ours).expect("pss"));
         // other tests of this process have given some back, maybe
         assert!(rss >= 32 << 20 && pss >= 32 << 20, "{rss} {pss}");
+    }
+
+    #[test]
+    #[cfg(target_os = "linux")]
+    fn a_process_is_the_child_of_its_parent_alone() {
+        let (own, parent) = (std::process::id(), std::os::unix::process::parent_id());
+        assert!(is_child_of(own, parent));
+        assert!(!is_child_of(own, own) && !is_child_of(0, parent));
     }
 
     #[test]

@@ -15,6 +15,7 @@ use ratatui::widgets::{Block, Clear, Paragraph, Wrap};
 
 use super::model::Model;
 use crate::daemon::rates::Rate;
+use crate::daemon::status::short;
 
 /// Smaller terminals have no charts.
 const LINES_FOR_CHARTS: u16 = 20;
@@ -73,7 +74,7 @@ pub(super) fn draw(frame: &mut Frame<'_>, model: &Model) -> usize {
 
 fn headline(model: &Model) -> Vec<Span<'static>> {
     let Some(status) = &model.status else { return Vec::new() };
-    let Rate { connections, forks, bytes_in, bytes_out, dropped: _ } =
+    let Rate { connections, forks, bytes_in, bytes_out, .. } =
         model.rates.as_ref().map(|rates| rates.total()).unwrap_or_default();
     let mut states: BTreeMap<&str, u32> = BTreeMap::new();
     status.children.iter().for_each(|child| *states.entry(&child.state).or_default() += 1);
@@ -183,19 +184,6 @@ fn age(seconds: f64) -> String {
 /// A number of things, or of events per second: `2000`, `1.5`.
 fn count(n: f64) -> String {
     if n.fract() == 0.0 || n >= 99.95 { format!("{n:.0}") } else { format!("{n:.1}") }
-}
-
-/// Bytes in a few characters: `12`, `3.4K`, `5.6M`; a K is 1024.
-fn short(n: f64) -> String {
-    let mut n = n;
-    for unit in ["", "K", "M", "G", "T"] {
-        if n < 999.5 {
-            let is_round = unit.is_empty() && n.fract() == 0.0 || n >= 99.95;
-            return if is_round { format!("{n:.0}{unit}") } else { format!("{n:.1}{unit}") };
-        }
-        n /= 1024.0;
-    }
-    format!("{n:.0}P")
 }
 
 #[cfg(test)]

@@ -1,14 +1,14 @@
 //! A status as tables for people.
 
 use std::collections::BTreeMap;
-use std::fmt;
+use std::fmt::{self, Display};
 use std::time::Duration;
 
-use super::{ListenerStatus, Status};
+use super::{ListenerStatus, Status, workers};
 use crate::daemon::rates::{Rate, Rates};
 
 /// The table of `forkd status`.
-impl fmt::Display for Status {
+impl Display for Status {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.write(f, Columns::Counts, None)
     }
@@ -25,7 +25,7 @@ pub struct Watched<'a> {
     pub width: Option<usize>,
 }
 
-impl fmt::Display for Watched<'_> {
+impl Display for Watched<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.status.write(f, Columns::Rates(self.rates), self.width)
     }
@@ -102,7 +102,7 @@ impl Columns<'_> {
             Self::Rates(rates) => match rates.and_then(of) {
                 None => row(["-"; 4]).split_off(skipped),
                 Some(rate) => {
-                    let Rate { connections, forks, bytes_in, bytes_out, dropped: _ } = rate;
+                    let Rate { connections, forks, bytes_in, bytes_out, .. } = rate;
                     let few = [forks, connections].map(|n| format!("{n:.1}"));
                     few.into_iter()
                         .chain([bytes_in, bytes_out].map(|n| format!("{n:.0}")))
@@ -134,13 +134,22 @@ impl Status {
             if states.is_empty() { "" } else { ": " },
             states.join(" ")
         )?;
-        if self.children.is_empty() {
-            return Ok(());
+        if self.children.iter().any(|child| child.worker.is_none()) {
+            self.write_children(f, columns, width)?;
         }
+        workers::write(f, &self.children, columns.rates(), width)
+    }
+
+    fn write_children(
+        &self,
+        f: &mut fmt::Formatter<'_>,
+        columns: Columns<'_>,
+        width: Option<usize>,
+    ) -> fmt::Result {
         let head = ["PID", "SLOT", "STATE", "SERVING", "THREADS", "AGE", "CONNECTIONS", "IN", "OUT"];
         // a child does not fork
         let mut rows = vec![[row(head), columns.heads(1), row(["PEER", "LISTENER"])].concat()];
-        for (at, c) in self.children.iter().enumerate() {
+        for (at, c) in self.children.iter().enumerate().filter(|(_, c)| c.worker.is_none()) {
             let numbers = [c.connections, c.bytes_in, c.bytes_out].map(|n| n.to_string());
             let who = [c.pid.to_string(), c.slot.to_string(), c.state.clone()];
             let now = [c.serving.to_string(), c.threads.to_string(), format!("{:.1}s", c.age_s)];
@@ -161,14 +170,23 @@ impl Status {
         let mut rows = vec![[row(names), row(counts), columns.heads(0)].concat()];
         for (at, l) in self.listeners.iter().enumerate() {
             let names = [l.endpoint.clone(), l.service.clone(), l.model.clone()];
-            let processes = [l.alive.to_string(), l.peak.to_string(), queue(l), l.forked.to_string()];
-            let numbers = [l.connections, l.failed, l.bytes_in, l.bytes_out].map(|n| n.to_string());
-            let rates = columns.cells(0, |rates| rates.listeners.get(at));
+            let [alive, peak] = [l.alive, l.peak].map(|n| known(l.workers_of.is_none(), n));
+            let processes = [alive, peak, queue(l), known(l.workers_of.is_none(), l.forked)];
+            let numbers = [l.connections, l.failed, l.bytes_in, l.bytes_out];
+            let numbers = numbers.map(|n| known(l.knows_clients, n));
+            let mut rates = columns.cells(0, |rates| rates.listeners.get(at));
+            if !l.knows_clients {
+                let of_clients = usize::from(l.workers_of.is_none());
+                rates.iter_mut().skip(of_clients).for_each(|cell| *cell = "-".into());
+            }
             rows.push([&names[..], &processes, &numbers, &rates].concat());
         }
         table(f, &rows, &OF_LISTENERS, width)?;
         for (at, l) in self.listeners.iter().enumerate() {
             let rate = columns.rates().and_then(|rates| rates.listeners.get(at));
+            if let Some(first) = &l.workers_of {
+                writeln!(f, "{} is served by the workers of {first}", l.endpoint)?;
+            }
             if let Some(text) = dropped(l, rate) {
                 writeln!(f, "{} {text}", l.endpoint)?;
             }
@@ -186,6 +204,9 @@ impl Status {
                         counts.iter().map(|(cause, n)| format!("{cause}={n}")).collect();
                     writeln!(f, "{} {what}: {}", l.endpoint, counts.join(" "))?;
                 }
+            }
+            if let Some(text) = restarts(l) {
+                writeln!(f, "{} {text}", l.endpoint)?;
             }
         }
         Ok(())
@@ -210,6 +231,29 @@ pub(crate) fn dropped(l: &ListenerStatus, rate: Option<&Rate>) -> Option<String>
 /// How evenly connections are spread over its workers, if that says something.
 pub(crate) fn spread(l: &ListenerStatus) -> Option<String> {
     l.spread.map(|index| format!("workers: spread={index:.2}"))
+}
+
+/// How many workers have ended by themselves, if some have.
+pub(crate) fn restarts(l: &ListenerStatus) -> Option<String> {
+    (l.restarts > 0).then(|| format!("restarts: workers={}", l.restarts))
+}
+
+/// A count, where it is known.
+pub(crate) fn known(is_known: bool, count: impl Display) -> String {
+    if is_known { count.to_string() } else { "-".into() }
+}
+
+/// Bytes in a few characters: `12`, `3.4K`, `5.6M`; a K is 1024.
+pub(crate) fn short(n: f64) -> String {
+    let mut n = n;
+    for unit in ["", "K", "M", "G", "T"] {
+        if n < 999.5 {
+            let is_round = unit.is_empty() && n.fract() == 0.0 || n >= 99.95;
+            return if is_round { format!("{n:.0}{unit}") } else { format!("{n:.1}{unit}") };
+        }
+        n /= 1024.0;
+    }
+    format!("{n:.0}P")
 }
 
 pub(super) fn row<const N: usize>(cells: [&str; N]) -> Vec<String> {

@@ -12,7 +12,7 @@ fn sample() -> Sample {
         service: "echo".into(),
         model: "prefork".into(),
         has_pool: true,
-        states: [0, 3, 2, 1, 0],
+        states: [0, 3, 2, 1, 0, 0],
         forked: 6,
         sums: Sums { connections: 7, bytes_in: 80, bytes_out: 90, failed: 3 },
         threads: 9,

@@ -169,7 +169,7 @@ impl Attendant {
         if self.current.is_some() || is_early {
             return;
         }
-        match self.spawn(cx, listeners.current().map(Socket::of).collect()) {
+        match self.spawn(cx, Socket::all(listeners).collect()) {
             Ok(process) => {
                 let own = [&process.watch].into_iter().chain(&process.parent_pipe);
                 cx.descriptors.add(own.map(AsRawFd::as_raw_fd));

@@ -5,17 +5,21 @@
 //! is never counted twice; and as no counter is said to be lower than it was said before, which a
 //! scraper would take for a restart, it is only late.
 
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use super::view::Socket;
+use super::view::{AcceptedBy, Socket, WorkerActivity};
 use crate::model::spread::index;
-use crate::scoreboard::{Cause, Child, Lengths, Scoreboard, Stage, State, Sums};
+use crate::scoreboard::{Cause, Child, Lengths, Place, Scoreboard, Stage, State, Sums};
+use crate::sys::procfs::kept;
+use crate::sys::usage::Usage;
 use crate::transport::arrivals::Arrivals;
 use crate::transport::refusal::Refusal;
 use crate::transport::timed_out::TimedOut;
 
 /// The states that a child can be seen in.
-pub const STATES: [State; 5] = [State::Starting, State::Idle, State::Serving, State::Leaving, State::Ended];
+pub const STATES: [State; 6] =
+    [State::Starting, State::Idle, State::Serving, State::Leaving, State::Ended, State::Ready];
 
 /// What is known of all listening sockets.
 #[derive(Debug, Clone, Default)]
@@ -41,6 +45,12 @@ pub struct ListenerSample {
     pub model: String,
     /// Whether workers accept.
     pub has_pool: bool,
+    /// Which processes those are.
+    pub accepted_by: AcceptedBy,
+    /// Workers that accept by themselves; of two with one place in their pool, the one that came later.
+    pub workers: Vec<WorkerActivity>,
+    /// Workers that have ended though nothing has told them to.
+    pub restarts: u64,
     /// Children in each of [`STATES`].
     pub states: [u32; STATES.len()],
     /// The most children that were alive at once.
@@ -90,6 +100,10 @@ impl Sample {
             sockets.iter().map(|socket| ListenerSample::of_totals(board, socket)).collect();
         let read_at = Instant::now();
         let now = board.millis(read_at);
+        // what is kept open is the master's, and this process has closed it
+        let usage = |pid| if kept().is_none() { Usage::of(pid) } else { None };
+        // a worker may have the place of one that leaves
+        let mut newest: BTreeMap<(usize, Place), Child<'_>> = BTreeMap::new();
         for child in board.children() {
             let number = child.listener();
             let Some(listener) = listeners.iter_mut().find(|listener| listener.number == number) else {
@@ -103,8 +117,21 @@ impl Sample {
             listener.serving = listener.serving.saturating_add(child.serving());
             listener.held = listener.held.saturating_add(child.held());
             listener.sums = listener.sums.and(child.carried(now));
+            if let Some(place) = child.place() {
+                let newest = newest.entry((number, place)).or_insert(child);
+                if newest.started_ms() < child.started_ms() {
+                    *newest = child;
+                }
+            }
+        }
+        for ((number, _), child) in newest {
+            let of = listeners.iter_mut().find(|listener| listener.number == number);
+            of.into_iter().for_each(|of| of.workers.extend(WorkerActivity::of(&child, None, usage)));
         }
         for listener in &mut listeners {
+            if listener.accepted_by.is_application() && listener.sums.connections == 0 {
+                listener.idle_are_ready();
+            }
             if let Some(last) = last.listeners.iter().find(|last| last.number == listener.number) {
                 listener.sums = listener.sums.at_least(&last.sums);
             }
@@ -114,6 +141,21 @@ impl Sample {
 }
 
 impl ListenerSample {
+    /// None of its workers has told of a client: those that have said nothing may have any number.
+    fn idle_are_ready(&mut self) {
+        let place = |state| STATES.iter().position(|&known| known == state);
+        if let (Some(idle), Some(ready)) = (place(State::Idle), place(State::Ready)) {
+            self.states[ready] = std::mem::take(&mut self.states[idle]);
+        }
+    }
+
+    /// Whether its workers say when they have a client and when they wait for one.
+    #[must_use]
+    pub fn tells_who_is_busy(&self) -> bool {
+        let have_told = !self.accepted_by.is_application() || self.sums.connections > 0;
+        self.has_pool && self.accepted_by.may_tell() && have_told
+    }
+
     /// What is known without looking at children.
     fn of_totals(board: &Scoreboard, socket: &Socket) -> Self {
         use std::sync::atomic::Ordering::Relaxed;
@@ -127,6 +169,8 @@ impl ListenerSample {
             service: socket.service.clone(),
             model: socket.model.to_string(),
             has_pool: socket.model.has_pool(),
+            accepted_by: socket.accepted_by.clone(),
+            restarts: totals.restarts(),
             connections_each: socket.connections_each,
             peak: totals.peak.load(Relaxed),
             limit: totals.limit(),
@@ -188,6 +232,7 @@ mod tests {
             endpoint: format!("tcp://x:{number}"),
             service: "echo".into(),
             model,
+            accepted_by: AcceptedBy::Model,
             connections_each: Some(1),
             listener: None,
             arrivals: Arrivals::default(),
@@ -217,7 +262,7 @@ mod tests {
         let [fork, pool] = &listeners[..] else { panic!("{listeners:?}") };
         assert_eq!(
             (fork.sums, fork.states),
-            (Sums { connections: 2, bytes_in: 20, bytes_out: 0, failed: 2 }, [0, 0, 1, 0, 0])
+            (Sums { connections: 2, bytes_in: 20, bytes_out: 0, failed: 2 }, [0, 0, 1, 0, 0, 0])
         );
         assert_eq!((fork.forked, fork.peak, fork.limit, fork.serving), (2, 2, 9, 1));
         assert_eq!((fork.threads, pool.threads), (4, 4));

@@ -1,13 +1,18 @@
 //! What a master shows of itself: to its log, and to its [companions](super::companion::Companion).
 
-use std::collections::{BTreeMap, HashMap};
+mod socket;
+mod worker;
+
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::io;
 use std::os::fd::RawFd;
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use log::info;
+
+pub use socket::{AcceptedBy, Socket};
+pub use worker::WorkerActivity;
 
 use super::context::Context;
 use super::idle_exit::Sight;
@@ -17,39 +22,18 @@ use super::station::{Acceptor, Life, Station};
 use crate::access::AccessSpec;
 use crate::access::listing::{self, Listing};
 use crate::access::rules::Rule;
-use crate::model::Model;
 use crate::model::listener_context::ListenerContext;
 use crate::scoreboard::{Stage, State, Sums};
 use crate::sys::clock::monotonic_us;
 use crate::sys::fd::wait_readable;
-use crate::transport::listener::Kind;
-use crate::transport::{Arrivals, Listener, Peer};
+use crate::sys::usage::Usage;
+use crate::transport::{Arrivals, Peer};
 
 /// The master as it is now; it can be read, and its set of descriptors changed.
 #[derive(Clone, Copy)]
 pub struct View<'a> {
     pub(super) cx: &'a Context,
     pub(super) listeners: &'a Listeners,
-}
-
-/// A listening socket, by name.
-#[derive(Debug, Clone)]
-pub struct Socket {
-    /// Its number on the scoreboard.
-    pub number: usize,
-    /// What it is bound to.
-    pub endpoint: String,
-    /// What is served.
-    pub service: String,
-    /// Which processes serve it.
-    pub model: Model,
-    /// How many connections a process serves at once, which tells how many more it could; `None` where it takes none, but
-    /// datagrams, or is closed.
-    pub connections_each: Option<u32>,
-    /// The socket, if the kernel tells how many clients wait there.
-    pub listener: Option<Arc<Listener>>,
-    /// What the kernel has told.
-    pub arrivals: Arrivals,
 }
 
 /// A listening socket, and what its children have done, living and dead.
@@ -73,6 +57,8 @@ pub struct Activity {
     pub timed_out: BTreeMap<String, u64>,
     /// Children that have ended, by cause.
     pub deaths: BTreeMap<String, u64>,
+    /// Workers that have ended though nothing has told them to.
+    pub restarts: u64,
     /// How evenly connections are spread over workers that serve many each: Jain's index.
     pub spread: Option<f64>,
 }
@@ -98,23 +84,8 @@ pub struct ChildActivity {
     pub age: Duration,
     /// What it has done.
     pub sums: Sums,
-}
-
-impl Socket {
-    pub(super) fn of(station: &Station) -> Self {
-        let listener = station.context().map(|context| &context.listener);
-        Self {
-            number: station.number(),
-            endpoint: station.endpoint().to_string(),
-            service: station.spec.service.name().to_owned(),
-            model: station.model(),
-            connections_each: listener
-                .filter(|listener| listener.kind() == Kind::Stream)
-                .map(|_| station.spec.model.connections_each()),
-            listener: listener.filter(|listener| listener.tells_of_arrivals()).map(Arc::clone),
-            arrivals: station.arrivals(),
-        }
-    }
+    /// What else is known of it, if it is a worker that accepts by itself.
+    pub worker: Option<WorkerActivity>,
 }
 
 impl<'a> View<'a> {
@@ -160,22 +131,23 @@ impl<'a> View<'a> {
 
     /// The listening sockets, each once.
     pub(crate) fn sockets(self) -> impl Iterator<Item = Socket> + 'a {
-        self.listeners.current().map(Socket::of)
+        Socket::all(self.listeners)
     }
 
     /// What has happened at each listening socket.
     pub fn activities(self) -> Vec<Activity> {
         let mut activities: Vec<_> = self.sockets().map(|socket| self.activity(socket)).collect();
-        for child in self.child_activities() {
-            let socket = child.socket;
+        let now = self.cx.board.millis(self.cx.now);
+        for child in self.cx.board.children() {
+            let socket = child.listener();
             if let Some(of) = activities.iter_mut().find(|activity| activity.socket.number == socket) {
-                of.sums = of.sums.and(child.sums);
+                of.sums = of.sums.and(child.carried(now));
             }
         }
         activities
     }
 
-    /// Logs what has happened, a line for each listening socket.
+    /// Logs what has happened, a line for each listening socket, and for each worker that accepts by itself.
     pub(super) fn log(self) {
         let known = |n: Option<u32>| n.map_or_else(|| "-".to_owned(), |n| n.to_string());
         let counts = |map: &BTreeMap<String, u64>| -> String {
@@ -184,15 +156,24 @@ impl<'a> View<'a> {
         };
         let uptime_s = self.uptime().as_millis() as f64 / 1000.0;
         for activity in self.activities() {
-            let Activity { socket, alive, peak, forked, sums, refused, timed_out, deaths, spread, .. } =
-                activity;
-            let Socket { endpoint, arrivals: Arrivals { queued, dropped, .. }, .. } = socket;
+            let Activity { socket, alive, peak, forked, sums, refused, timed_out, deaths, .. } = activity;
+            let Activity { restarts, spread, .. } = activity;
+            let Socket { endpoint, accepted_by, arrivals: Arrivals { queued, dropped, .. }, .. } = socket;
+            // what is not known is left out
+            let [connections, failed, bytes_in, bytes_out] =
+                [sums.connections, sums.failed, sums.bytes_in, sums.bytes_out]
+                    .map(|n| accepted_by.may_tell().then_some(n));
             info!(
-                endpoint:%, alive, peak, forked, connections = sums.connections, bytes_in = sums.bytes_in,
-                bytes_out = sums.bytes_out, failed = sums.failed, queued:% = known(queued), dropped:% = known(dropped),
-                refused:% = counts(&refused), timed_out:% = counts(&timed_out), deaths:% = counts(&deaths),
+                endpoint:%, alive, peak, forked, connections, bytes_in, bytes_out, failed, queued:% = known(queued), dropped:% = known(dropped),
+                refused:% = counts(&refused), timed_out:% = counts(&timed_out), deaths:% = counts(&deaths), restarts,
                 spread:% = spread.map_or_else(|| "-".to_owned(), |index| format!("{index:.2}")), uptime_s; "status of {endpoint}"
             );
+        }
+        for child in self.child_activities() {
+            let ChildActivity { pid, state, age, worker: Some(activity), .. } = child else { continue };
+            let WorkerActivity { number: worker, generation, status, cpu, rss: rss_bytes } = activity;
+            let (state, age_s, cpu_s) = (state.name(), age.as_secs_f64(), cpu.map(|cpu| cpu.as_secs_f64()));
+            info!(worker, generation, pid, state, age_s, cpu_s, rss_bytes, status; "status of a worker");
         }
     }
 
@@ -207,6 +188,7 @@ impl<'a> View<'a> {
             refused: tally.refused().map(|(why, n)| (why.to_string(), n)).collect(),
             timed_out: tally.timed_out().map(|(limit, n)| (limit.name().to_owned(), n)).collect(),
             deaths: totals.deaths().map(|(cause, n)| (cause.to_string(), n)).collect(),
+            restarts: totals.restarts(),
             spread: spread(self.cx.board, &socket),
             socket,
         }
@@ -243,20 +225,46 @@ impl<'a> View<'a> {
         policies
     }
 
-    /// What each living child does.
+    /// What each living child does. Of each worker that accepts by itself two files of /proc are read.
     pub fn child_activities(self) -> impl Iterator<Item = ChildActivity> + 'a {
-        let now = self.cx.board.millis(self.cx.now);
-        self.cx.board.children().map(move |child| ChildActivity {
+        let board = self.cx.board;
+        let (now, telling, statuses) = (board.millis(self.cx.now), self.telling(), self.statuses());
+        board.children().map(move |child| ChildActivity {
             pid: child.pid(),
             slot: child.index,
             socket: child.listener(),
-            state: child.slot.state(),
+            state: match child.slot.state() {
+                State::Idle if child.place().is_some() && !telling.contains(&child.listener()) => {
+                    State::Ready
+                }
+                state => state,
+            },
             serving: child.serving(),
             threads: child.slot.threads(),
             peer: child.slot.peer(),
             age: self.cx.age(&child),
             sums: child.carried(now),
+            worker: WorkerActivity::of(&child, statuses.get(&child.index).copied(), Usage::of),
         })
+    }
+
+    /// The numbers of the listening sockets whose children have told of a client.
+    fn telling(self) -> HashSet<usize> {
+        let board = self.cx.board;
+        let dead = self.listeners.current().map(Station::number);
+        let dead = dead.filter(|&number| board.totals(number).sums().connections > 0);
+        let now = board.millis(self.cx.now);
+        let alive = board.children().filter(|child| child.carried(now).connections > 0);
+        dead.chain(alive.map(|child| child.listener())).collect()
+    }
+
+    /// What workers say of themselves, by their slots.
+    fn statuses(self) -> HashMap<u32, &'a str> {
+        let of = |station: &'a Station| match &station.acceptor {
+            Acceptor::Pooling(pooling) => Some(pooling.statuses()),
+            Acceptor::Forking(_) | Acceptor::Beside(_) | Acceptor::Gone { .. } => None,
+        };
+        self.listeners.iter().filter_map(of).flatten().collect()
     }
 
     /// How many children there are.

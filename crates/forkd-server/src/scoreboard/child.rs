@@ -8,6 +8,14 @@ use super::{Slot, Sums};
 /// More than any child carries in a millisecond, of whatever is counted.
 const MOST_PER_MS: u64 = 1 << 27;
 
+/// Which worker of its pool it is, and of which generation that is, counted from 1.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+pub(crate) struct Place {
+    pub(crate) number: u32,
+    pub(crate) generation: u32,
+}
+
 /// A child that a listening socket has.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Child<'a> {
@@ -35,6 +43,11 @@ impl Child<'_> {
     /// Whether it is a worker, of whose death a descriptor tells.
     pub(crate) fn is_watched(&self) -> bool {
         self.record.is_watched()
+    }
+
+    /// Where it is in its pool, if it is a worker that accepts by itself.
+    pub(crate) fn place(&self) -> Option<Place> {
+        self.record.place()
     }
 
     /// Whether another child has its pid by now.

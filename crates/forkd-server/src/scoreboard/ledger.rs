@@ -10,6 +10,7 @@
 use std::io;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
+use super::child::Place;
 use super::saved::SavedChild;
 use super::sequence::Sequence;
 use super::{Stage, Totals};
@@ -81,6 +82,9 @@ forkd_sys::plain! {
         next: AtomicU32,
         /// 1 if the child has left it to the master to raise its `oom_score_adj`.
         raises_later: AtomicU32,
+        /// The [`Place`] of a worker that accepts by itself; of others the generation is 0.
+        number: AtomicU32,
+        generation: AtomicU32,
         started_ms: AtomicU64,
         /// When it announced its end.
         announced_ms: AtomicU64,
@@ -135,6 +139,20 @@ impl Record {
         self.raises_later.load(Ordering::Relaxed) == 1
     }
 
+    /// Where it is in its pool, if it is a worker that accepts by itself.
+    pub(crate) fn place(&self) -> Option<Place> {
+        let generation = self.generation.load(Ordering::Relaxed);
+        // what forks for each client does not clear it
+        let is_one = self.is_watched() && generation > 0;
+        is_one.then(|| Place { number: self.number.load(Ordering::Relaxed), generation })
+    }
+
+    pub(crate) fn set_place(&self, place: Option<Place>) {
+        let Place { number, generation } = place.unwrap_or_default();
+        self.number.store(number, Ordering::Relaxed);
+        self.generation.store(generation, Ordering::Relaxed);
+    }
+
     /// The client of this child was accepted then.
     pub(crate) fn set_accepted(&self, us: u64) {
         self.accepted_us.store(us, Ordering::Relaxed);
@@ -155,6 +173,7 @@ impl Record {
             started_ms: self.started_ms(),
             announced_ms: self.announced_ms.load(Ordering::Relaxed),
             accepted_us: self.accepted_us(),
+            place: self.place(),
             ..SavedChild::default()
         }
     }
@@ -166,6 +185,7 @@ impl Record {
         self.started_ms.store(child.started_ms, Ordering::Relaxed);
         self.announced_ms.store(child.announced_ms, Ordering::Relaxed);
         self.accepted_us.store(child.accepted_us, Ordering::Relaxed);
+        self.set_place(child.place);
     }
 
     /// Whether the child is dead, by what the kernel says of its pid.

@@ -37,7 +37,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 pub use cause::Cause;
-pub(crate) use child::Child;
+pub(crate) use child::{Child, Place};
 pub(crate) use dead::Death;
 pub use histogram::{Bounds, CONNECTIONS, LIFETIMES, Lengths};
 pub(crate) use ledger::Record;

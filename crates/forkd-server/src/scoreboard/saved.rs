@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use super::child::Place;
 use super::ledger::Occupancy;
 use super::{Cause, LAYOUT, Places, Scoreboard, State, Sums, Totals};
 use crate::access::sources::Key;
@@ -64,6 +65,8 @@ pub(super) struct SavedChild {
     pub(super) started_ms: u64,
     pub(super) announced_ms: u64,
     pub(super) accepted_us: u64,
+    #[cfg_attr(feature = "serde", serde(default))]
+    pub(super) place: Option<Place>,
     /// What it has carried so far, for a program that does not understand what it writes.
     pub(super) connections: u64,
     pub(super) bytes_in: u64,
@@ -176,7 +179,7 @@ impl Scoreboard {
 
 impl Totals {
     /// What is counted up, by names.
-    fn counts(&self) -> [(&'static str, &AtomicU64); 6] {
+    fn counts(&self) -> [(&'static str, &AtomicU64); 7] {
         [
             ("forked", &self.forked),
             ("connections", &self.connections),
@@ -184,6 +187,7 @@ impl Totals {
             ("bytes_out", &self.bytes_out),
             ("failed", &self.failed),
             ("failed_forks", &self.failed_forks),
+            ("restarts", &self.restarts),
         ]
     }
 

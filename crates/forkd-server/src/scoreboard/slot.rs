@@ -22,6 +22,8 @@ pub enum State {
     Ended,
     /// A worker that takes no more clients, and serves those that it has.
     Leaving,
+    /// A worker that is at work, and of whose clients nothing is known: no child says this of itself.
+    Ready,
 }
 
 impl State {
@@ -33,6 +35,7 @@ impl State {
             Self::Serving => "serving",
             Self::Ended => "ended",
             Self::Leaving => "leaving",
+            Self::Ready => "ready",
         }
     }
 }
@@ -116,6 +119,12 @@ impl Slot {
         let _ = self.state.compare_exchange(starting, idle, Ordering::Release, Ordering::Relaxed);
     }
 
+    /// The worker is told to leave: it takes no more clients, if it has come up.
+    pub(crate) fn begin_to_leave(&self) {
+        let (idle, leaving) = (State::Idle as u32, State::Leaving as u32);
+        let _ = self.state.compare_exchange(idle, leaving, Ordering::Release, Ordering::Relaxed);
+    }
+
     /// Has the spare child wake the master when it has its client; tells whether it had none yet, so that it will.
     pub(crate) fn will_wake(&self) -> bool {
         self.wakes.store(1, Ordering::Relaxed);
@@ -138,7 +147,7 @@ impl Slot {
             // one at a time is not counted
             State::Serving => open.max(1),
             State::Leaving => open,
-            State::Starting | State::Idle | State::Ended => 0,
+            State::Starting | State::Idle | State::Ended | State::Ready => 0,
         }
     }
 

@@ -31,6 +31,8 @@ forkd_sys::plain! {
         held: AtomicU32,
         /// How often fork(2) has failed.
         pub(super) failed_forks: AtomicU64,
+        /// Workers that have ended though nothing has told them to.
+        pub(super) restarts: AtomicU64,
         pub(super) deaths: [AtomicU64; Cause::COUNT],
         /// How long connections lasted that had a child of their own.
         pub(crate) durations: Histogram,
@@ -88,7 +90,18 @@ impl Totals {
 
     /// Begins to count for another socket.
     pub(super) fn reset(&self) {
-        let Self { alive, peak, forked, connections, bytes_in, bytes_out, failed, failed_forks, .. } = self;
+        let Self {
+            alive,
+            peak,
+            forked,
+            connections,
+            bytes_in,
+            bytes_out,
+            failed,
+            failed_forks,
+            restarts,
+            ..
+        } = self;
         let Self {
             wanted_idle,
             takers,
@@ -105,7 +118,7 @@ impl Totals {
         [durations, fork_latencies, lifetimes].into_iter().for_each(Histogram::reset);
         let small = [alive, peak, wanted_idle, takers, limit, taken, draining, held];
         small.iter().for_each(|counter| counter.store(0, Ordering::Relaxed));
-        let large = [forked, connections, bytes_in, bytes_out, failed, failed_forks];
+        let large = [forked, connections, bytes_in, bytes_out, failed, failed_forks, restarts];
         large.into_iter().chain(deaths).for_each(|counter| counter.store(0, Ordering::Relaxed));
     }
 
@@ -150,6 +163,16 @@ impl Totals {
     /// fork(2) has failed.
     pub(crate) fn fork_failed(&self) {
         self.failed_forks.store(self.failed_forks() + 1, Ordering::Relaxed);
+    }
+
+    /// Workers that have ended though nothing has told them to.
+    pub(crate) fn restarts(&self) -> u64 {
+        self.restarts.load(Ordering::Relaxed)
+    }
+
+    /// A worker has done so.
+    pub(crate) fn restarted(&self) {
+        self.restarts.store(self.restarts() + 1, Ordering::Relaxed);
     }
 
     pub(super) fn add_alive(&self) {

@@ -135,7 +135,7 @@ impl Pooling {
             .map(|(saved, watch, left)| Worker::restored(&saved, watch, left, cx))
             .collect();
         cx.descriptors.add(self.workers.iter().flat_map(Worker::descriptors));
-        if self.workers.iter().any(|worker| worker.attached.is_some()) {
+        if self.has_programs() {
             let range = WorkerRange::fixed(self.workers.len() as u32);
             self.application = Some(ApplicationPool::new(Upkeep::default(), range, cx.now));
         }
@@ -176,8 +176,7 @@ impl Pooling {
     /// When workers are killed that are told to leave now. Those that the master forks for connections of its own finish
     /// them.
     fn kill_at(&self, cx: &Context) -> Option<Instant> {
-        let is_program = self.workers.iter().any(|worker| worker.attached.is_some());
-        (is_program || self.application.is_some()).then(|| cx.now + cx.stop_times.grace)
+        (self.has_programs() || self.application.is_some()).then(|| cx.now + cx.stop_times.grace)
     }
 
     /// Has workers again, after they were told to leave.
@@ -520,7 +519,22 @@ impl Pooling {
         if cause.is_crash() && !self.terms.model.serves_many() && child.serving() > 0 {
             self.context.crashed(child.slot.peer());
         }
+        // one that has served as many clients as it may is replaced as it should be
+        if !worker.dismissed && !self.leaving && (is_application || cause != Cause::Recycled) {
+            cx.board.totals(self.context.number).restarted();
+        }
         cx.board.reap(index, cause, cx.now);
+    }
+
+    /// Whether it has workers that are programs, be they of the program before this one.
+    pub(super) fn has_programs(&self) -> bool {
+        self.workers.iter().any(|worker| worker.attached.is_some())
+    }
+
+    /// What its workers say of themselves, each by its slot.
+    pub(super) fn statuses(&self) -> impl Iterator<Item = (u32, &str)> {
+        let workers = self.workers.iter();
+        workers.filter_map(|worker| Some((worker.slot, worker.attached.as_ref()?.status.as_deref()?)))
     }
 }
 

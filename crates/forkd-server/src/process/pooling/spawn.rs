@@ -14,7 +14,8 @@ use crate::model::serve::{Terms, WorkerContext};
 use crate::process::context::Context;
 use crate::process::program::{Attached, start};
 use crate::process::worker as process;
-use crate::service::application::{Application, Place};
+use crate::scoreboard::Place;
+use crate::service::application::Application;
 use crate::sys::fork::{PidCells, Watch, fork};
 use crate::sys::signal::TermHeld;
 
@@ -44,7 +45,8 @@ impl Pooling {
         }
         let endpoint = self.context.listener.endpoint();
         for worker in &born {
-            events::worker_started(endpoint, worker.slot, cx.board.record(worker.slot).pid());
+            let record = cx.board.record(worker.slot);
+            events::worker_started(endpoint, worker.slot, record.pid(), record.place());
         }
         cx.descriptors.add(born.iter().flat_map(Born::descriptors));
         let count = born.len();
@@ -91,6 +93,7 @@ impl Pooling {
         let close = self.closing.set();
         let births = cx.board.totals(self.context.number).forked.load(Ordering::Relaxed);
         let place = Place { number, generation: self.generation };
+        cx.board.record(index).set_place(self.application.is_some().then_some(place));
         let terms = Terms { limit: with_jitter(self.terms.limit, births), place, ..self.terms };
         let work = WorkerContext {
             context: &self.context,

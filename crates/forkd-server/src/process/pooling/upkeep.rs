@@ -92,8 +92,8 @@ impl Pooling {
             let memory = |slot| Some(Usage::of(cx.board.record(slot).pid())?.rss);
             let births = staying.map(|worker| (worker.slot, worker.birth, worker.started));
             if let Some((slot, why)) = application.look(births, memory, cx.now) {
-                let pid = cx.board.record(slot).pid();
-                events::worker_renewed(self.context.listener.endpoint(), pid, &why);
+                let record = cx.board.record(slot);
+                events::worker_renewed(self.context.listener.endpoint(), record.place(), record.pid(), &why);
             }
         }
         let Some(slot) = application.renewed() else { return };

@@ -197,6 +197,10 @@ impl Worker {
             self.kill_at = kill_at;
         }
         self.dismissed = true;
+        if cx.board.record(self.slot).place().is_some() {
+            // it may not say so
+            cx.board.slot(self.slot).begin_to_leave();
+        }
         let signal = self.attached.as_ref().map_or(Signal::SIGTERM, |attached| attached.stop_signal);
         self.signal(cx, signal);
     }

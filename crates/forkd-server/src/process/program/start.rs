@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use rustix::process::Pid;
 
-use crate::scoreboard::Cause;
-use crate::service::application::{Place, WorkerProgram};
+use crate::scoreboard::{Cause, Place};
+use crate::service::application::WorkerProgram;
 use crate::sys::oom::Expendable;
 use crate::sys::program::{FIRST_SOCKET, Image, become_program};
 use crate::transport::{Endpoint, Listener};

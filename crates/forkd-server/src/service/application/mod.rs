@@ -15,8 +15,8 @@ use std::sync::Arc;
 pub use open_connection::OpenConnection;
 pub use program::WorkerProgram;
 pub use shutdown::Shutdown;
+pub(crate) use worker::Board;
 pub use worker::Worker;
-pub(crate) use worker::{Board, Place};
 
 /// What went wrong in the function of a worker: any error that may go from one thread to another.
 ///

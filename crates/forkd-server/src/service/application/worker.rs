@@ -13,7 +13,7 @@ use smallvec::SmallVec;
 
 use super::{OpenConnection, Shutdown};
 use crate::Error;
-use crate::scoreboard::Slot;
+use crate::scoreboard::{Place, Slot};
 use crate::sys::fd::first_readable;
 use crate::sys::shutdown_fd::ShutdownFd;
 use crate::transport::listener::Kind;
@@ -61,13 +61,6 @@ type Few<T> = SmallVec<[T; 4]>;
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Board {
     pub(crate) slot: &'static Slot,
-}
-
-/// Which worker it is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub(crate) struct Place {
-    pub(crate) number: u32,
-    pub(crate) generation: u32,
 }
 
 impl Worker {
