@@ -13,7 +13,9 @@ use forkd_server::supervise::{AcceptedBy, Activity, ChildActivity, View, WorkerA
 pub use sources::{Pardoned, SourceStatus, SourcesStatus};
 pub use table::Watched;
 #[cfg(feature = "top")]
-pub(crate) use table::{dropped, queue, short, spread};
+pub(crate) use table::{dropped, known, queue, restarts, short, spread};
+#[cfg(feature = "top")]
+pub(crate) use workers::bytes;
 
 /// What `forkd status --json` prints; its field names are a contract with scripts.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -139,6 +141,13 @@ pub struct WorkerStatus {
     /// `--watch`, of the first 256 workers, as far as it may; the daemon doesn't say it.
     #[serde(default)]
     pub pss_bytes: Option<u64>,
+}
+
+impl ChildStatus {
+    /// Whether anything is known of its clients.
+    pub(crate) fn tells_of_clients(&self) -> bool {
+        self.worker.is_none() || self.connections > 0
+    }
 }
 
 fn yes() -> bool {

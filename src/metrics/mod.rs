@@ -1,9 +1,9 @@
 //! Metrics for Prometheus, and the health of the daemon for load balancers, served by a child of its own, so that a scraper
 //! that dawdles never holds the master.
 //!
-//! Invariant: it reads the scoreboard, which is shared memory, and asks no process; nothing that a scraper
-//! sends or leaves undone reaches further than this process. `exposition` is the text of a sample, `health` what it means,
-//! `http` the protocol of scrapers and probes, and `agent` that of HAProxy.
+//! Invariant: it reads the scoreboard, which is shared memory, and in /proc what workers use that accept by themselves, and asks
+//! no process; nothing that a scraper sends or leaves undone reaches further than this process. `exposition` is the text of a
+//! sample, `health` what it means, `http` the protocol of scrapers and probes, and `agent` that of HAProxy.
 
 mod agent;
 mod exposition;

@@ -27,7 +27,10 @@ pub(super) enum Go {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Column {
     Pid,
+    Worker,
     State,
+    Cpu,
+    Memory,
     Serving,
     Threads,
     Age,
@@ -36,12 +39,16 @@ pub(super) enum Column {
     BytesOut,
     Peer,
     Listener,
+    Status,
 }
 
 impl Column {
-    pub(super) const ALL: [Self; 10] = [
+    const ALL: [Self; 14] = [
         Self::Pid,
+        Self::Worker,
         Self::State,
+        Self::Cpu,
+        Self::Memory,
         Self::Serving,
         Self::Threads,
         Self::Age,
@@ -50,6 +57,7 @@ impl Column {
         Self::BytesOut,
         Self::Peer,
         Self::Listener,
+        Self::Status,
     ];
 }
 
@@ -190,6 +198,20 @@ impl Model {
         self.rates.as_ref().and_then(|rates| rates.children.get(at)).copied().unwrap_or_default()
     }
 
+    /// The columns in which something stands: of workers that accept by themselves other things are known than of children
+    /// that have clients.
+    pub(super) fn columns(&self) -> Vec<Column> {
+        let children = self.status.as_ref().map_or(&[][..], |status| &status.children);
+        let has_workers = children.iter().any(|child| child.worker.is_some());
+        let has_clients = !has_workers || children.iter().any(ChildStatus::tells_of_clients);
+        let is_shown = |column: &Column| match column {
+            Column::Worker | Column::Cpu | Column::Memory | Column::Status => has_workers,
+            Column::Pid | Column::State | Column::Age | Column::Listener => true,
+            _ => has_clients,
+        };
+        Column::ALL.into_iter().filter(is_shown).collect()
+    }
+
     /// So many rows fit.
     pub(super) fn set_page(&mut self, page: usize) {
         self.page = page.max(1);
@@ -225,8 +247,13 @@ impl Model {
     fn compare(&self, children: &[ChildStatus], a: usize, b: usize) -> Ordering {
         let (one, other) = (&children[a], &children[b]);
         let rates = || (self.rate_of_child(a), self.rate_of_child(b));
+        let workers = (one.worker.as_ref(), other.worker.as_ref());
         match self.sort {
             Column::Pid => one.pid.cmp(&other.pid),
+            Column::Worker => workers.0.map(|w| w.number).cmp(&workers.1.map(|w| w.number)),
+            Column::Cpu => rates().0.cpu.total_cmp(&rates().1.cpu),
+            Column::Memory => workers.0.map(|w| w.rss_bytes).cmp(&workers.1.map(|w| w.rss_bytes)),
+            Column::Status => workers.0.map(|w| &w.status).cmp(&workers.1.map(|w| &w.status)),
             Column::State => one.state.cmp(&other.state),
             Column::Serving => one.serving.cmp(&other.serving),
             Column::Threads => one.threads.cmp(&other.threads),
@@ -265,7 +292,7 @@ impl Model {
                 self.is_descending = !self.is_descending;
                 self.arrange();
             }
-            KeyCode::Left => self.sort_by_neighbour(Column::ALL.len() - 1),
+            KeyCode::Left => self.sort_by_neighbour(-1),
             KeyCode::Right => self.sort_by_neighbour(1),
             KeyCode::Up | KeyCode::Char('k') => self.scroll_to(self.first.saturating_sub(1)),
             KeyCode::Down | KeyCode::Char('j') => self.scroll_to(self.first + 1),
@@ -301,9 +328,11 @@ impl Model {
         }
     }
 
-    fn sort_by_neighbour(&mut self, steps: usize) {
-        let at = Column::ALL.iter().position(|&column| column == self.sort).unwrap_or(0);
-        self.sort = Column::ALL[(at + steps) % Column::ALL.len()];
+    fn sort_by_neighbour(&mut self, steps: isize) {
+        let columns = self.columns();
+        let at = columns.iter().position(|&column| column == self.sort).unwrap_or(0);
+        let next = (at as isize + steps).rem_euclid(columns.len() as isize);
+        self.sort = columns[next as usize];
         self.arrange();
     }
 }
@@ -316,4 +345,5 @@ fn matches(child: &ChildStatus, text: &str) -> bool {
         || has(&child.state)
         || has(&child.peer)
         || has(&child.endpoint)
+        || child.worker.as_ref().and_then(|worker| worker.status.as_deref()).is_some_and(has)
 }

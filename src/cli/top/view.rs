@@ -29,7 +29,7 @@ const KEYS: [(&str, &str); 9] = [
     ("p, space", "pause, and go on"),
     ("left, right", "sort by another column"),
     ("r", "sort the other way round"),
-    ("/", "filter: a pid, state, peer, listener"),
+    ("/", "filter: a pid, state, peer, listener, status"),
     ("Esc", "show all children again"),
     ("up, down, k, j", "scroll by a line"),
     ("PgUp, PgDn, Home, End", "scroll by a page, or to an end"),
@@ -99,14 +99,15 @@ fn headline(model: &Model) -> Vec<Span<'static>> {
     if silence.is_some() {
         return spans;
     }
+    let knows_clients = status.listeners.iter().any(|listener| listener.knows_clients);
     let figures = [
-        format!("  up {}", uptime(status.uptime_s)),
-        format!("  {connections:.1} conn/s"),
-        format!("  {forks:.1} forks/s"),
-        format!("  {}B/s in", short(bytes_in)),
-        format!("  {}B/s out", short(bytes_out)),
+        Some(format!("  up {}", uptime(status.uptime_s))),
+        knows_clients.then(|| format!("  {connections:.1} conn/s")),
+        Some(format!("  {forks:.1} forks/s")),
+        knows_clients.then(|| format!("  {}B/s in", short(bytes_in))),
+        knows_clients.then(|| format!("  {}B/s out", short(bytes_out))),
     ];
-    spans.extend(figures.map(Span::from));
+    spans.extend(figures.into_iter().flatten().map(Span::from));
     spans
 }
 

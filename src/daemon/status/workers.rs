@@ -49,7 +49,7 @@ pub(super) fn write(
     }
     lines.sort_by_key(|Line { child, worker, .. }| (&child.endpoint, worker.generation, worker.number));
     let any = |of: fn(&Line<'_>) -> bool| lines.iter().any(of);
-    let tell = any(|l| l.child.connections > 0);
+    let tell = any(|l| l.child.tells_of_clients());
     let columns: [(&str, bool, Cell); 13] = [
         ("WORKER", true, |l| l.worker.number.to_string()),
         ("GEN", true, |l| l.worker.generation.to_string()),

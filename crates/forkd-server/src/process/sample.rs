@@ -1,4 +1,5 @@
-//! One reading of the scoreboard, by a process that is not the master.
+//! One reading of the scoreboard, by a process that is not the master, and of what /proc says of workers that accept by
+//! themselves.
 //!
 //! The master reaps children meanwhile, which moves a child's counters from its slot to the totals.
 //! Totals are read first (see `Scoreboard::sums`), so a child that is reaped in between may be missed, and

@@ -12,7 +12,9 @@ use super::super::model::{Column, Model};
 use super::fit::{Need, Widths, cut};
 use super::{age, short};
 use crate::daemon::rates::Rate;
-use crate::daemon::status::{ChildStatus, ListenerStatus, Status, dropped, queue, spread};
+use crate::daemon::status::{
+    ChildStatus, ListenerStatus, Status, bytes, dropped, known, queue, restarts, spread,
+};
 
 /// The columns of listeners, and how wide they are; the first one is a name.
 const LISTENER: [(&str, usize); 9] = [
@@ -32,11 +34,15 @@ const QUEUED: usize = 5;
 const LISTENER_ORDER: [usize; 9] = [0, 3, 6, 7, 8, QUEUED, 4, 2, 1];
 
 /// The columns of children from the most important one on.
-const CHILD_ORDER: [Column; 10] = [
+const CHILD_ORDER: [Column; 14] = [
     Column::Pid,
+    Column::Worker,
     Column::State,
+    Column::Cpu,
+    Column::Memory,
     Column::Peer,
     Column::Age,
+    Column::Status,
     Column::BytesIn,
     Column::BytesOut,
     Column::Serving,
@@ -80,9 +86,9 @@ pub(super) fn draw_listeners(frame: &mut Frame<'_>, model: &Model, status: &Stat
 }
 
 fn listener(l: &ListenerStatus, rate: Rate) -> [String; 9] {
-    let [alive, peak] = [l.alive, l.peak].map(|n| n.to_string());
-    let connections = format!("{:.1}", rate.connections);
-    let [bytes_in, bytes_out] = [rate.bytes_in, rate.bytes_out].map(short);
+    let [alive, peak] = [l.alive, l.peak].map(|n| known(l.workers_of.is_none(), n));
+    let connections = known(l.knows_clients, format!("{:.1}", rate.connections));
+    let [bytes_in, bytes_out] = [rate.bytes_in, rate.bytes_out].map(|n| known(l.knows_clients, short(n)));
     let [endpoint, service, model] = [&l.endpoint, &l.service, &l.model].map(Clone::clone);
     [endpoint, service, model, alive, peak, queue(l), connections, bytes_in, bytes_out]
 }
@@ -94,10 +100,12 @@ fn remarks(l: &ListenerStatus, rate: Option<&Rate>) -> Option<String> {
         (!counts.is_empty()).then(|| format!("{what}: {}", counts.join(" ")))
     };
     let all = [
+        l.workers_of.as_ref().map(|first| format!("served by the workers of {first}")),
         dropped(l, rate),
         counts("refused", &l.refused),
         counts("timed out", &l.timed_out),
         counts("deaths", &l.deaths),
+        restarts(l),
         spread(l),
     ];
     let all: Vec<String> = all.into_iter().flatten().collect();
@@ -106,21 +114,25 @@ fn remarks(l: &ListenerStatus, rate: Option<&Rate>) -> Option<String> {
 
 /// A line for each child that there is room for. The column that they are sorted by is always among those shown.
 pub(super) fn draw_children(frame: &mut Frame<'_>, model: &Model, status: &Status, area: Rect) {
-    let needs = Column::ALL.map(|column| need(column, &status.children));
+    let columns = model.columns();
+    let needs: Vec<Need> = columns.iter().map(|&column| need(column, &status.children)).collect();
     let sorted_by = CHILD_ORDER.iter().filter(|&&column| column == model.sort);
     let others = CHILD_ORDER.iter().filter(|&&column| column != model.sort && column != Column::Pid);
     let first = [Column::Pid].iter().filter(|&&column| column != model.sort);
-    let place = |column: &Column| Column::ALL.iter().position(|other| other == column);
+    let place = |column: &Column| columns.iter().position(|other| other == column);
     let order: Vec<usize> = first.chain(sorted_by).chain(others).filter_map(place).collect();
     let widths = Widths::new(&needs, &order, area.width.into());
-    let heads = widths.cells(Column::ALL.map(|column| head(column, model))).into_iter().map(|(at, head)| {
-        let is_sorted_by = Column::ALL[at] == model.sort;
+    let heads = widths.cells(columns.iter().map(|&column| head(column, model)));
+    let heads = heads.into_iter().map(|(at, head)| {
+        let is_sorted_by = columns[at] == model.sort;
         if is_sorted_by { Span::from(head).bold().reversed() } else { Span::from(head) }
     });
     let heads: Vec<Span<'_>> = heads.flat_map(|head| [head, Span::from(" ")]).collect();
     let (_, shown) = model.shown(usize::from(area.height.saturating_sub(1)));
-    let rows =
-        shown.iter().map(|&at| Line::from(widths.line(child(&status.children[at], model.rate_of_child(at)))));
+    let rows = shown.iter().map(|&at| {
+        let (child, rate) = (&status.children[at], model.rate_of_child(at));
+        Line::from(widths.line(columns.iter().map(|&column| cell(column, child, rate))))
+    });
     let head = Line::from(heads).style(Style::new().underlined());
     frame.render_widget(Paragraph::new([head].into_iter().chain(rows).collect::<Vec<_>>()), area);
 }
@@ -132,6 +144,9 @@ fn need(column: Column, children: &[ChildStatus]) -> Need {
     let name = |of: fn(&ChildStatus) -> &str| longest(children.iter().map(of), column.name()).max(head);
     match column {
         Column::Pid => Need::whole(most(|c| c.pid.into()).max(head)),
+        Column::Worker => Need::whole(head),
+        Column::Cpu | Column::Memory => Need::whole(6),
+        Column::Status => Need::name(20, name(status_of)),
         Column::State | Column::Serving | Column::Threads => Need::whole(8),
         Column::Age => Need::whole(7),
         Column::Connections => Need::whole(most(|c| c.connections).max(head)),
@@ -160,7 +175,10 @@ impl Column {
     fn name(self) -> &'static str {
         match self {
             Self::Pid => "PID",
+            Self::Worker => "WORKER",
             Self::State => "STATE",
+            Self::Cpu => "%CPU",
+            Self::Memory => "RSS",
             Self::Serving => "SERVING",
             Self::Threads => "THREADS",
             Self::Age => "AGE",
@@ -169,21 +187,31 @@ impl Column {
             Self::BytesOut => "OUT/S",
             Self::Peer => "PEER",
             Self::Listener => "LISTENER",
+            Self::Status => "STATUS",
         }
     }
 }
 
-fn child(c: &ChildStatus, rate: Rate) -> [String; 10] {
-    Column::ALL.map(|column| match column {
+fn status_of(c: &ChildStatus) -> &str {
+    c.worker.as_ref().and_then(|worker| worker.status.as_deref()).unwrap_or_default()
+}
+
+fn cell(column: Column, c: &ChildStatus, rate: Rate) -> String {
+    let worker = c.worker.as_ref();
+    match column {
         Column::Pid => c.pid.to_string(),
+        Column::Worker => worker.map_or_else(|| "-".into(), |worker| worker.number.to_string()),
         Column::State => c.state.clone(),
-        Column::Serving => c.serving.to_string(),
-        Column::Threads => c.threads.to_string(),
+        Column::Cpu => known(worker.is_some(), format!("{:.1}", rate.cpu * 100.0)),
+        Column::Memory => bytes(worker.and_then(|worker| worker.rss_bytes)),
+        Column::Serving => known(c.tells_of_clients(), c.serving),
+        Column::Threads => known(worker.is_none(), c.threads),
         Column::Age => age(c.age_s),
-        Column::Connections => c.connections.to_string(),
-        Column::BytesIn => short(rate.bytes_in),
-        Column::BytesOut => short(rate.bytes_out),
+        Column::Connections => known(c.tells_of_clients(), c.connections),
+        Column::BytesIn => known(worker.is_none(), short(rate.bytes_in)),
+        Column::BytesOut => known(worker.is_none(), short(rate.bytes_out)),
         Column::Peer => c.peer.clone(),
         Column::Listener => c.endpoint.clone(),
-    })
+        Column::Status => status_of(c).to_owned(),
+    }
 }

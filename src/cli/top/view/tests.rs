@@ -2,7 +2,7 @@
 
 use super::super::model::Go;
 use super::*;
-use crate::daemon::status::Status;
+use crate::daemon::status::{ListenerStatus, Status};
 use ratatui::Terminal;
 use ratatui::backend::TestBackend;
 use ratatui::crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
@@ -333,6 +333,65 @@ fn what_matters_most_is_shown_where_there_is_little_room() {
     let text = screen(&mut model, 20, 5);
     assert!(text.contains(" 1-2 of 30 ") && text.contains("30390"), "{text}");
     assert!(screen(&mut model, 20, 3).contains(" 0 of 30 "));
+}
+
+/// A daemon with two workers that accept by themselves, that has looked twice; one uses half of a processor.
+fn workers() -> Model {
+    let worker = |number: u32, cpu_s: f64| {
+        let mut child = child(201 + number, 0);
+        child["state"] = json!("ready");
+        (child["peer"], child["connections"]) = (json!("-"), json!(0));
+        child["worker"] = json!({
+            "number": number, "generation": 4, "status": format!("is worker {number}"), "cpu_s": cpu_s,
+            "rss_bytes": (1 + number) << 20,
+        });
+        child
+    };
+    let at = |uptime_s: f64, cpu_s: f64| {
+        let mut status = status(42, uptime_s, 2, &[worker(0, 1.0), worker(1, cpu_s)]);
+        let first = &mut status.listeners[0];
+        (first.knows_clients, first.restarts) = (false, 3);
+        let beside = ListenerStatus {
+            endpoint: "udp://127.0.0.1:7007".into(),
+            workers_of: Some(first.endpoint.clone()),
+            ..first.clone()
+        };
+        status.listeners.push(beside);
+        status
+    };
+    let mut model = Model::new(Duration::from_secs(1));
+    model.heard(0.0, Ok(at(60.0, 2.0)));
+    model.heard(1.0, Ok(at(61.0, 2.5)));
+    model
+}
+
+#[test]
+fn of_workers_that_accept_by_themselves_is_shown_what_is_known() {
+    let mut model = workers();
+    let text = screen(&mut model, 130, 30);
+    let words = |begin: &str| {
+        let line = text.lines().map(|line| line.trim_matches('"')).find(|line| line.starts_with(begin));
+        let line = line.unwrap_or_else(|| panic!("{begin:?} in\n{text}"));
+        line.split_whitespace().map(str::to_owned).collect::<Vec<_>>()
+    };
+    assert_eq!(words("PID"), ["PID", "WORKER", "STATE", "%CPU", "RSS", "AGE^", "LISTENER", "STATUS"]);
+    let listener = "tcp://127.0.0.1:7007";
+    assert_eq!(words("201"), ["201", "0", "ready", "0.0", "1.0M", "201.0s", listener, "is", "worker", "0"]);
+    assert_eq!(words("202"), ["202", "1", "ready", "50.0", "2.0M", "202.0s", listener, "is", "worker", "1"]);
+    assert_eq!(words("tcp:")[3..], ["2", "9", "3/128", "-", "-", "-"]);
+    assert_eq!(words("udp:")[3..], ["-", "-", "3/128", "-", "-", "-"]);
+    for part in
+        ["served by the workers of tcp://127.0.0.1:7007", "restarts: workers=3", "2 children: 2 ready"]
+    {
+        assert!(text.contains(part), "{part:?} in\n{text}");
+    }
+    assert!(!text.contains("0.0 conn/s"), "{text}");
+    // it is sorted by what is shown
+    press(&mut model, &[KeyCode::Left, KeyCode::Char('r')]);
+    assert!(screen(&mut model, 130, 30).contains("RSSv"));
+    assert_eq!(model.rows, [1, 0]);
+    type_in(&mut model, "/worker 0");
+    assert_eq!(model.rows, [0]);
 }
 
 #[test]
