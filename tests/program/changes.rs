@@ -94,6 +94,35 @@ fn they_leave_by_the_signal_that_they_expect() {
 }
 
 #[test]
+fn to_leave_by_the_signal_itself_is_no_failure() {
+    for text in ["exec sleep 1000", "trap 'exit 143' TERM; sleep 1000 & wait"] {
+        let daemon = script("-w 2", text).start();
+        has_workers(&daemon, 2);
+        reloads(&daemon);
+        eventually("the old ones have left", || daemon.deaths(0, "retired") == 2);
+        assert_eq!(daemon.count_lines("warning") + daemon.count_lines("error"), 0, "{:#?}", daemon.log());
+        assert_eq!(stops(&daemon), Some(0));
+    }
+}
+
+#[test]
+fn there_are_pools_of_programs_without_what_only_linux_has() {
+    let daemon = echo("-w 2").portable(true).start();
+    let before = has_workers(&daemon, 2);
+    echoes(&mut daemon.connect(), b"hello");
+    signal(before[0], Signal::SIGSEGV);
+    daemon.wait_for_line("worker failed");
+    eventually("another takes its place", || {
+        !workers(&daemon).contains(&before[0]) && workers(&daemon).len() == 2
+    });
+    reloads(&daemon);
+    eventually("the others have left", || daemon.deaths(0, "retired") == 2);
+    echoes(&mut daemon.connect(), b"hello");
+    assert_eq!(daemon.count_lines("worker failed"), 1, "{:#?}", daemon.log());
+    assert_eq!(stops(&daemon), Some(0));
+}
+
+#[test]
 fn the_number_of_workers_and_the_command_may_change() {
     let config = |workers: u32, word: &str| {
         format!(

@@ -82,6 +82,16 @@ fn one_that_ends_by_itself_is_replaced() {
 }
 
 #[test]
+fn one_that_ends_with_an_error_is_told_of_and_replaced() {
+    let text = "mkdir {dir}/first 2>/dev/null || exec sleep 1000; sleep 1.1; echo cannot go on; exit 5";
+    let daemon = script("-w 1", text).start();
+    assert!(daemon.wait_for_line("worker ended by itself").contains("status=5"));
+    daemon.wait_for_line("cannot go on");
+    has_workers(&daemon, 1);
+    assert_eq!(stops(&daemon), Some(0));
+}
+
+#[test]
 fn what_ignores_its_order_is_killed_after_the_grace_time() {
     let text = "trap '' TERM; echo \"$FORKD_GENERATION\"; while :; do sleep 1000; done";
     let daemon = script("-w 2 --grace 300ms", text).start();

@@ -35,7 +35,7 @@ fn serves_http(forkd: Forkd, name: &str) {
     });
     ask(&daemon);
     assert_eq!(stops(&daemon), Some(0), "{:#?}", daemon.log());
-    assert_eq!(daemon.count_lines("killing a worker"), 0, "{:#?}", daemon.log());
+    assert_eq!(daemon.count_lines("warning"), 0, "{:#?}", daemon.log());
 }
 
 #[test]

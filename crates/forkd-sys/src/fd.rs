@@ -1,7 +1,8 @@
 //! Descriptors: pipes, flags, and closing many at once.
 
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, IntoRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, IntoRawFd, OwnedFd, RawFd};
+use std::sync::atomic::{AtomicI32, Ordering};
 use std::time::Duration;
 
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
@@ -88,6 +89,21 @@ pub fn close(fd: OwnedFd) {
     let fd = fd.into_raw_fd();
     // SAFETY: `into_raw_fd` gave up ownership, so the number is closed once, here.
     unsafe { rustix::io::close(fd) };
+}
+
+/// In a child on the portable path: the end of the pipe by which its parent learns of its death.
+static KEPT: AtomicI32 = AtomicI32::new(-1);
+
+/// Takes note of a descriptor that this process has open until it ends.
+pub(crate) fn keep_until_death(end: &OwnedFd) {
+    KEPT.store(end.as_raw_fd(), Ordering::Relaxed);
+}
+
+/// What this process must have open until it is dead, also as another program.
+pub(crate) fn kept_until_death() -> Option<BorrowedFd<'static>> {
+    let kept = KEPT.load(Ordering::Relaxed);
+    // SAFETY: `fork::portable` has it open until the child ends.
+    (kept >= 0).then(|| unsafe { BorrowedFd::borrow_raw(kept) })
 }
 
 /// Has all descriptors but the three standard ones close at exec, also those that other code has left open.

@@ -114,6 +114,7 @@ fn portable(cells: PidCells<'_>, watch: Watch, child: impl FnOnce() -> u8) -> io
             cells.child.inspect(|cell| cell.store(std::process::id(), Ordering::Relaxed));
             let write_end = pipe.map(|(read_end, write_end)| {
                 drop(read_end);
+                super::fd::keep_until_death(&write_end);
                 write_end
             });
             run(move || {

@@ -1,11 +1,12 @@
 //! A forked child becomes a program.
 //!
 //! Invariant: the program finds what its caller would have given it (signals, limits), the sockets that are meant for it,
-//! and nothing else of the process that it came from.
+//! and nothing else of the process that it came from; on the portable path the end of a pipe beside, by which its parent learns
+//! that it is dead, and all that it has started and that has not closed it.
 
 use std::ffi::{OsStr, OsString};
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
+use std::os::fd::{AsRawFd, BorrowedFd, IntoRawFd, RawFd};
 use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
 
@@ -13,6 +14,7 @@ use rustix::io::fcntl_dupfd_cloexec;
 use rustix::process::Pid;
 
 use super::{Privileges, prepare};
+use crate::fd::kept_until_death;
 
 /// The number of the first socket that a program is handed: sd_listen_fds(3), `SD_LISTEN_FDS_START`.
 pub const FIRST_SOCKET: RawFd = 3;
@@ -50,19 +52,20 @@ pub struct Image<'a> {
 /// As execve(2) and dup2(2), `NotFound` also if the parent is dead, and `InvalidInput` if a text has a NUL in it.
 pub fn become_program(image: Image<'_>) -> io::Error {
     let places = take_places(image.output, image.sockets);
-    match places.and_then(|sockets| Ok((sockets, nothing()?))) {
-        Ok((sockets, input)) => command(&image, sockets).stdin(input).exec(),
+    match places.and_then(|kept| Ok((kept, nothing()?))) {
+        Ok((kept, input)) => command(&image, kept).stdin(input).exec(),
         Err(error) => error,
     }
 }
 
-/// Moves the descriptors to the numbers at which the program expects them; returns those of the sockets. They close at exec
-/// still.
+/// Moves the descriptors to the numbers at which the program expects them; returns those that it is to have. They close at
+/// exec still.
 fn take_places(output: Option<BorrowedFd<'_>>, sockets: &[BorrowedFd<'_>]) -> io::Result<Vec<RawFd>> {
     let places: Vec<RawFd> = (FIRST_SOCKET..).take(sockets.len()).collect();
     let above = FIRST_SOCKET + sockets.len() as RawFd;
     // one may have the number that is the place of another, or of the output
     let copies: Result<Vec<_>, _> = sockets.iter().map(|socket| fcntl_dupfd_cloexec(socket, above)).collect();
+    let held = kept_until_death().map(|end| fcntl_dupfd_cloexec(end, above)).transpose()?;
     if let Some(output) = output {
         rustix::stdio::dup2_stdout(output)?;
         rustix::stdio::dup2_stderr(output)?;
@@ -73,7 +76,7 @@ fn take_places(output: Option<BorrowedFd<'_>>, sockets: &[BorrowedFd<'_>]) -> io
             return Err(io::Error::last_os_error());
         }
     }
-    Ok(places)
+    Ok(places.into_iter().chain(held.map(IntoRawFd::into_raw_fd)).collect())
 }
 
 /// What there is nothing to read from. After a change of the root directory there may be no /dev/null.
@@ -85,7 +88,7 @@ fn nothing() -> io::Result<Stdio> {
     }
 }
 
-fn command(image: &Image<'_>, sockets: Vec<RawFd>) -> Command {
+fn command(image: &Image<'_>, kept: Vec<RawFd>) -> Command {
     let mut command = Command::new(image.program);
     command.args(image.arguments).process_group(0);
     for (name, value) in image.environment {
@@ -94,14 +97,14 @@ fn command(image: &Image<'_>, sockets: Vec<RawFd>) -> Command {
             None => command.env_remove(name),
         };
     }
-    if !sockets.is_empty() {
+    if !image.sockets.is_empty() {
         command.env("LISTEN_PID", std::process::id().to_string());
-        command.env("LISTEN_FDS", sockets.len().to_string());
+        command.env("LISTEN_FDS", image.sockets.len().to_string());
     }
     let (parent, privileges) = (image.parent, image.privileges);
     let prepare = move || {
         prepare(parent, privileges)?;
-        sockets.iter().try_for_each(|&socket| stay_open(socket))
+        kept.iter().try_for_each(|&number| stay_open(number))
     };
     // SAFETY: it makes system calls only, in a process that has one thread.
     unsafe { command.pre_exec(prepare) };

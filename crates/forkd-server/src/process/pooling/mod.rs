@@ -467,9 +467,7 @@ impl Pooling {
         }
         let ended = how_it_ended(&worker.watch);
         let cause = match (ended, slot.recorded()) {
-            (Ended::Exit(status), _) if worker.attached.is_some() => {
-                cause_of_program(status, worker.leaves(cx))
-            }
+            _ if worker.attached.is_some() => worker.cause_as_program(ended, cx),
             // Without a record it had no time for one; SIGKILL is the only signal that gives none.
             (Ended::Signal(KILL), _) | (Ended::Unknown, None) => cx.oom.cause(cx.now),
             (Ended::Signal(signal), _) => Cause::Signal(signal),
@@ -535,14 +533,5 @@ impl Pooling {
     pub(super) fn statuses(&self) -> impl Iterator<Item = (u32, &str)> {
         let workers = self.workers.iter();
         workers.filter_map(|worker| Some((worker.slot, worker.attached.as_ref()?.status.as_deref()?)))
-    }
-}
-
-/// What the exit status of a program means.
-fn cause_of_program(status: u8, leaves: bool) -> Cause {
-    match status {
-        0 if leaves => Cause::Retired,
-        0 => Cause::Recycled,
-        _ => Cause::Failed,
     }
 }

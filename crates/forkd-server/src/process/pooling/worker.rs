@@ -8,11 +8,12 @@ use nix::sys::signal::Signal;
 
 use crate::model::starts::EARLY;
 use crate::process::context::Context;
+use crate::process::oom::KILL;
 use crate::process::program::{Attached, LeftOfProgram};
 use crate::process::saved::{SavedProgram, SavedWorker};
-use crate::scoreboard::{Slot, State};
+use crate::scoreboard::{Cause, Slot, State};
 use crate::spec::Upkeep;
-use crate::sys::pidfd::{signal_child, signal_group};
+use crate::sys::pidfd::{Ended, signal_child, signal_group};
 
 /// How long a program may take to die of SIGABRT.
 const ABORT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -214,6 +215,28 @@ impl Worker {
     /// connections and serves the last of them.
     pub(super) fn leaves(&self, cx: &Context) -> bool {
         self.dismissed || self.state(cx) == State::Leaving
+    }
+
+    /// What it means that a program has ended so. It may leave by the signal itself that tells it to, and a shell or a JVM says
+    /// that by its status.
+    pub(super) fn cause_as_program(&self, ended: Ended, cx: &Context) -> Cause {
+        let told = self.attached.as_ref().filter(|_| self.dismissed).map(|attached| attached.stop_signal);
+        let is_told = |signal: u8| told.is_some_and(|told| told as i32 == i32::from(signal));
+        match ended {
+            Ended::Exit(0) if !self.leaves(cx) => Cause::Recycled,
+            Ended::Exit(0) => Cause::Retired,
+            Ended::Exit(status) if is_told(status.wrapping_sub(128)) => Cause::Retired,
+            Ended::Exit(_) => Cause::Failed,
+            Ended::Signal(KILL) => cx.oom.cause(cx.now),
+            Ended::Signal(signal) if is_told(signal) => Cause::Retired,
+            Ended::Signal(signal) => Cause::Signal(signal),
+            Ended::Unknown if self.is_killed => Cause::Signal(KILL),
+            Ended::Unknown if self.leaves(cx) => Cause::Retired,
+            Ended::Unknown => match cx.oom.cause(cx.now) {
+                Cause::Oom => Cause::Oom,
+                _ => Cause::Exit,
+            },
+        }
     }
 
     /// Whether it serves, or has lived for long enough.

@@ -168,7 +168,7 @@ impl Attached {
         self.read(now, &mut log);
         let Some(Output { lines, .. }) = &mut self.output else { return (0, None) };
         let left_out = lines.finish(now, &mut log);
-        let last_words = lines.last_words().collect::<Vec<_>>().join(" | ");
+        let last_words = lines.last_words().map(str::trim_start).collect::<Vec<_>>().join(" | ");
         (left_out, Some(last_words).filter(|words| !words.is_empty()))
     }
 }
