@@ -91,6 +91,21 @@ check_an-instance-that-binds() {
 
 check_a-script-for-each-connection() { matches "the script has an answer" $'\nhello Alice$' "$said"; }
 
+check_a-pool-of-a-program() {
+    local before broken=$'#!/usr/bin/python3\nimport database'
+    matches "a worker has an answer" $'\nworker [01]: hello' "$said"
+    counts forkd@app.service 3
+    before=$(pgrep -P "$(main_pid forkd@app.service)")
+    matches "where one says how it is" 'NOTIFY_SOCKET=/run/forkd-app/forkd-notify[.]' \
+        "$(tr '\0' '\n' <"/proc/$(head -n 1 <<<"$before")/environ")"
+    install -m 755 /dev/stdin /usr/local/lib/app/serve <<<"$broken"
+    exits "a reload of a program that fails" 1 systemctl reload forkd@app.service
+    eventually "its last words are in the journal" logs forkd@app.service "reload failed.*No module named 'database'"
+    is "the workers" "$before" "$(pgrep -P "$(main_pid forkd@app.service)")"
+    matches "they serve" '^worker' "$(echo hello | nc -N localhost 7607)"
+    exits "systemctl stop" 0 systemctl stop forkd@app.socket forkd@app.service
+}
+
 check_outgoing-connections() { matches "the echo comes back through the instance" $'\nhello$' "$said"; }
 
 check_files-of-a-home-directory() {
