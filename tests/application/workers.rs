@@ -44,6 +44,13 @@ fn main() -> Result<(), Error> {
         }
         "tokio" => tokio_main(server),
         "models" => server.model(Model::Thread).run(|_| ()),
+        // from the second generation on
+        "hangs" => server.ready_after(None).start_timeout(Duration::from_secs(1)).run(move |worker| {
+            if worker.generation() > 1 {
+                thread::sleep(Duration::from_secs(3600));
+            }
+            obey(&worker, &handle)
+        }),
         "deaf" => server.run(|worker| {
             worker.ready();
             thread::sleep(Duration::from_secs(3600));

@@ -164,6 +164,12 @@
 //! [`Handler`]: a read that would block lets others go on. The module [`coroutine`] is what that is made of,
 //! for programs of your own: what greenlet and gevent are to Python.
 //!
+//! # Workers with a loop of their own
+//!
+//! [`Server::run`] has workers run any function, built after the fork: a runtime of tokio with axum, hyper or tonic inside, or a
+//! loop that accepts. They are supervised, replaced and renewed like those of a model; a [`Worker`] has the sockets, and tells
+//! its function when to leave ([`Shutdown`]).
+//!
 //! # The rest
 //!
 //! [`reactor`] is the event loop by itself, for programs that connect as well as listen ("coming from
