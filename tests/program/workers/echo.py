@@ -48,24 +48,23 @@ async def main():
     assert int(os.environ["LISTEN_PID"]) == os.getpid()
     loop, leave = asyncio.get_running_loop(), asyncio.Event()
     loop.add_signal_handler(signal.SIGTERM, leave.set)
-    servers, datagrams = [], []
+    sockets = []
     for number in range(3, 3 + int(os.environ["LISTEN_FDS"])):
         inherited = socket.socket(fileno=number)
         inherited.setblocking(False)
         if inherited.type == socket.SOCK_DGRAM:
             loop.add_reader(inherited, answer, inherited)
-            datagrams.append(inherited)
         elif inherited.family == socket.AF_UNIX:
-            servers.append(await asyncio.start_unix_server(echo, sock=inherited))
+            await asyncio.start_unix_server(echo, sock=inherited)
         else:
-            servers.append(await asyncio.start_server(echo, sock=inherited))
+            await asyncio.start_server(echo, sock=inherited)
+        sockets.append(inherited)
     tell("ready")
     notify("READY=1\nSTATUS=serving")
     await leave.wait()
     tell("term")
-    for server in servers:
-        server.close()
-    for inherited in datagrams:
+    # not Server.close(), by which a client that it has just accepted is lost (Python 3.11)
+    for inherited in sockets:
         loop.remove_reader(inherited)
     # also those that it has accepted and not begun to serve
     while others := asyncio.all_tasks() - {asyncio.current_task()}:
