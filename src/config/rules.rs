@@ -191,6 +191,7 @@ impl ListenOptions {
             let why = "is out of range; choose 1ms to 30days, or leave it out for no limit";
             return Err(Conflict::new("max_lifetime", why));
         }
+        self.refuse_hasty_workers()?;
         let (spare, most) = (self.spare(), self.max_children());
         if spare > most {
             let why = format!(
@@ -199,6 +200,29 @@ impl ListenOptions {
             return Err(Conflict::new("spare", why));
         }
         self.refuse_spares_out_of_order()
+    }
+
+    /// Refuses times in which no worker that is a program could start or say anything.
+    fn refuse_hasty_workers(&self) -> Result<(), Conflict> {
+        let (ready, timeout) = (self.ready_after().0, self.start_timeout().0);
+        let least = Duration::from_millis(1);
+        let times = [
+            ("start_timeout", Some(timeout)),
+            ("worker_watchdog", self.worker_watchdog.map(|span| span.0)),
+            ("max_worker_age", self.max_worker_age.map(|span| span.0)),
+        ];
+        if let Some((id, _)) = times.iter().find(|(_, time)| time.is_some_and(|time| time < least)) {
+            return Err(Conflict::new(id, "is below 1ms; choose more"));
+        }
+        if ready.is_some_and(|ready| ready >= timeout) {
+            let why = format!(
+                "is not below `start-timeout`, which is {}: each worker would be killed before it is ready; choose less, or a longer \
+                 `start-timeout`",
+                Span(timeout)
+            );
+            return Err(Conflict::new("ready_after", why));
+        }
+        Ok(())
     }
 
     fn refuse_spares_out_of_order(&self) -> Result<(), Conflict> {
@@ -414,6 +438,12 @@ mod tests {
             (
                 listen("endpoints = ['udp://a:1', 'unix:///x']\nkeepalive = '1m'"),
                 "keepalive needs a tcp endpoint, and udp://a:1 has none",
+            ),
+            (listen("worker-exec = ['cat']\nstart-timeout = '0s'"), "start-timeout is below 1ms"),
+            (listen("worker-exec = ['cat']\nworker-watchdog = '0s'"), "worker-watchdog is below 1ms"),
+            (
+                listen("worker-exec = ['cat']\nready-after = '2m'"),
+                "ready-after is not below `start-timeout`, which is 1m: each worker would be killed before it is ready",
             ),
             (listen("exec = ['cat']\nidle-timeout = '1s'"), "idle-timeout has no effect on exec"),
             (listen("service = 'exec'"), "service is exec, and no program is named"),

@@ -10,6 +10,9 @@ use super::*;
 
 #[test]
 fn a_broken_program_is_taken_back_and_the_old_workers_serve_on() {
+    if !need_tool("python3") {
+        return;
+    }
     let daemon = echo("-w 2").start();
     let before = has_workers(&daemon, 2);
     let mut held = daemon.served();
@@ -39,6 +42,9 @@ fn a_broken_program_is_taken_back_and_the_old_workers_serve_on() {
 
 #[test]
 fn one_that_hangs_in_its_start_is_taken_back_too() {
+    if !need_tool("systemd-notify") {
+        return;
+    }
     let options = "-w 2 --ready-after notify --start-timeout 500ms";
     let daemon = script(options, "systemd-notify --no-block --ready; exec sleep 1000").start();
     let before = has_workers(&daemon, 2);
@@ -60,6 +66,9 @@ fn steps(daemon: &Daemon) -> Vec<(String, u32)> {
 
 #[test]
 fn new_workers_are_ready_before_as_many_old_ones_are_told_to_leave() {
+    if !need_tool("python3") {
+        return;
+    }
     for (rolling, workers) in [(1, 3), (2, 3), (8, 2)] {
         let daemon = echo(&format!("-w {workers} --rolling {rolling}")).start();
         reloads(&daemon);
@@ -107,6 +116,9 @@ fn to_leave_by_the_signal_itself_is_no_failure() {
 
 #[test]
 fn there_are_pools_of_programs_without_what_only_linux_has() {
+    if !need_tool("python3") {
+        return;
+    }
     let daemon = echo("-w 2").portable(true).start();
     let before = has_workers(&daemon, 2);
     echoes(&mut daemon.connect(), b"hello");
@@ -147,6 +159,9 @@ fn the_number_of_workers_and_the_command_may_change() {
 
 #[test]
 fn a_worker_is_heard_after_an_upgrade_of_forkd() {
+    if !need_tool("systemd-notify") {
+        return;
+    }
     // it prints and says that it leaves when it is told to
     let text = "trap 'echo a last line of $FORKD_GENERATION; systemd-notify --no-block STOPPING=1 && echo was heard; exit 0' TERM\n\
                 while :; do sleep 0.05; done";
@@ -191,6 +206,9 @@ fn loses_nothing(daemon: &Daemon, script: &str) {
 
 #[test]
 fn nothing_is_lost_by_reloads_and_upgrades() {
+    if !need_tool("python3") {
+        return;
+    }
     let is_long = std::env::var_os("FORKD_LONG").is_some_and(|value| value == "1");
     let (reloads, upgrades) = if is_long { (100, 10) } else { (10, 3) };
     let daemon = echo("-w 2 tcp://127.0.0.1:0 unix://{dir}/s udp://127.0.0.1:0").start();

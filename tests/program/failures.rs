@@ -58,6 +58,9 @@ fn a_crash_is_told_and_another_takes_its_place() {
 
 #[test]
 fn the_others_serve_on_while_one_fails() {
+    if !need_tool("python3") {
+        return;
+    }
     let daemon = echo("-w 2").start();
     let pids = has_workers(&daemon, 2);
     for signal_by in [Signal::SIGKILL, Signal::SIGABRT, Signal::SIGSEGV] {
@@ -126,6 +129,9 @@ fn nothing_is_left_of_a_process_group() {
 
 #[test]
 fn a_listener_that_one_closes_is_open_for_the_others() {
+    if !need_tool("python3") {
+        return;
+    }
     let closes = "import os,time\nif os.environ['FORKD_WORKER'] == '0':\n    os.close(3); time.sleep(1000)\n";
     let daemon = pool("-w 2 --ready-after 1ms", "python3 {dir}/worker")
         .with_file("worker", &format!("{closes}{ECHO}"))
@@ -161,6 +167,9 @@ fn what_prints_without_end_takes_bounded_room() {
 
 #[test]
 fn one_that_no_more_says_that_it_lives_is_ended_by_sigabrt() {
+    if !need_tool("systemd-notify") {
+        return;
+    }
     // what it says counts only while it says it
     let text = "systemd-notify --no-block READY=1 WATCHDOG=1; exec sleep 1000";
     let daemon = script("-w 1 --ready-after notify --worker-watchdog 500ms", text).start();
@@ -173,6 +182,9 @@ fn one_that_no_more_says_that_it_lives_is_ended_by_sigabrt() {
 
 #[test]
 fn one_that_says_that_it_lives_stays() {
+    if !need_tool("systemd-notify") {
+        return;
+    }
     let text = "systemd-notify --no-block READY=1; while :; do systemd-notify --no-block WATCHDOG=1; sleep 0.1; echo alive; done";
     let daemon = script("-w 1 --ready-after notify --worker-watchdog 2s", text).start();
     let pid = has_workers(&daemon, 1)[0];
@@ -197,6 +209,9 @@ fn a_stop_in_its_start_ends_it() {
 
 #[test]
 fn clients_of_a_killed_one_are_cut_and_no_others() {
+    if !need_tool("python3") {
+        return;
+    }
     let daemon = echo("-w 2").start();
     let victim = has_workers(&daemon, 2)[0];
     let before = fds_of(victim).len();
@@ -218,6 +233,9 @@ fn clients_of_a_killed_one_are_cut_and_no_others() {
 
 #[test]
 fn one_that_says_that_it_leaves_is_replaced_while_it_finishes() {
+    if !need_tool("systemd-notify") {
+        return;
+    }
     let text = "mkdir {dir}/first || exec sleep 1000; systemd-notify --no-block STOPPING=1; trap '' TERM; sleep 1000";
     let daemon = script("-w 1 --grace 2s", text).start();
     let pids = has_workers(&daemon, 2);

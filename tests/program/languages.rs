@@ -68,6 +68,9 @@ fn go() {
 
 #[test]
 fn uvicorn() {
+    if !need_tool("python3") {
+        return;
+    }
     if need_tool("uvicorn") {
         let program = "uvicorn --fd 3 --app-dir {dir} --log-level warning app:app";
         serves_http(pool("-w 2", program).with_file("app.py", include_str!("workers/app.py")), "uvicorn");
@@ -82,6 +85,9 @@ fn axum() {
 
 #[test]
 fn asyncio() {
+    if !need_tool("python3") {
+        return;
+    }
     let daemon = echo("-w 2").start();
     echoes(&mut daemon.connect(), b"hello");
     assert_eq!(stops(&daemon), Some(0));

@@ -8,6 +8,7 @@ mod common;
 mod changes;
 mod failures;
 mod languages;
+mod patience;
 mod surroundings;
 
 use std::fs;

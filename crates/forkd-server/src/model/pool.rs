@@ -107,11 +107,6 @@ impl Pool {
         }
     }
 
-    /// The most workers that it may have by hand.
-    pub(crate) fn ceiling(&self) -> u32 {
-        self.ceiling
-    }
-
     pub(crate) fn size(&self) -> Size {
         self.size
     }

@@ -75,6 +75,9 @@ impl Listeners {
             // workers get it by being forked
             listener.queue();
         }
+        if spec.service.as_application().is_some() {
+            listener.lend();
+        }
         let descriptors = listener.descriptors();
         let failures = &cx.board.tally(number).failures;
         let service_config =
@@ -93,16 +96,19 @@ impl Listeners {
     pub(super) fn restore(
         &mut self,
         bound: Bound,
-        is_live: bool,
-        has_spares: bool,
+        saved: &SavedStation,
         workers: Vec<(SavedWorker, OwnedFd, LeftOfProgram)>,
         cx: &Context,
     ) -> Result<(), Error> {
         self.add(bound, cx)?;
         if let Some(station) = self.stations.last_mut() {
-            station.life = if is_live { Life::Live } else { Life::Leaving };
+            station.life = if saved.is_live { Life::Live } else { Life::Leaving };
+            station.is_application = saved.is_application;
+            if saved.is_application {
+                station.listener().into_iter().for_each(Listener::lend);
+            }
             match &mut station.acceptor {
-                Acceptor::Forking(forking) => forking.restore(has_spares),
+                Acceptor::Forking(forking) => forking.restore(saved.has_spares),
                 Acceptor::Pooling(pooling) => pooling.restore(workers, cx),
                 Acceptor::Beside(_) | Acceptor::Gone { .. } => {}
             }
@@ -172,19 +178,24 @@ impl Listeners {
 
     /// Has pools whose workers accept by themselves come in a few workers at a time, each in the place of the one that it follows.
     pub(super) fn roll(&mut self, cx: &Context) {
+        let mut places: Vec<(usize, u32)> = Vec::new();
         for at in 1..self.stations.len() {
             let (before, rest) = self.stations.split_at_mut(at);
             let Station { life: Life::Starting, acceptor: Acceptor::Pooling(new), .. } = &mut rest[0] else {
                 continue;
             };
-            let last = before.iter_mut().find_map(|station| match station {
-                Station { life: Life::Live, acceptor: Acceptor::Pooling(old), .. } if new.follows(old) => {
-                    Some(old)
+            for (of, station) in before.iter().enumerate() {
+                if let Station { life: Life::Live, acceptor: Acceptor::Pooling(old), .. } = station
+                    && let Some(come) = new.roll(old, cx)
+                {
+                    places.push((of, come));
                 }
-                _ => None,
-            });
-            if let Some(old) = last {
-                new.roll(old, cx);
+            }
+        }
+        for (at, station) in self.stations.iter_mut().enumerate() {
+            let taken = places.iter().filter(|(of, _)| *of == at).map(|(_, come)| *come).min();
+            if let (Acceptor::Pooling(old), Some(taken)) = (&mut station.acceptor, taken) {
+                old.give(taken);
             }
         }
     }
@@ -226,13 +237,24 @@ impl Listeners {
         self.changes += 1;
     }
 
+    /// Whether workers of another station have this one's socket, too, so that it stays open.
+    fn is_held_by_another(&self, station: &Station) -> bool {
+        let Acceptor::Beside(context) = &station.acceptor else { return false };
+        self.stations.iter().any(|other| match &other.acceptor {
+            Acceptor::Pooling(pooling) => {
+                pooling.context.beside.iter().any(|listener| Arc::ptr_eq(listener, &context.listener))
+            }
+            _ => false,
+        })
+    }
+
     /// Lets go of stations that are no more needed: their successors are at work, or their last child
     /// has gone.
     pub(super) fn dismiss(&mut self, cx: &Context) {
         let mut at = 0;
         while at < self.stations.len() {
             let station = &self.stations[at];
-            if station.life != Life::Leaving || !station.is_closed() {
+            if station.life != Life::Leaving || !station.is_closed() || self.is_held_by_another(station) {
                 at += 1;
                 continue;
             }

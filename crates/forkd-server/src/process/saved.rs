@@ -82,9 +82,12 @@ pub(super) struct SavedStation {
     #[cfg_attr(feature = "serde", serde(default))]
     dropped: Option<u32>,
     /// It serves new clients.
-    is_live: bool,
+    pub(super) is_live: bool,
+    /// Its workers accept by themselves.
+    #[cfg_attr(feature = "serde", serde(default))]
+    pub(super) is_application: bool,
     /// Children may wait there for their client.
-    has_spares: bool,
+    pub(super) has_spares: bool,
     workers: Vec<SavedWorker>,
 }
 
@@ -176,6 +179,7 @@ impl SavedStation {
             socket: station.listener().map(Listener::save),
             dropped: station.arrivals().dropped,
             is_live: station.life == Life::Live,
+            is_application: station.is_application,
             has_spares: spares,
             workers,
         }
@@ -256,9 +260,7 @@ pub(super) fn restore_stations(
             Ok((worker.clone(), left.remove(worker.watch)?, program))
         });
         let workers = workers.collect::<io::Result<Vec<_>>>()?;
-        listeners
-            .restore(bound, station.is_live, station.has_spares, workers, cx)
-            .map_err(|error| invalid(error.sentence()))?;
+        listeners.restore(bound, station, workers, cx).map_err(|error| invalid(error.sentence()))?;
     }
     Ok(listeners)
 }

@@ -36,6 +36,8 @@ pub(super) struct Station {
     pub(super) spec: Arc<ListenerSpec>,
     pub(super) life: Life,
     pub(super) acceptor: Acceptor,
+    /// Workers accept there by themselves, or those of the program before this one do.
+    pub(super) is_application: bool,
     /// What its processes are confined by.
     confinement: Arc<Confinement>,
     /// While it drains: when to stop that. The workers that could serve the queue may all be busy.
@@ -82,7 +84,9 @@ impl Station {
             _ => Acceptor::Pooling(Pooling::new(context, &spec.model, confined, cx)),
         };
         cx.descriptors.add(confinement.descriptors());
-        Ok(Self { asked, spec, life: Life::Starting, acceptor, confinement, close_at: None })
+        let is_application = spec.service.as_application().is_some();
+        let life = Life::Starting;
+        Ok(Self { asked, spec, life, acceptor, is_application, confinement, close_at: None })
     }
 
     /// One whose socket is closed, and whose last children finish.
@@ -94,7 +98,15 @@ impl Station {
         arrivals: Arrivals,
     ) -> Self {
         let acceptor = Acceptor::Gone { number, endpoint, arrivals };
-        Self { asked, spec, life: Life::Leaving, acceptor, confinement: Arc::default(), close_at: None }
+        Self {
+            asked,
+            spec,
+            life: Life::Leaving,
+            acceptor,
+            is_application: false,
+            confinement: Arc::default(),
+            close_at: None,
+        }
     }
 
     /// Its socket, while it has one.
@@ -288,7 +300,7 @@ impl Station {
             return self.hand_over(cx);
         }
         self.life = Life::Leaving;
-        let is_application = self.spec.service.as_application().is_some();
+        let is_application = self.is_application;
         self.close_at = Some(cx.now + cx.stop_times.grace);
         let (queued, is_all_held) =
             self.listener().map_or((0, false), |listener| match listener.is_inherited() || is_application {

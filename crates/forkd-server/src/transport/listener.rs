@@ -7,7 +7,7 @@
 use std::io;
 use std::net::{SocketAddr, SocketAddrV6};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
@@ -46,6 +46,8 @@ pub struct Listener {
     pub(super) file: Mutex<Option<SocketFile>>,
     /// Others have this socket, too, or will.
     pub(super) is_inherited: bool,
+    /// Other programs have it, too, which may change its flags.
+    pub(super) is_shared: AtomicBool,
     /// What accepted connections are given that they don't inherit, see [`keep_alive`](Self::keep_alive); in
     /// milliseconds, 0 for nothing.
     pub(super) keep_alive: AtomicU64,
@@ -62,6 +64,7 @@ impl Listener {
             endpoint,
             file: file.into(),
             is_inherited: false,
+            is_shared: AtomicBool::new(false),
             keep_alive: 0.into(),
             queue: OnceLock::new(),
         }
@@ -71,12 +74,14 @@ impl Listener {
     pub(super) fn inherited(socket: OwnedFd, kind: Kind, endpoint: Endpoint) -> Self {
         let mut listener = Self::ours(socket, kind, endpoint, None);
         listener.is_inherited = true;
+        listener.lend();
         listener
     }
 
     /// The same, as that of another process, too, or with the file that is this process's to remove.
     pub(super) fn owned(mut self, is_inherited: bool, file: Option<SocketFile>) -> Self {
         self.is_inherited = is_inherited;
+        self.is_shared = AtomicBool::new(is_inherited);
         *self.file() = file;
         self
     }
@@ -115,6 +120,11 @@ impl Listener {
     /// As fcntl(2).
     pub fn set_nonblocking(&self, on: bool) -> io::Result<()> {
         if self.is_inherited { Ok(()) } else { set_nonblocking(self, on) }
+    }
+
+    /// Programs get it, too: from now on this process does not rely on its flags.
+    pub(crate) fn lend(&self) {
+        self.is_shared.store(true, Ordering::Relaxed);
     }
 
     /// Has the kernel end TCP connections that are accepted from now on when their peer does not answer for
@@ -205,7 +215,7 @@ impl Listener {
 
     #[inline]
     fn take(&self, socket: impl AsFd, flags: SocketFlags) -> rustix::io::Result<Accepted> {
-        if self.is_inherited { accept_now(socket, flags) } else { accept(socket, flags) }
+        if self.is_shared.load(Ordering::Relaxed) { accept_now(socket, flags) } else { accept(socket, flags) }
     }
 
     #[inline]

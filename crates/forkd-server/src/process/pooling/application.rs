@@ -5,8 +5,12 @@ use std::time::{Duration, Instant};
 
 use crate::model::WorkerRange;
 use crate::model::demand::{Demand, Load};
+use crate::model::pool::MAX_GROWTH;
 use crate::model::recycle::{Recycling, Why};
 use crate::spec::Upkeep;
+
+/// How long after one worker was renewed another may be.
+const RENEW_EVERY: Duration = Duration::from_secs(5);
 
 /// How many of the workers are wanted, and for how long each.
 #[derive(Debug)]
@@ -15,6 +19,8 @@ pub(super) struct ApplicationPool {
     range: WorkerRange,
     /// How many workers are wanted once all of its generation have come in.
     wanted: u32,
+    /// How many it may be made to have by hand.
+    ceiling: u32,
     /// How many may be there now: fewer while its generation comes in.
     admitted: u32,
     /// How many of those have come in so far.
@@ -38,6 +44,7 @@ impl ApplicationPool {
             upkeep,
             range,
             wanted: range.min,
+            ceiling: range.max.saturating_add(MAX_GROWTH),
             admitted: range.min,
             come: 0,
             given: 0,
@@ -93,7 +100,8 @@ impl ApplicationPool {
     }
 
     /// One worker more or fewer, by hand; also the fewest and the most.
-    pub(super) fn resize(&mut self, by: i32, most: u32) {
+    pub(super) fn resize(&mut self, by: i32) {
+        let most = self.ceiling;
         let moved = |workers: u32| workers.saturating_add_signed(by).clamp(1, most);
         self.range = WorkerRange { min: moved(self.range.min), max: moved(self.range.max) };
         self.wanted = moved(self.wanted);
@@ -149,8 +157,8 @@ impl ApplicationPool {
     }
 
     /// A worker has come: it may be due sooner than the others.
-    pub(super) fn look_again(&mut self) {
-        self.next_look = None;
+    pub(super) fn look_again(&mut self, now: Instant) {
+        self.next_look = self.next_look.map(|then| then.min(now + RENEW_EVERY));
     }
 
     /// The worker that leaves once another has come up in its place.
@@ -159,8 +167,9 @@ impl ApplicationPool {
     }
 
     /// It leaves, or has died.
-    pub(super) fn has_renewed(&mut self) {
-        (self.renewed, self.next_look) = (None, None);
+    pub(super) fn has_renewed(&mut self, now: Instant) {
+        // a program that needs more than it may have from its start is not renewed without end
+        (self.renewed, self.next_look) = (None, Some(now + RENEW_EVERY));
     }
 
     /// When the next look is due.
@@ -227,16 +236,17 @@ mod tests {
         let memory = |slot| Some(if slot == 8 { 1001 } else { 9 });
         assert_eq!(pool.look(workers(), memory, now), Some((8, Why::Memory)));
         assert_eq!((pool.target(), pool.renewed(), pool.next()), (3, Some(8), None));
-        pool.has_renewed();
-        assert_eq!((pool.target(), pool.wants_look(now)), (2, true));
+        pool.has_renewed(now);
+        assert_eq!((pool.target(), pool.wants_look(now)), (2, false));
+        assert!(pool.wants_look(now + RENEW_EVERY));
     }
 
     #[test]
     fn by_hand_all_bounds_move() {
         let mut pool = pool(1, 2, 8);
-        pool.resize(1, 100);
+        pool.resize(1);
         assert_eq!((pool.wanted(), pool.range()), (3, WorkerRange { min: 3, max: 9 }));
-        (0..9).for_each(|_| pool.resize(-1, 100));
+        (0..9).for_each(|_| pool.resize(-1));
         assert_eq!((pool.wanted(), pool.range()), (1, WorkerRange { min: 1, max: 1 }));
     }
 }

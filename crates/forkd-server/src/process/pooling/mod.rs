@@ -136,7 +136,8 @@ impl Pooling {
             .collect();
         cx.descriptors.add(self.workers.iter().flat_map(Worker::descriptors));
         if self.has_programs() {
-            let range = WorkerRange::fixed(self.workers.len() as u32);
+            let staying = self.workers.iter().filter(|worker| !worker.dismissed).count() as u32;
+            let range = WorkerRange::fixed(staying);
             self.application = Some(ApplicationPool::new(Upkeep::default(), range, cx.now));
         }
     }
@@ -208,8 +209,12 @@ impl Pooling {
 
     /// How many workers are up.
     pub(super) fn up(&self, cx: &Context) -> usize {
-        let up = |worker: &&Worker| cx.board.slot(worker.slot).state() != State::Starting;
-        self.workers.iter().filter(up).count()
+        // of its own workers each that has come up counts, also one that is at its limit already
+        let counts = |worker: &&Worker| match self.application {
+            Some(_) => worker.serves(cx),
+            None => worker.state(cx) != State::Starting,
+        };
+        self.workers.iter().filter(counts).count()
     }
 
     pub(super) fn is_closed(&self) -> bool {
@@ -276,15 +281,22 @@ impl Pooling {
         if wanted > SPAWN_AT_ONCE {
             self.again = Some(cx.now);
         }
-        self.spawn(cx, wanted.min(SPAWN_AT_ONCE));
+        let born = self.spawn(cx, wanted.min(SPAWN_AT_ONCE));
+        if born > 0 && self.application.is_some() {
+            // when something is due for the new ones
+            self.care(cx);
+        }
         self.retire(cx, plan.retire);
         Ok(())
     }
 
     /// An elastic pool is looked at now and then; any pool, until its workers have settled.
     fn next_look(&self, cx: &Context) -> Option<Instant> {
-        let settling =
-            self.workers.iter().filter(|worker| !worker.settled).map(|worker| worker.started + EARLY);
+        // when one of an application is to be looked at that still starts is known from its upkeep
+        let may_settle = |worker: &&Worker| {
+            !worker.settled && (self.application.is_none() || worker.state(cx) != State::Starting)
+        };
+        let settling = self.workers.iter().filter(may_settle).map(|worker| worker.started + EARLY);
         let census = self.pool.is_elastic().then_some(cx.now + CENSUS_EVERY);
         settling.chain(census).min()
     }
@@ -432,7 +444,7 @@ impl Pooling {
     pub(super) fn resize(&mut self, event: Event, cx: &Context) {
         match &mut self.application {
             Some(application) => {
-                application.resize(if event == Event::Grow { 1 } else { -1 }, self.pool.ceiling());
+                application.resize(if event == Event::Grow { 1 } else { -1 });
                 self.pool.set_target(application.target());
             }
             None => self.pool.on(event, cx.now),
@@ -457,13 +469,15 @@ impl Pooling {
     /// A watch is readable: its worker is dead.
     fn reap(&mut self, cx: &mut Context, index: u32) {
         let Some(at) = self.workers.iter().position(|worker| worker.slot == index) else { return };
+        // what it has said before its end
+        self.listen(cx, index);
         let slot = cx.board.slot(index);
         let mut worker = self.workers.swap_remove(at);
         worker.kill_group(cx);
         if let Some(application) = &mut self.application
             && application.renewed() == Some(index)
         {
-            application.has_renewed();
+            application.has_renewed(cx.now);
         }
         let ended = how_it_ended(&worker.watch);
         let cause = match (ended, slot.recorded()) {
@@ -481,8 +495,10 @@ impl Pooling {
             self.drainers = None;
         }
         let is_application = self.application.is_some();
+        // one that says itself that it leaves has not been asked for that
+        let was_told = |worker: &Worker| worker.dismissed || (!is_application && worker.leaves(cx));
         let has_failed =
-            !worker.settled && !worker.leaves(cx) && !worker.has_settled(slot, is_application, cx.now);
+            !worker.settled && !was_told(&worker) && !worker.has_settled(slot, is_application, cx.now);
         if has_failed {
             self.failed_start = Some(cause);
             self.pool.on(Event::StartFailed, cx.now);

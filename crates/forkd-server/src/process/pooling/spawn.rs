@@ -31,7 +31,7 @@ impl Pooling {
         self.closing.update(&cx.descriptors);
         while born.len() < count && failed.is_none() {
             let Some(index) = cx.board.take(self.context.number, true, cx.now) else { break };
-            let number = self.free_number(&born);
+            let number = self.free_number(cx, &born);
             match self.fork_worker(cx, index, number, &born) {
                 Ok((watch, attached)) => {
                     cx.board.born(index);
@@ -51,7 +51,7 @@ impl Pooling {
         cx.descriptors.add(born.iter().flat_map(Born::descriptors));
         let count = born.len();
         if count > 0 {
-            self.application.iter_mut().for_each(ApplicationPool::look_again);
+            self.application.iter_mut().for_each(|application| application.look_again(cx.now));
         }
         let births = cx.board.totals(self.context.number).forked.load(Ordering::Relaxed);
         self.workers
@@ -68,13 +68,13 @@ impl Pooling {
     }
 
     /// The lowest number that no worker has. It is of interest to those that accept by themselves.
-    fn free_number(&self, born: &[Born]) -> u32 {
+    fn free_number(&self, cx: &Context, born: &[Born]) -> u32 {
         if self.context.service_config.service.as_application().is_none() {
             return 0;
         }
         // of those that stay
         let renewed = self.application.as_ref().and_then(ApplicationPool::renewed);
-        let staying = self.workers.iter().filter(|worker| !worker.dismissed && renewed != Some(worker.slot));
+        let staying = self.workers.iter().filter(|worker| !worker.leaves(cx) && renewed != Some(worker.slot));
         let numbers = staying.map(|worker| worker.number);
         let taken: Vec<u32> = numbers.chain(born.iter().map(|worker| worker.number)).collect();
         (0..).find(|number| !taken.contains(number)).unwrap_or(u32::MAX)
@@ -110,7 +110,7 @@ impl Pooling {
         let cells = PidCells { parent: &work.board.record(index).pid, child: Some(&slot.pid) };
         let (child, attached) = match self.context.service_config.service.as_application() {
             Some(Application::Program(program)) => {
-                let (attached, output) = Attached::new(program, index, cx.now)?;
+                let (attached, output) = Attached::new(program, index)?;
                 let setup = start::Setup {
                     program,
                     sockets: self.context.listeners().collect(),

@@ -22,21 +22,28 @@ impl Pooling {
     }
 
     /// Whether its workers accept by themselves, from any of the sockets that the other pool's have.
-    pub(in crate::process) fn follows(&self, other: &Self) -> bool {
+    fn follows(&self, other: &Self) -> bool {
         let shares = |listener| other.context.listeners().any(|its| Arc::ptr_eq(its, listener));
         self.application.is_some() && other.application.is_some() && self.context.listeners().any(shares)
     }
 
-    /// Its first workers come in a few at a time, in the place of those of the pool that it follows, which leaves as many
-    /// places as have been taken.
-    pub(in crate::process) fn roll(&mut self, last: &mut Self, cx: &Context) {
-        let up = self.up(cx) as u32;
-        if let (Some(new), Some(old)) = (&mut self.application, &mut last.application) {
-            if !std::mem::replace(&mut self.rolls, true) {
-                new.begin_to_follow(old.wanted());
-            }
-            old.give(new.follow(up));
+    /// Its first workers come in a few at a time, in the place of those of the pool that it follows, if it follows this one.
+    /// Returns how many places they have taken.
+    pub(in crate::process) fn roll(&mut self, last: &Self, cx: &Context) -> Option<u32> {
+        if !self.follows(last) {
+            return None;
         }
+        let up = self.up(cx) as u32;
+        let (new, old) = (self.application.as_mut()?, last.application.as_ref()?);
+        if !std::mem::replace(&mut self.rolls, true) {
+            new.begin_to_follow(old.wanted());
+        }
+        Some(new.follow(up))
+    }
+
+    /// Leaves so many places to those that follow it.
+    pub(in crate::process) fn give(&mut self, places: u32) {
+        self.application.iter_mut().for_each(|application| application.give(places));
     }
 
     /// Does what is due for each worker.
@@ -45,7 +52,10 @@ impl Pooling {
         for worker in &mut self.workers {
             let next = loop {
                 match worker.due(self.application.as_ref().map(ApplicationPool::upkeep), cx) {
-                    Ok(Due::Ready) => cx.board.slot(worker.slot).come_up(),
+                    Ok(Due::Ready) => {
+                        cx.board.slot(worker.slot).come_up();
+                        worker.attached.iter_mut().for_each(|attached| attached.arm(cx.now));
+                    }
                     Ok(due) => {
                         events::worker_killed(self.context.listener.endpoint(), worker.number, due.why());
                         worker.kill_as(due, cx);
@@ -55,13 +65,15 @@ impl Pooling {
             };
             self.next_due = self.next_due.into_iter().chain(next).min();
         }
-        if !self.leaving && self.is_live {
+        let looks = !self.leaving && self.is_live;
+        if looks {
             self.look_at_load(cx);
             self.renew(cx);
         }
         if let Some(application) = &self.application {
             self.pool.set_target(application.target());
-            self.next_due = self.next_due.into_iter().chain(application.next()).min();
+            let next = application.next().filter(|_| looks);
+            self.next_due = self.next_due.into_iter().chain(next).min();
         }
     }
 
@@ -99,7 +111,7 @@ impl Pooling {
         let Some(slot) = application.renewed() else { return };
         let up = self.workers.iter().filter(|worker| worker.serves(cx)).count();
         if up >= application.target() as usize {
-            application.has_renewed();
+            application.has_renewed(cx.now);
             let renewed = self.workers.iter_mut().find(|worker| worker.slot == slot);
             renewed.into_iter().for_each(|worker| worker.dismiss(kill_at, cx));
         }
@@ -121,11 +133,15 @@ impl Pooling {
         let Said { ready, stopping, trigger } = attached.listen(cx.now);
         if ready {
             cx.board.slot(index).come_up();
+            attached.arm(cx.now);
         }
         if stopping {
-            // another takes its place at once
-            cx.board.slot(index).set_state(State::Leaving);
+            attached.disarm();
             worker.kill_at = worker.kill_at.or(kill_at);
+            // another takes its place at once; not in that of one that never came up, which has failed
+            if cx.board.slot(index).state() != State::Starting {
+                cx.board.slot(index).set_state(State::Leaving);
+            }
         }
         if trigger {
             events::worker_killed(self.context.listener.endpoint(), worker.number, Due::Silent.why());

@@ -111,7 +111,7 @@ impl Worker {
             dismissed: saved.dismissed,
             drains: false,
             settled: true,
-            kill_at: None,
+            kill_at: (saved.dismissed && saved.program.is_some()).then(|| cx.now + cx.stop_times.grace),
             is_killed: false,
             attached: saved.program.as_ref().map(|program| {
                 let signal = Signal::try_from(program.stop_signal).unwrap_or(Signal::SIGTERM);
@@ -167,8 +167,8 @@ impl Worker {
         let is_over = |then: Option<Instant>| then.is_some_and(|then| then <= cx.now);
         let expires = self.attached.as_ref().and_then(|attached| attached.expires());
         let starting = upkeep.filter(|_| self.state(cx) == State::Starting && !self.is_killed);
-        let ready = starting.and_then(|upkeep| Some(self.started + upkeep.ready_after?));
-        let late = starting.map(|upkeep| self.started + upkeep.start_timeout);
+        let ready = starting.and_then(|upkeep| self.started.checked_add(upkeep.ready_after?));
+        let late = starting.and_then(|upkeep| self.started.checked_add(upkeep.start_timeout));
         match () {
             () if is_over(self.kill_at) => Ok(Due::Overdue),
             () if is_over(expires) => Ok(Due::Silent),
@@ -194,10 +194,16 @@ impl Worker {
     /// Tells it to leave after its connection, and kills it then, if that is said. One that is told again has no more time
     /// for that.
     pub(super) fn dismiss(&mut self, kill_at: Option<Instant>, cx: &Context) {
-        if !self.dismissed {
+        let is_first = !std::mem::replace(&mut self.dismissed, true);
+        if is_first {
             self.kill_at = kill_at;
         }
-        self.dismissed = true;
+        match &mut self.attached {
+            // to many programs a second signal says not to finish their clients
+            Some(_) if !is_first => return,
+            Some(attached) => attached.disarm(),
+            None => {}
+        }
         if cx.board.record(self.slot).place().is_some() {
             // it may not say so
             cx.board.slot(self.slot).begin_to_leave();

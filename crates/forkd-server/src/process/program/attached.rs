@@ -64,11 +64,7 @@ pub(in crate::process) struct Said {
 
 impl Attached {
     /// Of a new worker in this slot; returns the end of the pipe that the worker gets, too.
-    pub(in crate::process) fn new(
-        program: &WorkerProgram,
-        slot: u32,
-        now: Instant,
-    ) -> io::Result<(Self, Option<OwnedFd>)> {
+    pub(in crate::process) fn new(program: &WorkerProgram, slot: u32) -> io::Result<(Self, Option<OwnedFd>)> {
         let notify = Notices::open(slot)?;
         let (output, theirs) = if program.logs_output() {
             let (ours, theirs) = pipe()?;
@@ -78,8 +74,7 @@ impl Attached {
             (None, None)
         };
         let (stop_signal, watchdog) = (program.signal(), program.patience());
-        let expires = watchdog.filter(|_| notify.is_some()).map(|limit| now + limit);
-        Ok((Self { stop_signal, notify, output, status: None, watchdog, expires }, theirs))
+        Ok((Self { stop_signal, notify, output, status: None, watchdog, expires: None }, theirs))
     }
 
     /// Of a worker of the program before this one: it is heard still, and may say nothing, as it will leave soon.
@@ -114,9 +109,15 @@ impl Attached {
         self.expires
     }
 
+    /// It is ready: has to say from now on that it is alive.
+    pub(in crate::process) fn arm(&mut self, now: Instant) {
+        let limit = self.watchdog.filter(|_| self.notify.is_some() && self.expires.is_none());
+        self.expires = limit.and_then(|limit| now.checked_add(limit)).or(self.expires);
+    }
+
     /// Waits no more for what it says.
     pub(in crate::process) fn disarm(&mut self) {
-        self.expires = None;
+        (self.expires, self.watchdog) = (None, None);
     }
 
     /// Reads what it says.
@@ -136,7 +137,7 @@ impl Attached {
                 self.status = status.filter(|status| !status.is_empty());
             }
             if watchdog == Some(Watchdog::Alive) && self.expires.is_some() {
-                self.expires = self.watchdog.map(|limit| now + limit);
+                self.expires = self.watchdog.and_then(|limit| now.checked_add(limit));
             }
         }
         all

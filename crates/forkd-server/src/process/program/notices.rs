@@ -82,7 +82,7 @@ fn private_directory(base: &Path) -> io::Result<PathBuf> {
     }
     // of a link it is what the link is
     let found = path.symlink_metadata()?;
-    let is_ours = found.uid() == rustix::process::geteuid().as_raw() && found.mode() & 0o7777 == 0o700;
+    let is_ours = found.uid() == rustix::process::geteuid().as_raw() && found.mode() & 0o777 == 0o700;
     match found.is_dir() && is_ours {
         true => Ok(path),
         false => Err(io::ErrorKind::PermissionDenied.into()),
