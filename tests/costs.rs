@@ -68,7 +68,7 @@ const FORK_HTTP: Bar = Bar {
     options: concat!("-m fork --service http --root ", env!("CARGO_MANIFEST_DIR"), "/tests/costs"),
     connection: request,
     calls: 21,
-    faults: 11,
+    faults: 12,
 };
 const THREAD_HTTP: Bar = Bar {
     options: concat!("-m thread -w 1 --service http --root ", env!("CARGO_MANIFEST_DIR"), "/tests/costs"),

@@ -174,6 +174,7 @@ impl<'a> Channel<'a> {
     }
 
     /// Whether the socket has taken all that it was to be given.
+    #[inline(always)]
     fn is_clear(&self) -> bool {
         self.line.is_clear() && self.link.as_ref().is_none_or(|link| link.is_clear())
     }
@@ -201,6 +202,7 @@ impl<'a> Channel<'a> {
     }
 
     /// Follows a reply that was not asked for by [`Protocol::resume`]: what is produced goes on.
+    #[inline(always)]
     fn follow_meanwhile(&mut self, next: Next, shared: &mut Shared<'a>) -> io::Result<()> {
         let produces = self.phase == Phase::Producing;
         self.follow(next, shared)?;
@@ -210,6 +212,7 @@ impl<'a> Channel<'a> {
         Ok(())
     }
 
+    #[inline(always)]
     fn follow(&mut self, next: Next, shared: &mut Shared<'a>) -> io::Result<()> {
         if next == Next::InputLater {
             self.hold(shared)?;
@@ -301,6 +304,7 @@ impl<'a> Channel<'a> {
 }
 
 /// Sends what a reply says, behind all that was written before.
+#[inline(always)]
 fn dispose(line: &mut Line<'_>, link: &Option<Box<Link>>, reply: Reply<'_>) -> io::Result<Next> {
     if let Some(link) = link
         && !matches!(reply, Reply::Wait | Reply::WaitFor(_))

@@ -18,6 +18,7 @@ impl<'a> Channel<'a> {
     }
 
     /// Whether no input is read until another client has taken what was written for it.
+    #[inline(always)]
     pub(super) fn is_held(&self) -> bool {
         self.link.as_ref().is_some_and(|link| link.is_held())
     }
