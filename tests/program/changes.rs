@@ -92,6 +92,39 @@ fn new_workers_are_ready_before_as_many_old_ones_are_told_to_leave() {
 }
 
 #[test]
+fn a_generation_that_is_taken_back_serves_until_the_last_one_is_up_again() {
+    if !need_tool("python3") {
+        return;
+    }
+    let config = "[[listen]]\nendpoints = ['tcp://127.0.0.1:0']\nworkers = 2\nready-after = 'notify'\n\
+                  worker-exec = ['python3', '{dir}/worker', '{dir}/told']\n\
+                  [[listen]]\nendpoints = ['unix://{dir}/b.sock']\nworkers = 1\nready-after = '300ms'\n\
+                  worker-exec = ['sh', '{dir}/b']\n";
+    let forkd = Forkd::new("--config {dir}/forkd.toml").with_file("forkd.toml", config);
+    let daemon = forkd.with_file("worker", ECHO).with_file("b", "exec sleep 1000").start();
+    fs::write(daemon.path("next"), "echo no b; exit 3").unwrap();
+    fs::rename(daemon.path("next"), daemon.path("b")).unwrap();
+    let ended = reload(&daemon);
+    assert!(ended.code != Some(0) && ended.stderr.contains("no b"), "{ended:?}");
+    let count = |what: &str, generation: u32| {
+        steps(&daemon).iter().filter(|(its, of)| its == what && *of == generation).count()
+    };
+    eventually("the workers of the new generation have left", || count("term", 2) == 2);
+    assert_eq!((count("ready", 1), count("term", 1)), (4, 2), "{:?}", steps(&daemon));
+    let mut up = 0;
+    for (at, (what, _)) in steps(&daemon).iter().enumerate() {
+        match what.as_str() {
+            "ready" => up += 1,
+            "term" => up -= 1,
+            _ => {}
+        }
+        assert!(up >= 2 || at < 4, "{at}: {:?}", steps(&daemon));
+    }
+    echoes(&mut daemon.connect(), b"hello");
+    assert_eq!(stops(&daemon), Some(0));
+}
+
+#[test]
 fn they_leave_by_the_signal_that_they_expect() {
     let text = "trap 'echo left by QUIT; exit 0' QUIT; trap 'echo TERM' TERM; while :; do sleep 0.05; done";
     let daemon = script("-w 2 --stop-signal QUIT", text).start();

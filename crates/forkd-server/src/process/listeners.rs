@@ -200,6 +200,26 @@ impl Listeners {
         }
     }
 
+    /// Has workers leave of a generation that was taken back, as those of the one in force are up again.
+    pub(super) fn relieve(&mut self, cx: &Context) {
+        for at in 0..self.stations.len() {
+            let Station { life: Life::Leaving, acceptor: Acceptor::Pooling(last), .. } = &self.stations[at]
+            else {
+                continue;
+            };
+            if !last.has_stand_ins() {
+                continue;
+            }
+            let lacking = self.in_life(Life::Live).find_map(|station| match &station.acceptor {
+                Acceptor::Pooling(pooling) if pooling.follows(last) => Some(pooling.lacking(cx)),
+                _ => None,
+            });
+            if let Acceptor::Pooling(last) = &mut self.stations[at].acceptor {
+                last.stand_in_for(lacking.unwrap_or(0), cx);
+            }
+        }
+    }
+
     /// One station for each socket: that which serves it, if there is one.
     pub(super) fn current(&self) -> impl Iterator<Item = &Station> {
         let rank = |station: &Station, at: usize| (station.life != Life::Live, at);

@@ -417,6 +417,7 @@ impl Master {
     }
 
     fn turn_listeners(&mut self) -> Result<(), Error> {
+        self.listeners.relieve(&self.cx);
         let mut hopeless = None;
         for station in self.listeners.iter_mut() {
             match station.on_turn(&mut self.cx) {

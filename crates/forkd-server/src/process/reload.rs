@@ -324,7 +324,7 @@ impl Reloader {
         let live: Vec<Bound> = listeners.in_life(Life::Live).filter_map(Station::bound).collect();
         for station in listeners.in_life_mut(Life::Starting) {
             match live.iter().any(|live| live.number == Some(station.number())) {
-                true => station.hand_over(cx),
+                true => station.give_back(cx),
                 false => station.drain(cx),
             }
         }

@@ -293,6 +293,17 @@ impl Station {
         }
     }
 
+    /// Gives its listener back to the station that had it: workers that accept by themselves go as that has its own again.
+    pub(super) fn give_back(&mut self, cx: &Context) {
+        match &mut self.acceptor {
+            Acceptor::Pooling(pooling) if self.is_application => {
+                self.life = Life::Leaving;
+                pooling.stand_in(cx);
+            }
+            _ => self.hand_over(cx),
+        }
+    }
+
     /// Serves those that are queued, and no other.
     pub(super) fn drain(&mut self, cx: &mut Context) {
         // its clients are its successor's

@@ -22,7 +22,7 @@ impl Pooling {
     }
 
     /// Whether its workers accept by themselves, from any of the sockets that the other pool's have.
-    fn follows(&self, other: &Self) -> bool {
+    pub(in crate::process) fn follows(&self, other: &Self) -> bool {
         let shares = |listener| other.context.listeners().any(|its| Arc::ptr_eq(its, listener));
         self.application.is_some() && other.application.is_some() && self.context.listeners().any(shares)
     }
@@ -44,6 +44,31 @@ impl Pooling {
     /// Leaves so many places to those that follow it.
     pub(in crate::process) fn give(&mut self, places: u32) {
         self.application.iter_mut().for_each(|application| application.give(places));
+    }
+
+    /// Its generation is not to be: those that serve go on until the last one has its workers again.
+    pub(in crate::process) fn stand_in(&mut self, cx: &Context) {
+        let kill_at = self.kill_at(cx);
+        self.leaving = true;
+        let others = self.workers.iter_mut().filter(|worker| !worker.serves(cx));
+        others.for_each(|worker| worker.dismiss(kill_at, cx));
+    }
+
+    /// Whether some of its workers stand in for those of the generation in force.
+    pub(in crate::process) fn has_stand_ins(&self) -> bool {
+        self.rolls && self.leaving && self.workers.iter().any(|worker| !worker.dismissed)
+    }
+
+    /// How many of its workers are not up that there should be.
+    pub(in crate::process) fn lacking(&self, cx: &Context) -> u32 {
+        let wanted = self.application.as_ref().map_or(0, ApplicationPool::wanted);
+        wanted.saturating_sub(self.up(cx) as u32)
+    }
+
+    /// Tells those that stand in to leave that the pool which they stand in for, which lacks so many, doesn't need.
+    pub(in crate::process) fn stand_in_for(&mut self, lacking: u32, cx: &Context) {
+        let staying = self.workers.iter().filter(|worker| !worker.leaves(cx)).count() as u32;
+        self.retire(cx, staying.saturating_sub(lacking));
     }
 
     /// Does what is due for each worker.
