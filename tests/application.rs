@@ -257,7 +257,7 @@ fn a_worker_that_is_renewed_and_ignores_it_is_killed_after_grace() {
     let daemon = workers("deaf");
     renew(&daemon);
     assert_eq!(
-        daemon.count_lines("killing a worker, which has not left in time number="),
+        daemon.count_lines("killing a worker, which has not left in time worker="),
         2,
         "{:#?}",
         daemon.log()
@@ -269,7 +269,7 @@ fn a_generation_that_hangs_in_its_start_is_given_up_and_the_one_before_goes_on()
     let daemon = workers("hangs");
     let old = daemon.children();
     daemon.signal(Signal::SIGHUP);
-    daemon.wait_for_line("killing a worker, which has not become ready in time number=0");
+    daemon.wait_for_line("killing a worker, which has not become ready in time worker=0");
     within(LIMIT * 4, "the reload to be given up", || daemon.count_lines("reload failed, ") > 0);
     daemon.settles_at(2);
     assert_eq!(daemon.children(), old);
