@@ -47,6 +47,9 @@ impl Engine {
         std::fs::create_dir(&context).unwrap();
         std::fs::copy(env!("CARGO_BIN_EXE_forkd"), context.join("forkd")).unwrap();
         let file = concat!(env!("CARGO_MANIFEST_DIR"), "/Containerfile");
+        // The first podman of a machine makes the locks that all have; of two at once one fails.
+        static LOCKS: std::sync::Once = std::sync::Once::new();
+        LOCKS.call_once(|| drop(engine.podman(&["info"]).output()));
         // a health check is no part of OCI's own format
         let build = ["build", "--quiet", "--format", "docker", "--tag", "forkd", "--file", file];
         let built = engine.podman(&build).arg(&context).output().unwrap();
