@@ -8,15 +8,9 @@ use std::borrow::Cow;
 use std::fmt::Write;
 use std::io::{self, ErrorKind, Read};
 
+use forkd_net::is_unprintable;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
-
-/// Whether a terminal may obey a character, or not show it: C0 and C1 controls, DEL, marks of direction and
-/// whatever else has no glyph of its own.
-fn is_unprintable(c: char) -> bool {
-    // what Rust escapes beside these are the two quotes and the backslash
-    !matches!(c, '"' | '\'' | '\\') && (!c.is_ascii_graphic() && c != ' ') && c.escape_debug().len() > 1
-}
 
 /// A text as a part of one line.
 pub(crate) fn line(text: &str) -> Cow<'_, str> {

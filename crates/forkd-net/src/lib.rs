@@ -12,6 +12,8 @@ pub mod resolve;
 #[cfg(feature = "serde")]
 mod serial;
 pub mod unit;
+mod unprintable;
 
 pub use endpoint::{Endpoint, ParseEndpointError};
 pub use error::{Error, Failure};
+pub use unprintable::is_unprintable;

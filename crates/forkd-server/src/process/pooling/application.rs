@@ -146,7 +146,9 @@ impl ApplicationPool {
         let reads = self.recycling.max_memory.is_some();
         let due = all.iter().find_map(|&(slot, number, born)| {
             let age: Duration = now.saturating_duration_since(born);
-            Some((slot, self.recycling.is_due(number, age, memory(slot).filter(|_| reads))?))
+            // it costs a look into /proc
+            let memory = reads.then(|| memory(slot)).flatten();
+            Some((slot, self.recycling.is_due(number, age, memory)?))
         });
         let births = all.iter().map(|&(_, number, born)| (number, born));
         // without workers, or a rule, nothing can be due before a worker is born

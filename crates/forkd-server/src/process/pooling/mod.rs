@@ -177,7 +177,7 @@ impl Pooling {
     /// When workers are killed that are told to leave now. Those that the master forks for connections of its own finish
     /// them.
     fn kill_at(&self, cx: &Context) -> Option<Instant> {
-        (self.has_programs() || self.application.is_some()).then(|| cx.now + cx.stop_times.grace)
+        self.application.is_some().then(|| cx.now + cx.stop_times.grace)
     }
 
     /// Has workers again, after they were told to leave.

@@ -67,8 +67,13 @@ impl Pooling {
 
     /// Tells those that stand in to leave that the pool which they stand in for, which lacks so many, doesn't need.
     pub(in crate::process) fn stand_in_for(&mut self, lacking: u32, cx: &Context) {
+        self.keep(lacking, cx);
+    }
+
+    /// Tells all to leave but so many.
+    fn keep(&mut self, most: u32, cx: &Context) {
         let staying = self.workers.iter().filter(|worker| !worker.leaves(cx)).count() as u32;
-        self.retire(cx, staying.saturating_sub(lacking));
+        self.retire(cx, staying.saturating_sub(most));
     }
 
     /// Does what is due for each worker.
@@ -144,10 +149,9 @@ impl Pooling {
 
     /// Tells workers of the program before this one to leave, as workers of the next generation come in.
     pub(super) fn make_room(&mut self, cx: &Context) {
-        let Some(application) = &self.application else { return };
-        let staying = self.workers.iter().filter(|worker| !worker.leaves(cx)).count() as u32;
-        let surplus = staying.saturating_sub(application.target());
-        self.retire(cx, surplus);
+        if let Some(target) = self.application.as_ref().map(ApplicationPool::target) {
+            self.keep(target, cx);
+        }
     }
 
     /// A program says how it is.

@@ -2,6 +2,8 @@
 
 use std::borrow::Cow;
 
+use forkd_net::is_unprintable;
+
 /// Shows the beginning of a text, in so many bytes at most. What is no UTF-8 becomes U+FFFD, and a tab a space.
 ///
 /// Sequences that move the cursor or change colours are left out (ECMA-48, `CSI`). Other characters that a terminal may obey,
@@ -34,12 +36,6 @@ fn after_sequence(rest: &str) -> Option<&str> {
     let rest = rest.trim_start_matches(|c| matches!(c, '0'..='?'));
     let rest = rest.trim_start_matches(|c| matches!(c, ' '..='/'));
     rest.strip_prefix(|c| matches!(c, '@'..='~'))
-}
-
-/// Whether a terminal may obey a character, or not show it.
-fn is_unprintable(c: char) -> bool {
-    // what Rust escapes beside these are the two quotes and the backslash
-    !matches!(c, '"' | '\'' | '\\') && (!c.is_ascii_graphic() && c != ' ') && c.escape_debug().len() > 1
 }
 
 #[cfg(test)]
