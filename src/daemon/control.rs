@@ -60,10 +60,19 @@ struct Asked {
     program: Option<[u64; 2]>,
 }
 
+impl Asked {
+    /// The upgrade whose next program this one is. How long older children have is in force already, so it is not said again: a
+    /// client that names a time asks for another upgrade.
+    fn by_this_program() -> Self {
+        // not opened: its user need not be allowed to read it
+        let own = rustix::fs::stat("/proc/self/exe").ok();
+        Self { finish_within: None, program: own.as_ref().map(identity) }
+    }
+}
+
 /// Which file it is.
-fn identity(program: Option<&OwnedFd>) -> Option<[u64; 2]> {
-    let file = rustix::fs::fstat(program?).ok()?;
-    Some([file.st_dev, file.st_ino])
+fn identity(file: &rustix::fs::Stat) -> [u64; 2] {
+    [file.st_dev, file.st_ino]
 }
 
 #[derive(Debug)]
@@ -199,7 +208,13 @@ impl Control {
         let waiting = waiting.into_iter().map(|stream| client(stream, Talk::AwaitsUpgrade));
         let new = new.into_iter().map(|stream| client(stream, Talk::Asking));
         let clients = waiting.chain(new).collect();
-        Self { listener, clients, rest_until: None, metrics_error: None, upgrade: Some(Asked::default()) }
+        Self {
+            listener,
+            clients,
+            rest_until: None,
+            metrics_error: None,
+            upgrade: Some(Asked::by_this_program()),
+        }
     }
 
     /// Has the status say why there are no metrics.
@@ -442,7 +457,8 @@ impl Client {
     /// The upgrade that it has asked for, and that has not begun.
     fn asked_upgrade(&self) -> Option<Asked> {
         let Talk::WantsUpgrade(finish_within) = self.state else { return None };
-        Some(Asked { finish_within, program: identity(self.file.as_ref()) })
+        let program = self.file.as_ref().and_then(|file| rustix::fs::fstat(file).ok());
+        Some(Asked { finish_within, program: program.as_ref().map(identity) })
     }
 
     /// Tells whether the request is complete.
