@@ -5,6 +5,7 @@
 
 mod ask;
 mod compare;
+mod lab;
 mod load;
 mod probe;
 
@@ -22,6 +23,7 @@ pub use ask::TopArgs;
 pub use ask::{PardonArgs, ReloadArgs, StatusArgs, UpgradeArgs};
 pub use compare::{CompareArgs, OutputArgs, RunArgs};
 use forkd_compare::NULL_SERVER;
+pub use lab::LabArgs;
 pub use load::LoadArgs;
 pub use probe::{ProbeArgs, Probed};
 
@@ -35,7 +37,8 @@ Examples:
   forkd pardon 192.0.2.1           have it serve a source that it refuses
   forkd probe tcp://127.0.0.1:7    does it echo?
   forkd load tcp://127.0.0.1:7007  how much can it do?
-  forkd compare                    which model costs what?";
+  forkd compare                    which model costs what?
+  forkd lab                        experiments, for the classroom";
 
 /// Those of all commands that this program has.
 fn examples() -> String {
@@ -120,6 +123,9 @@ pub enum Command {
     /// Compare models, and other servers, under load: processes, threads, cost, and what clients feel
     #[command(after_help = compare::EXAMPLES)]
     Compare(CompareArgs),
+    /// Carry out an experiment of a few seconds on processes, sockets and servers, for the classroom
+    #[command(after_help = lab::examples())]
+    Lab(LabArgs),
     /// Load an echo server, forkd or any other, and tell how it did
     #[command(after_help = load::EXAMPLES)]
     Load(LoadArgs),

@@ -9,6 +9,7 @@ pub mod compare;
 mod in_unit;
 pub mod inetd;
 mod interrupt;
+pub mod lab;
 pub mod load;
 pub mod pardon;
 pub mod probe;
@@ -75,6 +76,7 @@ pub fn run(cli: Cli, signals: HeldSignals) -> Result<(), Failed> {
         Command::Check { unit: Some(unit), .. } => in_unit::run(&unit),
         Command::Check { args, source, unit: None } => check::run(args, source).map_err(Failed::from),
         Command::Compare(options) => compare::run(&options),
+        Command::Lab(options) => lab::run(&options),
         Command::Load(options) => load::run(&options),
         Command::NullServer => forkd_compare::serve_nothing().map_err(Failed::from),
         Command::Pardon(options) => pardon::run(options),

@@ -1,7 +1,7 @@
 //! A terminal without a user: pty(7).
 
 use std::fs::File;
-use std::io::Read;
+use std::io::{Read, Write};
 use std::os::fd::{AsFd, FromRawFd, OwnedFd};
 use std::process::{Child, Command, Stdio};
 use std::ptr::{null, null_mut};
@@ -13,6 +13,7 @@ use super::eventually;
 
 pub struct Pty {
     terminal: OwnedFd,
+    keyboard: File,
     seen: Arc<Mutex<String>>,
 }
 
@@ -25,7 +26,8 @@ impl Pty {
             assert_eq!(libc::openpty(&raw mut master, &raw mut terminal, null_mut(), null(), null()), 0);
             (File::from_raw_fd(master), OwnedFd::from_raw_fd(terminal))
         };
-        let pty = Self { terminal, seen: Arc::default() };
+        let keyboard = master.try_clone().unwrap();
+        let pty = Self { terminal, keyboard, seen: Arc::default() };
         pty.resize(columns, lines);
         let seen = Arc::clone(&pty.seen);
         std::thread::spawn(move || {
@@ -47,6 +49,11 @@ impl Pty {
         use std::os::unix::process::CommandExt;
         let end = || Stdio::from(self.terminal.try_clone().unwrap());
         command.process_group(0).stdin(end()).stdout(end()).stderr(end()).spawn().unwrap()
+    }
+
+    /// Types at it.
+    pub fn types(&self, keys: &[u8]) {
+        (&self.keyboard).write_all(keys).unwrap();
     }
 
     /// All that was written to it.

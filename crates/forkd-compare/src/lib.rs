@@ -42,6 +42,7 @@ pub use contestant::{Contestant, MODELS};
 pub use null::serve as serve_nothing;
 pub use plan::Plan;
 pub use run::{Observer, Step, compare};
+pub use scratch::Scratch;
 pub use watch::lock;
 
 /// What a forkd has counted, over all its listening sockets: children that lived for a moment are in it, too.

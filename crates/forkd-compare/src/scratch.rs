@@ -10,12 +10,18 @@ use forkd_net::Error;
 /// What our directories' names begin with; the process id follows.
 const PREFIX: &str = "forkd-compare-";
 
-/// A directory that no other user may look into, and that goes when this does.
+/// A directory that no other user may look into, and that goes when this does. One that a killed program has left goes when
+/// the next one is made.
 #[derive(Debug)]
-pub(super) struct Scratch(PathBuf);
+pub struct Scratch(PathBuf);
 
 impl Scratch {
-    pub(super) fn new() -> Result<Self, Error> {
+    /// Makes one.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Os`] if the directory for temporary files can't have another one.
+    pub fn new() -> Result<Self, Error> {
         static FIRST: Once = Once::new();
         let dir = std::env::temp_dir();
         FIRST.call_once(|| remove_stale(&dir));
@@ -24,7 +30,9 @@ impl Scratch {
         made.map(Self).map_err(|errno| Error::os(format!("cannot create {}", template.display()), errno))
     }
 
-    pub(super) fn path(&self, name: &str) -> PathBuf {
+    /// Returns where in it a file of this name is, or would be.
+    #[must_use]
+    pub fn path(&self, name: &str) -> PathBuf {
         self.0.join(name)
     }
 }

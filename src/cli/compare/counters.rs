@@ -11,7 +11,7 @@ use forkd_compare::Counters;
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Asks the one behind this control socket; `None` if it does not answer.
-pub(super) fn ask(control: &Path) -> Option<Counters> {
+pub(in crate::cli) fn ask(control: &Path) -> Option<Counters> {
     let answer =
         Question::at(control, ANSWER_TIMEOUT).and_then(|question| question.ask("status", None)).ok()?;
     let status: Status = foreign::from_json(answer.as_bytes()).ok()?;

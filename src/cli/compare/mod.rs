@@ -1,6 +1,6 @@
 //! `forkd compare`: measures servers side by side, or shows again what was measured.
 
-mod counters;
+pub(super) mod counters;
 mod measure;
 mod output;
 mod plan;

@@ -7,10 +7,10 @@ use crate::record::Record;
 const PARTS: [char; 7] = ['▏', '▎', '▍', '▌', '▋', '▊', '▉'];
 
 /// How wide a line gets at most, wherever it is shown.
-const WIDEST: usize = 100;
+pub(super) const WIDEST: usize = 100;
 
 /// How long a bar may be at least.
-const LEAST: usize = 4;
+pub(super) const LEAST: usize = 4;
 
 /// Bars for processes, connections per second and memory, where they were measured.
 #[must_use]
@@ -55,7 +55,7 @@ fn note(value: Option<&figures::Value>) -> String {
 }
 
 /// A bar of this share, from 0 to 1, of `room` characters; one that isn't zero is seen.
-fn bar(share: f64, room: usize) -> String {
+pub(super) fn bar(share: f64, room: usize) -> String {
     let eighths = (share.clamp(0.0, 1.0) * room as f64 * 8.0).round() as usize;
     let eighths = if share > 0.0 { eighths.max(1) } else { 0 };
     let mut text = "█".repeat(eighths / 8);

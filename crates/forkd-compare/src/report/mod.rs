@@ -11,6 +11,7 @@ pub mod figures;
 pub mod findings;
 mod html;
 pub mod markdown;
+pub mod picture;
 mod plot;
 mod repeat;
 #[cfg(test)]

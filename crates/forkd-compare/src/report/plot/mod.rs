@@ -8,6 +8,7 @@ mod growth;
 mod latencies;
 mod lines;
 mod overview;
+mod picture;
 mod scale;
 mod timeline;
 
@@ -22,6 +23,7 @@ pub(super) use bars::bars;
 pub(super) use growth::growth;
 pub(super) use latencies::latencies;
 pub(super) use overview::overview;
+pub(super) use picture::picture;
 pub(super) use timeline::timeline;
 
 /// How many servers have a colour of their own; after that the same come again, with other marks and dashes.

@@ -1,0 +1,253 @@
+//! `forkd lab`: an experiment, from the question to the reason.
+//!
+//! Invariant: the prediction comes before the result, and the result does not depend on it.
+
+use std::fmt::Write;
+use std::fs;
+use std::io::{self, IsTerminal};
+use std::path::Path;
+
+use serde_json::json;
+
+use super::args::LabArgs;
+use super::compare::counters::ask;
+use super::terminal::{Terminal, print_json, write};
+use crate::Error;
+use crate::failed::Failed;
+use forkd_compare::report::picture::Face;
+use forkd_lab::{Experiment, LABS, Lab, Outcome, find};
+use forkd_load::text::wrapped;
+
+/// What the program ends with if the machine does not do what the book says: as diff(1) does.
+const DISAGREES: u8 = 1;
+
+/// No line of text is longer, also where there is room.
+const WIDEST: usize = 88;
+
+/// Carries out an experiment, or lists all.
+///
+/// # Errors
+///
+/// [`Error::Usage`] if there is no such experiment or answer; what [`Lab::run`] says; exit code 1 if the machine does not do
+/// what the book says, after the result has been printed.
+pub fn run(args: &LabArgs) -> Result<(), Failed> {
+    match &args.name {
+        Some(name) => carry_out(lab_of(name)?, args),
+        None => list(),
+    }
+}
+
+fn list() -> Result<(), Failed> {
+    let widest = LABS.iter().map(|lab| lab.name.len()).max().unwrap_or(0);
+    let mut text: String =
+        LABS.iter().map(|lab| format!("  {:widest$}  {}\n", lab.name, lab.title)).collect();
+    text.push_str("\nCarry one out: forkd lab NAME\n");
+    Terminal::new().print(&text)?;
+    Ok(())
+}
+
+fn lab_of(name: &str) -> Result<&'static Lab, Error> {
+    let known = || LABS.iter().map(|lab| lab.name).collect::<Vec<_>>().join(", ");
+    find(name)
+        .ok_or_else(|| Error::Usage(format!("there is no experiment {name:?}: take one of {}", known())))
+}
+
+fn carry_out(lab: &Lab, args: &LabArgs) -> Result<(), Failed> {
+    let prediction = args.predict.map(|number| choice(lab, number)).transpose()?;
+    let page = Page::new();
+    if !args.json {
+        page.introduce(lab)?;
+    }
+    let prediction = match prediction {
+        None if !args.json && io::stdin().is_terminal() && io::stdout().is_terminal() => {
+            ask_for_prediction(lab)?
+        }
+        given => given,
+    };
+    let outcome = experiment(lab, &page, args.json)?;
+    if let Some(dir) = &args.svg {
+        draw(lab, &outcome, dir)?;
+    }
+    match args.json {
+        true => print_json(&as_json(lab, &outcome, prediction))?,
+        false => page.conclude(lab, &outcome, prediction)?,
+    }
+    match outcome.agrees() {
+        true => Ok(()),
+        false => Err(Failed::new(
+            DISAGREES,
+            format!(
+                "{}: this machine does not do what the book says; carry it out once more, without other load, to see whether that \
+                 was by chance",
+                lab.name
+            ),
+        )),
+    }
+}
+
+/// A number of the user's as the number of an answer, from 0.
+fn choice(lab: &Lab, number: usize) -> Result<usize, Error> {
+    let most = lab.choices.len();
+    match number.checked_sub(1).filter(|choice| *choice < most) {
+        Some(choice) => Ok(choice),
+        None => {
+            Err(Error::Usage(format!("{number} is none of the answers: they have the numbers 1 to {most}")))
+        }
+    }
+}
+
+/// Asks until there is an answer; an empty line is none.
+fn ask_for_prediction(lab: &Lab) -> Result<Option<usize>, Error> {
+    let most = lab.choices.len();
+    loop {
+        write(&format!("Your prediction (1 to {most}, or Enter for none): "))?;
+        let mut line = String::new();
+        let read = io::stdin().read_line(&mut line);
+        if read.map_err(|cause| Error::os("cannot read standard input", cause))? == 0 {
+            write("\n")?;
+            return Ok(None);
+        }
+        match line.trim() {
+            "" => return Ok(None),
+            text => {
+                if let Some(choice) = text.parse().ok().and_then(|number| choice(lab, number).ok()) {
+                    return Ok(Some(choice));
+                }
+            }
+        }
+    }
+}
+
+fn experiment(lab: &Lab, page: &Page, is_silent: bool) -> Result<Outcome, Error> {
+    let forkd =
+        std::env::current_exe().map_err(|cause| Error::os("cannot find this program's file", cause))?;
+    let mut unwritten = None;
+    let mut tell = |what: &str| {
+        if !is_silent && unwritten.is_none() {
+            unwritten = page.show(&format!("  {what}\n")).err();
+        }
+    };
+    let outcome = lab.run(&mut Experiment { forkd: &forkd, ask, tell: &mut tell });
+    unwritten.map_or(outcome, Err)
+}
+
+fn draw(lab: &Lab, outcome: &Outcome, dir: &Path) -> Result<(), Error> {
+    let cannot = |path: &Path| format!("cannot write {}", path.display());
+    fs::create_dir_all(dir).map_err(|cause| Error::from_io(cannot(dir), cause))?;
+    for (end, face) in [("", Face::Light), ("-dark", Face::Dark)] {
+        let path = dir.join(format!("{}{end}.svg", lab.name));
+        fs::write(&path, outcome.picture.svg(face)).map_err(|cause| Error::from_io(cannot(&path), cause))?;
+    }
+    Ok(())
+}
+
+fn as_json(lab: &Lab, outcome: &Outcome, prediction: Option<usize>) -> String {
+    let text = json!({
+        "lab": lab.name,
+        "question": lab.question,
+        "choices": lab.choices,
+        "answer": lab.answer + 1,
+        "prediction": prediction.map(|choice| choice + 1),
+        "agrees": outcome.agrees(),
+        "claims": outcome.claims,
+        "picture": outcome.picture,
+        "why": lab.why,
+    });
+    format!("{text:#}\n")
+}
+
+/// What is printed for people.
+struct Page {
+    terminal: Terminal,
+    width: usize,
+}
+
+impl Page {
+    fn new() -> Self {
+        let terminal = Terminal::new();
+        Self { terminal, width: terminal.width.unwrap_or(WIDEST).min(WIDEST) }
+    }
+
+    fn show(&self, text: &str) -> Result<(), Error> {
+        self.terminal.print(text)
+    }
+
+    /// A paragraph, with its mark on the left.
+    fn paragraph(&self, mark: &str, text: &str) -> String {
+        let indent = mark.chars().count();
+        let lines = wrapped(text, Some(self.width.saturating_sub(indent)));
+        let marks = std::iter::once(mark).chain(std::iter::repeat(""));
+        lines.lines().zip(marks).map(|(line, mark)| format!("{mark:indent$}{line}\n")).collect()
+    }
+
+    fn introduce(&self, lab: &Lab) -> Result<(), Error> {
+        let choices = lab
+            .choices
+            .iter()
+            .enumerate()
+            .map(|(number, choice)| self.paragraph(&format!("  {}  ", number + 1), choice));
+        self.show(&format!(
+            "{}: {}\n\n{}\n{}{}\n",
+            lab.name,
+            lab.title,
+            self.paragraph("", lab.story),
+            self.paragraph("", lab.question),
+            choices.collect::<String>()
+        ))
+    }
+
+    fn conclude(&self, lab: &Lab, outcome: &Outcome, prediction: Option<usize>) -> Result<(), Error> {
+        let mut text = format!(
+            "\n{}\nWhat the book says, and what this machine did\n",
+            outcome.picture.text(Some(self.width))
+        );
+        for claim in &outcome.claims {
+            let sign = if claim.holds { "  agrees   " } else { "  DIFFERS  " };
+            text += &self.paragraph(sign, &format!("{} ({})", claim.book, claim.seen));
+        }
+        let answer = format!("{}, {}", lab.answer + 1, lab.choices[lab.answer]);
+        let verdict = match prediction {
+            Some(choice) if choice == lab.answer => format!("You predicted it: {answer}."),
+            Some(choice) => format!("You predicted {}. The answer is {answer}.", choice + 1),
+            None => format!("The answer is {answer}."),
+        };
+        let _ = write!(
+            text,
+            "\n{}\nWhy\n{}\nGo on\n",
+            self.paragraph("", &verdict),
+            self.paragraph("  ", lab.why)
+        );
+        for (command, what) in lab.next {
+            let _ = write!(text, "  {command}\n{}", self.paragraph("      ", what));
+        }
+        self.show(&text)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_experiment_is_whole() {
+        for lab in LABS {
+            assert!(lab.answer < lab.choices.len() && lab.choices.len() == 3, "{}", lab.name);
+            assert!(
+                lab.question.ends_with('?') && lab.why.ends_with('.') && lab.story.ends_with('.'),
+                "{}",
+                lab.name
+            );
+            assert!(!lab.next.is_empty() && !lab.title.ends_with('.'), "{}", lab.name);
+            assert!(find(lab.name).is_some_and(|found| std::ptr::eq(found, lab)));
+        }
+    }
+
+    #[test]
+    fn an_answer_has_its_number() {
+        let lab = &LABS[0];
+        assert_eq!(choice(lab, 1).unwrap(), 0);
+        assert!(choice(lab, 0).unwrap_err().sentence().contains("1 to 3"));
+        assert!(choice(lab, 4).is_err());
+        assert!(lab_of("bogus").unwrap_err().sentence().contains("take one of "));
+    }
+}
