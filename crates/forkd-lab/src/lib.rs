@@ -15,7 +15,7 @@ mod subject;
 pub use lab::{Claim, Experiment, Lab, Outcome};
 
 /// All experiments that this system has, in the order of a lecture.
-pub const LABS: &[Lab] = labs::ALL;
+pub static LABS: &[Lab] = labs::ALL;
 
 /// Finds an experiment.
 ///
