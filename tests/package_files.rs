@@ -1,13 +1,15 @@
-//! What is packaged agrees with the program: manual pages, completions, the default configuration, units.
+//! What is packaged agrees with the program: manual pages, documents, the default configuration, units.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
+
+#[path = "package_files/reference.rs"]
+mod reference;
 
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use clap::{Args, CommandFactory};
-use forkd::cli::args::Cli;
+use clap::Args;
 use forkd::config::definition::{Definition, Table};
 use forkd::config::options::{DaemonOptions, ListenOptions};
 
@@ -33,16 +35,6 @@ fn page(directory: &tempfile::TempDir, name: &str) -> String {
     ["\\fB", "\\fR", "\\&"].iter().fold(source, |text, mark| text.replace(mark, "")).replace("\\-", "-")
 }
 
-/// All long options of all commands, with two dashes.
-fn options() -> BTreeSet<String> {
-    let mut cli = Cli::command();
-    cli.build();
-    let commands = cli.get_subcommands().flat_map(clap::Command::get_arguments);
-    let options: BTreeSet<_> = commands.filter_map(|arg| Some(format!("--{}", arg.get_long()?))).collect();
-    assert!(options.contains("--max-children") && options.contains("--json"));
-    options
-}
-
 /// The keys that a table of the configuration file can have, as its reader enumerates them.
 fn keys<Table: serde::de::DeserializeOwned>() -> Vec<String> {
     let error = toml::from_str::<Table>("no-such-key = 1").err().unwrap().message().to_owned();
@@ -51,39 +43,24 @@ fn keys<Table: serde::de::DeserializeOwned>() -> Vec<String> {
 }
 
 #[test]
-fn the_manual_and_the_completions_have_every_option() {
+fn the_packaged_pages_and_completions_are_those_of_the_program() {
     let directory = generated();
-    let page = page(&directory, "forkd.1");
-    for option in options() {
-        let is_its_term = |line: &str| line.split([' ', ',']).any(|word| word == option);
-        assert!(page.lines().any(|line| line.starts_with('-') && is_its_term(line)), "{option} in\n{page}");
-        for (shell, name) in [("forkd.bash", &*option), ("_forkd", &*option), ("forkd.fish", &option[2..])] {
-            let script = fs::read_to_string(directory.path().join(shell)).unwrap();
-            assert!(script.contains(name), "{option} in {shell}");
-        }
-    }
-    for command in Cli::command().get_subcommands() {
-        assert!(page.contains(&format!(".SS \"forkd {}\"", command.get_name())), "{page}");
-    }
-}
-
-#[test]
-fn the_manual_has_the_variable_of_every_option() {
-    let page = page(&generated(), "forkd.1");
-    let (_, environment) = page.split_once("ENVIRONMENT").unwrap();
-    let names: BTreeSet<_> = environment.split([' ', ',', '\n']).collect();
-    let serve = Cli::command().find_subcommand("serve").unwrap().clone();
-    // how standard input is served is no configuration, and what is hidden is no option of the user's
-    let is_option = |option: &&clap::Arg| option.get_id() != "inetd" && !option.is_hide_set();
-    for option in serve.get_arguments().filter(is_option) {
-        let variable = format!("FORKD_{}", option.get_id().as_str().to_uppercase());
-        assert!(names.contains(&*variable), "{variable} in\n{page}");
+    for (name, line) in [
+        ("forkd.1", "man"),
+        ("forkd.toml.5", "man forkd.toml.5"),
+        ("forkd.bash", "completions bash"),
+        ("_forkd", "completions zsh"),
+        ("forkd.fish", "completions fish"),
+    ] {
+        let forkd = Command::new(env!("CARGO_BIN_EXE_forkd")).args(line.split(' ')).output().unwrap();
+        assert!(!forkd.stdout.is_empty(), "{forkd:?}");
+        assert!(fs::read(directory.path().join(name)).unwrap() == forkd.stdout, "{name} is not forkd {line}");
     }
 }
 
 #[test]
 fn the_page_of_options_is_that_of_the_definitions() {
-    let defined = fs::read_to_string(generated().path().join("options.md")).unwrap();
+    let defined = reference::options();
     let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/reference/options.md");
     if std::env::var_os("FORKD_BLESS").is_some() {
         fs::write(&page, &defined).unwrap();
@@ -95,24 +72,6 @@ fn the_page_of_options_is_that_of_the_definitions() {
     );
     for key in keys::<DaemonOptions>().into_iter().chain(keys::<ListenOptions>()) {
         assert!(defined.contains(&format!("<br>`{key} = ")), "{key} in\n{defined}");
-    }
-}
-
-#[test]
-fn the_manual_has_the_exit_codes_and_signals_of_the_guide() {
-    let (page, guide) = (page(&generated(), "forkd.1"), file("docs/GUIDE.md"));
-    let rows = |heading: &str| {
-        let (_, section) = guide.split_once(heading).unwrap();
-        let section = section.split("\n## ").next().unwrap();
-        let cells = section.lines().filter_map(|line| line.strip_prefix("| ")?.split(" |").next());
-        cells.skip(1).map(str::to_owned).collect::<Vec<_>>()
-    };
-    let (codes, signals) = (rows("## Exit codes"), rows("## Signals"));
-    assert!(codes.len() > 5 && signals.len() > 3, "{codes:?} {signals:?}");
-    let terms = codes.iter().map(String::as_str).chain(signals.iter().flat_map(|row| row.split(", ")));
-    for term in terms {
-        let is_term = |line: &str| line.split(", ").any(|word| word == term);
-        assert!(page.lines().any(is_term), "{term} in\n{page}");
     }
 }
 

@@ -2,22 +2,19 @@
 //!
 //!     cargo run --example package-files -- target/package
 //!
-//! They are made of the definitions that `--help` and the configuration file are made of, by a program of
-//! its own: what only a package needs is not in the daemon, whose children would carry it.
+//! The pages and completions are those that `forkd man` and `forkd completions` print. A program of its own writes
+//! them, since the one that is packaged may be for another machine.
 
 mod documents;
-mod pages;
-mod prose;
-mod reference;
-mod roff_page;
 
 use std::error::Error;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use clap::CommandFactory;
-use clap_complete::{Shell, generate_to};
-use forkd::cli::args::Cli;
+use clap_complete::Shell;
+use forkd::cli::args::Page;
+use forkd::cli::{completions, man};
+use forkd::config::choice::Choice;
 
 fn main() -> Result<(), Box<dyn Error>> {
     let directory = std::env::args_os().nth(1).map(PathBuf::from);
@@ -27,11 +24,11 @@ fn main() -> Result<(), Box<dyn Error>> {
 
 fn write_all(directory: &Path) -> std::io::Result<()> {
     fs::create_dir_all(directory)?;
-    fs::write(directory.join("forkd.1"), pages::program())?;
-    fs::write(directory.join("forkd.toml.5"), pages::configuration())?;
-    fs::write(directory.join("options.md"), reference::options())?;
-    for shell in [Shell::Bash, Shell::Zsh, Shell::Fish] {
-        generate_to(shell, &mut Cli::command(), "forkd", directory)?;
+    for &page in Page::ALL {
+        fs::write(directory.join(page.name()), man::source(page))?;
+    }
+    for (shell, name) in [(Shell::Bash, "forkd.bash"), (Shell::Zsh, "_forkd"), (Shell::Fish, "forkd.fish")] {
+        fs::write(directory.join(name), completions::script(shell))?;
     }
     write_documents(Path::new(env!("CARGO_MANIFEST_DIR")), directory)
 }

@@ -5,6 +5,7 @@
 
 mod ask;
 mod compare;
+mod install;
 mod lab;
 mod load;
 mod probe;
@@ -23,6 +24,7 @@ pub use ask::TopArgs;
 pub use ask::{PardonArgs, ReloadArgs, StatusArgs, UpgradeArgs};
 pub use compare::{CompareArgs, OutputArgs, RunArgs};
 use forkd_compare::NULL_SERVER;
+pub use install::{CompletionsArgs, ManArgs, Page};
 pub use lab::LabArgs;
 pub use load::LoadArgs;
 pub use probe::{ProbeArgs, Probed};
@@ -38,7 +40,9 @@ Examples:
   forkd probe tcp://127.0.0.1:7    does it echo?
   forkd load tcp://127.0.0.1:7007  how much can it do?
   forkd compare                    which model costs what?
-  forkd lab                        experiments, for the classroom";
+  forkd lab                        experiments, for the classroom
+  forkd man forkd.toml.5           print a page of the manual
+  forkd completions bash           print what completes such lines in a shell";
 
 /// Those of all commands that this program has.
 fn examples() -> String {
@@ -123,12 +127,18 @@ pub enum Command {
     /// Compare models, and other servers, under load: processes, threads, cost, and what clients feel
     #[command(after_help = compare::EXAMPLES)]
     Compare(CompareArgs),
+    /// Print what completes forkd's command lines in a shell
+    #[command(after_help = install::COMPLETIONS_EXAMPLES)]
+    Completions(CompletionsArgs),
     /// Carry out an experiment of a few seconds on processes, sockets and servers, for the classroom
     #[command(after_help = lab::examples())]
     Lab(LabArgs),
     /// Load an echo server, forkd or any other, and tell how it did
     #[command(after_help = load::EXAMPLES)]
     Load(LoadArgs),
+    /// Print a page of the manual, or install all
+    #[command(after_help = install::MAN_EXAMPLES)]
+    Man(ManArgs),
     /// Have a running forkd forget what a source has done, and serve its next client
     #[command(after_help = ask::PARDON_EXAMPLES)]
     Pardon(PardonArgs),

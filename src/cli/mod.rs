@@ -6,11 +6,13 @@ pub mod args;
 mod ask;
 pub mod check;
 pub mod compare;
+pub mod completions;
 mod in_unit;
 pub mod inetd;
 mod interrupt;
 pub mod lab;
 pub mod load;
+pub mod man;
 pub mod pardon;
 pub mod probe;
 mod progress;
@@ -77,7 +79,9 @@ pub fn run(cli: Cli, signals: HeldSignals) -> Result<(), Failed> {
         Command::Check { args, source, unit: None } => check::run(args, source).map_err(Failed::from),
         Command::Compare(options) => compare::run(&options),
         Command::Lab(options) => lab::run(&options),
+        Command::Completions(options) => completions::run(&options).map_err(Failed::from),
         Command::Load(options) => load::run(&options),
+        Command::Man(options) => man::run(&options).map_err(Failed::from),
         Command::NullServer => forkd_compare::serve_nothing().map_err(Failed::from),
         Command::Pardon(options) => pardon::run(options),
         Command::Probe(options) => probe::run(&options),

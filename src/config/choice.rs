@@ -96,7 +96,7 @@ macro_rules! choices {
         }
     )*};
 }
-pub(super) use choices;
+pub(crate) use choices;
 
 choices! {
     Overflow {

@@ -2,7 +2,7 @@
 //!
 //! `options!` declares a table of options: name, help, type, default, and the properties of a [`Definition`].
 //! From that come the argument of the command line with its help, the key of the file, the variable of the
-//! environment, the rule on where the option has an effect, and the pages that `examples/package-files` writes.
+//! environment, the rule on where the option has an effect, and the pages that `forkd man` prints.
 //!
 //! Invariant: an option that was not given is absent; a default is never mistaken for a value that was given, so
 //! that one source can lie over another.

@@ -1,10 +1,9 @@
 //! The page of all options, docs/reference/options.md, from their definitions.
 
 use clap::{Args, Command};
+use forkd::cli::man::{in_file, value};
 use forkd::config::definition::{Definition, Table};
 use forkd::config::options::{DaemonOptions, ListenOptions};
-
-use crate::pages::{in_file, value};
 
 const INTRODUCTION: &str = "\
 # Options of forkd serve
@@ -18,7 +17,7 @@ impossible value. The [guide](../GUIDE.md#command-line) says how to write a valu
 ";
 
 /// Makes the page.
-pub(crate) fn options() -> String {
+pub(super) fn options() -> String {
     let mut page = INTRODUCTION.to_owned();
     page += "\n## What is served: `[[listen]]`\n\nA reload puts a new value in force.\n";
     page += &tables::<ListenOptions>(&mut ListenOptions::augment_args(Command::new("listen")), false);

@@ -1,6 +1,6 @@
 //! What the manual pages say and no definition in the source does.
 
-pub(crate) const DESCRIPTION: &[&str] = &[
+pub(super) const DESCRIPTION: &[&str] = &[
     "forkd sends back what it is sent (RFC 862), or does what another --service says, over TCP, UDP and Unix \
      sockets. A parent process holds the sockets and ignores SIGCHLD, so that there is never a zombie. It either \
      forks a child for each connection (--model fork), or keeps a pool of workers that accept for themselves, and \
@@ -11,7 +11,7 @@ pub(crate) const DESCRIPTION: &[&str] = &[
      Limits are per listening socket, not per daemon. A duration has a unit: 500ms, 30s, 5m.",
 ];
 
-pub(crate) const EXIT_STATUS: &[(&str, &str)] = &[
+pub(super) const EXIT_STATUS: &[(&str, &str)] = &[
     ("0", "Ended by SIGTERM, SIGINT or SIGQUIT; with --daemon: it serves."),
     ("1", "Operations were lost while the command of forkd load --during ran, or it failed."),
     ("64", "The command line, or a variable FORKD_..., makes no sense."),
@@ -35,7 +35,7 @@ pub(crate) const EXIT_STATUS: &[(&str, &str)] = &[
     ("143", "The same by SIGTERM."),
 ];
 
-pub(crate) const SIGNALS: &[(&str, &str)] = &[
+pub(super) const SIGNALS: &[(&str, &str)] = &[
     (
         "SIGTERM, SIGINT",
         "Stop: what is queued is still served, and connections may finish within --grace. A second signal ends \
@@ -51,17 +51,17 @@ pub(crate) const SIGNALS: &[(&str, &str)] = &[
     ("SIGTTIN, SIGTTOU", "One worker more, one fewer, in each pool; a line in the log where there is none."),
 ];
 
-pub(crate) const VARIABLES: &str = "Each option of forkd serve and forkd check can be given by a variable, which is \
+pub(super) const VARIABLES: &str = "Each option of forkd serve and forkd check can be given by a variable, which is \
      called FORKD_ and the option's name: FORKD_MAX_CHILDREN=100 means what --max-children 100 means. An empty variable \
      counts as none. A list has its parts between blanks, FORKD_ENDPOINTS=\"tcp://[::]:7 udp://[::]:7\", or is written as \
      in the file, FORKD_EXEC='[\"sh\", \"-c\", \"echo You come from $REMOTE_ADDR\"]'. An option that is only there or not is \
      true or false. A reload doesn't change what the environment says. forkd warns of a variable that starts with FORKD_ and \
      that no option has, unless it is one that Kubernetes sets for a service called forkd. The variables are:";
 
-pub(crate) const VARIABLE_OF_A_KEY: &str = "A variable of the environment wins over the key of the same name: \
+pub(super) const VARIABLE_OF_A_KEY: &str = "A variable of the environment wins over the key of the same name: \
      FORKD_MAX_CHILDREN over max-children. The section of this name in forkd(1) says more.";
 
-pub(crate) const ENVIRONMENT: &[(&str, &str)] = &[
+pub(super) const ENVIRONMENT: &[(&str, &str)] = &[
     ("RUNTIME_DIRECTORY", "Where the control socket is, as control.sock; systemd sets it."),
     ("XDG_RUNTIME_DIR", "Where the control socket is, as forkd.sock, if RUNTIME_DIRECTORY isn't set."),
     (
@@ -73,7 +73,7 @@ pub(crate) const ENVIRONMENT: &[(&str, &str)] = &[
     ("FORKD_PORTABLE", "If 1, what only Linux has is replaced by portable means."),
 ];
 
-pub(crate) const FILES: &[(&str, &str)] = &[
+pub(super) const FILES: &[(&str, &str)] = &[
     ("/etc/forkd/forkd.toml", "The configuration of forkd.service; see forkd.toml(5)."),
     ("/etc/forkd/NAME.toml", "The configuration of forkd@NAME.service."),
     ("/run/forkd/control.sock", "The control socket of forkd.service."),
@@ -83,9 +83,9 @@ pub(crate) const FILES: &[(&str, &str)] = &[
 ];
 
 /// Where the package has docs/SYSTEMD.md.
-pub(crate) const SYSTEMD: &str = "/usr/share/doc/forkd/docs/SYSTEMD.md";
+pub(super) const SYSTEMD: &str = "/usr/share/doc/forkd/docs/SYSTEMD.md";
 
-pub(crate) const CONFIGURATION: &[&str] = &[
+pub(super) const CONFIGURATION: &[&str] = &[
     "The file is TOML: a [daemon] table, and one [[listen]] table for each group of endpoints with its own \
      model and limits. Without [[listen]] tables there is one with the defaults. Keys are named as the \
      options of forkd(1), which win over the file as variables of the environment do. An unknown key is an error.",
@@ -95,7 +95,7 @@ pub(crate) const CONFIGURATION: &[&str] = &[
     "\"forkd check --config FILE\" shows what a file comes to, or where it is wrong.",
 ];
 
-pub(crate) const CONFIGURATION_EXAMPLE: &str = r#"[daemon]
+pub(super) const CONFIGURATION_EXAMPLE: &str = r#"[daemon]
 grace = "30s"
 
 # a child for each connection, at most 200 for each of the two sockets

@@ -2,15 +2,15 @@
 //! the file is read into.
 
 use clap::{Arg, ArgAction, Args, Command, CommandFactory};
-use forkd::cli::args::Cli;
-use forkd::config::definition::{Definition, Table};
-use forkd::config::options::{DaemonOptions, ListenOptions};
 
-use crate::prose;
-use crate::roff_page::Page;
+use super::prose;
+use super::roff_page::Page;
+use crate::cli::args::Cli;
+use crate::config::definition::{Definition, Table};
+use crate::config::options::{DaemonOptions, ListenOptions};
 
 /// Makes forkd(1).
-pub(crate) fn program() -> String {
+pub(super) fn program() -> String {
     let mut forkd = Cli::command();
     forkd.build();
     let mut commands: Vec<Command> =
@@ -65,7 +65,7 @@ pub(crate) fn program() -> String {
 }
 
 /// Makes forkd.toml(5).
-pub(crate) fn configuration() -> String {
+pub(super) fn configuration() -> String {
     let mut page = Page::new("forkd.toml", "5", "configuration of the echo daemon forkd");
     page.section("SYNOPSIS");
     page.synopsis(["/etc/forkd/forkd.toml", "/etc/forkd/NAME.toml"]);
@@ -127,8 +127,9 @@ fn key(page: &mut Page, arg: &Arg) {
     page.entry(&[&name, &format!(" = {}", in_file(arg))], &help(arg));
 }
 
-/// How a value is written in the file.
-pub(crate) fn in_file(arg: &Arg) -> String {
+/// Returns how a value is written in the file.
+#[must_use]
+pub fn in_file(arg: &Arg) -> String {
     let is_list = matches!(arg.get_action(), ArgAction::Append);
     match value(arg).as_str() {
         "" => "true|false".to_owned(),
@@ -142,7 +143,8 @@ pub(crate) fn in_file(arg: &Arg) -> String {
 }
 
 /// Returns the name of an option's value; nothing for one that is only there or not.
-pub(crate) fn value(arg: &Arg) -> String {
+#[must_use]
+pub fn value(arg: &Arg) -> String {
     if !arg.get_action().takes_values() {
         return String::new();
     }

@@ -3,7 +3,7 @@
 use roff::{Inline, Roff, bold, roman};
 
 /// A page that is being written, from top to bottom.
-pub(crate) struct Page {
+pub(super) struct Page {
     roff: Roff,
     /// Whether a heading came last, which starts a paragraph itself.
     after_heading: bool,
@@ -11,7 +11,7 @@ pub(crate) struct Page {
 
 impl Page {
     /// Starts a page: its name, its section of the manual, and what `whatis` says of it.
-    pub(crate) fn new(name: &str, section: &str, about: &str) -> Self {
+    pub(super) fn new(name: &str, section: &str, about: &str) -> Self {
         let mut roff = Roff::new();
         // a blank for the date: the same source gives the same page
         let version = concat!("forkd ", env!("CARGO_PKG_VERSION"));
@@ -23,25 +23,25 @@ impl Page {
     }
 
     /// Starts a section.
-    pub(crate) fn section(&mut self, title: &str) {
+    pub(super) fn section(&mut self, title: &str) {
         self.roff.control("SH", [title]);
         self.after_heading = true;
     }
 
     /// Starts a section within a section.
-    pub(crate) fn subsection(&mut self, title: &str) {
+    pub(super) fn subsection(&mut self, title: &str) {
         self.roff.control("SS", [title]);
         self.after_heading = true;
     }
 
     /// Writes a paragraph.
-    pub(crate) fn paragraph(&mut self, text: &str) {
+    pub(super) fn paragraph(&mut self, text: &str) {
         self.start_paragraph();
         self.text([roman(text)]);
     }
 
     /// Writes an entry of a list: a term, of which the odd pieces are bold, and what it means.
-    pub(crate) fn entry(&mut self, term: &[&str], text: &str) {
+    pub(super) fn entry(&mut self, term: &[&str], text: &str) {
         self.roff.control("TP", []);
         self.text(
             term.iter().enumerate().map(|(i, piece)| if i % 2 == 0 { bold(*piece) } else { roman(*piece) }),
@@ -50,14 +50,14 @@ impl Page {
     }
 
     /// Writes a list of terms and what they mean.
-    pub(crate) fn entries(&mut self, entries: &[(&str, &str)]) {
+    pub(super) fn entries(&mut self, entries: &[(&str, &str)]) {
         for (term, text) in entries {
             self.entry(&[term], text);
         }
     }
 
     /// Writes lines as they are.
-    pub(crate) fn lines(&mut self, lines: &str) {
+    pub(super) fn lines(&mut self, lines: &str) {
         self.start_paragraph();
         self.roff.control("nf", []);
         self.roff.control("RS", ["4"]);
@@ -69,7 +69,7 @@ impl Page {
     }
 
     /// Writes lines of a synopsis, each in bold.
-    pub(crate) fn synopsis<'a>(&mut self, lines: impl IntoIterator<Item = &'a str>) {
+    pub(super) fn synopsis<'a>(&mut self, lines: impl IntoIterator<Item = &'a str>) {
         for (index, line) in lines.into_iter().enumerate() {
             if index > 0 {
                 self.roff.control("br", []);
@@ -90,7 +90,7 @@ impl Page {
     }
 
     /// Returns the source of the page.
-    pub(crate) fn render(&self) -> String {
+    pub(super) fn render(&self) -> String {
         self.roff.to_roff()
     }
 }
