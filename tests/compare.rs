@@ -559,3 +559,43 @@ fn on_a_terminal_the_figures_grow_while_it_measures() {
     assert!(live.contains("  model") && live.contains("conn/s  relative"), "{seen}");
     assert!(live.contains("\r\n> fork") || live.contains("\n> event"), "{seen}");
 }
+
+/// The highest rate: what is certain of it, also where a machine is busy.
+#[test]
+fn a_search_has_each_run_and_what_littles_law_says_of_it() {
+    // no limit that anything could miss, nor one that anything could keep
+    for (slo, is_possible) in [("max=10s", true), ("max=1us", false)] {
+        let args =
+            "compare --models prefork,event --workers 10 --clients 10 --duration 100ms --stay 20ms --slo";
+        let args: Vec<&str> = args.split(' ').chain([slo]).collect();
+        let found = Compare::start(&args).ends();
+        assert_eq!(found.code, Some(0), "{}", found.stderr);
+        let announced = format!(
+            "looking for the highest rate that keeps {slo}: at most 30 runs of 100ms for each of 2 servers, 36s in all"
+        );
+        assert!(found.stderr.contains(&announced), "{}", found.stderr);
+        assert_eq!(found.json["settings"]["slo"], serde_json::json!([slo]));
+        for (at, name) in ["prefork", "event"].into_iter().enumerate() {
+            let (model, sought) = (&found.json["models"][at], &found.json["models"][at]["slo"]);
+            assert_eq!(model["name"], name);
+            assert_eq!(sought["end"] != "not-at-lowest", is_possible, "{sought}");
+            let rates: Vec<f64> =
+                sought["trials"].as_array().unwrap().iter().map(|it| it["rate"].as_f64().unwrap()).collect();
+            if !is_possible {
+                // ten operations in a run are the least
+                assert_eq!((rates, sought["rate"].is_null()), (vec![100.0; 2], true), "{sought}");
+                continue;
+            }
+            let (rate, us) = (sought["rate"].as_f64().unwrap(), sought["service_us"].as_f64().unwrap());
+            assert!(rates.contains(&rate) && (100.0..=250.0).contains(&rate), "{sought}");
+            assert!(us >= 19_900.0, "they stay for 20 ms: {sought}");
+            let at_once = sought["at_once"].as_f64().unwrap();
+            assert!((at_once - rate * us / 1e6).abs() < 0.1, "Little's law: {sought}");
+            let is_pool = name == "prefork";
+            let (asked, checks) = (&sought["workers_asked"], sought["checks"].as_array().unwrap());
+            assert_eq!(asked.as_f64(), is_pool.then(|| at_once.ceil()), "{sought}");
+            assert!(checks.first().is_none_or(|check| check["workers"] == *asked), "{sought}");
+            assert_eq!(checks.is_empty(), !is_pool, "{sought}");
+        }
+    }
+}

@@ -105,6 +105,11 @@ impl Contestant {
         }
     }
 
+    /// Whether it has a fixed number of workers that serve one client each.
+    pub(super) fn is_pool(&self) -> bool {
+        matches!(self, Self::Model("prefork" | "prethread"))
+    }
+
     /// Whether each connection has a thread of its own, so that forkd's count of children is not all.
     pub(super) fn starts_threads(&self) -> bool {
         *self == Self::Model("thread")

@@ -14,7 +14,9 @@ mod copy;
 mod figures;
 mod machine;
 mod messages;
+mod metrics;
 mod null;
+mod objective;
 mod orphans;
 mod plan;
 mod process;
@@ -22,11 +24,13 @@ pub mod record;
 pub mod report;
 mod run;
 mod scratch;
+mod search;
 mod server;
 #[cfg(test)]
 #[allow(unsafe_code, dead_code, unreachable_pub, missing_docs, clippy::panic)]
 #[path = "../../../tests/common/skips.rs"]
 mod skips;
+mod slo;
 pub mod stats;
 mod system;
 mod tally;
@@ -40,6 +44,7 @@ mod words;
 pub use calibrate::NULL_SERVER;
 pub use contestant::{Contestant, MODELS};
 pub use null::serve as serve_nothing;
+pub use objective::Objective;
 pub use plan::Plan;
 pub use run::{Observer, Step, compare};
 pub use scratch::Scratch;

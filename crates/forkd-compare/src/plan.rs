@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::contestant::Contestant;
 use super::machine::processors;
+use super::objective::Objective;
 use super::record::Settings;
 use forkd_load::{self as load, Phase};
 
@@ -34,6 +35,10 @@ pub struct Plan {
     pub rate: Option<f64>,
     /// What messages are made of.
     pub seed: u64,
+    /// How long each client of the churn stays connected after its echo.
+    pub stay: Duration,
+    /// What latencies shall keep to: then the highest rate is looked for that does, in place of phases.
+    pub slo: Vec<Objective>,
 }
 
 impl Default for Plan {
@@ -50,11 +55,21 @@ impl Default for Plan {
             is_unix: false,
             rate: None,
             seed: 1,
+            stay: Duration::ZERO,
+            slo: Vec::new(),
         }
     }
 }
 
 impl Plan {
+    /// What is usual where the highest rate is looked for: runs of a second, and clients enough that they are not what
+    /// limits it.
+    #[must_use]
+    pub fn search() -> Self {
+        let (phases, duration) = (vec![Phase::Churn], Duration::from_secs(1));
+        Self { phases, duration, clients: vec![1000], rounds: 1, ..Self::default() }
+    }
+
     /// Returns the most clients that there are at once.
     #[must_use]
     pub fn most_clients(&self) -> usize {
@@ -71,10 +86,18 @@ impl Plan {
             rate: self.rate,
             size: self.size,
             seed: self.seed,
+            stay: self.stay,
+            timeout: self.timeout(),
             patience: HOLD_TIMEOUT,
             threads: client_threads(),
             ..load::Plan::default()
         }
+    }
+
+    /// How long an operation may take. One that is far beyond its objective need not be waited for.
+    fn timeout(&self) -> Duration {
+        let longest = self.slo.iter().map(|objective| objective.limit() * 4).max();
+        longest.map_or(load::Plan::default().timeout, |longest| longest.max(Duration::from_secs(1)))
     }
 
     pub(super) fn settings(&self) -> Settings {
@@ -89,6 +112,8 @@ impl Plan {
             transport: if self.is_unix { "unix" } else { "tcp" }.into(),
             rate: self.rate,
             seed: self.seed,
+            slo: self.slo.clone(),
+            stay_s: (!self.stay.is_zero()).then_some(self.stay.as_secs_f64()),
         }
     }
 }

@@ -4,13 +4,17 @@
 //! `null` (`None`) is what could not be measured, never 0.
 
 mod figures;
+mod slo;
 
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use crate::objective::Objective;
+pub use crate::search::End;
 pub use figures::{Bulk, Churn, Datagrams, Figures, Hold, Idle, Measured, PingPong};
 use forkd_load::Phase;
+pub use slo::{Check, Sought, Trial};
 
 /// The version of the JSON; it changes when a field goes or comes to mean something else.
 pub const VERSION: u32 = 1;
@@ -95,6 +99,12 @@ pub struct Settings {
     pub rate: Option<f64>,
     /// What messages were made of.
     pub seed: u64,
+    /// What latencies were to keep to, where the highest rate was looked for that does.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub slo: Vec<Objective>,
+    /// Seconds that each client of the churn stayed connected after its echo, if it did.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stay_s: Option<f64>,
 }
 
 /// What the same clients measure of a server that does nothing but echo.
@@ -131,6 +141,9 @@ pub struct Entry {
     pub bulk: Option<Measured<Bulk>>,
     /// UDP.
     pub datagrams: Option<Measured<Datagrams>>,
+    /// The highest rate that keeps an objective, if that was looked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub slo: Option<Sought>,
     /// With each number of clients, if there were several.
     pub growth: Vec<Growth>,
     /// Processes and threads over time, in the first round.
@@ -151,6 +164,7 @@ impl Entry {
             || self.pingpong.is_some()
             || self.bulk.is_some()
             || self.datagrams.is_some()
+            || self.slo.as_ref().is_some_and(|sought| !sought.trials.is_empty())
     }
 
     /// How many of the clients it served at once, if they were held.

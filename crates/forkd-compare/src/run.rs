@@ -23,7 +23,7 @@ use forkd_net::{Error, Failure};
 const REST: Duration = Duration::from_millis(200);
 
 /// What a comparison is at.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Step {
     /// Which round, from 1.
     pub round: usize,
@@ -35,6 +35,9 @@ pub struct Step {
     pub phase: Phase,
     /// How many there are.
     pub clients: usize,
+    /// Where the highest rate is looked for: which one is tried. Then `round` counts the server's runs, and `turn` says
+    /// which server it is.
+    pub rate: Option<f64>,
 }
 
 /// Is told how a comparison goes.
@@ -62,14 +65,11 @@ pub fn compare(
     live: &Arc<Live>,
     observer: &mut dyn Observer,
 ) -> Result<Record, Error> {
-    let mut comparison = Comparison::new(plan, ask)?;
-    let rest = Rest::over(REST);
-    comparison.notes.before = rest.cpu;
-    for round in 1..=comparison.plan.rounds {
-        comparison.round(round, live, &rest, observer)?;
-        if live.is_stopped() {
-            break;
-        }
+    let mut comparison = Comparison::new(plan, ask, live)?;
+    comparison.notes.before = comparison.rest.cpu;
+    match comparison.plan.slo.is_empty() {
+        true => comparison.rounds(observer)?,
+        false => comparison.seek(observer),
     }
     let record = comparison.record(live.is_stopped());
     match record.models.iter().find_map(|entry| entry.failure.clone()) {
@@ -80,20 +80,23 @@ pub fn compare(
     }
 }
 
-struct Comparison {
-    plan: Plan,
-    ask: Ask,
+pub(super) struct Comparison {
+    pub(super) plan: Plan,
+    pub(super) ask: Ask,
+    pub(super) live: Arc<Live>,
     record: Record,
-    tallies: Vec<Tally>,
+    pub(super) tallies: Vec<Tally>,
     calibration: Rounds,
-    notes: Notes,
+    pub(super) notes: Notes,
     /// Whether it is known of each turn so far what others did meanwhile.
-    is_seen: bool,
-    forkd: Copy,
+    pub(super) is_seen: bool,
+    pub(super) forkd: Copy,
+    /// What the machine does by itself.
+    pub(super) rest: Rest,
 }
 
 impl Comparison {
-    fn new(plan: &Plan, ask: Ask) -> Result<Self, Error> {
+    fn new(plan: &Plan, ask: Ask, live: &Arc<Live>) -> Result<Self, Error> {
         let mut plan = plan.clone();
         let (mut notes, asked) = (Notes::default(), plan.clients.clone());
         plan.clients.retain(|clients| allow_descriptors(*clients).is_ok());
@@ -118,19 +121,32 @@ impl Comparison {
         };
         let tallies = plan.contestants.iter().map(|contestant| tally(contestant, &plan)).collect();
         let (calibration, forkd) = (Rounds::default(), Copy::new()?);
-        Ok(Self { plan, ask, record, tallies, calibration, notes, is_seen: true, forkd })
+        let (live, rest) = (Arc::clone(live), Rest::over(REST));
+        Ok(Self { plan, ask, live, record, tallies, calibration, notes, is_seen: true, forkd, rest })
     }
 
-    fn round(
-        &mut self,
-        round: usize,
-        live: &Arc<Live>,
-        rest: &Rest,
-        observer: &mut dyn Observer,
-    ) -> Result<(), Error> {
+    fn rounds(&mut self, observer: &mut dyn Observer) -> Result<(), Error> {
+        for round in 1..=self.plan.rounds {
+            self.round(round, observer)?;
+            if self.live.is_stopped() {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    fn round(&mut self, round: usize, observer: &mut dyn Observer) -> Result<(), Error> {
+        let (live, rest) = (&Arc::clone(&self.live), &self.rest);
         let count = self.plan.contestants.len();
         let before = (round - 1) * count;
-        let step = |turn, name: Option<String>, phase, clients| Step { round, turn, name, phase, clients };
+        let step = |turn, name: Option<String>, phase, clients| Step {
+            round,
+            turn,
+            name,
+            phase,
+            clients,
+            rate: None,
+        };
         // in an open loop the null server would do what is asked for, too
         if self.plan.rate.is_none() {
             let mut says = |phase, clients| observer.begins(&step(before + 1, None, phase, clients));
@@ -170,7 +186,7 @@ impl Comparison {
         Ok(())
     }
 
-    fn record(&self, is_interrupted: bool) -> Record {
+    pub(super) fn record(&self, is_interrupted: bool) -> Record {
         let mut record = self.record.clone();
         record.calibration = self.calibration.calibration();
         record.models = self.tallies.iter().map(|tally| tally.entry(&self.plan.clients)).collect();

@@ -14,6 +14,7 @@ use super::cgroup::Group;
 use super::contestant::{Contestant, options};
 use super::machine::processors;
 use super::messages::Messages;
+use super::metrics::{self, Served};
 use super::orphans::{Adoption, Orphans};
 use super::plan::Plan;
 use super::process::Process;
@@ -60,6 +61,8 @@ pub(super) struct Server {
     stream: Option<Target>,
     datagrams: Option<Target>,
     control: Option<PathBuf>,
+    /// Where it has its metrics, where that is asked for.
+    metrics: Option<PathBuf>,
     _scratch: Option<Scratch>,
 }
 
@@ -101,6 +104,11 @@ impl Server {
             // the memory of a confined daemon can't be looked at by its user
             command.args(["--sandbox", "off"]);
         }
+        let metrics = (!plan.slo.is_empty()).then(|| scratch.path("metrics"));
+        if let Some(path) = &metrics {
+            // without, it reads no clock for its connections
+            command.arg("--metrics").arg(format!("unix://{}", path.display()));
+        }
         for kind in [false, true] {
             let is_wanted = plan.phases.iter().any(|phase| (*phase == Phase::Datagrams) == kind);
             let endpoint = match (plan.is_unix, kind) {
@@ -112,7 +120,7 @@ impl Server {
             command.args(is_wanted.then_some(endpoint));
         }
         let mut server = Self::launch(command, Some(scratch))?;
-        server.control = Some(control);
+        (server.control, server.metrics) = (Some(control), metrics);
         server.wait(live, |server| server.log.is_ready())?;
         let endpoints = server.log.endpoints();
         for endpoint in endpoints {
@@ -164,7 +172,16 @@ impl Server {
             false => (Some(target), None),
         };
         let log = Arc::new(Messages::default());
-        let server = Self { program: None, log, tree, stream, datagrams, control: None, _scratch: None };
+        let server = Self {
+            program: None,
+            log,
+            tree,
+            stream,
+            datagrams,
+            control: None,
+            metrics: None,
+            _scratch: None,
+        };
         server.settle(live);
         Ok(server)
     }
@@ -189,8 +206,8 @@ impl Server {
         // dead or alive it is there, until it is waited for
         let orphans = adoption.and_then(|begun| Some(Orphans::of(Process::of(program.id())?, begun)));
         let tree = Tree::new(program.id(), group, orphans);
-        let (stream, datagrams, control) = (None, None, None);
-        Ok(Self { program: Some(program), log, tree, stream, datagrams, control, _scratch: scratch })
+        let (stream, datagrams, control, metrics) = (None, None, None, None);
+        Ok(Self { program: Some(program), log, tree, stream, datagrams, control, metrics, _scratch: scratch })
     }
 
     fn wait(&self, live: &Live, is_ready: impl Fn(&Self) -> bool) -> Result<(), Error> {
@@ -234,6 +251,12 @@ impl Server {
     /// Returns what it has counted itself, if it is a forkd of ours.
     pub(super) fn counters(&self, ask: Ask) -> Option<Counters> {
         ask(self.control.as_deref()?)
+    }
+
+    /// Returns how many connections it has served to their end, and how long these kept a child or worker, if it is asked
+    /// to count that.
+    pub(super) fn served(&self) -> Option<Served> {
+        metrics::read(self.metrics.as_deref()?)
     }
 
     /// Tells how it ended, if it has.

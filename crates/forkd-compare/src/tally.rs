@@ -2,7 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use super::record::{Bulk, Churn, Datagrams, Entry, Figures, Growth, Hold, Idle, Measured, Moment, PingPong};
+use super::record::{
+    Bulk, Churn, Datagrams, Entry, Figures, Growth, Hold, Idle, Measured, Moment, PingPong, Sought,
+};
 use forkd_load::{Fault, Latencies, Outcome, Phase};
 
 /// Of which percentiles the latencies are kept, for a chart of the distribution.
@@ -50,6 +52,8 @@ pub(super) struct Tally {
     pub(super) timeline: Vec<Moment>,
     faults: BTreeMap<String, u64>,
     pub(super) failure: Option<String>,
+    /// The search for the highest rate.
+    pub(super) slo: Option<Sought>,
     /// Of an open loop: what was asked for and what was done in the phase that fell behind most.
     pub(super) missed: Option<(Phase, f64)>,
     /// Whether its processor time is only what the machine did beside the client.
@@ -71,6 +75,7 @@ impl Tally {
             timeline: Vec::new(),
             faults: BTreeMap::new(),
             failure: None,
+            slo: None,
             missed: None,
             is_estimated: false,
         }
@@ -127,6 +132,7 @@ impl Tally {
             pingpong: self.pingpong.get(&last).and_then(Rounds::measured),
             bulk: self.bulk.measured(),
             datagrams: self.datagrams.measured(),
+            slo: self.slo.clone(),
             growth: growth.filter(|_| clients.len() > 1).collect(),
             timeline: self.timeline.clone(),
             faults: self.faults.clone(),

@@ -262,7 +262,7 @@ impl Turn<'_> {
 }
 
 /// Asks again and again until the answer will do, or none comes, or time is up; returns the last one.
-fn last<T>(ask: impl Fn() -> Option<T>, will_do: impl Fn(&T) -> bool) -> Option<T> {
+pub(super) fn last<T>(ask: impl Fn() -> Option<T>, will_do: impl Fn(&T) -> bool) -> Option<T> {
     let until = Instant::now() + LEAVE;
     loop {
         let answer = ask();

@@ -44,7 +44,7 @@ pub(super) fn warnings(record: &Record, notes: &Notes) -> Vec<String> {
             )
         }));
     }
-    if record.settings.rounds < ROUNDS {
+    if record.settings.rounds < ROUNDS && record.settings.slo.is_empty() {
         all.push("fewer than 3 rounds do not show how far figures scatter: take --rounds 3 or more".into());
     }
     all

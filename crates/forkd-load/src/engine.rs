@@ -202,8 +202,14 @@ impl Engine {
             match self.clients[i].state {
                 _ if self.clients[i].wakes != until => {}
                 State::Busy => self.knock(i, now)?,
+                _ if self.task.phase == Phase::Churn => {
+                    // one that has stayed makes room, also at the end, for those that wait still
+                    self.clients[i].close();
+                    if now < self.end {
+                        self.next(i, now)?;
+                    }
+                }
                 _ if now >= self.end => {}
-                _ if self.task.phase == Phase::Churn => self.next(i, now)?,
                 // to be there again is not what is measured
                 _ if self.task.begin() => self.start(i, now, now, false)?,
                 _ => {}
@@ -217,7 +223,9 @@ impl Engine {
         self.busy -= 1;
         let client = &mut self.clients[i];
         (client.was_served, client.state) = (true, State::Idle);
-        if self.task.phase == Phase::Churn {
+        let stay = nanos(self.task.plan.stay);
+        let stays = self.task.phase == Phase::Churn && stay > 0;
+        if self.task.phase == Phase::Churn && !stays {
             client.close();
         }
         let (due, now) = (client.due, self.clock.now());
@@ -227,6 +235,10 @@ impl Engine {
                 if client.is_measured && (is_paced || now < self.end) {
                     let moment = if is_paced { due } else { now };
                     self.meter.done(moment, now.saturating_sub(due), self.task.messages.size());
+                }
+                if stays {
+                    self.pause(i, now.saturating_add(stay));
+                    return Ok(());
                 }
                 self.next(i, now)
             }

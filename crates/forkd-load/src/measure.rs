@@ -67,7 +67,8 @@ impl Engine {
     fn is_over(&mut self, now: Nanos) -> bool {
         let give_up = self.end.saturating_add(nanos(self.task.plan.timeout));
         let is_drained = self.schedule.as_mut().is_none_or(|schedule| {
-            self.busy == 0 && now >= self.end + nanos(TICK) && schedule.due(now).is_none()
+            let is_alone = self.busy == 0 && (self.task.plan.stay.is_zero() || self.paused.is_empty());
+            is_alone && now >= self.end + nanos(TICK) && schedule.due(now).is_none()
         });
         self.meter.is_over()
             || (now >= self.end && (is_drained || now >= give_up))

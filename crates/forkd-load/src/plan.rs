@@ -110,6 +110,9 @@ pub struct Plan {
     pub piece: usize,
     /// What messages are made of: the same seed, the same messages.
     pub seed: u64,
+    /// How long each client of [`Phase::Churn`] stays connected after its echo, which is no part of the time that its
+    /// connection took.
+    pub stay: Duration,
     /// How long one operation may take. A datagram is given up after 250 ms, or after this if it is
     /// shorter.
     pub timeout: Duration,
@@ -136,6 +139,7 @@ impl Default for Plan {
             size: 64,
             piece: 64 * 1024,
             seed: 1,
+            stay: Duration::ZERO,
             timeout: Duration::from_secs(5),
             patience: Duration::from_secs(5),
             places: None,

@@ -6,6 +6,7 @@ use clap::Args;
 
 use crate::config::choice::one_of;
 use crate::config::values::Span;
+use forkd_compare::Objective;
 use forkd_load::Phase;
 use forkd_server::Endpoint;
 
@@ -15,6 +16,7 @@ Examples:
   forkd compare --models fork,prefork,event --clients 1,10,100,1000 --html report.html
   forkd compare --against 'socat=socat TCP-LISTEN:{port},fork,reuseaddr,backlog=1024 EXEC:cat'
   forkd compare --models '' --target tcp://127.0.0.1:7 --pid 4711
+  forkd compare --models fork,prefork,event --slo p99=10ms --stay 2ms
   forkd compare --from old.json --html report.html
   forkd compare --baseline old.json";
 
@@ -92,10 +94,18 @@ pub struct RunArgs {
     /// What messages are made of: the same seed, the same messages [default: 1]
     #[arg(long, value_name = "N")]
     pub seed: Option<u64>,
+
+    /// How long each client of the churn stays connected after its echo [default: it leaves at once]
+    #[arg(long, value_name = "DURATION")]
+    pub stay: Option<Span>,
+
+    /// Find the highest rate of connections at which latencies keep to this, as in p99=10ms, and how many workers that takes
+    #[arg(long, value_name = "PERCENTILE=TIME,...", value_delimiter = ',', conflicts_with_all = ["phases", "rate", "rounds"])]
+    pub slo: Vec<Objective>,
 }
 
 /// What says how to measure, and not what to show.
-const MEASURED: [&str; 14] = [
+const MEASURED: [&str; 16] = [
     "against",
     "target",
     "pid",
@@ -110,6 +120,8 @@ const MEASURED: [&str; 14] = [
     "transport",
     "rate",
     "seed",
+    "stay",
+    "slo",
 ];
 
 /// What becomes of it.
@@ -208,6 +220,8 @@ mod tests {
             "--transport tcp",
             "--rate 1",
             "--seed 1",
+            "--stay 1ms",
+            "--slo p99=1ms",
         ] {
             let error = parse(&format!("--from f {option}")).unwrap_err();
             assert!(error.contains("cannot be used with"), "{option}: {error}");
@@ -233,6 +247,9 @@ mod tests {
             ("--service ecko", "a similar value exists: 'echo'"),
             ("--service chargen", "[possible values: echo]"),
             ("--transport udp", "[possible values: tcp, unix]"),
+            ("--slo p99", "as in p99=10ms"),
+            ("--slo p99=10ms --rate 5", "cannot be used with"),
+            ("--slo p99=10ms --phases churn", "cannot be used with"),
             ("--jsn f", "a similar argument exists: '--json'"),
         ] {
             let error = parse(line).unwrap_err();

@@ -14,7 +14,7 @@ use forkd_compare::record::{Entry, Record};
 use forkd_compare::report::table::live;
 use forkd_compare::{Observer, Plan, Step, compare, lock};
 use forkd_load::Live;
-use forkd_load::text::thousands;
+use forkd_load::text::{micros, thousands};
 
 /// How long the rest may take, once the servers have been killed.
 const LAST: Duration = Duration::from_secs(2);
@@ -28,6 +28,9 @@ pub(super) fn measure(
     let live = Arc::new(Live::default());
     let interrupt = Interrupt::catch(&live, LAST)?;
     let view = Mutex::new(View { line: Line::default(), stage: None, table: None, begun: Instant::now() });
+    if !plan.slo.is_empty() {
+        lock(&view).line.tell(&announced(&plan));
+    }
     let (over, is_over) = channel::<()>();
     let record = std::thread::scope(|scope| {
         let (view, live, plan) = (&view, &live, &plan);
@@ -39,6 +42,20 @@ pub(super) fn measure(
         record
     })?;
     Ok((record, interrupt))
+}
+
+/// How long a search takes, before it begins.
+fn announced(plan: &Plan) -> String {
+    let (runs, limit) = plan.search_limit();
+    let servers = plan.contestants.len();
+    let limit = humantime::format_duration(Duration::from_secs((limit * servers as u32).as_secs()));
+    let slo: Vec<String> = plan.slo.iter().map(ToString::to_string).collect();
+    format!(
+        "looking for the highest rate that keeps {}: at most {runs} runs of {} for each of {servers} servers, {limit} in all, and as \
+         a rule half of that; then a few runs for each pool",
+        slo.join(" and "),
+        humantime::format_duration(plan.duration)
+    )
 }
 
 /// What is shown meanwhile: on a terminal the figures so far and what it is at, elsewhere a line for each turn.
@@ -57,7 +74,8 @@ impl View {
         let width = self.line.width().map(|width| width - 1);
         let table = self.table.as_ref().map(|record| live(record, step.name.as_deref(), width));
         let table = table.map(|table| table + "\n").unwrap_or_default();
-        let progress = progress(step, plan, since.elapsed(), done) + &left(step, plan, self.begun.elapsed());
+        let left = left(step, plan, self.begun.elapsed());
+        let progress = progress(step, plan, since.elapsed(), done) + &left;
         self.line.show(&Terminal::new().shown(&(table + &progress)));
     }
 }
@@ -82,7 +100,12 @@ impl<K: FnMut(&Record) -> Result<(), Error>> Observer for Told<'_, K> {
         match view.line.is_replaced() {
             true => view.table = Some(record.clone()),
             false => entry.into_iter().for_each(|entry| {
-                view.line.show(&format!("round {round} of {}: {}", self.rounds, summary(entry)));
+                let at = if entry.slo.is_some() {
+                    format!("run {round}")
+                } else {
+                    format!("round {round} of {}", self.rounds)
+                };
+                view.line.show(&format!("{at}: {}", summary(entry)));
             }),
         }
         // what can't be written now is still measured, and shown in the end
@@ -107,8 +130,11 @@ fn tell(view: &Mutex<View>, plan: &Plan, live: &Live, is_over: &Receiver<()>) {
 }
 
 fn progress(step: &Step, plan: &Plan, elapsed: Duration, done: u64) -> String {
-    let Step { round, turn, name, phase, clients } = step;
+    let Step { round, turn, name, phase, clients, rate } = step;
     let at = match name {
+        Some(name) if let Some(rate) = rate => {
+            format!("{name}: run {round}, {} connections per second", thousands(*rate))
+        }
         Some(name) => format!("turn {turn} of {}: {name}", turns(plan)),
         None => format!("round {round} of {}: calibration", plan.rounds),
     };
@@ -120,6 +146,10 @@ fn progress(step: &Step, plan: &Plan, elapsed: Duration, done: u64) -> String {
 
 /// How long the rest will take, if its turns take as long as those that are over.
 fn left(step: &Step, plan: &Plan, elapsed: Duration) -> String {
+    // a search is over when it has found
+    if step.rate.is_some() {
+        return String::new();
+    }
     let over = step.turn - 1;
     let rest = elapsed.as_secs_f64() * (turns(plan).saturating_sub(over)) as f64 / over.max(1) as f64;
     if over == 0 { String::new() } else { format!("; about {rest:.0} s left") }
@@ -133,6 +163,16 @@ fn turns(plan: &Plan) -> usize {
 fn summary(entry: &Entry) -> String {
     if let Some(why) = &entry.failure {
         return format!("{}: {why}", entry.title());
+    }
+    if let Some(trial) = entry.slo.as_ref().and_then(|sought| sought.trials.last()) {
+        let latencies: Vec<String> =
+            trial.latency_us.iter().map(|(name, us)| format!("{name} {}", micros(*us))).collect();
+        if let Some(check) = entry.slo.as_ref().and_then(|sought| sought.checks.last()) {
+            let verb = if check.kept { "kept it" } else { "did not" };
+            return format!("{}: {} workers {verb} at its highest rate", entry.title(), check.workers);
+        }
+        let verb = if trial.kept { "kept" } else { "too high" };
+        return format!("{}: {}/s {verb}, {}", entry.title(), thousands(trial.rate), latencies.join(", "));
     }
     let rate =
         |phase: &str, rate: Option<f64>, unit: &str| Some(format!("{phase} {} {unit}", thousands(rate?)));
@@ -156,12 +196,19 @@ fn summary(entry: &Entry) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use forkd_compare::record::{Churn, Hold, Measured};
+    use forkd_compare::record::{Check, Churn, Hold, Measured, Sought, Trial};
     use forkd_load::Phase;
 
     #[test]
     fn a_line_tells_how_it_goes() {
-        let step = Step { round: 2, turn: 12, name: Some("fork".into()), phase: Phase::Churn, clients: 1000 };
+        let step = Step {
+            round: 2,
+            turn: 12,
+            name: Some("fork".into()),
+            phase: Phase::Churn,
+            clients: 1000,
+            rate: None,
+        };
         let line = |step: &Step| progress(step, &Plan::default(), Duration::from_millis(240), 12_345);
         assert_eq!(left(&step, &Plan::default(), Duration::from_secs(11)), "; about 21 s left");
         assert_eq!(left(&Step { turn: 1, ..step.clone() }, &Plan::default(), Duration::from_secs(1)), "");
@@ -182,6 +229,19 @@ mod tests {
             ..Entry::default()
         };
         assert_eq!(summary(&entry), "prefork ×8: hold 8 of 100, churn 6,123 conn/s");
+        let trial = Trial {
+            rate: 4000.0,
+            latency_us: [("p99".into(), 1230.0)].into(),
+            kept: true,
+            ..Trial::default()
+        };
+        let check = Check { workers: 4, kept: false, trials: Vec::new() };
+        let mut sought = Sought { trials: vec![trial], ..Sought::default() };
+        entry.slo = Some(sought.clone());
+        assert_eq!(summary(&entry), "prefork ×8: 4,000/s kept, p99 1.23 ms");
+        sought.checks.push(check);
+        entry.slo = Some(sought);
+        assert_eq!(summary(&entry), "prefork ×8: 4 workers did not at its highest rate");
         entry.failure = Some("it has ended".into());
         assert_eq!(summary(&entry), "prefork ×8: it has ended");
     }

@@ -16,7 +16,7 @@ const SHORTEST: Duration = Duration::from_millis(10);
 ///
 /// [`Error::Usage`] with a sentence, and those of a target that can't be.
 pub(super) fn plan(args: &RunArgs) -> Result<Plan, Error> {
-    let usual = Plan::default();
+    let usual = if args.slo.is_empty() { Plan::default() } else { Plan::search() };
     let mut clients = if args.clients.is_empty() { usual.clients.clone() } else { args.clients.clone() };
     clients.sort_unstable();
     clients.dedup();
@@ -31,6 +31,8 @@ pub(super) fn plan(args: &RunArgs) -> Result<Plan, Error> {
         is_unix: args.transport == "unix",
         rate: args.rate,
         seed: args.seed.unwrap_or(usual.seed),
+        stay: args.stay.map_or(usual.stay, |span| span.0),
+        slo: args.slo.clone(),
     };
     check(&plan)?;
     Ok(plan)
@@ -145,7 +147,7 @@ mod tests {
     fn what_is_said_is_in_the_plan() {
         let plan = planned(
             "--models fork,event --against a=b_{path} --phases datagrams,hold --clients 10,1,10 --duration 1s \
-             --rounds 2 --workers 3 --size 100 --transport unix --rate 5/s --seed 7",
+             --rounds 2 --workers 3 --size 100 --transport unix --rate 5/s --seed 7 --stay 3ms",
         )
         .unwrap();
         let expected = Plan {
@@ -167,6 +169,8 @@ mod tests {
             is_unix: true,
             rate: Some(5.0),
             seed: 7,
+            stay: Duration::from_millis(3),
+            slo: Vec::new(),
         };
         assert_eq!(plan, expected);
     }

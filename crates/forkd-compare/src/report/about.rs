@@ -2,12 +2,16 @@
 
 use super::figures;
 use super::plot::escaped;
+use super::slo;
 use crate::record::Record;
 use forkd_load::text::thousands;
 
 /// How operations followed each other.
 pub(super) fn paced(record: &Record) -> String {
     match record.settings.rate {
+        _ if !record.settings.slo.is_empty() => "Connections came due at a constant rate whatever the server did, and each latency \
+             counts from when it was due; each rate was tried until two runs agreed, of three at most."
+            .into(),
         Some(rate) => format!(
             "Operations came due {} times a second whatever the server did, and each latency counts from when it was due.",
             thousands(rate)
@@ -24,7 +28,7 @@ fn definitions<'a>(items: impl Iterator<Item = (&'a str, String)>) -> String {
 
 /// How each figure that is shown was measured.
 pub(super) fn method(record: &Record) -> String {
-    let shown = figures::ALL.iter().filter(|figure| figure.is_in(record));
+    let shown = figures::ALL.iter().copied().chain(&slo::FIGURES).filter(|figure| figure.is_in(record));
     definitions(shown.map(|figure| (figure.head, figure.how.to_owned())))
 }
 
@@ -60,6 +64,7 @@ pub(super) fn settings(record: &Record) -> String {
             ),
         ),
     ];
+    items.extend(settings.stay_s.map(|stay| ("clients stay", format!("{stay} s after their echo"))));
     items.extend(machine.load_before.map(|load| ("load average before", format!("{load:.2}"))));
     if let Some(calibration) = &record.calibration {
         let rates = [

@@ -1,6 +1,7 @@
 //! Small bar charts of characters.
 
 use super::figures::{self, Figure, View};
+use super::slo;
 use crate::record::Record;
 
 /// Eighths of a character, from one to seven.
@@ -16,7 +17,7 @@ pub(super) const LEAST: usize = 4;
 #[must_use]
 pub fn charts(record: &Record, width: Option<usize>) -> String {
     let width = width.unwrap_or(WIDEST).min(WIDEST);
-    let shown = [&figures::PROCESSES, &figures::CONN_PER_S, figures::memory(record)];
+    let shown = [&slo::FIGURES[0], &figures::PROCESSES, &figures::CONN_PER_S, figures::memory(record)];
     let charts = shown.iter().filter_map(|figure| chart(record, figure, width));
     charts.collect::<Vec<_>>().join("\n")
 }

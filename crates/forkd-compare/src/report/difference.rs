@@ -63,7 +63,12 @@ impl Difference {
     pub fn between(before: &Record, now: &Record) -> Self {
         let mut doubts = changed(&before.settings, &now.settings, "the settings differ");
         doubts.extend(changed(&before.machine, &now.machine, "the machine or the program differs"));
-        let figures = figures::main(now);
+        let mut figures = figures::main(now);
+        if !now.settings.slo.is_empty() {
+            figures.clear();
+            doubts
+                .push("what --slo finds is an interval, and no set of rounds: compare the tables".to_owned());
+        }
         let mut rows = Vec::new();
         for entry in &now.models {
             let Some(old) = before.models.iter().find(|old| old.title() == entry.title()) else {

@@ -1,5 +1,6 @@
 //! The figures that reports show: what each is called, how it is measured, and where a record has it.
 
+use super::slo;
 pub use super::value::{Fewer, Value, View};
 use crate::record::{Entry, Record};
 use forkd_load::text::{micros, thousands, three_digits};
@@ -17,7 +18,7 @@ pub struct Figure {
     pub how: &'static str,
     /// How its values are written.
     pub unit: Unit,
-    of: fn(&View) -> Option<Value>,
+    pub(super) of: fn(&View) -> Option<Value>,
 }
 
 /// The least memory of all clients together that says something, in KiB: a few pages may not be
@@ -242,9 +243,12 @@ static MAIN: [&Figure; 15] = [
 
 /// The figures of the table, of those that some server has. Where processes were not counted under a steady
 /// load, it is the most of the churn; where there was no churn, requests have the place of connections; and records without
-/// page tables have the PSS alone.
+/// page tables have the PSS alone. Of a search for the highest rate there is what that has found.
 #[must_use]
 pub fn main(record: &Record) -> Vec<&'static Figure> {
+    if !record.settings.slo.is_empty() {
+        return slo::FIGURES.iter().filter(|figure| figure.is_in(record)).collect();
+    }
     let instead = |figure: &'static Figure| match figure.head {
         "processes" if !figure.is_in(record) => &PEAK,
         "p50" if !figure.is_in(record) => &REQ_P50,

@@ -6,6 +6,7 @@
 //! others left the machine alone.
 
 use super::figures::{self, Figure, Value, View};
+use super::slo;
 use super::topics::{Contrast, TOPICS, Topic};
 use crate::record::{Entry, Record};
 use forkd_load::Fault;
@@ -27,6 +28,9 @@ static LESSON: [&Figure; 4] = [&figures::CPU, &figures::MEMORY, &figures::REQ_PE
 /// A handful of sentences; fewer, if there is less to say.
 #[must_use]
 pub fn findings(record: &Record) -> Vec<String> {
+    if !record.settings.slo.is_empty() {
+        return slo::sentences(record);
+    }
     let mut sentences: Vec<String> = served(record).into_iter().chain(spread(record)).collect();
     let lesson = lesson(record);
     let is_told = |topic: &&Topic, pair: &Pair| {

@@ -12,11 +12,14 @@ use forkd_load::text::thousands;
 pub fn markdown(record: &Record) -> String {
     let machine = &record.machine;
     let clients = thousands(record.settings.clients.last().copied().unwrap_or(0) as f64);
+    let rounds = match record.settings.slo.is_empty() {
+        true => format!("medians of {} rounds of", record.settings.rounds),
+        false => "runs of".to_owned(),
+    };
     let about = format!(
-        "{}: forkd {}, {clients} clients, medians of {} rounds of {} s, {} × {}, {}",
+        "{}: forkd {}, {clients} clients, {rounds} {} s, {} × {}, {}",
         record.made_at,
         machine.forkd,
-        record.settings.rounds,
         record.settings.duration_s,
         machine.processors,
         machine.processor,

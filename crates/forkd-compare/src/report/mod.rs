@@ -16,6 +16,7 @@ mod plot;
 mod repeat;
 #[cfg(test)]
 pub(crate) mod sample;
+mod slo;
 pub mod svg;
 pub mod table;
 mod topics;
@@ -105,6 +106,7 @@ mod tests {
                 vec![],
             ),
             growth: [0, 1, 10, 10].map(growth).to_vec(),
+            slo: Some(slo(&at)),
             timeline: (0..5).map(moment).collect(),
             datagrams: Measured::of(all.map(lost).collect(), vec![]),
             faults: [(String::from("reset"), 3)].into(),
@@ -116,13 +118,34 @@ mod tests {
         }
     }
 
+    /// A search that has found what makes no sense.
+    fn slo(at: &impl Fn(usize, usize) -> Option<f64>) -> Sought {
+        let number = |k: usize| at(k, 1).filter(|number| number.is_finite());
+        let trial =
+            |k: usize| Trial { rate: number(k).unwrap_or(1.0), service_us: at(k + 1, 0), ..Trial::default() };
+        let trials: Vec<Trial> = (0..3).map(trial).collect();
+        Sought {
+            rate: number(0),
+            broken: number(1),
+            end: number(2).map(|_| End::Found),
+            service_us: number(3),
+            at_once: number(4),
+            workers_asked: number(5).map(|workers| workers as u32),
+            checks: vec![Check { workers: 0, kept: true, trials: trials.clone() }],
+            trials,
+        }
+    }
+
     fn record() -> impl Strategy<Value = Record> {
         let one = (".{0,30}", prop::collection::vec(figure(), 1..12), 0..4_usize);
         let entry = one.prop_map(|(name, figures, rounds)| entry(name, figures, rounds));
-        (prop::collection::vec(entry, 0..11), any::<bool>()).prop_map(|(models, interrupted)| {
-            let settings = Settings { clients: vec![0, 1, 10], ..Settings::default() };
-            Record { models, interrupted, settings, ..super::sample::empty() }
-        })
+        (prop::collection::vec(entry, 0..11), any::<bool>(), any::<bool>()).prop_map(
+            |(models, interrupted, seeks)| {
+                let slo = if seeks { vec!["p99=1ms".parse().unwrap()] } else { Vec::new() };
+                let settings = Settings { clients: vec![0, 1, 10], slo, ..Settings::default() };
+                Record { models, interrupted, settings, ..super::sample::empty() }
+            },
+        )
     }
 
     fn is_well_formed(text: &str) -> bool {

@@ -30,11 +30,21 @@ pub(super) fn command(record: &Record) -> String {
             }
         }
     }
-    option("phases", joined(settings.phases.iter().map(|phase| phase.name().to_owned())));
+    let seeks = !settings.slo.is_empty();
+    match seeks {
+        true => option("slo", joined(settings.slo.iter().map(ToString::to_string))),
+        false => option("phases", joined(settings.phases.iter().map(|phase| phase.name().to_owned()))),
+    }
     option("clients", joined(settings.clients.iter().map(ToString::to_string)));
     let duration = Duration::try_from_secs_f64(settings.duration_s).unwrap_or_default();
-    option("duration", format_duration(duration).to_string().replace(' ', ""));
-    option("rounds", settings.rounds.to_string());
+    let written = |duration: Duration| format_duration(duration).to_string().replace(' ', "");
+    option("duration", written(duration));
+    if !seeks {
+        option("rounds", settings.rounds.to_string());
+    }
+    if let Some(stay) = settings.stay_s.and_then(|stay| Duration::try_from_secs_f64(stay).ok()) {
+        option("stay", written(stay));
+    }
     // by default each model has its own number
     if let Some(asked) = settings.workers
         && models.iter().filter_map(|entry| entry.workers).all(|workers| workers == asked)

@@ -62,6 +62,7 @@ pub(crate) fn entry(name: &str, processes: f64, served: f64, rate: f64, cpu: f64
         }),
         bulk: rounds(|k| Bulk { mb_per_s: Some(1_500.0 * k), ..Bulk::default() }),
         datagrams: None,
+        slo: None,
         growth: Vec::new(),
         timeline: vec![moment(0.0, 2.0), moment(0.5, processes), moment(1.0, 2.0)],
         faults: Default::default(),
@@ -96,6 +97,7 @@ pub(crate) fn record() -> Record {
             transport: "tcp".into(),
             rate: None,
             seed: 1,
+            ..Settings::default()
         },
         models: vec![
             entry("iterative", 2.0, 1.0, 12_200.0, 44.0, 4.0),

@@ -2,6 +2,7 @@
 
 use super::figures::{self, Figure};
 use super::plot::{self, COLOURS, Chart};
+use super::slo;
 use crate::record::Record;
 use forkd_load::Phase;
 
@@ -31,8 +32,9 @@ pub(super) const PALETTE: [Colour; 6 + COLOURS] = [
 ];
 
 /// What has bars.
-fn bars(record: &Record) -> [(&'static Figure, &'static str); 8] {
+fn bars(record: &Record) -> [(&'static Figure, &'static str); 9] {
     [
+        (&slo::FIGURES[0], "highest-rate"),
         (&figures::CONN_PER_S, "connections"),
         (&figures::REQ_PER_S, "requests"),
         (&figures::CPU, "processor"),

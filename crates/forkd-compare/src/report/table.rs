@@ -1,6 +1,7 @@
 //! A record as tables, as wide as there is room for.
 
 use super::figures::{self, Figure, MARK, RELATIVE, View};
+use super::slo;
 use crate::record::{Entry, Record};
 use forkd_load::text::{columns, listed, thousands, wrapped};
 
@@ -51,7 +52,7 @@ const EXPLAINED: [(&str, &str); 2] = [
 /// What stands below the table: what a [`MARK`] and a column say, and names that `forkd serve` has other words for.
 #[must_use]
 pub fn notes(record: &Record) -> Vec<String> {
-    let mut notes: Vec<String> = marked(record).into_iter().collect();
+    let mut notes: Vec<String> = marked(record).into_iter().chain(slo::notes(record)).collect();
     if let Some((rate, _)) = figures::relative(record) {
         notes.push(format!("{RELATIVE}: {} as a share of the best", uncapital(rate.name)));
     }

@@ -2,7 +2,11 @@
 
 use std::fmt;
 
-use crate::record::{Bulk, Churn, Datagrams, Entry, Figures, Growth, Hold, Idle, Measured, Moment, PingPong};
+use super::slo;
+
+use crate::record::{
+    Bulk, Churn, Datagrams, Entry, Figures, Growth, Hold, Idle, Measured, Moment, PingPong, Sought,
+};
 use crate::stats::{Verdict, median, range, verdict};
 use forkd_load::Phase;
 use forkd_load::text::thousands;
@@ -72,6 +76,12 @@ impl Value {
         Some(Self { median: median(value.rounds.iter().copied()).unwrap_or(value.median), ..value })
     }
 
+    /// What runs at one rate have shown.
+    pub(super) fn of_trials(rounds: Vec<f64>) -> Option<Self> {
+        let rounds: Vec<f64> = rounds.into_iter().filter(|value| value.is_finite()).collect();
+        Some(Self { median: median(rounds.iter().copied())?, rounds, fewer: None })
+    }
+
     /// The least and the most that it was.
     #[must_use]
     pub fn range(&self) -> (f64, f64) {
@@ -102,6 +112,7 @@ pub struct View<'a> {
     pub(super) pingpong: Option<&'a Measured<PingPong>>,
     pub(super) bulk: Option<&'a Measured<Bulk>>,
     pub(super) datagrams: Option<&'a Measured<Datagrams>>,
+    pub(super) slo: Option<&'a Sought>,
     timeline: &'a [Moment],
 }
 
@@ -114,6 +125,7 @@ impl<'a> From<&'a Entry> for View<'a> {
             pingpong: entry.pingpong.as_ref(),
             bulk: entry.bulk.as_ref(),
             datagrams: entry.datagrams.as_ref(),
+            slo: entry.slo.as_ref(),
             timeline: &entry.timeline,
         }
     }
@@ -148,6 +160,11 @@ impl View<'_> {
         self.pingpong.iter().for_each(|it| told("pingpong", all(it)));
         self.bulk.iter().for_each(|it| told("bulk", all(it)));
         self.datagrams.iter().for_each(|it| told("datagrams", all(it)));
+        let sought = slo::FIGURES.iter().filter_map(|figure| Some((figure.key, figure.of(self)?)));
+        let sought: Vec<_> = sought.collect();
+        if !sought.is_empty() {
+            told("slo", sought);
+        }
     }
 
     /// How many clients were served in a phase, if not all were.

@@ -1,6 +1,7 @@
 //! What clients met: a limit of their own, a server that had no room for them, and what failed.
 
 use crate::record::{Calibration, Churn, Entry, Record};
+use crate::stats::median;
 use forkd_load::text::{listed, thousands};
 
 /// From which share of what the clients can do at all they are taken to be the bottleneck.
@@ -10,6 +11,7 @@ const BUSY: f64 = 0.95;
 
 pub(super) fn warnings(record: &Record) -> Vec<String> {
     let mut all: Vec<String> = PHASES.iter().filter_map(|phase| client_bound(record, phase)).collect();
+    all.extend(search_bound(record));
     all.extend(too_short(record));
     all.extend(record.models.iter().filter_map(refused));
     all.extend(starved(record));
@@ -64,6 +66,22 @@ const PHASES: [Bound; 4] = [
         busy: |entry| entry.datagrams.as_ref()?.median.client_busy,
     },
 ];
+
+/// Where the search for the highest rate has found how much the clients can ask for.
+fn search_bound(record: &Record) -> Option<String> {
+    let is_bound = |entry: &&Entry| {
+        let Some(sought) = &entry.slo else { return false };
+        let at_end = sought.trials.iter().filter(|trial| Some(trial.rate) == sought.broken);
+        median(at_end.map(|trial| trial.client_busy)).is_some_and(|busy| busy >= BUSY)
+    };
+    let names: Vec<String> = record.models.iter().filter(is_bound).map(Entry::title).collect();
+    (!names.is_empty()).then(|| {
+        format!(
+            "above the highest rate the client had no processor time left for {}: these can do more than is shown",
+            listed(&names)
+        )
+    })
+}
 
 fn client_bound(record: &Record, phase: &Bound) -> Option<String> {
     // in an open loop it is the reader who says how much there is to do

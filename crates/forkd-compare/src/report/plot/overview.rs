@@ -4,6 +4,7 @@ use super::scale::Scale;
 use super::{Anchor, COLOURS, Chart, Drawing, LETTER_WIDTH, numbered, shortened, width_of};
 use crate::record::Record;
 use crate::report::figures::{self, Figure, View};
+use crate::report::slo;
 use forkd_load::text::thousands;
 
 /// As wide as the text of a page on GitHub, so that letters keep their size there.
@@ -15,8 +16,11 @@ const GAP: f64 = 16.0;
 const NAME: f64 = 1.32;
 
 /// The figures, each with the two lines above its column.
-fn shown(record: &Record) -> [(&'static Figure, &'static str, &'static str); 6] {
-    [
+fn shown(record: &Record) -> Vec<(&'static Figure, &'static str, &'static str)> {
+    if !record.settings.slo.is_empty() {
+        return slo::OVERVIEW.iter().map(|(at, upper, lower)| (&slo::FIGURES[*at], *upper, *lower)).collect();
+    }
+    vec![
         (&figures::PROCESSES, "processes", "with all clients"),
         (&figures::THREADS, "threads", "in all of them"),
         (&figures::SERVED, "served", "clients at once"),
@@ -37,7 +41,8 @@ pub(in crate::report) fn overview(record: &Record, name: &str) -> Option<Chart> 
     let column = (WIDTH - left - 8.0) / shown.len() as f64;
     let mut to = Drawing::default();
     let clients = record.settings.clients.last().copied().unwrap_or(0);
-    let title = format!("What each server costs with {} clients", thousands(clients as f64));
+    let title = slo::title(record)
+        .unwrap_or_else(|| format!("What each server costs with {} clients", thousands(clients as f64)));
     to.text("title", (16.0, 28.0), Anchor::Start, &title);
     for (k, label) in titles.iter().enumerate() {
         let y = TOP + k as f64 * ROW;
@@ -83,6 +88,7 @@ fn bars(to: &mut Drawing, record: &Record, figure: &Figure, (x, room): (f64, f64
 fn about(record: &Record) -> String {
     let machine = &record.machine;
     let rounds = match record.settings.rounds {
+        _ if !record.settings.slo.is_empty() => format!("runs of {} s", record.settings.duration_s),
         1 => "one round".into(),
         rounds => format!("medians of {rounds} rounds"),
     };
