@@ -186,3 +186,23 @@ fn the_page_on_preforking_has_the_example_and_names_tests_that_there_are() {
     }
     assert!(named > 10, "{named}");
 }
+
+/// All documents below a directory, as the book names them.
+fn documents_in(directory: &Path) -> Vec<String> {
+    let entries = fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path());
+    let of = |path: PathBuf| match path.is_dir() {
+        true => documents_in(&path),
+        false => vec![path.strip_prefix(docs("")).unwrap().display().to_string()],
+    };
+    entries.flat_map(of).filter(|name| name.ends_with(".md") && name != "SUMMARY.md").collect()
+}
+
+#[test]
+fn the_book_has_every_document() {
+    let summary = fs::read_to_string(docs("SUMMARY.md")).unwrap();
+    let documents = documents_in(&docs(""));
+    assert!(documents.len() > 50, "{documents:?}");
+    for document in documents {
+        assert!(summary.contains(&format!("]({document})")), "docs/SUMMARY.md has no {document}");
+    }
+}
