@@ -378,3 +378,67 @@ fn a_browser_draws_the_page() {
     assert!(light != dark);
     picture("phone.png", "phone.html", &[]);
 }
+
+/// A record with as many rounds of one model, each of them so many connections per second.
+fn made_up(dir: &Path, name: &str, rates: [u32; 5]) -> String {
+    let mut record: serde_json::Value = serde_json::from_str(&text(kept("before.json"))).unwrap();
+    record["settings"]["phases"] = serde_json::json!(["churn"]);
+    let mut entry = record["models"][0].take();
+    let rounds: Vec<_> = rates.iter().map(|rate| serde_json::json!({ "conn_per_s": rate })).collect();
+    let mut sorted = rates;
+    sorted.sort_unstable();
+    entry["churn"] = serde_json::json!({ "conn_per_s": sorted[2], "rounds": rounds });
+    ["hold", "pingpong", "bulk"].iter().for_each(|phase| entry[*phase] = serde_json::Value::Null);
+    record["models"] = serde_json::json!([entry]);
+    let path = dir.join(name);
+    fs::write(&path, record.to_string()).unwrap();
+    path.display().to_string()
+}
+
+#[test]
+fn only_what_is_worse_beyond_noise_fails() {
+    let dir = tempfile::tempdir().unwrap();
+    let before = made_up(dir.path(), "before", [1000, 1010, 1020, 1030, 1040]);
+    for (name, rates, code, said) in [
+        ("regressed", [800, 810, 820, 830, 840], 1, "regression: conn/s of fork is 20 % less"),
+        ("noisy", [500, 700, 940, 1500, 2000], 0, "not told from noise: whether conn/s of fork"),
+        ("faster", [2000, 2010, 2020, 2030, 2040], 0, "1 of 1 figures are not worse"),
+    ] {
+        let now = made_up(dir.path(), name, rates);
+        let json = dir.path().join(format!("{name}.json"));
+        let args = [
+            "compare",
+            "--from",
+            &now,
+            "--baseline",
+            &before,
+            "--fail-on",
+            "5%",
+            "--json",
+            json.to_str().unwrap(),
+        ];
+        let ended = run(&args);
+        assert_eq!(ended.code, Some(code), "{name}: {ended:?}");
+        assert!(ended.stdout.contains(said), "{name}: {}", ended.stdout);
+        let json: serde_json::Value = serde_json::from_str(&text(json)).unwrap();
+        assert_eq!(json["regression"]["failed"], code == 1, "{name}: {json}");
+        assert!(json["regression"]["figures"][0]["ratio_high"].is_f64(), "{name}: {json}");
+        if code == 1 {
+            assert!(
+                ended.stderr.starts_with("forkd: error: conn/s of fork is 20 % less"),
+                "{}",
+                ended.stderr
+            );
+            assert!(ended.stderr.contains("accept it with a new baseline"), "{}", ended.stderr);
+        }
+        let page = run(&["compare", "--from", &now, "--baseline", &before, "--fail-on", "5%", "--markdown"]);
+        assert!(page.stdout.contains("\nAgainst the baseline:\n\n- "), "{name}: {}", page.stdout);
+    }
+    // of another plan, and too few rounds for so many figures
+    for (baseline, why) in [("sweep", "the settings differ"), ("before", "take --rounds 6 for both")] {
+        let ended =
+            run(&["compare", "--from", &record("after"), "--baseline", &record(baseline), "--fail-on", "5%"]);
+        assert_eq!(ended.code, Some(65), "{ended:?}");
+        assert!(ended.stderr.contains(why), "{}", ended.stderr);
+    }
+}

@@ -353,3 +353,25 @@ fn a_wrong_configuration_is_78_and_pointed_at() {
         assert_fails(&run(&["check", "--chroot", root]), 78, &[root, "that directory"]);
     }
 }
+
+#[test]
+fn a_figure_that_is_worse_than_its_baseline_is_1() {
+    let kept = |name: &str| format!("{}/tests/compare/{name}.json", env!("CARGO_MANIFEST_DIR"));
+    let judged = |now: &str, before: &str| {
+        run(&[
+            "compare",
+            "--from",
+            &kept(now),
+            "--baseline",
+            &kept(before),
+            "--models",
+            "fork",
+            "--fail-on",
+            "5%",
+        ])
+    };
+    let worse = judged("before", "after");
+    assert_eq!(worse.code, Some(1), "{worse:?}");
+    assert!(worse.stderr.starts_with("forkd: error: conn/s of fork is "), "{worse:?}");
+    assert_eq!(judged("after", "before").code, Some(0));
+}

@@ -66,6 +66,75 @@ pub fn verdict(one: &[f64], other: &[f64]) -> Verdict {
     }
 }
 
+/// What a ratio is likely to be.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Interval {
+    /// The least.
+    pub low: f64,
+    /// In the middle: half of all ratios of one value to another are above it (Hodges and Lehmann, 1963).
+    pub middle: f64,
+    /// The most.
+    pub high: f64,
+}
+
+/// The confidence interval of the ratio of the second set to the first: all ratios that the test of [`verdict`] does not
+/// exclude at this level (Hollander and Wolfe, "Nonparametric Statistical Methods", 4.3). `None` where too few rounds exclude
+/// none. Values are above zero.
+///
+/// ```
+/// use forkd_compare::stats::ratio_interval;
+/// let interval = ratio_interval(&[100.0, 101.0, 102.0, 103.0], &[200.0, 202.0, 204.0, 206.0], 0.05).unwrap();
+/// assert!(interval.low > 1.9 && interval.middle == 2.0 && interval.high < 2.1);
+/// assert_eq!(ratio_interval(&[1.0, 2.0, 3.0], &[1.0, 2.0, 3.0], 0.05), None);
+/// ```
+#[must_use]
+pub fn ratio_interval(before: &[f64], now: &[f64], level: f64) -> Option<Interval> {
+    let beyond = beyond(before.len(), now.len(), level)?;
+    let mut ratios: Vec<f64> = before.iter().flat_map(|was| now.iter().map(move |is| is / was)).collect();
+    ratios.sort_by(f64::total_cmp);
+    let (low, high) = (*ratios.get(beyond)?, *ratios.get(ratios.len().checked_sub(beyond + 1)?)?);
+    Some(Interval { low, middle: median(ratios)?, high })
+}
+
+/// How many of the ratios at each end may be left out at this level; `None` if not even none may.
+fn beyond(one: usize, other: usize, level: f64) -> Option<usize> {
+    if one == 0 || other == 0 {
+        return None;
+    }
+    if one + other > EXACT {
+        let (n, m) = (one as f64, other as f64);
+        let deviation = (n * m * (n + m + 1.0) / 12.0).sqrt();
+        let deviations = (1..1000).map(|k| f64::from(k) / 100.0).find(|k| tails(*k) < level)?;
+        return Some((n * m / 2.0 - deviations * deviation).max(0.0) as usize);
+    }
+    // as in `exact`, of ranks without ties: ways[k][u], choices of k with the count u of Mann and Whitney
+    let most = one * other;
+    let mut ways = vec![vec![0.0; most + 1]; one + 1];
+    ways[0][0] = 1.0;
+    for rank in 0..one + other {
+        for k in (1..=one).rev() {
+            // the k-th of them by size has rank - (k - 1) of the others below it
+            let Some(below) = (rank + 1).checked_sub(k).filter(|below| *below <= other) else { continue };
+            for u in below..=most {
+                ways[k][u] += ways[k - 1][u - below];
+            }
+        }
+    }
+    let all: f64 = ways[one].iter().sum();
+    let mut sum = 0.0;
+    let excluded = ways[one].iter().take_while(|ways| {
+        sum += **ways;
+        2.0 * sum / all < level
+    });
+    excluded.count().checked_sub(1)
+}
+
+/// How many rounds both sets need, so that a difference can be told at this level.
+#[must_use]
+pub fn needed_rounds(level: f64) -> usize {
+    (1..EXACT).find(|count| 2.0 / orders(*count, *count) < level).unwrap_or(EXACT)
+}
+
 /// In how many ways some of one kind and some of another can be put in a row.
 fn orders(one: usize, other: usize) -> f64 {
     (1..=one).map(|k| (other + k) as f64 / k as f64).product()
@@ -186,6 +255,32 @@ mod tests {
         close(tails(0.0), 1.0);
         assert!(matches!(verdict(&[1.0; 100], &[2.0; 100]), Verdict::Real { .. }));
         assert!(matches!(verdict(&[1.0; 100], &[1.0; 100]), Verdict::Chance { p } if p == 1.0));
+    }
+
+    #[test]
+    fn an_interval_excludes_what_the_test_excludes() {
+        let (before, now) = ([10.0, 11.0, 12.0, 13.0, 14.0, 15.0], [9.0, 10.5, 12.5, 13.5, 14.5, 17.0]);
+        let interval = ratio_interval(&before, &now, LEVEL).unwrap();
+        let is_real = |ratio: f64| {
+            let scaled = before.map(|value| value * ratio);
+            matches!(verdict(&scaled, &now), Verdict::Real { .. })
+        };
+        for (end, out) in [(interval.low, 0.999), (interval.high, 1.001)] {
+            assert!(is_real(end * out) && !is_real(end / out), "{interval:?}");
+        }
+        assert!(interval.low < interval.middle && interval.middle < interval.high);
+        // four against four: only the two ends of all orders are rare enough, and at a tenth of the level none is
+        assert_eq!(
+            (beyond(4, 4, LEVEL), beyond(4, 4, LEVEL / 10.0), beyond(3, 3, LEVEL)),
+            (Some(0), None, None)
+        );
+        assert_eq!(
+            (needed_rounds(LEVEL), needed_rounds(LEVEL / 10.0), needed_rounds(LEVEL / 40.0)),
+            (4, 6, 7)
+        );
+        let many: Vec<f64> = (100..140).map(f64::from).collect();
+        let wide = ratio_interval(&many, &many, LEVEL).unwrap();
+        assert!(wide.low > 0.9 && wide.low < 1.0 && wide.high > 1.0 && wide.high < 1.1, "{wide:?}");
     }
 
     #[test]

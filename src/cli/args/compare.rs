@@ -18,7 +18,8 @@ Examples:
   forkd compare --models '' --target tcp://127.0.0.1:7 --pid 4711
   forkd compare --models fork,prefork,event --slo p99=10ms --stay 2ms
   forkd compare --from old.json --html report.html
-  forkd compare --baseline old.json";
+  forkd compare --baseline old.json
+  forkd compare --rounds 7 --baseline old.json --fail-on 5%";
 
 /// The options of `compare`.
 #[derive(Debug, Clone, Args)]
@@ -135,6 +136,10 @@ pub struct OutputArgs {
     #[arg(long, value_name = "FILE")]
     pub baseline: Option<PathBuf>,
 
+    /// End with exit code 1 if a figure is worse than the baseline's by more than this, beyond what its rounds vary: for CI
+    #[arg(long, value_name = "PERCENT%", value_parser = percent, requires = "baseline")]
+    pub fail_on: Option<f64>,
+
     /// Write the figures to this file, after each model; - prints them in place of the table
     #[arg(long, value_name = "FILE")]
     pub json: Option<PathBuf>,
@@ -154,6 +159,15 @@ pub struct OutputArgs {
     /// Write the charts into this directory, for slides
     #[arg(long, value_name = "DIR")]
     pub svg: Option<PathBuf>,
+}
+
+/// Reads a share of a hundred, as in "5%".
+fn percent(text: &str) -> Result<f64, String> {
+    let number = text.strip_suffix('%').unwrap_or(text).trim_end();
+    match number.parse::<f64>() {
+        Ok(percent) if (0.0..100.0).contains(&percent) => Ok(percent / 100.0),
+        _ => Err("a share from 0% to below 100% it must be, such as 5%".into()),
+    }
 }
 
 #[cfg(test)]
@@ -247,6 +261,9 @@ mod tests {
             ("--service ecko", "a similar value exists: 'echo'"),
             ("--service chargen", "[possible values: echo]"),
             ("--transport udp", "[possible values: tcp, unix]"),
+            ("--fail-on 5%", "--baseline <FILE>"),
+            ("--baseline b --fail-on much", "such as 5%"),
+            ("--baseline b --fail-on 100%", "below 100%"),
             ("--slo p99", "as in p99=10ms"),
             ("--slo p99=10ms --rate 5", "cannot be used with"),
             ("--slo p99=10ms --phases churn", "cannot be used with"),

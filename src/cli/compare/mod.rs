@@ -16,7 +16,7 @@ use output::Output;
 /// # Errors
 ///
 /// For wrong options, and files that can't be read or written; after all others have been shown, for servers that
-/// failed, and if a signal ended it.
+/// failed, if a signal ended it, and for figures that are worse than they may be.
 pub fn run(args: &CompareArgs) -> Result<(), Failed> {
     let output = Output::open(&args.output)?;
     if let Some(path) = &args.output.from {
@@ -24,7 +24,8 @@ pub fn run(args: &CompareArgs) -> Result<(), Failed> {
         if let Some(names) = &args.run.models {
             choose(&mut record, names)?;
         }
-        return Ok(output.show(&record)?);
+        output.show(&record)?;
+        return output.judge(&record);
     }
     let (record, interrupt) = measure::measure(&args.run, |record| output.keep(record))?;
     if !record.models.iter().any(Entry::has_any) {
@@ -37,7 +38,7 @@ pub fn run(args: &CompareArgs) -> Result<(), Failed> {
         Some((entry, why)) => {
             Err(Error::Unavailable(Failure::from(format!("{}: {why}", entry.title()))).into())
         }
-        None => Ok(()),
+        None => output.judge(&record),
     }
 }
 

@@ -14,12 +14,25 @@ use crate::{Error, Failure, foreign};
 use forkd_compare::record::{Record, VERSION};
 use forkd_compare::report::difference::Difference;
 use forkd_compare::report::findings::{findings, warnings};
-use forkd_compare::report::markdown::markdown;
+use forkd_compare::report::markdown::{markdown, plain};
+use forkd_compare::report::regression::Regression;
 use forkd_compare::report::{chart, csv, html, svg, table};
 use forkd_load::text::wrapped;
 
 /// In bytes: many times what thousands of rounds take.
 const LARGEST_RECORD: u64 = 64 << 20;
+
+/// The exit code for a record that is worse than its baseline: diff(1) has it for what differs.
+const REGRESSED: u8 = 1;
+
+/// What `--json` writes.
+#[derive(serde::Serialize)]
+struct Kept<'a> {
+    #[serde(flatten)]
+    record: &'a Record,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    regression: Option<Regression>,
+}
 
 /// What was asked for.
 pub(super) struct Output {
@@ -28,6 +41,8 @@ pub(super) struct Output {
     printed: Option<Format>,
     reports: Vec<(Format, PathBuf)>,
     svg: Option<PathBuf>,
+    /// From which share on a figure that is worse than the baseline's is a failure.
+    fail_on: Option<f64>,
 }
 
 /// What a file has.
@@ -88,6 +103,7 @@ impl Output {
             printed,
             reports,
             svg: args.svg.clone(),
+            fail_on: args.fail_on,
         })
     }
 
@@ -95,9 +111,9 @@ impl Output {
     pub(super) fn keep(&self, record: &Record) -> Result<(), Error> {
         let report = |(format, path): &(Format, PathBuf)| {
             let text = match format {
-                Format::Json => json(record)?,
+                Format::Json => self.json(record)?,
                 Format::Csv => csv::csv(record),
-                Format::Markdown => markdown(record),
+                Format::Markdown => self.markdown(record),
                 Format::Html => html(record, self.difference(record).as_ref()),
             };
             write(path, &text)
@@ -119,8 +135,8 @@ impl Output {
     fn print(&self, record: &Record) -> Result<(), Error> {
         let terminal = Terminal::new();
         match self.printed {
-            Some(Format::Json) => return print_json(&json(record)?),
-            Some(_) => return terminal.print(&markdown(record)),
+            Some(Format::Json) => return print_json(&self.json(record)?),
+            Some(_) => return terminal.print(&self.markdown(record)),
             None => {}
         }
         let width = terminal.width;
@@ -133,9 +149,48 @@ impl Output {
             findings,
             warnings.collect(),
             self.difference(record).map(|difference| difference.text(width)).unwrap_or_default(),
+            self.judged(record).iter().map(|sentence| wrapped(sentence, width)).collect(),
         ];
         let parts: Vec<String> = parts.into_iter().filter(|part| !part.is_empty()).collect();
         terminal.print(&parts.join("\n"))
+    }
+
+    /// Fails if a figure is worse than the baseline's by more than was allowed, or if that can't be told.
+    pub(super) fn judge(&self, record: &Record) -> Result<(), Failed> {
+        match self.regression(record) {
+            None => Ok(()),
+            Some(Err(why)) => Err(Failed::data(why)),
+            Some(Ok(regression)) => regression.why().map_or(Ok(()), |why| Err(Failed::new(REGRESSED, why))),
+        }
+    }
+
+    fn regression(&self, record: &Record) -> Option<Result<Regression, String>> {
+        Some(Regression::between(self.baseline.as_ref()?, record, self.fail_on?))
+    }
+
+    fn judged(&self, record: &Record) -> Vec<String> {
+        self.regression(record)
+            .and_then(Result::ok)
+            .map(|regression| regression.sentences())
+            .unwrap_or_default()
+    }
+
+    /// The record, and beside it how it was judged.
+    fn json(&self, record: &Record) -> Result<String, Error> {
+        let regression = self.regression(record).and_then(Result::ok);
+        serde_json::to_string_pretty(&Kept { record, regression })
+            .map(|text| text + "\n")
+            .map_err(|error| Error::Internal(format!("cannot write the figures as JSON: {error}")))
+    }
+
+    fn markdown(&self, record: &Record) -> String {
+        let judged = self.judged(record);
+        let list: String = judged.iter().map(|sentence| format!("- {}\n", plain(sentence))).collect();
+        if judged.is_empty() {
+            markdown(record)
+        } else {
+            markdown(record) + "\nAgainst the baseline:\n\n" + &list
+        }
     }
 
     fn difference(&self, record: &Record) -> Option<Difference> {
@@ -170,12 +225,6 @@ pub(super) fn read(path: &Path) -> Result<Record, Failed> {
         }
     }
     foreign::from_json(&bytes).map_err(no_record)
-}
-
-fn json(record: &Record) -> Result<String, Error> {
-    serde_json::to_string_pretty(record)
-        .map(|text| text + "\n")
-        .map_err(|error| Error::Internal(format!("cannot write the figures as JSON: {error}")))
 }
 
 /// The file behind a path: a link stays one, and is not replaced.

@@ -148,7 +148,11 @@ impl Difference {
 }
 
 /// Says which fields of two settings or machines differ.
-fn changed(before: &impl serde::Serialize, now: &impl serde::Serialize, what: &str) -> Vec<String> {
+pub(super) fn changed(
+    before: &impl serde::Serialize,
+    now: &impl serde::Serialize,
+    what: &str,
+) -> Vec<String> {
     let [before, now] =
         [serde_json::to_value(before), serde_json::to_value(now)].map(Result::unwrap_or_default);
     let (Json::Object(before), Json::Object(now)) = (before, now) else { return Vec::new() };

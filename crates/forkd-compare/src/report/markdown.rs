@@ -58,7 +58,8 @@ fn list(items: impl Iterator<Item = String>) -> String {
 }
 
 /// Text that stays text: what has a meaning in Markdown loses it, and lines stay one.
-fn plain(text: &str) -> String {
+#[must_use]
+pub fn plain(text: &str) -> String {
     let mut plain = String::with_capacity(text.len());
     for c in text.chars() {
         match c {

@@ -13,6 +13,7 @@ mod html;
 pub mod markdown;
 pub mod picture;
 mod plot;
+pub mod regression;
 mod repeat;
 #[cfg(test)]
 pub(crate) mod sample;
