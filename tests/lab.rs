@@ -4,6 +4,9 @@
 
 mod common;
 
+use std::fs;
+use std::path::Path;
+
 use common::*;
 use forkd_lab::LABS;
 use nix::sys::signal::Signal;
@@ -55,6 +58,27 @@ experiments! {
 }
 
 #[test]
+fn each_has_a_page_with_its_question_and_picture() {
+    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/teach/labs");
+    let index = fs::read_to_string(directory.join("README.md")).unwrap();
+    for lab in LABS {
+        assert!(index.contains(&format!("| [{0}]({0}.md) | {1} |", lab.name, lab.title)), "{}", lab.name);
+        let page = fs::read_to_string(directory.join(format!("{}.md", lab.name))).unwrap();
+        let choices =
+            lab.choices.iter().enumerate().map(|(number, choice)| format!("{}. {choice}", number + 1));
+        let parts = [format!("# {}: {}\n", lab.name, lab.title), format!("**{}**", lab.question)];
+        for part in parts.into_iter().chain(choices) {
+            assert!(page.contains(&part), "{part:?} is not in the page of {}", lab.name);
+        }
+        for end in ["", "-dark"] {
+            let picture = format!("{}{end}.svg", lab.name);
+            assert!(page.contains(&format!("\"{picture}\"")), "{picture}");
+            assert!(fs::read_to_string(directory.join(picture)).unwrap().starts_with("<svg "));
+        }
+    }
+}
+
+#[test]
 fn they_are_listed_and_a_wrong_name_is_refused() {
     let listed = run(&["lab"]);
     assert_eq!((listed.code, listed.stderr.as_str()), (Some(0), ""));
@@ -85,14 +109,17 @@ fn a_prediction_is_compared_and_a_picture_is_written() {
         ["How many zombies", "  1  none", "20 of 20 children", "  agrees ", "You predicted", "Why", "Go on"];
     let at = order.map(|part| ended.stdout.find(part).unwrap_or_else(|| panic!("{part}: {}", ended.stdout)));
     assert!(at.is_sorted(), "{}", ended.stdout);
+    let kept =
+        fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/teach/labs/zombie.svg")).unwrap();
     let [light, dark] = ["zombie.svg", "zombie-dark.svg"].map(|name| {
-        let text = std::fs::read_to_string(pictures.join(name)).unwrap();
+        let text = fs::read_to_string(pictures.join(name)).unwrap();
         assert!(
             roxmltree::Document::parse(&text).is_ok_and(|svg| svg.root_element().tag_name().name() == "svg")
         );
         text
     });
     assert_ne!(light, dark);
+    assert_eq!(light, kept, "docs/teach/labs/run draws it anew");
 }
 
 #[test]

@@ -16,9 +16,9 @@ pub(crate) const LAB: Lab = Lab {
     answer: 2,
     why: "In accept(2) a process joins the end of the socket's queue each time it begins to wait, so they take turns. An epoll \
           instance is in that queue for as long as it watches the socket, always at the same place: the kernel asks the same one \
-          first, and takes another only while that one is busy. It is why workers of an event-driven server have uneven loads. \
-          It does no harm while they are idle; under load the busy ones are passed over. forkd's event workers yield to each \
-          other when their numbers of clients differ.",
+          first, and takes another only while that one is busy. It is why workers of event-driven servers have uneven loads. It \
+          does no harm while they are idle; under load the busy ones are passed over. forkd's event workers are all told of a new \
+          client, and one that has more clients than the others leaves it to them.",
     next: &[
         ("forkd serve --model event --workers 4", "forkd status shows how many clients each worker has had"),
         ("forkd lab thundering-herd", "how many are woken"),

@@ -22,12 +22,13 @@ pub(crate) const LAB: Lab = Lab {
     why: "A process in accept(2) waits exclusively: the kernel wakes one of them for each connection (Linux since 2.3). poll(2) \
           and epoll only report that a socket is readable, which is so for all, so all are woken, and all but one find \
           nothing. This is the thundering herd. EPOLLEXCLUSIVE (Linux 4.5) asks for one, or a few, to be woken. forkd's prefork \
-          workers wait in accept(2), and its event workers in epoll with EPOLLEXCLUSIVE.",
+          workers wait in accept(2). Its event workers wait in epoll, and pay for being all woken with being able to choose: one \
+          that has more clients than the others leaves a new one to them.",
     next: &[
         ("forkd lab lifo", "which of them it is that is woken"),
         (
-            "strace -f -e trace=accept4,epoll_ctl forkd serve --model event --workers 4",
-            "shows EPOLLEXCLUSIVE",
+            "grep ^vol /proc/$(pgrep -n forkd)/status",
+            "for a worker of forkd serve --model prefork, before and after a client",
         ),
     ],
     run,
