@@ -89,7 +89,11 @@ pub(super) static FIGURES: [Figure; 12] = [
         Unit::Micros,
         ("cpu_us_per_conn", "CPU µs/conn"),
         ("Processor time for a connection at the highest rate", "processor time of the server alone"),
-        |view| Value::of_trials(view.slo?.each(|trial| trial.cpu_us_per_conn)),
+        |view| {
+            // of a rate that was not kept it says nothing
+            let sought = view.slo.filter(|sought| sought.rate.is_some())?;
+            Value::of_trials(sought.each(|trial| trial.cpu_us_per_conn))
+        },
     ),
 ];
 
@@ -181,7 +185,7 @@ fn sentence(record: &Record, entry: &Entry, sought: &Sought) -> String {
         });
         format!("; {each}, and {} are served at a time{asked}", three_digits(at_once))
     });
-    format!("{found}{}.{}", little.unwrap_or_default(), checks(sought))
+    format!("{found}{}.{}", little.unwrap_or_default(), checks(sought, entry.workers))
 }
 
 /// What a connection keeps.
@@ -195,33 +199,41 @@ fn keeper(entry: &Entry) -> &'static str {
 }
 
 /// What was seen with other numbers of workers.
-fn checks(sought: &Sought) -> String {
+fn checks(sought: &Sought, has: Option<u32>) -> String {
     let Some(asked) = sought.workers_asked.filter(|_| !sought.checks.is_empty()) else {
         return String::new();
     };
     let told = |check: &Check| {
         let verb = if check.kept { "kept it" } else { "did not" };
-        format!("{} {verb}{}", check.workers, slowest(check))
+        format!("{} {verb}{}", check.workers, latencies(check))
     };
     let list: Vec<String> = sought.checks.iter().map(told).collect();
-    let is = |few: bool, kept: bool| {
-        sought.checks.iter().any(|check| (check.workers < asked) == few && check.kept == kept)
-    };
-    let verdict = match (is(false, true), is(true, false), is(true, true)) {
-        (true, true, _) => "as the law says",
-        (true, _, true) => {
-            "so fewer do, too: a part of the service time was waiting for a processor, which more workers only lengthen"
+    let enough = sought
+        .checks
+        .iter()
+        .filter(|check| check.workers >= asked && check.kept)
+        .map(|check| check.workers)
+        .min();
+    let few = sought.checks.iter().find(|check| check.workers < asked).map(|check| check.kept);
+    let verdict = match (enough, few) {
+        (None, _) if has.is_some_and(|has| has <= asked.saturating_add(2)) => {
+            "though as many as it has kept it before: others were busy meanwhile, so measure again".to_owned()
         }
-        (true, ..) => "fewer than one there can't be",
-        (false, ..) => {
-            "so the law's number is not enough here: arrivals and times that vary need more than the mean"
+        (None, _) => "so the law's number is not enough here: arrivals and times that vary need more than the mean".to_owned(),
+        (Some(enough), _) if enough > asked => {
+            format!("the law's number is the mean, so that all are busy nearly always, and {enough} are enough")
         }
+        (_, Some(false)) => "as the law says".to_owned(),
+        (_, Some(true)) => "so fewer do, too: a part of the service time was waiting for a processor, which more workers only \
+             lengthen"
+            .to_owned(),
+        (_, None) => "fewer than one there can't be".to_owned(),
     };
     format!(" Checked at that rate by workers: {}; {verdict}.", listed(&list))
 }
 
-/// The latency of a check that is the farthest from what it ought to be: the last objective's.
-fn slowest(check: &Check) -> String {
+/// Its latencies.
+fn latencies(check: &Check) -> String {
     let names = check.trials.first().map(|trial| trial.latency_us.keys().cloned().collect::<Vec<_>>());
     let all: Vec<String> = names
         .unwrap_or_default()
@@ -300,8 +312,13 @@ mod tests {
                 "so fewer do, too: a part of the service time",
             ),
             (1, vec![check(1, 1.0, true)], "fewer than one there can't be"),
-            (8, vec![check(8, 1.0, false), check(9, 1.0, true), check(4, 1.0, false)], "as the law says"),
-            (8, vec![check(8, 1.0, false), check(9, 1.0, false)], "the law's number is not enough here"),
+            (
+                8,
+                vec![check(8, 1.0, false), check(9, 1.0, true), check(4, 1.0, false)],
+                "nearly always, and 9 are enough",
+            ),
+            (5, vec![check(5, 1.0, false), check(6, 1.0, false)], "the law's number is not enough here"),
+            (8, vec![check(8, 1.0, false), check(9, 1.0, false)], "as many as it has kept it before"),
         ] {
             let said = sentences(&pool(asked, checks));
             assert!(said[0].contains(verdict), "{said:?}");
