@@ -33,7 +33,7 @@ case $1 in
     lab) "$FORKD" lab | grep -q "^  $2 " || { echo "there is no experiment $2" >&2; exit 1; } ;;
     compare)
         case "$*" in *--slo*) ;; *) set -- "$@" --rounds 1 ;; esac
-        exec "$FORKD" "$@" --duration 20ms --clients 2 ;;
+        exec "$FORKD" "$@" --duration 20ms --clients 200 ;;
     *) exec "$FORKD" "$@" ;;
 esac
 "#;

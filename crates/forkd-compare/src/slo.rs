@@ -38,6 +38,24 @@ impl Plan {
         (RUNS, run * RUNS as u32)
     }
 
+    /// Says why the clients can't ask for as much as the search needs.
+    ///
+    /// # Errors
+    ///
+    /// A sentence with what would do.
+    pub fn check_search(&self) -> Result<(), String> {
+        let (lowest, highest) = (self.lowest_rate(), self.highest_rate());
+        if lowest <= highest {
+            return Ok(());
+        }
+        Err(format!(
+            "{} clients that stay can't ask for {lowest} connections per second, the least that a run of {} can tell: take more \
+             --clients, or a longer --duration",
+            self.most_clients(),
+            humantime::format_duration(self.duration)
+        ))
+    }
+
     /// The lowest rate at which a run has the operations that its percentiles need.
     fn lowest_rate(&self) -> f64 {
         let needed = self.slo.iter().map(Objective::operations).fold(1.0, f64::max);
@@ -326,6 +344,9 @@ mod tests {
         assert_eq!(plan("p99=1s", 0).lowest_rate(), 1000.0);
         assert_eq!(plan("p50=1ms,p99.9=1s", 0).lowest_rate(), 10_000.0);
         assert_eq!((plan("p50=1s", 0).highest_rate(), plan("p50=1s", 2).highest_rate()), (1e6, 250_000.0));
+        plan("p99=1s", 100).check_search().unwrap();
+        let why = plan("p99=1s", 1000).check_search().unwrap_err();
+        assert!(why.starts_with("1000 clients that stay can't ask for 1000 connections per second"), "{why}");
         let (runs, limit) = plan("p99=1s", 0).search_limit();
         assert_eq!((runs, limit.as_secs()), (30, 48));
     }

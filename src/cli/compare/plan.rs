@@ -98,6 +98,9 @@ fn check(plan: &Plan) -> Result<(), Error> {
             humantime::format_duration(SHORTEST)
         )));
     }
+    if !plan.slo.is_empty() {
+        plan.check_search().map_err(Error::Usage)?;
+    }
     // what one load may be, each of these may be: a target that is not connected to stands for all
     for datagrams in [false, true] {
         let scheme = if datagrams { "udp" } else { "tcp" };
@@ -204,6 +207,7 @@ mod tests {
             ("--against a=b_{port} --transport unix", "has no {path}"),
             ("--against fork=b_{port}", "fork takes part twice"),
             ("--pid 5", "--target <ENDPOINT>"),
+            ("--slo p99=1ms --stay 2s", "take more --clients, or a longer --duration"),
             ("--transport udp", "[possible values: tcp, unix]"),
         ] {
             let error = planned(options).unwrap_err();

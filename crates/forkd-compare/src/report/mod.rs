@@ -167,6 +167,9 @@ mod tests {
                 super::findings::findings(&now).concat(),
                 difference.text(Some(width)),
             ];
+            if let Ok(regression) = super::regression::Regression::between(&now, &now, 0.05) {
+                prop_assert!(!regression.failed && regression.why().is_none(), "{regression:?}");
+            }
             let markdown = super::markdown::markdown(&now);
             prop_assert!(markdown.contains("The same again"), "{markdown}");
             prop_assert!(super::table::live(&now, None, Some(width)).lines().count() > now.models.len());

@@ -182,7 +182,9 @@ fn pairs(before: &Record, now: &Record) -> Vec<Pair> {
         let Some(old) = before.models.iter().find(|old| old.title() == entry.title()) else { continue };
         let (then, view) = (View::from(old), View::from(entry));
         for &(figure, is_more_better) in judged {
-            let (Some(was), Some(is)) = (figure.of(&then), figure.of(&view)) else { continue };
+            let (Some(mut was), Some(mut is)) = (figure.of(&then), figure.of(&view)) else { continue };
+            // no comparison has more
+            [&mut was, &mut is].into_iter().for_each(|value| value.rounds.truncate(1000));
             let has_ratios = was.rounds.iter().chain(&is.rounds).all(|value| *value > 0.0);
             if has_ratios && !figure.is_too_little(&was, &then) {
                 pairs.push(Pair {
