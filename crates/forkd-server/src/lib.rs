@@ -212,3 +212,8 @@ pub use service::{CloseReason, Echo, Handler, Opening, Protocol, Reply, Service}
 pub use transport::{
     Connection, Endpoint, FilePart, Handle, Offence, Peer, ServerInfo, Stream, WriteError, Writer,
 };
+
+// its example compiles
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
