@@ -12,7 +12,7 @@ use serde_json::Value;
 /// Bytes that the files of each crate may have in all: a quarter more than they had when this was written.
 const ROOM: [(&str, u64); 7] = [
     ("forkd", 1_900_000),
-    ("forkd-compare", 520_000),
+    ("forkd-compare", 580_000),
     ("forkd-lab", 180_000),
     ("forkd-load", 290_000),
     ("forkd-net", 150_000),
