@@ -3,10 +3,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::LazyLock;
 
+use forkd::cli::args::Cli;
 use serde_json::Value;
 
 /// Bytes that the files of each crate may have in all: a quarter more than they had when this was written.
@@ -138,4 +140,51 @@ fn the_rust_that_is_named_suffices_for_all_dependencies() {
             );
         }
     }
+}
+
+/// The files of the repository in `.github`, by their paths there.
+fn forge(directory: &str) -> Vec<(PathBuf, String)> {
+    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join(".github").join(directory);
+    let files = fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path());
+    files
+        .filter(|path| path.is_file())
+        .map(|path| (path.clone(), fs::read_to_string(path).unwrap()))
+        .collect()
+}
+
+/// What a workflow does is in scripts of this repository.
+#[test]
+fn every_script_that_a_workflow_runs_is_there() {
+    let mut scripts = 0;
+    for (workflow, text) in forge("workflows") {
+        let words =
+            text.split_whitespace().filter(|word| word.starts_with(".ci/") || word.starts_with("packaging/"));
+        // a comment may end with one
+        for script in words.map(|word| word.trim_end_matches([',', '.', ':'])) {
+            let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(script);
+            let mode = fs::metadata(&path).map(|file| file.permissions().mode());
+            assert!(mode.is_ok_and(|mode| mode & 0o111 != 0), "{}: {script}", workflow.display());
+            scripts += 1;
+        }
+    }
+    assert!(scripts > 4, "{scripts}");
+}
+
+/// Who reports a bug is asked for what forkd can tell.
+#[test]
+fn every_command_that_a_report_asks_for_is_one() {
+    let mut commands = BTreeSet::new();
+    for (template, text) in forge("ISSUE_TEMPLATE") {
+        for command in text.lines().filter_map(|line| line.trim().strip_prefix("label: forkd ")) {
+            let words = ["forkd"].into_iter().chain(command.split(' ')).map(Into::into);
+            let is_one = match Cli::from_args(words) {
+                Ok(_) => true,
+                // --version
+                Err(error) => !error.use_stderr(),
+            };
+            assert!(is_one, "{}: forkd {command}", template.display());
+            commands.insert(command.to_owned());
+        }
+    }
+    assert!(commands.len() > 2, "{commands:?}");
 }
