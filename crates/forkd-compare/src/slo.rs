@@ -216,6 +216,7 @@ impl Comparison {
                 self.notes.stolen = self.notes.stolen.max(usage.stolen.unwrap_or(0.0));
                 self.notes.during = self.notes.during.max(usage.others.unwrap_or(0.0));
                 self.is_seen &= usage.others.is_some();
+                self.tallies[which].is_estimated |= usage.is_estimated && trial.cpu_us_per_conn.is_some();
                 let is_over = decides(&trial);
                 tried.push(trial);
                 if is_over {

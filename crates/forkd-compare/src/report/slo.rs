@@ -38,7 +38,7 @@ pub(super) static FIGURES: [Figure; 12] = [
         Unit::Count,
         ("rate", "highest rate"),
         (
-            "Highest rate that keeps the objective, in connections per second",
+            "Connections per second that keep it",
             "so many connections came due per second whatever the server did, and two runs of three at most kept the objective",
         ),
         |view| one(view, |sought| sought.rate),
@@ -365,7 +365,7 @@ mod tests {
             "{text}"
         );
         assert!(text.contains("each client stays for 2.00 ms"), "{text}");
-        assert!(chart::charts(&record, None).starts_with("Highest rate that keeps"));
+        assert!(chart::charts(&record, None).starts_with("Connections per second that keep it"));
         let page = markdown::markdown(&record);
         assert!(page.contains("--slo 'p99=10ms'") || page.contains("--slo p99=10ms"), "{page}");
         assert!(

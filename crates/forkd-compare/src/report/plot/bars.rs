@@ -34,7 +34,13 @@ pub(in crate::report) fn bars(record: &Record, figure: &Figure, name: &str) -> O
     let bottom = TOP + rows.len() as f64 * ROW + 4.0;
     let mut to = Drawing::default();
     let several = rows.iter().flat_map(|(_, value)| value).any(|value| value.rounds.len() > 1);
-    let below = if several { "median, and from the lowest to the highest round" } else { "one round" };
+    let below = if !record.settings.slo.is_empty() {
+        "the highest rate that two runs of three kept"
+    } else if several {
+        "median, and from the lowest to the highest round"
+    } else {
+        "one round"
+    };
     to.heading(figure.name, below);
     axis(&mut to, &scale, figure, bottom);
     let mut told = Vec::new();
