@@ -9,6 +9,8 @@ pub mod cli;
 pub mod config;
 #[doc(hidden)]
 pub mod daemon;
+#[doc(hidden)]
+pub mod doctor;
 mod failed;
 mod foreign;
 // what fuzz/ runs, and the tests over its seeds

@@ -5,6 +5,7 @@
 
 mod ask;
 mod compare;
+mod doctor;
 mod install;
 mod lab;
 mod load;
@@ -23,6 +24,7 @@ use crate::config::values::number;
 pub use ask::TopArgs;
 pub use ask::{PardonArgs, ReloadArgs, StatusArgs, UpgradeArgs};
 pub use compare::{CompareArgs, OutputArgs, RunArgs};
+pub use doctor::DoctorArgs;
 use forkd_compare::NULL_SERVER;
 pub use install::{CompletionsArgs, ManArgs, Page};
 pub use lab::LabArgs;
@@ -33,6 +35,7 @@ const EXAMPLES: &str = "\
 Examples:
   forkd serve                      echo over TCP and UDP on 127.0.0.1:7007
   forkd check --config forkd.toml  is the file right, and what does it mean?
+  forkd doctor                     what on this machine limits it?
   forkd reload                     have the running one read its file again
   forkd upgrade                    have a new program take its place
   forkd status                     how is the running one?
@@ -115,6 +118,12 @@ pub enum Command {
         #[arg(long, value_name = "UNIT", exclusive = true)]
         unit: Option<String>,
     },
+    /// Say what on this machine limits forkd, and the commands that mend it
+    ///
+    /// It looks at the command line, the environment and the file as forkd serve does, and judges the system by what they
+    /// ask for. The exit code is 1 if something allows less than is asked.
+    #[command(after_help = doctor::EXAMPLES)]
+    Doctor(DoctorArgs),
     /// Have a running forkd read its configuration again, and wait until that is in force
     #[command(after_help = ask::RELOAD_EXAMPLES)]
     Reload(ReloadArgs),

@@ -11,9 +11,12 @@ use super::serve::stay_with_manager;
 use super::terminal::write;
 use super::{here, resolve, sources};
 use crate::config::options::ServeOptions;
-use crate::config::{Asked, Config, default_control};
+use crate::config::{Asked, Config, Sources, default_control};
 use crate::daemon::pidfile;
 use crate::daemon::privileges::Privileges;
+use crate::doctor::diagnose;
+use crate::doctor::facts::Facts;
+use crate::doctor::need::Need;
 use crate::{Error, foreign, sys};
 use forkd_net::unit;
 use forkd_server::Endpoint;
@@ -40,7 +43,8 @@ pub(super) const HANDED_OVER: &str = "LISTEN_FDNAMES";
 pub fn run(options: ServeOptions, source: Option<Asked>) -> Result<(), Error> {
     // as `Inherited::default_endpoints`
     let default_endpoints = std::env::var_os(HANDED_OVER).map(|_| Endpoint::Systemd(None));
-    let config = resolve(&sources(options)?, &here(), default_endpoints.as_slice())?;
+    let sources = sources(options)?;
+    let config = resolve(&sources, &here(), default_endpoints.as_slice())?;
     let daemon = &config.daemon;
     stay_with_manager(daemon)?;
     // An invoker may have left it ignored, and helper programs are waited for below.
@@ -61,6 +65,8 @@ pub fn run(options: ServeOptions, source: Option<Asked>) -> Result<(), Error> {
             service.check()?;
         }
     }
+    let need = Need::of(&config, sources != Sources::default(), None, None);
+    notes += &diagnose(&Facts::here(), &need).comments();
     if unit::is_one() {
         try_in_unit(&config)?;
         privileges.map_or(Ok(()), |privileges| privileges.enter())?;

@@ -7,6 +7,7 @@ mod ask;
 pub mod check;
 pub mod compare;
 pub mod completions;
+pub mod doctor;
 mod in_unit;
 pub mod inetd;
 mod interrupt;
@@ -80,6 +81,7 @@ pub fn run(cli: Cli, signals: HeldSignals) -> Result<(), Failed> {
         Command::Compare(options) => compare::run(&options),
         Command::Lab(options) => lab::run(&options),
         Command::Completions(options) => completions::run(&options).map_err(Failed::from),
+        Command::Doctor(options) => doctor::run(options),
         Command::Load(options) => load::run(&options),
         Command::Man(options) => man::run(&options).map_err(Failed::from),
         Command::NullServer => forkd_compare::serve_nothing().map_err(Failed::from),

@@ -45,7 +45,7 @@ impl Conflict {
 }
 
 /// What is said outside of the file. It stays as it is as long as the daemon runs.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Sources {
     command_line: ServeOptions,
     environment: ServeOptions,

@@ -440,7 +440,7 @@ options! {
 }
 
 /// What `forkd serve` and `forkd check` are told, by one source.
-#[derive(Debug, Clone, Default, clap::Args)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, clap::Args)]
 pub struct ServeOptions {
     /// What is served and how.
     #[command(flatten)]

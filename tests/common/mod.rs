@@ -43,7 +43,7 @@ pub use proc::{
 pub use pty::Pty;
 pub use run::{Ended, forkd, forkd_command, forkd_within, public_binary, run, without_options};
 pub use skips::need;
-pub use start::{Forkd, example, may_open, own_user, set_limit};
+pub use start::{Forkd, example, forbid, may_open, own_user, set_limit};
 
 use std::path::PathBuf;
 use std::time::{Duration, Instant};

@@ -229,6 +229,13 @@ impl Forkd {
     }
 }
 
+/// Has this system call fail with this error in what a command starts.
+pub fn forbid(command: &mut Command, call: libc::c_long, errno: i32) {
+    let filter = Filter::new(&[(call, errno)]);
+    // SAFETY: between fork and exec it makes system calls only.
+    unsafe { command.pre_exec(move || filter.put_on()) };
+}
+
 /// A user that no other test has: limits of processes are those of all processes of a user.
 pub fn own_user() -> u32 {
     static NEXT: AtomicU32 = AtomicU32::new(0);

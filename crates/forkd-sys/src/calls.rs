@@ -47,6 +47,11 @@ pub fn first_forbidden(purposes: &[Purpose]) -> Option<(&'static str, io::Error)
     table::first_forbidden(purposes).map(|(name, errno)| (name, errno.into()))
 }
 
+/// The calls that have another way, and are forbidden or not there: their names, and how they fail.
+pub fn missing() -> impl Iterator<Item = (&'static str, io::Error)> {
+    table::missing().map(|(name, errno)| (name, errno.into()))
+}
+
 #[cfg(all(target_os = "linux", any(target_arch = "x86_64", target_arch = "aarch64")))]
 mod table {
     use super::*;
@@ -124,6 +129,25 @@ mod table {
         Call("munmap", libc::SYS_munmap, [1, 0, 0, 0]),
         Call("mprotect", libc::SYS_mprotect, [1, 0, 0, 0]),
     ];
+    const REPLACEABLE: [Call; 10] = [
+        of_nothing("accept4", libc::SYS_accept4),
+        CLONE3,
+        // the last number is below the first
+        Call("close_range", libc::SYS_close_range, [1, 0, 0, 0]),
+        // flags that do not exist
+        Call("eventfd2", libc::SYS_eventfd2, [0, NO, 0, 0]),
+        Call("memfd_create", libc::SYS_memfd_create, [0, NO, 0, 0]),
+        // a description of no size
+        of_nothing("openat2", libc::SYS_openat2),
+        of_nothing("pidfd_open", libc::SYS_pidfd_open),
+        of_nothing("pidfd_send_signal", libc::SYS_pidfd_send_signal),
+        of_nothing("recvmmsg", libc::SYS_recvmmsg),
+        of_nothing("splice", libc::SYS_splice),
+    ];
+
+    pub(super) fn missing() -> impl Iterator<Item = (&'static str, Errno)> {
+        REPLACEABLE.into_iter().filter_map(|call| Some((call.0, call.fails()?)))
+    }
 
     pub(super) fn first_forbidden(purposes: &[Purpose]) -> Option<(&'static str, Errno)> {
         purposes.iter().find_map(|purpose| match purpose {
@@ -162,6 +186,11 @@ mod table {
 mod table {
     use super::*;
 
+    /// The portable path has none of them.
+    pub(super) fn missing() -> impl Iterator<Item = (&'static str, Errno)> {
+        std::iter::empty()
+    }
+
     /// Elsewhere calls are not filtered, and the first use tells.
     pub(super) fn first_forbidden(_: &[Purpose]) -> Option<(&'static str, Errno)> {
         None
@@ -178,5 +207,7 @@ mod tests {
         let all = [Serve, Accept, Receive, Fork, Work, StartThreads, Poll, Switch];
         let forbidden = first_forbidden(&all);
         assert!(forbidden.is_none(), "{forbidden:?}");
+        // an old kernel may lack some
+        assert!(missing().all(|(_, error)| is_forbidden_io(&error)));
     }
 }

@@ -80,7 +80,7 @@ pub struct Scope {
 }
 
 pub use filter::{Filter, Refused, filters_calls};
-pub use system::has_all_rules;
+pub use system::{has_all_rules, landlock_version};
 
 #[cfg(all(target_os = "linux", any(target_arch = "x86_64", target_arch = "aarch64")))]
 mod system {
@@ -170,6 +170,15 @@ mod system {
         }
     }
 
+    /// Which version of Landlock the kernel has; `None`: it has none, or this process may not use it.
+    pub fn landlock_version() -> Option<u32> {
+        /// `LANDLOCK_CREATE_RULESET_VERSION` of linux/landlock.h.
+        const VERSION: usize = 1;
+        // SAFETY: with this flag the call takes no rules and makes nothing; it returns a number.
+        let version = unsafe { crate::raw::syscall4(libc::SYS_landlock_create_ruleset, 0, 0, VERSION, 0) };
+        version.ok()?.try_into().ok()
+    }
+
     /// Whether the kernel has all rules for domains that are asked for.
     pub fn has_all_rules() -> bool {
         let (net, scope) = (AccessNet::from_all(NEWEST), landlock::Scope::from_all(NEWEST));
@@ -193,6 +202,11 @@ mod system {
         pub fn enter(&self) -> io::Result<()> {
             Ok(())
         }
+    }
+
+    /// There is none.
+    pub fn landlock_version() -> Option<u32> {
+        None
     }
 
     /// There are no rules.

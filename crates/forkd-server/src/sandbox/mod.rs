@@ -194,7 +194,16 @@ impl Level {
     }
 
     /// What of it the kernel does not have, or this process may not use.
-    pub(crate) fn missing(self) -> Option<&'static str> {
+    ///
+    /// ```
+    /// use forkd_server::sandbox::Level;
+    /// assert_eq!(Level::Off.missing(), None);
+    /// if let Some(missing) = Level::Strict.missing() {
+    ///     println!("no strict sandbox here: this kernel has no {missing}");
+    /// }
+    /// ```
+    #[must_use]
+    pub fn missing(self) -> Option<&'static str> {
         match self {
             Self::Off => None,
             _ if !may_be_confined() => Some("processes that gain no privileges (prctl)"),
