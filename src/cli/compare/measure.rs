@@ -47,11 +47,12 @@ pub(super) fn measure(
 /// How long a search takes, before it begins.
 fn announced(plan: &Plan) -> String {
     let (runs, limit) = plan.search_limit();
-    let servers = plan.contestants.len();
-    let limit = humantime::format_duration(Duration::from_secs((limit * servers as u32).as_secs()));
+    let count = plan.contestants.len();
+    let limit = humantime::format_duration(Duration::from_secs((limit * count as u32).as_secs()));
+    let servers = if count == 1 { "the server".to_owned() } else { format!("each of {count} servers") };
     let slo: Vec<String> = plan.slo.iter().map(ToString::to_string).collect();
     format!(
-        "looking for the highest rate that keeps {}: at most {runs} runs of {} for each of {servers} servers, {limit} in all, and as \
+        "looking for the highest rate that keeps {}: at most {runs} runs of {} for {servers}, {limit} in all, and as \
          a rule half of that; then a few runs for each pool",
         slo.join(" and "),
         humantime::format_duration(plan.duration)
@@ -169,7 +170,8 @@ fn summary(entry: &Entry) -> String {
             trial.latency_us.iter().map(|(name, us)| format!("{name} {}", micros(*us))).collect();
         if let Some(check) = entry.slo.as_ref().and_then(|sought| sought.checks.last()) {
             let verb = if check.kept { "kept it" } else { "did not" };
-            return format!("{}: {} workers {verb} at its highest rate", entry.title(), check.workers);
+            let plural = if check.workers == 1 { "" } else { "s" };
+            return format!("{}: {} worker{plural} {verb} at its highest rate", entry.title(), check.workers);
         }
         let verb = if trial.kept { "kept" } else { "too high" };
         return format!("{}: {}/s {verb}, {}", entry.title(), thousands(trial.rate), latencies.join(", "));
