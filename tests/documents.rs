@@ -206,3 +206,21 @@ fn the_book_has_every_document() {
         assert!(summary.contains(&format!("]({document})")), "docs/SUMMARY.md has no {document}");
     }
 }
+
+/// Links out of the book name the repository, in which lychee can't look without a network.
+#[test]
+fn what_the_book_links_to_in_the_repository_is_there() {
+    let project = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut links = 0;
+    for document in documents_in(&docs("")) {
+        let text = fs::read_to_string(docs(&document)).unwrap();
+        for kind in ["blob", "tree"] {
+            for rest in text.split(&format!("github.com/forkd/forkd/{kind}/main/")).skip(1) {
+                let path = rest.split([')', '#', '>', '"']).next().unwrap();
+                assert!(project.join(path).exists(), "{document}: {path}");
+                links += 1;
+            }
+        }
+    }
+    assert!(links > 20, "{links}");
+}
