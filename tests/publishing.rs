@@ -167,7 +167,7 @@ fn every_script_that_a_workflow_runs_is_there() {
             scripts += 1;
         }
     }
-    assert!(scripts > 4, "{scripts}");
+    assert!(scripts > 5, "{scripts}");
 }
 
 /// Who reports a bug is asked for what forkd can tell.

@@ -54,12 +54,26 @@ fn passes(script: &str, more: &[(PathBuf, &str)]) {
     }
 }
 
-/// As `.ci/run` does, name the package that was built.
 #[test]
 fn package() {
-    let deb = std::env::var_os("FORKD_DEB").unwrap_or_default();
-    if need(!deb.is_empty(), "FORKD_DEB names no Debian package") {
-        passes("package", &[(deb.into(), "/test/forkd.deb")]);
+    if let Some(package) = artifact(".deb") {
+        passes("package", &[(package, "/test/forkd.deb")]);
+    }
+}
+
+/// What packaging/build has made, if .ci/run has had it done: the one file with this end.
+fn artifact(end: &str) -> Option<PathBuf> {
+    let directory = std::env::var_os("FORKD_ARTIFACTS").unwrap_or_default();
+    let is_named =
+        need(!directory.is_empty(), "FORKD_ARTIFACTS names no directory that packaging/build has filled");
+    let path = is_named.then(|| std::fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path()))?;
+    path.into_iter().find(|path| path.to_string_lossy().ends_with(end))
+}
+
+#[test]
+fn rpm() {
+    if let Some(package) = artifact(".rpm").filter(|_| need_tool("rpm")) {
+        passes("rpm", &[(package, "/test/forkd.rpm")]);
     }
 }
 
@@ -120,7 +134,7 @@ macro_rules! scripts {
         /// A script that is not run proves nothing.
         #[test]
         fn each_script_is_a_test() {
-            let mut known = vec!["boot", "drain", "dsr", "haproxy", "keepalived", "lib", "package", "prefork", $(stringify!($name)),*];
+            let mut known = vec!["boot", "drain", "dsr", "haproxy", "keepalived", "lib", "package", "prefork", "rpm", $(stringify!($name)),*];
             known.sort_unstable();
             let dir = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/system");
             let names = std::fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());

@@ -1,0 +1,178 @@
+//! What packaging/build makes for a release: each is there, has what it should, and runs on a root of its own.
+#![allow(missing_docs, clippy::unwrap_used, clippy::expect_used)]
+#![cfg(target_os = "linux")]
+
+mod common;
+
+use std::fs;
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use common::*;
+use serde_json::Value;
+
+/// The directory that packaging/build has filled, if .ci/run has had it done.
+fn artifacts() -> Option<PathBuf> {
+    let directory = std::env::var_os("FORKD_ARTIFACTS").unwrap_or_default();
+    need(!directory.is_empty(), "FORKD_ARTIFACTS names no directory that packaging/build has filled")
+        .then(|| directory.into())
+}
+
+fn ending(directory: &Path, end: &str) -> PathBuf {
+    let paths = fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path());
+    let mut found: Vec<_> = paths.filter(|path| path.to_string_lossy().ends_with(end)).collect();
+    assert_eq!(found.len(), 1, "one {end} in {}", directory.display());
+    found.remove(0)
+}
+
+#[track_caller]
+fn done(command: &mut Command) -> String {
+    let output = command.output().unwrap();
+    assert!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap()
+}
+
+/// Runs a program in a root that has nothing but itself, and has it echo over TCP and UDP.
+fn serves_in(root: &Path, program: &str) {
+    let mut chroot = Command::new(tool("chroot").unwrap());
+    chroot.arg(root).args([program, "serve", "--log", "stderr", "tcp://127.0.0.1:0", "udp://127.0.0.1:0"]);
+    let mut daemon = chroot.env_clear().stdin(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut endpoints = Vec::new();
+    for line in BufReader::new(daemon.stderr.take().unwrap()).lines().map_while(Result::ok) {
+        let endpoint = line.split_once("listening on ").and_then(|(_, rest)| rest.split(' ').next());
+        endpoints.extend(endpoint.map(str::to_owned));
+        if line.contains("ready pid=") {
+            break;
+        }
+    }
+    let answers: Vec<_> = endpoints.iter().map(|endpoint| run(&["probe", endpoint]).code).collect();
+    signal(daemon.id() as i32, nix::sys::signal::Signal::SIGTERM);
+    let status = daemon.wait().unwrap();
+    assert_eq!((answers, status.code()), (vec![Some(0), Some(0)], Some(0)), "{endpoints:?}");
+}
+
+#[test]
+fn the_sums_are_right_and_name_all() {
+    let Some(directory) = artifacts() else { return };
+    done(Command::new("sha256sum").args(["--check", "--strict", "SHA256SUMS"]).current_dir(&directory));
+    let sums = fs::read_to_string(directory.join("SHA256SUMS")).unwrap();
+    for entry in fs::read_dir(&directory).unwrap() {
+        let name = entry.unwrap().file_name().into_string().unwrap();
+        assert!(name == "SHA256SUMS" || sums.contains(&format!("  {name}\n")), "{name} has no sum");
+    }
+}
+
+#[test]
+fn the_tarball_has_all_and_runs_where_nothing_else_is() {
+    let Some(directory) = artifacts() else { return };
+    let tarball = ending(&directory, ".tar.gz");
+    let name = tarball.file_name().unwrap().to_str().unwrap().strip_suffix(".tar.gz").unwrap();
+    assert!(name.starts_with(&format!("forkd-{}-", env!("CARGO_PKG_VERSION"))), "{name}");
+    let root = tempfile::tempdir().unwrap();
+    done(Command::new("tar").arg("-xzf").arg(&tarball).arg("-C").arg(root.path()));
+    let top = root.path().join(name);
+    assert_eq!(fs::read_dir(root.path()).unwrap().count(), 1);
+    for file in [
+        "CHANGELOG.md",
+        "LICENSE-APACHE",
+        "LICENSE-MIT",
+        "README.md",
+        "completions/_forkd",
+        "completions/forkd.bash",
+        "completions/forkd.fish",
+        "forkd",
+        "forkd.toml",
+        "man/forkd.1",
+        "man/forkd.toml.5",
+        "systemd/forkd.service",
+        "systemd/examples/bind.conf",
+    ] {
+        assert!(top.join(file).is_file(), "{file}");
+    }
+    let version = done(Command::new(top.join("forkd")).arg("--version"));
+    assert_eq!(version, format!("forkd {}\n", env!("CARGO_PKG_VERSION")));
+    if need_root() {
+        serves_in(&top, "/forkd");
+    }
+}
+
+#[test]
+fn the_rpm_is_installed_in_a_root_of_its_own() {
+    let Some(directory) = artifacts().filter(|_| need_root() && need_tool("rpm")) else { return };
+    let package = ending(&directory, ".rpm");
+    let root = tempfile::tempdir().unwrap();
+    let rpm = || {
+        let mut rpm = Command::new("rpm");
+        rpm.arg("--root").arg(root.path());
+        rpm
+    };
+    // its scripts are for a running system: tests/system/rpm.sh
+    done(rpm().args(["--install", "--noscripts", "--nodeps", "--force-debian"]).arg(&package));
+    assert_eq!(done(rpm().args(["--verify", "--noscripts", "--nodeps", "forkd"])), "");
+    let files = done(rpm().args(["--query", "--list", "forkd"]));
+    for file in [
+        "/usr/bin/forkd",
+        "/etc/forkd/forkd.toml",
+        "/usr/share/man/man1/forkd.1",
+        "/usr/share/licenses/forkd/LICENSE-MIT",
+    ] {
+        assert!(files.lines().any(|line| line == file), "{file}\n{files}");
+    }
+    assert_eq!(done(rpm().args(["--query", "--configfiles", "forkd"])), "/etc/forkd/forkd.toml\n");
+    assert_eq!(done(rpm().args(["--query", "--queryformat", "%{LICENSE}", "forkd"])), "MIT OR Apache-2.0");
+    serves_in(root.path(), "/usr/bin/forkd");
+    done(rpm().args(["--erase", "--noscripts", "forkd"]));
+    assert!(
+        !root.path().join("usr/bin/forkd").exists() && !root.path().join("etc/forkd/forkd.toml").exists()
+    );
+}
+
+/// The files of a package as dpkg and rpm list them, without directories and what only one of them has.
+fn common_files(list: &str) -> Vec<String> {
+    let files = list.lines().map(|line| line.trim_start_matches('.').trim_end_matches(".gz"));
+    let own = ["/usr/share/licenses", "/usr/share/lintian", "/copyright", "changelog", "/CHANGELOG.md"];
+    let is_common = |file: &&str| !file.ends_with('/') && !own.iter().any(|part| file.contains(part));
+    let name = |file: &str| file.replace("/vendor-completions/", "/site-functions/");
+    let mut files: Vec<_> = files.filter(is_common).map(name).collect();
+    files.sort();
+    files
+}
+
+#[test]
+fn both_packages_have_the_same_files() {
+    let tools = ["rpm", "dpkg-deb", "tar"].iter().all(|tool| need_tool(tool));
+    let Some(directory) = artifacts().filter(|_| tools) else { return };
+    let listed = "dpkg-deb --fsys-tarfile \"$1\" | tar -t";
+    let deb = done(Command::new("sh").args(["-c", listed, "sh"]).arg(ending(&directory, ".deb")));
+    let rpm =
+        done(Command::new("rpm").args(["--query", "--list", "--package"]).arg(ending(&directory, ".rpm")));
+    let (deb, rpm) = (common_files(&deb), common_files(&rpm));
+    assert!(deb.len() > 60, "{deb:?}");
+    assert_eq!(deb, rpm);
+}
+
+#[test]
+fn the_list_of_parts_names_what_the_program_is_built_of() {
+    let Some(directory) = artifacts() else { return };
+    let text = fs::read_to_string(ending(&directory, ".cdx.json")).unwrap();
+    let parts: Value = serde_json::from_str(&text).unwrap();
+    assert_eq!(
+        (parts["bomFormat"].as_str(), parts["metadata"]["component"]["name"].as_str()),
+        (Some("CycloneDX"), Some("forkd"))
+    );
+    let names: Vec<_> =
+        parts["components"].as_array().unwrap().iter().filter_map(|part| part["name"].as_str()).collect();
+    for name in ["nix", "signal-hook", "daemonize", "syslog", "forkd-server", "forkd-sys", "clap"] {
+        assert!(names.contains(&name), "{name} in {names:?}");
+    }
+    let lock: toml::Table =
+        fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.lock")).unwrap().parse().unwrap();
+    for part in parts["components"].as_array().unwrap() {
+        let is_locked = lock["package"].as_array().unwrap().iter().any(|package| {
+            package["name"].as_str() == part["name"].as_str()
+                && package["version"].as_str() == part["version"].as_str()
+        });
+        assert!(is_locked, "{part}");
+    }
+}
