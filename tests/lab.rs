@@ -123,6 +123,14 @@ fn a_prediction_is_compared_and_a_picture_is_written() {
 }
 
 #[test]
+fn a_picture_that_cannot_be_written_does_not_cost_the_result() {
+    let ended = run(&["lab", "zombie", "--svg", "/dev/null/pictures"]);
+    assert_eq!(ended.code, Some(71), "{ended:?}");
+    assert!(ended.stdout.contains("\nGo on\n"), "{}", ended.stdout);
+    assert!(ended.stderr.contains("cannot write /dev/null/pictures: "), "{}", ended.stderr);
+}
+
+#[test]
 fn at_a_terminal_it_asks_first() {
     let terminal = Pty::open(80, 24);
     let mut command = forkd_command();

@@ -41,7 +41,9 @@ fn list() -> Result<(), Failed> {
     let widest = LABS.iter().map(|lab| lab.name.len()).max().unwrap_or(0);
     let mut text: String =
         LABS.iter().map(|lab| format!("  {:widest$}  {}\n", lab.name, lab.title)).collect();
-    text.push_str("\nCarry one out: forkd lab NAME\n");
+    text.push_str(
+        "\nCarry one out: forkd lab NAME (zombie is a good first one)\nIt asks what you expect, does it here within seconds, and says why it is so.\n",
+    );
     Terminal::new().print(&text)?;
     Ok(())
 }
@@ -65,12 +67,12 @@ fn carry_out(lab: &Lab, args: &LabArgs) -> Result<(), Failed> {
         given => given,
     };
     let outcome = experiment(lab, &page, args.json)?;
-    if let Some(dir) = &args.svg {
-        draw(lab, &outcome, dir)?;
-    }
     match args.json {
         true => print_json(&as_json(lab, &outcome, prediction))?,
         false => page.conclude(lab, &outcome, prediction)?,
+    }
+    if let Some(dir) = &args.svg {
+        draw(lab, &outcome, dir)?;
     }
     match outcome.agrees() {
         true => Ok(()),
@@ -124,7 +126,7 @@ fn experiment(lab: &Lab, page: &Page, is_silent: bool) -> Result<Outcome, Error>
     let mut unwritten = None;
     let mut tell = |what: &str| {
         if !is_silent && unwritten.is_none() {
-            unwritten = page.show(&format!("  {what}\n")).err();
+            unwritten = page.show(&page.paragraph("  ", what)).err();
         }
     };
     let outcome = lab.run(&mut Experiment { forkd: &forkd, ask, tell: &mut tell });

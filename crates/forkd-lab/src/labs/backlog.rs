@@ -34,7 +34,7 @@ pub(crate) const LAB: Lab = Lab {
             "forkd serve --backlog 4 --model iterative",
             "ss -ltn shows Recv-Q (waiting) and Send-Q (the backlog)",
         ),
-        ("forkd status", "queued, queue_limit and dropped of each listening socket"),
+        ("forkd status", "in another terminal; QUEUED: how many wait, of how many that may"),
     ],
     run,
 };
@@ -77,7 +77,12 @@ fn run(experiment: &mut Experiment<'_>) -> Result<Outcome, Error> {
             experiment.tell(format!("accepted number {} at {}", accepted.len(), span(began.elapsed())));
         }
     }
-    Ok(judge(Seen { at_once, in_the_end: connected(&clients), last: began.elapsed() }))
+    let in_the_end = connected(&clients);
+    experiment.tell(format!(
+        "{in_the_end} clients are connected as they see it, {} as the server sees it",
+        accepted.len()
+    ));
+    Ok(judge(Seen { at_once, in_the_end, last: began.elapsed() }))
 }
 
 fn listen() -> std::io::Result<TcpListener> {

@@ -16,8 +16,9 @@ pub(crate) const LAB: Lab = Lab {
     name: "c10k",
     title: "what ten thousand clients cost that mostly wait",
     story: "10,000 clients, or as many as this machine allows, connect to each server, have one echo, and stay. What the server \
-            needs for them is counted while all are there: processes, threads, and memory (PSS) beyond what it had without \
-            clients.",
+            needs for them is counted while all are there: processes, threads, and memory beyond what it had without clients (PSS: \
+            what processes share is divided between them). Each server has a master besides, which serves nobody: one process \
+            and one thread more.",
     question: "Which of the servers holds them with one process and one thread?",
     choices: &["none: each client needs at least a thread", "event and coroutine", "only fork"],
     answer: 1,

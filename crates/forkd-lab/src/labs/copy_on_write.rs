@@ -13,14 +13,16 @@ pub(crate) const LAB: Lab = Lab {
     name: "copy-on-write",
     title: "what memory a forked child takes",
     story: "A parent has 64 MiB of memory with data in it, and forks four children. At first they only wait. Then each of \
-            them reads all of it. Then each of them writes to a quarter of it.",
+            them reads all of it. Then each of them writes to a quarter of it. \
+            What all five take is added up in two ways: by RSS, where each counts what it shares with others as its own, and by \
+            PSS, where each counts only its share of that.",
     question: "How much memory do the parent and its four children take together after they have read all of it?",
     choices: &["64 MiB: they share it", "128 MiB: each reads a quarter", "320 MiB: each has its own copy"],
     answer: 0,
     why: "fork(2) copies the tables that say where memory is, and not the memory. Parent and child have the same pages, marked as \
           read-only, and the kernel copies a page when one of them writes to it. So a child costs what it writes. What ps and \
           top show as RSS or RES counts a shared page in each process that has it: added up it tells of memory that does not \
-          exist. PSS counts it by its share, and can be added up (proc_pid_smaps(5)).",
+          exist. PSS divides a page by the number of processes that have it, so its sum is true (proc_pid_smaps(5)).",
     next: &[
         ("forkd compare --models fork,prefork,event", "the column PSS/conn: what a connection costs"),
         ("forkd lab fork-fat-parent", "what copying the tables costs"),

@@ -27,8 +27,11 @@ pub(crate) const LAB: Lab = Lab {
           descriptors and its end. With a process for each client a fault costs the client that met it, and no other. In each \
           case the master lives on, as it runs no code for clients: it forks another worker, and new clients are served.",
     next: &[
-        ("forkd serve --model thread --workers 4", "a crash costs a quarter of the clients"),
-        ("forkd status", "deaths counts what has ended by a signal, and by which"),
+        (
+            "forkd serve --model thread --workers 4",
+            "a crash of one costs a quarter of the clients; kill -9 one of them",
+        ),
+        ("forkd status", "in another terminal: deaths counts what has ended by a signal, and by which"),
     ],
     run,
 };

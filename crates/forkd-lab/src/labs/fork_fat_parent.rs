@@ -32,7 +32,11 @@ pub(crate) const LAB: Lab = Lab {
           nothing. Huge pages make the tables smaller. forkd's master is one, small process, and runs no code of services.",
     next: &[
         ("forkd lab copy-on-write", "what is copied afterwards"),
-        ("grep -E 'VmRSS|VmPTE' /proc/$(pgrep -o forkd)/status", "the memory of a master, and its tables"),
+        ("forkd serve", "a master that is small"),
+        (
+            "grep -E 'VmRSS|VmPTE' /proc/$(pgrep -o -x forkd)/status",
+            "in another terminal: its memory, and its tables",
+        ),
     ],
     run,
 };

@@ -9,18 +9,23 @@ use crate::lab::{Claim, Experiment, Lab, Outcome};
 pub(crate) const LAB: Lab = Lab {
     name: "lifo",
     title: "which of the processes that wait gets the next client",
-    story: "Eight processes wait for clients at one listening socket: first in accept(2), then in epoll with EPOLLEXCLUSIVE. \
+    story: "Eight processes wait for clients at one listening socket: first in accept(2), then in epoll, with the flag \
+            EPOLLEXCLUSIVE, which has the kernel wake one of them and not all. \
             64 clients come one after the other, so that all eight are idle when each comes.",
     question: "How are the 64 clients spread over the eight processes that wait in epoll?",
     choices: &["evenly: 8 each", "by chance", "one process gets most of them"],
     answer: 2,
     why: "In accept(2) a process joins the end of the socket's queue each time it begins to wait, so they take turns. An epoll \
           instance is in that queue for as long as it watches the socket, always at the same place: the kernel asks the same one \
-          first, and takes another only while that one is busy. It is why workers of event-driven servers have uneven loads. It \
+          first, and takes another only while that one is busy. Without EPOLLEXCLUSIVE all are woken, and the one that came last is \
+          first to run: last in, first out, which gave this its name. It is why workers of event-driven servers have uneven loads. It \
           does no harm while they are idle; under load the busy ones are passed over. forkd's event workers are all told of a new \
           client, and one that has more clients than the others leaves it to them.",
     next: &[
-        ("forkd serve --model event --workers 4", "forkd status shows how many clients each worker has had"),
+        (
+            "forkd serve --model event --workers 4",
+            "in another terminal, forkd status: how many clients each worker has had",
+        ),
         ("forkd lab thundering-herd", "how many are woken"),
     ],
     run,

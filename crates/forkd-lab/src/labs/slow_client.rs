@@ -12,7 +12,9 @@ use crate::lab::{Claim, Experiment, Lab, Outcome};
 pub(crate) const LAB: Lab = Lab {
     name: "slow-client",
     title: "who waits behind a client that says nothing",
-    story: "To each server comes a client that has one echo and then stays and says nothing. A moment later comes a second \
+    story: "The servers differ in who serves a client: the server itself, one client after the other (iterative); a pool of \
+            processes, one client each (prefork); a new process (fork) or thread (thread) for each client; one process that \
+            switches between all clients (event, coroutine). To each server comes a client that has one echo and then stays and says nothing. A moment later comes a second \
             client, and wants one echo, too. It waits for at most a second.",
     question: "Which servers answer the second client?",
     choices: &[

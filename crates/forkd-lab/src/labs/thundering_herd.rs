@@ -10,7 +10,7 @@ pub(crate) const LAB: Lab = Lab {
     name: "thundering-herd",
     title: "how many processes one client wakes",
     story: "Eight processes wait for clients at one listening socket: first in accept(2), then in poll(2), then in epoll, \
-            then in epoll with EPOLLEXCLUSIVE. 64 clients come one after the other, so that each could be served by one \
+            then in epoll with the flag EPOLLEXCLUSIVE. 64 clients come one after the other, so that each could be served by one \
             process. How often a process wakes is what the kernel counts (voluntary_ctxt_switches).",
     question: "How many of the eight processes does one client wake when they wait in poll(2)?",
     choices: &[
@@ -26,9 +26,10 @@ pub(crate) const LAB: Lab = Lab {
           that has more clients than the others leaves a new one to them.",
     next: &[
         ("forkd lab lifo", "which of them it is that is woken"),
+        ("forkd serve --model prefork --workers 1 tcp://127.0.0.1:7007", "a worker that waits in accept(2)"),
         (
-            "grep ^vol /proc/$(pgrep -n forkd)/status",
-            "for a worker of forkd serve --model prefork, before and after a client",
+            "grep ^vol /proc/$(pgrep -n -x forkd)/status",
+            "how often it has waited: in another terminal, before and after a client (nc -N 127.0.0.1 7007)",
         ),
     ],
     run,

@@ -34,8 +34,11 @@ pub(crate) const LAB: Lab = Lab {
           leave with one hop less than its request had left, so a datagram between two forkds dies as in any routing loop, and \
           it refuses datagrams from the ports of services that answer anything.",
     next: &[
-        ("forkd serve udp://127.0.0.1:7007", "forkd status: refused, by reason"),
-        ("tcpdump -v -i lo udp", "while it runs: the ttl of each datagram"),
+        (
+            "forkd serve udp://127.0.0.1:7007",
+            "in another terminal, forkd status: what it has refused, by reason",
+        ),
+        ("tcpdump -v -i lo udp", "as root, while forkd lab loop runs: the ttl of each datagram"),
     ],
     run,
 };

@@ -16,9 +16,10 @@ use crate::subject::{Board, Subject, eventually, fork_child};
 pub(crate) const LAB: Lab = Lab {
     name: "zombie",
     title: "what SIGCHLD does with children that have ended",
-    story: "Four parents fork 20 children each. The children exit at once, while their parent is busy. The first parent does \
-            nothing about it. The second ignores SIGCHLD. The third calls wait(2) once for each SIGCHLD that it gets, the \
-            fourth calls it until there is no more to wait for.",
+    story: "A process that has ended stays in the table of processes, as a zombie, until its parent has asked by wait(2) how it \
+            ended. The kernel sends the parent a signal, SIGCHLD, when a child ends. Four parents fork 20 children each, which \
+            exit at once, while their parent is busy. The first parent does nothing about it. The second ignores SIGCHLD. The \
+            third calls wait(2) once for each SIGCHLD that it gets, the fourth calls it until there is no more to wait for.",
     question: "How many zombies does the third parent have in the end?",
     choices: &[
         "none: it waits at each signal",
@@ -31,11 +32,12 @@ pub(crate) const LAB: Lab = Lab {
           a child that ends (wait(2), NOTES; POSIX.1-2001): that is how forkd never has a zombie. The price is that wait(2) \
           can't tell any more how a child ended; forkd learns that from a pidfd.",
     next: &[
-        ("forkd serve --model fork &", "then netcat, and ps -o pid,stat,args --ppid of it: no Z"),
         (
             "python3 -c 'import os,time; os.fork() or os._exit(0); time.sleep(60)' &",
-            "ps shows its zombie as defunct",
+            "a parent and its zombie: ps shows it as defunct",
         ),
+        ("forkd serve --model fork", "in another terminal, clients: nc 127.0.0.1 7007"),
+        ("ps -o pid,stat,args --ppid $(pgrep -o -x forkd)", "its children; none has the state Z"),
     ],
     run,
 };
@@ -82,7 +84,9 @@ fn zombies_of(way: Way) -> Result<usize, Error> {
         board.get(FORKED) == CHILDREN as u64 && children_of(parent.pid).iter().all(|child| child.state == 'Z')
     };
     if !eventually(are_dead) {
-        return Err(Error::Internal("the children of an experiment do not end".into()));
+        return Err(Error::Internal(
+            "the children of an experiment cannot all be forked (ulimit -u), or do not end".into(),
+        ));
     }
     board.set(MAY_LOOK, 1);
     eventually(|| board.get(DONE) == 1);
