@@ -157,7 +157,13 @@ fn all_sockets_are_served_by_each_worker() {
 
 /// Where a worker says how it is.
 fn notify_socket(pid: i32) -> PathBuf {
-    variable(pid, "NOTIFY_SOCKET").expect("a socket").into()
+    let mut socket = None;
+    // a process that executes a program just now has no environment for a moment
+    eventually("the worker has a socket", || {
+        socket = variable(pid, "NOTIFY_SOCKET");
+        socket.is_some()
+    });
+    socket.unwrap().into()
 }
 
 #[test]
