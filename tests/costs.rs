@@ -68,7 +68,7 @@ const FORK_HTTP: Bar = Bar {
     options: concat!("-m fork --service http --root ", env!("CARGO_MANIFEST_DIR"), "/tests/costs"),
     connection: request,
     calls: 21,
-    faults: 12,
+    faults: 13,
 };
 const THREAD_HTTP: Bar = Bar {
     options: concat!("-m thread -w 1 --service http --root ", env!("CARGO_MANIFEST_DIR"), "/tests/costs"),
