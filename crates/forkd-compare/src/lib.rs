@@ -48,6 +48,7 @@ pub use objective::Objective;
 pub use plan::Plan;
 pub use run::{Observer, Step, compare};
 pub use scratch::Scratch;
+pub use server::not_inherited;
 pub use watch::lock;
 
 /// What a forkd has counted, over all its listening sockets: children that lived for a moment are in it, too.

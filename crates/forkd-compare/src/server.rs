@@ -1,5 +1,6 @@
 //! A server that takes part: started, found ready, and stopped such that nothing is left.
 
+use std::ffi::OsString;
 use std::fs::File;
 use std::net::{Ipv4Addr, TcpListener, TcpStream, UdpSocket};
 use std::os::unix::net::UnixStream;
@@ -40,6 +41,13 @@ const KNOCK: Duration = Duration::from_secs(1);
 /// What a server does not inherit: where its log goes, and which manager it tells that it is ready.
 const NOT_INHERITED: [&str; 6] =
     ["JOURNAL_STREAM", "NOTIFY_SOCKET", "LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES", "RUNTIME_DIRECTORY"];
+
+/// The variables of this process that a forkd whose options are given does not inherit: those that tell it something else.
+pub fn not_inherited() -> impl Iterator<Item = OsString> {
+    let names = std::env::vars_os().map(|(name, _)| name).filter(|name| name != "FORKD_PORTABLE");
+    let said = names.filter(|name| name.as_encoded_bytes().starts_with(b"FORKD_"));
+    said.chain(NOT_INHERITED.into_iter().map(OsString::from))
+}
 
 /// What the servers of a round have in common.
 pub(super) struct Terms<'a> {
@@ -87,9 +95,7 @@ impl Server {
         let control = scratch.path("control");
         let mut command = Command::new(terms.forkd);
         // what variables tell a daemon is not in the plan
-        let names = std::env::vars_os().map(|(name, _)| name).filter(|name| name != "FORKD_PORTABLE");
-        let said = names.filter(|name| name.as_encoded_bytes().starts_with(b"FORKD_"));
-        said.for_each(|name| _ = command.env_remove(name));
+        not_inherited().for_each(|name| _ = command.env_remove(name));
         let workers = contestant.workers(plan.workers, processors());
         command.arg("serve").args(options(name, workers, plan.most_clients()));
         command.arg("--control").arg(&control).args([

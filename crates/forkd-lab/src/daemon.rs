@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use forkd_compare::Scratch;
+use forkd_compare::{Scratch, not_inherited};
 use forkd_net::{Error, Failure};
 use forkd_sys::program::{Privileges, Program};
 use serde::Deserialize;
@@ -19,9 +19,6 @@ use crate::lab::cannot;
 const LIMIT: Duration = Duration::from_secs(10);
 /// How often is looked whether something has happened.
 const LOOK: Duration = Duration::from_millis(5);
-/// Where a log goes, which manager is told, and which sockets are handed over, is not inherited.
-const NOT_INHERITED: [&str; 6] =
-    ["JOURNAL_STREAM", "NOTIFY_SOCKET", "LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES", "RUNTIME_DIRECTORY"];
 
 /// A forkd with one endpoint.
 #[derive(Debug)]
@@ -50,10 +47,7 @@ struct Status {
 /// The command for a forkd, whatever the environment says.
 pub(crate) fn command(forkd: &Path) -> Command {
     let mut command = Command::new(forkd);
-    let names = std::env::vars_os().map(|(name, _)| name).filter(|name| name != "FORKD_PORTABLE");
-    let said = names.filter(|name| name.as_encoded_bytes().starts_with(b"FORKD_"));
-    said.for_each(|name| _ = command.env_remove(name));
-    NOT_INHERITED.iter().for_each(|name| _ = command.env_remove(name));
+    not_inherited().for_each(|name| _ = command.env_remove(name));
     command
 }
 

@@ -1,9 +1,12 @@
 //! What an experiment is, and what comes of it.
 
 use std::path::Path;
+use std::sync::Arc;
 
-use forkd_compare::Ask;
+use forkd_compare::record::Record;
 use forkd_compare::report::picture::Picture;
+use forkd_compare::{Ask, Observer, Plan, Step, compare};
+use forkd_load::Live;
 use forkd_net::Error;
 use serde::Serialize;
 
@@ -63,6 +66,28 @@ impl Experiment<'_> {
     pub(crate) fn tell(&mut self, what: impl AsRef<str>) {
         (self.tell)(what.as_ref());
     }
+
+    /// Carries out a comparison, and tells of each server's turn.
+    pub(crate) fn compare(&mut self, plan: &Plan, says: fn(&Step, &str) -> String) -> Result<Record, Error> {
+        let ask = self.ask;
+        compare(plan, ask, &Arc::new(Live::default()), &mut Told { experiment: self, says })
+    }
+}
+
+/// Hears of each turn of a comparison.
+struct Told<'a, 'b> {
+    experiment: &'a mut Experiment<'b>,
+    says: fn(&Step, &str) -> String,
+}
+
+impl Observer for Told<'_, '_> {
+    fn begins(&mut self, step: &Step) {
+        if let Some(name) = &step.name {
+            self.experiment.tell((self.says)(step, name));
+        }
+    }
+
+    fn has(&mut self, _: &str, _: usize, _: &Record) {}
 }
 
 /// What an experiment came to.

@@ -85,25 +85,21 @@ fn run(experiment: &mut Experiment<'_>) -> Result<Outcome, Error> {
     Ok(judge(Seen { at_once, in_the_end, last: began.elapsed() }))
 }
 
+/// A socket that does not block.
+fn socket() -> rustix::io::Result<OwnedFd> {
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    rustix::net::socket_with(AddressFamily::INET, SocketType::STREAM, flags, None)
+}
+
 fn listen() -> std::io::Result<TcpListener> {
-    let socket = rustix::net::socket_with(
-        AddressFamily::INET,
-        SocketType::STREAM,
-        SocketFlags::CLOEXEC | SocketFlags::NONBLOCK,
-        None,
-    )?;
+    let socket = socket()?;
     rustix::net::bind(&socket, &SocketAddr::from(([127, 0, 0, 1], 0)))?;
     rustix::net::listen(&socket, BACKLOG)?;
     Ok(socket.into())
 }
 
 fn begin_to_connect(to: SocketAddr) -> std::io::Result<OwnedFd> {
-    let socket = rustix::net::socket_with(
-        AddressFamily::INET,
-        SocketType::STREAM,
-        SocketFlags::CLOEXEC | SocketFlags::NONBLOCK,
-        None,
-    )?;
+    let socket = socket()?;
     match rustix::net::connect(&socket, &to) {
         Ok(()) | Err(rustix::io::Errno::INPROGRESS) => Ok(socket),
         Err(error) => Err(error.into()),

@@ -1,13 +1,11 @@
 //! What ten thousand connected clients cost.
 
-use std::sync::Arc;
 use std::time::Duration;
 
-use forkd_compare::record::Record;
 use forkd_compare::report::picture::{Bar, Picture};
-use forkd_compare::{Contestant, Observer, Plan, Step, compare};
+use forkd_compare::{Contestant, Plan};
 use forkd_load::text::thousands;
-use forkd_load::{Live, Phase, allow_descriptors};
+use forkd_load::{Phase, allow_descriptors};
 use forkd_net::Error;
 
 use crate::lab::{Claim, Experiment, Lab, Outcome};
@@ -46,18 +44,6 @@ struct Seen {
     kib_each: f64,
 }
 
-struct Told<'a, 'b>(&'a mut Experiment<'b>);
-
-impl Observer for Told<'_, '_> {
-    fn begins(&mut self, step: &Step) {
-        if let Some(name) = &step.name {
-            self.0.tell(format!("{name}: {} clients connect", thousands(step.clients as f64)));
-        }
-    }
-
-    fn has(&mut self, _: &str, _: usize, _: &Record) {}
-}
-
 fn run(experiment: &mut Experiment<'_>) -> Result<Outcome, Error> {
     let clients = CLIENTS.into_iter().find(|clients| allow_descriptors(*clients).is_ok()).unwrap_or(100);
     let plan = Plan {
@@ -69,8 +55,8 @@ fn run(experiment: &mut Experiment<'_>) -> Result<Outcome, Error> {
         workers: Some(1),
         ..Plan::default()
     };
-    let ask = experiment.ask;
-    let record = compare(&plan, ask, &Arc::new(Live::default()), &mut Told(experiment))?;
+    let record = experiment
+        .compare(&plan, |step, name| format!("{name}: {} clients connect", thousands(step.clients as f64)))?;
     let seen = MODELS.map(|model| {
         let hold =
             record.models.iter().find(|entry| entry.name == model).and_then(|entry| entry.hold.as_ref());

@@ -1,13 +1,11 @@
 //! The table of server designs, measured today.
 
-use std::sync::Arc;
 use std::time::Duration;
 
-use forkd_compare::record::Record;
 use forkd_compare::report::picture::{Bar, Picture};
-use forkd_compare::{Contestant, Observer, Plan, Step, compare};
+use forkd_compare::{Contestant, Plan};
+use forkd_load::Phase;
 use forkd_load::text::micros;
-use forkd_load::{Live, Phase};
 use forkd_net::Error;
 
 use crate::lab::{Claim, Experiment, Lab, Outcome};
@@ -45,19 +43,6 @@ const MODELS: [(&str, &str); 5] = [
     ("prethread", "prethread"),
 ];
 
-/// Hears of each turn.
-struct Told<'a, 'b>(&'a mut Experiment<'b>);
-
-impl Observer for Told<'_, '_> {
-    fn begins(&mut self, step: &Step) {
-        if let Some(name) = &step.name {
-            self.0.tell(format!("round {}: {name}", step.round));
-        }
-    }
-
-    fn has(&mut self, _: &str, _: usize, _: &Record) {}
-}
-
 fn run(experiment: &mut Experiment<'_>) -> Result<Outcome, Error> {
     let plan = Plan {
         contestants: MODELS.iter().map(|(model, _)| Contestant::Model(model)).collect(),
@@ -67,8 +52,7 @@ fn run(experiment: &mut Experiment<'_>) -> Result<Outcome, Error> {
         rounds: 2,
         ..Plan::default()
     };
-    let ask = experiment.ask;
-    let record = compare(&plan, ask, &Arc::new(Live::default()), &mut Told(experiment))?;
+    let record = experiment.compare(&plan, |step, name| format!("round {}: {name}", step.round))?;
     let costs = MODELS.map(|(model, _)| {
         let entry = record.models.iter().find(|entry| entry.name == model)?;
         entry.churn.as_ref()?.median.cpu_us_per_conn

@@ -6,8 +6,8 @@ use std::net::UdpSocket;
 use std::os::fd::AsFd;
 use std::time::Duration;
 
-use forkd_compare::Scratch;
 use forkd_compare::report::picture::{Bar, Picture};
+use forkd_compare::{Scratch, not_inherited};
 use forkd_load::text::thousands;
 use forkd_net::Error;
 use forkd_sys::program::{Image, Privileges, become_program};
@@ -94,13 +94,7 @@ fn forkds(experiment: &Experiment<'_>) -> Result<(u64, bool), Error> {
     let controls = ["a", "b"].map(|name| scratch.path(name));
     let parent = rustix::process::getpid();
     let forkd = experiment.forkd;
-    // what variables say is not for them
-    let names = std::env::vars_os().map(|(name, _)| name);
-    let said = names.filter(|name| name.as_encoded_bytes().starts_with(b"FORKD_"));
-    let environment: Vec<(OsString, Option<OsString>)> = said
-        .chain(["NOTIFY_SOCKET", "JOURNAL_STREAM"].map(OsString::from))
-        .map(|name| (name, None))
-        .collect();
+    let environment: Vec<(OsString, Option<OsString>)> = not_inherited().map(|name| (name, None)).collect();
     let start = |(socket, control): (&UdpSocket, &std::path::PathBuf)| {
         let arguments: Vec<OsString> =
             ["serve", "--model", "event", "--workers", "1", "--log", "stderr", "--control"]
