@@ -126,7 +126,7 @@ fn explain_absence(error: Error, file: Option<&PathBuf>, root: Option<&Path>) ->
 
 fn set_umask(umask: Option<u32>) {
     if let Some(umask) = umask {
-        nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(umask));
+        nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(umask as libc::mode_t));
     }
 }
 

@@ -133,6 +133,7 @@ fn name_process() {
     let name = std::env::args_os().next().unwrap_or_default();
     let name = Path::new(&name).file_name().and_then(|name| CString::new(name.as_bytes()).ok());
     // it is for people, who can do without
+    #[cfg(target_os = "linux")]
     let _ = name.map(|name| rustix::thread::set_name(&name));
 }
 

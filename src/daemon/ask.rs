@@ -13,11 +13,11 @@ use std::time::{Duration, Instant};
 use rustix::io::Errno;
 use rustix::net::sockopt::{Timeout, set_socket_timeout};
 use rustix::net::{
-    AddressFamily, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketAddrUnix, SocketFlags,
-    SocketType, sendmsg, socket_with,
+    AddressFamily, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketAddrUnix, SocketType, sendmsg,
 };
 
 use crate::foreign;
+use crate::sys::socket::{Mode, socket};
 
 /// More than a status has of as many children as there can be.
 const LONGEST_ANSWER: u64 = 64 << 20;
@@ -39,10 +39,7 @@ impl Question {
     pub(crate) fn at(path: &Path, patience: Duration) -> io::Result<Self> {
         let until = Instant::now() + patience;
         // by hand, as connect(2) waits where the queue is full, and std's can't be told how long
-        let flags = SocketFlags::empty();
-        #[cfg(not(target_vendor = "apple"))]
-        let flags = flags | SocketFlags::CLOEXEC;
-        let socket = socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
+        let socket = socket(AddressFamily::UNIX, SocketType::STREAM, Mode::Blocking)?;
         let address = SocketAddrUnix::new(path)?;
         loop {
             set_socket_timeout(&socket, Timeout::Send, Some(left(until).map_err(|e| late(e, patience))?))?;

@@ -137,7 +137,7 @@ fn lock(file: &File) -> io::Result<Option<bool>> {
 fn present_umask() -> u32 {
     let mask = umask(Mode::empty());
     umask(mask);
-    mask.bits()
+    mask.bits() as u32
 }
 
 /// Where other users may rename files, they could put another file in its place.

@@ -5,7 +5,7 @@
 
 use std::path::{Path, PathBuf};
 
-use nix::sys::statvfs::{FsFlags, statvfs};
+use nix::unistd::{AccessFlags, access};
 
 use super::scratch::Scratch;
 use forkd_net::Error;
@@ -24,8 +24,10 @@ impl Copy {
             std::env::current_exe().map_err(|cause| Error::os("cannot find this program's file", cause))?;
         let scratch = Scratch::new()?;
         let copy = scratch.path("forkd");
-        let may_run = statvfs(&scratch.path("")).is_ok_and(|fs| !fs.flags().contains(FsFlags::ST_NOEXEC));
-        let path = if may_run && std::fs::copy(&ours, &copy).is_ok() { copy } else { ours };
+        let copied = std::fs::copy(&ours, &copy);
+        // not where programs may not be run: access(2), EACCES
+        let may_run = copied.is_ok() && access(&copy, AccessFlags::X_OK).is_ok();
+        let path = if may_run { copy } else { ours };
         Ok(Self { path, _scratch: scratch })
     }
 

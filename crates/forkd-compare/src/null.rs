@@ -5,10 +5,12 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 
 use rustix::io::Errno;
-use rustix::net::{RecvFlags, SendFlags, SocketFlags, accept_with, recvfrom, send, sendto};
+use rustix::net::{RecvFlags, recvfrom, send, sendto};
 
 use forkd_net::Error;
+use forkd_sys::accept::accept;
 use forkd_sys::poller::{Event, Interest, Poller};
+use forkd_sys::socket::{Mode, NO_SIGNAL};
 
 const BUFFER: usize = 64 * 1024;
 /// What the poller knows the two sockets by; connections come after them.
@@ -41,13 +43,13 @@ fn run() -> io::Result<()> {
     }
     let (mut events, mut buffer) = (Vec::new(), vec![0; BUFFER]);
     let mut connections: Vec<Option<OwnedFd>> = Vec::new();
-    let (mut free, flags) = (Vec::new(), SocketFlags::CLOEXEC | SocketFlags::NONBLOCK);
+    let mut free = Vec::new();
     loop {
         poller.wait(&mut events, None)?;
         for &Event { token, .. } in &events {
             match token {
                 LISTENER => {
-                    let Ok(connection) = accept_with(&listener, flags) else {
+                    let Ok((connection, _)) = accept(&listener, Mode::NonBlocking) else {
                         continue;
                     };
                     let place = free.pop().unwrap_or_else(|| {
@@ -81,7 +83,7 @@ fn echo(connection: &OwnedFd, buffer: &mut [u8]) -> bool {
     };
     let mut sent = 0;
     while sent < length {
-        match send(connection, &buffer[sent..length], SendFlags::NOSIGNAL) {
+        match send(connection, &buffer[sent..length], NO_SIGNAL) {
             Ok(more) => sent += more,
             Err(Errno::INTR) => {}
             // one client at a time is waited for: those here read what they get
@@ -96,6 +98,6 @@ fn echo(connection: &OwnedFd, buffer: &mut [u8]) -> bool {
 
 fn bounce(socket: &OwnedFd, buffer: &mut [u8]) {
     while let Ok((length, _, Some(from))) = recvfrom(socket, &mut *buffer, RecvFlags::empty()) {
-        let _ = sendto(socket, &buffer[..length], SendFlags::NOSIGNAL, &from);
+        let _ = sendto(socket, &buffer[..length], NO_SIGNAL, &from);
     }
 }

@@ -5,8 +5,6 @@ use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::time::Duration;
 
-use nix::unistd::Pid;
-
 /// A process, from /proc/PID/stat.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Process {
@@ -60,9 +58,16 @@ pub(super) fn clocks(processes: &[u32]) -> BTreeMap<u32, Duration> {
 
 /// The processor time of a process: of all its threads, also of those that have ended, but of no children
 /// (clock_getcpuclockid(3)).
+#[cfg(any(target_os = "linux", target_os = "freebsd"))]
 fn clock_of(process: u32) -> Option<Duration> {
-    let clock = nix::time::clock_getcpuclockid(Pid::from_raw(process.cast_signed())).ok()?;
+    let clock = nix::time::clock_getcpuclockid(nix::unistd::Pid::from_raw(process.cast_signed())).ok()?;
     Some(nix::time::clock_gettime(clock).ok()?.into())
+}
+
+/// Elsewhere a process has no clock that another one may read.
+#[cfg(not(any(target_os = "linux", target_os = "freebsd")))]
+fn clock_of(_: u32) -> Option<Duration> {
+    None
 }
 
 /// How many threads a process has; 0 if it has gone.

@@ -3,6 +3,15 @@
 use std::fs;
 use std::time::Duration;
 
+use nix::time::{ClockId, clock_gettime};
+
+/// What /proc/stat counts by.
+#[cfg(target_os = "linux")]
+const CLOCK: ClockId = ClockId::CLOCK_BOOTTIME;
+/// Where there is no such file, any.
+#[cfg(not(target_os = "linux"))]
+const CLOCK: ClockId = ClockId::CLOCK_MONOTONIC;
+
 /// Counts since the machine started.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub(super) struct System {
@@ -23,7 +32,7 @@ impl System {
     pub(super) fn now() -> Option<Self> {
         let ticks = nix::unistd::sysconf(nix::unistd::SysconfVar::CLK_TCK).ok().flatten()?;
         let text = fs::read_to_string("/proc/stat").ok()?;
-        let now = nix::time::clock_gettime(nix::time::ClockId::CLOCK_BOOTTIME).ok()?;
+        let now = clock_gettime(CLOCK).ok()?;
         Self::parse(&text, ticks as f64, now.into())
     }
 

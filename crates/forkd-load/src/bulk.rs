@@ -5,15 +5,16 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use rustix::io::{Errno, read};
-use rustix::net::{SendAncillaryBuffer, SendFlags, send, sendmsg};
+use rustix::net::{SendAncillaryBuffer, send, sendmsg};
 
 use super::clock::{Clock, Nanos, nanos};
 use super::fault::Fault;
 use super::message::Messages;
 use super::meter::{Meter, Part};
-use super::target::{Mode, TICK, Unconnected};
+use super::target::{TICK, Unconnected};
 use super::task::Task;
 use forkd_sys::poller::{Interest, Poller};
+use forkd_sys::socket::{Mode, NO_SIGNAL};
 
 /// Where a direction of the stream is: in which message, and at which of its bytes.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
@@ -125,7 +126,7 @@ impl Bulk<'_> {
     /// long as a message.
     fn write(&mut self, has_more: bool) -> Result<usize, Fault> {
         if !self.header.is_empty() {
-            let length = done(send(&self.socket, &self.header, SendFlags::NOSIGNAL))?;
+            let length = done(send(&self.socket, &self.header, NO_SIGNAL))?;
             self.header.drain(..length);
             return Ok(length);
         }
@@ -139,7 +140,7 @@ impl Bulk<'_> {
             IoSlice::new(&piece[..length])
         });
         let mut control = SendAncillaryBuffer::default();
-        let length = done(sendmsg(&self.socket, &pieces, &mut control, SendFlags::NOSIGNAL))?;
+        let length = done(sendmsg(&self.socket, &pieces, &mut control, NO_SIGNAL))?;
         self.out.advance(length, size);
         Ok(length)
     }

@@ -3,12 +3,13 @@
 use std::os::fd::OwnedFd;
 
 use rustix::io::{Errno, read};
-use rustix::net::{SendFlags, send};
+use rustix::net::send;
 
 use super::clock::Nanos;
 use super::fault::Fault;
 use super::message::Message;
 use forkd_sys::poller::Interest;
+use forkd_sys::socket::NO_SIGNAL;
 
 /// What a client does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -74,10 +75,10 @@ impl Client {
         while !self.has_sent(size) {
             let is_header = !self.header.is_empty();
             let sent = if is_header {
-                send(socket, &self.header, SendFlags::NOSIGNAL)
+                send(socket, &self.header, NO_SIGNAL)
             } else {
                 let length = message.copy(self.sent, output);
-                send(socket, &output[..length], SendFlags::NOSIGNAL)
+                send(socket, &output[..length], NO_SIGNAL)
             };
             match sent {
                 Ok(length) if is_header => _ = self.header.drain(..length),

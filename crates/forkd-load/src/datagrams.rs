@@ -10,7 +10,7 @@ use std::sync::{Arc, Barrier};
 use std::time::Duration;
 
 use rustix::io::{Errno, read};
-use rustix::net::{SendFlags, send};
+use rustix::net::send;
 
 use super::clock::{Clock, Nanos, exact_timers, nanos, wait_exactly};
 use super::fault::Fault;
@@ -18,9 +18,10 @@ use super::in_flight::{Datagram, InFlight};
 use super::message::number_of;
 use super::meter::{Meter, Part};
 use super::pacer::Schedule;
-use super::target::{Mode, TICK, Unconnected};
+use super::target::{TICK, Unconnected};
 use super::task::{Share, Task};
 use forkd_sys::poller::{Event, Interest, Poller};
+use forkd_sys::socket::{Mode, NO_SIGNAL};
 
 /// How long a client pauses whose socket has failed.
 const PAUSE: Nanos = 10_000_000;
@@ -181,7 +182,7 @@ impl<'a> Sender<'a> {
         let message = self.task.messages.message(self.share.client(i), client.in_flight.next());
         message.copy(0, &mut self.output[header.len()..]);
         let was_blocked = client.blocked.take().is_some();
-        match send(socket, &self.output, SendFlags::NOSIGNAL) {
+        match send(socket, &self.output, NO_SIGNAL) {
             Ok(_) => client.in_flight.start(Datagram { due, sent: now }),
             Err(Errno::AGAIN | Errno::INTR) => client.blocked = Some(due),
             Err(errno) => return self.fail(i, errno.into()),

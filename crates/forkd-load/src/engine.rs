@@ -16,9 +16,10 @@ use super::fault::Fault;
 use super::meter::Meter;
 use super::pacer::Schedule;
 use super::plan::Phase;
-use super::target::{Mode, Unconnected};
+use super::target::Unconnected;
 use super::task::{Share, Task};
 use forkd_sys::poller::{Event, Poller};
+use forkd_sys::socket::Mode;
 
 /// How long a client pauses that has failed, so that a server that is down isn't hammered.
 const PAUSE: Nanos = 10_000_000;

@@ -4,12 +4,13 @@ use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
 use rustix::io::{Errno, read};
-use rustix::net::{SendFlags, send};
+use rustix::net::send;
 
 use super::client::Client;
 use super::fault::Fault;
 use super::message::{Messages, STAMPED};
-use super::target::{Mode, TICK, Target, Unconnected};
+use super::target::{TICK, Target, Unconnected};
+use forkd_sys::socket::{Mode, NO_SIGNAL};
 
 /// What a server has to do.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -100,7 +101,7 @@ fn echoed(target: &Target, socket: OwnedFd, deadline: Instant) -> Result<(), Fau
 
 fn send_all(socket: &OwnedFd, mut bytes: &[u8], deadline: Instant) -> Result<(), Fault> {
     loop {
-        match send(socket, bytes, SendFlags::NOSIGNAL) {
+        match send(socket, bytes, NO_SIGNAL) {
             Ok(sent) if sent == bytes.len() => return Ok(()),
             Ok(sent) => bytes = &bytes[sent..],
             Err(Errno::AGAIN | Errno::INTR) => _ = left(deadline)?,

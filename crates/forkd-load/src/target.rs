@@ -8,13 +8,14 @@ use std::os::fd::OwnedFd;
 use std::time::Duration;
 
 use rustix::io::Errno;
-use rustix::net::{self, AddressFamily, SocketAddrUnix, SocketFlags, SocketType, sockopt};
+use rustix::net::{self, AddressFamily, SocketAddrUnix, SocketType, sockopt};
 
 use super::fault::Fault;
 use super::proxy::ProxyVersion;
 use forkd_net::Endpoint;
 use forkd_net::resolve::resolve;
 use forkd_net::{Error, Failure};
+use forkd_sys::socket::{Mode, socket};
 
 /// How long a call on a socket that blocks may take, until its caller looks at the clock again.
 pub(super) const TICK: Duration = Duration::from_millis(50);
@@ -46,15 +47,6 @@ pub struct Target {
 enum Address {
     Ip(SocketAddr),
     Unix(SocketAddrUnix),
-}
-
-/// Whether calls on a socket wait.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Mode {
-    /// Never: a poller tells when it is time.
-    NonBlocking,
-    /// For a [`TICK`] at most: one client alone needs no poller, and a system call less is what it measures.
-    Blocking,
 }
 
 /// Why there is no connection.
@@ -119,10 +111,9 @@ impl Target {
     pub(super) fn connect(&self, mode: Mode, nth: u64) -> Result<OwnedFd, Unconnected> {
         let failed = |errno: Errno| Unconnected::Failed(errno.into());
         let kind = if self.endpoint.is_datagram() { SocketType::DGRAM } else { SocketType::STREAM };
-        let mut flags = SocketFlags::CLOEXEC;
-        flags.set(SocketFlags::NONBLOCK, mode == Mode::NonBlocking);
-        let socket = net::socket_with(self.family(), kind, flags, None).map_err(failed)?;
+        let socket = socket(self.family(), kind, mode).map_err(failed)?;
         if mode == Mode::Blocking {
+            // one client alone needs no poller, and a system call less is what it measures
             for timeout in [sockopt::Timeout::Recv, sockopt::Timeout::Send] {
                 sockopt::set_socket_timeout(&socket, timeout, Some(TICK)).map_err(failed)?;
             }

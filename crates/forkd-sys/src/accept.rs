@@ -9,11 +9,13 @@
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
 
-use rustix::io::{Errno, FdFlags, Result, fcntl_setfd, ioctl_fionbio};
-use rustix::net::{SocketAddrAny, SocketFlags, acceptfrom, acceptfrom_with};
+use rustix::io::{Errno, Result};
+use rustix::net::{SocketAddrAny, acceptfrom};
 
+#[cfg(not(target_vendor = "apple"))]
 use super::calls::is_forbidden;
 use super::fd::wait_readable;
+use super::socket::{Mode, made};
 
 /// Accepts a client, with the address of the other end. Waits for one, if the socket blocks.
 ///
@@ -21,22 +23,20 @@ use super::fd::wait_readable;
 ///
 /// As accept(2).
 #[inline]
-pub fn accept(socket: impl AsFd, flags: SocketFlags) -> Result<(OwnedFd, Option<SocketAddrAny>)> {
-    match acceptfrom_with(&socket, flags) {
+pub fn accept(socket: impl AsFd, mode: Mode) -> Result<(OwnedFd, Option<SocketAddrAny>)> {
+    #[cfg(not(target_vendor = "apple"))]
+    match rustix::net::acceptfrom_with(&socket, super::socket::flags(mode)) {
         // a filter may know accept(2) only; or a firewall has forbidden one connection, which that doesn't return
-        Err(errno) if is_forbidden(errno) => accept_without_flags(socket, flags),
-        accepted => accepted,
+        Err(errno) if is_forbidden(errno) => {}
+        accepted => return accepted,
     }
+    accept_without_flags(socket, mode)
 }
 
 #[cold]
-fn accept_without_flags(socket: impl AsFd, flags: SocketFlags) -> Result<(OwnedFd, Option<SocketAddrAny>)> {
+fn accept_without_flags(socket: impl AsFd, mode: Mode) -> Result<(OwnedFd, Option<SocketAddrAny>)> {
     let (connection, address) = acceptfrom(socket)?;
-    fcntl_setfd(&connection, FdFlags::CLOEXEC)?;
-    if flags.contains(SocketFlags::NONBLOCK) {
-        ioctl_fionbio(&connection, true)?;
-    }
-    Ok((connection, address))
+    Ok((made(connection, mode)?, address))
 }
 
 /// Accepts a client if there is one, with the address of the other end.
@@ -45,11 +45,11 @@ fn accept_without_flags(socket: impl AsFd, flags: SocketFlags) -> Result<(OwnedF
 ///
 /// As accept(2), and `AGAIN` where there is no client, whether the socket blocks or not; `NOBUFS` where the kernel has no
 /// timer for this process at the moment.
-pub fn accept_now(socket: impl AsFd, flags: SocketFlags) -> Result<(OwnedFd, Option<SocketAddrAny>)> {
+pub fn accept_now(socket: impl AsFd, mode: Mode) -> Result<(OwnedFd, Option<SocketAddrAny>)> {
     if !wait_readable(&socket, Duration::ZERO) {
         return Err(Errno::AGAIN);
     }
-    match timer::interrupted(|| accept(&socket, flags)) {
+    match timer::interrupted(|| accept(&socket, mode)) {
         // another process was quicker, and no other client has come since
         Err(Errno::INTR) => Err(Errno::AGAIN),
         accepted => accepted,
@@ -82,7 +82,7 @@ mod timer {
     use nix::sys::timer::{Expiration, Timer, TimerSetTimeFlags};
     use nix::time::ClockId;
     use rustix::io::Errno;
-    use rustix::thread::{Pid, gettid};
+    use rustix::process::{Pid, getpid};
 
     use super::super::disposition::set;
     use super::super::signal::NUDGE;
@@ -92,7 +92,8 @@ mod timer {
     const LIMIT: Duration = Duration::from_millis(10);
 
     thread_local! {
-        /// The timer of this thread. A forked child has none of its parent's, so it is never deleted.
+        /// The timer of this thread, and the process that has made it. A forked child has none of its parent's, so it is
+        /// never deleted.
         static TIMER: RefCell<Option<(Pid, ManuallyDrop<Timer>)>> = const { RefCell::new(None) };
     }
 
@@ -108,15 +109,15 @@ mod timer {
     }
 
     fn started(slot: &mut Option<(Pid, ManuallyDrop<Timer>)>) -> Result<&mut Timer> {
-        let thread = gettid();
+        let process = getpid();
         let timer = match slot.take() {
-            Some((of, timer)) if of == thread => timer,
+            Some((of, timer)) if of == process => timer,
             _ => {
                 heed()?;
-                ManuallyDrop::new(make(thread)?)
+                ManuallyDrop::new(make()?)
             }
         };
-        let (_, timer) = slot.insert((thread, timer));
+        let (_, timer) = slot.insert((process, timer));
         timer.set(Expiration::IntervalDelayed(LIMIT.into(), LIMIT.into()), TimerSetTimeFlags::empty())?;
         Ok(timer)
     }
@@ -127,7 +128,7 @@ mod timer {
 
     /// Makes one, sets it to nothing, and deletes it.
     pub(super) fn check() -> std::io::Result<()> {
-        make(gettid()).and_then(|mut timer| stop(&mut timer)).map_err(Into::into)
+        make().and_then(|mut timer| stop(&mut timer)).map_err(Into::into)
     }
 
     /// Has this thread's calls end by the signal.
@@ -139,18 +140,19 @@ mod timer {
         SigSet::from(NUDGE).thread_unblock()
     }
 
-    fn make(thread: Pid) -> Result<Timer> {
-        Timer::new(ClockId::CLOCK_MONOTONIC, SigEvent::new(to(thread)))
+    fn make() -> Result<Timer> {
+        Timer::new(ClockId::CLOCK_MONOTONIC, SigEvent::new(to_this_thread()))
     }
 
     #[cfg(all(target_os = "linux", target_env = "gnu"))]
-    fn to(thread: Pid) -> SigevNotify<'static> {
-        SigevNotify::SigevThreadId { signal: NUDGE, thread_id: thread.as_raw_pid(), si_value: 0 }
+    fn to_this_thread() -> SigevNotify<'static> {
+        let thread_id = rustix::thread::gettid().as_raw_pid();
+        SigevNotify::SigevThreadId { signal: NUDGE, thread_id, si_value: 0 }
     }
 
     /// Elsewhere to the process, whose main thread is the one that accepts.
     #[cfg(not(all(target_os = "linux", target_env = "gnu")))]
-    fn to(_: Pid) -> SigevNotify<'static> {
+    fn to_this_thread() -> SigevNotify<'static> {
         SigevNotify::SigevSignal { signal: NUDGE, si_value: 0 }
     }
 }
@@ -200,7 +202,7 @@ mod tests {
         let path = dir.path().join("s");
         let (tcp, unix) =
             (TcpListener::bind("127.0.0.1:0").expect("bind"), UnixListener::bind(&path).expect("bind"));
-        let accept = |socket: &dyn AsFd| accept_now(socket.as_fd(), SocketFlags::CLOEXEC).map(|_| ());
+        let accept = |socket: &dyn AsFd| accept_now(socket.as_fd(), Mode::Blocking).map(|_| ());
         for blocks in [true, false] {
             set_nonblocking(&tcp, !blocks).expect("flag");
             set_nonblocking(&unix, !blocks).expect("flag");

@@ -37,6 +37,7 @@ pub mod shared;
 pub mod shutdown_fd;
 pub mod signal;
 pub mod sock_diag;
+pub mod socket;
 pub mod stack;
 pub mod tcp;
 pub mod thread;

@@ -3,24 +3,23 @@
 use std::os::fd::AsFd;
 use std::sync::OnceLock;
 
-use nix::sys::resource::{Resource, getrlimit, rlim_t, setrlimit};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 /// The limits, soft and hard, that this process has raised.
-static BEFORE: OnceLock<(rlim_t, rlim_t)> = OnceLock::new();
+static BEFORE: OnceLock<Rlimit> = OnceLock::new();
 
-/// How many descriptors this process may have open.
+/// How many descriptors this process may have open; `None` without a limit.
 pub fn open_files() -> Option<u64> {
-    getrlimit(Resource::RLIMIT_NOFILE).ok().map(|(soft, _)| soft)
+    getrlimit(Resource::Nofile).current
 }
 
 /// Allows this process as many open descriptors as it may allow itself: for one that serves many
 /// connections at once. The soft limit is low for the sake of programs that use select(2).
 pub fn raise_open_files() {
-    if let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE) {
-        BEFORE.get_or_init(|| (soft, hard));
-        // with fewer it works, too: clients that do not fit in wait
-        let _ = setrlimit(Resource::RLIMIT_NOFILE, hard, hard);
-    }
+    let limit = getrlimit(Resource::Nofile);
+    BEFORE.get_or_init(|| limit);
+    // with fewer it works, too: clients that do not fit in wait
+    let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit });
 }
 
 /// Makes room for so many descriptors, if this process may have them, before it starts threads. The kernel enlarges the
@@ -36,6 +35,6 @@ pub fn make_room(open: impl AsFd, count: usize) {
 }
 
 /// In a new process: has the program find its limits as the caller of this process has set them. Async-signal-safe.
-pub(super) fn hand_down() -> nix::Result<()> {
-    BEFORE.get().map_or(Ok(()), |&(soft, hard)| setrlimit(Resource::RLIMIT_NOFILE, soft, hard))
+pub(super) fn hand_down() -> rustix::io::Result<()> {
+    BEFORE.get().map_or(Ok(()), |&limit| setrlimit(Resource::Nofile, limit))
 }

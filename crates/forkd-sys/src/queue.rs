@@ -15,6 +15,7 @@ use rustix::net::{
 };
 
 use super::limits::open_files;
+use super::socket::NO_SIGNAL;
 
 /// How many connections fit into the default buffer of a socket: each takes less than 1 KiB.
 const MOST: u64 = 200;
@@ -55,7 +56,7 @@ impl Queue {
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
         let mut control = SendAncillaryBuffer::new(&mut space);
         control.push(SendAncillaryMessage::ScmRights(&descriptors));
-        let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
+        let flags = SendFlags::DONTWAIT | NO_SIGNAL;
         sendmsg(&self.entrance, &[IoSlice::new(b"c")], &mut control, flags).map(|_| ())
     }
 

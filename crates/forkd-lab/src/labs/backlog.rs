@@ -7,8 +7,9 @@ use std::time::{Duration, Instant};
 use forkd_compare::report::picture::{Bar, Picture};
 use forkd_load::text::span;
 use forkd_net::Error;
+use forkd_sys::socket::{self, Mode};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::net::{AddressFamily, SocketFlags, SocketType, sockopt};
+use rustix::net::{AddressFamily, SocketType, sockopt};
 
 use crate::lab::{Claim, Experiment, Lab, Outcome, cannot};
 
@@ -87,8 +88,7 @@ fn run(experiment: &mut Experiment<'_>) -> Result<Outcome, Error> {
 
 /// A socket that does not block.
 fn socket() -> rustix::io::Result<OwnedFd> {
-    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-    rustix::net::socket_with(AddressFamily::INET, SocketType::STREAM, flags, None)
+    socket::socket(AddressFamily::INET, SocketType::STREAM, Mode::NonBlocking)
 }
 
 fn listen() -> std::io::Result<TcpListener> {

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use rustix::io::Errno;
-use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, sockopt};
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketType, sockopt};
 
 use super::channel::{Channel, Session};
 use super::connections::guarded;
@@ -19,6 +19,7 @@ use crate::Error;
 use crate::service::Protocol;
 use crate::slab::Key;
 use crate::sys::poller::Interest;
+use crate::sys::socket::{Mode, socket};
 use crate::timers::At;
 use crate::transport::early::Early;
 use crate::transport::{Endpoint, Peer, Writer, resolve};
@@ -261,8 +262,7 @@ impl Address {
             Self::Ip(SocketAddr::V6(_)) => AddressFamily::INET6,
             Self::Unix(_) => AddressFamily::UNIX,
         };
-        let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-        let socket = rustix::net::socket_with(family, SocketType::STREAM, flags, None)?;
+        let socket = socket(family, SocketType::STREAM, Mode::NonBlocking)?;
         let begun = match self {
             Self::Ip(address) => {
                 sockopt::set_tcp_nodelay(&socket, true)?;

@@ -13,6 +13,7 @@ use rustix::net::{SendFlags, Shutdown};
 
 use crate::fairness::Turn;
 use crate::service::Reply;
+use crate::sys::socket::NO_SIGNAL;
 use crate::transport::early::Early;
 use crate::transport::{FilePart, MORE, Outbox, Traffic};
 
@@ -166,7 +167,7 @@ impl<'a> Line<'a> {
 
     fn write(&mut self, bytes: &[u8], flags: SendFlags) -> io::Result<usize> {
         self.early.gives(bytes.len());
-        let flags = flags | SendFlags::NOSIGNAL;
+        let flags = flags | NO_SIGNAL;
         let n = unless_it_waits(|| rustix::net::send(&self.socket, bytes, flags))?.unwrap_or(0);
         self.sent(n);
         Ok(n)

@@ -6,6 +6,7 @@ use std::os::fd::AsFd;
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 
+use crate::sys::socket::NO_SIGNAL;
 use rustix::net::{SendFlags, send};
 
 /// A part of a file that a [`Protocol`](crate::Protocol) sends, see
@@ -82,7 +83,7 @@ impl FilePart {
 
     /// The same, without waiting for the socket, whether it blocks or not.
     pub(crate) fn copy_to(&self, socket: impl AsFd) -> rustix::io::Result<usize> {
-        self.copy(|piece| send(socket, piece, SendFlags::DONTWAIT | SendFlags::NOSIGNAL))
+        self.copy(|piece| send(socket, piece, SendFlags::DONTWAIT | NO_SIGNAL))
     }
 
     // not a part of the caller, whose stack would have room for the piece even where none is copied

@@ -6,9 +6,11 @@
 //! instance's. What is found in it is asked of the socket, not believed of its name.
 
 use std::collections::BTreeSet;
+#[cfg(target_os = "linux")]
 use std::ffi::OsString;
 use std::net::{SocketAddr, SocketAddrV4, SocketAddrV6};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
+#[cfg(target_os = "linux")]
 use std::os::unix::ffi::OsStringExt;
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -205,7 +207,10 @@ fn unix_endpoint(address: &UnixAddr, kind: Kind) -> Option<Endpoint> {
     let path = match address.path() {
         Some(path) => path.to_owned(),
         // a name without a file (unix(7), "abstract") is shown as systemd writes it
+        #[cfg(target_os = "linux")]
         None => OsString::from_vec([b"@", address.as_abstract()?].concat()).into(),
+        #[cfg(not(target_os = "linux"))]
+        None => return None,
     };
     Some(if kind == Kind::Stream { Endpoint::Unix(path) } else { Endpoint::Unixgram(path) })
 }

@@ -14,8 +14,8 @@ use std::time::Duration;
 use nix::net::if_::if_indextoname;
 use nix::sys::socket::{setsockopt, sockopt};
 use rustix::io::Errno;
+use rustix::net::SocketAddrAny;
 use rustix::net::sockopt::set_tcp_nodelay;
-use rustix::net::{SocketAddrAny, SocketFlags};
 
 use super::socket_file::SocketFile;
 use super::{Endpoint, Peer};
@@ -24,6 +24,7 @@ use crate::admission::Failure;
 use crate::sys::accept::{accept, accept_now, check_timer};
 use crate::sys::fd::set_nonblocking;
 use crate::sys::queue::Queue;
+use crate::sys::socket::Mode;
 
 /// A connection, with the address of its other end.
 type Accepted = (OwnedFd, Option<SocketAddrAny>);
@@ -161,7 +162,7 @@ impl Listener {
     ///
     /// As accept(2).
     pub(crate) fn accept(&self, socket: impl AsFd) -> rustix::io::Result<(OwnedFd, Peer)> {
-        self.blocking(accept(socket, SocketFlags::CLOEXEC))
+        self.blocking(accept(socket, Mode::Blocking))
     }
 
     /// Refuses to have [`accept_now`](Self::accept_now) called on an inherited socket by processes that can't have the
@@ -200,22 +201,22 @@ impl Listener {
     /// Accepts a connection, and does not wait for one: `AGAIN` if there is none. A socket of our own has been
     /// [set](Self::set_nonblocking) not to block.
     pub fn accept_now(&self, socket: impl AsFd) -> rustix::io::Result<(OwnedFd, Peer)> {
-        self.blocking(self.take(socket, SocketFlags::CLOEXEC))
+        self.blocking(self.take(socket, Mode::Blocking))
     }
 
     /// As [`accept_now`](Self::accept_now), on a socket that blocks, as other processes wait in accept(2) there.
     pub(crate) fn accept_among_waiting(&self) -> rustix::io::Result<(OwnedFd, Peer)> {
-        self.blocking(accept_now(self, SocketFlags::CLOEXEC))
+        self.blocking(accept_now(self, Mode::Blocking))
     }
 
     /// As [`accept_now`](Self::accept_now), and the connection does not block either.
     pub(crate) fn accept_nonblocking(&self, socket: impl AsFd) -> rustix::io::Result<(OwnedFd, Peer)> {
-        self.with_peer(self.take(socket, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK))
+        self.with_peer(self.take(socket, Mode::NonBlocking))
     }
 
     #[inline]
-    fn take(&self, socket: impl AsFd, flags: SocketFlags) -> rustix::io::Result<Accepted> {
-        if self.is_shared.load(Ordering::Relaxed) { accept_now(socket, flags) } else { accept(socket, flags) }
+    fn take(&self, socket: impl AsFd, mode: Mode) -> rustix::io::Result<Accepted> {
+        if self.is_shared.load(Ordering::Relaxed) { accept_now(socket, mode) } else { accept(socket, mode) }
     }
 
     #[inline]
@@ -275,7 +276,7 @@ impl Listener {
         self.keep_out();
         let mut held = 0;
         while u64::from(held) < Queue::capacity() {
-            match accept(self, SocketFlags::CLOEXEC) {
+            match accept(self, Mode::Blocking) {
                 // where there is no room after all, its client sees a reset
                 Ok((connection, _)) if queue.put(&connection).is_err() => break,
                 Ok(_) => held += 1,

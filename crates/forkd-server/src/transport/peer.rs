@@ -5,7 +5,9 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
 use std::os::fd::AsFd;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use rustix::net::{SocketAddrAny, sockopt::socket_peercred};
+use rustix::net::SocketAddrAny;
+
+use crate::sys::socket::{Credentials, credentials};
 
 /// The other end of a connection or datagram.
 ///
@@ -70,9 +72,9 @@ impl Peer {
         match address.and_then(|address| SocketAddr::try_from(address.clone()).ok()) {
             Some(address) => Self::Ip(SocketAddr::new(address.ip().to_canonical(), address.port())),
             None if is_unix => {
-                let credentials = socket_peercred(connection).ok();
-                let pid = credentials.map_or(0, |c| c.pid.as_raw_nonzero().get().cast_unsigned());
-                let [uid, gid] = credentials.map_or([0; 2], |c| [c.uid.as_raw(), c.gid.as_raw()]);
+                // one whose user is not known is no user's
+                let unknown = Credentials { pid: 0, uid: u32::MAX, gid: u32::MAX };
+                let Credentials { pid, uid, gid } = credentials(connection).unwrap_or(unknown);
                 Self::Unix { pid, uid, gid }
             }
             None => Self::None,

@@ -39,7 +39,7 @@ impl SocketFile {
         let address = UnixAddr::new(path)?;
         let bind = || {
             // forkd has one thread, so no other thread is affected
-            let before = mode.map(|mode| umask(Mode::from_bits_truncate(!mode & 0o777)));
+            let before = mode.map(|mode| umask(Mode::from_bits_truncate((!mode & 0o777) as libc::mode_t)));
             let bound = bind(socket.as_raw_fd(), &address);
             if let Some(before) = before {
                 umask(before);

@@ -64,6 +64,18 @@ pub struct Destination {
 const MAX_SEGMENTS: usize = 64;
 const MAX_SEGMENTED: usize = 65_000;
 
+/// A message, and how many bytes of it there are.
+#[cfg(any(target_os = "linux", target_os = "freebsd", target_os = "netbsd"))]
+use libc::mmsghdr as Header;
+
+/// A message, and how many bytes of it there are, where no call takes several.
+#[cfg(not(any(target_os = "linux", target_os = "freebsd", target_os = "netbsd")))]
+#[derive(Clone, Copy)]
+struct Header {
+    msg_hdr: libc::msghdr,
+    msg_len: u32,
+}
+
 /// Buffers for a number of datagrams of up to `size` bytes each.
 pub struct Batch {
     size: usize,
@@ -72,12 +84,12 @@ pub struct Batch {
     names: Vec<libc::sockaddr_storage>,
     controls: Vec<Control>,
     iovecs: Vec<libc::iovec>,
-    headers: Vec<libc::mmsghdr>,
+    headers: Vec<Header>,
     envelopes: Vec<Envelope>,
     /// Datagrams that go back as they came, in ascending order, with the hop limit of the answer.
     queue: Vec<(usize, Option<u8>)>,
     /// What is sent for the queue: a header for each run of datagrams that can go as one.
-    out: Vec<libc::mmsghdr>,
+    out: Vec<Header>,
     runs: Vec<usize>,
 }
 
@@ -141,7 +153,7 @@ impl Batch {
         let flags = if patience == Patience::Wait { 0 } else { libc::MSG_DONTWAIT };
         // SAFETY: `arm` pointed the header at live buffers of the lengths that it gives.
         let n = unsafe { libc::recvmsg(socket.as_fd().as_raw_fd(), &raw mut self.headers[0].msg_hdr, flags) };
-        self.headers[0].msg_len = u32::try_from(n).map_err(|_| io::Error::last_os_error())?;
+        self.headers[0].msg_len = n.try_into().map_err(|_| io::Error::last_os_error())?;
         self.read_envelopes(1);
         Ok(())
     }
@@ -308,7 +320,7 @@ fn send_flags(patience: Patience) -> i32 {
 /// Sends messages until one can't be sent; returns how many were. Where the call is forbidden, that is none, and
 /// each is sent by itself.
 #[cfg(any(target_os = "linux", target_os = "freebsd", target_os = "netbsd"))]
-fn send(fd: i32, messages: &mut [libc::mmsghdr], patience: Patience) -> usize {
+fn send(fd: i32, messages: &mut [Header], patience: Patience) -> usize {
     // SAFETY: the headers were made by `pack` and point at live buffers.
     let n =
         unsafe { libc::sendmmsg(fd, messages.as_mut_ptr(), messages.len() as _, send_flags(patience) as _) };
@@ -317,8 +329,8 @@ fn send(fd: i32, messages: &mut [libc::mmsghdr], patience: Patience) -> usize {
 
 /// Elsewhere one by one.
 #[cfg(not(any(target_os = "linux", target_os = "freebsd", target_os = "netbsd")))]
-fn send(fd: i32, messages: &mut [libc::mmsghdr], patience: Patience) -> usize {
-    let send_one = |message: &&mut libc::mmsghdr| {
+fn send(fd: i32, messages: &mut [Header], patience: Patience) -> usize {
+    let send_one = |message: &&mut Header| {
         // SAFETY: as above.
         unsafe { libc::sendmsg(fd, &raw const message.msg_hdr, send_flags(patience)) >= 0 }
     };

@@ -12,10 +12,11 @@ use std::time::Duration;
 pub use datagram::UdpSocket;
 pub use listener::{TcpListener, UnixListener};
 use rustix::io::Errno;
-use rustix::net::{SendFlags, sockopt};
+use rustix::net::sockopt;
 pub use stream::{TcpStream, UnixStream};
 
 use super::waiter::Waiter;
+use crate::sys::socket::NO_SIGNAL;
 use crate::transport::{Attempt, Ready};
 
 /// All sockets have this in common: a socket that does not block, and the coroutines that wait for it.
@@ -66,7 +67,7 @@ impl<S: AsFd> Socket<S> {
     }
 
     pub(super) fn write(&self, bytes: &[u8]) -> io::Result<usize> {
-        let flags = SendFlags::NOSIGNAL;
+        let flags = NO_SIGNAL;
         self.call(Ready::Write, bytes.len(), &mut || rustix::net::send(&self.inner, bytes, flags))
     }
 

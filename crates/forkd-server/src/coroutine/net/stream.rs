@@ -3,16 +3,17 @@
 use std::fmt;
 use std::io::{self, Read, Write};
 use std::net::{self, Shutdown, SocketAddr};
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net as unix;
 use std::path::Path;
 use std::time::Duration;
 
 use rustix::io::Errno;
-use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with};
+use rustix::net::{AddressFamily, SocketType};
 
 use super::{Socket, socket};
 use crate::coroutine::{Waiter, sleep};
+use crate::sys::socket::{Mode, socket};
 use crate::transport::Ready;
 
 /// A TCP connection that lets others go on while it waits; where no coroutines run, it blocks.
@@ -106,8 +107,7 @@ impl TcpStream {
 
     fn connect_within(address: SocketAddr, limit: Option<Duration>) -> io::Result<Self> {
         let family = if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
-        let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-        let fd: OwnedFd = socket_with(family, SocketType::STREAM, flags, None)?;
+        let fd = socket(family, SocketType::STREAM, Mode::NonBlocking)?;
         let begun = rustix::net::connect(&fd, &address);
         let socket = Socket::waited_for(net::TcpStream::from(fd), Waiter::of_connection());
         match begun {
@@ -174,8 +174,7 @@ impl UnixStream {
     /// As connect(2).
     pub fn connect(path: impl AsRef<Path>) -> io::Result<Self> {
         let address = rustix::net::SocketAddrUnix::new(path.as_ref())?;
-        let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-        let fd: OwnedFd = socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
+        let fd = socket(AddressFamily::UNIX, SocketType::STREAM, Mode::NonBlocking)?;
         loop {
             match rustix::net::connect(&fd, &address) {
                 Ok(()) => return Ok(Self(Socket::waited_for(fd.into(), Waiter::of_connection()))),

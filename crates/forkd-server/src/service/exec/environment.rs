@@ -4,8 +4,7 @@
 use std::ffi::OsString;
 use std::os::fd::AsFd;
 
-use rustix::net::sockopt::socket_peercred;
-
+use crate::sys::socket::credentials;
 use crate::transport::{Connection, Endpoint, Peer};
 
 /// All names that tell of a connection. What isn't known of this one is taken out: it would be known of
@@ -54,10 +53,12 @@ pub(super) fn of(
         }
         Peer::Unix { .. } => {
             tell(&["PROTO"], "UNIX".into());
-            if let Ok(client) = socket_peercred(socket) {
-                tell(&["UNIXREMOTEPID"], client.pid.as_raw_nonzero().to_string().into());
-                tell(&["UNIXREMOTEEUID"], client.uid.as_raw().to_string().into());
-                tell(&["UNIXREMOTEEGID"], client.gid.as_raw().to_string().into());
+            if let Some(client) = credentials(socket) {
+                if client.pid != 0 {
+                    tell(&["UNIXREMOTEPID"], client.pid.to_string().into());
+                }
+                tell(&["UNIXREMOTEEUID"], client.uid.to_string().into());
+                tell(&["UNIXREMOTEEGID"], client.gid.to_string().into());
             }
         }
         Peer::None => {}

@@ -13,6 +13,7 @@ use super::super::pump::Pump;
 use super::super::{FilePart, Traffic, limit_unsent};
 use super::{Connection, Input, Medium, Ready, Wait};
 use crate::sys::buffer::{Buffer, CHUNK};
+use crate::sys::socket::NO_SIGNAL;
 
 /// What is sent so waits in the kernel for what follows at once, and shares a segment with it, if that is the end
 /// (tcp(7), `MSG_MORE`): so the client is woken once and not twice.
@@ -262,15 +263,10 @@ impl<'a> Connection<'a> {
                 let n = match wait {
                     None => {
                         let part = self.part_of(bytes);
-                        block!(
-                            self,
-                            socket,
-                            Ready::Write,
-                            rustix::net::send(socket, part, flags | SendFlags::NOSIGNAL)
-                        )
+                        block!(self, socket, Ready::Write, rustix::net::send(socket, part, flags | NO_SIGNAL))
                     }
                     Some(wait) => self.attempt(*wait, socket, Ready::Write, bytes.len(), &mut || {
-                        rustix::net::send(socket, bytes, flags | SendFlags::DONTWAIT | SendFlags::NOSIGNAL)
+                        rustix::net::send(socket, bytes, flags | SendFlags::DONTWAIT | NO_SIGNAL)
                     })?,
                 };
                 Traffic::add(&self.traffic.bytes_out, n as u64);

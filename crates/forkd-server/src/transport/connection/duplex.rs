@@ -11,6 +11,7 @@ use rustix::net::SendFlags;
 
 use super::{Connection, Medium, Traffic};
 use crate::slab::Key;
+use crate::sys::socket::NO_SIGNAL;
 use crate::transport::{Rouser, Wakeups};
 
 /// What a connection waits for.
@@ -70,7 +71,7 @@ impl Connection<'_> {
     pub(crate) fn send_now(&self, bytes: &[u8]) -> io::Result<usize> {
         let Medium::Stream(socket, wait) = &self.medium else { return Ok(bytes.len()) };
         self.early.gives(bytes.len());
-        let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
+        let flags = SendFlags::DONTWAIT | NO_SIGNAL;
         let sent = match retry_on_intr(|| rustix::net::send(socket, bytes, flags)) {
             Err(Errno::AGAIN) => 0,
             sent => sent?,

@@ -10,6 +10,7 @@ use rustix::net::{RecvFlags, SendFlags};
 
 use super::wait::{Attempt, Blocking};
 use super::{Connection, Medium, Ready, may_wait_until, options, waited};
+use crate::sys::socket::NO_SIGNAL;
 use crate::transport::{Peer, Traffic};
 
 /// A connection's stream, for another thread or coroutine: made by [`Connection::try_clone`].
@@ -245,7 +246,7 @@ impl Read for &Stream {
 
 impl Write for &Stream {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
+        let flags = SendFlags::DONTWAIT | NO_SIGNAL;
         let n =
             self.attempt(Ready::Write, bytes.len(), &mut || rustix::net::send(&self.socket, bytes, flags))?;
         Traffic::add(&self.traffic.bytes_out, n as u64);
