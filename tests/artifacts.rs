@@ -4,6 +4,7 @@
 
 mod common;
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
@@ -115,7 +116,7 @@ fn the_rpm_is_installed_in_a_root_of_its_own() {
         "/usr/bin/forkd",
         "/etc/forkd/forkd.toml",
         "/usr/share/doc/forkd/changelog.gz", // README.md links to it
-        "/usr/share/man/man1/forkd.1",
+        "/usr/share/man/man1/forkd.1.gz",
         "/usr/share/licenses/forkd/LICENSE-MIT",
     ] {
         assert!(files.lines().any(|line| line == file), "{file}\n{files}");
@@ -146,35 +147,107 @@ fn both_packages_have_the_same_files() {
     let Some(directory) = artifacts().filter(|_| tools) else { return };
     let listed = "dpkg-deb --fsys-tarfile \"$1\" | tar -t";
     let deb = done(Command::new("sh").args(["-c", listed, "sh"]).arg(ending(&directory, ".deb")));
-    let rpm =
-        done(Command::new("rpm").args(["--query", "--list", "--package"]).arg(ending(&directory, ".rpm")));
+    let listed = "rpm --query --list --verbose --package \"$1\" | sed -n '/^-/s|.* /|/|p'"; // no directories
+    let rpm = done(Command::new("sh").args(["-c", listed, "sh"]).arg(ending(&directory, ".rpm")));
     let (deb, rpm) = (common_files(&deb), common_files(&rpm));
     assert!(deb.len() > 60, "{deb:?}");
     assert_eq!(deb, rpm);
 }
 
+/// What `cargo tree` says the program is made of for its target, and of what each part: procedural macros are none.
+fn tree(target: &str) -> BTreeMap<String, BTreeSet<String>> {
+    let mut cargo = Command::new(env!("CARGO"));
+    cargo.args(["tree", "--locked", "--package", "forkd", "--target", target, "--prefix", "depth"]);
+    cargo.args(["--edges", "normal,no-proc-macro", "--format", " {p}"]);
+    let (mut parts, mut above) = (BTreeMap::<_, BTreeSet<_>>::new(), Vec::new());
+    for line in done(cargo.current_dir(env!("CARGO_MANIFEST_DIR"))).lines() {
+        let words: Vec<_> = line.split(' ').take(3).collect();
+        let part = format!("{} {}", words[1], words[2].trim_start_matches('v'));
+        above.truncate(words[0].parse().unwrap());
+        parts.entry(part.clone()).or_default();
+        if let Some(user) = above.last() {
+            parts.get_mut::<String>(user).unwrap().insert(part.clone());
+        }
+        above.push(part);
+    }
+    parts
+}
+
 #[test]
-fn the_list_of_parts_names_what_the_program_is_built_of() {
+fn the_list_of_parts_is_what_the_program_is_made_of() {
     let Some(directory) = artifacts() else { return };
-    let text = fs::read_to_string(ending(&directory, ".cdx.json")).unwrap();
-    assert!(!text.contains("path+file:///"), "it has a path of the machine that made it");
-    let parts: Value = serde_json::from_str(&text).unwrap();
-    assert_eq!(
-        (parts["bomFormat"].as_str(), parts["metadata"]["component"]["name"].as_str()),
-        (Some("CycloneDX"), Some("forkd"))
-    );
-    let names: Vec<_> =
-        parts["components"].as_array().unwrap().iter().filter_map(|part| part["name"].as_str()).collect();
-    for name in ["nix", "signal-hook", "daemonize", "syslog", "forkd-server", "forkd-sys", "clap"] {
-        assert!(names.contains(&name), "{name} in {names:?}");
+    let list = ending(&directory, ".cdx.json");
+    let text = fs::read_to_string(&list).unwrap();
+    let bill: Value = serde_json::from_str(&text).unwrap();
+    let program = &bill["metadata"]["component"];
+    let mut names = BTreeMap::new();
+    for part in bill["components"].as_array().unwrap().iter().chain([program]) {
+        let name = format!("{} {}", part["name"].as_str().unwrap(), part["version"].as_str().unwrap());
+        let is_new = names.insert(part["bom-ref"].as_str().unwrap(), name).is_none();
+        assert!(is_new, "{part}");
+        let is_own = part["name"].as_str().unwrap().starts_with("forkd");
+        let is_crate = part["purl"].is_string();
+        assert_eq!(part["hashes"].is_array(), is_crate && (!is_own || part == program), "{part}");
+        assert_eq!(part["licenses"].is_array(), is_crate, "{part}");
     }
-    let lock: toml::Table =
-        fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.lock")).unwrap().parse().unwrap();
-    for part in parts["components"].as_array().unwrap() {
-        let is_locked = lock["package"].as_array().unwrap().iter().any(|package| {
-            package["name"].as_str() == part["name"].as_str()
-                && package["version"].as_str() == part["version"].as_str()
-        });
-        assert!(is_locked, "{part}");
+    let mut parts: BTreeMap<_, BTreeSet<_>> = BTreeMap::new();
+    for part in bill["dependencies"].as_array().unwrap() {
+        let made_of = part["dependsOn"].as_array().unwrap().iter();
+        let made_of = made_of.map(|part| names[part.as_str().unwrap()].clone());
+        parts.insert(names[part["ref"].as_str().unwrap()].clone(), made_of.collect());
     }
+    // beside the crates there is what the compiler and the linker add
+    let own = parts.get_mut(&format!("forkd {}", env!("CARGO_PKG_VERSION"))).unwrap();
+    let added: Vec<_> =
+        own.extract_if(.., |part| ["std", "glibc"].contains(&part.split(' ').next().unwrap())).collect();
+    assert!(added.iter().any(|part| part.starts_with("std 1.")), "{added:?}");
+
+    let name = list.file_name().unwrap().to_str().unwrap();
+    let target = name.splitn(3, '-').nth(2).unwrap().trim_end_matches(".cdx.json");
+    assert_eq!(parts, tree(target));
+    assert_eq!(parts.len() + added.len(), names.len());
+    assert!(parts.len() > 50 && !parts.keys().any(|part| part.starts_with("tokio ")), "{parts:?}");
+    let program_of_tarball =
+        format!("tar -xzOf {} --wildcards '*/forkd' | sha256sum", ending(&directory, ".tar.gz").display());
+    let sum = done(Command::new("sh").args(["-c", &program_of_tarball]));
+    assert_eq!(program["hashes"][0]["content"].as_str(), sum.split(' ').next());
+}
+
+#[test]
+fn packages_for_the_other_architecture_differ_in_nothing_else() {
+    let tools = ["rpm", "rpmbuild", "dpkg-deb", "cargo-deb"].iter().all(|tool| need_tool(tool));
+    let Some(directory) = artifacts().filter(|_| tools) else { return };
+    let (target, arch, machine, own) = if cfg!(target_arch = "x86_64") {
+        ("aarch64-unknown-linux-gnu", "arm64", "aarch64", ["amd64", "x86_64"])
+    } else {
+        ("x86_64-unknown-linux-gnu", "amd64", "x86_64", ["arm64", "aarch64"])
+    };
+    // no package is made of what is in the program
+    let room = tempfile::tempdir().unwrap();
+    let built = room.path().join(target).join("release");
+    fs::create_dir_all(&built).unwrap();
+    fs::copy(env!("CARGO_BIN_EXE_forkd"), built.join("forkd")).unwrap();
+    let mut cargo = Command::new(env!("CARGO"));
+    cargo.args(["deb", "--fast", "--locked", "--no-build", "--no-strip", "--target", target, "--output"]);
+    cargo.arg(room.path().join("forkd.deb")).env("CARGO_TARGET_DIR", room.path());
+    let project = Path::new(env!("CARGO_MANIFEST_DIR"));
+    done(cargo.current_dir(project));
+    let fields = |package: &Path| {
+        let fields = done(Command::new("dpkg-deb").arg("--field").arg(package));
+        fields.lines().filter(|line| !line.starts_with("Installed-Size")).collect::<Vec<_>>().join("\n")
+    };
+    let other = fields(&room.path().join("forkd.deb"));
+    assert!(other.contains(&format!("\nArchitecture: {arch}\n")), "{other}");
+    assert_eq!(fields(&ending(&directory, ".deb")), other.replace(arch, own[0]));
+
+    let mut rpm = Command::new(project.join("packaging/rpm/build"));
+    done(rpm.arg(room.path().join("forkd.deb")).arg(machine).arg(room.path()));
+    let facts = |package: &Path| {
+        let mut rpm = Command::new("rpm");
+        rpm.args(["--query", "--package", "--requires", "--queryformat", "%{NVRA} %{OS} %{LICENSE}\n"]);
+        done(rpm.arg(package))
+    };
+    let other = facts(&ending(room.path(), ".rpm"));
+    assert!(other.contains(&format!("-1.{machine} linux MIT OR Apache-2.0\n")), "{other}");
+    assert_eq!(facts(&ending(&directory, ".rpm")), other.replace(machine, own[1]));
 }

@@ -60,6 +60,7 @@ fn shells_can_read_them() {
         reads("shellcheck", &["--shell=dash", "--exclude=SC2046,SC2086"], script);
     }
     reads("shellcheck", &[], "build");
+    reads("shellcheck", &[], "rpm/build");
 }
 
 #[test]

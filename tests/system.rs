@@ -72,9 +72,29 @@ fn artifact(end: &str) -> Option<PathBuf> {
 
 #[test]
 fn rpm() {
-    if let Some(package) = artifact(".rpm").filter(|_| need_tool("rpm")) {
-        passes("rpm", &[(package, "/test/forkd.rpm")]);
+    let tools = ["rpm", "rpmbuild", "dpkg-deb"].iter().all(|tool| need_tool(tool));
+    if let Some((rpm, deb)) = artifact(".rpm").zip(artifact(".deb")).filter(|_| tools) {
+        let room = tempfile::tempdir().unwrap();
+        newer_rpm(&deb, room.path());
+        let newer = room.path().join("newer.rpm");
+        passes("rpm", &[(rpm, "/test/forkd.rpm"), (newer, "/test/newer.rpm")]);
     }
+}
+
+/// Makes the .rpm of another version, whose configuration differs, too.
+fn newer_rpm(deb: &Path, room: &Path) {
+    let script = r#"
+        cd "$2"
+        dpkg-deb --raw-extract "$1" tree
+        sed -i 's/^Version: .*/Version: 99.0.0-1/' tree/DEBIAN/control
+        echo '# new in this version' >>tree/etc/forkd/forkd.toml
+        dpkg-deb -Znone --build tree newer.deb
+        "$3/packaging/rpm/build" newer.deb "$4" "$2"
+        mv forkd-*.rpm newer.rpm"#;
+    let mut shell = Command::new("sh");
+    shell.args(["-ec", script, "sh"]).args([deb, room, Path::new(env!("CARGO_MANIFEST_DIR"))]);
+    let output = shell.arg(std::env::consts::ARCH).output().unwrap();
+    assert!(output.status.success(), "{output:?}");
 }
 
 /// Whether the kernel spreads packets over several targets by nftables, in a network of its own.
