@@ -1,12 +1,12 @@
 //! The pages of the textbook programs (docs/teach/examples) show what the programs print.
 //!
-//! A block that has `^C` is a server, which runs until the next one, or until the page ends; the others are commands that
+//! A block that has `^C` runs until another one listens where it does, or until the page ends; the others are commands that
 //! end by themselves.
 #![allow(missing_docs, clippy::unwrap_used, clippy::expect_used)]
 
 mod common;
 
-use std::fs::{self, File};
+use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -32,6 +32,13 @@ struct Shown<'a> {
     at_stop: Option<Vec<&'a str>>,
 }
 
+impl<'a> Shown<'a> {
+    /// Where a server listens; a client does not say.
+    fn endpoint(&self) -> Option<&'a str> {
+        self.prints[0].split(' ').find(|word| word.contains("://"))
+    }
+}
+
 fn shown(page: &str) -> Vec<Shown<'_>> {
     let mut shown: Vec<Shown<'_>> = Vec::new();
     let blocks = page.split("```console\n").skip(1).map(|rest| rest.split("```").next().unwrap());
@@ -54,7 +61,7 @@ fn masked(line: &str) -> String {
         let number = &rest[at..];
         let (number, after) =
             number.split_at(number.find(|c: char| !c.is_ascii_digit()).unwrap_or(number.len()));
-        let signs = ["process ", "pid=", "\"seconds\": ", "127.0.0.1:", "127.0.0.1 "];
+        let signs = ["process ", "PROCESS ", "tick ", "pid=", "\"seconds\": ", "127.0.0.1:", "127.0.0.1 "];
         let varies = signs.iter().any(|sign| masked.ends_with(sign))
             || [" ms", " bytes"].iter().any(|unit| after.starts_with(unit));
         masked += if varies { "N" } else { number };
@@ -102,7 +109,7 @@ impl Room {
     }
 }
 
-/// A server of a page, which is stopped as by Ctrl-C.
+/// A server of a page, or a client that stays: it is stopped as by Ctrl-C.
 struct Server<'a> {
     shown: Shown<'a>,
     child: Child,
@@ -118,17 +125,17 @@ impl Drop for Server<'_> {
 }
 
 impl<'a> Server<'a> {
-    /// Starts it, and waits until it listens.
+    /// Starts it, and waits until it listens, or has begun to print.
     fn start(room: &Room, shown: Shown<'a>) -> Self {
-        let log = room.0.path().join("log");
-        let to = File::create(&log).unwrap();
+        let (to, log) = tempfile::NamedTempFile::new_in(&room.0).unwrap().keep().unwrap();
         // an example is told its endpoint last
-        let endpoint = shown.prints[0].strip_prefix("listening on ").unwrap_or_default();
+        let is_example = shown.prints[0].starts_with("listening on ");
+        let endpoint = shown.endpoint().filter(|_| is_example).unwrap_or_default();
         let mut command = room.command(&format!("exec {} {endpoint}", shown.command));
         let child = command.stdout(to.try_clone().unwrap()).stderr(to).spawn().unwrap();
         let server = Self { shown, child, log };
         let starts = |line: &&&str| line.starts_with("listening on ") || line.starts_with("forkd: ");
-        server.prints(server.shown.prints.iter().take_while(starts).count());
+        server.prints(server.shown.prints.iter().take_while(starts).count().max(1));
         server
     }
 
@@ -154,22 +161,23 @@ impl<'a> Server<'a> {
 
 fn runs(page: &str) {
     let room = Room::new();
-    let mut server: Option<Server> = None;
+    let mut running: Vec<Server> = Vec::new();
     for shown in shown(page) {
         if shown.at_stop.is_some() {
-            if let Some(last) = server.take() {
-                last.stop();
+            let there =
+                |other: &Server| other.shown.endpoint().is_some_and(|it| shown.endpoint() == Some(it));
+            if let Some(at) = running.iter().position(there) {
+                running.remove(at).stop();
             }
-            server = Some(Server::start(&room, shown));
+            running.push(Server::start(&room, shown));
         } else {
             let ended = forkd(&mut room.command(shown.command));
             let printed = ended.stdout + &ended.stderr;
             assert_eq!(all_masked(printed.lines()), all_masked(shown.prints), "{}", shown.command);
         }
     }
-    if let Some(last) = server {
-        last.stop();
-    }
+    // clients before their server
+    running.into_iter().rev().for_each(Server::stop);
 }
 
 #[test]
@@ -178,14 +186,17 @@ fn each_page_shows_what_its_commands_print() {
         return;
     }
     let pages = pages();
-    assert!(pages.len() >= 12, "{pages:?}");
+    assert!(pages.len() >= 17, "{pages:?}");
     thread::scope(|threads| {
         for (name, mut page) in pages {
             assert!(!shown(&page).is_empty(), "{name} shows no command");
             for usual in 7007..7020 {
-                let own = free_port();
-                for sign in [':', ' '] {
-                    page = page.replace(&format!("127.0.0.1{sign}{usual}"), &format!("127.0.0.1{sign}{own}"));
+                let names = [':', ' '].map(|sign| format!("127.0.0.1{sign}{usual}"));
+                if names.iter().any(|name| page.contains(name)) {
+                    let own = format!("{}", free_port());
+                    for name in names {
+                        page = page.replace(&name, &name.replace(&format!("{usual}"), &own));
+                    }
                 }
             }
             let named = thread::Builder::new().name(name);
