@@ -35,6 +35,8 @@ pub struct Plan {
     pub rate: Option<f64>,
     /// What messages are made of.
     pub seed: u64,
+    /// How long a client that is to stay waits for its first echo.
+    pub patience: Duration,
     /// How long each client of the churn stays connected after its echo.
     pub stay: Duration,
     /// What latencies shall keep to: then the highest rate is looked for that does, in place of phases.
@@ -55,6 +57,7 @@ impl Default for Plan {
             is_unix: false,
             rate: None,
             seed: 1,
+            patience: HOLD_TIMEOUT,
             stay: Duration::ZERO,
             slo: Vec::new(),
         }
@@ -88,7 +91,7 @@ impl Plan {
             seed: self.seed,
             stay: self.stay,
             timeout: self.timeout(),
-            patience: HOLD_TIMEOUT,
+            patience: self.patience,
             threads: client_threads(),
             ..load::Plan::default()
         }

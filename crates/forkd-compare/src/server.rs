@@ -208,7 +208,7 @@ impl Server {
         drop(command);
         let log = Arc::new(Messages::default());
         let book = Arc::clone(&log);
-        std::thread::spawn(move || book.keep(File::from(reader)));
+        std::thread::Builder::new().spawn(move || book.keep(File::from(reader))).map_err(failed)?;
         // dead or alive it is there, until it is waited for
         let orphans = adoption.and_then(|begun| Some(Orphans::of(Process::of(program.id())?, begun)));
         let tree = Tree::new(program.id(), group, orphans);

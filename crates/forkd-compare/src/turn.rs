@@ -34,7 +34,10 @@ pub(super) fn take(
     std::thread::scope(|scope| {
         let (held, over) = channel::<()>();
         let eyes = &watch;
-        scope.spawn(move || eyes.run(&over));
+        if let Err(cause) = std::thread::Builder::new().spawn_scoped(scope, move || eyes.run(&over)) {
+            result = Err(Error::os("cannot start a thread", cause));
+            return;
+        }
         let mut turn = Turn {
             terms,
             contestant,

@@ -1,5 +1,6 @@
 //! What a phase shows while it runs, and how it is stopped.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
@@ -8,7 +9,7 @@ use std::time::{Duration, Instant};
 pub struct Live {
     done: AtomicU64,
     faults: AtomicU64,
-    stopped: AtomicBool,
+    stopped: Arc<AtomicBool>,
     finished: AtomicBool,
 }
 
@@ -28,6 +29,12 @@ impl Live {
     /// Ends this phase soon, within a tenth of a second, and each later one at once.
     pub fn stop(&self) {
         self.stopped.store(true, Ordering::Relaxed);
+    }
+
+    /// Returns what [`stop`](Self::stop) sets, for a handler of signals.
+    #[must_use]
+    pub fn switch(&self) -> Arc<AtomicBool> {
+        Arc::clone(&self.stopped)
     }
 
     /// Tells whether [`stop`](Self::stop) has been called.

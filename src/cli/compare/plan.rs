@@ -31,6 +31,7 @@ pub(super) fn plan(args: &RunArgs) -> Result<Plan, Error> {
         is_unix: args.transport == "unix",
         rate: args.rate,
         seed: args.seed.unwrap_or(usual.seed),
+        patience: usual.patience,
         stay: args.stay.map_or(usual.stay, |span| span.0),
         slo: args.slo.clone(),
     };
@@ -172,6 +173,7 @@ mod tests {
             is_unix: true,
             rate: Some(5.0),
             seed: 7,
+            patience: Plan::default().patience,
             stay: Duration::from_millis(3),
             slo: Vec::new(),
         };
