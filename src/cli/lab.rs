@@ -6,30 +6,41 @@ use std::fmt::Write;
 use std::fs;
 use std::io::{self, IsTerminal};
 use std::path::Path;
+use std::sync::Arc;
 
 use serde_json::json;
 
 use super::args::LabArgs;
 use super::compare::counters::ask;
+use super::interrupt::Interrupt;
 use super::terminal::{Terminal, print_json, write};
 use crate::Error;
+use crate::doctor::{self, facts::Facts};
 use crate::failed::Failed;
 use forkd_compare::report::picture::Face;
-use forkd_lab::{Experiment, LABS, Lab, Outcome, find};
+use forkd_lab::{Experiment, LABS, Lab, Outcome, Verdict, find};
+use forkd_load::Live;
 use forkd_load::text::wrapped;
 
-/// What the program ends with if the machine does not do what the book says: as diff(1) does.
+/// What the program ends with if the machine does not do what is expected: as diff(1) does.
 const DISAGREES: u8 = 1;
 
+/// What it ends with if that can't be found out here, or not now: `EX_UNAVAILABLE` of sysexits(3).
+const UNKNOWN: u8 = 69;
+
+/// Clients, each with a process, that experiments have at once.
+const FEW: usize = 50;
+
 /// No line of text is longer, also where there is room.
-const WIDEST: usize = 88;
+const WIDEST: usize = 80;
 
 /// Carries out an experiment, or lists all.
 ///
 /// # Errors
 ///
-/// [`Error::Usage`] if there is no such experiment or answer; what [`Lab::run`] says; exit code 1 if the machine does not do
-/// what the book says, after the result has been printed.
+/// [`Error::Usage`] if there is no such experiment or answer; exit code 1 if the machine does not do what is expected, and 69 if
+/// it is too busy to tell, after the result has been printed; 69 if the experiment can't be carried out here; 128 and the number of
+/// a signal that has ended it.
 pub fn run(args: &LabArgs) -> Result<(), Failed> {
     match &args.name {
         Some(name) => carry_out(lab_of(name)?, args),
@@ -42,7 +53,8 @@ fn list() -> Result<(), Failed> {
     let mut text: String =
         LABS.iter().map(|lab| format!("  {:widest$}  {}\n", lab.name, lab.title)).collect();
     text.push_str(
-        "\nCarry one out: forkd lab NAME (zombie is a good first one)\nIt asks what you expect, does it here within seconds, and says why it is so.\n",
+        "\nTo carry one out, type its name, as in: forkd lab zombie\nIt says what will be done, asks what you expect, does it \
+         on this machine within\nseconds, and says why it came out so. wait(2) means: man 2 wait.\n",
     );
     Terminal::new().print(&text)?;
     Ok(())
@@ -67,21 +79,31 @@ fn carry_out(lab: &Lab, args: &LabArgs) -> Result<(), Failed> {
         given => given,
     };
     let outcome = experiment(lab, &page, args.json)?;
+    let verdict = outcome.verdict();
     match args.json {
-        true => print_json(&as_json(lab, &outcome, prediction))?,
-        false => page.conclude(lab, &outcome, prediction)?,
+        true => print_json(&as_json(lab, &outcome, verdict, prediction))?,
+        false => page.conclude(lab, &outcome, verdict, prediction)?,
     }
     if let Some(dir) = &args.svg {
         draw(lab, &outcome, dir)?;
     }
-    match outcome.agrees() {
-        true => Ok(()),
-        false => Err(Failed::new(
+    match verdict {
+        Verdict::Agrees => Ok(()),
+        Verdict::Differs => Err(Failed::new(
             DISAGREES,
             format!(
-                "{}: this machine does not do what the book says; carry it out once more, without other load, to see whether that \
-                 was by chance",
+                "{0}: this machine does not do what is expected, where it says DIFFERS; try once more, as it may be by chance: \
+                 forkd lab {0}",
                 lab.name
+            ),
+        )),
+        Verdict::Busy { share } => Err(Failed::new(
+            UNKNOWN,
+            format!(
+                "{}: that can't be found out now: other programs leave this one {:.0} % of the processors; try again when they \
+                 have ended",
+                lab.name,
+                share * 100.0
             ),
         )),
     }
@@ -115,22 +137,46 @@ fn ask_for_prediction(lab: &Lab) -> Result<Option<usize>, Error> {
                 if let Some(choice) = text.parse().ok().and_then(|number| choice(lab, number).ok()) {
                     return Ok(Some(choice));
                 }
+                write("Type one of the numbers, and press Enter.\n")?;
             }
         }
     }
 }
 
-fn experiment(lab: &Lab, page: &Page, is_silent: bool) -> Result<Outcome, Error> {
-    let forkd =
-        std::env::current_exe().map_err(|cause| Error::os("cannot find this program's file", cause))?;
+fn experiment(lab: &Lab, page: &Page, is_silent: bool) -> Result<Outcome, Failed> {
+    let forkd = std::env::current_exe().map_err(|cause| {
+        impossible(lab, &Error::os("cannot find this program's own file, which /proc/self/exe names", cause))
+    })?;
+    let live = Arc::new(Live::default());
+    let interrupt = Interrupt::stop(&live)?;
     let mut unwritten = None;
     let mut tell = |what: &str| {
         if !is_silent && unwritten.is_none() {
             unwritten = page.show(&page.paragraph("  ", what)).err();
         }
     };
-    let outcome = lab.run(&mut Experiment { forkd: &forkd, ask, tell: &mut tell });
-    unwritten.map_or(outcome, Err)
+    let outcome = lab.run(&mut Experiment { forkd: &forkd, ask, tell: &mut tell, live, lacks });
+    interrupt.verdict("before there was a result")?;
+    match unwritten {
+        Some(error) => Err(error.into()),
+        None => outcome.map_err(|error| impossible(lab, &error)),
+    }
+}
+
+fn lacks(clients: usize) -> Option<String> {
+    doctor::lacks(&Facts::here(), clients as u64)
+}
+
+/// What stops an experiment is no answer to its question.
+fn impossible(lab: &Lab, error: &Error) -> Failed {
+    let sentence = error.sentence();
+    let limit =
+        match lacks(FEW).filter(|limit| !sentence.contains(limit.split(" is ").next().unwrap_or(limit))) {
+            Some(limit) => format!("one limit that is low here: {limit}"),
+            None => "what limits this machine: forkd doctor".into(),
+        };
+    let why = format!("{} can't be carried out here: {sentence}; {limit}", lab.name);
+    Failed::new(UNKNOWN, why)
 }
 
 fn draw(lab: &Lab, outcome: &Outcome, dir: &Path) -> Result<(), Error> {
@@ -143,14 +189,15 @@ fn draw(lab: &Lab, outcome: &Outcome, dir: &Path) -> Result<(), Error> {
     Ok(())
 }
 
-fn as_json(lab: &Lab, outcome: &Outcome, prediction: Option<usize>) -> String {
+fn as_json(lab: &Lab, outcome: &Outcome, verdict: Verdict, prediction: Option<usize>) -> String {
     let text = json!({
         "lab": lab.name,
         "question": lab.question,
         "choices": lab.choices,
         "answer": lab.answer + 1,
         "prediction": prediction.map(|choice| choice + 1),
-        "agrees": outcome.agrees(),
+        // null: nobody knows
+        "agrees": (!matches!(verdict, Verdict::Busy { .. })).then_some(verdict == Verdict::Agrees),
         "claims": outcome.claims,
         "picture": outcome.picture,
         "why": lab.why,
@@ -189,34 +236,44 @@ impl Page {
             .enumerate()
             .map(|(number, choice)| self.paragraph(&format!("  {}  ", number + 1), choice));
         self.show(&format!(
-            "{}: {}\n\n{}\n{}{}\n",
-            lab.name,
-            lab.title,
+            "{}\n{}\n{}{}\n",
+            self.paragraph("", &format!("{}: {}", lab.name, lab.title)),
             self.paragraph("", lab.story),
             self.paragraph("", lab.question),
             choices.collect::<String>()
         ))
     }
 
-    fn conclude(&self, lab: &Lab, outcome: &Outcome, prediction: Option<usize>) -> Result<(), Error> {
+    fn conclude(
+        &self,
+        lab: &Lab,
+        outcome: &Outcome,
+        verdict: Verdict,
+        prediction: Option<usize>,
+    ) -> Result<(), Error> {
         let mut text = format!(
-            "\n{}\nWhat the book says, and what this machine did\n",
-            outcome.picture.text(Some(self.width))
+            "\n{}\n{}",
+            outcome.picture.text(Some(self.width)),
+            self.paragraph("", "What is expected, and in brackets what this machine did")
         );
         for claim in &outcome.claims {
-            let sign = if claim.holds { "  agrees   " } else { "  DIFFERS  " };
+            let sign = match (claim.holds, verdict) {
+                (true, _) => "  agrees   ",
+                (false, Verdict::Busy { .. }) => "  unclear  ",
+                (false, _) => "  DIFFERS  ",
+            };
             text += &self.paragraph(sign, &format!("{} ({})", claim.book, claim.seen));
         }
         let answer = format!("{}, {}", lab.answer + 1, lab.choices[lab.answer]);
-        let verdict = match prediction {
+        let predicted = match prediction {
             Some(choice) if choice == lab.answer => format!("You predicted it: {answer}."),
             Some(choice) => format!("You predicted {}. The answer is {answer}.", choice + 1),
-            None => format!("The answer is {answer}."),
+            None => format!("The answer is {answer}. (To predict the next one: --predict NUMBER.)"),
         };
         let _ = write!(
             text,
             "\n{}\nWhy\n{}\nGo on\n",
-            self.paragraph("", &verdict),
+            self.paragraph("", &predicted),
             self.paragraph("  ", lab.why)
         );
         for (command, what) in lab.next {

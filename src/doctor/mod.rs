@@ -19,7 +19,8 @@ mod tests;
 
 use facts::Facts;
 use finding::Verdict;
-use need::Need;
+use forkd_server::Model;
+use need::{Demand, Need};
 pub use show::Diagnosis;
 use show::amount;
 
@@ -37,6 +38,22 @@ pub fn diagnose(facts: &Facts, need: &Need) -> Diagnosis {
     findings.sort_by_key(|finding| finding.verdict);
     let limiting = findings.iter().filter(|finding| finding.verdict == Verdict::Limits).count();
     Diagnosis { system: facts.system.clone(), asked: asked(need), limiting, findings }
+}
+
+/// Which limit leaves no room for so many connections at once, each served by a process, by a thread or by an event loop,
+/// with what it is and what raises it; `None` if there is room.
+pub fn lacks(facts: &Facts, connections: u64) -> Option<String> {
+    let ways =
+        [(Model::Fork, connections, 1), (Model::Thread, 1, connections), (Model::Event, 1, connections)];
+    let found = ways.into_iter().flat_map(|(model, processes, each)| {
+        let group = Demand { model, sockets: 1, queues: 1, processes, each: Some(each) };
+        let need =
+            Need { is_asked: true, connections: Some(connections), groups: vec![group], ..Need::default() };
+        diagnose(facts, &need).findings
+    });
+    let limit = found.into_iter().find(|finding| finding.verdict == Verdict::Limits)?;
+    let now = limit.mend.map(|mend| format!(" (raise it: {})", mend.now)).unwrap_or_default();
+    Some(format!("{} is {}{now}", limit.limit, limit.value))
 }
 
 /// What is asked, in words.

@@ -4,6 +4,7 @@
 //! Each [`Lab`] has a question with answers to choose from, does what it says, and [judges](Outcome::claims) whether
 //! the machine did what the book says. What an experiment finds are facts; what they come to is a pure function of them.
 
+mod busy;
 mod daemon;
 mod lab;
 mod labs;
@@ -12,7 +13,7 @@ mod look;
 #[cfg(target_os = "linux")]
 mod subject;
 
-pub use lab::{Claim, Experiment, Lab, Outcome};
+pub use lab::{Claim, Experiment, Lab, Outcome, Verdict};
 
 /// All experiments that this system has, in the order of a lecture.
 pub static LABS: &[Lab] = labs::ALL;

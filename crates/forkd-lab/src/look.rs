@@ -2,6 +2,28 @@
 
 use std::fs;
 
+use forkd_net::Error;
+
+use crate::lab::missing;
+
+/// An error where the kernel tells nothing of processes.
+pub(crate) fn is_possible() -> Result<(), Error> {
+    let us = std::process::id();
+    let is_ours = |text: String| text.split_once(' ').is_some_and(|(pid, _)| pid == us.to_string());
+    match fs::read_to_string("/proc/self/stat").is_ok_and(is_ours) {
+        true => Ok(()),
+        false => Err(untold("processes")),
+    }
+}
+
+/// The kernel does not tell something of processes.
+pub(crate) fn untold(what: &str) -> Error {
+    missing(format!(
+        "/proc tells nothing of {what}: it is not mounted, or is that of another process namespace, or the kernel has no such \
+         file; mount -t proc proc /proc"
+    ))
+}
+
 /// A process in the list of all.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Process {
@@ -36,6 +58,11 @@ pub(crate) struct Memory {
 pub(crate) fn memory_of(pid: i32) -> Option<Memory> {
     let text = fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).ok()?;
     Some(Memory { resident: field(&text, "Rss:")?, proportional: field(&text, "Pss:")? })
+}
+
+/// Whether a process waits for something.
+pub(crate) fn sleeps(pid: i32) -> Option<bool> {
+    Some(parse_stat(&fs::read_to_string(format!("/proc/{pid}/stat")).ok()?)?.state == 'S')
 }
 
 /// How often a process has given up the processor to wait.

@@ -1,21 +1,21 @@
 //! A forked process that is looked at; it is killed when it is dropped, and when this one dies.
 
+use std::io;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use forkd_net::Error;
 use forkd_sys::fork::{PidCells, Watch, fork};
 use forkd_sys::shared::Shared;
 use forkd_sys::signal::Blocked;
+use nix::errno::Errno;
 use nix::sys::signal::{Signal, kill};
-use nix::sys::wait::waitpid;
+use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid, waitpid};
 use nix::unistd::Pid;
 
-use crate::lab::cannot;
+use crate::lab::{cannot, missing};
 
-/// How long something may take that ought to happen at once.
-const LIMIT: Duration = Duration::from_secs(10);
-/// How often is looked whether it has.
+/// How often is looked whether something has happened.
 const LOOK: Duration = Duration::from_millis(1);
 
 /// A child of this process.
@@ -25,15 +25,30 @@ pub(crate) struct Subject {
 }
 
 impl Subject {
-    /// Forks it; all signals are blocked in it.
-    pub(crate) fn fork(life: impl FnOnce() -> u8) -> Result<Self, Error> {
+    /// Forks it; all signals are blocked in it. What it fails by is what it ends with.
+    pub(crate) fn fork(life: impl FnOnce() -> io::Result<()>) -> Result<Self, Error> {
         let parent = rustix::process::getpid();
         let child = || {
             let _ = nix::sys::prctl::set_pdeathsig(Signal::SIGKILL);
             // it may have died before that
-            if rustix::process::getppid() == Some(parent) { life() } else { 0 }
+            let lived = if rustix::process::getppid() == Some(parent) { life() } else { Ok(()) };
+            lived.map_or_else(|error| error.raw_os_error().unwrap_or(Errno::EIO as i32) as u8, |()| 0)
         };
         Ok(Self { pid: fork_child(child).map_err(cannot("fork"))? })
+    }
+
+    /// An error if it has failed, or was killed.
+    pub(crate) fn is_well(&self) -> Result<(), Error> {
+        let flags = WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT;
+        match waitid(Id::Pid(Pid::from_raw(self.pid)), flags) {
+            Ok(WaitStatus::Exited(_, errno)) if errno != 0 => {
+                Err(cannot("go on in a process of the experiment")(Errno::from_raw(errno)))
+            }
+            Ok(WaitStatus::Signaled(_, signal, _)) => Err(missing(format!(
+                "a process of the experiment was killed by {signal}, as happens where there is not enough memory"
+            ))),
+            _ => Ok(()),
+        }
     }
 }
 
@@ -46,7 +61,7 @@ impl Drop for Subject {
 }
 
 /// Forks a child that its parent waits for, or not.
-pub(crate) fn fork_child(life: impl FnOnce() -> u8) -> std::io::Result<i32> {
+pub(crate) fn fork_child(life: impl FnOnce() -> u8) -> io::Result<i32> {
     let pid = AtomicU32::new(0);
     let cells = PidCells { parent: &pid, child: None };
     Ok(fork(&Blocked::all(), cells, Watch::Nothing, life)?.pid)
@@ -75,16 +90,4 @@ impl<const N: usize> Board<N> {
             std::thread::sleep(LOOK);
         }
     }
-}
-
-/// Waits until something has happened; tells whether it has, in time.
-pub(crate) fn eventually(mut has_happened: impl FnMut() -> bool) -> bool {
-    let until = Instant::now() + LIMIT;
-    while !has_happened() {
-        if Instant::now() > until {
-            return false;
-        }
-        std::thread::sleep(LOOK);
-    }
-    true
 }

@@ -16,7 +16,7 @@ use crate::lab::{Claim, Experiment, Lab, Outcome, cannot};
 pub(crate) const LAB: Lab = Lab {
     name: "backlog",
     title: "how many clients are connected to a server that does not accept",
-    story: "A server listens with a backlog of 4, and is busy: it does not call accept(2). Twelve clients connect. Then the \
+    story: "A server listens with a backlog of 4 (listen(2): how many may wait), and is busy: it does not call accept(2). Twelve clients connect. Then the \
             server has time, and accepts whatever there is, for as long as anything comes.",
     question: "How many clients are connected before the server has accepted any?",
     choices: &[
@@ -65,7 +65,7 @@ fn run(experiment: &mut Experiment<'_>) -> Result<Outcome, Error> {
         .map(|_| begin_to_connect(address))
         .collect::<Result<_, _>>()
         .map_err(cannot("connect"))?;
-    std::thread::sleep(AT_ONCE);
+    experiment.pause(AT_ONCE)?;
     let at_once = connected(&clients);
     experiment.tell(format!("{at_once} of {CLIENTS} clients are connected; the server has accepted none"));
     experiment.tell("now the server accepts");
@@ -73,6 +73,7 @@ fn run(experiment: &mut Experiment<'_>) -> Result<Outcome, Error> {
     let accepts = Instant::now();
     while accepts.elapsed() < ACCEPTS && connected(&clients) < CLIENTS {
         is_ready(&listener, PollFlags::IN, 100);
+        experiment.pause(Duration::ZERO)?;
         while let Ok((stream, _)) = listener.accept() {
             accepted.push(stream);
             experiment.tell(format!("accepted number {} at {}", accepted.len(), span(began.elapsed())));

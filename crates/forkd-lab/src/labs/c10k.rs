@@ -2,20 +2,22 @@
 
 use std::time::Duration;
 
+use forkd_compare::record::Entry;
 use forkd_compare::report::picture::{Bar, Picture};
 use forkd_compare::{Contestant, Plan};
 use forkd_load::text::thousands;
 use forkd_load::{Phase, allow_descriptors};
 use forkd_net::Error;
 
-use crate::lab::{Claim, Experiment, Lab, Outcome};
+use crate::lab::{Claim, Experiment, Lab, Outcome, missing};
 
 pub(crate) const LAB: Lab = Lab {
     name: "c10k",
     title: "what ten thousand clients cost that mostly wait",
-    story: "10,000 clients, or as many as this machine allows, connect to each server, have one echo, and stay. What the server \
+    story: "10,000 clients, or as many as this machine allows, connect to each server, send a line, get it back, and stay. What the server \
             needs for them is counted while all are there: processes, threads, and memory beyond what it had without clients (PSS: \
-            what processes share is divided between them). Each server has a master besides, which serves nobody: one process \
+            what processes share is divided between them). The servers: a process for each client (fork), a thread for each (thread), and one process that switches between all \
+            (event, coroutine). Each has a master besides, which serves nobody: one process \
             and one thread more.",
     question: "Which of the servers holds them with one process and one thread?",
     choices: &["none: each client needs at least a thread", "event and coroutine", "only fork"],
@@ -31,6 +33,10 @@ pub(crate) const LAB: Lab = Lab {
     run,
 };
 
+/// How long a client waits for its first echo. A machine that does much else serves it late, and one that is not served
+/// then would not be later.
+const PATIENCE: Duration = Duration::from_secs(20);
+
 /// Numbers of clients that are tried, largest first.
 const CLIENTS: [usize; 4] = [10_000, 5_000, 1_000, 200];
 
@@ -45,7 +51,7 @@ struct Seen {
 }
 
 fn run(experiment: &mut Experiment<'_>) -> Result<Outcome, Error> {
-    let clients = CLIENTS.into_iter().find(|clients| allow_descriptors(*clients).is_ok()).unwrap_or(100);
+    let clients = room(experiment)?;
     let plan = Plan {
         contestants: MODELS.iter().map(|model| Contestant::Model(model)).collect(),
         phases: vec![Phase::Hold],
@@ -53,22 +59,50 @@ fn run(experiment: &mut Experiment<'_>) -> Result<Outcome, Error> {
         duration: Duration::from_millis(100),
         rounds: 1,
         workers: Some(1),
+        patience: PATIENCE,
         ..Plan::default()
     };
     let record = experiment
         .compare(&plan, |step, name| format!("{name}: {} clients connect", thousands(step.clients as f64)))?;
-    let seen = MODELS.map(|model| {
-        let hold =
-            record.models.iter().find(|entry| entry.name == model).and_then(|entry| entry.hold.as_ref());
-        let of = |figure: Option<f64>| figure.unwrap_or(0.0);
-        hold.map(|hold| &hold.median).map_or(Seen::default(), |hold| Seen {
-            served: of(hold.served),
-            processes: of(hold.processes),
-            threads: of(hold.threads),
-            kib_each: of(hold.pss_kib_per_conn),
-        })
-    });
+    let mut seen = [Seen::default(); MODELS.len()];
+    for (model, seen) in MODELS.iter().zip(&mut seen) {
+        let entry = record.models.iter().find(|entry| entry.name == *model);
+        *seen = entry.and_then(figures).ok_or_else(|| {
+            missing(format!(
+                "the processes and memory of {model} could not be counted: /proc does not tell of them"
+            ))
+        })?;
+    }
     Ok(judge(clients, &seen))
+}
+
+/// As many clients as this machine has room for.
+fn room(experiment: &mut Experiment<'_>) -> Result<usize, Error> {
+    let mut narrowest = None;
+    for clients in CLIENTS {
+        // the servers inherit the descriptors that are allowed here
+        let allowed = allow_descriptors(clients);
+        let lack = experiment.lack(clients).or_else(|| Some(allowed.err()?.sentence()));
+        let Some(lack) = lack else {
+            if let Some(why) = narrowest {
+                experiment.tell(format!("{} clients, and no more: {why}", thousands(clients as f64)));
+            }
+            return Ok(clients);
+        };
+        narrowest = Some(lack);
+    }
+    let least = CLIENTS[CLIENTS.len() - 1];
+    Err(missing(format!("there is no room for {least} clients: {}", narrowest.unwrap_or_default())))
+}
+
+fn figures(entry: &Entry) -> Option<Seen> {
+    let hold = &entry.hold.as_ref()?.median;
+    Some(Seen {
+        served: hold.served?,
+        processes: hold.processes?,
+        threads: hold.threads?,
+        kib_each: hold.pss_kib_per_conn?,
+    })
 }
 
 fn judge(clients: usize, all: &[Seen; MODELS.len()]) -> Outcome {

@@ -1,13 +1,14 @@
 //! What memory a forked child has.
 
 use std::hint::black_box;
+use std::io;
 
 use forkd_compare::report::picture::{Bar, Picture};
 use forkd_net::Error;
 
 use crate::lab::{Claim, Experiment, Lab, Outcome};
-use crate::look::{Memory, memory_of};
-use crate::subject::{Board, Subject, eventually, fork_child};
+use crate::look::{Memory, is_possible, memory_of, untold};
+use crate::subject::{Board, Subject, fork_child};
 
 pub(crate) const LAB: Lab = Lab {
     name: "copy-on-write",
@@ -55,6 +56,7 @@ struct Sum {
 }
 
 fn run(experiment: &mut Experiment<'_>) -> Result<Outcome, Error> {
+    is_possible()?;
     let board = Told::default();
     let parent = Subject::fork(|| life(&board))?;
     let mut sums = Vec::new();
@@ -62,11 +64,13 @@ fn run(experiment: &mut Experiment<'_>) -> Result<Outcome, Error> {
         [(0, "wait"), (READ, "have read all of it"), (WRITE, "have written to a quarter of it")]
     {
         board.set(STEP, step);
-        if !eventually(|| board.get(DONE) == CHILDREN as u64 * (step + 1)) {
-            return Err(Error::Internal("the children of an experiment do not answer".into()));
-        }
+        experiment.until("the children have done their part", || {
+            parent.is_well()?;
+            Ok(board.get(DONE) == CHILDREN as u64 * (step + 1))
+        })?;
         let pids = (0..CHILDREN).map(|number| board.get(PIDS + number) as i32).chain([parent.pid]);
-        let all: Vec<Memory> = pids.filter_map(memory_of).collect();
+        let all: Option<Vec<Memory>> = pids.map(memory_of).collect();
+        let all = all.ok_or_else(|| untold("the memory of processes (smaps_rollup)"))?;
         let sum = |of: fn(&Memory) -> u64| all.iter().map(of).sum::<u64>() as f64 / 1024.0;
         let sum =
             Sum { resident: sum(|memory| memory.resident), proportional: sum(|memory| memory.proportional) };
@@ -79,17 +83,15 @@ fn run(experiment: &mut Experiment<'_>) -> Result<Outcome, Error> {
     Ok(judge(&sums))
 }
 
-fn life(board: &Told) -> u8 {
+fn life(board: &Told) -> io::Result<()> {
     let mut memory = vec![1_u8; PARENT];
     for number in 0..CHILDREN {
-        match fork_child(|| child_life(&mut memory, board)) {
-            Ok(pid) => board.set(PIDS + number, pid as u64),
-            Err(_) => return 1,
-        }
+        let pid = fork_child(|| child_life(&mut memory, board))?;
+        board.set(PIDS + number, pid as u64);
     }
     // until it is killed; its children go with it
     board.wait(STEP, u64::MAX);
-    0
+    Ok(())
 }
 
 fn child_life(memory: &mut [u8], board: &Told) -> u8 {

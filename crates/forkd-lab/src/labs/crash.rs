@@ -8,14 +8,15 @@ use forkd_net::Error;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use crate::daemon::{Client, Daemon};
-use crate::lab::{Claim, Experiment, Lab, Outcome, cannot};
+use crate::daemon::{Client, Daemon, Echo};
+use crate::lab::{Claim, Experiment, Lab, Outcome, cannot, missing};
 
 pub(crate) const LAB: Lab = Lab {
     name: "crash",
     title: "what dies with the process that serves a client",
-    story: "Eight clients are connected to each server. Then a process that serves one of them is killed (SIGKILL), as by a \
-            fault in its code or by the kernel when memory ends. Each client tries another echo, and a new client comes.",
+    story: "A server has a process for each client (fork), a pool of processes, one client each (prefork), a thread for each client \
+            (thread), or one process that switches between all clients (event, coroutine). Eight clients are connected to each. Then a process that serves one of them is killed (SIGKILL), as by a \
+            fault in its code or by the kernel when memory ends. Each client sends a line and waits for it to come back, and a new client comes.",
     question: "How many of the eight clients does the server with threads lose?",
     choices: &[
         "1: the thread that served it",
@@ -25,7 +26,7 @@ pub(crate) const LAB: Lab = Lab {
     answer: 1,
     why: "Memory protection ends at the process. Threads, callbacks and coroutines of a process share its memory, its \
           descriptors and its end. With a process for each client a fault costs the client that met it, and no other. In each \
-          case the master lives on, as it runs no code for clients: it forks another worker, and new clients are served.",
+          case the master, which has started the others, lives on, as it runs no code for clients: it forks another worker, and new clients are served.",
     next: &[
         (
             "forkd serve --model thread --workers 4",
@@ -39,7 +40,7 @@ pub(crate) const LAB: Lab = Lab {
 const CLIENTS: usize = 8;
 
 /// How long an echo may take.
-const PATIENCE: Duration = Duration::from_secs(2);
+const PATIENCE: Duration = Duration::from_secs(20);
 
 /// The servers, and how many clients the book says that they lose.
 const SERVERS: [(&str, &[&str], usize); 5] = [
@@ -73,10 +74,10 @@ fn run(experiment: &mut Experiment<'_>) -> Result<Outcome, Error> {
 }
 
 fn kill_one(experiment: &Experiment<'_>, options: &[&str]) -> Result<Seen, Error> {
-    let daemon = Daemon::start(experiment.forkd, options, "tcp://127.0.0.1:0")?;
+    let daemon = Daemon::start(experiment, options, "tcp://127.0.0.1:0")?;
     let mut clients: Vec<Client> = (0..CLIENTS).map(|_| daemon.client()).collect::<Result<_, _>>()?;
-    if clients.iter_mut().any(|client| client.echo(PATIENCE * 2).is_none()) {
-        return Err(Error::Internal("a forkd does not serve eight clients".into()));
+    if clients.iter_mut().any(|client| client.echo(PATIENCE).time().is_none()) {
+        return Err(missing(format!("a forkd does not serve eight clients within {}", span(PATIENCE))));
     }
     let serving = daemon.children()?.into_iter().find(|child| child.serving > 0);
     let Some(victim) = serving else {
@@ -84,12 +85,17 @@ fn kill_one(experiment: &Experiment<'_>, options: &[&str]) -> Result<Seen, Error
     };
     kill(Pid::from_raw(victim.pid), Signal::SIGKILL).map_err(cannot("kill a child of a forkd"))?;
     let death = Instant::now();
-    let served = std::iter::repeat_with(|| daemon.client().ok().and_then(|mut client| client.echo(PATIENCE)))
-        .take_while(|_| death.elapsed() < PATIENCE * 2)
+    let served = std::iter::repeat_with(|| daemon.client().ok().and_then(|mut it| it.echo(PATIENCE).time()))
+        .take_while(|_| death.elapsed() < PATIENCE)
         .find(Option::is_some);
     let again = served.map(|_| death.elapsed());
-    let lost = clients.iter_mut().filter_map(|client| client.echo(PATIENCE).is_none().then_some(())).count();
-    Ok(Seen { lost, again })
+    let echoes: Vec<Echo> = clients.iter_mut().map(|client| client.echo(PATIENCE)).collect();
+    experiment.pause(Duration::ZERO)?;
+    // a client that waits has its connection
+    if echoes.contains(&Echo::None) {
+        return Err(missing(format!("a client is neither served nor cut off within {}", span(PATIENCE))));
+    }
+    Ok(Seen { lost: echoes.iter().filter(|echo| **echo == Echo::Lost).count(), again })
 }
 
 fn judge(seen: &[Seen]) -> Outcome {

@@ -1,5 +1,6 @@
 //! What a fork costs a parent that has much memory.
 
+use std::io;
 use std::process::{Command, Stdio};
 use std::time::Instant;
 
@@ -11,13 +12,13 @@ use nix::sys::wait::waitpid;
 use nix::unistd::Pid;
 
 use crate::lab::{Claim, Experiment, Lab, Outcome};
-use crate::subject::{Board, Subject, eventually, fork_child};
+use crate::subject::{Board, Subject, fork_child};
 
 pub(crate) const LAB: Lab = Lab {
     name: "fork-fat-parent",
     title: "what a fork costs a parent with much memory",
-    story: "Parents with 1, 64 and 256 MiB of memory fork a child that exits at once, 21 times each; the time of fork(2) in the \
-            parent is measured. Then each starts a program by posix_spawn(3), which shares its memory with the child until that \
+    story: "Parents with 1, 64 and 256 MiB of memory fork a child that exits at once, 21 times each; the shortest time of fork(2) in \
+            the parent counts, as whatever else the machine does only adds to it. Then each starts a program by posix_spawn(3), which shares its memory with the child until that \
             executes the program.",
     question: "How does the time of fork(2) change from 1 MiB to 256 MiB?",
     choices: &[
@@ -50,7 +51,7 @@ const DONE: usize = 0;
 const FORK_NS: usize = 1;
 const SPAWN_NS: usize = 2;
 
-/// Medians in microseconds.
+/// The shortest times in microseconds: what others do at the same time only adds to them.
 #[derive(Debug, Clone, Copy, Default)]
 struct Seen {
     fork: f64,
@@ -61,47 +62,45 @@ struct Seen {
 fn run(experiment: &mut Experiment<'_>) -> Result<Outcome, Error> {
     let mut seen = Vec::new();
     for size in SIZES {
-        let found = measure(size)?;
+        let found = measure(experiment, size)?;
         experiment.tell(format!("a parent with {size} MiB forks within {}", micros(found.fork)));
         seen.push(found);
     }
     Ok(judge(&seen))
 }
 
-fn measure(mib: usize) -> Result<Seen, Error> {
+fn measure(experiment: &Experiment<'_>, mib: usize) -> Result<Seen, Error> {
     let board = Board::<3>::default();
     let parent = Subject::fork(|| life(mib, &board))?;
-    let has_ended = eventually(|| board.get(DONE) == 1);
-    drop(parent);
-    if !has_ended {
-        return Err(Error::Internal("the parent of an experiment can't fork".into()));
-    }
+    experiment.until("a parent has forked all its children", || {
+        parent.is_well()?;
+        Ok(board.get(DONE) == 1)
+    })?;
     let spawn = Some(board.get(SPAWN_NS)).filter(|ns| *ns > 0).map(|ns| ns as f64 / 1e3);
     Ok(Seen { fork: board.get(FORK_NS) as f64 / 1e3, spawn })
 }
 
-fn life(mib: usize, board: &Board<3>) -> u8 {
+fn life(mib: usize, board: &Board<3>) -> io::Result<()> {
     restore_sigchld();
     // of small pages, whatever this machine makes of large areas
     let _ = nix::sys::prctl::set_thp_disable(true);
     let memory = vec![1_u8; mib * MIB];
-    let forks: Option<Vec<u64>> = (0..FORKS).map(|_| fork_time()).collect();
-    let Some(forks) = forks else { return 1 };
-    board.set(FORK_NS, median(forks));
+    let forks: Vec<u64> = (0..FORKS).map(|_| fork_time()).collect::<io::Result<_>>()?;
+    board.set(FORK_NS, shortest(forks));
     let spawns: Option<Vec<u64>> = (0..FORKS).map(|_| spawn_time()).collect();
-    board.set(SPAWN_NS, spawns.map_or(0, median));
+    board.set(SPAWN_NS, spawns.map_or(0, shortest));
     std::hint::black_box(&memory);
     board.set(DONE, 1);
-    0
+    Ok(())
 }
 
 /// How long fork(2) keeps the parent, in nanoseconds.
-fn fork_time() -> Option<u64> {
+fn fork_time() -> io::Result<u64> {
     let began = Instant::now();
-    let pid = fork_child(|| 0).ok()?;
+    let pid = fork_child(|| 0)?;
     let time = began.elapsed();
-    waitpid(Pid::from_raw(pid), None).ok()?;
-    Some(time.as_nanos() as u64)
+    waitpid(Pid::from_raw(pid), None)?;
+    Ok(time.as_nanos() as u64)
 }
 
 /// How long the start of a program keeps the parent.
@@ -115,9 +114,8 @@ fn spawn_time() -> Option<u64> {
     Some(time.as_nanos() as u64)
 }
 
-fn median(mut times: Vec<u64>) -> u64 {
-    times.sort_unstable();
-    times.get(times.len() / 2).copied().unwrap_or(0)
+fn shortest(times: Vec<u64>) -> u64 {
+    times.into_iter().min().unwrap_or(0)
 }
 
 fn judge(seen: &[Seen]) -> Outcome {
@@ -142,7 +140,7 @@ fn judge(seen: &[Seen]) -> Outcome {
         ));
     }
     Outcome {
-        picture: Picture::of("How long a fork keeps its parent", &format!("the median of {FORKS}"), bars),
+        picture: Picture::of("How long a fork keeps its parent", &format!("the shortest of {FORKS}"), bars),
         claims,
     }
 }

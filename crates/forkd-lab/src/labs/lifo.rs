@@ -36,7 +36,7 @@ const WAYS: [Way; 2] = [Way::Accept, Way::EpollExclusive];
 fn run(experiment: &mut Experiment<'_>) -> Result<Outcome, Error> {
     let mut all = Vec::new();
     for way in WAYS {
-        let seen = watch(way)?;
+        let seen = watch(experiment, way)?;
         let counts: Vec<_> = seen.accepted.iter().map(u64::to_string).collect();
         experiment.tell(format!("{}: the processes have had {} clients", way.name(), counts.join(", ")));
         all.push(seen);

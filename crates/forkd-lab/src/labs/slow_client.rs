@@ -7,15 +7,15 @@ use forkd_load::text::span;
 use forkd_net::Error;
 
 use crate::daemon::Daemon;
-use crate::lab::{Claim, Experiment, Lab, Outcome};
+use crate::lab::{Claim, Experiment, Lab, Outcome, missing};
 
 pub(crate) const LAB: Lab = Lab {
     name: "slow-client",
     title: "who waits behind a client that says nothing",
     story: "The servers differ in who serves a client: the server itself, one client after the other (iterative); a pool of \
             processes, one client each (prefork); a new process (fork) or thread (thread) for each client; one process that \
-            switches between all clients (event, coroutine). To each server comes a client that has one echo and then stays and says nothing. A moment later comes a second \
-            client, and wants one echo, too. It waits for at most a second.",
+            switches between all clients (event, coroutine). To each server comes a client that sends a line, gets it back, and then stays and says nothing. A moment later comes a second \
+            client, and sends a line, too. If it does not come back within a second, the first client leaves.",
     question: "Which servers answer the second client?",
     choices: &[
         "all: a server has a queue",
@@ -34,8 +34,10 @@ pub(crate) const LAB: Lab = Lab {
     run,
 };
 
-/// How long the second client waits.
+/// How long the second client waits until the first one leaves.
 const PATIENCE: Duration = Duration::from_secs(1);
+/// How long it waits for a server that is to answer it, which may be slow.
+const SLOWNESS: Duration = Duration::from_secs(20);
 
 /// A server by its name and options, and whether the book says that it answers the second client.
 type Server = (&'static str, &'static [&'static str], bool);
@@ -52,16 +54,23 @@ const SERVERS: [Server; 7] = [
 
 fn run(experiment: &mut Experiment<'_>) -> Result<Outcome, Error> {
     let mut waited = Vec::new();
-    for (name, options, _) in SERVERS {
-        let daemon = Daemon::start(experiment.forkd, options, "tcp://127.0.0.1:0")?;
+    for (name, options, serves) in &SERVERS {
+        let daemon = Daemon::start(experiment, options, "tcp://127.0.0.1:0")?;
         let mut slow = daemon.client()?;
-        if slow.echo(PATIENCE * 5).is_none() {
-            return Err(Error::Internal(format!("{name} does not serve its first client")));
+        if slow.echo(SLOWNESS).time().is_none() {
+            return Err(missing(format!("{name} does not serve its first client within {}", span(SLOWNESS))));
         }
-        let time = daemon.client()?.echo(PATIENCE);
+        let mut second = daemon.client()?;
+        let time = second.echo(if *serves { SLOWNESS } else { PATIENCE }).time();
+        experiment.pause(Duration::ZERO)?;
         experiment.tell(match time {
             Some(time) => format!("{name} answers the second client after {}", span(time)),
-            None => format!("{name} does not answer the second client within {}", span(PATIENCE)),
+            None => {
+                drop(slow);
+                let has_left =
+                    if second.wait(SLOWNESS).time().is_some() { "and then does" } else { "nor then" };
+                format!("{name} does not answer the second client before the first has left, {has_left}")
+            }
         });
         waited.push(time);
     }

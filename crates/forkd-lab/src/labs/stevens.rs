@@ -8,14 +8,15 @@ use forkd_load::Phase;
 use forkd_load::text::micros;
 use forkd_net::Error;
 
-use crate::lab::{Claim, Experiment, Lab, Outcome};
+use crate::lab::{Claim, Experiment, Lab, Outcome, missing};
 
 pub(crate) const LAB: Lab = Lab {
     name: "stevens",
     title: "what a client costs each design of a server",
     story: "Chapter 30 of Stevens' UNIX Network Programming (volume 1) measures designs of servers by the processor time that \
             process control takes: what a design needs more than an iterative server, which needs none. Here 16 clients at a \
-            time connect, have one echo and leave, at forkd's models in turn.",
+            time connect, send a line, get it back and leave: at a server for one client after the other (iterative), with a \
+            process or a thread for each (fork, thread), and with a pool of these that is there before (prefork, prethread).",
     question: "Which of these designs takes the most processor time for each client?",
     choices: &[
         "a fork for each client",
@@ -57,7 +58,13 @@ fn run(experiment: &mut Experiment<'_>) -> Result<Outcome, Error> {
         let entry = record.models.iter().find(|entry| entry.name == model)?;
         entry.churn.as_ref()?.median.cpu_us_per_conn
     });
-    Ok(judge(&costs))
+    match MODELS.iter().zip(&costs).find(|(_, cost)| cost.is_none()) {
+        None => Ok(judge(&costs)),
+        Some(((model, _), _)) => Err(missing(format!(
+            "the processor time of {model} could not be measured: this machine is too busy to serve many clients, or tells \
+             no times (/proc)"
+        ))),
+    }
 }
 
 /// What a client costs at each, in microseconds of processor time.

@@ -9,8 +9,8 @@ use crate::lab::{Claim, Experiment, Lab, Outcome};
 pub(crate) const LAB: Lab = Lab {
     name: "thundering-herd",
     title: "how many processes one client wakes",
-    story: "Eight processes wait for clients at one listening socket: first in accept(2), then in poll(2), then in epoll, \
-            then in epoll with the flag EPOLLEXCLUSIVE. 64 clients come one after the other, so that each could be served by one \
+    story: "Eight processes wait for clients at one listening socket: first in accept(2), then in poll(2) and in epoll, \
+            which tell that a client is there, to be accepted then, at last in epoll with the flag EPOLLEXCLUSIVE. 64 clients come one after the other, so that each could be served by one \
             process. How often a process wakes is what the kernel counts (voluntary_ctxt_switches).",
     question: "How many of the eight processes does one client wake when they wait in poll(2)?",
     choices: &[
@@ -40,7 +40,7 @@ const WAYS: [Way; 4] = [Way::Accept, Way::Poll, Way::Epoll, Way::EpollExclusive]
 fn run(experiment: &mut Experiment<'_>) -> Result<Outcome, Error> {
     let mut all = Vec::new();
     for way in WAYS {
-        let seen = watch(way)?;
+        let seen = watch(experiment, way)?;
         experiment.tell(format!(
             "{}: {CLIENTS} clients have woken processes {} times",
             way.name(),

@@ -1,10 +1,11 @@
 //! Two servers that answer each other.
 
 use std::ffi::OsString;
-use std::fs::File;
+use std::fs::{self, File};
+use std::io;
 use std::net::UdpSocket;
 use std::os::fd::AsFd;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use forkd_compare::report::picture::{Bar, Picture};
 use forkd_compare::{Scratch, not_inherited};
@@ -12,14 +13,15 @@ use forkd_load::text::thousands;
 use forkd_net::Error;
 use forkd_sys::program::{Image, Privileges, become_program};
 
-use crate::lab::{Claim, Experiment, Lab, Outcome, cannot};
-use crate::subject::{Board, Subject, eventually};
+use crate::daemon::last_words;
+use crate::lab::{Claim, Experiment, Lab, Outcome, cannot, missing};
+use crate::subject::{Board, Subject};
 
 pub(crate) const LAB: Lab = Lab {
     name: "loop",
     title: "two UDP echo servers that answer each other",
     story: "Two programs of ten lines answer each datagram with the same datagram. One datagram comes to the second that says, \
-            falsely, that it is from the first; then the two are left alone for half a second. After that the same is done with \
+            falsely, that it is from the first; then the two are left alone for half a second. (A datagram may pass so many routers as its hop limit says, at most 255.) After that the same is done with \
             two forkds.",
     question: "How many datagrams do the two simple servers answer in half a second?",
     choices: &[
@@ -49,8 +51,13 @@ const ALONE: Duration = Duration::from_millis(500);
 /// The least hop limit that ends a loop.
 const HOPS: u64 = 255;
 
+/// No loop that ends has so many.
+const ENDLESS: u64 = 4 * HOPS;
+/// A loop in which so long nothing happens is over.
+const QUIET: Duration = Duration::from_millis(250);
+
 fn run(experiment: &mut Experiment<'_>) -> Result<Outcome, Error> {
-    let simple = simple()?;
+    let simple = simple(experiment)?;
     experiment
         .tell(format!("two simple servers have answered {} datagrams, and go on", thousands(simple as f64)));
     let (forkds, is_over) = forkds(experiment)?;
@@ -67,30 +74,43 @@ fn sockets() -> std::io::Result<[UdpSocket; 2]> {
 }
 
 /// How many datagrams two servers of a few lines answer.
-fn simple() -> Result<u64, Error> {
+fn simple(experiment: &Experiment<'_>) -> Result<u64, Error> {
     let board = Board::<2>::default();
     let sockets = sockets().map_err(cannot("send a datagram"))?;
-    let _servers = (sockets.iter().enumerate())
+    let servers = (sockets.iter().enumerate())
         .map(|(number, socket)| Subject::fork(|| answer(socket, number, &board)))
         .collect::<Result<Vec<_>, _>>()?;
-    std::thread::sleep(ALONE);
-    Ok(board.get(0) + board.get(1))
+    experiment.pause(ALONE)?;
+    let answered = || board.get(0) + board.get(1);
+    // on a machine that does much else they need longer, and a loop that has ended does not go on
+    let mut since = Instant::now();
+    let mut last = answered();
+    experiment.until("two simple servers go on", || {
+        servers.iter().try_for_each(Subject::is_well)?;
+        let now = answered();
+        if now != last {
+            (last, since) = (now, Instant::now());
+        }
+        Ok(now > ENDLESS || since.elapsed() > QUIET)
+    })?;
+    Ok(last)
 }
 
-fn answer(socket: &UdpSocket, number: usize, board: &Board<2>) -> u8 {
+fn answer(socket: &UdpSocket, number: usize, board: &Board<2>) -> io::Result<()> {
     let mut buffer = [0; 2048];
-    while let Ok((n, from)) = socket.recv_from(&mut buffer) {
+    loop {
+        let (n, from) = socket.recv_from(&mut buffer)?;
         let _ = socket.send_to(&buffer[..n], from);
         board.add(number, 1);
     }
-    1
 }
 
 /// How many datagrams two forkds answer, and whether that is all.
 fn forkds(experiment: &Experiment<'_>) -> Result<(u64, bool), Error> {
     let scratch = Scratch::new()?;
     let sockets = sockets().map_err(cannot("send a datagram"))?;
-    let log = File::create(scratch.path("log")).map_err(cannot("create the log of a forkd"))?;
+    let path = scratch.path("log");
+    let log = File::create(&path).map_err(cannot("create the log of a forkd"))?;
     let controls = ["a", "b"].map(|name| scratch.path(name));
     let parent = rustix::process::getpid();
     let forkd = experiment.forkd;
@@ -112,21 +132,28 @@ fn forkds(experiment: &Experiment<'_>) -> Result<(u64, bool), Error> {
                 privileges: Privileges::Keep,
                 parent,
             });
-            1
+            // it has written why
+            Err(io::ErrorKind::NotFound.into())
         })
     };
-    let _servers = sockets.iter().zip(&controls).map(start).collect::<Result<Vec<_>, _>>()?;
+    let servers = sockets.iter().zip(&controls).map(start).collect::<Result<Vec<_>, _>>()?;
     let answered = || {
         controls.iter().map(|control| (experiment.ask)(control).map(|counters| counters.connections)).sum()
     };
-    if !eventually(|| Option::is_some(&answered())) {
-        return Err(Error::Internal("two forkds do not start".into()));
-    }
-    std::thread::sleep(ALONE);
-    let before: Option<u64> = answered();
-    std::thread::sleep(ALONE / 2);
-    let after: Option<u64> = answered();
-    Ok((after.unwrap_or(0), before == after))
+    let (mut last, mut since): (Option<u64>, _) = (None, Instant::now());
+    experiment.until("it is over between two forkds, or will never be", || {
+        if servers.iter().any(|server| server.is_well().is_err()) {
+            let text = fs::read_to_string(&path).unwrap_or_default();
+            return Err(missing(format!("a forkd could not serve: {}", last_words(&text))));
+        }
+        let now = answered();
+        if now != last {
+            (last, since) = (now, Instant::now());
+        }
+        Ok(now.is_some_and(|now| now > ENDLESS || (now > 0 && since.elapsed() > ALONE + QUIET)))
+    })?;
+    let last = last.unwrap_or(0);
+    Ok((last, last <= ENDLESS))
 }
 
 fn judge(simple: u64, forkds: u64, is_over: bool) -> Outcome {
@@ -138,7 +165,7 @@ fn judge(simple: u64, forkds: u64, is_over: bool) -> Outcome {
             vec![bar("two simple servers", simple), bar("two forkds", forkds)],
         ),
         claims: vec![
-            Claim::new("two simple servers go on for ever", thousands(simple as f64), simple > 4 * HOPS),
+            Claim::new("two simple servers go on for ever", thousands(simple as f64), simple > ENDLESS),
             Claim::new(
                 format!("between two forkds it ends within {HOPS}"),
                 format!(

@@ -1,17 +1,16 @@
 //! Processes that wait for clients at one listening socket, as the workers of a pool do.
 
-use std::io::{Read, Write};
+use std::io::{self, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::os::fd::AsFd;
-use std::time::Duration;
 
 use forkd_net::Error;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 
-use crate::lab::cannot;
-use crate::look::waits_of;
-use crate::subject::{Board, Subject, eventually};
+use crate::lab::{Experiment, cannot};
+use crate::look::{is_possible, sleeps, untold, waits_of};
+use crate::subject::{Board, Subject};
 
 /// How a process waits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -42,9 +41,6 @@ pub(super) const WAITERS: usize = 8;
 /// How many clients come, one after the other.
 pub(super) const CLIENTS: usize = 64;
 
-/// How long a process has to go back to its wait.
-const REST: Duration = Duration::from_millis(3);
-
 /// What the processes did.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Seen {
@@ -61,7 +57,8 @@ const ACCEPTED: usize = WAITERS;
 type Told = Board<{ 2 * WAITERS }>;
 
 /// Has processes wait in this way, and clients come.
-pub(super) fn watch(way: Way) -> Result<Seen, Error> {
+pub(super) fn watch(experiment: &Experiment<'_>, way: Way) -> Result<Seen, Error> {
+    is_possible()?;
     let listener = TcpListener::bind("127.0.0.1:0").map_err(cannot("listen"))?;
     let address = listener.local_addr().map_err(cannot("find out where a socket listens"))?;
     listener.set_nonblocking(way != Way::Accept).map_err(cannot("set a flag of a socket"))?;
@@ -69,29 +66,39 @@ pub(super) fn watch(way: Way) -> Result<Seen, Error> {
     let waiters: Vec<Subject> = (0..WAITERS)
         .map(|number| Subject::fork(|| life(way, &listener, number, &board)))
         .collect::<Result<_, _>>()?;
-    if !eventually(|| (0..WAITERS).all(|number| board.get(READY + number) == 1)) {
-        return Err(Error::Internal("the processes of an experiment do not start".into()));
-    }
-    // until all are asleep
-    std::thread::sleep(REST * 10);
-    let waits = || waiters.iter().filter_map(|waiter| waits_of(waiter.pid)).sum::<u64>();
-    let before = waits();
+    experiment.until("all processes are ready", || {
+        waiters.iter().try_for_each(Subject::is_well)?;
+        Ok((0..WAITERS).all(|number| board.get(READY + number) == 1))
+    })?;
+    all_sleep(experiment, &waiters)?;
+    let waits = || {
+        let each = waiters.iter().map(|waiter| waits_of(waiter.pid));
+        each.sum::<Option<u64>>().ok_or_else(|| untold("how often processes wait"))
+    };
+    let before = waits()?;
     for _ in 0..CLIENTS {
         let mut client = TcpStream::connect(address).map_err(cannot("connect"))?;
         client.read_to_end(&mut Vec::new()).map_err(cannot("read an answer"))?;
-        std::thread::sleep(REST);
+        all_sleep(experiment, &waiters)?;
     }
     let accepted = (0..WAITERS).map(|number| board.get(ACCEPTED + number)).collect();
-    Ok(Seen { accepted, woken: waits().saturating_sub(before) })
+    Ok(Seen { accepted, woken: waits()?.saturating_sub(before) })
+}
+
+/// Waits until all wait: one that has been woken, and has not run since, does not sleep.
+fn all_sleep(experiment: &Experiment<'_>, waiters: &[Subject]) -> Result<(), Error> {
+    experiment.until("all processes wait for a client", || {
+        waiters.iter().try_for_each(Subject::is_well)?;
+        let sleep: Option<Vec<bool>> = waiters.iter().map(|waiter| sleeps(waiter.pid)).collect();
+        Ok(sleep.ok_or_else(|| untold("the state of processes"))?.into_iter().all(|sleeps| sleeps))
+    })
 }
 
 /// The life of a process that waits.
-fn life(way: Way, listener: &TcpListener, number: usize, board: &Told) -> u8 {
-    let Ok(epoll) = Epoll::new(EpollCreateFlags::empty()) else { return 1 };
+fn life(way: Way, listener: &TcpListener, number: usize, board: &Told) -> io::Result<()> {
+    let epoll = Epoll::new(EpollCreateFlags::empty())?;
     let exclusive = if way == Way::EpollExclusive { EpollFlags::EPOLLEXCLUSIVE } else { EpollFlags::empty() };
-    if epoll.add(listener, EpollEvent::new(EpollFlags::EPOLLIN | exclusive, 0)).is_err() {
-        return 1;
-    }
+    epoll.add(listener, EpollEvent::new(EpollFlags::EPOLLIN | exclusive, 0))?;
     board.set(READY + number, 1);
     loop {
         match way {

@@ -1,5 +1,6 @@
 //! What becomes of children that have ended.
 
+use std::io;
 use std::time::Duration;
 
 use forkd_compare::report::picture::{Bar, Picture};
@@ -10,8 +11,8 @@ use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 
 use crate::lab::{Claim, Experiment, Lab, Outcome};
-use crate::look::children_of;
-use crate::subject::{Board, Subject, eventually, fork_child};
+use crate::look::{children_of, is_possible};
+use crate::subject::{Board, Subject, fork_child};
 
 pub(crate) const LAB: Lab = Lab {
     name: "zombie",
@@ -28,9 +29,9 @@ pub(crate) const LAB: Lab = Lab {
     ],
     answer: 1,
     why: "A signal that is pending already is not queued again: 20 deaths while the parent is busy are one SIGCHLD. So a \
-          handler has to call waitpid(2) with WNOHANG in a loop. If the parent ignores SIGCHLD, the kernel keeps nothing of \
+          handler has to call waitpid(2) in a loop, with WNOHANG, by which it does not wait. If the parent ignores SIGCHLD, the kernel keeps nothing of \
           a child that ends (wait(2), NOTES; POSIX.1-2001): that is how forkd never has a zombie. The price is that wait(2) \
-          can't tell any more how a child ended; forkd learns that from a pidfd.",
+          can't tell any more how a child ended; forkd learns that from a pidfd, a descriptor of the child (pidfd_open(2)).",
     next: &[
         (
             "python3 -c 'import os,time; os.fork() or os._exit(0); time.sleep(60)' &",
@@ -67,45 +68,42 @@ const MAY_LOOK: usize = 1;
 const DONE: usize = 2;
 
 fn run(experiment: &mut Experiment<'_>) -> Result<Outcome, Error> {
+    is_possible()?;
     let mut zombies = Vec::new();
     for (way, name) in WAYS {
-        let left = zombies_of(way)?;
+        let left = zombies_of(experiment, way)?;
         experiment.tell(format!("the parent that {name}: {left} of {CHILDREN} children are zombies"));
         zombies.push((way, name, left));
     }
     Ok(judge(&zombies))
 }
 
-fn zombies_of(way: Way) -> Result<usize, Error> {
+fn zombies_of(experiment: &Experiment<'_>, way: Way) -> Result<usize, Error> {
     let board = Board::<3>::default();
     let parent = Subject::fork(|| life(way, &board))?;
     // all are dead before it looks: a zombie has state Z, and one that the kernel has reaped is gone
-    let are_dead = || {
-        board.get(FORKED) == CHILDREN as u64 && children_of(parent.pid).iter().all(|child| child.state == 'Z')
-    };
-    if !eventually(are_dead) {
-        return Err(Error::Internal(
-            "the children of an experiment cannot all be forked (ulimit -u), or do not end".into(),
-        ));
-    }
+    experiment.until("all children have ended", || {
+        parent.is_well()?;
+        Ok(board.get(FORKED) == CHILDREN as u64
+            && children_of(parent.pid).iter().all(|child| child.state == 'Z'))
+    })?;
     board.set(MAY_LOOK, 1);
-    eventually(|| board.get(DONE) == 1);
+    experiment.until("a parent has looked after its children", || {
+        parent.is_well()?;
+        Ok(board.get(DONE) == 1)
+    })?;
     Ok(children_of(parent.pid).len())
 }
 
 /// The life of a parent; SIGCHLD is blocked in it, so that it gets those that are pending when it looks.
-fn life(way: Way, board: &Board<3>) -> u8 {
+fn life(way: Way, board: &Board<3>) -> io::Result<()> {
     restore_sigchld();
-    if way == Way::Ignores && ignore_sigchld().is_err() {
-        return 1;
+    if way == Way::Ignores {
+        ignore_sigchld()?;
     }
-    let Ok(signals) = SignalFd::with_flags(&SigSet::from(Signal::SIGCHLD), SfdFlags::SFD_NONBLOCK) else {
-        return 1;
-    };
+    let signals = SignalFd::with_flags(&SigSet::from(Signal::SIGCHLD), SfdFlags::SFD_NONBLOCK)?;
     for _ in 0..CHILDREN {
-        if fork_child(|| 0).is_err() {
-            return 1;
-        }
+        fork_child(|| 0)?;
         board.add(FORKED, 1);
     }
     board.wait(MAY_LOOK, 1);
@@ -118,7 +116,7 @@ fn life(way: Way, board: &Board<3>) -> u8 {
     }
     board.set(DONE, 1);
     std::thread::sleep(Duration::from_secs(60));
-    0
+    Ok(())
 }
 
 /// Waits for one child that has ended; tells whether there was one.
