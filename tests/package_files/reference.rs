@@ -8,12 +8,12 @@ use forkd::config::options::{DaemonOptions, ListenOptions};
 const INTRODUCTION: &str = "\
 # Options of forkd serve
 
-Made of their definitions: `FORKD_BLESS=1 cargo test --test package_files` writes this page anew.
-
 Each option of `forkd serve` and `forkd check` can be given on the command line, by a variable of the environment, or by
 a key in the file that `--config FILE` (`FORKD_CONFIG`) names; the command line beats the environment, the environment
 beats the file, and the file beats the default. An option that has no effect where it is given is an error, and so is an
 impossible value. The [guide](../GUIDE.md#command-line) says how to write a value in each place.
+
+This page is made of their definitions: `FORKD_BLESS=1 cargo test --test package_files` writes it anew.
 ";
 
 /// Makes the page.
