@@ -5,20 +5,20 @@
 //! that dawdles is dropped. A reload or an upgrade takes a while, and the client that asked for one gets the answer when it
 //! is over; after an upgrade the new program has that client, and answers. Only the owner can connect (mode 0600).
 
-use std::io::{self, ErrorKind, IoSliceMut, Write};
-use std::mem::MaybeUninit;
+use std::io::{self, ErrorKind, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
+use rustix::net::RecvFlags;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use super::lines;
 use super::status::{SourcesStatus, Status};
+use crate::sys::socket::receive_with_descriptor;
 use crate::{Error, Failure, log};
 use forkd_net::unit;
 use forkd_server::Endpoint;
@@ -57,7 +57,7 @@ pub(crate) struct Control {
 struct Asked {
     finish_within: Option<Duration>,
     /// `None`: whatever is where the daemon's was; or it is not known.
-    program: Option<[u64; 2]>,
+    program: Option<[i128; 2]>,
 }
 
 impl Asked {
@@ -70,9 +70,9 @@ impl Asked {
     }
 }
 
-/// Which file it is.
-fn identity(file: &rustix::fs::Stat) -> [u64; 2] {
-    [file.st_dev, file.st_ino]
+/// Which file it is, in numbers that are wide enough on each system.
+fn identity(file: &rustix::fs::Stat) -> [i128; 2] {
+    [file.st_dev.into(), file.st_ino.into()]
 }
 
 #[derive(Debug)]
@@ -479,18 +479,9 @@ impl Client {
 
     /// Reads, and keeps a descriptor that comes with it.
     fn receive(&mut self, chunk: &mut [u8]) -> io::Result<usize> {
-        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
-        let mut control = RecvAncillaryBuffer::new(&mut space);
-        let flags = RecvFlags::empty();
-        #[cfg(not(target_vendor = "apple"))]
-        let flags = flags | RecvFlags::CMSG_CLOEXEC;
-        let received = recvmsg(&self.stream, &mut [IoSliceMut::new(chunk)], &mut control, flags)?;
-        for message in control.drain() {
-            if let RecvAncillaryMessage::ScmRights(mut files) = message {
-                self.file = files.next();
-            }
-        }
-        Ok(received.bytes)
+        let (length, file) = receive_with_descriptor(&self.stream, chunk, RecvFlags::empty())?;
+        self.file = file.or(self.file.take());
+        Ok(length)
     }
 
     fn write_answer(&mut self) {

@@ -37,6 +37,13 @@ use trial::{Outcome, Trial};
 /// How long a trial may take: it may ask name servers.
 const TRIAL_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// A program is executed and not read, which its user need not be allowed to.
+#[cfg(target_os = "linux")]
+const TO_EXECUTE: i32 = libc::O_PATH;
+/// Elsewhere there is no upgrade.
+#[cfg(not(target_os = "linux"))]
+const TO_EXECUTE: i32 = 0;
+
 /// The argument after `serve` by which a trial is told from a daemon; a program that is none refuses it.
 pub(crate) const TRIAL: &str = "--trial";
 
@@ -186,6 +193,10 @@ impl Replacement for Upgrade {
         master: &SavedMaster,
         now: Instant,
     ) -> Result<(), Error> {
+        if !cfg!(target_os = "linux") {
+            let why = "this system does not tell a process which program it runs, so there is no upgrade: restart the daemon instead";
+            return Err(Error::Config(why.into()));
+        }
         if let Some(root) = &self.in_force.borrow().config.daemon.chroot {
             return Err(Error::Config(format!(
                 "the next program is out of reach, as the root directory has been changed to {} (chroot): restart the daemon \
@@ -234,8 +245,7 @@ impl Replacement for Upgrade {
 
     fn execute(&mut self, master: &SavedMaster) -> Result<Infallible, Error> {
         let next = self.next.as_ref().ok_or_else(|| self.refused("is not open"))?;
-        // not to be read, which its user need not be allowed to
-        let program = OpenOptions::new().read(true).custom_flags(libc::O_PATH).open("/proc/self/exe");
+        let program = OpenOptions::new().read(true).custom_flags(TO_EXECUTE).open("/proc/self/exe");
         let program =
             program.map_err(|cause| Error::os("cannot keep this program open, to go back to", cause))?;
         let letter = Letter { program: Some(program.as_raw_fd()), ..self.letter(master)? };

@@ -50,9 +50,14 @@ pub(super) fn instead_of(call: &str) -> &'static str {
 
 /// The limits of open files and of processes, by getrlimit(2).
 pub(super) fn limits() -> [Fact<Limit>; 2] {
-    [Resource::Nofile, Resource::Nproc].map(|resource| {
+    let of = |resource| {
         let limit = getrlimit(resource);
         let or_all = |number: Option<u64>| number.unwrap_or(u64::MAX);
         Ok(Limit { soft: or_all(limit.current), hard: or_all(limit.maximum) })
-    })
+    };
+    #[cfg(not(target_os = "illumos"))]
+    let processes = of(Resource::Nproc);
+    #[cfg(target_os = "illumos")]
+    let processes = Err("illumos has no such limit".into());
+    [of(Resource::Nofile), processes]
 }

@@ -4,6 +4,7 @@ use std::ffi::OsString;
 use std::fs::File;
 use std::net::{Ipv4Addr, TcpListener, TcpStream, UdpSocket};
 use std::os::unix::net::UnixStream;
+use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
@@ -268,7 +269,7 @@ impl Server {
     /// Tells how it ended, if it has.
     pub(super) fn failure(&self) -> Option<String> {
         let status = self.program.as_ref()?.ended()?;
-        let how = match (status.exit_status(), status.terminating_signal()) {
+        let how = match (status.code(), status.signal()) {
             (Some(0), _) => "with status 0: it has to stay in the foreground".to_owned(),
             (Some(code), _) => format!("with status {code}"),
             (None, Some(signal)) => format!("by signal {signal}"),

@@ -3,9 +3,9 @@
 use std::io;
 use std::time::{Duration, Instant};
 
+use nix::time::{ClockId, clock_gettime};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
-use rustix::time::{ClockId, clock_gettime};
 
 use forkd_sys::poller::{Event, Poller};
 
@@ -38,7 +38,8 @@ pub(super) fn nanos(span: Duration) -> Nanos {
 
 /// How much processor time the calling thread has had, in user and in kernel mode.
 pub(super) fn thread_cpu() -> Duration {
-    clock_gettime(ClockId::ThreadCPUTime).try_into().unwrap_or_default()
+    let clock = ClockId::from_raw(nix::libc::CLOCK_THREAD_CPUTIME_ID);
+    clock_gettime(clock).map_or(Duration::ZERO, Into::into)
 }
 
 /// Waits as the poller does, but not for whole milliseconds, of which epoll_wait(2) counts its time.

@@ -71,12 +71,15 @@ fn allowed() -> Option<usize> {
     None
 }
 
+#[cfg(target_os = "linux")]
 fn online() -> Option<usize> {
-    #[cfg(any(target_os = "linux", target_vendor = "apple"))]
     let online = nix::unistd::sysconf(nix::unistd::SysconfVar::_NPROCESSORS_ONLN).ok().flatten();
-    #[cfg(not(any(target_os = "linux", target_vendor = "apple")))]
-    let online = None::<i64>;
     usize::try_from(online?).ok()
+}
+
+#[cfg(not(target_os = "linux"))]
+fn online() -> Option<usize> {
+    None
 }
 
 #[cfg(test)]

@@ -6,7 +6,8 @@
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use rustix::process::{WaitId, WaitIdOptions, waitid};
+use nix::errno::Errno;
+use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 
 /// Whether this process adopts orphans.
 static ADOPTS: AtomicBool = AtomicBool::new(false);
@@ -26,9 +27,9 @@ pub(super) fn are_left() -> Option<bool> {
         return None;
     }
     loop {
-        match waitid(WaitId::All, WaitIdOptions::EXITED | WaitIdOptions::NOHANG) {
-            Ok(None) => return Some(true),
-            Ok(Some(_)) | Err(rustix::io::Errno::INTR) => {}
+        match waitpid(None, Some(WaitPidFlag::WNOHANG)) {
+            Ok(WaitStatus::StillAlive) => return Some(true),
+            Ok(_) | Err(Errno::EINTR) => {}
             // ECHILD
             Err(_) => return Some(false),
         }

@@ -1,4 +1,4 @@
-//! Which of many descriptors are ready: epoll(7), or kqueue(2) on the BSDs.
+//! Which of many descriptors are ready: epoll(7) on Linux and illumos, or kqueue(2) on the BSDs and macOS.
 //!
 //! Level-triggered: what is ready is told again and again until it is not; or, if asked for, told
 //! once whenever it becomes so. A poller must not be used on both sides of a fork: an epoll instance is
@@ -117,11 +117,11 @@ impl AsFd for Poller {
     }
 }
 
-#[cfg(target_os = "linux")]
-use linux::Queue;
+#[cfg(any(target_os = "linux", target_os = "illumos"))]
+use by_epoll::Queue;
 
-#[cfg(target_os = "linux")]
-mod linux {
+#[cfg(any(target_os = "linux", target_os = "illumos"))]
+mod by_epoll {
     use rustix::event::{Timespec, epoll};
 
     use super::*;
@@ -196,11 +196,11 @@ mod linux {
     }
 }
 
-#[cfg(not(target_os = "linux"))]
-use bsd::Queue;
+#[cfg(not(any(target_os = "linux", target_os = "illumos")))]
+use by_kqueue::Queue;
 
-#[cfg(not(target_os = "linux"))]
-mod bsd {
+#[cfg(not(any(target_os = "linux", target_os = "illumos")))]
+mod by_kqueue {
     use std::os::fd::AsRawFd;
 
     use nix::sys::event::{EvFlags, EventFilter, FilterFlag, KEvent, Kqueue};

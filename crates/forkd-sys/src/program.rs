@@ -8,7 +8,7 @@ mod image;
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::os::unix::process::CommandExt;
+use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::process::{Child, Command, ExitStatus};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicI32, Ordering};
@@ -19,10 +19,7 @@ use super::orphans::Orphans;
 
 use nix::errno::Errno;
 use nix::sys::signal::{SigSet, SigmaskHow};
-use rustix::process::{
-    Pid, Signal, WaitId, WaitIdOptions, WaitIdStatus, getpid, kill_process_group, test_kill_process_group,
-    waitid,
-};
+use rustix::process::{Pid, Signal, getpid, kill_process_group, test_kill_process_group};
 
 pub use image::{FIRST_SOCKET, Image, become_program};
 
@@ -89,10 +86,16 @@ impl Program {
     }
 
     /// Returns how it ended, if it has; it stays to be waited for.
-    pub fn ended(&self) -> Option<WaitIdStatus> {
-        let pid = Pid::from_raw(self.slot?.group())?;
-        let options = WaitIdOptions::EXITED | WaitIdOptions::NOWAIT | WaitIdOptions::NOHANG;
-        waitid(WaitId::Pid(pid), options).ok().flatten()
+    pub fn ended(&self) -> Option<ExitStatus> {
+        let end = end_of(self.slot?.group(), libc::WNOHANG).ok().flatten()?;
+        // SAFETY: waitid(2) fills this in of each child that has ended.
+        let status = unsafe { end.si_status() };
+        // as wait(2) writes it, on every system
+        Some(ExitStatus::from_raw(match end.si_code {
+            libc::CLD_EXITED => status << 8,
+            libc::CLD_DUMPED => status | 0x80,
+            _ => status,
+        }))
     }
 
     /// Signals all of its group, but not once it has been waited for: the number may be another's then.
@@ -235,19 +238,21 @@ fn watch(pid: i32) -> io::Result<OwnedFd> {
     Ok(ended)
 }
 
-/// Whether our child has ended, which stays to be waited for, so that its number stays its own.
-/// Async-signal-safe.
+/// Whether our child has ended, which stays to be waited for, or is none of ours. Async-signal-safe.
 fn has_ended(pid: i32, options: libc::c_int) -> bool {
+    end_of(pid, options).map_or_else(|errno| errno != Errno::EINTR, |end| end.is_some())
+}
+
+/// What waitid(2) tells of our child that has ended, which stays to be waited for, so that its number stays its own.
+/// Async-signal-safe.
+fn end_of(pid: i32, options: libc::c_int) -> nix::Result<Option<libc::siginfo_t>> {
     // SAFETY: zeroed, it is a value: siginfo_t consists of integers, and pointers that may be null.
     let mut info: libc::siginfo_t = unsafe { std::mem::zeroed() };
     let options = options | libc::WEXITED | libc::WNOWAIT;
     // SAFETY: the kernel writes to `info`.
-    let answer = unsafe { libc::waitid(libc::P_PID, pid as _, &raw mut info, options) };
-    match answer {
-        // with WNOHANG, there is no signal of one that lives
-        0 => info.si_signo != 0,
-        _ => Errno::last() != Errno::EINTR,
-    }
+    Errno::result(unsafe { libc::waitid(libc::P_PID, pid as _, &raw mut info, options) })?;
+    // with WNOHANG, there is no signal of one that lives
+    Ok((info.si_signo != 0).then_some(info))
 }
 
 /// Where a group is written down.
@@ -337,7 +342,7 @@ mod tests {
         assert!(program.ended().is_none());
         program.child.stdin.take();
         assert!(wait_readable(&program, LIMIT) && has_ended(pid, libc::WNOHANG));
-        assert_eq!(program.ended().expect("ended").exit_status(), Some(0));
+        assert_eq!(program.ended().expect("ended").code(), Some(0));
         // asking has not waited for it
         assert!(program.wait().expect("wait").success());
         assert!(GroupSlot::taken().all(|slot| slot.group() != pid));

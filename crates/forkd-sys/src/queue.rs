@@ -4,18 +4,18 @@
 //! (unix(7), `SCM_RIGHTS`). The kernel holds it until some process takes it out, or until the last copy of the pair is
 //! closed, and so is every connection in it.
 
-use std::io::{IoSlice, IoSliceMut};
+use std::io::IoSlice;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 
 use rustix::io::{Errno, FdFlags, Result, fcntl_dupfd_cloexec, fcntl_setfd};
 use rustix::net::{
-    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
-    SendAncillaryMessage, SendFlags, SocketFlags, SocketType, recvmsg, sendmsg, socketpair,
+    AddressFamily, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketFlags, SocketType,
+    sendmsg, socketpair,
 };
 
 use super::limits::open_files;
-use super::socket::NO_SIGNAL;
+use super::socket::{NO_SIGNAL, receive_with_descriptor};
 
 /// How many connections fit into the default buffer of a socket: each takes less than 1 KiB.
 const MOST: u64 = 200;
@@ -68,19 +68,11 @@ impl Queue {
     pub fn take(&self) -> Result<Option<OwnedFd>> {
         // a connection that finds no descriptor is lost, so there must be one
         drop(fcntl_dupfd_cloexec(&self.exit, 0)?);
-        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
-        let mut control = RecvAncillaryBuffer::new(&mut space);
-        let flags = RecvFlags::DONTWAIT | CLOSE_AT_EXEC;
-        match recvmsg(&self.exit, &mut [IoSliceMut::new(&mut [0])], &mut control, flags) {
-            Err(Errno::AGAIN) => return Ok(None),
-            received => received?,
-        };
-        let descriptors = control.drain().filter_map(|message| match message {
-            RecvAncillaryMessage::ScmRights(descriptors) => Some(descriptors),
-            _ => None,
-        });
-        // another thread may have taken the last one since
-        descriptors.flatten().next().map(Some).ok_or(Errno::MFILE)
+        match receive_with_descriptor(&self.exit, &mut [0], RecvFlags::DONTWAIT) {
+            Err(Errno::AGAIN) => Ok(None),
+            // another thread may have taken the last one since
+            received => received?.1.map(Some).ok_or(Errno::MFILE),
+        }
     }
 
     /// Its own two descriptors.
@@ -88,11 +80,6 @@ impl Queue {
         [self.entrance.as_raw_fd(), self.exit.as_raw_fd()]
     }
 }
-
-#[cfg(any(target_os = "linux", target_os = "freebsd", target_os = "netbsd", target_os = "openbsd"))]
-const CLOSE_AT_EXEC: RecvFlags = RecvFlags::CMSG_CLOEXEC;
-#[cfg(not(any(target_os = "linux", target_os = "freebsd", target_os = "netbsd", target_os = "openbsd")))]
-const CLOSE_AT_EXEC: RecvFlags = RecvFlags::empty();
 
 #[cfg(test)]
 mod tests {

@@ -1,10 +1,14 @@
 //! Sockets that no program inherits, which may not block: in one call where the kernel can make them so, and else (macOS)
 //! in two or three.
 
+use std::io::IoSliceMut;
+use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, OwnedFd};
 
-use rustix::io::Result;
-use rustix::net::{AddressFamily, SendFlags, SocketType};
+use rustix::io::{FdFlags, Result, fcntl_setfd};
+use rustix::net::{
+    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendFlags, SocketType, recvmsg,
+};
 
 /// Whether calls on a socket wait.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -46,13 +50,62 @@ pub(super) fn flags(mode: Mode) -> rustix::net::SocketFlags {
 
 /// Makes it so afterwards. A program that another thread starts in between inherits it.
 pub(super) fn made(socket: OwnedFd, mode: Mode) -> Result<OwnedFd> {
-    rustix::io::fcntl_setfd(&socket, rustix::io::FdFlags::CLOEXEC)?;
+    fcntl_setfd(&socket, FdFlags::CLOEXEC)?;
     #[cfg(target_vendor = "apple")]
     rustix::net::sockopt::set_socket_nosigpipe(&socket, true)?;
     if mode == Mode::NonBlocking {
         rustix::io::ioctl_fionbio(&socket, true)?;
     }
     Ok(socket)
+}
+
+/// Whether a stream socket listens for clients.
+///
+/// # Errors
+///
+/// As getsockopt(2).
+pub fn is_listening(socket: impl AsFd) -> Result<bool> {
+    #[cfg(not(target_vendor = "apple"))]
+    return rustix::net::sockopt::socket_acceptconn(socket);
+    // macOS has the name of that option and not the option: what has no other end is taken for one that listens
+    #[cfg(target_vendor = "apple")]
+    match rustix::net::getpeername(socket) {
+        Err(rustix::io::Errno::NOTCONN) => Ok(true),
+        other_end => other_end.map(|_| false),
+    }
+}
+
+/// What has a descriptor that comes with bytes inherited by no program.
+#[cfg(not(any(target_vendor = "apple", target_os = "illumos")))]
+const CLOSE_AT_EXEC: RecvFlags = RecvFlags::CMSG_CLOEXEC;
+#[cfg(any(target_vendor = "apple", target_os = "illumos"))]
+const CLOSE_AT_EXEC: RecvFlags = RecvFlags::empty();
+
+/// Receives bytes over a Unix socket, and the descriptor that comes with them, if there is one: no program inherits it.
+/// Returns how many bytes there are; 0 at the end. Of several descriptors, all but the first are closed.
+///
+/// # Errors
+///
+/// As recvmsg(2).
+pub fn receive_with_descriptor(
+    socket: impl AsFd,
+    bytes: &mut [u8],
+    flags: RecvFlags,
+) -> Result<(usize, Option<OwnedFd>)> {
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut control = RecvAncillaryBuffer::new(&mut space);
+    let received = recvmsg(socket, &mut [IoSliceMut::new(bytes)], &mut control, flags | CLOSE_AT_EXEC)?;
+    let descriptors = control.drain().filter_map(|message| match message {
+        RecvAncillaryMessage::ScmRights(descriptors) => Some(descriptors),
+        _ => None,
+    });
+    let descriptor = descriptors.flatten().next();
+    if CLOSE_AT_EXEC.is_empty()
+        && let Some(descriptor) = &descriptor
+    {
+        fcntl_setfd(descriptor, FdFlags::CLOEXEC)?;
+    }
+    Ok((received.bytes, descriptor))
 }
 
 /// The process at the other end of a Unix socket, when it connected.

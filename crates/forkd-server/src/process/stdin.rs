@@ -6,7 +6,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::time::Duration;
 
-use rustix::net::{AddressFamily, SocketType, getpeername, sockopt};
+use rustix::net::{AddressFamily, SocketType, getpeername, getsockname, sockopt};
 
 use crate::Error;
 use crate::access::AccessSpec;
@@ -21,6 +21,7 @@ use crate::scoreboard::Scoreboard;
 use crate::spec::ListenerSpec;
 use crate::sys::datagram::{Batch, Patience};
 use crate::sys::fd::wait_readable;
+use crate::sys::socket::is_listening;
 use crate::transport::early::Early;
 use crate::transport::inherited::listener_of;
 use crate::transport::listener::Kind;
@@ -49,7 +50,7 @@ impl Stdin {
     pub fn take(keep_alive: Option<Duration>) -> Result<Self, String> {
         let stdin = io::stdin();
         let is_stream = sockopt::socket_type(&stdin) == Ok(SocketType::STREAM);
-        if is_stream && sockopt::socket_acceptconn(&stdin) == Ok(false) {
+        if is_stream && is_listening(&stdin) == Ok(false) {
             let socket =
                 stdin.as_fd().try_clone_to_owned().map_err(|e| format!("can't be duplicated ({e})"))?;
             let peer = adopt_connection(&socket, keep_alive);
@@ -102,7 +103,7 @@ fn connection(service_config: &ServiceConfig, socket: OwnedFd, peer: Peer) {
 /// Makes a connection that another process has accepted like one of a listener's with this `keep_alive`, as far as
 /// that can be done while others may have it, too, and returns its peer.
 fn adopt_connection(socket: &OwnedFd, keep_alive: Option<Duration>) -> Peer {
-    let is_unix = sockopt::socket_domain(socket) == Ok(AddressFamily::UNIX);
+    let is_unix = getsockname(socket).is_ok_and(|name| name.address_family() == AddressFamily::UNIX);
     if !is_unix {
         // it may have ended already, which the first read tells better
         let _ = sockopt::set_tcp_nodelay(socket, true);

@@ -11,15 +11,16 @@ use std::path::Path;
 use std::time::Duration;
 
 use nix::sys::socket::{
-    AddressFamily, Backlog, SockFlag, SockType, SockaddrLike, SockaddrStorage, bind, getsockname, getsockopt,
-    listen, setsockopt, socket, sockopt,
+    Backlog, SockaddrStorage, bind, getsockname, getsockopt, listen, setsockopt, sockopt,
 };
+use rustix::net::AddressFamily;
 
 use advice::{advice, rival};
 
 use super::listener::{Kind, ask_for_packet_information, ip_endpoint};
 use super::socket_file::SocketFile;
 use super::{Endpoint, Inherited, Listener, resolve};
+use crate::sys::socket::{Mode, socket};
 use crate::{Error, Failure};
 use forkd_net::unit::{self, Attempt};
 
@@ -231,9 +232,8 @@ fn is_absent(error: &io::Error) -> bool {
 
 fn bind_ip(address: SocketAddr, kind: Kind, options: BindOptions) -> io::Result<Listener> {
     let sockaddr = SockaddrStorage::from(address);
-    let family = sockaddr.family().unwrap_or(AddressFamily::Inet);
-    let socket_type = if kind == Kind::Stream { SockType::Stream } else { SockType::Datagram };
-    let socket = socket(family, socket_type, SockFlag::SOCK_CLOEXEC, None)?;
+    let family = if address.is_ipv6() { AddressFamily::INET6 } else { AddressFamily::INET };
+    let socket = socket(family, kind.socket_type(), Mode::Blocking)?;
     if address.is_ipv6() {
         setsockopt(&socket, sockopt::Ipv6V6Only, &options.v6only)?;
     }
@@ -298,9 +298,8 @@ pub(crate) fn receive_buffer_cap(listener: &Listener, options: BindOptions) -> O
 }
 
 fn bind_unix(endpoint: &Endpoint, path: &Path, kind: Kind, options: BindOptions) -> Result<Listener, Error> {
-    let socket_type = if kind == Kind::Stream { SockType::Stream } else { SockType::Datagram };
     let bind_and_listen = || -> io::Result<(OwnedFd, SocketFile)> {
-        let socket = socket(AddressFamily::Unix, socket_type, SockFlag::SOCK_CLOEXEC, None)?;
+        let socket = socket(AddressFamily::UNIX, kind.socket_type(), Mode::Blocking)?;
         let file = SocketFile::bind(&socket, path, options.socket_mode)?;
         if kind == Kind::Stream
             && let Err(error) = start_listening(&socket, options.backlog)

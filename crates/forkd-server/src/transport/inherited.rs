@@ -19,6 +19,7 @@ use rustix::net::{SocketType, sockopt as ask};
 
 use super::Endpoint;
 use super::listener::{Kind, Listener, ask_for_packet_information, ip_endpoint};
+use crate::sys::socket::is_listening;
 use crate::{Error, Failure, sys};
 
 /// The sockets that this process was handed.
@@ -184,7 +185,7 @@ pub(crate) fn local_end(socket: impl AsFd) -> Option<Endpoint> {
 fn kind_of(socket: &OwnedFd) -> Result<Kind, String> {
     let is_connected = || getpeername::<SockaddrStorage>(socket.as_raw_fd()).is_ok();
     let why = match ask::socket_type(socket) {
-        Ok(SocketType::STREAM) if ask::socket_acceptconn(socket) == Ok(true) => return Ok(Kind::Stream),
+        Ok(SocketType::STREAM) if is_listening(socket) == Ok(true) => return Ok(Kind::Stream),
         Ok(SocketType::DGRAM) if !is_connected() => return Ok(Kind::Datagram),
         Ok(SocketType::STREAM) if is_connected() => {
             "is a connection, as a unit with Accept=yes hands over; that takes `forkd serve --inetd`"

@@ -14,8 +14,8 @@ use std::time::Duration;
 use nix::net::if_::if_indextoname;
 use nix::sys::socket::{setsockopt, sockopt};
 use rustix::io::Errno;
-use rustix::net::SocketAddrAny;
 use rustix::net::sockopt::set_tcp_nodelay;
+use rustix::net::{SocketAddrAny, SocketType};
 
 use super::socket_file::SocketFile;
 use super::{Endpoint, Peer};
@@ -36,6 +36,15 @@ pub enum Kind {
     Stream,
     /// Datagrams.
     Datagram,
+}
+
+impl Kind {
+    pub(super) fn socket_type(self) -> SocketType {
+        match self {
+            Self::Stream => SocketType::STREAM,
+            Self::Datagram => SocketType::DGRAM,
+        }
+    }
 }
 
 /// A bound socket, and how to name it.
@@ -367,9 +376,11 @@ fn scope_of(address: SocketAddrV6) -> String {
 /// that it was sent to, from which the answer must leave (ip(7), ipv6(7)).
 pub(super) fn ask_for_packet_information(socket: &OwnedFd, address: SocketAddr) -> io::Result<()> {
     if address.is_ipv6() {
+        #[cfg(not(target_os = "illumos"))]
         if address.ip().is_unspecified() {
             setsockopt(socket, sockopt::Ipv6RecvPacketInfo, &true)?;
         }
+        #[cfg(any(target_os = "linux", target_os = "freebsd"))]
         setsockopt(socket, sockopt::Ipv6RecvHopLimit, &true)?;
         // for v4-mapped datagrams; a socket for IPv6 alone may refuse it
         #[cfg(target_os = "linux")]

@@ -12,8 +12,11 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
-use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, bind, connect, socket};
-use nix::sys::stat::{Mode, umask};
+use nix::sys::socket::{UnixAddr, bind, connect};
+use nix::sys::stat::{self, umask};
+use rustix::net::{AddressFamily, SocketType};
+
+use crate::sys::socket::{Mode, socket};
 
 /// How long another process that starts may replace a stale file. It takes a moment, but anyone who can read a
 /// directory can lock it.
@@ -39,7 +42,8 @@ impl SocketFile {
         let address = UnixAddr::new(path)?;
         let bind = || {
             // forkd has one thread, so no other thread is affected
-            let before = mode.map(|mode| umask(Mode::from_bits_truncate((!mode & 0o777) as libc::mode_t)));
+            let before =
+                mode.map(|mode| umask(stat::Mode::from_bits_truncate((!mode & 0o777) as libc::mode_t)));
             let bound = bind(socket.as_raw_fd(), &address);
             if let Some(before) = before {
                 umask(before);
@@ -176,8 +180,7 @@ fn examine(path: &Path) -> io::Result<Option<Examined>> {
 /// datagram socket fails with `EPROTOTYPE` for a stream's, and with `ECONNREFUSED` only where there is none. No
 /// server notices.
 fn is_bound(path: &Path) -> io::Result<bool> {
-    let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
-    let probe = socket(AddressFamily::Unix, SockType::Datagram, flags, None)?;
+    let probe = socket(AddressFamily::UNIX, SocketType::DGRAM, Mode::NonBlocking)?;
     match connect(probe.as_raw_fd(), &UnixAddr::new(path)?) {
         Err(Errno::ECONNREFUSED | Errno::ENOENT) => Ok(false),
         // EPERM: it has a peer already, and takes no datagrams of others
@@ -255,7 +258,7 @@ mod tests {
     use std::os::unix::net::{UnixDatagram, UnixListener, UnixStream};
 
     fn stream() -> OwnedFd {
-        socket(AddressFamily::Unix, SockType::Stream, SockFlag::SOCK_CLOEXEC, None).unwrap()
+        socket(AddressFamily::UNIX, SocketType::STREAM, Mode::Blocking).unwrap()
     }
 
     #[test]

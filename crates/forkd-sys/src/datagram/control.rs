@@ -5,6 +5,12 @@ use std::ptr;
 
 use super::{Destination, Source};
 
+#[cfg(not(any(target_os = "netbsd", target_os = "openbsd")))]
+use libc::IPV6_HOPLIMIT;
+/// As in netinet6/in6.h of both; the crate libc leaves it out.
+#[cfg(any(target_os = "netbsd", target_os = "openbsd"))]
+const IPV6_HOPLIMIT: i32 = 47;
+
 /// Room for three control messages, aligned as `cmsghdr` wants.
 #[repr(C, align(8))]
 #[derive(Clone, Copy)]
@@ -42,7 +48,7 @@ impl Envelope {
         if let Some(hops) = hops {
             let (level, kind) = match self.source {
                 Source::Ip(SocketAddr::V4(_)) => (libc::IPPROTO_IP, libc::IP_TTL),
-                _ => (libc::IPPROTO_IPV6, libc::IPV6_HOPLIMIT),
+                _ => (libc::IPPROTO_IPV6, IPV6_HOPLIMIT),
             };
             writer.push(level, kind, i32::from(hops));
         }
@@ -94,7 +100,7 @@ impl ControlWriter {
 
     fn push_source(&mut self, local: IpAddr, v6_socket: bool) {
         match local {
-            #[cfg(any(target_os = "linux", target_os = "netbsd"))]
+            #[cfg(target_os = "linux")]
             IpAddr::V4(address) if !v6_socket => {
                 let address = libc::in_addr { s_addr: u32::from(address).to_be() };
                 let info = libc::in_pktinfo { ipi_ifindex: 0, ipi_spec_dst: address, ipi_addr: address };
@@ -124,7 +130,7 @@ fn read_control(header: &libc::msghdr) -> (Option<Destination>, Option<u8>) {
         while let Some(message) = next.as_ref() {
             let data = libc::CMSG_DATA(next);
             match (message.cmsg_level, message.cmsg_type) {
-                #[cfg(any(target_os = "linux", target_os = "netbsd"))]
+                #[cfg(target_os = "linux")]
                 (libc::IPPROTO_IP, libc::IP_PKTINFO) => {
                     let info: libc::in_pktinfo = ptr::read_unaligned(data.cast());
                     let ip = |a: libc::in_addr| IpAddr::V4(Ipv4Addr::from(u32::from_be(a.s_addr)));
@@ -140,7 +146,7 @@ fn read_control(header: &libc::msghdr) -> (Option<Destination>, Option<u8>) {
                     destination = Some(Destination { header: ip, local: ip });
                 }
                 // Linux answers IP_RECVTTL with an int; the BSDs, with one byte and another type.
-                (libc::IPPROTO_IP, libc::IP_TTL) | (libc::IPPROTO_IPV6, libc::IPV6_HOPLIMIT) => {
+                (libc::IPPROTO_IP, libc::IP_TTL) | (libc::IPPROTO_IPV6, IPV6_HOPLIMIT) => {
                     hops = u8::try_from(ptr::read_unaligned(data.cast::<i32>())).ok();
                 }
                 _ => {}
