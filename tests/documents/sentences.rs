@@ -21,10 +21,12 @@ pub(crate) type Records = BTreeMap<&'static str, Record>;
 /// Its name, and what is said there.
 type Block = (&'static str, fn(&Records) -> Said);
 
-pub(crate) const ALL: [Block; 17] = [
+pub(crate) const ALL: [Block; 19] = [
     ("about", about),
     ("others", others),
     ("others table", |all| Ok(table(&all["others"]))),
+    ("slo", |all| Ok(table(&all["slo"]))),
+    ("slo sentences", |all| Ok(sentences(&all["slo"]))),
     ("table", |all| Ok(table(&all[""]))),
     ("sentences", |all| Ok(sentences(&all[""]))),
     ("fork", fork),
