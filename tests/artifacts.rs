@@ -13,6 +13,8 @@ use std::process::{Command, Stdio};
 use common::*;
 use serde_json::Value;
 
+const RPM_BUILD: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/packaging/rpm/build");
+
 /// The directory that packaging/build has filled, if .ci/run has had it done.
 fn artifacts() -> Option<PathBuf> {
     let directory = std::env::var_os("FORKD_ARTIFACTS").unwrap_or_default();
@@ -230,8 +232,7 @@ fn packages_for_the_other_architecture_differ_in_nothing_else() {
     let mut cargo = Command::new(env!("CARGO"));
     cargo.args(["deb", "--fast", "--locked", "--no-build", "--no-strip", "--target", target, "--output"]);
     cargo.arg(room.path().join("forkd.deb")).env("CARGO_TARGET_DIR", room.path());
-    let project = Path::new(env!("CARGO_MANIFEST_DIR"));
-    done(cargo.current_dir(project));
+    done(cargo.current_dir(env!("CARGO_MANIFEST_DIR")));
     let fields = |package: &Path| {
         let fields = done(Command::new("dpkg-deb").arg("--field").arg(package));
         fields.lines().filter(|line| !line.starts_with("Installed-Size")).collect::<Vec<_>>().join("\n")
@@ -240,8 +241,7 @@ fn packages_for_the_other_architecture_differ_in_nothing_else() {
     assert!(other.contains(&format!("\nArchitecture: {arch}\n")), "{other}");
     assert_eq!(fields(&ending(&directory, ".deb")), other.replace(arch, own[0]));
 
-    let mut rpm = Command::new(project.join("packaging/rpm/build"));
-    done(rpm.arg(room.path().join("forkd.deb")).arg(machine).arg(room.path()));
+    done(Command::new(RPM_BUILD).arg(room.path().join("forkd.deb")).arg(machine).arg(room.path()));
     let facts = |package: &Path| {
         let mut rpm = Command::new("rpm");
         rpm.args(["--query", "--package", "--requires", "--queryformat", "%{NVRA} %{OS} %{LICENSE}\n"]);
@@ -250,4 +250,18 @@ fn packages_for_the_other_architecture_differ_in_nothing_else() {
     let other = facts(&ending(room.path(), ".rpm"));
     assert!(other.contains(&format!("-1.{machine} linux MIT OR Apache-2.0\n")), "{other}");
     assert_eq!(facts(&ending(&directory, ".rpm")), other.replace(machine, own[1]));
+}
+
+#[test]
+fn the_same_files_make_the_same_rpm() {
+    let tools = ["rpm", "rpmbuild", "dpkg-deb"].iter().all(|tool| need_tool(tool));
+    let Some(directory) = artifacts().filter(|_| tools) else { return };
+    let package = ending(&directory, ".rpm");
+    let time = ["--query", "--queryformat", "%{BUILDTIME}", "--package"];
+    let time = done(Command::new("rpm").args(time).arg(&package));
+    let room = tempfile::tempdir().unwrap();
+    let mut again = Command::new(RPM_BUILD);
+    again.arg(ending(&directory, ".deb")).arg(std::env::consts::ARCH).arg(room.path());
+    done(again.env("SOURCE_DATE_EPOCH", time));
+    assert!(fs::read(package).unwrap() == fs::read(ending(room.path(), ".rpm")).unwrap());
 }
