@@ -140,6 +140,9 @@ pub enum Command {
     #[command(after_help = install::COMPLETIONS_EXAMPLES)]
     Completions(CompletionsArgs),
     /// Carry out an experiment of a few seconds on processes, sockets and servers, for the classroom
+    ///
+    /// The exit code is 0 if the machine does what is expected and 1 if it does not; it is 69 if that can't be found out, as a
+    /// limit is in the way, which is named, or the machine is too busy.
     #[command(after_help = lab::examples())]
     Lab(LabArgs),
     /// Load an echo server, forkd or any other, and tell how it did

@@ -141,3 +141,44 @@ impl Engine {
         Ok((self.standing().count(), self.part()))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read, Write};
+    use std::net::TcpListener;
+    use std::sync::Arc;
+    use std::time::Duration;
+
+    use crate::{Live, Load, Plan, Reach, Target};
+
+    /// How many of two clients are served by a server that serves the second one after this time, if at all.
+    fn served(second_after: Option<Duration>, patience: Duration) -> usize {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let endpoint = format!("tcp://{}", listener.local_addr().unwrap()).parse().unwrap();
+        std::thread::spawn(move || {
+            let clients = [Some(Duration::ZERO), second_after].map(|after| {
+                let (mut client, _) = listener.accept().unwrap();
+                if let Some(after) = after {
+                    std::thread::sleep(after);
+                    let mut message = [0; 64];
+                    client.read_exact(&mut message).unwrap();
+                    client.write_all(&message).unwrap();
+                }
+                client
+            });
+            // until they leave
+            for mut client in clients {
+                let _ = std::io::copy(&mut client, &mut std::io::sink());
+            }
+        });
+        let plan = Plan { clients: 2, patience, ..Plan::default() };
+        let load = Load::new(Target::new(&endpoint, Reach::Loopback).unwrap(), plan).unwrap();
+        load.hold(&Arc::new(Live::default())).unwrap().outcome().served
+    }
+
+    #[test]
+    fn a_client_that_is_served_late_counts_and_one_that_never_is_does_not() {
+        assert_eq!(served(Some(Duration::from_millis(700)), Duration::from_secs(20)), 2);
+        assert_eq!(served(None, Duration::from_millis(300)), 1);
+    }
+}

@@ -66,7 +66,9 @@ fn run(experiment: &mut Experiment<'_>) -> Result<Outcome, Error> {
         board.set(STEP, step);
         experiment.until("the children have done their part", || {
             parent.is_well()?;
-            Ok(board.get(DONE) == CHILDREN as u64 * (step + 1))
+            // a child may be further than its parent, which has not written down its number yet
+            let are_known = (0..CHILDREN).all(|number| board.get(PIDS + number) != 0);
+            Ok(are_known && board.get(DONE) == CHILDREN as u64 * (step + 1))
         })?;
         let pids = (0..CHILDREN).map(|number| board.get(PIDS + number) as i32).chain([parent.pid]);
         let all: Option<Vec<Memory>> = pids.map(memory_of).collect();
