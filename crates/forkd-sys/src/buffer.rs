@@ -40,6 +40,7 @@ static IN_DATA: SharedBytes = SharedBytes {
 static SHARED: AtomicPtr<SharedBytes> = AtomicPtr::new((&raw const IN_DATA).cast_mut());
 
 /// Lends this memory from now on. It must be zeroed, and stay as it is.
+#[cfg(all(target_os = "linux", target_env = "gnu", target_arch = "x86_64"))]
 pub(crate) fn lend_from(place: &'static SharedBytes) {
     SHARED.store(std::ptr::from_ref(place).cast_mut(), Ordering::Release);
 }

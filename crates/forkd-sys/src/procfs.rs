@@ -56,7 +56,7 @@ pub fn threads() -> io::Result<u64> {
 }
 
 /// The address that the main stack began at when this program was executed: the arguments lie above it.
-#[cfg(target_os = "linux")]
+#[cfg(all(target_os = "linux", target_env = "gnu", target_arch = "x86_64"))]
 pub(crate) fn start_of_stack() -> Option<usize> {
     let stat = read(c"/proc/self/stat").ok()?;
     // the 28th field; the second one is a name in brackets, which may contain anything

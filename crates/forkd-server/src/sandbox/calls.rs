@@ -166,6 +166,9 @@ mod lists {
     #[cfg(not(target_arch = "x86_64"))]
     const NEVER_OLD: &[c_long] = &[];
 
+    /// The same number everywhere, as all calls since Linux 5.1; libc names it on some architectures only.
+    const FCHMODAT2: c_long = 452;
+
     /// What makes, changes and removes files by their names, and what belongs to a file and not to its bytes.
     const CHANGES: &[c_long] = &[
         libc::SYS_truncate,
@@ -177,7 +180,7 @@ mod lists {
         libc::SYS_unlinkat,
         libc::SYS_fchmod,
         libc::SYS_fchmodat,
-        libc::SYS_fchmodat2,
+        FCHMODAT2,
         libc::SYS_fchown,
         libc::SYS_fchownat,
         libc::SYS_utimensat,

@@ -12,7 +12,7 @@ use std::io;
 use std::ops::{Deref, DerefMut};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 
-use super::{Blocked, Child, PidCells, Watch, require_single_thread, run};
+use super::{Blocked, Child, PidCells, Watch};
 
 /// What a child does that begins on a stack of its own.
 pub trait ChildTask: 'static {
@@ -62,7 +62,7 @@ pub fn fork_apart<T: ChildTask>(
     if !crate::portable()
         && let Some(memory) = crate::stack::memory()
     {
-        require_single_thread()?;
+        super::require_single_thread()?;
         match linux::fork(memory, cells, &raw mut *task.0, number, numbers) {
             Err(error) if crate::calls::is_forbidden_io(&error) => {}
             forked => return forked,
@@ -148,6 +148,6 @@ mod linux {
     ) -> ! {
         // SAFETY: the parent had it as `&mut`, and goes on with a copy of its own.
         let task = unsafe { &mut *task };
-        run(|| live(task, connection, [first, second, third, fourth]))
+        crate::fork::run(|| live(task, connection, [first, second, third, fourth]))
     }
 }
