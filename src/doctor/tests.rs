@@ -6,7 +6,7 @@ use super::finding::{Finding, Verdict};
 use super::group::{Ceiling, Group};
 use super::kernel::Kernel;
 use super::need::Need;
-use super::{Diagnosis, diagnose};
+use super::{Diagnosis, diagnose, lacks};
 use crate::config::{Config, Sources};
 use forkd_server::sandbox::Level;
 
@@ -79,6 +79,16 @@ fn without_a_question_nothing_is_a_failure() {
     for limit in ["net.core.somaxconn", "kernel.pid_max"] {
         assert_eq!(finding(&diagnosis, limit).verdict, Verdict::Tight);
     }
+}
+
+#[test]
+fn what_leaves_no_room_for_clients_is_named_with_what_raises_it() {
+    assert_eq!(lacks(&debian(), 900), None);
+    let low = Facts { processes: Ok(Limit { soft: 100, hard: 200 }), ..debian() };
+    let lack = lacks(&low, 200).unwrap();
+    assert_eq!(lack, "processes (ulimit -u) is 100 (raise it: ulimit -u 301)");
+    // a worker of thread has a descriptor for each
+    assert!(lacks(&debian(), 2000).unwrap().starts_with("open files (ulimit -n) is 1,024, hard "));
 }
 
 /// A limit that is too low for a configuration and so many connections, and what mends it.
