@@ -156,15 +156,19 @@ pub(crate) struct Client {
 impl Client {
     /// Sends a line and waits for it.
     pub(crate) fn echo(&mut self, limit: Duration) -> Echo {
+        let began = Instant::now();
         match self.stream.write_all(LINE) {
-            Ok(()) => self.wait(limit),
+            Ok(()) => self.wait_since(began, limit),
             Err(_) => Echo::Lost,
         }
     }
 
     /// Waits for a line that has been sent.
     pub(crate) fn wait(&mut self, limit: Duration) -> Echo {
-        let began = Instant::now();
+        self.wait_since(Instant::now(), limit)
+    }
+
+    fn wait_since(&mut self, began: Instant, limit: Duration) -> Echo {
         let (mut answer, mut length) = ([0; LINE.len()], 0);
         if self.stream.set_read_timeout(Some(LOOK)).is_err() {
             return Echo::Lost;
